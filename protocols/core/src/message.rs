@@ -1,0 +1,64 @@
+//! A message on its way through the broker, in the one form that every layer uses.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{Offset, Text, UnixMillis};
+
+/// How sure a publisher wants to be (MQTT 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum QoS {
+    /// At most once: not replicated, not stored.
+    #[default]
+    AtMostOnce = 0,
+    /// At least once: acknowledged when a majority has it on disk.
+    AtLeastOnce = 1,
+    /// Exactly once inside the cluster.
+    ExactlyOnce = 2,
+}
+
+impl QoS {
+    /// Reads the two bits of the wire.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        match bits {
+            0 => Some(Self::AtMostOnce),
+            1 => Some(Self::AtLeastOnce),
+            2 => Some(Self::ExactlyOnce),
+            _ => None,
+        }
+    }
+}
+
+/// What was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic name: no wildcard, not empty.
+    pub topic: Text,
+    /// The publisher's QoS.
+    pub qos: QoS,
+    /// The publisher's RETAIN flag.
+    pub retain: bool,
+    /// MQTT 5 properties that travel with a message (payload format, content type, response topic, correlation data,
+    /// user properties), validated, in wire form without their length prefix; empty for 3.1.1.
+    pub properties: Bytes,
+    /// When it is no longer worth delivering (MQTT 5, 3.3.2.3.3), in log time.
+    pub expires_at: Option<UnixMillis>,
+    /// The body, opaque.
+    pub payload: Bytes,
+}
+
+/// A message for one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its place in a durable session's queue; `None` for what is only passing by (live, not stored).
+    pub offset: Option<Offset>,
+    /// The QoS to send it with: the lower of the published and the granted one.
+    pub qos: QoS,
+    /// Whether it was offered to a client before, by any node, so that it goes out with DUP=1.
+    pub resent: bool,
+    /// The message, shared by all who get it.
+    pub message: Arc<Message>,
+}

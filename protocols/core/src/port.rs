@@ -1,0 +1,201 @@
+//! The port between a node's edges (sockets, protocol sessions) and its service (who may do what, which shard, which
+//! command).
+//!
+//! Everything is a message: an edge calls [`Link`], which never waits, and is answered through its [`Inbox`] by
+//! [`Notice`]s that carry the edge's own `token`. So the edge knows no Raft and the service knows no socket, and either
+//! side can be tested against a double of the other.
+//!
+//! ```text
+//!   edge task ── Link::publish(token, message) ──► service ──► router ──► shard leader ──► log
+//!             ◄─ Inbox::push(Notice::Published { token, outcome }) ◄────────────────────────
+//! ```
+//!
+//! # Invariants
+//!
+//! - Exactly one [`Notice`] answers each `open`, `publish` with QoS > 0, `subscribe` and `unsubscribe`, unless the link
+//!   was dropped or an ending notice came ([`Notice::ends`]). Checked by `node/service`'s tests.
+//! - An answer of success means the promise of docs/guarantees.md was kept first.
+//! - Deliveries of one session come in queue order. Checked by `chaos-tests/oracle`.
+
+use std::{fmt, sync::Arc};
+
+use crate::{ConnId, Delivery, Message, NodeId, Offset, QoS, TenantId, Text};
+
+/// Names an answer's question. Chosen by the edge; the service only gives it back.
+pub type Token = u64;
+
+/// What a node's service offers its edges.
+pub trait Port: Send + Sync + 'static {
+    /// Takes note of a new connection. Nothing is sent anywhere until [`Link::open`].
+    fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link>;
+}
+
+/// One connection's way into the service. Dropping it means the connection broke ([`Close::Broken`]).
+pub trait Link: Send + fmt::Debug {
+    /// The connection's id, for logs.
+    fn conn(&self) -> ConnId;
+
+    /// Opens (or resumes, or takes over) a session. Answer: [`Notice::Opened`].
+    fn open(&mut self, open: Open);
+
+    /// Publishes. Answer: [`Notice::Published`], but for QoS 0, which has none.
+    fn publish(&mut self, token: Token, message: Message);
+
+    /// Subscribes to well-formed filters. Answer: [`Notice::Subscribed`].
+    fn subscribe(&mut self, token: Token, filters: Vec<Filter>);
+
+    /// Ends subscriptions. Answer: [`Notice::Unsubscribed`].
+    fn unsubscribe(&mut self, token: Token, filters: Vec<Text>);
+
+    /// The client has acknowledged these offsets of its durable queue, in any order. No answer: a lost settlement costs
+    /// a duplicate, never a message.
+    fn settle(&mut self, offsets: &[Offset]);
+
+    /// Says goodbye. The link takes no more calls after it.
+    fn close(&mut self, close: Close);
+}
+
+/// Where a connection hears from the service.
+pub trait Inbox: Send + Sync + fmt::Debug {
+    /// Hands over a notice without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] when the connection is gone or has not taken what it was sent before. The notice is lost then, so
+    /// the connection must be closed; a durable session finds everything again when it comes back.
+    fn push(&self, notice: Notice) -> Result<(), Overflow>;
+}
+
+/// An [`Inbox`] did not take a notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection does not take what it is sent")]
+pub struct Overflow;
+
+/// Who wants a session, and which kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Whose session. Comes from the authenticated identity, never from the client's words.
+    pub tenant: TenantId,
+    /// The client's id within the tenant.
+    pub client: Text,
+    /// Whether to forget what an earlier session left (MQTT Clean Start; 3.1.1 Clean Session).
+    pub clean_start: bool,
+    /// Seconds the session outlives its connection: 0 ends with it (a clean session), `u32::MAX` never ends.
+    pub expiry_s: u32,
+    /// How many deliveries the edge can hold unsettled: the service sends no more than this ahead.
+    pub credit: u32,
+}
+
+/// How a session was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Whether an earlier session goes on (MQTT Session Present).
+    pub present: bool,
+    /// The first offset the session will be sent; those before it are settled. Meaningless for a clean session.
+    pub first: Offset,
+}
+
+/// One filter of a SUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// The well-formed filter.
+    pub filter: Text,
+    /// The highest QoS the client wants.
+    pub qos: QoS,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// The client said goodbye; MQTT 5 may change the expiry then.
+    Clean {
+        /// The new session expiry in seconds, if it was given.
+        expiry_s: Option<u32>,
+    },
+    /// It broke, timed out, or broke the rules.
+    Broken,
+}
+
+/// What the service tells a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The answer to [`Link::open`].
+    Opened(Result<Opened, Refusal>),
+    /// The answer to [`Link::publish`].
+    Published {
+        /// The publish it answers.
+        token: Token,
+        /// What became of it.
+        outcome: Result<Published, Refusal>,
+    },
+    /// The answer to [`Link::subscribe`].
+    Subscribed {
+        /// The subscribe it answers.
+        token: Token,
+        /// Per filter, in order: the QoS granted.
+        granted: Result<Vec<Result<QoS, Refusal>>, Refusal>,
+    },
+    /// The answer to [`Link::unsubscribe`].
+    Unsubscribed {
+        /// The unsubscribe it answers.
+        token: Token,
+        /// Per filter, in order: whether there was such a subscription.
+        existed: Result<Vec<bool>, Refusal>,
+    },
+    /// Messages for the client, in order.
+    Deliver(Vec<Delivery>),
+    /// Another connection has the session now (MQTT 5: 0x8E).
+    TakenOver,
+    /// The node stops and the client should go elsewhere (MQTT 5: 0x8B or 0x9C).
+    Stopping {
+        /// Another node, if one is known to be ready.
+        instead: Option<NodeId>,
+    },
+    /// The service can't keep the session's promise here any longer; the client should connect again.
+    Lost,
+}
+
+impl Notice {
+    /// Whether the connection has to end after this notice.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        match self {
+            Self::TakenOver | Self::Stopping { .. } | Self::Lost | Self::Opened(Err(_)) => true,
+            Self::Opened(Ok(_))
+            | Self::Published { .. }
+            | Self::Subscribed { .. }
+            | Self::Unsubscribed { .. }
+            | Self::Deliver(_) => false,
+        }
+    }
+}
+
+/// A publish that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Whether anybody wanted it (MQTT 5 answers 0x10 if not).
+    pub matched: bool,
+}
+
+/// Why something was not done. Each is a different thing for a client to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// The queues in front of the shard are full: try again later. Nothing happened.
+    #[error("the cluster is busy")]
+    Busy,
+    /// No leader, no quorum, or no lease within the deadline: the outcome is unknown, a repeat is safe for QoS 1.
+    #[error("the shard did not answer in time")]
+    Unavailable,
+    /// The session's or tenant's quota is used up. Nothing happened.
+    #[error("a quota is used up")]
+    Quota,
+    /// The disk of too many nodes is nearly full. Nothing happened.
+    #[error("the cluster is out of disk space")]
+    DiskFull,
+    /// This identity may not do that. Nothing happened.
+    #[error("not authorised")]
+    NotAuthorised,
+    /// The message or filter is larger than a limit allows. Nothing happened.
+    #[error("too large")]
+    TooLarge,
+}

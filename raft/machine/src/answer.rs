@@ -1,0 +1,93 @@
+//! What a command came to. Refusals are values: every replica must agree on them.
+
+use moorline_core::{Epoch, Offset, QoS, ShardId, Text};
+
+use crate::command::{Holder, RouteTarget, SessionId};
+
+/// The answer to one command. Variants are added, never renumbered: producer rows hold them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing more to say.
+    Done,
+    /// To `OpenSession`.
+    Opened {
+        /// The session's row id.
+        session: SessionId,
+        /// Its epoch from now on.
+        epoch: Epoch,
+        /// Whether an earlier session goes on.
+        present: bool,
+        /// The first offset that is not settled.
+        head: Offset,
+        /// The offset that the next message will get.
+        tail: Offset,
+        /// The connection it was taken from, if it had one.
+        previous: Option<Holder>,
+        /// Filters of a session that was wiped by a clean start and are no longer held by any session of the shard.
+        released: Vec<RouteChange>,
+    },
+    /// To `CloseSession`, `NodeGone` and `Tick`: filters that no session of the shard holds any more.
+    Released(Vec<RouteChange>),
+    /// To `Subscribe`: the granted QoS per filter, and the filters the shard did not hold before.
+    Subscribed {
+        /// Per subscription, in order.
+        granted: Vec<QoS>,
+        /// Every filter asked for, with the version the shard has for it: the proposer makes sure the meta group
+        /// knows it before it answers the client.
+        routes: Vec<RouteChange>,
+    },
+    /// To `Unsubscribe`.
+    Unsubscribed {
+        /// Per filter, in order: whether there was such a subscription.
+        existed: Vec<bool>,
+        /// Filters that no session of the shard holds any more.
+        released: Vec<RouteChange>,
+    },
+    /// To `Publish`: how many sessions got it.
+    Published {
+        /// Queued and passing ones.
+        sessions: u32,
+    },
+    /// To `SetRoute`, `RegisterNode`, …: the meta log index at which it became true.
+    At(u64),
+    /// The command was refused; nothing changed.
+    Refused(Refused),
+    /// The sequence number is not the next one: the producer has to send again from `expected`. Nothing changed.
+    OutOfOrder {
+        /// The next sequence number.
+        expected: u64,
+    },
+}
+
+/// A filter that a shard began or ceased to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteChange {
+    /// Whose topic space.
+    pub tenant: moorline_core::TenantId,
+    /// The filter.
+    pub filter: Text,
+    /// Where it leads.
+    pub target: RouteTarget,
+    /// The version: the log index of the change in that shard.
+    pub version: u64,
+    /// Whether the shard holds it now.
+    pub present: bool,
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such session, or another connection has it now.
+    NotYours,
+    /// The session holds as many subscriptions as it may.
+    TooManySubscriptions,
+    /// The cluster exists already, or does not exist yet.
+    WrongState,
+    /// The node id is known with another data directory.
+    NodeIdTaken,
+    /// The command does not belong in this group.
+    WrongGroup {
+        /// The group it came to.
+        group: ShardId,
+    },
+}

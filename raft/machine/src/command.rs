@@ -1,0 +1,193 @@
+//! What is in the log: the commands of shards and of the meta group.
+
+use bytes::Bytes;
+use moorline_core::{
+    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, TenantId, Text,
+};
+
+/// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerId(pub u64);
+
+/// A session's row id: its bucket and a number counted in that bucket, so that it survives moves of the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId {
+    /// The bucket of the client identity.
+    pub bucket: u16,
+    /// Counts up within the bucket, never reused.
+    pub number: u64,
+}
+
+/// The connection that holds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// The node the client is connected to.
+    pub node: NodeId,
+    /// That node's process.
+    pub incarnation: Incarnation,
+    /// The connection in that process.
+    pub conn: ConnId,
+}
+
+/// A filter and what was asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The well-formed filter.
+    pub filter: Text,
+    /// The granted QoS.
+    pub qos: QoS,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteTarget {
+    /// A shard with a durable session that holds the filter.
+    Shard(ShardId),
+    /// A process with a live clean session that holds the filter.
+    Node(NodeId, Incarnation),
+}
+
+/// What a leader proposes. Variants are added, never renumbered: old logs hold them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    // ---- shards
+    /// Opens, resumes or takes over a session.
+    OpenSession {
+        /// Whose session.
+        tenant: TenantId,
+        /// The client id.
+        client: Text,
+        /// Forget what was there.
+        clean_start: bool,
+        /// Seconds it outlives its connection; 0 ends with it, `u32::MAX` never.
+        expiry_s: u32,
+        /// The connection that wants it. A repeat with the same holder changes nothing.
+        holder: Holder,
+    },
+    /// The connection of a session is gone. Does nothing if `epoch` is not the session's.
+    CloseSession {
+        /// Whose session.
+        session: SessionId,
+        /// The epoch that `OpenSession` answered.
+        epoch: Epoch,
+        /// A new expiry, if the client said one.
+        expiry_s: Option<u32>,
+    },
+    /// Every session held by processes of this node other than `alive` has lost its connection.
+    NodeGone {
+        /// The node.
+        node: NodeId,
+        /// The process that lives now, if any.
+        alive: Option<Incarnation>,
+    },
+    /// Adds or replaces subscriptions of a durable session.
+    Subscribe {
+        /// Whose.
+        session: SessionId,
+        /// Refused if it is not the session's.
+        epoch: Epoch,
+        /// What.
+        subscriptions: Vec<Subscription>,
+    },
+    /// Ends subscriptions of a durable session.
+    Unsubscribe {
+        /// Whose.
+        session: SessionId,
+        /// Refused if it is not the session's.
+        epoch: Epoch,
+        /// Which.
+        filters: Vec<Text>,
+    },
+    /// Puts a message into the queue of every matching session of this shard.
+    Publish {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// The message.
+        message: Message,
+    },
+    /// A session's client has acknowledged these offsets. They never come back.
+    Settle {
+        /// Whose.
+        session: SessionId,
+        /// Everything up to and including this offset.
+        upto: Offset,
+        /// And these, above `upto`, ascending.
+        also: Vec<Offset>,
+    },
+    /// Time passes: sessions and producers whose deadline is before the batch's time end. At most
+    /// `DEADLINES_PER_TICK_MAX` of them.
+    Tick,
+    /// Every replica computes a digest over all rows of the group as of this index.
+    Digest,
+
+    // ---- meta group
+    /// The cluster comes into being: once.
+    CreateCluster {
+        /// Random id of the cluster.
+        cluster: u128,
+        /// How many shards.
+        shards: u16,
+        /// Nodes that vote, with the address and store id of each.
+        nodes: Vec<NodeRecord>,
+        /// Voters per shard: 3, or fewer in a smaller cluster.
+        replicas: u8,
+    },
+    /// A node says who and where it is. Refused if the id is known with another store id.
+    RegisterNode(NodeRecord),
+    /// Sets or removes a route, unless a higher version of it is known.
+    SetRoute {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// The filter.
+        filter: Text,
+        /// Where it leads.
+        target: RouteTarget,
+        /// Grows with every change at the source (a shard's log index, a process's counter).
+        version: u64,
+        /// Whether it is there.
+        present: bool,
+    },
+    /// Removes every route to processes of this node other than `alive`.
+    DropNodeRoutes {
+        /// The node.
+        node: NodeId,
+        /// The process that lives now, if any.
+        alive: Option<Incarnation>,
+    },
+    /// Creates a tenant or changes its policy (minimal: a name).
+    SetTenant {
+        /// The id.
+        tenant: TenantId,
+        /// Its name.
+        name: Text,
+    },
+}
+
+/// What the cluster knows of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Its id, never reused.
+    pub node: NodeId,
+    /// Random id of its data directory: a wiped directory with an old id is refused.
+    pub store: u128,
+    /// The process that runs now.
+    pub incarnation: Incarnation,
+    /// Where other nodes reach it.
+    pub address: Text,
+}
+
+/// Commands of one producer with consecutive sequence numbers, encoded once: the same bytes go over the wire, into the
+/// log and into `apply`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Who proposes.
+    pub producer: ProducerId,
+    /// The sequence number of the first command; the others follow by one.
+    pub first_seq: u64,
+    /// The producer has the answers of all below this one, so they can be forgotten.
+    pub answered_below: u64,
+    /// How many commands.
+    pub count: u16,
+    /// The encoded commands, one after the other ([`Command::encode`]).
+    pub commands: Bytes,
+}

@@ -1,0 +1,47 @@
+//! What a committed command means for the outside: acted on by the leader alone, after commit.
+
+use moorline_core::{Delivery, Epoch};
+
+use crate::{
+    answer::RouteChange,
+    command::{Holder, SessionId},
+};
+
+/// One thing for the leader to do. Losing all of them (a crash, a leader change) loses no message: rows are the truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A session was opened by this connection, which may now be sent what is queued.
+    Opened {
+        /// Which.
+        session: SessionId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Who has it now.
+        holder: Holder,
+        /// Who had it before, and must be told.
+        previous: Option<Holder>,
+    },
+    /// A session ended or lost its connection: nothing is sent to it any more.
+    Closed {
+        /// Which.
+        session: SessionId,
+        /// The epoch that ended.
+        epoch: Epoch,
+    },
+    /// A message was put into a session's queue (with its offset), or passes by (without).
+    Deliver {
+        /// To whom.
+        session: SessionId,
+        /// What.
+        delivery: Delivery,
+    },
+    /// The shard began or ceased to hold filters; the meta group has to know.
+    Routes(Vec<RouteChange>),
+    /// The group's digest as of its index (on every replica).
+    Digest {
+        /// The log index.
+        index: u64,
+        /// xxh3-128 over all rows in key order, key and value length-prefixed, but the applied row.
+        digest: u128,
+    },
+}

@@ -1,0 +1,24 @@
+//! What the layers above may ask of a disk, without saying which: rows of state, and the log.
+//!
+//! ```text
+//!   machine ── Rows ──► Overlay (rows changed since the last checkpoint, in memory)
+//!                          │ checkpoint: one atomic Batch with the applied index, then flush
+//!                          ▼
+//!                       Store   mem (tests, simulation) · rocks (`storage/rocks`)
+//!   group ──── LogOp ──► LogEngine: one writer, one group commit for all groups of a node
+//! ```
+//!
+//! # Invariants
+//!
+//! - **Same answers.** Every [`Store`] behaves as [`mem::MemStore`]; one differential property-test suite runs over all,
+//!   with crashes and reopening (`storage/rocks/tests`).
+//! - **State is never ahead of its applied index.** A checkpoint is one batch; the log is the write-ahead log of state.
+//! - **Key kinds and record versions are never renumbered.** Frozen by golden-bytes tests in [`key`] and [`record`].
+//!
+//! # Deliberately absent
+//!
+//! RocksDB (`storage/rocks`), Raft terms and votes (opaque bytes here; `raft/group` knows them).
+
+pub mod view;
+
+pub use view::{Batch, Rows, StorageError, Store, View};
