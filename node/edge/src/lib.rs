@@ -1,1 +1,33 @@
-//! Placeholder.
+//! Where clients connect: sockets outside, [`moorline_core::port`] inside.
+//!
+//! An edge knows no Raft and no rows. It accepts sockets ([`Listener`]), asks who a client is ([`Authenticate`]), lets
+//! `moorline-mqtt` decide what each packet means, and carries the outcome to the service's
+//! [`Link`](moorline_core::port::Link) and back.
+//!
+//! ```text
+//!   Listener ──► connection task ──► moorline_mqtt::server::Connection ──► port::Link
+//!                      ▲ mailbox ◄──────────────────────────────────────── port::Notice
+//! ```
+//!
+//! # Invariants
+//!
+//! - **One task per connection, one write per round, one wake-up per burst.** See `connection` and `mailbox`.
+//! - **An idle connection owns no buffer.** Checked by `tests/tcp.rs` (`idle_connections_are_small`).
+//! - **Bounded**: connections, packets, windows, queues; see [`EdgeConfig`] and `mailbox`.
+//!
+//! # Deliberately absent
+//!
+//! TLS, WebSocket, and the dialects: their listeners come beside this one.
+
+mod authenticate;
+mod clock;
+mod config;
+mod connection;
+mod listener;
+mod mailbox;
+mod metrics;
+
+pub use authenticate::{Anonymous, Attempt, Authenticate, Denial, Identity, Verdict};
+pub use config::{EdgeConfig, EdgeConfigError};
+pub use listener::Listener;
+pub use metrics::EdgeMetrics;

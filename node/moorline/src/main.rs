@@ -1,2 +1,66 @@
-//! Placeholder.
-fn main() {}
+//! The one binary: command line, configuration, wiring. What a node does is in the crates below; this crate only puts
+//! them together, and holds the tools that talk to a running cluster.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 5 nobody there or no quorum.
+
+mod admin;
+mod bench;
+mod cli;
+mod cluster;
+mod config;
+mod demo;
+mod http;
+mod logging;
+mod metrics;
+mod pubsub;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, ConfigCommand};
+
+/// Wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
+/// Nobody there, or no quorum.
+const EXIT_UNAVAILABLE: u8 = 5;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("moorline: {error:#}");
+            let code = if error.is::<config::ConfigError>() {
+                EXIT_USAGE
+            } else if error.is::<http::Unreachable>() {
+                EXIT_UNAVAILABLE
+            } else {
+                1
+            };
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Server(args) => server::run(&args),
+        Command::Demo(args) => client_runtime()?.block_on(demo::run(args)),
+        Command::Cluster(command) => client_runtime()?.block_on(cluster::run(command)),
+        Command::Pub(args) => client_runtime()?.block_on(pubsub::publish(args)),
+        Command::Sub(args) => client_runtime()?.block_on(pubsub::subscribe(args)),
+        Command::Bench(command) => bench::run(command),
+        Command::Config(ConfigCommand::Check { config }) => {
+            config::Config::load(&config)?;
+            println!("{}: fine", config.display());
+            Ok(())
+        }
+    }
+}
+
+/// A runtime for commands that mostly wait.
+fn client_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

@@ -28,6 +28,8 @@ pub enum Answer {
     },
     /// To `CloseSession`, `NodeGone` and `Tick`: filters that no session of the shard holds any more.
     Released(Vec<RouteChange>),
+    /// To `NodeGone`, `DropNodeRoutes` and `RegisterNode`: as `Released`, but there was more than one command may do: propose it again.
+    Partly(Vec<RouteChange>),
     /// To `Subscribe`: the granted QoS per filter, and the filters the shard did not hold before.
     Subscribed {
         /// Per subscription, in order.
@@ -43,16 +45,19 @@ pub enum Answer {
         /// Filters that no session of the shard holds any more.
         released: Vec<RouteChange>,
     },
-    /// To `Publish`: how many sessions got it.
+    /// To `Publish`.
     Published {
-        /// Queued and passing ones.
+        /// How many sessions have a matching subscription, whether the message was queued for them, passed by, or
+        /// found their queue full.
         sessions: u32,
     },
     /// To `SetRoute`, `RegisterNode`, …: the meta log index at which it became true.
     At(u64),
     /// The command was refused; nothing changed.
     Refused(Refused),
-    /// The sequence number is not the next one: the producer has to send again from `expected`. Nothing changed.
+    /// The sequence number is neither the next one nor one whose answer is remembered. The producer has to send again
+    /// from `expected`; if that is below what it has answers for, the group has forgotten the producer, and the outcome
+    /// of what it has not heard of is unknown. Nothing changed.
     OutOfOrder {
         /// The next sequence number.
         expected: u64,
@@ -68,7 +73,7 @@ pub struct RouteChange {
     pub filter: Text,
     /// Where it leads.
     pub target: RouteTarget,
-    /// The version: the log index of the change in that shard.
+    /// The version: grows with every change in that shard (log index, then the command's place in its batch).
     pub version: u64,
     /// Whether the shard holds it now.
     pub present: bool,
@@ -81,6 +86,12 @@ pub enum Refused {
     NotYours,
     /// The session holds as many subscriptions as it may.
     TooManySubscriptions,
+    /// The shard holds as many sessions as it may.
+    TooManySessions,
+    /// The meta group holds as many routes, nodes or tenants as it may.
+    TooManyRoutes,
+    /// The command's values do not fit together: a filter that is none, a cluster without nodes.
+    Malformed,
     /// The cluster exists already, or does not exist yet.
     WrongState,
     /// The node id is known with another data directory.

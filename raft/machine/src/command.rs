@@ -114,8 +114,8 @@ pub enum Command {
         /// And these, above `upto`, ascending.
         also: Vec<Offset>,
     },
-    /// Time passes: sessions and producers whose deadline is before the batch's time end. At most
-    /// `DEADLINES_PER_TICK_MAX` of them.
+    /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
+    /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
     Tick,
     /// Every replica computes a digest over all rows of the group as of this index.
     Digest,
@@ -161,6 +161,34 @@ pub enum Command {
         /// Its name.
         name: Text,
     },
+}
+
+/// Which groups take a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Any,
+    Shard,
+    Meta,
+}
+
+impl Command {
+    pub(crate) fn scope(&self) -> Scope {
+        match self {
+            Self::Tick | Self::Digest => Scope::Any,
+            Self::OpenSession { .. }
+            | Self::CloseSession { .. }
+            | Self::NodeGone { .. }
+            | Self::Subscribe { .. }
+            | Self::Unsubscribe { .. }
+            | Self::Publish { .. }
+            | Self::Settle { .. } => Scope::Shard,
+            Self::CreateCluster { .. }
+            | Self::RegisterNode(_)
+            | Self::SetRoute { .. }
+            | Self::DropNodeRoutes { .. }
+            | Self::SetTenant { .. } => Scope::Meta,
+        }
+    }
 }
 
 /// What the cluster knows of a node.

@@ -35,6 +35,11 @@ pub enum Effect {
         /// What.
         delivery: Delivery,
     },
+    /// A session's queue is full and its copy of a message was dropped (docs/guarantees.md); counted in its row.
+    QueueFull {
+        /// Whose.
+        session: SessionId,
+    },
     /// The shard began or ceased to hold filters; the meta group has to know.
     Routes(Vec<RouteChange>),
     /// The group's digest as of its index (on every replica).

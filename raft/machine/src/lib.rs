@@ -11,9 +11,29 @@
 //! ```
 
 pub mod answer;
+pub mod batch;
+mod codec;
 pub mod command;
+mod digest;
 pub mod effect;
+mod keys;
+mod machine;
+mod meta;
+mod producers;
+mod rows;
+mod shard;
+mod step;
 
-pub use answer::Answer;
-pub use command::Command;
+pub use answer::{Answer, Refused, RouteChange};
+pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder, COMMANDS_PER_BATCH_MAX, RunBuilder};
+pub use codec::{COMMAND_BYTES_MAX, Malformed, RunAnswers, TooLarge};
+pub use command::{Command, Run};
 pub use effect::Effect;
+pub use machine::Machine;
+pub use meta::{ClusterRecord, MetaState, NodeState, RouteState};
+pub use producers::{ANSWERS_PER_PRODUCER_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};
+pub use shard::{
+    Counts, DEADLINES_PER_TICK_MAX, GARBAGE_ROWS_PER_TICK_MAX, SESSION_QUEUE_BYTES_MAX,
+    SESSION_QUEUE_ITEMS_MAX, SESSIONS_PER_NODE_GONE_MAX, SESSIONS_PER_SHARD_MAX,
+    SUBSCRIPTIONS_PER_SESSION_MAX, SessionInfo,
+};

@@ -60,6 +60,11 @@ pub trait View {
 pub trait Rows: View {
     /// Sets a row.
     fn put(&mut self, key: Bytes, value: Bytes);
+    /// Sets a row whose key has no value now, also not in what lies below: an overlay may forget it without a trace when
+    /// it is removed before the next checkpoint.
+    fn put_fresh(&mut self, key: Bytes, value: Bytes) {
+        self.put(key, value);
+    }
     /// Removes a row, if it is there.
     fn delete(&mut self, key: Bytes);
 }

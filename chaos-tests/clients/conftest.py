@@ -1,0 +1,130 @@
+"""A real cluster of three nodes for the tests: `moorline demo`, started once and ended with the tests.
+
+MOORLINE_BINARY names the program. `scripts/verify clients` sets it, and runs this in an environment of its own.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+# Three nodes start in seconds; a loaded machine takes longer.
+READY_S = 90
+# A node hands over and stops within its own deadline.
+STOP_S = 30
+PAUSE_S = 0.05
+HTTP_S = 5
+
+
+def wait_for(what, condition, seconds):
+    """Waits until `condition` answers something true, and returns it. What it waits for must stay true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = condition()
+        if answer:
+            return answer
+        time.sleep(PAUSE_S)
+    raise AssertionError(f"{what} after {seconds} s")
+
+
+def ready(node):
+    """Whether a node says that it is."""
+    try:
+        with urllib.request.urlopen(f"http://{node.admin}/health/ready", timeout=HTTP_S) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+class Node:
+    """Where one node is."""
+
+    def __init__(self, row):
+        self.id = row["id"]
+        self.host, port = row["mqtt"].rsplit(":", 1)
+        self.port = int(port)
+        self.admin = row["admin"]
+        self.pid = row["pid"]
+
+
+class Cluster:
+    """The running demo."""
+
+    def __init__(self, binary, directory):
+        self.directory = directory
+        self.log = open(directory.with_suffix(".out"), "wb")
+        arguments = ["demo", "--quiet", "--fresh", "--stop-with-stdin", "--dir", directory]
+        self.process = subprocess.Popen(
+            [binary, *arguments], stdin=subprocess.PIPE, stdout=self.log, stderr=self.log
+        )
+        wait_for("no cluster is ready", self._started, READY_S)
+
+    def _started(self):
+        assert self.process.poll() is None, Path(self.log.name).read_text(errors="replace")
+        return (self.directory / "ready.json").exists()
+
+    @property
+    def nodes(self):
+        """The nodes as they are now: a restarted one has another process."""
+        rows = json.loads((self.directory / "ready.json").read_text())
+        return [Node(row) for row in rows]
+
+    def kill(self, node):
+        """kill -9. The demo starts the node again after a few seconds."""
+        os.kill(node.pid, signal.SIGKILL)
+
+    def wait_restarted(self, killed):
+        """Until the node that was killed is another process, and ready."""
+
+        def restarted():
+            node = next(node for node in self.nodes if node.id == killed.id)
+            return node.pid != killed.pid and ready(node)
+
+        wait_for(f"node {killed.id} is not back", restarted, READY_S)
+
+    def stop(self):
+        """Ends it as its parent's death would."""
+        self.process.stdin.close()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        finally:
+            self.log.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """Three nodes; their logs stay where pytest's temporary files are."""
+    binary = os.environ.get("MOORLINE_BINARY") or shutil.which("moorline")
+    assert binary, "MOORLINE_BINARY does not say which program to test"
+    running = Cluster(binary, tmp_path_factory.mktemp("cluster") / "demo")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def topic(request):
+    """A topic of its own for each test, so that none hears another."""
+    return "t/" + request.node.name.replace("[", "/").replace("]", "")
+
+
+def pytest_configure(config):
+    """One word for tests that need a tool this machine may lack."""
+    config.addinivalue_line("markers", "needs(program): skipped without it, failed if strict")
+
+
+def pytest_runtest_setup(item):
+    """Skips what can't run here; under `scripts/verify --strict` that is a failure."""
+    for marker in item.iter_markers("needs"):
+        program = marker.args[0]
+        if shutil.which(program) is None:
+            outcome = pytest.fail if os.environ.get("MOORLINE_STRICT") else pytest.skip
+            outcome(f"no {program} here")

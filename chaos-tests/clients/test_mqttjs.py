@@ -1,0 +1,40 @@
+"""MQTT.js, with Node: what a web service would use."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent / "mqttjs"
+INSTALL_S = 180
+WAIT_S = 60
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """The package, installed outside the clone; kept for the next run where MOORLINE_WORK says so."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("no node and npm here")
+    work = os.environ.get("MOORLINE_WORK")
+    folder = Path(work) / "mqttjs" if work else tmp_path_factory.mktemp("mqttjs")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in HERE.iterdir():
+        shutil.copy(file, folder)
+    subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, timeout=INSTALL_S, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("version", [4, 5], ids=["v311", "v5"])
+def test_a_durable_session_resumes_on_another_node(cluster, package, topic, version):
+    urls = [f"mqtt://{node.host}:{node.port}" for node in cluster.nodes]
+    done = subprocess.run(
+        ["node", "check.mjs", str(version), topic, *urls],
+        cwd=package,
+        timeout=WAIT_S,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,155 @@
+//! The checkers, and [`judge`], which runs them all.
+//!
+//! One file a promise. Each takes the sorted history and gives back a [`Check`]; none knows of another.
+
+pub mod digests;
+pub mod duplicates;
+pub mod enough;
+pub mod flow;
+pub mod loss;
+pub mod order;
+pub mod phantoms;
+pub mod sessions;
+
+use std::collections::BTreeSet;
+
+use crate::history::Event;
+use crate::model::{Answer, Model};
+use crate::verdict::{Check, Counts, Verdict};
+
+/// Name of the check that acknowledged messages arrive.
+pub const NO_LOSS: &str = "no-loss";
+/// Name of the check that nothing arrives which nobody sent.
+pub const NO_PHANTOM: &str = "no-phantom";
+/// Name of the check of order per publisher.
+pub const ORDER: &str = "order";
+/// Name of the check that duplicates have a reason.
+pub const DUPLICATES: &str = "duplicates";
+/// Name of the check that durable sessions are kept.
+pub const SESSIONS: &str = "sessions";
+/// Name of the check of packet ids and receive maximum.
+pub const FLOW: &str = "flow";
+/// Name of the check that replicas agree.
+pub const DIGESTS: &str = "digests";
+/// Name of the check that the run saw enough to judge.
+pub const ENOUGH: &str = "enough";
+
+/// What a run must have seen, and how patient the checks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How long before the end of a connection a subscriber's PUBACK may have been written and still have been lost
+    /// with it, in nanoseconds. The cluster coalesces PUBACKs for 50 ms and cannot settle them while a group has no
+    /// leader; a message acknowledged longer ago than this must not come again.
+    pub ack_grace_ns: u64,
+    /// Fewer acknowledged messages make a run inconclusive.
+    pub acked_min: u64,
+    /// Fewer installed faults (kills, pauses, cuts) make a run inconclusive.
+    pub faults_min: u64,
+    /// More unknown attempts in a thousand make a run inconclusive.
+    pub unknown_permille_max: u64,
+    /// How many replicas must report a digest for each shard; 0 if digests were not asked for.
+    pub replicas: u32,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            ack_grace_ns: 3_000_000_000,
+            acked_min: 1_000,
+            faults_min: 1,
+            unknown_permille_max: 200,
+            replicas: 3,
+        }
+    }
+}
+
+/// Judges a whole history.
+pub fn judge(events: &[Event], rules: &Rules) -> Verdict {
+    let model = Model::of(events);
+    let mut checks = vec![
+        loss::check(&model),
+        phantoms::check(&model),
+        order::check(&model),
+        duplicates::check(&model, rules),
+        sessions::check(&model),
+        flow::check(events),
+    ];
+    if rules.replicas > 0 {
+        checks.push(digests::check(&model, rules));
+    }
+    let counts = count(&model);
+    checks.push(enough::check(&model, &counts, rules));
+    Verdict::of(checks, counts)
+}
+
+fn count(model: &Model) -> Counts {
+    let mut counts = Counts::default();
+    let mut seen = BTreeSet::new();
+    for client in model.clients.values() {
+        let mut mine = BTreeSet::new();
+        for message in client.deliveries.iter().filter_map(|delivery| delivery.message) {
+            counts.delivered += 1;
+            counts.duplicates += u64::from(!mine.insert(message));
+        }
+        seen.append(&mut mine);
+        if !client.filters.is_empty() {
+            counts.interruptions += (client.connections.len() as u64).saturating_sub(1);
+        }
+    }
+    for (message, published) in &model.published {
+        let is = |answer| published.attempts.iter().filter(|one| one.answer == answer).count();
+        counts.messages += 1;
+        counts.attempts += published.attempts.len() as u64;
+        counts.unknown += is(Answer::Unknown) as u64;
+        counts.acked += u64::from(published.acked());
+        counts.refused += u64::from(is(Answer::Refused) == published.attempts.len());
+        counts.recovered += u64::from(!published.acked() && seen.contains(message));
+    }
+    counts.faults = enough::installed(model);
+    counts
+}
+
+/// A checker with the given name; its detail is filled in at the end.
+fn named(name: &str) -> Check {
+    Check::new(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Outcome;
+    use crate::history::{Fault, Phase, Stage};
+    use crate::planted::Story;
+
+    /// Retries, interruptions, redeliveries and a fault, all as they should be.
+    fn busy() -> Story {
+        let mut story = Story::with_clients();
+        story.acked(1, 1).taken(2, 1);
+        story.publish(Phase::Invoke, 1, 2).deliver(2, 2).fault(Fault::Kill, 1);
+        story.publish(Phase::Info, 1, 2).leave("p0", 1).leave("s0", 2);
+        story.connect("p0", 3, 2).connect("s0", 4, 3);
+        story.acked(3, 2).acked(3, 3).taken(4, 2).taken(4, 3);
+        story.digest(1, 9, "aa").digest(2, 9, "aa").digest(3, 9, "aa");
+        story.mark(Stage::Draining).mark(Stage::Drained);
+        story
+    }
+
+    #[test]
+    fn a_history_without_violations_passes() {
+        let rules = Rules { acked_min: 3, ..Rules::default() };
+        let rules = Rules { unknown_permille_max: 500, ..rules };
+        let verdict = judge(&busy().events, &rules);
+        assert_eq!(verdict.outcome, Outcome::Pass, "{verdict}");
+        assert_eq!(verdict.checks.len(), 8);
+        let counts = verdict.counts;
+        assert_eq!((counts.messages, counts.attempts, counts.acked), (3, 4, 3));
+        assert_eq!((counts.unknown, counts.delivered, counts.duplicates), (1, 4, 1));
+        assert_eq!((counts.interruptions, counts.faults), (1, 1));
+    }
+
+    #[test]
+    fn a_verdict_depends_on_the_history_alone() {
+        let rules = Rules::default();
+        assert_eq!(judge(&busy().events, &rules).json(), judge(&busy().events, &rules).json());
+    }
+}

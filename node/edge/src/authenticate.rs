@@ -1,0 +1,112 @@
+//! Who may connect, and as whose: a port, so that an edge knows no credential store.
+
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin};
+
+use bytes::Bytes;
+use moorline_core::{TenantId, Text};
+
+/// An answer that may take a while (a lookup, a slow hash). The connection goes on waiting within its first-packet
+/// deadline.
+pub type Verdict = Pin<Box<dyn Future<Output = Result<Identity, Denial>> + Send>>;
+
+/// Decides who a client is.
+pub trait Authenticate: Send + Sync + 'static {
+    /// Judges one attempt. Must not block.
+    fn authenticate(&self, attempt: Attempt) -> Verdict;
+
+    /// How it judges, for a metric's label: one of a few words.
+    fn method(&self) -> &'static str;
+}
+
+/// What a client says about itself.
+#[derive(Clone)]
+pub struct Attempt {
+    /// Where it connects from.
+    pub peer: SocketAddr,
+    /// Its client id, after an empty one was replaced.
+    pub client: Text,
+    /// Its user name, if it gave one.
+    pub username: Option<Text>,
+    /// Its password, if it gave one.
+    pub password: Option<Bytes>,
+}
+
+/// By hand: a password is never printed.
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt")
+            .field("peer", &self.peer)
+            .field("client", &self.client)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .finish()
+    }
+}
+
+/// Who a client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose topic space it lives in.
+    pub tenant: TenantId,
+}
+
+/// Why a client may not connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// Unknown user, wrong password.
+    #[error("bad user name or password")]
+    BadCredentials,
+    /// Known, and not allowed here.
+    #[error("not authorised")]
+    NotAuthorised,
+    /// It cannot be told now.
+    #[error("the credentials cannot be checked now")]
+    Unavailable,
+}
+
+impl Denial {
+    /// For a metric's label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::BadCredentials => "bad_credentials",
+            Self::NotAuthorised => "not_authorised",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Lets everybody in, as one tenant: for a laptop, and until credentials exist.
+#[derive(Debug, Clone, Copy)]
+pub struct Anonymous {
+    /// Everybody's tenant.
+    pub tenant: TenantId,
+}
+
+impl Authenticate for Anonymous {
+    fn authenticate(&self, _attempt: Attempt) -> Verdict {
+        let identity = Identity { tenant: self.tenant };
+        Box::pin(std::future::ready(Ok(identity)))
+    }
+
+    fn method(&self) -> &'static str {
+        "anonymous"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let attempt = Attempt {
+            peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            client: Text::from("c"),
+            username: Some(Text::from("u")),
+            password: Some(Bytes::from_static(b"secret")),
+        };
+        let printed = format!("{attempt:?}");
+        assert!(!printed.contains("secret") && printed.contains("\"u\""), "{printed}");
+    }
+}

@@ -1,0 +1,165 @@
+//! How a node treats its MQTT clients.
+
+use std::num::NonZeroU16;
+
+use moorline_mqtt::server;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// `[mqtt]`: how a node treats MQTT clients.
+///
+/// Every field has a default that works on a laptop; every duration says its unit. A key this version does not know is
+/// an error, not a silence.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EdgeConfig {
+    /// Connections held at once. Beyond it a client is turned away at once, so that those connected keep their share
+    /// of memory (an idle one costs about 4 KiB, besides what the kernel needs for its socket).
+    pub connections_max: u32,
+    /// How long a client may take to send its first packet.
+    pub first_packet_ms: u64,
+    /// How long a client may take nothing of what it is sent before its connection is closed.
+    pub write_stall_ms: u64,
+    /// How long a stopping node waits for its connections to end.
+    pub drain_ms: u64,
+    /// The largest packet a client may send. MQTT 5 clients are told.
+    pub packet_bytes_max: u32,
+    /// Publishes of one client that may wait for their acknowledgement. MQTT 5 clients are told, others are not read
+    /// from while so many wait.
+    pub receive_max: u16,
+    /// Deliveries that one client may leave unacknowledged, if it does not set a lower Receive Maximum itself.
+    pub inflight_max: u16,
+    /// Deliveries of a durable session fetched ahead of that window.
+    pub prefetch_max: u16,
+    /// Deliveries to a clean session that wait for a slow client. Beyond it the newest are dropped and counted.
+    pub live_queue_max: u16,
+    /// The longest time a session outlives its connection. The default lets it stay for ever.
+    pub session_expiry_max_s: u32,
+    /// The longest keep-alive, also for clients that want none; 0 for no such rule. Only MQTT 5 clients can be told.
+    pub keep_alive_max_s: u16,
+    /// Bytes of a client id.
+    pub client_id_bytes_max: u16,
+    /// Bytes of a topic name or filter.
+    pub topic_bytes_max: u16,
+    /// Levels of a topic name or filter.
+    pub topic_levels_max: u16,
+    /// Connections that the kernel holds ready while the node is busy accepting others.
+    pub backlog: u16,
+}
+
+/// A reconnecting fleet comes in one burst; the kernel caps it by `net.core.somaxconn`.
+const BACKLOG: u16 = 4_096;
+/// A command of the log has at most 512 KiB, so this leaves room, and a stranger can't hold more memory than that.
+const PACKET_BYTES_MAX: u32 = 256 * 1024;
+/// What a packet may be configured to hold: a message has to fit into one command of the log, with its topic and
+/// properties.
+const PACKET_BYTES_CEILING: u32 = 480 * 1024;
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        let mqtt = server::Config::default();
+        let small = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
+        Self {
+            connections_max: 100_000,
+            first_packet_ms: mqtt.connect_deadline_ms,
+            write_stall_ms: mqtt.write_stall_ms,
+            drain_ms: 5_000,
+            packet_bytes_max: PACKET_BYTES_MAX,
+            receive_max: mqtt.receive_max.get(),
+            inflight_max: mqtt.inflight_max.get(),
+            prefetch_max: u16::try_from(mqtt.prefetch_max).unwrap_or(u16::MAX),
+            live_queue_max: small(mqtt.live_queue_max),
+            session_expiry_max_s: mqtt.session_expiry_max_s,
+            keep_alive_max_s: mqtt.keep_alive_max_s,
+            client_id_bytes_max: small(mqtt.client_id_bytes_max),
+            topic_bytes_max: small(mqtt.topic_bytes_max),
+            topic_levels_max: small(mqtt.topic_levels_max),
+            backlog: BACKLOG,
+        }
+    }
+}
+
+/// A setting that cannot work; the text names the key.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EdgeConfigError {
+    /// A limit that nothing could pass.
+    #[error("{0} must not be 0")]
+    Zero(&'static str),
+    /// A packet that would fit into no command of the log.
+    #[error("packet-bytes-max: {0} is more than {PACKET_BYTES_CEILING}, which is what a log command holds")]
+    PacketTooLarge(u32),
+    /// The protocol machine says no.
+    #[error("{0}")]
+    Protocol(#[from] server::ConfigError),
+}
+
+impl EdgeConfig {
+    /// Checks what the types cannot. Called once, before anything listens.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that cannot work.
+    pub fn check(&self) -> Result<(), EdgeConfigError> {
+        for (value, key) in [
+            (u64::from(self.connections_max), "connections-max"),
+            (self.first_packet_ms, "first-packet-ms"),
+            (self.write_stall_ms, "write-stall-ms"),
+            (self.drain_ms, "drain-ms"),
+            (u64::from(self.receive_max), "receive-max"),
+            (u64::from(self.inflight_max), "inflight-max"),
+            (u64::from(self.backlog), "backlog"),
+        ] {
+            if value == 0 {
+                return Err(EdgeConfigError::Zero(key));
+            }
+        }
+        if self.packet_bytes_max > PACKET_BYTES_CEILING {
+            return Err(EdgeConfigError::PacketTooLarge(self.packet_bytes_max));
+        }
+        Ok(self.protocol().check()?)
+    }
+
+    /// The same, as the protocol machine wants it.
+    pub(crate) fn protocol(&self) -> server::Config {
+        let not_0 = |value: u16| NonZeroU16::new(value).unwrap_or(NonZeroU16::MIN);
+        let defaults = server::Config::default();
+        let packet_bytes_max = usize::try_from(self.packet_bytes_max).unwrap_or(usize::MAX);
+        server::Config {
+            connect_deadline_ms: self.first_packet_ms,
+            write_stall_ms: self.write_stall_ms,
+            connect_bytes_max: defaults.connect_bytes_max.min(packet_bytes_max),
+            packet_bytes_max,
+            client_id_bytes_max: self.client_id_bytes_max.into(),
+            topic_bytes_max: self.topic_bytes_max.into(),
+            topic_levels_max: self.topic_levels_max.into(),
+            session_expiry_max_s: self.session_expiry_max_s,
+            keep_alive_max_s: self.keep_alive_max_s,
+            receive_max: not_0(self.receive_max),
+            inflight_max: not_0(self.inflight_max),
+            prefetch_max: self.prefetch_max.into(),
+            live_queue_max: self.live_queue_max.into(),
+            ..defaults
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut EdgeConfig)) -> Result<(), String> {
+        let mut config = EdgeConfig::default();
+        change(&mut config);
+        config.check().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_work_and_errors_name_the_key() {
+        assert_eq!(with(|_| {}), Ok(()));
+        let error = |change: fn(&mut EdgeConfig)| with(change).unwrap_err();
+        assert!(error(|c| c.connections_max = 0).contains("connections-max"));
+        assert!(error(|c| c.packet_bytes_max = 1 << 20).contains("packet-bytes-max"));
+        assert!(error(|c| c.topic_bytes_max = 0).contains("topic-bytes-max"));
+        assert!(error(|c| c.packet_bytes_max = 1).contains("bytes-max"));
+    }
+}

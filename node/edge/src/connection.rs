@@ -1,0 +1,438 @@
+//! Drives one connection: the socket, the protocol machine, and the link into the service.
+//!
+//! ```text
+//!   socket ──read──► input ──► machine ──event──► link (service)
+//!   socket ◄─write── output ◄── machine ◄─notice── mailbox ◄── service
+//! ```
+//!
+//! One round takes all notices there are, reads once, hands every whole packet on and writes once: under load many
+//! messages share each system call and each wake-up. Between rounds an idle connection owns no buffer.
+//!
+//! # Invariants
+//!
+//! - **What the service answered is all that is acknowledged**: the machine decides, this file moves bytes.
+//! - **Every wait has a deadline**, the machine's (`poll_timeout`); the alarm is only moved when it has to ring earlier,
+//!   so a packet costs no timer. Checked by `tests/tcp.rs` (`a_silent_client_is_closed_in_time`).
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use moorline_core::{
+    Text,
+    port::{Link, Notice, Open, Port},
+};
+use moorline_mqtt::{
+    Millis, Now, Reason, Version,
+    server::{self, Closed, ConnectRequest, Event},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    task::coop,
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+use tracing::debug;
+
+use crate::{
+    authenticate::{Attempt, Authenticate, Denial, Identity, Verdict},
+    clock::Clock,
+    mailbox::Mailbox,
+    metrics::EdgeMetrics,
+};
+
+/// The first read of a quiet connection: a device's usual packet and then some.
+const READ_BYTES_MIN: usize = 2 * 1024;
+/// The largest read of a busy one: some hundred messages per system call.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// A read smaller than this part of the room was more room than needed.
+const READ_SHRINK: usize = 8;
+/// How long a stopping node waits for the answers that one connection's publishes are owed.
+const STOP_ANSWERS_MS: u64 = 1_000;
+/// How long a closed socket waits for the other side to close, so that the last packet is not lost to a reset.
+const LINGER_WAIT: Duration = Duration::from_secs(1);
+/// How much of what the other side still sends is thrown away meanwhile.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// What all connections of a listener share.
+pub(crate) struct Shared {
+    /// The listener's name, for metrics.
+    pub(crate) name: &'static str,
+    pub(crate) clock: Clock,
+    pub(crate) protocol: Arc<server::Config>,
+    pub(crate) port: Arc<dyn Port>,
+    pub(crate) authenticate: Arc<dyn Authenticate>,
+    pub(crate) metrics: EdgeMetrics,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Serves one accepted socket until it is over.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    mailbox: Arc<Mailbox>,
+    shared: Arc<Shared>,
+) {
+    shared.metrics.opening.inc();
+    Connection::new(stream, peer, mailbox, shared).run().await;
+}
+
+/// A judgement that is waited for, and what it is about.
+struct Judging {
+    verdict: Verdict,
+    request: Box<ConnectRequest>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    mailbox: Arc<Mailbox>,
+    shared: Arc<Shared>,
+    machine: server::Connection,
+    link: Box<dyn Link>,
+    notices: Vec<Notice>,
+    input: BytesMut,
+    output: BytesMut,
+    /// Room for the next read.
+    chunk: usize,
+    alarm: Pin<Box<Sleep>>,
+    /// When the alarm rings; `None` if it need not.
+    alarm_at: Option<Millis>,
+    judging: Option<Judging>,
+    /// The node stops: by when the answers must be there.
+    stopping: Option<Millis>,
+    /// The socket can't be written to any more.
+    broken: bool,
+    /// The protocol this connection is counted under as connected.
+    counted: Option<Version>,
+    client: Option<Text>,
+}
+
+/// Why [`Connection::wait`] came back.
+#[derive(Debug, Default)]
+struct Woke {
+    read: bool,
+    write: bool,
+    notices: bool,
+    alarm: bool,
+    judged: Option<Result<Identity, Denial>>,
+}
+
+impl Woke {
+    fn any(&self) -> bool {
+        self.read || self.write || self.notices || self.alarm || self.judged.is_some()
+    }
+}
+
+impl Connection {
+    fn new(stream: TcpStream, peer: SocketAddr, mailbox: Arc<Mailbox>, shared: Arc<Shared>) -> Self {
+        // 128 random bits: nobody else's id, on any node, and nobody can guess it to take the session over.
+        let spare_id = Text::from(format!("auto-{:032x}", rand::random::<u128>()));
+        let machine =
+            server::Connection::new(Arc::clone(&shared.protocol), shared.clock.now(), spare_id);
+        let link = shared.port.connect(mailbox.clone());
+        Self {
+            stream,
+            peer,
+            mailbox,
+            machine,
+            link,
+            notices: Vec::new(),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            chunk: READ_BYTES_MIN,
+            alarm: Box::pin(sleep_until(Instant::now())),
+            alarm_at: None,
+            judging: None,
+            stopping: None,
+            broken: false,
+            counted: None,
+            client: None,
+            shared,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let now = self.shared.clock.now();
+            self.take_notices(now);
+            if self.stopping.is_none() {
+                self.machine.receive(now, &mut self.input);
+            }
+            self.handle_events();
+            self.transmit(now).await;
+            self.shared.metrics.add(self.machine.version(), &self.machine.take_counters());
+            if self.machine.is_closed() {
+                // What breaking the socket meant is an event too.
+                self.handle_events();
+                if self.output.is_empty() || self.broken {
+                    break;
+                }
+            }
+            let woke = self.wait().await;
+            if !self.act(woke).await {
+                break;
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Does what the wait was for. `false` if a closed connection's time is up.
+    async fn act(&mut self, woke: Woke) -> bool {
+        let now = self.shared.clock.now();
+        if let Some(judged) = woke.judged {
+            self.open(now, judged);
+        }
+        if woke.read {
+            self.read().await;
+        }
+        if woke.alarm {
+            let was_closed = self.machine.is_closed();
+            self.machine.handle_timeout(now);
+            let is_due = self.machine.poll_timeout().is_some_and(|due| due <= now.at);
+            return !(was_closed && is_due);
+        }
+        true
+    }
+
+    fn take_notices(&mut self, now: Now) {
+        for notice in self.notices.drain(..) {
+            if matches!(notice, Notice::Stopping { .. }) && self.machine.unanswered() > 0 {
+                // What was published deserves its answer: the client would have to send it again.
+                self.stopping.get_or_insert(now.at.plus(STOP_ANSWERS_MS));
+                continue;
+            }
+            let opened = matches!(notice, Notice::Opened(Ok(_)));
+            self.machine.notice(now, notice);
+            if let (true, Some(version), false) =
+                (opened, self.machine.version(), self.machine.is_closed())
+            {
+                self.shared.metrics.connected(self.shared.name, version);
+                self.shared.metrics.opening.dec();
+                self.counted = Some(version);
+            }
+        }
+        if let Some(deadline) = self.stopping
+            && (self.machine.unanswered() == 0 || deadline <= now.at)
+        {
+            self.machine.stop(now, None);
+        }
+    }
+
+    fn handle_events(&mut self) {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Connect(request) => self.judge(request),
+                Event::Publish { token, message } => self.link.publish(token, message),
+                Event::Subscribe { token, filters } => self.link.subscribe(token, filters),
+                Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
+                Event::Settled(offsets) => self.link.settle(&offsets),
+                Event::Closed(closed) => self.close(closed),
+            }
+        }
+    }
+
+    fn judge(&mut self, request: Box<ConnectRequest>) {
+        self.client = Some(request.client.clone());
+        let attempt = Attempt {
+            peer: self.peer,
+            client: request.client.clone(),
+            username: request.username.clone(),
+            password: request.password.clone(),
+        };
+        let verdict = self.shared.authenticate.authenticate(attempt);
+        self.judging = Some(Judging { verdict, request });
+    }
+
+    fn open(&mut self, now: Now, judged: Result<Identity, Denial>) {
+        let Some(Judging { request, .. }) = self.judging.take() else { return };
+        self.shared.metrics.judged(self.shared.authenticate.method(), judged.as_ref().err().copied());
+        if self.machine.is_closed() {
+            return;
+        }
+        match judged {
+            Ok(Identity { tenant }) => self.link.open(Open {
+                tenant,
+                client: request.client,
+                clean_start: request.clean_start,
+                expiry_s: request.expiry_s,
+                credit: request.credit,
+            }),
+            Err(denial) => {
+                self.shared.metrics.rejected(denial.label());
+                self.machine.reject(now, reason_of(denial));
+            }
+        }
+    }
+
+    fn close(&mut self, closed: Closed) {
+        self.link.close(closed.close);
+        self.mailbox.close();
+        self.judging = None;
+        let (peer, reason) = (self.peer, closed.reason.label());
+        debug!(%peer, client = ?self.client, reason, "connection ended");
+        self.shared.metrics.closed(closed.reason);
+    }
+
+    /// Writes as much as there is and the socket takes.
+    async fn transmit(&mut self, now: Now) {
+        while !self.broken {
+            self.machine.poll_transmit(now, &mut self.output);
+            if self.output.is_empty() {
+                return;
+            }
+            let (stream, output) = (&mut self.stream, &self.output);
+            let written = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_write(cx, output)));
+            match written.await {
+                Poll::Ready(Ok(written @ 1..)) => {
+                    self.output.advance(written);
+                    self.shared.metrics.bytes_sent.inc_by(written as u64);
+                    if !self.output.is_empty() {
+                        return; // the socket is full
+                    }
+                }
+                Poll::Ready(Ok(0) | Err(_)) => self.break_off(now),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn break_off(&mut self, now: Now) {
+        self.broken = true;
+        self.machine.peer_gone(now);
+    }
+
+    /// Reads once, if there is something.
+    async fn read(&mut self) {
+        let spare = self.input.capacity() - self.input.len();
+        if spare < self.chunk / READ_SHRINK {
+            self.input.reserve(self.chunk);
+        }
+        let room = self.input.capacity() - self.input.len();
+        let read = poll_once(self.stream.read_buf(&mut self.input)).await;
+        match read {
+            Some(Ok(0) | Err(_)) => {
+                let now = self.shared.clock.now();
+                // What came before the end still counts.
+                self.machine.receive(now, &mut self.input);
+                self.handle_events();
+                self.break_off(now);
+            }
+            Some(Ok(bytes)) => {
+                self.shared.metrics.bytes_received.inc_by(bytes as u64);
+                if bytes == room {
+                    self.chunk = (self.chunk * 2).min(READ_BYTES_MAX);
+                } else if bytes < self.chunk / READ_SHRINK {
+                    self.chunk = (self.chunk / 2).max(READ_BYTES_MIN);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self) -> Woke {
+        let due = self.machine.poll_timeout().into_iter().chain(self.stopping).min();
+        if let Some(due) = due
+            && self.alarm_at.is_none_or(|armed| due < armed)
+        {
+            self.alarm.as_mut().reset(self.shared.clock.instant(due).into());
+            self.alarm_at = Some(due);
+        }
+        poll_fn(|cx| self.poll_wait(cx)).await
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Woke> {
+        if !coop::has_budget_remaining() {
+            // A busy connection shares its thread with the others.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let wants_read = self.machine.wants_read() && self.stopping.is_none();
+        let mut woke = Woke {
+            notices: self.mailbox.poll_take(cx, &mut self.notices).is_ready(),
+            // An error is seen by the read or write that follows.
+            read: wants_read && self.stream.poll_read_ready(cx).is_ready(),
+            write: !self.output.is_empty() && self.stream.poll_write_ready(cx).is_ready(),
+            alarm: self.alarm_at.is_some() && self.alarm.as_mut().poll(cx).is_ready(),
+            judged: None,
+        };
+        if woke.alarm {
+            self.alarm_at = None;
+        }
+        if let Some(judging) = &mut self.judging
+            && let Poll::Ready(judged) = judging.verdict.as_mut().poll(cx)
+        {
+            woke.judged = Some(judged);
+        }
+        if woke.any() {
+            return Poll::Ready(woke);
+        }
+        // Idle from here on: give the buffers back.
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() && buffer.capacity() > 0 {
+                *buffer = BytesMut::new();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Closes the socket so that what was written last still arrives.
+    async fn finish(mut self) {
+        match self.counted {
+            Some(version) => self.shared.metrics.disconnected(self.shared.name, version),
+            None => self.shared.metrics.opening.dec(),
+        }
+        if self.broken {
+            return;
+        }
+        // A failure to close politely leaves the rude way, which dropping is.
+        let _ = timeout(LINGER_WAIT, linger(&mut self.stream)).await;
+    }
+}
+
+/// Says that nothing more comes and waits until the other side has closed: closing with unread bytes would reset the
+/// connection, and a reset throws away what the other side has not read yet.
+async fn linger(stream: &mut TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = [0; 1_024];
+    let mut thrown = 0;
+    while thrown < LINGER_BYTES_MAX {
+        match stream.read(&mut rest).await? {
+            0 => break,
+            bytes => thrown += bytes,
+        }
+    }
+    Ok(())
+}
+
+/// Polls a cancel-safe future once.
+async fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+fn reason_of(denial: Denial) -> Reason {
+    match denial {
+        Denial::BadCredentials => Reason::BadUserNameOrPassword,
+        Denial::NotAuthorised => Reason::NotAuthorized,
+        Denial::Unavailable => Reason::ServerUnavailable,
+    }
+}

@@ -1,0 +1,200 @@
+//! Accepts sockets and owns their connections.
+//!
+//! # Invariants
+//!
+//! - **No more than `connections_max`**: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
+//! - **A stop ends**: every connection is told, those that do not end within `drain_ms` are dropped and their number is
+//!   logged. Checked by `tests/tcp.rs`.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use moorline_core::port::{Inbox, Notice, Port};
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    authenticate::Authenticate,
+    clock::Clock,
+    config::EdgeConfig,
+    connection::{Shared, serve},
+    mailbox::Mailbox,
+    metrics::EdgeMetrics,
+};
+
+/// How long to wait after a failed accept: mostly "too many open files", which passes as connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// This listener's name in metrics.
+const NAME: &str = "mqtt";
+
+/// A bound MQTT-over-TCP listener. The kernel takes connections from now on; nobody is served before [`Listener::run`].
+pub struct Listener {
+    socket: TcpListener,
+    config: EdgeConfig,
+    shared: Arc<Shared>,
+    boxes: Boxes,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// The mailboxes of the open connections: how a stop reaches them without every connection watching for it.
+#[derive(Clone, Default)]
+struct Boxes(Arc<Mutex<HashMap<u64, Arc<Mailbox>>>>);
+
+impl Boxes {
+    fn with<R>(&self, change: impl FnOnce(&mut HashMap<u64, Arc<Mailbox>>) -> R) -> R {
+        // Every change is one insertion or removal.
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Takes a mailbox out when its connection ends, however it ends.
+struct Registered {
+    boxes: Boxes,
+    key: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.boxes.with(|boxes| boxes.remove(&self.key));
+    }
+}
+
+impl Listener {
+    /// Binds `address` (port 0 lets the system choose, see [`Listener::address`]).
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be bound.
+    pub fn bind(
+        address: SocketAddr,
+        config: EdgeConfig,
+        port: Arc<dyn Port>,
+        authenticate: Arc<dyn Authenticate>,
+        metrics: EdgeMetrics,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // A restarted node takes its port back at once.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(config.backlog.into())?;
+        let shared = Arc::new(Shared {
+            name: NAME,
+            clock: Clock::start(),
+            protocol: Arc::new(config.protocol()),
+            port,
+            authenticate,
+            metrics,
+        });
+        let socket = TcpListener::from_std(socket.into())?;
+        Ok(Self { socket, config, shared, boxes: Boxes::default() })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Runs until `stop` is cancelled and every connection is gone.
+    ///
+    /// Owns its connections: dropping this future closes them all.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { socket, config, shared, boxes } = self;
+        let connections_max = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
+        let mut connections = JoinSet::new();
+        let mut key = 0;
+        loop {
+            tokio::select! {
+                biased; // once told to stop, accept nobody
+                () = stop.cancelled() => break,
+                Some(ended) = connections.join_next() => note(ended),
+                accepted = socket.accept() => match accepted {
+                    Ok(_) if connections.len() >= connections_max => {
+                        shared.metrics.rejected("connections_max"); // dropped: turned away
+                    }
+                    Ok((stream, peer)) => {
+                        key += 1;
+                        begin(&mut connections, &boxes, key, (stream, peer), &shared);
+                    }
+                    Err(error) => {
+                        shared.metrics.accept_errors.inc();
+                        warn!(%error, "could not accept a connection");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(socket);
+        drain(connections, &boxes, Duration::from_millis(config.drain_ms)).await;
+    }
+}
+
+fn begin(
+    connections: &mut JoinSet<()>,
+    boxes: &Boxes,
+    key: u64,
+    (stream, peer): (TcpStream, SocketAddr),
+    shared: &Arc<Shared>,
+) {
+    shared.metrics.opened(shared.name);
+    // Without it a small packet could wait 40 ms for the acknowledgement of the one before.
+    if let Err(error) = stream.set_nodelay(true) {
+        warn!(%error, "could not set TCP_NODELAY");
+    }
+    let mailbox = Arc::new(Mailbox::new(shared.metrics.dropped_slow()));
+    boxes.with(|boxes| boxes.insert(key, Arc::clone(&mailbox)));
+    let registered = Registered { boxes: boxes.clone(), key };
+    let shared = Arc::clone(shared);
+    connections.spawn(async move {
+        let _registered = registered;
+        serve(stream, peer, mailbox, shared).await;
+    });
+}
+
+/// Tells every connection that the node stops, and waits for them.
+async fn drain(mut connections: JoinSet<()>, boxes: &Boxes, wait: Duration) {
+    info!(connections = connections.len(), "draining");
+    let boxes: Vec<_> = boxes.with(|boxes| boxes.values().cloned().collect());
+    for mailbox in boxes {
+        // A box that takes nothing belongs to a connection that is ending anyway.
+        let _ = mailbox.push(Notice::Stopping { instead: None });
+    }
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            note(ended);
+        }
+    };
+    if timeout(wait, drained).await.is_err() {
+        warn!(connections = connections.len(), "closing connections that did not finish");
+        connections.shutdown().await;
+    }
+}
+
+/// A panic in one connection is that connection's end, and a bug to be seen.
+fn note(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked");
+    }
+}

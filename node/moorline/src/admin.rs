@@ -1,0 +1,166 @@
+//! The admin API of a node: health, metrics, the cluster as this node sees it, and what `moorline cluster` asks for.
+//!
+//! HTTP/1.1 by hyper, on `listen.admin`. Nobody is authenticated here yet: whoever reaches the port administers the
+//! cluster, so it binds to loopback by default.
+//!
+//! `/health/live` never looks at peers: a supervisor that restarts nodes because others are down would take the rest of
+//! the cluster with it.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::CONTENT_TYPE,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{Encoder, TextEncoder};
+use serde::Serialize;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::server::node::Node;
+
+/// Connections served at once; more wait in the backlog.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a client may take to send its request's head.
+const HEAD_WAIT: Duration = Duration::from_secs(5);
+/// The largest request body taken; none of ours has one worth mentioning.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The pause after an accept that failed (no file descriptors left, most likely).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+type Answer = Response<Full<Bytes>>;
+
+/// One thing a health answer looked at.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Check {
+    /// What.
+    pub(crate) name: String,
+    /// Whether it is as it should be.
+    pub(crate) ok: bool,
+    /// What it is.
+    pub(crate) detail: String,
+}
+
+/// Serves the admin API until `stop`.
+pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {
+    info!(address = %address(&listener), "admin API listens");
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    let node = Arc::clone(&node);
+                    connections.spawn(connection(stream, node));
+                }
+                Err(error) => {
+                    warn!(%error, "could not accept an admin connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    connections.shutdown().await;
+}
+
+fn address(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+async fn connection(stream: tokio::net::TcpStream, node: Arc<Node>) {
+    let service = service_fn(move |request| {
+        let node = Arc::clone(&node);
+        async move { Ok::<_, Infallible>(answer(&node, request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "an admin connection ended badly");
+    }
+}
+
+async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    if Limited::new(body, BODY_BYTES_MAX).collect().await.is_err() {
+        return problem(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large or broke off");
+    }
+    match (&head.method, head.uri.path()) {
+        (&Method::GET, "/health/live" | "/livez") => health(vec![node.live()]),
+        (&Method::GET, "/health/ready" | "/readyz") => health(node.readiness()),
+        (&Method::GET, "/health/startup") => health(node.startup()),
+        (&Method::GET, "/metrics") => metrics(node),
+        (&Method::GET, "/api/v1/cluster") => json(StatusCode::OK, &node.view()),
+        (&Method::POST, "/api/v1/cluster/init") => match node.init().await {
+            Ok(()) => json(StatusCode::OK, &serde_json::json!({ "made": true })),
+            Err(error) => problem(StatusCode::CONFLICT, "not-made", &format!("{error:#}")),
+        },
+        (&Method::POST, "/api/v1/cluster/digest") => match node.digest().await {
+            Ok(groups) => json(StatusCode::OK, &serde_json::json!({ "groups": groups })),
+            Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-digest", &format!("{error:#}")),
+        },
+        (_, path) if KNOWN.contains(&path) => {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "method", "another method is wanted here")
+        }
+        _ => problem(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path"),
+    }
+}
+
+/// Every path, so that a wrong method is told from a wrong path.
+const KNOWN: [&str; 9] = [
+    "/health/live",
+    "/health/ready",
+    "/health/startup",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/api/v1/cluster",
+    "/api/v1/cluster/init",
+    "/api/v1/cluster/digest",
+];
+
+fn health(checks: Vec<Check>) -> Answer {
+    let ok = checks.iter().all(|check| check.ok);
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, &serde_json::json!({ "status": if ok { "ok" } else { "fail" }, "checks": checks }))
+}
+
+fn metrics(node: &Node) -> Answer {
+    let mut text = Vec::new();
+    let encoder = TextEncoder::new();
+    match encoder.encode(&node.gather(), &mut text) {
+        Ok(()) => respond(StatusCode::OK, encoder.format_type(), text),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "metrics", &error.to_string()),
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    let body = serde_json::to_vec(value).expect("our answers are maps with string keys");
+    respond(status, "application/json", body)
+}
+
+/// An error as RFC 9457 asks for.
+fn problem(status: StatusCode, code: &str, detail: &str) -> Answer {
+    let body = serde_json::json!({
+        "status": status.as_u16(), "code": code, "title": status.canonical_reason(), "detail": detail
+    });
+    respond(status, "application/problem+json", body.to_string().into_bytes())
+}
+
+fn respond(status: StatusCode, content_type: &str, body: Vec<u8>) -> Answer {
+    Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, content_type)
+        .body(Full::new(Bytes::from(body)))
+        .expect("a status, a known header and a body")
+}

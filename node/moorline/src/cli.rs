@@ -1,0 +1,264 @@
+//! The command line: nouns, then verbs. What each command does is in the module of its name.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A clustered IoT device broker: what it acknowledged is on the disks of a majority.
+#[derive(Debug, Parser)]
+#[command(name = "moorline", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one node.
+    Server(ServerArgs),
+    /// Run a real cluster of node processes on this machine, with a live status.
+    Demo(DemoArgs),
+    /// Create a cluster, or look at one.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Publish a message, or one per line of standard input.
+    Pub(PubArgs),
+    /// Subscribe and print what comes.
+    Sub(SubArgs),
+    /// Measure a broker, or Moorline beside its peers.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Look at a configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// `moorline server`.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The node's configuration file.
+    #[arg(long, short)]
+    pub(crate) config: PathBuf,
+    /// Stop when standard input closes: for a process that is somebody's child.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+/// `moorline demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many node processes: 1, 3 or 5.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub(crate) nodes: u8,
+    /// Where configs, logs and data go; kept, and resumed by the next demo.
+    #[arg(long, default_value = "moorline-demo")]
+    pub(crate) dir: PathBuf,
+    /// Forget what an earlier demo left there.
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// How many shards.
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// Print the addresses once and no live status.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// Do not start a node again after it died.
+    #[arg(long)]
+    pub(crate) no_restart: bool,
+    /// Stop when standard input closes: for a process that is somebody's child.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+/// `moorline cluster …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make the configured nodes a cluster: once, on one node.
+    Init(AdminArgs),
+    /// Show nodes, leaders and how far each shard is.
+    Status(StatusArgs),
+}
+
+/// How to reach a node's admin API.
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// `host:port` of a node's `listen.admin`.
+    #[arg(long, default_value = "127.0.0.1:9400", env = "MOORLINE_ADMIN")]
+    pub(crate) admin: String,
+}
+
+/// `moorline cluster status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// Print the JSON as it came.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How to reach a broker as an MQTT client.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct ClientArgs {
+    /// The broker's host.
+    #[arg(long, short = 'H', default_value = "127.0.0.1")]
+    pub(crate) host: String,
+    /// Its MQTT port.
+    #[arg(long, short, default_value_t = 1883)]
+    pub(crate) port: u16,
+    /// The client id; made up if absent.
+    #[arg(long, short = 'i')]
+    pub(crate) id: Option<String>,
+    /// The topic (pub) or filter (sub).
+    #[arg(long, short)]
+    pub(crate) topic: String,
+    /// 0: at most once. 1: acknowledged when a majority has it on disk.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub(crate) qos: u8,
+}
+
+/// `moorline pub`.
+#[derive(Debug, Args)]
+pub(crate) struct PubArgs {
+    /// Where and what about.
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The message; without it, every line of standard input is one.
+    #[arg(long, short)]
+    pub(crate) message: Option<String>,
+}
+
+/// `moorline sub`.
+#[derive(Debug, Args)]
+pub(crate) struct SubArgs {
+    /// Where and what about.
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Keep the session: what comes while this client is away waits for the same `--id`.
+    #[arg(long, requires = "id")]
+    pub(crate) durable: bool,
+    /// Stop after so many messages.
+    #[arg(long, short = 'n')]
+    pub(crate) count: Option<u64>,
+}
+
+/// `moorline config …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say what is wrong with a file, all at once; exit code 2 if anything is.
+    Check {
+        /// The file.
+        config: PathBuf,
+    },
+}
+
+/// `moorline bench …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Publish and receive against any MQTT broker; prints rates, latencies and, with --pid, the brokers' CPU.
+    Load(LoadArgs),
+    /// Run Moorline and its peers one after the other in this run, and print the ratios.
+    Compare(CompareArgs),
+    /// How fast this disk syncs.
+    Disk(DiskArgs),
+}
+
+/// What to offer a broker.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct LoadArgs {
+    /// Brokers' MQTT addresses; clients are dealt over them in turn, a pair's subscriber next to its publisher's node.
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub(crate) target: Vec<String>,
+    /// Publishers, each with its own topic and one subscriber.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) publishers: usize,
+    /// Unacknowledged publishes per publisher.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) window: u16,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Seconds of measurement, after a second of warming up.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Publish QoS.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub(crate) qos: u8,
+    /// Subscribers ask for clean sessions, not durable ones.
+    #[arg(long)]
+    pub(crate) clean: bool,
+    /// Processes whose CPU time is the broker's.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) pid: Vec<u32>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which peers to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Peer {
+    /// This program: three node processes, fsync on each.
+    Moorline,
+    /// NATS `JetStream`, three nodes, three replicas, sync always.
+    NatsSync,
+    /// NATS `JetStream`, three nodes, three replicas, without fsync.
+    Nats,
+    /// mosquitto: one node, in memory.
+    Mosquitto,
+}
+
+/// `moorline bench compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Which, in this order; the order is reversed in every second round.
+    #[arg(long, value_delimiter = ',', default_values_t = [Peer::Moorline, Peer::NatsSync, Peer::Nats, Peer::Mosquitto], value_enum)]
+    pub(crate) peers: Vec<Peer>,
+    /// Rounds.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rounds: usize,
+    /// Publishers, each with its own topic and one subscriber.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) publishers: usize,
+    /// Unacknowledged publishes per publisher.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) window: u16,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Seconds of measurement per peer.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// The NATS server program.
+    #[arg(long, default_value = "nats-server", env = "MOORLINE_NATS_SERVER")]
+    pub(crate) nats_server: PathBuf,
+    /// The mosquitto program.
+    #[arg(long, default_value = "mosquitto", env = "MOORLINE_MOSQUITTO")]
+    pub(crate) mosquitto: PathBuf,
+    /// Where data and logs go; must be on the disk you mean to measure. A temporary directory below it is removed.
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Shards of the Moorline cluster.
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// Print one JSON object per run.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `moorline bench disk`.
+#[derive(Debug, Args)]
+pub(crate) struct DiskArgs {
+    /// Where to write.
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Bytes per write.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) size: usize,
+    /// How long.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seconds: u64,
+}

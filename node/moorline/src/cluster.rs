@@ -1,0 +1,128 @@
+//! `moorline cluster init` and `moorline cluster status`: questions to the admin API, answers for eyes.
+
+use anyhow::{Context, bail};
+use hyper::Method;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cli::{ClusterCommand, StatusArgs},
+    http,
+};
+
+/// What `GET /api/v1/cluster` answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ClusterView {
+    /// The node that answers.
+    pub(crate) node: u64,
+    /// The cluster's name.
+    pub(crate) name: String,
+    /// The cluster's random id, in hex; empty before `cluster init`.
+    pub(crate) cluster: String,
+    /// Whether this node serves clients, and if not, what it waits for.
+    pub(crate) ready: bool,
+    /// Why not, if not.
+    pub(crate) waiting_for: Vec<String>,
+    /// Every node the cluster knows.
+    pub(crate) nodes: Vec<NodeView>,
+    /// Every group with a replica on this node.
+    pub(crate) groups: Vec<GroupView>,
+}
+
+/// One node, as another sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeView {
+    /// Its id.
+    pub(crate) id: u64,
+    /// Its cluster address.
+    pub(crate) address: String,
+    /// Whether it is connected.
+    pub(crate) alive: bool,
+}
+
+/// One group, as its replica on the answering node sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct GroupView {
+    /// The shard; 0 is the meta group.
+    pub(crate) shard: u16,
+    /// Its leader, if one is known.
+    pub(crate) leader: Option<u64>,
+    /// The Raft term.
+    pub(crate) term: u64,
+    /// The last log index here.
+    pub(crate) last_log: u64,
+    /// The last index known to be committed.
+    pub(crate) committed: u64,
+    /// The last index applied here.
+    pub(crate) applied: u64,
+    /// Who votes.
+    pub(crate) voters: Vec<u64>,
+    /// The index of the last digest command, if there was one.
+    pub(crate) digest_index: Option<u64>,
+    /// The digest of this replica's rows at that index, in hex.
+    pub(crate) digest: Option<String>,
+}
+
+/// Runs `moorline cluster …`.
+pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
+    match command {
+        ClusterCommand::Init(args) => {
+            init(&args.admin).await?;
+            println!("the cluster is made");
+            Ok(())
+        }
+        ClusterCommand::Status(args) => status(&args).await,
+    }
+}
+
+/// Asks a node to make its configured peers a cluster. Done already counts as done.
+pub(crate) async fn init(admin: &str) -> anyhow::Result<()> {
+    let (status, body) =
+        http::request(Method::POST, admin, "/api/v1/cluster/init", Vec::new()).await?;
+    if !status.is_success() {
+        bail!("{admin} answered {status}: {}", String::from_utf8_lossy(&body));
+    }
+    Ok(())
+}
+
+/// Reads a node's view of the cluster.
+pub(crate) async fn view(admin: &str) -> anyhow::Result<ClusterView> {
+    let (status, body) = http::request(Method::GET, admin, "/api/v1/cluster", Vec::new()).await?;
+    if !status.is_success() {
+        bail!("{admin} answered {status}");
+    }
+    serde_json::from_slice(&body).with_context(|| format!("{admin} gave an answer we do not know"))
+}
+
+async fn status(args: &StatusArgs) -> anyhow::Result<()> {
+    let view = view(&args.admin.admin).await?;
+    if args.json {
+        println!("{}", serde_json::to_string(&view)?);
+    } else {
+        print!("{}", table(&view));
+    }
+    Ok(())
+}
+
+/// The view as a table.
+fn table(view: &ClusterView) -> String {
+    let mut out = format!("cluster {} seen by node {}", view.name, view.node);
+    if view.ready {
+        out += ", ready\n";
+    } else {
+        out += &format!(", not ready: {}\n", view.waiting_for.join(", "));
+    }
+    for node in &view.nodes {
+        let state = if node.alive { "up" } else { "DOWN" };
+        out += &format!("  node {:<3} {:<24} {state}\n", node.id, node.address);
+    }
+    out += "  group  leader  term  applied   committed  last log  voters\n";
+    for group in &view.groups {
+        let name = if group.shard == 0 { "meta".to_owned() } else { group.shard.to_string() };
+        let leader = group.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+        let GroupView { term, applied, committed, last_log, voters, .. } = group;
+        out += &format!(
+            "  {name:<5}  {leader:<6}  {term:<4}  {applied:<8}  {committed:<9}  {last_log:<8}  {voters:?}\n"
+        );
+    }
+    out
+}

@@ -1,0 +1,331 @@
+//! The configuration file of one node: TOML, documented here, checked before anything listens.
+//!
+//! Order of precedence: built-in defaults, then the file. A key this version does not know is an error that points at
+//! its line. Everything the types cannot check is checked by [`Config::check`], which reports all errors at once.
+//! `docs/configuration.md` lists every key; `the_reference_names_every_key` holds it to this file.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use moorline_core::{NodeId, shard::SHARDS_MAX};
+use serde::Deserialize;
+
+/// Why a configuration is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not the TOML we know; the text points at the place.
+    #[error("{path}: {text}")]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// What and where.
+        text: String,
+    },
+    /// It can be read, and cannot work.
+    #[error("{path}:\n  {}", problems.join("\n  "))]
+    Wrong {
+        /// Which file.
+        path: PathBuf,
+        /// Each as `key: what is wrong`.
+        problems: Vec<String>,
+    },
+}
+
+/// A node's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Who this node is.
+    pub(crate) node: NodeConfig,
+    /// Where it listens.
+    #[serde(default)]
+    pub(crate) listen: ListenConfig,
+    /// The cluster it belongs to.
+    pub(crate) cluster: ClusterConfig,
+    /// How it uses its disk.
+    #[serde(default)]
+    pub(crate) storage: StorageConfig,
+    /// How it treats MQTT clients.
+    #[serde(default)]
+    pub(crate) mqtt: moorline_edge::EdgeConfig,
+    /// What it logs.
+    #[serde(default)]
+    pub(crate) log: LogConfig,
+}
+
+/// `[node]`: who this node is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct NodeConfig {
+    /// The node's id, from 1. Never give it to another data directory again.
+    pub(crate) id: u64,
+    /// Where its log and state are. Created if its parent exists.
+    pub(crate) data_dir: PathBuf,
+}
+
+/// `[listen]`: where the node listens. Plaintext, so on loopback unless you say otherwise.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct ListenConfig {
+    /// MQTT over TCP.
+    pub(crate) mqtt: SocketAddr,
+    /// Admin API, `/metrics` and `/health/*` over HTTP. Whoever reaches it administers the cluster.
+    pub(crate) admin: SocketAddr,
+    /// Node to node gRPC.
+    pub(crate) cluster: SocketAddr,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self {
+            mqtt: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9400)),
+            cluster: SocketAddr::from(([127, 0, 0, 1], 7400)),
+        }
+    }
+}
+
+/// `[cluster]`: the cluster this node belongs to. The same on every node, but for nothing.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct ClusterConfig {
+    /// The cluster's name. Nodes of clusters with different names refuse each other.
+    #[serde(default = "default_name")]
+    pub(crate) name: String,
+    /// How many shards the data is spread over. Fixed when the cluster is made.
+    #[serde(default = "default_shards")]
+    pub(crate) shards: u16,
+    /// Every node of the cluster with its cluster address, this one included.
+    pub(crate) peers: Vec<PeerConfig>,
+    /// Certificates for mutual TLS between the nodes; without it they talk in plain.
+    #[serde(default)]
+    pub(crate) tls: Option<TlsConfig>,
+}
+
+/// One entry of `cluster.peers`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct PeerConfig {
+    /// The node's id.
+    pub(crate) id: u64,
+    /// `host:port` of its `listen.cluster`, as other nodes reach it.
+    pub(crate) address: String,
+}
+
+/// `[cluster.tls]`: PEM files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct TlsConfig {
+    /// The authority that signed every node's certificate.
+    pub(crate) ca: PathBuf,
+    /// This node's certificate chain.
+    pub(crate) cert: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
+    /// The name every node's certificate carries.
+    pub(crate) domain: String,
+}
+
+/// `[storage]`: how the node uses its disk.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct StorageConfig {
+    /// Size of the reserve file that is given up when the disk is nearly full.
+    pub(crate) reserve_mib: u64,
+    /// Below this much free space new messages are refused.
+    pub(crate) low_mib: u64,
+    /// Below this much the node gives up its reserve and stops cleanly.
+    pub(crate) critical_mib: u64,
+    /// Changed rows held in memory before a checkpoint writes them out.
+    pub(crate) checkpoint_mib: u64,
+    /// The longest time between checkpoints.
+    pub(crate) checkpoint_s: u64,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { reserve_mib: 64, low_mib: 1024, critical_mib: 256, checkpoint_mib: 64, checkpoint_s: 60 }
+    }
+}
+
+/// `[log]`: what the node logs, to standard error.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,moorline_group=debug`.
+    pub(crate) level: String,
+    /// `auto` (text on a terminal, else JSON), `text` or `json`.
+    pub(crate) format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// For eyes.
+    Text,
+    /// For machines.
+    Json,
+}
+
+fn default_name() -> String {
+    "moorline".to_owned()
+}
+
+/// Few on purpose: a Raft round costs the same for one command as for 400.
+fn default_shards() -> u16 {
+    12
+}
+
+/// The most peers a config may list: meta voters beyond five only cost.
+const PEERS_MAX: usize = 64;
+/// What a reserve and its thresholds may not exceed, in MiB (1 PiB): larger is a slip of the pen.
+const MIB_MAX: u64 = 1 << 30;
+
+impl Config {
+    /// Reads and checks a file.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and checks a file's text; `path` is for the error.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            text: error.to_string().trim_end().to_owned(),
+        })?;
+        let problems = config.check();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Wrong { path: path.to_owned(), problems })
+        }
+    }
+
+    /// What is wrong with it, all at once, each as `key: what`.
+    fn check(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut wrong = |key: &str, what: String| problems.push(format!("{key}: {what}"));
+        if self.node.id == 0 {
+            wrong("node.id", "ids count from 1".to_owned());
+        }
+        if self.cluster.name.is_empty() {
+            wrong("cluster.name", "must not be empty".to_owned());
+        }
+        if !(1..=SHARDS_MAX).contains(&self.cluster.shards) {
+            wrong("cluster.shards", format!("{} is not in 1 to {SHARDS_MAX}", self.cluster.shards));
+        }
+        let peers = &self.cluster.peers;
+        let ids: BTreeSet<u64> = peers.iter().map(|peer| peer.id).collect();
+        let addresses: BTreeSet<&str> = peers.iter().map(|peer| peer.address.as_str()).collect();
+        if peers.len() > PEERS_MAX {
+            wrong("cluster.peers", format!("more than {PEERS_MAX} nodes"));
+        }
+        if ids.len() != peers.len() || ids.contains(&0) {
+            wrong("cluster.peers", "every node needs its own id, from 1".to_owned());
+        }
+        if addresses.len() != peers.len() {
+            wrong("cluster.peers", "two nodes have the same address".to_owned());
+        }
+        if !ids.contains(&self.node.id) {
+            wrong("cluster.peers", format!("node {} (this one) is missing", self.node.id));
+        }
+        for peer in peers.iter().filter(|peer| !is_host_port(&peer.address)) {
+            wrong("cluster.peers", format!("{:?} is not host:port", peer.address));
+        }
+        let listen = [self.listen.mqtt, self.listen.admin, self.listen.cluster];
+        if listen.iter().filter(|address| address.port() != 0).collect::<BTreeSet<_>>().len()
+            != listen.iter().filter(|address| address.port() != 0).count()
+        {
+            wrong("listen", "two listeners share an address".to_owned());
+        }
+        let storage = &self.storage;
+        if storage.low_mib <= storage.critical_mib {
+            wrong("storage.low-mib", "must be above storage.critical-mib".to_owned());
+        }
+        if storage.reserve_mib.max(storage.low_mib) > MIB_MAX {
+            wrong("storage", format!("sizes stop at {MIB_MAX} MiB"));
+        }
+        if storage.checkpoint_mib == 0 || storage.checkpoint_s == 0 {
+            wrong("storage.checkpoint", "must not be 0".to_owned());
+        }
+        if let Err(error) = self.mqtt.check() {
+            wrong("mqtt", error.to_string());
+        }
+        problems
+    }
+
+    /// The node's id.
+    pub(crate) fn node_id(&self) -> NodeId {
+        NodeId(self.node.id)
+    }
+}
+
+fn is_host_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [node]
+        id = 1
+        data-dir = "data"
+        [cluster]
+        peers = [{ id = 1, address = "127.0.0.1:7400" }]
+    "#;
+
+    fn problem(text: &str) -> String {
+        Config::parse(text, Path::new("moorline.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_short_file_is_enough() {
+        let config = Config::parse(GOOD, Path::new("moorline.toml")).unwrap();
+        assert_eq!((config.node.id, config.cluster.shards), (1, 12));
+        assert!(config.listen.mqtt.ip().is_loopback());
+    }
+
+    #[test]
+    fn errors_point_and_come_all_at_once() {
+        let unknown = problem(&GOOD.replace("data-dir", "datadir"));
+        assert!(unknown.contains("line 4") && unknown.contains("datadir"), "{unknown}");
+        let several = problem(
+            &GOOD.replace("id = 1\n", "id = 0\n").replace("[cluster]", "[cluster]\nshards = 999"),
+        );
+        assert!(several.contains("node.id") && several.contains("cluster.shards"), "{several}");
+        let table = [
+            ("127.0.0.1:7400", "nowhere", "is not host:port"),
+            ("id = 1,", "id = 2,", "node 1 (this one) is missing"),
+        ];
+        for (from, to, expected) in table {
+            let text = problem(&GOOD.replace(from, to));
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The demo's node processes: their files, ports, lives and deaths.
+
+use std::{
+    fmt::Write,
+    fs::{File, OpenOptions},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tokio::process::{Child, Command};
+
+use super::ReadyNode;
+use crate::cli::DemoArgs;
+
+/// Shards when nothing else is said: few cores, few groups.
+const SHARDS: u16 = 3;
+/// First ports that are tried, so that the printed lines are short on a machine where nothing else runs.
+const MQTT_PORT: u16 = 1883;
+const ADMIN_PORT: u16 = 9400;
+const CLUSTER_PORT: u16 = 7400;
+/// How long a node may take to hand over and stop before it is killed.
+const STOP_WAIT: Duration = Duration::from_secs(15);
+
+/// Where one node is. Kept in `demo.json`, so that the next demo in the same directory finds its ports again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Place {
+    id: u64,
+    mqtt: SocketAddr,
+    admin: SocketAddr,
+    cluster: SocketAddr,
+}
+
+/// One node and its process.
+#[derive(Debug)]
+struct Node {
+    place: Place,
+    config: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+    died: Option<Instant>,
+}
+
+/// A node that is dead, and where it said why.
+#[derive(Debug)]
+pub(super) struct Dead {
+    pub(super) id: u64,
+    pub(super) log: PathBuf,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It runs.
+    Up,
+    /// It died so long ago.
+    Dead(Duration),
+}
+
+/// All nodes of the demo.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+}
+
+impl Nodes {
+    /// Writes the configuration files, or finds those of an earlier demo.
+    pub(super) fn prepare(args: &DemoArgs) -> anyhow::Result<Self> {
+        let dir = &args.dir;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let known = dir.join("demo.json");
+        let places: Vec<Place> = match std::fs::read(&known) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is not ours; try --fresh", known.display()))?,
+            Err(_) => new_places(args.nodes)?,
+        };
+        std::fs::write(&known, serde_json::to_vec_pretty(&places)?)?;
+        let ready = dir.join("ready.json");
+        if ready.exists() {
+            std::fs::remove_file(ready)?;
+        }
+        let mut nodes = Vec::new();
+        for place in &places {
+            let config = dir.join(format!("node{}.toml", place.id));
+            if !config.exists() {
+                std::fs::write(&config, config_text(place, &places, dir, args.shards))?;
+            }
+            let log = dir.join(format!("node{}.log", place.id));
+            nodes.push(Node { place: place.clone(), config, log, child: None, died: None });
+        }
+        Ok(Self { nodes })
+    }
+
+    /// Starts every node that does not run.
+    pub(super) fn start_all(&mut self) -> anyhow::Result<()> {
+        self.nodes.iter_mut().try_for_each(Node::start)
+    }
+
+    /// Starts those again that have been dead for `pause`; says whether there were any.
+    pub(super) fn restart_dead(&mut self, pause: Duration) -> anyhow::Result<bool> {
+        let mut any = false;
+        for node in &mut self.nodes {
+            if let State::Dead(since) = node.state()?
+                && since >= pause
+            {
+                node.start()?;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    /// The first node that is dead.
+    pub(super) fn first_dead(&mut self) -> anyhow::Result<Option<Dead>> {
+        for node in &mut self.nodes {
+            if matches!(node.state()?, State::Dead(_)) {
+                return Ok(Some(Dead { id: node.place.id, log: node.log.clone() }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How every node is.
+    pub(super) fn states(&mut self) -> anyhow::Result<Vec<State>> {
+        self.nodes.iter_mut().map(Node::state).collect()
+    }
+
+    /// Every node's admin address.
+    pub(super) fn admins(&self) -> impl Iterator<Item = SocketAddr> {
+        self.nodes.iter().map(|node| node.place.admin)
+    }
+
+    /// The first node's.
+    pub(super) fn first_admin(&self) -> SocketAddr {
+        self.nodes[0].place.admin
+    }
+
+    /// Where the nodes are, for people and other programs.
+    pub(super) fn ready_nodes(&self) -> Vec<ReadyNode> {
+        self.nodes
+            .iter()
+            .map(|node| ReadyNode {
+                id: node.place.id,
+                mqtt: node.place.mqtt,
+                admin: node.place.admin,
+                pid: node.child.as_ref().and_then(Child::id).unwrap_or(0),
+            })
+            .collect()
+    }
+
+    /// Asks every node to stop, waits, and kills who does not.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        for node in &mut self.nodes {
+            node.ask_to_stop();
+        }
+        for node in &mut self.nodes {
+            if let Some(child) = &mut node.child
+                && tokio::time::timeout(STOP_WAIT, child.wait()).await.is_err()
+            {
+                eprintln!("moorline: node {} did not stop in {STOP_WAIT:?}; killed", node.place.id);
+                child.kill().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn start(&mut self) -> anyhow::Result<()> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["server", "--stop-with-stdin", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::piped())
+            .stdout(File::try_clone(&log)?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start a node")?;
+        self.child = Some(child);
+        self.died = None;
+        Ok(())
+    }
+
+    fn state(&mut self) -> anyhow::Result<State> {
+        if let Some(child) = &mut self.child
+            && child.try_wait()?.is_none()
+        {
+            return Ok(State::Up);
+        }
+        let died = *self.died.get_or_insert_with(Instant::now);
+        Ok(State::Dead(died.elapsed()))
+    }
+
+    fn ask_to_stop(&mut self) {
+        if let Some(child) = &mut self.child {
+            drop(child.stdin.take());
+            let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+            if let Some(pid) = pid {
+                // It may be gone already, which is what is wanted.
+                drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+            }
+        }
+    }
+}
+
+/// Well-known ports where they are free, others from the OS where not.
+fn new_places(nodes: u8) -> anyhow::Result<Vec<Place>> {
+    let mut held = Vec::new();
+    let mut port = |preferred: u16| -> anyhow::Result<SocketAddr> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, preferred))
+            .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = listener.local_addr()?;
+        held.push(listener);
+        Ok(address)
+    };
+    (0..u16::from(nodes))
+        .map(|node| {
+            Ok(Place {
+                id: u64::from(node) + 1,
+                mqtt: port(MQTT_PORT + node)?,
+                admin: port(ADMIN_PORT + node)?,
+                cluster: port(CLUSTER_PORT + node)?,
+            })
+        })
+        .collect()
+}
+
+fn config_text(place: &Place, places: &[Place], dir: &Path, shards: Option<u16>) -> String {
+    let data = dir.join(format!("node{}", place.id));
+    let mut text = format!(
+        "# Written by `moorline demo`; change it as you like, it is not written again.\n\
+         [node]\nid = {}\ndata-dir = {:?}\n\n\
+         [listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\n\
+         [cluster]\nname = \"demo\"\nshards = {}\npeers = [\n",
+        place.id,
+        data,
+        place.mqtt,
+        place.admin,
+        place.cluster,
+        shards.unwrap_or(SHARDS),
+    );
+    for peer in places {
+        writeln!(text, "    {{ id = {}, address = \"{}\" }},", peer.id, peer.cluster)
+            .expect("a String takes everything");
+    }
+    text + "]\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_files_it_writes_are_good_configurations() {
+        let places = new_places(3).unwrap();
+        for place in &places {
+            let text = config_text(place, &places, Path::new("a \"quoted\" dir"), None);
+            let config = Config::parse(&text, Path::new("node.toml")).unwrap();
+            assert_eq!((config.node.id, config.cluster.peers.len()), (place.id, 3));
+        }
+    }
+}

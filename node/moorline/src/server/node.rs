@@ -1,0 +1,331 @@
+//! A running node as the admin API sees it: what it checks, shows and can be asked to do.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use moorline_core::{Incarnation, NodeId, ShardId, Text};
+use moorline_group::{Groups, wire::Peers};
+use moorline_machine::{
+    Answer, Command,
+    command::NodeRecord,
+};
+use moorline_router::Router;
+use prometheus::{Registry, proto::MetricFamily};
+use serde::Serialize;
+
+use super::disk::DiskState;
+use crate::{
+    admin::Check,
+    cluster::{ClusterView, GroupView, NodeView},
+    config::Config,
+    metrics::NodeMetrics,
+};
+
+/// How long `cluster init` may take until the meta group has a leader and has recorded the cluster.
+const INIT_WAIT: Duration = Duration::from_secs(20);
+/// How often that is looked at.
+const INIT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a digest may take per group.
+const DIGEST_WAIT: Duration = Duration::from_secs(10);
+/// Voters per shard; a smaller cluster has fewer.
+const REPLICAS: u8 = 3;
+
+/// What this node is asked through. Made once; parts that come up later are filled in.
+#[derive(Debug)]
+pub(crate) struct Node {
+    config: Config,
+    store: u128,
+    incarnation: Incarnation,
+    registry: Registry,
+    metrics: NodeMetrics,
+    peers: Peers,
+    groups: Groups,
+    router: Router,
+    service: OnceLock<std::sync::Arc<moorline_service::Service>>,
+    disk: DiskState,
+    /// Whether every replica this node should have is open.
+    opened: AtomicBool,
+    stopping: AtomicBool,
+}
+
+/// The digest of one group, as `POST /api/v1/cluster/digest` answers it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct DigestView {
+    shard: u16,
+    index: u64,
+    digest: String,
+}
+
+/// Parts of a node that exist before it has a service.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) store: u128,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: NodeMetrics,
+    pub(crate) peers: Peers,
+    pub(crate) groups: Groups,
+    pub(crate) router: Router,
+    pub(crate) disk: DiskState,
+}
+
+impl Node {
+    /// Puts the parts together.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { config, store, incarnation, registry, metrics, peers, groups, router, disk } = parts;
+        Self {
+            config,
+            store,
+            incarnation,
+            registry,
+            metrics,
+            peers,
+            groups,
+            router,
+            service: OnceLock::new(),
+            disk,
+            opened: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The replicas here.
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// The configuration it runs with.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The service, once it is there.
+    pub(crate) fn set_service(&self, service: std::sync::Arc<moorline_service::Service>) {
+        assert!(self.service.set(service).is_ok(), "a node has one service");
+    }
+
+    /// Every replica this node should have is open.
+    pub(crate) fn set_opened(&self) {
+        self.opened.store(true, Ordering::Release);
+    }
+
+    /// From now on the node says that it is not ready.
+    pub(crate) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// What the cluster should know of this node.
+    pub(crate) fn record(&self) -> NodeRecord {
+        let own = self.config.cluster.peers.iter().find(|peer| peer.id == self.config.node.id);
+        let address = own.map_or("", |peer| peer.address.as_str());
+        NodeRecord {
+            node: self.config.node_id(),
+            store: self.store,
+            incarnation: self.incarnation,
+            address: Text::from(address),
+        }
+    }
+
+    /// The process answers, so it lives.
+    pub(crate) fn live(&self) -> Check {
+        Check { name: "process".to_owned(), ok: true, detail: "answers".to_owned() }
+    }
+
+    /// Whether clients may be sent here, and everything that says no.
+    pub(crate) fn readiness(&self) -> Vec<Check> {
+        let check = |name: &str, ok: bool, good: &str, bad: &str| Check {
+            name: name.to_owned(),
+            ok,
+            detail: if ok { good } else { bad }.to_owned(),
+        };
+        let made = self.made();
+        let opened = self.opened.load(Ordering::Acquire);
+        let led = self.groups.status().iter().all(|group| group.role.leader.is_some());
+        let lease = self.service.get().is_some_and(|service| service.has_lease());
+        let stopping = self.stopping.load(Ordering::Acquire);
+        vec![
+            check("cluster", made, "made", "not made yet: run `moorline cluster init` on one node"),
+            check("replicas", opened, "open and recovered", "opening and recovering"),
+            check("leaders", led, "every group here has one", "a group here knows no leader"),
+            check("lease", lease, "held", "no meta lease: a majority is not reachable"),
+            check("disk", self.disk.accepts(), "enough space", "nearly full: new messages are refused"),
+            check("stopping", !stopping, "no", "this node is stopping"),
+        ]
+    }
+
+    /// How far starting is.
+    pub(crate) fn startup(&self) -> Vec<Check> {
+        let groups = self.groups.status();
+        let applied = |group: &moorline_group::GroupStatus| {
+            format!("applied {} of {}", group.applied.unwrap_or(0), group.committed.unwrap_or(0))
+        };
+        groups
+            .iter()
+            .map(|group| Check {
+                name: format!("group {}", group.shard),
+                ok: group.ready,
+                detail: applied(group),
+            })
+            .chain([Check {
+                name: "replicas".to_owned(),
+                ok: self.opened.load(Ordering::Acquire),
+                detail: "all of this node's replicas are open".to_owned(),
+            }])
+            .collect()
+    }
+
+    /// Everything Prometheus may know.
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
+        let ready = self.readiness().iter().all(|check| check.ok);
+        self.metrics.ready.set(i64::from(ready));
+        self.metrics.survivable.set(self.survivable());
+        self.metrics.disk_free.set(i64::try_from(self.disk.free_bytes()).unwrap_or(i64::MAX));
+        self.registry.gather()
+    }
+
+    /// How many more nodes may die before the least lucky group here stops accepting.
+    fn survivable(&self) -> i64 {
+        let alive = self.alive();
+        let of = |group: &moorline_group::GroupStatus| {
+            let up = group.voters.iter().filter(|voter| alive.get(voter).copied().unwrap_or(false));
+            let majority = group.voters.len() / 2 + 1;
+            up.count() as i64 - majority as i64
+        };
+        self.groups.status().iter().map(of).min().unwrap_or(0)
+    }
+
+    fn alive(&self) -> BTreeMap<NodeId, bool> {
+        let states = self.peers.state();
+        let mut alive: BTreeMap<NodeId, bool> =
+            states.borrow().iter().map(|(node, state)| (*node, state.is_up())).collect();
+        alive.insert(self.config.node_id(), true);
+        alive
+    }
+
+    fn made(&self) -> bool {
+        self.groups
+            .read(ShardId::META, |machine, _| machine.meta().cluster().is_some())
+            .unwrap_or(false)
+    }
+
+    /// The cluster as this node sees it.
+    pub(crate) fn view(&self) -> ClusterView {
+        let alive = self.alive();
+        let checks = self.readiness();
+        let cluster = self
+            .groups
+            .read(ShardId::META, |machine, _| machine.meta().cluster().map(|record| record.cluster))
+            .flatten();
+        ClusterView {
+            node: self.config.node.id,
+            name: self.config.cluster.name.clone(),
+            cluster: cluster.map(|id| format!("{id:032x}")).unwrap_or_default(),
+            ready: checks.iter().all(|check| check.ok),
+            waiting_for: checks.iter().filter(|c| !c.ok).map(|c| c.detail.clone()).collect(),
+            nodes: self
+                .config
+                .cluster
+                .peers
+                .iter()
+                .map(|peer| NodeView {
+                    id: peer.id,
+                    address: peer.address.clone(),
+                    alive: alive.get(&NodeId(peer.id)).copied().unwrap_or(false),
+                })
+                .collect(),
+            groups: self.groups.status().into_iter().map(group_view).collect(),
+        }
+    }
+
+    /// Makes the configured peers a cluster; does nothing if they are one.
+    pub(crate) async fn init(&self) -> anyhow::Result<()> {
+        if self.made() {
+            return Ok(());
+        }
+        let peers = &self.config.cluster.peers;
+        let voters: BTreeMap<NodeId, String> =
+            peers.iter().map(|peer| (NodeId(peer.id), peer.address.clone())).collect();
+        let fresh = self
+            .groups
+            .status()
+            .iter()
+            .any(|group| group.shard == ShardId::META && group.voters.is_empty());
+        if fresh {
+            self.groups.initialize(ShardId::META, voters).await?;
+        }
+        let nodes = peers
+            .iter()
+            .map(|peer| NodeRecord {
+                node: NodeId(peer.id),
+                store: 0,
+                incarnation: Incarnation(0),
+                address: Text::from(peer.address.as_str()),
+            })
+            .collect();
+        let command = Command::CreateCluster {
+            cluster: rand::random(),
+            shards: self.config.cluster.shards,
+            nodes,
+            replicas: REPLICAS,
+        };
+        let asked = tokio::time::timeout(INIT_WAIT, self.router.ask(ShardId::META, &command));
+        match asked.await.context("the meta group has no leader; are the other nodes running?")?? {
+            Answer::At(_) | Answer::Done => {}
+            // Somebody else was faster.
+            Answer::Refused(_) if self.made() => {}
+            other => bail!("the meta group answered {other:?}"),
+        }
+        let deadline = tokio::time::Instant::now() + INIT_WAIT;
+        while !self.made() {
+            if tokio::time::Instant::now() > deadline {
+                bail!("the cluster was recorded, but this node does not see it yet");
+            }
+            tokio::time::sleep(INIT_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Has every replica of every group digest its rows, as of one index each.
+    pub(crate) async fn digest(&self) -> anyhow::Result<Vec<DigestView>> {
+        let mut digests = Vec::new();
+        for shard in self.groups.shards() {
+            let asked = tokio::time::timeout(DIGEST_WAIT, self.router.ask(shard, &Command::Digest));
+            let Answer::At(index) =
+                asked.await.with_context(|| format!("group {shard} did not answer"))??
+            else {
+                bail!("group {shard} did not digest");
+            };
+            if !self.groups.wait_applied(shard, index, DIGEST_WAIT).await {
+                bail!("group {shard} is not applied up to {index} on this node");
+            }
+            let status = self.groups.status();
+            let of_shard = status.iter().find(|group| group.shard == shard);
+            if let Some((index, digest)) = of_shard.and_then(|group| group.digest) {
+                digests.push(DigestView { shard: shard.0, index, digest: format!("{digest:032x}") });
+            }
+        }
+        Ok(digests)
+    }
+}
+
+fn group_view(group: moorline_group::GroupStatus) -> GroupView {
+    GroupView {
+        shard: group.shard.0,
+        leader: group.role.leader.map(|leader| leader.0),
+        term: group.role.term,
+        last_log: group.last_log.unwrap_or(0),
+        committed: group.committed.unwrap_or(0),
+        applied: group.applied.unwrap_or(0),
+        voters: group.voters.iter().map(|voter| voter.0).collect(),
+        digest_index: group.digest.map(|(index, _)| index),
+        digest: group.digest.map(|(_, digest)| format!("{digest:032x}")),
+    }
+}

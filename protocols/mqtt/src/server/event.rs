@@ -1,0 +1,198 @@
+//! What a connection asks of its edge.
+
+use bytes::Bytes;
+use moorline_core::{
+    Message, Offset, Text,
+    port::{Close, Filter, Token},
+};
+
+use crate::codec::{UserProperties, Version, Will};
+
+/// What the edge has to do. All but the settlements come in the order of the packets behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A client asks for a session: authenticate it, then `Link::open` or [`super::Connection::reject`].
+    Connect(Box<ConnectRequest>),
+    /// `Link::publish`. Answered by `Notice::Published` if its QoS is not 0.
+    Publish {
+        /// Comes back with the answer.
+        token: Token,
+        /// The message. It shares the buffer it was read into.
+        message: Message,
+    },
+    /// `Link::subscribe`.
+    Subscribe {
+        /// Comes back with the answer.
+        token: Token,
+        /// Well-formed filters; the answer has one result for each of them.
+        filters: Vec<Filter>,
+    },
+    /// `Link::unsubscribe`.
+    Unsubscribe {
+        /// Comes back with the answer.
+        token: Token,
+        /// Well-formed filters; the answer has one result for each of them.
+        filters: Vec<Text>,
+    },
+    /// `Link::settle`.
+    Settled(Vec<Offset>),
+    /// The last event, exactly once: `Link::close`.
+    Closed(Closed),
+}
+
+/// A CONNECT that may become a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectRequest {
+    /// The protocol version.
+    pub version: Version,
+    /// The client's id: its own, or the spare one.
+    pub client: Text,
+    /// Whether it is the spare one.
+    pub assigned: bool,
+    /// User name.
+    pub username: Option<Text>,
+    /// Password, binary.
+    pub password: Option<Bytes>,
+    /// Whether to forget what an earlier session left.
+    pub clean_start: bool,
+    /// Seconds the session outlives the connection, as `Open::expiry_s`; within the server's limit.
+    pub expiry_s: u32,
+    /// The keep-alive in force, in seconds; 0 for none.
+    pub keep_alive_s: u16,
+    /// How many deliveries this connection can hold, for `Open::credit`.
+    pub credit: u32,
+    /// User Properties of the CONNECT.
+    pub user_properties: UserProperties,
+    /// The will; only with [`super::Capabilities::wills`].
+    pub will: Option<Will>,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// What to tell the service.
+    pub close: Close,
+    /// Why, for metrics and logs.
+    pub reason: CloseReason,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseReason {
+    /// The client said goodbye.
+    ClientDisconnect,
+    /// The client said goodbye with another code than 0, so its will counts.
+    ClientDisconnectWithWill,
+    /// The client's socket was closed or reset.
+    PeerGone,
+    /// No CONNECT within the deadline.
+    ConnectTimeout,
+    /// The service did not open the session within the deadline.
+    OpenTimeout,
+    /// Nothing was heard for one and a half keep-alives.
+    KeepAliveTimeout,
+    /// The client took nothing of what it was sent.
+    WriteTimeout,
+    /// The first packet was no CONNECT.
+    NotMqtt,
+    /// A protocol version that is not spoken here.
+    UnsupportedVersion,
+    /// Bytes that are no packet.
+    Malformed,
+    /// A packet that is forbidden here.
+    ProtocolError,
+    /// A packet over the limit, or an answer over the client's.
+    PacketTooLarge,
+    /// Too many of something in one packet.
+    QuotaExceeded,
+    /// More unanswered publishes than the Receive Maximum.
+    ReceiveMaximumExceeded,
+    /// Topic alias 0, or above the maximum.
+    TopicAliasInvalid,
+    /// A topic with more bytes or levels than this server takes.
+    TopicNotAccepted,
+    /// Something that this server said it does not have.
+    NotSupported,
+    /// The CONNECT was refused.
+    ConnectRefused,
+    /// A publish was refused, and the protocol or its unknown outcome leaves no other way to say so.
+    PublishRefused,
+    /// An unsubscribe was refused, and the protocol has no other way to say so.
+    UnsubscribeRefused,
+    /// Another connection has the session now.
+    TakenOver,
+    /// The node stops.
+    Stopping,
+    /// The service can't keep the session's promise here.
+    Lost,
+    /// The service sent more deliveries than the credit it was given.
+    Overrun,
+}
+
+impl CloseReason {
+    /// The name for metrics and logs.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClientDisconnect => "client_disconnect",
+            Self::ClientDisconnectWithWill => "client_disconnect_with_will",
+            Self::PeerGone => "peer_gone",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::OpenTimeout => "open_timeout",
+            Self::KeepAliveTimeout => "keep_alive_timeout",
+            Self::WriteTimeout => "write_timeout",
+            Self::NotMqtt => "not_mqtt",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::Malformed => "malformed",
+            Self::ProtocolError => "protocol_error",
+            Self::PacketTooLarge => "packet_too_large",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::ReceiveMaximumExceeded => "receive_maximum_exceeded",
+            Self::TopicAliasInvalid => "topic_alias_invalid",
+            Self::TopicNotAccepted => "topic_not_accepted",
+            Self::NotSupported => "not_supported",
+            Self::ConnectRefused => "connect_refused",
+            Self::PublishRefused => "publish_refused",
+            Self::UnsubscribeRefused => "unsubscribe_refused",
+            Self::TakenOver => "taken_over",
+            Self::Stopping => "stopping",
+            Self::Lost => "lost",
+            Self::Overrun => "overrun",
+        }
+    }
+}
+
+/// What happened since it was last asked: numbers to add to the node's metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Packets received, whole and well-formed.
+    pub packets_received: u64,
+    /// Packets encoded for the client.
+    pub packets_sent: u64,
+    /// PUBLISHes received, by QoS.
+    pub publishes_received: [u64; 3],
+    /// QoS 1 publishes that were answered with success.
+    pub publishes_acked: u64,
+    /// QoS 1 publishes that were answered with a refusal, or by closing the connection.
+    pub publishes_refused: u64,
+    /// PUBLISHes received again before their first copy was answered.
+    pub publishes_repeated: u64,
+    /// PUBLISHes sent, by QoS.
+    pub deliveries_sent: [u64; 3],
+    /// Of those, with DUP=1.
+    pub deliveries_resent: u64,
+    /// Deliveries that the client acknowledged.
+    pub deliveries_acked: u64,
+    /// Live deliveries dropped because their queue was full.
+    pub dropped_queue_full: u64,
+    /// Deliveries dropped because the client takes no packets that large.
+    pub dropped_too_large: u64,
+    /// Deliveries dropped because their message had expired.
+    pub expired: u64,
+    /// Filters granted.
+    pub filters_granted: u64,
+    /// Filters refused.
+    pub filters_refused: u64,
+    /// Acknowledgements for nothing that is in flight.
+    pub unknown_acks: u64,
+}

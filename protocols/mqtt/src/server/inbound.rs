@@ -1,0 +1,297 @@
+//! What a client publishes (3.3), and its answers to deliveries (3.4 to 3.7).
+
+use std::collections::VecDeque;
+
+use moorline_core::{
+    Message, Text, UnixMillis,
+    port::{Published, Refusal, Token},
+    topic,
+};
+
+use crate::{
+    Now,
+    codec::{Ack, AckProperties, Packet, PacketId, PacketType, Publish, Reason, put_ack},
+};
+
+use super::{
+    CloseReason, Config, Connection, Event,
+    close::{Ending, refusal_text},
+};
+
+/// Publishes that the service has not answered, in the order they came.
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    pending: VecDeque<Pending>,
+    bytes: usize,
+    /// Topics by alias - 1; grows up to the topic alias maximum.
+    aliases: Vec<Option<Text>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    token: Token,
+    id: PacketId,
+    bytes: usize,
+    /// The answer, once there is one; it waits here for those before it.
+    verdict: Option<Verdict>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Verdict {
+    reason: Reason,
+    why: Option<&'static str>,
+}
+
+impl Inbound {
+    pub(super) fn unanswered(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn unanswered_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn push(&mut self, token: Token, id: PacketId, bytes: usize, verdict: Option<Verdict>) {
+        self.bytes += bytes;
+        self.pending.push_back(Pending { token, id, bytes, verdict });
+    }
+
+    fn find(&mut self, token: Token) -> Option<&mut Pending> {
+        // Tokens only grow, so the queue is sorted by them. Answers mostly come in order.
+        let at = self.pending.binary_search_by_key(&token, |pending| pending.token).ok()?;
+        self.pending.get_mut(at)
+    }
+
+    /// Takes the oldest publish if it was answered.
+    fn pop_answered(&mut self) -> Option<(PacketId, Verdict)> {
+        let front = self.pending.front()?;
+        let answered = (front.id, front.verdict?);
+        self.bytes -= front.bytes;
+        self.pending.pop_front();
+        Some(answered)
+    }
+
+    fn set_alias(&mut self, alias: usize, topic: Text) {
+        if self.aliases.len() < alias {
+            self.aliases.resize(alias, None);
+        }
+        self.aliases[alias - 1] = Some(topic);
+    }
+}
+
+impl Connection {
+    pub(super) fn on_publish(&mut self, now: Now, mut publish: Publish) {
+        self.counters.publishes_received[publish.qos as usize] += 1;
+        let ends = objection(&publish, &self.config).or_else(|| self.resolve_alias(&mut publish));
+        if let Some(ending) = ends {
+            return self.fail(now, &ending);
+        }
+        if let Some(id) = publish.id
+            && !self.admit(now, &publish, id)
+        {
+            return;
+        }
+        let acceptable = accepts_topic(publish.topic.as_bytes(), &self.config);
+        if !acceptable && (publish.id.is_none() || !self.peer.version.is_v5()) {
+            self.counters.publishes_refused += 1;
+            let why = "the topic has too many bytes or levels";
+            let (closed, reason) = (CloseReason::TopicNotAccepted, Reason::TopicNameInvalid);
+            return self.fail(now, &Ending::of(closed, reason, why));
+        }
+        let token = self.take_token();
+        if let Some(id) = publish.id {
+            let bytes = publish.topic.len() + publish.properties.len() + publish.payload.len();
+            let refused = Verdict { reason: Reason::TopicNameInvalid, why: None };
+            self.inbound.push(token, id, bytes, (!acceptable).then_some(refused));
+        }
+        if acceptable {
+            let message = message_of(publish, now.wall);
+            self.events.push_back(Event::Publish { token, message });
+        } else {
+            self.counters.publishes_refused += 1;
+            self.answer_publishes();
+        }
+    }
+
+    /// Whether a QoS 1 publish gets a place among the unanswered.
+    fn admit(&mut self, now: Now, publish: &Publish, id: PacketId) -> bool {
+        if publish.dup && self.inbound.pending.iter().any(|pending| pending.id == id) {
+            // Sent again before its answer: that one answer is for both copies.
+            self.counters.publishes_repeated += 1;
+            return false;
+        }
+        if self.inbound.unanswered() >= usize::from(self.config.receive_max.get()) {
+            let (closed, reason) =
+                (CloseReason::ReceiveMaximumExceeded, Reason::ReceiveMaximumExceeded);
+            self.fail(now, &Ending::of(closed, reason, "too many unacknowledged publishes"));
+            return false;
+        }
+        true
+    }
+
+    /// Finds or keeps the topic behind an alias (3.3.2.3.4). The alias goes no further.
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Option<Ending> {
+        let alias = publish.alias.take()?.get();
+        if alias > self.config.topic_alias_max {
+            let (closed, reason) = (CloseReason::TopicAliasInvalid, Reason::TopicAliasInvalid);
+            return Some(Ending::of(closed, reason, "the topic alias is above the maximum"));
+        }
+        let alias = usize::from(alias);
+        if !publish.topic.is_empty() {
+            self.inbound.set_alias(alias, publish.topic.clone());
+            return None;
+        }
+        match self.inbound.aliases.get(alias - 1).cloned().flatten() {
+            Some(topic) => {
+                publish.topic = topic;
+                None
+            }
+            None => Some(Ending::protocol("the topic alias was never set")),
+        }
+    }
+
+    pub(super) fn on_published(
+        &mut self,
+        now: Now,
+        token: Token,
+        outcome: Result<Published, Refusal>,
+    ) {
+        let v5 = self.peer.version.is_v5();
+        let Some(pending) = self.inbound.find(token) else { return };
+        let verdict = match outcome {
+            Ok(Published { matched: false }) if v5 => {
+                Verdict { reason: Reason::NoMatchingSubscribers, why: None }
+            }
+            Ok(_) => Verdict { reason: Reason::Success, why: None },
+            Err(refusal) => {
+                self.counters.publishes_refused += 1;
+                let Some(reason) = puback_of(refusal).filter(|_| v5) else {
+                    // 3.1.1 has no refusal but this, and an unknown outcome must not look like one: the client sends
+                    // it again when it is back.
+                    let text = refusal_text(refusal);
+                    let (closed, reason) = (CloseReason::PublishRefused, Reason::ServerBusy);
+                    return self.fail(now, &Ending::of(closed, reason, text));
+                };
+                Verdict { reason, why: Some(refusal_text(refusal)) }
+            }
+        };
+        if pending.verdict.is_none() {
+            pending.verdict = Some(verdict);
+        }
+        self.answer_publishes();
+    }
+
+    /// Sends the PUBACKs whose turn it is.
+    fn answer_publishes(&mut self) {
+        while let Some((id, verdict)) = self.inbound.pop_answered() {
+            if !verdict.reason.is_error() {
+                self.counters.publishes_acked += 1;
+            }
+            let why = verdict.why.filter(|_| self.peer.wants_problems);
+            if let Some(why) = why {
+                let mut ack = Ack::new(id, verdict.reason);
+                let reason_string = Some(Text::from(why));
+                ack.properties =
+                    Some(Box::new(AckProperties { reason_string, user: Vec::new() }));
+                if self.try_send(&Packet::PubAck(ack)) {
+                    continue;
+                }
+            }
+            self.send_ack(PacketType::PubAck, id, verdict.reason);
+        }
+    }
+
+    /// Queues an acknowledgement without properties: at most five bytes, and the CONNACK that fitted had more.
+    fn send_ack(&mut self, kind: PacketType, id: PacketId, reason: Reason) {
+        put_ack(kind, id, reason, self.peer.version, &mut self.control);
+        self.counters.packets_sent += 1;
+    }
+
+    pub(super) fn on_puback(&mut self, ack: &Ack) {
+        // A reason of 0x80 or above is an answer too: the client does not want it again (4.4).
+        match self.outbound.acknowledge(ack.id) {
+            Some(offset) => {
+                self.counters.deliveries_acked += 1;
+                self.settled.extend(offset);
+            }
+            None => self.counters.unknown_acks += 1,
+        }
+    }
+
+    pub(super) fn on_pubrec(&mut self, now: Now, ack: &Ack) {
+        if self.outbound.is_in_flight(ack.id) {
+            return self.fail(now, &Ending::protocol("PUBREC for a QoS 1 delivery"));
+        }
+        self.counters.unknown_acks += 1;
+        if !ack.reason.is_error() {
+            self.send_ack(PacketType::PubRel, ack.id, Reason::PacketIdentifierNotFound);
+        }
+    }
+
+    pub(super) fn on_pubrel(&mut self, ack: &Ack) {
+        self.counters.unknown_acks += 1;
+        self.send_ack(PacketType::PubComp, ack.id, Reason::PacketIdentifierNotFound);
+    }
+
+    pub(super) fn on_pubcomp(&mut self, now: Now, ack: &Ack) {
+        if self.outbound.is_in_flight(ack.id) {
+            return self.fail(now, &Ending::protocol("PUBCOMP for a QoS 1 delivery"));
+        }
+        self.counters.unknown_acks += 1;
+    }
+}
+
+/// Why this PUBLISH ends the connection, wherever it goes.
+fn objection(publish: &Publish, config: &Config) -> Option<Ending> {
+    let offered = &config.capabilities;
+    let unsupported = |reason, why| Some(Ending::of(CloseReason::NotSupported, reason, why));
+    if publish.qos > offered.qos_max {
+        return unsupported(Reason::QoSNotSupported, "QoS 2 is not supported by this server");
+    }
+    if publish.retain && !offered.retain {
+        let why = "retained messages are not supported by this server";
+        return unsupported(Reason::RetainNotSupported, why);
+    }
+    // [MQTT-3.3.4-6] forbids a client even one. One does no harm and goes no further, and there are clients that send
+    // it; two are what no client has a reason for.
+    if publish.subscription_ids.len() > 1 {
+        return Some(Ending::protocol("subscription identifiers from a client"));
+    }
+    None
+}
+
+/// Whether a well-formed topic name or filter is within this server's limits.
+pub(super) fn accepts_topic(topic: &[u8], config: &Config) -> bool {
+    topic.len() <= config.topic_bytes_max
+        && topic::levels(topic).take(config.topic_levels_max + 1).count()
+            <= config.topic_levels_max
+}
+
+fn message_of(publish: Publish, wall: UnixMillis) -> Message {
+    Message {
+        topic: publish.topic,
+        qos: publish.qos,
+        retain: publish.retain,
+        properties: publish.properties,
+        expires_at: publish
+            .expiry_s
+            .map(|seconds| UnixMillis(wall.0.saturating_add(u64::from(seconds) * 1_000))),
+        payload: publish.payload,
+    }
+}
+
+/// The PUBACK of a publish that certainly did not happen. `None` if nobody knows whether it did: a PUBACK would end
+/// the client's retries (4.4).
+fn puback_of(refusal: Refusal) -> Option<Reason> {
+    match refusal {
+        Refusal::Busy | Refusal::Quota | Refusal::DiskFull | Refusal::TooLarge => {
+            Some(Reason::QuotaExceeded)
+        }
+        Refusal::NotAuthorised => Some(Reason::NotAuthorized),
+        Refusal::Unavailable => None,
+    }
+}

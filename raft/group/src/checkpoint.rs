@@ -1,0 +1,159 @@
+//! Writing rows out: the log is the write-ahead log of the rows, so this decides how much log must be kept.
+//!
+//! ```text
+//!   freeze every overlay ─► one batch per group ─► one flush ─► mark durable ─► openraft learns, log is purged
+//! ```
+//!
+//! # Invariants
+//!
+//! - **Purged only below what is durable**: the flush is done before openraft hears of the checkpoint, and
+//!   [`crate::log_store::LogStore::purge_point`] goes no further.
+//! - **One at a time per group**: checkpoints, exports and installs of a group hold its `maintenance` lock.
+
+use std::{sync::Arc, time::{Duration, Instant}};
+
+use moorline_storage::{Batch, StorageError, Store, log::Mark};
+use tokio::{
+    sync::OwnedMutexGuard,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    codec::disk::encode_log_id,
+    group::Group,
+    groups::Node,
+    state::{Checkpoint, State},
+};
+
+/// How often the memory of the overlays is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long openraft may take to note a checkpoint before the purge is left to the next one.
+const NOTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Makes checkpoints until the node stops.
+pub(crate) async fn run(node: Arc<Node>) {
+    let limits = node.config.checkpoint;
+    let mut look = interval(LOOK_EVERY.min(limits.every));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
+    loop {
+        look.tick().await;
+        let groups = node.all();
+        let overlays: usize = groups.iter().map(|group| group.state.overlay_bytes()).sum();
+        let rings: usize = groups.iter().map(|group| group.log.ring_bytes()).sum();
+        node.metrics.overlay_bytes.set(i64::try_from(overlays).unwrap_or(i64::MAX));
+        node.metrics.ring_bytes.set(i64::try_from(rings).unwrap_or(i64::MAX));
+        if overlays >= limits.bytes || last.elapsed() >= limits.every {
+            checkpoint(&node, &groups).await;
+            last = Instant::now();
+        }
+    }
+}
+
+/// Writes out the rows of these groups. A disk that fails ends the process.
+pub(crate) async fn checkpoint(node: &Node, groups: &[Arc<Group>]) {
+    let since = Instant::now();
+    let mut written = Vec::new();
+    for group in groups {
+        let alone = Arc::clone(&group.maintenance).lock_owned().await;
+        if let Some(checkpoint) = group.state.freeze() {
+            written.push(Frozen { group: Arc::clone(group), checkpoint, _alone: alone });
+        }
+    }
+    if written.is_empty() {
+        return;
+    }
+    let (written, bytes) = match spawn_blocking(move || write(written)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err((group, error))) => {
+            return group.state.fatal(&format!("writing out rows: {error}"));
+        }
+        Err(error) => return (node.config.fatal)(&format!("writing out rows: {error}")),
+    };
+    let mut noted = Vec::new();
+    for Frozen { group, checkpoint, _alone } in written {
+        finish(&group, checkpoint);
+        noted.push(group);
+    }
+    node.metrics.checkpoint_bytes.inc_by(bytes);
+    node.metrics.checkpoint_seconds.observe(since.elapsed().as_secs_f64());
+    debug!(groups = noted.len(), bytes, took = ?since.elapsed(), "rows written out");
+    for group in noted {
+        note_and_purge(node, &group).await;
+    }
+}
+
+/// Writes out the rows of one group whose `maintenance` lock the caller holds.
+pub(crate) async fn checkpoint_locked(group: &Group) -> Result<(), StorageError> {
+    let Some(checkpoint) = group.state.freeze() else {
+        return Ok(());
+    };
+    let state = Arc::clone(&group.state);
+    let work = move || {
+        state.store().write(batch(&checkpoint))?;
+        state.store().flush()?;
+        Ok(checkpoint)
+    };
+    let checkpoint = spawn_blocking(work).await.expect("writing rows does not panic")?;
+    finish(group, checkpoint);
+    Ok(())
+}
+
+struct Frozen {
+    group: Arc<Group>,
+    checkpoint: Checkpoint,
+    _alone: OwnedMutexGuard<()>,
+}
+
+fn write(written: Vec<Frozen>) -> Result<(Vec<Frozen>, u64), (Arc<Group>, StorageError)> {
+    let mut bytes = 0;
+    for Frozen { group, checkpoint, .. } in &written {
+        let batch = batch(checkpoint);
+        let size = |(key, value): &(bytes::Bytes, Option<bytes::Bytes>)| {
+            (key.len() + value.as_ref().map_or(0, bytes::Bytes::len)) as u64
+        };
+        bytes += batch.changes.iter().map(size).sum::<u64>();
+        group.state.store().write(batch).map_err(|error| (Arc::clone(group), error))?;
+    }
+    if let Some(Frozen { group, .. }) = written.first() {
+        group.state.store().flush().map_err(|error| (Arc::clone(group), error))?;
+    }
+    Ok((written, bytes))
+}
+
+fn batch(checkpoint: &Checkpoint) -> Batch {
+    let rows = checkpoint.rows.iter();
+    Batch { changes: rows.map(|(key, value)| (key.clone(), value.clone())).collect() }
+}
+
+/// The rows are on disk.
+fn finish(group: &Group, Checkpoint { applied, .. }: Checkpoint) {
+    if let Some(log_id) = &applied.log_id {
+        group.log.note_mark(Mark::DurableApplied, encode_log_id(log_id));
+    }
+    State::thaw(&group.state, applied);
+}
+
+/// Tells openraft what is durable, and lets go of log that nobody needs.
+async fn note_and_purge(node: &Node, group: &Group) {
+    let Some(durable) = group.state.durable().log_id else { return };
+    let mut noted = group.raft.watch_snapshot_progress();
+    if group.raft.trigger().snapshot().await.is_err() {
+        return; // stopping
+    }
+    let target = Some(durable.clone());
+    match timeout(NOTED_WITHIN, noted.wait_until_ge(&target)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(_)) => return, // stopping
+        Err(_) => return warn!(shard = %group.shard, "openraft did not note a checkpoint in time"),
+    }
+    let limits = node.config.checkpoint;
+    let point = group.log.purge_point(durable.index, limits.keep_entries, limits.keep_bytes);
+    if let Some(upto) = point
+        && group.raft.trigger().purge_log(upto).await.is_ok()
+    {
+        debug!(shard = %group.shard, upto, "log purged");
+    }
+}

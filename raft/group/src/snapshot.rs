@@ -1,0 +1,209 @@
+//! Snapshots in transit: files of rows, from a leader's store to a follower that the log no longer reaches.
+//!
+//! ```text
+//!   leader                                               follower
+//!   checkpoint, export ── Begin(head) ─────────────────► a staging directory
+//!   1 MiB pieces, throttled ── Chunk … ────────────────► checked, appended
+//!                           ── End ────────────────────► fsync, mark "installing", replace the rows, clear the mark
+//! ```
+//!
+//! # Invariants
+//!
+//! - **Nothing is replaced before it is all there**: sizes and checksums are compared, files and directory are synced,
+//!   before the mark is set.
+//! - **A crash while rows are replaced is repaired at start** ([`Installer::redo`]): the mark names the staged files,
+//!   which stay until it is cleared.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use bytes::Bytes;
+use moorline_core::ShardId;
+use moorline_storage::{StorageError, log::Mark};
+use moorline_storage_rocks::{RocksStore, SstFile};
+use tokio::{sync::Mutex, task::spawn_blocking};
+use tracing::info;
+
+use crate::{
+    codec::message::{SnapshotFile, SnapshotHead},
+    log_store::LogStore,
+    metrics::GroupMetrics,
+    state::State,
+    types::RaftSnapshotMeta,
+};
+
+/// Of the mark that names what is being installed.
+const MARK_VERSION: u8 = 1;
+
+/// What openraft carries as "the snapshot".
+#[derive(Debug)]
+pub(crate) enum SnapshotData {
+    /// The rows on this node's disk.
+    Here,
+    /// Files that came from a leader.
+    Staged(Staged),
+}
+
+/// A snapshot that lies in the staging directory, whole and synced.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) dir: StagedDir,
+    pub(crate) head: SnapshotHead,
+}
+
+/// A directory of its own for one snapshot in transit; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct StagedDir(PathBuf);
+
+impl StagedDir {
+    /// `name` need only be telling: a number makes it unique.
+    pub(crate) fn create(staging: &Path, name: &str) -> io::Result<Self> {
+        static CREATED: AtomicU64 = AtomicU64::new(0);
+        let number = CREATED.fetch_add(1, Ordering::Relaxed);
+        let dir = staging.join(format!("{name}-{number}"));
+        // Left over by an earlier process, and not named by a mark (or it would have been redone).
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the directory's entries durable; its files are synced one by one.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        std::fs::File::open(&self.0)?.sync_all()?;
+        match self.0.parent() {
+            Some(parent) => std::fs::File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for StagedDir {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "could not remove a staged snapshot");
+        }
+    }
+}
+
+/// The files of `head` in `dir`, as the store wants them.
+pub(crate) fn files_in(dir: &Path, head: &SnapshotHead) -> Vec<SstFile> {
+    let file = |file: &SnapshotFile| SstFile {
+        path: dir.join(&file.name),
+        bytes: file.bytes,
+        crc32c: file.crc32c,
+        keys: file.keys,
+    };
+    head.files.iter().map(file).collect()
+}
+
+/// Replaces the rows of one group.
+#[derive(Clone)]
+pub(crate) struct Installer {
+    pub(crate) state: Arc<State>,
+    pub(crate) log: LogStore,
+    pub(crate) maintenance: Arc<Mutex<()>>,
+    pub(crate) metrics: GroupMetrics,
+}
+
+impl fmt::Debug for Installer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Installer").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Installer {
+    /// Replaces the rows by those of a staged snapshot. An error here ends the process; the next start redoes it.
+    pub(crate) async fn install(&self, meta: &RaftSnapshotMeta, staged: Staged) -> io::Result<()> {
+        let _alone = self.maintenance.lock().await;
+        if self.state.applied_log_id() >= meta.last_log_id {
+            return Ok(());
+        }
+        let since = Instant::now();
+        self.log.set_mark(Mark::Installing, mark_of(&staged)).await?;
+        self.state.close();
+        if let Err(error) = self.replace(meta, &staged).await {
+            self.state.fatal(&format!("shard {}: installing a snapshot: {error}", self.state.shard));
+            return Err(io::Error::other(error));
+        }
+        self.log.set_mark(Mark::Installing, Bytes::new()).await?;
+        self.metrics
+            .snapshot_seconds
+            .with_label_values(&["received"])
+            .observe(since.elapsed().as_secs_f64());
+        info!(shard = %self.state.shard, index = ?meta.last_log_id.as_ref().map(|id| id.index), "snapshot installed");
+        Ok(())
+    }
+
+    async fn replace(&self, meta: &RaftSnapshotMeta, staged: &Staged) -> Result<(), StorageError> {
+        let (store, shard) = (Arc::clone(self.state.store()), self.state.shard);
+        let files = files_in(staged.dir.path(), &staged.head);
+        let work = move || store.install(shard, &files);
+        spawn_blocking(work).await.expect("installing does not panic")?;
+        let applied = self.state.reopen()?;
+        if applied.log_id != meta.last_log_id {
+            return Err(StorageError::Corrupt {
+                what: format!("a snapshot of shard {shard}"),
+                why: format!("its rows are at {:?}, not {:?}", applied.log_id, meta.last_log_id),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Finishes an installation that a crash interrupted. Before anything of the group is opened.
+pub(crate) fn redo(
+    shard: ShardId,
+    store: &RocksStore,
+    mark: Option<Bytes>,
+    staging: &Path,
+) -> Result<bool, StorageError> {
+    let Some(mark) = mark.filter(|mark| !mark.is_empty()) else {
+        return Ok(false);
+    };
+    let corrupt = |why: String| StorageError::Corrupt {
+        what: format!("the snapshot that shard {shard} was installing"),
+        why: format!("{why}; remove this node from the cluster and join it under a new node id"),
+    };
+    let (dir, head) = read_mark(mark).map_err(|error| corrupt(error.to_string()))?;
+    let dir = staging.join(dir);
+    for file in files_in(&dir, &head) {
+        let found = std::fs::metadata(&file.path).map(|found| found.len());
+        if !matches!(found, Ok(bytes) if bytes == file.bytes) {
+            return Err(corrupt(format!("{} is not whole", file.path.display())));
+        }
+    }
+    info!(%shard, "a snapshot was being installed when the process ended: installing it again");
+    store.install(shard, &files_in(&dir, &head))?;
+    Ok(true)
+}
+
+/// The mark: version, the directory's name, the head.
+fn mark_of(staged: &Staged) -> Bytes {
+    let mut out = bytes::BytesMut::new();
+    out.extend_from_slice(&[MARK_VERSION]);
+    let name = staged.dir.path().file_name().unwrap_or_default();
+    crate::codec::parts::put_text(&mut out, &name.to_string_lossy());
+    out.extend_from_slice(&staged.head.encode());
+    out.freeze()
+}
+
+fn read_mark(mark: Bytes) -> Result<(String, SnapshotHead), crate::codec::Malformed> {
+    let mut reader = crate::codec::parts::Reader::versioned(mark, MARK_VERSION, "installing mark")?;
+    let name = reader.text()?;
+    Ok((name, SnapshotHead::decode(reader.rest())?))
+}

@@ -1,0 +1,227 @@
+//! Answers in bytes: `kind u8 | body`, one after the other.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use moorline_core::ShardId;
+
+use super::{Malformed, Reader, put_holder, put_list, put_option, put_session, put_target, put_text};
+use crate::{
+    answer::{Answer, Refused, RouteChange},
+    command::ProducerId,
+};
+
+/// The answers to one run, or to the rest of it: one per command, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAnswers {
+    /// Who proposed.
+    pub producer: ProducerId,
+    /// The sequence number of the first answered command; the others follow by one.
+    pub first_seq: u64,
+    /// One per command.
+    pub answers: Vec<Answer>,
+}
+
+/// Frozen: producer rows hold these numbers.
+mod kind {
+    pub(super) const DONE: u8 = 1;
+    pub(super) const OPENED: u8 = 2;
+    pub(super) const RELEASED: u8 = 3;
+    pub(super) const SUBSCRIBED: u8 = 4;
+    pub(super) const UNSUBSCRIBED: u8 = 5;
+    pub(super) const PUBLISHED: u8 = 6;
+    pub(super) const AT: u8 = 7;
+    pub(super) const REFUSED: u8 = 8;
+    pub(super) const OUT_OF_ORDER: u8 = 9;
+    pub(super) const PARTLY: u8 = 10;
+}
+
+/// Frozen: producer rows hold these numbers.
+mod refused {
+    pub(super) const NOT_YOURS: u8 = 1;
+    pub(super) const TOO_MANY_SUBSCRIPTIONS: u8 = 2;
+    pub(super) const WRONG_STATE: u8 = 3;
+    pub(super) const NODE_ID_TAKEN: u8 = 4;
+    pub(super) const WRONG_GROUP: u8 = 5;
+    pub(super) const TOO_MANY_SESSIONS: u8 = 6;
+    pub(super) const TOO_MANY_ROUTES: u8 = 7;
+    pub(super) const MALFORMED: u8 = 8;
+}
+
+/// The least bytes of a route change: lets a count be checked before anything is allocated for it.
+const ROUTE_CHANGE_BYTES_MIN: usize = 20;
+
+impl Answer {
+    /// Appends the answer to `out`.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Done => out.put_u8(kind::DONE),
+            Self::Opened { session, epoch, present, head, tail, previous, released } => {
+                out.put_u8(kind::OPENED);
+                put_session(out, *session);
+                out.put_u64(epoch.0);
+                out.put_u8(u8::from(*present));
+                out.put_u64(head.0);
+                out.put_u64(tail.0);
+                put_option(out, *previous, put_holder);
+                put_list(out, released, put_change);
+            }
+            Self::Released(routes) => {
+                out.put_u8(kind::RELEASED);
+                put_list(out, routes, put_change);
+            }
+            Self::Partly(routes) => {
+                out.put_u8(kind::PARTLY);
+                put_list(out, routes, put_change);
+            }
+            Self::Subscribed { granted, routes } => {
+                out.put_u8(kind::SUBSCRIBED);
+                put_list(out, granted, |out, qos| out.put_u8(*qos as u8));
+                put_list(out, routes, put_change);
+            }
+            Self::Unsubscribed { existed, released } => {
+                out.put_u8(kind::UNSUBSCRIBED);
+                put_list(out, existed, |out, existed| out.put_u8(u8::from(*existed)));
+                put_list(out, released, put_change);
+            }
+            Self::Published { sessions } => {
+                out.put_u8(kind::PUBLISHED);
+                out.put_u32(*sessions);
+            }
+            Self::At(index) => {
+                out.put_u8(kind::AT);
+                out.put_u64(*index);
+            }
+            Self::Refused(why) => {
+                out.put_u8(kind::REFUSED);
+                put_refused(out, *why);
+            }
+            Self::OutOfOrder { expected } => {
+                out.put_u8(kind::OUT_OF_ORDER);
+                out.put_u64(*expected);
+            }
+        }
+    }
+
+    /// Takes one answer off the front of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not what [`Answer::encode`] of this version writes; `bytes` is unusable then.
+    pub fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(std::mem::take(bytes), "answer");
+        let answer = Self::read(&mut reader)?;
+        *bytes = reader.into_rest();
+        Ok(answer)
+    }
+
+    pub(crate) fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(match reader.u8()? {
+            kind::DONE => Self::Done,
+            kind::OPENED => Self::Opened {
+                session: reader.session()?,
+                epoch: reader.epoch()?,
+                present: reader.bool()?,
+                head: reader.offset()?,
+                tail: reader.offset()?,
+                previous: reader.option(Reader::holder)?,
+                released: read_changes(reader)?,
+            },
+            kind::RELEASED => Self::Released(read_changes(reader)?),
+            kind::PARTLY => Self::Partly(read_changes(reader)?),
+            kind::SUBSCRIBED => Self::Subscribed {
+                granted: reader.list(1, Reader::qos)?,
+                routes: read_changes(reader)?,
+            },
+            kind::UNSUBSCRIBED => Self::Unsubscribed {
+                existed: reader.list(1, Reader::bool)?,
+                released: read_changes(reader)?,
+            },
+            kind::PUBLISHED => Self::Published { sessions: reader.u32()? },
+            kind::AT => Self::At(reader.u64()?),
+            kind::REFUSED => Self::Refused(read_refused(reader)?),
+            kind::OUT_OF_ORDER => Self::OutOfOrder { expected: reader.u64()? },
+            _ => return Err(Malformed { what: "answer kind" }),
+        })
+    }
+}
+
+impl RunAnswers {
+    /// Appends `producer u64 | first_seq u64 | count u16 | answers` to `out`.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u64(self.producer.0);
+        out.put_u64(self.first_seq);
+        out.put_u16(u16::try_from(self.answers.len()).expect("a run has at most 65,535 commands"));
+        for answer in &self.answers {
+            answer.encode(out);
+        }
+    }
+
+    /// Takes the answers to one run off the front of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not what [`RunAnswers::encode`] of this version writes; `bytes` is unusable then.
+    pub fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(std::mem::take(bytes), "answers");
+        let producer = ProducerId(reader.u64()?);
+        let first_seq = reader.u64()?;
+        let count = usize::from(reader.u16()?);
+        reader.need(count)?;
+        let mut answers = Vec::with_capacity(count);
+        for _ in 0..count {
+            answers.push(Answer::read(&mut reader)?);
+        }
+        *bytes = reader.into_rest();
+        Ok(Self { producer, first_seq, answers })
+    }
+}
+
+fn put_change(out: &mut BytesMut, change: &RouteChange) {
+    out.put_u32(change.tenant.0);
+    put_text(out, &change.filter);
+    put_target(out, change.target);
+    out.put_u64(change.version);
+    out.put_u8(u8::from(change.present));
+}
+
+fn read_changes(reader: &mut Reader) -> Result<Vec<RouteChange>, Malformed> {
+    reader.list(ROUTE_CHANGE_BYTES_MIN, |reader| {
+        Ok(RouteChange {
+            tenant: reader.tenant()?,
+            filter: reader.text()?,
+            target: reader.target()?,
+            version: reader.u64()?,
+            present: reader.bool()?,
+        })
+    })
+}
+
+fn put_refused(out: &mut BytesMut, why: Refused) {
+    let code = match why {
+        Refused::NotYours => refused::NOT_YOURS,
+        Refused::TooManySubscriptions => refused::TOO_MANY_SUBSCRIPTIONS,
+        Refused::TooManySessions => refused::TOO_MANY_SESSIONS,
+        Refused::TooManyRoutes => refused::TOO_MANY_ROUTES,
+        Refused::Malformed => refused::MALFORMED,
+        Refused::WrongState => refused::WRONG_STATE,
+        Refused::NodeIdTaken => refused::NODE_ID_TAKEN,
+        Refused::WrongGroup { .. } => refused::WRONG_GROUP,
+    };
+    out.put_u8(code);
+    if let Refused::WrongGroup { group } = why {
+        out.put_u16(group.0);
+    }
+}
+
+fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
+    Ok(match reader.u8()? {
+        refused::NOT_YOURS => Refused::NotYours,
+        refused::TOO_MANY_SUBSCRIPTIONS => Refused::TooManySubscriptions,
+        refused::TOO_MANY_SESSIONS => Refused::TooManySessions,
+        refused::TOO_MANY_ROUTES => Refused::TooManyRoutes,
+        refused::MALFORMED => Refused::Malformed,
+        refused::WRONG_STATE => Refused::WrongState,
+        refused::NODE_ID_TAKEN => Refused::NodeIdTaken,
+        refused::WRONG_GROUP => Refused::WrongGroup { group: ShardId(reader.u16()?) },
+        _ => return Err(Malformed { what: "refusal" }),
+    })
+}

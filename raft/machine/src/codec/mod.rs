@@ -1,0 +1,238 @@
+//! The bytes of commands, runs, batches and answers: big-endian, length-prefixed, kinds with fixed numbers.
+//!
+//! # Invariants
+//!
+//! - **Never renumbered.** Logs and producer rows hold these bytes. Frozen by the golden tests beside each codec.
+//! - **Malformed input is an error**, never a panic and never a large allocation: a count is believed only as far as
+//!   there are bytes for it. Checked by `codec::command`'s property tests.
+//! - **Zero-copy.** What is read stays a slice of the buffer it came in.
+
+mod answer;
+mod command;
+mod message;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use moorline_core::{Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis};
+
+use crate::command::{Holder, RouteTarget, SessionId};
+
+pub use answer::RunAnswers;
+pub use command::COMMAND_BYTES_MAX;
+pub(crate) use command::{FRAME_HEADER_BYTES, frame_len, put_node, read_node};
+pub(crate) use message::{encode_message, message_len, read_message};
+
+/// Bytes that no `encode` of this version wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed {what}")]
+pub struct Malformed {
+    /// What was being read.
+    pub what: &'static str,
+}
+
+/// A command that does not fit a frame. Nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a command of {bytes} bytes is larger than {COMMAND_BYTES_MAX}")]
+pub struct TooLarge {
+    /// How large it would be.
+    pub bytes: usize,
+}
+
+/// Takes values off the front of a buffer.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    rest: Bytes,
+    what: &'static str,
+}
+
+impl Reader {
+    /// `what` names the thing in errors.
+    pub(crate) fn new(bytes: Bytes, what: &'static str) -> Self {
+        Self { rest: bytes, what }
+    }
+
+    pub(crate) fn malformed(&self) -> Malformed {
+        Malformed { what: self.what }
+    }
+
+    pub(crate) fn need(&self, bytes: usize) -> Result<(), Malformed> {
+        if self.rest.len() < bytes { Err(self.malformed()) } else { Ok(()) }
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
+        self.need(1)?;
+        Ok(self.rest.get_u8())
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
+        self.need(2)?;
+        Ok(self.rest.get_u16())
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
+        self.need(4)?;
+        Ok(self.rest.get_u32())
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
+        self.need(8)?;
+        Ok(self.rest.get_u64())
+    }
+
+    pub(crate) fn u128(&mut self) -> Result<u128, Malformed> {
+        self.need(16)?;
+        Ok(self.rest.get_u128())
+    }
+
+    /// A byte that is 0 or 1.
+    pub(crate) fn bool(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    /// The next `len` bytes.
+    pub(crate) fn slice(&mut self, len: usize) -> Result<Bytes, Malformed> {
+        self.need(len)?;
+        // An empty slice would keep the whole buffer alive for nothing.
+        Ok(if len == 0 { Bytes::new() } else { self.rest.split_to(len) })
+    }
+
+    /// Text with its length.
+    pub(crate) fn text(&mut self) -> Result<Text, Malformed> {
+        let len = self.u32()? as usize;
+        let bytes = self.slice(len)?;
+        Text::from_utf8(bytes).map_err(|_| self.malformed())
+    }
+
+    pub(crate) fn qos(&mut self) -> Result<QoS, Malformed> {
+        let bits = self.u8()?;
+        QoS::from_bits(bits).ok_or_else(|| self.malformed())
+    }
+
+    pub(crate) fn tenant(&mut self) -> Result<TenantId, Malformed> {
+        self.u32().map(TenantId)
+    }
+
+    pub(crate) fn session(&mut self) -> Result<SessionId, Malformed> {
+        Ok(SessionId { bucket: self.u16()?, number: self.u64()? })
+    }
+
+    pub(crate) fn epoch(&mut self) -> Result<Epoch, Malformed> {
+        self.u64().map(Epoch)
+    }
+
+    pub(crate) fn offset(&mut self) -> Result<Offset, Malformed> {
+        self.u64().map(Offset)
+    }
+
+    pub(crate) fn millis(&mut self) -> Result<UnixMillis, Malformed> {
+        self.u64().map(UnixMillis)
+    }
+
+    pub(crate) fn holder(&mut self) -> Result<Holder, Malformed> {
+        Ok(Holder {
+            node: NodeId(self.u64()?),
+            incarnation: Incarnation(self.u64()?),
+            conn: moorline_core::ConnId(self.u64()?),
+        })
+    }
+
+    pub(crate) fn target(&mut self) -> Result<RouteTarget, Malformed> {
+        match self.u8()? {
+            TARGET_SHARD => Ok(RouteTarget::Shard(ShardId(self.u16()?))),
+            TARGET_NODE => Ok(RouteTarget::Node(NodeId(self.u64()?), Incarnation(self.u64()?))),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    /// A value that may be missing.
+    pub(crate) fn option<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Malformed> {
+        if self.bool()? { read(self).map(Some) } else { Ok(None) }
+    }
+
+    /// Values with a four-byte count, each at least `least` bytes long.
+    pub(crate) fn list<T>(
+        &mut self,
+        least: usize,
+        mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        let count = self.u32()? as usize;
+        self.need(count.checked_mul(least).ok_or_else(|| self.malformed())?)?;
+        let mut list = Vec::with_capacity(count);
+        for _ in 0..count {
+            list.push(read(self)?);
+        }
+        Ok(list)
+    }
+
+    /// Everything that is left.
+    pub(crate) fn tail(self) -> Bytes {
+        if self.rest.is_empty() { Bytes::new() } else { self.rest }
+    }
+
+    /// Nothing may be left.
+    pub(crate) fn end(self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed()) }
+    }
+
+    /// Gives the rest back to a caller that reads on.
+    pub(crate) fn into_rest(self) -> Bytes {
+        self.rest
+    }
+}
+
+const TARGET_SHARD: u8 = 1;
+const TARGET_NODE: u8 = 2;
+
+pub(crate) fn put_text(out: &mut BytesMut, text: &Text) {
+    out.put_u32(u32::try_from(text.len()).expect("no text of 4 GiB passed any edge"));
+    out.put_slice(text.as_bytes());
+}
+
+pub(crate) fn put_session(out: &mut BytesMut, session: SessionId) {
+    out.put_u16(session.bucket);
+    out.put_u64(session.number);
+}
+
+pub(crate) fn put_holder(out: &mut BytesMut, holder: Holder) {
+    out.put_u64(holder.node.0);
+    out.put_u64(holder.incarnation.0);
+    out.put_u64(holder.conn.0);
+}
+
+pub(crate) fn put_target(out: &mut BytesMut, target: RouteTarget) {
+    match target {
+        RouteTarget::Shard(shard) => {
+            out.put_u8(TARGET_SHARD);
+            out.put_u16(shard.0);
+        }
+        RouteTarget::Node(node, incarnation) => {
+            out.put_u8(TARGET_NODE);
+            out.put_u64(node.0);
+            out.put_u64(incarnation.0);
+        }
+    }
+}
+
+pub(crate) fn put_option<T>(
+    out: &mut BytesMut,
+    value: Option<T>,
+    put: impl FnOnce(&mut BytesMut, T),
+) {
+    out.put_u8(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put(out, value);
+    }
+}
+
+pub(crate) fn put_list<T>(out: &mut BytesMut, list: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
+    out.put_u32(u32::try_from(list.len()).expect("lists in commands are bounded by their limits"));
+    for item in list {
+        put(out, item);
+    }
+}

@@ -1,0 +1,326 @@
+//! The machine itself: opens from rows, applies batches, remembers what producers were answered.
+//!
+//! ```text
+//!   Machine ── dedupe (producers) ──► ShardState  sessions, queues, subscriptions   groups 1..
+//!                                └──► MetaState   nodes, placement, tenants, routes  group 0
+//! ```
+//!
+//! # Invariants
+//!
+//! - **Rows are the truth.** What is held in memory is derived from rows: [`Machine::open`] on the rows of a live machine
+//!   gives an equal one. Checked by `tests/replicas.rs`.
+//! - **A sequence number counts once.** Checked by `producers`' tests and `tests/dedupe.rs`.
+//! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
+
+use bytes::Bytes;
+use moorline_core::{Delivery, Offset, QoS, ShardId, TenantId, Text, UnixMillis};
+use moorline_storage::{Rows, StorageError, View};
+
+use crate::{
+    answer::{Answer, Refused, RouteChange},
+    batch::Batch,
+    codec::RunAnswers,
+    command::{Command, Run, Scope, SessionId, Subscription},
+    digest::digest,
+    effect::Effect,
+    keys::Keys,
+    meta::MetaState,
+    producers::{Place, Producers},
+    rows::{NumberRow, Row, corrupt},
+    shard::{Counts, Opening, SessionInfo, ShardState},
+    step::Step,
+};
+
+/// One replica of one group: what [`Machine::apply`] needs beside the rows.
+#[derive(Debug)]
+pub struct Machine {
+    keys: Keys,
+    /// The last index seen since this was opened, to notice one that comes twice.
+    last_index: Option<u64>,
+    time: UnixMillis,
+    producers: Producers,
+    shard: ShardState,
+    meta: MetaState,
+}
+
+impl Machine {
+    /// Derives everything from the rows of the group.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn open(group: ShardId, rows: &(impl View + ?Sized)) -> Result<Self, StorageError> {
+        let keys = Keys::new(group);
+        let time = match rows.get(&keys.log_time())? {
+            Some(row) => UnixMillis(NumberRow::from_bytes(&row)?.0),
+            None => UnixMillis(0),
+        };
+        Ok(Self {
+            keys,
+            last_index: None,
+            time,
+            producers: Producers::open(keys, rows)?,
+            shard: ShardState::open(keys, rows)?,
+            meta: MetaState::open(keys, rows)?,
+        })
+    }
+
+    /// Applies one committed batch. The caller writes the applied index beside what `rows` got.
+    ///
+    /// # Errors
+    ///
+    /// When rows or the batch can't be read. The replica must stop: rows and memory may differ now.
+    ///
+    /// # Panics
+    ///
+    /// If an index comes again.
+    pub fn apply(
+        &mut self,
+        rows: &mut impl Rows,
+        index: u64,
+        batch: &Bytes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Vec<RunAnswers>, StorageError> {
+        self.advance(index);
+        let batch = Batch::decode(batch).map_err(|error| corrupt("log entry", &error))?;
+        if batch.ts > self.time {
+            self.time = batch.ts;
+            rows.put(self.keys.log_time(), NumberRow(self.time.0).to_bytes());
+        }
+
+        let mut digest_wanted = false;
+        let mut step = Step {
+            rows,
+            keys: self.keys,
+            index,
+            ordinal: 0,
+            time: self.time,
+            effects,
+            digest_wanted: &mut digest_wanted,
+        };
+        let mut answers = Vec::with_capacity(batch.runs.len());
+        for run in &batch.runs {
+            answers.push(self.apply_run(&mut step, run)?);
+        }
+        self.shard.flush(&mut step);
+
+        if digest_wanted {
+            effects.push(Effect::Digest { index, digest: digest(self.keys, rows)? });
+        }
+        Ok(answers)
+    }
+
+    /// Takes note of an entry without commands (a new leader's first, a membership change).
+    ///
+    /// # Panics
+    ///
+    /// If an index comes again.
+    pub fn blank(&mut self, index: u64) {
+        self.advance(index);
+    }
+
+    fn advance(&mut self, index: u64) {
+        let group = self.keys.group();
+        assert!(self.last_index < Some(index), "index {index} came to {group} again");
+        self.last_index = Some(index);
+    }
+
+    fn apply_run<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        run: &Run,
+    ) -> Result<RunAnswers, StorageError> {
+        let mut answers = Vec::with_capacity(usize::from(run.count));
+        if let Place::From(first_new) = self.producers.place(step, run, &mut answers)? {
+            let skipped = answers.len();
+            for frame in run.frames().skip(skipped) {
+                let command = frame
+                    .and_then(|frame| Command::decode(&frame))
+                    .map_err(|error| corrupt("command", &error))?;
+                answers.push(self.apply_command(step, command)?);
+                step.ordinal += 1;
+            }
+            self.producers.remember(step, run, first_new, &answers[skipped..]);
+        }
+        Ok(RunAnswers { producer: run.producer, first_seq: run.first_seq, answers })
+    }
+
+    fn apply_command<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        command: Command,
+    ) -> Result<Answer, StorageError> {
+        let group = self.keys.group();
+        let fits = match command.scope() {
+            Scope::Any => true,
+            Scope::Shard => group != ShardId::META,
+            Scope::Meta => group == ShardId::META,
+        };
+        if !fits {
+            return Ok(Answer::Refused(Refused::WrongGroup { group }));
+        }
+        let shard = &mut self.shard;
+        match command {
+            Command::Publish { tenant, message } => Ok(shard.publish(step, tenant, message)),
+            Command::Settle { session, upto, also } => shard.settle(step, session, upto, &also),
+            Command::OpenSession { tenant, client, clean_start, expiry_s, holder } => {
+                let opening = Opening { tenant, client, clean_start, expiry_s, holder };
+                shard.open_session(step, opening)
+            }
+            Command::CloseSession { session, epoch, expiry_s } => {
+                shard.close_session(step, session, epoch, expiry_s)
+            }
+            Command::NodeGone { node, alive } => shard.node_gone(step, node, alive),
+            Command::Subscribe { session, epoch, subscriptions } => {
+                shard.subscribe(step, session, epoch, &subscriptions)
+            }
+            Command::Unsubscribe { session, epoch, filters } => {
+                shard.unsubscribe(step, session, epoch, &filters)
+            }
+            Command::Tick => {
+                self.producers.expire(step);
+                self.meta.tick(step);
+                shard.tick(step)
+            }
+            Command::Digest => {
+                *step.digest_wanted = true;
+                Ok(Answer::Done)
+            }
+            Command::CreateCluster { cluster, shards, nodes, replicas } => {
+                Ok(self.meta.create(step, cluster, shards, &nodes, replicas))
+            }
+            Command::RegisterNode(record) => self.meta.register(step, &record),
+            Command::SetRoute { tenant, filter, target, version, present } => {
+                self.meta.set_route(step, tenant, &filter, target, version, present)
+            }
+            Command::DropNodeRoutes { node, alive } => self.meta.drop_node(step, node, alive),
+            Command::SetTenant { tenant, name } => Ok(self.meta.set_tenant(step, tenant, &name)),
+        }
+    }
+
+    /// Log time: the highest time of any batch so far.
+    #[must_use]
+    pub fn time(&self) -> UnixMillis {
+        self.time
+    }
+
+    /// When the leader should propose a `Tick`, at the latest: something is due then. Stays due while there is more.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<UnixMillis> {
+        [self.shard.next_deadline(), self.producers.next_deadline(), self.meta.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// A digest over all rows of the group, but the applied row, which is the caller's.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn digest(&self, rows: &(impl View + ?Sized)) -> Result<u128, StorageError> {
+        digest(self.keys, rows)
+    }
+
+    /// Reads a session's queue: the items from `from` on, at most `items_max` of them and about `bytes_max` bytes, but at
+    /// least one if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn queue_read(
+        &self,
+        rows: &(impl View + ?Sized),
+        session: SessionId,
+        from: Offset,
+        items_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Delivery>, StorageError> {
+        self.shard.queue_read(rows, session, from, items_max, bytes_max)
+    }
+
+    /// A session by its row id.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<SessionInfo<'_>> {
+        self.shard.session(id)
+    }
+
+    /// A session by its client.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn session_of(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        client: &Text,
+    ) -> Result<Option<SessionInfo<'_>>, StorageError> {
+        Ok(self.shard.find(rows, tenant, client)?.and_then(|id| self.shard.session(id)))
+    }
+
+    /// All sessions, by ascending id.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionInfo<'_>> {
+        self.shard.sessions()
+    }
+
+    /// What a session is subscribed to, by ascending filter.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn subscriptions(
+        &self,
+        rows: &(impl View + ?Sized),
+        session: SessionId,
+    ) -> Result<Vec<Subscription>, StorageError> {
+        self.shard.subscriptions(rows, session)
+    }
+
+    /// Every filter that the shard holds, as the route the meta group should know. A new leader compares the two.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn held_filters(
+        &self,
+        rows: &(impl View + ?Sized),
+    ) -> Result<Vec<RouteChange>, StorageError> {
+        self.shard.held_filters(rows)
+    }
+
+    /// How many of each thing there are, for metrics.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts { producers: self.producers.len(), ..self.shard.counts() }
+    }
+
+    /// Which sessions want a message that is not in the log (QoS 0): each once, with the highest QoS granted, by ascending
+    /// id. `found` is cleared first.
+    pub fn passing(&self, tenant: TenantId, topic: &Text, found: &mut Vec<(SessionId, QoS)>) {
+        self.shard.matching(tenant, topic, found);
+    }
+
+    /// Opens the rows anew and compares: for tests and simulations.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read.
+    ///
+    /// # Panics
+    ///
+    /// If what this machine holds is not what the rows say.
+    pub fn assert_derived(&self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
+        let opened = Self::open(self.keys.group(), rows)?;
+        assert_eq!(self.time, opened.time);
+        assert_eq!(self.producers, opened.producers);
+        self.shard.assert_same(&opened.shard, rows)?;
+        self.meta.assert_same(&opened.meta, rows)
+    }
+
+    /// What the meta group knows; empty in a shard.
+    #[must_use]
+    pub fn meta(&self) -> &MetaState {
+        &self.meta
+    }
+}

@@ -1,0 +1,438 @@
+//! The rows of a group: what they hold, and their bytes. Each begins with a version.
+//!
+//! # Invariants
+//!
+//! - **Never renumbered.** Disks hold these bytes. Frozen by the golden tests of this file.
+//! - **A row that can't be read stops the replica** ([`StorageError::Corrupt`]): it is rebuilt from the leader, never
+//!   guessed at.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use moorline_core::{Epoch, Message, NodeId, Offset, QoS, Text, UnixMillis};
+use moorline_storage::StorageError;
+
+use crate::{
+    codec::{
+        Malformed, Reader, encode_message, message_len, put_holder, put_list, put_node, put_option,
+        put_text, read_message, read_node,
+    },
+    command::{Holder, NodeRecord},
+};
+
+const VERSION: u8 = 1;
+
+/// A row that one version of this crate can write and read.
+pub(crate) trait Row: Sized {
+    /// What a damaged one is called.
+    const WHAT: &'static str;
+    /// Bytes it usually has, its version included.
+    const BYTES: usize;
+
+    fn write(&self, out: &mut BytesMut);
+    fn read(reader: &mut Reader) -> Result<Self, Malformed>;
+
+    fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Self::BYTES);
+        out.put_u8(VERSION);
+        self.write(&mut out);
+        out.freeze()
+    }
+
+    fn from_bytes(bytes: &Bytes) -> Result<Self, StorageError> {
+        let mut reader = Reader::new(bytes.clone(), Self::WHAT);
+        let row = match reader.u8() {
+            Ok(VERSION) => Self::read(&mut reader),
+            Ok(_) => Err(Malformed { what: "row version" }),
+            Err(error) => Err(error),
+        };
+        row.and_then(|row| reader.end().map(|()| row)).map_err(|error| corrupt(Self::WHAT, &error))
+    }
+}
+
+/// A row or entry of this group can't be read.
+pub(crate) fn corrupt(what: &str, why: &impl ToString) -> StorageError {
+    StorageError::Corrupt { what: what.to_owned(), why: why.to_string() }
+}
+
+/// A single number: log time, the next session id of a bucket, the references of a shared message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NumberRow(pub(crate) u64);
+
+impl Row for NumberRow {
+    const WHAT: &'static str = "number row";
+    const BYTES: usize = 9;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.0);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        reader.u64().map(Self)
+    }
+}
+
+/// What of a session changes when it is opened and closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionRow {
+    pub(crate) number: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) expiry_s: u32,
+    pub(crate) detached_at: Option<UnixMillis>,
+    /// Items below were queued while a connection held the session that has ended since: they may have been offered.
+    pub(crate) offered_below: Offset,
+    /// What the last `OpenSession` answered, for its repeat.
+    pub(crate) present: bool,
+}
+
+impl Row for SessionRow {
+    const WHAT: &'static str = "session row";
+    const BYTES: usize = 64;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.number);
+        out.put_u64(self.epoch.0);
+        put_option(out, self.holder, put_holder);
+        out.put_u32(self.expiry_s);
+        put_option(out, self.detached_at, |out, at| out.put_u64(at.0));
+        out.put_u64(self.offered_below.0);
+        out.put_u8(u8::from(self.present));
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            number: reader.u64()?,
+            epoch: reader.epoch()?,
+            holder: reader.option(Reader::holder)?,
+            expiry_s: reader.u32()?,
+            detached_at: reader.option(Reader::millis)?,
+            offered_below: reader.offset()?,
+            present: reader.bool()?,
+        })
+    }
+}
+
+/// What of a session changes with every message: written once per batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CountersRow {
+    /// The first offset that is not settled; equal to `tail` when nothing is queued.
+    pub(crate) head: Offset,
+    /// The offset that the next message gets.
+    pub(crate) tail: Offset,
+    /// Rows between them.
+    pub(crate) items: u64,
+    /// Bytes of their messages.
+    pub(crate) bytes: u64,
+    /// Copies that found the queue full, ever.
+    pub(crate) dropped: u64,
+}
+
+impl Default for CountersRow {
+    fn default() -> Self {
+        Self { head: Offset(1), tail: Offset(1), items: 0, bytes: 0, dropped: 0 }
+    }
+}
+
+impl Row for CountersRow {
+    const WHAT: &'static str = "session counters row";
+    const BYTES: usize = 41;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.head.0);
+        out.put_u64(self.tail.0);
+        out.put_u64(self.items);
+        out.put_u64(self.bytes);
+        out.put_u64(self.dropped);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            head: reader.offset()?,
+            tail: reader.offset()?,
+            items: reader.u64()?,
+            bytes: reader.u64()?,
+            dropped: reader.u64()?,
+        })
+    }
+}
+
+/// A subscription of a durable session: the granted QoS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SubscriptionRow(pub(crate) QoS);
+
+impl Row for SubscriptionRow {
+    const WHAT: &'static str = "subscription row";
+    const BYTES: usize = 2;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u8(self.0 as u8);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        reader.qos().map(Self)
+    }
+}
+
+/// How many sessions of the shard hold a filter; the row goes with the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FilterRow {
+    pub(crate) sessions: u64,
+    /// When the first of them came.
+    pub(crate) version: u64,
+}
+
+impl Row for FilterRow {
+    const WHAT: &'static str = "filter row";
+    const BYTES: usize = 17;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.sessions);
+        out.put_u64(self.version);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { sessions: reader.u64()?, version: reader.u64()? })
+    }
+}
+
+/// One message in one queue: the message itself, or the number of a row that several queues share.
+///
+/// `version u8 | QoS and kind u8 | message`, or `… | message id u64 | message bytes u32`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) qos: QoS,
+    /// What it counts against its session's quota: the encoded message.
+    pub(crate) bytes: u64,
+    /// The shared row, if the message is not in the item.
+    pub(crate) shared: Option<u64>,
+}
+
+impl Item {
+    const WHAT: &'static str = "queue item row";
+    const HEADER_BYTES: usize = 2;
+    const INLINE: u8 = 0;
+    const SHARED: u8 = 1 << 2;
+    const QOS_BITS: u8 = 0b11;
+
+    /// The row of an item with its message in it.
+    pub(crate) fn inline(qos: QoS, message: &Message) -> Bytes {
+        let mut row = Vec::with_capacity(Self::HEADER_BYTES + message_len(message));
+        row.put_u8(VERSION);
+        row.put_u8(qos as u8 | Self::INLINE);
+        encode_message(&mut row, message);
+        row.into()
+    }
+
+    /// The row of an item whose message, of so many encoded bytes, is in the shared row `message`.
+    pub(crate) fn shared(qos: QoS, message: u64, bytes: usize) -> Bytes {
+        let mut row = Vec::with_capacity(Self::HEADER_BYTES + 12);
+        row.put_u8(VERSION);
+        row.put_u8(qos as u8 | Self::SHARED);
+        row.put_u64(message);
+        row.put_u32(u32::try_from(bytes).expect("a command is at most COMMAND_BYTES_MAX"));
+        row.into()
+    }
+
+    /// Reads all but the message.
+    pub(crate) fn read(row: &[u8]) -> Result<Self, StorageError> {
+        let Some((&[VERSION, flags], rest)) = row.split_first_chunk() else {
+            return Err(Self::corrupt());
+        };
+        let qos = QoS::from_bits(flags & Self::QOS_BITS).ok_or_else(Self::corrupt)?;
+        match flags & !Self::QOS_BITS {
+            Self::INLINE => Ok(Self { qos, bytes: rest.len() as u64, shared: None }),
+            Self::SHARED => {
+                let (message, rest) = rest.split_first_chunk().ok_or_else(Self::corrupt)?;
+                let bytes = <[u8; 4]>::try_from(rest).map_err(|_| Self::corrupt())?;
+                Ok(Self {
+                    qos,
+                    bytes: u64::from(u32::from_be_bytes(bytes)),
+                    shared: Some(u64::from_be_bytes(*message)),
+                })
+            }
+            _ => Err(Self::corrupt()),
+        }
+    }
+
+    /// The message of an inline item; shares the row's buffer.
+    pub(crate) fn message(row: &Bytes) -> Result<Message, StorageError> {
+        read_message(row.slice(Self::HEADER_BYTES..)).map_err(|error| corrupt(Self::WHAT, &error))
+    }
+
+    fn corrupt() -> StorageError {
+        corrupt(Self::WHAT, &"it is not what was written")
+    }
+}
+
+/// A message that several queues have.
+#[derive(Debug)]
+pub(crate) struct SharedMessage;
+
+impl SharedMessage {
+    const WHAT: &'static str = "message row";
+
+    pub(crate) fn to_bytes(message: &Message) -> Bytes {
+        let mut row = Vec::with_capacity(1 + message_len(message));
+        row.put_u8(VERSION);
+        encode_message(&mut row, message);
+        row.into()
+    }
+
+    pub(crate) fn from_bytes(row: &Bytes) -> Result<Message, StorageError> {
+        if row.first() != Some(&VERSION) {
+            return Err(corrupt(Self::WHAT, &"row version"));
+        }
+        read_message(row.slice(1..)).map_err(|error| corrupt(Self::WHAT, &error))
+    }
+}
+
+/// How far a producer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProducerRow {
+    pub(crate) last_seq: u64,
+    pub(crate) last_seen: UnixMillis,
+}
+
+impl Row for ProducerRow {
+    const WHAT: &'static str = "producer row";
+    const BYTES: usize = 17;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.last_seq);
+        out.put_u64(self.last_seen.0);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { last_seq: reader.u64()?, last_seen: reader.millis()? })
+    }
+}
+
+/// What is left to remove of the queue of a session that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GarbageRow {
+    pub(crate) from: Offset,
+    pub(crate) tail: Offset,
+}
+
+impl Row for GarbageRow {
+    const WHAT: &'static str = "garbage row";
+    const BYTES: usize = 17;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.from.0);
+        out.put_u64(self.tail.0);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { from: reader.offset()?, tail: reader.offset()? })
+    }
+}
+
+/// Meta: a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeRow {
+    pub(crate) record: NodeRecord,
+    pub(crate) gone: bool,
+}
+
+impl Row for NodeRow {
+    const WHAT: &'static str = "node row";
+    const BYTES: usize = 64;
+
+    fn write(&self, out: &mut BytesMut) {
+        put_node(out, &self.record);
+        out.put_u8(u8::from(self.gone));
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { record: read_node(reader)?, gone: reader.bool()? })
+    }
+}
+
+/// Meta: the voters of a group, in order of preference as its leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlacementRow(pub(crate) Vec<NodeId>);
+
+impl Row for PlacementRow {
+    const WHAT: &'static str = "placement row";
+    const BYTES: usize = 64;
+
+    fn write(&self, out: &mut BytesMut) {
+        put_list(out, &self.0, |out, node| out.put_u64(node.0));
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        reader.list(8, |reader| reader.u64().map(NodeId)).map(Self)
+    }
+}
+
+/// Meta: the cluster itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClusterRow {
+    pub(crate) cluster: u128,
+    pub(crate) shards: u16,
+    pub(crate) replicas: u8,
+}
+
+impl Row for ClusterRow {
+    const WHAT: &'static str = "cluster row";
+    const BYTES: usize = 20;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u128(self.cluster);
+        out.put_u16(self.shards);
+        out.put_u8(self.replicas);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { cluster: reader.u128()?, shards: reader.u16()?, replicas: reader.u8()? })
+    }
+}
+
+/// Meta: a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TenantRow(pub(crate) Text);
+
+impl Row for TenantRow {
+    const WHAT: &'static str = "tenant row";
+    const BYTES: usize = 64;
+
+    fn write(&self, out: &mut BytesMut) {
+        put_text(out, &self.0);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        reader.text().map(Self)
+    }
+}
+
+/// Meta: a route, or for a while what is known of one that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RouteRow {
+    pub(crate) version: u64,
+    pub(crate) present: bool,
+    /// The meta log index at which it became so.
+    pub(crate) index: u64,
+    /// The log time at which it became so.
+    pub(crate) at: UnixMillis,
+}
+
+impl Row for RouteRow {
+    const WHAT: &'static str = "route row";
+    const BYTES: usize = 26;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.version);
+        out.put_u8(u8::from(self.present));
+        out.put_u64(self.index);
+        out.put_u64(self.at.0);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            version: reader.u64()?,
+            present: reader.bool()?,
+            index: reader.u64()?,
+            at: reader.millis()?,
+        })
+    }
+}

@@ -1,0 +1,412 @@
+//! What a shard knows: sessions with their queues, and which filters they hold.
+//!
+//! ```text
+//!   sessions.rs       open, close, node gone, the end of a session
+//!   subscriptions.rs  filters of sessions, filters of the shard
+//!   queue.rs          publish, settle, read
+//!   shared.rs         messages that several queues have, and who still refers to them
+//!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
+//! ```
+//!
+//! # Invariants
+//!
+//! - **Derived.** Everything here but the scratch space comes from rows; checked by [`ShardState::assert_same`] in
+//!   `tests/replicas.rs` and the simulator.
+//! - **Head and tail never go back**, and every offset is handed out once. Checked by `tests/queues.rs`.
+//! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
+
+mod queue;
+mod sessions;
+mod shared;
+mod subscriptions;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moorline_core::{Epoch, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis, trie::Trie};
+use moorline_storage::{Rows, StorageError, View};
+
+use self::shared::SharedRefs;
+pub(crate) use self::sessions::Opening;
+use crate::{
+    answer::Answer,
+    command::{Holder, SessionId},
+    keys::{Keys, Kind, Suffix, WHOLE, bucket_of_key, note},
+    rows::{CountersRow, GarbageRow, Row, SessionRow, SubscriptionRow, corrupt},
+    step::Step,
+};
+
+/// Messages in one session's queue. Beyond it new ones are dropped for this session, and counted.
+pub const SESSION_QUEUE_ITEMS_MAX: u64 = 100_000;
+/// Bytes of messages in one session's queue; as above.
+pub const SESSION_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Subscriptions of one session.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 100;
+/// Sessions of one shard: they are held in memory, about 300 bytes each.
+pub const SESSIONS_PER_SHARD_MAX: usize = 1_000_000;
+/// Sessions that one `NodeGone` detaches; a row each, so about 30 ms.
+pub const SESSIONS_PER_NODE_GONE_MAX: usize = 20_000;
+/// Sessions that one `Tick` ends, with up to [`SUBSCRIPTIONS_PER_SESSION_MAX`] rows each.
+pub const DEADLINES_PER_TICK_MAX: usize = 64;
+/// Queue rows of ended sessions that one `Tick` removes: a few milliseconds.
+pub const GARBAGE_ROWS_PER_TICK_MAX: usize = 4096;
+/// Queue rows that go together with their session; a longer queue is left to `Tick`.
+const GARBAGE_ROWS_AT_ONCE_MAX: u64 = 64;
+
+#[derive(Debug)]
+pub(crate) struct ShardState {
+    keys: Keys,
+    sessions: BTreeMap<SessionId, Session>,
+    /// Which sessions hold which filters, per tenant: tenants never meet.
+    tries: BTreeMap<TenantId, Trie<SessionId, QoS>>,
+    /// Sessions with a connection, by its node.
+    held: BTreeSet<(NodeId, SessionId)>,
+    /// Sessions without one, by when they end; not those that never do.
+    expiring: BTreeSet<(UnixMillis, SessionId)>,
+    /// Queues whose session is gone.
+    garbage: BTreeMap<SessionId, GarbageRow>,
+    counts: Counts,
+    /// Sessions whose counters changed in this batch.
+    dirty: Vec<SessionId>,
+    shared: SharedRefs,
+    /// Space for the matches of one message.
+    found: Vec<(SessionId, QoS)>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Session {
+    tenant: TenantId,
+    client: Text,
+    row: SessionRow,
+    counters: CountersRow,
+    subscriptions: u32,
+    /// Whether it is in `dirty`.
+    dirty: bool,
+}
+
+/// How many of each thing a group has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Sessions, with or without a connection.
+    pub sessions: usize,
+    /// Sessions with a connection.
+    pub held: usize,
+    /// Subscriptions of all sessions.
+    pub subscriptions: usize,
+    /// Messages in all queues.
+    pub queued_items: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Producers whose answers are remembered.
+    pub producers: usize,
+}
+
+/// What is known of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionInfo<'a> {
+    /// Its row id.
+    pub id: SessionId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The client id.
+    pub client: &'a Text,
+    /// How often it was opened.
+    pub epoch: Epoch,
+    /// The connection that has it.
+    pub holder: Option<Holder>,
+    /// The first offset that is not settled.
+    pub head: Offset,
+    /// The offset that the next message gets.
+    pub tail: Offset,
+    /// Messages queued.
+    pub queued_items: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Copies that found the queue full, ever.
+    pub dropped: u64,
+    /// Seconds it outlives its connection; `u32::MAX` never ends.
+    pub expiry_s: u32,
+    /// Since when it has no connection, in log time.
+    pub detached_at: Option<UnixMillis>,
+    /// How many subscriptions it has.
+    pub subscriptions: u32,
+}
+
+impl Session {
+    /// When it ends, if it has no connection and does not last for ever.
+    fn ends_at(&self) -> Option<UnixMillis> {
+        let detached_at = self.row.detached_at?;
+        let lasts_ms = u64::from(self.row.expiry_s) * 1000;
+        (self.row.expiry_s != u32::MAX).then(|| UnixMillis(detached_at.0.saturating_add(lasts_ms)))
+    }
+
+    fn mark(&mut self, id: SessionId, dirty: &mut Vec<SessionId>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(id);
+        }
+    }
+}
+
+impl ShardState {
+    fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            sessions: BTreeMap::new(),
+            tries: BTreeMap::new(),
+            held: BTreeSet::new(),
+            expiring: BTreeSet::new(),
+            garbage: BTreeMap::new(),
+            counts: Counts::default(),
+            dirty: Vec::new(),
+            shared: SharedRefs::default(),
+            found: Vec::new(),
+        }
+    }
+
+    pub(crate) fn open(keys: Keys, rows: &(impl View + ?Sized)) -> Result<Self, StorageError> {
+        let mut state = Self::new(keys);
+        if keys.group() == ShardId::META {
+            return Ok(state);
+        }
+        // From bucket to bucket by their first rows: a queue is long and must not be walked.
+        let mut next = Some(0);
+        while let Some(bucket) = next {
+            let Some(bucket) = first_bucket(keys, rows, bucket)? else { break };
+            state.open_bucket(rows, bucket)?;
+            next = bucket.checked_add(1);
+        }
+        Ok(state)
+    }
+
+    fn open_bucket(
+        &mut self,
+        rows: &(impl View + ?Sized),
+        bucket: u16,
+    ) -> Result<(), StorageError> {
+        let keys = self.keys;
+        let mut failed = None;
+        let mut scan = |kind, read: &mut dyn FnMut(Suffix<'_>, &_) -> Result<(), StorageError>| {
+            let (from, to) = keys.range_in(bucket, kind);
+            rows.scan(&from, &to, &mut |key, row| {
+                note(&mut failed, Suffix::of(key).and_then(|suffix| read(suffix, row)))
+            })?;
+            failed.take().map_or(Ok(()), Err)
+        };
+        scan(Kind::Session, &mut |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            let (client, row) = (suffix.text()?, SessionRow::from_bytes(row)?);
+            self.add(SessionId { bucket, number: row.number }, tenant, client, row);
+            Ok(())
+        })?;
+        scan(Kind::Counters, &mut |mut suffix, row| {
+            let id = SessionId { bucket, number: suffix.u64()? };
+            let counters = CountersRow::from_bytes(row)?;
+            self.known(id)?.counters = counters;
+            self.counts.queued_items += counters.items;
+            self.counts.queued_bytes += counters.bytes;
+            Ok(())
+        })?;
+        scan(Kind::Subscription, &mut |mut suffix, row| {
+            let id = SessionId { bucket, number: suffix.u64()? };
+            let (filter, SubscriptionRow(qos)) = (suffix.text()?, SubscriptionRow::from_bytes(row)?);
+            let session = self.known(id)?;
+            session.subscriptions += 1;
+            let tenant = session.tenant;
+            self.counts.subscriptions += 1;
+            self.tries.entry(tenant).or_default().insert(filter.as_bytes(), id, qos);
+            Ok(())
+        })?;
+        scan(Kind::Garbage, &mut |mut suffix, row| {
+            let id = SessionId { bucket, number: suffix.u64()? };
+            self.garbage.insert(id, GarbageRow::from_bytes(row)?);
+            Ok(())
+        })
+    }
+
+    fn known(&mut self, id: SessionId) -> Result<&mut Session, StorageError> {
+        self.sessions
+            .get_mut(&id)
+            .ok_or_else(|| corrupt("rows of a session", &"there is no such session"))
+    }
+
+    /// Takes a session into memory.
+    fn add(&mut self, id: SessionId, tenant: TenantId, client: Text, row: SessionRow) {
+        let counters = CountersRow::default();
+        let session = Session { tenant, client, row, counters, subscriptions: 0, dirty: false };
+        self.index(id, &session);
+        self.sessions.insert(id, session);
+    }
+
+    /// Enters a session where its holder, or its end, is looked up.
+    fn index(&mut self, id: SessionId, session: &Session) {
+        if let Some(holder) = session.row.holder {
+            self.held.insert((holder.node, id));
+        }
+        if let Some(at) = session.ends_at() {
+            self.expiring.insert((at, id));
+        }
+    }
+
+    fn unindex(&mut self, id: SessionId, session: &Session) {
+        if let Some(holder) = session.row.holder {
+            self.held.remove(&(holder.node, id));
+        }
+        if let Some(at) = session.ends_at() {
+            self.expiring.remove(&(at, id));
+        }
+    }
+
+    /// Changes what a session's row says, in memory and in rows.
+    fn update<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        change: impl FnOnce(&mut SessionRow),
+    ) {
+        let mut session = self.sessions.remove(&id).expect("the caller found it");
+        self.unindex(id, &session);
+        change(&mut session.row);
+        step.put(
+            self.keys.session(id.bucket, session.tenant, &session.client),
+            session.row.to_bytes(),
+        );
+        self.index(id, &session);
+        self.sessions.insert(id, session);
+    }
+
+    /// Writes what changed often in this batch: each row once.
+    pub(crate) fn flush<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>) {
+        for id in self.dirty.drain(..) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.dirty = false;
+                step.put(self.keys.counters(id), session.counters.to_bytes());
+            }
+        }
+        self.shared.flush(step);
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<UnixMillis> {
+        if self.garbage.is_empty() {
+            self.expiring.first().map(|(at, _)| *at)
+        } else {
+            Some(UnixMillis(0))
+        }
+    }
+
+    /// Ends sessions whose time has come, and removes a piece of what ended ones left.
+    pub(crate) fn tick<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+    ) -> Result<Answer, StorageError> {
+        let mut released = Vec::new();
+        for _ in 0..DEADLINES_PER_TICK_MAX {
+            match self.expiring.first() {
+                Some(&(at, id)) if at <= step.time => self.remove(step, id, &mut released)?,
+                Some(_) | None => break,
+            }
+        }
+        self.collect_garbage(step)?;
+        self.announce(step, &released);
+        Ok(Answer::Released(released))
+    }
+
+    fn collect_garbage<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+    ) -> Result<(), StorageError> {
+        let mut budget = GARBAGE_ROWS_PER_TICK_MAX;
+        while let (Some((&id, &row)), true) = (self.garbage.first_key_value(), budget > 0) {
+            let (next, removed) = self.remove_items(step, id, row.from, row.tail, budget)?;
+            // An empty rest counts too, so that many of them end.
+            budget -= removed.max(1);
+            if next == row.tail {
+                self.garbage.remove(&id);
+                step.delete(self.keys.garbage(id));
+            } else {
+                let row = GarbageRow { from: next, tail: row.tail };
+                self.garbage.insert(id, row);
+                step.put(self.keys.garbage(id), row.to_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts { sessions: self.sessions.len(), held: self.held.len(), ..self.counts }
+    }
+
+    pub(crate) fn session(&self, id: SessionId) -> Option<SessionInfo<'_>> {
+        self.sessions.get(&id).map(|session| session.info(id))
+    }
+
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionInfo<'_>> {
+        self.sessions.iter().map(|(id, session)| session.info(*id))
+    }
+
+    /// # Panics
+    ///
+    /// If the two differ. `rows` are those of both.
+    pub(crate) fn assert_same(
+        &self,
+        other: &Self,
+        rows: &(impl View + ?Sized),
+    ) -> Result<(), StorageError> {
+        assert_eq!(self.sessions, other.sessions);
+        assert_eq!(self.held, other.held);
+        assert_eq!(self.expiring, other.expiring);
+        assert_eq!(self.garbage, other.garbage);
+        assert_eq!(self.counts(), other.counts());
+        for (id, session) in &self.sessions {
+            for subscription in self.subscriptions(rows, *id)? {
+                for state in [self, other] {
+                    let trie = state.tries.get(&session.tenant);
+                    let qos = trie.and_then(|trie| trie.get(subscription.filter.as_bytes(), id));
+                    assert_eq!(qos, Some(&subscription.qos), "{:?}", subscription.filter);
+                }
+            }
+        }
+        let subscribers = |state: &Self| -> Vec<_> {
+            state.tries.iter().map(|(tenant, trie)| (*tenant, trie.len())).collect()
+        };
+        assert_eq!(subscribers(self), subscribers(other));
+        let all: usize = self.tries.values().map(Trie::len).sum();
+        assert_eq!(all, self.counts.subscriptions);
+        Ok(())
+    }
+}
+
+impl Session {
+    fn info(&self, id: SessionId) -> SessionInfo<'_> {
+        SessionInfo {
+            id,
+            tenant: self.tenant,
+            client: &self.client,
+            epoch: self.row.epoch,
+            holder: self.row.holder,
+            head: self.counters.head,
+            tail: self.counters.tail,
+            queued_items: self.counters.items,
+            queued_bytes: self.counters.bytes,
+            dropped: self.counters.dropped,
+            expiry_s: self.row.expiry_s,
+            detached_at: self.row.detached_at,
+            subscriptions: self.subscriptions,
+        }
+    }
+}
+
+/// The first bucket from `bucket` on that has rows.
+fn first_bucket(
+    keys: Keys,
+    rows: &(impl View + ?Sized),
+    bucket: u16,
+) -> Result<Option<u16>, StorageError> {
+    debug_assert!(bucket < WHOLE);
+    let (from, to) = keys.buckets_from(bucket);
+    let mut first = None;
+    rows.scan(&from, &to, &mut |key, _| {
+        first = Some(bucket_of_key(key));
+        std::ops::ControlFlow::Break(())
+    })?;
+    first.transpose()
+}

@@ -1,0 +1,246 @@
+//! The life of a session: opened, taken over, resumed, let go, ended.
+//!
+//! # Invariants
+//!
+//! - **One holder.** A session has at most one connection, and each opening raises its epoch. Checked by the table of
+//!   `tests/sessions.rs`.
+//! - **A wiped session gets a new id**, so that nothing meant for the old one (a settlement, what is left of its queue)
+//!   can touch the new one.
+
+use moorline_core::{Epoch, Incarnation, NodeId, Offset, TenantId, Text, shard::bucket_of};
+use moorline_storage::{Rows, StorageError, View};
+
+use super::{
+    GARBAGE_ROWS_AT_ONCE_MAX, SESSIONS_PER_NODE_GONE_MAX, SESSIONS_PER_SHARD_MAX, ShardState,
+};
+use crate::{
+    answer::{Answer, Refused, RouteChange},
+    command::{Holder, SessionId},
+    effect::Effect,
+    rows::{CountersRow, GarbageRow, NumberRow, Row, SessionRow},
+    step::Step,
+};
+
+/// What `OpenSession` asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Opening {
+    pub(crate) tenant: TenantId,
+    pub(crate) client: Text,
+    pub(crate) clean_start: bool,
+    pub(crate) expiry_s: u32,
+    pub(crate) holder: Holder,
+}
+
+impl ShardState {
+    pub(crate) fn find(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        client: &Text,
+    ) -> Result<Option<SessionId>, StorageError> {
+        let bucket = bucket_of(tenant, client.as_bytes());
+        let Some(row) = rows.get(&self.keys.session(bucket, tenant, client))? else {
+            return Ok(None);
+        };
+        Ok(Some(SessionId { bucket, number: SessionRow::from_bytes(&row)?.number }))
+    }
+
+    pub(crate) fn open_session<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        opening: Opening,
+    ) -> Result<Answer, StorageError> {
+        let Some(id) = self.find(step.rows, opening.tenant, &opening.client)? else {
+            if self.sessions.len() >= SESSIONS_PER_SHARD_MAX {
+                return Ok(Answer::Refused(Refused::TooManySessions));
+            }
+            return self.create(step, opening, Epoch(1), None, Vec::new());
+        };
+        let session = &self.sessions[&id];
+        let previous = session.row.holder;
+        if previous == Some(opening.holder) {
+            return Ok(self.opened(id, None, Vec::new()));
+        }
+        // A session that ends with its connection ends when another takes its place (MQTT 5, 3.1.2.11.2).
+        let ended = match session.ends_at() {
+            Some(at) => at <= step.time,
+            None => previous.is_some() && session.row.expiry_s == 0,
+        };
+        let epoch = Epoch(session.row.epoch.0 + 1);
+        if opening.clean_start || ended {
+            let mut released = Vec::new();
+            self.remove(step, id, &mut released)?;
+            self.announce(step, &released);
+            return self.create(step, opening, epoch, previous, released);
+        }
+
+        let tail = session.counters.tail;
+        self.update(step, id, |row| {
+            row.epoch = epoch;
+            row.expiry_s = opening.expiry_s;
+            row.detached_at = None;
+            row.present = true;
+            // What came while the earlier connection held it may have been offered there.
+            if row.holder.replace(opening.holder).is_some() {
+                row.offered_below = tail;
+            }
+        });
+        step.effects.push(Effect::Opened { session: id, epoch, holder: opening.holder, previous });
+        Ok(self.opened(id, previous, Vec::new()))
+    }
+
+    fn create<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        opening: Opening,
+        epoch: Epoch,
+        previous: Option<Holder>,
+        released: Vec<RouteChange>,
+    ) -> Result<Answer, StorageError> {
+        let Opening { tenant, client, clean_start: _, expiry_s, holder } = opening;
+        let bucket = bucket_of(tenant, client.as_bytes());
+        let counter = self.keys.next_session(bucket);
+        let number = match step.rows.get(&counter)? {
+            Some(row) => NumberRow::from_bytes(&row)?.0,
+            None => 1,
+        };
+        step.put(counter, NumberRow(number + 1).to_bytes());
+
+        let id = SessionId { bucket, number };
+        let row = SessionRow {
+            number,
+            epoch,
+            holder: Some(holder),
+            expiry_s,
+            detached_at: None,
+            offered_below: Offset(1),
+            present: false,
+        };
+        step.put(self.keys.session(bucket, tenant, &client), row.to_bytes());
+        // A copy: the text is a slice of the whole log entry.
+        let client = Text::from(client.as_str());
+        self.add(id, tenant, client, row);
+        step.effects.push(Effect::Opened { session: id, epoch, holder, previous });
+        Ok(self.opened(id, previous, released))
+    }
+
+    fn opened(
+        &self,
+        id: SessionId,
+        previous: Option<Holder>,
+        released: Vec<RouteChange>,
+    ) -> Answer {
+        let session = &self.sessions[&id];
+        Answer::Opened {
+            session: id,
+            epoch: session.row.epoch,
+            present: session.row.present,
+            head: session.counters.head,
+            tail: session.counters.tail,
+            previous,
+            released,
+        }
+    }
+
+    pub(crate) fn close_session<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        epoch: Epoch,
+        expiry_s: Option<u32>,
+    ) -> Result<Answer, StorageError> {
+        let mut released = Vec::new();
+        if let Some(session) = self.sessions.get(&id)
+            && session.row.epoch == epoch
+            && session.row.holder.is_some()
+        {
+            let expiry_s = expiry_s.unwrap_or(session.row.expiry_s);
+            self.let_go(step, id, expiry_s, &mut released)?;
+            self.announce(step, &released);
+        }
+        Ok(Answer::Released(released))
+    }
+
+    pub(crate) fn node_gone<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        node: NodeId,
+        alive: Option<Incarnation>,
+    ) -> Result<Answer, StorageError> {
+        let first = SessionId { bucket: 0, number: 0 };
+        let last = SessionId { bucket: u16::MAX, number: u64::MAX };
+        let mut gone: Vec<SessionId> = self
+            .held
+            .range((node, first)..=(node, last))
+            .map(|(_, id)| *id)
+            .filter(|id| {
+                let holder = self.sessions[id].row.holder;
+                holder.is_some_and(|holder| Some(holder.incarnation) != alive)
+            })
+            .take(SESSIONS_PER_NODE_GONE_MAX + 1)
+            .collect();
+        let more = gone.len() > SESSIONS_PER_NODE_GONE_MAX;
+        gone.truncate(SESSIONS_PER_NODE_GONE_MAX);
+
+        let mut released = Vec::new();
+        for id in gone {
+            let expiry_s = self.sessions[&id].row.expiry_s;
+            self.let_go(step, id, expiry_s, &mut released)?;
+        }
+        self.announce(step, &released);
+        Ok(if more { Answer::Partly(released) } else { Answer::Released(released) })
+    }
+
+    /// The connection of a held session is gone: the session waits for another, or ends.
+    fn let_go<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        expiry_s: u32,
+        released: &mut Vec<RouteChange>,
+    ) -> Result<(), StorageError> {
+        if expiry_s == 0 {
+            return self.remove(step, id, released);
+        }
+        let session = &self.sessions[&id];
+        let (epoch, tail, time) = (session.row.epoch, session.counters.tail, step.time);
+        self.update(step, id, |row| {
+            row.expiry_s = expiry_s;
+            row.holder = None;
+            row.detached_at = Some(time);
+            row.offered_below = tail;
+        });
+        step.effects.push(Effect::Closed { session: id, epoch });
+        Ok(())
+    }
+
+    /// Ends a session. Its rows go now, but for a long queue, which goes in pieces.
+    pub(super) fn remove<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        released: &mut Vec<RouteChange>,
+    ) -> Result<(), StorageError> {
+        self.remove_subscriptions(step, id, released)?;
+        let session = self.sessions.remove(&id).expect("the caller found it");
+        self.unindex(id, &session);
+        step.delete(self.keys.session(id.bucket, session.tenant, &session.client));
+
+        let counters = session.counters;
+        self.counts.queued_items -= counters.items;
+        self.counts.queued_bytes -= counters.bytes;
+        if counters != CountersRow::default() {
+            step.delete(self.keys.counters(id));
+        }
+        if counters.items > GARBAGE_ROWS_AT_ONCE_MAX {
+            let garbage = GarbageRow { from: counters.head, tail: counters.tail };
+            step.put(self.keys.garbage(id), garbage.to_bytes());
+            self.garbage.insert(id, garbage);
+        } else if counters.items > 0 {
+            let budget = usize::try_from(GARBAGE_ROWS_AT_ONCE_MAX).expect("a small number");
+            self.remove_items(step, id, counters.head, counters.tail, budget)?;
+        }
+        step.effects.push(Effect::Closed { session: id, epoch: session.row.epoch });
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! Filters of sessions, and so of the shard: the first session of a filter makes a route, the last one ends it.
+//!
+//! # Invariants
+//!
+//! - **A route's version grows with every change**, also within one log entry. Checked by `tests/subscriptions.rs`.
+
+use std::collections::BTreeSet;
+
+use moorline_core::{Epoch, QoS, TenantId, Text, topic::is_filter};
+use moorline_storage::{Rows, StorageError, View};
+
+use super::{SUBSCRIPTIONS_PER_SESSION_MAX, Session, ShardState};
+use crate::{
+    answer::{Answer, Refused, RouteChange},
+    command::{RouteTarget, SessionId, Subscription},
+    effect::Effect,
+    keys::{Kind, Suffix, note},
+    rows::{FilterRow, Row, SubscriptionRow, corrupt},
+    step::Step,
+};
+
+impl ShardState {
+    /// The session, if this epoch's connection still has it.
+    fn mine(&self, id: SessionId, epoch: Epoch) -> Option<&Session> {
+        self.sessions
+            .get(&id)
+            .filter(|session| session.row.epoch == epoch && session.row.holder.is_some())
+    }
+
+    pub(crate) fn subscribe<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        epoch: Epoch,
+        subscriptions: &[Subscription],
+    ) -> Result<Answer, StorageError> {
+        let Some(session) = self.mine(id, epoch) else {
+            return Ok(Answer::Refused(Refused::NotYours));
+        };
+        let tenant = session.tenant;
+        if !subscriptions.iter().all(|subscription| is_filter(subscription.filter.as_bytes())) {
+            return Ok(Answer::Refused(Refused::Malformed));
+        }
+        let trie = self.tries.get(&tenant);
+        let new: BTreeSet<&[u8]> = subscriptions
+            .iter()
+            .map(|subscription| subscription.filter.as_bytes())
+            .filter(|filter| trie.and_then(|trie| trie.get(filter, &id)).is_none())
+            .collect();
+        if session.subscriptions as usize + new.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
+            return Ok(Answer::Refused(Refused::TooManySubscriptions));
+        }
+
+        let mut routes = Vec::with_capacity(subscriptions.len());
+        let mut begun = Vec::new();
+        for Subscription { filter, qos } in subscriptions {
+            let version = if self.insert(step, id, tenant, filter, *qos) {
+                let (version, first) = self.hold_filter(step, tenant, filter)?;
+                if first {
+                    begun.push(self.route(tenant, filter, version, true));
+                }
+                version
+            } else {
+                self.filter_row(step.rows, tenant, filter)?.version
+            };
+            routes.push(self.route(tenant, filter, version, true));
+        }
+        self.announce(step, &begun);
+        let granted = subscriptions.iter().map(|subscription| subscription.qos).collect();
+        Ok(Answer::Subscribed { granted, routes })
+    }
+
+    pub(crate) fn unsubscribe<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        epoch: Epoch,
+        filters: &[Text],
+    ) -> Result<Answer, StorageError> {
+        let Some(tenant) = self.mine(id, epoch).map(|session| session.tenant) else {
+            return Ok(Answer::Refused(Refused::NotYours));
+        };
+        let mut existed = Vec::with_capacity(filters.len());
+        let mut released = Vec::new();
+        for filter in filters {
+            existed.push(self.end_subscription(step, id, tenant, filter, &mut released)?);
+        }
+        self.announce(step, &released);
+        Ok(Answer::Unsubscribed { existed, released })
+    }
+
+    /// Sets a subscription; whether the session did not have it.
+    fn insert<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        tenant: TenantId,
+        filter: &Text,
+        qos: QoS,
+    ) -> bool {
+        let replaced = self.tries.entry(tenant).or_default().insert(filter.as_bytes(), id, qos);
+        if replaced != Some(qos) {
+            step.put(self.keys.subscription(id, filter), SubscriptionRow(qos).to_bytes());
+        }
+        if replaced.is_none() {
+            self.counts.subscriptions += 1;
+            self.sessions.get_mut(&id).expect("the caller found it").subscriptions += 1;
+        }
+        replaced.is_none()
+    }
+
+    /// Ends a subscription, if there is one.
+    fn end_subscription<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        tenant: TenantId,
+        filter: &Text,
+        released: &mut Vec<RouteChange>,
+    ) -> Result<bool, StorageError> {
+        let Some(trie) = self.tries.get_mut(&tenant) else { return Ok(false) };
+        if trie.remove(filter.as_bytes(), &id).is_none() {
+            return Ok(false);
+        }
+        if trie.is_empty() {
+            self.tries.remove(&tenant);
+        }
+        step.delete(self.keys.subscription(id, filter));
+        self.counts.subscriptions -= 1;
+        self.sessions.get_mut(&id).expect("the caller found it").subscriptions -= 1;
+
+        let mut row = self.filter_row(step.rows, tenant, filter)?;
+        row.sessions -= 1;
+        let key = self.keys.filter(tenant, filter);
+        if row.sessions == 0 {
+            step.delete(key);
+            released.push(self.route(tenant, filter, step.version(), false));
+        } else {
+            step.put(key, row.to_bytes());
+        }
+        Ok(true)
+    }
+
+    pub(super) fn remove_subscriptions<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        released: &mut Vec<RouteChange>,
+    ) -> Result<(), StorageError> {
+        let session = &self.sessions[&id];
+        if session.subscriptions == 0 {
+            return Ok(());
+        }
+        let tenant = session.tenant;
+        for Subscription { filter, .. } in self.subscriptions(step.rows, id)? {
+            self.end_subscription(step, id, tenant, &filter, released)?;
+        }
+        Ok(())
+    }
+
+    /// One more session holds the filter: its version, and whether it is the first.
+    fn hold_filter<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        tenant: TenantId,
+        filter: &Text,
+    ) -> Result<(u64, bool), StorageError> {
+        let key = self.keys.filter(tenant, filter);
+        let mut row = match step.rows.get(&key)? {
+            Some(row) => FilterRow::from_bytes(&row)?,
+            None => FilterRow { sessions: 0, version: step.version() },
+        };
+        row.sessions += 1;
+        step.put(key, row.to_bytes());
+        Ok((row.version, row.sessions == 1))
+    }
+
+    /// The row of a filter that some session holds.
+    fn filter_row(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        filter: &Text,
+    ) -> Result<FilterRow, StorageError> {
+        match rows.get(&self.keys.filter(tenant, filter))? {
+            Some(row) => FilterRow::from_bytes(&row),
+            None => Err(corrupt(FilterRow::WHAT, &"a session holds the filter, but it is missing")),
+        }
+    }
+
+    fn route(&self, tenant: TenantId, filter: &Text, version: u64, present: bool) -> RouteChange {
+        let target = RouteTarget::Shard(self.keys.group());
+        RouteChange { tenant, filter: filter.clone(), target, version, present }
+    }
+
+    /// Tells the leader which routes changed.
+    pub(super) fn announce<R: Rows + ?Sized>(
+        &self,
+        step: &mut Step<'_, R>,
+        changes: &[RouteChange],
+    ) {
+        if !changes.is_empty() {
+            step.effects.push(Effect::Routes(changes.to_vec()));
+        }
+    }
+
+    pub(crate) fn subscriptions(
+        &self,
+        rows: &(impl View + ?Sized),
+        id: SessionId,
+    ) -> Result<Vec<Subscription>, StorageError> {
+        let mut found = Vec::new();
+        let mut failed = None;
+        let (from, to) = self.keys.subscriptions(id);
+        rows.scan(&from, &to, &mut |key, row| {
+            let mut read = || {
+                let mut suffix = Suffix::of(key)?;
+                suffix.u64()?;
+                let (filter, SubscriptionRow(qos)) =
+                    (suffix.text()?, SubscriptionRow::from_bytes(row)?);
+                found.push(Subscription { filter, qos });
+                Ok(())
+            };
+            note(&mut failed, read())
+        })?;
+        failed.map_or(Ok(found), Err)
+    }
+
+    pub(crate) fn held_filters(
+        &self,
+        rows: &(impl View + ?Sized),
+    ) -> Result<Vec<RouteChange>, StorageError> {
+        let mut held = Vec::new();
+        let mut failed = None;
+        let (from, to) = self.keys.range(Kind::Filter);
+        rows.scan(&from, &to, &mut |key, row| {
+            let mut read = || {
+                let mut suffix = Suffix::of(key)?;
+                let (tenant, filter) = (TenantId(suffix.u32()?), suffix.text()?);
+                let version = FilterRow::from_bytes(row)?.version;
+                held.push(self.route(tenant, &filter, version, true));
+                Ok(())
+            };
+            note(&mut failed, read())
+        })?;
+        failed.map_or(Ok(held), Err)
+    }
+
+    /// Every session of `tenant` with a filter that matches, once, with the highest QoS granted, by ascending id.
+    pub(crate) fn matching(
+        &self,
+        tenant: TenantId,
+        topic: &Text,
+        found: &mut Vec<(SessionId, QoS)>,
+    ) {
+        found.clear();
+        let Some(trie) = self.tries.get(&tenant) else { return };
+        trie.matches(topic.as_bytes(), |id, qos| found.push((*id, *qos)));
+        if found.len() > 1 {
+            found.sort_unstable_by(|(a, at), (b, bt)| a.cmp(b).then(bt.cmp(at)));
+            found.dedup_by_key(|(id, _)| *id);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What each command does, and that replicas agree: one module per subject.
+
+#![allow(clippy::unwrap_used, reason = "a failed test says where")]
+
+mod common;
+mod dedupe;
+mod meta;
+mod queues;
+mod replicas;
+mod sessions;
+mod subscriptions;

@@ -1,0 +1,194 @@
+//! The life of a session.
+
+use moorline_core::{Epoch, Incarnation, NodeId, QoS};
+use moorline_machine::{
+    Answer, Effect, Refused,
+    command::{Command, Holder, SessionId},
+};
+
+use crate::common::*;
+
+struct Opened {
+    session: SessionId,
+    epoch: u64,
+    present: bool,
+    previous: Option<u64>,
+}
+
+fn opened(group: &mut Group, command: Command) -> Opened {
+    match group.one(command) {
+        Answer::Opened { session, epoch, present, previous, .. } => Opened {
+            session,
+            epoch: epoch.0,
+            present,
+            previous: previous.map(|holder| holder.conn.0),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn opening_resumes_takes_over_or_wipes() {
+    // (before: connection, expiry, closed?), (now: clean start, expiry) -> (present, previous, same session)
+    #[rustfmt::skip]
+    let table = [
+        ((1, 60, true),  (false, 60), (true,  None,    true)),
+        ((1, 60, false), (false, 60), (true,  Some(1), true)),
+        ((1, 60, true),  (true,  60), (false, None,    false)),
+        ((1, 60, false), (true,  0),  (false, Some(1), false)),
+        ((1, 60, true),  (false, 0),  (true,  None,    true)),
+        // A session that ends with its connection ends with the takeover too.
+        ((1, 0,  false), (false, 60), (false, Some(1), false)),
+        ((1, 0,  true),  (false, 60), (false, None,    false)),
+        ((1, 0,  false), (false, 0),  (false, Some(1), false)),
+    ];
+    for case @ (before, now, expected) in table {
+        let mut group = Group::new(SHARD);
+        let first = opened(&mut group, open("c", before.0, false, before.1));
+        assert!(!first.present);
+        if before.2 {
+            group.one(close(first.session, Epoch(first.epoch)));
+        }
+        let second = opened(&mut group, open("c", 2, now.0, now.1));
+        let same = second.session == first.session;
+        assert_eq!((second.present, second.previous, same), expected, "{case:?}");
+        let gone = before.1 == 0 && before.2;
+        assert_eq!(second.epoch, if gone { 1 } else { 2 }, "{case:?}");
+        assert_eq!(group.machine.sessions().count(), 1, "{case:?}");
+        let told = group.effects.iter().any(|effect| {
+            matches!(effect, Effect::Opened { previous, .. }
+                if previous.map(|holder| holder.conn.0) == expected.1)
+        });
+        assert!(told, "{case:?}: {:?}", group.effects);
+    }
+}
+
+#[test]
+fn opening_again_with_the_same_connection_changes_nothing() {
+    let mut group = Group::new(SHARD);
+    let first = opened(&mut group, open("c", 1, false, 60));
+    let again = opened(&mut group, open("c", 1, true, 0));
+    assert_eq!((again.session, again.epoch, again.present), (first.session, 1, false));
+    assert!(group.effects.is_empty());
+    let second = opened(&mut group, open("c", 2, false, 60));
+    let again = opened(&mut group, open("c", 2, false, 60));
+    assert!(second.present && again.present);
+}
+
+#[test]
+fn a_wiped_session_leaves_nothing_to_the_next() {
+    let mut group = Group::new(SHARD);
+    let (old, _) = group.subscriber("c", 1, "t");
+    group.batch(&[publish("t", b"1"), publish("t", b"2")]);
+    let answer = group.one(open("c", 2, true, 60));
+    let Answer::Opened { session, released, head, tail, .. } = answer else { panic!("{answer:?}") };
+    assert_ne!(session, old);
+    assert_eq!((head.0, tail.0), (1, 1));
+    assert_eq!(released.len(), 1);
+    assert_eq!(group.one(publish("t", b"3")), Answer::Published { sessions: 0 });
+    assert!(group.queue(session).is_empty());
+    assert_eq!(group.rows.count(KIND_ITEM), 0);
+}
+
+#[test]
+fn an_older_connection_can_no_longer_close_or_subscribe() {
+    let mut group = Group::new(SHARD);
+    let (session, old) = group.open("c", 1, 60);
+    let (_, new) = group.open("c", 2, 60);
+    assert_eq!(group.one(close(session, old)), Answer::Released(vec![]));
+    assert!(group.machine.session(session).unwrap().holder.is_some());
+    let refused = Answer::Refused(Refused::NotYours);
+    assert_eq!(group.one(subscribe(session, old, &[("t", QoS::AtLeastOnce)])), refused);
+    assert_eq!(group.one(unsubscribe(session, old, &["t"])), refused);
+    group.one(close(session, new));
+    assert_eq!(group.one(subscribe(session, new, &[("t", QoS::AtLeastOnce)])), refused);
+}
+
+#[test]
+fn a_session_outlives_its_connection_as_long_as_it_said() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.subscriber("c", 1, "t");
+    group.one(publish("t", b"x"));
+    group.one(Command::CloseSession { session, epoch, expiry_s: Some(10) });
+    assert_eq!(group.effects, [Effect::Closed { session, epoch }]);
+    let due = group.machine.next_deadline().unwrap();
+    assert_eq!(due.0, group.now + 10_000);
+
+    group.now = due.0 - 1;
+    assert_eq!(group.one(Command::Tick), Answer::Released(vec![]));
+    group.now = due.0;
+    let answer = group.one(Command::Tick);
+    assert!(matches!(&answer, Answer::Released(routes) if routes.len() == 1), "{answer:?}");
+    assert!(group.machine.session(session).is_none());
+    assert_eq!(group.rows.count(KIND_ITEM), 0);
+}
+
+#[test]
+fn an_expired_session_is_not_resumed_even_before_it_is_removed() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.open("c", 1, 10);
+    group.one(close(session, epoch));
+    group.now += 10_000;
+    let again = opened(&mut group, open("c", 2, false, 10));
+    assert!(!again.present && again.session != session);
+}
+
+#[test]
+fn a_session_without_end_is_never_removed() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.open("c", 1, u32::MAX);
+    group.one(close(session, epoch));
+    group.now = u64::MAX / 2;
+    group.one(Command::Tick);
+    assert!(group.machine.session(session).is_some());
+}
+
+#[test]
+fn log_time_never_goes_back() {
+    let mut group = Group::new(SHARD);
+    group.one(Command::Tick);
+    let before = group.machine.time();
+    group.now -= 3_600_000;
+    group.one(Command::Tick);
+    assert_eq!(group.machine.time(), before);
+}
+
+#[test]
+fn a_dead_node_lets_go_of_its_sessions_and_of_no_others() {
+    let mut group = Group::new(SHARD);
+    let on = |client: &str, node, incarnation, expiry_s| {
+        let Command::OpenSession { tenant, client, clean_start, .. } = open(client, 1, false, 0)
+        else {
+            unreachable!()
+        };
+        let conn = moorline_core::ConnId(1);
+        let holder = Holder { node: NodeId(node), incarnation: Incarnation(incarnation), conn };
+        Command::OpenSession { tenant, client, clean_start, expiry_s, holder }
+    };
+    let dead = opened(&mut group, on("dead", 1, 1, 60)).session;
+    let clean = opened(&mut group, on("clean", 1, 1, 0)).session;
+    let alive = opened(&mut group, on("alive", 1, 2, 60)).session;
+    let other = opened(&mut group, on("other", 2, 1, 60)).session;
+    let command = Command::NodeGone { node: NodeId(1), alive: Some(Incarnation(2)) };
+    assert_eq!(group.one(command), Answer::Released(vec![]));
+    assert_eq!(group.effects.len(), 2);
+    let held = |group: &Group, session| group.machine.session(session).map(|s| s.holder.is_some());
+    assert_eq!(held(&group, dead), Some(false));
+    assert_eq!(held(&group, clean), None);
+    assert_eq!((held(&group, alive), held(&group, other)), (Some(true), Some(true)));
+    group.one(Command::NodeGone { node: NodeId(1), alive: None });
+    assert_eq!((held(&group, alive), held(&group, other)), (Some(false), Some(true)));
+}
+
+#[test]
+fn clients_are_found_by_tenant_and_name() {
+    let mut group = Group::new(SHARD);
+    let (session, _) = group.open("c", 1, 60);
+    let find = |tenant: u32, client: &str| {
+        let tenant = moorline_core::TenantId(tenant);
+        group.machine.session_of(&group.rows, tenant, &client.into()).unwrap().map(|info| info.id)
+    };
+    assert_eq!(find(TENANT.0, "c"), Some(session));
+    assert_eq!(find(TENANT.0, "d"), None);
+    assert_eq!(find(TENANT.0 + 1, "c"), None);
+}
