@@ -14,13 +14,16 @@
 //!   (a flush for it alone costs a third of the throughput, and re-applying from an older one is harmless).
 //! - **No hole.** Every read returns each index of the range that the log holds, or an error.
 //!
-//! openraft's own suite runs over this in `tests/log_suite.rs` and in [`crate::suite`].
+//! openraft's own suite runs over this, on RocksDB, in [`crate::suite`].
 
 use std::{
     fmt::Debug,
     io,
     ops::{Bound, RangeBounds},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,7 +31,7 @@ use futures_util::{Stream, stream};
 use moorline_core::ShardId;
 use moorline_storage::{
     StorageError,
-    log::{LogEngine, LogOp, LogRecord, Mark},
+    log::{LogEngine, LogOp, LogRecord, Mark, QUEUED_BYTES_MAX},
 };
 use openraft::{
     LogState, OptionalSend, RaftLogReader,
@@ -47,8 +50,8 @@ use crate::{
     types::{RaftEntry, RaftLogId, RaftVote, Types},
 };
 
-/// Bytes that may wait for the log writer of the node before appends wait in turn.
-const QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of entries that all groups of a node keep in memory, beside those not yet on disk.
+const RING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How often a waiting append looks again.
 const QUEUED_PAUSE: Duration = Duration::from_millis(1);
 /// Entries that the apply task is given at a time.
@@ -65,9 +68,24 @@ pub(crate) struct LogStore {
 struct Shared {
     shard: ShardId,
     engine: Arc<dyn LogEngine>,
-    ring_bytes_max: usize,
+    ring_share: RingShare,
     metrics: ShardMetrics,
     ring: Mutex<Ring>,
+}
+
+/// How much of the memory for log entries each group of the node may use.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RingShare(Arc<AtomicUsize>);
+
+impl RingShare {
+    /// A group more shares it.
+    pub(crate) fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> usize {
+        RING_BYTES_MAX / self.0.load(Ordering::Relaxed).max(1)
+    }
 }
 
 impl LogStore {
@@ -75,7 +93,7 @@ impl LogStore {
     pub(crate) fn open(
         shard: ShardId,
         engine: Arc<dyn LogEngine>,
-        ring_bytes_max: usize,
+        ring_share: RingShare,
         metrics: ShardMetrics,
     ) -> Result<Self, StorageError> {
         let mark = |mark| engine.mark(shard, mark);
@@ -104,7 +122,7 @@ impl LogStore {
             }
         }
         let ring = Mutex::new(Ring::new(vote, committed, purged, last));
-        Ok(Self { shared: Arc::new(Shared { shard, engine, ring_bytes_max, metrics, ring }) })
+        Ok(Self { shared: Arc::new(Shared { shard, engine, ring_share, metrics, ring }) })
     }
 
     /// The last entry, or what was purged if there is none.
@@ -352,7 +370,7 @@ impl RaftLogStorage<Types> for LogStore {
         let (generation, committed) = {
             let mut ring = self.ring();
             ring.append(entries);
-            ring.evict(self.shared.ring_bytes_max);
+            ring.evict(self.shared.ring_share.bytes());
             (ring.generation, ring.take_committed())
         };
         let shard = self.shared.shard;

@@ -116,9 +116,10 @@ impl Client {
             CallError::Deadline => RPCError::Timeout(Timeout { action, id, target, timeout }),
             // The lane is being made anew: at once again.
             CallError::Closed => RPCError::Network(NetworkError::new(&error)),
-            CallError::Unreachable | CallError::Refused(_) => {
-                RPCError::Unreachable(Unreachable::new(&error))
-            }
+            CallError::Unreachable
+            | CallError::Full
+            | CallError::TooLarge
+            | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Handler for Inbound {
         };
         let Some(group) = node.group(shard) else {
             // Also while the start-up log check goes on: a replica that lost log must not vote.
-            return self.without_group(&node, from, shard, body, reply);
+            return self.without_group(&node, shard, body, reply);
         };
         if let Err(error) = self.take(&node, group, from, body, reply) {
             warn!(%from, %shard, kind = ?self.kind, %error, "a message of another node was not understood");
@@ -70,7 +70,6 @@ impl Inbound {
     fn without_group(
         &self,
         node: &Node,
-        _from: NodeId,
         shard: ShardId,
         body: Bytes,
         reply: Option<Replier>,
@@ -103,7 +102,7 @@ impl Inbound {
             }
             Kind::Heartbeat => {
                 let request = message::decode_append(body)?;
-                node.spawn(async move {
+                node.spawn_request(async move {
                     match raft.append_entries(request).await {
                         Ok(response) => answer(reply, message::encode_appended(&response)),
                         Err(error) => refuse(reply, &error.to_string()),
@@ -113,7 +112,7 @@ impl Inbound {
             Kind::Vote | Kind::PreVote => {
                 let request = message::decode_vote(body)?;
                 let real = self.kind == Kind::Vote;
-                node.spawn(async move {
+                node.spawn_request(async move {
                     let voted =
                         if real { raft.vote(request).await } else { raft.pre_vote(request).await };
                     match voted {
@@ -124,7 +123,7 @@ impl Inbound {
             }
             Kind::TransferLeader => {
                 let request = message::decode_transfer(body)?;
-                node.spawn(async move {
+                node.spawn_request(async move {
                     match raft.handle_transfer_leader(request).await {
                         Ok(response) => answer(reply, message::encode_moved(&response)),
                         Err(error) => refuse(reply, &error.to_string()),
@@ -165,7 +164,7 @@ pub(crate) async fn appends(raft: Raft, waiting: mpsc::Receiver<Append>) {
 
 pub(crate) fn answer(reply: Option<Replier>, body: Bytes) {
     if let Some(reply) = reply {
-        reply.answer(body);
+        reply.send(&body);
     }
 }
 

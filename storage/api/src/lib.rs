@@ -13,12 +13,20 @@
 //! - **Same answers.** Every [`Store`] behaves as [`mem::MemStore`]; one differential property-test suite runs over all,
 //!   with crashes and reopening (`storage/rocks/tests`).
 //! - **State is never ahead of its applied index.** A checkpoint is one batch; the log is the write-ahead log of state.
-//! - **Key kinds and record versions are never renumbered.** Frozen by golden-bytes tests in [`key`] and [`record`].
+//! - **An overlay is its map.** [`overlay::Overlay`] answers as one plain map would, frozen in the middle or not
+//!   (property test in [`overlay`]).
+//! - **Key kinds, marks and record framing are never renumbered.** Frozen by golden-bytes tests in [`key`], [`log`] and
+//!   [`record`].
 //!
 //! # Deliberately absent
 //!
 //! RocksDB (`storage/rocks`), Raft terms and votes (opaque bytes here; `raft/group` knows them).
 
+pub mod key;
+pub mod log;
+pub mod mem;
+pub mod overlay;
+pub mod record;
 pub mod view;
 
 pub use view::{Batch, Rows, StorageError, Store, View};

@@ -1,6 +1,6 @@
 //! Reading and changing rows: the traits every store and every overlay implements.
 
-use std::{ops::ControlFlow, path::PathBuf};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
@@ -56,10 +56,45 @@ pub trait View {
     ) -> Result<(), StorageError>;
 }
 
+impl<V: View + ?Sized> View for &V {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        (**self).get(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        (**self).scan(from, to, visit)
+    }
+}
+
+impl<V: View + ?Sized> View for Arc<V> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        (**self).get(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        (**self).scan(from, to, visit)
+    }
+}
+
 /// Rows that can be changed in memory; what `apply` writes to.
 pub trait Rows: View {
     /// Sets a row.
     fn put(&mut self, key: Bytes, value: Bytes);
+    /// Sets a row that the caller knows is not there now. If it is removed before it reached the disk, nothing of it
+    /// is ever written.
+    fn put_fresh(&mut self, key: Bytes, value: Bytes) {
+        self.put(key, value);
+    }
     /// Sets a row whose key has no value now, also not in what lies below: an overlay may forget it without a trace when
     /// it is removed before the next checkpoint.
     fn put_fresh(&mut self, key: Bytes, value: Bytes) {

@@ -38,6 +38,8 @@ const SETUP_WAIT: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long what was published may take to arrive after the load stopped.
 const DRAIN_WAIT: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 /// Sequence number and time, both `u64`.
 const HEADER_BYTES: usize = 16;
 /// What one read may bring.
@@ -155,7 +157,7 @@ async fn drive(load: &Load) -> anyhow::Result<LoadResult> {
     shared.publishing.set(false);
     let deadline = Instant::now() + DRAIN_WAIT;
     while shared.delivered_in_all.get() < shared.published.get() && Instant::now() < deadline {
-        sleep(Duration::from_millis(20)).await;
+        sleep(DRAIN_PAUSE).await;
     }
     clients.shutdown().await;
     Ok(result)

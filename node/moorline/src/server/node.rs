@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, Text};
-use moorline_group::{Groups, wire::Peers};
+use moorline_group::{Groups, wire::{PeerState, Peers}};
 use moorline_machine::{
     Answer, Command,
     command::NodeRecord,
@@ -100,6 +100,11 @@ impl Node {
     /// The replicas here.
     pub(crate) fn groups(&self) -> &Groups {
         &self.groups
+    }
+
+    /// Where metrics are registered.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The configuration it runs with.
@@ -205,7 +210,7 @@ impl Node {
     fn alive(&self) -> BTreeMap<NodeId, bool> {
         let states = self.peers.state();
         let mut alive: BTreeMap<NodeId, bool> =
-            states.borrow().iter().map(|(node, state)| (*node, state.is_up())).collect();
+            states.borrow().iter().map(|(node, state)| (node, is_up(state))).collect();
         alive.insert(self.config.node_id(), true);
         alive
     }
@@ -313,6 +318,13 @@ impl Node {
             }
         }
         Ok(digests)
+    }
+}
+
+fn is_up(state: PeerState) -> bool {
+    match state {
+        PeerState::Up { .. } => true,
+        PeerState::Suspect | PeerState::Down { .. } => false,
     }
 }
 

@@ -361,7 +361,7 @@ proptest! {
 #[test]
 fn a_packet_over_the_limit_is_refused_from_its_header() {
     let limits = Limits { packet_bytes: 100, ..Limits::default() };
-    for (header, size) in [("3063", None), ("3064", Some(102)), ("30ffffff7f", Some(268_435_460))] {
+    for (header, size) in [("3062", None), ("3063", Some(101)), ("30ffffff7f", Some(268_435_460))] {
         let mut decoder = Decoder::server_after_connect(Version::V5, limits);
         let expected = match size {
             None => Ok(None),

@@ -1,1 +1,308 @@
-//! x
+//! Deliveries: packet ids, windows, what is dropped and what is settled.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use moorline_core::{Delivery, Message, Offset, QoS, Text, UnixMillis};
+use moorline_mqtt::{
+    Packet, Reason, Version,
+    codec::{Ack, Connect},
+    server::{CloseReason, Config, Event, packet_id_of},
+};
+
+use crate::support::{
+    Rig, START, VERSIONS, connect, deliveries, durable, id, ids, live, message, puback,
+};
+
+fn windowed(version: Version, window: u16) -> Rig {
+    let config =
+        Config { inflight_max: NonZeroU16::new(window).unwrap(), ..Config::default() };
+    Rig::open_with(config, Connect { clean_start: false, ..connect(version) })
+}
+
+fn settled(rig: &mut Rig) -> Vec<u64> {
+    rig.events()
+        .into_iter()
+        .flat_map(|event| match event {
+            Event::Settled(offsets) => offsets,
+            other => panic!("{other:?}"),
+        })
+        .map(|offset| offset.0)
+        .collect()
+}
+
+#[test]
+fn durable_deliveries_carry_ids_of_their_offsets_and_settle_when_acknowledged() {
+    for version in VERSIONS {
+        let mut rig = windowed(version, 10);
+        rig.deliver(vec![durable(70_000), durable(70_001), durable(70_002)]);
+        let said = rig.said();
+        let expected: Vec<_> =
+            [70_000, 70_001, 70_002].map(|offset| packet_id_of(Offset(offset)).get()).into();
+        assert_eq!(ids(&said), expected);
+        // In any order.
+        for at in [2, 0, 1] {
+            rig.say(&puback(expected[at]));
+        }
+        assert_eq!(settled(&mut rig), [70_002, 70_000, 70_001]);
+        rig.say(&puback(expected[0]));
+        assert!(settled(&mut rig).is_empty(), "settled once");
+        assert!(!rig.connection.is_closed());
+    }
+}
+
+#[test]
+fn only_what_was_sent_before_goes_out_with_dup() {
+    let mut rig = windowed(Version::V311, 10);
+    let resent = Delivery { resent: true, ..durable(1) };
+    rig.deliver(vec![resent, durable(2)]);
+    let dups: Vec<_> = rig.said().iter().map(|packet| match packet {
+        Packet::Publish(publish) => publish.dup,
+        other => panic!("{other:?}"),
+    }).collect();
+    assert_eq!(dups, [true, false]);
+    assert_eq!(rig.connection.take_counters().deliveries_resent, 1);
+}
+
+#[test]
+fn the_clients_receive_maximum_bounds_what_is_in_flight() {
+    let mut asked = connect(Version::V5);
+    asked.properties.receive_max = NonZeroU16::new(2);
+    let mut rig = Rig::open_with(Config::default(), asked);
+    rig.deliver((1..=5).map(durable).collect());
+    assert_eq!(ids(&rig.said()), [2, 3]);
+    assert!(rig.said().is_empty());
+    rig.say(&puback(3));
+    assert_eq!(ids(&rig.said()), [4]);
+    rig.say(&puback(2));
+    rig.say(&puback(4));
+    assert_eq!(ids(&rig.said()), [5, 6]);
+    assert_eq!(settled(&mut rig), [2, 1, 3]);
+}
+
+#[test]
+fn an_error_in_a_puback_is_an_answer_too() {
+    let mut rig = windowed(Version::V5, 1);
+    rig.deliver(vec![durable(1), durable(2)]);
+    assert_eq!(ids(&rig.said()), [2]);
+    rig.say(&Packet::PubAck(Ack::new(id(2), Reason::UnspecifiedError)));
+    assert_eq!(settled(&mut rig), [1]);
+    assert_eq!(ids(&rig.said()), [3]);
+}
+
+#[test]
+fn qos_0_and_answers_flow_while_the_window_is_full() {
+    let mut rig = windowed(Version::V5, 1);
+    rig.deliver(vec![durable(1), durable(2), live(QoS::AtMostOnce, b"passing")]);
+    rig.say(&Packet::PingReq);
+    let said = rig.said();
+    assert_eq!(said[0], Packet::PingResp);
+    let sent = deliveries(&said);
+    assert_eq!(sent.len(), 2);
+    assert_eq!((sent[1].0, &sent[1].2[..]), (QoS::AtMostOnce, &b"passing"[..]));
+}
+
+#[test]
+fn while_the_window_is_open_deliveries_keep_the_order_they_came_in() {
+    let mut rig = windowed(Version::V311, 10);
+    let mixed = vec![
+        live(QoS::AtMostOnce, b"a"), durable(1), live(QoS::AtMostOnce, b"b"), durable(2),
+        live(QoS::AtMostOnce, b"c"),
+    ];
+    rig.deliver(mixed);
+    let qos: Vec<_> = deliveries(&rig.said()).into_iter().map(|(qos, ..)| qos as u8).collect();
+    assert_eq!(qos, [0, 1, 0, 1, 0]);
+}
+
+#[test]
+fn an_offset_waits_for_the_one_with_its_id() {
+    let mut rig = windowed(Version::V311, 10);
+    rig.deliver(vec![durable(1), durable(1 + 65_535), durable(2 + 65_535)]);
+    assert_eq!(ids(&rig.said()), [2], "the others keep their order behind it");
+    rig.say(&puback(2));
+    assert_eq!(ids(&rig.said()), [2, 3]);
+    assert_eq!(settled(&mut rig), [1]);
+}
+
+#[test]
+fn live_deliveries_count_their_own_ids_and_settle_nothing() {
+    let mut rig = Rig::open(Version::V311);
+    rig.deliver((0..3u8).map(|n| live(QoS::AtLeastOnce, &[n])).collect());
+    let sent = deliveries(&rig.said());
+    assert_eq!(sent.iter().map(|(_, id, _)| *id).collect::<Vec<_>>(), [1, 2, 3]);
+    for packet_id in 1..=3 {
+        rig.say(&puback(packet_id));
+    }
+    assert!(settled(&mut rig).is_empty());
+    assert_eq!(rig.connection.take_counters().deliveries_acked, 3);
+}
+
+#[test]
+fn live_ids_go_round_past_those_in_flight() {
+    let mut rig = windowed(Version::V311, 2);
+    for round in 0..65_535u32 {
+        rig.deliver(vec![live(QoS::AtLeastOnce, &round.to_be_bytes())]);
+        let said = ids(&rig.said());
+        assert_eq!(said.len(), 1, "{round}");
+        if round > 0 {
+            rig.say(&puback(said[0]));
+        }
+    }
+    // The first is still in flight, so its id is not given again.
+    rig.deliver(vec![live(QoS::AtLeastOnce, b"waits")]);
+    assert!(rig.said().is_empty());
+    rig.say(&puback(1));
+    assert_eq!(ids(&rig.said()), [1]);
+}
+
+#[test]
+fn the_live_queue_drops_the_newest_and_counts_them() {
+    let config = Config { live_queue_max: 3, ..Config::default() };
+    let mut rig = Rig::open_with(config, connect(Version::V311));
+    rig.connection.notice(
+        rig.now,
+        moorline_core::port::Notice::Deliver((0..5u8).map(|n| live(QoS::AtMostOnce, &[n])).collect()),
+    );
+    let sent: Vec<u8> = deliveries(&rig.said()).iter().map(|(_, _, body)| body[0]).collect();
+    assert_eq!(sent, [0, 1, 2]);
+    assert_eq!(rig.connection.take_counters().dropped_queue_full, 2);
+    rig.deliver(vec![live(QoS::AtMostOnce, &[9])]);
+    assert_eq!(deliveries(&rig.said()).len(), 1, "there is room again");
+}
+
+#[test]
+fn the_live_queue_counts_bytes_too() {
+    let config = Config { live_queue_bytes_max: 2_000, ..Config::default() };
+    let mut rig = Rig::open_with(config, connect(Version::V311));
+    rig.deliver(vec![live(QoS::AtMostOnce, &[0; 1_000]), live(QoS::AtLeastOnce, &[0; 1_000])]);
+    assert_eq!(deliveries(&rig.said()).len(), 1);
+    assert_eq!(rig.connection.take_counters().dropped_queue_full, 1);
+}
+
+#[test]
+fn more_than_the_credit_ends_the_connection_and_loses_nothing() {
+    let config = Config {
+        inflight_max: NonZeroU16::new(2).unwrap(),
+        prefetch_max: 1,
+        ..Config::default()
+    };
+    let mut rig = Rig::open_with(config, connect(Version::V5));
+    rig.deliver((1..=3).map(durable).collect());
+    assert_eq!(ids(&rig.said()), [2, 3]);
+    rig.say(&puback(2));
+    rig.deliver(vec![durable(4)]);
+    assert!(!rig.connection.is_closed());
+    rig.deliver(vec![durable(5)]);
+    assert!(rig.connection.is_closed());
+    let events = rig.events();
+    assert!(matches!(&events[..], [Event::Settled(offsets), Event::Closed(closed)]
+        if offsets[..] == [Offset(1)] && closed.reason == CloseReason::Overrun), "{events:?}");
+}
+
+#[test]
+fn what_is_larger_than_the_client_takes_is_dropped_as_if_delivered() {
+    let mut asked = connect(Version::V5);
+    asked.properties.packet_max = NonZeroU32::new(50);
+    let mut rig = Rig::open_with(Config::default(), asked);
+    let with = |offset, payload: usize| Delivery {
+        message: Arc::new(message(&vec![7; payload])),
+        ..durable(offset)
+    };
+    // Header 2, topic 3, id 2, property length 1: 42 bytes of payload make 50.
+    rig.deliver(vec![with(1, 43), with(2, 42), live(QoS::AtLeastOnce, &[0; 43]), with(3, 1)]);
+    assert_eq!(ids(&rig.said()), [3, 4]);
+    assert_eq!(settled(&mut rig), [1]);
+    assert_eq!(rig.connection.take_counters().dropped_too_large, 2);
+}
+
+#[test]
+fn expired_messages_are_dropped_as_if_delivered_and_the_rest_is_told_what_is_left() {
+    let expiring = |offset, ms: u64| Delivery {
+        message: Arc::new(Message {
+            expires_at: Some(UnixMillis(START.wall.0 + ms)),
+            ..message(b"x")
+        }),
+        ..durable(offset)
+    };
+    let mut rig = windowed(Version::V5, 10);
+    rig.wait(5_000);
+    rig.deliver(vec![expiring(1, 5_000), expiring(2, 5_001), expiring(3, 9_500), durable(4)]);
+    let left: Vec<_> = rig.said().iter().map(|packet| match packet {
+        Packet::Publish(publish) => (publish.id.unwrap().get(), publish.expiry_s),
+        other => panic!("{other:?}"),
+    }).collect();
+    assert_eq!(left, [(3, Some(1)), (4, Some(5)), (5, None)]);
+    assert_eq!(settled(&mut rig), [1]);
+    assert_eq!(rig.connection.take_counters().expired, 1);
+}
+
+#[test]
+fn properties_travel_to_mqtt_5_only() {
+    for version in VERSIONS {
+        let mut rig = windowed(version, 10);
+        let properties = Bytes::from_static(b"\x01\x01\x26\x00\x01k\x00\x01v");
+        let with = Message { properties: properties.clone(), topic: Text::from("été"), ..message(b"x") };
+        rig.deliver(vec![Delivery { message: Arc::new(with), ..durable(1) }]);
+        let Some(Packet::Publish(publish)) = rig.said().pop() else { panic!() };
+        assert_eq!(publish.properties, if version.is_v5() { properties } else { Bytes::new() });
+        assert_eq!((publish.topic, publish.retain), (Text::from("été"), false));
+    }
+}
+
+#[test]
+fn a_durable_qos_0_delivery_is_settled_as_soon_as_it_is_sent() {
+    let mut rig = windowed(Version::V311, 1);
+    rig.deliver(vec![Delivery { qos: QoS::AtMostOnce, ..durable(1) }]);
+    assert_eq!(deliveries(&rig.said()).len(), 1);
+    assert_eq!(settled(&mut rig), [1]);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_sent_no_more_than_the_output_limit() {
+    let config = Config { output_bytes_max: 1_000, ..Config::default() };
+    let mut rig = Rig::open_with(config, connect(Version::V311));
+    let big = |n: u8| live(QoS::AtMostOnce, &[n; 400]);
+    rig.deliver((0..10).map(big).collect());
+    for _ in 0..3 {
+        rig.transmit();
+        assert!((1_000..1_420).contains(&rig.output.len()), "{}", rig.output.len());
+    }
+    let mut sent = 0;
+    while sent < 10 {
+        let now = deliveries(&rig.said()).len();
+        assert!(now > 0, "it goes on as soon as the client reads");
+        sent += now;
+        rig.transmit();
+    }
+}
+
+#[test]
+fn wrong_answers_to_a_delivery_end_the_connection() {
+    let rec = Packet::PubRec(Ack::new(id(2), Reason::Success));
+    let comp = Packet::PubComp(Ack::new(id(2), Reason::Success));
+    for wrong in [rec, comp] {
+        for version in VERSIONS {
+            let mut rig = windowed(version, 10);
+            rig.deliver(vec![durable(1)]);
+            rig.said();
+            rig.say(&wrong);
+            let code = version.is_v5().then_some(Reason::ProtocolError);
+            assert_eq!(rig.ended(), (CloseReason::ProtocolError, code));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_delivered_before_or_after_the_session() {
+    let mut rig = Rig::new(Config::default(), Version::V311);
+    rig.deliver(vec![live(QoS::AtMostOnce, b"early")]);
+    assert!(rig.said().is_empty());
+    let mut rig = Rig::open(Version::V311);
+    rig.connection.peer_gone(rig.now);
+    rig.deliver(vec![live(QoS::AtMostOnce, b"late")]);
+    assert!(rig.said().is_empty());
+}

@@ -1,0 +1,371 @@
+//! `moorline server`: one node, put together.
+//!
+//! ```text
+//!   disk ─► groups ─► router ─► service ─► edges            start, bottom up; each is ready before the next
+//!   edges ─► service ─► leaderships handed over ─► groups ─► disk                      stop, top down
+//! ```
+//!
+//! # Invariants
+//!
+//! - No client is accepted before this node's replicas are recovered and it holds a meta lease (peers that acknowledge
+//!   before that lose messages even with fsync).
+//! - Every task is owned by [`run_node`]'s `JoinSet`; one that ends with an error stops the node.
+
+mod disk;
+mod known;
+pub(crate) mod node;
+mod reconcile;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use moorline_core::{Incarnation, ShardId, UnixMillis, port::Port};
+use moorline_edge::Listener;
+use moorline_group::{
+    CheckpointLimits, Groups, GroupsConfig,
+    wire::{Peers, TlsFiles, WireConfig},
+};
+use moorline_router::{Router, RouterConfig};
+use moorline_service::{Service, ServiceConfig};
+use moorline_storage_rocks::{
+    LogConfig, StoreConfig, abort,
+    disk::{Disk, Wanted},
+    space::{Reserve, SpaceLimits},
+};
+use prometheus::Registry;
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::{
+    disk::{DiskState, Watch},
+    node::{Node, Parts},
+    reconcile::Reconciler,
+};
+use crate::{admin, cli::ServerArgs, config::Config, logging, metrics::NodeMetrics};
+
+/// How long leaderships may take to move away at a stop.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+/// How long the connections between nodes may take to close.
+const WIRE_STOP_WAIT: Duration = Duration::from_secs(1);
+/// How often a node that waits for its lease looks again.
+const LEASE_PAUSE: Duration = Duration::from_millis(20);
+/// How long a pause is before "still waiting" is logged.
+const WAITING_LOG: Duration = Duration::from_secs(10);
+
+/// Runs a node until it is told to stop.
+pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    logging::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(run_node(config, args.stop_with_stdin));
+    if let Err(problem) = &result {
+        error!(problem = format!("{problem:#}"), "the node stops");
+    }
+    result
+}
+
+/// A started node, bottom up.
+struct Started {
+    node: Arc<Node>,
+    peers: Peers,
+    groups: Groups,
+    router: Router,
+    service: Arc<Service>,
+    /// Holds the data directory's lock.
+    _disk: Disk,
+}
+
+async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let admin_socket = bind(config.listen.admin, "listen.admin").await?;
+    let mqtt_socket = config.listen.mqtt;
+    let started = start(&config, &stop, &mut tasks).await?;
+
+    let node = Arc::clone(&started.node);
+    let admin_stop = CancellationToken::new();
+    let token = admin_stop.clone();
+    tasks.spawn(async move {
+        admin::serve(admin_socket, node, token).await;
+        Ok(())
+    });
+    let edge_stop = stop.child_token();
+    tasks.spawn(serve_mqtt(
+        Arc::clone(&started.node),
+        Arc::clone(&started.service),
+        mqtt_socket,
+        edge_stop,
+    ));
+
+    let result = wait_for_the_end(&stop, &mut tasks, stop_with_stdin, &started.peers).await;
+    stop_node(started, &stop).await;
+    admin_stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(problem) = ended.context("a task panicked").and_then(|ended| ended) {
+            warn!(problem = format!("{problem:#}"), "while stopping");
+        }
+    }
+    result
+}
+
+/// Opens the disk and starts every layer below the edges.
+async fn start(
+    config: &Config,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Started> {
+    let registry = Registry::new();
+    let metrics = NodeMetrics::register(&registry, config.node_id())?;
+    let incarnation = Incarnation(rand::random());
+    let disk = open_disk(config, &registry)?;
+    let store = disk.identity.store;
+    let cluster_socket = std::net::TcpListener::bind(config.listen.cluster)
+        .with_context(|| format!("listen.cluster: cannot listen on {}", config.listen.cluster))?;
+    cluster_socket.set_nonblocking(true)?;
+    let known_stores = config.node.data_dir.join("known.json");
+    let peers = Peers::new(wire_config(config, incarnation, store), &registry)?;
+    peers.expect_stores(known::read(&known_stores)?);
+
+    let service = Service::new(service_config(config, incarnation), &registry)?;
+    let groups = Groups::start(
+        groups_config(config),
+        moorline_group::Disk { store: Arc::clone(&disk.store), log: Arc::clone(&disk.log) },
+        peers.clone(),
+        Arc::clone(&service) as Arc<dyn moorline_group::Sink>,
+        &registry,
+    )?;
+    let router = Router::start(
+        groups.clone(),
+        peers.clone(),
+        RouterConfig {
+            shards: (0..=config.cluster.shards).map(ShardId).collect(),
+            producers: Arc::new(rand::random),
+        },
+        &registry,
+    );
+    let disk_state = DiskState::new();
+    let node = Arc::new(Node::new(Parts {
+        config: config.clone(),
+        store,
+        incarnation,
+        registry,
+        metrics,
+        peers: peers.clone(),
+        groups: groups.clone(),
+        router: router.clone(),
+        disk: disk_state.clone(),
+    }));
+    service.attach(groups.clone(), router.clone(), peers.clone(), node.record());
+    peers.start(cluster_socket)?;
+    node.set_service(Arc::clone(&service));
+
+    info!(node = config.node.id, cluster = config.cluster.name, "opening the meta replica");
+    groups.open(ShardId::META).await?;
+    if config.cluster.peers.len() == 1 {
+        warn!("a cluster of one has no second copy: it survives a crash, not the loss of its disk");
+    }
+    let reconciler = Reconciler { node: Arc::clone(&node), peers: peers.clone(), known_stores };
+    tasks.spawn(reconciler.run(stop.child_token()));
+    watch_disk(config, disk_state, &service, stop, tasks)?;
+    Ok(Started { node, peers, groups, router, service, _disk: disk })
+}
+
+fn watch_disk(
+    config: &Config,
+    state: DiskState,
+    service: &Arc<Service>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let limits = space_limits(config);
+    let dir = config.node.data_dir.clone();
+    let reserve = Reserve::hold(&dir, config.storage.reserve_mib << 20, &limits)?;
+    let watch = Watch {
+        dir,
+        limits,
+        reserve,
+        state,
+        service: Arc::clone(service),
+        stop_node: stop.clone(),
+    };
+    let token = stop.child_token();
+    tasks.spawn(async move {
+        watch.run(token).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+fn open_disk(config: &Config, registry: &Registry) -> anyhow::Result<Disk> {
+    let wanted = Wanted {
+        cluster: cluster_id(&config.cluster.name),
+        node: config.node_id(),
+        shards: config.cluster.shards,
+    };
+    let opened = Disk::open(
+        &config.node.data_dir,
+        &wanted,
+        rand::random(),
+        &StoreConfig::default(),
+        &LogConfig::default(),
+        abort(),
+        registry,
+    );
+    opened.with_context(|| format!("node.data-dir: {}", config.node.data_dir.display()))
+}
+
+/// Nodes know that they belong together by their cluster's name.
+fn cluster_id(name: &str) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(name.as_bytes())
+}
+
+fn wire_config(config: &Config, incarnation: Incarnation, store: u128) -> WireConfig {
+    let peers = config.cluster.peers.iter();
+    WireConfig {
+        node: config.node_id(),
+        incarnation,
+        cluster: cluster_id(&config.cluster.name),
+        store,
+        peers: peers.map(|p| (moorline_core::NodeId(p.id), p.address.clone())).collect(),
+        tls: config.cluster.tls.as_ref().map(|tls| TlsFiles {
+            ca: tls.ca.clone(),
+            certificate: tls.cert.clone(),
+            key: tls.key.clone(),
+            server_name: tls.domain.clone(),
+        }),
+    }
+}
+
+fn groups_config(config: &Config) -> GroupsConfig {
+    GroupsConfig {
+        node: config.node_id(),
+        timers: moorline_group::Timers::default(),
+        batcher: moorline_group::BatcherLimits::default(),
+        checkpoint: CheckpointLimits {
+            bytes: usize::try_from(config.storage.checkpoint_mib << 20).unwrap_or(usize::MAX),
+            every: Duration::from_secs(config.storage.checkpoint_s),
+        },
+        staging: config.node.data_dir.join("staging"),
+        clock: Arc::new(wall_clock),
+        fatal: Arc::new(|why: &str| {
+            error!(why, "this node cannot go on");
+            std::process::abort();
+        }),
+    }
+}
+
+fn service_config(config: &Config, incarnation: Incarnation) -> ServiceConfig {
+    ServiceConfig {
+        node: config.node_id(),
+        incarnation,
+        shards: moorline_core::shard::Shards::new(config.cluster.shards),
+    }
+}
+
+fn space_limits(config: &Config) -> SpaceLimits {
+    SpaceLimits {
+        low_bytes: config.storage.low_mib << 20,
+        critical_bytes: config.storage.critical_mib << 20,
+        ..SpaceLimits::default()
+    }
+}
+
+/// The wall clock: only ever used for what leaders stamp, where it may be wrong but not run backwards.
+fn wall_clock() -> UnixMillis {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// Waits until this node may serve, then serves MQTT until told to stop.
+async fn serve_mqtt(
+    node: Arc<Node>,
+    service: Arc<Service>,
+    address: SocketAddr,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let waiting: Vec<_> = node.readiness().into_iter().filter(|check| !check.ok).collect();
+        if waiting.is_empty() {
+            break;
+        }
+        if waited.as_millis().is_multiple_of(WAITING_LOG.as_millis()) {
+            let reasons: Vec<_> = waiting.iter().map(|check| check.detail.as_str()).collect();
+            info!(reasons = reasons.join("; "), "not ready");
+        }
+        waited += LEASE_PAUSE;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(LEASE_PAUSE) => {}
+        }
+    }
+    let config = node.config().mqtt.clone();
+    let port: Arc<dyn Port> = service;
+    let authenticate = Arc::new(moorline_edge::Anonymous::default());
+    let listener = Listener::bind(address, config, port, authenticate, node.registry())
+        .with_context(|| format!("listen.mqtt: cannot listen on {address}"))?;
+    info!(%address, "MQTT listens");
+    listener.run(stop).await;
+    Ok(())
+}
+
+/// Waits for a signal, the end of standard input, or a task that ends with an error.
+async fn wait_for_the_end(
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    with_stdin: bool,
+    peers: &Peers,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut refusals = peers.refusals();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = stdin_closed(), if with_stdin => return Ok(()),
+            () = stop.cancelled() => bail!("the node stopped itself"),
+            Ok(()) = refusals.changed() => {
+                let refusal = refusals.borrow_and_update().clone();
+                if let Some(refusal) = refusal.filter(|refusal| refusal.by_peer && refusal.is_final()) {
+                    bail!(
+                        "node {} refuses this one: {}; if its disk was replaced, give it a new id",
+                        refusal.peer, refusal.reason
+                    );
+                }
+            }
+            Some(ended) = tasks.join_next() => {
+                ended.context("a task panicked")??;
+            }
+        }
+    }
+}
+
+async fn stdin_closed() {
+    let mut byte = [0];
+    while matches!(tokio::io::stdin().read(&mut byte).await, Ok(1..)) {}
+}
+
+/// Top down: clients first, then leaderships, then the replicas.
+async fn stop_node(started: Started, stop: &CancellationToken) {
+    info!("stopping");
+    started.node.set_stopping();
+    started.service.stop();
+    stop.cancel();
+    started.groups.hand_over(HAND_OVER_WAIT).await;
+    started.router.stop().await;
+    started.peers.stop(WIRE_STOP_WAIT).await;
+    started.groups.stop().await;
+}

@@ -1,0 +1,326 @@
+//! All groups of a node: what the layers above hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+    path::Path,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use moorline_core::{NodeId, ShardId};
+use moorline_machine::{Machine, RunAnswers, command::Run};
+use moorline_storage_rocks::{RocksLog, RocksStore};
+use prometheus::Registry;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+use crate::{
+    balance, checkpoint,
+    config::GroupsConfig,
+    error::{BarrierError, GroupError, ProposeError},
+    failover,
+    group::{Group, GroupStatus},
+    log_store::RingShare,
+    metrics::GroupMetrics,
+    open, receive,
+    role::{Role, Sink},
+    send_snapshot::Throttle,
+    state::ShardRows,
+    types::Address,
+    wire::{PeerState, Peers},
+};
+
+/// Requests of other nodes that are being answered at the same time, beside appends.
+const REQUESTS_MAX: usize = 4096;
+/// How long tasks may take to end when the node stops.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// The two stores of a node.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Rows.
+    pub store: Arc<RocksStore>,
+    /// The logs of all groups.
+    pub log: Arc<RocksLog>,
+}
+
+/// What all groups of a node share.
+pub(crate) struct Node {
+    pub(crate) config: GroupsConfig,
+    pub(crate) raft: Arc<openraft::Config>,
+    pub(crate) disk: Disk,
+    pub(crate) peers: Peers,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) metrics: GroupMetrics,
+    pub(crate) throttle: Throttle,
+    pub(crate) ring_share: RingShare,
+    pub(crate) stopping: CancellationToken,
+    groups: RwLock<BTreeMap<ShardId, Arc<Group>>>,
+    opening: Mutex<BTreeSet<ShardId>>,
+    tasks: TaskTracker,
+    handing_over: AtomicBool,
+}
+
+/// All groups of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Groups {
+    node: Arc<Node>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("node", &self.config.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node.fmt(f)
+    }
+}
+
+impl Node {
+    pub(crate) fn group(&self, shard: ShardId) -> Option<Arc<Group>> {
+        self.groups.read().expect("no panic while it is locked").get(&shard).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Group>> {
+        self.groups.read().expect("no panic while it is locked").values().cloned().collect()
+    }
+
+    pub(crate) fn is_opening(&self, shard: ShardId) -> bool {
+        self.opening.lock().expect("no panic while it is locked").contains(&shard)
+    }
+
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn peer_state(&self, peer: NodeId) -> Option<PeerState> {
+        self.peers.state().borrow().get(peer)
+    }
+
+    /// A task that ends with the node.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        drop(self.tasks.spawn(async move { stopping.run_until_cancelled(task).await }));
+    }
+
+    /// A task that answers another node; dropped if too many are at it.
+    pub(crate) fn spawn_request(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if self.tasks.len() < REQUESTS_MAX {
+            self.spawn(task);
+        }
+    }
+
+    pub(crate) fn insert(&self, group: Arc<Group>) {
+        let mut groups = self.groups.write().expect("no panic while it is locked");
+        groups.insert(group.shard, group);
+    }
+
+    fn begin_opening(&self, shard: ShardId) -> Result<(), GroupError> {
+        let open = self.group(shard).is_some();
+        let mut opening = self.opening.lock().expect("no panic while it is locked");
+        if open || !opening.insert(shard) {
+            return Err(GroupError::State { shard, why: "is open already" });
+        }
+        self.ring_share.one_more();
+        Ok(())
+    }
+}
+
+impl Groups {
+    /// Takes the groups' kinds of messages on `peers` (so before the wire is started) and begins to watch over the groups
+    /// that will be opened. Within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the timers contradict each other, the staging directory cannot be made, or metrics exist already.
+    pub fn start(
+        config: GroupsConfig,
+        disk: Disk,
+        peers: Peers,
+        sink: Arc<dyn Sink>,
+        registry: &Registry,
+    ) -> Result<Self, GroupError> {
+        let raft = Arc::new(config.timers.raft().map_err(GroupError::Timers)?);
+        std::fs::create_dir_all(&config.staging).map_err(GroupError::Staging)?;
+        let node = Arc::new(Node {
+            config,
+            raft,
+            disk,
+            peers: peers.clone(),
+            sink,
+            metrics: GroupMetrics::register(registry)?,
+            throttle: Throttle::new(),
+            ring_share: RingShare::default(),
+            stopping: CancellationToken::new(),
+            groups: RwLock::default(),
+            opening: Mutex::default(),
+            tasks: TaskTracker::new(),
+            handing_over: AtomicBool::new(false),
+        });
+        receive::register(&peers, &node);
+        node.spawn(checkpoint::run(Arc::clone(&node)));
+        node.spawn(failover::run(Arc::clone(&node)));
+        node.spawn(balance::run(Arc::clone(&node)));
+        Ok(Self { node })
+    }
+
+    /// Opens or creates the replica of a shard: compares its log with the leader's, applies what was committed, takes part.
+    /// A new replica waits for [`Groups::initialize`] or for a leader. The wire must be started; open all shards at once
+    /// (`join_all`): each may wait up to 3 s for its leader.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::LostLog`], or that storage cannot be trusted: the node must stop.
+    pub async fn open(&self, shard: ShardId) -> Result<(), GroupError> {
+        self.node.begin_opening(shard)?;
+        let opened = open::open(&self.node, shard).await;
+        self.node.opening.lock().expect("no panic while it is locked").remove(&shard);
+        opened
+    }
+
+    /// Makes a group of these voters. Once, on one node of them.
+    ///
+    /// # Errors
+    ///
+    /// If the replica is not open here, or the group was initialised before.
+    pub async fn initialize(
+        &self,
+        shard: ShardId,
+        voters: BTreeMap<NodeId, String>,
+    ) -> Result<(), GroupError> {
+        let Some(group) = self.node.group(shard) else {
+            return Err(GroupError::State { shard, why: "has no replica here" });
+        };
+        let voters: BTreeMap<u64, Address> =
+            voters.into_iter().map(|(node, address)| (node.0, Address(address))).collect();
+        let done = group.raft.initialize(voters).await;
+        done.map_err(|error| GroupError::Raft { shard, why: error.to_string() })
+    }
+
+    /// Proposes a run on the leader. Runs of a shard are appended in the order of the calls. `reply` is called exactly
+    /// once: from the apply task, or from inside this call if the run is refused.
+    pub fn propose(
+        &self,
+        shard: ShardId,
+        run: Run,
+        reply: impl FnOnce(Result<RunAnswers, ProposeError>) + Send + 'static,
+    ) {
+        match self.node.group(shard) {
+            Some(group) => group.proposer.propose(run, Box::new(reply)),
+            None => reply(Err(ProposeError::NoGroup)),
+        }
+    }
+
+    /// What the replica is, now and from now on.
+    #[must_use]
+    pub fn role(&self, shard: ShardId) -> Option<watch::Receiver<Role>> {
+        self.node.group(shard).map(|group| group.role.subscribe())
+    }
+
+    /// Calls `f` with what the replica has applied, under a read lock. `None` if there is no replica, or while a snapshot
+    /// is being installed.
+    pub fn read<R>(&self, shard: ShardId, f: impl FnOnce(&Machine, &ShardRows) -> R) -> Option<R> {
+        self.node.group(shard)?.state.read(f)
+    }
+
+    /// Confirms that this node leads, and waits until everything committed before this call is applied. Answers its index.
+    ///
+    /// # Errors
+    ///
+    /// If this node does not lead, or no majority confirms it.
+    pub async fn barrier(&self, shard: ShardId) -> Result<u64, BarrierError> {
+        let group = self.node.group(shard).ok_or(BarrierError::Stopped)?;
+        group.barrier().await
+    }
+
+    /// The index of the last applied entry, now and from now on (not every value is seen).
+    #[must_use]
+    pub fn applied(&self, shard: ShardId) -> Option<watch::Receiver<u64>> {
+        self.node.group(shard).map(|group| group.state.applied())
+    }
+
+    /// Waits until the entry at `index` is applied here; whether it was within `deadline`.
+    pub async fn wait_applied(&self, shard: ShardId, index: u64, deadline: Duration) -> bool {
+        let Some(mut applied) = self.applied(shard) else { return false };
+        let reached = applied.wait_for(|applied| *applied >= index);
+        matches!(timeout(deadline, reached).await, Ok(Ok(_)))
+    }
+
+    /// Whether the replica has applied everything that it could have known committed before it was started.
+    #[must_use]
+    pub fn ready(&self, shard: ShardId) -> bool {
+        self.node.group(shard).is_some_and(|group| *group.ready.borrow())
+    }
+
+    /// Waits for [`Groups::ready`]; whether it came within `deadline`.
+    pub async fn wait_ready(&self, shard: ShardId, deadline: Duration) -> bool {
+        let Some(group) = self.node.group(shard) else { return false };
+        let mut ready = group.ready.subscribe();
+        matches!(timeout(deadline, ready.wait_for(|ready| *ready)).await, Ok(Ok(_)))
+    }
+
+    /// Every replica that is open, in shard order.
+    #[must_use]
+    pub fn status(&self) -> Vec<GroupStatus> {
+        self.node.all().iter().map(|group| group.status()).collect()
+    }
+
+    /// The shards whose replicas are open.
+    #[must_use]
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.node.all().iter().map(|group| group.shard).collect()
+    }
+
+    /// Writes out the rows of every group now, and purges what log is not needed.
+    pub async fn checkpoint(&self) {
+        checkpoint::checkpoint(&self.node, &self.node.all()).await;
+    }
+
+    /// Moves every leadership away, as far as somebody can take it. This node does not campaign afterwards.
+    pub async fn hand_over(&self, deadline: Duration) {
+        self.node.handing_over.store(true, Ordering::Relaxed);
+        balance::hand_over(&self.node, deadline).await;
+    }
+
+    /// Answers what waits, stops taking part, writes rows out.
+    pub async fn stop(self) {
+        let groups = self.node.all();
+        self.node.stopping.cancel();
+        for group in &groups {
+            group.proposer.stop();
+        }
+        let stopped = join_all(groups.iter().map(|group| group.raft.shutdown())).await;
+        for error in stopped.into_iter().filter_map(Result::err) {
+            warn!(%error, "a Raft core did not stop well");
+        }
+        checkpoint::checkpoint(&self.node, &groups).await;
+        self.node.tasks.close();
+        if timeout(STOP_WITHIN, self.node.tasks.wait()).await.is_err() {
+            warn!(tasks = self.node.tasks.len(), "tasks of the groups did not end in time");
+        }
+        self.node.groups.write().expect("no panic while it is locked").clear();
+    }
+}
+
+/// Removes what earlier transfers of this shard left in the staging directory.
+pub(crate) fn clean_staging(staging: &Path, shard: ShardId) -> std::io::Result<()> {
+    let mine = [format!("in-{shard}-"), format!("out-{shard}-")];
+    for entry in std::fs::read_dir(staging)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if mine.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}

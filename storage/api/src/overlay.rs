@@ -1,0 +1,274 @@
+//! Rows that changed since the last checkpoint, in memory, over a store.
+//!
+//! ```text
+//!   put, delete ─► active ┐
+//!        freeze: a new active one, the old one stays visible while it is written out
+//!                  frozen ├─ what is read: the first that knows the key
+//!                    base ┘
+//! ```
+//!
+//! # Invariants
+//!
+//! - **One map.** Whatever is frozen when, reads answer as one plain map would. Checked by this file's property test.
+//! - **What came and went leaves nothing.** A row that was put as fresh and deleted before a checkpoint is written
+//!   nowhere: not as a row, not as a removal. Checked by the same test.
+
+use std::{
+    collections::{
+        BTreeMap,
+        btree_map::{Entry, Range},
+    },
+    iter::Peekable,
+    ops::{Bound, ControlFlow},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{Batch, Rows, StorageError, View};
+
+/// What a changed row costs in memory besides its key and value: the map's node, two buffers' headers.
+const ROW_BYTES: usize = 128;
+
+#[derive(Debug, Clone)]
+struct Change {
+    /// `None`: the row is removed.
+    value: Option<Bytes>,
+    /// The row was nowhere below when it was put: to remove it is to forget it.
+    fresh: bool,
+}
+
+type Changes = BTreeMap<Bytes, Change>;
+
+fn bytes_of(key: &Bytes, value: Option<&Bytes>) -> usize {
+    ROW_BYTES + key.len() + value.map_or(0, Bytes::len)
+}
+
+/// Changes that a checkpoint writes out. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Frozen {
+    changes: Arc<Changes>,
+    bytes: usize,
+}
+
+impl Frozen {
+    /// Every changed row in key order; `None` for a removed one.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
+        self.changes.iter().map(|(key, change)| (key, &change.value))
+    }
+
+    /// How many rows changed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Bytes of memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The changes for a store; keys and values are shared, not copied.
+    #[must_use]
+    pub fn to_batch(&self) -> Batch {
+        let change = |(key, value): (&Bytes, &Option<Bytes>)| (key.clone(), value.clone());
+        Batch { changes: self.iter().map(change).collect() }
+    }
+}
+
+/// Changed rows over a base that does not change but by checkpoints of this overlay.
+#[derive(Debug)]
+pub struct Overlay<S> {
+    active: Changes,
+    active_bytes: usize,
+    frozen: Option<Frozen>,
+    base: S,
+}
+
+impl<S: View> Overlay<S> {
+    /// Nothing is changed yet.
+    pub fn new(base: S) -> Self {
+        Self { active: Changes::new(), active_bytes: 0, frozen: None, base }
+    }
+
+    /// What is below.
+    pub fn base(&self) -> &S {
+        &self.base
+    }
+
+    /// Takes the changes for a checkpoint; they stay visible until [`Overlay::thaw_done`].
+    ///
+    /// # Panics
+    ///
+    /// If others are frozen already: checkpoints of a group come one after the other.
+    pub fn freeze(&mut self) -> Frozen {
+        assert!(self.frozen.is_none(), "one checkpoint at a time");
+        let changes = Arc::new(std::mem::take(&mut self.active));
+        let frozen = Frozen { changes, bytes: std::mem::take(&mut self.active_bytes) };
+        self.frozen = Some(frozen.clone());
+        frozen
+    }
+
+    /// Whether changes are frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// The frozen changes are in the base now, and flushed.
+    ///
+    /// # Panics
+    ///
+    /// If nothing is frozen.
+    pub fn thaw_done(&mut self) {
+        assert!(self.frozen.take().is_some(), "nothing was frozen");
+    }
+
+    /// Bytes of memory, about: active and frozen.
+    pub fn bytes(&self) -> usize {
+        self.active_bytes + self.frozen.as_ref().map_or(0, Frozen::bytes)
+    }
+
+    /// Bytes that the next checkpoint would take.
+    pub fn active_bytes(&self) -> usize {
+        self.active_bytes
+    }
+
+    /// Rows that the next checkpoint would write.
+    pub fn active_len(&self) -> usize {
+        self.active.len()
+    }
+
+    fn set(&mut self, key: Bytes, value: Option<Bytes>, fresh: bool) {
+        let key_bytes = key.len();
+        self.active_bytes += bytes_of(&key, value.as_ref());
+        match self.active.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(Change { value, fresh });
+            }
+            // Whether the row is below does not change with its value here.
+            Entry::Occupied(mut taken) => {
+                let before = std::mem::replace(&mut taken.get_mut().value, value);
+                self.active_bytes -= ROW_BYTES + key_bytes + before.map_or(0, |value| value.len());
+            }
+        }
+    }
+
+    fn changes_in<'a>(&'a self, from: &[u8], to: &[u8]) -> Upper<'a> {
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let frozen = self.frozen.as_ref();
+        Upper {
+            active: self.active.range::<[u8], _>(range).peekable(),
+            frozen: frozen.map(|frozen| frozen.changes.range::<[u8], _>(range).peekable()),
+        }
+    }
+}
+
+/// Active and frozen changes of a range, in key order, the active one where both have a key.
+struct Upper<'a> {
+    active: Peekable<Range<'a, Bytes, Change>>,
+    frozen: Option<Peekable<Range<'a, Bytes, Change>>>,
+}
+
+impl<'a> Upper<'a> {
+    /// The next key, if it is below `limit` or at it.
+    fn key(&mut self) -> Option<&'a Bytes> {
+        let active = self.active.peek().map(|&(key, _)| key);
+        let frozen = self.frozen.as_mut().and_then(|frozen| frozen.peek().map(|&(key, _)| key));
+        match (active, frozen) {
+            (Some(active), Some(frozen)) => Some(active.min(frozen)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+impl<'a> Iterator for Upper<'a> {
+    type Item = (&'a Bytes, &'a Option<Bytes>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let key = self.key()?;
+        let hidden = self.frozen.as_mut().and_then(|frozen| frozen.next_if(|&(k, _)| k == key));
+        let active = self.active.next_if(|&(k, _)| k == key);
+        active.or(hidden).map(|(key, change)| (key, &change.value))
+    }
+}
+
+impl<S: View> View for Overlay<S> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        if let Some(change) = self.active.get(key) {
+            return Ok(change.value.clone());
+        }
+        if let Some(change) = self.frozen.as_ref().and_then(|frozen| frozen.changes.get(key)) {
+            return Ok(change.value.clone());
+        }
+        self.base.get(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        if from >= to {
+            return Ok(());
+        }
+        let mut upper = self.changes_in(from, to);
+        let mut ended = false;
+        self.base.scan(from, to, &mut |base_key, base_value| {
+            let mut hidden = false;
+            while !hidden && upper.key().is_some_and(|key| key[..] <= *base_key) {
+                let (key, value) = upper.next().expect("there is a key");
+                hidden = key[..] == *base_key;
+                if let Some(value) = value
+                    && visit(key, value).is_break()
+                {
+                    ended = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            if !hidden && visit(base_key, base_value).is_break() {
+                ended = true;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        if !ended {
+            for (key, value) in upper {
+                if let Some(value) = value
+                    && visit(key, value).is_break()
+                {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: View> Rows for Overlay<S> {
+    fn put(&mut self, key: Bytes, value: Bytes) {
+        self.set(key, Some(value), false);
+    }
+
+    fn put_fresh(&mut self, key: Bytes, value: Bytes) {
+        self.set(key, Some(value), true);
+    }
+
+    fn delete(&mut self, key: Bytes) {
+        if let Entry::Occupied(taken) = self.active.entry(key.clone())
+            && taken.get().fresh
+        {
+            let (key, change) = taken.remove_entry();
+            self.active_bytes -= bytes_of(&key, change.value.as_ref());
+        } else {
+            self.set(key, None, false);
+        }
+    }
+}
