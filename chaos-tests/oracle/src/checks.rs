@@ -9,6 +9,7 @@ pub mod flow;
 pub mod loss;
 pub mod order;
 pub mod phantoms;
+pub mod protocol;
 pub mod sessions;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,8 @@ pub const DUPLICATES: &str = "duplicates";
 pub const SESSIONS: &str = "sessions";
 /// Name of the check of packet ids and receive maximum.
 pub const FLOW: &str = "flow";
+/// Name of the check that the protocol is kept.
+pub const PROTOCOL: &str = "protocol";
 /// Name of the check that replicas agree.
 pub const DIGESTS: &str = "digests";
 /// Name of the check that the run saw enough to judge.
@@ -73,6 +76,7 @@ pub fn judge(events: &[Event], rules: &Rules) -> Verdict {
         duplicates::check(&model, rules),
         sessions::check(&model),
         flow::check(events),
+        protocol::check(events),
     ];
     if rules.replicas > 0 {
         checks.push(digests::check(&model, rules));
@@ -140,7 +144,7 @@ mod tests {
         let rules = Rules { unknown_permille_max: 500, ..rules };
         let verdict = judge(&busy().events, &rules);
         assert_eq!(verdict.outcome, Outcome::Pass, "{verdict}");
-        assert_eq!(verdict.checks.len(), 8);
+        assert_eq!(verdict.checks.len(), 9);
         let counts = verdict.counts;
         assert_eq!((counts.messages, counts.attempts, counts.acked), (3, 4, 3));
         assert_eq!((counts.unknown, counts.delivered, counts.duplicates), (1, 4, 1));

@@ -395,7 +395,10 @@ impl Client {
         self.request(|id| Packet::Unsubscribe(Unsubscribe { id, user: Vec::new(), filters }))
     }
 
-    fn request(&mut self, packet: impl FnOnce(PacketId) -> Packet) -> Result<PacketId, ClientError> {
+    fn request(
+        &mut self,
+        packet: impl FnOnce(PacketId) -> Packet,
+    ) -> Result<PacketId, ClientError> {
         if !self.is_connected() {
             return Err(ClientError::NotConnected);
         }

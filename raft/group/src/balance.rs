@@ -64,7 +64,7 @@ fn better_leader(node: &Node, group: &Group) -> Option<NodeId> {
 fn fit(node: &Node, group: &Group, voter: NodeId) -> bool {
     let settled = matches!(
         node.peer_state(voter),
-        Some(PeerState::Up { since }) if since.elapsed() >= SETTLED
+        Some(PeerState::Up { since, .. }) if since.elapsed() >= SETTLED
     );
     settled && group.lag_of(voter.0).is_some_and(|lag| lag <= LAG_MAX)
 }
@@ -94,7 +94,7 @@ async fn hand_over_one(node: &Node, group: &Group) {
     let voters = order::leaders(group.shard, &group.voters());
     let others = voters.into_iter().map(NodeId).filter(|voter| *voter != node.config.node);
     for to in others {
-        let up = matches!(node.peer_state(to), Some(PeerState::Up { .. }));
+        let up = node.peer_state(to).is_some_and(PeerState::is_up);
         let near = group.lag_of(to.0).is_some_and(|lag| lag <= LAG_MAX);
         if !(group.role().leading && up && near) {
             continue;

@@ -12,7 +12,7 @@
 
 use std::{sync::Arc, time::{Duration, Instant}};
 
-use moorline_storage::{Batch, StorageError, Store, log::Mark};
+use moorline_storage::{StorageError, Store, log::Mark};
 use tokio::{
     sync::OwnedMutexGuard,
     task::spawn_blocking,
@@ -24,6 +24,7 @@ use crate::{
     codec::disk::encode_log_id,
     group::Group,
     groups::Node,
+    log_store::LogStore,
     state::{Checkpoint, State},
 };
 
@@ -57,7 +58,7 @@ pub(crate) async fn checkpoint(node: &Node, groups: &[Arc<Group>]) {
     let since = Instant::now();
     let mut written = Vec::new();
     for group in groups {
-        let alone = Arc::clone(&group.maintenance).lock_owned().await;
+        let alone = Arc::clone(&group.snapshots.maintenance).lock_owned().await;
         if let Some(checkpoint) = group.state.freeze() {
             written.push(Frozen { group: Arc::clone(group), checkpoint, _alone: alone });
         }
@@ -74,7 +75,7 @@ pub(crate) async fn checkpoint(node: &Node, groups: &[Arc<Group>]) {
     };
     let mut noted = Vec::new();
     for Frozen { group, checkpoint, _alone } in written {
-        finish(&group, checkpoint);
+        finish(&group.state, &group.log, checkpoint);
         noted.push(group);
     }
     node.metrics.checkpoint_bytes.inc_by(bytes);
@@ -86,18 +87,18 @@ pub(crate) async fn checkpoint(node: &Node, groups: &[Arc<Group>]) {
 }
 
 /// Writes out the rows of one group whose `maintenance` lock the caller holds.
-pub(crate) async fn checkpoint_locked(group: &Group) -> Result<(), StorageError> {
-    let Some(checkpoint) = group.state.freeze() else {
+pub(crate) async fn write_out(state: &Arc<State>, log: &LogStore) -> Result<(), StorageError> {
+    let Some(checkpoint) = state.freeze() else {
         return Ok(());
     };
-    let state = Arc::clone(&group.state);
+    let rows = Arc::clone(state);
     let work = move || {
-        state.store().write(batch(&checkpoint))?;
-        state.store().flush()?;
+        rows.store().write(checkpoint.rows.to_batch())?;
+        rows.store().flush()?;
         Ok(checkpoint)
     };
     let checkpoint = spawn_blocking(work).await.expect("writing rows does not panic")?;
-    finish(group, checkpoint);
+    finish(state, log, checkpoint);
     Ok(())
 }
 
@@ -110,11 +111,8 @@ struct Frozen {
 fn write(written: Vec<Frozen>) -> Result<(Vec<Frozen>, u64), (Arc<Group>, StorageError)> {
     let mut bytes = 0;
     for Frozen { group, checkpoint, .. } in &written {
-        let batch = batch(checkpoint);
-        let size = |(key, value): &(bytes::Bytes, Option<bytes::Bytes>)| {
-            (key.len() + value.as_ref().map_or(0, bytes::Bytes::len)) as u64
-        };
-        bytes += batch.changes.iter().map(size).sum::<u64>();
+        bytes += checkpoint.rows.bytes() as u64;
+        let batch = checkpoint.rows.to_batch();
         group.state.store().write(batch).map_err(|error| (Arc::clone(group), error))?;
     }
     if let Some(Frozen { group, .. }) = written.first() {
@@ -123,17 +121,12 @@ fn write(written: Vec<Frozen>) -> Result<(Vec<Frozen>, u64), (Arc<Group>, Storag
     Ok((written, bytes))
 }
 
-fn batch(checkpoint: &Checkpoint) -> Batch {
-    let rows = checkpoint.rows.iter();
-    Batch { changes: rows.map(|(key, value)| (key.clone(), value.clone())).collect() }
-}
-
 /// The rows are on disk.
-fn finish(group: &Group, Checkpoint { applied, .. }: Checkpoint) {
+fn finish(state: &State, log: &LogStore, Checkpoint { applied, .. }: Checkpoint) {
     if let Some(log_id) = &applied.log_id {
-        group.log.note_mark(Mark::DurableApplied, encode_log_id(log_id));
+        log.note_mark(Mark::DurableApplied, encode_log_id(log_id));
     }
-    State::thaw(&group.state, applied);
+    state.thaw(applied);
 }
 
 /// Tells openraft what is durable, and lets go of log that nobody needs.

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use moorline_machine::command::Run;
 
 /// With fewer entries in flight than this, nothing is held back.
-pub const AT_ONCE_BELOW: usize = 2;
+pub(crate) const AT_ONCE_BELOW: usize = 2;
 
 /// How the batcher of each group collects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,7 @@ impl<R> Collector<R> {
     }
 
     /// Commands that wait.
+    #[cfg(test)]
     pub(crate) fn commands(&self) -> usize {
         self.commands
     }

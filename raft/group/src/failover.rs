@@ -32,7 +32,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         let now: BTreeSet<NodeId> = {
             let states = states.borrow_and_update();
-            states.iter().filter(|(_, state)| is_dead(state)).map(|(peer, _)| *peer).collect()
+            states.iter().filter(|(_, state)| is_dead(*state)).map(|(peer, _)| peer).collect()
         };
         for peer in now.difference(&dead) {
             died(&node, *peer, &now);
@@ -44,8 +44,8 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-fn is_dead(state: &PeerState) -> bool {
-    matches!(state, PeerState::Down { refused: true })
+fn is_dead(state: PeerState) -> bool {
+    state == PeerState::Down { refused: true }
 }
 
 fn died(node: &Arc<Node>, peer: NodeId, dead: &BTreeSet<NodeId>) {
@@ -66,7 +66,7 @@ async fn take_over(node: &Node, group: &Group, died: NodeId, dead: &BTreeSet<Nod
     let steps = u32::try_from(rank).unwrap_or(u32::MAX);
     sleep(FIRST_WAITS.max(NEXT_WAITS.saturating_mul(steps))).await;
     for attempt in 1..=2 {
-        if group.role().leader != Some(died) || !node.peer_state(died).is_some_and(|state| is_dead(&state)) {
+        if group.role().leader != Some(died) || !node.peer_state(died).is_some_and(is_dead) {
             return; // somebody leads, or it lives
         }
         info!(shard = %group.shard, %died, rank, attempt, "the leader's process died: asking for the leadership");

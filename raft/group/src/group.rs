@@ -9,7 +9,7 @@ use openraft::{
     errors::{LinearizableReadError, RaftError},
 };
 use tokio::{
-    sync::{Mutex, mpsc, watch},
+    sync::{mpsc, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::{
     receive::Append,
     receive_snapshot::Piece,
     role::Role,
+    snapshot::Snapshots,
     state::State,
     types::Raft,
 };
@@ -39,8 +40,7 @@ pub(crate) struct Group {
     pub(crate) log: LogStore,
     pub(crate) raft: Raft,
     pub(crate) proposer: Arc<Proposer>,
-    /// Held by whoever writes, exports or replaces the rows on disk.
-    pub(crate) maintenance: Arc<Mutex<()>>,
+    pub(crate) snapshots: Snapshots,
     pub(crate) appends: mpsc::Sender<Append>,
     pub(crate) pieces: mpsc::Sender<Piece>,
     pub(crate) role: watch::Sender<Role>,
@@ -94,7 +94,7 @@ impl Group {
             shard: self.shard,
             role: self.role(),
             last_log: self.log.last_log_id().index(),
-            committed: metrics.committed.index(),
+            committed: metrics.cluster_committed.index(),
             applied: self.state.applied_log_id().index(),
             durable: self.state.durable().log_id.index(),
             purged: metrics.purged.index(),

@@ -167,11 +167,6 @@ impl LogStore {
         self.shared.engine.submit(self.shared.shard, LogOp::Mark { mark, value }, None);
     }
 
-    /// A mark as it lies on disk.
-    pub(crate) fn mark(&self, mark: Mark) -> Result<Option<bytes::Bytes>, StorageError> {
-        self.shared.engine.mark(self.shared.shard, mark)
-    }
-
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.shared.ring()
     }

@@ -11,7 +11,7 @@ use moorline_storage::{
     log::{LogEngine, Mark},
 };
 use tokio::{
-    sync::{Mutex, mpsc, watch},
+    sync::{mpsc, watch},
     task::{spawn_blocking, unconstrained},
 };
 
@@ -26,7 +26,7 @@ use crate::{
     receive,
     receive_snapshot::{self, PIECES_WAITING},
     role::Role,
-    snapshot::{self, Installer},
+    snapshot::{self, Snapshots},
     startup,
     state::{State, StateMachine},
     types::Raft,
@@ -46,17 +46,17 @@ pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupEr
     clean_staging(&node.config.staging, shard).map_err(GroupError::Staging)?;
     compare_log(node, shard, &state, &log).await?;
 
-    let maintenance = Arc::new(Mutex::new(()));
-    let installer = Installer {
+    let snapshots = Snapshots {
         state: Arc::clone(&state),
         log: log.clone(),
-        maintenance: Arc::clone(&maintenance),
+        maintenance: Arc::default(),
+        staging: node.config.staging.clone(),
         metrics: node.metrics.clone(),
     };
     let me = node.config.node;
     let (peers, weak) = (node.peers.clone(), Arc::downgrade(node));
     let network = Network { shard, me, peers, node: weak };
-    let machine = StateMachine { state: Arc::clone(&state), installer };
+    let machine = StateMachine { state: Arc::clone(&state), snapshots: snapshots.clone() };
     let config = Arc::clone(&node.raft);
     let raft = Raft::build(me.0, config, network, log.clone(), machine)
         .await
@@ -82,7 +82,7 @@ pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupEr
         log,
         raft: raft.clone(),
         proposer,
-        maintenance,
+        snapshots,
         appends,
         pieces,
         role: watch::Sender::new(Role::default()),

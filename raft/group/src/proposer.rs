@@ -21,12 +21,9 @@ use std::{
     time::Instant,
 };
 
-use moorline_core::{ShardId, UnixMillis};
+use moorline_core::{NodeId, ShardId, UnixMillis};
 use moorline_machine::{RunAnswers, batch::BatchBuilder, command::Run};
-use openraft::{
-    errors::{ClientWriteError, ForwardReason, ForwardToLeader},
-    raft::ClientWriteResult,
-};
+use openraft::{errors::ClientWriteError, raft::ClientWriteResult};
 
 use crate::{
     collector::{BatcherLimits, Collector},
@@ -158,12 +155,6 @@ impl Proposer {
         answer_all(unknown, unsent, ProposeError::Stopped);
     }
 
-    /// Commands that wait for an entry, and entries that are under way.
-    pub(crate) fn load(&self) -> (usize, usize) {
-        let state = self.state();
-        (state.collector.commands(), state.in_flight.len())
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while a proposer is locked")
     }
@@ -291,15 +282,13 @@ impl Drop for Unanswered {
 
 fn refusal(error: &ClientWriteError<Types>) -> ProposeError {
     match error {
-        ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, reason, .. }) => match reason {
-            // Said before the entry is appended.
-            ForwardReason::LeadershipTransfer | ForwardReason::LeaseExpired => {
-                ProposeError::NotLeader { leader: leader_id.map(moorline_core::NodeId) }
-            }
-            // Said before, but also when an appended entry is cut off.
-            ForwardReason::NotLeader => ProposeError::Unknown,
-        },
-        ClientWriteError::ChangeMembershipError(_) => ProposeError::Unknown,
+        // Said before the entry is appended.
+        ClientWriteError::ForwardToLeader(to) => {
+            ProposeError::NotLeader { leader: to.leader_id.map(NodeId) }
+        }
+        ClientWriteError::LogEntryDiscarded(_)
+        | ClientWriteError::ChangeMembershipError(_)
+        | ClientWriteError::PreconditionFailed(_) => ProposeError::Unknown,
     }
 }
 

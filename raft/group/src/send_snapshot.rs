@@ -21,7 +21,6 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    checkpoint::checkpoint_locked,
     codec::{
         Malformed,
         message::{
@@ -29,10 +28,9 @@ use crate::{
             encode_transfer_id,
         },
     },
-    group::Group,
     groups::Node,
-    snapshot::StagedDir,
-    types::{RaftSnapshotMeta, RaftVote},
+    snapshot::{Exported, StagedDir},
+    types::RaftVote,
     wire::{CallError, Kind, Lane},
 };
 
@@ -90,13 +88,6 @@ impl Throttle {
     }
 }
 
-/// Rows as files.
-struct Exported {
-    dir: StagedDir,
-    meta: RaftSnapshotMeta,
-    files: Vec<SnapshotFile>,
-}
-
 /// Sends the rows of a group to `to`, which installs them. Answers the vote that it has.
 pub(crate) async fn send(
     node: &Arc<Node>,
@@ -107,7 +98,7 @@ pub(crate) async fn send(
     let group = node.group(shard).ok_or(SendError::NoGroup)?;
     let _slot = node.throttle.sends.acquire().await.map_err(|_| SendError::NoGroup)?;
     let since = Instant::now();
-    let Exported { dir, meta, files } = export(node, &group).await?;
+    let Exported { dir, meta, files } = group.snapshots.export().await?;
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     info!(%shard, %to, bytes, "sending a snapshot");
     let head = SnapshotHead { vote, meta, files };
@@ -150,32 +141,6 @@ async fn call(
     deadline: Duration,
 ) -> Result<Bytes, CallError> {
     node.peers.call(to, Lane::Bulk, kind, shard, body, deadline).await
-}
-
-/// Writes the rows out and exports them. Nothing else writes rows of the group meanwhile, so the files are of one index.
-async fn export(node: &Node, group: &Group) -> Result<Exported, SendError> {
-    let _alone = group.maintenance.lock().await;
-    checkpoint_locked(group).await?;
-    let applied = group.state.durable();
-    let meta =
-        RaftSnapshotMeta { last_log_id: applied.log_id, last_membership: applied.membership };
-    let (store, shard) = (Arc::clone(group.state.store()), group.shard);
-    let staging = node.config.staging.clone();
-    let work = move || -> Result<Exported, SendError> {
-        let dir = StagedDir::create(&staging, &format!("out-{shard}"))?;
-        let files = store.export(shard, dir.path())?;
-        let files = files
-            .into_iter()
-            .map(|file| SnapshotFile {
-                name: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                bytes: file.bytes,
-                crc32c: file.crc32c,
-                keys: file.keys,
-            })
-            .collect();
-        Ok(Exported { dir, meta, files })
-    };
-    spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Which bytes of which file, in the order in which they are sent.

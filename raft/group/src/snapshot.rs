@@ -11,7 +11,7 @@
 //!
 //! - **Nothing is replaced before it is all there**: sizes and checksums are compared, files and directory are synced,
 //!   before the mark is set.
-//! - **A crash while rows are replaced is repaired at start** ([`Installer::redo`]): the mark names the staged files,
+//! - **A crash while rows are replaced is repaired at start** ([`redo`]): the mark names the staged files,
 //!   which stay until it is cleared.
 
 use std::{
@@ -32,6 +32,7 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use tracing::info;
 
 use crate::{
+    checkpoint,
     codec::message::{SnapshotFile, SnapshotHead},
     log_store::LogStore,
     metrics::GroupMetrics,
@@ -100,6 +101,13 @@ impl Drop for StagedDir {
     }
 }
 
+impl From<SstFile> for SnapshotFile {
+    fn from(SstFile { path, bytes, crc32c, keys }: SstFile) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { name, bytes, crc32c, keys }
+    }
+}
+
 /// The files of `head` in `dir`, as the store wants them.
 pub(crate) fn files_in(dir: &Path, head: &SnapshotHead) -> Vec<SstFile> {
     let file = |file: &SnapshotFile| SstFile {
@@ -111,22 +119,51 @@ pub(crate) fn files_in(dir: &Path, head: &SnapshotHead) -> Vec<SstFile> {
     head.files.iter().map(file).collect()
 }
 
-/// Replaces the rows of one group.
+/// Rows as files, all of one index.
+#[derive(Debug)]
+pub(crate) struct Exported {
+    pub(crate) dir: StagedDir,
+    pub(crate) meta: RaftSnapshotMeta,
+    pub(crate) files: Vec<SnapshotFile>,
+}
+
+/// Makes files of the rows of one group, and rows of files.
 #[derive(Clone)]
-pub(crate) struct Installer {
+pub(crate) struct Snapshots {
     pub(crate) state: Arc<State>,
     pub(crate) log: LogStore,
+    /// Held by whoever writes, exports or replaces the rows on disk.
     pub(crate) maintenance: Arc<Mutex<()>>,
+    pub(crate) staging: PathBuf,
     pub(crate) metrics: GroupMetrics,
 }
 
-impl fmt::Debug for Installer {
+impl fmt::Debug for Snapshots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Installer").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Snapshots").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-impl Installer {
+impl Snapshots {
+    /// Writes the rows out and exports them. Nothing else writes rows of the group meanwhile, so the files are of one
+    /// index.
+    pub(crate) async fn export(&self) -> Result<Exported, StorageError> {
+        let _alone = self.maintenance.lock().await;
+        checkpoint::write_out(&self.state, &self.log).await?;
+        let applied = self.state.durable();
+        let meta =
+            RaftSnapshotMeta { last_log_id: applied.log_id, last_membership: applied.membership };
+        let (store, shard) = (Arc::clone(self.state.store()), self.state.shard);
+        let staging = self.staging.clone();
+        let work = move || -> Result<Exported, StorageError> {
+            let dir = StagedDir::create(&staging, &format!("out-{shard}"))
+                .map_err(|source| StorageError::Io { doing: "making a staging directory", source })?;
+            let files = store.export(shard, dir.path())?.into_iter().map(SnapshotFile::from).collect();
+            Ok(Exported { dir, meta, files })
+        };
+        spawn_blocking(work).await.expect("exporting does not panic")
+    }
+
     /// Replaces the rows by those of a staged snapshot. An error here ends the process; the next start redoes it.
     pub(crate) async fn install(&self, meta: &RaftSnapshotMeta, staged: Staged) -> io::Result<()> {
         let _alone = self.maintenance.lock().await;

@@ -74,7 +74,7 @@ async fn ask(node: &Node, shard: ShardId, from: NodeId) -> Option<Matched> {
 
 /// Its process is not there: it cannot be leading.
 fn is_dead(node: &Node, peer: NodeId) -> bool {
-    matches!(node.peer_state(peer), Some(PeerState::Down { refused: true }))
+    node.peer_state(peer) == Some(PeerState::Down { refused: true })
 }
 
 fn compare(

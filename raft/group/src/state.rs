@@ -39,7 +39,7 @@ use crate::{
     config::Fatal,
     metrics::ShardMetrics,
     role::{Role, Sink},
-    snapshot::{Installer, SnapshotData},
+    snapshot::{SnapshotData, Snapshots},
     types::{
         Commands, RaftEntry, RaftLogId, RaftPayload, RaftSnapshot, RaftSnapshotMeta,
         RaftStoredMembership, Types,
@@ -219,8 +219,8 @@ impl State {
         Ok(outcome)
     }
 
-    /// Applies entries and tells everybody but the proposer.
-    fn apply_and_tell(&self, entries: &[RaftEntry]) -> io::Result<Vec<Vec<RunAnswers>>> {
+    /// Applies entries; whatever goes wrong ends the process.
+    fn apply_or_end(&self, entries: &[RaftEntry]) -> io::Result<Outcome> {
         let since = Instant::now();
         let outcome = match catch_unwind(AssertUnwindSafe(|| self.apply(entries))) {
             Ok(Ok(outcome)) => outcome,
@@ -235,10 +235,7 @@ impl State {
         };
         self.metrics.apply_seconds.observe(since.elapsed().as_secs_f64());
         self.metrics.entries.inc_by(entries.len() as u64);
-        if let Some(last) = entries.last() {
-            self.tell_applied(last.log_id.index, outcome.effects);
-        }
-        Ok(outcome.answers)
+        Ok(outcome)
     }
 
     fn tell_applied(&self, index: u64, effects: Vec<Effect>) {
@@ -266,8 +263,9 @@ impl Replica {
 
     fn apply(&mut self, entry: &RaftEntry, outcome: &mut Outcome) -> Result<(), StorageError> {
         let index = entry.log_id.index;
-        let next = self.applied.log_id.as_ref().map_or(0, |id| id.index + 1);
-        assert_eq!(index, next, "entry {index} is not the next one to apply");
+        if let Some(last) = &self.applied.log_id {
+            assert_eq!(index, last.index + 1, "entry {index} is not the next one to apply");
+        }
         let effects_before = outcome.effects.len();
         let answers = match &entry.payload {
             RaftPayload::Blank => {
@@ -299,7 +297,7 @@ impl Replica {
 #[derive(Debug)]
 pub(crate) struct StateMachine {
     pub(crate) state: Arc<State>,
-    pub(crate) installer: Installer,
+    pub(crate) snapshots: Snapshots,
 }
 
 impl RaftStateMachine<Types> for StateMachine {
@@ -326,11 +324,14 @@ impl RaftStateMachine<Types> for StateMachine {
                 entries.push(entry);
                 responders.push(responder);
             }
-            let answers = self.state.apply_and_tell(&entries)?;
-            for (responder, answers) in responders.into_iter().zip(answers) {
+            let outcome = self.state.apply_or_end(&entries)?;
+            for (responder, answers) in responders.into_iter().zip(outcome.answers) {
                 if let Some(responder) = responder {
                     responder.send(answers);
                 }
+            }
+            if let Some(last) = entries.last() {
+                self.state.tell_applied(last.log_id.index, outcome.effects);
             }
         }
         Ok(())
@@ -347,7 +348,7 @@ impl RaftStateMachine<Types> for StateMachine {
     ) -> io::Result<()> {
         match snapshot {
             SnapshotData::Here => Ok(()),
-            SnapshotData::Staged(staged) => self.installer.install(meta, staged).await,
+            SnapshotData::Staged(staged) => self.snapshots.install(meta, staged).await,
         }
     }
 

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use bytes::Bytes;
-use moorline_machine::batch::RunAnswers;
+use moorline_machine::RunAnswers;
 use openraft::{
-    Entry, EntryPayload, LogId, Membership, SnapshotMeta, StoredMembership, Vote,
-    impls::leader_id_adv, raft::responder::Responder,
+    Entry, EntryPayload, LogId, Membership, OptionalSend, RaftTypeConfig, SnapshotMeta,
+    StoredMembership, Vote,
+    impls::{BoxedErrorSource, InlineBatch, TokioRuntime, leader_id_adv},
+    raft::responder::Responder,
 };
 
 use crate::snapshot::SnapshotData;
@@ -47,15 +49,31 @@ impl<T: Send + 'static> Responder<Types, T> for Ticket<T> {
     }
 }
 
-openraft::declare_raft_types!(
-    /// See the module.
-    pub(crate) Types:
-        D = Commands,
-        R = Vec<RunAnswers>,
-        NodeId = u64,
-        Node = Address,
-        Responder<T> = Ticket<T> where T: openraft::OptionalSend + 'static,
-);
+/// See the module.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Types;
+
+impl RaftTypeConfig for Types {
+    type D = Commands;
+    type R = Vec<RunAnswers>;
+    type NodeId = u64;
+    type Node = Address;
+    type Term = u64;
+    type LeaderId = LeaderId;
+    type Vote = RaftVote;
+    type Payload = RaftPayload;
+    type Entry = RaftEntry;
+    type AsyncRuntime = TokioRuntime;
+    type Responder<T>
+        = Ticket<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = BoxedErrorSource;
+}
 
 pub(crate) type LeaderId = leader_id_adv::LeaderId<u64, u64>;
 pub(crate) type RaftLogId = LogId<LeaderId>;

@@ -133,8 +133,8 @@ impl Run {
         let (mut count, mut at) = (0_u16, 0_usize);
         while count < self.count {
             let len = frame_len(&self.commands[at..]).expect("a run is whole");
-            let full = usize::from(count) >= commands_max
-                || RUN_HEADER_BYTES + at + len > bytes_max;
+            let full =
+                usize::from(count) >= commands_max || RUN_HEADER_BYTES + at + len > bytes_max;
             if count > 0 && full {
                 break;
             }
@@ -365,5 +365,138 @@ impl Batch {
         }
         reader.end()?;
         Ok(Self { ts, runs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(first: u64, count: u64) -> Run {
+        let mut builder = RunBuilder::new(ProducerId(9), first);
+        for seq in first..first + count {
+            let tenant = moorline_core::TenantId(u32::try_from(seq).unwrap());
+            let seq = builder.push(&Command::SetTenant { tenant, name: "n".into() }).unwrap();
+            assert_eq!(seq + 1, builder.next_seq());
+        }
+        builder.take(2).unwrap()
+    }
+
+    #[test]
+    fn batches_keep_their_bytes() {
+        // Frozen: logs hold these.
+        let mut builder = RunBuilder::new(ProducerId(9), 3);
+        assert_eq!(builder.take(1), None);
+        builder.push(&Command::Tick).unwrap();
+        builder.push(&Command::Digest).unwrap();
+        let run = builder.take(2).unwrap();
+        let mut batch = BatchBuilder::new();
+        batch.push(&run);
+        let bytes = batch.finish(UnixMillis(0xAB));
+        let expected = "01 00000000000000ab 0001 \
+             0000000000000009 0000000000000003 0000000000000002 0002 0000000a \
+             00000001 08 00000001 09";
+        assert_eq!(crate::codec::hex(&bytes), expected.replace(' ', ""));
+        assert_eq!(Batch::decode(&bytes).unwrap(), Batch { ts: UnixMillis(0xAB), runs: vec![run] });
+        for len in 0..bytes.len() {
+            assert!(Batch::decode(&bytes.slice(..len)).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_run_builder_goes_on_where_it_was() {
+        let mut builder = RunBuilder::new(ProducerId(9), 1);
+        for expected in [1..3, 3..4] {
+            for seq in expected.clone() {
+                assert_eq!(builder.push(&Command::Tick), Ok(seq));
+            }
+            let len = builder.bytes();
+            let run = builder.take(1).unwrap();
+            assert_eq!((run.first_seq..run.end_seq(), run.encoded_len()), (expected, len));
+        }
+        assert!(builder.is_empty());
+    }
+
+    #[test]
+    fn a_run_survives_its_bytes_and_what_follows_it() {
+        let mut out = BytesMut::new();
+        run(1, 3).encode(&mut out);
+        run(4, 1).encode(&mut out);
+        let mut bytes = out.freeze();
+        assert_eq!(Run::decode(&mut bytes), Ok(run(1, 3)));
+        assert_eq!(Run::decode(&mut bytes), Ok(run(4, 1)));
+        assert!(bytes.is_empty());
+        assert_eq!(run(1, 3).check(), Ok(()));
+    }
+
+    #[test]
+    fn runs_that_do_not_hold_what_they_say_are_errors() {
+        let whole = run(1, 3);
+        let table = [
+            ("empty", Run { count: 0, commands: Bytes::new(), ..whole.clone() }),
+            ("too few", Run { count: 4, ..whole.clone() }),
+            ("too many", Run { count: 2, ..whole.clone() }),
+            ("before the first", Run { first_seq: 0, ..whole.clone() }),
+            ("beyond the last", Run { first_seq: u64::MAX - 1, ..whole.clone() }),
+            ("cut", Run { commands: whole.commands.slice(..whole.commands.len() - 1), ..whole }),
+        ];
+        for (name, run) in table {
+            let mut out = BytesMut::new();
+            run.encode(&mut out);
+            assert!(Run::decode(&mut out.freeze()).is_err(), "{name}");
+        }
+        let unknown =
+            Run { count: 1, commands: Bytes::from_static(&[0, 0, 0, 1, 99]), ..run(1, 1) };
+        assert!(unknown.check().is_err());
+    }
+
+    #[test]
+    fn a_run_is_split_at_either_limit_and_joined_again() {
+        let whole = run(5, 6);
+        let frame = whole.commands.len() / 6;
+        #[rustfmt::skip]
+        let table = [
+            (6, usize::MAX, 6), (7, usize::MAX, 6), (2, usize::MAX, 2), (0, usize::MAX, 1),
+            (9, RUN_HEADER_BYTES + 3 * frame, 3), (9, RUN_HEADER_BYTES + 3 * frame - 1, 2), (9, 0, 1),
+        ];
+        for (commands_max, bytes_max, expected) in table {
+            let (first, rest) = whole.clone().split(commands_max, bytes_max);
+            assert_eq!(first, run(5, expected), "{commands_max} {bytes_max}");
+            match rest {
+                Some(rest) => {
+                    assert_eq!(rest, run(5 + expected, 6 - expected));
+                    assert!(rest.follows(&first) && !first.follows(&rest));
+                    assert_eq!(first.concat(&rest), whole);
+                }
+                None => assert_eq!(expected, 6),
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_takes_what_fits_and_no_more() {
+        let big = |bytes| {
+            let mut builder = RunBuilder::new(ProducerId(1), 1);
+            let message = moorline_core::Message {
+                topic: "t".into(),
+                qos: moorline_core::QoS::AtLeastOnce,
+                retain: false,
+                properties: Bytes::new(),
+                expires_at: None,
+                payload: Bytes::from(vec![0; bytes]),
+            };
+            let tenant = moorline_core::TenantId(1);
+            builder.push(&Command::Publish { tenant, message }).unwrap();
+            builder.take(1).unwrap()
+        };
+        let largest = big(COMMAND_BYTES_MAX - 15);
+        assert_eq!(largest.commands.len(), FRAME_HEADER_BYTES + COMMAND_BYTES_MAX);
+        let mut batch = BatchBuilder::new();
+        assert!(batch.is_empty() && batch.fits(&largest));
+        batch.push(&largest);
+        assert!(!batch.fits(&largest) && batch.fits(&big(1000)));
+        assert_eq!(batch.len_commands(), 1);
+        assert_eq!(batch.bytes(), BATCH_HEADER_BYTES + largest.encoded_len());
+        assert_eq!(Batch::decode(&batch.finish(UnixMillis(1))).unwrap().runs, [largest]);
     }
 }

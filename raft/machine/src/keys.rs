@@ -1,46 +1,20 @@
-//! Where each row of a group is: typed keys, and the way back.
+//! Where each row of a group is: the keys of `moorline_storage::key` with this crate's types in them, and the way back.
 //!
-//! `shard u16 | bucket u16 | kind u8 | suffix`, big-endian, so that rows of one bucket, and of one session in it, lie
-//! together in order. [`WHOLE`] is the bucket of what belongs to the whole group.
+//! Rows of one bucket lie together, and of one session in it, in order of offset or filter.
 
 use std::ops::ControlFlow;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use moorline_core::{Incarnation, NodeId, Offset, ShardId, TenantId, Text};
-use moorline_storage::StorageError;
+use moorline_storage::{
+    StorageError,
+    key::{self, Key, Kind, WHOLE},
+};
 
 use crate::{
     command::{ProducerId, RouteTarget, SessionId},
     rows::corrupt,
 };
-
-/// The bucket of rows that belong to no bucket.
-pub(crate) const WHOLE: u16 = u16::MAX;
-const PREFIX_BYTES: usize = 5;
-
-/// Frozen: disks hold these numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    Applied = 1,
-    LogTime = 2,
-    NextSession = 3,
-    Session = 4,
-    Item = 5,
-    Subscription = 6,
-    Filter = 7,
-    Message = 8,
-    MessageRefs = 9,
-    Producer = 10,
-    ProducerAnswers = 11,
-    Counters = 14,
-    Garbage = 15,
-    Tenant = 32,
-    Node = 33,
-    Placement = 34,
-    Route = 35,
-    Setting = 36,
-}
 
 /// Makes the keys of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,143 +31,107 @@ impl Keys {
         self.group
     }
 
-    fn key(self, bucket: u16, kind: Kind, suffix_bytes: usize) -> Vec<u8> {
-        let mut key = Vec::with_capacity(PREFIX_BYTES + suffix_bytes);
-        key.put_u16(self.group.0);
-        key.put_u16(bucket);
-        key.put_u8(kind as u8);
-        key
+    fn key(self, bucket: u16, kind: Kind, suffix_bytes: usize) -> Key {
+        Key::new(self.group, bucket, kind, suffix_bytes)
     }
 
-    fn number(self, bucket: u16, kind: Kind, number: u64) -> Bytes {
-        let mut key = self.key(bucket, kind, 8);
-        key.put_u64(number);
-        key.into()
-    }
-
-    fn named(self, bucket: u16, kind: Kind, tenant: TenantId, name: &[u8]) -> Bytes {
-        let mut key = self.key(bucket, kind, 4 + name.len());
-        key.put_u32(tenant.0);
-        key.put_slice(name);
-        key.into()
+    fn whole(self, kind: Kind, suffix_bytes: usize) -> Key {
+        self.key(WHOLE, kind, suffix_bytes)
     }
 
     pub(crate) fn applied(self) -> Bytes {
-        self.key(WHOLE, Kind::Applied, 0).into()
+        key::applied(self.group)
     }
 
     pub(crate) fn log_time(self) -> Bytes {
-        self.key(WHOLE, Kind::LogTime, 0).into()
+        self.whole(Kind::LogTime, 0).done()
     }
 
     pub(crate) fn next_session(self, bucket: u16) -> Bytes {
-        self.key(bucket, Kind::NextSession, 0).into()
+        self.key(bucket, Kind::NextSession, 0).done()
     }
 
     pub(crate) fn session(self, bucket: u16, tenant: TenantId, client: &Text) -> Bytes {
-        self.named(bucket, Kind::Session, tenant, client.as_bytes())
+        let key = self.key(bucket, Kind::Session, 4 + client.len());
+        key.u32(tenant.0).bytes(client.as_bytes()).done()
     }
 
     pub(crate) fn counters(self, id: SessionId) -> Bytes {
-        self.number(id.bucket, Kind::Counters, id.number)
+        self.key(id.bucket, Kind::Counters, 8).u64(id.number).done()
     }
 
     pub(crate) fn garbage(self, id: SessionId) -> Bytes {
-        self.number(id.bucket, Kind::Garbage, id.number)
+        self.key(id.bucket, Kind::Garbage, 8).u64(id.number).done()
     }
 
     pub(crate) fn item(self, id: SessionId, offset: Offset) -> Bytes {
-        let mut key = self.key(id.bucket, Kind::Item, 16);
-        key.put_u64(id.number);
-        key.put_u64(offset.0);
-        key.into()
+        self.key(id.bucket, Kind::Item, 16).u64(id.number).u64(offset.0).done()
     }
 
     pub(crate) fn subscription(self, id: SessionId, filter: &Text) -> Bytes {
-        let mut key = self.key(id.bucket, Kind::Subscription, 8 + filter.len());
-        key.put_u64(id.number);
-        key.put_slice(filter.as_bytes());
-        key.into()
+        let key = self.key(id.bucket, Kind::Subscription, 8 + filter.len());
+        key.u64(id.number).bytes(filter.as_bytes()).done()
     }
 
     /// From and to of a session's subscriptions.
     pub(crate) fn subscriptions(self, id: SessionId) -> (Bytes, Bytes) {
-        let kind = Kind::Subscription;
-        (self.number(id.bucket, kind, id.number), self.number(id.bucket, kind, id.number + 1))
+        let of = |number| self.key(id.bucket, Kind::Subscription, 8).u64(number).done();
+        (of(id.number), of(id.number + 1))
     }
 
     pub(crate) fn filter(self, tenant: TenantId, filter: &Text) -> Bytes {
-        self.named(WHOLE, Kind::Filter, tenant, filter.as_bytes())
+        let key = self.whole(Kind::Filter, 4 + filter.len());
+        key.u32(tenant.0).bytes(filter.as_bytes()).done()
     }
 
     pub(crate) fn message(self, id: u64) -> Bytes {
-        self.number(WHOLE, Kind::Message, id)
+        self.whole(Kind::Message, 8).u64(id).done()
     }
 
     pub(crate) fn message_refs(self, id: u64) -> Bytes {
-        self.number(WHOLE, Kind::MessageRefs, id)
+        self.whole(Kind::MessageRefs, 8).u64(id).done()
     }
 
     pub(crate) fn producer(self, id: ProducerId) -> Bytes {
-        self.number(WHOLE, Kind::Producer, id.0)
+        self.whole(Kind::Producer, 8).u64(id.0).done()
     }
 
     pub(crate) fn answers(self, id: ProducerId, first_seq: u64) -> Bytes {
-        let mut key = self.key(WHOLE, Kind::ProducerAnswers, 16);
-        key.put_u64(id.0);
-        key.put_u64(first_seq);
-        key.into()
+        self.whole(Kind::ProducerAnswers, 16).u64(id.0).u64(first_seq).done()
     }
 
     pub(crate) fn tenant(self, id: TenantId) -> Bytes {
-        let mut key = self.key(WHOLE, Kind::Tenant, 4);
-        key.put_u32(id.0);
-        key.into()
+        self.whole(Kind::Tenant, 4).u32(id.0).done()
     }
 
     pub(crate) fn node(self, id: NodeId) -> Bytes {
-        self.number(WHOLE, Kind::Node, id.0)
+        self.whole(Kind::Node, 8).u64(id.0).done()
     }
 
     pub(crate) fn placement(self, shard: ShardId) -> Bytes {
-        let mut key = self.key(WHOLE, Kind::Placement, 2);
-        key.put_u16(shard.0);
-        key.into()
+        self.whole(Kind::Placement, 2).u16(shard.0).done()
     }
 
     pub(crate) fn setting(self, name: &[u8]) -> Bytes {
-        let mut key = self.key(WHOLE, Kind::Setting, name.len());
-        key.put_slice(name);
-        key.into()
+        self.whole(Kind::Setting, name.len()).bytes(name).done()
     }
 
     /// A filter has no zero byte, so one ends it.
     pub(crate) fn route(self, tenant: TenantId, filter: &Text, target: RouteTarget) -> Bytes {
-        let mut key = self.key(WHOLE, Kind::Route, 4 + filter.len() + 18);
-        key.put_u32(tenant.0);
-        key.put_slice(filter.as_bytes());
-        key.put_u8(0);
+        let key = self.whole(Kind::Route, 4 + filter.len() + 18);
+        let key = key.u32(tenant.0).bytes(filter.as_bytes()).u8(0);
         match target {
-            RouteTarget::Shard(shard) => {
-                key.put_u8(TARGET_SHARD);
-                key.put_u16(shard.0);
-            }
+            RouteTarget::Shard(shard) => key.u8(TARGET_SHARD).u16(shard.0),
             RouteTarget::Node(node, incarnation) => {
-                key.put_u8(TARGET_NODE);
-                key.put_u64(node.0);
-                key.put_u64(incarnation.0);
+                key.u8(TARGET_NODE).u64(node.0).u64(incarnation.0)
             }
         }
-        key.into()
+        .done()
     }
 
     /// From and to of all rows of a kind in a bucket.
     pub(crate) fn range_in(self, bucket: u16, kind: Kind) -> (Bytes, Bytes) {
-        let from = self.key(bucket, kind, 0);
-        let mut to = from.clone();
-        // The kind is the last byte, and none is 255.
-        *to.last_mut().expect("a prefix is five bytes") += 1;
-        (from.into(), to.into())
+        key::range_of_kind(self.group, bucket, kind)
     }
 
     /// From and to of all rows of a kind of the whole group.
@@ -203,22 +141,13 @@ impl Keys {
 
     /// From `bucket` on to the last one, [`WHOLE`] not among them.
     pub(crate) fn buckets_from(self, bucket: u16) -> (Bytes, Bytes) {
-        let edge = |bucket: u16| {
-            let mut key = Vec::with_capacity(4);
-            key.put_u16(self.group.0);
-            key.put_u16(bucket);
-            key.into()
-        };
+        let edge = |bucket| self.range_in(bucket, Kind::Applied).0;
         (edge(bucket), edge(WHOLE))
     }
 
     /// From and to of all rows of the group.
     pub(crate) fn all(self) -> (Bytes, Bytes) {
-        let next = self.group.0.checked_add(1).expect("SHARDS_MAX is far below");
-        (
-            Bytes::copy_from_slice(&self.group.0.to_be_bytes()),
-            Bytes::copy_from_slice(&next.to_be_bytes()),
-        )
+        key::range_of_shard(self.group)
     }
 }
 
@@ -233,10 +162,7 @@ pub(crate) struct Suffix<'a> {
 
 impl<'a> Suffix<'a> {
     pub(crate) fn of(key: &'a [u8]) -> Result<Self, StorageError> {
-        match key.get(PREFIX_BYTES..) {
-            Some(rest) => Ok(Self { rest }),
-            None => Err(Self::short()),
-        }
+        Ok(Self { rest: key::suffix(key)? })
     }
 
     fn short() -> StorageError {
@@ -280,14 +206,6 @@ impl<'a> Suffix<'a> {
     }
 }
 
-/// The bucket of a key.
-pub(crate) fn bucket_of_key(key: &[u8]) -> Result<u16, StorageError> {
-    match key {
-        [_, _, high, low, ..] => Ok(u16::from_be_bytes([*high, *low])),
-        _ => Err(Suffix::short()),
-    }
-}
-
 /// Keeps the first error of a scan and ends it there.
 pub(crate) fn note(
     failed: &mut Option<StorageError>,
@@ -298,6 +216,65 @@ pub(crate) fn note(
         Err(error) => {
             *failed = Some(error);
             ControlFlow::Break(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::hex;
+
+    #[test]
+    fn keys_keep_their_bytes() {
+        // Frozen: disks hold these.
+        let keys = Keys::new(ShardId(2));
+        let id = SessionId { bucket: 3, number: 4 };
+        let tenant = TenantId(5);
+        let text = Text::from("t");
+        #[rustfmt::skip]
+        let table = [
+            (keys.applied(),                      "0002 ffff 01"),
+            (keys.log_time(),                     "0002 ffff 02"),
+            (keys.next_session(3),                "0002 0003 03"),
+            (keys.session(3, tenant, &text),      "0002 0003 04 00000005 74"),
+            (keys.item(id, Offset(6)),            "0002 0003 05 0000000000000004 0000000000000006"),
+            (keys.subscription(id, &text),        "0002 0003 06 0000000000000004 74"),
+            (keys.filter(tenant, &text),          "0002 ffff 07 00000005 74"),
+            (keys.message(7),                     "0002 ffff 08 0000000000000007"),
+            (keys.message_refs(7),                "0002 ffff 09 0000000000000007"),
+            (keys.producer(ProducerId(8)),        "0002 ffff 0a 0000000000000008"),
+            (keys.answers(ProducerId(8), 9),      "0002 ffff 0b 0000000000000008 0000000000000009"),
+            (keys.counters(id),                   "0002 0003 0e 0000000000000004"),
+            (keys.garbage(id),                    "0002 0003 0f 0000000000000004"),
+            (keys.tenant(tenant),                 "0002 ffff 20 00000005"),
+            (keys.node(NodeId(1)),                "0002 ffff 21 0000000000000001"),
+            (keys.placement(ShardId(1)),          "0002 ffff 22 0001"),
+            (keys.route(tenant, &text, RouteTarget::Shard(ShardId(1))),
+                                                  "0002 ffff 23 00000005 74 00 01 0001"),
+            (keys.route(tenant, &text, RouteTarget::Node(NodeId(1), Incarnation(2))),
+                "0002 ffff 23 00000005 74 00 02 0000000000000001 0000000000000002"),
+            (keys.setting(b"s"),                  "0002 ffff 24 73"),
+        ];
+        let (from, to) = keys.all();
+        for (key, expected) in table {
+            assert_eq!(hex(&key), expected.replace(' ', ""));
+            assert!(from <= key && key < to);
+        }
+    }
+
+    #[test]
+    fn a_route_is_found_in_its_key() {
+        let keys = Keys::new(ShardId::META);
+        for target in [RouteTarget::Shard(ShardId(1)), RouteTarget::Node(NodeId(1), Incarnation(0))]
+        {
+            let key = keys.route(TenantId(5), &Text::from("a/+"), target);
+            let mut suffix = Suffix::of(&key).unwrap();
+            assert_eq!(suffix.u32().unwrap(), 5);
+            assert_eq!(suffix.route().unwrap(), (Text::from("a/+"), target));
+            let mut short = Suffix::of(&key[..key.len() - 1]).unwrap();
+            short.u32().unwrap();
+            assert!(short.route().is_err());
         }
     }
 }

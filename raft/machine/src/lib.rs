@@ -37,3 +37,4 @@ pub use shard::{
     SESSION_QUEUE_ITEMS_MAX, SESSIONS_PER_NODE_GONE_MAX, SESSIONS_PER_SHARD_MAX,
     SUBSCRIPTIONS_PER_SESSION_MAX, SessionInfo,
 };
+pub use step::version_after;

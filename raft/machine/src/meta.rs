@@ -12,18 +12,16 @@ use std::{
 };
 
 use moorline_core::{
-    Incarnation, NodeId, ShardId, TenantId, Text, UnixMillis,
-    shard::SHARDS_MAX,
-    topic::is_filter,
+    Incarnation, NodeId, ShardId, TenantId, Text, UnixMillis, shard::SHARDS_MAX, topic::is_filter,
     trie::Trie,
 };
-use moorline_storage::{Rows, StorageError, View};
+use moorline_storage::{Rows, StorageError, View, key::Kind};
 
 use crate::{
     answer::{Answer, Refused},
     command::{NodeRecord, RouteTarget},
-    keys::{Keys, Kind, Suffix, note},
-    rows::{ClusterRow, NodeRow, PlacementRow, Row, RouteRow, TenantRow, corrupt},
+    keys::{Keys, Suffix, note},
+    rows::{ClusterRow, NodeRow, PlacementRow, RouteRow, Row, TenantRow, corrupt},
     step::Step,
 };
 

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::UnixMillis;
-use moorline_storage::{Rows, StorageError, View};
+use moorline_storage::{Rows, StorageError, View, key::Kind};
 
 use crate::{
     answer::Answer,
     codec::Reader,
     command::{ProducerId, Run},
-    keys::{Keys, Kind, Suffix},
+    keys::{Keys, Suffix},
     rows::{ProducerRow, Row, corrupt},
     step::Step,
 };
@@ -71,7 +71,9 @@ impl Producers {
                 let ProducerRow { last_seq, last_seen } = ProducerRow::from_bytes(row)?;
                 producers.idle.insert((last_seen, id));
                 let remembered = VecDeque::new();
-                producers.known.insert(id, Producer { last_seq, last_seen, remembered, answers: 0 });
+                producers
+                    .known
+                    .insert(id, Producer { last_seq, last_seen, remembered, answers: 0 });
                 Ok(())
             };
             crate::keys::note(&mut failed, read())
@@ -106,7 +108,7 @@ impl Producers {
     /// Finds what of a run is new and answers the rest.
     pub(crate) fn place<R: Rows + ?Sized>(
         &mut self,
-        step: &mut Step<'_, R>,
+        step: &Step<'_, R>,
         run: &Run,
         answers: &mut Vec<Answer>,
     ) -> Result<Place, StorageError> {
@@ -139,9 +141,8 @@ impl Producers {
         answers: &mut Vec<Answer>,
     ) -> Result<(), StorageError> {
         let mut seq = run.first_seq;
-        let at = producer
-            .remembered
-            .partition_point(|&(first, count)| first + u64::from(count) <= seq);
+        let at =
+            producer.remembered.partition_point(|&(first, count)| first + u64::from(count) <= seq);
         for &(first, count) in producer.remembered.range(at..) {
             if first > seq || seq >= run.end_seq() {
                 break;

@@ -436,3 +436,123 @@ impl Row for RouteRow {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use moorline_core::{ConnId, Incarnation};
+
+    use super::*;
+    use crate::codec::hex;
+
+    fn check<R: Row + PartialEq + Debug>(row: &R, expected: &str) {
+        let bytes = row.to_bytes();
+        assert_eq!(hex(&bytes), expected.replace(' ', ""), "{row:?}");
+        assert_eq!(&R::from_bytes(&bytes).unwrap(), row);
+        for len in 0..bytes.len() {
+            assert!(R::from_bytes(&bytes.slice(..len)).is_err(), "{row:?} at {len}");
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert!(R::from_bytes(&longer.into()).is_err(), "{row:?} with more");
+        let mut newer = bytes.to_vec();
+        newer[0] += 1;
+        assert!(R::from_bytes(&newer.into()).is_err(), "{row:?} of a later version");
+    }
+
+    #[test]
+    fn rows_keep_their_bytes() {
+        // Frozen: disks hold these.
+        check(&NumberRow(5), "01 0000000000000005");
+        let holder = Holder { node: NodeId(4), incarnation: Incarnation(5), conn: ConnId(6) };
+        let session = SessionRow {
+            number: 1,
+            epoch: Epoch(2),
+            holder: Some(holder),
+            expiry_s: 3,
+            detached_at: None,
+            offered_below: Offset(7),
+            present: true,
+        };
+        check(
+            &session,
+            "01 0000000000000001 0000000000000002 \
+             01 0000000000000004 0000000000000005 0000000000000006 00000003 00 0000000000000007 01",
+        );
+        check(
+            &SessionRow { holder: None, detached_at: Some(UnixMillis(9)), ..session },
+            "01 0000000000000001 0000000000000002 00 00000003 01 0000000000000009 \
+             0000000000000007 01",
+        );
+        check(
+            &CountersRow { head: Offset(1), tail: Offset(2), items: 3, bytes: 4, dropped: 5 },
+            "01 0000000000000001 0000000000000002 0000000000000003 0000000000000004 \
+             0000000000000005",
+        );
+        check(&SubscriptionRow(QoS::AtLeastOnce), "01 01");
+        check(&FilterRow { sessions: 1, version: 2 }, "01 0000000000000001 0000000000000002");
+        check(
+            &ProducerRow { last_seq: 1, last_seen: UnixMillis(2) },
+            "01 0000000000000001 0000000000000002",
+        );
+        check(
+            &GarbageRow { from: Offset(1), tail: Offset(2) },
+            "01 0000000000000001 0000000000000002",
+        );
+        let record = NodeRecord {
+            node: NodeId(1),
+            store: 2,
+            incarnation: Incarnation(3),
+            address: "a".into(),
+        };
+        check(
+            &NodeRow { record, gone: true },
+            "01 0000000000000001 00000000000000000000000000000002 0000000000000003 00000001 61 01",
+        );
+        check(&PlacementRow(vec![NodeId(1)]), "01 00000001 0000000000000001");
+        check(
+            &ClusterRow { cluster: 1, shards: 2, replicas: 3 },
+            "01 00000000000000000000000000000001 0002 03",
+        );
+        check(&TenantRow("n".into()), "01 00000001 6e");
+        check(
+            &RouteRow { version: 1, present: true, index: 2, at: UnixMillis(3) },
+            "01 0000000000000001 01 0000000000000002 0000000000000003",
+        );
+    }
+
+    #[test]
+    fn items_keep_their_bytes() {
+        let message = Message {
+            topic: "t".into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Bytes::new(),
+            expires_at: None,
+            payload: Bytes::from_static(b"xyz"),
+        };
+        let inline = Item::inline(QoS::AtLeastOnce, &message);
+        assert_eq!(hex(&inline), "0101010000000174000000007879 7a".replace(' ', ""));
+        let read = Item::read(&inline).unwrap();
+        let bytes = message_len(&message) as u64;
+        assert_eq!(read, Item { qos: QoS::AtLeastOnce, bytes, shared: None });
+        assert_eq!(Item::message(&inline).unwrap(), message);
+
+        let shared = Item::shared(QoS::ExactlyOnce, 5, 6);
+        assert_eq!(hex(&shared), "0106 0000000000000005 00000006".replace(' ', ""));
+        let read = Item::read(&shared).unwrap();
+        assert_eq!(read, Item { qos: QoS::ExactlyOnce, bytes: 6, shared: Some(5) });
+        for len in 0..shared.len() {
+            assert!(Item::read(&shared[..len]).is_err());
+        }
+        for flags in [0x03, 0x08, 0xFF] {
+            assert!(Item::read(&[1, flags]).is_err());
+        }
+
+        let row = SharedMessage::to_bytes(&message);
+        assert_eq!(hex(&row), "0101 00000001 74 00000000 78797a".replace(' ', ""));
+        assert_eq!(SharedMessage::from_bytes(&row).unwrap(), message);
+        assert!(SharedMessage::from_bytes(&Bytes::from_static(&[2, 1])).is_err());
+    }
+}

@@ -21,6 +21,13 @@ pub(crate) struct Step<'a, R: ?Sized> {
 /// How many bits of a version are the command's place in its batch; [`crate::batch`] limits the commands.
 const ORDINAL_BITS: u32 = 16;
 
+/// A route version above every change up to and including `index`, and below every later one: with it a leader withdraws
+/// routes that the shard no longer holds, when the news of their end may have been lost.
+#[must_use]
+pub fn version_after(index: u64) -> u64 {
+    index << ORDINAL_BITS | ((1 << ORDINAL_BITS) - 1)
+}
+
 impl<R: Rows + ?Sized> Step<'_, R> {
     /// Grows with every command of the group: the index alone does not, when one batch subscribes and unsubscribes.
     pub(crate) fn version(&self) -> u64 {

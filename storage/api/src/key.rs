@@ -164,10 +164,7 @@ pub fn applied(shard: ShardId) -> Bytes {
 #[must_use]
 pub fn range_of_shard(shard: ShardId) -> (Bytes, Bytes) {
     let next = shard.0.checked_add(1).expect("SHARDS_MAX is far below");
-    (
-        Bytes::copy_from_slice(&shard.0.to_be_bytes()),
-        Bytes::copy_from_slice(&next.to_be_bytes()),
-    )
+    (Bytes::copy_from_slice(&shard.0.to_be_bytes()), Bytes::copy_from_slice(&next.to_be_bytes()))
 }
 
 /// From and to of all rows of a kind in a bucket.

@@ -102,6 +102,20 @@ impl LogOp {
         }
     }
 
+    /// Every engine calls this first: a log with a hole could not be replayed.
+    ///
+    /// # Panics
+    ///
+    /// If the entries of an append do not follow each other.
+    pub fn assert_consecutive(&self) {
+        if let Self::Append(records) = self {
+            for pair in records.windows(2) {
+                let (one, next) = (pair[0].index, pair[1].index);
+                assert_eq!(one + 1, next, "entries of one append follow each other");
+            }
+        }
+    }
+
     /// What it counts against [`QUEUED_BYTES_MAX`].
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -160,13 +174,6 @@ pub trait LogEngine: Send + Sync + 'static {
     fn queued_bytes(&self) -> usize;
 }
 
-/// The entries of an append follow each other; a log with a hole could not be replayed.
-pub(crate) fn assert_consecutive(records: &[LogRecord]) {
-    for pair in records.windows(2) {
-        assert_eq!(pair[0].index + 1, pair[1].index, "entries of one append follow each other");
-    }
-}
-
 impl fmt::Debug for dyn LogEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogEngine").field("queued_bytes", &self.queued_bytes()).finish()
@@ -186,7 +193,8 @@ mod tests {
     #[test]
     fn what_elections_and_installs_rest_on_is_synced() {
         let mark = |mark| LogOp::Mark { mark, value: Bytes::new() };
-        let synced = [LogOp::Append(Vec::new()), LogOp::Clear, mark(Mark::Vote), mark(Mark::Installing)];
+        let synced =
+            [LogOp::Append(Vec::new()), LogOp::Clear, mark(Mark::Vote), mark(Mark::Installing)];
         let rides = [LogOp::TruncateAfter(1), LogOp::PurgeUpTo(1), mark(Mark::Committed)];
         assert!(synced.iter().all(LogOp::synced));
         assert!(!rides.iter().any(LogOp::synced));

@@ -246,7 +246,10 @@ mod tests {
     fn every_cut_and_every_excess_is_noticed() {
         let record = sample();
         for cut in 0..record.len() {
-            assert!(matches!(read(record.slice(..cut)), Err(StorageError::Corrupt { .. })), "{cut}");
+            assert!(
+                matches!(read(record.slice(..cut)), Err(StorageError::Corrupt { .. })),
+                "{cut}"
+            );
         }
         let longer = Bytes::from([&record[..], b"\0"].concat());
         assert!(matches!(read(longer), Err(StorageError::Corrupt { .. })));

@@ -95,11 +95,6 @@ pub trait Rows: View {
     fn put_fresh(&mut self, key: Bytes, value: Bytes) {
         self.put(key, value);
     }
-    /// Sets a row whose key has no value now, also not in what lies below: an overlay may forget it without a trace when
-    /// it is removed before the next checkpoint.
-    fn put_fresh(&mut self, key: Bytes, value: Bytes) {
-        self.put(key, value);
-    }
     /// Removes a row, if it is there.
     fn delete(&mut self, key: Bytes);
 }

@@ -188,7 +188,8 @@ mod tests {
 
     #[tokio::test]
     async fn both_versions_shake_hands_and_exchange_packets() {
-        for (version, receive_max) in [(Version::V4, packet::RECEIVE_MAX_DEFAULT), (Version::V5, 7)] {
+        for (version, receive_max) in [(Version::V4, packet::RECEIVE_MAX_DEFAULT), (Version::V5, 7)]
+        {
             let (address, _tasks) = server(0).await;
             let mut connection = Connection::open(address, connect(version)).await.unwrap();
             assert_eq!((connection.present, connection.receive_max), (false, receive_max));

@@ -500,7 +500,7 @@ mod tests {
 
     #[test]
     fn properties_are_skipped_and_receive_maximum_is_found() {
-        let connack = b"\x20\x15\0\0\x12\x21\0\x05\x12\0\x02id\x26\0\x01k\0\x01v\x2a\x01";
+        let connack = b"\x20\x14\0\0\x11\x21\0\x05\x12\0\x02id\x26\0\x01k\0\x01v\x2a\x01";
         let mut buffer = BytesMut::from(&connack[..]);
         let packet = Packet::ConnAck { present: false, code: 0, receive_max: 5 };
         assert_eq!(read(&mut buffer, Version::V5), Ok(Some(packet)));

@@ -1,6 +1,6 @@
 //! Moorline and its peers one after the other in one run: the same load, the same machine, the same hour.
 
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -82,7 +82,7 @@ fn measure_in(
     let mut load = load::Load {
         targets: running.targets.clone(),
         publishers: 1,
-        window: 1,
+        window: NonZeroU16::MIN,
         size: args.size,
         time: Duration::from_secs(args.seconds),
         qos: moorline_core::QoS::AtLeastOnce,
@@ -91,7 +91,7 @@ fn measure_in(
     };
     let single = load::run(&load)?;
     load.publishers = args.publishers;
-    load.window = args.window;
+    load.window = NonZeroU16::new(args.window).unwrap_or(NonZeroU16::MIN);
     let throughput = load::run(&load)?;
     Ok(Measured { peer: name(peer).to_owned(), round, throughput, single })
 }

@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    num::NonZeroU16,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -13,10 +14,11 @@ use std::{
 use anyhow::{Context, bail};
 use bytes::BytesMut;
 use hdrhistogram::Histogram;
-use moorline_core::QoS;
+use moorline_core::{QoS, Text};
 use moorline_mqtt::{
-    Millis,
-    client::{Client, Event, Options, Outgoing},
+    Millis, Version,
+    client::{Client, Event, Options},
+    codec::Outgoing,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -55,7 +57,7 @@ pub(crate) struct Load {
     /// Pairs.
     pub(crate) publishers: usize,
     /// Unacknowledged publishes per publisher.
-    pub(crate) window: u16,
+    pub(crate) window: NonZeroU16,
     /// Payload bytes.
     pub(crate) size: usize,
     /// How long to measure.
@@ -74,7 +76,7 @@ impl Load {
         Self {
             targets: args.target.clone(),
             publishers: args.publishers,
-            window: args.window,
+            window: NonZeroU16::new(args.window).unwrap_or(NonZeroU16::MIN),
             size: args.size.max(HEADER_BYTES),
             time: Duration::from_secs(args.seconds),
             qos: if args.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
@@ -213,7 +215,7 @@ impl Wire {
     async fn connect(target: &str, options: Options, shared: &Shared) -> anyhow::Result<Self> {
         let socket = TcpStream::connect(target).await.with_context(|| target.to_owned())?;
         socket.set_nodelay(true)?;
-        let client = Client::new(options, shared.now());
+        let client = Client::new(options, shared.now())?;
         Ok(Self { socket, client, input: BytesMut::with_capacity(READ_BYTES) })
     }
 
@@ -248,7 +250,8 @@ struct Subscriber {
 impl Subscriber {
     fn new(load: &Load, run: &str, pair: usize) -> Self {
         let options = Options {
-            client: format!("bench-{run}-s{pair}"),
+            version: Version::V311,
+            client_id: Text::from(format!("bench-{run}-s{pair}")),
             clean_start: !load.durable,
             ..Options::default()
         };
@@ -263,7 +266,7 @@ impl Subscriber {
             let now = shared.now_ns();
             while let Some(event) = wire.client.poll_event() {
                 match event {
-                    Event::Connected { .. } => {
+                    Event::Connected(_) => {
                         wire.client.subscribe(&[(&self.topic, self.qos)])?;
                     }
                     Event::Subscribed { .. } => shared.subscribed.add_permits(1),
@@ -303,7 +306,9 @@ struct Publisher {
 impl Publisher {
     fn new(load: &Load, run: &str, pair: usize) -> Self {
         let options = Options {
-            client: format!("bench-{run}-p{pair}"),
+            version: Version::V311,
+            client_id: Text::from(format!("bench-{run}-p{pair}")),
+            clean_start: true,
             window: load.window,
             ..Options::default()
         };
@@ -336,7 +341,7 @@ impl Publisher {
             let now = shared.now_ns();
             while let Some(event) = wire.client.poll_event() {
                 match event {
-                    Event::Connected { .. } => connected = true,
+                    Event::Connected(_) => connected = true,
                     Event::Published { .. } => self.acked(now, &shared),
                     other => bail!("the broker sent {other:?} to a publisher"),
                 }
@@ -349,15 +354,21 @@ impl Publisher {
             return Ok(());
         }
         let now = shared.now_ns();
-        let mut room = if self.qos == QoS::AtMostOnce { self.options.window } else { u16::MAX };
+        let mut room = if self.qos == QoS::AtMostOnce { self.options.window.get() } else { u16::MAX };
         while client.can_publish() && room > 0 {
             self.payload[..8].copy_from_slice(&self.next.to_be_bytes());
             self.payload[8..HEADER_BYTES].copy_from_slice(&now.to_be_bytes());
             client.publish(&Outgoing {
-                topic: &self.topic,
-                payload: &self.payload,
+                topic: self.topic.as_bytes(),
                 qos: self.qos,
-                ..Outgoing::default()
+                dup: false,
+                retain: false,
+                id: None,
+                expiry_s: None,
+                alias: None,
+                subscription_ids: &[],
+                properties: &[],
+                payload: &self.payload,
             })?;
             self.next += 1;
             room -= 1;

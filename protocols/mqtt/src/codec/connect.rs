@@ -77,7 +77,8 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Connect, DecodeErr
 }
 
 fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
-    if flags & RESERVED != 0 {
+    // MQTT 3.1 did not reserve it.
+    if flags & RESERVED != 0 && version != Version::V31 {
         return Err(DecodeError::Malformed("the reserved flag of CONNECT"));
     }
     if flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0 {
@@ -181,9 +182,10 @@ pub(super) fn encode(connect: &Connect, out: &mut BytesMut) -> Result<(), Encode
 
 fn flags_of(connect: &Connect) -> u8 {
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-    let will = connect.will.as_ref().map_or(0, |will| {
-        WILL | (will.qos as u8) << 3 | bit(will.retain, WILL_RETAIN)
-    });
+    let will = connect
+        .will
+        .as_ref()
+        .map_or(0, |will| WILL | (will.qos as u8) << 3 | bit(will.retain, WILL_RETAIN));
     will | bit(connect.clean_start, CLEAN_START)
         | bit(connect.username.is_some(), USERNAME)
         | bit(connect.password.is_some(), PASSWORD)

@@ -112,7 +112,7 @@ impl Decoder {
         }
         let Some(version) = self.version else {
             let body = take_body(input, &frame);
-            return self.decode_connect(&body).map(Some);
+            return self.decode_connect(&frame, &body).map(Some);
         };
         if let Some(packet) = decode_small(input, &frame)? {
             return Ok(Some(packet));
@@ -126,7 +126,7 @@ impl Decoder {
         if self.version.is_none() && first >> 4 != PacketType::Connect as u8 {
             return Err(DecodeError::NotConnect);
         }
-        let (kind, flags) = fixed::first(first)?;
+        let (kind, flags) = fixed::first(first, self.version)?;
         self.check_direction(kind)?;
         let Some((remaining, len)) = fixed::varint(&input[1..])? else { return Ok(None) };
         let header = 1 + len;
@@ -168,8 +168,10 @@ impl Decoder {
         Err(DecodeError::TooLarge { size: frame.total, limit: self.limits.packet_bytes })
     }
 
-    fn decode_connect(&mut self, body: &Bytes) -> Result<Packet, DecodeError> {
-        self.version = Some(connect::version(body)?);
+    fn decode_connect(&mut self, frame: &Frame, body: &Bytes) -> Result<Packet, DecodeError> {
+        let version = connect::version(body)?;
+        self.version = Some(version);
+        fixed::check_flags(frame.kind, frame.flags, version)?;
         connect::decode(body, &self.limits).map(|connect| Packet::Connect(Box::new(connect)))
     }
 
@@ -310,7 +312,8 @@ fn subscribe_filter(
     if options & reserved != 0 {
         return Err(DecodeError::Malformed("reserved subscription options"));
     }
-    let qos = QoS::from_bits(options & 0b11).ok_or(DecodeError::Malformed("a filter with QoS 3"))?;
+    let qos =
+        QoS::from_bits(options & 0b11).ok_or(DecodeError::Malformed("a filter with QoS 3"))?;
     let retain_handling = match options >> 4 & 0b11 {
         0 => RetainHandling::Always,
         1 => RetainHandling::IfNew,

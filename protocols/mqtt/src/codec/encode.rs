@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{
-    Ack, Auth, Disconnect, EncodeError, Outgoing, Packet, PacketId, PacketType, Reason, SubAck, Subscribe,
-    SubscribeFilter, UnsubAck, Unsubscribe, Version, connect,
+    Ack, Auth, Disconnect, EncodeError, Outgoing, Packet, PacketId, PacketType, Reason, SubAck,
+    Subscribe, SubscribeFilter, UnsubAck, Unsubscribe, Version, connect,
     fixed::{VARINT_MAX, varint_len},
     properties::{Writer, put_varint},
 };
@@ -17,10 +17,7 @@ use super::{
 pub fn encode(packet: &Packet, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
     match packet {
         Packet::Publish(publish) => return Outgoing::from(publish).encode(version, out),
-        Packet::PubAck(ack)
-        | Packet::PubRec(ack)
-        | Packet::PubRel(ack)
-        | Packet::PubComp(ack)
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack)
             if ack.properties.is_none() =>
         {
             put_ack(packet.kind(), ack.id, ack.reason, version, out);

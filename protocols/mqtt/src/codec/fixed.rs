@@ -1,6 +1,6 @@
 //! The fixed header (2.1): packet type, flags, and a length that is believed only as far as the limit.
 
-use super::DecodeError;
+use super::{DecodeError, Version};
 
 /// Most bytes a variable byte integer may take (1.5.5).
 const VARINT_BYTES_MAX: usize = 4;
@@ -56,7 +56,7 @@ impl PacketType {
         (self as u8) << 4 | self.reserved_flags()
     }
 
-    /// What the four flags have to be (table 2-2). PUBLISH: see [`first`].
+    /// What the four flags have to be (table 2-2). PUBLISH has its own.
     fn reserved_flags(self) -> u8 {
         match self {
             Self::PubRel | Self::Subscribe | Self::Unsubscribe => 0b0010,
@@ -86,16 +86,36 @@ impl PacketType {
     }
 }
 
-/// Reads the first byte.
-pub(super) fn first(byte: u8) -> Result<(PacketType, u8), DecodeError> {
+/// Refuses reserved flags that are not as they have to be. MQTT 3.1 reserved none: its CONNECT may have any, and what
+/// it asks again may have DUP.
+pub(super) fn check_flags(
+    kind: PacketType,
+    flags: u8,
+    version: Version,
+) -> Result<(), DecodeError> {
+    let ignored = match (version, kind) {
+        (Version::V31, PacketType::Connect) => 0b1111,
+        (Version::V31, PacketType::PubRel | PacketType::Subscribe | PacketType::Unsubscribe) => {
+            0b1000
+        }
+        _ => 0,
+    };
+    if flags & !ignored == kind.reserved_flags() & !ignored {
+        Ok(())
+    } else {
+        Err(DecodeError::Malformed("reserved flags of the fixed header"))
+    }
+}
+
+/// Reads the first byte of a packet. The flags of a CONNECT are left to whoever knows its version.
+pub(super) fn first(byte: u8, version: Option<Version>) -> Result<(PacketType, u8), DecodeError> {
     let (kind, flags) = (PacketType::from_bits(byte >> 4), byte & 0x0f);
     let kind = kind.ok_or(DecodeError::Malformed("packet type 0"))?;
     if kind != PacketType::Publish {
-        return if flags == kind.reserved_flags() {
-            Ok((kind, flags))
-        } else {
-            Err(DecodeError::Malformed("reserved flags of the fixed header"))
-        };
+        if let Some(version) = version {
+            check_flags(kind, flags, version)?;
+        }
+        return Ok((kind, flags));
     }
     match flags >> 1 & 0b11 {
         3 => Err(DecodeError::Malformed("PUBLISH with QoS 3")),
@@ -138,8 +158,9 @@ mod tests {
 
     #[test]
     fn variable_byte_integers_are_canonical_and_incremental() {
+        type Read = Result<Option<(u32, usize)>, ()>;
         #[rustfmt::skip]
-        let table: [(&[u8], Result<Option<(u32, usize)>, ()>); 12] = [
+        let table: [(&[u8], Read); 12] = [
             (b"", Ok(None)),                         (b"\x00", Ok(Some((0, 1)))),
             (b"\x7f", Ok(Some((127, 1)))),           (b"\x80", Ok(None)),
             (b"\x80\x01", Ok(Some((128, 2)))),       (b"\x80\x00", Err(())),

@@ -210,10 +210,7 @@ impl<'a> Properties<'a> {
     }
 
     /// Reason string and user properties, if there is either.
-    pub(super) fn ack(
-        &self,
-        from: &Reader<'_>,
-    ) -> Result<Option<Box<AckProperties>>, DecodeError> {
+    pub(super) fn ack(&self, from: &Reader<'_>) -> Result<Option<Box<AckProperties>>, DecodeError> {
         if self.reason_string.is_none() && self.user.is_empty() {
             return Ok(None);
         }

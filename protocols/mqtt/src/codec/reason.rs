@@ -143,8 +143,10 @@ impl Reason {
                 matches!(code, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
             }
             Carrier::PubRel => matches!(code, 0x00 | 0x92),
-            Carrier::SubAck => matches!(code,
-                0x00..=0x02 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2),
+            Carrier::SubAck => matches!(
+                code,
+                0x00..=0x02 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2
+            ),
             Carrier::UnsubAck => {
                 matches!(code, 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91)
             }
@@ -157,60 +159,26 @@ impl Reason {
     /// The CONNACK return code of 3.1 and 3.1.1 that is nearest (3.2.2.3 there).
     #[must_use]
     pub fn connack_v3(self) -> u8 {
-        match self {
-            R::Success => 0,
-            R::UnsupportedProtocolVersion => 1,
-            R::ClientIdentifierNotValid => 2,
-            R::BadUserNameOrPassword | R::BadAuthenticationMethod => 4,
-            R::NotAuthorized | R::Banned => 5,
-            R::GrantedQoS1
-            | R::GrantedQoS2
-            | R::DisconnectWithWill
-            | R::NoMatchingSubscribers
-            | R::NoSubscriptionExisted
-            | R::ContinueAuthentication
-            | R::ReAuthenticate
-            | R::UnspecifiedError
-            | R::MalformedPacket
-            | R::ProtocolError
-            | R::ImplementationSpecificError
-            | R::ServerUnavailable
-            | R::ServerBusy
-            | R::ServerShuttingDown
-            | R::KeepAliveTimeout
-            | R::SessionTakenOver
-            | R::TopicFilterInvalid
-            | R::TopicNameInvalid
-            | R::PacketIdentifierInUse
-            | R::PacketIdentifierNotFound
-            | R::ReceiveMaximumExceeded
-            | R::TopicAliasInvalid
-            | R::PacketTooLarge
-            | R::MessageRateTooHigh
-            | R::QuotaExceeded
-            | R::AdministrativeAction
-            | R::PayloadFormatInvalid
-            | R::RetainNotSupported
-            | R::QoSNotSupported
-            | R::UseAnotherServer
-            | R::ServerMoved
-            | R::SharedSubscriptionsNotSupported
-            | R::ConnectionRateExceeded
-            | R::MaximumConnectTime
-            | R::SubscriptionIdentifiersNotSupported
-            | R::WildcardSubscriptionsNotSupported => 3,
+        match self.code() {
+            0x00 => 0,
+            0x84 => 1,
+            0x85 => 2,
+            // Bad user name, bad method; not authorised, banned; all else is a server that can't be used now.
+            0x86 | 0x8C => 4,
+            0x87 | 0x8A => 5,
+            _ => 3,
         }
     }
 
     /// What a 3.1.1 CONNACK return code means.
     pub(crate) fn from_connack_v3(code: u8) -> Option<Self> {
         Some(match code {
-            0 => R::Success,
-            1 => R::UnsupportedProtocolVersion,
-            2 => R::ClientIdentifierNotValid,
-            3 => R::ServerUnavailable,
-            4 => R::BadUserNameOrPassword,
-            5 => R::NotAuthorized,
+            0 => Self::Success,
+            1 => Self::UnsupportedProtocolVersion,
+            2 => Self::ClientIdentifierNotValid,
+            3 => Self::ServerUnavailable,
+            4 => Self::BadUserNameOrPassword,
+            5 => Self::NotAuthorized,
             _ => return None,
         })
     }

@@ -195,8 +195,7 @@ impl Connection {
             if let Some(why) = why {
                 let mut ack = Ack::new(id, verdict.reason);
                 let reason_string = Some(Text::from(why));
-                ack.properties =
-                    Some(Box::new(AckProperties { reason_string, user: Vec::new() }));
+                ack.properties = Some(Box::new(AckProperties { reason_string, user: Vec::new() }));
                 if self.try_send(&Packet::PubAck(ack)) {
                     continue;
                 }
@@ -267,8 +266,7 @@ fn objection(publish: &Publish, config: &Config) -> Option<Ending> {
 /// Whether a well-formed topic name or filter is within this server's limits.
 pub(super) fn accepts_topic(topic: &[u8], config: &Config) -> bool {
     topic.len() <= config.topic_bytes_max
-        && topic::levels(topic).take(config.topic_levels_max + 1).count()
-            <= config.topic_levels_max
+        && topic::levels(topic).take(config.topic_levels_max + 1).count() <= config.topic_levels_max
 }
 
 fn message_of(publish: Publish, wall: UnixMillis) -> Message {

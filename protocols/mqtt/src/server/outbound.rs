@@ -259,7 +259,8 @@ mod tests {
 
     #[test]
     fn seconds_round_up_and_end_at_zero() {
-        for (at, wall, left) in [(10_000, 0, 10), (10_000, 1, 10), (10_000, 9_999, 1), (5, 5, 0), (5, 9, 0)]
+        for (at, wall, left) in
+            [(10_000, 0, 10), (10_000, 1, 10), (10_000, 9_999, 1), (5, 5, 0), (5, 9, 0)]
         {
             assert_eq!(seconds_left(UnixMillis(at), UnixMillis(wall)), left, "{at} - {wall}");
         }

@@ -8,9 +8,7 @@ use moorline_core::{
 
 use crate::{
     Now,
-    codec::{
-        Packet, PacketId, Reason, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe,
-    },
+    codec::{Packet, PacketId, Reason, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe},
 };
 
 use super::{
@@ -192,11 +190,10 @@ impl Connection {
 fn judge(filter: &SubscribeFilter, v5: bool, config: &Config) -> Verdict {
     let bytes = filter.filter.as_bytes();
     let offered = &config.capabilities;
-    let is_shared = bytes.starts_with(b"$share/");
-    if is_shared {
-        if let Some(verdict) = judge_shared(bytes, filter.no_local, v5, offered.shared) {
-            return verdict;
-        }
+    if bytes.starts_with(b"$share/")
+        && let Some(verdict) = judge_shared(bytes, filter.no_local, v5, offered.shared)
+    {
+        return verdict;
     }
     if !topic::is_filter(bytes) || !accepts_topic(bytes, config) {
         return Verdict::Refuse(Reason::TopicFilterInvalid);
@@ -222,9 +219,9 @@ fn judge_shared(filter: &[u8], no_local: bool, v5: bool, offered: bool) -> Optio
             let reason = Reason::SharedSubscriptionsNotSupported;
             Some(Verdict::End(Ending::of(CloseReason::NotSupported, reason, why)))
         }
-        (false, true) => {
-            Some(Verdict::End(Ending::protocol("an ill-formed shared subscription, or with No Local")))
-        }
+        (false, true) => Some(Verdict::End(Ending::protocol(
+            "an ill-formed shared subscription, or with No Local",
+        ))),
         (_, false) => Some(Verdict::Refuse(Reason::TopicFilterInvalid)),
     }
 }

@@ -74,8 +74,7 @@ impl Timers {
     }
 
     fn silence(&self) -> Option<Millis> {
-        (self.silence_max_ms > 0 && !self.paused)
-            .then(|| self.last_heard.plus(self.silence_max_ms))
+        (self.silence_max_ms > 0 && !self.paused).then(|| self.last_heard.plus(self.silence_max_ms))
     }
 
     fn stall(&self, config: &Config) -> Option<Millis> {
@@ -90,9 +89,7 @@ impl Connection {
         let timers = &self.timers;
         match self.state {
             State::AwaitConnect | State::Opening => Some(timers.setup),
-            State::Open => {
-                timers.silence().into_iter().chain(timers.stall(&self.config)).min()
-            }
+            State::Open => timers.silence().into_iter().chain(timers.stall(&self.config)).min(),
             State::Closed => Some(timers.linger),
         }
     }

@@ -1,10 +1,12 @@
 //! The client helper against the server machine.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::num::NonZeroU16;
 
 use bytes::BytesMut;
-use moorline_core::{QoS, Text, port::{Notice, Refusal}};
+use moorline_core::{
+    QoS, Text,
+    port::{Notice, Refusal},
+};
 use moorline_mqtt::{
     Millis, Packet, Reason, Version,
     client::{Client, ClientError, Event, Options},
@@ -12,7 +14,7 @@ use moorline_mqtt::{
     server,
 };
 
-use crate::support::{Rig, START, VERSIONS, id, live, publish, puback, refusal};
+use crate::support::{Rig, START, VERSIONS, id, live, puback, publish, refusal};
 
 fn options(version: Version) -> Options {
     Options { version, client_id: Text::from("c"), ..Options::default() }
@@ -64,7 +66,9 @@ fn client_and_server_understand_each_other() {
 
         let subscribed = client.subscribe(&[("t", QoS::AtLeastOnce)]).unwrap();
         exchange(&mut client, &mut rig);
-        let Some(server::Event::Subscribe { token, .. }) = rig.connection.poll_event() else { panic!() };
+        let Some(server::Event::Subscribe { token, .. }) = rig.connection.poll_event() else {
+            panic!()
+        };
         rig.notice(Notice::Subscribed { token, granted: Ok(vec![Ok(QoS::AtLeastOnce)]) });
         rig.deliver(vec![live(QoS::AtLeastOnce, b"first"), live(QoS::AtMostOnce, b"second")]);
         exchange(&mut client, &mut rig);
@@ -76,7 +80,8 @@ fn client_and_server_understand_each_other() {
         }
         assert_eq!(rig.connection.take_counters().deliveries_acked, 1, "acknowledged by itself");
 
-        let outgoing = Outgoing { topic: b"t", qos: QoS::AtLeastOnce, payload: b"x", ..Outgoing::default() };
+        let outgoing =
+            Outgoing { topic: b"t", qos: QoS::AtLeastOnce, payload: b"x", ..Outgoing::default() };
         let sent = client.publish(&outgoing).unwrap().unwrap();
         exchange(&mut client, &mut rig);
         let (token, _) = rig.publish();
@@ -87,7 +92,9 @@ fn client_and_server_understand_each_other() {
 
         client.unsubscribe(&["t"]).unwrap();
         exchange(&mut client, &mut rig);
-        let Some(server::Event::Unsubscribe { token, .. }) = rig.connection.poll_event() else { panic!() };
+        let Some(server::Event::Unsubscribe { token, .. }) = rig.connection.poll_event() else {
+            panic!()
+        };
         rig.notice(Notice::Unsubscribed { token, existed: Ok(vec![true]) });
         exchange(&mut client, &mut rig);
         assert!(matches!(client.poll_event(), Some(Event::Unsubscribed { .. })));
@@ -168,7 +175,8 @@ fn a_refusal_and_a_goodbye_are_handed_out() {
     assert!(!client.is_connected());
 
     let mut client = connected(options(Version::V5));
-    say(&mut client, &crate::support::disconnect(Reason::SessionTakenOver, None), Version::V5).unwrap();
+    say(&mut client, &crate::support::disconnect(Reason::SessionTakenOver, None), Version::V5)
+        .unwrap();
     assert!(matches!(client.poll_event(), Some(Event::Disconnected(_))));
     assert!(!client.is_connected() && client.poll_timeout().is_none());
 }

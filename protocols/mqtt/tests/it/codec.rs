@@ -1,5 +1,4 @@
 //! Packets of every type, made up: there and back, and cut anywhere.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -47,7 +46,13 @@ fn reason(codes: &'static [u8]) -> impl Strategy<Value = Reason> {
 
 /// Message properties in wire form.
 fn message_properties() -> impl Strategy<Value = Bytes> {
-    (option::of(any::<bool>()), option::of(text()), option::of(name()), option::of(binary()), user())
+    (
+        option::of(any::<bool>()),
+        option::of(text()),
+        option::of(name()),
+        option::of(binary()),
+        user(),
+    )
         .prop_map(|(format, content_type, response, correlation, user)| {
             let mut section = BytesMut::new();
             let mut field = |id: u8, field: &[u8]| {
@@ -82,29 +87,42 @@ fn any_publish(v5: bool) -> impl Strategy<Value = Packet> {
     let fifth = move |on: bool| v5 && on;
     (
         (qos(), any::<(bool, bool)>(), name(), packet_id(), binary()),
-        (option::of(any::<u32>()), option::of(1..=u16::MAX), prop::collection::vec(1..=268_435_455u32, 0..3)),
+        (
+            option::of(any::<u32>()),
+            option::of(1..=u16::MAX),
+            prop::collection::vec(1..=268_435_455u32, 0..3),
+        ),
         (message_properties(), any::<(bool, bool)>()),
     )
-        .prop_map(move |((qos, (dup, retain), topic, packet_id, payload), hop, (properties, with))| {
-            let (expiry_s, alias, subscription_ids) = hop;
-            let alias = alias.and_then(NonZeroU16::new).filter(|_| v5);
-            Packet::Publish(Publish {
-                dup: dup && qos != QoS::AtMostOnce,
-                qos,
-                retain,
-                topic: if alias.is_some() && with.0 { Text::default() } else { topic },
-                id: Some(packet_id).filter(|_| qos != QoS::AtMostOnce),
-                expiry_s: expiry_s.filter(|_| v5),
-                alias,
-                subscription_ids: if fifth(with.1) { subscription_ids } else { Vec::new() },
-                properties: if v5 { properties } else { Bytes::new() },
-                payload,
-            })
-        })
+        .prop_map(
+            move |((qos, (dup, retain), topic, packet_id, payload), hop, (properties, with))| {
+                let (expiry_s, alias, subscription_ids) = hop;
+                let alias = alias.and_then(NonZeroU16::new).filter(|_| v5);
+                Packet::Publish(Publish {
+                    dup: dup && qos != QoS::AtMostOnce,
+                    qos,
+                    retain,
+                    topic: if alias.is_some() && with.0 { Text::default() } else { topic },
+                    id: Some(packet_id).filter(|_| qos != QoS::AtMostOnce),
+                    expiry_s: expiry_s.filter(|_| v5),
+                    alias,
+                    subscription_ids: if fifth(with.1) { subscription_ids } else { Vec::new() },
+                    properties: if v5 { properties } else { Bytes::new() },
+                    payload,
+                })
+            },
+        )
 }
 
 fn will(v5: bool) -> impl Strategy<Value = Will> {
-    (name(), qos(), any::<bool>(), any::<(Option<u32>, Option<u32>)>(), message_properties(), binary())
+    (
+        name(),
+        qos(),
+        any::<bool>(),
+        any::<(Option<u32>, Option<u32>)>(),
+        message_properties(),
+        binary(),
+    )
         .prop_map(move |(topic, qos, retain, (delay_s, expiry_s), properties, payload)| Will {
             topic,
             qos,
@@ -144,18 +162,23 @@ fn any_connect(version: Version) -> impl Strategy<Value = Packet> {
         (any::<(bool, u16)>(), name(), option::of(will(v5))),
         (option::of(name()), option::of(binary()), connect_properties()),
     )
-        .prop_map(move |(((clean_start, keep_alive_s), client_id, will), (username, password, properties))| {
-            Packet::Connect(Box::new(Connect {
-                version,
-                clean_start,
-                keep_alive_s,
-                client_id,
-                will,
-                password: password.filter(|_| v5 || username.is_some()),
-                username,
-                properties: if v5 { properties } else { ConnectProperties::default() },
-            }))
-        })
+        .prop_map(
+            move |(
+                ((clean_start, keep_alive_s), client_id, will),
+                (username, password, properties),
+            )| {
+                Packet::Connect(Box::new(Connect {
+                    version,
+                    clean_start,
+                    keep_alive_s,
+                    client_id,
+                    will,
+                    password: password.filter(|_| v5 || username.is_some()),
+                    username,
+                    properties: if v5 { properties } else { ConnectProperties::default() },
+                }))
+            },
+        )
 }
 
 const CONNACK: &[u8] = &[
@@ -220,7 +243,8 @@ fn any_ack(v5: bool) -> impl Strategy<Value = Packet> {
 }
 
 fn any_subscribe(v5: bool) -> impl Strategy<Value = Packet> {
-    let handling = select(&[RetainHandling::Always, RetainHandling::IfNew, RetainHandling::Never][..]);
+    let handling =
+        select(&[RetainHandling::Always, RetainHandling::IfNew, RetainHandling::Never][..]);
     let filter = (name(), qos(), any::<(bool, bool)>(), handling).prop_map(
         move |(filter, qos, (no_local, retain_as_published), retain_handling)| SubscribeFilter {
             filter,
@@ -230,13 +254,12 @@ fn any_subscribe(v5: bool) -> impl Strategy<Value = Packet> {
             retain_handling: if v5 { retain_handling } else { RetainHandling::Always },
         },
     );
-    (packet_id(), option::of(1..=268_435_455u32), user(), prop::collection::vec(filter, 1..4)).prop_map(
-        move |(id, subscription_id, user, filters)| {
+    (packet_id(), option::of(1..=268_435_455u32), user(), prop::collection::vec(filter, 1..4))
+        .prop_map(move |(id, subscription_id, user, filters)| {
             let subscription_id = subscription_id.filter(|_| v5);
             let user = if v5 { user } else { Vec::new() };
             Packet::Subscribe(Subscribe { id, subscription_id, user, filters })
-        },
-    )
+        })
 }
 
 fn any_suback(v5: bool) -> impl Strategy<Value = Packet> {
@@ -246,10 +269,12 @@ fn any_suback(v5: bool) -> impl Strategy<Value = Packet> {
 }
 
 fn any_unsubscribe(v5: bool) -> impl Strategy<Value = Packet> {
-    (packet_id(), user(), prop::collection::vec(name(), 1..4)).prop_map(move |(id, user, filters)| {
-        let user = if v5 { user } else { Vec::new() };
-        Packet::Unsubscribe(Unsubscribe { id, user, filters })
-    })
+    (packet_id(), user(), prop::collection::vec(name(), 1..4)).prop_map(
+        move |(id, user, filters)| {
+            let user = if v5 { user } else { Vec::new() };
+            Packet::Unsubscribe(Unsubscribe { id, user, filters })
+        },
+    )
 }
 
 fn any_unsuback(v5: bool) -> impl Strategy<Value = Packet> {
@@ -262,20 +287,19 @@ fn any_unsuback(v5: bool) -> impl Strategy<Value = Packet> {
 }
 
 fn any_disconnect(v5: bool) -> impl Strategy<Value = Packet> {
-    (reason(DISCONNECT), any::<Option<u32>>(), option::of(text()), option::of(text()), user()).prop_map(
-        move |(reason, session_expiry_s, reason_string, server_reference, user)| {
-            let said = Disconnect { reason, session_expiry_s, reason_string, server_reference, user };
+    (reason(DISCONNECT), any::<Option<u32>>(), option::of(text()), option::of(text()), user())
+        .prop_map(move |(reason, session_expiry_s, reason_string, server_reference, user)| {
+            let said =
+                Disconnect { reason, session_expiry_s, reason_string, server_reference, user };
             Packet::Disconnect(Box::new(if v5 { said } else { Disconnect::default() }))
-        },
-    )
+        })
 }
 
 fn any_auth() -> impl Strategy<Value = Packet> {
-    (reason(&[0x00, 0x18, 0x19]), text(), option::of(binary()), option::of(text()), user()).prop_map(
-        |(reason, method, data, reason_string, user)| {
+    (reason(&[0x00, 0x18, 0x19]), text(), option::of(binary()), option::of(text()), user())
+        .prop_map(|(reason, method, data, reason_string, user)| {
             Packet::Auth(Box::new(Auth { reason, method: Some(method), data, reason_string, user }))
-        },
-    )
+        })
 }
 
 fn any_packet(version: Version) -> BoxedStrategy<Packet> {
@@ -434,4 +458,27 @@ fn what_has_no_form_on_the_wire_is_refused_and_leaves_nothing() {
     assert!(encode(&unsubscribe, Version::V311, &mut out).is_err());
     assert!(encode(&Packet::Auth(Box::default()), Version::V311, &mut out).is_err());
     assert!(out.is_empty());
+}
+
+#[test]
+fn mqtt_31_reserved_no_flags() {
+    #[rustfmt::skip]
+    let table = [
+        ("100f00064d514973647003010 00a000170", Version::V31,  true),
+        ("140f00064d514973647003000 00a000170", Version::V31,  true),
+        ("140d00044d51545404020 00a000170",     Version::V311, false),
+        ("8a06123400017000",                    Version::V31,  true),
+        ("8a06123400017000",                    Version::V311, false),
+        ("8006123400017000",                    Version::V31,  false),
+        ("6a021234",                            Version::V31,  true),
+        ("6a021234",                            Version::V5,   false),
+    ];
+    for (hex, version, accepted) in table {
+        let bytes = unhex(&hex.replace(' ', ""));
+        let mut decoder = match bytes[0] >> 4 {
+            1 => Decoder::server(Limits::default()),
+            _ => Decoder::server_after_connect(version, Limits::default()),
+        };
+        assert_eq!(decoder.decode(&mut BytesMut::from(&bytes[..])).is_ok(), accepted, "{hex}");
+    }
 }

@@ -1,14 +1,12 @@
 //! The packets of `data/mqtt-packets.tsv`, each answered as the file says, whole and cut at every byte.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-
+use crate::support::{Rig, connect, unhex};
 use bytes::BytesMut;
 use moorline_mqtt::{
     Packet, Reason, Version,
     codec::{DecodeError, Decoder, Limits, encode},
     server::{Config, Event},
 };
-use crate::support::{Rig, connect, unhex};
 
 struct Row {
     version: Version,

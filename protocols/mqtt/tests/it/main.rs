@@ -1,4 +1,9 @@
 //! The crate as its users see it: packets in, packets and events out.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test wants one variant and panics on all others"
+)]
 
 mod client;
 mod codec;

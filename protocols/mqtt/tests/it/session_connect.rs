@@ -1,5 +1,4 @@
 //! CONNECT and CONNACK: who gets a session, what both sides are told.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -78,7 +77,10 @@ fn mqtt_5_is_told_what_this_server_has_and_has_not() {
     assert_eq!(told.receive_max, NonZeroU16::new(1_024));
     assert_eq!(told.packet_max, NonZeroU32::new(256 * 1_024));
     assert_eq!(told.qos_max, Some(QoS::AtLeastOnce));
-    assert_eq!((told.retain, told.shared, told.subscription_ids), (Some(false), Some(false), Some(false)));
+    assert_eq!(
+        (told.retain, told.shared, told.subscription_ids),
+        (Some(false), Some(false), Some(false))
+    );
     assert_eq!((told.wildcards, told.alias_max, &told.assigned_client_id), (None, None, &None));
 }
 
@@ -242,15 +244,26 @@ fn mqtt_31_can_be_switched_off() {
     config.capabilities.mqtt31 = false;
     let mut rig = Rig::new(config, Version::V31);
     say_connect(&mut rig, connect(Version::V31));
-    assert_eq!(&rig.said()[..], [Packet::ConnAck(Box::new(crate::support::refusal(Reason::UnsupportedProtocolVersion)))]);
+    assert_eq!(
+        &rig.said()[..],
+        [Packet::ConnAck(Box::new(crate::support::refusal(Reason::UnsupportedProtocolVersion)))]
+    );
     assert_eq!(rig.closed().reason, CloseReason::UnsupportedVersion);
 }
 
 #[test]
 fn first_packets_that_are_no_connect_get_no_answer() {
     let table = [
-        "30030001740a", "8206000100016100", "c000", "f000", "0000", "e000", "40020001", "20020000",
-        "100d00044d5154580402003c000163", "474554202f20485454502f312e310d0a",
+        "30030001740a",
+        "8206000100016100",
+        "c000",
+        "f000",
+        "0000",
+        "e000",
+        "40020001",
+        "20020000",
+        "100d00044d5154580402003c000163",
+        "474554202f20485454502f312e310d0a",
     ];
     for hex in table {
         let mut rig = rig(Version::V5);
@@ -263,8 +276,10 @@ fn first_packets_that_are_no_connect_get_no_answer() {
 #[test]
 fn unknown_versions_are_told_so_in_the_form_most_clients_read() {
     for hex in [
-        "100d00044d5154540602000a000170", "100d00044d5154540302000a000170",
-        "100d00044d515454ff02000a000170", "100f00064d51497364700202000a000170",
+        "100d00044d5154540602000a000170",
+        "100d00044d5154540302000a000170",
+        "100d00044d515454ff02000a000170",
+        "100f00064d51497364700202000a000170",
     ] {
         let mut rig = rig(Version::V311);
         rig.bytes(&unhex(hex));
@@ -340,17 +355,18 @@ fn the_edge_may_refuse_who_it_does_not_know() {
 fn what_happens_while_the_session_opens_is_said_in_a_connack() {
     #[rustfmt::skip]
     let table = [
-        (Notice::TakenOver,                                    CloseReason::TakenOver),
-        (Notice::Lost,                                         CloseReason::Lost),
-        (Notice::Stopping { instead: Some(NodeId(2)) },        CloseReason::Stopping),
+        (Notice::TakenOver,                             CloseReason::TakenOver, Reason::ServerUnavailable),
+        (Notice::Lost,                                  CloseReason::Lost,      Reason::ServerBusy),
+        (Notice::Stopping { instead: Some(NodeId(2)) }, CloseReason::Stopping,  Reason::ServerUnavailable),
     ];
-    for (notice, reason) in table {
+    for (notice, closed, reason) in table {
         for version in VERSIONS {
             let mut rig = rig(version);
             say_connect(&mut rig, connect(version));
             rig.request();
             rig.notice(notice.clone());
-            assert_eq!(rig.ended(), (reason, Some(Reason::ServerUnavailable)), "{version:?}");
+            let reason = if version.is_v5() { reason } else { Reason::ServerUnavailable };
+            assert_eq!(rig.ended(), (closed, Some(reason)), "{version:?}");
         }
     }
     let mut rig = rig(Version::V5);

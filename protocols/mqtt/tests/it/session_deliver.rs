@@ -1,5 +1,4 @@
 //! Deliveries: packet ids, windows, what is dropped and what is settled.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
     num::{NonZeroU16, NonZeroU32},
@@ -19,8 +18,7 @@ use crate::support::{
 };
 
 fn windowed(version: Version, window: u16) -> Rig {
-    let config =
-        Config { inflight_max: NonZeroU16::new(window).unwrap(), ..Config::default() };
+    let config = Config { inflight_max: NonZeroU16::new(window).unwrap(), ..Config::default() };
     Rig::open_with(config, Connect { clean_start: false, ..connect(version) })
 }
 
@@ -60,10 +58,14 @@ fn only_what_was_sent_before_goes_out_with_dup() {
     let mut rig = windowed(Version::V311, 10);
     let resent = Delivery { resent: true, ..durable(1) };
     rig.deliver(vec![resent, durable(2)]);
-    let dups: Vec<_> = rig.said().iter().map(|packet| match packet {
-        Packet::Publish(publish) => publish.dup,
-        other => panic!("{other:?}"),
-    }).collect();
+    let dups: Vec<_> = rig
+        .said()
+        .iter()
+        .map(|packet| match packet {
+            Packet::Publish(publish) => publish.dup,
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert_eq!(dups, [true, false]);
     assert_eq!(rig.connection.take_counters().deliveries_resent, 1);
 }
@@ -110,7 +112,10 @@ fn qos_0_and_answers_flow_while_the_window_is_full() {
 fn while_the_window_is_open_deliveries_keep_the_order_they_came_in() {
     let mut rig = windowed(Version::V311, 10);
     let mixed = vec![
-        live(QoS::AtMostOnce, b"a"), durable(1), live(QoS::AtMostOnce, b"b"), durable(2),
+        live(QoS::AtMostOnce, b"a"),
+        durable(1),
+        live(QoS::AtMostOnce, b"b"),
+        durable(2),
         live(QoS::AtMostOnce, b"c"),
     ];
     rig.deliver(mixed);
@@ -165,7 +170,9 @@ fn the_live_queue_drops_the_newest_and_counts_them() {
     let mut rig = Rig::open_with(config, connect(Version::V311));
     rig.connection.notice(
         rig.now,
-        moorline_core::port::Notice::Deliver((0..5u8).map(|n| live(QoS::AtMostOnce, &[n])).collect()),
+        moorline_core::port::Notice::Deliver(
+            (0..5u8).map(|n| live(QoS::AtMostOnce, &[n])).collect(),
+        ),
     );
     let sent: Vec<u8> = deliveries(&rig.said()).iter().map(|(_, _, body)| body[0]).collect();
     assert_eq!(sent, [0, 1, 2]);
@@ -185,11 +192,8 @@ fn the_live_queue_counts_bytes_too() {
 
 #[test]
 fn more_than_the_credit_ends_the_connection_and_loses_nothing() {
-    let config = Config {
-        inflight_max: NonZeroU16::new(2).unwrap(),
-        prefetch_max: 1,
-        ..Config::default()
-    };
+    let config =
+        Config { inflight_max: NonZeroU16::new(2).unwrap(), prefetch_max: 1, ..Config::default() };
     let mut rig = Rig::open_with(config, connect(Version::V5));
     rig.deliver((1..=3).map(durable).collect());
     assert_eq!(ids(&rig.said()), [2, 3]);
@@ -199,8 +203,11 @@ fn more_than_the_credit_ends_the_connection_and_loses_nothing() {
     rig.deliver(vec![durable(5)]);
     assert!(rig.connection.is_closed());
     let events = rig.events();
-    assert!(matches!(&events[..], [Event::Settled(offsets), Event::Closed(closed)]
-        if offsets[..] == [Offset(1)] && closed.reason == CloseReason::Overrun), "{events:?}");
+    assert!(
+        matches!(&events[..], [Event::Settled(offsets), Event::Closed(closed)]
+        if offsets[..] == [Offset(1)] && closed.reason == CloseReason::Overrun),
+        "{events:?}"
+    );
 }
 
 #[test]
@@ -231,10 +238,14 @@ fn expired_messages_are_dropped_as_if_delivered_and_the_rest_is_told_what_is_lef
     let mut rig = windowed(Version::V5, 10);
     rig.wait(5_000);
     rig.deliver(vec![expiring(1, 5_000), expiring(2, 5_001), expiring(3, 9_500), durable(4)]);
-    let left: Vec<_> = rig.said().iter().map(|packet| match packet {
-        Packet::Publish(publish) => (publish.id.unwrap().get(), publish.expiry_s),
-        other => panic!("{other:?}"),
-    }).collect();
+    let left: Vec<_> = rig
+        .said()
+        .iter()
+        .map(|packet| match packet {
+            Packet::Publish(publish) => (publish.id.unwrap().get(), publish.expiry_s),
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert_eq!(left, [(3, Some(1)), (4, Some(5)), (5, None)]);
     assert_eq!(settled(&mut rig), [1]);
     assert_eq!(rig.connection.take_counters().expired, 1);
@@ -245,7 +256,8 @@ fn properties_travel_to_mqtt_5_only() {
     for version in VERSIONS {
         let mut rig = windowed(version, 10);
         let properties = Bytes::from_static(b"\x01\x01\x26\x00\x01k\x00\x01v");
-        let with = Message { properties: properties.clone(), topic: Text::from("été"), ..message(b"x") };
+        let with =
+            Message { properties: properties.clone(), topic: Text::from("été"), ..message(b"x") };
         rig.deliver(vec![Delivery { message: Arc::new(with), ..durable(1) }]);
         let Some(Packet::Publish(publish)) = rig.said().pop() else { panic!() };
         assert_eq!(publish.properties, if version.is_v5() { properties } else { Bytes::new() });

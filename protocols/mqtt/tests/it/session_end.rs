@@ -1,5 +1,4 @@
 //! How connections end: who says what, and when time is up.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::num::NonZeroU16;
 
@@ -13,9 +12,7 @@ use moorline_mqtt::{
     server::{CloseReason, Closed, Config, Event},
 };
 
-use crate::support::{
-    Rig, VERSIONS, connect, disconnect, durable, live, publish1, unhex,
-};
+use crate::support::{Rig, VERSIONS, connect, disconnect, durable, live, publish1, unhex};
 
 #[test]
 fn a_goodbye_is_clean_and_has_no_answer() {
@@ -163,7 +160,8 @@ fn a_lost_socket_is_a_broken_end_and_nothing_more_is_said() {
 #[test]
 fn silence_ends_after_one_and_a_half_keep_alives() {
     for version in VERSIONS {
-        let mut rig = Rig::open_with(Config::default(), Connect { keep_alive_s: 10, ..connect(version) });
+        let mut rig =
+            Rig::open_with(Config::default(), Connect { keep_alive_s: 10, ..connect(version) });
         rig.wait(14_999);
         rig.say(&Packet::PingReq);
         rig.said();
@@ -178,7 +176,8 @@ fn silence_ends_after_one_and_a_half_keep_alives() {
 
 #[test]
 fn a_part_of_a_packet_breaks_no_silence_and_what_we_send_does_not_either() {
-    let mut rig = Rig::open_with(Config::default(), Connect { keep_alive_s: 10, ..connect(Version::V311) });
+    let mut rig =
+        Rig::open_with(Config::default(), Connect { keep_alive_s: 10, ..connect(Version::V311) });
     rig.wait(14_000);
     rig.bytes(b"\x30\x20\x00");
     rig.deliver(vec![live(QoS::AtMostOnce, b"x")]);
@@ -189,7 +188,8 @@ fn a_part_of_a_packet_breaks_no_silence_and_what_we_send_does_not_either() {
 
 #[test]
 fn keep_alive_zero_is_no_deadline() {
-    let mut rig = Rig::open_with(Config::default(), Connect { keep_alive_s: 0, ..connect(Version::V5) });
+    let mut rig =
+        Rig::open_with(Config::default(), Connect { keep_alive_s: 0, ..connect(Version::V5) });
     assert_eq!(rig.connection.poll_timeout(), None);
     rig.wait(1 << 40);
     assert!(!rig.connection.is_closed());

@@ -1,5 +1,4 @@
 //! What clients publish: answers in order, windows, refusals.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::num::NonZeroU16;
 
@@ -90,11 +89,8 @@ fn pubacks_leave_in_the_order_of_their_publishes() {
     outcome(&mut rig, tokens[1], Err(Refusal::NotAuthorised));
     assert!(pubacks(&mut rig).is_empty(), "the first is not answered");
     outcome(&mut rig, tokens[0], Ok(false));
-    let said = [
-        (5, Reason::NoMatchingSubscribers),
-        (3, Reason::NotAuthorized),
-        (9, Reason::Success),
-    ];
+    let said =
+        [(5, Reason::NoMatchingSubscribers), (3, Reason::NotAuthorized), (9, Reason::Success)];
     assert_eq!(pubacks(&mut rig), said);
     outcome(&mut rig, tokens[3], Ok(true));
     assert_eq!(pubacks(&mut rig), [(4, Reason::Success)]);
@@ -141,7 +137,9 @@ fn refusals_are_said_in_mqtt_5_and_never_look_like_success_before() {
 
 #[test]
 fn a_reason_string_explains_a_refusal_unless_it_is_not_wanted_or_does_not_fit() {
-    for (wanted, packet_max, explained) in [(None, 0, true), (Some(false), 0, false), (None, 34, false)] {
+    for (wanted, packet_max, explained) in
+        [(None, 0, true), (Some(false), 0, false), (None, 34, false)]
+    {
         let mut asked = connect(Version::V5);
         asked.properties.request_problem = wanted;
         asked.properties.packet_max = std::num::NonZeroU32::new(packet_max);
@@ -203,7 +201,8 @@ fn nobody_is_read_from_while_too_many_bytes_wait() {
     for version in VERSIONS {
         let config = Config { unanswered_bytes_max: 1_000, ..Config::default() };
         let mut rig = Rig::open_with(config, connect(version));
-        let big = Publish { payload: Bytes::from(vec![0; 600]), ..publish("t", QoS::AtLeastOnce, 1) };
+        let big =
+            Publish { payload: Bytes::from(vec![0; 600]), ..publish("t", QoS::AtLeastOnce, 1) };
         rig.say(&Packet::Publish(big.clone()));
         assert!(rig.connection.wants_read());
         rig.say(&Packet::Publish(Publish { id: Some(id(2)), ..big.clone() }));
@@ -319,8 +318,13 @@ fn topic_aliases_stand_for_their_last_topic_on_this_connection_only() {
     };
     let mut rig = Rig::open_with(config.clone(), connect(Version::V5));
     for (alias, topic, expected) in [
-        (2, "two", "two"), (2, "", "two"), (1, "one", "one"), (2, "", "two"), (2, "new", "new"),
-        (2, "", "new"), (1, "", "one"),
+        (2, "two", "two"),
+        (2, "", "two"),
+        (1, "one", "one"),
+        (2, "", "two"),
+        (2, "new", "new"),
+        (2, "", "new"),
+        (1, "", "one"),
     ] {
         rig.say(&aliased(alias, topic));
         assert_eq!(rig.publish().1.topic, Text::from(expected), "{alias} {topic}");
@@ -336,7 +340,9 @@ fn topic_aliases_stand_for_their_last_topic_on_this_connection_only() {
 #[test]
 fn one_subscription_identifier_from_a_client_is_dropped_and_two_are_refused() {
     let mut rig = Rig::open(Version::V5);
-    let with = |subscription_ids| Packet::Publish(Publish { subscription_ids, ..publish("t", QoS::AtMostOnce, 0) });
+    let with = |subscription_ids| {
+        Packet::Publish(Publish { subscription_ids, ..publish("t", QoS::AtMostOnce, 0) })
+    };
     rig.say(&with(vec![7]));
     assert!(rig.publish().1.properties.is_empty());
     rig.say(&with(vec![7, 8]));

@@ -1,5 +1,4 @@
 //! SUBSCRIBE and UNSUBSCRIBE: what is judged here, what is asked, how it is answered.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use moorline_core::{
     QoS, Text,
@@ -33,7 +32,8 @@ fn grant(rig: &mut Rig, token: Token, granted: Granted) {
 fn a_subscribe_is_asked_and_answered_filter_by_filter() {
     for version in VERSIONS {
         let mut rig = Rig::open(version);
-        let filters = [("a/#", QoS::AtMostOnce), ("+/b", QoS::AtLeastOnce), ("c", QoS::ExactlyOnce)];
+        let filters =
+            [("a/#", QoS::AtMostOnce), ("+/b", QoS::AtLeastOnce), ("c", QoS::ExactlyOnce)];
         rig.say(&Packet::Subscribe(subscribe(9, &filters)));
         let (token, filters) = asked(&mut rig);
         let wanted = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce];
@@ -94,7 +94,10 @@ fn a_refused_subscribe_refuses_each_filter() {
     for (refusal, reason) in table {
         for version in VERSIONS {
             let mut rig = Rig::open(version);
-            rig.say(&Packet::Subscribe(subscribe(1, &[("a", QoS::AtMostOnce), ("b", QoS::AtMostOnce)])));
+            rig.say(&Packet::Subscribe(subscribe(
+                1,
+                &[("a", QoS::AtMostOnce), ("b", QoS::AtMostOnce)],
+            )));
             let (token, _) = asked(&mut rig);
             grant(&mut rig, token, Err(refusal));
             let reason = if version.is_v5() { reason } else { Reason::UnspecifiedError };
@@ -116,7 +119,10 @@ fn shared_subscriptions_are_refused_while_they_are_not_offered() {
         ("$share/g/a#",   Reason::ProtocolError,                   CloseReason::ProtocolError),
     ];
     for (filter, reason, closed) in table {
-        let packet = Packet::Subscribe(subscribe(1, &[("plain", QoS::AtMostOnce), (filter, QoS::AtMostOnce)]));
+        let packet = Packet::Subscribe(subscribe(
+            1,
+            &[("plain", QoS::AtMostOnce), (filter, QoS::AtMostOnce)],
+        ));
         let mut rig = Rig::open(Version::V5);
         rig.say(&packet);
         assert_eq!(rig.ended(), (closed, Some(reason)), "{filter}");
@@ -171,7 +177,9 @@ fn an_unsubscribe_is_answered_with_codes_in_mqtt_5_only() {
     for version in VERSIONS {
         let mut rig = Rig::open(version);
         rig.say(&unsubscribe(4, &["a", "b", "c#"]));
-        let Some(Event::Unsubscribe { token, filters }) = rig.connection.poll_event() else { panic!() };
+        let Some(Event::Unsubscribe { token, filters }) = rig.connection.poll_event() else {
+            panic!()
+        };
         assert_eq!(filters, [Text::from("a"), Text::from("b")]);
         rig.notice(Notice::Unsubscribed { token, existed: Ok(vec![true, false]) });
         let reasons = if version.is_v5() {
@@ -179,7 +187,10 @@ fn an_unsubscribe_is_answered_with_codes_in_mqtt_5_only() {
         } else {
             Vec::new()
         };
-        assert_eq!(rig.said(), [Packet::UnsubAck(UnsubAck { id: id(4), properties: None, reasons })]);
+        assert_eq!(
+            rig.said(),
+            [Packet::UnsubAck(UnsubAck { id: id(4), properties: None, reasons })]
+        );
     }
 }
 
@@ -192,7 +203,10 @@ fn a_refused_unsubscribe_is_never_confirmed() {
         rig.notice(Notice::Unsubscribed { token, existed: Err(Refusal::Unavailable) });
         if version.is_v5() {
             let reasons = vec![Reason::ImplementationSpecificError];
-            assert_eq!(rig.said(), [Packet::UnsubAck(UnsubAck { id: id(4), properties: None, reasons })]);
+            assert_eq!(
+                rig.said(),
+                [Packet::UnsubAck(UnsubAck { id: id(4), properties: None, reasons })]
+            );
         } else {
             assert_eq!(rig.ended(), (CloseReason::UnsubscribeRefused, None));
         }

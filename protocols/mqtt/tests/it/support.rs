@@ -1,5 +1,4 @@
 //! A connection with both ends in one test: packets in, events and packets out, time by hand.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::Arc;
 

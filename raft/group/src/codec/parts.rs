@@ -183,11 +183,3 @@ pub(crate) fn put_text(out: &mut BytesMut, text: &str) {
     out.put_u16(u16::try_from(text.len()).expect("addresses and file names are short"));
     out.put_slice(text.as_bytes());
 }
-
-/// # Panics
-///
-/// If it is longer than 4 GiB.
-pub(crate) fn put_sized(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_u32(u32::try_from(bytes.len()).expect("no part is longer than a frame"));
-    out.put_slice(bytes);
-}

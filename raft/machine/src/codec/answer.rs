@@ -3,7 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::ShardId;
 
-use super::{Malformed, Reader, put_holder, put_list, put_option, put_session, put_target, put_text};
+use super::{
+    Malformed, Reader, put_holder, put_list, put_option, put_session, put_target, put_text,
+};
 use crate::{
     answer::{Answer, Refused, RouteChange},
     command::ProducerId,
@@ -224,4 +226,74 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::WRONG_GROUP => Refused::WrongGroup { group: ShardId(reader.u16()?) },
         _ => return Err(Malformed { what: "refusal" }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::{ConnId, Epoch, Incarnation, NodeId, Offset, QoS, TenantId};
+
+    use super::*;
+    use crate::command::{Holder, RouteTarget, SessionId};
+
+    #[test]
+    fn answers_keep_their_bytes() {
+        // Frozen: producer rows hold these.
+        let session = SessionId { bucket: 1, number: 2 };
+        let holder = Holder { node: NodeId(4), incarnation: Incarnation(5), conn: ConnId(6) };
+        let change = || {
+            vec![RouteChange {
+                tenant: TenantId(7),
+                filter: "#".into(),
+                target: RouteTarget::Shard(ShardId(1)),
+                version: 9,
+                present: true,
+            }]
+        };
+        let route = "00000001 00000007 00000001 23 01 0001 0000000000000009 01";
+        let opened = |previous, released| Answer::Opened {
+            session,
+            epoch: Epoch(3),
+            present: true,
+            head: Offset(4),
+            tail: Offset(5),
+            previous,
+            released,
+        };
+        let head = "02 0001 0000000000000002 0000000000000003 01 0000000000000004 0000000000000005";
+        #[rustfmt::skip]
+        let table = [
+            (Answer::Done, "01".into()),
+            (opened(None, vec![]), format!("{head} 00 00000000")),
+            (opened(Some(holder), change()),
+                format!("{head} 01 0000000000000004 0000000000000005 0000000000000006 {route}")),
+            (Answer::Released(change()), format!("03 {route}")),
+            (Answer::Subscribed { granted: vec![QoS::AtMostOnce, QoS::ExactlyOnce], routes: change() },
+                format!("04 00000002 00 02 {route}")),
+            (Answer::Unsubscribed { existed: vec![true], released: vec![] }, "05 00000001 01 00000000".into()),
+            (Answer::Published { sessions: 3 }, "06 00000003".into()),
+            (Answer::At(8), "07 0000000000000008".into()),
+            (Answer::Refused(Refused::NotYours), "08 01".into()),
+            (Answer::Refused(Refused::TooManySubscriptions), "08 02".into()),
+            (Answer::Refused(Refused::WrongState), "08 03".into()),
+            (Answer::Refused(Refused::NodeIdTaken), "08 04".into()),
+            (Answer::Refused(Refused::WrongGroup { group: ShardId(2) }), "08 05 0002".into()),
+            (Answer::Refused(Refused::TooManySessions), "08 06".into()),
+            (Answer::Refused(Refused::TooManyRoutes), "08 07".into()),
+            (Answer::Refused(Refused::Malformed), "08 08".into()),
+            (Answer::OutOfOrder { expected: 9 }, "09 0000000000000009".into()),
+            (Answer::Partly(change()), format!("0a {route}")),
+        ];
+        for (answer, expected) in table {
+            let mut out = BytesMut::new();
+            answer.encode(&mut out);
+            let bytes = out.freeze();
+            assert_eq!(crate::codec::hex(&bytes), expected.replace(' ', ""), "{answer:?}");
+            for len in 0..bytes.len() {
+                assert!(Answer::decode(&mut bytes.slice(..len)).is_err(), "{answer:?} at {len}");
+            }
+            let mut rest = bytes;
+            assert_eq!(Answer::decode(&mut rest).unwrap(), answer);
+            assert!(rest.is_empty());
+        }
+    }
 }

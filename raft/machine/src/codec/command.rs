@@ -269,3 +269,158 @@ fn read_process(reader: &mut Reader) -> Result<(NodeId, Option<Incarnation>), Ma
     let node = NodeId(reader.u64()?);
     Ok((node, reader.option(|reader| reader.u64().map(Incarnation))?))
 }
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::{ConnId, Epoch, Message, Offset, QoS, ShardId, TenantId, UnixMillis};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::command::{Holder, RouteTarget, SessionId};
+
+    /// Commands with their frames, without the length in front.
+    fn every_command() -> Vec<(Command, &'static str)> {
+        let session = SessionId { bucket: 0x0102, number: 3 };
+        let holder = Holder { node: NodeId(4), incarnation: Incarnation(5), conn: ConnId(6) };
+        let message = Message {
+            topic: "t".into(),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: Bytes::from_static(b"pp"),
+            expires_at: Some(UnixMillis(9)),
+            payload: Bytes::from_static(b"xyz"),
+        };
+        let plain = Message {
+            retain: false,
+            properties: Bytes::new(),
+            expires_at: None,
+            ..message.clone()
+        };
+        let record = NodeRecord {
+            node: NodeId(1),
+            store: 2,
+            incarnation: Incarnation(3),
+            address: "a:1".into(),
+        };
+        let (tenant, epoch) = (TenantId(7), Epoch(8));
+        #[rustfmt::skip]
+        let all = vec![
+            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder },
+                "01 00000007 00000001 63 01 0000003c 0000000000000004 0000000000000005 0000000000000006"),
+            (Command::CloseSession { session, epoch, expiry_s: Some(5) },
+                "02 0102 0000000000000003 0000000000000008 01 00000005"),
+            (Command::CloseSession { session, epoch, expiry_s: None },
+                "02 0102 0000000000000003 0000000000000008 00"),
+            (Command::NodeGone { node: NodeId(1), alive: Some(Incarnation(2)) },
+                "03 0000000000000001 01 0000000000000002"),
+            (Command::Subscribe { session, epoch, subscriptions: vec![Subscription { filter: "#".into(), qos: QoS::AtLeastOnce }] },
+                "04 0102 0000000000000003 0000000000000008 00000001 01 00000001 23"),
+            (Command::Unsubscribe { session, epoch, filters: vec!["#".into()] },
+                "05 0102 0000000000000003 0000000000000008 00000001 00000001 23"),
+            (Command::Publish { tenant, message },
+                "06 00000007 0d 00000001 74 00000002 7070 0000000000000009 78797a"),
+            (Command::Publish { tenant, message: plain },
+                "06 00000007 01 00000001 74 00000000 78797a"),
+            (Command::Settle { session, upto: Offset(9), also: vec![Offset(11)] },
+                "07 0102 0000000000000003 0000000000000009 00000001 000000000000000b"),
+            (Command::Tick, "08"),
+            (Command::Digest, "09"),
+            (Command::CreateCluster { cluster: 1, shards: 2, nodes: vec![record.clone()], replicas: 3 },
+                "20 00000000000000000000000000000001 0002 03 00000001 \
+                 0000000000000001 00000000000000000000000000000002 0000000000000003 00000003 613a31"),
+            (Command::RegisterNode(record),
+                "21 0000000000000001 00000000000000000000000000000002 0000000000000003 00000003 613a31"),
+            (Command::SetRoute { tenant, filter: "#".into(), target: RouteTarget::Shard(ShardId(1)), version: 2, present: true },
+                "22 00000007 00000001 23 01 0001 0000000000000002 01"),
+            (Command::SetRoute { tenant, filter: "#".into(), target: RouteTarget::Node(NodeId(1), Incarnation(3)), version: 2, present: false },
+                "22 00000007 00000001 23 02 0000000000000001 0000000000000003 0000000000000002 00"),
+            (Command::DropNodeRoutes { node: NodeId(1), alive: None },
+                "23 0000000000000001 00"),
+            (Command::SetTenant { tenant, name: "n".into() },
+                "24 00000007 00000001 6e"),
+        ];
+        all
+    }
+
+    fn encoded(command: &Command) -> Bytes {
+        let mut out = BytesMut::new();
+        command.encode(&mut out).unwrap();
+        out.freeze()
+    }
+
+    #[test]
+    fn commands_keep_their_bytes() {
+        // Frozen: logs hold these.
+        for (command, expected) in every_command() {
+            let bytes = encoded(&command);
+            let body = expected.replace(' ', "");
+            let frame = format!("{:08x}{body}", body.len() / 2);
+            assert_eq!(crate::codec::hex(&bytes), frame, "{command:?}");
+            assert_eq!(Command::decode(&bytes).unwrap(), command);
+        }
+    }
+
+    #[test]
+    fn a_command_cut_anywhere_is_an_error() {
+        for (command, _) in every_command() {
+            let bytes = encoded(&command);
+            for len in 0..bytes.len() {
+                assert!(Command::decode(&bytes.slice(..len)).is_err(), "{command:?} at {len}");
+                // Also when the length in front agrees. Only a payload may end anywhere.
+                if len > FRAME_HEADER_BYTES && !matches!(command, Command::Publish { .. }) {
+                    let mut cut = BytesMut::from(&bytes[..len]);
+                    let body = u32::try_from(len - FRAME_HEADER_BYTES).unwrap();
+                    cut[..FRAME_HEADER_BYTES].copy_from_slice(&body.to_be_bytes());
+                    assert!(Command::decode(&cut.freeze()).is_err(), "{command:?} at {len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_are_slices_of_what_was_read() {
+        let (command, _) = every_command().swap_remove(6);
+        let bytes = encoded(&command);
+        let Command::Publish { message, .. } = Command::decode(&bytes).unwrap() else { panic!() };
+        assert!(bytes.as_ptr_range().contains(&message.payload.as_ptr()));
+    }
+
+    #[test]
+    fn a_command_that_is_too_large_leaves_nothing_behind() {
+        let (command, _) = every_command().swap_remove(6);
+        let Command::Publish { tenant, mut message } = command else { panic!() };
+        message.payload = Bytes::from(vec![0; COMMAND_BYTES_MAX]);
+        let mut out = BytesMut::from(&b"before"[..]);
+        let error = Command::Publish { tenant, message }.encode(&mut out).unwrap_err();
+        assert!(error.bytes > COMMAND_BYTES_MAX);
+        assert_eq!(out, b"before"[..]);
+    }
+
+    #[test]
+    fn an_unknown_kind_is_an_error() {
+        for kind in [0, 10, 31, 37, 255] {
+            assert!(Command::decode(&Bytes::from(vec![0, 0, 0, 1, kind])).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_decoding_panic(
+            at in any::<prop::sample::Index>(), byte in any::<u8>(), which in any::<prop::sample::Index>(),
+            junk in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let all = every_command();
+            let mut bytes = encoded(&all[which.index(all.len())].0).to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(command) = Command::decode(&Bytes::from(bytes.clone())) {
+                prop_assert_eq!(encoded(&command), bytes, "one command, one encoding");
+            }
+            drop(Command::decode(&Bytes::from(junk.clone())));
+            drop(crate::Answer::decode(&mut Bytes::from(junk.clone())));
+            drop(crate::RunAnswers::decode(&mut Bytes::from(junk.clone())));
+            drop(crate::Run::decode(&mut Bytes::from(junk.clone())));
+            drop(crate::Batch::decode(&Bytes::from(junk)));
+        }
+    }
+}

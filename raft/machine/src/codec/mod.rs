@@ -236,3 +236,9 @@ pub(crate) fn put_list<T>(out: &mut BytesMut, list: &[T], mut put: impl FnMut(&m
         put(out, item);
     }
 }
+
+/// For the golden tests.
+#[cfg(test)]
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -23,14 +23,17 @@ mod subscriptions;
 use std::collections::{BTreeMap, BTreeSet};
 
 use moorline_core::{Epoch, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis, trie::Trie};
-use moorline_storage::{Rows, StorageError, View};
+use moorline_storage::{
+    Rows, StorageError, View,
+    key::{self, Kind},
+};
 
-use self::shared::SharedRefs;
 pub(crate) use self::sessions::Opening;
+use self::shared::SharedRefs;
 use crate::{
     answer::Answer,
     command::{Holder, SessionId},
-    keys::{Keys, Kind, Suffix, WHOLE, bucket_of_key, note},
+    keys::{Keys, Suffix, note},
     rows::{CountersRow, GarbageRow, Row, SessionRow, SubscriptionRow, corrupt},
     step::Step,
 };
@@ -208,7 +211,8 @@ impl ShardState {
         })?;
         scan(Kind::Subscription, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
-            let (filter, SubscriptionRow(qos)) = (suffix.text()?, SubscriptionRow::from_bytes(row)?);
+            let (filter, SubscriptionRow(qos)) =
+                (suffix.text()?, SubscriptionRow::from_bytes(row)?);
             let session = self.known(id)?;
             session.subscriptions += 1;
             let tenant = session.tenant;
@@ -401,11 +405,11 @@ fn first_bucket(
     rows: &(impl View + ?Sized),
     bucket: u16,
 ) -> Result<Option<u16>, StorageError> {
-    debug_assert!(bucket < WHOLE);
+    debug_assert!(bucket < key::WHOLE);
     let (from, to) = keys.buckets_from(bucket);
     let mut first = None;
     rows.scan(&from, &to, &mut |key, _| {
-        first = Some(bucket_of_key(key));
+        first = Some(key::bucket_of(key));
         std::ops::ControlFlow::Break(())
     })?;
     first.transpose()

@@ -26,6 +26,9 @@ use crate::{
 /// Payloads up to this size are put into each queue: a row of their own costs more than the copies.
 const INLINE_PAYLOAD_BYTES_MAX: usize = 128;
 
+/// Sees an item; says whether to go on.
+type VisitItem<'a> = dyn FnMut(Offset, &Bytes) -> Result<ControlFlow<()>, StorageError> + 'a;
+
 impl Session {
     fn has_room(&self, bytes: u64) -> bool {
         self.counters.items < SESSION_QUEUE_ITEMS_MAX
@@ -249,7 +252,7 @@ impl ShardState {
         id: SessionId,
         from: Offset,
         to: Offset,
-        visit: &mut dyn FnMut(Offset, &Bytes) -> Result<ControlFlow<()>, StorageError>,
+        visit: &mut VisitItem<'_>,
     ) -> Result<(), StorageError> {
         let (from, to) = (self.keys.item(id, from), self.keys.item(id, to));
         let mut failed = None;

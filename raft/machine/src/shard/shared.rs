@@ -4,7 +4,7 @@
 //!
 //! - **A message row is there as long as an item refers to it, and no longer.** Checked by `tests/queues.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use moorline_core::Message;
 use moorline_storage::{Rows, StorageError};
@@ -45,16 +45,18 @@ impl SharedRefs {
     /// One queue no longer has it.
     pub(crate) fn drop_one<R: Rows + ?Sized>(
         &mut self,
-        step: &mut Step<'_, R>,
+        step: &Step<'_, R>,
         id: u64,
     ) -> Result<(), StorageError> {
-        if !self.touched.contains_key(&id) {
-            let row = step.rows.get(&step.keys.message_refs(id))?;
-            let row = row.ok_or_else(|| corrupt("message references", &"they are missing"))?;
-            let NumberRow(count) = NumberRow::from_bytes(&row)?;
-            self.touched.insert(id, Refs { count, fresh: false });
-        }
-        let refs = self.touched.get_mut(&id).expect("it was put there");
+        let refs = match self.touched.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let row = step.rows.get(&step.keys.message_refs(id))?;
+                let row = row.ok_or_else(|| corrupt("message references", &"they are missing"))?;
+                let NumberRow(count) = NumberRow::from_bytes(&row)?;
+                unknown.insert(Refs { count, fresh: false })
+            }
+        };
         refs.count = refs
             .count
             .checked_sub(1)

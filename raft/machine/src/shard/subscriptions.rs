@@ -7,14 +7,14 @@
 use std::collections::BTreeSet;
 
 use moorline_core::{Epoch, QoS, TenantId, Text, topic::is_filter};
-use moorline_storage::{Rows, StorageError, View};
+use moorline_storage::{Rows, StorageError, View, key::Kind};
 
 use super::{SUBSCRIPTIONS_PER_SESSION_MAX, Session, ShardState};
 use crate::{
     answer::{Answer, Refused, RouteChange},
     command::{RouteTarget, SessionId, Subscription},
     effect::Effect,
-    keys::{Kind, Suffix, note},
+    keys::{Suffix, note},
     rows::{FilterRow, Row, SubscriptionRow, corrupt},
     step::Step,
 };
@@ -160,7 +160,7 @@ impl ShardState {
 
     /// One more session holds the filter: its version, and whether it is the first.
     fn hold_filter<R: Rows + ?Sized>(
-        &mut self,
+        &self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
         filter: &Text,

@@ -1,6 +1,5 @@
 //! One group in memory, fed command by command, and checked after each.
 
-
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use bytes::Bytes;
@@ -147,7 +146,12 @@ impl Group {
     }
 
     /// A durable session with one QoS 1 subscription.
-    pub(crate) fn subscriber(&mut self, client: &str, conn: u64, filter: &str) -> (SessionId, Epoch) {
+    pub(crate) fn subscriber(
+        &mut self,
+        client: &str,
+        conn: u64,
+        filter: &str,
+    ) -> (SessionId, Epoch) {
         let (session, epoch) = self.open(client, conn, 3600);
         let answer = self.one(subscribe(session, epoch, &[(filter, QoS::AtLeastOnce)]));
         assert!(matches!(answer, Answer::Subscribed { .. }), "{answer:?}");

@@ -29,20 +29,26 @@ fn a_message_is_queued_in_order_for_each_matching_session() {
 fn overlapping_filters_give_one_copy_at_the_highest_qos() {
     let mut group = Group::new(SHARD);
     let (session, epoch) = group.open("a", 1, 60);
-    group.one(subscribe(session, epoch, &[("#", QOS0), ("t/+", QOS1), ("t/1", QOS2), ("+/1", QOS0)]));
+    group.one(subscribe(
+        session,
+        epoch,
+        &[("#", QOS0), ("t/+", QOS1), ("t/1", QOS2), ("+/1", QOS0)],
+    ));
     #[rustfmt::skip]
     let table = [
         ("t/1", QOS2, Some(QOS2)), ("t/1", QOS1, Some(QOS1)), ("t/2", QOS2, Some(QOS1)),
         ("u",   QOS2, Some(QOS0)), ("t/1", QOS0, Some(QOS0)), ("$x",  QOS1, None),
     ];
     for (topic, published, delivered) in table {
-        let command =
-            Command::Publish { tenant: TENANT, message: message(topic, published, b"m") };
+        let command = Command::Publish { tenant: TENANT, message: message(topic, published, b"m") };
         let answer = group.one(command);
         assert_eq!(answer, sessions(u32::from(delivered.is_some())), "{topic} {published:?}");
-        let delivery = group.effects.iter().find_map(|effect| match effect {
-            Effect::Deliver { delivery, .. } => Some(delivery.clone()),
-            _ => None,
+        let delivery = group.effects.iter().find_map(|effect| {
+            if let Effect::Deliver { delivery, .. } = effect {
+                Some(delivery.clone())
+            } else {
+                None
+            }
         });
         assert_eq!(delivery.as_ref().map(|delivery| delivery.qos), delivered, "{topic}");
         let queued = delivery.is_some_and(|delivery| delivery.offset.is_some());
@@ -55,10 +61,8 @@ fn overlapping_filters_give_one_copy_at_the_highest_qos() {
 fn tenants_never_meet() {
     let mut group = Group::new(SHARD);
     let (session, _) = group.subscriber("a", 1, "#");
-    let command = Command::Publish {
-        tenant: moorline_core::TenantId(8),
-        message: message("t", QOS1, b"x"),
-    };
+    let command =
+        Command::Publish { tenant: moorline_core::TenantId(8), message: message("t", QOS1, b"x") };
     assert_eq!(group.one(command), sessions(0));
     assert!(group.queue(session).is_empty());
 }
@@ -104,8 +108,7 @@ fn a_settlement_for_nobody_does_nothing() {
 #[test]
 fn large_messages_for_many_are_stored_once_until_the_last_has_settled() {
     let mut group = Group::new(SHARD);
-    let all: Vec<_> =
-        (0..3).map(|n| group.subscriber(&format!("c{n}"), n, "t").0).collect();
+    let all: Vec<_> = (0..3).map(|n| group.subscriber(&format!("c{n}"), n, "t").0).collect();
     group.batch(&[publish("t", &[1; 500]), publish("t", &[2; 20])]);
     assert_eq!((group.rows.count(KIND_MESSAGE), group.rows.count(KIND_ITEM)), (1, 6));
     assert_eq!(group.queue(all[2]), [(1, vec![1; 500]), (2, vec![2; 20])]);

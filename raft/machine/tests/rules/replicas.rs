@@ -1,5 +1,7 @@
 //! Replicas fed the same log hold the same rows, whatever happens to one of them on the way.
 
+use std::{ops::ControlFlow, sync::Arc};
+
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis,
@@ -8,6 +10,7 @@ use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
     command::{Command, Holder, NodeRecord, ProducerId, RouteTarget, SessionId, Subscription},
 };
+use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
 
 use crate::common::*;
@@ -43,12 +46,12 @@ fn qos() -> impl Strategy<Value = QoS> {
 }
 
 fn publishing() -> impl Strategy<Value = Command> {
-    (text(&TOPICS), qos(), prop::sample::select(&[0, 20, 300][..])).prop_map(
-        |(topic, qos, len)| Command::Publish {
+    (text(&TOPICS), qos(), prop::sample::select(&[0, 20, 300][..])).prop_map(|(topic, qos, len)| {
+        Command::Publish {
             tenant: TenantId(1),
             message: message(topic.as_str(), qos, &vec![7; len]),
-        },
-    )
+        }
+    })
 }
 
 fn shard_command() -> impl Strategy<Value = Command> {
@@ -145,50 +148,117 @@ fn log(command: impl Strategy<Value = Command>) -> impl Strategy<Value = Vec<Byt
 }
 
 /// A replica and everything it said.
-struct Replica {
+struct Replica<R> {
     machine: Machine,
-    rows: Map,
+    rows: R,
     said: Vec<(Vec<RunAnswers>, Vec<Effect>)>,
 }
 
-impl Replica {
-    fn new(group: ShardId) -> Self {
-        let rows = Map::default();
+impl<R: Rows> Replica<R> {
+    fn new(group: ShardId, rows: R) -> Self {
         Self { machine: Machine::open(group, &rows).unwrap(), rows, said: Vec::new() }
     }
 
     fn apply(&mut self, index: u64, batch: &Bytes) {
         let mut effects = Vec::new();
-        let answers =
-            self.machine.apply(&mut self.rows, index, batch, &mut effects).unwrap();
+        let answers = self.machine.apply(&mut self.rows, index, batch, &mut effects).unwrap();
         self.machine.assert_derived(&self.rows).unwrap();
         self.said.push((answers, effects));
     }
+
+    fn all(&self) -> Vec<(Bytes, Bytes)> {
+        let mut rows = Vec::new();
+        self.rows
+            .scan(b"", &[0xFF; 8], &mut |key, value| {
+                rows.push((Bytes::copy_from_slice(key), value.clone()));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        rows
+    }
 }
 
-fn agree(group: ShardId, log: &[Bytes], break_at: usize) -> Result<(), TestCaseError> {
-    let (mut steady, mut broken) = (Replica::new(group), Replica::new(group));
-    let mut checkpoint = (0, Map::default());
-    for (index, batch) in (1..).zip(log) {
-        steady.apply(index, batch);
-        broken.apply(index, batch);
-        if index == break_at as u64 / 2 {
-            checkpoint = (index, broken.rows.clone());
+/// What happens to one replica: each at its index of the log.
+#[derive(Debug, Clone)]
+struct Fate {
+    /// Rows are frozen here …
+    freeze_at: usize,
+    /// … and are in the store, and flushed, so many entries later.
+    written_after: usize,
+    /// The process dies: what is not in the store is gone, and the log is applied again from there.
+    crash_at: usize,
+    /// It gets a copy of the other replica's rows instead of the entry.
+    install_at: usize,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    (0..25_usize, 0..6_usize, 0..25_usize, 0..25_usize).prop_map(
+        |(freeze_at, written_after, crash_at, install_at)| Fate {
+            freeze_at,
+            written_after,
+            crash_at,
+            install_at,
+        },
+    )
+}
+
+fn agree(group: ShardId, log: &[Bytes], fate: &Fate) -> Result<(), TestCaseError> {
+    let mut steady = Replica::new(group, Map::default());
+    let store = Arc::new(MemStore::new());
+    let mut tried = Replica::new(group, Overlay::new(Arc::clone(&store)));
+    let (mut durable, mut frozen) = (0, None);
+    for (at, batch) in log.iter().enumerate() {
+        if at == fate.freeze_at {
+            frozen = Some((at, tried.rows.freeze()));
         }
-        if index == break_at as u64 {
-            // A crash: what came after the checkpoint is applied again.
-            broken.rows = checkpoint.1.clone();
-            broken.machine = Machine::open(group, &broken.rows).unwrap();
-            broken.said.truncate(usize::try_from(checkpoint.0).unwrap());
-            for again in checkpoint.0 + 1..=index {
-                broken.apply(again, &log[usize::try_from(again).unwrap() - 1]);
+        if at == fate.freeze_at + fate.written_after
+            && let Some((index, frozen)) = frozen.take()
+        {
+            store.write(frozen.to_batch()).unwrap();
+            store.flush().unwrap();
+            tried.rows.thaw_done();
+            durable = index;
+        }
+        if at == fate.crash_at {
+            store.crash();
+            frozen = None;
+            tried = Replica {
+                said: tried.said[..durable].to_vec(),
+                ..Replica::new(group, Overlay::new(Arc::clone(&store)))
+            };
+            for (again, batch) in log[..at].iter().enumerate().skip(durable) {
+                tried.apply(again as u64, batch);
             }
         }
+        steady.apply(at as u64, batch);
+        if at == fate.install_at {
+            tried.rows = Overlay::new(Arc::new(MemStore::new()));
+            steady.all().into_iter().for_each(|(key, value)| tried.rows.put(key, value));
+            tried.machine = Machine::open(group, &tried.rows).unwrap();
+            tried.said.push(steady.said[at].clone());
+            // What was in the other store is of no use any more.
+            return finish(steady, tried, &log[at + 1..], at + 1);
+        }
+        tried.apply(at as u64, batch);
     }
-    prop_assert_eq!(&steady.rows, &broken.rows);
-    prop_assert_eq!(&steady.said, &broken.said);
-    let digests = [&steady, &broken].map(|replica| replica.machine.digest(&replica.rows).unwrap());
-    prop_assert_eq!(digests[0], digests[1]);
+    finish(steady, tried, &[], log.len())
+}
+
+/// Applies the rest to both, and compares.
+fn finish(
+    mut steady: Replica<Map>,
+    mut tried: Replica<Overlay<Arc<MemStore>>>,
+    rest: &[Bytes],
+    from: usize,
+) -> Result<(), TestCaseError> {
+    for (index, batch) in (from as u64..).zip(rest) {
+        steady.apply(index, batch);
+        tried.apply(index, batch);
+    }
+    prop_assert_eq!(steady.all(), tried.all());
+    prop_assert_eq!(&steady.said, &tried.said);
+    let digest = steady.machine.digest(&steady.rows).unwrap();
+    prop_assert_eq!(digest, tried.machine.digest(&tried.rows).unwrap());
     Ok(())
 }
 
@@ -196,22 +266,22 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn shards_agree_through_a_crash_in_the_middle(
-        log in log(shard_command()), break_at in 0..25_usize,
+    fn shards_agree_through_checkpoints_crashes_and_snapshots(
+        log in log(shard_command()), fate in fate(),
     ) {
-        agree(SHARD, &log, break_at)?;
+        agree(SHARD, &log, &fate)?;
     }
 
     #[test]
-    fn meta_groups_agree_through_a_crash_in_the_middle(
-        log in log(meta_command()), break_at in 0..25_usize,
+    fn meta_groups_agree_through_checkpoints_crashes_and_snapshots(
+        log in log(meta_command()), fate in fate(),
     ) {
-        agree(ShardId::META, &log, break_at)?;
+        agree(ShardId::META, &log, &fate)?;
     }
 
     #[test]
     fn logs_and_answers_survive_their_bytes(log in log(shard_command())) {
-        let mut replica = Replica::new(SHARD);
+        let mut replica = Replica::new(SHARD, Map::default());
         for (index, batch) in (1..).zip(&log) {
             let read = Batch::decode(batch).unwrap();
             let mut again = BatchBuilder::new();
@@ -234,10 +304,10 @@ fn a_digest_is_over_all_rows_but_the_applied_one() {
     let mut group = Group::new(SHARD);
     group.subscriber("a", 1, "t");
     let before = group.machine.digest(&group.rows).unwrap();
-    let applied = bytes::Bytes::from_static(&[0, 1, 0xFF, 0xFF, 1]);
+    let applied = Bytes::from_static(&[0, 1, 0xFF, 0xFF, 1]);
     group.rows.0.insert(applied, Bytes::from_static(b"whatever"));
     assert_eq!(group.machine.digest(&group.rows).unwrap(), before);
-    group.rows.0.insert(Bytes::from_static(&[0, 2, 0, 0, 5, 1]), Bytes::new());
+    group.rows.0.insert(Bytes::from_static(&[0, 2, 0, 0, 4, 1]), Bytes::new());
     assert_eq!(group.machine.digest(&group.rows).unwrap(), before, "another group's row");
 
     assert_eq!(group.one(Command::Digest), Answer::Done);

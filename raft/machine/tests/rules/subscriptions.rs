@@ -14,10 +14,9 @@ const QOS1: QoS = QoS::AtLeastOnce;
 fn routes(effects: &[Effect]) -> Vec<(String, u64, bool)> {
     effects
         .iter()
-        .filter_map(|effect| match effect {
-            Effect::Routes(changes) => Some(changes),
-            _ => None,
-        })
+        .filter_map(
+            |effect| if let Effect::Routes(changes) = effect { Some(changes) } else { None },
+        )
         .flatten()
         .map(|change| {
             assert_eq!((change.tenant, change.target), (TENANT, RouteTarget::Shard(SHARD)));

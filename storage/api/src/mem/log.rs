@@ -11,7 +11,7 @@ use moorline_core::ShardId;
 
 use crate::{
     StorageError,
-    log::{Done, LogEngine, LogOp, LogRecord, Mark, assert_consecutive},
+    log::{Done, LogEngine, LogOp, LogRecord, Mark},
 };
 
 /// The entries and marks of one group.
@@ -154,9 +154,7 @@ impl fmt::Debug for MemLog {
 
 impl LogEngine for MemLog {
     fn submit(&self, group: ShardId, op: LogOp, done: Option<Done>) {
-        if let LogOp::Append(records) = &op {
-            assert_consecutive(records);
-        }
+        op.assert_consecutive();
         let mut inner = self.inner();
         inner.queued_bytes += op.bytes();
         inner.queued.push_back(Queued { group, op, done });
@@ -259,13 +257,18 @@ mod tests {
         log.write(2);
         assert_eq!((indexes(&log), told.lock().unwrap().clone()), (vec![1, 2, 3], vec![1, 2]));
         log.write(9);
-        assert_eq!((indexes(&log), told.lock().unwrap().clone()), (vec![2, 3, 4], vec![1, 2, 3, 4]));
+        assert_eq!(
+            (indexes(&log), told.lock().unwrap().clone()),
+            (vec![2, 3, 4], vec![1, 2, 3, 4])
+        );
         assert_eq!(log.queued_bytes(), 0);
     }
 
     #[test]
     fn a_crash_keeps_what_was_synced_and_a_prefix_of_the_rest() {
-        for (lucky, expected) in [(0, vec![1, 2]), (1, vec![1]), (2, vec![1, 2, 3]), (9, vec![2, 3])] {
+        for (lucky, expected) in
+            [(0, vec![1, 2]), (1, vec![1]), (2, vec![1, 2, 3]), (9, vec![2, 3])]
+        {
             let (told, done) = told();
             let log = MemLog::held();
             log.submit(GROUP, append(1, 2), done(1));

@@ -1,0 +1,353 @@
+//! The nodes: real processes, each with its directory, its disk and perhaps its own network.
+
+use std::fs::{self, File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use moorline_lossyfs::{Mounted, Names};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::client::Peer;
+use crate::network::Network;
+use crate::{admin, ports};
+
+/// How long a killed process may take to be gone.
+const DEATH_MAX: Duration = Duration::from_secs(30);
+/// How long a started node may take until it is ready. A debug build on a busy machine is slow.
+pub const READY_MAX: Duration = Duration::from_secs(90);
+/// How often readiness is asked for.
+const READY_EVERY: Duration = Duration::from_millis(50);
+/// Ports in a namespace of one's own.
+const OWN_PORTS: [u16; 3] = [1883, 9400, 7400];
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// The broker.
+    pub binary: PathBuf,
+    /// How many nodes.
+    pub nodes: u32,
+    /// How many shards.
+    pub shards: u32,
+    /// Whether each node's disk loses what was not fsynced.
+    pub lossy: bool,
+    /// Whether each node has a network of its own.
+    pub networks: bool,
+    /// Environment variables for the nodes.
+    pub environment: Vec<(String, String)>,
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its number.
+    pub id: u32,
+    config: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+    /// Its disk, if that can lose something.
+    disk: Option<Mounted>,
+}
+
+/// All nodes of a run. Dropping it kills them, then unmounts, then takes the network down, in this order.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes, by number.
+    pub nodes: Vec<Node>,
+    /// The nodes as clients see them.
+    pub peers: Arc<Vec<Peer>>,
+    /// Their network, if they have one of their own.
+    pub network: Option<Network>,
+    recipe: Recipe,
+}
+
+struct Addresses {
+    mqtt: SocketAddr,
+    admin: SocketAddr,
+    cluster: SocketAddr,
+}
+
+impl Cluster {
+    /// Prepares directories, disks, networks and configurations below `directory`. Starts nothing.
+    pub fn prepare(recipe: Recipe, directory: &Path) -> Result<Self> {
+        let ids: Vec<u32> = (1..=recipe.nodes).collect();
+        let network = recipe.networks.then(|| Network::build(&ids)).transpose()?;
+        let addresses = addresses(&recipe, network.as_ref())?;
+        let peers = ids.iter().zip(&addresses).map(|(&id, at)| {
+            let up = AtomicBool::new(false);
+            Peer { id, mqtt: at.mqtt, admin: at.admin, up }
+        });
+        let peers = Arc::new(peers.collect());
+        let mut nodes = Vec::new();
+        for &id in &ids {
+            let home = directory.join(format!("node-{id}"));
+            let data = home.join("data");
+            fs::create_dir_all(&data)?;
+            let disk = recipe.lossy.then(|| mount(&home, &data)).transpose()?;
+            let config = home.join("moorline.toml");
+            fs::write(&config, configuration(&recipe, id, &data, &addresses))?;
+            let log = directory.join(format!("node-{id}.log"));
+            nodes.push(Node { id, config, log, child: None, disk });
+        }
+        Ok(Self { nodes, peers, network, recipe })
+    }
+
+    /// Starts every node, makes the cluster, waits until all are ready.
+    pub async fn start(&mut self) -> Result<()> {
+        for at in 0..self.nodes.len() {
+            self.start_node(at)?;
+        }
+        let deadline = Instant::now() + READY_MAX;
+        for at in 0..self.nodes.len() {
+            let address = self.peers[at].admin;
+            self.wait(at, "alive", deadline, || admin::is_live(address)).await?;
+        }
+        while let Err(error) = admin::init(self.peers[0].admin).await {
+            if Instant::now() > deadline {
+                return Err(error.context("the cluster could not be made"));
+            }
+            sleep(READY_EVERY).await;
+        }
+        for at in 0..self.nodes.len() {
+            self.wait_ready(at).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts one node; it is not ready yet.
+    pub fn start_node(&mut self, at: usize) -> Result<()> {
+        let node = &mut self.nodes[at];
+        ensure!(node.child.is_none(), "node {} runs already", node.id);
+        let log = OpenOptions::new().create(true).append(true).open(&node.log)?;
+        let mut command = match &self.network {
+            Some(network) => {
+                // `ip netns exec` becomes the program it starts: the process we hold is the node.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &network.space(node.id)]).arg(&self.recipe.binary);
+                command
+            }
+            None => Command::new(&self.recipe.binary),
+        };
+        command
+            .args(["server", "--config"])
+            .arg(&node.config)
+            .envs(self.recipe.environment.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log))
+            .kill_on_drop(true);
+        let child = command.spawn();
+        let binary = self.recipe.binary.display();
+        node.child = Some(child.with_context(|| format!("{binary} cannot be started"))?);
+        self.peers[at].up.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until a node says it serves. Returns how long that took.
+    pub async fn wait_ready(&mut self, at: usize) -> Result<Duration> {
+        let address = self.peers[at].admin;
+        let began = Instant::now();
+        self.wait(at, "ready", began + READY_MAX, || admin::is_ready(address)).await?;
+        Ok(began.elapsed())
+    }
+
+    async fn wait<F: Future<Output = bool>>(
+        &mut self,
+        at: usize,
+        what: &str,
+        deadline: Instant,
+        is: impl Fn() -> F,
+    ) -> Result<()> {
+        while !is().await {
+            let id = self.nodes[at].id;
+            if let Some(status) = self.exited(at)? {
+                bail!("node {id} ended by itself ({status}) before it was {what}");
+            }
+            if Instant::now() > deadline {
+                bail!("node {id} was not {what} in time");
+            }
+            sleep(READY_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Sends SIGKILL. The process may need a moment to be gone: [`Self::wait_death`].
+    pub fn kill(&mut self, at: usize) -> Result<()> {
+        self.peers[at].up.store(false, Ordering::Relaxed);
+        let child = self.nodes[at].child.as_mut().context("the node does not run")?;
+        Ok(child.start_kill()?)
+    }
+
+    /// Waits until a killed process is gone.
+    pub async fn wait_death(&mut self, at: usize) -> Result<()> {
+        let node = &mut self.nodes[at];
+        if let Some(mut child) = node.child.take() {
+            timeout(DEATH_MAX, child.wait())
+                .await
+                .with_context(|| format!("node {} does not die", node.id))??;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to a node that runs.
+    pub fn signal(&mut self, at: usize, signal: Signal) -> Result<()> {
+        let child = self.nodes[at].child.as_mut().context("the node does not run")?;
+        // Unreaped, so the number is still this child's.
+        let pid = child.id().context("the node has ended")?;
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("a process number")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// The status of a node that ended without being told to.
+    pub fn exited(&mut self, at: usize) -> Result<Option<ExitStatus>> {
+        match &mut self.nodes[at].child {
+            Some(child) => Ok(child.try_wait()?),
+            None => Ok(None),
+        }
+    }
+
+    /// The disk of a node, if it can lose something.
+    pub fn disk(&self, at: usize) -> Option<&Mounted> {
+        self.nodes[at].disk.as_ref()
+    }
+
+    /// The place in [`Self::nodes`] of a node's number.
+    pub fn place(&self, id: u32) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id == id)
+    }
+
+    /// Kills what runs and waits until it is gone, so that disks can be unmounted.
+    pub async fn stop(&mut self) -> Result<()> {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].child.is_some() {
+                self.kill(at)?;
+            }
+        }
+        for at in 0..self.nodes.len() {
+            self.wait_death(at).await?;
+        }
+        Ok(())
+    }
+}
+
+fn mount(home: &Path, data: &Path) -> Result<Mounted> {
+    let backing = home.join("disk");
+    fs::create_dir_all(&backing)?;
+    Ok(Mounted::mount(&backing, data, Names::AtOnce)?)
+}
+
+fn addresses(recipe: &Recipe, network: Option<&Network>) -> Result<Vec<Addresses>> {
+    let many = usize::try_from(recipe.nodes)?;
+    if let Some(network) = network {
+        let [mqtt, admin, cluster] = OWN_PORTS;
+        return Ok((1..=recipe.nodes)
+            .map(|id| Addresses {
+                mqtt: network.client_address(id, mqtt),
+                admin: network.client_address(id, admin),
+                cluster: network.peer_address(id, cluster),
+            })
+            .collect());
+    }
+    let free = ports::free(3 * many)?;
+    let threes = free.chunks_exact(3);
+    Ok(threes.map(|at| Addresses { mqtt: at[0], admin: at[1], cluster: at[2] }).collect())
+}
+
+fn configuration(recipe: &Recipe, id: u32, data: &Path, addresses: &[Addresses]) -> String {
+    // A JSON string is a TOML basic string.
+    let quoted = |text: String| serde_json::Value::String(text).to_string();
+    let own = &addresses[usize::try_from(id).expect("32 bits fit") - 1];
+    let data = quoted(data.display().to_string());
+    let peers: Vec<String> = (1..)
+        .zip(addresses)
+        .map(|(id, at)| format!("    {{ id = {id}, address = \"{}\" }},\n", at.cluster))
+        .collect();
+    format!(
+        "[node]\nid = {id}\ndata-dir = {data}\n\n[listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\n\
+         [cluster]\nshards = {}\npeers = [\n{}]\n",
+        own.mqtt,
+        own.admin,
+        own.cluster,
+        recipe.shards,
+        peers.concat()
+    )
+}
+
+/// The last lines of a log, for whoever has to find out.
+pub fn tail(log: &Path, lines: usize) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    /// How much of the log is looked at, in bytes.
+    const TAIL_BYTES: u64 = 64 << 10;
+    let read = || {
+        let mut file = File::open(log)?;
+        let skip = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+        file.seek(SeekFrom::Start(skip))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+impl Node {
+    /// Where its output goes.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        Recipe {
+            binary: "/bin/sleep".into(),
+            nodes: 3,
+            shards: 4,
+            lossy: false,
+            networks: false,
+            environment: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_configuration_names_every_node() {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = Cluster::prepare(recipe(), directory.path()).unwrap();
+        let text = fs::read_to_string(&cluster.nodes[1].config).unwrap();
+        assert!(text.contains("[node]\nid = 2\n"), "{text}");
+        assert!(text.contains("shards = 4"), "{text}");
+        assert!(text.contains(&format!("mqtt = \"{}\"", cluster.peers[1].mqtt)), "{text}");
+        assert_eq!(text.matches("{ id = ").count(), 3, "{text}");
+        assert!(text.contains("node-2/data\""), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ends_by_itself_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let recipe = Recipe { binary: "/bin/false".into(), nodes: 1, ..recipe() };
+        let mut cluster = Cluster::prepare(recipe, directory.path()).unwrap();
+        let error = cluster.start().await.unwrap_err().to_string();
+        assert!(error.contains("node 1 ended by itself"), "{error}");
+    }
+
+    #[test]
+    fn a_tail_is_the_end_of_a_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        fs::write(&log, "1\n2\n3\n").unwrap();
+        assert_eq!(tail(&log, 2), "2\n3");
+        assert_eq!(tail(&directory.path().join("none"), 2), "");
+    }
+}

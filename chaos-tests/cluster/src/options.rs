@@ -1,0 +1,224 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::network::Scope;
+use crate::schedule::{Deed, Mode, Plan};
+
+/// Kills, pauses and cuts off the nodes of a real cluster, and judges what its clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "moorline-chaos", version)]
+pub struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// SIGKILL nodes every few seconds and start them again.
+    Kill {
+        /// What all runs have in common.
+        #[command(flatten)]
+        run: RunOptions,
+        /// Whom to kill.
+        #[arg(long, value_enum, default_value = "mixed")]
+        mode: Mode,
+    },
+    /// SIGSTOP a leader now and then, and let it go on.
+    Pause {
+        /// What all runs have in common.
+        #[command(flatten)]
+        run: RunOptions,
+        /// How long a pause lasts, in milliseconds.
+        #[arg(long, default_value_t = 5_000)]
+        for_ms: u64,
+    },
+    /// Cut a leader off the network now and then (needs root and `ip`).
+    Cut {
+        /// What all runs have in common.
+        #[command(flatten)]
+        run: RunOptions,
+        /// How long a cut lasts, in milliseconds.
+        #[arg(long, default_value_t = 5_000)]
+        for_ms: u64,
+        /// From whom.
+        #[arg(long, value_enum, default_value = "all")]
+        from: Scope,
+    },
+    /// Judge a history again.
+    Check {
+        /// The `history.jsonl` of a run.
+        #[arg(long)]
+        history: PathBuf,
+        /// How many replicas must have reported digests; 0 for none.
+        #[arg(long, default_value_t = 3)]
+        replicas: u32,
+    },
+}
+
+/// What all runs have in common.
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    /// The broker to run.
+    #[arg(long)]
+    pub binary: PathBuf,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    pub nodes: u32,
+    /// How many shards.
+    #[arg(long, default_value_t = 3)]
+    pub shards: u32,
+    /// How long to publish, in seconds.
+    #[arg(long, default_value_t = 120)]
+    pub seconds: u64,
+    /// How often something happens, in seconds; 5 for kills, 12 for pauses and cuts if not given.
+    #[arg(long)]
+    pub every: Option<u64>,
+    /// How many publishers.
+    #[arg(long, default_value_t = 8)]
+    pub publishers: u32,
+    /// How many subscribers.
+    #[arg(long, default_value_t = 8)]
+    pub subscribers: u32,
+    /// Messages a second, of all publishers together.
+    #[arg(long, default_value_t = 400)]
+    pub rate: u32,
+    /// Length of a payload, in bytes.
+    #[arg(long, default_value_t = 256)]
+    pub payload: usize,
+    /// The seed of everything; drawn and printed if not given.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// What the nodes' disks do with what was not fsynced when a node is killed.
+    #[arg(long, value_enum, default_value = "plain")]
+    pub disk: DiskKind,
+    /// Print the gaps of every single fault.
+    #[arg(long)]
+    pub gap_report: bool,
+    /// Pass only if acknowledged messages were lost: for a build that skips fsync.
+    #[arg(long)]
+    pub expect_loss: bool,
+    /// Do not ask for digests.
+    #[arg(long)]
+    pub no_digests: bool,
+    /// Subscribers never leave of their own will.
+    #[arg(long)]
+    pub no_churn: bool,
+    /// How long the drain may take, in seconds.
+    #[arg(long, default_value_t = 60)]
+    pub drain_seconds: u64,
+    /// Leave history, schedule, verdict and logs here, also of a run that passed.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// An environment variable for the nodes, `NAME=VALUE`; may be given again.
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    pub environment: Vec<(String, String)>,
+}
+
+/// What a disk does when its node is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiskKind {
+    /// An ordinary one: keeps what was written.
+    Plain,
+    /// Loses what was not fsynced (needs root and FUSE).
+    Lossy,
+}
+
+/// A run, decided.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// What all runs have in common.
+    pub options: RunOptions,
+    /// What the schedule is drawn from.
+    pub plan: Plan,
+    /// What a cut separates a node from.
+    pub scope: Scope,
+}
+
+/// How often kills happen if not said, in seconds.
+const KILL_EVERY: u64 = 5;
+/// How often pauses and cuts happen if not said, in seconds: they last a while, and the cluster shall rest between.
+const PAUSE_EVERY: u64 = 12;
+
+impl Run {
+    /// Puts the options together and checks what the types cannot.
+    pub fn decide(action: RunAction, options: RunOptions, drawn: u64) -> Result<Self> {
+        ensure!(options.nodes > 0 && options.nodes < 100, "--nodes: 1 to 99");
+        ensure!(options.shards > 0, "--shards: at least 1");
+        ensure!(options.publishers > 0 && options.subscribers > 0, "at least one client of a kind");
+        ensure!(options.rate > 0 && options.seconds > 0, "--rate and --seconds: at least 1");
+        let (deed, mode, for_ms, scope, every) = match action {
+            RunAction::Kill(mode) => (Deed::Kill, mode, 0, Scope::All, KILL_EVERY),
+            RunAction::Pause(for_ms) => {
+                (Deed::Pause, Mode::Leader, for_ms, Scope::All, PAUSE_EVERY)
+            }
+            RunAction::Cut(for_ms, scope) => (Deed::Cut, Mode::Leader, for_ms, scope, PAUSE_EVERY),
+        };
+        let plan = Plan {
+            seed: options.seed.unwrap_or(drawn),
+            deed,
+            mode,
+            seconds: options.seconds,
+            every: options.every.unwrap_or(every),
+            for_ms,
+            lossy: options.disk == DiskKind::Lossy,
+        };
+        ensure!(plan.every > 0, "--every: at least 1");
+        Ok(Self { options, plan, scope })
+    }
+}
+
+/// The runs among the actions.
+#[derive(Debug, Clone, Copy)]
+pub enum RunAction {
+    /// Kill whom.
+    Kill(Mode),
+    /// Pause for so many milliseconds.
+    Pause(u64),
+    /// Cut for so many milliseconds, from whom.
+    Cut(u64, Scope),
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err("NAME=VALUE is wanted".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_defaults_are_a_ci_run() {
+        Options::command().debug_assert();
+        let line = ["x", "kill", "--binary", "b", "--seed", "9", "--env", "A=b=c"];
+        let Action::Kill { run, mode } = Options::try_parse_from(line).unwrap().action else {
+            panic!("a kill")
+        };
+        assert_eq!(run.environment, [("A".to_owned(), "b=c".to_owned())]);
+        let run = Run::decide(RunAction::Kill(mode), run, 1).unwrap();
+        assert_eq!((run.plan.seed, run.plan.every, run.plan.mode), (9, 5, Mode::Mixed));
+        assert_eq!((run.options.nodes, run.plan.seconds, run.plan.lossy), (3, 120, false));
+        assert!(Options::try_parse_from(["x", "kill", "--binary", "b", "--env", "A"]).is_err());
+    }
+
+    #[test]
+    fn senseless_numbers_are_refused() {
+        for wrong in ["--nodes=0", "--rate=0", "--every=0", "--publishers=0", "--shards=0"] {
+            let line = ["x", "kill", "--binary", "b", wrong];
+            let Action::Kill { run, .. } = Options::try_parse_from(line).unwrap().action else {
+                panic!("a kill")
+            };
+            assert!(Run::decide(RunAction::Kill(Mode::All), run, 1).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! A run from seed to verdict.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use moorline_oracle::gaps::{self, Spread};
+use moorline_oracle::history::{FORMAT, Header, Stage};
+use moorline_oracle::{Op, Phase, Rules, judge};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep};
+
+use crate::admin;
+use crate::client::Shared;
+use crate::client::publisher::{Pace, Publisher};
+use crate::client::subscriber::Subscriber;
+use crate::cluster::{Cluster, Recipe, tail};
+use crate::nemesis::Nemesis;
+use crate::options::Run;
+use crate::recorder::{Actor, Recorder};
+use crate::report::Report;
+use crate::schedule::{self, Deed, Step};
+
+/// How long subscribers may take to get their first SUBACK.
+const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
+/// How often slow conditions are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// After the last expected message the subscribers listen on for this long: a copy too many would come now.
+const QUIET: Duration = Duration::from_millis(1_500);
+/// A drain in which nothing arrives for this long has failed; what is missing is lost.
+const STALL_MAX: Duration = Duration::from_secs(20);
+/// How long clients may take to end once told to.
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// How long digests may take to be on every node.
+const DIGESTS_MAX: Duration = Duration::from_secs(30);
+/// How many lines of each node's log are shown when a node fails.
+const TAIL_LINES: usize = 20;
+/// How much of what was due must have been acknowledged for a run to count, in percent.
+const ACKED_PERCENT_MIN: u64 = 20;
+
+/// Runs everything and reports. Files stay below `directory`.
+pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
+    let options = &run.options;
+    let steps = schedule::expand(&run.plan);
+    let text = serde_json::to_string_pretty(&(&run.plan, &steps))?;
+    fs::write(directory.join("schedule.json"), text)?;
+    println!("{} faults planned, written to schedule.json", steps.len());
+
+    let binary = options.binary.canonicalize();
+    let recipe = Recipe {
+        binary: binary.with_context(|| format!("{} is not there", options.binary.display()))?,
+        nodes: options.nodes,
+        shards: options.shards,
+        lossy: run.plan.lossy,
+        networks: run.plan.deed == Deed::Cut,
+        environment: options.environment.clone(),
+    };
+    let recorder = Recorder::create(&directory.join("history.jsonl"), &header(run))?;
+    let mut cluster = Cluster::prepare(recipe, directory)?;
+    let peers = Arc::clone(&cluster.peers);
+    let (publishers, subscribers) = (options.publishers as usize, options.subscribers as usize);
+    let shared = Arc::new(Shared::new(recorder.clone(), peers, publishers, subscribers));
+
+    let stopped = shared.stop.clone().drop_guard();
+    let ran = act(run, &steps, &mut cluster, &shared).await;
+    drop(stopped);
+    // Whatever happened, the processes end before their disks and networks go.
+    let ended = cluster.stop().await;
+    let (starts, late) = ran.with_context(|| logs(&cluster))?;
+    ended?;
+
+    let events = recorder.finish().context("the history could not be written")?;
+    let due = u64::from(options.rate) * options.seconds;
+    let rules = Rules {
+        acked_min: due * ACKED_PERCENT_MIN / 100,
+        faults_min: (steps.len() as u64 / 2).max(1),
+        replicas: if options.no_digests { 0 } else { options.nodes },
+        ..Rules::default()
+    };
+    let starts = starts.iter().map(|took| nanos(*took)).collect();
+    Ok(Report {
+        seed: run.plan.seed,
+        verdict: judge(&events, &rules),
+        gaps: gaps::measure(&events),
+        starts: Spread::of(starts),
+        late_ns: nanos(late),
+        expect_loss: options.expect_loss,
+        every_gap: options.gap_report,
+    })
+}
+
+/// The run proper: clients on, faults, clients off, digests. Returns how long starts took and how late we were.
+async fn act(
+    run: &Run,
+    steps: &[Step],
+    cluster: &mut Cluster,
+    shared: &Arc<Shared>,
+) -> Result<(Vec<Duration>, Duration)> {
+    let options = &run.options;
+    cluster.start().await?;
+    let mut random = StdRng::seed_from_u64(run.plan.seed);
+    let mut subscribers = JoinSet::new();
+    for number in 0..options.subscribers {
+        let (seed, many) = (random.random(), options.publishers as usize);
+        let churns = !options.no_churn;
+        let subscriber = Subscriber::new(Arc::clone(shared), number, seed, many, churns);
+        subscribers.spawn(subscriber.run());
+    }
+    wait_subscribed(shared, u64::from(options.subscribers)).await?;
+
+    mark(shared, Stage::Publishing);
+    let period = Duration::from_secs(1) * options.publishers / options.rate;
+    let pace = Pace { period, payload: options.payload };
+    let mut publishers = JoinSet::new();
+    for number in 0..options.publishers {
+        let publisher = Publisher::new(Arc::clone(shared), number, random.random(), pace);
+        publishers.spawn(publisher.run());
+    }
+    let recorder = shared.recorder.clone();
+    let mut nemesis = Nemesis { cluster, recorder, scope: run.scope, starts: Vec::new() };
+    let began = Instant::now();
+    let ends = began + Duration::from_secs(options.seconds);
+    let ((), late) = tokio::try_join!(nemesis.run(steps, began, ends), lateness(ends))?;
+    nemesis.look_for_deaths()?;
+
+    shared.drain.cancel();
+    mark(shared, Stage::Draining);
+    let deadline = Instant::now() + Duration::from_secs(options.drain_seconds);
+    let drained = drain(shared, &mut publishers, deadline).await;
+    mark(shared, if drained { Stage::Drained } else { Stage::DrainTimedOut });
+    nemesis.look_for_deaths()?;
+    if !options.no_digests {
+        digests(shared).await?;
+    }
+    shared.stop.cancel();
+    end(publishers).await?;
+    end(subscribers).await?;
+    Ok((nemesis.starts, late))
+}
+
+/// Ticks until `ends` and returns how late the worst tick was: a harness starved of time measures its own gaps.
+async fn lateness(ends: Instant) -> Result<Duration> {
+    let mut tick = interval(LOOK_EVERY);
+    let mut worst = Duration::ZERO;
+    while Instant::now() < ends {
+        let due = tick.tick().await;
+        worst = worst.max(due.elapsed());
+    }
+    Ok(worst)
+}
+
+async fn wait_subscribed(shared: &Shared, many: u64) -> Result<()> {
+    let deadline = Instant::now() + SUBSCRIBE_MAX;
+    while shared.progress.subscribed() < many {
+        if Instant::now() > deadline {
+            bail!("only {} of {many} subscribers got a SUBACK", shared.progress.subscribed());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Waits until publishers know every outcome and subscribers have everything. Whether that happened in time.
+async fn drain(shared: &Shared, publishers: &mut JoinSet<()>, deadline: Instant) -> bool {
+    let mut moves = shared.progress.moves();
+    let mut moved = Instant::now();
+    loop {
+        while publishers.try_join_next().is_some() {}
+        if publishers.is_empty() && shared.progress.has_drained() {
+            sleep(QUIET).await;
+            return true;
+        }
+        let now = shared.progress.moves();
+        if now != moves {
+            (moves, moved) = (now, Instant::now());
+        }
+        if Instant::now() > deadline || moved.elapsed() > STALL_MAX {
+            return false;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Has every group take a digest and notes what each node says it is.
+async fn digests(shared: &Shared) -> Result<()> {
+    let mut asked = Err(anyhow::anyhow!("there is no node"));
+    for peer in shared.peers.iter() {
+        asked = admin::digests(peer.admin).await;
+        if asked.is_ok() {
+            break;
+        }
+    }
+    let asked = asked.context("no node gave digests")?;
+    let deadline = Instant::now() + DIGESTS_MAX;
+    for peer in shared.peers.iter() {
+        for want in &asked.groups {
+            // A replica that is behind is waited for; one that never gets there makes the run inconclusive.
+            while Instant::now() < deadline {
+                let view = admin::view(peer.admin).await.unwrap_or_default();
+                let here = view.groups.into_iter().find(|group| group.shard == want.shard);
+                let Some(group) = here else { break };
+                if let (Some(index), Some(digest)) = (group.digest_index, group.digest)
+                    && index >= want.index
+                {
+                    let actor = Actor { name: "harness", node: Some(peer.id) };
+                    let op = Op::Digest { shard: group.shard, index, digest };
+                    shared.recorder.note(actor, Phase::Ok, op);
+                    break;
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn end(mut clients: JoinSet<()>) -> Result<()> {
+    let all = async {
+        while let Some(ended) = clients.join_next().await {
+            ended.context("a client of the harness failed")?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(STOP_MAX, all).await.context("clients did not end")?
+}
+
+fn mark(shared: &Shared, stage: Stage) {
+    let actor = Actor { name: "harness", node: None };
+    shared.recorder.note(actor, Phase::Ok, Op::Mark { stage });
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("584 years")
+}
+
+fn header(run: &Run) -> Header {
+    let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
+    Header {
+        format: FORMAT,
+        seed: run.plan.seed,
+        command: std::env::args().collect(),
+        machine: format!("{cores} cores, kernel {kernel}, load {load}"),
+    }
+}
+
+fn logs(cluster: &Cluster) -> String {
+    let mut text = "the run did not come to its end; the nodes' last words:".to_owned();
+    for node in &cluster.nodes {
+        text += &format!("\n--- node {}\n{}", node.id, tail(node.log(), TAIL_LINES));
+    }
+    text
+}
+
+/// The directory of a run: temporary, unless something is to be kept.
+#[derive(Debug)]
+pub struct Workplace {
+    temporary: Option<TempDir>,
+    path: PathBuf,
+}
+
+impl Workplace {
+    /// Below the system's temporary directory.
+    pub fn create() -> Result<Self> {
+        let temporary = tempfile::Builder::new().prefix("moorline-chaos-").tempdir()?;
+        Ok(Self { path: temporary.path().to_owned(), temporary: Some(temporary) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies what a reader wants (not the nodes' data) to `out`.
+    pub fn copy_to(&self, out: &Path) -> Result<()> {
+        fs::create_dir_all(out)?;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.metadata()?.is_file() {
+                fs::copy(entry.path(), out.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps everything where it is.
+    pub fn keep(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            self.path = temporary.keep();
+        }
+    }
+}

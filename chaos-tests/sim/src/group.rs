@@ -1,0 +1,89 @@
+//! One group's replicated log, as Raft promises it: what is committed stays, a leader change may lose the rest.
+
+use bytes::Bytes;
+use moorline_core::{ShardId, UnixMillis};
+use moorline_machine::{BatchBuilder, Run};
+
+use crate::{network::Process, replica::Replica};
+
+/// Entries proposed and not committed at most.
+const IN_FLIGHT_MAX: usize = 6;
+
+pub(crate) struct Entry {
+    /// `None`: a new leader's first.
+    pub(crate) batch: Option<Bytes>,
+    /// Who waits for the answers, run by run. The leader's memory: gone with its leadership.
+    pub(crate) origins: Vec<Process>,
+}
+
+pub(crate) struct Group {
+    pub(crate) id: ShardId,
+    pub(crate) entries: Vec<Entry>,
+    /// Entries below are committed.
+    pub(crate) committed: usize,
+    /// The node that leads.
+    pub(crate) leader: Option<usize>,
+    /// A node that led before and does not know better yet.
+    pub(crate) deposed: Option<usize>,
+    /// The leader's first entry: before it has applied that, it does not know what was acknowledged.
+    pub(crate) leads_from: usize,
+    /// Runs that wait for the batcher.
+    pub(crate) waiting: Vec<(Run, Process)>,
+    pub(crate) replicas: Vec<Replica>,
+}
+
+impl Group {
+    pub(crate) fn new(id: ShardId, nodes: usize) -> Self {
+        let replicas = (0..nodes).map(|_| Replica::new(id)).collect();
+        Self {
+            id,
+            entries: Vec::new(),
+            committed: 0,
+            leader: None,
+            deposed: None,
+            leads_from: 0,
+            waiting: Vec::new(),
+            replicas,
+        }
+    }
+
+    /// The leader, if it has applied all that was committed before it led.
+    pub(crate) fn ready_leader(&self) -> Option<usize> {
+        self.leader.filter(|&node| self.replicas[node].applied > self.leads_from as u64)
+    }
+
+    /// `kept` entries survive; the new leader's first one follows them.
+    pub(crate) fn elect(&mut self, node: usize, kept: usize) {
+        self.entries.truncate(kept);
+        for entry in &mut self.entries {
+            entry.origins.clear();
+        }
+        self.waiting.clear();
+        self.deposed = self.leader.filter(|&old| old != node);
+        self.leader = Some(node);
+        self.leads_from = self.entries.len();
+        self.entries.push(Entry { batch: None, origins: Vec::new() });
+    }
+
+    /// Nobody leads any more.
+    pub(crate) fn lose_leader(&mut self) {
+        self.leader = None;
+        self.waiting.clear();
+    }
+
+    /// The leader makes one entry of the `runs` that wait the longest.
+    pub(crate) fn propose(&mut self, runs: usize, clock: UnixMillis) {
+        let in_flight = self.entries.len() - self.committed;
+        if self.leader.is_none() || self.waiting.is_empty() || in_flight >= IN_FLIGHT_MAX {
+            return;
+        }
+        let runs = runs.min(self.waiting.len());
+        let mut batch = BatchBuilder::new();
+        let mut origins = Vec::with_capacity(runs);
+        for (run, origin) in self.waiting.drain(..runs) {
+            batch.push(&run);
+            origins.push(origin);
+        }
+        self.entries.push(Entry { batch: Some(batch.finish(clock)), origins });
+    }
+}

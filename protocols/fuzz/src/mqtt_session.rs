@@ -1,0 +1,380 @@
+//! A server connection between a client and a service that do anything in any order.
+//!
+//! Input: a list of operations. What must hold whatever they are:
+//!
+//! - never more unacknowledged deliveries than the client's Receive Maximum, all with different packet ids;
+//! - durable deliveries leave in the order of their offsets, under the packet ids of their offsets, and each is settled
+//!   at most once and only after it was acknowledged;
+//! - PUBACKs come in the order of the PUBLISHes, each after the service has answered, none for a publish that the
+//!   service refused before MQTT 5;
+//! - exactly one `Closed`, and nothing after it.
+#![no_main]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    num::NonZeroU16,
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
+use moorline_core::{
+    Delivery, Message, Offset, QoS, Text, UnixMillis,
+    port::{Notice, Opened, Published, Refusal, Token},
+};
+use moorline_mqtt::{
+    Millis, Now, Packet, PacketId, Reason, Version,
+    codec::{
+        Ack, Connect, ConnectProperties, Decoder, Limits, Outgoing, RetainHandling, Subscribe,
+        SubscribeFilter, encode,
+    },
+    server::{Config, Connection, Event, packet_id_of},
+};
+
+type Input<'a, 'b> = &'a mut Unstructured<'b>;
+type Drawn<T> = libfuzzer_sys::arbitrary::Result<T>;
+
+/// Operations of one run: enough to fill every window.
+const OPERATIONS_MAX: usize = 400;
+const RECEIVE_MAX: u16 = 4;
+const CREDIT: u64 = 4 + 3;
+
+struct World {
+    connection: Connection,
+    version: Version,
+    now: Now,
+    input: BytesMut,
+    output: BytesMut,
+    client: Decoder,
+    /// Deliveries the client has and has not acknowledged, and their offsets.
+    held: BTreeMap<PacketId, Option<Offset>>,
+    window: usize,
+    /// QoS 1 publishes handed out, in order, with their packet id and the service's answer.
+    publishes: VecDeque<(Token, PacketId, Option<Result<(), Refusal>>)>,
+    requests: Vec<(Token, usize, bool)>,
+    next_offset: u64,
+    last_delivered: u64,
+    acknowledged: BTreeSet<Offset>,
+    settled: BTreeSet<Offset>,
+    closed: bool,
+    /// The client sent raw bytes, so what the model believes of it is no longer sure.
+    raw: bool,
+}
+
+impl World {
+    fn new(u: Input<'_, '_>) -> Drawn<Self> {
+        let version = *u.choose(&[Version::V31, Version::V311, Version::V5])?;
+        let config = Config {
+            receive_max: NonZeroU16::new(3).expect("not 0"),
+            inflight_max: NonZeroU16::new(RECEIVE_MAX).expect("not 0"),
+            prefetch_max: 3,
+            live_queue_max: 5,
+            output_bytes_max: 200,
+            requests_max: 2,
+            topic_alias_max: 2,
+            ..Config::default()
+        };
+        let now = Now { at: Millis(0), wall: UnixMillis(1_000_000) };
+        let window = if version.is_v5() { u.int_in_range(1..=6)? } else { 6u16 };
+        let properties = ConnectProperties {
+            receive_max: version.is_v5().then(|| NonZeroU16::new(window)).flatten(),
+            session_expiry_s: version.is_v5().then_some(u32::from(u.arbitrary::<u8>()?)),
+            ..ConnectProperties::default()
+        };
+        let mut world = Self {
+            connection: Connection::new(Arc::new(config), now, Text::from("spare")),
+            version,
+            now,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            client: Decoder::client(version, Limits { packet_bytes: 1 << 20, ..Limits::default() }),
+            held: BTreeMap::new(),
+            window: usize::from(window.min(RECEIVE_MAX)),
+            publishes: VecDeque::new(),
+            requests: Vec::new(),
+            next_offset: u64::from(u.arbitrary::<u32>()?) + 1,
+            last_delivered: 0,
+            acknowledged: BTreeSet::new(),
+            settled: BTreeSet::new(),
+            closed: false,
+            raw: false,
+        };
+        let connect = Connect {
+            version,
+            clean_start: u.arbitrary()?,
+            keep_alive_s: u16::from(u.arbitrary::<u8>()?),
+            client_id: Text::from("c"),
+            will: None,
+            username: None,
+            password: None,
+            properties,
+        };
+        world.say(&Packet::Connect(Box::new(connect)));
+        Ok(world)
+    }
+
+    fn say(&mut self, packet: &Packet) {
+        encode(packet, self.version, &mut self.input).expect("it has a form");
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.connection.notice(self.now, notice);
+    }
+
+    /// One round of the edge, with a client that reads.
+    fn turn(&mut self, reads: bool) {
+        self.connection.receive(self.now, &mut self.input);
+        while let Some(event) = self.connection.poll_event() {
+            self.on_event(event);
+        }
+        self.connection.poll_transmit(self.now, &mut self.output);
+        if !reads {
+            return;
+        }
+        while let Some(packet) = self.client.decode(&mut self.output).expect("a server speaks well") {
+            self.on_packet(packet);
+        }
+        assert!(self.output.is_empty(), "half a packet was written");
+    }
+
+    fn on_event(&mut self, event: Event) {
+        assert!(!self.closed, "{event:?} after the end");
+        match event {
+            Event::Connect(_) => {
+                let opened = Opened { present: false, first: Offset(self.next_offset) };
+                self.notice(Notice::Opened(Ok(opened)));
+            }
+            Event::Publish { token, message } => {
+                if message.qos == QoS::AtLeastOnce {
+                    // The client writes the packet id into the payload.
+                    let id = message.payload.get(..2).map(|id| u16::from_be_bytes([id[0], id[1]]));
+                    let id = id.and_then(PacketId::new).unwrap_or(PacketId::MIN);
+                    self.publishes.push_back((token, id, None));
+                }
+            }
+            Event::Subscribe { token, filters } => self.requests.push((token, filters.len(), true)),
+            Event::Unsubscribe { token, filters } => {
+                self.requests.push((token, filters.len(), false));
+            }
+            Event::Settled(offsets) => {
+                for offset in offsets {
+                    assert!(self.settled.insert(offset), "{offset} settled twice");
+                    assert!(self.raw || self.acknowledged.contains(&offset), "{offset} settled early");
+                }
+            }
+            Event::Closed(_) => self.closed = true,
+        }
+    }
+
+    fn on_packet(&mut self, packet: Packet) {
+        match packet {
+            Packet::Publish(publish) => {
+                let Some(id) = publish.id else { return };
+                let offset = publish.payload.first_chunk().map(|&raw| Offset(u64::from_be_bytes(raw)));
+                let offset = offset.filter(|offset| offset.0 > 0);
+                if let Some(offset) = offset {
+                    assert_eq!(packet_id_of(offset), id);
+                    assert!(offset.0 > self.last_delivered, "out of order");
+                    self.last_delivered = offset.0;
+                }
+                let before = self.held.insert(id, offset);
+                assert!(self.raw || before.is_none(), "packet id {id} is used twice");
+                assert!(self.raw || self.held.len() <= self.window, "over the receive maximum");
+            }
+            Packet::PubAck(ack) if !self.raw => {
+                let (_, id, answer) = self.publishes.pop_front().expect("a PUBACK for nothing");
+                assert_eq!(ack.id, id, "a PUBACK out of turn");
+                let answer = answer.expect("a PUBACK before its answer");
+                assert_eq!(answer.is_err(), ack.reason.is_error());
+                assert!(answer.is_ok() || self.version.is_v5(), "a false PUBACK");
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        match u.int_in_range(0..=15)? {
+            0 | 1 => self.publish(u)?,
+            2 => self.subscribe(u)?,
+            3 | 4 => self.acknowledge(u)?,
+            5 | 6 => self.answer_publish(u)?,
+            7 => self.answer_request(u)?,
+            8 | 9 => self.deliver_durable(u)?,
+            10 => self.deliver_live(u)?,
+            11 => self.wait(u)?,
+            12 => {
+                let packet = match u.int_in_range(0..=3)? {
+                    0 => Packet::PingReq,
+                    1 => Packet::PubRel(Ack::new(self.any_id(u)?, Reason::Success)),
+                    2 => Packet::PubRec(Ack::new(self.any_id(u)?, Reason::Success)),
+                    _ => Packet::PubComp(Ack::new(self.any_id(u)?, Reason::Success)),
+                };
+                self.say(&packet);
+            }
+            13 => {
+                self.raw = true;
+                let len = u.int_in_range(0..=20)?;
+                self.input.extend_from_slice(u.bytes(len)?);
+            }
+            14 => self.turn(false),
+            _ => self.end(u)?,
+        }
+        let reads = u.ratio(7, 8)?;
+        self.turn(reads);
+        Ok(())
+    }
+
+    fn any_id(&self, u: Input<'_, '_>) -> Drawn<PacketId> {
+        Ok(PacketId::new(u.int_in_range(1..=9)?).expect("not 0"))
+    }
+
+    fn publish(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let qos = *u.choose(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce])?;
+        let id = self.any_id(u)?;
+        let body = [&id.get().to_be_bytes()[..], &[0; 8][..u.int_in_range(0..=8)?]].concat();
+        let outgoing = Outgoing {
+            topic: u.choose(&["a", "a/b", "$x"])?.as_bytes(),
+            qos,
+            dup: qos == QoS::AtLeastOnce && u.ratio(1, 4)?,
+            id: (qos == QoS::AtLeastOnce).then_some(id),
+            expiry_s: u.arbitrary()?,
+            payload: &body,
+            ..Outgoing::default()
+        };
+        outgoing.encode(self.version, &mut self.input).expect("it has a form");
+        Ok(())
+    }
+
+    fn subscribe(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let filters = ["a", "a/#", "a#", "+/b"].into_iter().take(u.int_in_range(1..=4)?);
+        let filters = filters.map(|filter| SubscribeFilter {
+            filter: Text::from(filter),
+            qos: QoS::ExactlyOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Always,
+        });
+        let filters = filters.collect();
+        let id = self.any_id(u)?;
+        self.say(&Packet::Subscribe(Subscribe { id, subscription_id: None, user: Vec::new(), filters }));
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let ids: Vec<_> = self.held.keys().copied().collect();
+        let id = if !ids.is_empty() && u.ratio(7, 8)? {
+            *u.choose(&ids)?
+        } else if self.output.is_empty() && self.input.is_empty() && self.connection.wants_read() {
+            self.any_id(u)?
+        } else {
+            // It could meet a delivery that is on its way, which no client can know of.
+            return Ok(());
+        };
+        // What stands before it in the input may keep it waiting; the client has let go of it all the same.
+        if let Some(offset) = self.held.remove(&id) {
+            self.acknowledged.extend(offset);
+        }
+        self.say(&Packet::PubAck(Ack::new(id, Reason::Success)));
+        Ok(())
+    }
+
+    fn answer_publish(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let open = self.publishes.iter().filter(|(_, _, answer)| answer.is_none()).count();
+        if open == 0 {
+            return Ok(());
+        }
+        let at = u.int_in_range(0..=open - 1)?;
+        let refusal = *u.choose(&[None, None, None, Some(Refusal::Quota), Some(Refusal::Unavailable)])?;
+        let open = self.publishes.iter_mut().filter(|(_, _, answer)| answer.is_none()).nth(at);
+        let (token, _, answer) = open.expect("there are that many");
+        *answer = Some(refusal.map_or(Ok(()), Err));
+        let (token, matched) = (*token, u.arbitrary()?);
+        let outcome = refusal.map_or(Ok(Published { matched }), Err);
+        self.notice(Notice::Published { token, outcome });
+        Ok(())
+    }
+
+    fn answer_request(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let Some((token, filters, subscribes)) = self.requests.pop() else { return Ok(()) };
+        let refused = u.ratio(1, 4)?;
+        self.notice(match (subscribes, refused) {
+            (true, false) => {
+                Notice::Subscribed { token, granted: Ok(vec![Ok(QoS::AtLeastOnce); filters]) }
+            }
+            (true, true) => Notice::Subscribed { token, granted: Err(Refusal::Busy) },
+            (false, false) => Notice::Unsubscribed { token, existed: Ok(vec![true; filters]) },
+            (false, true) => Notice::Unsubscribed { token, existed: Err(Refusal::Busy) },
+        });
+        Ok(())
+    }
+
+    fn deliver_durable(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let mut deliveries = Vec::new();
+        for _ in 0..u.int_in_range(1..=4)? {
+            // Now and then a jump to an offset that has the same packet id as another.
+            self.next_offset += if u.ratio(1, 16)? { 65_535 } else { 1 };
+            deliveries.push(delivery(Some(self.next_offset), QoS::AtLeastOnce, u.arbitrary()?));
+        }
+        self.notice(Notice::Deliver(deliveries));
+        Ok(())
+    }
+
+    fn deliver_live(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let qos = *u.choose(&[QoS::AtMostOnce, QoS::AtLeastOnce])?;
+        self.notice(Notice::Deliver(vec![delivery(None, qos, false)]));
+        Ok(())
+    }
+
+    fn wait(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let ms = u64::from(u.arbitrary::<u16>()?);
+        self.now.at = self.now.at.plus(ms);
+        self.now.wall.0 += ms;
+        self.connection.handle_timeout(self.now);
+        Ok(())
+    }
+
+    fn end(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        match u.int_in_range(0..=20)? {
+            0 => self.notice(Notice::TakenOver),
+            1 => self.notice(Notice::Lost),
+            2 => self.notice(Notice::Stopping { instead: None }),
+            3 => self.connection.peer_gone(self.now),
+            4 => self.say(&Packet::Disconnect(Box::default())),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn delivery(offset: Option<u64>, qos: QoS, resent: bool) -> Delivery {
+    let message = Message {
+        topic: Text::from("t"),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        properties: Bytes::new(),
+        expires_at: None,
+        payload: Bytes::copy_from_slice(&offset.unwrap_or(0).to_be_bytes()),
+    };
+    Delivery { offset: offset.map(Offset), qos, resent, message: Arc::new(message) }
+}
+
+fn run(u: Input<'_, '_>) -> Drawn<()> {
+    let mut world = World::new(u)?;
+    world.turn(true);
+    for _ in 0..OPERATIONS_MAX {
+        if u.is_empty() {
+            break;
+        }
+        world.step(u)?;
+    }
+    world.turn(true);
+    assert_eq!(world.closed, world.connection.is_closed());
+    let durable = world.held.values().flatten().count();
+    assert!(world.raw || u64::try_from(durable).expect("few") <= CREDIT);
+    Ok(())
+}
+
+fuzz_target!(|data: &[u8]| {
+    // Running out of input ends a run early; that is no finding.
+    run(&mut Unstructured::new(data)).ok();
+});

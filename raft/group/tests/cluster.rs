@@ -1,0 +1,240 @@
+//! Three replicas in one process, over the real wire and real RocksDB: what is acknowledged stays, whoever dies.
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use std::time::{Duration, Instant};
+
+use moorline_core::{NodeId, ShardId};
+use moorline_group::{GroupError, ProposeError};
+use rig::{Cluster, DEADLINE, Node, Producer, publish, within};
+
+const SHARD: ShardId = ShardId(1);
+
+/// A cluster with one group, initialised, and its leader.
+fn cluster(name: &str, nodes: u64) -> (Cluster, Vec<Node>) {
+    let mut cluster = Cluster::new(name, nodes);
+    let running: Vec<Node> = (1..=nodes).map(|node| cluster.start(NodeId(node))).collect();
+    for node in &running {
+        node.open(SHARD).unwrap();
+    }
+    running[0].initialize(SHARD, &cluster).unwrap();
+    (cluster, running)
+}
+
+fn leader(nodes: &[Node]) -> usize {
+    within(DEADLINE, "a leader", || nodes.iter().position(|node| node.role(SHARD).leading))
+}
+
+/// Waits until all replicas have applied the same, and compares their rows.
+fn same_rows(nodes: &[Node]) -> u128 {
+    let digests = within(DEADLINE, "all replicas at the same index", || {
+        let mut digests = nodes.iter().map(|node| node.digest(SHARD)).collect::<Option<Vec<_>>>()?;
+        digests.dedup();
+        (digests.len() == 1).then_some(digests)
+    });
+    digests[0].1
+}
+
+#[test]
+fn a_lone_node_applies_and_answers_in_order() {
+    let (_cluster, nodes) = cluster("lone", 1);
+    leader(&nodes);
+    let mut producer = Producer::new(1);
+    for _ in 0..100 {
+        producer.publish(&nodes[0], SHARD, 3).unwrap();
+    }
+    assert_eq!(producer.answered(), 300);
+    let status = &nodes[0].groups().status()[0];
+    assert_eq!((status.applied, status.voters.clone()), (status.committed, vec![NodeId(1)]));
+    assert!(nodes[0].effects() > 0, "the sink saw nothing");
+}
+
+#[test]
+fn a_crash_loses_the_overlay_and_no_answer() {
+    let (mut cluster, mut nodes) = cluster("crash", 1);
+    leader(&nodes);
+    let mut producer = Producer::new(1);
+    producer.publish(&nodes[0], SHARD, 50).unwrap();
+    nodes[0].checkpoint();
+    producer.publish(&nodes[0], SHARD, 50).unwrap();
+    let before = nodes[0].digest(SHARD).unwrap();
+
+    nodes.remove(0).kill();
+    let node = cluster.start(NodeId(1));
+    node.open(SHARD).unwrap();
+    assert!(node.ready(SHARD), "a lone node recovers by itself");
+    nodes.push(node);
+    leader(&nodes);
+    let after = nodes[0].digest(SHARD).unwrap();
+    assert!(after.0 > before.0, "the new leader's own entry");
+    assert_eq!(after.1, before.1, "the same rows");
+    producer.publish(&nodes[0], SHARD, 1).unwrap();
+}
+
+#[test]
+fn followers_refuse_and_say_who_leads() {
+    let (_cluster, nodes) = cluster("refuse", 3);
+    let leader = leader(&nodes);
+    let follower = (leader + 1) % 3;
+    within(DEADLINE, "the follower knows its leader", || {
+        nodes[follower].role(SHARD).leader.filter(|known| known.0 == leader as u64 + 1)
+    });
+    let refused = Producer::new(1).publish(&nodes[follower], SHARD, 1);
+    let leader = Some(NodeId(leader as u64 + 1));
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader }));
+    let refused = Producer::new(1).publish(&nodes[follower], ShardId(7), 1);
+    assert_eq!(refused, Err(ProposeError::NoGroup));
+}
+
+#[test]
+fn three_replicas_hold_the_same_rows() {
+    let (_cluster, nodes) = cluster("same", 3);
+    let leader = leader(&nodes);
+    let mut producer = Producer::new(1);
+    for _ in 0..50 {
+        producer.publish(&nodes[leader], SHARD, 10).unwrap();
+    }
+    same_rows(&nodes);
+    let index = nodes[leader].barrier(SHARD).unwrap();
+    assert!(index >= 50, "the barrier covers what was answered");
+    let follower = (leader + 1) % 3;
+    assert!(nodes[follower].barrier(SHARD).is_err(), "a follower promises nothing");
+}
+
+#[test]
+fn another_leads_soon_after_the_leader_dies_and_nothing_answered_is_missing() {
+    let (mut cluster, mut nodes) = cluster("failover", 3);
+    let mut producer = Producer::new(1);
+    for round in 0..3 {
+        let led = leader(&nodes);
+        producer.publish(&nodes[led], SHARD, 20).unwrap();
+        let dead = nodes.remove(led);
+        let id = dead.id();
+        dead.kill();
+        let died = Instant::now();
+        let led = leader(&nodes);
+        let took = died.elapsed();
+        println!("round {round}: another node leads after {took:?}");
+        assert!(took < Duration::from_millis(700), "the timers had to decide: {took:?}");
+        producer.publish(&nodes[led], SHARD, 20).unwrap();
+        let back = cluster.start(id);
+        back.open(SHARD).unwrap();
+        nodes.push(back);
+        same_rows(&nodes);
+    }
+    assert_eq!(producer.answered(), 120);
+}
+
+#[test]
+fn a_follower_that_the_log_no_longer_reaches_gets_a_snapshot() {
+    let (mut cluster, mut nodes) = cluster("snapshot", 3);
+    let led = leader(&nodes);
+    let mut producer = Producer::new(1);
+    producer.publish(&nodes[led], SHARD, 10).unwrap();
+    let lagging = (led + 1) % 3;
+    let id = nodes[lagging].id();
+    nodes.remove(lagging).kill();
+    let led = leader(&nodes);
+    // Enough entries that the purge is worth it: the cluster of this test keeps 10.
+    for _ in 0..1200 {
+        producer.publish(&nodes[led], SHARD, 1).unwrap();
+    }
+    for node in &nodes {
+        within(DEADLINE, "a purge", || {
+            node.checkpoint();
+            let status = &node.groups().status()[0];
+            (status.purged > Some(1000)).then_some(())
+        });
+    }
+    let back = cluster.start(id);
+    back.open(SHARD).unwrap();
+    nodes.push(back);
+    let digest = same_rows(&nodes);
+    let led = leader(&nodes);
+    producer.publish(&nodes[led], SHARD, 10).unwrap();
+    assert_ne!(same_rows(&nodes), digest);
+
+    // And what was installed is there after a restart too.
+    let last = nodes.len() - 1;
+    nodes.remove(last).kill();
+    let back = cluster.start(id);
+    back.open(SHARD).unwrap();
+    nodes.push(back);
+    same_rows(&nodes);
+}
+
+#[test]
+fn a_stopping_leader_hands_over_without_a_gap() {
+    let (_cluster, mut nodes) = cluster("handover", 3);
+    let led = leader(&nodes);
+    let mut producer = Producer::new(1);
+    producer.publish(&nodes[led], SHARD, 10).unwrap();
+    let stopping = nodes.remove(led);
+    let began = Instant::now();
+    stopping.hand_over(Duration::from_secs(2));
+    let led = leader(&nodes);
+    println!("handed over after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(700), "the timers had to decide");
+    producer.publish(&nodes[led], SHARD, 10).unwrap();
+    stopping.stop();
+    producer.publish(&nodes[led], SHARD, 10).unwrap();
+    same_rows(&nodes);
+}
+
+#[test]
+fn a_replica_that_lost_log_refuses_to_take_part() {
+    let (mut cluster, mut nodes) = cluster("lostlog", 3);
+    let led = leader(&nodes);
+    let mut producer = Producer::new(1);
+    producer.publish(&nodes[led], SHARD, 10).unwrap();
+    let victim = (led + 1) % 3;
+    same_rows(&nodes);
+    let node = nodes.remove(victim);
+    let id = node.id();
+    node.kill();
+    let old = cluster.keep_disk(id);
+    let node = cluster.start(id);
+    node.open(SHARD).unwrap();
+    nodes.push(node);
+    let led = leader(&nodes);
+    producer.publish(&nodes[led], SHARD, 10).unwrap();
+    same_rows(&nodes);
+    nodes.pop().unwrap().kill();
+    cluster.put_back(id, old);
+    let node = cluster.start(id);
+    let error = node.open(SHARD).unwrap_err();
+    assert!(matches!(error, GroupError::LostLog { .. }), "{error}");
+    assert!(error.to_string().contains("new node id"), "{error}");
+}
+
+#[test]
+fn leaders_move_to_the_nodes_that_are_preferred() {
+    let mut cluster = Cluster::new("balance", 3);
+    let nodes: Vec<Node> = (1..=3).map(|node| cluster.start(NodeId(node))).collect();
+    let shards = [ShardId(1), ShardId(2), ShardId(3)];
+    for node in &nodes {
+        for shard in shards {
+            node.open(shard).unwrap();
+        }
+    }
+    for shard in shards {
+        nodes[0].initialize(shard, &cluster).unwrap();
+    }
+    within(Duration::from_secs(30), "each node leads its shard", || {
+        let leads = |(node, shard): (&Node, ShardId)| node.role(shard).leading;
+        nodes.iter().zip(shards).all(leads).then_some(())
+    });
+}
+
+#[test]
+fn a_run_that_is_repeated_is_answered_once() {
+    let (_cluster, nodes) = cluster("repeat", 1);
+    leader(&nodes);
+    let run = publish(9, 1, 5);
+    let first = nodes[0].propose(SHARD, run.clone()).unwrap();
+    let applied = nodes[0].digest(SHARD).unwrap();
+    let again = nodes[0].propose(SHARD, run).unwrap();
+    assert_eq!(first, again);
+    assert_eq!(nodes[0].digest(SHARD).unwrap().1, applied.1, "nothing changed");
+}
