@@ -36,6 +36,9 @@ pub struct Group {
     /// Who leads it, if anybody is known to.
     #[serde(default)]
     pub leader: Option<u32>,
+    /// Who votes in it.
+    #[serde(default)]
+    pub voters: Vec<u32>,
     /// The log index the last digest was taken at.
     #[serde(default)]
     pub digest_index: Option<u64>,

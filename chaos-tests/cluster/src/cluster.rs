@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::Peer;
 use crate::network::Network;
+use crate::options::DiskKind;
 use crate::{admin, ports};
 
 /// How long a killed process may take to be gone.
@@ -36,8 +37,8 @@ pub struct Recipe {
     pub nodes: u32,
     /// How many shards.
     pub shards: u32,
-    /// Whether each node's disk loses what was not fsynced.
-    pub lossy: bool,
+    /// What each node's disk does with what was not fsynced.
+    pub disk: DiskKind,
     /// Whether each node has a network of its own.
     pub networks: bool,
     /// Environment variables for the nodes.
@@ -90,7 +91,7 @@ impl Cluster {
             let home = directory.join(format!("node-{id}"));
             let data = home.join("data");
             fs::create_dir_all(&data)?;
-            let disk = recipe.lossy.then(|| mount(&home, &data)).transpose()?;
+            let disk = mount(recipe.disk, &home, &data)?;
             let config = home.join("moorline.toml");
             fs::write(&config, configuration(&recipe, id, &data, &addresses))?;
             let log = directory.join(format!("node-{id}.log"));
@@ -237,10 +238,15 @@ impl Cluster {
     }
 }
 
-fn mount(home: &Path, data: &Path) -> Result<Mounted> {
+fn mount(disk: DiskKind, home: &Path, data: &Path) -> Result<Option<Mounted>> {
+    let names = match disk {
+        DiskKind::Plain => return Ok(None),
+        DiskKind::Lossy => Names::AtOnce,
+        DiskKind::Strict => Names::WhenSynced,
+    };
     let backing = home.join("disk");
     fs::create_dir_all(&backing)?;
-    Ok(Mounted::mount(&backing, data, Names::AtOnce)?)
+    Ok(Some(Mounted::mount(&backing, data, names)?))
 }
 
 fn addresses(recipe: &Recipe, network: Option<&Network>) -> Result<Vec<Addresses>> {
@@ -315,7 +321,7 @@ mod tests {
             binary: "/bin/sleep".into(),
             nodes: 3,
             shards: 4,
-            lossy: false,
+            disk: DiskKind::Plain,
             networks: false,
             environment: Vec::new(),
         }

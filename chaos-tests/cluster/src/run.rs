@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 
-use crate::admin;
-use crate::client::Shared;
+use crate::admin::{self, Digest};
 use crate::client::publisher::{Pace, Publisher};
 use crate::client::subscriber::Subscriber;
+use crate::client::{Peer, Shared};
 use crate::cluster::{Cluster, Recipe, tail};
 use crate::nemesis::Nemesis;
 use crate::options::Run;
@@ -26,6 +26,8 @@ use crate::recorder::{Actor, Recorder};
 use crate::report::Report;
 use crate::schedule::{self, Deed, Step};
 
+/// What rates are counted in.
+const SECOND: Duration = Duration::from_secs(1);
 /// How long subscribers may take to get their first SUBACK.
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
 /// How often slow conditions are looked at.
@@ -56,7 +58,7 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
         binary: binary.with_context(|| format!("{} is not there", options.binary.display()))?,
         nodes: options.nodes,
         shards: options.shards,
-        lossy: run.plan.lossy,
+        disk: options.disk,
         networks: run.plan.deed == Deed::Cut,
         environment: options.environment.clone(),
     };
@@ -71,7 +73,7 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
     drop(stopped);
     // Whatever happened, the processes end before their disks and networks go.
     let ended = cluster.stop().await;
-    let (starts, late) = ran.with_context(|| logs(&cluster))?;
+    let Acted { starts, late, replicas } = ran.with_context(|| logs(&cluster))?;
     ended?;
 
     let events = recorder.finish().context("the history could not be written")?;
@@ -79,7 +81,7 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
     let rules = Rules {
         acked_min: due * ACKED_PERCENT_MIN / 100,
         faults_min: (steps.len() as u64 / 2).max(1),
-        replicas: if options.no_digests { 0 } else { options.nodes },
+        replicas,
         ..Rules::default()
     };
     let starts = starts.iter().map(|took| nanos(*took)).collect();
@@ -94,13 +96,23 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
     })
 }
 
-/// The run proper: clients on, faults, clients off, digests. Returns how long starts took and how late we were.
+/// What a run leaves besides its history.
+struct Acted {
+    /// How long each start took until the node was ready.
+    starts: Vec<Duration>,
+    /// How late the harness itself was at worst.
+    late: Duration,
+    /// How many digests there must be of each shard.
+    replicas: u32,
+}
+
+/// The run proper: clients on, faults, clients off, digests.
 async fn act(
     run: &Run,
     steps: &[Step],
     cluster: &mut Cluster,
     shared: &Arc<Shared>,
-) -> Result<(Vec<Duration>, Duration)> {
+) -> Result<Acted> {
     let options = &run.options;
     cluster.start().await?;
     let mut random = StdRng::seed_from_u64(run.plan.seed);
@@ -114,7 +126,7 @@ async fn act(
     wait_subscribed(shared, u64::from(options.subscribers)).await?;
 
     mark(shared, Stage::Publishing);
-    let period = Duration::from_secs(1) * options.publishers / options.rate;
+    let period = SECOND * options.publishers / options.rate;
     let pace = Pace { period, payload: options.payload };
     let mut publishers = JoinSet::new();
     for number in 0..options.publishers {
@@ -134,13 +146,11 @@ async fn act(
     let drained = drain(shared, &mut publishers, deadline).await;
     mark(shared, if drained { Stage::Drained } else { Stage::DrainTimedOut });
     nemesis.look_for_deaths()?;
-    if !options.no_digests {
-        digests(shared).await?;
-    }
+    let replicas = if options.no_digests { 0 } else { digests(shared).await? };
     shared.stop.cancel();
     end(publishers).await?;
     end(subscribers).await?;
-    Ok((nemesis.starts, late))
+    Ok(Acted { starts: nemesis.starts, late, replicas })
 }
 
 /// Ticks until `ends` and returns how late the worst tick was: a harness starved of time measures its own gaps.
@@ -186,8 +196,9 @@ async fn drain(shared: &Shared, publishers: &mut JoinSet<()>, deadline: Instant)
     }
 }
 
-/// Has every group take a digest and notes what each node says it is.
-async fn digests(shared: &Shared) -> Result<()> {
+/// Has every group take a digest and notes what each of its replicas says it is. Returns how many replicas the group
+/// with the fewest has.
+async fn digests(shared: &Shared) -> Result<u32> {
     let mut asked = Err(anyhow::anyhow!("there is no node"));
     for peer in shared.peers.iter() {
         asked = admin::digests(peer.admin).await;
@@ -197,26 +208,41 @@ async fn digests(shared: &Shared) -> Result<()> {
     }
     let asked = asked.context("no node gave digests")?;
     let deadline = Instant::now() + DIGESTS_MAX;
-    for peer in shared.peers.iter() {
-        for want in &asked.groups {
-            // A replica that is behind is waited for; one that never gets there makes the run inconclusive.
-            while Instant::now() < deadline {
-                let view = admin::view(peer.admin).await.unwrap_or_default();
-                let here = view.groups.into_iter().find(|group| group.shard == want.shard);
-                let Some(group) = here else { break };
-                if let (Some(index), Some(digest)) = (group.digest_index, group.digest)
-                    && index >= want.index
-                {
-                    let actor = Actor { name: "harness", node: Some(peer.id) };
-                    let op = Op::Digest { shard: group.shard, index, digest };
-                    shared.recorder.note(actor, Phase::Ok, op);
-                    break;
-                }
-                sleep(LOOK_EVERY).await;
+    let mut fewest = shared.peers.len();
+    for want in &asked.groups {
+        let mut replicas = 0;
+        for peer in shared.peers.iter() {
+            replicas += usize::from(digest(shared, peer, want, deadline).await);
+        }
+        fewest = fewest.min(replicas);
+    }
+    Ok(u32::try_from(fewest.max(1)).expect("few nodes"))
+}
+
+/// Waits for one replica's digest and notes it. A replica that never gets there is missed by the judge. Whether this
+/// node should have one.
+async fn digest(shared: &Shared, peer: &Peer, want: &Digest, deadline: Instant) -> bool {
+    loop {
+        let view = admin::view(peer.admin).await.unwrap_or_default();
+        let here = view.groups.into_iter().find(|group| group.shard == want.shard);
+        if let Some(group) = here {
+            if !group.voters.is_empty() && !group.voters.contains(&peer.id) {
+                return false;
+            }
+            if let (Some(index), Some(digest)) = (group.digest_index, group.digest)
+                && index >= want.index
+            {
+                let actor = Actor { name: "harness", node: Some(peer.id) };
+                let op = Op::Digest { shard: group.shard, index, digest };
+                shared.recorder.note(actor, Phase::Ok, op);
+                return true;
             }
         }
+        if Instant::now() > deadline {
+            return true;
+        }
+        sleep(LOOK_EVERY).await;
     }
-    Ok(())
 }
 
 async fn end(mut clients: JoinSet<()>) -> Result<()> {

@@ -18,7 +18,7 @@ fn toy() -> PathBuf {
     toy
 }
 
-/// Runs ten seconds with three clients of a kind, everything killed every two seconds.
+/// Runs ten seconds with three clients of a kind, everything killed every three seconds.
 async fn report(fault: &str, more: &[&str]) -> Report {
     let (toy, fault) = (toy().display().to_string(), format!("TOY_FAULT={fault}"));
     let line = [
@@ -73,13 +73,15 @@ async fn an_honest_broker_passes_on_a_disk_that_loses_and_a_dishonest_one_is_cau
         println!("skipped: this machine has no /dev/fuse");
         return;
     }
-    let report_honest = report("", &["--disk", "lossy"]).await;
-    assert!(report_honest.passed(), "{report_honest}");
-    let skipping = report("skip-fsync", &["--disk", "lossy", "--expect-loss"]).await;
+    let (honest, skipping, unseen) = tokio::join!(
+        report("", &["--disk", "lossy"]),
+        report("skip-fsync", &["--disk", "lossy", "--expect-loss", "--drain-seconds", "5"]),
+        report("skip-fsync", &[]),
+    );
+    assert!(honest.passed(), "{honest}");
     assert!(skipping.passed(), "{skipping}");
     assert_eq!(outcome(&skipping, checks::NO_LOSS), Outcome::Fail);
     // On an ordinary disk nobody would notice: that is why there is the other one.
-    let unseen = report("skip-fsync", &[]).await;
     assert!(unseen.passed(), "{unseen}");
 }
 
@@ -89,7 +91,7 @@ async fn planted_faults_are_caught() {
         report("drop", &["--no-churn"]),
         report("repeat", &["--no-churn"]),
         report("swap", &["--no-churn"]),
-        report("forget", &["--no-churn"]),
+        report("forget", &["--no-churn", "--drain-seconds", "5"]),
     );
     assert_eq!(outcome(&dropped, checks::NO_LOSS), Outcome::Fail);
     assert_eq!(outcome(&repeated, checks::DUPLICATES), Outcome::Fail);

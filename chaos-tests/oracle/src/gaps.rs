@@ -14,6 +14,8 @@ use crate::history::{Event, Fault, Leave, Op, Phase, Stage};
 
 /// How long after a fault gaps are put down to it, in nanoseconds.
 pub const WINDOW_NS: u64 = 4_000_000_000;
+/// A fault followed by the next one sooner than this has no gap of its own: all nodes killed at once, for one.
+pub const WINDOW_NS_MIN: u64 = 500_000_000;
 /// A client without progress for this long before a fault was already waiting for something else.
 pub const IDLE_NS: u64 = 1_000_000_000;
 
@@ -122,6 +124,9 @@ pub fn measure(events: &[Event]) -> Gaps {
             continue;
         }
         let until = ends.iter().copied().find(|&end| end > event.ns).unwrap_or(event.ns);
+        if until < event.ns + WINDOW_NS_MIN {
+            continue;
+        }
         let window =
             Window { from: event.ns, until: until.min(event.ns + WINDOW_NS), node: event.node };
         let (mut publishers, mut subscribers) = (Vec::new(), Vec::new());
@@ -313,6 +318,15 @@ mod tests {
         story.push("p0", Phase::Ok, None, Op::Leave { conn: 1, why: Leave::Churn });
         story.wait(5_000).mark(Stage::Draining);
         assert!(measure(&story.events).faults[0].publishers.is_empty());
+    }
+
+    #[test]
+    fn faults_that_come_together_have_no_gap_of_their_own() {
+        let mut story = Story::with_clients();
+        story.acked(1, 1).fault(Fault::Kill, 2).fault(Fault::Kill, 3).wait(900);
+        story.mark(Stage::Draining);
+        let gaps = measure(&story.events);
+        assert_eq!(gaps.faults.iter().map(|one| one.node).collect::<Vec<_>>(), [Some(3)]);
     }
 
     #[test]

@@ -94,11 +94,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// The connection with this number.
-    pub fn connection(&self, conn: u64) -> Option<&Connection> {
-        self.connections.iter().find(|connection| connection.conn == conn)
-    }
-
     /// Number of the first SUBACK event that made `topic` this client's business.
     pub fn subscribed(&self, topic: &str) -> Option<u64> {
         self.filters

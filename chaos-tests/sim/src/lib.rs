@@ -50,8 +50,8 @@ pub enum Mutant {
     LostRow,
     /// A router sends again from the wrong end after a leader change.
     NewestFirst,
-    /// A new attachment begins where the session began, not where it was settled.
-    SettledAgain,
+    /// A router answers settlements without proposing them.
+    LostSettle,
 }
 
 /// Something that must never happen, happened.

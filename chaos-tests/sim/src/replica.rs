@@ -6,7 +6,7 @@ use bytes::Bytes;
 use moorline_core::ShardId;
 use moorline_machine::{Effect, Machine, RunAnswers};
 use moorline_storage::{
-    Rows, StorageError, Store, View, key,
+    Batch, Rows, StorageError, Store, View, key,
     mem::MemStore,
     overlay::{Frozen, Overlay},
 };
@@ -40,9 +40,7 @@ impl Replica {
     ) -> Result<(Vec<RunAnswers>, Vec<Effect>), StorageError> {
         let mut effects = Vec::new();
         let answers = match entry {
-            Some(batch) => {
-                self.machine.apply(&mut self.rows, self.applied, batch, &mut effects)?
-            }
+            Some(batch) => self.machine.apply(&mut self.rows, self.applied, batch, &mut effects)?,
             None => {
                 self.machine.blank(self.applied);
                 Vec::new()
@@ -101,12 +99,20 @@ impl Replica {
         rows
     }
 
+    /// The bug: a row disappears.
+    pub(crate) fn lose_item(&mut self) {
+        let lost = self.all().into_iter().find(|(key, _)| key[4] == key::Kind::Item as u8);
+        if let Some((key, _)) = lost {
+            self.rows.delete(key);
+        }
+    }
+
     /// Takes over another replica's rows, flushed, as from a snapshot.
     pub(crate) fn install(&mut self, applied: u64, rows: Vec<(Bytes, Bytes)>) {
-        let mut changes: Vec<_> = self.all().into_iter().map(|(key, _)| (key, None)).collect();
-        changes.extend(rows.into_iter().map(|(key, value)| (key, Some(value))));
-        let store = Arc::clone(self.rows.base());
-        store.write(moorline_storage::Batch { changes }).expect(IN_MEMORY);
+        // Nothing of what was there before may stay, not even what the overlay hid.
+        let store = Arc::new(MemStore::new());
+        let changes = rows.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        store.write(Batch { changes }).expect(IN_MEMORY);
         store.flush().expect(IN_MEMORY);
         self.reopen(store);
         (self.applied, self.durable) = (applied, applied);

@@ -22,10 +22,24 @@ const DEADLINE_MS: u64 = 3_000;
 /// What a command was for: told back with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    Publish { publisher: usize, link: u64, number: u64 },
-    Open { subscriber: usize, link: u64 },
-    Subscribe { subscriber: usize, link: u64 },
-    Settle { session: SessionId, upto: Offset, also: Vec<Offset> },
+    Publish {
+        publisher: usize,
+        link: u64,
+        number: u64,
+    },
+    Open {
+        subscriber: usize,
+        link: u64,
+    },
+    Subscribe {
+        subscriber: usize,
+        link: u64,
+    },
+    Settle {
+        session: SessionId,
+        upto: Offset,
+        also: Vec<Offset>,
+    },
     /// Nobody waits for it.
     Other,
 }
@@ -71,7 +85,12 @@ impl Router {
         if self.outstanding.is_empty() {
             self.last_heard_ms = now_ms;
         }
-        self.outstanding.push_back(Outstanding { command, purpose, since_ms: now_ms, answer: None });
+        self.outstanding.push_back(Outstanding {
+            command,
+            purpose,
+            since_ms: now_ms,
+            answer: None,
+        });
     }
 
     /// The next run to send, if there is one.

@@ -11,7 +11,7 @@ use moorline_mqtt::{
     codec::{DecodeError, Decoder, Limits, Outgoing, encode},
 };
 
-const LIMITS: Limits = Limits { packet_bytes: 4_096, user_properties: 8, filters: 8 };
+const LIMITS: Limits = Limits { packet_bytes: 256, user_properties: 8, filters: 8 };
 
 fn decoder(mode: u8) -> Decoder {
     let version = match mode & 0b11 {
@@ -27,7 +27,11 @@ fn decoder(mode: u8) -> Decoder {
 }
 
 /// The packets that come out if at most `step` bytes come in at a time, and how it ends.
-fn decode(mut decoder: Decoder, bytes: &[u8], step: usize) -> (Vec<(Version, Packet)>, Option<DecodeError>) {
+fn decode(
+    mut decoder: Decoder,
+    bytes: &[u8],
+    step: usize,
+) -> (Vec<(Version, Packet)>, Option<DecodeError>) {
     let (mut input, mut packets) = (BytesMut::new(), Vec::new());
     for part in bytes.chunks(step.max(1)) {
         input.extend_from_slice(part);

@@ -131,7 +131,8 @@ impl World {
         if !reads {
             return;
         }
-        while let Some(packet) = self.client.decode(&mut self.output).expect("a server speaks well") {
+        while let Some(packet) = self.client.decode(&mut self.output).expect("a server speaks well")
+        {
             self.on_packet(packet);
         }
         assert!(self.output.is_empty(), "half a packet was written");
@@ -159,7 +160,10 @@ impl World {
             Event::Settled(offsets) => {
                 for offset in offsets {
                     assert!(self.settled.insert(offset), "{offset} settled twice");
-                    assert!(self.raw || self.acknowledged.contains(&offset), "{offset} settled early");
+                    assert!(
+                        self.raw || self.acknowledged.contains(&offset),
+                        "{offset} settled early"
+                    );
                 }
             }
             Event::Closed(_) => self.closed = true,
@@ -170,7 +174,8 @@ impl World {
         match packet {
             Packet::Publish(publish) => {
                 let Some(id) = publish.id else { return };
-                let offset = publish.payload.first_chunk().map(|&raw| Offset(u64::from_be_bytes(raw)));
+                let offset =
+                    publish.payload.first_chunk().map(|&raw| Offset(u64::from_be_bytes(raw)));
                 let offset = offset.filter(|offset| offset.0 > 0);
                 if let Some(offset) = offset {
                     assert_eq!(packet_id_of(offset), id);
@@ -256,7 +261,12 @@ impl World {
         });
         let filters = filters.collect();
         let id = self.any_id(u)?;
-        self.say(&Packet::Subscribe(Subscribe { id, subscription_id: None, user: Vec::new(), filters }));
+        self.say(&Packet::Subscribe(Subscribe {
+            id,
+            subscription_id: None,
+            user: Vec::new(),
+            filters,
+        }));
         Ok(())
     }
 
@@ -284,7 +294,8 @@ impl World {
             return Ok(());
         }
         let at = u.int_in_range(0..=open - 1)?;
-        let refusal = *u.choose(&[None, None, None, Some(Refusal::Quota), Some(Refusal::Unavailable)])?;
+        let refusal =
+            *u.choose(&[None, None, None, Some(Refusal::Quota), Some(Refusal::Unavailable)])?;
         let open = self.publishes.iter_mut().filter(|(_, _, answer)| answer.is_none()).nth(at);
         let (token, _, answer) = open.expect("there are that many");
         *answer = Some(refusal.map_or(Ok(()), Err));

@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
+    fmt,
     num::NonZeroU16,
 };
 
@@ -19,16 +20,16 @@ use crate::{
     Millis,
     codec::{
         Ack, ConnAck, Connect, ConnectProperties, DecodeError, Decoder, Disconnect, EncodeError,
-        Limits, Outgoing, Packet, PacketId, PacketType, Publish, Reason, RetainHandling, Subscribe,
-        SubscribeFilter, Unsubscribe, Version, Will, encode, put_ack,
+        Hidden, Limits, Outgoing, Packet, PacketId, PacketType, Publish, Reason, RetainHandling,
+        Subscribe, SubscribeFilter, Unsubscribe, Version, Will, encode, put_ack,
     },
 };
 
 /// How long a server may take to answer the CONNECT.
 const CONNECT_DEADLINE_MS: u64 = 30_000;
 
-/// How to connect.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How to connect. Its `Debug` form hides the password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// Which MQTT to speak.
     pub version: Version,
@@ -52,6 +53,24 @@ pub struct Options {
     pub packet_bytes_max: usize,
     /// Whether each QoS 1 delivery is acknowledged as soon as it is read. If not: [`Client::acknowledge`].
     pub auto_ack: bool,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("version", &self.version)
+            .field("client_id", &self.client_id)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive_s", &self.keep_alive_s)
+            .field("username", &self.username)
+            .field("password", &Hidden(self.password.as_ref()))
+            .field("will", &self.will)
+            .field("properties", &self.properties)
+            .field("window", &self.window)
+            .field("packet_bytes_max", &self.packet_bytes_max)
+            .field("auto_ack", &self.auto_ack)
+            .finish()
+    }
 }
 
 impl Default for Options {

@@ -312,3 +312,7 @@ fn answer_all(unknown: VecDeque<Entry>, unsent: Vec<Reply>, why: ProposeError) {
         reply(Err(why));
     }
 }
+
+#[cfg(test)]
+#[path = "proposer_tests.rs"]
+mod tests;

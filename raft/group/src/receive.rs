@@ -164,7 +164,7 @@ pub(crate) async fn appends(raft: Raft, waiting: mpsc::Receiver<Append>) {
 
 pub(crate) fn answer(reply: Option<Replier>, body: Bytes) {
     if let Some(reply) = reply {
-        reply.send(&body);
+        reply.send(body);
     }
 }
 

@@ -206,3 +206,126 @@ fn end(dir: &Path) -> Result<(), StorageError> {
     };
     removed.and_then(|()| sync_dir(dir)).map_err(io_failed("making the data directory"))
 }
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::ShardId;
+    use moorline_storage::{
+        Batch, Store, View, key,
+        log::{LogEngine, LogOp, Mark},
+    };
+
+    use super::*;
+    use crate::abort;
+
+    const WANTED: Wanted = Wanted { cluster: 0xabc, node: NodeId(3), shards: 12 };
+
+    fn open_as(dir: &Path, wanted: &Wanted, new_store: u128) -> Result<Disk, StorageError> {
+        let (store, log) = (StoreConfig::default(), LogConfig::default());
+        Disk::open(dir, wanted, new_store, &store, &log, abort(), &Registry::new())
+    }
+
+    fn open(dir: &Path) -> Result<Disk, StorageError> {
+        open_as(dir, &WANTED, 77)
+    }
+
+    /// The directory of a node that was started once.
+    fn used() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(open(dir.path()).unwrap().fresh);
+        dir
+    }
+
+    /// Not this one: says why, and what to do.
+    fn refused(opened: Result<Disk, StorageError>, because: &str) {
+        match opened {
+            Err(StorageError::Identity { why, .. }) => assert!(why.contains(because), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_directory_keeps_its_identity_and_its_data() {
+        let dir = used();
+        let disk = open_as(dir.path(), &WANTED, 78).unwrap();
+        assert_eq!((disk.identity.store, disk.fresh), (77, false), "the id it was made with");
+        let row = (key::applied(ShardId(1)), Some("rows".into()));
+        disk.store.write(Batch { changes: vec![row.clone()] }).unwrap();
+        disk.store.flush().unwrap();
+        let vote = LogOp::Mark { mark: Mark::Vote, value: "vote".into() };
+        disk.log.submit(ShardId(1), vote, None);
+        drop(disk);
+        let disk = open(dir.path()).unwrap();
+        assert_eq!(disk.store.get(&row.0).unwrap(), row.1);
+        assert_eq!(disk.log.mark(ShardId(1), Mark::Vote).unwrap(), Some("vote".into()));
+    }
+
+    #[test]
+    fn another_cluster_node_or_number_of_shards_is_refused() {
+        let dir = used();
+        let table = [
+            (Wanted { cluster: 1, ..WANTED }, "belongs to cluster"),
+            (Wanted { node: NodeId(4), ..WANTED }, "belongs to node 3, not 4"),
+            (Wanted { shards: 6, ..WANTED }, "12 shards, not 6"),
+        ];
+        for (wanted, because) in table {
+            refused(open_as(dir.path(), &wanted, 1), because);
+        }
+        open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn an_emptied_directory_of_a_known_node_is_refused() {
+        for name in [LOG, STATE] {
+            let dir = used();
+            fs::remove_dir_all(dir.path().join(name)).unwrap();
+            refused(open(dir.path()), "new node id");
+            fs::create_dir(dir.path().join(name)).unwrap();
+            refused(open(dir.path()), "missing or empty");
+            assert_eq!(fs::read_dir(dir.path().join(name)).unwrap().count(), 0, "nothing was made");
+        }
+    }
+
+    #[test]
+    fn data_without_an_owner_is_refused() {
+        let dir = used();
+        for name in ["node.json", "node.json.copy"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        refused(open(dir.path()), "no node.json");
+    }
+
+    #[test]
+    fn a_first_start_that_was_interrupted_begins_again() {
+        let dir = used();
+        for name in ["node.json", "node.json.copy"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join(CREATING), "").unwrap();
+        let disk = open_as(dir.path(), &WANTED, 79).unwrap();
+        assert_eq!((disk.identity.store, disk.fresh), (79, true));
+        drop(disk);
+        assert!(!dir.path().join(CREATING).exists());
+        // Interrupted after its last step but one: everything is there.
+        fs::write(dir.path().join(CREATING), "").unwrap();
+        assert_eq!(open(dir.path()).unwrap().identity.store, 79);
+        assert!(!dir.path().join(CREATING).exists());
+    }
+
+    #[test]
+    fn a_second_process_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path()).unwrap();
+        refused(open(dir.path()), "another process");
+        drop(first);
+        open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let dir = used();
+        let identity = identity::read(dir.path()).unwrap().unwrap();
+        identity::write(dir.path(), Identity { format: FORMAT + 1, ..identity }).unwrap();
+        refused(open(dir.path()), "use the version that wrote it");
+    }
+}

@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(Identity::from_json(json.as_bytes()).unwrap(), sample());
     }
 
-    const FROZEN: &str = "00000000";
+    const FROZEN: &str = "3e7a2104";
 
     #[test]
     fn one_whole_copy_is_enough_and_repairs_the_other() {

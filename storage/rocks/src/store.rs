@@ -12,7 +12,8 @@ use bytes::Bytes;
 use moorline_storage::{Batch, StorageError, Store, View, key::BUCKET_PREFIX_BYTES};
 use prometheus::Registry;
 use rocksdb::{
-    ColumnFamily, DBRawIterator, FlushOptions, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    ColumnFamily, DBRawIterator, ErrorKind, FlushOptions, ReadOptions, Snapshot, WriteBatch,
+    WriteOptions,
     event_listener::{DBBackgroundErrorReason, EventListener, MutableStatus},
 };
 
@@ -42,6 +43,8 @@ impl EventListener for BackgroundErrors {
     fn on_background_error(&self, reason: DBBackgroundErrorReason, status: MutableStatus) {
         let what = match status.result() {
             Ok(()) => "no reason given".to_owned(),
+            // Closing interrupts a flush, and RocksDB reports that too.
+            Err(error) if error.kind() == ErrorKind::ShutdownInProgress => return,
             Err(error) => error.to_string(),
         };
         (self.0)(&format!("RocksDB failed in the background ({reason:?}): {what}"));

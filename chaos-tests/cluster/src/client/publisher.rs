@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use moorline_oracle::history::Leave;
 use moorline_oracle::{MessageId, Op, Phase, payload};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{EXPIRY_S, Ended, KEEP_ALIVE_S, Link, PING_EVERY, SILENCE_MAX, Shared};
@@ -89,7 +89,8 @@ impl Publisher {
     /// Publishes until told to drain and everything is answered, or told to stop.
     pub async fn run(mut self) {
         let mut left = None;
-        self.due = Instant::now();
+        // Not all at once: messages shall come evenly.
+        self.due = Instant::now() + self.pace.period.mul_f64(self.random.random());
         let shared = Arc::clone(&self.shared);
         while let Some(mut link) = shared.connect(&self.connect, &mut self.random, left).await {
             let ended = self.serve(&mut link).await;

@@ -1,6 +1,6 @@
 //! Packets from bytes and bytes from packets.
 //!
-//! [`Decoder`] takes whole packets off the front of a growing buffer; [`encode`] and [`Outgoing`] append to one. What
+//! [`Decoder`] takes whole packets off the front of a growing buffer; [`encode()`] and [`Outgoing`] append to one. What
 //! is decoded shares the buffer it came in: topic, payload and strings are slices of it, so whoever keeps one of them
 //! for long keeps the whole read alive and should copy.
 //!
@@ -34,4 +34,5 @@ pub use publish::Outgoing;
 pub use reason::Reason;
 
 pub(crate) use encode::put_ack;
+pub(crate) use packet::Hidden;
 pub(crate) use reason::Carrier;

@@ -2,7 +2,10 @@
 //!
 //! A field that a version does not have is empty after decoding and is left out when encoding.
 
-use std::num::{NonZeroU16, NonZeroU32};
+use std::{
+    fmt,
+    num::{NonZeroU16, NonZeroU32},
+};
 
 use bytes::Bytes;
 use moorline_core::{QoS, Text};
@@ -90,8 +93,8 @@ impl Packet {
     }
 }
 
-/// CONNECT (3.1): a client asks for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// CONNECT (3.1): a client asks for a session. Its `Debug` form hides the password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connect {
     /// Protocol name and level.
     pub version: Version,
@@ -109,6 +112,30 @@ pub struct Connect {
     pub password: Option<Bytes>,
     /// MQTT 5 only.
     pub properties: ConnectProperties,
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive_s", &self.keep_alive_s)
+            .field("client_id", &self.client_id)
+            .field("will", &self.will)
+            .field("username", &self.username)
+            .field("password", &Hidden(self.password.as_ref()))
+            .field("properties", &self.properties)
+            .finish()
+    }
+}
+
+/// Says whether there is a secret, and nothing else about it: packets end up in logs.
+pub(crate) struct Hidden<'a>(pub(crate) Option<&'a Bytes>);
+
+impl fmt::Debug for Hidden<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Some(<hidden>)" } else { "None" })
+    }
 }
 
 /// Properties of CONNECT (3.1.2.11). `None` is "not sent", which is not always the same as the default.

@@ -1,12 +1,14 @@
 //! What a connection asks of its edge.
 
+use std::fmt;
+
 use bytes::Bytes;
 use moorline_core::{
     Message, Offset, Text,
     port::{Close, Filter, Token},
 };
 
-use crate::codec::{UserProperties, Version, Will};
+use crate::codec::{Hidden, UserProperties, Version, Will};
 
 /// What the edge has to do. All but the settlements come in the order of the packets behind them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +42,8 @@ pub enum Event {
     Closed(Closed),
 }
 
-/// A CONNECT that may become a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A CONNECT that may become a session. Its `Debug` form hides the password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConnectRequest {
     /// The protocol version.
     pub version: Version,
@@ -65,6 +67,24 @@ pub struct ConnectRequest {
     pub user_properties: UserProperties,
     /// The will; only with [`super::Capabilities::wills`].
     pub will: Option<Will>,
+}
+
+impl fmt::Debug for ConnectRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectRequest")
+            .field("version", &self.version)
+            .field("client", &self.client)
+            .field("assigned", &self.assigned)
+            .field("username", &self.username)
+            .field("password", &Hidden(self.password.as_ref()))
+            .field("clean_start", &self.clean_start)
+            .field("expiry_s", &self.expiry_s)
+            .field("keep_alive_s", &self.keep_alive_s)
+            .field("credit", &self.credit)
+            .field("user_properties", &self.user_properties)
+            .field("will", &self.will)
+            .finish()
+    }
 }
 
 /// How a connection ended.

@@ -429,3 +429,23 @@ fn an_opened_notice_out_of_place_does_nothing() {
     assert!(rig.said().is_empty() && !rig.connection.is_closed());
     assert_eq!(rig.events(), Vec::<Event>::new());
 }
+
+#[test]
+fn passwords_do_not_show_when_packets_are_logged() {
+    let asked = Connect {
+        username: Some(Text::from("user")),
+        password: Some(Bytes::from_static(b"canary")),
+        ..connect(Version::V5)
+    };
+    let mut rig = rig(Version::V5);
+    say_connect(&mut rig, asked.clone());
+    let waiting = format!("{:?}", rig.connection);
+    let request = rig.request();
+    let options = moorline_mqtt::client::Options {
+        password: asked.password.clone(),
+        ..moorline_mqtt::client::Options::default()
+    };
+    for shown in [format!("{asked:?}"), format!("{request:?}"), format!("{options:?}"), waiting] {
+        assert!(shown.contains("hidden") && !shown.contains("canary"), "{shown}");
+    }
+}

@@ -12,7 +12,9 @@ use moorline_mqtt::{
     server::{CloseReason, Closed, Config, Event},
 };
 
-use crate::support::{Rig, VERSIONS, connect, disconnect, durable, live, publish1, unhex};
+use crate::support::{
+    Rig, VERSIONS, connect, disconnect, durable, live, publish, publish1, subscribe, unhex,
+};
 
 #[test]
 fn a_goodbye_is_clean_and_has_no_answer() {
@@ -271,4 +273,17 @@ fn a_closed_connection_has_a_moment_to_write_and_then_none() {
     // Packets that come now are not looked at.
     rig.say(&Packet::PingReq);
     assert!(matches!(&rig.said()[..], [Packet::Disconnect(_)]));
+}
+
+#[test]
+fn too_many_of_something_in_one_packet_is_a_quota() {
+    let filters: Vec<_> = (0..257).map(|n| format!("f/{n}")).collect();
+    let filters: Vec<_> = filters.iter().map(|f| (f.as_str(), QoS::AtMostOnce)).collect();
+    let mut with_user = publish("t", QoS::AtMostOnce, 0);
+    with_user.properties = b"\x26\x00\x01k\x00\x01v".repeat(65).into();
+    for packet in [Packet::Subscribe(subscribe(1, &filters)), Packet::Publish(with_user)] {
+        let mut rig = Rig::open(Version::V5);
+        rig.say(&packet);
+        assert_eq!(rig.ended(), (CloseReason::QuotaExceeded, Some(Reason::QuotaExceeded)));
+    }
 }

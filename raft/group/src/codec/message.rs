@@ -331,3 +331,7 @@ pub(crate) fn decode_installed(bytes: Bytes) -> Result<RaftVote, Malformed> {
     reader.end()?;
     Ok(vote)
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

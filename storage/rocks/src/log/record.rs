@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(head(&key, b"body"), FROZEN);
     }
 
-    const FROZEN: [u8; HEAD_BYTES] = [1, 0, 0, 0, 0];
+    const FROZEN: [u8; HEAD_BYTES] = [1, 119, 223, 151, 68];
 
     #[test]
     fn every_flipped_bit_and_a_wrong_place_are_noticed() {

@@ -1,0 +1,202 @@
+//! A cluster of real processes on one machine.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::atomic::{AtomicU8, Ordering},
+    thread,
+};
+
+use tempfile::TempDir;
+
+use super::{
+    http,
+    node::Node,
+    wait::{READY, SOON, until, until_true},
+};
+
+/// Enough that every node leads one, few enough for two cores.
+pub(crate) const SHARDS: u16 = 3;
+
+/// What a cluster is to be like.
+pub(crate) struct Shape {
+    pub(crate) nodes: u64,
+    /// More configuration, as TOML tables.
+    pub(crate) extra: String,
+    /// Where data directories go, if not beside the logs.
+    pub(crate) data: Option<PathBuf>,
+    /// Environment of every node.
+    pub(crate) env: Vec<(String, String)>,
+}
+
+impl Shape {
+    /// So many nodes, and nothing special.
+    pub(crate) fn of(nodes: u64) -> Self {
+        Self { nodes, extra: String::new(), data: None, env: Vec::new() }
+    }
+}
+
+/// Nodes, and the directory with their files. All of it goes with the handle; a failed test prints the logs first.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// So many nodes, started, made a cluster, ready.
+    #[track_caller]
+    pub(crate) fn start(nodes: u64) -> Self {
+        Self::start_as(&Shape::of(nodes))
+    }
+
+    /// The same with more to say.
+    #[track_caller]
+    pub(crate) fn start_as(shape: &Shape) -> Self {
+        let mut cluster = Self::prepare(shape);
+        cluster.nodes.iter_mut().for_each(Node::start);
+        let first = cluster.node(1).admin;
+        until_true("the admin APIs answer", READY, || {
+            cluster.nodes.iter().all(|node| http::get(node.admin, "/health/live").is_ok())
+        });
+        let made = http::post(first, "/api/v1/cluster/init").unwrap();
+        assert_eq!(made.status, 200, "{}", made.body);
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Files and ports, no process.
+    pub(crate) fn prepare(shape: &Shape) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = ports(usize::try_from(shape.nodes).unwrap() * 3);
+        let mut nodes = Vec::new();
+        for (id, ports) in (1..).zip(ports.chunks_exact(3)) {
+            let parent = shape.data.clone().unwrap_or_else(|| dir.path().to_owned());
+            let data = parent.join(format!("node{id}"));
+            let mut node = Node::new(id, dir.path(), data, ports.try_into().unwrap());
+            node.env.clone_from(&shape.env);
+            nodes.push(node);
+        }
+        for node in &nodes {
+            fs::write(&node.config, config_text(node, &nodes, "tests") + &shape.extra).unwrap();
+        }
+        Self { nodes, dir }
+    }
+
+    /// A node, by id.
+    pub(crate) fn node(&self, id: u64) -> &Node {
+        &self.nodes[usize::try_from(id).unwrap() - 1]
+    }
+
+    /// The same, to do something to.
+    pub(crate) fn node_mut(&mut self, id: u64) -> &mut Node {
+        &mut self.nodes[usize::try_from(id).unwrap() - 1]
+    }
+
+    /// All of them.
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// All of them, to do something to.
+    pub(crate) fn nodes_mut(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    /// MQTT address of a node.
+    pub(crate) fn mqtt(&self, id: u64) -> SocketAddr {
+        self.node(id).mqtt
+    }
+
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// The other nodes' ids.
+    pub(crate) fn others(&self, than: u64) -> Vec<u64> {
+        self.nodes.iter().map(|node| node.id).filter(|id| *id != than).collect()
+    }
+
+    /// Waits until every node serves clients.
+    #[track_caller]
+    pub(crate) fn wait_ready(&mut self) {
+        self.nodes.iter_mut().for_each(Node::wait_ready);
+    }
+
+    /// Kills all nodes as nearly at once as threads can.
+    pub(crate) fn kill_all(&mut self) {
+        thread::scope(|scope| {
+            for node in &mut self.nodes {
+                scope.spawn(|| node.kill());
+            }
+        });
+    }
+
+    /// The node that leads a shard, as `seen_by` sees it.
+    #[track_caller]
+    pub(crate) fn leader(&self, shard: u16, seen_by: u64) -> u64 {
+        until(&format!("shard {shard} has a leader"), SOON, || {
+            self.node(seen_by).group(shard, "leader")?.as_u64()
+        })
+    }
+
+    /// Has every replica digest its rows, waits until all replicas have, and compares.
+    #[track_caller]
+    pub(crate) fn digests_agree(&self) {
+        let answer = http::post(self.node(1).admin, "/api/v1/cluster/digest").unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let groups = answer.json()["groups"].as_array().unwrap().clone();
+        assert_eq!(groups.len(), usize::from(SHARDS) + 1, "{}", answer.body);
+        for group in groups {
+            let shard = u16::try_from(group["shard"].as_u64().unwrap()).unwrap();
+            let mut digests = BTreeMap::new();
+            for node in &self.nodes {
+                let what = format!("node {} digests shard {shard}", node.id);
+                let digest = until(&what, SOON, || {
+                    let there = node.group(shard, "digest_index")? == group["index"];
+                    there.then(|| node.group(shard, "digest"))?
+                });
+                digests.insert(node.id, digest);
+            }
+            let same = digests.values().all(|digest| *digest == group["digest"]);
+            assert!(same, "shard {shard} differs: {digests:?}");
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.nodes.iter().for_each(Node::print_log);
+        }
+    }
+}
+
+/// A node's configuration; `nodes` are all of its cluster.
+pub(crate) fn config_text(node: &Node, nodes: &[Node], cluster: &str) -> String {
+    let mut text = format!(
+        "[node]\nid = {}\ndata-dir = {:?}\n\
+         [listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\
+         [log]\nformat = \"json\"\n\
+         [cluster]\nname = \"{cluster}\"\nshards = {SHARDS}\npeers = [\n",
+        node.id, node.data, node.mqtt, node.admin, node.cluster,
+    );
+    for peer in nodes {
+        writeln!(text, "  {{ id = {}, address = \"{}\" }},", peer.id, peer.cluster).unwrap();
+    }
+    text + "]\n"
+}
+
+/// Ports of the OS's choice, on a loopback address that nobody else has: other tests run at the same time, and what one
+/// of its nodes leaves for a moment must not become the outgoing port of somebody's client.
+pub(crate) fn ports(many: usize) -> Vec<SocketAddr> {
+    static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, cluster, high, low);
+    let held: Vec<_> = (0..many).map(|_| TcpListener::bind((host, 0)).unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap()).collect()
+}

@@ -1,0 +1,50 @@
+//! A very small HTTP client: one request a connection, a deadline, no surprises.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+/// Longer than `cluster init` may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// A paused node accepts connections and says nothing, so only this tells it from a slow one.
+const GLANCE_WAIT: Duration = Duration::from_secs(2);
+
+/// Status and body.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+/// Asks for something that is there at once, or is not to be had now.
+pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    request("GET", address, path, GLANCE_WAIT)
+}
+
+/// Asks for something to be done.
+pub(crate) fn post(address: SocketAddr, path: &str) -> io::Result<Answer> {
+    request("POST", address, path, ANSWER_WAIT)
+}
+
+fn request(method: &str, to: SocketAddr, path: &str, wait: Duration) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&to, wait)?;
+    stream.set_read_timeout(Some(wait))?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "chunked: {head}");
+    Ok(Answer { status: status.ok_or(io::ErrorKind::InvalidData)?, body: body.to_owned() })
+}

@@ -1,0 +1,276 @@
+//! An MQTT client on a plain blocking socket: does what it is told, shows every packet, repairs nothing.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use super::{
+    packet::{self, Connect, Packet, Publish, Version},
+    wait::{READY, SOON, until},
+};
+
+/// How long a broker may take to answer a connection attempt before another node would be tried.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How long a quiet connection is watched before it counts as quiet.
+const QUIET: Duration = Duration::from_millis(300);
+/// Session expiry of durable MQTT 5 sessions.
+pub(crate) const AN_HOUR_S: u32 = 3600;
+
+/// What came of waiting for a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Packet(Packet),
+    /// The connection is closed.
+    Closed,
+    /// Nothing came in time.
+    Nothing,
+}
+
+/// One connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    version: Version,
+    name: String,
+    input: Vec<u8>,
+    /// Came while something else was waited for.
+    waiting: VecDeque<Packet>,
+    next_id: u16,
+}
+
+impl Connect {
+    /// A clean session: it ends with its connection.
+    pub(crate) fn clean(version: Version, client: &str) -> Self {
+        let client = client.to_owned();
+        Self { version, client, clean: true, expiry_s: None, receive_max: None, keep_alive_s: 60 }
+    }
+
+    /// A session that outlives its connection.
+    pub(crate) fn durable(version: Version, client: &str) -> Self {
+        let expiry_s = (version == Version::V5).then_some(AN_HOUR_S);
+        Self { clean: false, expiry_s, ..Self::clean(version, client) }
+    }
+
+    /// With another session expiry.
+    pub(crate) fn expiring(self, expiry_s: u32) -> Self {
+        Self { expiry_s: Some(expiry_s), ..self }
+    }
+
+    /// Connects, once. `Ok` has the session present flag.
+    pub(crate) fn attempt(&self, to: SocketAddr) -> io::Result<(Client, bool)> {
+        let stream = TcpStream::connect_timeout(&to, CONNECT_WAIT)?;
+        stream.set_nodelay(true)?;
+        let mut client = Client {
+            stream,
+            version: self.version,
+            name: self.client.clone(),
+            input: Vec::new(),
+            waiting: VecDeque::new(),
+            next_id: 1,
+        };
+        client.send(&packet::connect(self))?;
+        match client.hear(CONNECT_WAIT) {
+            Heard::Packet(Packet::ConnAck { present, reason: 0 }) => Ok((client, present)),
+            other => Err(io::Error::other(format!("{} hears {other:?}", self.client))),
+        }
+    }
+
+    /// Connects; must work at once.
+    #[track_caller]
+    pub(crate) fn to(&self, to: SocketAddr) -> (Client, bool) {
+        self.attempt(to).unwrap_or_else(|error| panic!("{} to {to}: {error}", self.client))
+    }
+
+    /// Connects to a broker that may be busy recovering.
+    #[track_caller]
+    pub(crate) fn to_patiently(&self, to: SocketAddr) -> (Client, bool) {
+        until(&format!("{} is connected to {to}", self.client), READY, || self.attempt(to).ok())
+    }
+}
+
+impl Client {
+    /// Sends bytes as they are.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// The next packet.
+    pub(crate) fn hear(&mut self, within: Duration) -> Heard {
+        match self.waiting.pop_front() {
+            Some(packet) => Heard::Packet(packet),
+            None => self.hear_new(within),
+        }
+    }
+
+    fn hear_new(&mut self, within: Duration) -> Heard {
+        let until = Instant::now() + within;
+        loop {
+            if let Some(packet) = packet::take(self.version, &mut self.input) {
+                return Heard::Packet(packet);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Heard::Nothing;
+            }
+            self.stream.set_read_timeout(Some(left)).unwrap();
+            let mut bytes = [0; 16 * 1024];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Heard::Closed,
+                Ok(read) => self.input.extend(&bytes[..read]),
+                Err(error) if is_timeout(&error) => {}
+                Err(_) => return Heard::Closed,
+            }
+        }
+    }
+
+    /// Waits for the packet that `wanted` takes; what comes before it waits its turn.
+    #[track_caller]
+    fn hear_first<T>(&mut self, what: &str, wanted: impl Fn(&Packet) -> Option<T>) -> T {
+        let since = Instant::now();
+        loop {
+            match self.hear_new(SOON.saturating_sub(since.elapsed())) {
+                Heard::Packet(packet) => match wanted(&packet) {
+                    Some(found) => return found,
+                    None => self.waiting.push_back(packet),
+                },
+                other => panic!("{} hears {other:?}, not {what}; before it {:?}", self.name, self.waiting),
+            }
+        }
+    }
+
+    /// A packet id that nothing under way has.
+    fn new_id(&mut self) -> u16 {
+        let id = self.next_id;
+        self.next_id = id.checked_add(1).unwrap_or(1);
+        id
+    }
+
+    /// Publishes with QoS 1 and does not wait; the packet id.
+    #[track_caller]
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
+        self.publish_expiring(topic, payload, None)
+    }
+
+    /// The same with a message expiry.
+    #[track_caller]
+    pub(crate) fn publish_expiring(&mut self, topic: &str, payload: &[u8], expiry_s: Option<u32>) -> u16 {
+        let id = self.new_id();
+        self.send(&packet::publish(self.version, id, topic, payload, expiry_s)).unwrap();
+        id
+    }
+
+    /// Publishes with QoS 0.
+    #[track_caller]
+    pub(crate) fn publish_qos0(&mut self, topic: &str, payload: &[u8]) {
+        self.send(&packet::publish(self.version, 0, topic, payload, None)).unwrap();
+    }
+
+    /// Waits for the acknowledgement of `id`; its reason code.
+    #[track_caller]
+    pub(crate) fn puback(&mut self, id: u16) -> u8 {
+        self.hear_first("PUBACK", |packet| match packet {
+            Packet::PubAck { id: acked, reason } if *acked == id => Some(*reason),
+            _ => None,
+        })
+    }
+
+    /// Publishes with QoS 1 and waits until it is acknowledged, which must be with success.
+    #[track_caller]
+    pub(crate) fn publish_acked(&mut self, topic: &str, payload: &[u8]) {
+        let id = self.publish(topic, payload);
+        assert_eq!(self.puback(id), 0, "{} publishes to {topic}", self.name);
+    }
+
+    /// Subscribes and waits for the SUBACK; the reason codes.
+    #[track_caller]
+    pub(crate) fn subscribe(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {
+        let id = self.new_id();
+        self.send(&packet::subscribe(self.version, id, filters)).unwrap();
+        self.hear_first("SUBACK", |packet| match packet {
+            Packet::SubAck { id: acked, reasons } if *acked == id => Some(reasons.clone()),
+            _ => None,
+        })
+    }
+
+    /// Subscribes with QoS 1, which must be granted.
+    #[track_caller]
+    pub(crate) fn subscribe_1(&mut self, filter: &str) {
+        assert_eq!(self.subscribe(&[(filter, 1)]), [1], "{} subscribes to {filter}", self.name);
+    }
+
+    /// Ends a subscription and waits for the UNSUBACK.
+    #[track_caller]
+    pub(crate) fn unsubscribe(&mut self, filter: &str) -> Vec<u8> {
+        let id = self.new_id();
+        self.send(&packet::unsubscribe(self.version, id, filter)).unwrap();
+        self.hear_first("UNSUBACK", |packet| match packet {
+            Packet::UnsubAck { id: acked, reasons } if *acked == id => Some(reasons.clone()),
+            _ => None,
+        })
+    }
+
+    /// The next packet, which must be a message. Not acknowledged.
+    #[track_caller]
+    pub(crate) fn message(&mut self) -> Publish {
+        match self.hear(SOON) {
+            Heard::Packet(Packet::Publish(publish)) => publish,
+            other => panic!("{} hears {other:?}, not a message", self.name),
+        }
+    }
+
+    /// The payloads of the next messages, as text, each acknowledged.
+    #[track_caller]
+    pub(crate) fn take(&mut self, many: usize) -> Vec<String> {
+        (0..many)
+            .map(|_| {
+                let message = self.message();
+                self.ack(&message);
+                String::from_utf8(message.payload).unwrap()
+            })
+            .collect()
+    }
+
+    /// Acknowledges a message.
+    #[track_caller]
+    pub(crate) fn ack(&mut self, message: &Publish) {
+        if message.qos > 0 {
+            self.send(&packet::puback(message.id)).unwrap();
+        }
+    }
+
+    /// Nothing comes for a while.
+    #[track_caller]
+    pub(crate) fn hears_nothing(&mut self) {
+        let heard = self.hear(QUIET);
+        assert_eq!(heard, Heard::Nothing, "{} should hear nothing", self.name);
+    }
+
+    /// A round trip: the broker has read everything before it.
+    #[track_caller]
+    pub(crate) fn ping(&mut self) {
+        self.send(&packet::pingreq()).unwrap();
+        self.hear_first("PINGRESP", |packet| (*packet == Packet::PingResp).then_some(()));
+    }
+
+    /// Says goodbye and waits until the broker closes.
+    #[track_caller]
+    pub(crate) fn disconnect(mut self) {
+        self.send(&packet::disconnect()).unwrap();
+        while let Heard::Packet(_) = self.hear(SOON) {}
+    }
+}
+
+/// A read that found nothing within its timeout, or was interrupted.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}
+
+/// `prefix0`, `prefix1`, …
+pub(crate) fn numbered(prefix: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|number| format!("{prefix}{number}")).collect()
+}

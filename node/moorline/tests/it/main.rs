@@ -1,0 +1,23 @@
+//! Tests of whole clusters: real `moorline` processes, real disks, real sockets, clients of our own and of others.
+//!
+//! One binary, so that it links once. Tests that only talk to a cluster share one ([`harness::scenarios`]); tests that
+//! hurt a cluster have their own.
+//!
+//! # Invariants
+//!
+//! - **Nothing outlives a test.** A node ends when its handle drops, and by itself when its standard input closes.
+//! - **Every wait has a deadline**, and says what it waited for ([`harness::wait`]).
+//! - **Ports come from the OS**, on a loopback address of the cluster's own, so that a client's outgoing connection never
+//!   takes the port of a node that is down.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod clocks;
+mod delivery;
+mod disks;
+mod failures;
+mod harness;
+mod operating;
+mod sessions;
+mod single;
+mod space;

@@ -1,0 +1,342 @@
+//! The log on RocksDB answers as the log in memory does, also after crashes that tear its tail.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Barrier, mpsc},
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use moorline_core::ShardId;
+use moorline_storage::{
+    StorageError,
+    log::{Done, LogEngine, LogOp, LogRecord, Mark},
+    mem::MemLog,
+};
+use moorline_storage_rocks::{Create, LogConfig, RocksLog, abort};
+use prometheus::Registry;
+use proptest::{collection::vec, prelude::*};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const GROUPS: u16 = 3;
+
+fn open(path: &Path) -> RocksLog {
+    open_with(path, &Registry::new())
+}
+
+fn open_with(path: &Path, registry: &Registry) -> RocksLog {
+    RocksLog::open(path, Create::IfMissing, &LogConfig::default(), abort(), registry).unwrap()
+}
+
+type Told = mpsc::Receiver<Result<(), Arc<StorageError>>>;
+
+fn done() -> (Option<Done>, Told) {
+    let (tell, told) = mpsc::sync_channel(1);
+    (Some(Box::new(move |result| tell.send(result).unwrap())), told)
+}
+
+fn submit_and_wait(log: &dyn LogEngine, group: ShardId, op: LogOp) {
+    let (done, told) = done();
+    log.submit(group, op, done);
+    told.recv_timeout(PATIENCE).unwrap().unwrap();
+}
+
+/// Everything a log can be asked.
+fn contents(log: &dyn LogEngine) -> Vec<(Option<(u64, u64)>, Vec<LogRecord>, Vec<Option<Bytes>>)> {
+    let group = |group: u16| {
+        let group = ShardId(group);
+        let bounds = log.bounds(group).unwrap();
+        let records = match bounds {
+            Some((first, last)) => log.read(group, first, last + 1, usize::MAX).unwrap(),
+            None => Vec::new(),
+        };
+        let marks = Mark::ALL.map(|mark| log.mark(group, mark).unwrap());
+        (bounds, records, marks.to_vec())
+    };
+    (0..GROUPS).map(group).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// That many entries, at the end of the group's log.
+    Append(u16, u8),
+    /// Drops that many entries at the end, and at the beginning.
+    Truncate(u16, u8),
+    Purge(u16, u8),
+    Mark(u16, usize, [u8; 2]),
+    Clear(u16),
+    Read(u16, u8, u8, usize),
+    /// A crash that keeps a part (of 255) of what was written after the last sync.
+    Crash(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let group = 0..GROUPS;
+    prop_oneof![
+        8 => (group.clone(), 1..9_u8).prop_map(|(g, count)| Step::Append(g, count)),
+        3 => (group.clone(), 0..5_u8).prop_map(|(g, count)| Step::Truncate(g, count)),
+        3 => (group.clone(), 0..9_u8).prop_map(|(g, count)| Step::Purge(g, count)),
+        5 => (group.clone(), 0..Mark::ALL.len(), any::<[u8; 2]>())
+            .prop_map(|(g, mark, value)| Step::Mark(g, mark, value)),
+        1 => group.clone().prop_map(Step::Clear),
+        3 => (group, 0..20_u8, 0..20_u8, 0..99_usize)
+            .prop_map(|(g, from, count, bytes)| Step::Read(g, from, count, bytes)),
+        2 => any::<u8>().prop_map(Step::Crash),
+    ]
+}
+
+/// Both logs, and what is needed to crash them alike.
+struct Both {
+    dir: tempfile::TempDir,
+    lives: u32,
+    disk: RocksLog,
+    memory: MemLog,
+    next: [u64; GROUPS as usize],
+    /// Length of the write-ahead log when it was last synced, and operations written since.
+    synced: (PathBuf, u64),
+    unsynced: Vec<(ShardId, LogOp)>,
+}
+
+fn wal(dir: &Path) -> (PathBuf, u64) {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let newest = files.filter(|path| path.extension().is_some_and(|found| found == "log")).max();
+    let newest = newest.unwrap();
+    let bytes = fs::metadata(&newest).unwrap().len();
+    (newest, bytes)
+}
+
+impl Both {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = open(&dir.path().join("0"));
+        let synced = wal(&dir.path().join("0"));
+        let memory = MemLog::new();
+        Self { dir, lives: 0, disk, memory, next: [1; 3], synced, unsynced: Vec::new() }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.dir.path().join(self.lives.to_string())
+    }
+
+    fn submit(&mut self, group: u16, op: LogOp) {
+        let group = ShardId(group);
+        self.memory.submit(group, op.clone(), None);
+        submit_and_wait(&self.disk, group, op.clone());
+        if op.synced() {
+            self.synced = wal(&self.home());
+            self.unsynced.clear();
+        } else {
+            self.unsynced.push((group, op));
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Append(group, count) => {
+                let next = &mut self.next[usize::from(group)];
+                let record = |index: u64| LogRecord { index, body: index.to_string().into() };
+                let records = (*next..*next + u64::from(count)).map(record).collect();
+                *next += u64::from(count);
+                self.submit(group, LogOp::Append(records));
+            }
+            Step::Truncate(group, count) => {
+                let next = &mut self.next[usize::from(group)];
+                // Not below what was purged: a log that was purged to its end goes on there.
+                let first =
+                    self.memory.bounds(ShardId(group)).unwrap().map_or(*next, |(first, _)| first);
+                *next = next.saturating_sub(u64::from(count)).max(first);
+                let last = *next - 1;
+                self.submit(group, LogOp::TruncateAfter(last));
+            }
+            Step::Purge(group, count) => {
+                let next = self.next[usize::from(group)];
+                let first =
+                    self.memory.bounds(ShardId(group)).unwrap().map_or(next, |(first, _)| first);
+                let upto = (first + u64::from(count)).min(next) - 1;
+                self.submit(group, LogOp::PurgeUpTo(upto));
+            }
+            Step::Mark(group, mark, value) => {
+                let value = Bytes::copy_from_slice(&value);
+                self.submit(group, LogOp::Mark { mark: Mark::ALL[mark], value });
+            }
+            Step::Clear(group) => {
+                self.next[usize::from(group)] = 1;
+                self.submit(group, LogOp::Clear);
+            }
+            Step::Read(group, from, count, bytes) => {
+                let (group, from) = (ShardId(group), u64::from(from));
+                let read =
+                    |log: &dyn LogEngine| log.read(group, from, from + u64::from(count), bytes);
+                assert_eq!(read(&self.disk).unwrap(), read(&self.memory).unwrap());
+            }
+            Step::Crash(kept) => self.crash(kept),
+        }
+    }
+
+    /// A power failure: what was synced is there, of the rest the file's first bytes.
+    fn crash(&mut self, kept: u8) {
+        let home = self.home();
+        self.lives += 1;
+        let next = self.home();
+        fs::create_dir(&next).unwrap();
+        for entry in fs::read_dir(&home).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), next.join(entry.file_name())).unwrap();
+        }
+        let (path, bytes) = wal(&next);
+        let synced = if self.synced.0.file_name() == path.file_name() { self.synced.1 } else { 0 };
+        let left = synced + (bytes - synced) * u64::from(kept) / 255;
+        fs::File::options().write(true).open(path).unwrap().set_len(left).unwrap();
+        self.disk = open(&next);
+        let found = contents(&self.disk);
+        // Which of the operations after the sync made it, nobody can say; but it is a prefix of them.
+        self.memory.crash(0);
+        let mut lucky = 0;
+        let mut waiting = std::mem::take(&mut self.unsynced).into_iter();
+        while contents(&self.memory) != found {
+            let (group, op) = waiting.next().unwrap_or_else(|| panic!("no prefix gives {found:?}"));
+            self.memory.submit(group, op, None);
+            lucky += 1;
+        }
+        assert!(
+            kept < 255 || waiting.next().is_none() || lucky > 0 || contents(&self.memory) == found
+        );
+        // Reopening wrote everything out, so all of it is durable now.
+        let durable = LogOp::Mark { mark: Mark::Installing, value: Bytes::from_static(b"crashed") };
+        self.submit(0, durable);
+        for group in 0..GROUPS {
+            if let Some((_, last)) = self.memory.bounds(ShardId(group)).unwrap() {
+                self.next[usize::from(group)] = last + 1;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_logs_answer_alike_with_torn_tails_in_between(steps in vec(step(), 1..40)) {
+        let mut both = Both::new();
+        for step in steps {
+            both.take(step);
+            prop_assert_eq!(contents(&both.disk), contents(&both.memory));
+        }
+        prop_assert!(both.disk.verify_checksums().is_ok());
+    }
+}
+
+fn entry(index: u64, bytes: usize) -> LogOp {
+    LogOp::Append(vec![LogRecord { index, body: Bytes::from(vec![7; bytes]) }])
+}
+
+#[test]
+fn many_groups_share_a_sync() {
+    const WRITERS: u16 = 16;
+    const EACH: u64 = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::new();
+    let log = Arc::new(open_with(dir.path(), &registry));
+    let start = Arc::new(Barrier::new(usize::from(WRITERS)));
+    let writer = |group: u16| {
+        let (log, start) = (Arc::clone(&log), Arc::clone(&start));
+        thread::spawn(move || {
+            start.wait();
+            for index in 1..=EACH {
+                submit_and_wait(&*log, ShardId(group), entry(index, 100));
+            }
+        })
+    };
+    let writers: Vec<_> = (0..WRITERS).map(writer).collect();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().parse::<f64>().unwrap()
+    };
+    let commits = number("moorline_wal_fsync_seconds_count");
+    let operations = number("moorline_wal_commit_operations_sum");
+    assert_eq!(operations, f64::from(WRITERS) * EACH as f64);
+    assert!(commits * 2.0 < operations, "{operations} operations in {commits} commits");
+    assert_eq!(log.queued_bytes(), 0);
+}
+
+#[test]
+fn everybody_is_told_once_and_in_order() {
+    const COUNT: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let (tell, told) = mpsc::sync_channel(COUNT as usize);
+    for index in 1..=COUNT {
+        let tell = tell.clone();
+        let op = match index % 4 {
+            0 => LogOp::Mark { mark: Mark::Committed, value: Bytes::new() },
+            _ => entry(index, 10),
+        };
+        log.submit(
+            ShardId(1),
+            op,
+            Some(Box::new(move |result| {
+                result.unwrap();
+                tell.send(index).unwrap();
+            })),
+        );
+    }
+    // Dropping writes what waits.
+    drop((log, tell));
+    assert!(told.iter().eq(1..=COUNT));
+}
+
+#[test]
+fn an_operation_larger_than_a_commit_is_written_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    submit_and_wait(&log, ShardId(1), entry(1, 20 * 1024 * 1024));
+    submit_and_wait(&log, ShardId(1), entry(2, 1));
+    assert_eq!(log.read(ShardId(1), 1, 9, usize::MAX).unwrap().len(), 2);
+    assert_eq!(log.read(ShardId(1), 1, 9, 1).unwrap().len(), 1);
+}
+
+#[test]
+fn the_last_owner_may_be_the_writer_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Arc::new(open(dir.path()));
+    let owner = Arc::clone(&log);
+    let (tell, told) = mpsc::sync_channel(1);
+    let (let_go, gone) = mpsc::sync_channel::<()>(1);
+    log.submit(
+        ShardId(1),
+        entry(1, 1),
+        Some(Box::new(move |result| {
+            gone.recv().unwrap();
+            drop(owner);
+            tell.send(result).unwrap();
+        })),
+    );
+    drop(log);
+    let_go.send(()).unwrap();
+    told.recv_timeout(PATIENCE).unwrap().unwrap();
+}
+
+#[test]
+fn a_log_purged_for_long_stays_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig { memtable_bytes: 1024 * 1024, ..LogConfig::default() };
+    let registry = Registry::new();
+    let log = RocksLog::open(dir.path(), Create::IfMissing, &config, abort(), &registry).unwrap();
+    for index in 1..=8_000_u64 {
+        log.submit(ShardId(1), entry(index, 20_000), None);
+        if index % 100 == 0 {
+            log.submit(ShardId(1), LogOp::PurgeUpTo(index - 50), None);
+        }
+    }
+    submit_and_wait(&log, ShardId(1), entry(8_001, 1));
+    let files =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+    let mib = files.sum::<u64>() >> 20;
+    assert!(mib < 60, "160 MiB were written, {mib} MiB are there");
+    assert_eq!(log.bounds(ShardId(1)).unwrap(), Some((7_951, 8_001)));
+}
