@@ -2,18 +2,35 @@
 
 use bytes::Bytes;
 use moorline_core::{ShardId, UnixMillis};
-use moorline_machine::{BatchBuilder, Run};
+use moorline_machine::{BatchBuilder, Run, command::ProducerId};
 
 use crate::{network::Process, replica::Replica};
 
 /// Entries proposed and not committed at most.
 const IN_FLIGHT_MAX: usize = 6;
 
+/// Who waits for the answers to a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) from: Process,
+    /// What the run said: the call that is answered remembers it.
+    pub(crate) producer: ProducerId,
+    pub(crate) first_seq: u64,
+    pub(crate) answered_below: u64,
+}
+
+impl Origin {
+    pub(crate) fn of(from: Process, run: &Run) -> Self {
+        let &Run { producer, first_seq, answered_below, .. } = run;
+        Self { from, producer, first_seq, answered_below }
+    }
+}
+
 pub(crate) struct Entry {
     /// `None`: a new leader's first.
     pub(crate) batch: Option<Bytes>,
     /// Who waits for the answers, run by run. The leader's memory: gone with its leadership.
-    pub(crate) origins: Vec<Process>,
+    pub(crate) origins: Vec<Origin>,
 }
 
 pub(crate) struct Group {
@@ -28,7 +45,7 @@ pub(crate) struct Group {
     /// The leader's first entry: before it has applied that, it does not know what was acknowledged.
     pub(crate) leads_from: usize,
     /// Runs that wait for the batcher.
-    pub(crate) waiting: Vec<(Run, Process)>,
+    pub(crate) waiting: Vec<(Run, Origin)>,
     pub(crate) replicas: Vec<Replica>,
 }
 

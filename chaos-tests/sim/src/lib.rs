@@ -13,7 +13,7 @@
 //!
 //! # Invariants of the cluster, one file each in [`checks`]
 //!
-//! agreement · once · settled · order · loss. Each is shown to see by a [`Mutant`] that breaks it (`tests/mutants.rs`).
+//! agreement · once · settled · order · loss. Each is shown to see by a [`Mutant`] that breaks it (`tests/seeds.rs`).
 //!
 //! # Deliberately absent
 //!

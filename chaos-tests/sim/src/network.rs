@@ -18,7 +18,7 @@ pub(crate) enum Packet {
     /// Commands, for the leader.
     Submit { from: Process, to: usize, group: usize, run: Run },
     /// Their answers.
-    Answers { to: Process, group: usize, answers: RunAnswers },
+    Answers { to: Process, group: usize, answered_below: u64, answers: RunAnswers },
     /// The receiver does not lead: send again, elsewhere.
     NotLeader { to: Process, group: usize },
 }

@@ -118,21 +118,28 @@ impl Router {
         self.sent = 0;
     }
 
-    /// Takes note of answers; gives the outcomes that are known now, in order.
-    pub(crate) fn answered(&mut self, now_ms: u64, fresh: u64, run: RunAnswers) -> Vec<Outcome> {
+    /// Takes note of the answers to a run that said `answered_below`; gives the outcomes that are known now, in order.
+    pub(crate) fn answered(
+        &mut self,
+        now_ms: u64,
+        fresh: u64,
+        answered_below: u64,
+        run: RunAnswers,
+    ) -> Vec<Outcome> {
         if run.producer != self.producer {
             return Vec::new();
         }
         self.last_heard_ms = now_ms;
         for (seq, answer) in (run.first_seq..).zip(run.answers) {
             if let Answer::OutOfOrder { expected } = answer {
-                if expected < self.first_seq {
-                    // The group has forgotten this producer.
+                if expected < answered_below {
+                    // When the run was sent the group had come further: it has forgotten this producer.
                     return self.abandon(fresh);
                 }
-                // A late answer may name what has been answered meanwhile.
-                let known = usize::try_from(expected - self.first_seq).expect("a short line");
-                self.sent = self.sent.min(known);
+                // An old answer may name what has been answered meanwhile.
+                if let Some(known) = expected.checked_sub(self.first_seq) {
+                    self.sent = self.sent.min(usize::try_from(known).expect("a short line"));
+                }
                 break;
             }
             let Some(at) = seq.checked_sub(self.first_seq) else { continue };

@@ -25,8 +25,13 @@ pub(crate) struct Subscriber {
     filter: &'static str,
     /// Lasts for ever, or ends with its connection.
     durable: bool,
+    /// Seldom there, so that its queue grows long.
+    lazy: bool,
     /// Counts connections.
     link: u64,
+    /// Connections that asked for a clean start and were not answered. Their commands may come late and wipe what a later
+    /// connection has built, so nothing is promised until then.
+    wiping: BTreeSet<u64>,
     pub(crate) state: State,
 }
 
@@ -66,7 +71,9 @@ impl Subscriber {
             client: format!("s{n}"),
             filter: ["p/+", "p/0", "#", "p/1"][n % 4],
             durable: n % 5 != 4,
+            lazy: n % 5 == 2,
             link: 0,
+            wiping: BTreeSet::new(),
             state: State::Offline,
         }
     }
@@ -98,7 +105,9 @@ impl World {
     pub(crate) fn subscriber_acts(&mut self) -> Result<(), Violation> {
         let n = self.random.index(self.subscribers.len());
         let chaos = self.phase == Phase::Chaos;
+        let lazy = chaos && self.subscribers[n].lazy;
         match &self.subscribers[n].state {
+            State::Offline if lazy && !self.random.chance(5) => {}
             State::Offline if self.phase != Phase::End => self.connect(n),
             State::Offline => {}
             // Another connection may come before the first was answered.
@@ -128,10 +137,13 @@ impl World {
         subscriber.link += 1;
         let conn = conn(n, subscriber.link);
         subscriber.state = State::Opening(Link { node, incarnation, conn });
+        let (group, link) = (subscriber.group, subscriber.link);
+        if clean_start {
+            subscriber.wiping.insert(link);
+        }
         if clean_start || !subscriber.durable {
             self.checks.loss.gives_up(n);
         }
-        let (group, link) = (subscriber.group, subscriber.link);
         let command = Command::OpenSession {
             tenant: TENANT,
             client: subscriber.client.as_str().into(),
@@ -149,6 +161,9 @@ impl World {
         answer: Option<Answer>,
     ) -> Result<(), Violation> {
         let subscriber = &mut self.subscribers[n];
+        if answer.is_some() {
+            subscriber.wiping.remove(&link);
+        }
         if subscriber.link != link {
             return Ok(());
         }
@@ -210,7 +225,7 @@ impl World {
             return Ok(());
         };
         attachment.subscribed = true;
-        if subscriber.durable {
+        if subscriber.durable && subscriber.wiping.is_empty() {
             self.checks.loss.relies(n, step);
         }
         self.announce(node, routes);

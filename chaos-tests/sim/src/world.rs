@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     Mutant, Violation,
     checks::{Checks, Copy},
-    group::Group,
+    group::{Group, Origin},
     network::{Network, Packet, Process},
     node::Node,
     publishing::Publisher,
@@ -98,6 +98,8 @@ pub(crate) struct World {
     pub(crate) deaths: Vec<(usize, usize)>,
     pub(crate) checks: Checks,
     pub(crate) report: Report,
+    /// Of a hundred things that happen to logs, how many are commits: a slow disk leaves more to lose.
+    commit_weight: u64,
     trace: Xxh3,
 }
 
@@ -121,6 +123,7 @@ impl World {
             checks: Checks::default(),
             report: Report::default(),
             trace: Xxh3::new(),
+            commit_weight: 3 + random.below(12),
             random,
             options,
         }
@@ -164,9 +167,10 @@ impl World {
             match self.random.below(100) {
                 0..=34 => self.router_acts(node, group)?,
                 35..=49 => self.propose(group),
-                50..=64 => self.commit(group),
-                65..=96 => self.apply(group, node)?,
-                _ => self.checkpoint(group, node),
+                50..=81 => self.apply(group, node)?,
+                82..=84 => self.checkpoint(group, node),
+                rest if rest - 85 < self.commit_weight => self.commit(group),
+                _ => {}
             }
         }
         Ok(())
@@ -193,7 +197,8 @@ impl World {
                     return Ok(());
                 }
                 if self.groups[group].leader == Some(to) {
-                    self.groups[group].waiting.push((run, from));
+                    let origin = Origin::of(from, &run);
+                    self.groups[group].waiting.push((run, origin));
                 } else {
                     let packet = Packet::NotLeader { to: from, group };
                     self.network.send(&mut self.random, self.now_ms, packet);
@@ -202,10 +207,10 @@ impl World {
             Packet::NotLeader { to, group } if self.runs(to) => {
                 self.nodes[to.node].routers[group].send_again();
             }
-            Packet::Answers { to, group, answers } if self.runs(to) => {
+            Packet::Answers { to, group, answered_below, answers } if self.runs(to) => {
                 let fresh = self.random.next();
                 let router = &mut self.nodes[to.node].routers[group];
-                let outcomes = router.answered(self.now_ms, fresh, answers);
+                let outcomes = router.answered(self.now_ms, fresh, answered_below, answers);
                 self.learn(to.node, group, outcomes)?;
             }
             Packet::NotLeader { .. } | Packet::Answers { .. } => {}
@@ -304,13 +309,13 @@ impl World {
         Ok(())
     }
 
-    fn is_settled(&mut self) -> bool {
+    fn is_settled(&self) -> bool {
         // Dear to ask, so not at every step.
         self.step.is_multiple_of(64) && self.unsettled().is_empty()
     }
 
     /// What is still under way, in words.
-    fn unsettled(&mut self) -> String {
+    fn unsettled(&self) -> String {
         if !self.deaths.is_empty() {
             return "deaths that shards have not heard of".into();
         }
@@ -345,7 +350,7 @@ impl World {
         self.groups[subscriber.group].replicas[0].machine.session(session)
     }
 
-    fn check_drained(&mut self) -> Result<(), Violation> {
+    fn check_drained(&self) -> Result<(), Violation> {
         let subscribers = &self.subscribers;
         self.checks
             .loss

@@ -209,13 +209,15 @@ pub(crate) enum Peer {
     Nats,
     /// mosquitto: one node, in memory.
     Mosquitto,
+    /// rumqttd: one node, in memory, embedded in `moorline-peers`.
+    Rumqttd,
 }
 
 /// `moorline bench compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// Which, in this order; the order is reversed in every second round.
-    #[arg(long, value_delimiter = ',', default_values_t = [Peer::Moorline, Peer::NatsSync, Peer::Nats, Peer::Mosquitto], value_enum)]
+    #[arg(long, value_delimiter = ',', default_values_t = [Peer::Moorline, Peer::NatsSync, Peer::Nats, Peer::Mosquitto, Peer::Rumqttd], value_enum)]
     pub(crate) peers: Vec<Peer>,
     /// Rounds.
     #[arg(long, default_value_t = 1)]
@@ -238,6 +240,9 @@ pub(crate) struct CompareArgs {
     /// The mosquitto program.
     #[arg(long, default_value = "mosquitto", env = "MOORLINE_MOSQUITTO")]
     pub(crate) mosquitto: PathBuf,
+    /// The program that embeds rumqttd; beside this one if absent.
+    #[arg(long, env = "MOORLINE_PEERS")]
+    pub(crate) peers_program: Option<PathBuf>,
     /// Where data and logs go; must be on the disk you mean to measure. A temporary directory below it is removed.
     #[arg(long, default_value = ".")]
     pub(crate) dir: PathBuf,

@@ -57,7 +57,8 @@ fn better_leader(node: &Node, group: &Group) -> Option<NodeId> {
     }
     let me = node.config.node;
     let order = order::leaders(group.shard, &group.voters());
-    let first = order.into_iter().map(NodeId).find(|voter| *voter == me || fit(node, group, *voter))?;
+    let first =
+        order.into_iter().map(NodeId).find(|voter| *voter == me || fit(node, group, *voter))?;
     (first != me).then_some(first)
 }
 

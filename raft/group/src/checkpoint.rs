@@ -10,7 +10,10 @@
 //!   [`crate::log_store::LogStore::purge_point`] goes no further.
 //! - **One at a time per group**: checkpoints, exports and installs of a group hold its `maintenance` lock.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use moorline_storage::{StorageError, Store, log::Mark};
 use tokio::{
@@ -136,7 +139,7 @@ async fn note_and_purge(node: &Node, group: &Group) {
     if group.raft.trigger().snapshot().await.is_err() {
         return; // stopping
     }
-    let target = Some(durable.clone());
+    let target = Some(durable);
     match timeout(NOTED_WITHIN, noted.wait_until_ge(&target)).await {
         Ok(Ok(_)) => {}
         Ok(Err(_)) => return, // stopping

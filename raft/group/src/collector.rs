@@ -63,7 +63,8 @@ impl<R> Collector<R> {
         let commands = self.commands + usize::from(run.count);
         let bytes = self.bytes + run.commands.len();
         // An empty queue takes any run, so that the biggest one is not refused for ever.
-        let over = commands > self.limits.waiting_commands_max || bytes > self.limits.waiting_bytes_max;
+        let over =
+            commands > self.limits.waiting_commands_max || bytes > self.limits.waiting_bytes_max;
         if over && !self.waiting.is_empty() {
             return Err(reply);
         }

@@ -60,7 +60,8 @@ impl Timers {
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             allow_log_reversion: Some(false),
-            install_snapshot_timeout: u64::try_from(SNAPSHOT_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+            install_snapshot_timeout: u64::try_from(SNAPSHOT_TIMEOUT.as_millis())
+                .unwrap_or(u64::MAX),
             max_payload_entries: APPEND_ENTRIES_MAX,
             max_append_entries: Some(WRITE_ENTRIES_MAX),
             // Snapshots are made by the checkpointer and purging is ours: openraft decides neither.

@@ -16,17 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    codec::message::Matched,
-    error::BarrierError,
-    log_store::LogStore,
-    metrics::ShardMetrics,
-    proposer::Proposer,
-    receive::Append,
-    receive_snapshot::Piece,
-    role::Role,
-    snapshot::Snapshots,
-    state::State,
-    types::Raft,
+    codec::message::Matched, error::BarrierError, log_store::LogStore, metrics::ShardMetrics,
+    proposer::Proposer, receive::Append, receive_snapshot::Piece, role::Role, snapshot::Snapshots,
+    state::State, types::Raft,
 };
 
 /// A barrier that a majority does not confirm within this is given up.

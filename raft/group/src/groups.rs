@@ -95,10 +95,6 @@ impl Node {
         self.groups.read().expect("no panic while it is locked").values().cloned().collect()
     }
 
-    pub(crate) fn is_opening(&self, shard: ShardId) -> bool {
-        self.opening.lock().expect("no panic while it is locked").contains(&shard)
-    }
-
     pub(crate) fn is_handing_over(&self) -> bool {
         self.handing_over.load(Ordering::Relaxed)
     }

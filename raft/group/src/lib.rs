@@ -42,6 +42,8 @@ mod send_snapshot;
 mod snapshot;
 mod startup;
 mod state;
+#[cfg(test)]
+mod suite;
 mod types;
 pub mod wire;
 

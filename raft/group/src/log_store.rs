@@ -101,7 +101,7 @@ impl LogStore {
         let purged = mark(Mark::Purged)?.map(decode_log_id).transpose().map_err(corrupt(shard))?;
         let committed =
             mark(Mark::Committed)?.map(decode_log_id).transpose().map_err(corrupt(shard))?;
-        let mut last = purged.clone();
+        let mut last = purged;
         if let Some((first, end)) = engine.bounds(shard)? {
             let next = purged.as_ref().map_or(0, |purged| purged.index + 1);
             if index(first) > next {
@@ -127,7 +127,7 @@ impl LogStore {
 
     /// The last entry, or what was purged if there is none.
     pub(crate) fn last_log_id(&self) -> Option<RaftLogId> {
-        self.ring().last.clone()
+        self.ring().last
     }
 
     pub(crate) fn vote(&self) -> Option<RaftVote> {
@@ -135,7 +135,12 @@ impl LogStore {
     }
 
     /// Everything up to this may be purged, if rows up to `durable` are on disk and this much log is to be kept.
-    pub(crate) fn purge_point(&self, durable: u64, keep_entries: u64, keep_bytes: u64) -> Option<u64> {
+    pub(crate) fn purge_point(
+        &self,
+        durable: u64,
+        keep_entries: u64,
+        keep_bytes: u64,
+    ) -> Option<u64> {
         self.ring().purge_point(durable, keep_entries, keep_bytes)
     }
 
@@ -176,13 +181,14 @@ impl LogStore {
     async fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
         let (from, disk_end, newer) = {
             let ring = self.ring();
-            let from = start.max(ring.purged.as_ref().map_or(0, |purged| purged.index + 1));
+            let from = start.max(ring.first);
             let to = end.min(ring.last.as_ref().map_or(0, |last| last.index + 1));
             if from >= to {
                 return Ok(Vec::new());
             }
             let ring_start = ring.first_index().unwrap_or(to).clamp(from, to);
-            let newer = if from == ring_start { ring.range(from, to, bytes_max) } else { Vec::new() };
+            let newer =
+                if from == ring_start { ring.range(from, to, bytes_max) } else { Vec::new() };
             (from, ring_start, newer)
         };
         if from == disk_end {
@@ -278,7 +284,11 @@ impl RaftLogReader<Types> for LogStore {
         self.read(start, end, usize::MAX).await
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> io::Result<Vec<RaftEntry>> {
         self.read(start, end, APPEND_BYTES_MAX).await
     }
 
@@ -317,7 +327,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
         let ring = self.ring();
-        Ok(LogState { last_purged_log_id: ring.purged.clone(), last_log_id: ring.last.clone() })
+        Ok(LogState { last_purged_log_id: ring.purged, last_log_id: ring.last })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -332,14 +342,17 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<RaftLogId>) -> io::Result<()> {
         if let Some(committed) = &committed {
-            self.shared.metrics.commit_index.set(i64::try_from(committed.index).unwrap_or(i64::MAX));
+            self.shared
+                .metrics
+                .commit_index
+                .set(i64::try_from(committed.index).unwrap_or(i64::MAX));
         }
         self.ring().set_committed(committed);
         Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<RaftLogId>> {
-        Ok(self.ring().committed.clone())
+        Ok(self.ring().committed)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
@@ -387,8 +400,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> io::Result<()> {
         let after = last.as_ref().map_or(0, |last| position(last.index));
-        self.shared.engine.submit(self.shared.shard, LogOp::TruncateAfter(after), None);
-        self.ring().truncate_after(last);
+        if self.ring().truncate_after(last) {
+            self.shared.engine.submit(self.shared.shard, LogOp::TruncateAfter(after), None);
+        }
         Ok(())
     }
 

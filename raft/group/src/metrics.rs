@@ -2,8 +2,8 @@
 
 use moorline_core::ShardId;
 use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, core::Collector, exponential_buckets,
+    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, core::Collector, exponential_buckets,
 };
 
 /// 50 µs to about 6.5 s: below, no disk answers; above, devices hang up.
@@ -65,8 +65,11 @@ impl GroupMetrics {
             applied_index: make.gauges("moorline_raft_applied_index", "Last applied entry")?,
             durable_index: make
                 .gauges("moorline_raft_durable_index", "Last entry whose rows are on disk")?,
-            leader_changes: make
-                .counters("moorline_raft_leader_changes_total", "Leaders seen", "shard")?,
+            leader_changes: make.counters(
+                "moorline_raft_leader_changes_total",
+                "Leaders seen",
+                "shard",
+            )?,
             entries: make.counters("moorline_raft_entries_total", "Entries applied", "shard")?,
             commands_per_entry: make.histogram(
                 "moorline_raft_commands_per_entry",
@@ -105,8 +108,11 @@ impl GroupMetrics {
                 exponential_buckets(0.01, 2.0, 16)?,
                 "direction",
             )?,
-            snapshot_bytes: make
-                .counters("moorline_snapshot_bytes_total", "Bytes of snapshots", "direction")?,
+            snapshot_bytes: make.counters(
+                "moorline_snapshot_bytes_total",
+                "Bytes of snapshots",
+                "direction",
+            )?,
             takeovers: make.counter(
                 "moorline_raft_takeovers_total",
                 "Leaderships asked for because the leader's process died",

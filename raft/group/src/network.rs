@@ -73,7 +73,8 @@ impl Client {
         &self,
         request: &AppendEntriesRequest<Types>,
         deadline: Duration,
-    ) -> impl Future<Output = Result<AppendEntriesResponse<Types>, RPCError<Types>>> + Send + use<> {
+    ) -> impl Future<Output = Result<AppendEntriesResponse<Types>, RPCError<Types>>> + Send + use<>
+    {
         let (lane, kind) = self.appends;
         let call = self.call(lane, kind, message::encode_append(request), deadline);
         let failed = self.failed(RPCTypes::AppendEntries, deadline);
@@ -156,9 +157,9 @@ impl RaftNetworkV2<Types> for Client {
         };
         let answers = input
             .map(move |request| {
-                let previous = request.prev_log_id.clone();
-                let last = request.entries.last().map(|entry| entry.log_id.clone());
-                let last = last.or_else(|| previous.clone());
+                let previous = request.prev_log_id;
+                let last = request.entries.last().map(|entry| entry.log_id);
+                let last = last.or(previous);
                 let answer = self.append(&request, deadline);
                 async move { result_of(answer.await?, previous, last) }
             })

@@ -113,8 +113,10 @@ fn open_disk(
     let (sink, fatal) = (Arc::clone(&node.sink), Arc::clone(&node.config.fatal));
     let state = State::open(shard, Arc::clone(store), sink, fatal, metrics)?;
 
-    let corrupt = |why: String| StorageError::Corrupt { what: format!("the rows of shard {shard}"), why };
-    let durable = durable.map(decode_log_id).transpose().map_err(|error| corrupt(error.to_string()))?;
+    let corrupt =
+        |why: String| StorageError::Corrupt { what: format!("the rows of shard {shard}"), why };
+    let durable =
+        durable.map(decode_log_id).transpose().map_err(|error| corrupt(error.to_string()))?;
     let applied = state.applied_log_id();
     if durable > applied {
         return Err(corrupt(format!(

@@ -198,8 +198,7 @@ impl Proposer {
         let commands = Commands(batch.finish(state.stamped));
         state.entries += 1;
         let number = state.entries;
-        let entry =
-            Entry { number, replies, since: Instant::now(), handed: false, dropped: false };
+        let entry = Entry { number, replies, since: Instant::now(), handed: false, dropped: false };
         state.in_flight.push_back(entry);
         Some((number, commands))
     }

@@ -23,10 +23,13 @@ struct Core {
     taken: Mutex<VecDeque<(Commands, EntryTicket)>>,
 }
 
+/// A sequence number and what its reply was called with.
+type Outcome = (u64, Result<RunAnswers, ProposeError>);
+
 struct Rig {
     proposer: Arc<Proposer>,
     core: Arc<Core>,
-    answers: Arc<Mutex<Vec<(u64, Result<RunAnswers, ProposeError>)>>>,
+    answers: Arc<Mutex<Vec<Outcome>>>,
 }
 
 const LEADING: Role = Role { leader: Some(NodeId(1)), term: 3, leading: true };

@@ -14,7 +14,7 @@ use crate::{
     codec::{Malformed, message},
     group::Group,
     groups::Node,
-    receive_snapshot::Piece,
+    receive_snapshot::{Part, Piece},
     types::{Raft, Types},
     wire::{Handler, Kind, Peers, Replier},
 };
@@ -27,27 +27,39 @@ const APPENDS_IN_CORE: usize = 64;
 /// An append request on its way to the core of its group.
 pub(crate) type Append = (AppendEntriesRequest<Types>, Option<Replier>);
 
+/// What another node may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Append,
+    Heartbeat,
+    Vote,
+    PreVote,
+    Transfer,
+    Matched,
+    Snapshot(Part),
+}
+
 /// One kind of message, for all groups.
 #[derive(Debug)]
 struct Inbound {
-    kind: Kind,
+    ask: Ask,
     node: Weak<Node>,
 }
 
 /// Takes every kind that is the groups' own.
 pub(crate) fn register(peers: &Peers, node: &Arc<Node>) {
-    for kind in [
-        Kind::AppendStream,
-        Kind::Heartbeat,
-        Kind::Vote,
-        Kind::PreVote,
-        Kind::TransferLeader,
-        Kind::Matched,
-        Kind::SnapshotBegin,
-        Kind::SnapshotChunk,
-        Kind::SnapshotEnd,
+    for (kind, ask) in [
+        (Kind::AppendStream, Ask::Append),
+        (Kind::Heartbeat, Ask::Heartbeat),
+        (Kind::Vote, Ask::Vote),
+        (Kind::PreVote, Ask::PreVote),
+        (Kind::TransferLeader, Ask::Transfer),
+        (Kind::Matched, Ask::Matched),
+        (Kind::SnapshotBegin, Ask::Snapshot(Part::Begin)),
+        (Kind::SnapshotChunk, Ask::Snapshot(Part::Chunk)),
+        (Kind::SnapshotEnd, Ask::Snapshot(Part::End)),
     ] {
-        peers.register(kind, Arc::new(Inbound { kind, node: Arc::downgrade(node) }));
+        peers.register(kind, Arc::new(Inbound { ask, node: Arc::downgrade(node) }));
     }
 }
 
@@ -58,32 +70,15 @@ impl Handler for Inbound {
         };
         let Some(group) = node.group(shard) else {
             // Also while the start-up log check goes on: a replica that lost log must not vote.
-            return self.without_group(&node, shard, body, reply);
+            return refuse(reply, "no such group is open here");
         };
         if let Err(error) = self.take(&node, group, from, body, reply) {
-            warn!(%from, %shard, kind = ?self.kind, %error, "a message of another node was not understood");
+            warn!(%from, %shard, ask = ?self.ask, %error, "a message of another node was not understood");
         }
     }
 }
 
 impl Inbound {
-    fn without_group(
-        &self,
-        node: &Node,
-        shard: ShardId,
-        body: Bytes,
-        reply: Option<Replier>,
-    ) {
-        if self.kind == Kind::Matched
-            && node.is_opening(shard)
-            && message::decode_ask_matched(body).is_ok()
-        {
-            // Two nodes that start together tell each other that neither leads.
-            return answer(reply, message::Matched::default().encode());
-        }
-        refuse(reply, "no such group here");
-    }
-
     fn take(
         &self,
         node: &Arc<Node>,
@@ -93,14 +88,14 @@ impl Inbound {
         reply: Option<Replier>,
     ) -> Result<(), Malformed> {
         let raft = group.raft.clone();
-        match self.kind {
-            Kind::AppendStream => {
+        match self.ask {
+            Ask::Append => {
                 let request = message::decode_append(body)?;
                 if let Err(full) = group.appends.try_send((request, reply)) {
                     refuse(full.into_inner().1, "too many appends wait");
                 }
             }
-            Kind::Heartbeat => {
+            Ask::Heartbeat => {
                 let request = message::decode_append(body)?;
                 node.spawn_request(async move {
                     match raft.append_entries(request).await {
@@ -109,9 +104,9 @@ impl Inbound {
                     }
                 });
             }
-            Kind::Vote | Kind::PreVote => {
+            Ask::Vote | Ask::PreVote => {
                 let request = message::decode_vote(body)?;
-                let real = self.kind == Kind::Vote;
+                let real = self.ask == Ask::Vote;
                 node.spawn_request(async move {
                     let voted =
                         if real { raft.vote(request).await } else { raft.pre_vote(request).await };
@@ -121,7 +116,7 @@ impl Inbound {
                     }
                 });
             }
-            Kind::TransferLeader => {
+            Ask::Transfer => {
                 let request = message::decode_transfer(body)?;
                 node.spawn_request(async move {
                     match raft.handle_transfer_leader(request).await {
@@ -130,17 +125,16 @@ impl Inbound {
                     }
                 });
             }
-            Kind::Matched => {
+            Ask::Matched => {
                 message::decode_ask_matched(body)?;
                 answer(reply, group.matched(from).encode());
             }
-            Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotEnd => {
-                let piece = Piece { kind: self.kind, from, body, reply };
+            Ask::Snapshot(part) => {
+                let piece = Piece { part, from, body, reply };
                 if let Err(full) = group.pieces.try_send(piece) {
                     refuse(full.into_inner().reply, "too many pieces wait");
                 }
             }
-            other => warn!(kind = ?other, "not a message of the groups"),
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::{
     receive::{answer, refuse},
     snapshot::{SnapshotData, Staged, StagedDir},
     types::{Raft, RaftSnapshot},
-    wire::{Kind, Replier},
+    wire::Replier,
 };
 
 /// Messages of one group's transfer that wait: the sender has four pieces of 1 MiB under way.
@@ -30,10 +30,18 @@ pub(crate) const PIECES_WAITING: usize = 16;
 /// Files that one snapshot may have: 4,096 of 32 MiB are 128 GiB.
 const FILES_MAX: usize = 4096;
 
+/// Which part of a transfer a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Begin,
+    Chunk,
+    End,
+}
+
 /// One message of a transfer.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    pub(crate) kind: Kind,
+    pub(crate) part: Part,
     pub(crate) from: NodeId,
     pub(crate) body: Bytes,
     pub(crate) reply: Option<Replier>,
@@ -78,11 +86,11 @@ pub(crate) struct Transfer {
 impl Receiver {
     /// Until the group is closed.
     pub(crate) async fn run(mut self, mut pieces: mpsc::Receiver<Piece>) {
-        while let Some(Piece { kind, from, body, reply }) = pieces.recv().await {
-            let taken = match kind {
-                Kind::SnapshotBegin => self.begin(from, body).await,
-                Kind::SnapshotChunk => self.chunk(from, body).await,
-                _ => self.end(from, body).await,
+        while let Some(Piece { part, from, body, reply }) = pieces.recv().await {
+            let taken = match part {
+                Part::Begin => self.begin(from, body).await,
+                Part::Chunk => self.chunk(from, body).await,
+                Part::End => self.end(from, body).await,
             };
             match taken {
                 Ok(body) => answer(reply, body),
@@ -128,8 +136,7 @@ impl Receiver {
         }
         let dir = blocking(move || dir.sync().map(|()| dir)).await?;
         let (vote, meta) = (head.vote, head.meta.clone());
-        let snapshot =
-            RaftSnapshot { meta, snapshot: SnapshotData::Staged(Staged { dir, head }) };
+        let snapshot = RaftSnapshot { meta, snapshot: SnapshotData::Staged(Staged { dir, head }) };
         match self.raft.install_full_snapshot(vote, snapshot).await {
             Ok(response) => Ok(encode_installed(&response.vote)),
             Err(error) => Err(TakeError::Raft(error.to_string())),

@@ -25,6 +25,8 @@ pub(crate) struct Ring {
     pub(crate) purged: Option<RaftLogId>,
     /// The last entry, or what was purged if there is none.
     pub(crate) last: Option<RaftLogId>,
+    /// Where the log begins: after what was purged, on disk or here.
+    pub(crate) first: u64,
     /// Grows with every truncation: completions of writes from before it say nothing about what is there now.
     pub(crate) generation: u64,
     entries: VecDeque<RaftEntry>,
@@ -49,6 +51,7 @@ impl Ring {
         Self {
             vote,
             committed,
+            first: purged.as_ref().map_or(0, |purged| purged.index + 1),
             purged,
             flushed: last.as_ref().map(|last| last.index),
             last,
@@ -75,13 +78,15 @@ impl Ring {
     /// If the entries do not follow the last one: a hole in the log must stop the replica.
     pub(crate) fn append(&mut self, entries: Vec<RaftEntry>) {
         for entry in entries {
-            let next = self.last.as_ref().map_or(0, |last| last.index + 1);
             let index = entry.log_id.index;
-            assert_eq!(index, next, "entry {index} does not follow");
+            match &self.last {
+                Some(last) => assert_eq!(index, last.index + 1, "entry {index} does not follow"),
+                None => self.first = index,
+            }
             let bytes = entry_bytes(&entry);
             self.bytes += bytes;
             self.appended += bytes as u64;
-            self.last = Some(entry.log_id.clone());
+            self.last = Some(entry.log_id);
             self.entries.push_back(entry);
         }
         if let Some(last) = &self.last {
@@ -125,8 +130,12 @@ impl Ring {
         found
     }
 
-    pub(crate) fn truncate_after(&mut self, last: Option<RaftLogId>) {
+    /// Drops what follows `last`; whether anything did.
+    pub(crate) fn truncate_after(&mut self, last: Option<RaftLogId>) -> bool {
         let keep = last.as_ref().map_or(0, |last| last.index + 1);
+        if self.last.as_ref().is_none_or(|end| end.index < keep) {
+            return false;
+        }
         while self.entries.back().is_some_and(|entry| entry.log_id.index >= keep) {
             let entry = self.entries.pop_back().expect("just seen");
             let bytes = entry_bytes(&entry);
@@ -137,8 +146,9 @@ impl Ring {
         }
         self.appended = self.sizes.back().map_or(self.purged_bytes, |(_, bytes)| *bytes);
         self.flushed = self.flushed.min(last.as_ref().map(|last| last.index));
-        self.last = last.max(self.purged.clone());
+        self.last = last.max(self.purged);
         self.generation += 1;
+        true
     }
 
     pub(crate) fn purge(&mut self, upto: RaftLogId) {
@@ -152,8 +162,9 @@ impl Ring {
             self.purged_bytes = bytes;
             self.sizes.pop_front();
         }
+        self.first = self.first.max(upto.index + 1);
         if self.last.as_ref().is_none_or(|last| last.index < upto.index) {
-            self.last = Some(upto.clone());
+            self.last = Some(upto);
             self.flushed = Some(upto.index);
         }
         self.purged = Some(upto);
@@ -169,12 +180,17 @@ impl Ring {
         if !std::mem::take(&mut self.committed_is_new) {
             return None;
         }
-        self.committed.clone()
+        self.committed
     }
 
     /// Everything up to this may be purged; `None` if it is not worth it. Bytes are counted from the start of the
     /// process only, so after a restart the entries decide for a while.
-    pub(crate) fn purge_point(&self, durable: u64, keep_entries: u64, keep_bytes: u64) -> Option<u64> {
+    pub(crate) fn purge_point(
+        &self,
+        durable: u64,
+        keep_entries: u64,
+        keep_bytes: u64,
+    ) -> Option<u64> {
         let last = self.last.as_ref()?.index;
         let first = self.purged.as_ref().map_or(0, |purged| purged.index + 1);
         let too_many = (last + 1).saturating_sub(keep_entries).checked_sub(1);
@@ -182,8 +198,8 @@ impl Ring {
         let too_much = self.sizes.iter().take_while(|(_, bytes)| *bytes <= over).last();
         let upto = too_many.max(too_much.map(|(index, _)| *index))?.min(durable);
         let bytes = too_much.map_or(0, |(_, bytes)| bytes - self.purged_bytes);
-        let worth_it = upto >= first
-            && (upto - first >= PURGE_ENTRIES_MIN || bytes >= PURGE_BYTES_MIN);
+        let worth_it =
+            upto >= first && (upto - first >= PURGE_ENTRIES_MIN || bytes >= PURGE_BYTES_MIN);
         worth_it.then_some(upto)
     }
 }
@@ -263,7 +279,7 @@ mod tests {
         let mut ring = ring();
         ring.append(entries(0..3, 100));
         ring.purge(log_id(9));
-        assert_eq!((ring.last.clone(), ring.bytes()), (Some(log_id(9)), 0));
+        assert_eq!((ring.last, ring.bytes()), (Some(log_id(9)), 0));
         ring.append(entries(10..11, 100));
         ring.truncate_after(Some(log_id(9)));
         assert_eq!(ring.last, Some(log_id(9)));

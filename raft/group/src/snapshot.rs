@@ -156,9 +156,11 @@ impl Snapshots {
         let (store, shard) = (Arc::clone(self.state.store()), self.state.shard);
         let staging = self.staging.clone();
         let work = move || -> Result<Exported, StorageError> {
-            let dir = StagedDir::create(&staging, &format!("out-{shard}"))
-                .map_err(|source| StorageError::Io { doing: "making a staging directory", source })?;
-            let files = store.export(shard, dir.path())?.into_iter().map(SnapshotFile::from).collect();
+            let dir = StagedDir::create(&staging, &format!("out-{shard}")).map_err(|source| {
+                StorageError::Io { doing: "making a staging directory", source }
+            })?;
+            let files =
+                store.export(shard, dir.path())?.into_iter().map(SnapshotFile::from).collect();
             Ok(Exported { dir, meta, files })
         };
         spawn_blocking(work).await.expect("exporting does not panic")
@@ -171,10 +173,12 @@ impl Snapshots {
             return Ok(());
         }
         let since = Instant::now();
-        self.log.set_mark(Mark::Installing, mark_of(&staged)).await?;
+        let dir = staged.dir.path().file_name().unwrap_or_default().to_string_lossy();
+        self.log.set_mark(Mark::Installing, mark_of(&dir, &staged.head)).await?;
         self.state.close();
         if let Err(error) = self.replace(meta, &staged).await {
-            self.state.fatal(&format!("shard {}: installing a snapshot: {error}", self.state.shard));
+            self.state
+                .fatal(&format!("shard {}: installing a snapshot: {error}", self.state.shard));
             return Err(io::Error::other(error));
         }
         self.log.set_mark(Mark::Installing, Bytes::new()).await?;
@@ -230,12 +234,11 @@ pub(crate) fn redo(
 }
 
 /// The mark: version, the directory's name, the head.
-fn mark_of(staged: &Staged) -> Bytes {
+pub(crate) fn mark_of(dir: &str, head: &SnapshotHead) -> Bytes {
     let mut out = bytes::BytesMut::new();
     out.extend_from_slice(&[MARK_VERSION]);
-    let name = staged.dir.path().file_name().unwrap_or_default();
-    crate::codec::parts::put_text(&mut out, &name.to_string_lossy());
-    out.extend_from_slice(&staged.head.encode());
+    crate::codec::parts::put_text(&mut out, dir);
+    out.extend_from_slice(&head.encode());
     out.freeze()
 }
 

@@ -8,14 +8,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use moorline_core::{NodeId, ShardId};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     codec::message::{Matched, encode_ask_matched},
     error::GroupError,
     groups::Node,
     types::RaftLogId,
-    wire::{Kind, Lane, PeerState},
+    wire::{CallError, Kind, Lane, PeerState},
 };
 
 /// How long a leader is looked for. Without one nothing can contradict this log yet: the election compares logs itself.
@@ -39,11 +39,10 @@ pub(crate) async fn check(
         for from in open.clone() {
             match ask(node, shard, from).await {
                 Some(answer) if answer.leading => return compare(shard, from, last, answer),
-                // It knows a leader, or there is none: the leader itself is asked too, if it lives.
-                Some(answer) => {
-                    if answer.leader.is_none_or(|leader| leader == node.config.node.0) {
-                        open.remove(&from);
-                    }
+                // It does not lead. Whoever it says does is asked too, if it lives.
+                Some(Matched { leader: Some(leader), .. }) if leader != node.config.node.0 => {}
+                Some(_) => {
+                    open.remove(&from);
                 }
                 None if is_dead(node, from) => {
                     open.remove(&from);
@@ -56,7 +55,7 @@ pub(crate) async fn check(
         }
     }
     if open.is_empty() {
-        info!(%shard, "no leader, so nothing that this log must have");
+        debug!(%shard, "no leader, so nothing that this log must have");
     } else {
         warn!(%shard, asked = ?open, "could not compare the log with the leader's: going on");
     }
@@ -68,6 +67,8 @@ async fn ask(node: &Node, shard: ShardId, from: NodeId) -> Option<Matched> {
     let call = node.peers.call(from, Lane::Control, Kind::Matched, shard, body, ASK_DEADLINE);
     match call.await {
         Ok(body) => Matched::decode(body).ok(),
+        // It lives and has no such replica open: it cannot be leading it.
+        Err(CallError::Refused(_)) => Some(Matched::default()),
         Err(_) => None,
     }
 }
@@ -117,8 +118,8 @@ mod tests {
             (Some(id(1, 9)),   None,              false), // a new leader has not heard from us yet
         ];
         for (last, matched, lost) in table {
-            let answer = Matched { leading: true, leader: Some(2), matched: matched.clone() };
-            let result = compare(ShardId(1), NodeId(2), last.clone(), answer);
+            let answer = Matched { leading: true, leader: Some(2), matched };
+            let result = compare(ShardId(1), NodeId(2), last, answer);
             assert_eq!(result.is_err(), lost, "{last:?} {matched:?}");
         }
     }

@@ -47,7 +47,7 @@ use crate::{
 };
 
 /// Entries applied under one lock: enough to make locking cheap, few enough not to keep readers waiting.
-const ENTRIES_PER_LOCK: usize = 64;
+const ENTRIES_PER_LOCK: usize = 16;
 
 /// The overlay of a replica, over the store of its node.
 pub type ShardRows = Overlay<Arc<RocksStore>>;
@@ -130,7 +130,7 @@ impl State {
     }
 
     pub(crate) fn applied_log_id(&self) -> Option<RaftLogId> {
-        self.with(|replica| replica.applied.log_id.clone()).flatten()
+        self.with(|replica| replica.applied.log_id).flatten()
     }
 
     pub(crate) fn digest(&self) -> Option<(u64, u128)> {
@@ -277,12 +277,12 @@ impl Replica {
             }
             RaftPayload::Membership(membership) => {
                 self.machine.blank(index);
-                let log_id = Some(entry.log_id.clone());
+                let log_id = Some(entry.log_id);
                 self.applied.membership = RaftStoredMembership::new(log_id, membership.clone());
                 Vec::new()
             }
         };
-        self.applied.log_id = Some(entry.log_id.clone());
+        self.applied.log_id = Some(entry.log_id);
         for effect in &outcome.effects[effects_before..] {
             if let Effect::Digest { index, digest } = effect {
                 self.digest = Some((*index, *digest));
@@ -304,9 +304,7 @@ impl RaftStateMachine<Types> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Durable;
 
-    async fn applied_state(
-        &mut self,
-    ) -> io::Result<(Option<RaftLogId>, RaftStoredMembership)> {
+    async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, RaftStoredMembership)> {
         let applied = self.state.with(|replica| replica.applied.clone()).unwrap_or_default();
         Ok((applied.log_id, applied.membership))
     }
@@ -377,8 +375,6 @@ impl RaftSnapshotBuilder<Types> for Durable {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
-        self.state
-            .snapshot()
-            .ok_or_else(|| io::Error::other("no rows were ever written out"))
+        self.state.snapshot().ok_or_else(|| io::Error::other("no rows were ever written out"))
     }
 }

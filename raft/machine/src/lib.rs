@@ -9,6 +9,23 @@
 //!                         ├─► Answers   one per command; remembered per producer, so that a repeat gets the same one
 //!                         └─► Effects   what only the leader acts on, after commit; losing all of them loses no message
 //! ```
+//!
+//! # Invariants
+//!
+//! - **Replicas agree.** The same log makes the same rows, answers and effects, through checkpoints, crashes and
+//!   snapshots. Checked by `tests/rules/replicas.rs` and `chaos-tests/sim`.
+//! - **A command counts once**, in its producer's order, however often it comes. Checked by `tests/rules/dedupe.rs` and
+//!   `chaos-tests/sim` (`checks::once`).
+//! - **Settled is settled.** A queue's head never goes back. Asserted in `shard::queue`; checked by
+//!   `tests/rules/queues.rs` and `chaos-tests/sim` (`checks::settled`).
+//! - **What memory holds comes from rows.** Checked by [`Machine::assert_derived`] wherever replicas are tested.
+//! - **A batch does a bounded amount of work**: long queues are removed in pieces, by `Tick`. Limits: `shard`, `meta`,
+//!   `producers`.
+//!
+//! # Deliberately absent
+//!
+//! Raft and the applied index (`raft/group`), the disk (`storage/rocks`), who may do what, credit and attachments
+//! (`node/service`), packets (`protocols/mqtt`).
 
 pub mod answer;
 pub mod batch;

@@ -8,8 +8,8 @@
 //! # Invariants
 //!
 //! - **Rows are the truth.** What is held in memory is derived from rows: [`Machine::open`] on the rows of a live machine
-//!   gives an equal one. Checked by `tests/replicas.rs`.
-//! - **A sequence number counts once.** Checked by `producers`' tests and `tests/dedupe.rs`.
+//!   gives an equal one. Checked by `tests/rules/replicas.rs`.
+//! - **A sequence number counts once.** Checked by `producers`' tests and `tests/rules/dedupe.rs`.
 //! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
 
 use bytes::Bytes;

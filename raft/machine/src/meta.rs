@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! - **A route's version never goes back**: late news of an older change does nothing, also after the route is gone (its
-//!   row stays for [`TOMBSTONE_MS`]). Checked by `tests/meta.rs`.
-//! - **No route leads to a process that is known to be dead.** Checked by `tests/meta.rs`.
+//!   row stays for [`TOMBSTONE_MS`]). Checked by `tests/rules/meta.rs`.
+//! - **No route leads to a process that is known to be dead.** Checked by `tests/rules/meta.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

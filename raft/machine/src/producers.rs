@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - **Each sequence number is applied once, in order.** Checked by `tests/dedupe.rs`.
+//! - **Each sequence number is applied once, in order.** Checked by `tests/rules/dedupe.rs`.
 //! - **Bounded.** At most [`PRODUCERS_MAX`] producers with about [`ANSWERS_PER_PRODUCER_MAX`] answers each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

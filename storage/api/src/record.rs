@@ -97,6 +97,12 @@ impl Reader {
         }
     }
 
+    /// Whether everything was taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// What is to be said of a record that cannot be what was written.
     #[must_use]
     pub fn corrupt(&self, why: String) -> StorageError {

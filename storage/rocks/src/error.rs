@@ -23,32 +23,29 @@ pub fn abort() -> Fatal {
 
 /// An error of a database in use.
 pub(crate) fn failed(doing: &'static str, error: rocksdb::Error) -> StorageError {
-    match error.kind() {
-        ErrorKind::Corruption => {
-            StorageError::Corrupt { what: format!("{doing}: a file"), why: error.into_string() }
-        }
-        _ => StorageError::Io { doing, source: io_error(error) },
+    if error.kind() == ErrorKind::Corruption {
+        let what = format!("{doing}: a file");
+        return StorageError::Corrupt { what, why: error.into_string() };
     }
+    StorageError::Io { doing, source: io_error(error) }
 }
 
 /// An error while a database is opened: who reads it has to know what to do.
 pub(crate) fn refused(path: &Path, error: rocksdb::Error) -> StorageError {
-    let why = error.to_string();
-    match error.kind() {
-        ErrorKind::Corruption => StorageError::Corrupt {
-            what: path.display().to_string(),
-            why: format!("{why}; {ADVICE}"),
-        },
-        ErrorKind::InvalidArgument => {
-            StorageError::Identity { path: path.to_owned(), why: format!("{why}; {ADVICE}") }
-        }
-        // The text is RocksDB's own, and covered by a test here.
-        _ if why.contains("lock") => StorageError::Identity {
-            path: path.to_owned(),
-            why: format!("another process uses it: {why}"),
-        },
-        _ => StorageError::Io { doing: "opening a database", source: io_error(error) },
+    let (kind, why) = (error.kind(), error.to_string());
+    if kind == ErrorKind::Corruption {
+        let what = path.display().to_string();
+        return StorageError::Corrupt { what, why: format!("{why}; {ADVICE}") };
     }
+    let path = path.to_owned();
+    if kind == ErrorKind::InvalidArgument {
+        return StorageError::Identity { path, why: format!("{why}; {ADVICE}") };
+    }
+    // RocksDB has no kind for this; its text is held by a test (`tests/damage.rs`).
+    if why.contains("lock") {
+        return StorageError::Identity { path, why: format!("another process uses it: {why}") };
+    }
+    StorageError::Io { doing: "opening a database", source: io_error(error) }
 }
 
 fn io_error(error: rocksdb::Error) -> io::Error {

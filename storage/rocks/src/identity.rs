@@ -9,7 +9,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use moorline_core::NodeId;
@@ -127,7 +127,7 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Identity>, StorageError> {
     }
 }
 
-fn repair(path: &PathBuf, identity: Identity) -> Result<Identity, StorageError> {
+fn repair(path: &Path, identity: Identity) -> Result<Identity, StorageError> {
     tracing::warn!(path = %path.display(), "missing or damaged; written again from its copy");
     replace(path, identity).map_err(io_failed("writing node.json"))?;
     Ok(identity)

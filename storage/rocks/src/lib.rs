@@ -3,7 +3,7 @@
 //! ```text
 //!   data directory
 //!   ├─ LOCK, node.json, node.json.copy    disk.rs, identity.rs: whose directory this is
-//!   ├─ raftlog/                           log.rs: one writer, one fsync for all groups
+//!   ├─ raftlog/                           log/: one writer, one fsync for all groups
 //!   ├─ state/                             store.rs: rows, no write-ahead log; snapshots.rs: out and in as files
 //!   └─ reserve                            space.rs: given up when the disk is nearly full
 //! ```

@@ -143,7 +143,6 @@ pub(crate) fn rows(config: &StoreConfig) -> Options {
     options.set_max_write_buffer_number(int(config.memtables));
     // A ratio of 0 is none: only the window counts.
     options.add_compact_on_deletion_collector_factory(DELETION_WINDOW, DELETION_TRIGGER, 0.0);
-    options.set_paranoid_file_checks(true);
     options
 }
 

@@ -5,7 +5,7 @@
 //!
 //! # Invariant
 //!
-//! - **No flapping.** A state is left only when there is [`RECOVERED_PERCENT`] of what it begins at. Checked by this
+//! - **No flapping.** A state is left only when there is a tenth more free than where it begins. Checked by this
 //!   file's tests.
 
 use std::{

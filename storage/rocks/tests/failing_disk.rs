@@ -126,7 +126,7 @@ fn after_a_failed_write_nothing_is_acknowledged() {
     let said = String::from_utf8(output.stdout).unwrap();
     let acked =
         |line: &str| line.strip_prefix("acked ").and_then(|index| index.parse::<u64>().ok());
-    let last = said.lines().filter_map(acked).last().unwrap();
+    let last = said.lines().filter_map(acked).next_back().unwrap();
     let unknown = said.lines().filter(|line| line.starts_with("unknown ")).count() as u64;
     let fatal: Vec<&str> = said.lines().filter(|line| line.starts_with("fatal ")).collect();
     assert!(last < ENTRIES, "the disk did not fail");

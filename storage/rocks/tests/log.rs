@@ -16,7 +16,7 @@ use moorline_storage::{
     log::{Done, LogEngine, LogOp, LogRecord, Mark},
     mem::MemLog,
 };
-use moorline_storage_rocks::{Create, LogConfig, RocksLog, abort};
+use moorline_storage_rocks::{Create, Fatal, LogConfig, RocksLog, abort};
 use prometheus::Registry;
 use proptest::{collection::vec, prelude::*};
 
@@ -44,8 +44,11 @@ fn submit_and_wait(log: &dyn LogEngine, group: ShardId, op: LogOp) {
     told.recv_timeout(PATIENCE).unwrap().unwrap();
 }
 
+/// A group's bounds, entries and marks.
+type Contents = (Option<(u64, u64)>, Vec<LogRecord>, Vec<Option<Bytes>>);
+
 /// Everything a log can be asked.
-fn contents(log: &dyn LogEngine) -> Vec<(Option<(u64, u64)>, Vec<LogRecord>, Vec<Option<Bytes>>)> {
+fn contents(log: &dyn LogEngine) -> Vec<Contents> {
     let group = |group: u16| {
         let group = ShardId(group);
         let bounds = log.bounds(group).unwrap();
@@ -60,31 +63,44 @@ fn contents(log: &dyn LogEngine) -> Vec<(Option<(u64, u64)>, Vec<LogRecord>, Vec
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum Change {
     /// That many entries, at the end of the group's log.
     Append(u16, u8),
-    /// Drops that many entries at the end, and at the beginning.
+    /// Drops that many entries at the end, or at the beginning.
     Truncate(u16, u8),
     Purge(u16, u8),
     Mark(u16, usize, [u8; 2]),
     Clear(u16),
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Change(Change),
     Read(u16, u8, u8, usize),
-    /// A crash that keeps a part (of 255) of what was written after the last sync.
-    Crash(u8),
+    /// A power failure while these are written: a part (of 255) of the last bytes is there, and then nothing, or zeros.
+    Crash(Vec<Change>, u8, bool),
+}
+
+fn change() -> BoxedStrategy<Change> {
+    let group = 0..GROUPS;
+    prop_oneof![
+        8 => (group.clone(), 1..9_u8).prop_map(|(g, count)| Change::Append(g, count)),
+        3 => (group.clone(), 0..5_u8).prop_map(|(g, count)| Change::Truncate(g, count)),
+        3 => (group.clone(), 0..9_u8).prop_map(|(g, count)| Change::Purge(g, count)),
+        5 => (group.clone(), 0..Mark::ALL.len(), any::<[u8; 2]>())
+            .prop_map(|(g, mark, value)| Change::Mark(g, mark, value)),
+        1 => group.prop_map(Change::Clear),
+    ]
+    .boxed()
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let group = 0..GROUPS;
     prop_oneof![
-        8 => (group.clone(), 1..9_u8).prop_map(|(g, count)| Step::Append(g, count)),
-        3 => (group.clone(), 0..5_u8).prop_map(|(g, count)| Step::Truncate(g, count)),
-        3 => (group.clone(), 0..9_u8).prop_map(|(g, count)| Step::Purge(g, count)),
-        5 => (group.clone(), 0..Mark::ALL.len(), any::<[u8; 2]>())
-            .prop_map(|(g, mark, value)| Step::Mark(g, mark, value)),
-        1 => group.clone().prop_map(Step::Clear),
-        3 => (group, 0..20_u8, 0..20_u8, 0..99_usize)
+        16 => change().prop_map(Step::Change),
+        3 => (0..GROUPS, 0..20_u8, 0..20_u8, 0..99_usize)
             .prop_map(|(g, from, count, bytes)| Step::Read(g, from, count, bytes)),
-        2 => any::<u8>().prop_map(Step::Crash),
+        3 => (vec(change(), 0..6), any::<u8>(), any::<bool>())
+            .prop_map(|(changes, kept, zeros)| Step::Crash(changes, kept, zeros)),
     ]
 }
 
@@ -95,11 +111,9 @@ struct Both {
     disk: RocksLog,
     memory: MemLog,
     next: [u64; GROUPS as usize],
-    /// Length of the write-ahead log when it was last synced, and operations written since.
-    synced: (PathBuf, u64),
-    unsynced: Vec<(ShardId, LogOp)>,
 }
 
+/// The newest write-ahead log, and its length.
 fn wal(dir: &Path) -> (PathBuf, u64) {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let newest = files.filter(|path| path.extension().is_some_and(|found| found == "log")).max();
@@ -112,72 +126,96 @@ impl Both {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let disk = open(&dir.path().join("0"));
-        let synced = wal(&dir.path().join("0"));
-        let memory = MemLog::new();
-        Self { dir, lives: 0, disk, memory, next: [1; 3], synced, unsynced: Vec::new() }
+        Self { dir, lives: 0, disk, memory: MemLog::new(), next: [1; GROUPS as usize] }
     }
 
     fn home(&self) -> PathBuf {
         self.dir.path().join(self.lives.to_string())
     }
 
-    fn submit(&mut self, group: u16, op: LogOp) {
-        let group = ShardId(group);
-        self.memory.submit(group, op.clone(), None);
-        submit_and_wait(&self.disk, group, op.clone());
-        if op.synced() {
-            self.synced = wal(&self.home());
-            self.unsynced.clear();
-        } else {
-            self.unsynced.push((group, op));
+    fn first(&self, group: u16) -> u64 {
+        let bounds = self.memory.bounds(ShardId(group)).unwrap();
+        bounds.map_or(self.next[usize::from(group)], |(first, _)| first)
+    }
+
+    /// What a change is to this log, as its owner would ask for it.
+    fn op(&mut self, change: Change) -> (ShardId, LogOp) {
+        match change {
+            Change::Append(group, count) => {
+                let next = &mut self.next[usize::from(group)];
+                let record = |index: u64| LogRecord { index, body: index.to_string().into() };
+                let records = (*next..*next + u64::from(count)).map(record).collect();
+                *next += u64::from(count);
+                (ShardId(group), LogOp::Append(records))
+            }
+            Change::Truncate(group, count) => {
+                let first = self.first(group);
+                let next = &mut self.next[usize::from(group)];
+                *next = next.saturating_sub(u64::from(count)).max(first);
+                (ShardId(group), LogOp::TruncateAfter(*next - 1))
+            }
+            Change::Purge(group, count) => {
+                let next = self.next[usize::from(group)];
+                let upto = (self.first(group) + u64::from(count)).min(next) - 1;
+                (ShardId(group), LogOp::PurgeUpTo(upto))
+            }
+            Change::Mark(group, mark, value) => {
+                let value = Bytes::copy_from_slice(&value);
+                (ShardId(group), LogOp::Mark { mark: Mark::ALL[mark], value })
+            }
+            Change::Clear(group) => {
+                self.next[usize::from(group)] = 1;
+                (ShardId(group), LogOp::Clear)
+            }
         }
     }
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Append(group, count) => {
-                let next = &mut self.next[usize::from(group)];
-                let record = |index: u64| LogRecord { index, body: index.to_string().into() };
-                let records = (*next..*next + u64::from(count)).map(record).collect();
-                *next += u64::from(count);
-                self.submit(group, LogOp::Append(records));
-            }
-            Step::Truncate(group, count) => {
-                let next = &mut self.next[usize::from(group)];
-                // Not below what was purged: a log that was purged to its end goes on there.
-                let first =
-                    self.memory.bounds(ShardId(group)).unwrap().map_or(*next, |(first, _)| first);
-                *next = next.saturating_sub(u64::from(count)).max(first);
-                let last = *next - 1;
-                self.submit(group, LogOp::TruncateAfter(last));
-            }
-            Step::Purge(group, count) => {
-                let next = self.next[usize::from(group)];
-                let first =
-                    self.memory.bounds(ShardId(group)).unwrap().map_or(next, |(first, _)| first);
-                let upto = (first + u64::from(count)).min(next) - 1;
-                self.submit(group, LogOp::PurgeUpTo(upto));
-            }
-            Step::Mark(group, mark, value) => {
-                let value = Bytes::copy_from_slice(&value);
-                self.submit(group, LogOp::Mark { mark: Mark::ALL[mark], value });
-            }
-            Step::Clear(group) => {
-                self.next[usize::from(group)] = 1;
-                self.submit(group, LogOp::Clear);
-            }
             Step::Read(group, from, count, bytes) => {
                 let (group, from) = (ShardId(group), u64::from(from));
                 let read =
                     |log: &dyn LogEngine| log.read(group, from, from + u64::from(count), bytes);
                 assert_eq!(read(&self.disk).unwrap(), read(&self.memory).unwrap());
             }
-            Step::Crash(kept) => self.crash(kept),
+            Step::Crash(changes, kept, zeros) => self.crash(changes, kept, zeros),
+            Step::Change(change) => {
+                let (group, op) = self.op(change);
+                self.memory.submit(group, op.clone(), None);
+                submit_and_wait(&self.disk, group, op);
+            }
         }
     }
 
-    /// A power failure: what was synced is there, of the rest the file's first bytes.
-    fn crash(&mut self, kept: u8) {
+    fn crash(&mut self, changes: Vec<Change>, kept: u8, zeros: bool) {
+        let (_, acknowledged) = wal(&self.home());
+        let mut unknown = Vec::new();
+        let mut told = Vec::new();
+        for change in changes {
+            let (group, op) = self.op(change);
+            unknown.push((group, op.clone()));
+            let (done, written) = done();
+            self.disk.submit(group, op, done);
+            told.push(written);
+        }
+        told.into_iter().for_each(|told| told.recv_timeout(PATIENCE).unwrap().unwrap());
+        self.tear(acknowledged, kept, zeros);
+        // Which of the operations made it nobody can say; but the first so many of them did, whole.
+        let found = contents(&self.disk);
+        let mut unknown = unknown.into_iter();
+        while contents(&self.memory) != found || (kept == 255 && unknown.len() > 0) {
+            let (group, op) = unknown.next().unwrap_or_else(|| panic!("no prefix gives {found:?}"));
+            self.memory.submit(group, op, None);
+        }
+        for group in 0..GROUPS {
+            if let Some((_, last)) = self.memory.bounds(ShardId(group)).unwrap() {
+                self.next[usize::from(group)] = last + 1;
+            }
+        }
+    }
+
+    /// Goes on with a copy of the directory as a power failure may leave it.
+    fn tear(&mut self, acknowledged: u64, kept: u8, zeros: bool) {
         let home = self.home();
         self.lives += 1;
         let next = self.home();
@@ -187,31 +225,19 @@ impl Both {
             fs::copy(entry.path(), next.join(entry.file_name())).unwrap();
         }
         let (path, bytes) = wal(&next);
-        let synced = if self.synced.0.file_name() == path.file_name() { self.synced.1 } else { 0 };
-        let left = synced + (bytes - synced) * u64::from(kept) / 255;
-        fs::File::options().write(true).open(path).unwrap().set_len(left).unwrap();
-        self.disk = open(&next);
-        let found = contents(&self.disk);
-        // Which of the operations after the sync made it, nobody can say; but it is a prefix of them.
-        self.memory.crash(0);
-        let mut lucky = 0;
-        let mut waiting = std::mem::take(&mut self.unsynced).into_iter();
-        while contents(&self.memory) != found {
-            let (group, op) = waiting.next().unwrap_or_else(|| panic!("no prefix gives {found:?}"));
-            self.memory.submit(group, op, None);
-            lucky += 1;
-        }
-        assert!(
-            kept < 255 || waiting.next().is_none() || lucky > 0 || contents(&self.memory) == found
-        );
-        // Reopening wrote everything out, so all of it is durable now.
-        let durable = LogOp::Mark { mark: Mark::Installing, value: Bytes::from_static(b"crashed") };
-        self.submit(0, durable);
-        for group in 0..GROUPS {
-            if let Some((_, last)) = self.memory.bounds(ShardId(group)).unwrap() {
-                self.next[usize::from(group)] = last + 1;
+        let left = acknowledged + (bytes - acknowledged) * u64::from(kept) / 255;
+        let file = fs::File::options().write(true).open(path).unwrap();
+        if zeros {
+            // Sectors that never reached the disk, of a file whose new length did.
+            let left = left.next_multiple_of(512);
+            if left < bytes {
+                file.set_len(left).unwrap();
+                file.set_len(bytes).unwrap();
             }
+        } else {
+            file.set_len(left).unwrap();
         }
+        self.disk = open(&next);
     }
 }
 
@@ -319,6 +345,17 @@ fn the_last_owner_may_be_the_writer_itself() {
     drop(log);
     let_go.send(()).unwrap();
     told.recv_timeout(PATIENCE).unwrap().unwrap();
+}
+
+#[test]
+fn a_panic_of_the_writer_ends_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tell, told) = mpsc::sync_channel(1);
+    let fatal: Fatal = Arc::new(move |why| tell.send(why.to_owned()).unwrap());
+    let (config, registry) = (LogConfig::default(), Registry::new());
+    let log = RocksLog::open(dir.path(), Create::IfMissing, &config, fatal, &registry).unwrap();
+    log.submit(ShardId(1), entry(1, 1), Some(Box::new(|_| panic!("on purpose"))));
+    assert!(told.recv_timeout(PATIENCE).unwrap().contains("panicked"));
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn name(peer: Peer) -> &'static str {
         Peer::NatsSync => "nats-sync",
         Peer::Nats => "nats",
         Peer::Mosquitto => "mosquitto",
+        Peer::Rumqttd => "rumqttd",
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) fn start(peer: Peer, args: &CompareArgs, dir: &Path) -> anyhow::Resul
         Peer::NatsSync => nats(args, dir, "always"),
         Peer::Nats => nats(args, dir, "2m"),
         Peer::Mosquitto => mosquitto(args, dir),
+        Peer::Rumqttd => rumqttd(args, dir),
     }
 }
 
@@ -164,6 +165,20 @@ fn mosquitto(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
     let mut command = Command::new(&args.mosquitto);
     command.arg("-c").arg(&config);
     let child = spawn(&mut command, &dir.join("mosquitto.log"))?;
+    let running = Running { targets: targets(&ports), pids: vec![child.id()], children: vec![child] };
+    wait_for(ports[0])?;
+    Ok(running)
+}
+
+fn rumqttd(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
+    let ports = free_ports(1)?;
+    let program = match &args.peers_program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("moorline-peers"),
+    };
+    let mut command = Command::new(program);
+    command.arg("--listen").arg(format!("127.0.0.1:{}", ports[0]));
+    let child = spawn(&mut command, &dir.join("rumqttd.log"))?;
     let running = Running { targets: targets(&ports), pids: vec![child.id()], children: vec![child] };
     wait_for(ports[0])?;
     Ok(running)

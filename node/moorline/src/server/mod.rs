@@ -19,11 +19,11 @@ mod reconcile;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use moorline_core::{Incarnation, ShardId, UnixMillis, port::Port};
-use moorline_edge::Listener;
+use moorline_core::{Incarnation, ShardId, TenantId, UnixMillis, port::Port};
+use moorline_edge::{EdgeMetrics, Listener};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
-    wire::{Peers, TlsFiles, WireConfig},
+    wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
 };
 use moorline_router::{Router, RouterConfig};
 use moorline_service::{Service, ServiceConfig};
@@ -49,6 +49,8 @@ use self::{
 };
 use crate::{admin, cli::ServerArgs, config::Config, logging, metrics::NodeMetrics};
 
+/// Everybody's tenant, until there are credentials.
+const DEMO_TENANT: TenantId = TenantId(1);
 /// How long leaderships may take to move away at a stop.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 /// How long the connections between nodes may take to close.
@@ -148,7 +150,7 @@ async fn start(
             producers: Arc::new(rand::random),
         },
         &registry,
-    );
+    )?;
     let disk_state = DiskState::new();
     let node = Arc::new(Node::new(Parts {
         config: config.clone(),
@@ -250,13 +252,11 @@ fn groups_config(config: &Config) -> GroupsConfig {
         checkpoint: CheckpointLimits {
             bytes: usize::try_from(config.storage.checkpoint_mib << 20).unwrap_or(usize::MAX),
             every: Duration::from_secs(config.storage.checkpoint_s),
+            ..CheckpointLimits::default()
         },
         staging: config.node.data_dir.join("staging"),
         clock: Arc::new(wall_clock),
-        fatal: Arc::new(|why: &str| {
-            error!(why, "this node cannot go on");
-            std::process::abort();
-        }),
+        fatal: Arc::new(fatal),
     }
 }
 
@@ -265,6 +265,8 @@ fn service_config(config: &Config, incarnation: Incarnation) -> ServiceConfig {
         node: config.node_id(),
         incarnation,
         shards: moorline_core::shard::Shards::new(config.cluster.shards),
+        clock: Arc::new(wall_clock),
+        fatal: Arc::new(fatal),
     }
 }
 
@@ -274,6 +276,12 @@ fn space_limits(config: &Config) -> SpaceLimits {
         critical_bytes: config.storage.critical_mib << 20,
         ..SpaceLimits::default()
     }
+}
+
+/// This node's memory or disk can't be trusted, or the cluster does not want it: nothing may be said any more.
+fn fatal(why: &str) {
+    error!(why, "this node cannot go on");
+    std::process::abort();
 }
 
 /// The wall clock: only ever used for what leaders stamp, where it may be wrong but not run backwards.
@@ -313,8 +321,9 @@ async fn serve_mqtt(
     }
     let config = node.config().mqtt.clone();
     let port: Arc<dyn Port> = service;
-    let authenticate = Arc::new(moorline_edge::Anonymous::default());
-    let listener = Listener::bind(address, config, port, authenticate, node.registry())
+    let authenticate = Arc::new(moorline_edge::Anonymous { tenant: DEMO_TENANT });
+    let metrics = EdgeMetrics::register(node.registry())?;
+    let listener = Listener::bind(address, config, port, authenticate, metrics)
         .with_context(|| format!("listen.mqtt: cannot listen on {address}"))?;
     info!(%address, "MQTT listens");
     listener.run(stop).await;
@@ -339,11 +348,8 @@ async fn wait_for_the_end(
             () = stop.cancelled() => bail!("the node stopped itself"),
             Ok(()) = refusals.changed() => {
                 let refusal = refusals.borrow_and_update().clone();
-                if let Some(refusal) = refusal.filter(|refusal| refusal.by_peer && refusal.is_final()) {
-                    bail!(
-                        "node {} refuses this one: {}; if its disk was replaced, give it a new id",
-                        refusal.peer, refusal.reason
-                    );
+                if let Some(refusal) = refusal.filter(is_final) {
+                    bail!("{refusal}; if this node's disk was replaced, give it a new id");
                 }
             }
             Some(ended) = tasks.join_next() => {
@@ -351,6 +357,11 @@ async fn wait_for_the_end(
             }
         }
     }
+}
+
+/// Whether waiting would not help: the cluster knows this node's id with another data directory.
+fn is_final(refusal: &Refusal) -> bool {
+    refusal.by_peer && refusal.reason == RefusalReason::Store
 }
 
 async fn stdin_closed() {
@@ -366,6 +377,7 @@ async fn stop_node(started: Started, stop: &CancellationToken) {
     stop.cancel();
     started.groups.hand_over(HAND_OVER_WAIT).await;
     started.router.stop().await;
+    started.service.end().await;
     started.peers.stop(WIRE_STOP_WAIT).await;
     started.groups.stop().await;
 }

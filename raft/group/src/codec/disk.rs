@@ -13,11 +13,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     Malformed,
-    parts::{Reader, put_leader_id, put_log_id, put_membership, put_option, put_stored_membership, put_vote},
+    parts::{
+        Reader, put_leader_id, put_log_id, put_membership, put_option, put_stored_membership,
+        put_vote,
+    },
 };
-use crate::types::{
-    Commands, RaftEntry, RaftLogId, RaftPayload, RaftStoredMembership, RaftVote,
-};
+use crate::types::{Commands, RaftEntry, RaftLogId, RaftPayload, RaftStoredMembership, RaftVote};
 
 const ENTRY_VERSION: u8 = 1;
 const VOTE_VERSION: u8 = 1;
@@ -51,7 +52,8 @@ pub(crate) fn entry_bytes(entry: &RaftEntry) -> usize {
         RaftPayload::Blank => ENTRY_HEADER_BYTES,
         RaftPayload::Normal(Commands(bytes)) => ENTRY_HEADER_BYTES + bytes.len(),
         RaftPayload::Membership(membership) => {
-            ENTRY_HEADER_BYTES + membership.nodes().map(|(_, node)| 32 + node.0.len()).sum::<usize>()
+            ENTRY_HEADER_BYTES
+                + membership.nodes().map(|(_, node)| 32 + node.0.len()).sum::<usize>()
         }
     }
 }
@@ -203,10 +205,8 @@ mod tests {
         assert_eq!(hex(&encode_log_id(&id)), golden);
         assert_eq!(decode_log_id(encode_log_id(&id)), Ok(id));
 
-        let applied = Applied {
-            log_id: Some(id.clone()),
-            membership: RaftStoredMembership::new(None, membership()),
-        };
+        let applied =
+            Applied { log_id: Some(id), membership: RaftStoredMembership::new(None, membership()) };
         let golden = "0101000000000000000100000000000000020000000000000003000002000200000000000000\
                       01000000000000000200010000000000000002000200000000000000010003613a31\
                       00000000000000020000";

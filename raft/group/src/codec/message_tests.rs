@@ -102,8 +102,10 @@ fn transfers_are_what_they_always_were() {
                   01 0000000000000001 0000000000000002 0000000000000003";
     check(&request, encode_transfer(&request), golden, decode_transfer);
 
-    let changed = Err(TransferLeaderError::VoteChanged { expected: vote, actual: RaftVote::new(8, 1) });
-    let behind = Err(TransferLeaderError::LogNotFlushed { expected: None, actual: Some(log_id(1, 2, 3)) });
+    let changed =
+        Err(TransferLeaderError::VoteChanged { expected: vote, actual: RaftVote::new(8, 1) });
+    let behind =
+        Err(TransferLeaderError::LogNotFlushed { expected: None, actual: Some(log_id(1, 2, 3)) });
     #[rustfmt::skip]
     let table = [
         (Ok(()),  "01 00"),

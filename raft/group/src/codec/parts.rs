@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::Malformed;
-use crate::types::{
-    Address, LeaderId, RaftLogId, RaftMembership, RaftStoredMembership, RaftVote,
-};
+use crate::types::{Address, LeaderId, RaftLogId, RaftMembership, RaftStoredMembership, RaftVote};
 
 /// Reads big-endian parts from the front of `rest`; `what` is said in errors.
 #[derive(Debug)]

@@ -33,14 +33,14 @@ use super::{
     Replier, Shared,
     config::{
         ACCEPT_PAUSE, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HELLO_DEADLINE, HTTP2_FRAME_BYTES,
-        INCOMING_CONNECTIONS_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES,
-        limits,
+        INCOMING_CONNECTIONS_MAX, INCOMING_KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+        STREAM_WINDOW_BYTES, limits,
     },
     hello::{Answer, Hello, Refusal, RefusalReason},
     kind::Lane,
     message::{self, HELLO_KIND, Header, MalformedFrame, Message, Role},
-    outbox::{Drain, Outbox},
     proto::{Frame, peer_server},
+    send_queue::{Drain, SendQueue},
 };
 
 /// What stands between a peer's streams of one lane.
@@ -61,7 +61,7 @@ struct Accepted {
     inbound: Streaming<Frame>,
     /// What came in one frame with the hello.
     rest: Bytes,
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     stop: CancellationToken,
     order: Arc<tokio::sync::Mutex<()>>,
 }
@@ -113,25 +113,25 @@ impl Accept {
         let shared = &self.shared;
         let (from, own) = (hello.from.node, shared.own);
         let refused = shared.expected(from).check_hello(&hello);
-        let outbox = Outbox::new(limits(lane), shared.metrics.lane(lane).sent.clone());
+        let send_queue = SendQueue::new(limits(lane), shared.metrics.lane(lane).sent.clone());
         let header =
             Header { kind: HELLO_KIND, role: Role::Response, shard: ShardId(0), correlation: 0 };
         let answer = Answer { from: own, refused };
-        outbox.push(header, &answer.encode()).map_err(|_| Status::internal("no answer"))?;
+        send_queue.push(header, &answer.encode()).map_err(|_| Status::internal("no answer"))?;
         match refused {
             Some(reason) => {
                 self.refuse(from, reason);
-                outbox.finish();
+                send_queue.finish();
             }
             None => {
                 let (stop, order) = self.supersede(from, lane, hello.from.store);
-                let outbox = outbox.clone();
-                let accepted = Accepted { from, lane, inbound, rest, outbox, stop, order };
+                let send_queue = send_queue.clone();
+                let accepted = Accepted { from, lane, inbound, rest, send_queue, stop, order };
                 shared.tracker.spawn(receive(shared.clone(), accepted));
-                shared.kick(from);
+                shared.nudge(from);
             }
         }
-        let frames = Drain(outbox).map(|body| Ok(Frame { body }));
+        let frames = Drain(send_queue).map(|body| Ok(Frame { body }));
         Ok(Response::new(Box::pin(frames)))
     }
 
@@ -175,13 +175,13 @@ async fn receive(shared: Arc<Shared>, mut accepted: Accepted) {
     let mut frame = std::mem::take(&mut accepted.rest);
     loop {
         let bytes = frame.len();
-        match handle_all(&shared, from, &accepted.outbox, frame) {
+        match handle_all(&shared, from, &accepted.send_queue, frame) {
             Ok(0) => {}
             Ok(messages) => metrics.received.count(bytes, messages),
             Err(MalformedFrame) => {
                 metrics.malformed.inc();
                 warn!(peer = %from, lane = lane.name(), "a frame is malformed: closing");
-                accepted.outbox.close();
+                accepted.send_queue.close();
                 return;
             }
         }
@@ -201,14 +201,14 @@ async fn receive(shared: Arc<Shared>, mut accepted: Accepted) {
         }
     }
     // Answers that are ready still leave; who asked for others hears that the connection ended.
-    accepted.outbox.finish();
+    accepted.send_queue.finish();
 }
 
 /// How many messages the frame held.
 fn handle_all(
     shared: &Shared,
     from: NodeId,
-    outbox: &Arc<Outbox>,
+    send_queue: &Arc<SendQueue>,
     mut frame: Bytes,
 ) -> Result<usize, MalformedFrame> {
     let mut messages = 0;
@@ -216,7 +216,7 @@ fn handle_all(
         messages += 1;
         let reply = match header.role {
             Role::Oneway => None,
-            Role::Request => Some(Replier::over(outbox.clone(), header)),
+            Role::Request => Some(Replier::over(send_queue.clone(), header)),
             Role::Response | Role::Failure => return Err(MalformedFrame),
         };
         match shared.handler(header.kind) {
@@ -252,7 +252,7 @@ fn server(shared: &Shared) -> Result<Server, tonic::transport::Error> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(HTTP2_FRAME_BYTES)
         .max_concurrent_streams(1)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_interval(Some(INCOMING_KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
     match &shared.tls {
         Some(tls) => server.tls_config(tls.server.clone()),

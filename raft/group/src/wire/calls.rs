@@ -194,11 +194,8 @@ mod tests {
         assert!(!calls.sweep(soon));
         drop(answers);
         let ended: Vec<_> = ended.into_iter().collect();
-        let expected = [
-            (2, Ok(Bytes::from("b"))),
-            (1, Err(CallError::Deadline)),
-            (3, Err(CallError::Closed)),
-        ];
+        let expected =
+            [(2, Ok(Bytes::from("b"))), (1, Err(CallError::Deadline)), (3, Err(CallError::Closed))];
         assert_eq!(ended, expected);
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 use moorline_core::{Incarnation, NodeId};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
-use super::{error::WireError, kind::Lane, outbox::OutboxLimits};
+use super::{error::WireError, kind::Lane, send_queue::QueueLimits};
 
 /// How long a TCP connection may take to be made.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -20,6 +20,8 @@ pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// … and is lost when there is no answer for so long. A stopped or cut-off peer is noticed after both together.
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The side that is connected to asks less often: it only has to get rid of connections whose other end is gone.
+pub(super) const INCOMING_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// HTTP/2 flow control of a stream: the default of 64 KiB stalls log batches.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// HTTP/2 flow control of a connection.
@@ -36,13 +38,13 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What may wait for a peer that does not take it, per lane.
-pub(super) fn limits(lane: Lane) -> OutboxLimits {
+pub(super) fn limits(lane: Lane) -> QueueLimits {
     let mebibytes = match lane {
         Lane::Control => 8,
         Lane::Data => 64,
         Lane::Bulk => 32,
     };
-    OutboxLimits { bytes: mebibytes * 1024 * 1024, messages: 65_536 }
+    QueueLimits { bytes: mebibytes * 1024 * 1024, messages: 65_536 }
 }
 
 /// Who this node is to its peers.

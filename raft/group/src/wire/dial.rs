@@ -16,10 +16,7 @@ use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
 use moorline_core::ShardId;
 use thiserror::Error;
-use tokio::{
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tonic::{
     Streaming,
     codegen::{Service, http::Uri},
@@ -40,8 +37,8 @@ use super::{
     kind::Lane,
     link::{Link, Peer},
     message::{self, HELLO_KIND, Header, MalformedFrame, Message, Role},
-    outbox::{Drain, Outbox},
     proto::{Frame, peer_client::PeerClient},
+    send_queue::{Drain, SendQueue},
     state::LaneState,
 };
 
@@ -87,9 +84,9 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, lane: Lane) {
                 }
                 Err(error) => {
                     failed(&shared, &peer, lane, &error);
-                    // Kicked by the peer's own hello: it is back.
-                    let kicked = timeout(pause, peer.kicked(lane)).await.is_ok();
-                    pause = if kicked { BACKOFF_FIRST } else { BACKOFF_MAX.min(pause * 2) };
+                    // Nudged by the peer's own hello: it is back.
+                    let nudged = timeout(pause, peer.nudged(lane)).await.is_ok();
+                    pause = if nudged { BACKOFF_FIRST } else { BACKOFF_MAX.min(pause * 2) };
                 }
             }
         }
@@ -117,6 +114,7 @@ fn failed(shared: &Shared, peer: &Peer, lane: Lane, error: &ConnectError) {
     if let ConnectError::Refusal(refusal) = error {
         shared.refused(*refusal);
     }
+    shared.metrics.lane(lane).failed_connects.inc();
     let lane_name = lane.name();
     debug!(peer = %peer.node, address = peer.address, lane = lane_name, ?error, "not connected");
     shared.states.report(peer.node, lane, state, Instant::now());
@@ -142,7 +140,7 @@ async fn serve(shared: &Shared, peer: &Peer, lane: Lane, mut connected: Connecte
 
 fn end(peer: &Peer, lane: Lane, link: &Link) {
     peer.set_link(lane, None);
-    link.outbox.close();
+    link.send_queue.close();
     link.calls.close();
 }
 
@@ -234,12 +232,12 @@ async fn greet(
     let channel = endpoint.connect_with_connector(connector).await.map_err(ConnectError::Http)?;
     let mut client = PeerClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
 
-    let outbox = Outbox::new(limits(lane), shared.metrics.lane(lane).sent.clone());
+    let send_queue = SendQueue::new(limits(lane), shared.metrics.lane(lane).sent.clone());
     let hello = Hello { from: shared.own, to: peer.node, lane: lane as u8 };
     let header =
         Header { kind: HELLO_KIND, role: Role::Request, shard: ShardId(0), correlation: 0 };
-    outbox.push(header, &hello.encode()).map_err(|_| ConnectError::NoHello)?;
-    let outbound = Drain(outbox.clone()).map(|body| Frame { body });
+    send_queue.push(header, &hello.encode()).map_err(|_| ConnectError::NoHello)?;
+    let outbound = Drain(send_queue.clone()).map(|body| Frame { body });
     let response = match lane {
         Lane::Control => client.control(outbound).await,
         Lane::Data => client.data(outbound).await,
@@ -249,10 +247,11 @@ async fn greet(
     let mut inbound = response.map_err(no_stream)?.into_inner();
 
     let first = inbound.message().await.map_err(no_stream)?;
-    let (answer, rest) = first.and_then(|frame| read_answer(frame.body)).ok_or(ConnectError::NoHello)?;
+    let (answer, rest) =
+        first.and_then(|frame| read_answer(frame.body)).ok_or(ConnectError::NoHello)?;
     let peer = check(shared, peer, &answer).map_err(ConnectError::Refusal)?;
     let stop = shared.stop.child_token();
-    let link = Arc::new(Link { peer, outbox, calls: Calls::new(), stop });
+    let link = Arc::new(Link { peer, send_queue, calls: Calls::new(), stop });
     Ok(Connected { link, inbound, rest, _client: client })
 }
 

@@ -10,7 +10,7 @@ use super::{
     Shared,
     error::CallError,
     message::{Header, MESSAGE_BYTES_MAX, Role},
-    outbox::{Outbox, PushError},
+    send_queue::{PushError, SendQueue},
 };
 
 /// Takes the messages of one [`Kind`](super::Kind).
@@ -34,14 +34,14 @@ where
 pub struct Replier(Way);
 
 enum Way {
-    Wire { outbox: Arc<Outbox>, header: Header },
+    Wire { send_queue: Arc<SendQueue>, header: Header },
     Local { shared: Arc<Shared>, correlation: u64 },
     Spent,
 }
 
 impl Replier {
-    pub(super) fn over(outbox: Arc<Outbox>, request: Header) -> Self {
-        Self(Way::Wire { outbox, header: request })
+    pub(super) fn over(send_queue: Arc<SendQueue>, request: Header) -> Self {
+        Self(Way::Wire { send_queue, header: request })
     }
 
     pub(super) fn local(shared: Arc<Shared>, correlation: u64) -> Self {
@@ -64,10 +64,10 @@ impl Replier {
 
     fn end(&mut self, outcome: Result<Bytes, &str>) {
         match std::mem::replace(&mut self.0, Way::Spent) {
-            Way::Wire { outbox, header } => match outcome {
-                Ok(body) => push(&outbox, Header { role: Role::Response, ..header }, &body),
+            Way::Wire { send_queue, header } => match outcome {
+                Ok(body) => push(&send_queue, Header { role: Role::Response, ..header }, &body),
                 Err(why) => {
-                    push(&outbox, Header { role: Role::Failure, ..header }, why.as_bytes());
+                    push(&send_queue, Header { role: Role::Failure, ..header }, why.as_bytes());
                 }
             },
             Way::Local { shared, correlation } => {
@@ -79,14 +79,14 @@ impl Replier {
     }
 }
 
-fn push(outbox: &Outbox, header: Header, body: &[u8]) {
-    match outbox.push(header, body) {
+fn push(send_queue: &SendQueue, header: Header, body: &[u8]) {
+    match send_queue.push(header, body) {
         // Closed: who asked has heard that the connection ended.
         Ok(()) | Err(PushError::Closed) => {}
         Err(PushError::Full) => {
             // The peer asks and does not read. Answers can't be left out one by one, so all go.
             warn!("a peer does not take its answers: closing the connection");
-            outbox.close();
+            send_queue.close();
         }
     }
 }

@@ -98,6 +98,8 @@ kinds! {
     RouteBarrier = 22,
     /// A session was taken over from a connection of the node.
     TakenOver = 23,
+    /// The router: who leads the shard?
+    Leader = 24,
 }
 
 #[cfg(test)]
@@ -114,7 +116,7 @@ mod tests {
             (Kind::SnapshotChunk, 8), (Kind::SnapshotEnd, 9), (Kind::Submit, 16),
             (Kind::Attachment, 17), (Kind::Deliver, 18), (Kind::Passing, 19),
             (Kind::LiveForward, 20), (Kind::LeaseReport, 21), (Kind::RouteBarrier, 22),
-            (Kind::TakenOver, 23),
+            (Kind::TakenOver, 23), (Kind::Leader, 24),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

@@ -12,7 +12,7 @@ use super::{
     hello::Identity,
     kind::Lane,
     message::{Header, MESSAGE_BYTES_MAX, Role},
-    outbox::{Outbox, PushError},
+    send_queue::{PushError, SendQueue},
 };
 
 /// A connection. A new one is a new `Link`: nothing of an old connection can be mistaken for it.
@@ -20,7 +20,7 @@ use super::{
 pub(super) struct Link {
     /// Who is there.
     pub(super) peer: Identity,
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) send_queue: Arc<SendQueue>,
     pub(super) calls: Calls,
     /// Cancelled to end the connection from here.
     pub(super) stop: CancellationToken,
@@ -40,7 +40,7 @@ impl Link {
             return Err(SendError::TooLarge);
         }
         let header = Header { kind, role, shard, correlation };
-        self.outbox.push(header, body).map_err(|error| match error {
+        self.send_queue.push(header, body).map_err(|error| match error {
             PushError::Closed => SendError::Unreachable,
             PushError::Full => SendError::Full,
         })
@@ -61,7 +61,7 @@ pub(super) struct Peer {
 #[derive(Debug, Default)]
 struct LaneSlot {
     link: RwLock<Option<Arc<Link>>>,
-    kick: Notify,
+    nudge: Notify,
 }
 
 impl Peer {
@@ -81,13 +81,13 @@ impl Peer {
     }
 
     /// The peer is there, as it seems: whoever pauses before the next attempt to connect need not.
-    pub(super) fn kick(&self) {
+    pub(super) fn nudge(&self) {
         for slot in &self.lanes {
-            slot.kick.notify_waiters();
+            slot.nudge.notify_waiters();
         }
     }
 
-    pub(super) async fn kicked(&self, lane: Lane) {
-        self.lanes[lane.index()].kick.notified().await;
+    pub(super) async fn nudged(&self, lane: Lane) {
+        self.lanes[lane.index()].nudge.notified().await;
     }
 }

@@ -22,6 +22,7 @@ pub(super) struct LaneMetrics {
     pub(super) sent: DirectionMetrics,
     pub(super) received: DirectionMetrics,
     pub(super) connects: IntCounter,
+    pub(super) failed_connects: IntCounter,
     pub(super) losses: IntCounter,
     pub(super) unreachable: IntCounter,
     pub(super) full: IntCounter,
@@ -60,6 +61,8 @@ impl WireMetrics {
         let messages = counters("moorline_wire_messages_total", "Messages in frames", &direction)?;
         let connects =
             counters("moorline_wire_connects_total", "Connections made to peers", &["lane"])?;
+        let help = "Attempts to connect to a peer that failed";
+        let failed_connects = counters("moorline_wire_failed_connects_total", help, &["lane"])?;
         let losses =
             counters("moorline_wire_losses_total", "Connections to peers that ended", &["lane"])?;
         let help = "Messages that were not sent, by why";
@@ -96,6 +99,7 @@ impl WireMetrics {
                 sent: direction("sent", queued.with_label_values(&[name])),
                 received: direction("received", queued.with_label_values(&[name])),
                 connects: connects.with_label_values(&[name]),
+                failed_connects: failed_connects.with_label_values(&[name]),
                 losses: losses.with_label_values(&[name]),
                 unreachable: unsent.with_label_values(&[name, "unreachable"]),
                 full: unsent.with_label_values(&[name, "full"]),
@@ -135,6 +139,7 @@ mod tests {
             "moorline_wire_bytes_total{direction=\"sent\",lane=\"data\"} 100",
             "moorline_wire_frames_total{direction=\"sent\",lane=\"data\"} 1",
             "moorline_wire_connects_total{lane=\"bulk\"} 0",
+            "moorline_wire_failed_connects_total{lane=\"data\"} 0",
             "moorline_wire_losses_total{lane=\"control\"} 0",
             "moorline_wire_unsent_total{lane=\"data\",reason=\"full\"} 0",
             "moorline_wire_malformed_frames_total{lane=\"data\"} 0",

@@ -1,8 +1,8 @@
 //! Node to node: three standing connections from each node to each other one, carrying many messages per frame.
 //!
 //! ```text
-//!   call / request / send ──► Outbox ──► gRPC stream (control | data | bulk) ──► Handler of the kind, in order
-//!                       ◄── answers of the same stream, in frames ◄── Outbox ◄── Replier
+//!   call / request / send ──► SendQueue ──► gRPC stream (control | data | bulk) ──► Handler of the kind, in order
+//!                       ◄── answers of the same stream, in frames ◄── SendQueue ◄── Replier
 //! ```
 //!
 //! # Invariants
@@ -28,7 +28,7 @@ mod kind;
 mod link;
 mod message;
 mod metrics;
-mod outbox;
+mod send_queue;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -52,15 +52,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::codegen::http::Uri;
 use tracing::{debug, error, warn};
 
-pub use self::{
-    config::{TlsFiles, WireConfig},
-    error::{CallError, SendError, WireError},
-    handler::{Handler, Replier},
-    hello::{Refusal, RefusalReason},
-    kind::{Kind, Lane},
-    message::MESSAGE_BYTES_MAX,
-    state::{PeerState, PeerStates},
-};
 use self::{
     calls::{Calls, Done},
     config::{SWEEP_INTERVAL, Tls},
@@ -69,6 +60,15 @@ use self::{
     message::Role,
     metrics::WireMetrics,
     state::States,
+};
+pub use self::{
+    config::{TlsFiles, WireConfig},
+    error::{CallError, SendError, WireError},
+    handler::{Handler, Replier},
+    hello::{Refusal, RefusalReason},
+    kind::{Kind, Lane},
+    message::MESSAGE_BYTES_MAX,
+    state::{PeerState, PeerStates},
 };
 
 /// The generated code.
@@ -434,10 +434,10 @@ impl Shared {
         }
     }
 
-    fn kick(&self, node: NodeId) {
+    fn nudge(&self, node: NodeId) {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(peer) = peers.get(&node) {
-            peer.kick();
+            peer.nudge();
         }
     }
 

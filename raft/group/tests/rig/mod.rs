@@ -143,8 +143,7 @@ impl Cluster {
         let groups =
             Groups::start(config, disk, peers.clone(), Arc::clone(&sink) as _, &registry).unwrap();
         let address = self.addresses[&id];
-        let listener =
-            within(DEADLINE, "its port to be free", || TcpListener::bind(address).ok());
+        let listener = within(DEADLINE, "its port to be free", || TcpListener::bind(address).ok());
         peers.start(listener).unwrap();
         drop(inside);
         Node { id, registry, peers, groups: Some(groups), sink, runtime: Some(runtime) }
@@ -220,8 +219,7 @@ impl Node {
     pub fn digest(&self, shard: ShardId) -> Option<(u64, u128)> {
         let applied = self.groups().applied(shard)?;
         let before = *applied.borrow();
-        let digest =
-            self.groups().read(shard, |machine, rows| machine.digest(rows).unwrap())?;
+        let digest = self.groups().read(shard, |machine, rows| machine.digest(rows).unwrap())?;
         (before == *applied.borrow()).then_some((before, digest))
     }
 

@@ -11,8 +11,8 @@
 //! # Invariants
 //!
 //! - **Derived.** Everything here but the scratch space comes from rows; checked by [`ShardState::assert_same`] in
-//!   `tests/replicas.rs` and the simulator.
-//! - **Head and tail never go back**, and every offset is handed out once. Checked by `tests/queues.rs`.
+//!   `tests/rules/replicas.rs` and the simulator.
+//! - **Head and tail never go back**, and every offset is handed out once. Checked by `tests/rules/queues.rs`.
 //! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
 
 mod queue;

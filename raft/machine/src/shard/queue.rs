@@ -4,7 +4,7 @@
 //!
 //! - **Offsets are handed out without gaps, once.** Only `tail` gives them, and it only grows.
 //! - **Settled is settled.** `head` only grows, and every offset below it is gone. Asserted in [`ShardState::settle`].
-//! - **The counters are those of the rows**: `items` and `bytes` between `head` and `tail`. Checked by `tests/queues.rs`.
+//! - **The counters are those of the rows**: `items` and `bytes` between `head` and `tail`. Checked by `tests/rules/queues.rs`.
 
 use std::{ops::ControlFlow, sync::Arc};
 

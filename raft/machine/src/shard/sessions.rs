@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - **One holder.** A session has at most one connection, and each opening raises its epoch. Checked by the table of
-//!   `tests/sessions.rs`.
+//! - **One holder.** A session has at most one connection, and each opening raises its epoch. Checked by the tables of
+//!   `tests/rules/sessions.rs`.
 //! - **A wiped session gets a new id**, so that nothing meant for the old one (a settlement, what is left of its queue)
 //!   can touch the new one.
 

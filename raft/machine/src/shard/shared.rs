@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - **A message row is there as long as an item refers to it, and no longer.** Checked by `tests/queues.rs`.
+//! - **A message row is there as long as an item refers to it, and no longer.** Checked by `tests/rules/queues.rs`.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 

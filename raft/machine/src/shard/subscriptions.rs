@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - **A route's version grows with every change**, also within one log entry. Checked by `tests/subscriptions.rs`.
+//! - **A route's version grows with every change**, also within one log entry. Checked by `tests/rules/subscriptions.rs`.
 
 use std::collections::BTreeSet;
 

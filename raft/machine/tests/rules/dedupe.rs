@@ -9,7 +9,7 @@ use moorline_machine::{
 };
 use proptest::prelude::*;
 
-use crate::common::*;
+use crate::harness::*;
 
 /// A run of publishes to `t` with the numbers `first..first + count`, each saying who and which it is.
 fn run(producer: u64, first: u64, count: u64, answered_below: u64) -> Run {

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test says where")]
 
-mod common;
 mod dedupe;
+mod harness;
 mod meta;
 mod queues;
 mod replicas;

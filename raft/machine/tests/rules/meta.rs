@@ -6,7 +6,7 @@ use moorline_machine::{
     command::{Command, NodeRecord, RouteTarget},
 };
 
-use crate::common::*;
+use crate::harness::*;
 
 fn record(node: u64, store: u128, incarnation: u64) -> NodeRecord {
     NodeRecord {

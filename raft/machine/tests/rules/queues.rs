@@ -1,6 +1,6 @@
 //! Queues: what is published is queued once per session, in order, and goes when it is settled.
 
-use crate::common::*;
+use crate::harness::*;
 use moorline_core::{Offset, QoS};
 use moorline_machine::{
     Answer, Effect, GARBAGE_ROWS_PER_TICK_MAX, SESSION_QUEUE_ITEMS_MAX, command::Command,

@@ -13,7 +13,7 @@ use moorline_machine::{
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
 
-use crate::common::*;
+use crate::harness::*;
 
 fn session_id() -> impl Strategy<Value = SessionId> {
     // The buckets of the clients below, so that some of them meet.
@@ -297,6 +297,12 @@ proptest! {
             prop_assert!(bytes.is_empty());
         }
     }
+}
+
+#[test]
+fn a_machine_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Machine>();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use moorline_machine::{
     command::{Command, Holder, SessionId},
 };
 
-use crate::common::*;
+use crate::harness::*;
 
 struct Opened {
     session: SessionId,

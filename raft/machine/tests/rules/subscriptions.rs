@@ -6,7 +6,7 @@ use moorline_machine::{
     command::{Command, RouteTarget},
 };
 
-use crate::common::*;
+use crate::harness::*;
 
 const QOS1: QoS = QoS::AtLeastOnce;
 

@@ -2,13 +2,16 @@
 //!
 //! # Invariants
 //!
-//! - **Synced, then told.** An operation's `Done` is called after the write that holds it returned, and that write was
-//!   synced if any operation in it asks for it. Checked by `tests/kill.rs` and `tests/failing_disk.rs`.
+//! - **Synced, then told.** An operation's `Done` is called after the synced write that holds it returned.
+//!   Checked by `tests/kill.rs` and `tests/failing_disk.rs`.
+//! - **One commit after the other.** Each commit is synced before the next begins, also one that nobody waits for; so a
+//!   commit on disk proves all before it. [`wal`] rests on this.
 //! - **No second try.** After the first failed write nothing more is written and everybody is told so.
 //! - **Read what was written.** Every record carries a checksum over its key and its bytes. Checked by [`record`]'s tests
 //!   and `tests/damage.rs`.
 
 mod record;
+mod wal;
 mod writer;
 
 use std::{fmt, path::Path, sync::Arc, thread};
@@ -64,6 +67,7 @@ impl RocksLog {
                 "THIS BUILD DOES NOT SYNC ITS LOG: acknowledged messages will be lost. It is made to be caught by tests"
             );
         }
+        wal::check(path)?;
         let mut options = options::log(config, create);
         options.add_event_listener(BackgroundErrors(Arc::clone(&fatal)));
         let database = Database::open(&options, path).map_err(|error| refused(path, error))?;

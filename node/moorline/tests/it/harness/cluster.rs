@@ -56,15 +56,20 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn start_as(shape: &Shape) -> Self {
         let mut cluster = Self::prepare(shape);
-        cluster.nodes.iter_mut().for_each(Node::start);
-        let first = cluster.node(1).admin;
-        until_true("the admin APIs answer", READY, || {
-            cluster.nodes.iter().all(|node| http::get(node.admin, "/health/live").is_ok())
-        });
-        let made = http::post(first, "/api/v1/cluster/init").unwrap();
-        assert_eq!(made.status, 200, "{}", made.body);
-        cluster.wait_ready();
+        cluster.bring_up();
         cluster
+    }
+
+    /// Starts what was prepared, makes it a cluster, waits until it is ready.
+    #[track_caller]
+    pub(crate) fn bring_up(&mut self) {
+        self.nodes.iter_mut().for_each(Node::start);
+        until_true("the admin APIs answer", READY, || {
+            self.nodes.iter().all(|node| http::get(node.admin, "/health/live").is_ok())
+        });
+        let made = http::post(self.node(1).admin, "/api/v1/cluster/init").unwrap();
+        assert_eq!(made.status, 200, "{}", made.body);
+        self.wait_ready();
     }
 
     /// Files and ports, no process.

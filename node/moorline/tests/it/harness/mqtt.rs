@@ -135,7 +135,10 @@ impl Client {
                     Some(found) => return found,
                     None => self.waiting.push_back(packet),
                 },
-                other => panic!("{} hears {other:?}, not {what}; before it {:?}", self.name, self.waiting),
+                other => panic!(
+                    "{} hears {other:?}, not {what}; before it {:?}",
+                    self.name, self.waiting
+                ),
             }
         }
     }
@@ -155,16 +158,22 @@ impl Client {
 
     /// The same with a message expiry.
     #[track_caller]
-    pub(crate) fn publish_expiring(&mut self, topic: &str, payload: &[u8], expiry_s: Option<u32>) -> u16 {
+    pub(crate) fn publish_expiring(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        expiry_s: Option<u32>,
+    ) -> u16 {
         let id = self.new_id();
         self.send(&packet::publish(self.version, id, topic, payload, expiry_s)).unwrap();
         id
     }
 
-    /// Publishes with QoS 0.
-    #[track_caller]
-    pub(crate) fn publish_qos0(&mut self, topic: &str, payload: &[u8]) {
-        self.send(&packet::publish(self.version, 0, topic, payload, None)).unwrap();
+    /// Publishes with QoS 1 on a connection that may have broken; hearing will tell.
+    pub(crate) fn publish_unchecked(&mut self, topic: &str, payload: &[u8]) -> u16 {
+        let id = self.new_id();
+        drop(self.send(&packet::publish(self.version, id, topic, payload, None)));
+        id
     }
 
     /// Waits for the acknowledgement of `id`; its reason code.
@@ -238,6 +247,11 @@ impl Client {
         if message.qos > 0 {
             self.send(&packet::puback(message.id)).unwrap();
         }
+    }
+
+    /// Acknowledges a message on a connection that may have broken; hearing will tell.
+    pub(crate) fn ack_unchecked(&mut self, message: &Publish) {
+        drop(self.send(&packet::puback(message.id)));
     }
 
     /// Nothing comes for a while.

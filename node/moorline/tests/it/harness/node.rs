@@ -38,10 +38,26 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node that does not run yet.
-    pub(crate) fn new(id: u64, dir: &Path, data: PathBuf, [mqtt, admin, cluster]: [SocketAddr; 3]) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        dir: &Path,
+        data: PathBuf,
+        [mqtt, admin, cluster]: [SocketAddr; 3],
+    ) -> Self {
         let config = dir.join(format!("node{id}.toml"));
         let dir = dir.to_owned();
-        Self { id, mqtt, admin, cluster, config, data, env: Vec::new(), dir, starts: 0, child: None }
+        Self {
+            id,
+            mqtt,
+            admin,
+            cluster,
+            config,
+            data,
+            env: Vec::new(),
+            dir,
+            starts: 0,
+            child: None,
+        }
     }
 
     /// Starts its process; does not wait for it.
@@ -72,11 +88,6 @@ impl Node {
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait_for_end(SOON)
-    }
-
-    /// SIGTERM alone.
-    pub(crate) fn ask_to_stop(&self) {
-        self.signal(Signal::TERM);
     }
 
     /// SIGSTOP: it holds its sockets and does nothing.

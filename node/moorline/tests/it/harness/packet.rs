@@ -74,7 +74,13 @@ pub(crate) fn connect(connect: &Connect) -> Vec<u8> {
 }
 
 /// PUBLISH; `id` is 0 for QoS 0.
-pub(crate) fn publish(version: Version, id: u16, topic: &str, payload: &[u8], expiry_s: Option<u32>) -> Vec<u8> {
+pub(crate) fn publish(
+    version: Version,
+    id: u16,
+    topic: &str,
+    payload: &[u8],
+    expiry_s: Option<u32>,
+) -> Vec<u8> {
     let mut body = Vec::new();
     put_text(&mut body, topic);
     if id != 0 {
@@ -164,10 +170,16 @@ fn decode(version: Version, first: u8, body: &mut Body<'_>) -> Packet {
                 body.properties();
             }
             let reasons = body.bytes.to_vec();
-            if first == 0x90 { Packet::SubAck { id, reasons } } else { Packet::UnsubAck { id, reasons } }
+            if first == 0x90 {
+                Packet::SubAck { id, reasons }
+            } else {
+                Packet::UnsubAck { id, reasons }
+            }
         }
         0xD0 => Packet::PingResp,
-        0xE0 if v5 => Packet::Disconnect { reason: if body.bytes.is_empty() { 0 } else { body.u8() } },
+        0xE0 if v5 => {
+            Packet::Disconnect { reason: if body.bytes.is_empty() { 0 } else { body.u8() } }
+        }
         other => panic!("a broker sends no packet that begins with {other:#04x}"),
     }
 }

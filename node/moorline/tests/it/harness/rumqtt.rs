@@ -12,8 +12,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A connected client.
 pub(crate) enum Device {
-    V4(rumqttc::Client, rumqttc::Connection),
-    V5(v5::Client, v5::Connection),
+    V4(rumqttc::Client, Box<rumqttc::Connection>),
+    V5(v5::Client, Box<v5::Connection>),
 }
 
 /// What a client is told, whatever the version.
@@ -22,7 +22,13 @@ pub(crate) enum Told {
     Connected,
     Subscribed,
     Acked,
-    Message { topic: String, payload: String, qos: u8 },
+    /// A publish was written.
+    Wrote,
+    Message {
+        topic: String,
+        payload: String,
+        qos: u8,
+    },
     Other,
 }
 
@@ -36,13 +42,13 @@ impl Device {
                 let mut options = rumqttc::MqttOptions::new(client, host, port);
                 options.set_keep_alive(KEEP_ALIVE);
                 let (client, connection) = rumqttc::Client::new(options, REQUESTS_MAX);
-                Self::V4(client, connection)
+                Self::V4(client, Box::new(connection))
             }
             Version::V5 => {
                 let mut options = v5::MqttOptions::new(client, host, port);
                 options.set_keep_alive(KEEP_ALIVE);
                 let (client, connection) = v5::Client::new(options, REQUESTS_MAX);
-                Self::V5(client, connection)
+                Self::V5(client, Box::new(connection))
             }
         };
         device.wait_for(&Told::Connected);
@@ -74,12 +80,8 @@ impl Device {
                 client.publish(topic, qos, false, payload.to_owned()).unwrap();
             }
         }
-        if qos > 0 {
-            self.wait_for(&Told::Acked);
-        } else {
-            // The library writes when it is asked for events; the next one is that it wrote.
-            self.told();
-        }
+        // The library writes only while it is asked for events.
+        self.wait_for(if qos > 0 { &Told::Acked } else { &Told::Wrote });
     }
 
     /// The next message.
@@ -88,7 +90,7 @@ impl Device {
         loop {
             match self.told() {
                 message @ Told::Message { .. } => return message,
-                Told::Connected | Told::Subscribed | Told::Acked | Told::Other => {}
+                Told::Connected | Told::Subscribed | Told::Acked | Told::Wrote | Told::Other => {}
             }
         }
     }
@@ -112,13 +114,11 @@ impl Device {
 }
 
 fn told_v4(event: rumqttc::Event) -> Told {
-    let rumqttc::Event::Incoming(packet) = event else {
-        return Told::Other;
+    let packet = match event {
+        rumqttc::Event::Incoming(packet) => packet,
+        rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(_)) => return Told::Wrote,
+        rumqttc::Event::Outgoing(_) => return Told::Other,
     };
-    if let v4::Packet::Publish(publish) = packet {
-        let payload = String::from_utf8(publish.payload.to_vec()).unwrap();
-        return Told::Message { topic: publish.topic, payload, qos: publish.qos as u8 };
-    }
     match packet {
         v4::Packet::ConnAck(ack) => {
             assert_eq!(ack.code, v4::ConnectReturnCode::Success);
@@ -130,13 +130,19 @@ fn told_v4(event: rumqttc::Event) -> Told {
             Told::Subscribed
         }
         v4::Packet::PubAck(_) => Told::Acked,
+        v4::Packet::Publish(publish) => {
+            let payload = String::from_utf8(publish.payload.to_vec()).unwrap();
+            Told::Message { topic: publish.topic, payload, qos: publish.qos as u8 }
+        }
         _ => Told::Other,
     }
 }
 
 fn told_v5(event: v5::Event) -> Told {
-    let v5::Event::Incoming(packet) = event else {
-        return Told::Other;
+    let packet = match event {
+        v5::Event::Incoming(packet) => packet,
+        v5::Event::Outgoing(rumqttc::Outgoing::Publish(_)) => return Told::Wrote,
+        v5::Event::Outgoing(_) => return Told::Other,
     };
     match packet {
         p5::Packet::ConnAck(ack) => {

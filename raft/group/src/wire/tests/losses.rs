@@ -16,16 +16,17 @@ async fn what_was_asked_ends_with_the_connection_and_the_peer_comes_back() {
     let mut nodes = nodes(2);
     let addresses: BTreeMap<_, _> = nodes
         .iter()
-        .map(|node| (node.peers.node(), node.listener.as_ref().unwrap().local_addr().unwrap().to_string()))
+        .map(|node| {
+            (node.peers.node(), node.listener.as_ref().unwrap().local_addr().unwrap().to_string())
+        })
         .collect();
     ignore(&nodes[1].peers, Kind::Submit);
     start(&mut nodes).await;
     let second = nodes.pop().unwrap();
     let first = nodes.pop().unwrap();
     let body = Bytes::new();
-    let calls = [Lane::Data, Lane::Control].map(|lane| {
-        first.peers.call(NodeId(2), lane, Kind::Submit, SHARD, body.clone(), PATIENCE)
-    });
+    let calls = [Lane::Data, Lane::Control]
+        .map(|lane| first.peers.call(NodeId(2), lane, Kind::Submit, SHARD, body.clone(), PATIENCE));
     let (sender, ended) = mpsc::sync_channel(1);
     let done = move |outcome| sender.send(outcome).unwrap();
     first.peers.request(NodeId(2), Lane::Bulk, Kind::Submit, SHARD, body, PATIENCE, done);
@@ -59,7 +60,8 @@ async fn a_peer_that_moves_is_found_and_one_that_left_is_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let moved = BTreeMap::from([(NodeId(3), address)]);
-    let mut third = node(config(3, &BTreeMap::from([(NodeId(1), "127.0.0.1:1".into())]), None), listener);
+    let mut third =
+        node(config(3, &BTreeMap::from([(NodeId(1), "127.0.0.1:1".into())]), None), listener);
     echo(&third.peers, Kind::Submit);
     third.start();
     nodes[0].peers.update_peers(moved);
@@ -92,7 +94,8 @@ impl Process {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines.filter_map(|line| Some(line.split_once("listens on ")?.1.to_owned())).next();
+        let address =
+            lines.filter_map(|line| Some(line.split_once("listens on ")?.1.to_owned())).next();
         Self { child, address: address.expect("it says its address") }
     }
 

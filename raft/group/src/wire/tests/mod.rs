@@ -53,14 +53,20 @@ impl Node {
         self.wait(peer, PeerState::is_up).await;
     }
 
-    async fn call(&self, to: u64, kind: Kind, body: &'static str) -> Result<Bytes, super::CallError> {
+    async fn call(
+        &self,
+        to: u64,
+        kind: Kind,
+        body: &'static str,
+    ) -> Result<Bytes, super::CallError> {
         let body = Bytes::from(body);
         self.peers.call(NodeId(to), Lane::Data, kind, SHARD, body, PATIENCE).await
     }
 
     /// The sum of a metric over all label values that contain `label`.
     fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
+        let text =
+            prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
         let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }

@@ -44,7 +44,9 @@ async fn many_messages_share_a_frame() {
     for _ in 0..20_000 {
         taken.recv_timeout(PATIENCE).unwrap();
     }
-    let sent = |what| nodes[0].metric(&format!("moorline_wire_{what}_total"), "direction=\"sent\",lane=\"data\"");
+    let sent = |what| {
+        nodes[0].metric(&format!("moorline_wire_{what}_total"), "direction=\"sent\",lane=\"data\"")
+    };
     assert!(sent("messages") >= 20_000.0);
     assert!(sent("frames") < 10_000.0, "{} frames", sent("frames"));
     assert!(sent("bytes") >= 2_320_000.0);
@@ -59,7 +61,8 @@ async fn large_bodies_come_whole_both_ways() {
         for size in [0, 64 << 10, 256 << 10, 1 << 20, 8 << 20, MESSAGE_BYTES_MAX] {
             let body: Bytes = (0..size).map(|byte| (byte % 251) as u8).collect();
             let peers = &nodes[0].peers;
-            let call = peers.call(NodeId(2), lane, Kind::SnapshotChunk, SHARD, body.clone(), PATIENCE);
+            let call =
+                peers.call(NodeId(2), lane, Kind::SnapshotChunk, SHARD, body.clone(), PATIENCE);
             assert!(call.await == Ok(body), "{size} bytes");
         }
     }
@@ -151,8 +154,14 @@ async fn what_waits_for_a_peer_that_does_not_take_it_is_bounded_and_not_lost() {
     assert!(nodes[0].metric("moorline_wire_queued_bytes", "data") > 0.0);
     // The control lane does not care.
     echo(&nodes[1].peers, Kind::Heartbeat);
-    let call =
-        nodes[0].peers.call(NodeId(2), Lane::Control, Kind::Heartbeat, SHARD, Bytes::new(), PATIENCE);
+    let call = nodes[0].peers.call(
+        NodeId(2),
+        Lane::Control,
+        Kind::Heartbeat,
+        SHARD,
+        Bytes::new(),
+        PATIENCE,
+    );
     assert_eq!(call.await, Ok(Bytes::new()));
 
     *gate.0.lock().unwrap() = true;

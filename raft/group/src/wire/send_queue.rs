@@ -10,7 +10,7 @@
 //! # Invariants
 //!
 //! - **Order.** Messages leave in the order of their `push`.
-//! - **Bounded.** At most [`OutboxLimits`] wait; one message always fits an empty queue.
+//! - **Bounded.** At most [`QueueLimits`] wait; one message always fits an empty queue.
 
 use std::{
     collections::VecDeque,
@@ -32,9 +32,9 @@ const FRAME_BYTES_MAX: usize = 256 * 1024;
 /// How large a frame's buffer begins: a handful of small messages.
 const FRAME_BYTES_FIRST: usize = 2 * 1024;
 
-/// What may wait in an [`Outbox`].
+/// What may wait in an [`SendQueue`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct OutboxLimits {
+pub(super) struct QueueLimits {
     pub(super) bytes: usize,
     pub(super) messages: usize,
 }
@@ -47,9 +47,9 @@ pub(super) enum PushError {
 }
 
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(super) struct SendQueue {
     inner: Mutex<Inner>,
-    limits: OutboxLimits,
+    limits: QueueLimits,
     metrics: DirectionMetrics,
 }
 
@@ -62,6 +62,8 @@ struct Inner {
     filling: Filled,
     bytes: usize,
     messages: usize,
+    /// How large the last frame was: the next one probably is, too, and is not copied while it grows.
+    last_bytes: usize,
     waker: Option<Waker>,
 }
 
@@ -80,14 +82,15 @@ enum State {
     Closed,
 }
 
-impl Outbox {
-    pub(super) fn new(limits: OutboxLimits, metrics: DirectionMetrics) -> Arc<Self> {
+impl SendQueue {
+    pub(super) fn new(limits: QueueLimits, metrics: DirectionMetrics) -> Arc<Self> {
         let inner = Inner {
             state: State::Open,
             frames: VecDeque::new(),
             filling: Filled::default(),
             bytes: 0,
             messages: 0,
+            last_bytes: 0,
             waker: None,
         };
         Arc::new(Self { inner: Mutex::new(inner), limits, metrics })
@@ -110,7 +113,8 @@ impl Outbox {
             inner.frames.push_back(filled);
         }
         if inner.filling.messages == 0 {
-            inner.filling.bytes = BytesMut::with_capacity(FRAME_BYTES_FIRST.max(size));
+            let likely = inner.last_bytes.clamp(FRAME_BYTES_FIRST, FRAME_BYTES_MAX);
+            inner.filling.bytes = BytesMut::with_capacity(likely.max(size));
         }
         message::put(&mut inner.filling.bytes, header, body);
         inner.filling.messages += 1;
@@ -169,6 +173,7 @@ impl Outbox {
                 return Poll::Pending;
             }
         };
+        inner.last_bytes = frame.bytes.len();
         inner.bytes -= frame.bytes.len();
         inner.messages -= frame.messages;
         drop(inner);
@@ -183,9 +188,9 @@ impl Outbox {
     }
 }
 
-/// The frames of an [`Outbox`], as a stream. Dropping it closes the outbox: nobody takes frames any more.
+/// The frames of an [`SendQueue`], as a stream. Dropping it closes the send_queue: nobody takes frames any more.
 #[derive(Debug)]
-pub(super) struct Drain(pub(super) Arc<Outbox>);
+pub(super) struct Drain(pub(super) Arc<SendQueue>);
 
 impl Stream for Drain {
     type Item = Bytes;
@@ -215,14 +220,14 @@ mod tests {
         *,
     };
 
-    fn outbox(bytes: usize, messages: usize) -> Arc<Outbox> {
+    fn send_queue(bytes: usize, messages: usize) -> Arc<SendQueue> {
         let metrics = WireMetrics::register(&prometheus::Registry::new()).unwrap();
-        Outbox::new(OutboxLimits { bytes, messages }, metrics.lane(Lane::Data).sent.clone())
+        SendQueue::new(QueueLimits { bytes, messages }, metrics.lane(Lane::Data).sent.clone())
     }
 
-    fn push(outbox: &Outbox, correlation: u64, body: &[u8]) -> Result<(), PushError> {
+    fn push(send_queue: &SendQueue, correlation: u64, body: &[u8]) -> Result<(), PushError> {
         let header = Header { kind: 1, role: Role::Request, shard: ShardId(0), correlation };
-        outbox.push(header, body)
+        send_queue.push(header, body)
     }
 
     fn correlations(mut frame: Bytes) -> Vec<u64> {
@@ -233,11 +238,11 @@ mod tests {
 
     #[test]
     fn what_waits_leaves_as_one_frame_in_order() {
-        let outbox = outbox(1 << 20, 100);
-        let mut drain = Drain(outbox.clone());
+        let send_queue = send_queue(1 << 20, 100);
+        let mut drain = Drain(send_queue.clone());
         assert!(drain.next().now_or_never().is_none(), "nothing yet");
         for correlation in 0..10 {
-            push(&outbox, correlation, b"body").unwrap();
+            push(&send_queue, correlation, b"body").unwrap();
         }
         let frame = drain.next().now_or_never().unwrap().unwrap();
         assert_eq!(correlations(frame), (0..10).collect::<Vec<_>>());
@@ -246,12 +251,12 @@ mod tests {
 
     #[test]
     fn frames_end_at_their_size_and_a_large_message_has_its_own() {
-        let outbox = outbox(MESSAGE_BYTES_MAX, 100);
-        let mut drain = Drain(outbox.clone());
-        push(&outbox, 0, b"small").unwrap();
-        push(&outbox, 1, &vec![0; FRAME_BYTES_MAX * 2]).unwrap();
-        push(&outbox, 2, b"small").unwrap();
-        outbox.finish();
+        let send_queue = send_queue(MESSAGE_BYTES_MAX, 100);
+        let mut drain = Drain(send_queue.clone());
+        push(&send_queue, 0, b"small").unwrap();
+        push(&send_queue, 1, &vec![0; FRAME_BYTES_MAX * 2]).unwrap();
+        push(&send_queue, 2, b"small").unwrap();
+        send_queue.finish();
         let mut frames = Vec::new();
         while let Some(frame) = drain.next().now_or_never().unwrap() {
             frames.push(correlations(frame));
@@ -261,26 +266,26 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_takes_again_when_drained() {
-        let outbox = outbox(100, 3);
-        let mut drain = Drain(outbox.clone());
-        push(&outbox, 0, &[0; 1000]).expect("one message always fits an empty queue");
-        assert_eq!(push(&outbox, 1, b""), Err(PushError::Full));
+        let send_queue = send_queue(100, 3);
+        let mut drain = Drain(send_queue.clone());
+        push(&send_queue, 0, &[0; 1000]).expect("one message always fits an empty queue");
+        assert_eq!(push(&send_queue, 1, b""), Err(PushError::Full));
         drain.next().now_or_never().unwrap().unwrap();
         for correlation in 0..3 {
-            push(&outbox, correlation, b"").unwrap();
+            push(&send_queue, correlation, b"").unwrap();
         }
-        assert_eq!(push(&outbox, 3, b""), Err(PushError::Full), "three messages are the limit");
+        assert_eq!(push(&send_queue, 3, b""), Err(PushError::Full), "three messages are the limit");
     }
 
     #[test]
     fn a_closed_queue_takes_nothing_and_forgets() {
-        let outbox = outbox(100, 3);
-        push(&outbox, 0, b"").unwrap();
-        let mut drain = Drain(outbox.clone());
-        outbox.close();
-        assert_eq!(push(&outbox, 1, b""), Err(PushError::Closed));
+        let send_queue = send_queue(100, 3);
+        push(&send_queue, 0, b"").unwrap();
+        let mut drain = Drain(send_queue.clone());
+        send_queue.close();
+        assert_eq!(push(&send_queue, 1, b""), Err(PushError::Closed));
         assert_eq!(drain.next().now_or_never(), Some(None));
-        assert_eq!(outbox.metrics.queued.get(), 0);
+        assert_eq!(send_queue.metrics.queued.get(), 0);
         drop(drain);
     }
 }

@@ -1,0 +1,358 @@
+//! One connection's way into the service: [`Link`], and what the service keeps of it.
+//!
+//! ```text
+//!   Idle ──open──► Opening ──Opened──► Clean | Durable ──close──► Closed
+//! ```
+//!
+//! # Invariants
+//!
+//! - **No call into router or wire while a connection is locked**: what they do at once may come back here.
+//! - **A delivery is handed on once per attachment, in order**: pushes of other generations are dropped, a gap in their
+//!   numbers makes the connection attach anew. Checked by `pushes_are_taken_in_order_or_asked_for_again`.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use moorline_core::{
+    ConnId, Delivery, Epoch, Message, Offset, ShardId, TenantId, Text,
+    port::{Close, Filter, Inbox, Link, Notice, Open, Published, Refusal, Token},
+};
+use moorline_machine::{Answer, command::SessionId};
+use moorline_router::{Answered, SubmitError};
+
+use crate::{
+    frames::{Attach, Push},
+    refusal_of,
+    service::Inner,
+    settle::{Hand, Settled},
+};
+
+/// Acknowledgements that are told at once, without waiting for the sweep.
+pub(crate) const SETTLE_AT: usize = 256;
+/// The part of its credit after whose use an attachment asks for more.
+const CREDIT_PART: u32 = 4;
+
+/// What the service keeps of a connection.
+pub(crate) struct Conn {
+    id: ConnId,
+    inbox: Arc<dyn Inbox>,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Opening,
+    Clean { tenant: TenantId, shard: ShardId, session: SessionId, epoch: Epoch },
+    Durable(Durable),
+    Closed,
+}
+
+/// An open durable session.
+#[derive(Debug)]
+struct Durable {
+    tenant: TenantId,
+    shard: ShardId,
+    session: SessionId,
+    epoch: Epoch,
+    /// The next offset it has not been given.
+    next: Offset,
+    hand: Hand,
+    capacity: u32,
+    /// Credit it has used and given back, but not yet told the leader.
+    returned: u32,
+    generation: u64,
+    /// The number of the next push of this generation.
+    pushes: u64,
+    /// Whether it is in the sweep's list.
+    dirty: bool,
+}
+
+/// What a session is to commands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whose {
+    pub(crate) tenant: TenantId,
+    pub(crate) shard: ShardId,
+    pub(crate) session: SessionId,
+    pub(crate) epoch: Epoch,
+    pub(crate) durable: bool,
+}
+
+/// What has to be told about a session, found under its lock and told without.
+#[derive(Debug, Default)]
+pub(crate) struct Tell {
+    pub(crate) settled: Option<Settled>,
+    pub(crate) credit: Option<(u64, u32)>,
+}
+
+impl Conn {
+    pub(crate) fn new(id: ConnId, inbox: Arc<dyn Inbox>) -> Self {
+        Self { id, inbox, state: Mutex::new(State::Idle) }
+    }
+
+    pub(crate) fn id(&self) -> ConnId {
+        self.id
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while a connection is locked")
+    }
+
+    /// Tells the edge. One that does not take it closes by itself, and says so by closing its link.
+    pub(crate) fn push(&self, notice: Notice) -> bool {
+        self.inbox.push(notice).is_ok()
+    }
+
+    /// The open session, if there is one.
+    pub(crate) fn whose(&self) -> Option<Whose> {
+        match &*self.state() {
+            State::Clean { tenant, shard, session, epoch } => Some(Whose {
+                tenant: *tenant,
+                shard: *shard,
+                session: *session,
+                epoch: *epoch,
+                durable: false,
+            }),
+            State::Durable(durable) => Some(durable.whose()),
+            State::Idle | State::Opening | State::Closed => None,
+        }
+    }
+
+    /// The session is open. `false` if the connection was closed meanwhile.
+    pub(crate) fn opened(&self, whose: Whose, first: Offset, capacity: u32) -> bool {
+        let mut state = self.state();
+        if !matches!(*state, State::Opening) {
+            return false;
+        }
+        let Whose { tenant, shard, session, epoch, durable } = whose;
+        *state = if durable {
+            State::Durable(Durable {
+                tenant,
+                shard,
+                session,
+                epoch,
+                next: first,
+                hand: Hand::new(first),
+                capacity,
+                returned: 0,
+                generation: 0,
+                pushes: 0,
+                dirty: false,
+            })
+        } else {
+            State::Clean { tenant, shard, session, epoch }
+        };
+        true
+    }
+
+    /// A new attachment of a durable session.
+    pub(crate) fn attach(&self) -> Option<(ShardId, Attach)> {
+        match &mut *self.state() {
+            State::Durable(durable) => {
+                durable.generation += 1;
+                durable.pushes = 0;
+                durable.returned = 0;
+                let used = u32::try_from(durable.hand.unsettled()).unwrap_or(u32::MAX);
+                let attach = Attach {
+                    session: durable.session,
+                    epoch: durable.epoch,
+                    conn: self.id,
+                    generation: durable.generation,
+                    next: durable.next,
+                    credit: durable.capacity.saturating_sub(used),
+                };
+                Some((durable.shard, attach))
+            }
+            State::Idle | State::Opening | State::Clean { .. } | State::Closed => None,
+        }
+    }
+
+    /// Whether this is still the attachment of that generation.
+    pub(crate) fn is_generation(&self, generation: u64) -> bool {
+        matches!(&*self.state(), State::Durable(durable) if durable.generation == generation)
+    }
+
+    /// Deliveries from the shard's leader. `false` if some were lost on the way: attach anew.
+    pub(crate) fn take(&self, push: Push) -> bool {
+        let mut state = self.state();
+        let State::Durable(durable) = &mut *state else {
+            return true;
+        };
+        if push.generation != durable.generation {
+            return true;
+        }
+        if push.number != durable.pushes {
+            return false;
+        }
+        durable.pushes += 1;
+        for Delivery { offset, .. } in &push.deliveries {
+            if let Some(offset) = offset {
+                if *offset < durable.next {
+                    return false;
+                }
+                durable.next = offset.next();
+                durable.hand.deliver(*offset);
+            }
+        }
+        // Under the lock, so that two pushes can't overtake each other on the way to the edge.
+        self.push(Notice::Deliver(push.deliveries));
+        true
+    }
+
+    /// The client acknowledged. Says what to tell now, and whether the sweep has to come by.
+    fn settle(&self, offsets: &[Offset]) -> Option<(Whose, Tell, bool)> {
+        let mut state = self.state();
+        let State::Durable(durable) = &mut *state else {
+            return None;
+        };
+        let settled = offsets.iter().filter(|offset| durable.hand.settle(**offset)).count();
+        durable.returned += u32::try_from(settled).unwrap_or(u32::MAX);
+        let mut tell = Tell::default();
+        if durable.hand.fresh() >= SETTLE_AT {
+            tell.settled = durable.hand.take();
+        }
+        if durable.returned >= (durable.capacity / CREDIT_PART).max(1) {
+            tell.credit = durable.take_credit();
+        }
+        let newly_dirty =
+            !durable.dirty && (durable.hand.fresh() > 0 || durable.returned > 0);
+        durable.dirty |= newly_dirty;
+        Some((durable.whose(), tell, newly_dirty))
+    }
+
+    /// The sweep comes by: everything that was not told.
+    pub(crate) fn sweep(&self) -> Option<(Whose, Tell)> {
+        match &mut *self.state() {
+            State::Durable(durable) => {
+                durable.dirty = false;
+                let tell = Tell { settled: durable.hand.take(), credit: durable.take_credit() };
+                Some((durable.whose(), tell))
+            }
+            State::Idle | State::Opening | State::Clean { .. } | State::Closed => None,
+        }
+    }
+
+    /// A settlement may not have been heard: the next sweep tells it again. `true` if the sweep has to come by.
+    pub(crate) fn tell_again(&self) -> bool {
+        match &mut *self.state() {
+            State::Durable(durable) => {
+                durable.hand.tell_again();
+                !std::mem::replace(&mut durable.dirty, true)
+            }
+            State::Idle | State::Opening | State::Clean { .. } | State::Closed => false,
+        }
+    }
+
+    /// The end; gives the session it had, and what of it was not told.
+    pub(crate) fn end(&self) -> Option<(Whose, Option<Settled>)> {
+        match std::mem::replace(&mut *self.state(), State::Closed) {
+            State::Clean { tenant, shard, session, epoch } => {
+                Some((Whose { tenant, shard, session, epoch, durable: false }, None))
+            }
+            State::Durable(mut durable) => Some((durable.whose(), durable.hand.take())),
+            State::Idle | State::Opening | State::Closed => None,
+        }
+    }
+}
+
+impl Durable {
+    fn whose(&self) -> Whose {
+        Whose {
+            tenant: self.tenant,
+            shard: self.shard,
+            session: self.session,
+            epoch: self.epoch,
+            durable: true,
+        }
+    }
+
+    fn take_credit(&mut self) -> Option<(u64, u32)> {
+        let more = std::mem::take(&mut self.returned);
+        (more > 0).then_some((self.generation, more))
+    }
+}
+
+/// A publish that went to one shard alone: the common case, without an allocation of its own.
+impl Answered for Conn {
+    fn answered(&self, token: Token, outcome: Result<Answer, SubmitError>) {
+        self.push(Notice::Published { token, outcome: published(outcome) });
+    }
+}
+
+/// What a shard's answer means to a publisher.
+pub(crate) fn published(outcome: Result<Answer, SubmitError>) -> Result<Published, Refusal> {
+    match outcome {
+        Ok(Answer::Published { sessions }) => Ok(Published { matched: sessions > 0 }),
+        Ok(_) => Err(Refusal::Unavailable),
+        Err(error) => Err(refusal_of(&error)),
+    }
+}
+
+/// The edge's handle.
+pub(crate) struct ConnLink {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) service: Arc<Inner>,
+    pub(crate) closed: bool,
+}
+
+impl fmt::Debug for ConnLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.conn.fmt(f)
+    }
+}
+
+impl Link for ConnLink {
+    fn conn(&self) -> ConnId {
+        self.conn.id()
+    }
+
+    fn open(&mut self, open: Open) {
+        {
+            let mut state = self.conn.state();
+            assert!(matches!(*state, State::Idle), "a connection opens one session");
+            *state = State::Opening;
+        }
+        self.service.open(&self.conn, open);
+    }
+
+    fn publish(&mut self, token: Token, message: Message) {
+        self.service.publish(&self.conn, token, message);
+    }
+
+    fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
+        self.service.subscribe(&self.conn, token, filters);
+    }
+
+    fn unsubscribe(&mut self, token: Token, filters: Vec<Text>) {
+        self.service.unsubscribe(&self.conn, token, filters);
+    }
+
+    fn settle(&mut self, offsets: &[Offset]) {
+        if let Some((whose, tell, newly_dirty)) = self.conn.settle(offsets) {
+            if newly_dirty {
+                self.service.mark_dirty(&self.conn);
+            }
+            self.service.tell(&self.conn, whose, tell);
+        }
+    }
+
+    fn close(&mut self, close: Close) {
+        if !std::mem::replace(&mut self.closed, true) {
+            self.service.close(&self.conn, close);
+        }
+    }
+}
+
+impl Drop for ConnLink {
+    fn drop(&mut self) {
+        self.close(Close::Broken);
+    }
+}

@@ -1,0 +1,297 @@
+//! What services of different nodes say to each other, as bytes. Versioned; both ends of a rolling upgrade read it.
+//!
+//! Invariant: what is read was checked; a frame that does not read is counted and dropped by its handler, never guessed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moorline_core::{
+    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, TenantId, UnixMillis,
+};
+use moorline_machine::command::SessionId;
+use moorline_storage::{
+    StorageError,
+    record::{Reader, Writer},
+};
+
+const VERSION: u8 = 1;
+/// Room that most frames fit into.
+const FRAME_BYTES: usize = 512;
+
+/// From the node of a connection to the leader of its session's shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Upward {
+    /// This connection takes deliveries from `next` on, `credit` of them at first.
+    Attach(Attach),
+    /// It can take more.
+    Credit {
+        /// Whose.
+        session: SessionId,
+        /// Which attachment.
+        generation: u64,
+        /// How many more.
+        more: u32,
+    },
+}
+
+/// See [`Upward::Attach`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attach {
+    pub(crate) session: SessionId,
+    pub(crate) epoch: Epoch,
+    pub(crate) conn: ConnId,
+    /// Tells this attachment from earlier ones of the same connection.
+    pub(crate) generation: u64,
+    pub(crate) next: Offset,
+    pub(crate) credit: u32,
+}
+
+/// A leader's answer to an [`Attach`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attached {
+    Yes,
+    /// This node does not lead the shard (any more, or yet).
+    NotLeader,
+    /// Another connection has the session.
+    TakenOver,
+    /// The session is not held by this connection any more, nor by another.
+    Gone,
+}
+
+impl Upward {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Writer::new(VERSION, FRAME_BYTES);
+        match self {
+            Self::Attach(attach) => {
+                out.u8(1);
+                session(&mut out, attach.session);
+                out.u64(attach.epoch.0);
+                out.u64(attach.conn.0);
+                out.u64(attach.generation);
+                out.u64(attach.next.0);
+                out.u32(attach.credit);
+            }
+            Self::Credit { session: whose, generation, more } => {
+                out.u8(2);
+                session(&mut out, *whose);
+                out.u64(*generation);
+                out.u32(*more);
+            }
+        }
+        out.done()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, StorageError> {
+        let mut from = Reader::new(bytes, VERSION, "attachment frame")?;
+        let upward = match from.u8()? {
+            1 => Self::Attach(Attach {
+                session: read_session(&mut from)?,
+                epoch: Epoch(from.u64()?),
+                conn: ConnId(from.u64()?),
+                generation: from.u64()?,
+                next: Offset(from.u64()?),
+                credit: from.u32()?,
+            }),
+            2 => Self::Credit {
+                session: read_session(&mut from)?,
+                generation: from.u64()?,
+                more: from.u32()?,
+            },
+            other => return Err(from.corrupt(format!("kind {other}"))),
+        };
+        from.end()?;
+        Ok(upward)
+    }
+}
+
+impl Attached {
+    pub(crate) fn encode(self) -> Bytes {
+        Bytes::from_static(match self {
+            Self::Yes => &[1],
+            Self::NotLeader => &[2],
+            Self::TakenOver => &[3],
+            Self::Gone => &[4],
+        })
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [1] => Some(Self::Yes),
+            [2] => Some(Self::NotLeader),
+            [3] => Some(Self::TakenOver),
+            [4] => Some(Self::Gone),
+            _ => None,
+        }
+    }
+}
+
+/// Deliveries for one attachment, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Push {
+    pub(crate) conn: ConnId,
+    pub(crate) generation: u64,
+    /// Counts the pushes of an attachment from 0: a gap means that one was lost on the way.
+    pub(crate) number: u64,
+    pub(crate) deliveries: Vec<Delivery>,
+}
+
+/// Collects the pushes for one node.
+pub(crate) struct PushWriter {
+    out: Writer,
+    count: u32,
+    bytes: usize,
+}
+
+impl PushWriter {
+    pub(crate) fn new() -> Self {
+        Self { out: Writer::new(VERSION, FRAME_BYTES), count: 0, bytes: 0 }
+    }
+
+    pub(crate) fn push(&mut self, push: &Push) {
+        self.count += 1;
+        self.out.u64(push.conn.0);
+        self.out.u64(push.generation);
+        self.out.u64(push.number);
+        self.out.u32(u32::try_from(push.deliveries.len()).expect("credit is a u32"));
+        for delivery in &push.deliveries {
+            self.out.u64(delivery.offset.map_or(0, |offset| offset.0));
+            self.out.u8(delivery.qos as u8 | u8::from(delivery.resent) << 2);
+            message(&mut self.out, &delivery.message);
+            self.bytes += delivery.message.payload.len() + delivery.message.topic.len();
+        }
+    }
+
+    /// Message bytes so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn done(self) -> Bytes {
+        self.out.done()
+    }
+}
+
+/// Reads what a [`PushWriter`] wrote, push by push.
+pub(crate) fn read_pushes(
+    bytes: Bytes,
+    mut visit: impl FnMut(Push),
+) -> Result<(), StorageError> {
+    let mut from = Reader::new(bytes, VERSION, "delivery frame")?;
+    while !from.is_empty() {
+        let (conn, generation, number) = (ConnId(from.u64()?), from.u64()?, from.u64()?);
+        let count = from.u32()?;
+        let mut deliveries = Vec::new();
+        for _ in 0..count {
+            let offset = from.u64()?;
+            let flags = from.u8()?;
+            let qos = QoS::from_bits(flags & 3)
+                .ok_or_else(|| from.corrupt(format!("delivery flags {flags:#x}")))?;
+            deliveries.push(Delivery {
+                offset: (offset != 0).then_some(Offset(offset)),
+                qos,
+                resent: flags & 4 != 0,
+                message: Arc::new(read_message(&mut from)?),
+            });
+        }
+        visit(Push { conn, generation, number, deliveries });
+    }
+    Ok(())
+}
+
+/// A message for whoever is there: to a shard's leader, or to a node with live sessions.
+pub(crate) fn encode_live(tenant: TenantId, live: &Message) -> Bytes {
+    let mut out = Writer::new(VERSION, FRAME_BYTES + live.payload.len());
+    out.u32(tenant.0);
+    message(&mut out, live);
+    out.done()
+}
+
+pub(crate) fn decode_live(bytes: Bytes) -> Result<(TenantId, Message), StorageError> {
+    let mut from = Reader::new(bytes, VERSION, "live frame")?;
+    let tenant = TenantId(from.u32()?);
+    let message = read_message(&mut from)?;
+    from.end()?;
+    Ok((tenant, message))
+}
+
+/// A node's report to the meta leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) applied: u64,
+}
+
+impl Report {
+    pub(crate) fn encode(self) -> Bytes {
+        Bytes::copy_from_slice(&self.applied.to_be_bytes())
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(Self { applied: u64::from_be_bytes(bytes.try_into().ok()?) })
+    }
+}
+
+/// Tells a node that another connection has a session of one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TakenOver {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) conn: ConnId,
+}
+
+impl TakenOver {
+    pub(crate) fn encode(self) -> Bytes {
+        let mut out = Writer::new(VERSION, 16);
+        out.u64(self.incarnation.0);
+        out.u64(self.conn.0);
+        out.done()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, StorageError> {
+        let mut from = Reader::new(bytes, VERSION, "takeover frame")?;
+        let over = Self { incarnation: Incarnation(from.u64()?), conn: ConnId(from.u64()?) };
+        from.end()?;
+        Ok(over)
+    }
+}
+
+/// Where a push goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) node: NodeId,
+    pub(crate) conn: ConnId,
+}
+
+fn session(out: &mut Writer, session: SessionId) {
+    out.u16(session.bucket);
+    out.u64(session.number);
+}
+
+fn read_session(from: &mut Reader) -> Result<SessionId, StorageError> {
+    Ok(SessionId { bucket: from.u16()?, number: from.u64()? })
+}
+
+fn message(out: &mut Writer, message: &Message) {
+    out.u8(message.qos as u8 | u8::from(message.retain) << 2);
+    out.u64(message.expires_at.map_or(u64::MAX, |at| at.0));
+    out.text(&message.topic);
+    out.blob(&message.properties);
+    out.blob(&message.payload);
+}
+
+fn read_message(from: &mut Reader) -> Result<Message, StorageError> {
+    let flags = from.u8()?;
+    let qos = QoS::from_bits(flags & 3)
+        .ok_or_else(|| from.corrupt(format!("message flags {flags:#x}")))?;
+    let expires_at = from.u64()?;
+    Ok(Message {
+        qos,
+        retain: flags & 4 != 0,
+        expires_at: (expires_at != u64::MAX).then_some(UnixMillis(expires_at)),
+        topic: from.text()?,
+        properties: from.blob()?,
+        payload: from.blob()?,
+    })
+}

@@ -1,0 +1,425 @@
+//! What this node does as the leader of shards and of the meta group: effects become deliveries, questions of other
+//! nodes are answered.
+//!
+//! # Invariants
+//!
+//! - **Locks in one order**: a shard's deliveries, then its rows (reading), then a connection. Nothing below calls up.
+//! - **Pushes leave under the shard's lock**, so that they arrive in the order in which they were decided.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use moorline_core::{Delivery, NodeId, QoS, ShardId};
+use moorline_group::{
+    Role, Sink,
+    wire::{Kind, Lane, Peers, Replier},
+};
+use moorline_machine::{
+    Command, Effect,
+    answer::RouteChange,
+    command::{Holder, SessionId},
+};
+use moorline_router::Done;
+use tracing::{debug, error, warn};
+
+use crate::{
+    delivery::{Collected, READ_BYTES_MAX, ShardDelivery},
+    frames::{self, Attach, Attached, Place, Push, PushWriter, Report, TakenOver, Upward},
+    lease::Leases,
+    service::Inner,
+};
+
+/// Message bytes in one delivery frame; more make a new one.
+const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// How often a node is told that a session was taken over, until it answers.
+const TAKEOVER_TRIES: usize = 20;
+/// How long one of those may take, and the pause between them.
+const TAKEOVER_WAIT: Duration = Duration::from_millis(250);
+/// The number of a push that only says that others were lost.
+const LOST_NUMBER: u64 = u64::MAX;
+
+impl Sink for Inner {
+    fn applied(&self, shard: ShardId, _index: u64, effects: Vec<Effect>) {
+        if effects.is_empty() {
+            return;
+        }
+        let Some(mut delivery) = self.delivery(shard) else { return };
+        if !delivery.is_leading() {
+            return;
+        }
+        let mut out = Collected::new();
+        let mut taken = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Deliver { session, delivery: queued } => {
+                    delivery.deliver(session, queued, &mut out);
+                }
+                Effect::Opened { session, epoch, holder: _, previous } => {
+                    delivery.supersede(session, epoch);
+                    taken.extend(previous);
+                }
+                Effect::Closed { session, epoch } => delivery.close(session, epoch),
+                Effect::Routes(changes) => self.release_routes(changes),
+                Effect::QueueFull { session } => {
+                    debug!(?session, "a full queue dropped its copy");
+                    self.metrics.dropped_queue_full.inc();
+                }
+                Effect::Digest { .. } => {}
+            }
+        }
+        self.send(shard, &mut delivery, out);
+        drop(delivery);
+        for holder in taken {
+            self.tell_taken_over(holder);
+        }
+    }
+
+    fn role(&self, shard: ShardId, role: Role) {
+        debug!(%shard, ?role, "role");
+        if let Some(mut delivery) = self.delivery(shard) {
+            delivery.set_leading(role.leading);
+        }
+        if shard == ShardId::META {
+            let nodes = if role.leading { self.known_nodes() } else { Vec::new() };
+            let leases = role.leading.then(|| Leases::begin(Instant::now(), nodes.into_iter()));
+            *self.leases.lock().expect("no panic while leases are locked") = leases;
+        }
+        if role.leading {
+            self.leading_began.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    fn known_nodes(&self) -> Vec<NodeId> {
+        let nodes = |machine: &moorline_machine::Machine| machine.meta().nodes().keys().copied().collect();
+        self.below().groups.read(ShardId::META, |machine, _| nodes(machine)).unwrap_or_default()
+    }
+
+    /// Filters the shard ceased to hold leave the meta group; nobody waits for it.
+    fn release_routes(&self, changes: Vec<RouteChange>) {
+        for change in changes.into_iter().filter(|change| !change.present) {
+            self.below().router.submit(ShardId::META, &route_command(change), Done::Ignore);
+        }
+    }
+
+    // ---- deliveries
+
+    /// Sends what was collected, under the shard's lock.
+    fn send(&self, shard: ShardId, delivery: &mut ShardDelivery, out: Collected) {
+        let mut remote: BTreeMap<NodeId, (PushWriter, Vec<Place>)> = BTreeMap::new();
+        for (place, pushes) in out {
+            if place.node == self.node {
+                pushes.into_iter().for_each(|push| self.take_push(push));
+                continue;
+            }
+            let (writer, places) =
+                remote.entry(place.node).or_insert_with(|| (PushWriter::new(), Vec::new()));
+            pushes.iter().for_each(|push| writer.push(push));
+            places.push(place);
+            if writer.bytes() >= FRAME_BYTES_MAX {
+                let full = std::mem::replace(writer, PushWriter::new());
+                let places = std::mem::take(places);
+                self.send_frame(shard, delivery, place.node, full, places);
+            }
+        }
+        for (node, (writer, places)) in remote {
+            if !writer.is_empty() {
+                self.send_frame(shard, delivery, node, writer, places);
+            }
+        }
+    }
+
+    fn send_frame(
+        &self,
+        shard: ShardId,
+        delivery: &mut ShardDelivery,
+        node: NodeId,
+        frame: PushWriter,
+        places: Vec<Place>,
+    ) {
+        let peers = &self.below().peers;
+        if peers.send(node, Lane::Data, Kind::Deliver, shard, frame.done()).is_err() {
+            self.metrics.pushes_lost.inc_by(places.len() as u64);
+            places.into_iter().for_each(|place| delivery.lose(place));
+        }
+    }
+
+    /// A push for a connection of this node.
+    fn take_push(&self, push: Push) {
+        let Some(conn) = self.conn(push.conn) else { return };
+        self.metrics.pushed.inc_by(push.deliveries.len() as u64);
+        if !conn.take(push) {
+            self.mark_unattached(&conn);
+        }
+    }
+
+    /// Reads a session's rows until it has what it can take.
+    fn pump(&self, shard: ShardId, session: SessionId) {
+        loop {
+            let Some(mut delivery) = self.delivery(shard) else { return };
+            let Some((from, items)) = delivery.wanted(session) else { return };
+            let read = self.below().groups.read(shard, |machine, rows| {
+                let tail = machine.session(session).map(|info| info.tail)?;
+                let read = machine.queue_read(rows, session, from, items, READ_BYTES_MAX);
+                Some(read.map(|deliveries| (deliveries, tail)))
+            });
+            let mut out = Collected::new();
+            let more = match read.flatten() {
+                None => false,
+                Some(Err(problem)) => {
+                    error!(%shard, %problem, "cannot read a session's queue");
+                    (self.fatal)("rows can't be read");
+                    false
+                }
+                Some(Ok((deliveries, tail))) if deliveries.is_empty() => {
+                    delivery.caught_up(session, tail);
+                    false
+                }
+                Some(Ok((deliveries, tail))) => {
+                    delivery.read(session, items, deliveries, tail, &mut out)
+                }
+            };
+            self.send(shard, &mut delivery, out);
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Tells attachments whose pushes were lost to attach anew.
+    pub(crate) fn tell_lost(&self) {
+        for shard in self.shards.all() {
+            let Some(mut delivery) = self.delivery(shard) else { continue };
+            for (place, generation) in delivery.take_lost() {
+                let mut frame = PushWriter::new();
+                frame.push(&Push {
+                    conn: place.conn,
+                    generation,
+                    number: LOST_NUMBER,
+                    deliveries: Vec::new(),
+                });
+                self.send_frame(shard, &mut delivery, place.node, frame, vec![place]);
+            }
+        }
+    }
+
+    fn tell_taken_over(&self, holder: Holder) {
+        let Some(service) = self.myself.upgrade() else { return };
+        self.tasks.spawn(async move {
+            let over = TakenOver { incarnation: holder.incarnation, conn: holder.conn }.encode();
+            for _ in 0..TAKEOVER_TRIES {
+                let (kind, meta) = (Kind::TakenOver, ShardId::META);
+                let told = service.below().peers.call(
+                    holder.node,
+                    Lane::Control,
+                    kind,
+                    meta,
+                    over.clone(),
+                    TAKEOVER_WAIT,
+                );
+                if told.await.is_ok() || service.is_dead(holder.node, holder.incarnation) {
+                    return;
+                }
+                tokio::time::sleep(TAKEOVER_WAIT).await;
+            }
+        });
+    }
+
+    // ---- questions of other nodes
+
+    /// Registers every handler.
+    pub(crate) fn register(self: &Arc<Self>, peers: &Peers) {
+        self.handle(peers, Kind::Attachment, Self::on_upward);
+        self.handle(peers, Kind::Deliver, Self::on_deliver);
+        self.handle(peers, Kind::Passing, Self::on_passing);
+        self.handle(peers, Kind::LiveForward, Self::on_live);
+        self.handle(peers, Kind::LeaseReport, Self::on_report);
+        self.handle(peers, Kind::RouteBarrier, Self::on_barrier);
+        self.handle(peers, Kind::TakenOver, Self::on_taken_over);
+    }
+
+    fn handle(
+        self: &Arc<Self>,
+        peers: &Peers,
+        kind: Kind,
+        handler: fn(&Arc<Self>, NodeId, ShardId, Bytes, Option<Replier>),
+    ) {
+        let service = Arc::clone(self);
+        let handle = move |from: NodeId, shard: ShardId, body: Bytes, reply: Option<Replier>| {
+            handler(&service, from, shard, body, reply);
+        };
+        peers.register(kind, Arc::new(handle));
+    }
+
+    fn on_upward(self: &Arc<Self>, from: NodeId, shard: ShardId, body: Bytes, reply: Option<Replier>) {
+        match Upward::decode(body) {
+            Ok(Upward::Attach(attach)) => {
+                let session = attach.session;
+                let attached = self.on_attach(from, shard, &attach);
+                if let Some(reply) = reply {
+                    reply.send(attached.encode());
+                }
+                if attached == Attached::Yes {
+                    self.pump(shard, session);
+                }
+            }
+            Ok(Upward::Credit { session, generation, more }) => {
+                let behind = self
+                    .delivery(shard)
+                    .is_some_and(|mut delivery| delivery.credit(session, generation, more));
+                if behind {
+                    self.pump(shard, session);
+                }
+            }
+            Err(problem) => self.bad_frame(from, &problem),
+        }
+    }
+
+    fn on_attach(&self, from: NodeId, shard: ShardId, attach: &Attach) -> Attached {
+        let Some(mut delivery) = self.delivery(shard) else { return Attached::NotLeader };
+        if !delivery.is_leading() {
+            return Attached::NotLeader;
+        }
+        let known = self.below().groups.read(shard, |machine, _| {
+            machine.session(attach.session).map(|info| (info.epoch, info.holder))
+        });
+        match known.flatten() {
+            Some((epoch, Some(holder)))
+                if epoch == attach.epoch && holder.node == from && holder.conn == attach.conn =>
+            {
+                delivery.attach(from, attach);
+                Attached::Yes
+            }
+            Some((epoch, _)) if epoch == attach.epoch => Attached::Gone,
+            Some(_) => Attached::TakenOver,
+            None => Attached::Gone,
+        }
+    }
+
+    fn on_deliver(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, _: Option<Replier>) {
+        if let Err(problem) = frames::read_pushes(body, |push| self.take_push(push)) {
+            self.bad_frame(from, &problem);
+        }
+    }
+
+    fn on_passing(self: &Arc<Self>, from: NodeId, shard: ShardId, body: Bytes, _: Option<Replier>) {
+        let (tenant, message) = match frames::decode_live(body) {
+            Ok(decoded) => decoded,
+            Err(problem) => return self.bad_frame(from, &problem),
+        };
+        let Some(mut delivery) = self.delivery(shard) else { return };
+        if !delivery.is_leading() {
+            self.metrics.dropped_passing.inc();
+            return;
+        }
+        let mut found = Vec::new();
+        self.below().groups.read(shard, |machine, _| {
+            machine.passing(tenant, &message.topic, &mut found);
+        });
+        let message = Arc::new(message);
+        let mut out = Collected::new();
+        for (session, _) in found {
+            let message = Arc::clone(&message);
+            let passing = Delivery { offset: None, qos: QoS::AtMostOnce, resent: false, message };
+            delivery.deliver(session, passing, &mut out);
+        }
+        self.send(shard, &mut delivery, out);
+    }
+
+    fn on_live(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
+        match frames::decode_live(body) {
+            Ok((tenant, message)) => {
+                let matched = self.live.deliver(tenant, &Arc::new(message)) > 0;
+                if let Some(reply) = reply {
+                    reply.send(Bytes::from_static(if matched { &[1] } else { &[0] }));
+                }
+            }
+            Err(problem) => self.bad_frame(from, &problem),
+        }
+    }
+
+    fn on_report(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
+        let (Some(Report { applied }), Some(reply)) = (Report::decode(&body), reply) else { return };
+        let service = Arc::clone(self);
+        self.tasks.spawn(async move {
+            // Whoever was deposed without knowing must not grant anything.
+            if let Err(problem) = service.below().groups.barrier(ShardId::META).await {
+                return reply.refuse(&problem.to_string());
+            }
+            let now = Instant::now();
+            let served = {
+                let mut leases = service.leases.lock().expect("no panic while leases are locked");
+                let Some(leases) = leases.as_mut() else {
+                    return reply.refuse("not the meta leader");
+                };
+                leases.report(now, from, applied);
+                leases.served(now)
+            };
+            reply.send(Bytes::from_static(&[1]));
+            served.into_iter().for_each(|waiter| waiter.send(Bytes::new()));
+        });
+    }
+
+    fn on_barrier(self: &Arc<Self>, _: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
+        let (Some(Report { applied: index }), Some(reply)) = (Report::decode(&body), reply) else {
+            return;
+        };
+        let served = {
+            let mut leases = self.leases.lock().expect("no panic while leases are locked");
+            match leases.as_mut() {
+                None => vec![Err(reply)],
+                Some(leases) => match leases.wait(index, reply) {
+                    Some(reply) => vec![Err(reply)],
+                    None => leases.served(Instant::now()).into_iter().map(Ok).collect(),
+                },
+            }
+        };
+        for waiter in served {
+            match waiter {
+                Ok(waiter) => waiter.send(Bytes::new()),
+                Err(refused) => refused.refuse("not the meta leader, or too many wait"),
+            }
+        }
+    }
+
+    /// Serves barriers that wait for leases to run out.
+    pub(crate) fn serve_barriers(&self) {
+        let served = {
+            let mut leases = self.leases.lock().expect("no panic while leases are locked");
+            leases.as_mut().map(|leases| leases.served(Instant::now())).unwrap_or_default()
+        };
+        served.into_iter().for_each(|waiter| waiter.send(Bytes::new()));
+    }
+
+    fn on_taken_over(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
+        match TakenOver::decode(body) {
+            Ok(over) => {
+                if over.incarnation == self.incarnation
+                    && let Some(conn) = self.conn(over.conn)
+                {
+                    conn.push(moorline_core::port::Notice::TakenOver);
+                }
+                if let Some(reply) = reply {
+                    reply.send(Bytes::new());
+                }
+            }
+            Err(problem) => self.bad_frame(from, &problem),
+        }
+    }
+
+    fn bad_frame(&self, from: NodeId, problem: &dyn std::fmt::Display) {
+        warn!(%from, %problem, "a frame does not read");
+        self.metrics.bad_frames.inc();
+    }
+}
+
+/// The command that makes a change of a shard's filters known.
+pub(crate) fn route_command(change: RouteChange) -> Command {
+    let RouteChange { tenant, filter, target, version, present } = change;
+    Command::SetRoute { tenant, filter, target, version, present }
+}

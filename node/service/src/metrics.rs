@@ -1,0 +1,92 @@
+//! What the service counts. Labels take few values: a client or topic is never one.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+
+/// The service's metrics; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceMetrics {
+    pub(crate) links: IntGauge,
+    pub(crate) live_subscriptions: IntGauge,
+    pub(crate) attachments: IntGauge,
+    pub(crate) sessions_connected: IntGauge,
+    pub(crate) sessions_away: IntGauge,
+    pub(crate) subscriptions: IntGauge,
+    pub(crate) queued: IntGauge,
+    pub(crate) takeovers: IntCounter,
+    pub(crate) pushed: IntCounter,
+    pub(crate) pushes_lost: IntCounter,
+    pub(crate) dropped_passing: IntCounter,
+    pub(crate) dropped_queue_full: IntCounter,
+    pub(crate) lease_failures: IntCounter,
+    pub(crate) bad_frames: IntCounter,
+}
+
+impl ServiceMetrics {
+    /// Registers them.
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        let sessions = add(
+            registry,
+            IntGaugeVec::new(
+                Opts::new("moorline_sessions", "Sessions of the shards this node leads"),
+                &["state"],
+            )?,
+        )?;
+        let dropped = add(
+            registry,
+            IntCounterVec::new(
+                Opts::new("moorline_service_dropped_total", "Messages dropped by the service, by why"),
+                &["reason"],
+            )?,
+        )?;
+        Ok(Self {
+            links: gauge("moorline_service_links", "Connections the service knows")?,
+            live_subscriptions: gauge(
+                "moorline_live_subscriptions",
+                "Subscriptions of clean sessions connected here",
+            )?,
+            attachments: gauge(
+                "moorline_attachments",
+                "Durable sessions that are sent deliveries by this node",
+            )?,
+            sessions_connected: sessions.with_label_values(&["connected"]),
+            sessions_away: sessions.with_label_values(&["away"]),
+            subscriptions: gauge(
+                "moorline_subscriptions",
+                "Subscriptions of durable sessions of the shards this node leads",
+            )?,
+            queued: gauge(
+                "moorline_messages_queued",
+                "Messages in the queues of the shards this node leads",
+            )?,
+            takeovers: counter(
+                "moorline_session_takeovers_total",
+                "Sessions taken over from a connection that still held them",
+            )?,
+            pushed: counter(
+                "moorline_service_pushed_total",
+                "Deliveries handed to connections of this node by leaders",
+            )?,
+            pushes_lost: counter(
+                "moorline_service_pushes_lost_total",
+                "Deliveries that could not be sent to their node, and were sent again",
+            )?,
+            dropped_passing: dropped.with_label_values(&["passing"]),
+            dropped_queue_full: dropped.with_label_values(&["queue-full"]),
+            lease_failures: counter(
+                "moorline_lease_failures_total",
+                "Renewals of this node's meta lease that failed",
+            )?,
+            bad_frames: counter(
+                "moorline_service_bad_frames_total",
+                "Frames of other nodes that did not read",
+            )?,
+        })
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

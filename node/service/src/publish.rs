@@ -1,0 +1,218 @@
+//! From a published message to everybody who may want it.
+//!
+//! QoS 1 goes through the log of every shard that holds a matching durable session, and is acknowledged by every node
+//! with a matching live one; QoS 0 is handed to both as it passes by.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use moorline_core::{
+    Incarnation, Message, NodeId, QoS, ShardId,
+    port::{Notice, Published, Refusal, Token},
+};
+use moorline_group::wire::{CallError, Kind, Lane, PeerState};
+use moorline_machine::{
+    Command,
+    command::RouteTarget,
+};
+use moorline_router::{Answered, Done};
+
+use crate::{
+    conn::{Conn, published},
+    frames,
+    service::Inner,
+};
+
+/// How long a node with live sessions may take to accept a message, all repeats together.
+const LIVE_WAIT: Duration = Duration::from_secs(5);
+/// How long until it is asked again after its connection broke.
+const LIVE_PAUSE: Duration = Duration::from_millis(50);
+
+/// A publish that waits for several answers.
+struct Several {
+    conn: Arc<Conn>,
+    token: Token,
+    waiting: AtomicUsize,
+    matched: AtomicBool,
+    refused: Mutex<Option<Refusal>>,
+}
+
+impl Several {
+    fn answered(&self, outcome: Result<Published, Refusal>) {
+        match outcome {
+            Ok(Published { matched }) => {
+                self.matched.fetch_or(matched, Ordering::AcqRel);
+            }
+            Err(refusal) => {
+                let mut refused = self.refused.lock().expect("no panic while it is locked");
+                // What may have happened outweighs what certainly did not.
+                if refused.is_none() || refusal == Refusal::Unavailable {
+                    *refused = Some(refusal);
+                }
+            }
+        }
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let refused = *self.refused.lock().expect("no panic while it is locked");
+            let outcome = match refused {
+                Some(refusal) => Err(refusal),
+                None => Ok(Published { matched: self.matched.load(Ordering::Acquire) }),
+            };
+            self.conn.push(Notice::Published { token: self.token, outcome });
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn publish(self: &Arc<Self>, conn: &Arc<Conn>, token: Token, message: Message) {
+        let answer = message.qos != QoS::AtMostOnce;
+        let refuse = |refusal| {
+            if answer {
+                conn.push(Notice::Published { token, outcome: Err(refusal) });
+            }
+        };
+        let Some(whose) = conn.whose() else {
+            return refuse(Refusal::NotAuthorised);
+        };
+        if !self.accepting.load(Ordering::Acquire) {
+            return refuse(Refusal::DiskFull);
+        }
+        if !self.has_lease() {
+            return refuse(Refusal::Unavailable);
+        }
+        let mut targets = Vec::new();
+        self.below().groups.read(ShardId::META, |machine, _| {
+            machine.meta().routes(whose.tenant, message.topic.as_bytes(), &mut targets);
+        });
+        if !answer {
+            self.pass(whose.tenant, &targets, &message);
+            return;
+        }
+        match targets[..] {
+            [] => {
+                let outcome = Ok(Published { matched: false });
+                conn.push(Notice::Published { token, outcome });
+            }
+            [RouteTarget::Shard(shard)] => {
+                let command = Command::Publish { tenant: whose.tenant, message };
+                let conn: Arc<dyn Answered> = Arc::clone(conn) as _;
+                self.below().router.submit(shard, &command, Done::Token(conn, token));
+            }
+            _ => self.publish_to_several(conn, token, whose.tenant, &targets, message),
+        }
+    }
+
+    fn publish_to_several(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        token: Token,
+        tenant: moorline_core::TenantId,
+        targets: &[RouteTarget],
+        message: Message,
+    ) {
+        let several = Arc::new(Several {
+            conn: Arc::clone(conn),
+            token,
+            waiting: AtomicUsize::new(targets.len()),
+            matched: AtomicBool::new(false),
+            refused: Mutex::new(None),
+        });
+        let mut live: Option<Bytes> = None;
+        let command = Command::Publish { tenant, message: message.clone() };
+        let message = Arc::new(message);
+        for target in targets {
+            let several = Arc::clone(&several);
+            match *target {
+                RouteTarget::Shard(shard) => {
+                    let done = move |outcome| several.answered(published(outcome));
+                    self.below().router.submit(shard, &command, Done::Call(Box::new(done)));
+                }
+                RouteTarget::Node(node, incarnation) if node == self.node => {
+                    let matched =
+                        incarnation == self.incarnation && self.live.deliver(tenant, &message) > 0;
+                    several.answered(Ok(Published { matched }));
+                }
+                RouteTarget::Node(node, incarnation) => {
+                    let body = live.get_or_insert_with(|| frames::encode_live(tenant, &message));
+                    self.forward(node, incarnation, body.clone(), several, Instant::now() + LIVE_WAIT);
+                }
+            }
+        }
+    }
+
+    /// Hands a message to a node's live sessions, and again if its connection breaks while it lives.
+    fn forward(
+        self: &Arc<Self>,
+        node: NodeId,
+        incarnation: Incarnation,
+        body: Bytes,
+        several: Arc<Several>,
+        deadline: Instant,
+    ) {
+        let service = Arc::clone(self);
+        let again = body.clone();
+        let done = move |outcome: Result<Bytes, CallError>| match outcome {
+            Ok(answer) => several.answered(Ok(Published { matched: answer.first() == Some(&1) })),
+            Err(_) if service.is_dead(node, incarnation) => {
+                // Its live sessions died with it, so nobody there wants it any more.
+                several.answered(Ok(Published { matched: false }));
+            }
+            Err(_) if Instant::now() >= deadline => several.answered(Err(Refusal::Unavailable)),
+            Err(_) => {
+                let tasks = service.tasks.clone();
+                tasks.spawn(async move {
+                    tokio::time::sleep(LIVE_PAUSE).await;
+                    service.forward(node, incarnation, again, several, deadline);
+                });
+            }
+        };
+        let meta = ShardId::META;
+        self.below().peers.request(node, Lane::Data, Kind::LiveForward, meta, body, LIVE_WAIT, done);
+    }
+
+    /// Whether that process of a node is certainly gone.
+    pub(crate) fn is_dead(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let states = self.below().peers.state();
+        let state = states.borrow().get(node);
+        match state {
+            Some(PeerState::Up { incarnation: alive, .. }) => alive != incarnation,
+            Some(PeerState::Down { refused }) => refused,
+            Some(PeerState::Suspect) => false,
+            // It left the cluster, or is this node itself.
+            None => node != self.node || incarnation != self.incarnation,
+        }
+    }
+
+    /// QoS 0: whoever is there now, and nobody is told if it does not arrive.
+    fn pass(&self, tenant: moorline_core::TenantId, targets: &[RouteTarget], message: &Message) {
+        if targets.is_empty() {
+            return;
+        }
+        let below = self.below();
+        let mut body: Option<Bytes> = None;
+        let mut encoded = || body.get_or_insert_with(|| frames::encode_live(tenant, message)).clone();
+        for target in targets {
+            let sent = match *target {
+                RouteTarget::Shard(shard) => {
+                    below.router.tell_leader(shard, Kind::Passing, encoded()).is_ok()
+                }
+                RouteTarget::Node(node, _) if node == self.node => {
+                    self.live.deliver(tenant, &Arc::new(message.clone()));
+                    true
+                }
+                RouteTarget::Node(node, _) => {
+                    let meta = ShardId::META;
+                    below.peers.send(node, Lane::Data, Kind::LiveForward, meta, encoded()).is_ok()
+                }
+            };
+            if !sent {
+                self.metrics.dropped_passing.inc();
+            }
+        }
+    }
+}

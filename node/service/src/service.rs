@@ -1,0 +1,349 @@
+//! The service's shared part: connections, sessions opened and closed, and the way to the layers below.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use moorline_core::{
+    ConnId, Incarnation, NodeId, ShardId, TenantId, Text, UnixMillis,
+    port::{Close, Notice, Open, Opened, Refusal},
+    shard::Shards,
+};
+use moorline_group::{Groups, wire::Peers};
+use moorline_machine::{
+    Answer, Command,
+    command::{Holder, NodeRecord, RouteTarget},
+};
+use moorline_router::{Done, Router, SubmitError};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use crate::{
+    conn::{Conn, Tell, Whose},
+    delivery::ShardDelivery,
+    lease::Leases,
+    live::Live,
+    metrics::ServiceMetrics,
+    refusal_of, ServiceConfig,
+};
+
+/// The layers below, known once they are started.
+#[derive(Debug, Clone)]
+pub(crate) struct Below {
+    pub(crate) groups: Groups,
+    pub(crate) router: Router,
+    pub(crate) peers: Peers,
+    pub(crate) record: NodeRecord,
+}
+
+/// The wall clock.
+pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
+/// Called when this node's rows can't be trusted any more.
+pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Who waits for a route barrier.
+pub(crate) type BarrierReply = moorline_group::wire::Replier;
+
+/// What all parts of the service share.
+pub(crate) struct Inner {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) shards: Shards,
+    below: OnceLock<Below>,
+    next_conn: AtomicU64,
+    conns: RwLock<HashMap<ConnId, Arc<Conn>>>,
+    pub(crate) live: Live,
+    /// Grows with every change of this node's routes.
+    route_version: AtomicU64,
+    pub(crate) deliveries: Vec<Mutex<ShardDelivery>>,
+    pub(crate) leases: Mutex<Option<Leases<BarrierReply>>>,
+    /// Until when this node may publish.
+    pub(crate) lease_until: Mutex<Option<Instant>>,
+    dirty: Mutex<Vec<Arc<Conn>>>,
+    pub(crate) dirty_added: Notify,
+    unattached: Mutex<Vec<Arc<Conn>>>,
+    pub(crate) unattached_added: Notify,
+    pub(crate) accepting: AtomicBool,
+    pub(crate) metrics: ServiceMetrics,
+    pub(crate) tasks: TaskTracker,
+    /// Itself, for tasks begun where only a reference is at hand.
+    pub(crate) myself: Weak<Inner>,
+    /// A leadership began here.
+    pub(crate) leading_began: Notify,
+    /// Called when rows can't be trusted; does not return in the product.
+    pub(crate) fatal: Fatal,
+    pub(crate) clock: Clock,
+    pub(crate) stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(
+        config: ServiceConfig,
+        metrics: ServiceMetrics,
+    ) -> Arc<Self> {
+        let ServiceConfig { node, incarnation, shards, clock, fatal } = config;
+        Arc::new_cyclic(|myself| Self {
+            node,
+            incarnation,
+            shards,
+            below: OnceLock::new(),
+            next_conn: AtomicU64::new(1),
+            conns: RwLock::default(),
+            live: Live::default(),
+            route_version: AtomicU64::new(1),
+            deliveries: (0..=shards.count()).map(|_| Mutex::default()).collect(),
+            leases: Mutex::new(None),
+            lease_until: Mutex::new(None),
+            dirty: Mutex::default(),
+            dirty_added: Notify::new(),
+            unattached: Mutex::default(),
+            unattached_added: Notify::new(),
+            accepting: AtomicBool::new(true),
+            metrics,
+            tasks: TaskTracker::new(),
+            myself: Weak::clone(myself),
+            leading_began: Notify::new(),
+            fatal,
+            clock,
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// The layers below; the node gives them before it lets anybody connect.
+    pub(crate) fn below(&self) -> &Below {
+        self.below.get().expect("the node attaches the layers below before it serves")
+    }
+
+    pub(crate) fn set_below(&self, below: Below) {
+        assert!(self.below.set(below).is_ok(), "the layers below are attached once");
+    }
+
+    pub(crate) fn delivery(&self, shard: ShardId) -> Option<MutexGuard<'_, ShardDelivery>> {
+        let delivery = self.deliveries.get(usize::from(shard.0))?;
+        Some(delivery.lock().expect("no panic while deliveries are locked"))
+    }
+
+    pub(crate) fn has_lease(&self) -> bool {
+        let until = *self.lease_until.lock().expect("no panic while it is locked");
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// A version for a change of this node's routes.
+    pub(crate) fn next_route_version(&self) -> u64 {
+        self.route_version.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Where routes to this process lead.
+    pub(crate) fn own_target(&self) -> RouteTarget {
+        RouteTarget::Node(self.node, self.incarnation)
+    }
+
+    // ---- connections
+
+    pub(crate) fn connect(&self, inbox: Arc<dyn moorline_core::port::Inbox>) -> Arc<Conn> {
+        let id = ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed));
+        let conn = Arc::new(Conn::new(id, inbox));
+        self.conns.write().expect("no panic while it is locked").insert(id, Arc::clone(&conn));
+        conn
+    }
+
+    pub(crate) fn conn(&self, id: ConnId) -> Option<Arc<Conn>> {
+        self.conns.read().expect("no panic while it is locked").get(&id).cloned()
+    }
+
+    pub(crate) fn all_conns(&self) -> Vec<Arc<Conn>> {
+        self.conns.read().expect("no panic while it is locked").values().cloned().collect()
+    }
+
+    pub(crate) fn conn_count(&self) -> usize {
+        self.conns.read().expect("no panic while it is locked").len()
+    }
+
+    // ---- sessions
+
+    pub(crate) fn open(self: &Arc<Self>, conn: &Arc<Conn>, open: Open) {
+        if !self.has_lease() {
+            conn.push(Notice::Opened(Err(Refusal::Unavailable)));
+            return;
+        }
+        let shard = self.shards.of(open.tenant, open.client.as_bytes());
+        let command = Command::OpenSession {
+            tenant: open.tenant,
+            client: open.client.clone(),
+            clean_start: open.clean_start,
+            expiry_s: open.expiry_s,
+            holder: Holder { node: self.node, incarnation: self.incarnation, conn: conn.id() },
+        };
+        let (service, conn) = (Arc::clone(self), Arc::clone(conn));
+        let done = move |outcome| service.opened(&conn, shard, &open, outcome);
+        self.below().router.submit(shard, &command, Done::Call(Box::new(done)));
+    }
+
+    fn opened(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        shard: ShardId,
+        open: &Open,
+        outcome: Result<Answer, SubmitError>,
+    ) {
+        let refusal = match outcome {
+            Ok(Answer::Opened { session, epoch, present, head, previous, .. }) => {
+                // A resumed session keeps its queue also when it is to end with this connection.
+                let durable = open.expiry_s > 0 || present;
+                let whose = Whose { tenant: open.tenant, shard, session, epoch, durable };
+                if previous.is_some() {
+                    self.metrics.takeovers.inc();
+                }
+                if !conn.opened(whose, head, open.credit) {
+                    self.close_session(whose, None);
+                    return;
+                }
+                conn.push(Notice::Opened(Ok(Opened { present, first: head })));
+                if durable {
+                    self.attach(conn);
+                }
+                return;
+            }
+            Ok(Answer::Refused(_)) => Refusal::Quota,
+            Ok(other) => {
+                warn!(?other, "an open was answered with something else");
+                Refusal::Unavailable
+            }
+            Err(error) => refusal_of(&error),
+        };
+        conn.push(Notice::Opened(Err(refusal)));
+    }
+
+    pub(crate) fn close(self: &Arc<Self>, conn: &Arc<Conn>, close: Close) {
+        self.conns.write().expect("no panic while it is locked").remove(&conn.id());
+        self.drop_live_routes(conn.id());
+        let Some((whose, settled)) = conn.end() else {
+            return;
+        };
+        self.tell(conn, whose, Tell { settled, credit: None });
+        let expiry_s = match close {
+            Close::Clean { expiry_s } => expiry_s,
+            Close::Broken => None,
+        };
+        self.close_session(whose, expiry_s);
+    }
+
+    fn close_session(&self, whose: Whose, expiry_s: Option<u32>) {
+        let Whose { shard, session, epoch, .. } = whose;
+        let command = Command::CloseSession { session, epoch, expiry_s };
+        // An outcome that stays unknown is repaired when the process ends or the session is opened again.
+        self.below().router.submit(shard, &command, Done::Ignore);
+    }
+
+    fn drop_live_routes(self: &Arc<Self>, conn: ConnId) {
+        for (tenant, filter) in self.live.leave(conn) {
+            self.remove_live_route(tenant, filter);
+        }
+    }
+
+    /// Takes a route to this process back, unless somebody here holds the filter again. Nobody waits for it.
+    pub(crate) fn remove_live_route(&self, tenant: TenantId, filter: Text) {
+        // The version first: whoever subscribes after the look gets a higher one, and wins.
+        let version = self.next_route_version();
+        if self.live.holds(tenant, &filter) {
+            return;
+        }
+        let target = self.own_target();
+        let command = Command::SetRoute { tenant, filter, target, version, present: false };
+        self.below().router.submit(ShardId::META, &command, Done::Ignore);
+    }
+
+    // ---- settlements
+
+    pub(crate) fn mark_dirty(&self, conn: &Arc<Conn>) {
+        let mut dirty = self.dirty.lock().expect("no panic while it is locked");
+        dirty.push(Arc::clone(conn));
+        if dirty.len() == 1 {
+            self.dirty_added.notify_one();
+        }
+    }
+
+    pub(crate) fn take_dirty(&self) -> Vec<Arc<Conn>> {
+        std::mem::take(&mut *self.dirty.lock().expect("no panic while it is locked"))
+    }
+
+    /// Tells a session's shard what its client acknowledged and how much more it can take.
+    pub(crate) fn tell(self: &Arc<Self>, conn: &Arc<Conn>, whose: Whose, tell: Tell) {
+        if let Some((generation, more)) = tell.credit {
+            self.send_credit(conn, whose, generation, more);
+        }
+        let Some(settled) = tell.settled else {
+            return;
+        };
+        let command = Command::Settle {
+            session: whose.session,
+            upto: settled.upto,
+            also: settled.also,
+        };
+        let (service, conn) = (Arc::clone(self), Arc::clone(conn));
+        let done = move |outcome: Result<Answer, SubmitError>| {
+            if outcome.is_err() && conn.tell_again() {
+                service.mark_dirty(&conn);
+            }
+        };
+        self.below().router.submit(whose.shard, &command, Done::Call(Box::new(done)));
+    }
+
+    // ---- attachments that have to be made
+
+    pub(crate) fn mark_unattached(&self, conn: &Arc<Conn>) {
+        let mut unattached = self.unattached.lock().expect("no panic while it is locked");
+        if !unattached.iter().any(|other| other.id() == conn.id()) {
+            unattached.push(Arc::clone(conn));
+        }
+        self.unattached_added.notify_one();
+    }
+
+    pub(crate) fn take_unattached(&self) -> Vec<Arc<Conn>> {
+        std::mem::take(&mut *self.unattached.lock().expect("no panic while it is locked"))
+    }
+
+    /// What metrics show of sessions here and of shards led here.
+    pub(crate) fn observe(&self) {
+        self.metrics.links.set(i64::try_from(self.conn_count()).unwrap_or(i64::MAX));
+        self.metrics.live_subscriptions.set(i64::try_from(self.live.len()).unwrap_or(i64::MAX));
+        let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut add = |what, count: usize| {
+            *counts.entry(what).or_default() += i64::try_from(count).unwrap_or(i64::MAX);
+        };
+        for shard in self.shards.all() {
+            let Some(delivery) = self.delivery(shard) else { continue };
+            if !delivery.is_leading() {
+                continue;
+            }
+            add("attached", delivery.len());
+            drop(delivery);
+            self.below().groups.read(shard, |machine, _| {
+                let shard = machine.counts();
+                add("sessions", shard.sessions as usize);
+                add("held", shard.held as usize);
+                add("subscriptions", shard.subscriptions as usize);
+                add("queued", shard.queued_items as usize);
+            });
+        }
+        let of = |what| counts.get(what).copied().unwrap_or(0);
+        self.metrics.attachments.set(of("attached"));
+        self.metrics.sessions_connected.set(of("held"));
+        self.metrics.sessions_away.set(of("sessions") - of("held"));
+        self.metrics.subscriptions.set(of("subscriptions"));
+        self.metrics.queued.set(of("queued"));
+        debug!(?counts, "observed");
+    }
+}

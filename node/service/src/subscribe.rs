@@ -1,0 +1,209 @@
+//! Subscriptions: a row or a live entry first, then a route, then the barrier, then the answer.
+//!
+//! Invariant: a client hears of its subscription only after every node that may publish has applied the route to it.
+//! Checked by the cluster tests (`a_suback_covers_publishes_on_every_node`).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moorline_core::{
+    QoS, ShardId, TenantId, Text,
+    port::{Filter, Notice, Refusal, Token},
+};
+use moorline_group::wire::{Kind, Lane};
+use moorline_machine::{
+    Answer, Command,
+    answer::{Refused, RouteChange},
+    command::Subscription,
+};
+
+use crate::{
+    conn::{Conn, Whose},
+    frames::Report,
+    leader::route_command,
+    refusal_of,
+    service::Inner,
+};
+
+/// How long a subscription may take.
+const SUBSCRIBE_WAIT: Duration = Duration::from_secs(20);
+/// How long one question of it may take.
+const ASK_WAIT: Duration = Duration::from_secs(3);
+/// The pause before a question is asked again.
+const ASK_PAUSE: Duration = Duration::from_millis(20);
+/// The highest QoS that is granted.
+const GRANTED_MAX: QoS = QoS::AtLeastOnce;
+
+impl Inner {
+    pub(crate) fn subscribe(self: &Arc<Self>, conn: &Arc<Conn>, token: Token, filters: Vec<Filter>) {
+        let Some(whose) = conn.whose() else {
+            conn.push(Notice::Subscribed { token, granted: Err(Refusal::NotAuthorised) });
+            return;
+        };
+        let (service, conn) = (Arc::clone(self), Arc::clone(conn));
+        self.tasks.spawn(async move {
+            let deadline = Instant::now() + SUBSCRIBE_WAIT;
+            let granted = if whose.durable {
+                service.subscribe_durable(whose, filters, deadline).await
+            } else {
+                service.subscribe_live(&conn, whose, filters, deadline).await
+            };
+            conn.push(Notice::Subscribed { token, granted });
+        });
+    }
+
+    async fn subscribe_durable(
+        self: &Arc<Self>,
+        whose: Whose,
+        filters: Vec<Filter>,
+        deadline: Instant,
+    ) -> Result<Vec<Result<QoS, Refusal>>, Refusal> {
+        let subscription =
+            |Filter { filter, qos }| Subscription { filter, qos: qos.min(GRANTED_MAX) };
+        let command = Command::Subscribe {
+            session: whose.session,
+            epoch: whose.epoch,
+            subscriptions: filters.into_iter().map(subscription).collect(),
+        };
+        let answer = self.below().router.ask(whose.shard, &command).await;
+        match answer.map_err(|error| refusal_of(&error))? {
+            Answer::Subscribed { granted, routes } => {
+                self.make_known(routes, deadline).await?;
+                Ok(granted.into_iter().map(Ok).collect())
+            }
+            Answer::Refused(Refused::TooManySubscriptions | Refused::TooManyRoutes) => {
+                Err(Refusal::Quota)
+            }
+            _ => Err(Refusal::Unavailable),
+        }
+    }
+
+    async fn subscribe_live(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        whose: Whose,
+        filters: Vec<Filter>,
+        deadline: Instant,
+    ) -> Result<Vec<Result<QoS, Refusal>>, Refusal> {
+        let mut granted = Vec::new();
+        let mut routes = Vec::new();
+        for Filter { filter, qos } in filters {
+            let qos = qos.min(GRANTED_MAX);
+            self.live.subscribe(conn, whose.tenant, &filter, qos);
+            // Always anew: a removal by the one who held it before may still be on its way.
+            routes.push(self.live_route(whose.tenant, filter));
+            granted.push(Ok(qos));
+        }
+        if conn.whose().is_none() {
+            // It was closed while we subscribed it.
+            for (tenant, filter) in self.live.leave(conn.id()) {
+                self.remove_live_route(tenant, filter);
+            }
+        }
+        self.make_known(routes, deadline).await?;
+        Ok(granted)
+    }
+
+    /// A route to this process, with a version above all it gave before.
+    pub(crate) fn live_route(&self, tenant: TenantId, filter: Text) -> RouteChange {
+        RouteChange {
+            tenant,
+            filter,
+            target: self.own_target(),
+            version: self.next_route_version(),
+            present: true,
+        }
+    }
+
+    /// Sets routes that the meta group does not have, and waits until every node that may publish knows them.
+    pub(crate) async fn make_known(
+        self: &Arc<Self>,
+        routes: Vec<RouteChange>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let mut newest = 0;
+        let mut unknown = Vec::new();
+        self.below().groups.read(ShardId::META, |machine, _| {
+            for route in &routes {
+                let RouteChange { tenant, filter, target, version, .. } = route;
+                match machine.meta().route(*tenant, filter.as_bytes(), *target) {
+                    Some(known) if known.version >= *version => newest = newest.max(known.index),
+                    Some(_) | None => unknown.push(route.clone()),
+                }
+            }
+        });
+        let mut asked: Vec<_> = unknown
+            .into_iter()
+            .map(|route| {
+                let command = route_command(route);
+                (self.below().router.ask(ShardId::META, &command), command)
+            })
+            .collect();
+        while let Some((answer, command)) = asked.pop() {
+            match answer.await {
+                Ok(Answer::At(index)) => newest = newest.max(index),
+                Ok(Answer::Refused(Refused::TooManyRoutes)) => return Err(Refusal::Quota),
+                // This process is not registered yet, or no more: the keeper sees to it.
+                Ok(Answer::Refused(_)) | Err(_) if Instant::now() < deadline => {
+                    tokio::time::sleep(ASK_PAUSE).await;
+                    asked.push((self.below().router.ask(ShardId::META, &command), command));
+                }
+                Ok(_) | Err(_) => return Err(Refusal::Unavailable),
+            }
+        }
+        self.barrier(newest, deadline).await
+    }
+
+    /// Waits until every node that may publish has applied the meta group up to `index`.
+    async fn barrier(&self, index: u64, deadline: Instant) -> Result<(), Refusal> {
+        loop {
+            let below = self.below();
+            if let Some(leader) = below.router.leader(ShardId::META) {
+                let body = Report { applied: index }.encode();
+                let (kind, meta) = (Kind::RouteBarrier, ShardId::META);
+                let passed =
+                    below.peers.call(leader, Lane::Control, kind, meta, body, ASK_WAIT).await;
+                if passed.is_ok() {
+                    return Ok(());
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(Refusal::Unavailable);
+            }
+            tokio::time::sleep(ASK_PAUSE).await;
+        }
+    }
+
+    pub(crate) fn unsubscribe(self: &Arc<Self>, conn: &Arc<Conn>, token: Token, filters: Vec<Text>) {
+        let Some(whose) = conn.whose() else {
+            conn.push(Notice::Unsubscribed { token, existed: Err(Refusal::NotAuthorised) });
+            return;
+        };
+        if !whose.durable {
+            let mut existed = Vec::new();
+            for filter in filters {
+                let (was_there, last) = self.live.unsubscribe(conn.id(), whose.tenant, &filter);
+                existed.push(was_there);
+                if last {
+                    self.remove_live_route(whose.tenant, filter);
+                }
+            }
+            conn.push(Notice::Unsubscribed { token, existed: Ok(existed) });
+            return;
+        }
+        let command =
+            Command::Unsubscribe { session: whose.session, epoch: whose.epoch, filters };
+        let conn = Arc::clone(conn);
+        let done = move |outcome| {
+            let existed = match outcome {
+                Ok(Answer::Unsubscribed { existed, .. }) => Ok(existed),
+                Ok(_) => Err(Refusal::Unavailable),
+                Err(error) => Err(refusal_of(&error)),
+            };
+            conn.push(Notice::Unsubscribed { token, existed });
+        };
+        self.below().router.submit(whose.shard, &command, moorline_router::Done::Call(Box::new(done)));
+    }
+}
