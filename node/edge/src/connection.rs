@@ -392,15 +392,22 @@ impl Connection {
 
     /// Closes the socket so that what was written last still arrives.
     async fn finish(mut self) {
-        match self.counted {
-            Some(version) => self.shared.metrics.disconnected(self.shared.name, version),
-            None => self.shared.metrics.opening.dec(),
-        }
         if self.broken {
             return;
         }
         // A failure to close politely leaves the rude way, which dropping is.
         let _ = timeout(LINGER_WAIT, linger(&mut self.stream)).await;
+    }
+}
+
+/// However it ends, also by being dropped, nobody counts it or pushes to it any more.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        match self.counted {
+            Some(version) => self.shared.metrics.disconnected(self.shared.name, version),
+            None => self.shared.metrics.opening.dec(),
+        }
     }
 }
 

@@ -23,12 +23,12 @@ use moorline_core::{
 use prometheus::IntCounter;
 
 /// Answers that wait: a connection asks no more than its windows allow, which is far less.
-pub const NOTICES_MAX: usize = 8_192;
+pub(crate) const NOTICES_MAX: usize = 8_192;
 /// Deliveries that wait. Stored ones are bounded by the credit that the session announced, which is far less.
-pub const DELIVERIES_MAX: usize = 65_536;
+pub(crate) const DELIVERIES_MAX: usize = 65_536;
 /// Deliveries that wait when one more that is not stored anywhere is dropped: about what a client can be behind
 /// before its own outgoing queue would drop it as well.
-pub const LIVE_MAX: usize = 2_048;
+pub(crate) const LIVE_MAX: usize = 2_048;
 /// Room for notices that an idle box may keep.
 const IDLE_NOTICES: usize = 4;
 

@@ -80,6 +80,9 @@ pub enum ProposeError {
     /// There is no replica of the shard on this node. The run was not appended.
     #[error("no such group here")]
     NoGroup,
+    /// The run is larger than an entry may be. It was not appended, and never can be.
+    #[error("the run is larger than an entry may be")]
+    TooLarge,
 }
 
 impl ProposeError {
@@ -88,7 +91,11 @@ impl ProposeError {
     pub fn may_have_happened(self) -> bool {
         match self {
             Self::Unknown => true,
-            Self::NotLeader { .. } | Self::Busy | Self::Stopped | Self::NoGroup => false,
+            Self::NotLeader { .. }
+            | Self::Busy
+            | Self::Stopped
+            | Self::NoGroup
+            | Self::TooLarge => false,
         }
     }
 }

@@ -22,7 +22,11 @@ use std::{
 };
 
 use moorline_core::{NodeId, ShardId, UnixMillis};
-use moorline_machine::{RunAnswers, batch::BatchBuilder, command::Run};
+use moorline_machine::{
+    BATCH_BYTES_MAX, RunAnswers,
+    batch::{BATCH_HEADER_BYTES, BatchBuilder},
+    command::Run,
+};
 use openraft::{errors::ClientWriteError, raft::ClientWriteResult};
 
 use crate::{
@@ -117,7 +121,7 @@ impl Proposer {
     pub(crate) fn propose(self: &Arc<Self>, run: Run, reply: Reply) {
         let refused = {
             let mut state = self.state();
-            match state.refusal() {
+            match state.refusal(&run) {
                 Some(why) => Some((reply, why)),
                 None => state.collector.push(run, reply).err().map(|reply| {
                     self.metrics.busy.inc();
@@ -232,9 +236,12 @@ impl Proposer {
 }
 
 impl State {
-    fn refusal(&self) -> Option<ProposeError> {
+    fn refusal(&self, run: &Run) -> Option<ProposeError> {
         if self.stopped {
             return Some(ProposeError::Stopped);
+        }
+        if run.encoded_len() > BATCH_BYTES_MAX - BATCH_HEADER_BYTES {
+            return Some(ProposeError::TooLarge);
         }
         if self.role.leading {
             return None;

@@ -220,6 +220,22 @@ fn a_reply_may_propose_again() {
 }
 
 #[test]
+fn a_run_that_no_entry_can_hold_is_refused() {
+    let rig = Rig::new();
+    let answers = Arc::clone(&rig.answers);
+    let run = Run {
+        producer: ProducerId(1),
+        first_seq: 1,
+        answered_below: 0,
+        count: 1,
+        commands: Bytes::from(vec![0; BATCH_BYTES_MAX]),
+    };
+    let reply = move |answer| answers.lock().unwrap().push((1, answer));
+    rig.proposer.propose(run, Box::new(reply));
+    assert_eq!(rig.outcomes(), [(1, Some(ProposeError::TooLarge))]);
+}
+
+#[test]
 fn stopping_answers_everything() {
     let rig = Rig::new();
     for seq in 1..=3 {

@@ -25,7 +25,7 @@ use crate::{
         Malformed,
         message::{
             SnapshotChunk, SnapshotFile, SnapshotHead, decode_installed, decode_transfer_id,
-            encode_transfer_id,
+            encode_ask_matched, encode_transfer_id,
         },
     },
     groups::Node,
@@ -42,6 +42,8 @@ const BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 const CHUNK_BYTES: u64 = 1024 * 1024;
 /// Chunks that are sent before the first is answered.
 const CHUNKS_IN_FLIGHT: usize = 4;
+/// A receiver that does not say by then that its replica is open gets nothing.
+const ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// A receiver that takes longer for a chunk is given up.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(20);
 /// A receiver that takes longer to sync and install is given up.
@@ -97,6 +99,9 @@ pub(crate) async fn send(
 ) -> Result<RaftVote, SendError> {
     let group = node.group(shard).ok_or(SendError::NoGroup)?;
     let _slot = node.throttle.sends.acquire().await.map_err(|_| SendError::NoGroup)?;
+    // Exporting is dear, and openraft tries again every second: first see whether anybody is there to take it.
+    let body = encode_ask_matched();
+    node.peers.call(to, Lane::Control, Kind::Matched, shard, body, ASK_DEADLINE).await?;
     let since = Instant::now();
     let Exported { dir, meta, files } = group.snapshots.export().await?;
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();

@@ -1,6 +1,11 @@
 //! openraft's own tests of a log store and a state machine, over ours on RocksDB; and what they leave out: crashes.
 
-use std::{io, ops::Range, path::Path, sync::Arc};
+use std::{
+    io,
+    ops::Range,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -21,14 +26,14 @@ use tempfile::TempDir;
 
 use crate::{
     codec::message::SnapshotHead,
-    config::abort,
+    config::{Fatal, abort},
     log_store::{LogStore, RingShare},
     metrics::GroupMetrics,
     role::{Role, Sink},
     snapshot::{self, Exported, SnapshotData, Snapshots, Staged},
     state::{State, StateMachine},
     types::{
-        LeaderId, RaftEntry, RaftLogId, RaftPayload, RaftSnapshot, RaftSnapshotMeta,
+        Commands, LeaderId, RaftEntry, RaftLogId, RaftPayload, RaftSnapshot, RaftSnapshotMeta,
         RaftStoredMembership, RaftVote, Types,
     },
 };
@@ -44,6 +49,10 @@ impl Sink for Nobody {
 
 /// A replica's two halves, on disk in `dir`.
 fn open(dir: &Path) -> (LogStore, StateMachine) {
+    open_with(dir, abort())
+}
+
+fn open_with(dir: &Path, fatal: Fatal) -> (LogStore, StateMachine) {
     let registry = Registry::new();
     let metrics = GroupMetrics::register(&registry).unwrap();
     let staging = dir.join("snap");
@@ -58,7 +67,7 @@ fn open(dir: &Path) -> (LogStore, StateMachine) {
     let mark = log.mark(SHARD, Mark::Installing).unwrap();
     snapshot::redo(SHARD, &store, mark, &staging).unwrap();
     let log = LogStore::open(SHARD, log, RingShare::default(), metrics.of(SHARD)).unwrap();
-    let state = State::open(SHARD, store, Arc::new(Nobody), abort(), metrics.of(SHARD)).unwrap();
+    let state = State::open(SHARD, store, Arc::new(Nobody), fatal, metrics.of(SHARD)).unwrap();
     let snapshots = Snapshots {
         state: Arc::clone(&state),
         log: log.clone(),
@@ -236,4 +245,28 @@ async fn an_installation_that_a_crash_interrupted_is_finished_at_the_next_start(
     drop((log, machine));
     let (_log, machine) = open(to.path());
     assert_eq!(machine.state.applied_log_id(), meta.last_log_id);
+}
+
+#[tokio::test]
+async fn what_cannot_be_applied_ends_the_process() {
+    let id = |index| RaftLogId::new(LeaderId { term: 1, node_id: 1 }, index);
+    let garbage = RaftPayload::Normal(Commands(Bytes::from_static(b"not a batch")));
+    let table = [
+        ("garbage", vec![RaftEntry { log_id: id(0), payload: garbage }]),
+        ("a gap", vec![entries(1, 0..1).remove(0), entries(1, 2..3).remove(0)]),
+    ];
+    for (what, entries) in table {
+        let dir = TempDir::new().unwrap();
+        let reasons = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&reasons);
+        let fatal: Fatal = Arc::new(move |why| heard.lock().unwrap().push(why.to_string()));
+        let (_log, mut machine) = open_with(dir.path(), fatal);
+        let items = stream::iter(entries.into_iter().map(|entry| Ok((entry, None))));
+        assert!(machine.apply(Box::pin(items)).await.is_err(), "{what}");
+        let reasons = reasons.lock().unwrap();
+        assert!(
+            matches!(reasons.as_slice(), [why] if why.contains("shard 1")),
+            "{what}: {reasons:?}"
+        );
+    }
 }

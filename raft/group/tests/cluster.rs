@@ -243,3 +243,16 @@ fn a_run_that_is_repeated_is_answered_once() {
     assert_eq!(first, again);
     assert_eq!(nodes[0].groups().read(SHARD, |machine, _| machine.counts().queued_items), queued);
 }
+
+#[test]
+fn rows_that_were_lost_are_noticed() {
+    let (cluster, mut nodes) = cluster(1);
+    let mut producer = Producer::new(1);
+    producer.publish(&nodes, SHARD, 10);
+    nodes[0].checkpoint();
+    producer.publish(&nodes, SHARD, 10);
+    nodes.remove(0).kill();
+    cluster.remove_rows(NodeId(1));
+    let error = cluster.start(NodeId(1)).open(SHARD).unwrap_err();
+    assert!(matches!(error, GroupError::Storage { .. }), "{error}");
+}

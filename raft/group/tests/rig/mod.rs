@@ -156,6 +156,11 @@ impl Cluster {
         kept
     }
 
+    /// As if the state's directory had been deleted.
+    pub fn remove_rows(&self, node: NodeId) {
+        std::fs::remove_dir_all(self.dir_of(node).join("state")).unwrap();
+    }
+
     pub fn put_back(&self, node: NodeId, kept: &Path) {
         std::fs::remove_dir_all(self.dir_of(node)).unwrap();
         copy(kept, &self.dir_of(node));
