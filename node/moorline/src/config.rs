@@ -171,7 +171,7 @@ pub(crate) struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Auto }
+        Self { level: "info,openraft=error".to_owned(), format: LogFormat::Auto }
     }
 }
 

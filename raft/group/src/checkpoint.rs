@@ -45,15 +45,23 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         look.tick().await;
         let groups = node.all();
-        let overlays: usize = groups.iter().map(|group| group.state.overlay_bytes()).sum();
-        let rings: usize = groups.iter().map(|group| group.log.ring_bytes()).sum();
-        node.metrics.overlay_bytes.set(i64::try_from(overlays).unwrap_or(i64::MAX));
-        node.metrics.ring_bytes.set(i64::try_from(rings).unwrap_or(i64::MAX));
+        let overlays = measure(&node, &groups);
         if overlays >= limits.bytes || last.elapsed() >= limits.every {
             checkpoint(&node, &groups).await;
+            measure(&node, &groups);
             last = Instant::now();
         }
     }
+}
+
+/// Notes how much memory the groups take. Answers the bytes of rows.
+fn measure(node: &Node, groups: &[Arc<Group>]) -> usize {
+    let overlays: usize = groups.iter().map(|group| group.state.overlay_bytes()).sum();
+    let rings: usize = groups.iter().map(|group| group.log.ring_bytes()).sum();
+    node.pressure.set(overlays);
+    node.metrics.overlay_bytes.set(i64::try_from(overlays).unwrap_or(i64::MAX));
+    node.metrics.ring_bytes.set(i64::try_from(rings).unwrap_or(i64::MAX));
+    overlays
 }
 
 /// Writes out the rows of these groups. A disk that fails ends the process.

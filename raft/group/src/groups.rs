@@ -32,13 +32,15 @@ use crate::{
     open, receive,
     role::{Role, Sink},
     send_snapshot::Throttle,
-    state::ShardRows,
+    state::{Pressure, ShardRows},
     types::Address,
     wire::{PeerState, Peers},
 };
 
 /// Requests of other nodes that are being answered at the same time, beside appends.
 const REQUESTS_MAX: usize = 4096;
+/// Rows in memory may grow to this many times what starts a checkpoint while it is being written; then applying waits.
+const OVERLAYS_FACTOR_MAX: usize = 4;
 /// How long tasks may take to end when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,7 @@ pub(crate) struct Node {
     pub(crate) metrics: GroupMetrics,
     pub(crate) throttle: Throttle,
     pub(crate) ring_share: RingShare,
+    pub(crate) pressure: Pressure,
     pub(crate) stopping: CancellationToken,
     groups: RwLock<BTreeMap<ShardId, Arc<Group>>>,
     opening: Mutex<BTreeSet<ShardId>>,
@@ -148,6 +151,7 @@ impl Groups {
     ) -> Result<Self, GroupError> {
         let raft = Arc::new(config.timers.raft().map_err(GroupError::Timers)?);
         std::fs::create_dir_all(&config.staging).map_err(GroupError::Staging)?;
+        let pressure = Pressure::new(config.checkpoint.bytes.saturating_mul(OVERLAYS_FACTOR_MAX));
         let node = Arc::new(Node {
             config,
             raft,
@@ -157,6 +161,7 @@ impl Groups {
             metrics: GroupMetrics::register(registry)?,
             throttle: Throttle::new(),
             ring_share: RingShare::default(),
+            pressure,
             stopping: CancellationToken::new(),
             groups: RwLock::default(),
             opening: Mutex::default(),

@@ -10,10 +10,10 @@
 //!
 //! # Invariants
 //!
-//! - **openraft stays inside**: none of its types is in the public interface, on disk or on the wire ([`codec`]).
+//! - **openraft stays inside**: none of its types is in the public interface, on disk or on the wire (`codec`).
 //! - **Acknowledged means fsynced on a majority and applied here**: a run is answered from the apply task, after commit.
 //! - **What cannot be trusted stops**: a failed write, a corrupt record, a log shorter than what was confirmed
-//!   ([`startup`]), a panic in `apply`.
+//!   (`startup`), a panic in `apply`.
 //!
 //! # Deliberately absent
 //!

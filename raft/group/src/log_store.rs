@@ -14,7 +14,7 @@
 //!   (a flush for it alone costs a third of the throughput, and re-applying from an older one is harmless).
 //! - **No hole.** Every read returns each index of the range that the log holds, or an error.
 //!
-//! openraft's own suite runs over this, on RocksDB, in [`crate::suite`].
+//! openraft's own suite runs over this, on RocksDB, in `suite.rs`.
 
 use std::{
     fmt::Debug,

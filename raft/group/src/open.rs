@@ -111,7 +111,7 @@ fn open_disk(
     let durable = engine.mark(shard, Mark::DurableApplied)?;
     let log = LogStore::open(shard, engine, node.ring_share.clone(), metrics.clone())?;
     let (sink, fatal) = (Arc::clone(&node.sink), Arc::clone(&node.config.fatal));
-    let state = State::open(shard, Arc::clone(store), sink, fatal, metrics)?;
+    let state = State::open(shard, Arc::clone(store), sink, fatal, node.pressure.clone(), metrics)?;
 
     let corrupt =
         |why: String| StorageError::Corrupt { what: format!("the rows of shard {shard}"), why };

@@ -16,8 +16,11 @@
 use std::{
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, RwLock},
-    time::Instant,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use futures_util::{Stream, StreamExt};
@@ -32,7 +35,7 @@ use openraft::{
     OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
     codec::disk::Applied,
@@ -48,6 +51,33 @@ use crate::{
 
 /// Entries applied under one lock: enough to make locking cheap, few enough not to keep readers waiting.
 const ENTRIES_PER_LOCK: usize = 16;
+
+/// How often an apply task that waits for memory looks again.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+
+/// How much memory the rows of all groups of a node take, as of the last look. When a disk is slower than what is applied,
+/// applying waits, and so in turn does everybody who proposes.
+#[derive(Debug, Clone)]
+pub(crate) struct Pressure {
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl Pressure {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { bytes: Arc::default(), bytes_max }
+    }
+
+    pub(crate) fn set(&self, bytes: usize) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) async fn room(&self) {
+        while self.bytes.load(Ordering::Relaxed) > self.bytes_max {
+            sleep(ROOM_PAUSE).await;
+        }
+    }
+}
 
 /// The overlay of a replica, over the store of its node.
 pub type ShardRows = Overlay<Arc<RocksStore>>;
@@ -65,6 +95,7 @@ pub(crate) struct State {
     gate: Mutex<()>,
     sink: Arc<dyn Sink>,
     fatal: Fatal,
+    pressure: Pressure,
     metrics: ShardMetrics,
 }
 
@@ -101,6 +132,7 @@ impl State {
         store: Arc<RocksStore>,
         sink: Arc<dyn Sink>,
         fatal: Fatal,
+        pressure: Pressure,
         metrics: ShardMetrics,
     ) -> Result<Arc<Self>, StorageError> {
         let replica = Replica::open(shard, &store)?;
@@ -115,6 +147,7 @@ impl State {
             gate: Mutex::new(()),
             sink,
             fatal,
+            pressure,
             metrics,
         }))
     }
@@ -315,6 +348,7 @@ impl RaftStateMachine<Types> for StateMachine {
     {
         let mut ready = entries.ready_chunks(ENTRIES_PER_LOCK);
         while let Some(items) = ready.next().await {
+            self.state.pressure.room().await;
             let mut entries = Vec::with_capacity(items.len());
             let mut responders = Vec::with_capacity(items.len());
             for item in items {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use moorline_core::ShardId;
 use moorline_machine::Effect;
 use moorline_storage::log::{LogEngine, Mark};
@@ -31,7 +31,7 @@ use crate::{
     metrics::GroupMetrics,
     role::{Role, Sink},
     snapshot::{self, Exported, SnapshotData, Snapshots, Staged},
-    state::{State, StateMachine},
+    state::{Pressure, State, StateMachine},
     types::{
         Commands, LeaderId, RaftEntry, RaftLogId, RaftPayload, RaftSnapshot, RaftSnapshotMeta,
         RaftStoredMembership, RaftVote, Types,
@@ -67,7 +67,15 @@ fn open_with(dir: &Path, fatal: Fatal) -> (LogStore, StateMachine) {
     let mark = log.mark(SHARD, Mark::Installing).unwrap();
     snapshot::redo(SHARD, &store, mark, &staging).unwrap();
     let log = LogStore::open(SHARD, log, RingShare::default(), metrics.of(SHARD)).unwrap();
-    let state = State::open(SHARD, store, Arc::new(Nobody), fatal, metrics.of(SHARD)).unwrap();
+    let state = State::open(
+        SHARD,
+        store,
+        Arc::new(Nobody),
+        fatal,
+        Pressure::new(usize::MAX),
+        metrics.of(SHARD),
+    )
+    .unwrap();
     let snapshots = Snapshots {
         state: Arc::clone(&state),
         log: log.clone(),
@@ -269,4 +277,13 @@ async fn what_cannot_be_applied_ends_the_process() {
             "{what}: {reasons:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn applying_waits_while_too_many_rows_are_in_memory() {
+    let pressure = Pressure::new(10);
+    pressure.set(11);
+    assert_eq!(pressure.room().now_or_never(), None);
+    pressure.set(10);
+    assert_eq!(pressure.room().now_or_never(), Some(()));
 }

@@ -51,7 +51,7 @@ pub enum Answer {
         /// found their queue full.
         sessions: u32,
     },
-    /// To `SetRoute`, `RegisterNode`, …: the meta log index at which it became true.
+    /// To `SetRoute`, `RegisterNode`, …: the log index at which it became true. To `Digest`: the one it is as of.
     At(u64),
     /// The command was refused; nothing changed.
     Refused(Refused),

@@ -184,7 +184,7 @@ impl Machine {
             }
             Command::Digest => {
                 *step.digest_wanted = true;
-                Ok(Answer::Done)
+                Ok(Answer::At(step.index))
             }
             Command::CreateCluster { cluster, shards, nodes, replicas } => {
                 Ok(self.meta.create(step, cluster, shards, &nodes, replicas))

@@ -15,7 +15,7 @@ pub enum SubmitError {
         /// How many commands wait.
         waiting: usize,
     },
-    /// No leader was found in time, so it was never sent. Nothing was written.
+    /// No leader took it in time. Nothing was written.
     #[error("shard {shard} has no leader")]
     NoLeader {
         /// Which.

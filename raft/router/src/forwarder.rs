@@ -17,7 +17,8 @@
 //!
 //! - **Once and in order.** Whatever is lost, repeated or late, commands apply once and in the order of submission.
 //!   Checked by `tests::whatever_happens_commands_apply_once_and_in_order`.
-//! - **Every command is answered once, in order**; "nothing was written" only if it was never sent. Checked there too.
+//! - **Every command is answered once, in order**; "nothing was written" only if it was not sent, or refused each time.
+//!   Checked there too.
 //! - **Bounded**: [`WAITING_COMMANDS_MAX`], [`WAITING_BYTES_MAX`], and [`COMMAND_DEADLINE`] for the oldest.
 
 mod leader;
@@ -71,11 +72,29 @@ pub(crate) enum Failure {
     Unknown,
 }
 
+impl Failure {
+    /// Whether it says that the run was not appended.
+    fn is_refusal(self) -> bool {
+        match self {
+            Self::NotLeader { .. } | Self::Busy | Self::NotTaken => true,
+            Self::Unknown => false,
+        }
+    }
+}
+
+/// Names one sending of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    attempt: u64,
+    producer: ProducerId,
+    first_seq: u64,
+}
+
 /// What to do.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Send a run; give its outcome to [`Forwarder::answered`] with the same `attempt`.
-    Send { to: NodeId, run: Run, attempt: u64 },
+    /// Send a run; give its outcome to [`Forwarder::answered`], with `sent`.
+    Send { to: NodeId, run: Run, sent: Sent },
     /// Tell these what became of their commands, in this order.
     Complete(Vec<(Done, Outcome)>),
 }
@@ -96,8 +115,8 @@ struct Waiting {
     run: Run,
     /// When its first command came.
     since: Instant,
-    /// Whether any attempt sent it.
-    sent: bool,
+    /// How often it was sent without being refused since: if it was, it may have been applied.
+    open: u32,
     /// Answers that came before those of an older run.
     answers: Option<Vec<Answer>>,
 }
@@ -180,7 +199,7 @@ impl Forwarder {
     fn seal(&mut self) {
         if let Some(run) = self.filling.take(self.oldest_seq) {
             let since = self.filling_since;
-            self.runs.push_back(Waiting { run, since, sent: false, answers: None });
+            self.runs.push_back(Waiting { run, since, open: 0, answers: None });
         }
     }
 
@@ -201,12 +220,13 @@ impl Forwarder {
             self.seal();
         }
         let waiting = &mut self.runs[self.sent];
-        waiting.sent = true;
+        waiting.open += 1;
         let mut run = waiting.run.clone();
         run.answered_below = self.oldest_seq;
         self.sent += 1;
         self.sent_commands += usize::from(run.count);
-        Some(Action::Send { to, run, attempt: self.attempt })
+        let sent = Sent { attempt: self.attempt, producer: run.producer, first_seq: run.first_seq };
+        Some(Action::Send { to, run, sent })
     }
 
     fn may_send(&self) -> bool {
@@ -222,22 +242,35 @@ impl Forwarder {
         }
     }
 
-    /// Takes what became of a run that was sent.
+    /// Takes what became of a run that was sent: once per [`Action::Send`].
     pub(crate) fn answered(
         &mut self,
-        attempt: u64,
+        sent: Sent,
         outcome: Result<RunAnswers, Failure>,
         now: Instant,
         new_producer: &dyn Fn() -> u64,
     ) -> Verdict {
         match outcome {
-            Ok(answers) => self.take_answers(attempt, answers, now, new_producer),
-            Err(failure) if attempt == self.attempt => {
+            Ok(answers) => self.take_answers(sent.attempt, answers, now, new_producer),
+            Err(failure) => {
+                if failure.is_refusal()
+                    && let Some(of) = self.find(sent.producer, sent.first_seq)
+                {
+                    self.runs[of].open -= 1;
+                }
+                if sent.attempt != self.attempt {
+                    return Verdict::Stale;
+                }
                 self.fail(failure, now);
                 Verdict::Failed
             }
-            Err(_) => Verdict::Stale,
         }
+    }
+
+    fn find(&self, producer: ProducerId, first_seq: u64) -> Option<usize> {
+        let of = self.runs.partition_point(|waiting| waiting.run.first_seq < first_seq);
+        let run = &self.runs.get(of)?.run;
+        (run.producer == producer && run.first_seq == first_seq).then_some(of)
     }
 
     fn take_answers(
@@ -248,17 +281,16 @@ impl Forwarder {
         new_producer: &dyn Fn() -> u64,
     ) -> Verdict {
         let RunAnswers { producer, first_seq, answers } = answers;
-        let of = self.runs.partition_point(|waiting| waiting.run.first_seq < first_seq);
-        let Some(waiting) = self.runs.get_mut(of) else { return Verdict::Stale };
-        let run = &waiting.run;
-        if run.producer != producer || run.first_seq != first_seq || waiting.answers.is_some() {
+        let Some(of) = self.find(producer, first_seq) else { return Verdict::Stale };
+        let waiting = &mut self.runs[of];
+        if waiting.answers.is_some() {
             return Verdict::Stale;
         }
         let gap = answers.iter().zip(first_seq..).find_map(|(answer, seq)| {
             let Answer::OutOfOrder { expected } = answer else { return None };
             Some((seq, *expected))
         });
-        if gap.is_none() && answers.len() == usize::from(run.count) {
+        if gap.is_none() && answers.len() == usize::from(waiting.run.count) {
             // Also of an earlier attempt: what was applied is applied.
             let took = now.saturating_duration_since(waiting.since);
             waiting.answers = Some(answers);
@@ -335,10 +367,9 @@ impl Forwarder {
     fn abandon(&mut self, producer: u64) {
         let shard = self.shard;
         for waiting in &self.runs {
-            let error = if waiting.sent {
-                SubmitError::Unanswered { shard }
-            } else {
-                SubmitError::NoLeader { shard }
+            let error = match waiting.open {
+                0 => SubmitError::NoLeader { shard },
+                1.. => SubmitError::Unanswered { shard },
             };
             let dones = self.dones.drain(..usize::from(waiting.run.count));
             self.completed.extend(dones.map(|done| (done, Err(error))));

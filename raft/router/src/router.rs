@@ -33,7 +33,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     done::{Done, Outcome},
     error::{SubmitError, TellError},
-    forwarder::{Action, Failure, Forwarder, Verdict},
+    forwarder::{Action, Failure, Forwarder, Sent, Verdict},
     metrics::RouterMetrics,
     replicas::Replicas,
     roles::{self, Leader, Leaders},
@@ -342,7 +342,7 @@ impl Inner {
 
     fn act(self: &Arc<Self>, slot: &Arc<Slot>, action: Action) {
         match action {
-            Action::Send { to, run, attempt } => self.send(slot, to, run, attempt),
+            Action::Send { to, run, sent } => self.send(slot, to, run, sent),
             Action::Complete(completed) => {
                 self.metrics.waiting.sub(i64::try_from(completed.len()).unwrap_or(i64::MAX));
                 let mut answered = 0;
@@ -358,10 +358,10 @@ impl Inner {
         }
     }
 
-    fn send(self: &Arc<Self>, slot: &Arc<Slot>, to: NodeId, run: Run, attempt: u64) {
+    fn send(self: &Arc<Self>, slot: &Arc<Slot>, to: NodeId, run: Run, sent: Sent) {
         self.metrics.runs.inc();
         let (inner, of) = (self.clone(), slot.clone());
-        let done = move |outcome| inner.answered(&of, attempt, outcome);
+        let done = move |outcome| inner.answered(&of, sent, outcome);
         if to == self.peers.node() {
             let reply = move |outcome: Result<_, _>| done(outcome.map_err(wire::failure));
             self.replicas.propose(slot.shard, run, Box::new(reply));
@@ -373,13 +373,13 @@ impl Inner {
     fn answered(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
-        attempt: u64,
+        sent: Sent,
         outcome: Result<RunAnswers, Failure>,
     ) {
         let failure = outcome.as_ref().err().copied();
         let mut state = slot.lock();
         let now = Instant::now();
-        match state.forwarder.answered(attempt, outcome, now, &*self.producers) {
+        match state.forwarder.answered(sent, outcome, now, &*self.producers) {
             Verdict::Answered(took) => self.metrics.run_answered(took),
             Verdict::Failed => {
                 let failure = failure.unwrap_or(Failure::Unknown);
@@ -394,8 +394,14 @@ impl Inner {
 
     /// Somebody says who leads.
     pub(crate) fn heard(self: &Arc<Self>, slot: &Arc<Slot>, role: Role) {
-        let shard = slot.shard;
-        let leader = Leader { node: role.leader, term: role.term };
+        let mut state = slot.lock();
+        state.forwarder.heard(role);
+        // With the lock held: who hears of the leader here finds it there.
+        self.tell_leaders(slot.shard, Leader { node: role.leader, term: role.term });
+        self.drive(slot, state);
+    }
+
+    fn tell_leaders(&self, shard: ShardId, leader: Leader) {
         let changed = self.leaders.send_if_modified(|leaders| {
             let known = leaders.get(&shard).copied();
             let news = known != Some(leader) && known.is_none_or(|known| known.term <= leader.term);
@@ -410,9 +416,6 @@ impl Inner {
             self.metrics.leader_changes.inc();
             info!(%shard, leader = ?leader.node, term = leader.term, "leader");
         }
-        let mut state = slot.lock();
-        state.forwarder.heard(role);
-        self.drive(slot, state);
     }
 }
 

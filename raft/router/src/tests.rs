@@ -354,9 +354,9 @@ async fn messages_find_the_leader() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_router_answers_what_waits() {
     let cluster = Cluster::start(3, |_| Fault::None).await;
-    cluster.elect(None);
     let router = &cluster.nodes[1].router;
-    let asked = router.ask(SHARD, &command(1, 1));
+    // No node ever had a replica of it, so nobody can have applied anything.
+    let asked = router.ask(ShardId(9), &command(1, 1));
     router.stop().await;
     let outcome = timeout(PATIENCE, asked).await.expect("in time");
     assert_eq!(outcome, Err(SubmitError::Stopped));

@@ -124,9 +124,7 @@ pub(crate) fn failure(error: ProposeError) -> Failure {
     match error {
         ProposeError::NotLeader { leader } => Failure::NotLeader { leader },
         ProposeError::Busy => Failure::Busy,
-        ProposeError::Stopped | ProposeError::NoGroup | ProposeError::TooLarge => {
-            Failure::NotTaken
-        }
+        ProposeError::Stopped | ProposeError::NoGroup | ProposeError::TooLarge => Failure::NotTaken,
         ProposeError::Unknown => Failure::Unknown,
     }
 }

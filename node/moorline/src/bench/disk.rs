@@ -10,6 +10,9 @@ use hdrhistogram::Histogram;
 
 use crate::cli::DiskArgs;
 
+/// The longest sync told apart: a minute, in nanoseconds.
+const SYNC_MAX_NS: u64 = 60_000_000_000;
+
 /// One append-and-fdatasync loop.
 #[derive(Debug)]
 pub(crate) struct DiskResult {
@@ -57,7 +60,7 @@ fn syncs(
     block: &[u8],
     time: Duration,
 ) -> anyhow::Result<(Histogram<u64>, Duration)> {
-    let mut histogram = Histogram::new(3)?;
+    let mut histogram = Histogram::new_with_bounds(1_000, SYNC_MAX_NS, 3)?;
     let start = Instant::now();
     while start.elapsed() < time {
         let before = Instant::now();

@@ -36,7 +36,7 @@ impl Drop for Running {
         for child in &mut self.children {
             if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
                 // The child may be gone already, which is what is wanted.
-                drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
         }
         let deadline = Instant::now() + STOP_WAIT;

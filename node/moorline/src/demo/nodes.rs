@@ -201,7 +201,7 @@ impl Node {
             let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
             if let Some(pid) = pid {
                 // It may be gone already, which is what is wanted.
-                drop(rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
         }
     }

@@ -262,7 +262,7 @@ impl Node {
             .groups
             .status()
             .iter()
-            .any(|group| group.shard == ShardId::META && group.voters.is_empty());
+            .any(|group| group.shard == ShardId::META && group.last_log.is_none());
         if fresh {
             self.groups.initialize(ShardId::META, voters).await?;
         }

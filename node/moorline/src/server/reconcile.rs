@@ -123,7 +123,9 @@ impl Reconciler {
             let first = groups
                 .read(ShardId::META, |machine, _| machine.meta().voters(group.shard).first().copied())
                 .flatten();
-            if group.voters.is_empty() && first == Some(own) {
+            // A replica that has a log has begun, whatever it has applied of it by now.
+            let fresh = group.voters.is_empty() && group.last_log.is_none();
+            if fresh && first == Some(own) {
                 groups.initialize(group.shard, voters.clone()).await?;
             }
         }

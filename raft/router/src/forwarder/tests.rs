@@ -87,11 +87,11 @@ enum Op {
     Arrive(usize),
     /// It arrives, is applied if it can be, and the answer is lost.
     ArriveUnheard(usize),
-    /// It never arrives.
+    /// It does not arrive, for now.
     Lose(usize),
     /// The leader has too much to do.
     Refuse(usize),
-    /// A copy of any run ever sent arrives once more.
+    /// One that did not arrive does so now, perhaps once more.
     Ghost(usize),
     /// The n-th outcome on its way back arrives.
     Hear(usize),
@@ -122,10 +122,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-struct Sent {
+struct UnderWay {
     to: NodeId,
     run: Run,
-    attempt: u64,
+    sent: Sent,
 }
 
 struct World {
@@ -136,9 +136,11 @@ struct World {
     term: u64,
     next_id: u32,
     next_producer: std::cell::Cell<u64>,
-    under_way: Vec<Sent>,
-    ever_sent: Vec<Run>,
-    outcomes: Vec<(u64, Result<RunAnswers, Failure>)>,
+    under_way: Vec<UnderWay>,
+    sent: usize,
+    /// Runs of which nobody will hear; they may still arrive.
+    limbo: Vec<Run>,
+    outcomes: Vec<(Sent, Result<RunAnswers, Failure>)>,
     done: mpsc::SyncSender<(u32, Outcome)>,
     ended: mpsc::Receiver<(u32, Outcome)>,
     /// Ids and what became of them, in the order they were told.
@@ -158,7 +160,8 @@ impl World {
             next_id: 0,
             next_producer: std::cell::Cell::new(1),
             under_way: Vec::new(),
-            ever_sent: Vec::new(),
+            sent: 0,
+            limbo: Vec::new(),
             outcomes: Vec::new(),
             done,
             ended,
@@ -174,15 +177,15 @@ impl World {
             Op::Lose(nth) => self.fail(nth, Failure::Unknown),
             Op::Refuse(nth) => self.fail(nth, Failure::Busy),
             Op::Ghost(nth) => {
-                if let Some(run) = self.ever_sent.get(nth % self.ever_sent.len().max(1)).cloned() {
-                    self.machine.apply(&run);
+                if let Some(run) = self.limbo.get(nth % self.limbo.len().max(1)) {
+                    self.machine.apply(run);
                 }
             }
             Op::Hear(nth) => {
                 if !self.outcomes.is_empty() {
-                    let (attempt, outcome) = self.outcomes.remove(nth % self.outcomes.len());
+                    let (sent, outcome) = self.outcomes.remove(nth % self.outcomes.len());
                     let new_producer = || new_producer(&self.next_producer);
-                    self.forwarder.answered(attempt, outcome, self.now, &new_producer);
+                    self.forwarder.answered(sent, outcome, self.now, &new_producer);
                 }
             }
             Op::Elect(leader) => {
@@ -199,7 +202,7 @@ impl World {
                 if self.forwarder.waiting() == 0 {
                     self.machine.producers.clear();
                     self.under_way.clear();
-                    self.ever_sent.clear();
+                    self.limbo.clear();
                 }
             }
         }
@@ -220,7 +223,7 @@ impl World {
         if self.under_way.is_empty() {
             return;
         }
-        let Sent { to, run, attempt } = self.under_way.remove(nth % self.under_way.len());
+        let UnderWay { to, run, sent } = self.under_way.remove(nth % self.under_way.len());
         let outcome = if to == self.leader {
             Ok(self.machine.apply(&run))
         } else {
@@ -228,13 +231,16 @@ impl World {
             let leader = [None, Some(self.leader), Some(NodeId(3))][nth % 3];
             Err(Failure::NotLeader { leader })
         };
-        self.outcomes.push((attempt, if heard { outcome } else { Err(Failure::Unknown) }));
+        self.outcomes.push((sent, if heard { outcome } else { Err(Failure::Unknown) }));
     }
 
     fn fail(&mut self, nth: usize, failure: Failure) {
         if !self.under_way.is_empty() {
-            let sent = self.under_way.remove(nth % self.under_way.len());
-            self.outcomes.push((sent.attempt, Err(failure)));
+            let UnderWay { run, sent, .. } = self.under_way.remove(nth % self.under_way.len());
+            if failure == Failure::Unknown {
+                self.limbo.push(run);
+            }
+            self.outcomes.push((sent, Err(failure)));
         }
     }
 
@@ -246,10 +252,10 @@ impl World {
     fn act(&mut self) {
         while let Some(action) = self.forwarder.next_action(self.now, &nodes) {
             match action {
-                Action::Send { to, run, attempt } => {
+                Action::Send { to, run, sent } => {
                     assert!(run.encoded_len() < moorline_machine::BATCH_BYTES_MAX);
-                    self.ever_sent.push(run.clone());
-                    self.under_way.push(Sent { to, run, attempt });
+                    self.sent += 1;
+                    self.under_way.push(UnderWay { to, run, sent });
                 }
                 Action::Complete(completed) => {
                     for (done, outcome) in completed {
@@ -343,7 +349,7 @@ const ONE: Op = Op::Submit { count: 1, size: 1 };
 fn a_lost_answer_is_given_again() {
     let world = check(&[ONE, Op::ArriveUnheard(0), Op::Hear(0), Op::Pass(5)]);
     assert_eq!(world.machine.applied.len(), 1);
-    assert_eq!(world.ever_sent.len(), 2);
+    assert_eq!(world.sent, 2);
 }
 
 #[test]
@@ -358,7 +364,7 @@ fn what_follows_a_lost_run_is_sent_again_behind_it() {
 fn a_new_leader_gets_what_the_old_one_had() {
     // The old leader's copy is still under way then, and harmless.
     let world = check(&[ONE, Op::Elect(2), Op::Role]);
-    assert_eq!(world.ever_sent.len(), 2);
+    assert_eq!(world.sent, 2);
 }
 
 #[test]
@@ -431,6 +437,22 @@ fn a_command_past_its_deadline_takes_the_producer_with_it() {
     world.check();
     assert_eq!(world.told[3].1, Ok(Answer::At(3)));
     assert_eq!(world.machine.applied.last(), Some(&(2, 3)), "a new producer");
+}
+
+#[test]
+fn what_was_refused_each_time_is_known_not_to_have_happened() {
+    let mut world = World::new();
+    world.heard();
+    for op in [ONE, Op::Refuse(0), Op::Hear(0), Op::Pass(20), Op::Refuse(0), Op::Hear(0)] {
+        world.step(&op);
+    }
+    world.step(&Op::Pass(30_000));
+    assert_eq!(world.told, [(0, Err(SubmitError::NoLeader { shard: SHARD }))]);
+    for op in [ONE, Op::Refuse(0), Op::Hear(0), Op::Pass(20), Op::Lose(0), Op::Hear(0)] {
+        world.step(&op);
+    }
+    world.step(&Op::Pass(30_000));
+    assert_eq!(world.told[1], (1, Err(SubmitError::Unanswered { shard: SHARD })));
 }
 
 #[test]
