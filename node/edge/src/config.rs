@@ -86,7 +86,9 @@ pub enum EdgeConfigError {
     #[error("{0} must not be 0")]
     Zero(&'static str),
     /// A packet that would fit into no command of the log.
-    #[error("packet-bytes-max: {0} is more than {PACKET_BYTES_CEILING}, which is what a log command holds")]
+    #[error(
+        "packet-bytes-max: {0} is more than {PACKET_BYTES_CEILING}, which is what a log command holds"
+    )]
     PacketTooLarge(u32),
     /// The protocol machine says no.
     #[error("{0}")]

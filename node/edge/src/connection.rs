@@ -138,7 +138,12 @@ impl Woke {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, peer: SocketAddr, mailbox: Arc<Mailbox>, shared: Arc<Shared>) -> Self {
+    fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        mailbox: Arc<Mailbox>,
+        shared: Arc<Shared>,
+    ) -> Self {
         // 128 random bits: nobody else's id, on any node, and nobody can guess it to take the session over.
         let spare_id = Text::from(format!("auto-{:032x}", rand::random::<u128>()));
         let machine =
@@ -259,7 +264,9 @@ impl Connection {
 
     fn open(&mut self, now: Now, judged: Result<Identity, Denial>) {
         let Some(Judging { request, .. }) = self.judging.take() else { return };
-        self.shared.metrics.judged(self.shared.authenticate.method(), judged.as_ref().err().copied());
+        self.shared
+            .metrics
+            .judged(self.shared.authenticate.method(), judged.as_ref().err().copied());
         if self.machine.is_closed() {
             return;
         }
@@ -396,7 +403,8 @@ impl Connection {
             return;
         }
         // A failure to close politely leaves the rude way, which dropping is.
-        let _ = timeout(LINGER_WAIT, linger(&mut self.stream)).await;
+        let lingered = timeout(LINGER_WAIT, linger(&mut self.stream)).await;
+        debug!(peer = %self.peer, ?lingered, "socket closed");
     }
 }
 

@@ -177,7 +177,7 @@ async fn drain(mut connections: JoinSet<()>, boxes: &Boxes, wait: Duration) {
     let boxes: Vec<_> = boxes.with(|boxes| boxes.values().cloned().collect());
     for mailbox in boxes {
         // A box that takes nothing belongs to a connection that is ending anyway.
-        let _ = mailbox.push(Notice::Stopping { instead: None });
+        mailbox.push(Notice::Stopping { instead: None }).unwrap_or_default();
     }
     let drained = async {
         while let Some(ended) = connections.join_next().await {

@@ -148,7 +148,9 @@ impl Inbox for Mailbox {
 
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mailbox").field("waiting", &self.queue().notices.len()).finish_non_exhaustive()
+        f.debug_struct("Mailbox")
+            .field("waiting", &self.queue().notices.len())
+            .finish_non_exhaustive()
     }
 }
 

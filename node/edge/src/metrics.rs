@@ -65,8 +65,11 @@ impl EdgeMetrics {
             &["protocol", "qos"],
         )?;
         let dropped = to.add(IntCounterVec::new(
-            Opts::new("moorline_messages_dropped_total", "Copies of messages that were dropped, by reason")
-                .const_label("layer", "edge"),
+            Opts::new(
+                "moorline_messages_dropped_total",
+                "Copies of messages that were dropped, by reason",
+            )
+            .const_label("layer", "edge"),
             &["reason"],
         )?)?;
         let filters = to.counters(
@@ -83,8 +86,16 @@ impl EdgeMetrics {
                 Opts::new("moorline_connections", "Clients connected now"),
                 &["listener", "protocol"],
             )?)?,
-            opened: to.counters("moorline_connections_opened_total", "Sockets accepted", &["listener"])?,
-            closed: to.counters("moorline_connections_closed_total", "Connections ended, by reason", &["reason"])?,
+            opened: to.counters(
+                "moorline_connections_opened_total",
+                "Sockets accepted",
+                &["listener"],
+            )?,
+            closed: to.counters(
+                "moorline_connections_closed_total",
+                "Connections ended, by reason",
+                &["reason"],
+            )?,
             rejected: to.counters(
                 "moorline_admission_rejected_total",
                 "Clients turned away before a session was opened, by reason",
@@ -100,24 +111,37 @@ impl EdgeMetrics {
                 "Packets that broke a rule and ended their connection, by reason",
                 &["reason"],
             )?,
-            accept_errors: to.counter("moorline_accept_errors_total", "Failures to accept a socket")?,
-            bytes_received: to.counter("moorline_mqtt_received_bytes_total", "Bytes read from clients")?,
+            accept_errors: to
+                .counter("moorline_accept_errors_total", "Failures to accept a socket")?,
+            bytes_received: to
+                .counter("moorline_mqtt_received_bytes_total", "Bytes read from clients")?,
             bytes_sent: to.counter("moorline_mqtt_sent_bytes_total", "Bytes written to clients")?,
-            packets_received: to.counter("moorline_mqtt_packets_received_total", "Packets read from clients")?,
-            packets_sent: to.counter("moorline_mqtt_packets_sent_total", "Packets written to clients")?,
+            packets_received: to
+                .counter("moorline_mqtt_packets_received_total", "Packets read from clients")?,
+            packets_sent: to
+                .counter("moorline_mqtt_packets_sent_total", "Packets written to clients")?,
             received: by_protocol_and_qos(&received),
             delivered: by_protocol_and_qos(&delivered),
             repeated: to.counter(
                 "moorline_messages_repeated_total",
                 "PUBLISH packets received again before their first copy was answered",
             )?,
-            resent: to.counter("moorline_messages_resent_total", "PUBLISH packets sent to clients with DUP=1")?,
-            delivery_acks: to.counter("moorline_deliveries_acked_total", "Deliveries that clients acknowledged")?,
+            resent: to.counter(
+                "moorline_messages_resent_total",
+                "PUBLISH packets sent to clients with DUP=1",
+            )?,
+            delivery_acks: to.counter(
+                "moorline_deliveries_acked_total",
+                "Deliveries that clients acknowledged",
+            )?,
             unknown_acks: to.counter(
                 "moorline_unknown_acks_total",
                 "Acknowledgements of clients for nothing that was in flight",
             )?,
-            expired: to.counter("moorline_messages_expired_total", "Copies of messages that expired before they were sent")?,
+            expired: to.counter(
+                "moorline_messages_expired_total",
+                "Copies of messages that expired before they were sent",
+            )?,
             dropped: DROPPED.map(|reason| dropped.with_label_values(&[reason])),
             filters: ["granted", "refused"].map(|result| filters.with_label_values(&[result])),
         })
@@ -245,7 +269,12 @@ impl Registrar<'_> {
         self.add(IntCounter::new(name, help)?)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
         self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 }
@@ -264,7 +293,11 @@ mod tests {
         metrics.closed(CloseReason::Malformed);
         metrics.judged("anonymous", None);
         metrics.rejected("connections_max");
-        let facts = Counters { publishes_received: [0, 2, 0], dropped_queue_full: 1, ..Counters::default() };
+        let facts = Counters {
+            publishes_received: [0, 2, 0],
+            dropped_queue_full: 1,
+            ..Counters::default()
+        };
         metrics.add(Some(Version::V311), &facts);
 
         let mut text = Vec::new();

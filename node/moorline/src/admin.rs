@@ -93,7 +93,11 @@ async fn connection(stream: tokio::net::TcpStream, node: Arc<Node>) {
 async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     if Limited::new(body, BODY_BYTES_MAX).collect().await.is_err() {
-        return problem(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is too large or broke off");
+        return problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "the body is too large or broke off",
+        );
     }
     match (&head.method, head.uri.path()) {
         (&Method::GET, "/health/live" | "/livez") => health(vec![node.live()]),
@@ -107,7 +111,9 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         },
         (&Method::POST, "/api/v1/cluster/digest") => match node.digest().await {
             Ok(groups) => json(StatusCode::OK, &serde_json::json!({ "groups": groups })),
-            Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-digest", &format!("{error:#}")),
+            Err(error) => {
+                problem(StatusCode::SERVICE_UNAVAILABLE, "no-digest", &format!("{error:#}"))
+            }
         },
         (_, path) if KNOWN.contains(&path) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "method", "another method is wanted here")

@@ -155,7 +155,13 @@ pub(crate) struct StorageConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { reserve_mib: 64, low_mib: 1024, critical_mib: 256, checkpoint_mib: 64, checkpoint_s: 60 }
+        Self {
+            reserve_mib: 64,
+            low_mib: 1024,
+            critical_mib: 256,
+            checkpoint_mib: 64,
+            checkpoint_s: 60,
+        }
     }
 }
 

@@ -44,8 +44,11 @@ pub(crate) struct ReadyNode {
 
 /// Runs the demo until it is told to stop.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
-    if args.nodes % 2 == 0 {
-        bail!("--nodes {}: an even number survives no more deaths than one less; use 1, 3 or 5", args.nodes);
+    if args.nodes.is_multiple_of(2) {
+        bail!(
+            "--nodes {}: an even number survives no more deaths than one less; use 1, 3 or 5",
+            args.nodes
+        );
     }
     if args.fresh && args.dir.exists() {
         std::fs::remove_dir_all(&args.dir)

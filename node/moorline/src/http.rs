@@ -42,10 +42,9 @@ async fn exchange(
     path: &str,
     body: Vec<u8>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let stream = TcpStream::connect(address).await.map_err(|error| Unreachable {
-        address: address.to_owned(),
-        why: error.to_string(),
-    })?;
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| Unreachable { address: address.to_owned(), why: error.to_string() })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);

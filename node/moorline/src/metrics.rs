@@ -34,7 +34,10 @@ impl NodeMetrics {
                 "moorline_guarantee_survivable_nodes",
                 "How many more nodes may die before a shard stops accepting",
             )?,
-            disk_free: gauge("moorline_disk_free_bytes", "Free space on the data directory's file system")?,
+            disk_free: gauge(
+                "moorline_disk_free_bytes",
+                "Free space on the data directory's file system",
+            )?,
             ready: gauge("moorline_ready", "1 while this node serves clients")?,
         })
     }

@@ -26,7 +26,8 @@ const REQUESTS_MAX: usize = 1024;
 const DURABLE_EXPIRY_S: u32 = 7 * 24 * 3600;
 
 fn options(args: &ClientArgs, verb: &str) -> MqttOptions {
-    let id = args.id.clone().unwrap_or_else(|| format!("moorline-{verb}-{:08x}", rand::random::<u32>()));
+    let id =
+        args.id.clone().unwrap_or_else(|| format!("moorline-{verb}-{:08x}", rand::random::<u32>()));
     let mut options = MqttOptions::new(id, &args.host, args.port);
     options.set_keep_alive(KEEP_ALIVE);
     options.set_outgoing_inflight_upper_limit(WINDOW);

@@ -222,8 +222,7 @@ impl Conn {
         if durable.returned >= (durable.capacity / CREDIT_PART).max(1) {
             tell.credit = durable.take_credit();
         }
-        let newly_dirty =
-            !durable.dirty && (durable.hand.fresh() > 0 || durable.returned > 0);
+        let newly_dirty = !durable.dirty && (durable.hand.fresh() > 0 || durable.returned > 0);
         durable.dirty |= newly_dirty;
         Some((durable.whose(), tell, newly_dirty))
     }

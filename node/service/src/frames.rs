@@ -176,10 +176,7 @@ impl PushWriter {
 }
 
 /// Reads what a [`PushWriter`] wrote, push by push.
-pub(crate) fn read_pushes(
-    bytes: Bytes,
-    mut visit: impl FnMut(Push),
-) -> Result<(), StorageError> {
+pub(crate) fn read_pushes(bytes: Bytes, mut visit: impl FnMut(Push)) -> Result<(), StorageError> {
     let mut from = Reader::new(bytes, VERSION, "delivery frame")?;
     while !from.is_empty() {
         let (conn, generation, number) = (ConnId(from.u64()?), from.u64()?, from.u64()?);

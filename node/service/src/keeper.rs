@@ -18,8 +18,8 @@ use tracing::{debug, info, warn};
 use crate::{
     conn::Conn,
     frames::{Attached, Report, Upward},
-    lease::LEASE,
     leader::route_command,
+    lease::LEASE,
     service::Inner,
 };
 
@@ -96,7 +96,8 @@ impl Inner {
         let sent = Instant::now();
         let body = Report { applied }.encode();
         let (kind, meta) = (Kind::LeaseReport, ShardId::META);
-        let confirmed = below.peers.call(leader, Lane::Control, kind, meta, body, REPORT_WAIT).await;
+        let confirmed =
+            below.peers.call(leader, Lane::Control, kind, meta, body, REPORT_WAIT).await;
         if let Err(problem) = &confirmed {
             debug!(?problem, "the lease was not renewed");
             self.metrics.lease_failures.inc();
@@ -225,7 +226,9 @@ impl Inner {
             let now = leaders.borrow_and_update().clone();
             let changed: Vec<ShardId> = now
                 .iter()
-                .filter(|(shard, leader)| leader.node.is_some() && before.get(*shard) != Some(*leader))
+                .filter(|(shard, leader)| {
+                    leader.node.is_some() && before.get(*shard) != Some(*leader)
+                })
                 .map(|(shard, _)| *shard)
                 .collect();
             self.attach_all(&changed);
@@ -278,7 +281,11 @@ impl Inner {
     fn led_by(&self, node: NodeId) -> Vec<ShardId> {
         let leaders = self.below().router.leaders();
         let leaders = leaders.borrow();
-        leaders.iter().filter(|(_, leader)| leader.node == Some(node)).map(|(shard, _)| *shard).collect()
+        leaders
+            .iter()
+            .filter(|(_, leader)| leader.node == Some(node))
+            .map(|(shard, _)| *shard)
+            .collect()
     }
 
     /// Detaches what died with a process, in every group led here.

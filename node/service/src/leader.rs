@@ -96,7 +96,8 @@ impl Sink for Inner {
 
 impl Inner {
     fn known_nodes(&self) -> Vec<NodeId> {
-        let nodes = |machine: &moorline_machine::Machine| machine.meta().nodes().keys().copied().collect();
+        let nodes =
+            |machine: &moorline_machine::Machine| machine.meta().nodes().keys().copied().collect();
         self.below().groups.read(ShardId::META, |machine, _| nodes(machine)).unwrap_or_default()
     }
 
@@ -256,7 +257,13 @@ impl Inner {
         peers.register(kind, Arc::new(handle));
     }
 
-    fn on_upward(self: &Arc<Self>, from: NodeId, shard: ShardId, body: Bytes, reply: Option<Replier>) {
+    fn on_upward(
+        self: &Arc<Self>,
+        from: NodeId,
+        shard: ShardId,
+        body: Bytes,
+        reply: Option<Replier>,
+    ) {
         match Upward::decode(body) {
             Ok(Upward::Attach(attach)) => {
                 let session = attach.session;
@@ -344,7 +351,9 @@ impl Inner {
     }
 
     fn on_report(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
-        let (Some(Report { applied }), Some(reply)) = (Report::decode(&body), reply) else { return };
+        let (Some(Report { applied }), Some(reply)) = (Report::decode(&body), reply) else {
+            return;
+        };
         let service = Arc::clone(self);
         self.tasks.spawn(async move {
             // Whoever was deposed without knowing must not grant anything.
@@ -396,7 +405,13 @@ impl Inner {
         served.into_iter().for_each(|waiter| waiter.send(Bytes::new()));
     }
 
-    fn on_taken_over(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
+    fn on_taken_over(
+        self: &Arc<Self>,
+        from: NodeId,
+        _: ShardId,
+        body: Bytes,
+        reply: Option<Replier>,
+    ) {
         match TakenOver::decode(body) {
             Ok(over) => {
                 if over.incarnation == self.incarnation

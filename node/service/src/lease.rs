@@ -80,11 +80,6 @@ impl<W> Leases<W> {
         let served: Vec<(u64, W)> = served;
         served.into_iter().map(|(_, waiter)| waiter).collect()
     }
-
-    /// Whether anybody waits.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        !self.waiters.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -155,8 +155,8 @@ fn refusal_of(error: &SubmitError) -> Refusal {
     match error {
         SubmitError::Busy { .. } => Refusal::Busy,
         SubmitError::TooLarge { .. } => Refusal::TooLarge,
-        SubmitError::NoLeader { .. }
-        | SubmitError::Unanswered { .. }
-        | SubmitError::Stopped { .. } => Refusal::Unavailable,
+        SubmitError::NoLeader { .. } | SubmitError::Unanswered { .. } | SubmitError::Stopped => {
+            Refusal::Unavailable
+        }
     }
 }

@@ -38,14 +38,22 @@ impl Live {
             return false;
         }
         let entry = tables.conns.entry(conn.id());
-        entry.or_insert_with(|| (Arc::clone(conn), tenant, BTreeSet::new())).2.insert(filter.clone());
+        entry
+            .or_insert_with(|| (Arc::clone(conn), tenant, BTreeSet::new()))
+            .2
+            .insert(filter.clone());
         let held = tables.held.entry((tenant, filter.clone())).or_default();
         *held += 1;
         *held == 1
     }
 
     /// Ends a subscription: whether it existed, and whether nobody on this node holds the filter any more.
-    pub(crate) fn unsubscribe(&self, conn: ConnId, tenant: TenantId, filter: &Text) -> (bool, bool) {
+    pub(crate) fn unsubscribe(
+        &self,
+        conn: ConnId,
+        tenant: TenantId,
+        filter: &Text,
+    ) -> (bool, bool) {
         let mut tables = self.tables.write().expect("no panic while it is locked");
         let Some((_, _, filters)) = tables.conns.get_mut(&conn) else {
             return (false, false);

@@ -1,6 +1,8 @@
 //! What the service counts. Labels take few values: a client or topic is never one.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+};
 
 /// The service's metrics; cheap to clone.
 #[derive(Debug, Clone)]
@@ -36,7 +38,10 @@ impl ServiceMetrics {
         let dropped = add(
             registry,
             IntCounterVec::new(
-                Opts::new("moorline_service_dropped_total", "Messages dropped by the service, by why"),
+                Opts::new(
+                    "moorline_service_dropped_total",
+                    "Messages dropped by the service, by why",
+                ),
                 &["reason"],
             )?,
         )?;

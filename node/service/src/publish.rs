@@ -17,10 +17,7 @@ use moorline_core::{
     port::{Notice, Published, Refusal, Token},
 };
 use moorline_group::wire::{CallError, Kind, Lane, PeerState};
-use moorline_machine::{
-    Command,
-    command::RouteTarget,
-};
+use moorline_machine::{Command, command::RouteTarget};
 use moorline_router::{Answered, Done};
 
 use crate::{
@@ -139,7 +136,13 @@ impl Inner {
                 }
                 RouteTarget::Node(node, incarnation) => {
                     let body = live.get_or_insert_with(|| frames::encode_live(tenant, &message));
-                    self.forward(node, incarnation, body.clone(), several, Instant::now() + LIVE_WAIT);
+                    self.forward(
+                        node,
+                        incarnation,
+                        body.clone(),
+                        several,
+                        Instant::now() + LIVE_WAIT,
+                    );
                 }
             }
         }
@@ -172,7 +175,15 @@ impl Inner {
             }
         };
         let meta = ShardId::META;
-        self.below().peers.request(node, Lane::Data, Kind::LiveForward, meta, body, LIVE_WAIT, done);
+        self.below().peers.request(
+            node,
+            Lane::Data,
+            Kind::LiveForward,
+            meta,
+            body,
+            LIVE_WAIT,
+            done,
+        );
     }
 
     /// Whether that process of a node is certainly gone.
@@ -195,7 +206,8 @@ impl Inner {
         }
         let below = self.below();
         let mut body: Option<Bytes> = None;
-        let mut encoded = || body.get_or_insert_with(|| frames::encode_live(tenant, message)).clone();
+        let mut encoded =
+            || body.get_or_insert_with(|| frames::encode_live(tenant, message)).clone();
         for target in targets {
             let sent = match *target {
                 RouteTarget::Shard(shard) => {

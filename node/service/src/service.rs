@@ -25,12 +25,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::{
+    ServiceConfig,
     conn::{Conn, Tell, Whose},
     delivery::ShardDelivery,
     lease::Leases,
     live::Live,
     metrics::ServiceMetrics,
-    refusal_of, ServiceConfig,
+    refusal_of,
 };
 
 /// The layers below, known once they are started.
@@ -73,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: ServiceMetrics,
     pub(crate) tasks: TaskTracker,
     /// Itself, for tasks begun where only a reference is at hand.
-    pub(crate) myself: Weak<Inner>,
+    pub(crate) myself: Weak<Self>,
     /// A leadership began here.
     pub(crate) leading_began: Notify,
     /// Called when rows can't be trusted; does not return in the product.
@@ -89,10 +90,7 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Inner {
-    pub(crate) fn new(
-        config: ServiceConfig,
-        metrics: ServiceMetrics,
-    ) -> Arc<Self> {
+    pub(crate) fn new(config: ServiceConfig, metrics: ServiceMetrics) -> Arc<Self> {
         let ServiceConfig { node, incarnation, shards, clock, fatal } = config;
         Arc::new_cyclic(|myself| Self {
             node,
@@ -287,11 +285,8 @@ impl Inner {
         let Some(settled) = tell.settled else {
             return;
         };
-        let command = Command::Settle {
-            session: whose.session,
-            upto: settled.upto,
-            also: settled.also,
-        };
+        let command =
+            Command::Settle { session: whose.session, upto: settled.upto, also: settled.also };
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         let done = move |outcome: Result<Answer, SubmitError>| {
             if outcome.is_err() && conn.tell_again() {
@@ -332,10 +327,10 @@ impl Inner {
             drop(delivery);
             self.below().groups.read(shard, |machine, _| {
                 let shard = machine.counts();
-                add("sessions", shard.sessions as usize);
-                add("held", shard.held as usize);
-                add("subscriptions", shard.subscriptions as usize);
-                add("queued", shard.queued_items as usize);
+                add("sessions", shard.sessions);
+                add("held", shard.held);
+                add("subscriptions", shard.subscriptions);
+                add("queued", usize::try_from(shard.queued_items).unwrap_or(usize::MAX));
             });
         }
         let of = |what| counts.get(what).copied().unwrap_or(0);

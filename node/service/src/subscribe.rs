@@ -19,6 +19,8 @@ use moorline_machine::{
     command::Subscription,
 };
 
+use tracing::debug;
+
 use crate::{
     conn::{Conn, Whose},
     frames::Report,
@@ -37,7 +39,12 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 const GRANTED_MAX: QoS = QoS::AtLeastOnce;
 
 impl Inner {
-    pub(crate) fn subscribe(self: &Arc<Self>, conn: &Arc<Conn>, token: Token, filters: Vec<Filter>) {
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        token: Token,
+        filters: Vec<Filter>,
+    ) {
         let Some(whose) = conn.whose() else {
             conn.push(Notice::Subscribed { token, granted: Err(Refusal::NotAuthorised) });
             return;
@@ -68,16 +75,16 @@ impl Inner {
             subscriptions: filters.into_iter().map(subscription).collect(),
         };
         let answer = self.below().router.ask(whose.shard, &command).await;
-        match answer.map_err(|error| refusal_of(&error))? {
-            Answer::Subscribed { granted, routes } => {
-                self.make_known(routes, deadline).await?;
-                Ok(granted.into_iter().map(Ok).collect())
-            }
-            Answer::Refused(Refused::TooManySubscriptions | Refused::TooManyRoutes) => {
-                Err(Refusal::Quota)
-            }
-            _ => Err(Refusal::Unavailable),
+        let answer = answer.map_err(|error| refusal_of(&error))?;
+        if let Answer::Subscribed { granted, routes } = answer {
+            self.make_known(routes, deadline).await?;
+            return Ok(granted.into_iter().map(Ok).collect());
         }
+        debug!(?answer, "a subscribe was refused");
+        let used_up = [Refused::TooManySubscriptions, Refused::TooManyRoutes]
+            .into_iter()
+            .any(|quota| answer == Answer::Refused(quota));
+        Err(if used_up { Refusal::Quota } else { Refusal::Unavailable })
     }
 
     async fn subscribe_live(
@@ -176,7 +183,12 @@ impl Inner {
         }
     }
 
-    pub(crate) fn unsubscribe(self: &Arc<Self>, conn: &Arc<Conn>, token: Token, filters: Vec<Text>) {
+    pub(crate) fn unsubscribe(
+        self: &Arc<Self>,
+        conn: &Arc<Conn>,
+        token: Token,
+        filters: Vec<Text>,
+    ) {
         let Some(whose) = conn.whose() else {
             conn.push(Notice::Unsubscribed { token, existed: Err(Refusal::NotAuthorised) });
             return;
@@ -193,8 +205,7 @@ impl Inner {
             conn.push(Notice::Unsubscribed { token, existed: Ok(existed) });
             return;
         }
-        let command =
-            Command::Unsubscribe { session: whose.session, epoch: whose.epoch, filters };
+        let command = Command::Unsubscribe { session: whose.session, epoch: whose.epoch, filters };
         let conn = Arc::clone(conn);
         let done = move |outcome| {
             let existed = match outcome {
@@ -204,6 +215,10 @@ impl Inner {
             };
             conn.push(Notice::Unsubscribed { token, existed });
         };
-        self.below().router.submit(whose.shard, &command, moorline_router::Done::Call(Box::new(done)));
+        self.below().router.submit(
+            whose.shard,
+            &command,
+            moorline_router::Done::Call(Box::new(done)),
+        );
     }
 }

@@ -84,6 +84,9 @@ mod tests {
     fn only_utf8_gets_in() {
         assert!(Text::from_utf8(Bytes::from_static(b"\xc3\x28")).is_err());
         assert!(Text::from_utf8(Bytes::from_static(b"\xed\xa0\x80")).is_err(), "a surrogate");
-        assert_eq!(Text::from_utf8(Bytes::from_static("été".as_bytes())).unwrap(), Text::from("été"));
+        assert_eq!(
+            Text::from_utf8(Bytes::from_static("été".as_bytes())).unwrap(),
+            Text::from("été")
+        );
     }
 }

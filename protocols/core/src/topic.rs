@@ -6,7 +6,9 @@ pub const TOPIC_BYTES_MAX: usize = 65_535;
 /// Whether `name` may be published to: not empty, no wildcard, no U+0000.
 #[must_use]
 pub fn is_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.len() <= TOPIC_BYTES_MAX && !name.iter().any(|byte| matches!(byte, b'+' | b'#' | 0))
+    !name.is_empty()
+        && name.len() <= TOPIC_BYTES_MAX
+        && !name.iter().any(|byte| matches!(byte, b'+' | b'#' | 0))
 }
 
 /// Whether `filter` may be subscribed to: not empty, no U+0000, `+` fills its level, `#` fills the last one.

@@ -41,7 +41,12 @@ struct Node<K, V> {
 
 impl<K, V> Default for Node<K, V> {
     fn default() -> Self {
-        Self { children: HashMap::new(), single: None, here: BTreeMap::new(), below: BTreeMap::new() }
+        Self {
+            children: HashMap::new(),
+            single: None,
+            here: BTreeMap::new(),
+            below: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One replica of one group: its log, its rows, its Raft core, its proposals, and what it is at the moment.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use moorline_core::{NodeId, ShardId};
 use openraft::{
@@ -16,9 +16,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    codec::message::Matched, error::BarrierError, log_store::LogStore, metrics::ShardMetrics,
-    proposer::Proposer, receive::Append, receive_snapshot::Piece, role::Role, snapshot::Snapshots,
-    state::State, types::Raft,
+    codec::message::Matched,
+    error::BarrierError,
+    log_store::LogStore,
+    metrics::ShardMetrics,
+    proposer::Proposer,
+    receive::Append,
+    receive_snapshot::Piece,
+    role::Role,
+    snapshot::Snapshots,
+    state::State,
+    types::{Raft, RaftLogId},
 };
 
 /// A barrier that a majority does not confirm within this is given up.
@@ -59,6 +67,8 @@ pub struct GroupStatus {
     pub purged: Option<u64>,
     /// Who votes; empty before the group is initialised.
     pub voters: Vec<NodeId>,
+    /// What each other member has confirmed to be on its disk; empty unless this node leads.
+    pub confirmed: BTreeMap<NodeId, Option<u64>>,
     /// Whether it has applied everything it could have known committed before it was started.
     pub ready: bool,
     /// The last digest and the entry that asked for it.
@@ -69,6 +79,10 @@ impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group").field("shard", &self.shard).finish_non_exhaustive()
     }
+}
+
+fn confirmed(replication: BTreeMap<u64, Option<RaftLogId>>) -> BTreeMap<NodeId, Option<u64>> {
+    replication.into_iter().map(|(node, last)| (NodeId(node), last.index())).collect()
 }
 
 impl Group {
@@ -91,6 +105,7 @@ impl Group {
             durable: self.state.durable().log_id.index(),
             purged: metrics.purged.index(),
             voters: self.voters().into_iter().map(NodeId).collect(),
+            confirmed: metrics.replication.map(confirmed).unwrap_or_default(),
             ready: *self.ready.borrow(),
             digest: self.state.digest(),
         }

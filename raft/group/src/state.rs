@@ -232,6 +232,7 @@ impl State {
         *self.rows.write().expect("a replica that panicked ends the process") = Some(replica);
         self.set_durable(applied.clone());
         if let Some(id) = &applied.log_id {
+            self.applied.send_replace(id.index);
             self.tell_applied(id.index, Vec::new());
         }
         Ok(applied)
@@ -268,16 +269,17 @@ impl State {
         };
         self.metrics.apply_seconds.observe(since.elapsed().as_secs_f64());
         self.metrics.entries.inc_by(entries.len() as u64);
+        if let Some(last) = entries.last() {
+            // Before the answers: who has one finds its entry applied.
+            self.applied.send_replace(last.log_id.index);
+        }
         Ok(outcome)
     }
 
     fn tell_applied(&self, index: u64, effects: Vec<Effect>) {
         self.metrics.applied_index.set(i64::try_from(index).unwrap_or(i64::MAX));
-        {
-            let _one_at_a_time = self.gate.lock().expect("a sink does not panic");
-            self.sink.applied(self.shard, index, effects);
-        }
-        self.applied.send_replace(index);
+        let _one_at_a_time = self.gate.lock().expect("a sink does not panic");
+        self.sink.applied(self.shard, index, effects);
     }
 }
 

@@ -204,6 +204,10 @@ fn a_replica_that_lost_log_refuses_to_take_part() {
     leader(&nodes);
     producer.publish(&nodes, SHARD, 10);
     same_rows(&nodes);
+    within(DEADLINE, "the leader to hear that it is on disk", || {
+        let status = &nodes[leader(&nodes)].groups().status()[0];
+        (status.confirmed.get(&id).copied().flatten() == status.last_log).then_some(())
+    });
     nodes.pop().unwrap().kill();
     cluster.put_back(id, &old);
     let node = cluster.start(id);

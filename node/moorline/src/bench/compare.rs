@@ -112,7 +112,8 @@ fn table(all: &[Measured], disk_p50: f64) -> String {
         "{:<10} {:>11} {:>8} {:>9} {:>9} {:>9} {:>8} {:>9}\n",
         "peer", "delivered/s", "ratio", "us/msg", "e2e p50", "e2e p99", "w1 p50", "w1/fsync"
     );
-    let first = names.first().map_or(f64::NAN, |peer| column(peer, &|m| m.throughput.delivered_per_s));
+    let first =
+        names.first().map_or(f64::NAN, |peer| column(peer, &|m| m.throughput.delivered_per_s));
     for peer in &names {
         let rate = column(peer, &|m| m.throughput.delivered_per_s);
         let single = column(peer, &|m| m.single.ack_ms.p50);

@@ -270,8 +270,11 @@ impl Subscriber {
                         wire.client.subscribe(&[(&self.topic, self.qos)])?;
                     }
                     Event::Subscribed { .. } => shared.subscribed.add_permits(1),
-                    Event::Message(message) => self.count(&message.payload, now, &shared),
-                    other => bail!("the broker sent {other:?} to a subscriber"),
+                    Event::Message(ref message) => self.count(&message.payload, now, &shared),
+                    Event::Published { .. }
+                    | Event::Unsubscribed { .. }
+                    | Event::Refused(_)
+                    | Event::Disconnected(_) => bail!("a subscriber was sent {event:?}"),
                 }
             }
         }
@@ -343,7 +346,11 @@ impl Publisher {
                 match event {
                     Event::Connected(_) => connected = true,
                     Event::Published { .. } => self.acked(now, &shared),
-                    other => bail!("the broker sent {other:?} to a publisher"),
+                    Event::Message(_)
+                    | Event::Subscribed { .. }
+                    | Event::Unsubscribed { .. }
+                    | Event::Refused(_)
+                    | Event::Disconnected(_) => bail!("a publisher was sent {event:?}"),
                 }
             }
         }
@@ -354,7 +361,8 @@ impl Publisher {
             return Ok(());
         }
         let now = shared.now_ns();
-        let mut room = if self.qos == QoS::AtMostOnce { self.options.window.get() } else { u16::MAX };
+        let mut room =
+            if self.qos == QoS::AtMostOnce { self.options.window.get() } else { u16::MAX };
         while client.can_publish() && room > 0 {
             self.payload[..8].copy_from_slice(&self.next.to_be_bytes());
             self.payload[8..HEADER_BYTES].copy_from_slice(&now.to_be_bytes());

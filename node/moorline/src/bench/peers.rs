@@ -165,7 +165,8 @@ fn mosquitto(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
     let mut command = Command::new(&args.mosquitto);
     command.arg("-c").arg(&config);
     let child = spawn(&mut command, &dir.join("mosquitto.log"))?;
-    let running = Running { targets: targets(&ports), pids: vec![child.id()], children: vec![child] };
+    let running =
+        Running { targets: targets(&ports), pids: vec![child.id()], children: vec![child] };
     wait_for(ports[0])?;
     Ok(running)
 }
@@ -179,7 +180,8 @@ fn rumqttd(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
     let mut command = Command::new(program);
     command.arg("--listen").arg(format!("127.0.0.1:{}", ports[0]));
     let child = spawn(&mut command, &dir.join("rumqttd.log"))?;
-    let running = Running { targets: targets(&ports), pids: vec![child.id()], children: vec![child] };
+    let running =
+        Running { targets: targets(&ports), pids: vec![child.id()], children: vec![child] };
     wait_for(ports[0])?;
     Ok(running)
 }

@@ -53,7 +53,10 @@ impl LoadResult {
             return Ok(());
         }
         let Quantiles { p50, p99, p999 } = self.ack_ms;
-        println!("acked      {:>10.0}/s   p50 {p50:.2} ms, p99 {p99:.2}, p99.9 {p999:.2}", self.acked_per_s);
+        println!(
+            "acked      {:>10.0}/s   p50 {p50:.2} ms, p99 {p99:.2}, p99.9 {p999:.2}",
+            self.acked_per_s
+        );
         let Quantiles { p50, p99, p999 } = self.end_to_end_ms;
         println!(
             "delivered  {:>10.0}/s   p50 {p50:.2} ms, p99 {p99:.2}, p99.9 {p999:.2}",
@@ -64,7 +67,10 @@ impl LoadResult {
         }
         println!("generator  {:>10.1} us CPU per message", self.generator_us_per_message);
         if self.out_of_order + self.broken > 0 {
-            println!("TROUBLE    {} out of order, {} connections broken", self.out_of_order, self.broken);
+            println!(
+                "TROUBLE    {} out of order, {} connections broken",
+                self.out_of_order, self.broken
+            );
         }
         Ok(())
     }

@@ -1,12 +1,6 @@
 //! What the demo shows: a hello with lines to paste, then one screen that is drawn again every second.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    io::Write as _,
-    path::Path,
-    time::Instant,
-};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write as _, path::Path, time::Instant};
 
 use hyper::Method;
 
@@ -26,7 +20,8 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// The first thing printed once all nodes are ready.
 pub(super) fn hello(nodes: &[ReadyNode], dir: &Path) -> String {
     let (first, last) = (&nodes[0], &nodes[nodes.len() - 1]);
-    let mut out = format!("\nA cluster of {} is ready; its files are in {}.\n", nodes.len(), dir.display());
+    let mut out =
+        format!("\nA cluster of {} is ready; its files are in {}.\n", nodes.len(), dir.display());
     if nodes.len() == 1 {
         out += "One node has no second copy: it survives a crash of its process, not the loss of its disk.\n";
     }
@@ -91,7 +86,12 @@ impl Screen {
                 (State::Up, None) => "starting".to_owned(),
             };
             let leads = leads(views, node.id);
-            write!(out, "  {:<4}  {:<16}  {state:<13}  {leads:<5}  ", node.id, node.mqtt.to_string())?;
+            write!(
+                out,
+                "  {:<4}  {:<16}  {state:<13}  {leads:<5}  ",
+                node.id,
+                node.mqtt.to_string()
+            )?;
             for (name, _) in RATES {
                 let now = metrics.as_ref().map_or(0.0, |text| sum(text, name));
                 let before = self.before.insert((node.id, name), now).unwrap_or(now);
@@ -115,16 +115,15 @@ impl Screen {
 
 /// How many groups a node leads, by any node's view.
 fn leads(views: &[Option<ClusterView>], node: u64) -> usize {
-    let own = |view: &&ClusterView| view.groups.iter().filter(|group| group.leader == Some(node)).count();
+    let own =
+        |view: &&ClusterView| view.groups.iter().filter(|group| group.leader == Some(node)).count();
     views.iter().flatten().map(|view| own(&view)).max().unwrap_or(0)
 }
 
 /// The sum over all labels of a metric in the Prometheus text format.
 fn sum(text: &str, name: &str) -> f64 {
     text.lines()
-        .filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-        })
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
 }
@@ -135,7 +134,8 @@ mod tests {
 
     #[test]
     fn a_metric_is_summed_over_its_labels_and_no_other() {
-        let text = "# HELP a_total x\na_total{q=\"0\"} 2\na_total{q=\"1\"} 3\na_total_more 9\nb 1\n";
+        let text =
+            "# HELP a_total x\na_total{q=\"0\"} 2\na_total{q=\"1\"} 3\na_total_more 9\nb 1\n";
         assert!((sum(text, "a_total") - 5.0).abs() < f64::EPSILON);
     }
 }

@@ -99,7 +99,10 @@ impl Watch {
                 self.service.set_accepting(false);
             }
             SpaceState::Critical => {
-                error!(free = measured.free, "the disk is full: giving up the reserve and stopping");
+                error!(
+                    free = measured.free,
+                    "the disk is full: giving up the reserve and stopping"
+                );
                 self.service.set_accepting(false);
                 if let Err(problem) = self.reserve.release() {
                     error!(%problem, "could not give up the reserve");

@@ -1,12 +1,7 @@
 //! The data directories this node has seen the others with, on disk: a wiped node with an old id is refused also by a
 //! node that has just started and knows nothing yet.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Write,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::File, io::Write, path::Path};
 
 use anyhow::Context;
 use moorline_core::NodeId;

@@ -347,7 +347,7 @@ async fn wait_for_the_end(
             () = stdin_closed(), if with_stdin => return Ok(()),
             () = stop.cancelled() => bail!("the node stopped itself"),
             Ok(()) = refusals.changed() => {
-                let refusal = refusals.borrow_and_update().clone();
+                let refusal = *refusals.borrow_and_update();
                 if let Some(refusal) = refusal.filter(is_final) {
                     bail!("{refusal}; if this node's disk was replaced, give it a new id");
                 }

@@ -11,11 +11,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, Text};
-use moorline_group::{Groups, wire::{PeerState, Peers}};
-use moorline_machine::{
-    Answer, Command,
-    command::NodeRecord,
+use moorline_group::{
+    Groups,
+    wire::{PeerState, Peers},
 };
+use moorline_machine::{Answer, Command, command::NodeRecord};
 use moorline_router::Router;
 use prometheus::{Registry, proto::MetricFamily};
 use serde::Serialize;
@@ -80,7 +80,8 @@ pub(crate) struct Parts {
 impl Node {
     /// Puts the parts together.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, store, incarnation, registry, metrics, peers, groups, router, disk } = parts;
+        let Parts { config, store, incarnation, registry, metrics, peers, groups, router, disk } =
+            parts;
         Self {
             config,
             store,
@@ -161,7 +162,12 @@ impl Node {
             check("replicas", opened, "open and recovered", "opening and recovering"),
             check("leaders", led, "every group here has one", "a group here knows no leader"),
             check("lease", lease, "held", "no meta lease: a majority is not reachable"),
-            check("disk", self.disk.accepts(), "enough space", "nearly full: new messages are refused"),
+            check(
+                "disk",
+                self.disk.accepts(),
+                "enough space",
+                "nearly full: new messages are refused",
+            ),
             check("stopping", !stopping, "no", "this node is stopping"),
         ]
     }
@@ -282,11 +288,12 @@ impl Node {
             replicas: REPLICAS,
         };
         let asked = tokio::time::timeout(INIT_WAIT, self.router.ask(ShardId::META, &command));
-        match asked.await.context("the meta group has no leader; are the other nodes running?")?? {
-            Answer::At(_) | Answer::Done => {}
-            // Somebody else was faster.
-            Answer::Refused(_) if self.made() => {}
-            other => bail!("the meta group answered {other:?}"),
+        let answer =
+            asked.await.context("the meta group has no leader; are the other nodes running?")??;
+        // A refusal means that somebody else was faster, which is as good.
+        let made = matches!(answer, Answer::At(_) | Answer::Done) || self.made();
+        if !made {
+            bail!("the meta group answered {answer:?}");
         }
         let deadline = tokio::time::Instant::now() + INIT_WAIT;
         while !self.made() {
@@ -314,7 +321,11 @@ impl Node {
             let status = self.groups.status();
             let of_shard = status.iter().find(|group| group.shard == shard);
             if let Some((index, digest)) = of_shard.and_then(|group| group.digest) {
-                digests.push(DigestView { shard: shard.0, index, digest: format!("{digest:032x}") });
+                digests.push(DigestView {
+                    shard: shard.0,
+                    index,
+                    digest: format!("{digest:032x}"),
+                });
             }
         }
         Ok(digests)

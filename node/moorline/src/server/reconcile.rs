@@ -65,7 +65,9 @@ impl Reconciler {
             let meta = machine.meta();
             let cluster = meta.cluster()?;
             let address = |node: &NodeId| {
-                meta.nodes().get(node).map_or_else(String::new, |n| n.record.address.as_str().to_owned())
+                meta.nodes()
+                    .get(node)
+                    .map_or_else(String::new, |n| n.record.address.as_str().to_owned())
             };
             let mut wanted = Wanted { shards: cluster.shards, ..Wanted::default() };
             for shard in Shards::new(cluster.shards).all() {
@@ -121,7 +123,9 @@ impl Reconciler {
                 continue;
             };
             let first = groups
-                .read(ShardId::META, |machine, _| machine.meta().voters(group.shard).first().copied())
+                .read(ShardId::META, |machine, _| {
+                    machine.meta().voters(group.shard).first().copied()
+                })
                 .flatten();
             // A replica that has a log has begun, whatever it has applied of it by now.
             let fresh = group.voters.is_empty() && group.last_log.is_none();
