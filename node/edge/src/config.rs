@@ -14,7 +14,7 @@ use thiserror::Error;
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct EdgeConfig {
     /// Connections held at once. Beyond it a client is turned away at once, so that those connected keep their share
-    /// of memory (an idle one costs about 4 KiB, besides what the kernel needs for its socket).
+    /// of memory (an idle one costs about 6 KiB, besides what the kernel needs for its socket).
     pub connections_max: u32,
     /// How long a client may take to send its first packet.
     pub first_packet_ms: u64,

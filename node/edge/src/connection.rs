@@ -27,7 +27,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use moorline_core::{
-    Text,
+    QoS, Text,
     port::{Link, Notice, Open, Port},
 };
 use moorline_mqtt::{
@@ -43,6 +43,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
+    asked::Asked,
     authenticate::{Attempt, Authenticate, Denial, Identity, Verdict},
     clock::Clock,
     mailbox::Mailbox,
@@ -61,6 +62,8 @@ const STOP_ANSWERS_MS: u64 = 1_000;
 const LINGER_WAIT: Duration = Duration::from_secs(1);
 /// How much of what the other side still sends is thrown away meanwhile.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// How much of that is read at a time.
+const LINGER_READ_BYTES: usize = 1_024;
 
 /// What all connections of a listener share.
 pub(crate) struct Shared {
@@ -86,8 +89,11 @@ pub(crate) async fn serve(
     mailbox: Arc<Mailbox>,
     shared: Arc<Shared>,
 ) {
-    shared.metrics.opening.inc();
-    Connection::new(stream, peer, mailbox, shared).run().await;
+    shared.metrics.opening();
+    // In a box of its own and by reference: a future has room for each place its parts are moved through.
+    let mut connection = Box::new(Connection::new(stream, peer, mailbox, shared));
+    connection.run().await;
+    connection.finish().await;
 }
 
 /// A judgement that is waited for, and what it is about.
@@ -112,6 +118,7 @@ struct Connection {
     /// When the alarm rings; `None` if it need not.
     alarm_at: Option<Millis>,
     judging: Option<Judging>,
+    asked: Asked,
     /// The node stops: by when the answers must be there.
     stopping: Option<Millis>,
     /// The socket can't be written to any more.
@@ -162,6 +169,7 @@ impl Connection {
             alarm: Box::pin(sleep_until(Instant::now())),
             alarm_at: None,
             judging: None,
+            asked: Asked::default(),
             stopping: None,
             broken: false,
             counted: None,
@@ -170,7 +178,7 @@ impl Connection {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         loop {
             let now = self.shared.clock.now();
             self.take_notices(now);
@@ -192,7 +200,6 @@ impl Connection {
                 break;
             }
         }
-        self.finish().await;
     }
 
     /// Does what the wait was for. `false` if a closed connection's time is up.
@@ -214,11 +221,18 @@ impl Connection {
     }
 
     fn take_notices(&mut self, now: Now) {
+        // Once for all of a burst.
+        let instant = std::time::Instant::now();
         for notice in self.notices.drain(..) {
             if matches!(notice, Notice::Stopping { .. }) && self.machine.unanswered() > 0 {
                 // What was published deserves its answer: the client would have to send it again.
                 self.stopping.get_or_insert(now.at.plus(STOP_ANSWERS_MS));
                 continue;
+            }
+            if let Notice::Published { token, .. } = notice
+                && let Some(took) = self.asked.end(token, instant)
+            {
+                self.shared.metrics.publish_answered(took);
             }
             let opened = matches!(notice, Notice::Opened(Ok(_)));
             self.machine.notice(now, notice);
@@ -226,7 +240,6 @@ impl Connection {
                 (opened, self.machine.version(), self.machine.is_closed())
             {
                 self.shared.metrics.connected(self.shared.name, version);
-                self.shared.metrics.opening.dec();
                 self.counted = Some(version);
             }
         }
@@ -238,10 +251,16 @@ impl Connection {
     }
 
     fn handle_events(&mut self) {
+        let instant = std::time::Instant::now();
         while let Some(event) = self.machine.poll_event() {
             match event {
                 Event::Connect(request) => self.judge(request),
-                Event::Publish { token, message } => self.link.publish(token, message),
+                Event::Publish { token, message } => {
+                    if message.qos != QoS::AtMostOnce {
+                        self.asked.begin(token, instant);
+                    }
+                    self.link.publish(token, message);
+                }
                 Event::Subscribe { token, filters } => self.link.subscribe(token, filters),
                 Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
                 Event::Settled(offsets) => self.link.settle(&offsets),
@@ -306,7 +325,7 @@ impl Connection {
             match written.await {
                 Poll::Ready(Ok(written @ 1..)) => {
                     self.output.advance(written);
-                    self.shared.metrics.bytes_sent.inc_by(written as u64);
+                    self.shared.metrics.wrote(written);
                     if !self.output.is_empty() {
                         return; // the socket is full
                     }
@@ -339,7 +358,7 @@ impl Connection {
                 self.break_off(now);
             }
             Some(Ok(bytes)) => {
-                self.shared.metrics.bytes_received.inc_by(bytes as u64);
+                self.shared.metrics.read(bytes);
                 if bytes == room {
                     self.chunk = (self.chunk * 2).min(READ_BYTES_MAX);
                 } else if bytes < self.chunk / READ_SHRINK {
@@ -389,6 +408,7 @@ impl Connection {
             return Poll::Ready(woke);
         }
         // Idle from here on: give the buffers back.
+        self.asked.rest();
         for buffer in [&mut self.input, &mut self.output] {
             if buffer.is_empty() && buffer.capacity() > 0 {
                 *buffer = BytesMut::new();
@@ -398,7 +418,7 @@ impl Connection {
     }
 
     /// Closes the socket so that what was written last still arrives.
-    async fn finish(mut self) {
+    async fn finish(&mut self) {
         if self.broken {
             return;
         }
@@ -414,7 +434,7 @@ impl Drop for Connection {
         self.mailbox.close();
         match self.counted {
             Some(version) => self.shared.metrics.disconnected(self.shared.name, version),
-            None => self.shared.metrics.opening.dec(),
+            None => self.shared.metrics.never_opened(),
         }
     }
 }
@@ -423,7 +443,7 @@ impl Drop for Connection {
 /// connection, and a reset throws away what the other side has not read yet.
 async fn linger(stream: &mut TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
-    let mut rest = [0; 1_024];
+    let mut rest = vec![0; LINGER_READ_BYTES];
     let mut thrown = 0;
     while thrown < LINGER_BYTES_MAX {
         match stream.read(&mut rest).await? {

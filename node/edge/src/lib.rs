@@ -12,13 +12,14 @@
 //! # Invariants
 //!
 //! - **One task per connection, one write per round, one wake-up per burst.** See `connection` and `mailbox`.
-//! - **An idle connection owns no buffer.** Checked by `tests/tcp.rs` (`idle_connections_are_small`).
+//! - **An idle connection owns no buffer.** Checked by `tests/memory.rs` (`idle_connections_are_small`).
 //! - **Bounded**: connections, packets, windows, queues; see [`EdgeConfig`] and `mailbox`.
 //!
 //! # Deliberately absent
 //!
 //! TLS, WebSocket, and the dialects: their listeners come beside this one.
 
+mod asked;
 mod authenticate;
 mod clock;
 mod config;

@@ -137,7 +137,7 @@ impl Listener {
                         begin(&mut connections, &boxes, key, (stream, peer), &shared);
                     }
                     Err(error) => {
-                        shared.metrics.accept_errors.inc();
+                        shared.metrics.accept_failed();
                         warn!(%error, "could not accept a connection");
                         sleep(ACCEPT_PAUSE).await;
                     }

@@ -202,7 +202,8 @@ mod tests {
 
     fn take(mailbox: &Mailbox) -> Vec<Notice> {
         let mut taken = Vec::new();
-        let _ = mailbox.poll_take(&Context::from_waker(Waker::noop()), &mut taken);
+        let ready = mailbox.poll_take(&Context::from_waker(Waker::noop()), &mut taken);
+        assert_eq!(ready.is_ready(), !taken.is_empty());
         taken
     }
 

@@ -3,12 +3,15 @@
 //! The protocol machine returns facts ([`Counters`]) and they are added up here, per node and not per connection, so
 //! that a rate survives its connections. Labels take few values: a client id is never one.
 
+use std::time::Duration;
+
 use moorline_mqtt::{
     Version,
     server::{CloseReason, Counters},
 };
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector, exponential_buckets,
 };
 
 use crate::authenticate::Denial;
@@ -19,22 +22,41 @@ const DROPPED: [&str; 2] = ["slow_client", "too_large"];
 const PROTOCOLS: [&str; 3] = ["mqtt31", "mqtt311", "mqtt5"];
 const QOS: [&str; 3] = ["0", "1", "2"];
 
+/// Below 0.1 ms no disk answers; above 6.5 s clients hang up.
+const ACK_SECONDS_MIN: f64 = 0.000_1;
+/// How many buckets, each twice the one before.
+const ACK_BUCKETS: usize = 17;
+
 /// The edge's metrics. Cheap to clone; every clone counts into the same cells.
 #[derive(Debug, Clone)]
 pub struct EdgeMetrics {
-    /// Open sockets that have not sent an accepted CONNECT yet.
-    pub(crate) opening: IntGauge,
-    connections: IntGaugeVec,
+    connections: Connections,
+    traffic: Traffic,
+    messages: Messages,
+}
+
+#[derive(Debug, Clone)]
+struct Connections {
+    opening: IntGauge,
+    current: IntGaugeVec,
     opened: IntCounterVec,
     closed: IntCounterVec,
     rejected: IntCounterVec,
     auth_attempts: IntCounterVec,
     bad_packets: IntCounterVec,
-    pub(crate) accept_errors: IntCounter,
-    pub(crate) bytes_received: IntCounter,
-    pub(crate) bytes_sent: IntCounter,
+    accept_errors: IntCounter,
+}
+
+#[derive(Debug, Clone)]
+struct Traffic {
+    bytes_received: IntCounter,
+    bytes_sent: IntCounter,
     packets_received: IntCounter,
     packets_sent: IntCounter,
+}
+
+#[derive(Debug, Clone)]
+struct Messages {
     received: [[IntCounter; 3]; 3],
     delivered: [[IntCounter; 3]; 3],
     repeated: IntCounter,
@@ -44,45 +66,17 @@ pub struct EdgeMetrics {
     expired: IntCounter,
     dropped: [IntCounter; 2],
     filters: [IntCounter; 2],
+    publish_ack: Histogram,
 }
 
-impl EdgeMetrics {
-    /// Registers into `registry`.
-    ///
-    /// # Errors
-    ///
-    /// If it has metrics of these names already.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let to = Registrar { registry };
-        let received = to.counters(
-            "moorline_messages_received_total",
-            "PUBLISH packets received from clients",
-            &["protocol", "qos"],
-        )?;
-        let delivered = to.counters(
-            "moorline_messages_delivered_total",
-            "PUBLISH packets sent to clients",
-            &["protocol", "qos"],
-        )?;
-        let dropped = to.add(IntCounterVec::new(
-            Opts::new(
-                "moorline_messages_dropped_total",
-                "Copies of messages that were dropped, by reason",
-            )
-            .const_label("layer", "edge"),
-            &["reason"],
-        )?)?;
-        let filters = to.counters(
-            "moorline_subscribe_filters_total",
-            "Filters of SUBSCRIBE packets, by result",
-            &["result"],
-        )?;
+impl Connections {
+    fn register(to: &Registrar<'_>) -> prometheus::Result<Self> {
         Ok(Self {
             opening: to.add(IntGauge::new(
                 "moorline_connections_opening",
                 "Sockets that have not brought an accepted CONNECT yet",
             )?)?,
-            connections: to.add(IntGaugeVec::new(
+            current: to.add(IntGaugeVec::new(
                 Opts::new("moorline_connections", "Clients connected now"),
                 &["listener", "protocol"],
             )?)?,
@@ -113,77 +107,159 @@ impl EdgeMetrics {
             )?,
             accept_errors: to
                 .counter("moorline_accept_errors_total", "Failures to accept a socket")?,
-            bytes_received: to
-                .counter("moorline_mqtt_received_bytes_total", "Bytes read from clients")?,
-            bytes_sent: to.counter("moorline_mqtt_sent_bytes_total", "Bytes written to clients")?,
-            packets_received: to
-                .counter("moorline_mqtt_packets_received_total", "Packets read from clients")?,
-            packets_sent: to
-                .counter("moorline_mqtt_packets_sent_total", "Packets written to clients")?,
+        })
+    }
+}
+
+impl Traffic {
+    fn register(to: &Registrar<'_>) -> prometheus::Result<Self> {
+        let of = |name, help| to.counter(name, help);
+        Ok(Self {
+            bytes_received: of("moorline_mqtt_received_bytes_total", "Bytes read from clients")?,
+            bytes_sent: of("moorline_mqtt_sent_bytes_total", "Bytes written to clients")?,
+            packets_received: of(
+                "moorline_mqtt_packets_received_total",
+                "Packets read from clients",
+            )?,
+            packets_sent: of("moorline_mqtt_packets_sent_total", "Packets written to clients")?,
+        })
+    }
+}
+
+impl Messages {
+    fn register(to: &Registrar<'_>) -> prometheus::Result<Self> {
+        let labels = ["protocol", "qos"];
+        let received = "PUBLISH packets received from clients";
+        let received = to.counters("moorline_messages_received_total", received, &labels)?;
+        let delivered = "PUBLISH packets sent to clients";
+        let delivered = to.counters("moorline_messages_delivered_total", delivered, &labels)?;
+        // The layers below count under the same name, with another `layer`.
+        let dropped = "Copies of messages that were dropped, by reason";
+        let dropped = Opts::new("moorline_messages_dropped_total", dropped);
+        let dropped = dropped.const_label("layer", "edge");
+        let dropped = to.add(IntCounterVec::new(dropped, &["reason"])?)?;
+        let filters = "Filters of SUBSCRIBE packets, by result";
+        let filters = to.counters("moorline_subscribe_filters_total", filters, &["result"])?;
+        let of = |name, help| to.counter(name, help);
+        Ok(Self {
             received: by_protocol_and_qos(&received),
             delivered: by_protocol_and_qos(&delivered),
-            repeated: to.counter(
+            repeated: of(
                 "moorline_messages_repeated_total",
                 "PUBLISH packets received again before their first copy was answered",
             )?,
-            resent: to.counter(
+            resent: of(
                 "moorline_messages_resent_total",
                 "PUBLISH packets sent to clients with DUP=1",
             )?,
-            delivery_acks: to.counter(
+            delivery_acks: of(
                 "moorline_deliveries_acked_total",
                 "Deliveries that clients acknowledged",
             )?,
-            unknown_acks: to.counter(
+            unknown_acks: of(
                 "moorline_unknown_acks_total",
                 "Acknowledgements of clients for nothing that was in flight",
             )?,
-            expired: to.counter(
+            expired: of(
                 "moorline_messages_expired_total",
                 "Copies of messages that expired before they were sent",
             )?,
             dropped: DROPPED.map(|reason| dropped.with_label_values(&[reason])),
             filters: ["granted", "refused"].map(|result| filters.with_label_values(&[result])),
+            publish_ack: to.add(Histogram::with_opts(
+                HistogramOpts::new(
+                    "moorline_publish_ack_seconds",
+                    "From a QoS 1 PUBLISH read to the service's answer, whichever it is",
+                )
+                .buckets(exponential_buckets(ACK_SECONDS_MIN, 2.0, ACK_BUCKETS)?),
+            )?)?,
         })
+    }
+}
+
+impl EdgeMetrics {
+    /// Registers into `registry`.
+    ///
+    /// # Errors
+    ///
+    /// If it has metrics of these names already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let to = Registrar { registry };
+        Ok(Self {
+            connections: Connections::register(&to)?,
+            traffic: Traffic::register(&to)?,
+            messages: Messages::register(&to)?,
+        })
+    }
+
+    /// A socket is open, and nothing was said yet.
+    pub(crate) fn opening(&self) {
+        self.connections.opening.inc();
+    }
+
+    /// It ended before a client was accepted.
+    pub(crate) fn never_opened(&self) {
+        self.connections.opening.dec();
+    }
+
+    /// A socket could not be accepted.
+    pub(crate) fn accept_failed(&self) {
+        self.connections.accept_errors.inc();
+    }
+
+    /// Bytes came from a socket.
+    pub(crate) fn read(&self, bytes: usize) {
+        self.traffic.bytes_received.inc_by(bytes as u64);
+    }
+
+    /// Bytes went to a socket.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.traffic.bytes_sent.inc_by(bytes as u64);
+    }
+
+    /// A QoS 1 publish was answered.
+    pub(crate) fn publish_answered(&self, took: Duration) {
+        self.messages.publish_ack.observe(took.as_secs_f64());
     }
 
     /// A client's CONNECT was accepted.
     pub(crate) fn connected(&self, listener: &str, version: Version) {
-        self.connections.with_label_values(&[listener, version.label()]).inc();
+        self.connections.opening.dec();
+        self.connections.current.with_label_values(&[listener, version.label()]).inc();
     }
 
     /// The same client is gone.
     pub(crate) fn disconnected(&self, listener: &str, version: Version) {
-        self.connections.with_label_values(&[listener, version.label()]).dec();
+        self.connections.current.with_label_values(&[listener, version.label()]).dec();
     }
 
     /// A socket was accepted.
     pub(crate) fn opened(&self, listener: &str) {
-        self.opened.with_label_values(&[listener]).inc();
+        self.connections.opened.with_label_values(&[listener]).inc();
     }
 
     /// A connection ended.
     pub(crate) fn closed(&self, reason: CloseReason) {
-        self.closed.with_label_values(&[reason.label()]).inc();
+        self.connections.closed.with_label_values(&[reason.label()]).inc();
         if is_bad_packet(reason) {
-            self.bad_packets.with_label_values(&[reason.label()]).inc();
+            self.connections.bad_packets.with_label_values(&[reason.label()]).inc();
         }
     }
 
     /// A client was turned away.
     pub(crate) fn rejected(&self, reason: &'static str) {
-        self.rejected.with_label_values(&[reason]).inc();
+        self.connections.rejected.with_label_values(&[reason]).inc();
     }
 
     /// A client was judged.
     pub(crate) fn judged(&self, method: &'static str, denial: Option<Denial>) {
         let result = denial.map_or("accepted", Denial::label);
-        self.auth_attempts.with_label_values(&[method, result]).inc();
+        self.connections.auth_attempts.with_label_values(&[method, result]).inc();
     }
 
     /// Counts live copies that were dropped because their client is too slow.
     pub(crate) fn dropped_slow(&self) -> IntCounter {
-        self.dropped[0].clone()
+        self.messages.dropped[0].clone()
     }
 
     /// Adds what one connection did since it was last asked.
@@ -195,20 +271,20 @@ impl EdgeMetrics {
         };
         let protocol = version.map_or(0, position);
         for qos in 0..QOS.len() {
-            add(&self.received[protocol][qos], facts.publishes_received[qos]);
-            add(&self.delivered[protocol][qos], facts.deliveries_sent[qos]);
+            add(&self.messages.received[protocol][qos], facts.publishes_received[qos]);
+            add(&self.messages.delivered[protocol][qos], facts.deliveries_sent[qos]);
         }
-        add(&self.packets_received, facts.packets_received);
-        add(&self.packets_sent, facts.packets_sent);
-        add(&self.repeated, facts.publishes_repeated);
-        add(&self.resent, facts.deliveries_resent);
-        add(&self.delivery_acks, facts.deliveries_acked);
-        add(&self.unknown_acks, facts.unknown_acks);
-        add(&self.expired, facts.expired);
-        add(&self.dropped[0], facts.dropped_queue_full);
-        add(&self.dropped[1], facts.dropped_too_large);
-        add(&self.filters[0], facts.filters_granted);
-        add(&self.filters[1], facts.filters_refused);
+        add(&self.traffic.packets_received, facts.packets_received);
+        add(&self.traffic.packets_sent, facts.packets_sent);
+        add(&self.messages.repeated, facts.publishes_repeated);
+        add(&self.messages.resent, facts.deliveries_resent);
+        add(&self.messages.delivery_acks, facts.deliveries_acked);
+        add(&self.messages.unknown_acks, facts.unknown_acks);
+        add(&self.messages.expired, facts.expired);
+        add(&self.messages.dropped[0], facts.dropped_queue_full);
+        add(&self.messages.dropped[1], facts.dropped_too_large);
+        add(&self.messages.filters[0], facts.filters_granted);
+        add(&self.messages.filters[1], facts.filters_refused);
     }
 }
 
@@ -299,6 +375,7 @@ mod tests {
             ..Counters::default()
         };
         metrics.add(Some(Version::V311), &facts);
+        metrics.publish_answered(Duration::from_millis(2));
 
         let mut text = Vec::new();
         TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
@@ -310,6 +387,7 @@ mod tests {
             "moorline_auth_attempts_total{method=\"anonymous\",result=\"accepted\"} 1",
             "moorline_admission_rejected_total{reason=\"connections_max\"} 1",
             "moorline_messages_received_total{protocol=\"mqtt311\",qos=\"1\"} 2",
+            "moorline_publish_ack_seconds_count 1",
             "moorline_messages_dropped_total{layer=\"edge\",reason=\"slow_client\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

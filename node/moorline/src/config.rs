@@ -334,4 +334,26 @@ mod tests {
             assert!(text.contains(expected), "{text}");
         }
     }
+
+    /// The keys of a section, as the parser lists them when it meets one it does not know.
+    fn keys(section: &str) -> Vec<String> {
+        let text = problem(&format!("[{section}]\nzzz = 1\n"));
+        let list = text.split("expected").nth(1).unwrap_or_else(|| panic!("{text}"));
+        list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_reference_names_every_key() {
+        let reference = include_str!("../../../docs/configuration.md");
+        for section in ["node", "listen", "cluster", "storage", "mqtt", "log"] {
+            let heading = format!("## `[{section}]`");
+            let part = reference.split(&heading).nth(1).unwrap_or_else(|| panic!("{heading}"));
+            let part = part.split("\n## ").next().unwrap();
+            let keys = keys(section);
+            assert!(keys.len() > 1, "{section}: {keys:?}");
+            for key in keys.iter().filter(|key| *key != "tls") {
+                assert!(part.contains(&format!("`{key}`")), "[{section}] {key} is not in docs/configuration.md");
+            }
+        }
+    }
 }

@@ -47,7 +47,13 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Server(args) => server::run(&args),
-        Command::Demo(args) => client_runtime()?.block_on(demo::run(args)),
+        Command::Demo(args) => {
+            let runtime = client_runtime()?;
+            let result = runtime.block_on(demo::run(args));
+            // Not dropped: a read of standard input that is still waiting would be waited for.
+            runtime.shutdown_background();
+            result
+        }
         Command::Cluster(command) => client_runtime()?.block_on(cluster::run(command)),
         Command::Pub(args) => client_runtime()?.block_on(pubsub::publish(args)),
         Command::Sub(args) => client_runtime()?.block_on(pubsub::subscribe(args)),

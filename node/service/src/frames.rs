@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, TenantId, UnixMillis,
-};
+    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, TenantId, UnixMillis, Text};
 use moorline_machine::command::SessionId;
 use moorline_storage::{
     StorageError,
@@ -191,7 +190,7 @@ pub(crate) fn read_pushes(bytes: Bytes, mut visit: impl FnMut(Push)) -> Result<(
                 offset: (offset != 0).then_some(Offset(offset)),
                 qos,
                 resent: flags & 4 != 0,
-                message: Arc::new(read_message(&mut from)?),
+                message: Arc::new(owned(&read_message(&mut from)?)),
             });
         }
         visit(Push { conn, generation, number, deliveries });
@@ -213,6 +212,24 @@ pub(crate) fn decode_live(bytes: Bytes) -> Result<(TenantId, Message), StorageEr
     let message = read_message(&mut from)?;
     from.end()?;
     Ok((tenant, message))
+}
+
+/// The message in memory of its own: a slow client may keep it for long, and a slice of a frame keeps the whole frame.
+pub(crate) fn owned(message: &Message) -> Message {
+    let (topic, properties) = (message.topic.len(), message.properties.len());
+    let mut bytes = Vec::with_capacity(topic + properties + message.payload.len());
+    bytes.extend_from_slice(message.topic.as_bytes());
+    bytes.extend_from_slice(&message.properties);
+    bytes.extend_from_slice(&message.payload);
+    let bytes = Bytes::from(bytes);
+    Message {
+        topic: Text::from_utf8(bytes.slice(..topic)).expect("it was a text before"),
+        qos: message.qos,
+        retain: message.retain,
+        properties: bytes.slice(topic..topic + properties),
+        expires_at: message.expires_at,
+        payload: bytes.slice(topic + properties..),
+    }
 }
 
 /// A node's report to the meta leader.
@@ -291,4 +308,75 @@ fn read_message(from: &mut Reader) -> Result<Message, StorageError> {
         properties: from.blob()?,
         payload: from.blob()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Message {
+        Message {
+            topic: Text::from("a/é"),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: Bytes::from_static(b"\x01\x01"),
+            expires_at: Some(UnixMillis(7)),
+            payload: Bytes::from_static(b"body"),
+        }
+    }
+
+    #[test]
+    fn pushes_come_back_as_they_were_written() {
+        let push = |conn, offset, resent| Push {
+            conn: ConnId(conn),
+            generation: 3,
+            number: 4,
+            deliveries: vec![Delivery {
+                offset,
+                qos: QoS::AtLeastOnce,
+                resent,
+                message: Arc::new(message()),
+            }],
+        };
+        let pushes = [push(1, Some(Offset(9)), true), push(2, None, false)];
+        let mut writer = PushWriter::new();
+        pushes.iter().for_each(|push| writer.push(push));
+        let bytes = writer.done();
+        let mut read = Vec::new();
+        read_pushes(bytes.clone(), |push| read.push(push)).unwrap();
+        assert_eq!(read, pushes);
+        for cut in 1..bytes.len() {
+            let mut seen = 0;
+            let whole = read_pushes(bytes.slice(..cut), |_| seen += 1).is_ok();
+            assert!(seen < 2 && (!whole || seen <= 1), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn small_frames_come_back_and_damaged_ones_do_not() {
+        let attach = Upward::Attach(Attach {
+            session: SessionId { bucket: 5, number: 6 },
+            epoch: Epoch(7),
+            conn: ConnId(8),
+            generation: 9,
+            next: Offset(10),
+            credit: 11,
+        });
+        let credit =
+            Upward::Credit { session: SessionId { bucket: 1, number: 2 }, generation: 3, more: 4 };
+        for upward in [attach, credit] {
+            let bytes = upward.encode();
+            assert_eq!(Upward::decode(bytes.clone()).unwrap(), upward);
+            assert!(Upward::decode(bytes.slice(..bytes.len() - 1)).is_err());
+        }
+        let over = TakenOver { incarnation: Incarnation(1), conn: ConnId(2) };
+        assert_eq!(TakenOver::decode(over.encode()).unwrap(), over);
+        let live = decode_live(encode_live(TenantId(3), &message())).unwrap();
+        assert_eq!(live, (TenantId(3), message()));
+        assert_eq!(owned(&message()), message());
+        for attached in [Attached::Yes, Attached::NotLeader, Attached::TakenOver, Attached::Gone] {
+            assert_eq!(Attached::decode(&attached.encode()), Some(attached));
+        }
+        assert_eq!(Attached::decode(&[9]), None);
+    }
 }

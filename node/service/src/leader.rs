@@ -328,7 +328,7 @@ impl Inner {
         self.below().groups.read(shard, |machine, _| {
             machine.passing(tenant, &message.topic, &mut found);
         });
-        let message = Arc::new(message);
+        let message = Arc::new(frames::owned(&message));
         let mut out = Collected::new();
         for (session, _) in found {
             let message = Arc::clone(&message);
@@ -341,7 +341,7 @@ impl Inner {
     fn on_live(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
         match frames::decode_live(body) {
             Ok((tenant, message)) => {
-                let matched = self.live.deliver(tenant, &Arc::new(message)) > 0;
+                let matched = self.live.deliver(tenant, &Arc::new(frames::owned(&message))) > 0;
                 if let Some(reply) = reply {
                     reply.send(Bytes::from_static(if matched { &[1] } else { &[0] }));
                 }

@@ -121,7 +121,7 @@ impl Inner {
         });
         let mut live: Option<Bytes> = None;
         let command = Command::Publish { tenant, message: message.clone() };
-        let message = Arc::new(message);
+        let message = Arc::new(frames::owned(&message));
         for target in targets {
             let several = Arc::clone(&several);
             match *target {
@@ -214,7 +214,7 @@ impl Inner {
                     below.router.tell_leader(shard, Kind::Passing, encoded()).is_ok()
                 }
                 RouteTarget::Node(node, _) if node == self.node => {
-                    self.live.deliver(tenant, &Arc::new(message.clone()));
+                    self.live.deliver(tenant, &Arc::new(frames::owned(message)));
                     true
                 }
                 RouteTarget::Node(node, _) => {

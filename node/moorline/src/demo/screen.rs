@@ -10,8 +10,8 @@ use crate::{cluster::ClusterView, http};
 /// Counters whose rates are shown, with what they are called on the screen.
 const RATES: [(&str, &str); 3] = [
     ("moorline_messages_received_total", "in/s"),
-    ("moorline_messages_acked_total", "acked/s"),
     ("moorline_messages_delivered_total", "out/s"),
+    ("moorline_deliveries_acked_total", "acked/s"),
 ];
 
 /// Clear the screen, cursor home.

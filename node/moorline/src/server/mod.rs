@@ -66,6 +66,8 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
     logging::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(run_node(config, args.stop_with_stdin));
+    // Not dropped: a read of standard input that is still waiting would be waited for.
+    runtime.shutdown_background();
     if let Err(problem) = &result {
         error!(problem = format!("{problem:#}"), "the node stops");
     }

@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -69,7 +70,7 @@ fn one_node_of_one_cluster(cluster: &mut Cluster) {
 
 fn an_empty_directory_is_refused(cluster: &mut Cluster) {
     assert!(cluster.node_mut(VICTIM).stop().success());
-    with_damage(cluster, &["refuses this one", "new id"], |data| {
+    with_damage(cluster, &["refuses this node", "new id"], |data| {
         fs::remove_dir_all(data).unwrap();
     });
 }
@@ -122,16 +123,22 @@ fn with_damage(cluster: &mut Cluster, advice: &[&str], damage: impl FnOnce(&Path
     assert!(copied.success());
     damage(&data);
 
-    cluster.node_mut(VICTIM).must_refuse_to_run(advice);
-    // Not by luck, and not only the first time.
-    cluster.node_mut(VICTIM).must_refuse_to_run(advice);
-    goes_on(cluster);
+    let refused = catch_unwind(AssertUnwindSafe(|| {
+        cluster.node_mut(VICTIM).must_refuse_to_run(advice);
+        // Not by luck, and not only the first time.
+        cluster.node_mut(VICTIM).must_refuse_to_run(advice);
+        goes_on(cluster);
+    }));
 
+    cluster.node_mut(VICTIM).end();
     if data.exists() {
         fs::remove_dir_all(&data).unwrap();
     }
     fs::rename(&good, &data).unwrap();
     cluster.node_mut(VICTIM).start_ready();
+    if let Err(failed) = refused {
+        resume_unwind(failed);
+    }
     goes_on(cluster);
     cluster.digests_agree();
 }

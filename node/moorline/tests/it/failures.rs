@@ -147,7 +147,7 @@ fn all_killed_at_once(cluster: &mut Cluster) {
     let mut publishers: Vec<_> = cluster
         .nodes()
         .iter()
-        .map(|node| Connect::clean(Version::V5, &format!("power-{}", node.id)).to(node.mqtt).0)
+        .map(|node| Connect::clean(Version::V5, &format!("power-publisher-{}", node.id)).to(node.mqtt).0)
         .collect();
     let payloads = numbered("m", 0..100);
     for (place, payload) in payloads.iter().enumerate() {

@@ -130,7 +130,13 @@ pub(crate) fn a_takeover_is_told(cluster: &mut Cluster) {
         if version == Version::V5 {
             assert_eq!(old.hear(SOON), Heard::Closed);
         }
-        let again = new.message();
+        // An acknowledgement of the last moment may have been on its way still; then its message comes first, again.
+        let mut again = new.message();
+        while again.payload == b"taken" {
+            assert!(again.dup, "{version:?}: what comes again says so");
+            new.ack(&again);
+            again = new.message();
+        }
         assert_eq!((&again.payload, again.id), (&unacknowledged.payload, unacknowledged.id));
         new.ack(&again);
         publisher.publish_acked(&topic, b"later");
@@ -165,8 +171,18 @@ pub(crate) fn changes_nodes_often(cluster: &mut Cluster) {
             assert_eq!(publisher.puback(id), 0);
         }
     }
-    taken.extend(client.take(MOVES * EACH - taken.len()));
-    assert_eq!(taken, numbered("m", 0..MOVES * EACH));
+    let wanted = numbered("m", 0..MOVES * EACH);
+    while taken.last() != wanted.last() {
+        taken.extend(client.take(1));
+    }
+    // Acknowledgements of the last moment before a move may come too late, and their messages again: a repeated tail,
+    // never a gap and never disorder.
+    let mut next = 0;
+    for payload in taken {
+        let place = wanted.iter().position(|one| *one == payload).expect("it was published");
+        assert!(place <= next, "{payload} came before {}", wanted[next]);
+        next = next.max(place + 1);
+    }
     client.hears_nothing();
 }
 

@@ -65,7 +65,7 @@ impl Cluster {
     pub(crate) fn bring_up(&mut self) {
         self.nodes.iter_mut().for_each(Node::start);
         until_true("the admin APIs answer", READY, || {
-            self.nodes.iter().all(|node| http::get(node.admin, "/health/live").is_ok())
+            self.nodes.iter_mut().all(Node::answers)
         });
         let made = http::post(self.node(1).admin, "/api/v1/cluster/init").unwrap();
         assert_eq!(made.status, 200, "{}", made.body);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -83,6 +83,15 @@ impl Node {
         child.wait().unwrap();
     }
 
+    /// Kills it if it runs.
+    pub(crate) fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Gone already is as good.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
     /// SIGTERM, and waits for the end.
     #[track_caller]
     pub(crate) fn stop(&mut self) -> ExitStatus {
@@ -131,14 +140,22 @@ impl Node {
     #[track_caller]
     pub(crate) fn wait_ready(&mut self) {
         let what = format!("node {} is ready", self.id);
-        let (id, admin) = (self.id, self.admin);
+        // Ready is said a moment before the MQTT port is there.
         until_true(&what, READY, || {
-            let ended = self.child.as_mut().expect("it runs").try_wait().unwrap();
-            assert!(ended.is_none(), "node {id} ended: {ended:?}:\n{}", self.log());
-            // Ready is said a moment before the MQTT port is there.
-            http::get(admin, "/health/ready").is_ok_and(|answer| answer.status == 200)
-                && std::net::TcpStream::connect(self.mqtt).is_ok()
+            self.answers() && self.is_ready() && TcpStream::connect(self.mqtt).is_ok()
         });
+    }
+
+    /// Whether its admin API answers.
+    ///
+    /// # Panics
+    ///
+    /// If its process has ended: then nothing will.
+    #[track_caller]
+    pub(crate) fn answers(&mut self) -> bool {
+        let ended = self.child.as_mut().expect("it runs").try_wait().unwrap();
+        assert!(ended.is_none(), "node {} ended: {ended:?}:\n{}", self.id, self.log());
+        http::get(self.admin, "/health/live").is_ok()
     }
 
     /// Starts it and waits until it serves clients.
@@ -190,10 +207,6 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Gone already is as good.
-            drop(child.kill());
-            drop(child.wait());
-        }
+        self.end();
     }
 }
