@@ -352,7 +352,10 @@ mod tests {
             let keys = keys(section);
             assert!(keys.len() > 1, "{section}: {keys:?}");
             for key in keys.iter().filter(|key| *key != "tls") {
-                assert!(part.contains(&format!("`{key}`")), "[{section}] {key} is not in docs/configuration.md");
+                assert!(
+                    part.contains(&format!("`{key}`")),
+                    "[{section}] {key} is not in docs/configuration.md"
+                );
             }
         }
     }

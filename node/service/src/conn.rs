@@ -192,15 +192,15 @@ impl Conn {
         if push.number != durable.pushes {
             return false;
         }
+        let offsets = || push.deliveries.iter().filter_map(|Delivery { offset, .. }| *offset);
+        let ascending = offsets().is_sorted_by(|one, next| one < next);
+        if !ascending || offsets().next().is_some_and(|first| first < durable.next) {
+            return false;
+        }
         durable.pushes += 1;
-        for Delivery { offset, .. } in &push.deliveries {
-            if let Some(offset) = offset {
-                if *offset < durable.next {
-                    return false;
-                }
-                durable.next = offset.next();
-                durable.hand.deliver(*offset);
-            }
+        for offset in offsets() {
+            durable.next = offset.next();
+            durable.hand.deliver(offset);
         }
         // Under the lock, so that two pushes can't overtake each other on the way to the edge.
         self.push(Notice::Deliver(push.deliveries));

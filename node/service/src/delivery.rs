@@ -38,7 +38,8 @@ struct Attachment {
 /// All attachments of one shard, while this node leads it.
 #[derive(Debug, Default)]
 pub(crate) struct ShardDelivery {
-    leading: bool,
+    /// The term of this node's leadership.
+    leading: Option<u64>,
     attachments: HashMap<SessionId, Attachment>,
     /// Attachments whose pushes could not be sent: they are told so when they can be.
     lost: Vec<Place>,
@@ -48,15 +49,18 @@ pub(crate) struct ShardDelivery {
 pub(crate) type Collected = BTreeMap<Place, Vec<Push>>;
 
 impl ShardDelivery {
-    /// A leadership begins or ends: attachments come anew.
-    pub(crate) fn set_leading(&mut self, leading: bool) {
+    /// The term of this node's leadership, if it leads: with a new one attachments come anew.
+    pub(crate) fn set_leading(&mut self, leading: Option<u64>) {
+        if self.leading == leading {
+            return;
+        }
         self.leading = leading;
         self.attachments.clear();
         self.lost.clear();
     }
 
     pub(crate) fn is_leading(&self) -> bool {
-        self.leading
+        self.leading.is_some()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -225,7 +229,7 @@ mod tests {
 
     fn attached(credit: u32) -> ShardDelivery {
         let mut shard = ShardDelivery::default();
-        shard.set_leading(true);
+        shard.set_leading(Some(1));
         let attach = Attach {
             session: SESSION,
             epoch: Epoch(1),

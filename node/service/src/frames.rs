@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, TenantId, UnixMillis, Text};
+    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, TenantId, Text, UnixMillis,
+};
 use moorline_machine::command::SessionId;
 use moorline_storage::{
     StorageError,

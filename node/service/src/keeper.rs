@@ -51,6 +51,7 @@ impl Inner {
         self.keep(Self::follow_leaders);
         self.keep(Self::follow_peers);
         self.keep(Self::keep_ticking);
+        self.keep(Self::keep_deadlines);
     }
 
     fn keep<F>(self: &Arc<Self>, keep: fn(Arc<Self>) -> F)
@@ -361,10 +362,16 @@ impl Inner {
             ticks += 1;
             self.tell_lost();
             self.serve_barriers();
-            self.propose_ticks().await;
             if ticks.is_multiple_of(OBSERVE_TICKS) {
                 self.observe();
             }
+        }
+    }
+
+    async fn keep_deadlines(self: Arc<Self>) {
+        loop {
+            sleep(TICK_INTERVAL).await;
+            self.propose_ticks().await;
         }
     }
 

@@ -80,13 +80,18 @@ impl Sink for Inner {
 
     fn role(&self, shard: ShardId, role: Role) {
         debug!(%shard, ?role, "role");
+        let leading = role.leading.then_some(role.term);
         if let Some(mut delivery) = self.delivery(shard) {
-            delivery.set_leading(role.leading);
+            delivery.set_leading(leading);
         }
         if shard == ShardId::META {
             let nodes = if role.leading { self.known_nodes() } else { Vec::new() };
-            let leases = role.leading.then(|| Leases::begin(Instant::now(), nodes.into_iter()));
-            *self.leases.lock().expect("no panic while leases are locked") = leases;
+            let mut leases = self.leases.lock().expect("no panic while leases are locked");
+            if leases.as_ref().map(Leases::term) != leading {
+                let begin =
+                    |term| Leases::begin(Instant::now(), self.node, term, nodes.into_iter());
+                *leases = leading.map(begin);
+            }
         }
         if role.leading {
             self.leading_began.notify_one();
@@ -356,20 +361,27 @@ impl Inner {
         };
         let service = Arc::clone(self);
         self.tasks.spawn(async move {
+            let term = service.lease_term();
             // Whoever was deposed without knowing must not grant anything.
-            if let Err(problem) = service.below().groups.barrier(ShardId::META).await {
-                return reply.refuse(&problem.to_string());
-            }
-            let now = Instant::now();
-            let served = {
-                let mut leases = service.leases.lock().expect("no panic while leases are locked");
-                let Some(leases) = leases.as_mut() else {
-                    return reply.refuse("not the meta leader");
-                };
-                leases.report(now, from, applied);
-                leases.served(now)
+            let confirmed = match service.below().groups.barrier(ShardId::META).await {
+                Ok(index) => index,
+                Err(problem) => return reply.refuse(&problem.to_string()),
             };
-            reply.send(Bytes::from_static(&[1]));
+            let now = Instant::now();
+            let (granted, served) = {
+                let mut leases = service.leases.lock().expect("no panic while leases are locked");
+                match leases.as_mut().filter(|leases| Some(leases.term()) == term) {
+                    Some(leases) => {
+                        (leases.report(now, from, applied, confirmed), leases.served(now))
+                    }
+                    None => return reply.refuse("not the meta leader"),
+                }
+            };
+            if granted {
+                reply.send(Bytes::from_static(&[1]));
+            } else {
+                reply.refuse("behind a barrier that was passed");
+            }
             served.into_iter().for_each(|waiter| waiter.send(Bytes::new()));
         });
     }
@@ -394,6 +406,12 @@ impl Inner {
                 Err(refused) => refused.refuse("not the meta leader, or too many wait"),
             }
         }
+    }
+
+    /// The term of this node's meta leadership, if it has one.
+    fn lease_term(&self) -> Option<u64> {
+        let leases = self.leases.lock().expect("no panic while leases are locked");
+        leases.as_ref().map(Leases::term)
     }
 
     /// Serves barriers that wait for leases to run out.

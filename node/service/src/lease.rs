@@ -9,6 +9,9 @@
 //!
 //! - **The leader's view of a lease outlives the node's**: it counts from the receipt, the node from before the sending.
 //! - **A new leader waits out what it cannot know**: every other node counts as a holder for one lease, unless it reports.
+//! - **Nobody comes back behind a barrier**: a node without a lease gets one only when it has applied everything that was
+//!   committed when it asked, since barriers may have passed without it. From its first question on they wait for it.
+//! - **Only a leader that knows it is one passes barriers**: one whose own lease is not renewed may have been deposed.
 //!
 //! Pure: time is an argument. Checked by the tests below.
 
@@ -29,33 +32,78 @@ pub(crate) const WAITERS_MAX: usize = 65_536;
 /// The leader's view of everybody's lease, and who waits for an index.
 #[derive(Debug)]
 pub(crate) struct Leases<W> {
+    /// This node, the leader.
+    own: NodeId,
+    term: u64,
+    #[cfg(test)]
+    began: Instant,
     holders: BTreeMap<NodeId, Holder>,
     waiters: Vec<(u64, W)>,
+    /// The highest index of a barrier that was passed.
+    passed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Holder {
     until: Instant,
     applied: u64,
+    /// What it has to have applied to get its first lease; `None` before it was heard of.
+    floor: Option<u64>,
+    granted: bool,
 }
 
 impl<W> Leases<W> {
     /// A leadership begins.
-    pub(crate) fn begin(now: Instant, nodes: impl Iterator<Item = NodeId>) -> Self {
-        let unknown = Holder { until: now + LEASE + DRIFT, applied: 0 };
-        Self { holders: nodes.map(|node| (node, unknown)).collect(), waiters: Vec::new() }
+    pub(crate) fn begin(
+        now: Instant,
+        own: NodeId,
+        term: u64,
+        nodes: impl Iterator<Item = NodeId>,
+    ) -> Self {
+        let unknown =
+            Holder { until: now + LEASE + DRIFT, applied: 0, floor: None, granted: false };
+        Self {
+            own,
+            term,
+            #[cfg(test)]
+            began: now,
+            holders: nodes.map(|node| (node, unknown)).collect(),
+            waiters: Vec::new(),
+            passed: 0,
+        }
     }
 
-    /// A node reported, and the leadership was confirmed afterwards.
-    pub(crate) fn report(&mut self, now: Instant, node: NodeId, applied: u64) {
-        let holder = Holder { until: now + LEASE + DRIFT, applied };
-        self.holders
-            .entry(node)
-            .and_modify(|known| {
-                known.until = known.until.max(holder.until);
-                known.applied = known.applied.max(applied);
-            })
-            .or_insert(holder);
+    /// The term of the leadership: what was confirmed under another one counts for nothing here.
+    pub(crate) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// A node reported, and afterwards the leadership was confirmed as of the log's index `confirmed`. Says whether the
+    /// node has a lease from now on.
+    pub(crate) fn report(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        applied: u64,
+        confirmed: u64,
+    ) -> bool {
+        let floor = confirmed.max(self.passed);
+        let holder = self.holders.entry(node).or_insert(Holder {
+            until: now,
+            applied: 0,
+            floor: None,
+            granted: false,
+        });
+        if holder.until <= now {
+            // Its lease ran out, and barriers may have passed without it.
+            (holder.floor, holder.granted) = (None, false);
+        }
+        // Barriers of earlier leaders may have passed without it as well.
+        let floor = *holder.floor.get_or_insert(floor);
+        holder.applied = holder.applied.max(applied);
+        holder.until = now + LEASE + DRIFT;
+        holder.granted |= applied >= floor;
+        holder.granted
     }
 
     /// Somebody waits until every holder has applied `index`; gives it back if too many wait.
@@ -69,16 +117,25 @@ impl<W> Leases<W> {
 
     /// Who waits no longer.
     pub(crate) fn served(&mut self, now: Instant) -> Vec<W> {
-        if self.waiters.is_empty() {
+        let sure = self.holders.get(&self.own).is_some_and(|own| own.granted && own.until > now);
+        if self.waiters.is_empty() || !sure {
             return Vec::new();
         }
         let live = self.holders.values().filter(|holder| holder.until > now);
-        let safe = live.map(|holder| holder.applied).min().unwrap_or(u64::MAX);
-        let (served, waiting) =
+        let safe = live.map(|holder| holder.applied).min().expect("the own one is live");
+        let (served, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiters).into_iter().partition(|(index, _)| *index <= safe);
         self.waiters = waiting;
-        let served: Vec<(u64, W)> = served;
+        let highest = served.iter().map(|(index, _)| *index).max().unwrap_or(0);
+        self.passed = self.passed.max(highest);
         served.into_iter().map(|(_, waiter)| waiter).collect()
+    }
+
+    /// For how long a node has certainly had no lease; `None` if it may have one.
+    #[cfg(test)]
+    pub(crate) fn without(&self, now: Instant, node: NodeId) -> Option<Duration> {
+        let until = self.holders.get(&node).map_or(self.began + LEASE + DRIFT, |held| held.until);
+        now.checked_duration_since(until)
     }
 }
 
@@ -86,23 +143,84 @@ impl<W> Leases<W> {
 mod tests {
     use super::*;
 
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const C: NodeId = NodeId(3);
+
+    fn leases(start: Instant) -> Leases<char> {
+        Leases::begin(start, A, 1, [A, B, C].into_iter())
+    }
+
     #[test]
     fn a_barrier_waits_for_every_lease_that_may_run() {
         let start = Instant::now();
-        let nodes = [NodeId(1), NodeId(2), NodeId(3)];
-        let mut leases = Leases::begin(start, nodes.into_iter());
+        let mut leases = leases(start);
         assert!(leases.wait(10, 'a').is_none());
-        leases.report(start, NodeId(1), 10);
-        leases.report(start, NodeId(2), 12);
+        assert!(leases.report(start, A, 10, 9) && leases.report(start, B, 12, 9));
         assert!(leases.served(start).is_empty(), "node 3 may hold a lease of an earlier leader");
+        let soon = start + LEASE / 2;
+        assert!(leases.report(soon, A, 10, 10) && leases.report(soon, B, 9, 10));
         let later = start + LEASE + DRIFT * 2;
-        leases.report(later, NodeId(1), 10);
-        leases.report(later, NodeId(2), 9);
         assert_eq!(leases.served(later), ['a'], "node 3's has run out, and reports never go back");
         assert!(leases.wait(13, 'b').is_none());
         assert!(leases.served(later).is_empty());
-        leases.report(later, NodeId(1), 13);
-        leases.report(later, NodeId(2), 13);
+        leases.report(later, A, 13, 12);
+        leases.report(later, B, 13, 12);
         assert_eq!(leases.served(later), ['b']);
+    }
+
+    #[test]
+    fn a_node_whose_lease_ran_out_comes_back_only_with_what_passed_without_it() {
+        let start = Instant::now();
+        let mut leases = leases(start);
+        assert!(leases.report(start, C, 10, 10));
+        let later = start + LEASE * 2;
+        leases.report(later, A, 11, 11);
+        leases.report(later, B, 11, 11);
+        assert!(leases.wait(11, 'a').is_none());
+        assert_eq!(leases.served(later), ['a']);
+        assert!(!leases.report(later, C, 10, 11), "a subscriber was told of a route it lacks");
+        assert!(leases.wait(12, 'b').is_none());
+        leases.report(later, A, 12, 12);
+        leases.report(later, B, 12, 12);
+        assert!(leases.served(later).is_empty(), "from its first question on it is waited for");
+        assert!(leases.report(later, C, 11, 12), "what passed without it is enough");
+        assert!(leases.served(later).is_empty());
+        assert!(leases.report(later, C, 12, 12));
+        assert_eq!(leases.served(later), ['b']);
+    }
+
+    #[test]
+    fn a_new_leader_trusts_no_report_that_is_behind_its_own_log() {
+        let start = Instant::now();
+        let mut leases = leases(start);
+        assert!(
+            !leases.report(start, C, 10, 11),
+            "an earlier leader may have passed 11 without it"
+        );
+        assert!(leases.report(start, C, 11, 15));
+    }
+
+    #[test]
+    fn a_leader_that_may_be_deposed_passes_nothing() {
+        let start = Instant::now();
+        let mut leases = leases(start);
+        leases.report(start, A, 1, 1);
+        assert!(leases.wait(1, 'a').is_none());
+        let later = start + LEASE * 2;
+        assert!(leases.served(later).is_empty(), "nobody's lease runs, the leader's own neither");
+        leases.report(later, A, 1, 1);
+        assert_eq!(leases.served(later), ['a']);
+    }
+
+    #[test]
+    fn how_long_a_node_is_without_a_lease_is_known() {
+        let start = Instant::now();
+        let mut leases = leases(start);
+        assert_eq!(leases.without(start, A), None);
+        leases.report(start + LEASE, A, 1, 1);
+        let later = start + LEASE * 3;
+        assert_eq!(leases.without(later, A), Some(LEASE - DRIFT));
+        assert_eq!(leases.without(later, NodeId(9)), Some(LEASE * 2 - DRIFT));
     }
 }

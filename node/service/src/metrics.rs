@@ -39,9 +39,10 @@ impl ServiceMetrics {
             registry,
             IntCounterVec::new(
                 Opts::new(
-                    "moorline_service_dropped_total",
-                    "Messages dropped by the service, by why",
-                ),
+                    "moorline_messages_dropped_total",
+                    "Copies of messages that were dropped, by reason",
+                )
+                .const_label("layer", "service"),
                 &["reason"],
             )?,
         )?;

@@ -36,6 +36,7 @@ struct Several {
     conn: Arc<Conn>,
     token: Token,
     waiting: AtomicUsize,
+    accepted: AtomicBool,
     matched: AtomicBool,
     refused: Mutex<Option<Refusal>>,
 }
@@ -44,6 +45,7 @@ impl Several {
     fn answered(&self, outcome: Result<Published, Refusal>) {
         match outcome {
             Ok(Published { matched }) => {
+                self.accepted.store(true, Ordering::Release);
                 self.matched.fetch_or(matched, Ordering::AcqRel);
             }
             Err(refusal) => {
@@ -57,6 +59,8 @@ impl Several {
         if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             let refused = *self.refused.lock().expect("no panic while it is locked");
             let outcome = match refused {
+                // Some took it: saying that nothing happened would be untrue.
+                Some(_) if self.accepted.load(Ordering::Acquire) => Err(Refusal::Unavailable),
                 Some(refusal) => Err(refusal),
                 None => Ok(Published { matched: self.matched.load(Ordering::Acquire) }),
             };
@@ -116,6 +120,7 @@ impl Inner {
             conn: Arc::clone(conn),
             token,
             waiting: AtomicUsize::new(targets.len()),
+            accepted: AtomicBool::new(false),
             matched: AtomicBool::new(false),
             refused: Mutex::new(None),
         });

@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) lease_until: Mutex<Option<Instant>>,
     dirty: Mutex<Vec<Arc<Conn>>>,
     pub(crate) dirty_added: Notify,
-    unattached: Mutex<Vec<Arc<Conn>>>,
+    unattached: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
     pub(crate) unattached_added: Notify,
     pub(crate) accepting: AtomicBool,
     pub(crate) metrics: ServiceMetrics,
@@ -300,14 +300,13 @@ impl Inner {
 
     pub(crate) fn mark_unattached(&self, conn: &Arc<Conn>) {
         let mut unattached = self.unattached.lock().expect("no panic while it is locked");
-        if !unattached.iter().any(|other| other.id() == conn.id()) {
-            unattached.push(Arc::clone(conn));
-        }
+        unattached.insert(conn.id(), Arc::clone(conn));
         self.unattached_added.notify_one();
     }
 
     pub(crate) fn take_unattached(&self) -> Vec<Arc<Conn>> {
-        std::mem::take(&mut *self.unattached.lock().expect("no panic while it is locked"))
+        let mut unattached = self.unattached.lock().expect("no panic while it is locked");
+        std::mem::take(&mut *unattached).into_values().collect()
     }
 
     /// What metrics show of sessions here and of shards led here.

@@ -38,6 +38,9 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 /// The highest QoS that is granted.
 const GRANTED_MAX: QoS = QoS::AtLeastOnce;
 
+/// What a SUBSCRIBE came to: per filter, in order.
+type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
+
 impl Inner {
     pub(crate) fn subscribe(
         self: &Arc<Self>,
@@ -49,24 +52,36 @@ impl Inner {
             conn.push(Notice::Subscribed { token, granted: Err(Refusal::NotAuthorised) });
             return;
         };
-        let (service, conn) = (Arc::clone(self), Arc::clone(conn));
+        let deadline = Instant::now() + SUBSCRIBE_WAIT;
+        // What they do first they do now, so that an UNSUBSCRIBE behind this one comes behind it.
+        if whose.durable {
+            let granted = self.subscribe_durable(whose, filters, deadline);
+            self.answer_subscribe(conn, token, granted);
+        } else {
+            let granted = self.subscribe_live(conn, whose, filters, deadline);
+            self.answer_subscribe(conn, token, granted);
+        }
+    }
+
+    fn answer_subscribe(
+        &self,
+        conn: &Arc<Conn>,
+        token: Token,
+        granted: impl Future<Output = Granted> + Send + 'static,
+    ) {
+        let conn = Arc::clone(conn);
         self.tasks.spawn(async move {
-            let deadline = Instant::now() + SUBSCRIBE_WAIT;
-            let granted = if whose.durable {
-                service.subscribe_durable(whose, filters, deadline).await
-            } else {
-                service.subscribe_live(&conn, whose, filters, deadline).await
-            };
+            let granted = granted.await;
             conn.push(Notice::Subscribed { token, granted });
         });
     }
 
-    async fn subscribe_durable(
+    fn subscribe_durable(
         self: &Arc<Self>,
         whose: Whose,
         filters: Vec<Filter>,
         deadline: Instant,
-    ) -> Result<Vec<Result<QoS, Refusal>>, Refusal> {
+    ) -> impl Future<Output = Granted> + Send + use<> {
         let subscription =
             |Filter { filter, qos }| Subscription { filter, qos: qos.min(GRANTED_MAX) };
         let command = Command::Subscribe {
@@ -74,8 +89,15 @@ impl Inner {
             epoch: whose.epoch,
             subscriptions: filters.into_iter().map(subscription).collect(),
         };
-        let answer = self.below().router.ask(whose.shard, &command).await;
-        let answer = answer.map_err(|error| refusal_of(&error))?;
+        let asked = self.below().router.ask(whose.shard, &command);
+        let service = Arc::clone(self);
+        async move {
+            let answer = asked.await.map_err(|error| refusal_of(&error))?;
+            service.subscribed(answer, deadline).await
+        }
+    }
+
+    async fn subscribed(self: &Arc<Self>, answer: Answer, deadline: Instant) -> Granted {
         if let Answer::Subscribed { granted, routes } = answer {
             self.make_known(routes, deadline).await?;
             return Ok(granted.into_iter().map(Ok).collect());
@@ -87,13 +109,13 @@ impl Inner {
         Err(if used_up { Refusal::Quota } else { Refusal::Unavailable })
     }
 
-    async fn subscribe_live(
+    fn subscribe_live(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
         whose: Whose,
         filters: Vec<Filter>,
         deadline: Instant,
-    ) -> Result<Vec<Result<QoS, Refusal>>, Refusal> {
+    ) -> impl Future<Output = Granted> + Send + use<> {
         let mut granted = Vec::new();
         let mut routes = Vec::new();
         for Filter { filter, qos } in filters {
@@ -109,8 +131,11 @@ impl Inner {
                 self.remove_live_route(tenant, filter);
             }
         }
-        self.make_known(routes, deadline).await?;
-        Ok(granted)
+        let service = Arc::clone(self);
+        async move {
+            service.make_known(routes, deadline).await?;
+            Ok(granted)
+        }
     }
 
     /// A route to this process, with a version above all it gave before.

@@ -73,18 +73,37 @@ struct Shared {
     ring: Mutex<Ring>,
 }
 
-/// How much of the memory for log entries each group of the node may use.
+/// The memory for log entries that all groups of a node share. While there is enough, a busy group may use what the others
+/// do not; else each keeps to its even part.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RingShare(Arc<AtomicUsize>);
+pub(crate) struct RingShare(Arc<RingsOfNode>);
+
+#[derive(Debug, Default)]
+struct RingsOfNode {
+    groups: AtomicUsize,
+    bytes: AtomicUsize,
+}
 
 impl RingShare {
     /// A group more shares it.
     pub(crate) fn one_more(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.groups.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn bytes(&self) -> usize {
-        RING_BYTES_MAX / self.0.load(Ordering::Relaxed).max(1)
+    /// Lets the oldest entries of a ring go, if the memory is full. Called after every change of the ring.
+    fn settle(&self, ring: &mut Ring) {
+        self.account(ring);
+        if self.0.bytes.load(Ordering::Relaxed) > RING_BYTES_MAX {
+            ring.evict(RING_BYTES_MAX / self.0.groups.load(Ordering::Relaxed).max(1));
+            self.account(ring);
+        }
+    }
+
+    fn account(&self, ring: &mut Ring) {
+        let now = ring.bytes();
+        let before = std::mem::replace(&mut ring.accounted, now);
+        self.0.bytes.fetch_add(now, Ordering::Relaxed);
+        self.0.bytes.fetch_sub(before, Ordering::Relaxed);
     }
 }
 
@@ -378,7 +397,7 @@ impl RaftLogStorage<Types> for LogStore {
         let (generation, committed) = {
             let mut ring = self.ring();
             ring.append(entries);
-            ring.evict(self.shared.ring_share.bytes());
+            self.shared.ring_share.settle(&mut ring);
             (ring.generation, ring.take_committed())
         };
         let shard = self.shared.shard;
@@ -390,7 +409,9 @@ impl RaftLogStorage<Types> for LogStore {
         let done = move |result: Result<(), Arc<StorageError>>| {
             if result.is_ok() {
                 shared.metrics.append_seconds.observe(since.elapsed().as_secs_f64());
-                shared.ring().flushed(generation, last);
+                let mut ring = shared.ring();
+                ring.flushed(generation, last);
+                shared.ring_share.settle(&mut ring);
             }
             callback.io_completed(result.map_err(io::Error::other));
         };
@@ -400,7 +421,13 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> io::Result<()> {
         let after = last.as_ref().map_or(0, |last| position(last.index));
-        if self.ring().truncate_after(last) {
+        let truncated = {
+            let mut ring = self.ring();
+            let truncated = ring.truncate_after(last);
+            self.shared.ring_share.settle(&mut ring);
+            truncated
+        };
+        if truncated {
             self.shared.engine.submit(self.shared.shard, LogOp::TruncateAfter(after), None);
         }
         Ok(())
@@ -410,7 +437,9 @@ impl RaftLogStorage<Types> for LogStore {
         self.note_mark(Mark::Purged, encode_log_id(&upto));
         let op = LogOp::PurgeUpTo(position(upto.index));
         self.shared.engine.submit(self.shared.shard, op, None);
-        self.ring().purge(upto);
+        let mut ring = self.ring();
+        ring.purge(upto);
+        self.shared.ring_share.settle(&mut ring);
         Ok(())
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Ring {
     pub(crate) first: u64,
     /// Grows with every truncation: completions of writes from before it say nothing about what is there now.
     pub(crate) generation: u64,
+    /// The bytes that were counted against the node's memory for entries.
+    pub(crate) accounted: usize,
     entries: VecDeque<RaftEntry>,
     bytes: usize,
     /// Entries up to this index are on disk.
@@ -56,6 +58,7 @@ impl Ring {
             flushed: last.as_ref().map(|last| last.index),
             last,
             generation: 0,
+            accounted: 0,
             entries: VecDeque::new(),
             bytes: 0,
             committed_is_new: false,

@@ -307,7 +307,7 @@ async fn serve_mqtt(
 ) -> anyhow::Result<()> {
     let mut waited = Duration::ZERO;
     loop {
-        let waiting: Vec<_> = node.readiness().into_iter().filter(|check| !check.ok).collect();
+        let waiting: Vec<_> = node.prerequisites().into_iter().filter(|check| !check.ok).collect();
         if waiting.is_empty() {
             break;
         }
@@ -327,6 +327,7 @@ async fn serve_mqtt(
     let metrics = EdgeMetrics::register(node.registry())?;
     let listener = Listener::bind(address, config, port, authenticate, metrics)
         .with_context(|| format!("listen.mqtt: cannot listen on {address}"))?;
+    node.set_listening();
     info!(%address, "MQTT listens");
     listener.run(stop).await;
     Ok(())
@@ -342,6 +343,8 @@ async fn wait_for_the_end(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut refusals = peers.refusals();
+    // One that came while the node started counts too.
+    refusals.mark_changed();
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),

@@ -52,6 +52,7 @@ pub(crate) struct Node {
     disk: DiskState,
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
+    listening: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -94,6 +95,7 @@ impl Node {
             service: OnceLock::new(),
             disk,
             opened: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -123,6 +125,11 @@ impl Node {
         self.opened.store(true, Ordering::Release);
     }
 
+    /// Clients can connect.
+    pub(crate) fn set_listening(&self) {
+        self.listening.store(true, Ordering::Release);
+    }
+
     /// From now on the node says that it is not ready.
     pub(crate) fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -147,6 +154,18 @@ impl Node {
 
     /// Whether clients may be sent here, and everything that says no.
     pub(crate) fn readiness(&self) -> Vec<Check> {
+        let listening = self.listening.load(Ordering::Acquire);
+        let mut checks = self.prerequisites();
+        checks.push(Check {
+            name: "mqtt".to_owned(),
+            ok: listening,
+            detail: if listening { "listens" } else { "does not listen yet" }.to_owned(),
+        });
+        checks
+    }
+
+    /// What has to be true before clients are let in.
+    pub(crate) fn prerequisites(&self) -> Vec<Check> {
         let check = |name: &str, ok: bool, good: &str, bad: &str| Check {
             name: name.to_owned(),
             ok,

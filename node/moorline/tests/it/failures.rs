@@ -9,7 +9,7 @@ use crate::harness::{
     mqtt::{Client, Heard, numbered},
     packet::{Connect, Packet, Version},
     scenarios,
-    wait::{READY, until},
+    wait::{READY, SOON, until},
 };
 
 /// What clients of other nodes may notice of a leader's death.
@@ -30,6 +30,7 @@ fn a_cluster_outlives_its_nodes() {
         &[
             ("a stop in order leaves no gap of a second", a_stop_in_order),
             ("a leader's death breaks nobody else's connection", a_leaders_death),
+            ("a leader that hangs is replaced", a_leader_that_hangs),
             ("a minority acknowledges nothing", a_minority_acknowledges_nothing),
             ("all nodes killed at once lose nothing", all_killed_at_once),
         ],
@@ -38,10 +39,16 @@ fn a_cluster_outlives_its_nodes() {
 
 fn a_stop_in_order(cluster: &mut Cluster) {
     let victim = cluster.leader(1, 1);
+    let at = cluster.mqtt(victim);
+    let (mut v4, _) = Connect::clean(Version::V4, "stop-4").to(at);
+    let (mut v5, _) = Connect::clean(Version::V5, "stop-5").to(at);
     let outcome = flow_through(cluster, "stop", victim, |cluster| {
         let status = cluster.node_mut(victim).stop();
         assert!(status.success(), "SIGTERM ends a node with {status}");
     });
+    assert_eq!(v5.hear(SOON), Heard::Packet(Packet::Disconnect { reason: 0x8B }), "it is told");
+    assert_eq!(v5.hear(SOON), Heard::Closed);
+    assert_eq!(v4.hear(SOON), Heard::Closed);
     assert!(outcome.ack_gap <= STOP_GAP, "{outcome:?}");
     assert!(outcome.delivery_gap <= STOP_GAP, "{outcome:?}");
 }
@@ -51,6 +58,22 @@ fn a_leaders_death(cluster: &mut Cluster) {
     let outcome = flow_through(cluster, "death", victim, |cluster| cluster.node_mut(victim).kill());
     assert!(outcome.ack_gap <= DEATH_GAP, "{outcome:?}");
     assert!(outcome.delivery_gap <= DEATH_GAP, "{outcome:?}");
+}
+
+fn a_leader_that_hangs(cluster: &mut Cluster) {
+    let victim = cluster.leader(3, 1);
+    let flow = Flow::start(cluster, "hang", &cluster.others(victim));
+    flow.goes_on(BEFORE);
+    cluster.node(victim).pause();
+    flow.goes_on(AFTER);
+    cluster.node(victim).resume();
+    flow.goes_on(BEFORE);
+    let outcome = flow.finish();
+    assert_eq!(outcome.broken, 0, "connections to other nodes stay: {outcome:?}");
+    assert!(outcome.ack_gap <= DEATH_GAP, "{outcome:?}");
+    assert!(outcome.delivery_gap <= DEATH_GAP, "{outcome:?}");
+    cluster.wait_ready();
+    cluster.digests_agree();
 }
 
 /// Messages flow between clients of the other nodes while something ends `victim`; then it starts again and catches up.
@@ -89,10 +112,9 @@ fn a_minority_acknowledges_nothing(cluster: &mut Cluster) {
     let sessions = sessions_in_all_shards(cluster, "minority");
     let (mut publisher, _) = Connect::clean(Version::V5, "minority-publisher").to(cluster.mqtt(1));
     publisher.publish_acked("minority", b"before");
-    let others = cluster.others(1);
-    for node in &others {
-        cluster.node(*node).pause();
-    }
+    // One hangs, one is gone.
+    cluster.node(2).pause();
+    cluster.node_mut(3).kill();
     for payload in numbered("unknown", 0..5) {
         publisher.publish("minority", payload.as_bytes());
     }
@@ -107,9 +129,8 @@ fn a_minority_acknowledges_nothing(cluster: &mut Cluster) {
         }
     }
     assert!(!cluster.node(1).is_ready(), "it knows that it cannot serve");
-    for node in &others {
-        cluster.node(*node).resume();
-    }
+    cluster.node(2).resume();
+    cluster.node_mut(3).start();
 
     let mut publisher = publish_again(cluster, "minority", b"after");
     publisher.publish_acked("minority", b"and on");
@@ -147,7 +168,9 @@ fn all_killed_at_once(cluster: &mut Cluster) {
     let mut publishers: Vec<_> = cluster
         .nodes()
         .iter()
-        .map(|node| Connect::clean(Version::V5, &format!("power-publisher-{}", node.id)).to(node.mqtt).0)
+        .map(|node| {
+            Connect::clean(Version::V5, &format!("power-publisher-{}", node.id)).to(node.mqtt).0
+        })
         .collect();
     let payloads = numbered("m", 0..100);
     for (place, payload) in payloads.iter().enumerate() {

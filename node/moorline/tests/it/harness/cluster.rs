@@ -64,9 +64,7 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn bring_up(&mut self) {
         self.nodes.iter_mut().for_each(Node::start);
-        until_true("the admin APIs answer", READY, || {
-            self.nodes.iter_mut().all(Node::answers)
-        });
+        until_true("the admin APIs answer", READY, || self.nodes.iter_mut().all(Node::answers));
         let made = http::post(self.node(1).admin, "/api/v1/cluster/init").unwrap();
         assert_eq!(made.status, 200, "{}", made.body);
         self.wait_ready();
