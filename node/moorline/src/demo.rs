@@ -63,8 +63,11 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     }
     write_ready(&args.dir, &nodes)?;
     print!("{}", screen::hello(&nodes.ready_nodes(), &args.dir));
-    watch(&args, &mut nodes, &mut stop).await?;
-    nodes.stop().await
+    let watched = watch(&args, &mut nodes, &mut stop).await;
+    // Whoever waits for the next demo must not take this one's word.
+    std::fs::remove_file(args.dir.join("ready.json"))?;
+    nodes.stop().await?;
+    watched
 }
 
 /// SIGINT, SIGTERM, or the end of standard input if that was asked for.

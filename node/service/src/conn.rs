@@ -25,7 +25,7 @@ use moorline_router::{Answered, SubmitError};
 use crate::{
     frames::{Attach, Push},
     refusal_of,
-    service::Inner,
+    service::{Asked, Inner},
     settle::{Hand, Settled},
 };
 
@@ -319,11 +319,11 @@ impl Link for ConnLink {
             assert!(matches!(*state, State::Idle), "a connection opens one session");
             *state = State::Opening;
         }
-        self.service.open(&self.conn, open);
+        self.service.ask(Asked::Open { conn: Arc::clone(&self.conn), open });
     }
 
     fn publish(&mut self, token: Token, message: Message) {
-        self.service.publish(&self.conn, token, message);
+        self.service.ask(Asked::Publish { conn: Arc::clone(&self.conn), token, message });
     }
 
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {

@@ -81,6 +81,7 @@ impl Inner {
             let renewed = self.report(index).await;
             self.see_to_registration().await;
             if renewed {
+                self.unpark();
                 // An error means that the group is closed; the pause bounds what is left of this task.
                 drop(timeout(REPORT_INTERVAL, applied.changed()).await);
             } else {
@@ -362,6 +363,7 @@ impl Inner {
             ticks += 1;
             self.tell_lost();
             self.serve_barriers();
+            self.refuse_late();
             if ticks.is_multiple_of(OBSERVE_TICKS) {
                 self.observe();
             }

@@ -25,6 +25,7 @@ mod leader;
 mod lease;
 mod live;
 mod metrics;
+mod parked;
 mod publish;
 mod service;
 mod settle;

@@ -83,9 +83,6 @@ impl Inner {
         if !self.accepting.load(Ordering::Acquire) {
             return refuse(Refusal::DiskFull);
         }
-        if !self.has_lease() {
-            return refuse(Refusal::Unavailable);
-        }
         let mut targets = Vec::new();
         self.below().groups.read(ShardId::META, |machine, _| {
             machine.meta().routes(whose.tenant, message.topic.as_bytes(), &mut targets);

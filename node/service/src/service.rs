@@ -10,8 +10,8 @@ use std::{
 };
 
 use moorline_core::{
-    ConnId, Incarnation, NodeId, ShardId, TenantId, Text, UnixMillis,
-    port::{Close, Notice, Open, Opened, Refusal},
+    ConnId, Incarnation, Message, NodeId, QoS, ShardId, TenantId, Text, UnixMillis,
+    port::{Close, Notice, Open, Opened, Refusal, Token},
     shard::Shards,
 };
 use moorline_group::{Groups, wire::Peers};
@@ -31,6 +31,7 @@ use crate::{
     lease::Leases,
     live::Live,
     metrics::ServiceMetrics,
+    parked::Parked,
     refusal_of,
 };
 
@@ -47,6 +48,36 @@ pub(crate) struct Below {
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
 /// Called when this node's rows can't be trusted any more.
 pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a connection asks for that needs this node's lease.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// See [`moorline_core::port::Link::publish`].
+    Publish {
+        /// Who publishes.
+        conn: Arc<Conn>,
+        /// What the answer carries.
+        token: Token,
+        /// What is published.
+        message: Message,
+    },
+    /// See [`moorline_core::port::Link::open`].
+    Open {
+        /// Who opens.
+        conn: Arc<Conn>,
+        /// What.
+        open: Open,
+    },
+}
+
+impl Asked {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { message, .. } => message.topic.len() + message.payload.len(),
+            Self::Open { open, .. } => open.client.len(),
+        }
+    }
+}
 
 /// Who waits for a route barrier.
 pub(crate) type BarrierReply = moorline_group::wire::Replier;
@@ -66,6 +97,10 @@ pub(crate) struct Inner {
     pub(crate) leases: Mutex<Option<Leases<BarrierReply>>>,
     /// Until when this node may publish.
     pub(crate) lease_until: Mutex<Option<Instant>>,
+    /// What came while this node had no lease.
+    pub(crate) parked: Mutex<Parked<Asked>>,
+    /// Whether there is any, for those who need not look closer.
+    pub(crate) parking: AtomicBool,
     dirty: Mutex<Vec<Arc<Conn>>>,
     pub(crate) dirty_added: Notify,
     unattached: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
@@ -104,6 +139,8 @@ impl Inner {
             deliveries: (0..=shards.count()).map(|_| Mutex::default()).collect(),
             leases: Mutex::new(None),
             lease_until: Mutex::new(None),
+            parked: Mutex::default(),
+            parking: AtomicBool::new(false),
             dirty: Mutex::default(),
             dirty_added: Notify::new(),
             unattached: Mutex::default(),
@@ -171,11 +208,69 @@ impl Inner {
 
     // ---- sessions
 
-    pub(crate) fn open(self: &Arc<Self>, conn: &Arc<Conn>, open: Open) {
-        if !self.has_lease() {
-            conn.push(Notice::Opened(Err(Refusal::Unavailable)));
+    /// Does what was asked, if this node has its lease, or lets it wait for it.
+    pub(crate) fn ask(self: &Arc<Self>, asked: Asked) {
+        if !self.parking.load(Ordering::Acquire) && self.has_lease() {
+            return self.act(asked);
+        }
+        let mut parked = self.parked.lock().expect("no panic while it is locked");
+        if parked.is_empty() && self.has_lease() {
+            drop(parked);
+            return self.act(asked);
+        }
+        self.parking.store(true, Ordering::Release);
+        if let Some(asked) = parked.push(Instant::now(), asked.bytes(), asked) {
+            drop(parked);
+            self.refuse(asked);
+        }
+    }
+
+    /// The lease is there: everything that waited goes on, in order, before anything newer.
+    pub(crate) fn unpark(self: &Arc<Self>) {
+        if !self.parking.load(Ordering::Acquire) {
             return;
         }
+        let mut parked = self.parked.lock().expect("no panic while it is locked");
+        while let Some(asked) = parked.pop() {
+            self.act(asked);
+        }
+        self.parking.store(false, Ordering::Release);
+    }
+
+    /// What has waited too long is refused.
+    pub(crate) fn refuse_late(&self) {
+        let mut parked = self.parked.lock().expect("no panic while it is locked");
+        while let Some(asked) = parked.pop_late(Instant::now()) {
+            self.refuse(asked);
+        }
+        if parked.is_empty() {
+            self.parking.store(false, Ordering::Release);
+        }
+    }
+
+    fn act(self: &Arc<Self>, asked: Asked) {
+        match asked {
+            Asked::Publish { conn, token, message } => self.publish(&conn, token, message),
+            Asked::Open { conn, open } => self.open(&conn, open),
+        }
+    }
+
+    fn refuse(&self, asked: Asked) {
+        match asked {
+            Asked::Publish { message, .. } if message.qos == QoS::AtMostOnce => {
+                self.metrics.dropped_passing.inc();
+            }
+            Asked::Publish { conn, token, .. } => {
+                let outcome = Err(Refusal::Unavailable);
+                conn.push(Notice::Published { token, outcome });
+            }
+            Asked::Open { conn, .. } => {
+                conn.push(Notice::Opened(Err(Refusal::Unavailable)));
+            }
+        }
+    }
+
+    fn open(self: &Arc<Self>, conn: &Arc<Conn>, open: Open) {
         let shard = self.shards.of(open.tenant, open.client.as_bytes());
         let command = Command::OpenSession {
             tenant: open.tenant,

@@ -187,7 +187,7 @@ fn publish_one(
             Heard::Packet(Packet::PubAck { id: acked, reason }) if acked == id => {
                 return reason < 0x80;
             }
-            Heard::Packet(_) => {}
+            Heard::Packet(other) => println!("  a publisher hears {other:?}"),
             Heard::Closed => {
                 *broken += 1;
                 *client = again();
@@ -230,7 +230,7 @@ fn take_numbers(
                 }
                 last = Some(Instant::now());
             }
-            Heard::Packet(_) => {}
+            Heard::Packet(other) => println!("  {} hears {other:?}", connect.client),
             Heard::Nothing => {
                 if got.lock().unwrap().contains_key(STOP) {
                     return (longest, broken);
