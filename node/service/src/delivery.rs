@@ -43,6 +43,8 @@ pub(crate) struct ShardDelivery {
     attachments: HashMap<SessionId, Attachment>,
     /// Attachments whose pushes could not be sent: they are told so when they can be.
     lost: Vec<Place>,
+    /// Attachments that could take more and no credit will come for: their rows have to be read.
+    starving: Vec<SessionId>,
 }
 
 /// Pushes collected under the shard's lock, by place, each place's in order.
@@ -57,6 +59,7 @@ impl ShardDelivery {
         self.leading = leading;
         self.attachments.clear();
         self.lost.clear();
+        self.starving.clear();
     }
 
     pub(crate) fn is_leading(&self) -> bool {
@@ -67,10 +70,19 @@ impl ShardDelivery {
         self.attachments.len()
     }
 
-    /// A connection attaches; it takes the place of an earlier attachment of the session.
+    /// A connection attaches; it takes the place of an earlier attachment of the session. Two attempts of one connection
+    /// may come in the wrong order: the later one stays.
     pub(crate) fn attach(&mut self, node: NodeId, attach: &Attach) {
+        let place = Place { node, conn: attach.conn };
+        if let Some(held) = self.attachments.get(&attach.session)
+            && held.place == place
+            && held.epoch == attach.epoch
+            && held.generation > attach.generation
+        {
+            return;
+        }
         let attachment = Attachment {
-            place: Place { node, conn: attach.conn },
+            place,
             generation: attach.generation,
             epoch: attach.epoch,
             next: attach.next,
@@ -116,6 +128,9 @@ impl ShardDelivery {
                 return;
             }
             if held.behind || held.credit == 0 || offset != held.next {
+                if !held.behind && held.credit > 0 {
+                    self.starving.push(session);
+                }
                 held.behind = true;
                 return;
             }
@@ -169,6 +184,11 @@ impl ShardDelivery {
         if !self.lost.contains(&place) {
             self.lost.push(place);
         }
+    }
+
+    /// Sessions whose rows have to be read now.
+    pub(crate) fn take_starving(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.starving)
     }
 
     /// Places that have to be told that pushes were lost, each with its attachment's generation.
@@ -264,6 +284,23 @@ mod tests {
         assert_eq!(shard.wanted(SESSION), Some((Offset(4), 5)));
         shard.deliver(SESSION, delivery(0), &mut out);
         assert_eq!(offsets(&out), [1, 2, 3, 0], "what passes by waits for nothing");
+    }
+
+    #[test]
+    fn an_earlier_attempt_that_comes_later_changes_nothing() {
+        let (mut shard, mut out) = (attached(3), Collected::new());
+        let attempt = |generation| Attach {
+            session: SESSION,
+            epoch: Epoch(1),
+            conn: ConnId(7),
+            generation,
+            next: Offset(1),
+            credit: 3,
+        };
+        shard.attach(NodeId(2), &attempt(5));
+        shard.attach(NodeId(2), &attempt(4));
+        shard.read(SESSION, 3, vec![delivery(1)], Offset(2), &mut out);
+        assert_eq!(out.values().next().unwrap()[0].generation, 5);
     }
 
     #[test]

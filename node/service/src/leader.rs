@@ -72,7 +72,11 @@ impl Sink for Inner {
             }
         }
         self.send(shard, &mut delivery, out);
+        let starving = delivery.take_starving();
         drop(delivery);
+        for session in starving {
+            self.pump(shard, session);
+        }
         for holder in taken {
             self.tell_taken_over(holder);
         }
