@@ -308,15 +308,13 @@ def test_what_is_not_offered_is_refused_with_its_reason(cluster, topic):
     table = [
         (lambda client: client.paho.publish(topic, "x", 2), QOS_NOT_SUPPORTED),
         (lambda client: client.paho.publish(topic, "x", 1, retain=True), RETAIN_NOT_SUPPORTED),
+        (lambda client: client.paho.subscribe(f"$share/group/{topic}"), SHARED_NOT_SUPPORTED),
     ]
     for act, expected in table:
         with Client("", V5) as client:
             client.connect(cluster.nodes[0])
             act(client)
             assert client.wait_ended().value == expected
-    with Client("", V5) as client:
-        client.connect(cluster.nodes[0])
-        assert client.subscribe(f"$share/group/{topic}") == SHARED_NOT_SUPPORTED
 
 
 @BOTH

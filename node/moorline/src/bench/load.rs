@@ -36,6 +36,8 @@ use crate::cli::LoadArgs;
 
 /// How long all clients together may take to connect and subscribe.
 const SETUP_WAIT: Duration = Duration::from_secs(60);
+/// The pause before a subscriber that was turned away tries again.
+const SETUP_PAUSE: Duration = Duration::from_millis(250);
 /// How long the load runs before it counts.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long what was published may take to arrive after the load stopped.
@@ -245,6 +247,7 @@ struct Subscriber {
     topic: String,
     qos: QoS,
     next: u64,
+    subscribed: bool,
 }
 
 impl Subscriber {
@@ -256,21 +259,43 @@ impl Subscriber {
             ..Options::default()
         };
         let target = load.targets[(pair + 1) % load.targets.len()].clone();
-        Self { target, options, topic: format!("bench/{run}/{pair}"), qos: load.qos, next: 0 }
+        Self {
+            target,
+            options,
+            topic: format!("bench/{run}/{pair}"),
+            qos: load.qos,
+            next: 0,
+            subscribed: false,
+        }
     }
 
+    /// A cluster that has just begun may turn clients away for a while: until it is subscribed, a subscriber tries again.
     async fn run(mut self, shared: Rc<Shared>) -> anyhow::Result<()> {
-        let mut wire = Wire::connect(&self.target, self.options.clone(), &shared).await?;
         loop {
-            wire.turn(&shared).await?;
+            match self.attempt(&shared).await {
+                Err(_) if !self.subscribed && shared.start.elapsed() < SETUP_WAIT => {
+                    sleep(SETUP_PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, shared: &Shared) -> anyhow::Result<()> {
+        let mut wire = Wire::connect(&self.target, self.options.clone(), shared).await?;
+        loop {
+            wire.turn(shared).await?;
             let now = shared.now_ns();
             while let Some(event) = wire.client.poll_event() {
                 match event {
                     Event::Connected(_) => {
                         wire.client.subscribe(&[(&self.topic, self.qos)])?;
                     }
-                    Event::Subscribed { .. } => shared.subscribed.add_permits(1),
-                    Event::Message(ref message) => self.count(&message.payload, now, &shared),
+                    Event::Subscribed { .. } => {
+                        self.subscribed = true;
+                        shared.subscribed.add_permits(1);
+                    }
+                    Event::Message(ref message) => self.count(&message.payload, now, shared),
                     Event::Published { .. }
                     | Event::Unsubscribed { .. }
                     | Event::Refused(_)
