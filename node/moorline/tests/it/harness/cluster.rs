@@ -72,7 +72,11 @@ impl Cluster {
 
     /// Files and ports, no process.
     pub(crate) fn prepare(shape: &Shape) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let mut dir = tempfile::tempdir().unwrap();
+        if log_level().is_some() {
+            println!("files of the nodes: {}", dir.path().display());
+            dir.disable_cleanup(true);
+        }
         let ports = ports(usize::try_from(shape.nodes).unwrap() * 3);
         let mut nodes = Vec::new();
         for (id, ports) in (1..).zip(ports.chunks_exact(3)) {
@@ -178,14 +182,24 @@ impl Drop for Cluster {
     }
 }
 
+/// `MOORLINE_TEST_LOG`: the level nodes log at, for a look at a test; their files are kept then.
+fn log_level() -> Option<String> {
+    std::env::var("MOORLINE_TEST_LOG").ok()
+}
+
 /// A node's configuration; `nodes` are all of its cluster.
 pub(crate) fn config_text(node: &Node, nodes: &[Node], cluster: &str) -> String {
     let mut text = format!(
         "[node]\nid = {}\ndata-dir = {:?}\n\
          [listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\
-         [log]\nformat = \"json\"\n\
+         [log]\nformat = \"json\"\nlevel = \"{}\"\n\
          [cluster]\nname = \"{cluster}\"\nshards = {SHARDS}\npeers = [\n",
-        node.id, node.data, node.mqtt, node.admin, node.cluster,
+        node.id,
+        node.data,
+        node.mqtt,
+        node.admin,
+        node.cluster,
+        log_level().as_deref().unwrap_or("info"),
     );
     for peer in nodes {
         writeln!(text, "  {{ id = {}, address = \"{}\" }},", peer.id, peer.cluster).unwrap();
