@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -74,6 +76,24 @@ class Cluster:
         """The nodes as they are now: a restarted one has another process."""
         rows = json.loads((self.directory / "ready.json").read_text())
         return [Node(row) for row in rows]
+
+    def session(self, client_id):
+        """A client's session as the first node's replica has it, or None."""
+        url = f"http://{self.nodes[0].admin}/api/v1/sessions?client={quote(client_id)}"
+        try:
+            with urllib.request.urlopen(url, timeout=HTTP_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            assert error.code == 404, error.read()
+            return None
+
+    def wait_settled(self, client_id):
+        """Until nothing waits for a session or for its acknowledgement any more."""
+        wait_for(
+            f"something waits for {client_id}",
+            lambda: self.session(client_id)["queued_messages"] == 0,
+            READY_S,
+        )
 
     def kill(self, node):
         """kill -9. The demo starts the node again after a few seconds."""

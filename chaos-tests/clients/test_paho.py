@@ -157,7 +157,8 @@ def test_an_acknowledged_message_does_not_come_again(cluster, topic, version):
             reader.subscribe(topic)
             writer.publish(topic, "first")
             assert reader.payloads(1) == ["first"]
-            # The PUBACK goes before the goodbye, on the same connection.
+        # The next CONNECT goes to another node, and nothing orders it behind this connection's last PUBACK.
+        cluster.wait_settled(f"s-{topic}")
         with Client(f"s-{topic}", version, durable=True) as reader:
             reader.connect(three)
             writer.publish(topic, "second")

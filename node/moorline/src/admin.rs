@@ -105,6 +105,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/health/startup") => health(node.startup()),
         (&Method::GET, "/metrics") => metrics(node),
         (&Method::GET, "/api/v1/cluster") => json(StatusCode::OK, &node.view()),
+        (&Method::GET, "/api/v1/sessions") => session(node, head.uri.query().unwrap_or("")),
         (&Method::POST, "/api/v1/cluster/init") => match node.init().await {
             Ok(()) => json(StatusCode::OK, &serde_json::json!({ "made": true })),
             Err(error) => problem(StatusCode::CONFLICT, "not-made", &format!("{error:#}")),
@@ -123,7 +124,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
 }
 
 /// Every path, so that a wrong method is told from a wrong path.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "/health/live",
     "/health/ready",
     "/health/startup",
@@ -133,12 +134,26 @@ const KNOWN: [&str; 9] = [
     "/api/v1/cluster",
     "/api/v1/cluster/init",
     "/api/v1/cluster/digest",
+    "/api/v1/sessions",
 ];
 
 fn health(checks: Vec<Check>) -> Answer {
     let ok = checks.iter().all(|check| check.ok);
     let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &serde_json::json!({ "status": if ok { "ok" } else { "fail" }, "checks": checks }))
+}
+
+/// `?client=…`: one session.
+fn session(node: &Node, query: &str) -> Answer {
+    let client = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "client");
+    let Some((_, client)) = client else {
+        return problem(StatusCode::BAD_REQUEST, "client", "?client=… says whose session is meant");
+    };
+    match node.session(&client) {
+        Ok(Some(view)) => json(StatusCode::OK, &view),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "no-session", "no such session is known here"),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-replica", &format!("{error:#}")),
+    }
 }
 
 fn metrics(node: &Node) -> Answer {

@@ -62,6 +62,28 @@ pub(crate) struct GroupView {
     pub(crate) digest: Option<String>,
 }
 
+/// What `GET /api/v1/sessions?client=…` answers: one durable or connected session, as a replica of its shard on the
+/// answering node has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SessionView {
+    /// The client id.
+    pub(crate) client: String,
+    /// The shard it lives in.
+    pub(crate) shard: u16,
+    /// The node it is connected to, if it is.
+    pub(crate) connected_to: Option<u64>,
+    /// Messages that wait for it or for its acknowledgement.
+    pub(crate) queued_messages: u64,
+    /// Their bytes.
+    pub(crate) queued_bytes: u64,
+    /// Messages that found its queue full, ever.
+    pub(crate) dropped_messages: u64,
+    /// Its subscriptions.
+    pub(crate) subscriptions: u32,
+    /// Seconds it outlives its connection; `null`: for ever.
+    pub(crate) expiry_s: Option<u32>,
+}
+
 /// Runs `moorline cluster …`.
 pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
     match command {

@@ -5,10 +5,12 @@
 //! - **In order, without gaps**: an attachment is sent the offset it waits for, or rows are read from there on.
 //! - **Within credit**: an attachment is never sent more than it said it can take.
 //! - **Nothing is kept for a slow one**: what exceeds its credit stays in rows.
+//! - **Rows are read without the lock**, by a task of their own: a slow disk stalls nobody who has caught up, and no
+//!   frames of other shards. What was queued meanwhile is remembered (`seen`), so that nothing is missed.
 //!
 //! Pure but for the rows it is given; checked by the tests below and by `chaos-tests/oracle` on clusters.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 #[cfg(test)]
 use moorline_core::ConnId;
@@ -33,6 +35,21 @@ struct Attachment {
     pushes: u64,
     /// The queue may hold more than was sent.
     behind: bool,
+    /// The end of the queue, as far as it was seen growing while this attachment was behind.
+    seen: Offset,
+    /// It is in line for the reader of rows, or the reader is at it.
+    reading: bool,
+}
+
+/// What to read from rows, without any lock: what came of it counts only if nothing changed meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) session: SessionId,
+    generation: u64,
+    /// From this offset on.
+    pub(crate) from: Offset,
+    /// At most so many.
+    pub(crate) items: usize,
 }
 
 /// All attachments of one shard, while this node leads it.
@@ -43,8 +60,8 @@ pub(crate) struct ShardDelivery {
     attachments: HashMap<SessionId, Attachment>,
     /// Attachments whose pushes could not be sent: they are told so when they can be.
     lost: Vec<Place>,
-    /// Attachments that could take more and no credit will come for: their rows have to be read.
-    starving: Vec<SessionId>,
+    /// Sessions whose rows the reader is to read: each attachment once.
+    line: VecDeque<SessionId>,
 }
 
 /// Pushes collected under the shard's lock, by place, each place's in order.
@@ -59,7 +76,7 @@ impl ShardDelivery {
         self.leading = leading;
         self.attachments.clear();
         self.lost.clear();
-        self.starving.clear();
+        self.line.clear();
     }
 
     pub(crate) fn is_leading(&self) -> bool {
@@ -89,8 +106,11 @@ impl ShardDelivery {
             credit: attach.credit,
             pushes: 0,
             behind: true,
+            seen: Offset(0),
+            reading: false,
         };
         self.attachments.insert(attach.session, attachment);
+        self.line_up(attach.session);
     }
 
     /// The session ended, or its connection did.
@@ -107,14 +127,13 @@ impl ShardDelivery {
         }
     }
 
-    /// More credit; says whether rows should be read for it.
-    pub(crate) fn credit(&mut self, session: SessionId, generation: u64, more: u32) -> bool {
-        match self.attachments.get_mut(&session) {
-            Some(held) if held.generation == generation => {
-                held.credit = held.credit.saturating_add(more);
-                held.behind
-            }
-            Some(_) | None => false,
+    /// More credit.
+    pub(crate) fn credit(&mut self, session: SessionId, generation: u64, more: u32) {
+        if let Some(held) = self.attachments.get_mut(&session)
+            && held.generation == generation
+        {
+            held.credit = held.credit.saturating_add(more);
+            self.line_up(session);
         }
     }
 
@@ -128,11 +147,9 @@ impl ShardDelivery {
                 return;
             }
             if held.behind || held.credit == 0 || offset != held.next {
-                if !held.behind && held.credit > 0 {
-                    self.starving.push(session);
-                }
                 held.behind = true;
-                return;
+                held.seen = offset.next();
+                return self.line_up(session);
             }
             held.next = offset.next();
             held.credit -= 1;
@@ -140,26 +157,57 @@ impl ShardDelivery {
         held.push(delivery, out);
     }
 
-    /// What to read from rows for a session: from where, and how many.
-    pub(crate) fn wanted(&self, session: SessionId) -> Option<(Offset, usize)> {
-        let held = self.attachments.get(&session)?;
-        let items = READ_ITEMS_MAX.min(held.credit as usize);
-        (held.behind && items > 0).then_some((held.next, items))
+    /// A session whose rows should be read waits for the reader, once.
+    fn line_up(&mut self, session: SessionId) {
+        if let Some(held) = self.attachments.get_mut(&session)
+            && held.behind
+            && held.credit > 0
+            && !held.reading
+        {
+            held.reading = true;
+            self.line.push_back(session);
+        }
     }
 
-    /// What was read: sends it; says whether there may be more to read.
+    /// Whether the reader has something to do.
+    pub(crate) fn has_line(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// What to read next; gives it to [`ShardDelivery::read`] afterwards.
+    pub(crate) fn next_wanted(&mut self) -> Option<Wanted> {
+        while let Some(session) = self.line.pop_front() {
+            let Some(held) = self.attachments.get_mut(&session) else { continue };
+            let items = READ_ITEMS_MAX.min(held.credit as usize);
+            held.reading = held.behind && items > 0;
+            if held.reading {
+                let (generation, from) = (held.generation, held.next);
+                return Some(Wanted { session, generation, from, items });
+            }
+        }
+        None
+    }
+
+    /// What was read, and where the queue ended then: sends it, and lines up for more.
     pub(crate) fn read(
         &mut self,
-        session: SessionId,
-        asked: usize,
+        wanted: Wanted,
         deliveries: Vec<Delivery>,
         tail: Offset,
         out: &mut Collected,
-    ) -> bool {
-        let Some(held) = self.attachments.get_mut(&session) else {
-            return false;
+    ) {
+        let Some(held) = self.attachments.get_mut(&wanted.session) else {
+            return;
         };
-        debug_assert!(deliveries.len() <= asked);
+        if held.generation != wanted.generation || held.next != wanted.from || !held.behind {
+            // Somebody else attached meanwhile, and has lined up itself.
+            return;
+        }
+        assert!(deliveries.len() <= wanted.items, "more was read than there is credit for");
+        if deliveries.is_empty() {
+            // Everything up to the end was settled before.
+            held.next = held.next.max(tail);
+        }
         for delivery in deliveries {
             let offset = delivery.offset.expect("queued items have offsets");
             assert!(offset >= held.next, "rows went back to {offset} behind {}", held.next);
@@ -167,15 +215,17 @@ impl ShardDelivery {
             held.credit -= 1;
             held.push(delivery, out);
         }
-        held.behind = held.next < tail;
-        held.behind && held.credit > 0
+        held.behind = held.next < tail.max(held.seen);
+        held.reading = false;
+        self.line_up(wanted.session);
     }
 
-    /// There was nothing to read: everything queued was settled.
-    pub(crate) fn caught_up(&mut self, session: SessionId, tail: Offset) {
-        if let Some(held) = self.attachments.get_mut(&session) {
-            held.next = held.next.max(tail);
-            held.behind = false;
+    /// Nothing could be read: whatever comes next for the session lines it up again.
+    pub(crate) fn unread(&mut self, wanted: Wanted) {
+        if let Some(held) = self.attachments.get_mut(&wanted.session)
+            && held.generation == wanted.generation
+        {
+            held.reading = false;
         }
     }
 
@@ -184,11 +234,6 @@ impl ShardDelivery {
         if !self.lost.contains(&place) {
             self.lost.push(place);
         }
-    }
-
-    /// Sessions whose rows have to be read now.
-    pub(crate) fn take_starving(&mut self) -> Vec<SessionId> {
-        std::mem::take(&mut self.starving)
     }
 
     /// Places that have to be told that pushes were lost, each with its attachment's generation.
@@ -272,18 +317,67 @@ mod tests {
         let (mut shard, mut out) = (attached(3), Collected::new());
         shard.deliver(SESSION, delivery(2), &mut out);
         assert!(out.is_empty(), "rows first");
-        assert_eq!(shard.wanted(SESSION), Some((Offset(1), 3)));
-        assert!(!shard.read(SESSION, 3, vec![delivery(1), delivery(2)], Offset(3), &mut out));
+        let wanted = shard.next_wanted().unwrap();
+        assert_eq!((wanted.from, wanted.items), (Offset(1), 3));
+        assert_eq!(shard.next_wanted(), None, "by one reader");
+        shard.read(wanted, vec![delivery(1), delivery(2)], Offset(3), &mut out);
+        assert_eq!(shard.next_wanted(), None, "it has caught up");
         shard.deliver(SESSION, delivery(2), &mut out);
         shard.deliver(SESSION, delivery(3), &mut out);
         assert_eq!(offsets(&out), [1, 2, 3]);
         shard.deliver(SESSION, delivery(4), &mut out);
-        assert_eq!(shard.wanted(SESSION), None, "no credit");
-        assert!(!shard.credit(SESSION, 9, 5), "an attachment that is no more");
-        assert!(shard.credit(SESSION, 1, 5));
-        assert_eq!(shard.wanted(SESSION), Some((Offset(4), 5)));
+        assert_eq!(shard.next_wanted(), None, "no credit");
+        shard.credit(SESSION, 9, 5);
+        assert_eq!(shard.next_wanted(), None, "an attachment that is no more");
+        shard.credit(SESSION, 1, 5);
+        let wanted = shard.next_wanted().unwrap();
+        assert_eq!((wanted.from, wanted.items), (Offset(4), 5));
         shard.deliver(SESSION, delivery(0), &mut out);
         assert_eq!(offsets(&out), [1, 2, 3, 0], "what passes by waits for nothing");
+    }
+
+    #[test]
+    fn what_is_queued_while_rows_are_read_is_read_afterwards() {
+        let (mut shard, mut out) = (attached(9), Collected::new());
+        let wanted = shard.next_wanted().unwrap();
+        // The reader saw the queue end at 2, and then 2 and 3 were queued.
+        shard.deliver(SESSION, delivery(2), &mut out);
+        shard.deliver(SESSION, delivery(3), &mut out);
+        shard.read(wanted, vec![delivery(1)], Offset(2), &mut out);
+        assert_eq!(offsets(&out), [1]);
+        let wanted = shard.next_wanted().unwrap();
+        assert_eq!(wanted.from, Offset(2));
+        shard.read(wanted, vec![delivery(2), delivery(3)], Offset(4), &mut out);
+        shard.deliver(SESSION, delivery(4), &mut out);
+        assert_eq!(offsets(&out), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_was_read_for_an_earlier_attachment_is_not_sent_to_a_later_one() {
+        let (mut shard, mut out) = (attached(9), Collected::new());
+        let wanted = shard.next_wanted().unwrap();
+        let attach = Attach {
+            session: SESSION,
+            epoch: Epoch(1),
+            conn: ConnId(7),
+            generation: 2,
+            next: Offset(1),
+            credit: 9,
+        };
+        shard.attach(NodeId(2), &attach);
+        shard.read(wanted, vec![delivery(1)], Offset(2), &mut out);
+        assert!(out.is_empty());
+        assert!(shard.next_wanted().is_some(), "it reads for itself");
+    }
+
+    #[test]
+    fn a_gap_in_what_was_queued_is_read_from_rows() {
+        let (mut shard, mut out) = (attached(9), Collected::new());
+        let wanted = shard.next_wanted().unwrap();
+        shard.read(wanted, vec![], Offset(5), &mut out);
+        shard.deliver(SESSION, delivery(7), &mut out);
+        assert!(out.is_empty());
+        assert_eq!(shard.next_wanted().map(|wanted| wanted.from), Some(Offset(5)));
     }
 
     #[test]
@@ -299,7 +393,8 @@ mod tests {
         };
         shard.attach(NodeId(2), &attempt(5));
         shard.attach(NodeId(2), &attempt(4));
-        shard.read(SESSION, 3, vec![delivery(1)], Offset(2), &mut out);
+        let wanted = shard.next_wanted().unwrap();
+        shard.read(wanted, vec![delivery(1)], Offset(2), &mut out);
         assert_eq!(out.values().next().unwrap()[0].generation, 5);
     }
 

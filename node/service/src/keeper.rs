@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moorline_core::{Incarnation, NodeId, ShardId};
+use moorline_core::{NodeId, ShardId};
 use moorline_group::wire::{CallError, Kind, Lane, PeerState};
 use moorline_machine::{Answer, Command, answer::Refused};
 use tokio::time::{sleep, timeout};
@@ -31,16 +31,18 @@ const REPORT_WAIT: Duration = Duration::from_millis(1000);
 const REPORT_PAUSE: Duration = Duration::from_millis(20);
 /// How long acknowledgements are collected.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
-/// The pause before attachments are tried again.
-const ATTACH_PAUSE: Duration = Duration::from_millis(10);
+/// The first pause before attachments are tried again; a change of the leader cuts it short.
+const ATTACH_PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// The longest: it doubles while attachments fail one time after the other.
+const ATTACH_PAUSE_MAX: Duration = Duration::from_millis(160);
 /// How long an attachment may take.
 const ATTACH_WAIT: Duration = Duration::from_secs(2);
+/// Sessions whose closing is tried again at a time.
+const CLOSES_PER_TICK: usize = 256;
 /// How often deadlines, lost pushes and barriers are looked after.
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often gauges are brought up to date: every so many ticks.
 const OBSERVE_TICKS: u64 = 20;
-/// The pause between two tries to tell the groups about a dead node.
-const GONE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Inner {
     /// Starts all of it.
@@ -50,19 +52,23 @@ impl Inner {
         self.keep(Self::keep_attachments);
         self.keep(Self::follow_leaders);
         self.keep(Self::follow_peers);
+        self.keep(Self::detach_the_gone);
         self.keep(Self::keep_ticking);
         self.keep(Self::keep_deadlines);
+        for shard in self.shards.all() {
+            self.keep(move |service| service.read_rows(shard));
+        }
     }
 
-    fn keep<F>(self: &Arc<Self>, keep: fn(Arc<Self>) -> F)
+    fn keep<F>(self: &Arc<Self>, keep: impl FnOnce(Arc<Self>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (service, stop) = (Arc::clone(self), self.stop.clone());
+        let (kept, stop) = (keep(Arc::clone(self)), self.stop.clone());
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = keep(service) => {}
+                () = kept => {}
             }
         });
     }
@@ -112,15 +118,17 @@ impl Inner {
     /// Makes sure that the cluster knows this process and its live routes.
     async fn see_to_registration(self: &Arc<Self>) {
         let below = self.below();
-        let known = below.groups.read(ShardId::META, |machine, _| {
+        let own = below.groups.read(ShardId::META, |machine, _| {
             let meta = machine.meta();
             meta.cluster().map(|_| {
                 let own = meta.nodes().get(&self.node);
-                own.is_some_and(|own| !own.gone && own.record == below.record)
+                own.map(|own| (own.gone, own.record == below.record))
             })
         });
-        if known.flatten() != Some(false) {
-            return;
+        match own.flatten() {
+            None | Some(Some((false, true))) => return,
+            Some(Some((true, true))) => self.end_live_sessions(),
+            Some(None | Some((_, false))) => {}
         }
         let register = Command::RegisterNode(below.record.clone());
         match below.router.ask(ShardId::META, &register).await {
@@ -136,6 +144,21 @@ impl Inner {
             }
             Ok(other) => warn!(?other, "the registration was answered with something else"),
             Err(problem) => debug!(%problem, "not registered yet"),
+        }
+    }
+
+    /// The cluster went on without this process for a while: what it acknowledged meanwhile the clean sessions here have
+    /// missed, or another connection has them. They begin anew, and know that they do.
+    fn end_live_sessions(&self) {
+        let conns = self.live.conns();
+        if !conns.is_empty() {
+            warn!(
+                sessions = conns.len(),
+                "clean sessions end: the cluster went on without this node"
+            );
+        }
+        for conn in conns {
+            conn.push(moorline_core::port::Notice::Lost);
         }
     }
 
@@ -211,12 +234,17 @@ impl Inner {
     }
 
     async fn keep_attachments(self: Arc<Self>) {
+        let (mut pause, mut last) = (ATTACH_PAUSE_FIRST, Instant::now());
         loop {
             self.unattached_added.notified().await;
-            sleep(ATTACH_PAUSE).await;
+            // What failed in the last round comes at once again.
+            let again = last.elapsed() < pause * 2;
+            pause = if again { (pause * 2).min(ATTACH_PAUSE_MAX) } else { ATTACH_PAUSE_FIRST };
+            sleep(pause).await;
             for conn in self.take_unattached() {
                 self.attach(&conn);
             }
+            last = Instant::now();
         }
     }
 
@@ -252,10 +280,7 @@ impl Inner {
         }
     }
 
-    // ---- nodes that come and go
-
-    /// Attaches anew what was attached at a node whose connection broke, and tells the groups led here about nodes that
-    /// died or began again.
+    /// Attaches anew what was attached at a node whose connection broke.
     async fn follow_peers(self: Arc<Self>) {
         let mut peers = self.below().peers.state();
         let mut since: BTreeMap<NodeId, Instant> = BTreeMap::new();
@@ -268,14 +293,8 @@ impl Inner {
                     self.attach_all(&self.led_by(*node));
                 }
             }
-            self.tell_groups(&states).await;
-            tokio::select! {
-                changed = peers.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                }
-                () = self.leading_began.notified() => {}
+            if peers.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -290,70 +309,6 @@ impl Inner {
             .collect()
     }
 
-    /// Detaches what died with a process, in every group led here.
-    async fn tell_groups(self: &Arc<Self>, states: &[(NodeId, PeerState)]) {
-        let mut news: Vec<(NodeId, Option<Incarnation>)> = states
-            .iter()
-            .filter_map(|(node, state)| match state {
-                PeerState::Up { incarnation, .. } => Some((*node, Some(*incarnation))),
-                PeerState::Down { refused: true } => Some((*node, None)),
-                PeerState::Down { refused: false } | PeerState::Suspect => None,
-            })
-            .collect();
-        news.push((self.node, Some(self.incarnation)));
-        for shard in self.led_here() {
-            for (node, alive) in &news {
-                if self.has_left_behind(shard, *node, *alive) {
-                    self.tell_group(shard, *node, *alive).await;
-                }
-            }
-        }
-    }
-
-    fn led_here(&self) -> Vec<ShardId> {
-        let all = (0..=self.shards.count()).map(ShardId);
-        all.filter(|shard| self.delivery(*shard).is_some_and(|led| led.is_leading())).collect()
-    }
-
-    /// Whether a group holds anything of processes of a node other than the one that lives.
-    fn has_left_behind(&self, shard: ShardId, node: NodeId, alive: Option<Incarnation>) -> bool {
-        let left = self.below().groups.read(shard, |machine, _| {
-            if shard == ShardId::META {
-                let known = machine.meta().nodes().get(&node);
-                return known.is_some_and(|known| !known.gone && alive.is_none());
-            }
-            machine.sessions().any(|session| {
-                let of_node = session.holder.filter(|holder| holder.node == node);
-                of_node.is_some_and(|holder| Some(holder.incarnation) != alive)
-            })
-        });
-        left.unwrap_or(false)
-    }
-
-    async fn tell_group(&self, shard: ShardId, node: NodeId, alive: Option<Incarnation>) {
-        let command = if shard == ShardId::META {
-            Command::DropNodeRoutes { node, alive }
-        } else {
-            Command::NodeGone { node, alive }
-        };
-        loop {
-            match self.below().router.ask(shard, &command).await {
-                Ok(Answer::Partly(_)) => {}
-                Ok(_) => {
-                    info!(%shard, %node, "what a process held was detached");
-                    return;
-                }
-                Err(problem) => {
-                    debug!(%shard, %problem, "a dead process is still held");
-                    if !self.led_here().contains(&shard) {
-                        return;
-                    }
-                    sleep(GONE_PAUSE).await;
-                }
-            }
-        }
-    }
-
     // ---- time
 
     async fn keep_ticking(self: Arc<Self>) {
@@ -364,6 +319,7 @@ impl Inner {
             self.tell_lost();
             self.serve_barriers();
             self.refuse_late();
+            self.close_again(CLOSES_PER_TICK);
             if ticks.is_multiple_of(OBSERVE_TICKS) {
                 self.observe();
             }

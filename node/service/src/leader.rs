@@ -18,16 +18,12 @@ use moorline_group::{
     Role, Sink,
     wire::{Kind, Lane, Peers, Replier},
 };
-use moorline_machine::{
-    Command, Effect,
-    answer::RouteChange,
-    command::{Holder, SessionId},
-};
+use moorline_machine::{Command, Effect, answer::RouteChange, command::Holder};
 use moorline_router::Done;
 use tracing::{debug, error, warn};
 
 use crate::{
-    delivery::{Collected, READ_BYTES_MAX, ShardDelivery},
+    delivery::{Collected, READ_BYTES_MAX, ShardDelivery, Wanted},
     frames::{self, Attach, Attached, Place, Push, PushWriter, Report, TakenOver, Upward},
     lease::Leases,
     service::Inner,
@@ -72,11 +68,8 @@ impl Sink for Inner {
             }
         }
         self.send(shard, &mut delivery, out);
-        let starving = delivery.take_starving();
+        self.wake_reader(shard, &delivery);
         drop(delivery);
-        for session in starving {
-            self.pump(shard, session);
-        }
         for holder in taken {
             self.tell_taken_over(holder);
         }
@@ -168,37 +161,53 @@ impl Inner {
         }
     }
 
-    /// Reads a session's rows until it has what it can take.
-    fn pump(&self, shard: ShardId, session: SessionId) {
+    fn wake_reader(&self, shard: ShardId, delivery: &ShardDelivery) {
+        if delivery.has_line()
+            && let Some(reader) = self.readers.get(usize::from(shard.0))
+        {
+            reader.notify_one();
+        }
+    }
+
+    /// Reads rows for the attachments of a shard that are behind, one after the other.
+    pub(crate) async fn read_rows(self: Arc<Self>, shard: ShardId) {
         loop {
-            let Some(mut delivery) = self.delivery(shard) else { return };
-            let Some((from, items)) = delivery.wanted(session) else { return };
-            let read = self.below().groups.read(shard, |machine, rows| {
-                let tail = machine.session(session).map(|info| info.tail)?;
-                let read = machine.queue_read(rows, session, from, items, READ_BYTES_MAX);
-                Some(read.map(|deliveries| (deliveries, tail)))
-            });
-            let mut out = Collected::new();
-            let more = match read.flatten() {
-                None => false,
-                Some(Err(problem)) => {
-                    error!(%shard, %problem, "cannot read a session's queue");
-                    (self.fatal)("rows can't be read");
-                    false
-                }
-                Some(Ok((deliveries, tail))) if deliveries.is_empty() => {
-                    delivery.caught_up(session, tail);
-                    false
-                }
-                Some(Ok((deliveries, tail))) => {
-                    delivery.read(session, items, deliveries, tail, &mut out)
-                }
-            };
-            self.send(shard, &mut delivery, out);
-            if !more {
-                return;
+            self.readers[usize::from(shard.0)].notified().await;
+            while self.read_next(shard) {
+                tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Reads for the next one; false if nobody is in line.
+    fn read_next(&self, shard: ShardId) -> bool {
+        let wanted = self.delivery(shard).and_then(|mut delivery| delivery.next_wanted());
+        let Some(wanted) = wanted else { return false };
+        let Wanted { session, from, items, .. } = wanted;
+        let read = self.below().groups.read(shard, |machine, rows| {
+            let tail = machine.session(session).map(|info| info.tail)?;
+            let read = machine.queue_read(rows, session, from, items, READ_BYTES_MAX);
+            Some(read.map(|deliveries| (deliveries, tail)))
+        });
+        match read.flatten() {
+            // The session ended, or a snapshot takes the rows' place: then this node does not lead any more.
+            None => {
+                if let Some(mut delivery) = self.delivery(shard) {
+                    delivery.unread(wanted);
+                }
+            }
+            Some(Err(problem)) => {
+                error!(%shard, %problem, "cannot read a session's queue");
+                (self.fatal)("rows can't be read");
+            }
+            Some(Ok((deliveries, tail))) => {
+                let Some(mut delivery) = self.delivery(shard) else { return false };
+                let mut out = Collected::new();
+                delivery.read(wanted, deliveries, tail, &mut out);
+                self.send(shard, &mut delivery, out);
+            }
+        }
+        true
     }
 
     /// Tells attachments whose pushes were lost to attach anew.
@@ -275,21 +284,15 @@ impl Inner {
     ) {
         match Upward::decode(body) {
             Ok(Upward::Attach(attach)) => {
-                let session = attach.session;
                 let attached = self.on_attach(from, shard, &attach);
                 if let Some(reply) = reply {
                     reply.send(attached.encode());
                 }
-                if attached == Attached::Yes {
-                    self.pump(shard, session);
-                }
             }
             Ok(Upward::Credit { session, generation, more }) => {
-                let behind = self
-                    .delivery(shard)
-                    .is_some_and(|mut delivery| delivery.credit(session, generation, more));
-                if behind {
-                    self.pump(shard, session);
+                if let Some(mut delivery) = self.delivery(shard) {
+                    delivery.credit(session, generation, more);
+                    self.wake_reader(shard, &delivery);
                 }
             }
             Err(problem) => self.bad_frame(from, &problem),
@@ -309,6 +312,7 @@ impl Inner {
                 if epoch == attach.epoch && holder.node == from && holder.conn == attach.conn =>
             {
                 delivery.attach(from, attach);
+                self.wake_reader(shard, &delivery);
                 Attached::Yes
             }
             Some((epoch, _)) if epoch == attach.epoch => Attached::Gone,

@@ -35,7 +35,6 @@ pub(crate) struct Leases<W> {
     /// This node, the leader.
     own: NodeId,
     term: u64,
-    #[cfg(test)]
     began: Instant,
     holders: BTreeMap<NodeId, Holder>,
     waiters: Vec<(u64, W)>,
@@ -65,7 +64,6 @@ impl<W> Leases<W> {
         Self {
             own,
             term,
-            #[cfg(test)]
             began: now,
             holders: nodes.map(|node| (node, unknown)).collect(),
             waiters: Vec::new(),
@@ -132,7 +130,6 @@ impl<W> Leases<W> {
     }
 
     /// For how long a node has certainly had no lease; `None` if it may have one.
-    #[cfg(test)]
     pub(crate) fn without(&self, now: Instant, node: NodeId) -> Option<Duration> {
         let until = self.holders.get(&node).map_or(self.began + LEASE + DRIFT, |held| held.until);
         now.checked_duration_since(until)

@@ -3,7 +3,7 @@
 //! ```text
 //!   edge ──Link──► publish ─► router ─► shard leader ─► log        routes: the meta replica of this node
 //!        ◄─Notice─ conn ◄─── deliveries ◄── effects of the shards led somewhere
-//!                  keeper: lease, registration, attachments, settlements, the dead
+//!                  keeper: lease, registration, attachments, settlements · gone: the dead
 //! ```
 //!
 //! # Invariants
@@ -20,6 +20,7 @@
 mod conn;
 mod delivery;
 mod frames;
+mod gone;
 mod keeper;
 mod leader;
 mod lease;

@@ -106,6 +106,12 @@ impl Live {
         wanted.len()
     }
 
+    /// Every connection that holds one.
+    pub(crate) fn conns(&self) -> Vec<Arc<Conn>> {
+        let tables = self.tables.read().expect("no panic while it is locked");
+        tables.conns.values().map(|(conn, ..)| Arc::clone(conn)).collect()
+    }
+
     /// Every filter held by anybody here.
     pub(crate) fn filters(&self) -> Vec<(TenantId, Text)> {
         let tables = self.tables.read().expect("no panic while it is locked");

@@ -26,8 +26,9 @@ use crate::{
     service::Inner,
 };
 
-/// How long a node with live sessions may take to accept a message, all repeats together.
-const LIVE_WAIT: Duration = Duration::from_secs(5);
+/// How long a node with live sessions may take to accept a message, all repeats together. Longer than it takes until a
+/// node that is cut off together with the meta leader is given up: an election, a lease, and `gone::ROUTES_KEPT`.
+const LIVE_WAIT: Duration = Duration::from_secs(10);
 /// How long until it is asked again after its connection broke.
 const LIVE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -194,8 +195,10 @@ impl Inner {
         let state = states.borrow().get(node);
         match state {
             Some(PeerState::Up { incarnation: alive, .. }) => alive != incarnation,
-            Some(PeerState::Down { refused }) => refused,
-            Some(PeerState::Suspect) => false,
+            Some(PeerState::Down { refused: true }) => true,
+            Some(PeerState::Down { refused: false } | PeerState::Suspect) => {
+                self.is_known_gone(node, Some(incarnation))
+            }
             // It left the cluster, or is this node itself.
             None => node != self.node || incarnation != self.incarnation,
         }

@@ -1,7 +1,7 @@
 //! The service's shared part: connections, sessions opened and closed, and the way to the layers below.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -79,6 +79,9 @@ impl Asked {
     }
 }
 
+/// Sessions that could not be closed yet. More are forgotten: repaired when the process ends or they are opened again.
+const UNCLOSED_MAX: usize = 65_536;
+
 /// Who waits for a route barrier.
 pub(crate) type BarrierReply = moorline_group::wire::Replier;
 
@@ -94,6 +97,8 @@ pub(crate) struct Inner {
     /// Grows with every change of this node's routes.
     route_version: AtomicU64,
     pub(crate) deliveries: Vec<Mutex<ShardDelivery>>,
+    /// By shard: wakes who reads rows for attachments that are behind.
+    pub(crate) readers: Vec<Notify>,
     pub(crate) leases: Mutex<Option<Leases<BarrierReply>>>,
     /// Until when this node may publish.
     pub(crate) lease_until: Mutex<Option<Instant>>,
@@ -105,6 +110,8 @@ pub(crate) struct Inner {
     pub(crate) dirty_added: Notify,
     unattached: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
     pub(crate) unattached_added: Notify,
+    /// Sessions whose connections ended, and whose shard has not heard it.
+    unclosed: Mutex<VecDeque<(Whose, Option<u32>)>>,
     pub(crate) accepting: AtomicBool,
     pub(crate) metrics: ServiceMetrics,
     pub(crate) tasks: TaskTracker,
@@ -137,6 +144,7 @@ impl Inner {
             live: Live::default(),
             route_version: AtomicU64::new(1),
             deliveries: (0..=shards.count()).map(|_| Mutex::default()).collect(),
+            readers: (0..=shards.count()).map(|_| Notify::new()).collect(),
             leases: Mutex::new(None),
             lease_until: Mutex::new(None),
             parked: Mutex::default(),
@@ -145,6 +153,7 @@ impl Inner {
             dirty_added: Notify::new(),
             unattached: Mutex::default(),
             unattached_added: Notify::new(),
+            unclosed: Mutex::default(),
             accepting: AtomicBool::new(true),
             metrics,
             tasks: TaskTracker::new(),
@@ -333,11 +342,43 @@ impl Inner {
         self.close_session(whose, expiry_s);
     }
 
+    /// Ends a connection's hold on its session; as often as it takes, since a session that is held does not expire.
     fn close_session(&self, whose: Whose, expiry_s: Option<u32>) {
         let Whose { shard, session, epoch, .. } = whose;
         let command = Command::CloseSession { session, epoch, expiry_s };
-        // An outcome that stays unknown is repaired when the process ends or the session is opened again.
-        self.below().router.submit(shard, &command, Done::Ignore);
+        let service = Weak::clone(&self.myself);
+        let done = move |outcome: Result<Answer, SubmitError>| {
+            if outcome.is_err()
+                && let Some(service) = service.upgrade()
+            {
+                service.unclosed().push_back((whose, expiry_s));
+            }
+        };
+        self.below().router.submit(shard, &command, Done::Call(Box::new(done)));
+    }
+
+    /// Closings that failed are tried again, so many at a time.
+    pub(crate) fn close_again(&self, most: usize) {
+        let again: Vec<_> = {
+            let mut unclosed = self.unclosed();
+            let excess = unclosed.len().saturating_sub(UNCLOSED_MAX);
+            if excess > 0 {
+                warn!(
+                    excess,
+                    "sessions stay held until this process ends or they are opened again"
+                );
+                unclosed.drain(..excess);
+            }
+            let most = most.min(unclosed.len());
+            unclosed.drain(..most).collect()
+        };
+        for (whose, expiry_s) in again {
+            self.close_session(whose, expiry_s);
+        }
+    }
+
+    fn unclosed(&self) -> MutexGuard<'_, VecDeque<(Whose, Option<u32>)>> {
+        self.unclosed.lock().expect("no panic while it is locked")
     }
 
     fn drop_live_routes(self: &Arc<Self>, conn: ConnId) {

@@ -50,7 +50,7 @@ use self::{
 use crate::{admin, cli::ServerArgs, config::Config, logging, metrics::NodeMetrics};
 
 /// Everybody's tenant, until there are credentials.
-const DEMO_TENANT: TenantId = TenantId(1);
+pub(crate) const DEMO_TENANT: TenantId = TenantId(1);
 /// How long leaderships may take to move away at a stop.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 /// How long the connections between nodes may take to close.

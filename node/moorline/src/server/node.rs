@@ -10,20 +10,21 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use moorline_core::{Incarnation, NodeId, ShardId, Text};
+use moorline_core::{Incarnation, NodeId, ShardId, Text, shard::Shards};
 use moorline_group::{
     Groups,
     wire::{PeerState, Peers},
 };
 use moorline_machine::{Answer, Command, command::NodeRecord};
 use moorline_router::Router;
+use moorline_storage::StorageError;
 use prometheus::{Registry, proto::MetricFamily};
 use serde::Serialize;
 
-use super::disk::DiskState;
+use super::{DEMO_TENANT, disk::DiskState};
 use crate::{
     admin::Check,
-    cluster::{ClusterView, GroupView, NodeView},
+    cluster::{ClusterView, GroupView, NodeView, SessionView},
     config::Config,
     metrics::NodeMetrics,
 };
@@ -322,6 +323,29 @@ impl Node {
             tokio::time::sleep(INIT_PAUSE).await;
         }
         Ok(())
+    }
+
+    /// A client's session, if this node has a replica of its shard and knows it.
+    pub(crate) fn session(&self, client: &str) -> anyhow::Result<Option<SessionView>> {
+        let client = Text::from(client);
+        let shards = Shards::new(self.config.cluster.shards);
+        let shard = shards.of(DEMO_TENANT, client.as_bytes());
+        let found = self.groups.read(shard, |machine, rows| {
+            let info = machine.session_of(rows, DEMO_TENANT, &client)?;
+            Ok::<_, StorageError>(info.map(|info| SessionView {
+                client: info.client.to_string(),
+                shard: shard.0,
+                connected_to: info.holder.map(|holder| holder.node.0),
+                queued_messages: info.queued_items,
+                queued_bytes: info.queued_bytes,
+                dropped_messages: info.dropped,
+                subscriptions: info.subscriptions,
+                expiry_s: (info.expiry_s != u32::MAX).then_some(info.expiry_s),
+            }))
+        });
+        found
+            .with_context(|| format!("this node has no replica of shard {shard}"))?
+            .map_err(Into::into)
     }
 
     /// Has every replica of every group digest its rows, as of one index each.

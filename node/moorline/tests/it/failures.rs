@@ -16,6 +16,9 @@ use crate::harness::{
 const DEATH_GAP: Duration = Duration::from_secs(5);
 /// What they may notice of one that hangs: nothing but an election timeout tells.
 const HANG_GAP: Duration = Duration::from_millis(2_500);
+/// How long a publisher may wait for a node that hangs and has clean sessions that want its message: when it led the meta
+/// group too, an election, a lease and a second.
+const SILENCE_GAP: Duration = Duration::from_secs(8);
 /// What they may notice of one that stops in order.
 const STOP_GAP: Duration = Duration::from_secs(1);
 /// How long a minority is watched: longer than its lease of the meta group.
@@ -33,6 +36,7 @@ fn a_cluster_outlives_its_nodes() {
             ("a stop in order leaves no gap of a second", a_stop_in_order),
             ("a leader's death breaks nobody else's connection", a_leaders_death),
             ("a leader that hangs is replaced", a_leader_that_hangs),
+            ("a node that falls silent holds nobody up", a_silent_node_holds_nobody_up),
             ("a minority acknowledges nothing", a_minority_acknowledges_nothing),
             ("all nodes killed at once lose nothing", all_killed_at_once),
         ],
@@ -76,6 +80,37 @@ fn a_leader_that_hangs(cluster: &mut Cluster) {
     assert!(outcome.delivery_gap <= HANG_GAP, "{outcome:?}");
     cluster.wait_ready();
     cluster.digests_agree();
+}
+
+/// Clean sessions of a node that hangs are given up, and told so.
+fn a_silent_node_holds_nobody_up(cluster: &mut Cluster) {
+    let victim = cluster.leader(0, 1);
+    let [other, _] = cluster.others(victim)[..] else { panic!("three nodes") };
+    let connect = Connect::clean(Version::V5, "silent");
+    let (mut live, _) = connect.to(cluster.mqtt(victim));
+    live.subscribe_1("silent");
+    let (mut publisher, _) =
+        Connect::clean(Version::V5, "silent-publisher").to(cluster.mqtt(other));
+    publisher.publish_acked("silent", b"heard");
+    assert_eq!(live.take(1), ["heard"]);
+
+    cluster.node(victim).pause();
+    let since = Instant::now();
+    let id = publisher.publish("silent", b"missed");
+    assert!(publisher.puback(id) < 0x80, "who is gone is not waited for");
+    let gap = since.elapsed();
+    println!("  acknowledged after {gap:?}");
+    assert!(gap <= SILENCE_GAP, "{gap:?}");
+    cluster.node(victim).resume();
+    until("a clean session that missed something ends", READY, || {
+        (live.hear(SOON) == Heard::Closed).then_some(())
+    });
+    cluster.wait_ready();
+
+    let (mut live, _) = connect.to_patiently(cluster.mqtt(victim));
+    live.subscribe_1("silent");
+    publisher.publish_acked("silent", b"heard again");
+    assert_eq!(live.take(1), ["heard again"]);
 }
 
 /// Messages flow between clients of the other nodes while something ends `victim`; then it starts again and catches up.

@@ -69,9 +69,8 @@ fn resumes_anywhere(cluster: &Cluster, version: Version) {
         assert_eq!(String::from_utf8_lossy(&message.payload), *payload, "in order, nothing twice");
         if let Some(earlier) = before.get(place) {
             assert_eq!((message.dup, message.id), (true, earlier.id), "{payload} is sent again");
-        } else {
-            assert!(!message.dup, "{payload} is new to this client");
         }
+        // Those after may say so too: until node 1 notices that the connection is gone, it sends on it.
         client.ack(&message);
     }
     client.hears_nothing();

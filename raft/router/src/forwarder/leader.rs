@@ -155,9 +155,11 @@ impl Search {
         self.retry_at
     }
 
+    /// Who leads, for those who ask. Whoever answered last, unless the own replica knows of somebody else since: then that
+    /// one, also if it is this node and not ready yet.
     pub(super) fn leader(&self) -> Role {
         match self.target {
-            Some(target) if self.confirmed => {
+            Some(target) if self.confirmed && self.role.leader.is_none_or(|of| of == target) => {
                 let leading = target == self.own;
                 Role { leader: Some(target), term: self.role.term, leading }
             }
@@ -212,6 +214,20 @@ mod tests {
         search.heard(Role { leading: false, ..role(1, 1) });
         search.heard(role(1, 1));
         assert_eq!(search.target(now, &nodes), Some(OWN));
+    }
+
+    #[test]
+    fn an_elected_node_names_itself_and_not_the_one_before() {
+        let (mut search, now) = (Search::new(OWN), Instant::now());
+        search.heard(role(2, 1));
+        search.target(now, &nodes).unwrap();
+        search.confirm();
+        search.heard(role(0, 2));
+        assert_eq!(search.leader().leader, Some(NodeId(2)), "nobody else is known");
+        search.heard(Role { leading: false, ..role(1, 2) });
+        assert_eq!(search.leader().leader, Some(OWN), "the one before may hang");
+        search.heard(role(1, 2));
+        assert_eq!(search.leader(), role(1, 2));
     }
 
     #[test]
