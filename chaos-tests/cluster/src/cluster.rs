@@ -219,6 +219,14 @@ impl Cluster {
         self.nodes[at].disk.as_ref()
     }
 
+    /// Has every disk write back what it keeps in memory, synced or not.
+    pub fn write_back(&self) -> Result<()> {
+        for disk in self.nodes.iter().filter_map(|node| node.disk.as_ref()) {
+            disk.controller().sync().context("a disk could not write back")?;
+        }
+        Ok(())
+    }
+
     /// The place in [`Self::nodes`] of a node's number.
     pub fn place(&self, id: u32) -> Option<usize> {
         self.nodes.iter().position(|node| node.id == id)

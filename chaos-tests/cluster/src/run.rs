@@ -17,7 +17,7 @@ use tokio::time::{Instant, interval, sleep};
 
 use crate::admin::{self, Digest};
 use crate::client::publisher::{Pace, Publisher};
-use crate::client::subscriber::Subscriber;
+use crate::client::subscriber::{Habit, Subscriber};
 use crate::client::{Peer, Shared};
 use crate::cluster::{Cluster, Recipe, tail};
 use crate::nemesis::Nemesis;
@@ -119,11 +119,20 @@ async fn act(
     let mut subscribers = JoinSet::new();
     for number in 0..options.subscribers {
         let (seed, many) = (random.random(), options.publishers as usize);
-        let churns = !options.no_churn;
-        let subscriber = Subscriber::new(Arc::clone(shared), number, seed, many, churns);
+        let habit = match number {
+            _ if options.no_churn => Habit::Stays,
+            0 if options.subscribers > 1 => Habit::Sleeps,
+            _ => Habit::Churns,
+        };
+        let subscriber = Subscriber::new(Arc::clone(shared), number, seed, many, habit);
         subscribers.spawn(subscriber.run());
     }
     wait_subscribed(shared, u64::from(options.subscribers)).await?;
+    if options.expect_loss {
+        // As a kernel does after half a minute: so that the cluster and its sessions survive, and what is lost is
+        // acknowledged messages. That a cluster is lost as a whole needs no checker to be seen.
+        cluster.write_back()?;
+    }
 
     mark(shared, Stage::Publishing);
     let period = SECOND * options.publishers / options.rate;

@@ -2,6 +2,9 @@
 //!
 //! Now and then it leaves a healthy connection without a word and appears elsewhere while the old one still stands: a
 //! takeover. And on some connections it is lazy and acknowledges late, so that much is in flight when a node dies.
+//!
+//! A sleeper subscribes, leaves, and comes back when publishing has ended: everything then comes out of its queue. Those
+//! who are there get most messages within a millisecond of their acknowledgement, and would not miss what is lost later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +49,17 @@ fn filters(subscriber: u32, of: usize) -> Vec<String> {
     filters.map(|(publisher, kind)| format!("chaos/{publisher}/{kind}")).collect()
 }
 
+/// What a subscriber does of its own will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Habit {
+    /// Stays where it is.
+    Stays,
+    /// Leaves now and then, for another node.
+    Churns,
+    /// Is away while messages are published.
+    Sleeps,
+}
+
 /// One subscriber.
 #[derive(Debug)]
 pub struct Subscriber {
@@ -54,6 +68,7 @@ pub struct Subscriber {
     connect: Connect,
     filters: Vec<String>,
     churns: bool,
+    sleeps: bool,
     random: StdRng,
     subscribed: bool,
     /// Packet ids to acknowledge, in the order of arrival; never more than may be in flight.
@@ -61,14 +76,15 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// The subscriber of this number. Even ones speak 5.0. `churns`: whether it leaves of its own will.
+    /// The subscriber of this number. Even ones speak 5.0.
     pub fn new(
         shared: Arc<Shared>,
         number: u32,
         seed: u64,
         publishers: usize,
-        churns: bool,
+        habit: Habit,
     ) -> Self {
+        let (churns, sleeps) = (habit == Habit::Churns, habit == Habit::Sleeps);
         let v5 = number.is_multiple_of(2);
         let connect = Connect {
             version: if v5 { Version::V5 } else { Version::V4 },
@@ -81,7 +97,7 @@ impl Subscriber {
         let filters = filters(number, publishers);
         let random = StdRng::seed_from_u64(seed);
         let (subscribed, owed) = (false, Vec::new());
-        Self { shared, number, connect, filters, churns, random, subscribed, owed }
+        Self { shared, number, connect, filters, churns, sleeps, random, subscribed, owed }
     }
 
     /// Listens until told to stop.
@@ -100,7 +116,13 @@ impl Subscriber {
                 return;
             }
             left = Some(link.node);
-            behind = churned.then_some(link);
+            behind = (churned && !self.sleeps).then_some(link);
+            if self.sleeps && self.subscribed {
+                tokio::select! {
+                    () = shared.drain.cancelled() => {}
+                    () = shared.stop.cancelled() => {}
+                }
+            }
         }
     }
 
@@ -132,6 +154,9 @@ impl Subscriber {
                     if !lazy {
                         self.acknowledge(link).await?;
                     }
+                }
+                () = std::future::ready(()), if self.sleeps && self.subscribed && !draining => {
+                    return Ok(Ended::plainly(Leave::Churn));
                 }
                 _ = settle.tick(), if lazy => self.acknowledge(link).await?,
                 _ = ping.tick() => {
