@@ -1,4 +1,5 @@
-//! The edge's clocks, given to the protocol machines as arguments.
+//! The process clock: wall time at the process's start and the monotonic clock since. A wall clock that is set while the
+//! process runs changes nothing in it. Given to the protocol machines as an argument.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,23 +9,32 @@ use moorline_mqtt::{Millis, Now};
 /// Stands for deadlines that the clock can't express.
 const FAR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where the monotonic milliseconds of this process begin.
+/// The clock of a process: one, handed to everybody who asks what time it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub struct Clock {
     origin: Instant,
+    wall: UnixMillis,
 }
 
 impl Clock {
-    /// Begins now.
-    pub(crate) fn start() -> Self {
-        Self { origin: Instant::now() }
+    /// Begins now; the only place that asks the wall clock.
+    #[must_use]
+    pub fn start() -> Self {
+        // A wall clock before 1970 is as good as none.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { origin: Instant::now(), wall: UnixMillis(millis(wall)) }
     }
 
-    /// This moment on both clocks.
+    /// Milliseconds since the Unix epoch, if the wall clock was right when the process began. Never runs backwards.
+    #[must_use]
+    pub fn wall(self) -> UnixMillis {
+        self.now().wall
+    }
+
+    /// This moment, for deadlines and for expiry.
     pub(crate) fn now(self) -> Now {
-        // A wall clock before 1970 is as good as none: nothing expires then.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { at: Millis(millis(self.origin.elapsed())), wall: UnixMillis(millis(wall)) }
+        let since = millis(self.origin.elapsed());
+        Now { at: Millis(since), wall: UnixMillis(self.wall.0.saturating_add(since)) }
     }
 
     /// When `at` will be; a deadline beyond what the clock can say is a day away, and asked for again then.

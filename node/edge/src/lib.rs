@@ -29,6 +29,7 @@ mod mailbox;
 mod metrics;
 
 pub use authenticate::{Anonymous, Attempt, Authenticate, Denial, Identity, Verdict};
+pub use clock::Clock;
 pub use config::{EdgeConfig, EdgeConfigError};
 pub use listener::Listener;
 pub use metrics::EdgeMetrics;

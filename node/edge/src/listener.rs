@@ -87,6 +87,7 @@ impl Listener {
         port: Arc<dyn Port>,
         authenticate: Arc<dyn Authenticate>,
         metrics: EdgeMetrics,
+        clock: Clock,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         // A restarted node takes its port back at once.
@@ -96,7 +97,7 @@ impl Listener {
         socket.listen(config.backlog.into())?;
         let shared = Arc::new(Shared {
             name: NAME,
-            clock: Clock::start(),
+            clock,
             protocol: Arc::new(config.protocol()),
             port,
             authenticate,

@@ -1,5 +1,8 @@
 //! What services of different nodes say to each other, as bytes. Versioned; both ends of a rolling upgrade read it.
 //!
+//! Of a message's lifetime a frame carries what is left, in milliseconds; none left means expired, `u64::MAX` for ever.
+//! Writer and reader each say `now` by their own clock (see `expiry`).
+//!
 //! Invariant: what is read was checked; a frame that does not read is counted and dropped by its handler, never guessed.
 
 use std::sync::Arc;
@@ -14,7 +17,11 @@ use moorline_storage::{
     record::{Reader, Writer},
 };
 
+use crate::expiry::{left, over};
+
 const VERSION: u8 = 1;
+/// What is left of a message that does not expire.
+const FOR_EVER: u64 = u64::MAX;
 /// Room that most frames fit into.
 const FRAME_BYTES: usize = 512;
 
@@ -138,13 +145,15 @@ pub(crate) struct Push {
 /// Collects the pushes for one node.
 pub(crate) struct PushWriter {
     out: Writer,
+    now: UnixMillis,
     count: u32,
     bytes: usize,
 }
 
 impl PushWriter {
-    pub(crate) fn new() -> Self {
-        Self { out: Writer::new(VERSION, FRAME_BYTES), count: 0, bytes: 0 }
+    /// `now` is log time, by which the deliveries expire.
+    pub(crate) fn new(now: UnixMillis) -> Self {
+        Self { out: Writer::new(VERSION, FRAME_BYTES), now, count: 0, bytes: 0 }
     }
 
     pub(crate) fn push(&mut self, push: &Push) {
@@ -156,7 +165,7 @@ impl PushWriter {
         for delivery in &push.deliveries {
             self.out.u64(delivery.offset.map_or(0, |offset| offset.0));
             self.out.u8(delivery.qos as u8 | u8::from(delivery.resent) << 2);
-            message(&mut self.out, &delivery.message);
+            message(&mut self.out, &delivery.message, self.now);
             self.bytes += delivery.message.payload.len() + delivery.message.topic.len();
         }
     }
@@ -176,7 +185,11 @@ impl PushWriter {
 }
 
 /// Reads what a [`PushWriter`] wrote, push by push.
-pub(crate) fn read_pushes(bytes: Bytes, mut visit: impl FnMut(Push)) -> Result<(), StorageError> {
+pub(crate) fn read_pushes(
+    bytes: Bytes,
+    now: UnixMillis,
+    mut visit: impl FnMut(Push),
+) -> Result<(), StorageError> {
     let mut from = Reader::new(bytes, VERSION, "delivery frame")?;
     while !from.is_empty() {
         let (conn, generation, number) = (ConnId(from.u64()?), from.u64()?, from.u64()?);
@@ -191,7 +204,7 @@ pub(crate) fn read_pushes(bytes: Bytes, mut visit: impl FnMut(Push)) -> Result<(
                 offset: (offset != 0).then_some(Offset(offset)),
                 qos,
                 resent: flags & 4 != 0,
-                message: Arc::new(owned(&read_message(&mut from)?)),
+                message: Arc::new(owned(&read_message(&mut from, now)?)),
             });
         }
         visit(Push { conn, generation, number, deliveries });
@@ -200,17 +213,20 @@ pub(crate) fn read_pushes(bytes: Bytes, mut visit: impl FnMut(Push)) -> Result<(
 }
 
 /// A message for whoever is there: to a shard's leader, or to a node with live sessions.
-pub(crate) fn encode_live(tenant: TenantId, live: &Message) -> Bytes {
+pub(crate) fn encode_live(tenant: TenantId, live: &Message, now: UnixMillis) -> Bytes {
     let mut out = Writer::new(VERSION, FRAME_BYTES + live.payload.len());
     out.u32(tenant.0);
-    message(&mut out, live);
+    message(&mut out, live, now);
     out.done()
 }
 
-pub(crate) fn decode_live(bytes: Bytes) -> Result<(TenantId, Message), StorageError> {
+pub(crate) fn decode_live(
+    bytes: Bytes,
+    now: UnixMillis,
+) -> Result<(TenantId, Message), StorageError> {
     let mut from = Reader::new(bytes, VERSION, "live frame")?;
     let tenant = TenantId(from.u32()?);
-    let message = read_message(&mut from)?;
+    let message = read_message(&mut from, now)?;
     from.end()?;
     Ok((tenant, message))
 }
@@ -288,23 +304,23 @@ fn read_session(from: &mut Reader) -> Result<SessionId, StorageError> {
     Ok(SessionId { bucket: from.u16()?, number: from.u64()? })
 }
 
-fn message(out: &mut Writer, message: &Message) {
+fn message(out: &mut Writer, message: &Message, now: UnixMillis) {
     out.u8(message.qos as u8 | u8::from(message.retain) << 2);
-    out.u64(message.expires_at.map_or(u64::MAX, |at| at.0));
+    out.u64(message.expires_at.map_or(FOR_EVER, |at| left(at, now).min(FOR_EVER - 1)));
     out.text(&message.topic);
     out.blob(&message.properties);
     out.blob(&message.payload);
 }
 
-fn read_message(from: &mut Reader) -> Result<Message, StorageError> {
+fn read_message(from: &mut Reader, now: UnixMillis) -> Result<Message, StorageError> {
     let flags = from.u8()?;
     let qos = QoS::from_bits(flags & 3)
         .ok_or_else(|| from.corrupt(format!("message flags {flags:#x}")))?;
-    let expires_at = from.u64()?;
+    let left = from.u64()?;
     Ok(Message {
         qos,
         retain: flags & 4 != 0,
-        expires_at: (expires_at != u64::MAX).then_some(UnixMillis(expires_at)),
+        expires_at: (left != FOR_EVER).then(|| over(left, now)),
         topic: from.text()?,
         properties: from.blob()?,
         payload: from.blob()?,
@@ -315,20 +331,25 @@ fn read_message(from: &mut Reader) -> Result<Message, StorageError> {
 mod tests {
     use super::*;
 
-    fn message() -> Message {
+    /// The writer's clock, and the reader's.
+    const WROTE: UnixMillis = UnixMillis(5_000);
+    const READS: UnixMillis = UnixMillis(90_000);
+
+    /// With 7 ms left by the clock that says `now`.
+    fn message(now: UnixMillis) -> Message {
         Message {
             topic: Text::from("a/é"),
             qos: QoS::AtLeastOnce,
             retain: true,
             properties: Bytes::from_static(b"\x01\x01"),
-            expires_at: Some(UnixMillis(7)),
+            expires_at: Some(UnixMillis(now.0 + 7)),
             payload: Bytes::from_static(b"body"),
         }
     }
 
     #[test]
     fn pushes_come_back_as_they_were_written() {
-        let push = |conn, offset, resent| Push {
+        let push = |conn, offset, resent, now| Push {
             conn: ConnId(conn),
             generation: 3,
             number: 4,
@@ -336,19 +357,19 @@ mod tests {
                 offset,
                 qos: QoS::AtLeastOnce,
                 resent,
-                message: Arc::new(message()),
+                message: Arc::new(message(now)),
             }],
         };
-        let pushes = [push(1, Some(Offset(9)), true), push(2, None, false)];
-        let mut writer = PushWriter::new();
-        pushes.iter().for_each(|push| writer.push(push));
+        let pushes = |now| [push(1, Some(Offset(9)), true, now), push(2, None, false, now)];
+        let mut writer = PushWriter::new(WROTE);
+        pushes(WROTE).iter().for_each(|push| writer.push(push));
         let bytes = writer.done();
         let mut read = Vec::new();
-        read_pushes(bytes.clone(), |push| read.push(push)).unwrap();
-        assert_eq!(read, pushes);
+        read_pushes(bytes.clone(), READS, |push| read.push(push)).unwrap();
+        assert_eq!(read, pushes(READS));
         for cut in 1..bytes.len() {
             let mut seen = 0;
-            let whole = read_pushes(bytes.slice(..cut), |_| seen += 1).is_ok();
+            let whole = read_pushes(bytes.slice(..cut), READS, |_| seen += 1).is_ok();
             assert!(seen < 2 && (!whole || seen <= 1), "cut at {cut}");
         }
     }
@@ -372,12 +393,33 @@ mod tests {
         }
         let over = TakenOver { incarnation: Incarnation(1), conn: ConnId(2) };
         assert_eq!(TakenOver::decode(over.encode()).unwrap(), over);
-        let live = decode_live(encode_live(TenantId(3), &message())).unwrap();
-        assert_eq!(live, (TenantId(3), message()));
-        assert_eq!(owned(&message()), message());
+        assert_eq!(owned(&message(READS)), message(READS));
         for attached in [Attached::Yes, Attached::NotLeader, Attached::TakenOver, Attached::Gone] {
             assert_eq!(Attached::decode(&attached.encode()), Some(attached));
         }
         assert_eq!(Attached::decode(&[9]), None);
+    }
+
+    #[test]
+    fn live_messages_come_with_what_is_left_of_them() {
+        let sent = |expires_at: Option<u64>| {
+            let live = Message { expires_at: expires_at.map(UnixMillis), ..message(WROTE) };
+            let (tenant, read) =
+                decode_live(encode_live(TenantId(3), &live, WROTE), READS).unwrap();
+            assert_eq!(tenant, TenantId(3));
+            assert_eq!(Message { expires_at: live.expires_at, ..read.clone() }, live);
+            read.expires_at.map(|at| at.0)
+        };
+        #[rustfmt::skip]
+        let table = [
+            (None,                   None),
+            (Some(WROTE.0 + 7),      Some(READS.0 + 7)),
+            (Some(WROTE.0),          Some(READS.0)), // expired, and still is
+            (Some(1),                Some(READS.0)),
+            (Some(u64::MAX),         Some(u64::MAX)),
+        ];
+        for (expires_at, expected) in table {
+            assert_eq!(sent(expires_at), expected, "{expires_at:?}");
+        }
     }
 }

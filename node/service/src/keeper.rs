@@ -1,7 +1,7 @@
 //! What the service does on its own: leases, registration, attachments, settlements, and what dead nodes leave behind.
 //!
 //! Each loop waits for something to do; none of them costs anything while nothing happens but the lease's, four times a
-//! second.
+//! second, and one entry per group and minute that carries time.
 
 use std::{
     collections::BTreeMap,
@@ -43,6 +43,9 @@ const CLOSES_PER_TICK: usize = 256;
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often gauges are brought up to date: every so many ticks.
 const OBSERVE_TICKS: u64 = 20;
+/// A group in which something will be due hears what time it is at least this often: should all its nodes go down, their
+/// wall clocks can be wrong by any amount, and log time goes on from the last stamp.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 impl Inner {
     /// Starts all of it.
@@ -333,12 +336,15 @@ impl Inner {
         }
     }
 
-    /// Proposes `Tick` to the groups led here in which something is due.
+    /// Proposes `Tick` to the groups led here in which something is due, or that were silent for so long that replicas may
+    /// not know what time it is.
     async fn propose_ticks(&self) {
-        let now = (self.clock)();
+        let silence_max = self.youngest_peer().map_or(SILENCE_MAX, |age| age.min(SILENCE_MAX));
         for shard in self.led_here() {
+            let now = self.log_time(shard);
             let due = self.below().groups.read(shard, |machine, _| {
-                machine.next_deadline().is_some_and(|deadline| deadline <= now)
+                let silence = Duration::from_millis(now.0.saturating_sub(machine.time().0));
+                machine.next_deadline().is_some_and(|at| at <= now || silence > silence_max)
             });
             if due == Some(true)
                 && let Err(problem) = self.below().router.ask(shard, &Command::Tick).await
@@ -346,5 +352,17 @@ impl Inner {
                 debug!(%shard, %problem, "a tick was not taken");
             }
         }
+    }
+
+    /// For how long the node that came last has been connected. It may have been started anew, and goes by its wall clock
+    /// until it has heard a stamp.
+    fn youngest_peer(&self) -> Option<Duration> {
+        let peers = self.below().peers.state();
+        let states = peers.borrow();
+        let began = states.iter().filter_map(|(_, state)| match state {
+            PeerState::Up { since, .. } => Some(since),
+            PeerState::Down { .. } | PeerState::Suspect => None,
+        });
+        began.max().map(|since| since.elapsed())
     }
 }

@@ -24,6 +24,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     delivery::{Collected, READ_BYTES_MAX, ShardDelivery, Wanted},
+    expiry,
     frames::{self, Attach, Attached, Place, Push, PushWriter, Report, TakenOver, Upward},
     lease::Leases,
     service::Inner,
@@ -112,20 +113,27 @@ impl Inner {
 
     // ---- deliveries
 
-    /// Sends what was collected, under the shard's lock.
+    /// Sends what was collected, under the shard's lock. Expiries in it are log time.
     fn send(&self, shard: ShardId, delivery: &mut ShardDelivery, out: Collected) {
+        if out.is_empty() {
+            return;
+        }
+        let (log_time, now) = (self.log_time(shard), self.now());
         let mut remote: BTreeMap<NodeId, (PushWriter, Vec<Place>)> = BTreeMap::new();
         for (place, pushes) in out {
             if place.node == self.node {
-                pushes.into_iter().for_each(|push| self.take_push(push));
+                for mut push in pushes {
+                    expiry::to_process_clock(&mut push.deliveries, log_time, now);
+                    self.take_push(push);
+                }
                 continue;
             }
             let (writer, places) =
-                remote.entry(place.node).or_insert_with(|| (PushWriter::new(), Vec::new()));
+                remote.entry(place.node).or_insert_with(|| (PushWriter::new(log_time), Vec::new()));
             pushes.iter().for_each(|push| writer.push(push));
             places.push(place);
             if writer.bytes() >= FRAME_BYTES_MAX {
-                let full = std::mem::replace(writer, PushWriter::new());
+                let full = std::mem::replace(writer, PushWriter::new(log_time));
                 let places = std::mem::take(places);
                 self.send_frame(shard, delivery, place.node, full, places);
             }
@@ -215,7 +223,7 @@ impl Inner {
         for shard in self.shards.all() {
             let Some(mut delivery) = self.delivery(shard) else { continue };
             for (place, generation) in delivery.take_lost() {
-                let mut frame = PushWriter::new();
+                let mut frame = PushWriter::new(self.log_time(shard));
                 frame.push(&Push {
                     conn: place.conn,
                     generation,
@@ -322,13 +330,14 @@ impl Inner {
     }
 
     fn on_deliver(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, _: Option<Replier>) {
-        if let Err(problem) = frames::read_pushes(body, |push| self.take_push(push)) {
+        if let Err(problem) = frames::read_pushes(body, self.now(), |push| self.take_push(push)) {
             self.bad_frame(from, &problem);
         }
     }
 
     fn on_passing(self: &Arc<Self>, from: NodeId, shard: ShardId, body: Bytes, _: Option<Replier>) {
-        let (tenant, message) = match frames::decode_live(body) {
+        // In log time, as everything that this shard delivers.
+        let (tenant, message) = match frames::decode_live(body, self.log_time(shard)) {
             Ok(decoded) => decoded,
             Err(problem) => return self.bad_frame(from, &problem),
         };
@@ -352,7 +361,7 @@ impl Inner {
     }
 
     fn on_live(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
-        match frames::decode_live(body) {
+        match frames::decode_live(body, self.now()) {
             Ok((tenant, message)) => {
                 let matched = self.live.deliver(tenant, &Arc::new(frames::owned(&message))) > 0;
                 if let Some(reply) = reply {

@@ -19,6 +19,7 @@
 
 mod conn;
 mod delivery;
+mod expiry;
 mod frames;
 mod gone;
 mod keeper;
@@ -70,7 +71,7 @@ pub struct ServiceConfig {
     pub incarnation: Incarnation,
     /// The cluster's shards.
     pub shards: Shards,
-    /// The wall clock, for what is due.
+    /// The process clock, the same that the edges have: wall time at its start and the monotonic clock since.
     pub clock: Clock,
     /// Called when rows can't be trusted any more, or the cluster refuses this node.
     pub fatal: Fatal,

@@ -22,7 +22,7 @@ use moorline_router::{Answered, Done};
 
 use crate::{
     conn::{Conn, published},
-    frames,
+    expiry, frames,
     service::Inner,
 };
 
@@ -98,6 +98,7 @@ impl Inner {
                 conn.push(Notice::Published { token, outcome });
             }
             [RouteTarget::Shard(shard)] => {
+                let message = expiry::for_log(message, self.now());
                 let command = Command::Publish { tenant: whose.tenant, message };
                 let conn: Arc<dyn Answered> = Arc::clone(conn) as _;
                 self.below().router.submit(shard, &command, Done::Token(conn, token));
@@ -123,7 +124,8 @@ impl Inner {
             refused: Mutex::new(None),
         });
         let mut live: Option<Bytes> = None;
-        let command = Command::Publish { tenant, message: message.clone() };
+        let now = self.now();
+        let command = Command::Publish { tenant, message: expiry::for_log(message.clone(), now) };
         let message = Arc::new(frames::owned(&message));
         for target in targets {
             let several = Arc::clone(&several);
@@ -138,7 +140,8 @@ impl Inner {
                     several.answered(Ok(Published { matched }));
                 }
                 RouteTarget::Node(node, incarnation) => {
-                    let body = live.get_or_insert_with(|| frames::encode_live(tenant, &message));
+                    let body =
+                        live.get_or_insert_with(|| frames::encode_live(tenant, &message, now));
                     self.forward(
                         node,
                         incarnation,
@@ -209,10 +212,10 @@ impl Inner {
         if targets.is_empty() {
             return;
         }
-        let below = self.below();
+        let (below, now) = (self.below(), self.now());
         let mut body: Option<Bytes> = None;
         let mut encoded =
-            || body.get_or_insert_with(|| frames::encode_live(tenant, message)).clone();
+            || body.get_or_insert_with(|| frames::encode_live(tenant, message, now)).clone();
         for target in targets {
             let sent = match *target {
                 RouteTarget::Shard(shard) => {

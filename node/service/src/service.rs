@@ -44,7 +44,7 @@ pub(crate) struct Below {
     pub(crate) record: NodeRecord,
 }
 
-/// The wall clock.
+/// The process clock: see [`ServiceConfig::clock`].
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
 /// Called when this node's rows can't be trusted any more.
 pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
@@ -121,7 +121,7 @@ pub(crate) struct Inner {
     pub(crate) leading_began: Notify,
     /// Called when rows can't be trusted; does not return in the product.
     pub(crate) fatal: Fatal,
-    pub(crate) clock: Clock,
+    clock: Clock,
     pub(crate) stop: CancellationToken,
 }
 
@@ -182,6 +182,17 @@ impl Inner {
     pub(crate) fn has_lease(&self) -> bool {
         let until = *self.lease_until.lock().expect("no panic while it is locked");
         until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The process clock.
+    pub(crate) fn now(&self) -> UnixMillis {
+        (self.clock)()
+    }
+
+    /// Log time of a shard with a replica here.
+    pub(crate) fn log_time(&self, shard: ShardId) -> UnixMillis {
+        // A replica that is just being opened or closed delivers nothing.
+        self.below().groups.log_time(shard).unwrap_or_else(|| self.now())
     }
 
     /// A version for a change of this node's routes.

@@ -45,7 +45,7 @@ number! {
     Offset(u64)
 }
 number! {
-    /// Milliseconds since the Unix epoch: log time, stamped by a leader, monotone per shard.
+    /// Milliseconds since the Unix epoch, of a process clock or in log time (stamped by leaders, monotone per shard).
     UnixMillis(u64)
 }
 

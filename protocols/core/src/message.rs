@@ -44,7 +44,8 @@ pub struct Message {
     /// MQTT 5 properties that travel with a message (payload format, content type, response topic, correlation data,
     /// user properties), validated, in wire form without their length prefix; empty for 3.1.1.
     pub properties: Bytes,
-    /// When it is no longer worth delivering (MQTT 5, 3.3.2.3.3), in log time.
+    /// When it is no longer worth delivering (MQTT 5, 3.3.2.3.3): by the process clock of the node that has it in hand, in
+    /// log time in rows. What is left of it travels between the two.
     pub expires_at: Option<UnixMillis>,
     /// The body, opaque.
     pub payload: Bytes,

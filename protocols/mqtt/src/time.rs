@@ -25,6 +25,6 @@ impl Millis {
 pub struct Now {
     /// For deadlines.
     pub at: Millis,
-    /// For message expiry: wall-clock time, as near to log time as the driver knows it.
+    /// For message expiry: the driver's process clock, which never runs backwards.
     pub wall: UnixMillis,
 }

@@ -106,7 +106,8 @@ impl Default for CheckpointLimits {
     }
 }
 
-/// The wall clock.
+/// The process clock: wall time at the process's start and the monotonic clock since, so that nobody who sets the wall
+/// clock moves it.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
 /// Called with the reason when a replica cannot trust itself any more; should not return.
 pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
@@ -124,7 +125,7 @@ pub struct GroupsConfig {
     pub checkpoint: CheckpointLimits,
     /// Where snapshots lie while they travel. On the same file system as the state.
     pub staging: PathBuf,
-    /// Stamps batches.
+    /// What log time begins with, and runs on.
     pub clock: Clock,
     /// Ends the process; see [`abort`].
     pub fatal: Fatal,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use moorline_core::{NodeId, ShardId};
+use moorline_core::{NodeId, ShardId, UnixMillis};
 use moorline_machine::{Machine, RunAnswers, command::Run};
 use moorline_storage_rocks::{RocksLog, RocksStore};
 use prometheus::Registry;
@@ -232,6 +232,12 @@ impl Groups {
     /// is being installed.
     pub fn read<R>(&self, shard: ShardId, f: impl FnOnce(&Machine, &ShardRows) -> R) -> Option<R> {
         self.node.group(shard)?.state.read(f)
+    }
+
+    /// Log time of the replica, as well as it knows it: what deadlines in its rows are compared with.
+    #[must_use]
+    pub fn log_time(&self, shard: ShardId) -> Option<UnixMillis> {
+        self.node.group(shard).map(|group| group.state.log_time())
     }
 
     /// Confirms that this node leads, and waits until everything committed before this call is applied. Answers its index.

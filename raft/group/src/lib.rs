@@ -28,6 +28,7 @@ mod error;
 mod failover;
 mod group;
 mod groups;
+mod log_clock;
 mod log_store;
 mod metrics;
 mod network;

@@ -17,9 +17,11 @@ use tokio::{
 
 use crate::{
     codec::disk::decode_log_id,
+    config::Clock,
     error::GroupError,
     group::Group,
     groups::{Node, clean_staging},
+    log_clock::ReplicaClock,
     log_store::LogStore,
     network::Network,
     proposer::{Hand, Handed, Proposer},
@@ -63,7 +65,8 @@ pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupEr
         .map_err(|error| GroupError::Raft { shard, why: error.to_string() })?;
 
     let limits = node.config.batcher;
-    let clock = Arc::clone(&node.config.clock);
+    let stamps = Arc::clone(&state);
+    let clock: Clock = Arc::new(move || stamps.log_time());
     let proposer = Proposer::new(shard, limits, clock, hand(raft.clone()), metrics.clone());
     let (appends, appends_waiting) = mpsc::channel(receive::APPENDS_WAITING);
     let (pieces, pieces_waiting) = mpsc::channel(PIECES_WAITING);
@@ -110,8 +113,10 @@ fn open_disk(
     snapshot::redo(shard, store, mark, &node.config.staging)?;
     let durable = engine.mark(shard, Mark::DurableApplied)?;
     let log = LogStore::open(shard, engine, node.ring_share.clone(), metrics.clone())?;
+    let clock = ReplicaClock::new(Arc::clone(&node.config.clock), log.last_log_id());
     let (sink, fatal) = (Arc::clone(&node.sink), Arc::clone(&node.config.fatal));
-    let state = State::open(shard, Arc::clone(store), sink, fatal, node.pressure.clone(), metrics)?;
+    let (store, pressure) = (Arc::clone(store), node.pressure.clone());
+    let state = State::open(shard, store, clock, sink, fatal, pressure, metrics)?;
 
     let corrupt =
         |why: String| StorageError::Corrupt { what: format!("the rows of shard {shard}"), why };

@@ -140,6 +140,10 @@ impl Proposer {
         let (unknown, unsent) = {
             let mut state = self.state();
             let before = std::mem::replace(&mut state.role, role);
+            if role.leading && !(before.leading && before.term == role.term) {
+                // What an earlier leadership said, perhaps by a wall clock that was wrong, may have reached nobody.
+                state.stamped = UnixMillis(0);
+            }
             if !before.leading || (role.leading && role.term == before.term) {
                 return;
             }

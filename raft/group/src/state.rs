@@ -24,7 +24,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt};
-use moorline_core::ShardId;
+use moorline_core::{ShardId, UnixMillis};
 use moorline_machine::{Effect, Machine, RunAnswers};
 use moorline_storage::{
     Rows, StorageError, View, key,
@@ -40,6 +40,7 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     codec::disk::Applied,
     config::Fatal,
+    log_clock::ReplicaClock,
     metrics::ShardMetrics,
     role::{Role, Sink},
     snapshot::{SnapshotData, Snapshots},
@@ -93,6 +94,7 @@ pub(crate) struct State {
     applied: watch::Sender<u64>,
     /// Held while the sink is called, so that roles and effects reach it one after the other.
     gate: Mutex<()>,
+    clock: ReplicaClock,
     sink: Arc<dyn Sink>,
     fatal: Fatal,
     pressure: Pressure,
@@ -130,12 +132,14 @@ impl State {
     pub(crate) fn open(
         shard: ShardId,
         store: Arc<RocksStore>,
+        clock: ReplicaClock,
         sink: Arc<dyn Sink>,
         fatal: Fatal,
         pressure: Pressure,
         metrics: ShardMetrics,
     ) -> Result<Arc<Self>, StorageError> {
         let replica = Replica::open(shard, &store)?;
+        clock.recovered(replica.machine.time());
         let applied = replica.applied.clone();
         let index = applied.log_id.as_ref().map_or(0, |id| id.index);
         Ok(Arc::new(Self {
@@ -145,6 +149,7 @@ impl State {
             durable: Mutex::new(applied),
             applied: watch::Sender::new(index),
             gate: Mutex::new(()),
+            clock,
             sink,
             fatal,
             pressure,
@@ -156,6 +161,11 @@ impl State {
     pub(crate) fn read<R>(&self, f: impl FnOnce(&Machine, &ShardRows) -> R) -> Option<R> {
         let rows = self.rows.read().expect("a replica that panicked ends the process");
         rows.as_ref().map(|replica| f(&replica.machine, &replica.rows))
+    }
+
+    /// Log time, also while a snapshot is being installed.
+    pub(crate) fn log_time(&self) -> UnixMillis {
+        self.clock.now()
     }
 
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
@@ -225,9 +235,10 @@ impl State {
         *self.rows.write().expect("a replica that panicked ends the process") = None;
     }
 
-    /// Begins anew from what is in the store.
+    /// Begins anew from what a snapshot put into the store.
     pub(crate) fn reopen(&self) -> Result<Applied, StorageError> {
         let replica = Replica::open(self.shard, &self.store)?;
+        self.clock.received(replica.machine.time());
         let applied = replica.applied.clone();
         *self.rows.write().expect("a replica that panicked ends the process") = Some(replica);
         self.set_durable(applied.clone());
@@ -250,6 +261,10 @@ impl State {
             replica.apply(entry, &mut outcome)?;
         }
         replica.rows.put(key::applied(self.shard), replica.applied.encode());
+        let stamped = |entry: &&RaftEntry| matches!(entry.payload, RaftPayload::Normal(_));
+        if let Some(last) = entries.iter().rfind(stamped) {
+            self.clock.applied(last.log_id, replica.machine.time());
+        }
         Ok(outcome)
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use moorline_core::ShardId;
+use moorline_core::{ShardId, UnixMillis};
 use moorline_machine::Effect;
 use moorline_storage::log::{LogEngine, Mark};
 use moorline_storage_rocks::{
@@ -27,6 +27,7 @@ use tempfile::TempDir;
 use crate::{
     codec::message::SnapshotHead,
     config::{Fatal, abort},
+    log_clock::ReplicaClock,
     log_store::{LogStore, RingShare},
     metrics::GroupMetrics,
     role::{Role, Sink},
@@ -67,9 +68,11 @@ fn open_with(dir: &Path, fatal: Fatal) -> (LogStore, StateMachine) {
     let mark = log.mark(SHARD, Mark::Installing).unwrap();
     snapshot::redo(SHARD, &store, mark, &staging).unwrap();
     let log = LogStore::open(SHARD, log, RingShare::default(), metrics.of(SHARD)).unwrap();
+    let clock = ReplicaClock::new(Arc::new(|| UnixMillis(1)), log.last_log_id());
     let state = State::open(
         SHARD,
         store,
+        clock,
         Arc::new(Nobody),
         fatal,
         Pressure::new(usize::MAX),

@@ -102,7 +102,8 @@ pub enum Command {
     Publish {
         /// Whose topic space.
         tenant: TenantId,
-        /// The message.
+        /// The message. Only here `expires_at` is relative: milliseconds from the stamp of the entry, so that the publisher's
+        /// clock does not matter. `apply` makes log time of it.
         message: Message,
     },
     /// A session's client has acknowledged these offsets. They never come back.

@@ -17,7 +17,7 @@ use moorline_core::{
     port::{Close, Filter, Inbox, Link, Notice, Open, Opened, Port, Published, Token},
 };
 use moorline_edge::{
-    Anonymous, Attempt, Authenticate, Denial, EdgeConfig, EdgeMetrics, Listener, Verdict,
+    Anonymous, Attempt, Authenticate, Clock, Denial, EdgeConfig, EdgeMetrics, Listener, Verdict,
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::{
@@ -129,7 +129,7 @@ pub fn edge_with(change: impl FnOnce(&mut EdgeConfig), who: Arc<dyn Authenticate
     let metrics = EdgeMetrics::register(&registry).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let port = Arc::new(Double(sender));
-    let listener = Listener::bind(any, config, port, who, metrics).unwrap();
+    let listener = Listener::bind(any, config, port, who, metrics, Clock::start()).unwrap();
     let (address, stop) = (listener.address().unwrap(), CancellationToken::new());
     #[allow(clippy::disallowed_methods)] // the handle is kept
     let running = tokio::spawn(listener.run(stop.clone()));

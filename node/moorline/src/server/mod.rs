@@ -19,8 +19,8 @@ mod reconcile;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use moorline_core::{Incarnation, ShardId, TenantId, UnixMillis, port::Port};
-use moorline_edge::{EdgeMetrics, Listener};
+use moorline_core::{Incarnation, ShardId, TenantId, port::Port};
+use moorline_edge::{Clock, EdgeMetrics, Listener};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
@@ -90,7 +90,9 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
     let mqtt_socket = config.listen.mqtt;
-    let started = start(&config, &stop, &mut tasks).await?;
+    // The one clock of this process: see `docs/decisions/011-log-time.md`.
+    let clock = Clock::start();
+    let started = start(&config, clock, &stop, &mut tasks).await?;
 
     let node = Arc::clone(&started.node);
     let admin_stop = CancellationToken::new();
@@ -104,6 +106,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
         Arc::clone(&started.node),
         Arc::clone(&started.service),
         mqtt_socket,
+        clock,
         edge_stop,
     ));
 
@@ -121,6 +124,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
 /// Opens the disk and starts every layer below the edges.
 async fn start(
     config: &Config,
+    clock: Clock,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<Started> {
@@ -136,9 +140,9 @@ async fn start(
     let peers = Peers::new(wire_config(config, incarnation, store), &registry)?;
     peers.expect_stores(known::read(&known_stores)?);
 
-    let service = Service::new(service_config(config, incarnation), &registry)?;
+    let service = Service::new(service_config(config, clock, incarnation), &registry)?;
     let groups = Groups::start(
-        groups_config(config),
+        groups_config(config, clock),
         moorline_group::Disk { store: Arc::clone(&disk.store), log: Arc::clone(&disk.log) },
         peers.clone(),
         Arc::clone(&service) as Arc<dyn moorline_group::Sink>,
@@ -246,7 +250,7 @@ fn wire_config(config: &Config, incarnation: Incarnation, store: u128) -> WireCo
     }
 }
 
-fn groups_config(config: &Config) -> GroupsConfig {
+fn groups_config(config: &Config, clock: Clock) -> GroupsConfig {
     GroupsConfig {
         node: config.node_id(),
         timers: moorline_group::Timers::default(),
@@ -257,17 +261,17 @@ fn groups_config(config: &Config) -> GroupsConfig {
             ..CheckpointLimits::default()
         },
         staging: config.node.data_dir.join("staging"),
-        clock: Arc::new(wall_clock),
+        clock: Arc::new(move || clock.wall()),
         fatal: Arc::new(fatal),
     }
 }
 
-fn service_config(config: &Config, incarnation: Incarnation) -> ServiceConfig {
+fn service_config(config: &Config, clock: Clock, incarnation: Incarnation) -> ServiceConfig {
     ServiceConfig {
         node: config.node_id(),
         incarnation,
         shards: moorline_core::shard::Shards::new(config.cluster.shards),
-        clock: Arc::new(wall_clock),
+        clock: Arc::new(move || clock.wall()),
         fatal: Arc::new(fatal),
     }
 }
@@ -286,14 +290,6 @@ fn fatal(why: &str) {
     std::process::abort();
 }
 
-/// The wall clock: only ever used for what leaders stamp, where it may be wrong but not run backwards.
-fn wall_clock() -> UnixMillis {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
 }
@@ -303,6 +299,7 @@ async fn serve_mqtt(
     node: Arc<Node>,
     service: Arc<Service>,
     address: SocketAddr,
+    clock: Clock,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut waited = Duration::ZERO;
@@ -325,7 +322,7 @@ async fn serve_mqtt(
     let port: Arc<dyn Port> = service;
     let authenticate = Arc::new(moorline_edge::Anonymous { tenant: DEMO_TENANT });
     let metrics = EdgeMetrics::register(node.registry())?;
-    let listener = Listener::bind(address, config, port, authenticate, metrics)
+    let listener = Listener::bind(address, config, port, authenticate, metrics, clock)
         .with_context(|| format!("listen.mqtt: cannot listen on {address}"))?;
     node.set_listening();
     info!(%address, "MQTT listens");

@@ -9,7 +9,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
-use moorline_core::{Delivery, Message, Offset, QoS, TenantId};
+use moorline_core::{Delivery, Message, Offset, QoS, TenantId, UnixMillis};
 use moorline_storage::{Rows, StorageError, View};
 
 use super::{SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_ITEMS_MAX, Session, ShardState};
@@ -41,8 +41,11 @@ impl ShardState {
         &mut self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
-        message: Message,
+        mut message: Message,
     ) -> Answer {
+        if let Some(UnixMillis(in_ms)) = message.expires_at {
+            message.expires_at = Some(UnixMillis(step.time.0.saturating_add(in_ms)));
+        }
         let mut found = std::mem::take(&mut self.found);
         self.matching(tenant, &message.topic, &mut found);
         for (_, qos) in &mut found {

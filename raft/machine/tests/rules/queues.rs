@@ -1,7 +1,7 @@
 //! Queues: what is published is queued once per session, in order, and goes when it is settled.
 
 use crate::harness::*;
-use moorline_core::{Offset, QoS};
+use moorline_core::{Offset, QoS, UnixMillis};
 use moorline_machine::{
     Answer, Effect, GARBAGE_ROWS_PER_TICK_MAX, SESSION_QUEUE_ITEMS_MAX, command::Command,
 };
@@ -217,4 +217,33 @@ fn a_long_queue_of_an_ended_session_goes_in_pieces() {
     assert_eq!(group.queue(other).len(), items);
     group.one(settle(other, items as u64, &[]));
     assert_eq!(group.rows.count(KIND_MESSAGE), 0);
+}
+
+#[test]
+fn a_message_expires_so_long_after_the_stamp_of_its_entry() {
+    let mut group = Group::new(SHARD);
+    let (a, _) = group.subscriber("a", 1, "t");
+    let (b, _) = group.subscriber("b", 2, "t");
+    let table = [(None, None), (Some(0), Some(0)), (Some(250), Some(250))];
+    for (offset, (in_ms, after)) in (1..).zip(table) {
+        // From the second on by a leader whose clock is behind: log time stays.
+        let stamp = group.now.max(group.machine.time().0);
+        let mut message = message("t", QOS1, b"m");
+        message.expires_at = in_ms.map(UnixMillis);
+        group.one(Command::Publish { tenant: TENANT, message });
+        let expected = after.map(|after: u64| UnixMillis(stamp + after));
+        for session in [a, b] {
+            let read = group.machine.queue_read(&group.rows, session, Offset(offset), 1, 1);
+            assert_eq!(read.unwrap()[0].message.expires_at, expected, "{in_ms:?}");
+        }
+        for effect in &group.effects {
+            let Effect::Deliver { delivery, .. } = effect else { panic!("{effect:?}") };
+            assert_eq!(delivery.message.expires_at, expected, "{in_ms:?}");
+        }
+        group.now -= 100;
+    }
+    let mut message = message("t", QOS1, b"m");
+    message.expires_at = Some(UnixMillis(u64::MAX));
+    group.one(Command::Publish { tenant: TENANT, message });
+    assert_eq!(group.queue(a).len(), 4, "no overflow");
 }
