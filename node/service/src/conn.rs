@@ -19,7 +19,7 @@ use moorline_core::{
     ConnId, Delivery, Epoch, Message, Offset, ShardId, TenantId, Text,
     port::{Close, Filter, Inbox, Link, Notice, Open, Published, Refusal, Token},
 };
-use moorline_machine::{Answer, command::SessionId};
+use moorline_machine::{Answer, answer::Refused, command::SessionId};
 use moorline_router::{Answered, SubmitError};
 
 use crate::{
@@ -290,6 +290,7 @@ impl Answered for Conn {
 pub(crate) fn published(outcome: Result<Answer, SubmitError>) -> Result<Published, Refusal> {
     match outcome {
         Ok(Answer::Published { sessions }) => Ok(Published { matched: sessions > 0 }),
+        Ok(Answer::Refused(Refused::QueueFull)) => Err(Refusal::Quota),
         Ok(_) => Err(Refusal::Unavailable),
         Err(error) => Err(refusal_of(&error)),
     }

@@ -4,10 +4,7 @@
 //! with a matching live one; QoS 0 is handed to both as it passes by.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -36,37 +33,59 @@ const LIVE_PAUSE: Duration = Duration::from_millis(50);
 struct Several {
     conn: Arc<Conn>,
     token: Token,
-    waiting: AtomicUsize,
-    accepted: AtomicBool,
-    matched: AtomicBool,
-    refused: Mutex<Option<Refusal>>,
+    tally: Mutex<Tally>,
 }
 
 impl Several {
     fn answered(&self, outcome: Result<Published, Refusal>) {
-        match outcome {
-            Ok(Published { matched }) => {
-                self.accepted.store(true, Ordering::Release);
-                self.matched.fetch_or(matched, Ordering::AcqRel);
-            }
-            Err(refusal) => {
-                let mut refused = self.refused.lock().expect("no panic while it is locked");
-                // What may have happened outweighs what certainly did not.
-                if refused.is_none() || refusal == Refusal::Unavailable {
-                    *refused = Some(refusal);
-                }
-            }
-        }
-        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let refused = *self.refused.lock().expect("no panic while it is locked");
-            let outcome = match refused {
-                // Some took it: saying that nothing happened would be untrue.
-                Some(_) if self.accepted.load(Ordering::Acquire) => Err(Refusal::Unavailable),
-                Some(refusal) => Err(refusal),
-                None => Ok(Published { matched: self.matched.load(Ordering::Acquire) }),
-            };
+        let all = self.tally.lock().expect("no panic while it is locked").add(outcome);
+        if let Some(outcome) = all {
             self.conn.push(Notice::Published { token: self.token, outcome });
         }
+    }
+}
+
+/// What several answers come to.
+#[derive(Debug)]
+struct Tally {
+    waiting: usize,
+    accepted: bool,
+    matched: bool,
+    full: bool,
+    refused: Option<Refusal>,
+}
+
+impl Tally {
+    fn of(waiting: usize) -> Self {
+        Self { waiting, accepted: false, matched: false, full: false, refused: None }
+    }
+
+    /// One more answer; what all of them come to when it was the last.
+    fn add(&mut self, outcome: Result<Published, Refusal>) -> Option<Result<Published, Refusal>> {
+        match outcome {
+            Ok(Published { matched }) => {
+                self.accepted = true;
+                self.matched |= matched;
+            }
+            // Every queue there is full. That counts only if nobody elsewhere took it.
+            Err(Refusal::Quota) => self.full = true,
+            // What may have happened outweighs what certainly did not.
+            Err(refusal) if self.refused.is_none() || refusal == Refusal::Unavailable => {
+                self.refused = Some(refusal);
+            }
+            Err(_) => {}
+        }
+        self.waiting -= 1;
+        if self.waiting > 0 {
+            return None;
+        }
+        Some(match self.refused {
+            // Some took it: saying that nothing happened would be untrue.
+            Some(_) if self.accepted => Err(Refusal::Unavailable),
+            Some(refusal) => Err(refusal),
+            None if self.full && !self.matched => Err(Refusal::Quota),
+            None => Ok(Published { matched: self.matched }),
+        })
     }
 }
 
@@ -118,10 +137,7 @@ impl Inner {
         let several = Arc::new(Several {
             conn: Arc::clone(conn),
             token,
-            waiting: AtomicUsize::new(targets.len()),
-            accepted: AtomicBool::new(false),
-            matched: AtomicBool::new(false),
-            refused: Mutex::new(None),
+            tally: Mutex::new(Tally::of(targets.len())),
         });
         let mut live: Option<Bytes> = None;
         let now = self.now();
@@ -232,6 +248,43 @@ impl Inner {
             };
             if !sent {
                 self.metrics.dropped_passing.inc();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_answers_come_to_one() {
+        const HIT: Result<Published, Refusal> = Ok(Published { matched: true });
+        const MISS: Result<Published, Refusal> = Ok(Published { matched: false });
+        const FULL: Result<Published, Refusal> = Err(Refusal::Quota);
+        const BUSY: Result<Published, Refusal> = Err(Refusal::Busy);
+        const UNKNOWN: Result<Published, Refusal> = Err(Refusal::Unavailable);
+        #[rustfmt::skip]
+        let table = [
+            (vec![HIT, MISS],           HIT),
+            (vec![MISS, MISS],          MISS),
+            (vec![BUSY, BUSY],          BUSY),
+            (vec![HIT, BUSY],           UNKNOWN),
+            (vec![BUSY, UNKNOWN],       UNKNOWN),
+            (vec![FULL, HIT],           HIT),
+            (vec![FULL, MISS],          FULL), // a node whose live sessions are gone took nothing
+            (vec![FULL, FULL],          FULL),
+            (vec![FULL, UNKNOWN],       UNKNOWN),
+        ];
+        for (answers, expected) in table {
+            for turn in [false, true] {
+                let mut answers = answers.clone();
+                if turn {
+                    answers.reverse();
+                }
+                let mut tally = Tally::of(answers.len());
+                let ends: Vec<_> = answers.iter().filter_map(|answer| tally.add(*answer)).collect();
+                assert_eq!(ends, [expected], "{answers:?}");
             }
         }
     }

@@ -48,7 +48,7 @@ pub enum Answer {
     /// To `Publish`.
     Published {
         /// How many sessions have a matching subscription, whether the message was queued for them, passed by, or
-        /// found their queue full.
+        /// found their queue full while another had room.
         sessions: u32,
     },
     /// To `SetRoute`, `RegisterNode`, …: the log index at which it became true. To `Digest`: the one it is as of.
@@ -90,6 +90,8 @@ pub enum Refused {
     TooManySessions,
     /// The meta group holds as many routes, nodes or tenants as it may.
     TooManyRoutes,
+    /// Every session that wants the message has a full queue. When others have room, theirs alone is dropped and counted.
+    QueueFull,
     /// The command's values do not fit together: a filter that is none, a cluster without nodes.
     Malformed,
     /// The cluster exists already, or does not exist yet.

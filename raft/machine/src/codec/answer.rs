@@ -46,6 +46,7 @@ mod refused {
     pub(super) const TOO_MANY_SESSIONS: u8 = 6;
     pub(super) const TOO_MANY_ROUTES: u8 = 7;
     pub(super) const MALFORMED: u8 = 8;
+    pub(super) const QUEUE_FULL: u8 = 9;
 }
 
 /// The least bytes of a route change: lets a count be checked before anything is allocated for it.
@@ -203,6 +204,7 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::TooManySubscriptions => refused::TOO_MANY_SUBSCRIPTIONS,
         Refused::TooManySessions => refused::TOO_MANY_SESSIONS,
         Refused::TooManyRoutes => refused::TOO_MANY_ROUTES,
+        Refused::QueueFull => refused::QUEUE_FULL,
         Refused::Malformed => refused::MALFORMED,
         Refused::WrongState => refused::WRONG_STATE,
         Refused::NodeIdTaken => refused::NODE_ID_TAKEN,
@@ -220,6 +222,7 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::TOO_MANY_SUBSCRIPTIONS => Refused::TooManySubscriptions,
         refused::TOO_MANY_SESSIONS => Refused::TooManySessions,
         refused::TOO_MANY_ROUTES => Refused::TooManyRoutes,
+        refused::QUEUE_FULL => Refused::QueueFull,
         refused::MALFORMED => Refused::Malformed,
         refused::WRONG_STATE => Refused::WrongState,
         refused::NODE_ID_TAKEN => Refused::NodeIdTaken,
@@ -279,6 +282,7 @@ mod tests {
             (Answer::Refused(Refused::WrongGroup { group: ShardId(2) }), "08 05 0002".into()),
             (Answer::Refused(Refused::TooManySessions), "08 06".into()),
             (Answer::Refused(Refused::TooManyRoutes), "08 07".into()),
+            (Answer::Refused(Refused::QueueFull), "08 09".into()),
             (Answer::Refused(Refused::Malformed), "08 08".into()),
             (Answer::OutOfOrder { expected: 9 }, "09 0000000000000009".into()),
             (Answer::Partly(change()), format!("0a {route}")),

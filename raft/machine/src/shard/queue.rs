@@ -14,7 +14,7 @@ use moorline_storage::{Rows, StorageError, View};
 
 use super::{SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_ITEMS_MAX, Session, ShardState};
 use crate::{
-    answer::Answer,
+    answer::{Answer, Refused},
     codec::message_len,
     command::SessionId,
     effect::Effect,
@@ -51,21 +51,22 @@ impl ShardState {
         for (_, qos) in &mut found {
             *qos = message.qos.min(*qos);
         }
-        if !found.is_empty() {
-            self.fan_out(step, message, &found);
-        }
+        let took = if found.is_empty() { 0 } else { self.fan_out(step, message, &found) };
         let sessions = u32::try_from(found.len()).expect("SESSIONS_PER_SHARD_MAX fits");
         self.found = found;
+        if took == 0 && sessions > 0 {
+            return Answer::Refused(Refused::QueueFull);
+        }
         Answer::Published { sessions }
     }
 
-    /// Gives a message to each of these sessions: into its queue, or only past it where the QoS is 0.
+    /// Gives a message to each of these sessions: into its queue, or only past it where the QoS is 0. How many took it.
     fn fan_out<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         message: Message,
         to: &[(SessionId, QoS)],
-    ) {
+    ) -> usize {
         let bytes = message_len(&message);
         let reuse = to.len() > 1;
         let mut rows = ItemRows { queues: 0, shared: None, reuse, made: [None, None] };
@@ -77,6 +78,7 @@ impl ShardState {
             rows.queues = queues.count() as u64;
         }
         let message = Arc::new(message);
+        let mut took = 0;
         for &(id, qos) in to {
             let offset = match qos {
                 QoS::AtMostOnce => None,
@@ -87,12 +89,14 @@ impl ShardState {
                     }
                 }
             };
+            took += 1;
             if self.sessions[&id].row.holder.is_some() {
                 let message = Arc::clone(&message);
                 let delivery = Delivery { offset, qos, resent: false, message };
                 step.effects.push(Effect::Deliver { session: id, delivery });
             }
         }
+        took
     }
 
     /// Puts a message at the end of a queue, if there is room.

@@ -3,7 +3,8 @@
 use crate::harness::*;
 use moorline_core::{Offset, QoS, UnixMillis};
 use moorline_machine::{
-    Answer, Effect, GARBAGE_ROWS_PER_TICK_MAX, SESSION_QUEUE_ITEMS_MAX, command::Command,
+    Answer, Effect, GARBAGE_ROWS_PER_TICK_MAX, SESSION_QUEUE_ITEMS_MAX, answer::Refused,
+    command::Command,
 };
 
 const QOS0: QoS = QoS::AtMostOnce;
@@ -189,10 +190,15 @@ fn a_full_queue_drops_the_newest_for_its_session_alone_and_says_so() {
     let info = group.machine.session(full).unwrap();
     assert_eq!((info.queued_items, info.dropped), (SESSION_QUEUE_ITEMS_MAX, 1));
     let tail = info.tail;
+    assert_eq!(
+        group.one(publish("t/1", b"y")),
+        Answer::Refused(Refused::QueueFull),
+        "nobody took it, and nobody is told that somebody did"
+    );
 
     group.batch(&[settle(full, 1, &[]), publish("t/1", b"")]);
     let info = group.machine.session(full).unwrap();
-    assert_eq!((info.tail, info.dropped), (tail.next(), 1));
+    assert_eq!((info.tail, info.dropped), (tail.next(), 2));
 }
 
 #[test]
