@@ -14,8 +14,9 @@ use crate::harness::{
 
 /// What clients of other nodes may notice of a leader's death.
 const DEATH_GAP: Duration = Duration::from_secs(5);
-/// What they may notice of one that hangs: nothing but an election timeout tells.
-const HANG_GAP: Duration = Duration::from_millis(2_500);
+/// What they may notice of one that hangs: nothing but an election timeout tells. It takes 2 s; the rest is for a machine
+/// that is busy with other tests (`scripts/verify pause` measures it alone).
+const HANG_GAP: Duration = Duration::from_millis(4_000);
 /// How long a publisher may wait for a node that hangs and has clean sessions that want its message: when it led the meta
 /// group too, an election, a lease and a second.
 const SILENCE_GAP: Duration = Duration::from_secs(8);
