@@ -23,7 +23,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::server::node::Node;
+use crate::server::node::{Check, Node};
 
 /// Connections served at once; more wait in the backlog.
 const CONNECTIONS_MAX: usize = 64;
@@ -35,17 +35,6 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Answer = Response<Full<Bytes>>;
-
-/// One thing a health answer looked at.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Check {
-    /// What.
-    pub(crate) name: String,
-    /// Whether it is as it should be.
-    pub(crate) ok: bool,
-    /// What it is.
-    pub(crate) detail: String,
-}
 
 /// Serves the admin API until `stop`.
 pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {

@@ -36,15 +36,28 @@ pub(super) fn hello(nodes: &[ReadyNode], dir: &Path) -> String {
          mosquitto_sub -h 127.0.0.1 -p {} -t 'demo/#' -q 1 -i reader -c -v\n  \
          mosquitto_pub -h 127.0.0.1 -p {} -t demo/hello -q 1 -m 'acknowledged means on a majority of disks'\n  \
          kill -9 {}\n  \
-         moorline cluster status --admin {}\n\
+         {} cluster status --admin {}\n\
          Ctrl-C stops the cluster; the next demo in the same directory goes on with its data.\n",
         last.mqtt.port(),
         first.mqtt.port(),
         first.pid,
+        program(),
         last.admin,
     )
     .expect("a String takes everything");
     out
+}
+
+/// How this program is called from another terminal: by where it is, unless a shell finds it.
+fn program() -> String {
+    const NAME: &str = "moorline";
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|directory| directory.join(NAME).is_file())
+    });
+    match std::env::current_exe() {
+        Ok(path) if !found => path.display().to_string(),
+        Ok(_) | Err(_) => NAME.to_owned(),
+    }
 }
 
 /// The live screen.

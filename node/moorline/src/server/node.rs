@@ -23,7 +23,6 @@ use serde::Serialize;
 
 use super::{DEMO_TENANT, disk::DiskState};
 use crate::{
-    admin::Check,
     cluster::{ClusterView, GroupView, NodeView, SessionView},
     config::Config,
     metrics::NodeMetrics,
@@ -55,6 +54,17 @@ pub(crate) struct Node {
     opened: AtomicBool,
     listening: AtomicBool,
     stopping: AtomicBool,
+}
+
+/// One thing a health answer looked at.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Check {
+    /// What.
+    pub(crate) name: String,
+    /// Whether it is as it should be.
+    pub(crate) ok: bool,
+    /// What it is.
+    pub(crate) detail: String,
 }
 
 /// The digest of one group, as `POST /api/v1/cluster/digest` answers it.
