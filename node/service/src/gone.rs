@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! - **A dead process is told of at once**: its port refuses, or another process runs in its place.
-//! - **A silent node loses its routes only when it has no lease for sure** ([`Leases::without`]): until then it may take
-//!   messages for its clean sessions. When it is back it finds its own record gone and ends them
+//! - **A silent node loses its routes only when it has no lease for sure** ([`crate::lease::Leases::without`]): until then
+//!   it may take messages for its clean sessions. When it is back it finds its own record gone and ends them
 //!   (`keeper::end_live_sessions`). Checked by the cluster tests (`a_silent_node_holds_nobody_up`).
 
 use std::{
