@@ -7,7 +7,10 @@
 
 mod client;
 mod codec;
+mod conformance;
 mod corpus;
+mod differential;
+mod packets;
 mod session_connect;
 mod session_deliver;
 mod session_end;

@@ -1,0 +1,1 @@
+//! Statements of the standard that no other test is about.
