@@ -7,7 +7,8 @@
 
 mod client;
 mod codec;
-mod conformance;
+mod conformance_codec;
+mod conformance_session;
 mod corpus;
 mod differential;
 mod packets;

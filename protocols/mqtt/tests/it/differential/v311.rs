@@ -1,4 +1,4 @@
-//! MQTT 3.1.1.
+//! Packets of MQTT 3.1.1 in the types of the other codec.
 
 use bytes::BytesMut;
 use moorline_core::QoS;

@@ -1,4 +1,4 @@
-//! MQTT 5.
+//! Packets of MQTT 5 in the types of the other codec.
 
 use bytes::{Buf, Bytes, BytesMut};
 use moorline_core::{QoS, Text};

@@ -1,1 +1,0 @@
-//! Statements of the standard that no other test is about.
