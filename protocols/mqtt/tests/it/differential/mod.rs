@@ -1,7 +1,7 @@
 //! Our codec against one that shares no code with it, `rumqttc`'s: each reads what the other writes.
 //!
 //! A packet is translated into their types; what we encode they must decode to that, and what they encode from it we
-//! must decode to the packet. Where they have no form for a packet, [`Known`] says why; nothing else is left out.
+//! must decode to the packet. Damaged by a byte, what we still take they must take for the same. Where they have no form for a packet, [`Known`] says why; nothing else is left out.
 
 mod v311;
 mod v5;
@@ -15,6 +15,7 @@ use moorline_mqtt::{
     codec::{Connect, encode},
 };
 use proptest::{
+    prelude::any,
     strategy::{Strategy, ValueTree},
     test_runner::TestRunner,
 };
@@ -56,10 +57,10 @@ fn login(connect: &Connect) -> Result<Option<(String, String)>, Known> {
 fn exchange<T: PartialEq + std::fmt::Debug>(
     version: Version,
     translate: impl Fn(&Packet) -> Result<T, Known>,
-    read: impl Fn(&mut BytesMut) -> T,
+    read: impl Fn(&mut BytesMut) -> Option<T>,
     write: impl Fn(&T) -> BytesMut,
 ) -> BTreeMap<Known, u32> {
-    let mut known = BTreeMap::new();
+    let (mut known, mut damaged_taken) = (BTreeMap::new(), 0);
     let mut runner = TestRunner::deterministic();
     let packets = any_packet(version);
     for _ in 0..PACKETS {
@@ -73,7 +74,8 @@ fn exchange<T: PartialEq + std::fmt::Debug>(
         };
         let mut ours = BytesMut::new();
         encode(&packet, version, &mut ours).unwrap();
-        assert_eq!(read(&mut ours), theirs, "they read {packet:?} otherwise");
+        let bytes = ours.clone();
+        assert_eq!(read(&mut ours).as_ref(), Some(&theirs), "they read {packet:?} otherwise");
         assert!(ours.is_empty(), "they leave a part of {packet:?}");
 
         let mut written = write(&theirs);
@@ -81,6 +83,23 @@ fn exchange<T: PartialEq + std::fmt::Debug>(
         assert!(written.is_empty(), "we leave a part of {packet:?}");
         // Through their types once more, because the order of properties may differ.
         assert_eq!(translate(&again).unwrap(), theirs, "we read {packet:?} otherwise");
+
+        // One byte is changed: what we still take for a packet must be the packet that they take it for.
+        let (at, value) = any::<(u16, u8)>().new_tree(&mut runner).unwrap().current();
+        let mut damaged = bytes;
+        let at = usize::from(at) % damaged.len();
+        damaged[at] = value;
+        let mut decoder = decoder_of(&packet, version);
+        let Ok(Some(taken)) = decoder.decode(&mut damaged.clone()) else { continue };
+        match translate(&taken) {
+            Ok(expected) if decoder.version() == Some(version) => {
+                assert_eq!(read(&mut damaged), Some(expected), "only we take {taken:?}");
+                damaged_taken += 1;
+            }
+            Ok(_) => {}
+            Err(difference) => *known.entry(difference).or_default() += 1,
+        }
     }
+    assert!(damaged_taken > PACKETS / 10, "only {damaged_taken} survived the damage");
     known
 }
