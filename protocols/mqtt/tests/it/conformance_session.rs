@@ -145,16 +145,14 @@ fn a_copy_has_no_alias_no_retain_flag_and_dup_only_if_it_was_sent_before() {
         let properties = ConnectProperties { alias_max, ..ConnectProperties::default() };
         let mut rig = Rig::open_with(Config::default(), asked(properties));
         let retained = Arc::new(Message { retain: true, ..message(b"x") });
-        let copy = |offset: Option<u64>, qos, resent| Delivery {
-            offset: offset.map(Offset),
-            qos,
-            resent,
-            message: Arc::clone(&retained),
+        let copy = |of: Delivery, resent| {
+            let message = Arc::clone(&retained);
+            Delivery { resent, message, ..of }
         };
         rig.deliver(vec![
-            copy(Some(1), QoS::AtLeastOnce, true),
-            copy(Some(2), QoS::AtLeastOnce, false),
-            copy(None, QoS::AtMostOnce, true),
+            copy(durable(1), true),
+            copy(durable(2), false),
+            copy(live(QoS::AtMostOnce, b""), true),
         ]);
         let said = publishes(&mut rig);
         assert_eq!(said.iter().map(|p| p.dup).collect::<Vec<_>>(), [true, false, false]);
@@ -168,9 +166,8 @@ fn the_dup_flag_of_a_publisher_goes_no_further() {
     let mut rig = Rig::open(Version::V5);
     rig.say(&Packet::Publish(Publish { dup: true, ..publish("t", QoS::AtLeastOnce, 1) }));
     let (_, message) = rig.publish();
-    let passed_on =
-        Delivery { offset: None, qos: QoS::AtLeastOnce, resent: false, message: Arc::new(message) };
-    rig.deliver(vec![passed_on]);
+    let copy = Delivery { message: Arc::new(message), ..live(QoS::AtLeastOnce, b"") };
+    rig.deliver(vec![copy]);
     assert!(!publishes(&mut rig)[0].dup);
 }
 
