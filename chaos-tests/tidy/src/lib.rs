@@ -6,6 +6,7 @@
 //!   tokens      Rust code as tokens: calls with bare numbers, tasks without an owner
 //!   words       the glossary, and who does not keep to it; notes that need an issue
 //!   documents   what the documents say about the code
+//!   conformance the table of the standard's statements, and the tests it names
 //! ```
 //!
 //! # Invariants
@@ -18,6 +19,7 @@
 //!
 //! What rustc and clippy already say (`[workspace.lints]`, the `clippy.toml` files).
 
+pub mod conformance;
 pub mod documents;
 pub mod source;
 pub mod tokens;

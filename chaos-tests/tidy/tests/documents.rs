@@ -3,7 +3,7 @@
 use std::fs;
 
 use moorline_tidy::{
-    documents, none,
+    conformance, documents, none,
     source::{File, files},
     workspace::{Workspace, root},
 };
@@ -47,4 +47,19 @@ fn no_link_leads_nowhere() {
     let files = files(&["md"]);
     let wrong: Vec<_> = files.iter().flat_map(|f| documents::link_complaints(f, there)).collect();
     none("links between documents", &wrong);
+}
+
+#[test]
+fn every_statement_of_mqtt_has_its_row() {
+    none(
+        "docs/mqtt-conformance.md",
+        &conformance::row_complaints(&read("docs/mqtt-conformance.md")),
+    );
+}
+
+#[test]
+fn every_test_of_the_conformance_table_exists() {
+    let text = read("docs/mqtt-conformance.md");
+    let complaints = conformance::test_complaints(&text, &files(&["rs", "py"]), &Workspace::read());
+    none("docs/mqtt-conformance.md", &complaints);
 }

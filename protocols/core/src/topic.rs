@@ -88,6 +88,28 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_normalised() {
+        // Composed and decomposed, case, empty levels, dots, a byte order mark, escapes.
+        let pairs = [
+            ("\u{e9}", "e\u{301}"),
+            ("A", "a"),
+            ("a/b", "a//b"),
+            ("a", "/a"),
+            ("a", "a/"),
+            ("a/b", "a/./b"),
+            ("a", "\u{feff}a"),
+            ("a b", "a%20b"),
+            ("a", "a "),
+        ];
+        for (one, other) in pairs {
+            for (filter, name) in [(one, other), (other, one)] {
+                assert!(!matches(filter.as_bytes(), name.as_bytes()), "{filter:?} on {name:?}");
+                assert!(matches(name.as_bytes(), name.as_bytes()));
+            }
+        }
+    }
+
+    #[test]
     fn ill_formed_names_and_filters_are_seen() {
         for filter in ["", "a#", "a/#/b", "a+", "+a", "a\0b", "#/"] {
             assert!(!is_filter(filter.as_bytes()), "{filter:?}");

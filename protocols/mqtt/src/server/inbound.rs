@@ -75,11 +75,12 @@ impl Inbound {
         Some(answered)
     }
 
-    fn set_alias(&mut self, alias: usize, topic: Text) {
+    fn set_alias(&mut self, alias: usize, topic: &Text) {
         if self.aliases.len() < alias {
             self.aliases.resize(alias, None);
         }
-        self.aliases[alias - 1] = Some(topic);
+        // A copy: the topic shares its packet's buffer, which must not stay for as long as the alias.
+        self.aliases[alias - 1] = Some(Text::from(topic.as_str()));
     }
 }
 
@@ -142,7 +143,7 @@ impl Connection {
         }
         let alias = usize::from(alias);
         if !publish.topic.is_empty() {
-            self.inbound.set_alias(alias, publish.topic.clone());
+            self.inbound.set_alias(alias, &publish.topic);
             return None;
         }
         match self.inbound.aliases.get(alias - 1).cloned().flatten() {

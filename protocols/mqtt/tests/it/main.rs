@@ -7,7 +7,11 @@
 
 mod client;
 mod codec;
+mod conformance_codec;
+mod conformance_session;
 mod corpus;
+mod differential;
+mod packets;
 mod session_connect;
 mod session_deliver;
 mod session_end;
