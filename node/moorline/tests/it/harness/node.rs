@@ -99,9 +99,17 @@ impl Node {
         self.wait_for_end(SOON)
     }
 
-    /// SIGSTOP: it holds its sockets and does nothing.
+    /// SIGSTOP: it holds its sockets and does nothing, from when this returns.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("it runs").id());
+        until_true(&format!("node {} stands still", self.id), SOON, || {
+            fs::read_dir(&tasks).unwrap().flatten().all(|task| {
+                // `pid (name) state …`; a thread that is just gone does nothing either.
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+            })
+        });
     }
 
     /// SIGCONT.
