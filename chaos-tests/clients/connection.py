@@ -7,6 +7,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+V31 = mqtt.MQTTv31
 V311 = mqtt.MQTTv311
 V5 = mqtt.MQTTv5
 
@@ -38,7 +39,7 @@ class Client:
         self.version = version
         self.durable = durable
         self.expiry_s = expiry_s if expiry_s is not None else (0xFFFFFFFF if durable else 0)
-        options = {"clean_session": not durable} if version == V311 else {}
+        options = {"clean_session": not durable} if version != V5 else {}
         self.paho = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=client_id,

@@ -323,6 +323,7 @@ fn is_bad_packet(reason: CloseReason) -> bool {
         | CloseReason::WriteTimeout
         | CloseReason::ConnectRefused
         | CloseReason::PublishRefused
+        | CloseReason::SubscribeRefused
         | CloseReason::UnsubscribeRefused
         | CloseReason::TakenOver
         | CloseReason::Stopping
