@@ -502,10 +502,13 @@ fn mqtt_31_disregards_the_flags_of_a_will_that_is_not_there() {
     assert!(connect_31(0x1c, b"\0\x01w\0\0").is_err(), "QoS 3 of a will that is there");
 }
 
+/// User name and password.
+type Login<'a> = (Option<&'a str>, Option<&'a [u8]>);
+
 #[test]
 fn mqtt_31_lets_the_length_decide_whether_a_user_name_follows() {
     #[rustfmt::skip]
-    let table: [(u8, &[u8], Option<(Option<&str>, Option<&[u8]>)>); 6] = [
+    let table: [(u8, &[u8], Option<Login<'_>>); 6] = [
         (0xc0, b"\0\x01u\0\x01p", Some((Some("u"), Some(b"p")))),
         (0xc0, b"\0\x01u",        Some((Some("u"), None))),
         (0xc0, b"",                Some((None, None))),
