@@ -51,6 +51,7 @@ class Node:
         self.id = row["id"]
         self.host, port = row["mqtt"].rsplit(":", 1)
         self.port = int(port)
+        self.ws_port = int(row["ws"].rsplit(":", 1)[1]) if row.get("ws") else None
         self.admin = row["admin"]
         self.pid = row["pid"]
 

@@ -7,6 +7,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+V31 = mqtt.MQTTv31
 V311 = mqtt.MQTTv311
 V5 = mqtt.MQTTv5
 
@@ -34,19 +35,34 @@ class Refused(Exception):
 class Client:
     """One connection. Use it with `with`; leaving says goodbye."""
 
-    def __init__(self, client_id, version=V311, durable=False, expiry_s=None, manual_ack=False):
+    def __init__(
+        self,
+        client_id,
+        version=V311,
+        durable=False,
+        expiry_s=None,
+        manual_ack=False,
+        transport="tcp",
+        port=None,
+        ca=None,
+    ):
         self.version = version
         self.durable = durable
+        self.transport = transport
+        self.port = port
         self.expiry_s = expiry_s if expiry_s is not None else (0xFFFFFFFF if durable else 0)
-        options = {"clean_session": not durable} if version == V311 else {}
+        options = {"clean_session": not durable} if version != V5 else {}
         self.paho = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=version,
             manual_ack=manual_ack,
             reconnect_on_failure=False,
+            transport=transport,
             **options,
         )
+        if ca is not None:
+            self.paho.tls_set(ca)
         self.connacks = queue.Queue()
         self.ended = queue.Queue()
         self.inbox = queue.Queue()
@@ -79,7 +95,8 @@ class Client:
             props.setdefault("SessionExpiryInterval", self.expiry_s)
             arguments["properties"] = properties("CONNECT", **props)
             arguments["clean_start"] = not self.durable
-        self.paho.connect(node.host, node.port, KEEP_ALIVE_S, **arguments)
+        port = self.port or (node.port if self.transport == "tcp" else node.ws_port)
+        self.paho.connect(node.host, port, KEEP_ALIVE_S, **arguments)
         self.paho.loop_start()
         flags, code, answer = self.connacks.get(timeout=ANSWER_S)
         if code.is_failure:

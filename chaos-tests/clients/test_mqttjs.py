@@ -26,9 +26,11 @@ def package(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("version", [4, 5], ids=["v311", "v5"])
-def test_a_durable_session_resumes_on_another_node(cluster, package, topic, version):
-    urls = [f"mqtt://{node.host}:{node.port}" for node in cluster.nodes]
+@pytest.mark.parametrize("scheme", ["mqtt", "ws"])
+@pytest.mark.parametrize("version", [3, 4, 5], ids=["v31", "v311", "v5"])
+def test_a_durable_session_resumes_on_another_node(cluster, package, topic, version, scheme):
+    ports = {"mqtt": "port", "ws": "ws_port"}
+    urls = [f"{scheme}://{node.host}:{getattr(node, ports[scheme])}" for node in cluster.nodes]
     done = subprocess.run(
         ["node", "check.mjs", str(version), topic, *urls],
         cwd=package,

@@ -13,10 +13,10 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct EdgeConfig {
-    /// Connections held at once. Beyond it a client is turned away at once, so that those connected keep their share
+    /// Connections held at once, at all listeners together. Beyond it a client is turned away at once, so that those connected keep their share
     /// of memory (an idle one costs about 6 KiB, besides what the kernel needs for its socket).
     pub connections_max: u32,
-    /// How long a client may take to send its first packet.
+    /// How long a client may take to send its first packet, handshakes of TLS and WebSocket included.
     pub first_packet_ms: u64,
     /// How long a client may take nothing of what it is sent before its connection is closed.
     pub write_stall_ms: u64,
@@ -79,6 +79,33 @@ impl Default for EdgeConfig {
     }
 }
 
+/// `[ws]`: how a node treats WebSocket clients, over TLS or not.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct WsConfig {
+    /// Web pages that may connect, as `scheme://host:port` the way browsers say it; empty for any. A client that is no
+    /// browser names none, and may connect.
+    pub origins: Vec<String>,
+}
+
+impl WsConfig {
+    /// Checks what the types cannot. Called once, before anything listens.
+    ///
+    /// # Errors
+    ///
+    /// The first origin that no browser would ever send.
+    pub fn check(&self) -> Result<(), EdgeConfigError> {
+        let is_origin = |text: &String| {
+            let (scheme, host) = text.split_once("://").unwrap_or_default();
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', ' ', '*'])
+        };
+        match self.origins.iter().find(|text| !is_origin(text)) {
+            Some(text) => Err(EdgeConfigError::Origin(text.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A setting that cannot work; the text names the key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EdgeConfigError {
@@ -90,6 +117,9 @@ pub enum EdgeConfigError {
         "packet-bytes-max: {0} is more than {PACKET_BYTES_CEILING}, which is what a log command holds"
     )]
     PacketTooLarge(u32),
+    /// An origin in another form than browsers send.
+    #[error("origins: {0:?} is not scheme://host or scheme://host:port")]
+    Origin(String),
     /// The protocol machine says no.
     #[error("{0}")]
     Protocol(#[from] server::ConfigError),
@@ -163,5 +193,16 @@ mod tests {
         assert!(error(|c| c.packet_bytes_max = 1 << 20).contains("packet-bytes-max"));
         assert!(error(|c| c.topic_bytes_max = 0).contains("topic-bytes-max"));
         assert!(error(|c| c.packet_bytes_max = 1).contains("bytes-max"));
+    }
+
+    #[test]
+    fn origins_are_what_browsers_send() {
+        let check = |origin: &str| WsConfig { origins: vec![origin.to_owned()] }.check().is_ok();
+        for good in ["https://a.example", "http://localhost:8080", "https://[::1]:9"] {
+            assert!(check(good), "{good}");
+        }
+        for bad in ["", "a.example", "https://", "https://a.example/", "https://*.a", "null"] {
+            assert!(!check(bad), "{bad}");
+        }
     }
 }

@@ -15,7 +15,6 @@
 //!   so a packet costs no timer. Checked by `tests/tcp.rs` (`a_silent_client_is_closed_in_time`).
 
 use std::{
-    fmt,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -28,15 +27,14 @@ use std::{
 use bytes::{Buf, BytesMut};
 use moorline_core::{
     QoS, Text,
-    port::{Link, Notice, Open, Port},
+    port::{Link, Notice, Open},
 };
 use moorline_mqtt::{
     Millis, Now, Reason, Version,
     server::{self, Closed, ConnectRequest, Event},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt},
     task::coop,
     time::{Instant, Sleep, sleep_until, timeout},
 };
@@ -44,10 +42,11 @@ use tracing::debug;
 
 use crate::{
     asked::Asked,
-    authenticate::{Attempt, Authenticate, Denial, Identity, Verdict},
-    clock::Clock,
+    authenticate::{Attempt, Denial, Identity, Verdict},
+    edge::Edge,
     mailbox::Mailbox,
-    metrics::EdgeMetrics,
+    socket::Socket,
+    transport::{Accepted, Opening, Transport},
 };
 
 /// The first read of a quiet connection: a device's usual packet and then some.
@@ -66,34 +65,22 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 const LINGER_READ_BYTES: usize = 1_024;
 
 /// What all connections of a listener share.
+#[derive(Debug)]
 pub(crate) struct Shared {
     /// The listener's name, for metrics.
     pub(crate) name: &'static str,
-    pub(crate) clock: Clock,
-    pub(crate) protocol: Arc<server::Config>,
-    pub(crate) port: Arc<dyn Port>,
-    pub(crate) authenticate: Arc<dyn Authenticate>,
-    pub(crate) metrics: EdgeMetrics,
+    pub(crate) transport: Transport,
+    pub(crate) edge: Edge,
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// Serves one accepted socket until it is over.
-pub(crate) async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    mailbox: Arc<Mailbox>,
-    shared: Arc<Shared>,
-) {
-    shared.metrics.opening();
+/// Serves a stream of MQTT until it is over.
+pub(crate) async fn serve<S: Socket>(stream: S, accepted: Accepted, shaking: Opening<'_>) {
+    accepted.shared.edge.metrics.opening();
+    drop(shaking);
     // In a box of its own and by reference: a future has room for each place its parts are moved through.
-    let mut connection = Box::new(Connection::new(stream, peer, mailbox, shared));
+    let mut connection = Box::new(Connection::new(stream, accepted));
     connection.run().await;
-    connection.finish().await;
+    linger(&mut connection.stream, connection.peer).await;
 }
 
 /// A judgement that is waited for, and what it is about.
@@ -102,8 +89,8 @@ struct Judging {
     request: Box<ConnectRequest>,
 }
 
-struct Connection {
-    stream: TcpStream,
+struct Connection<S> {
+    stream: S,
     peer: SocketAddr,
     mailbox: Arc<Mailbox>,
     shared: Arc<Shared>,
@@ -112,6 +99,8 @@ struct Connection {
     notices: Vec<Notice>,
     input: BytesMut,
     output: BytesMut,
+    /// The stream took bytes that are not on their way yet.
+    unflushed: bool,
     /// Room for the next read.
     chunk: usize,
     alarm: Pin<Box<Sleep>>,
@@ -144,18 +133,12 @@ impl Woke {
     }
 }
 
-impl Connection {
-    fn new(
-        stream: TcpStream,
-        peer: SocketAddr,
-        mailbox: Arc<Mailbox>,
-        shared: Arc<Shared>,
-    ) -> Self {
+impl<S: Socket> Connection<S> {
+    fn new(stream: S, Accepted { peer, mailbox, at, shared }: Accepted) -> Self {
         // 128 random bits: nobody else's id, on any node, and nobody can guess it to take the session over.
         let spare_id = Text::from(format!("auto-{:032x}", rand::random::<u128>()));
-        let machine =
-            server::Connection::new(Arc::clone(&shared.protocol), shared.clock.now(), spare_id);
-        let link = shared.port.connect(mailbox.clone());
+        let machine = server::Connection::new(Arc::clone(&shared.edge.protocol), at, spare_id);
+        let link = shared.edge.port.connect(mailbox.clone());
         Self {
             stream,
             peer,
@@ -165,6 +148,7 @@ impl Connection {
             notices: Vec::new(),
             input: BytesMut::new(),
             output: BytesMut::new(),
+            unflushed: false,
             chunk: READ_BYTES_MIN,
             alarm: Box::pin(sleep_until(Instant::now())),
             alarm_at: None,
@@ -180,18 +164,18 @@ impl Connection {
 
     async fn run(&mut self) {
         loop {
-            let now = self.shared.clock.now();
+            let now = self.shared.edge.clock.now();
             self.take_notices(now);
             if self.stopping.is_none() {
                 self.machine.receive(now, &mut self.input);
             }
             self.handle_events();
             self.transmit(now).await;
-            self.shared.metrics.add(self.machine.version(), &self.machine.take_counters());
+            self.shared.edge.metrics.add(self.machine.version(), &self.machine.take_counters());
             if self.machine.is_closed() {
                 // What breaking the socket meant is an event too.
                 self.handle_events();
-                if self.output.is_empty() || self.broken {
+                if self.output.is_empty() && !self.unflushed || self.broken {
                     break;
                 }
             }
@@ -204,7 +188,7 @@ impl Connection {
 
     /// Does what the wait was for. `false` if a closed connection's time is up.
     async fn act(&mut self, woke: Woke) -> bool {
-        let now = self.shared.clock.now();
+        let now = self.shared.edge.clock.now();
         if let Some(judged) = woke.judged {
             self.open(now, judged);
         }
@@ -232,14 +216,14 @@ impl Connection {
             if let Notice::Published { token, .. } = notice
                 && let Some(took) = self.asked.end(token, instant)
             {
-                self.shared.metrics.publish_answered(took);
+                self.shared.edge.metrics.publish_answered(took);
             }
             let opened = matches!(notice, Notice::Opened(Ok(_)));
             self.machine.notice(now, notice);
             if let (true, Some(version), false) =
                 (opened, self.machine.version(), self.machine.is_closed())
             {
-                self.shared.metrics.connected(self.shared.name, version);
+                self.shared.edge.metrics.connected(self.shared.name, version);
                 self.counted = Some(version);
             }
         }
@@ -277,15 +261,16 @@ impl Connection {
             username: request.username.clone(),
             password: request.password.clone(),
         };
-        let verdict = self.shared.authenticate.authenticate(attempt);
+        let verdict = self.shared.edge.authenticate.authenticate(attempt);
         self.judging = Some(Judging { verdict, request });
     }
 
     fn open(&mut self, now: Now, judged: Result<Identity, Denial>) {
         let Some(Judging { request, .. }) = self.judging.take() else { return };
         self.shared
+            .edge
             .metrics
-            .judged(self.shared.authenticate.method(), judged.as_ref().err().copied());
+            .judged(self.shared.edge.authenticate.method(), judged.as_ref().err().copied());
         if self.machine.is_closed() {
             return;
         }
@@ -298,7 +283,7 @@ impl Connection {
                 credit: request.credit,
             }),
             Err(denial) => {
-                self.shared.metrics.rejected(denial.label());
+                self.shared.edge.metrics.rejected(denial.label());
                 self.machine.reject(now, reason_of(denial));
             }
         }
@@ -310,11 +295,23 @@ impl Connection {
         self.judging = None;
         let (peer, reason) = (self.peer, closed.reason.label());
         debug!(%peer, client = ?self.client, reason, "connection ended");
-        self.shared.metrics.closed(closed.reason);
+        self.shared.edge.metrics.closed(closed.reason);
     }
 
     /// Writes as much as there is and the socket takes.
     async fn transmit(&mut self, now: Now) {
+        self.write(now).await;
+        if !self.broken {
+            let stream = &mut self.stream;
+            let flushed = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_flush(cx))).await;
+            self.unflushed = flushed.is_pending();
+            if matches!(flushed, Poll::Ready(Err(_))) {
+                self.break_off(now);
+            }
+        }
+    }
+
+    async fn write(&mut self, now: Now) {
         while !self.broken {
             self.machine.poll_transmit(now, &mut self.output);
             if self.output.is_empty() {
@@ -325,7 +322,7 @@ impl Connection {
             match written.await {
                 Poll::Ready(Ok(written @ 1..)) => {
                     self.output.advance(written);
-                    self.shared.metrics.wrote(written);
+                    self.shared.edge.metrics.wrote(written);
                     if !self.output.is_empty() {
                         return; // the socket is full
                     }
@@ -351,14 +348,14 @@ impl Connection {
         let read = poll_once(self.stream.read_buf(&mut self.input)).await;
         match read {
             Some(Ok(0) | Err(_)) => {
-                let now = self.shared.clock.now();
+                let now = self.shared.edge.clock.now();
                 // What came before the end still counts.
                 self.machine.receive(now, &mut self.input);
                 self.handle_events();
                 self.break_off(now);
             }
             Some(Ok(bytes)) => {
-                self.shared.metrics.read(bytes);
+                self.shared.edge.metrics.read(bytes);
                 if bytes == room {
                     self.chunk = (self.chunk * 2).min(READ_BYTES_MAX);
                 } else if bytes < self.chunk / READ_SHRINK {
@@ -375,7 +372,7 @@ impl Connection {
         if let Some(due) = due
             && self.alarm_at.is_none_or(|armed| due < armed)
         {
-            self.alarm.as_mut().reset(self.shared.clock.instant(due).into());
+            self.alarm.as_mut().reset(self.shared.edge.clock.instant(due).into());
             self.alarm_at = Some(due);
         }
         poll_fn(|cx| self.poll_wait(cx)).await
@@ -391,8 +388,8 @@ impl Connection {
         let mut woke = Woke {
             notices: self.mailbox.poll_take(cx, &mut self.notices).is_ready(),
             // An error is seen by the read or write that follows.
-            read: wants_read && self.stream.poll_read_ready(cx).is_ready(),
-            write: !self.output.is_empty() && self.stream.poll_write_ready(cx).is_ready(),
+            read: wants_read && self.stream.poll_readable(cx).is_ready(),
+            write: self.poll_write(cx),
             alarm: self.alarm_at.is_some() && self.alarm.as_mut().poll(cx).is_ready(),
             judged: None,
         };
@@ -417,31 +414,39 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Closes the socket so that what was written last still arrives.
-    async fn finish(&mut self) {
+    /// Whether there is something to write and the stream would take it.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
         if self.broken {
-            return;
+            return false;
         }
-        // A failure to close politely leaves the rude way, which dropping is.
-        let lingered = timeout(LINGER_WAIT, linger(&mut self.stream)).await;
-        debug!(peer = %self.peer, ?lingered, "socket closed");
+        if self.unflushed && Pin::new(&mut self.stream).poll_flush(cx).is_pending() {
+            return false;
+        }
+        self.unflushed || !self.output.is_empty() && self.stream.poll_writable(cx).is_ready()
     }
 }
 
 /// However it ends, also by being dropped, nobody counts it or pushes to it any more.
-impl Drop for Connection {
+impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         self.mailbox.close();
         match self.counted {
-            Some(version) => self.shared.metrics.disconnected(self.shared.name, version),
-            None => self.shared.metrics.never_opened(),
+            Some(version) => self.shared.edge.metrics.disconnected(self.shared.name, version),
+            None => self.shared.edge.metrics.never_opened(),
         }
     }
 }
 
+/// Closes a stream so that what was written last still arrives.
+pub(crate) async fn linger<S: Socket>(stream: &mut S, peer: SocketAddr) {
+    // A failure to close politely leaves the rude way, which dropping is.
+    let lingered = timeout(LINGER_WAIT, say_goodbye(stream)).await;
+    debug!(%peer, ?lingered, "socket closed");
+}
+
 /// Says that nothing more comes and waits until the other side has closed: closing with unread bytes would reset the
 /// connection, and a reset throws away what the other side has not read yet.
-async fn linger(stream: &mut TcpStream) -> io::Result<()> {
+async fn say_goodbye<S: Socket>(stream: &mut S) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = vec![0; LINGER_READ_BYTES];
     let mut thrown = 0;
@@ -451,7 +456,8 @@ async fn linger(stream: &mut TcpStream) -> io::Result<()> {
             bytes => thrown += bytes,
         }
     }
-    Ok(())
+    // A WebSocket's goodbye is answered; then what carries it is closed.
+    stream.shutdown().await
 }
 
 /// Polls a cancel-safe future once.

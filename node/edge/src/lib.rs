@@ -1,6 +1,7 @@
 //! Where clients connect: sockets outside, [`moorline_core::port`] inside.
 //!
-//! An edge knows no Raft and no rows. It accepts sockets ([`Listener`]), asks who a client is ([`Authenticate`]), lets
+//! An edge knows no Raft and no rows. It accepts sockets ([`Listener`]), takes off what MQTT is wrapped in
+//! ([`Transport`]), asks who a client is ([`Authenticate`]), lets
 //! `moorline-mqtt` decide what each packet means, and carries the outcome to the service's
 //! [`Link`](moorline_core::port::Link) and back.
 //!
@@ -17,19 +18,27 @@
 //!
 //! # Deliberately absent
 //!
-//! TLS, WebSocket, and the dialects: their listeners come beside this one.
+//! The dialects: their listeners come beside this one.
 
 mod asked;
 mod authenticate;
 mod clock;
 mod config;
 mod connection;
+mod edge;
 mod listener;
 mod mailbox;
 mod metrics;
+mod socket;
+mod tls;
+mod transport;
+mod websocket;
 
 pub use authenticate::{Anonymous, Attempt, Authenticate, Denial, Identity, Verdict};
 pub use clock::Clock;
-pub use config::{EdgeConfig, EdgeConfigError};
+pub use config::{EdgeConfig, EdgeConfigError, WsConfig};
+pub use edge::Edge;
 pub use listener::Listener;
 pub use metrics::EdgeMetrics;
+pub use tls::{Tls, TlsConfig, TlsConfigError};
+pub use transport::Transport;

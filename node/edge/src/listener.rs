@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - **No more than `connections_max`**: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
+//! - **No more than `connections_max`** at all listeners of an edge together: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
 //! - **A stop ends**: every connection is told, those that do not end within `drain_ms` are dropped and their number is
 //!   logged. Checked by `tests/tcp.rs`.
 
@@ -14,10 +14,11 @@ use std::{
     time::Duration,
 };
 
-use moorline_core::port::{Inbox, Notice, Port};
+use moorline_core::port::{Inbox, Notice};
 use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::OwnedSemaphorePermit,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -25,23 +26,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    authenticate::Authenticate,
-    clock::Clock,
-    config::EdgeConfig,
-    connection::{Shared, serve},
+    connection::Shared,
+    edge::Edge,
     mailbox::Mailbox,
-    metrics::EdgeMetrics,
+    transport::{Accepted, Transport, carry},
 };
 
 /// How long to wait after a failed accept: mostly "too many open files", which passes as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// This listener's name in metrics.
-const NAME: &str = "mqtt";
 
-/// A bound MQTT-over-TCP listener. The kernel takes connections from now on; nobody is served before [`Listener::run`].
+/// A bound listener. The kernel takes connections from now on; nobody is served before [`Listener::run`].
 pub struct Listener {
     socket: TcpListener,
-    config: EdgeConfig,
     shared: Arc<Shared>,
     boxes: Boxes,
 }
@@ -63,10 +59,11 @@ impl Boxes {
     }
 }
 
-/// Takes a mailbox out when its connection ends, however it ends.
+/// Takes a mailbox out and gives its room back when its connection ends, however it ends.
 struct Registered {
     boxes: Boxes,
     key: u64,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Drop for Registered {
@@ -81,30 +78,16 @@ impl Listener {
     /// # Errors
     ///
     /// If the address cannot be bound.
-    pub fn bind(
-        address: SocketAddr,
-        config: EdgeConfig,
-        port: Arc<dyn Port>,
-        authenticate: Arc<dyn Authenticate>,
-        metrics: EdgeMetrics,
-        clock: Clock,
-    ) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, transport: Transport, edge: &Edge) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         // A restarted node takes its port back at once.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(config.backlog.into())?;
-        let shared = Arc::new(Shared {
-            name: NAME,
-            clock,
-            protocol: Arc::new(config.protocol()),
-            port,
-            authenticate,
-            metrics,
-        });
+        socket.listen(edge.config.backlog.into())?;
+        let shared = Arc::new(Shared { name: transport.name(), transport, edge: edge.clone() });
         let socket = TcpListener::from_std(socket.into())?;
-        Ok(Self { socket, config, shared, boxes: Boxes::default() })
+        Ok(Self { socket, shared, boxes: Boxes::default() })
     }
 
     /// Where it listens.
@@ -120,8 +103,8 @@ impl Listener {
     ///
     /// Owns its connections: dropping this future closes them all.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { socket, config, shared, boxes } = self;
-        let connections_max = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
+        let Self { socket, shared, boxes } = self;
+        let edge = &shared.edge;
         let mut connections = JoinSet::new();
         let mut key = 0;
         loop {
@@ -130,15 +113,17 @@ impl Listener {
                 () = stop.cancelled() => break,
                 Some(ended) = connections.join_next() => note(ended),
                 accepted = socket.accept() => match accepted {
-                    Ok(_) if connections.len() >= connections_max => {
-                        shared.metrics.rejected("connections_max"); // dropped: turned away
-                    }
-                    Ok((stream, peer)) => {
-                        key += 1;
-                        begin(&mut connections, &boxes, key, (stream, peer), &shared);
-                    }
+                    Ok(accepted) => match Arc::clone(&edge.room).try_acquire_owned() {
+                        Ok(room) => {
+                            key += 1;
+                            let registered = Registered { boxes: boxes.clone(), key, _room: room };
+                            begin(&mut connections, registered, accepted, &shared, &stop);
+                        }
+                        // Dropped: turned away.
+                        Err(_) => edge.metrics.rejected("connections_max"),
+                    },
                     Err(error) => {
-                        shared.metrics.accept_failed();
+                        edge.metrics.accept_failed();
                         warn!(%error, "could not accept a connection");
                         sleep(ACCEPT_PAUSE).await;
                     }
@@ -146,29 +131,31 @@ impl Listener {
             }
         }
         drop(socket);
-        drain(connections, &boxes, Duration::from_millis(config.drain_ms)).await;
+        drain(connections, &boxes, Duration::from_millis(edge.config.drain_ms)).await;
     }
 }
 
 fn begin(
     connections: &mut JoinSet<()>,
-    boxes: &Boxes,
-    key: u64,
+    registered: Registered,
     (stream, peer): (TcpStream, SocketAddr),
     shared: &Arc<Shared>,
+    stop: &CancellationToken,
 ) {
-    shared.metrics.opened(shared.name);
+    let edge = &shared.edge;
+    edge.metrics.opened(shared.name);
     // Without it a small packet could wait 40 ms for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
         warn!(%error, "could not set TCP_NODELAY");
     }
-    let mailbox = Arc::new(Mailbox::new(shared.metrics.dropped_slow()));
-    boxes.with(|boxes| boxes.insert(key, Arc::clone(&mailbox)));
-    let registered = Registered { boxes: boxes.clone(), key };
-    let shared = Arc::clone(shared);
+    let mailbox = Arc::new(Mailbox::new(edge.metrics.dropped_slow()));
+    let key = registered.key;
+    registered.boxes.with(|boxes| boxes.insert(key, Arc::clone(&mailbox)));
+    let accepted = Accepted { peer, mailbox, at: edge.clock.now(), shared: Arc::clone(shared) };
+    let stop = stop.clone();
     connections.spawn(async move {
         let _registered = registered;
-        serve(stream, peer, mailbox, shared).await;
+        carry(stream, accepted, stop).await;
     });
 }
 

@@ -14,7 +14,11 @@ use prometheus::{
     core::Collector, exponential_buckets,
 };
 
-use crate::authenticate::Denial;
+use crate::{
+    authenticate::Denial,
+    tls,
+    websocket::{Refused, Violation},
+};
 
 /// Labels of `moorline_messages_dropped_total` at the edge.
 const DROPPED: [&str; 2] = ["slow_client", "too_large"];
@@ -31,8 +35,17 @@ const ACK_BUCKETS: usize = 17;
 #[derive(Debug, Clone)]
 pub struct EdgeMetrics {
     connections: Connections,
+    carriers: Carriers,
     traffic: Traffic,
     messages: Messages,
+}
+
+/// What goes wrong below MQTT.
+#[derive(Debug, Clone)]
+struct Carriers {
+    tls_failed: IntCounterVec,
+    websocket_refused: IntCounterVec,
+    websocket_violated: IntCounterVec,
 }
 
 #[derive(Debug, Clone)]
@@ -107,6 +120,36 @@ impl Connections {
             )?,
             accept_errors: to
                 .counter("moorline_accept_errors_total", "Failures to accept a socket")?,
+        })
+    }
+}
+
+impl Carriers {
+    fn register(to: &Registrar<'_>) -> prometheus::Result<Self> {
+        let of = |name, help, reasons: &[&str]| {
+            let counters = to.counters(name, help, &["reason"])?;
+            // A scrape shows them also before the first.
+            for reason in reasons {
+                counters.with_label_values(&[reason]);
+            }
+            Ok::<_, prometheus::Error>(counters)
+        };
+        Ok(Self {
+            tls_failed: of(
+                "moorline_tls_handshakes_failed_total",
+                "TLS handshakes of clients that failed, by reason",
+                &tls::Failed::ALL.map(tls::Failed::label),
+            )?,
+            websocket_refused: of(
+                "moorline_websocket_handshakes_refused_total",
+                "WebSocket handshakes that were refused, by reason",
+                &Refused::ALL.map(Refused::label),
+            )?,
+            websocket_violated: of(
+                "moorline_websocket_violations_total",
+                "WebSockets closed because a frame broke a rule, by reason",
+                &Violation::ALL.map(Violation::label),
+            )?,
         })
     }
 }
@@ -187,6 +230,7 @@ impl EdgeMetrics {
         let to = Registrar { registry };
         Ok(Self {
             connections: Connections::register(&to)?,
+            carriers: Carriers::register(&to)?,
             traffic: Traffic::register(&to)?,
             messages: Messages::register(&to)?,
         })
@@ -205,6 +249,21 @@ impl EdgeMetrics {
     /// A socket could not be accepted.
     pub(crate) fn accept_failed(&self) {
         self.connections.accept_errors.inc();
+    }
+
+    /// A client's TLS handshake failed.
+    pub(crate) fn tls_failed(&self, reason: tls::Failed) {
+        self.carriers.tls_failed.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// A client's WebSocket handshake was refused.
+    pub(crate) fn websocket_refused(&self, reason: Refused) {
+        self.carriers.websocket_refused.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// A client broke a rule of WebSocket.
+    pub(crate) fn websocket_violated(&self, violation: Violation) {
+        self.carriers.websocket_violated.with_label_values(&[violation.label()]).inc();
     }
 
     /// Bytes came from a socket.
@@ -323,6 +382,7 @@ fn is_bad_packet(reason: CloseReason) -> bool {
         | CloseReason::WriteTimeout
         | CloseReason::ConnectRefused
         | CloseReason::PublishRefused
+        | CloseReason::SubscribeRefused
         | CloseReason::UnsubscribeRefused
         | CloseReason::TakenOver
         | CloseReason::Stopping
@@ -388,6 +448,9 @@ mod tests {
             "moorline_admission_rejected_total{reason=\"connections_max\"} 1",
             "moorline_messages_received_total{protocol=\"mqtt311\",qos=\"1\"} 2",
             "moorline_publish_ack_seconds_count 1",
+            "moorline_tls_handshakes_failed_total{reason=\"timeout\"} 0",
+            "moorline_websocket_handshakes_refused_total{reason=\"subprotocol\"} 0",
+            "moorline_websocket_violations_total{reason=\"text\"} 0",
             "moorline_messages_dropped_total{layer=\"edge\",reason=\"slow_client\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -59,6 +59,12 @@ pub(crate) struct Config {
     /// How it treats MQTT clients.
     #[serde(default)]
     pub(crate) mqtt: moorline_edge::EdgeConfig,
+    /// How it treats WebSocket clients.
+    #[serde(default)]
+    pub(crate) ws: moorline_edge::WsConfig,
+    /// What it shows TLS clients.
+    #[serde(default)]
+    pub(crate) tls: Option<moorline_edge::TlsConfig>,
     /// What it logs.
     #[serde(default)]
     pub(crate) log: LogConfig,
@@ -74,12 +80,18 @@ pub(crate) struct NodeConfig {
     pub(crate) data_dir: PathBuf,
 }
 
-/// `[listen]`: where the node listens. Plaintext, so on loopback unless you say otherwise.
+/// `[listen]`: where the node listens. Mostly plaintext, so on loopback unless you say otherwise.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ListenConfig {
     /// MQTT over TCP.
     pub(crate) mqtt: SocketAddr,
+    /// MQTT over WebSocket, on any path.
+    pub(crate) ws: Option<SocketAddr>,
+    /// MQTT over TLS; needs `[tls]`.
+    pub(crate) mqtts: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS; needs `[tls]`.
+    pub(crate) wss: Option<SocketAddr>,
     /// Admin API, `/metrics` and `/health/*` over HTTP. Whoever reaches it administers the cluster.
     pub(crate) admin: SocketAddr,
     /// Node to node gRPC.
@@ -90,6 +102,9 @@ impl Default for ListenConfig {
     fn default() -> Self {
         Self {
             mqtt: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            ws: None,
+            mqtts: None,
+            wss: None,
             admin: SocketAddr::from(([127, 0, 0, 1], 9400)),
             cluster: SocketAddr::from(([127, 0, 0, 1], 7400)),
         }
@@ -260,12 +275,7 @@ impl Config {
         for peer in peers.iter().filter(|peer| !is_host_port(&peer.address)) {
             wrong("cluster.peers", format!("{:?} is not host:port", peer.address));
         }
-        let listen = [self.listen.mqtt, self.listen.admin, self.listen.cluster];
-        if listen.iter().filter(|address| address.port() != 0).collect::<BTreeSet<_>>().len()
-            != listen.iter().filter(|address| address.port() != 0).count()
-        {
-            wrong("listen", "two listeners share an address".to_owned());
-        }
+        self.check_listeners(&mut wrong);
         let storage = &self.storage;
         if storage.low_mib <= storage.critical_mib {
             wrong("storage.low-mib", "must be above storage.critical-mib".to_owned());
@@ -280,6 +290,30 @@ impl Config {
             wrong("mqtt", error.to_string());
         }
         problems
+    }
+
+    fn check_listeners(&self, wrong: &mut impl FnMut(&str, String)) {
+        let listen = &self.listen;
+        let addresses = [Some(listen.mqtt), listen.ws, listen.mqtts, listen.wss]
+            .into_iter()
+            .flatten()
+            .chain([listen.admin, listen.cluster])
+            .filter(|address| address.port() != 0);
+        if addresses.clone().collect::<BTreeSet<_>>().len() != addresses.count() {
+            wrong("listen", "two listeners share an address".to_owned());
+        }
+        for (key, address) in [("listen.mqtts", listen.mqtts), ("listen.wss", listen.wss)] {
+            if address.is_some() && self.tls.is_none() {
+                wrong(key, "needs tls.cert and tls.key".to_owned());
+            }
+        }
+        if let Some(Err(error)) = self.tls.as_ref().map(moorline_edge::TlsConfig::load) {
+            // Its text begins with the key.
+            wrong("tls", error.to_string());
+        }
+        if let Err(error) = self.ws.check() {
+            wrong("ws", error.to_string());
+        }
     }
 
     /// The node's id.
@@ -335,6 +369,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn tls_needs_its_files_and_says_which_one_is_wrong() {
+        let (dir, name) = (tempfile::tempdir().unwrap(), "tls.pem");
+        let file = dir.path().join(name);
+        std::fs::write(&file, "no certificate").unwrap();
+        let with = |more: &str| problem(&format!("{GOOD}\n{more}"));
+        let tls = |cert: &Path| format!("[tls]\ncert = {cert:?}\nkey = {cert:?}");
+        #[rustfmt::skip]
+        let table = [
+            (with("[listen]\nmqtts = \"[::1]:8883\""), "listen.mqtts: needs tls.cert and tls.key"),
+            (with("[listen]\nwss = \"[::1]:8884\""),   "listen.wss: needs tls.cert and tls.key"),
+            (with("[listen]\nws = \"127.0.0.1:1883\""), "listen: two listeners share an address"),
+            (with("[ws]\norigins = [\"a.example\"]"),    "ws: origins: \"a.example\" is not scheme://"),
+            (with(&tls(Path::new("/nowhere.pem"))),      "tls: cert: /nowhere.pem: "),
+            (with(&tls(&file)),                          "tls: cert: "),
+        ];
+        for (text, expected) in table {
+            assert!(text.contains(expected), "{expected} is not in {text}");
+        }
+    }
+
     /// The keys of a section, as the parser lists them when it meets one it does not know.
     fn keys(section: &str) -> Vec<String> {
         let text = problem(&format!("[{section}]\nzzz = 1\n"));
@@ -345,12 +400,12 @@ mod tests {
     #[test]
     fn the_reference_names_every_key() {
         let reference = include_str!("../../../docs/configuration.md");
-        for section in ["node", "listen", "cluster", "storage", "mqtt", "log"] {
+        for section in ["node", "listen", "cluster", "storage", "mqtt", "ws", "tls", "log"] {
             let heading = format!("## `[{section}]`");
             let part = reference.split(&heading).nth(1).unwrap_or_else(|| panic!("{heading}"));
             let part = part.split("\n## ").next().unwrap();
             let keys = keys(section);
-            assert!(keys.len() > 1, "{section}: {keys:?}");
+            assert!(!keys.is_empty(), "{section}: {keys:?}");
             for key in keys.iter().filter(|key| *key != "tls") {
                 assert!(
                     part.contains(&format!("`{key}`")),

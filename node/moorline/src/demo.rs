@@ -36,6 +36,9 @@ pub(crate) struct ReadyNode {
     pub(crate) id: u64,
     /// Its MQTT address.
     pub(crate) mqtt: SocketAddr,
+    /// Its MQTT address over WebSocket.
+    #[serde(default)]
+    pub(crate) ws: Option<SocketAddr>,
     /// Its admin address.
     pub(crate) admin: SocketAddr,
     /// Its process.

@@ -2,6 +2,8 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+pub mod tls;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -17,11 +19,12 @@ use moorline_core::{
     port::{Close, Filter, Inbox, Link, Notice, Open, Opened, Port, Published, Token},
 };
 use moorline_edge::{
-    Anonymous, Attempt, Authenticate, Clock, Denial, EdgeConfig, EdgeMetrics, Listener, Verdict,
+    Anonymous, Attempt, Authenticate, Clock, Denial, Edge as Rules, EdgeConfig, EdgeMetrics,
+    Listener, Transport, Verdict,
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
     time::timeout,
@@ -122,6 +125,14 @@ pub fn edge(change: impl FnOnce(&mut EdgeConfig)) -> Edge {
 }
 
 pub fn edge_with(change: impl FnOnce(&mut EdgeConfig), who: Arc<dyn Authenticate>) -> Edge {
+    edge_over(Transport::default(), change, who)
+}
+
+pub fn edge_over(
+    transport: Transport,
+    change: impl FnOnce(&mut EdgeConfig),
+    who: Arc<dyn Authenticate>,
+) -> Edge {
     let mut config = EdgeConfig::default();
     change(&mut config);
     config.check().unwrap();
@@ -129,7 +140,8 @@ pub fn edge_with(change: impl FnOnce(&mut EdgeConfig), who: Arc<dyn Authenticate
     let metrics = EdgeMetrics::register(&registry).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let port = Arc::new(Double(sender));
-    let listener = Listener::bind(any, config, port, who, metrics, Clock::start()).unwrap();
+    let rules = Rules::new(config, port, who, metrics, Clock::start());
+    let listener = Listener::bind(any, transport, &rules).unwrap();
     let (address, stop) = (listener.address().unwrap(), CancellationToken::new());
     #[allow(clippy::disallowed_methods)] // the handle is kept
     let running = tokio::spawn(listener.run(stop.clone()));
@@ -145,11 +157,15 @@ impl Edge {
         let mut client = self.client().await;
         client.write_all(CONNECT_V311).await.unwrap();
         expect(&mut client, CONNACK_V311).await;
-        let inbox = self.call(|call| match call {
+        (client, self.inbox())
+    }
+
+    /// The next connection's.
+    pub fn inbox(&self) -> Arc<dyn Inbox> {
+        self.call(|call| match call {
             Call::Connect(inbox) => Some(inbox),
             _ => None,
-        });
-        (client, inbox)
+        })
     }
 
     /// The next call of a kind; others before it are passed over.
@@ -203,14 +219,14 @@ impl Edge {
     }
 }
 
-pub async fn expect(client: &mut TcpStream, bytes: &[u8]) {
+pub async fn expect(client: &mut (impl AsyncRead + Unpin), bytes: &[u8]) {
     let mut read = vec![0; bytes.len()];
     timeout(DEADLINE, client.read_exact(&mut read)).await.expect("bytes in time").unwrap();
     assert_eq!(read, bytes);
 }
 
 /// Everything up to the end of the connection.
-pub async fn rest(client: &mut TcpStream) -> Vec<u8> {
+pub async fn rest(client: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut read = Vec::new();
     timeout(DEADLINE, client.read_to_end(&mut read)).await.expect("an end in time").unwrap();
     read

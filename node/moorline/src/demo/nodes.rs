@@ -20,6 +20,7 @@ use crate::cli::DemoArgs;
 const SHARDS: u16 = 3;
 /// First ports that are tried, so that the printed lines are short on a machine where nothing else runs.
 const MQTT_PORT: u16 = 1883;
+const WS_PORT: u16 = 8083;
 const ADMIN_PORT: u16 = 9400;
 const CLUSTER_PORT: u16 = 7400;
 /// How long a node may take to hand over and stop before it is killed.
@@ -30,6 +31,9 @@ const STOP_WAIT: Duration = Duration::from_secs(15);
 struct Place {
     id: u64,
     mqtt: SocketAddr,
+    /// None in a directory of an earlier version: its configuration files have none either.
+    #[serde(default)]
+    ws: Option<SocketAddr>,
     admin: SocketAddr,
     cluster: SocketAddr,
 }
@@ -145,6 +149,7 @@ impl Nodes {
             .map(|node| ReadyNode {
                 id: node.place.id,
                 mqtt: node.place.mqtt,
+                ws: node.place.ws,
                 admin: node.place.admin,
                 pid: node.child.as_ref().and_then(Child::id).unwrap_or(0),
             })
@@ -222,6 +227,7 @@ fn new_places(nodes: u8) -> anyhow::Result<Vec<Place>> {
             Ok(Place {
                 id: u64::from(node) + 1,
                 mqtt: port(MQTT_PORT + node)?,
+                ws: Some(port(WS_PORT + node)?),
                 admin: port(ADMIN_PORT + node)?,
                 cluster: port(CLUSTER_PORT + node)?,
             })
@@ -231,10 +237,11 @@ fn new_places(nodes: u8) -> anyhow::Result<Vec<Place>> {
 
 fn config_text(place: &Place, places: &[Place], dir: &Path, shards: Option<u16>) -> String {
     let data = dir.join(format!("node{}", place.id));
+    let ws = place.ws.map(|ws| format!("ws = \"{ws}\"\n")).unwrap_or_default();
     let mut text = format!(
         "# Written by `moorline demo`; change it as you like, it is not written again.\n\
          [node]\nid = {}\ndata-dir = {:?}\n\n\
-         [listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\n\
+         [listen]\nmqtt = \"{}\"\n{ws}admin = \"{}\"\ncluster = \"{}\"\n\n\
          [cluster]\nname = \"demo\"\nshards = {}\npeers = [\n",
         place.id,
         data,
@@ -262,6 +269,7 @@ mod tests {
             let text = config_text(place, &places, Path::new("a \"quoted\" dir"), None);
             let config = Config::parse(&text, Path::new("node.toml")).unwrap();
             assert_eq!((config.node.id, config.cluster.peers.len()), (place.id, 3));
+            assert_eq!(config.listen.ws, place.ws);
         }
     }
 }

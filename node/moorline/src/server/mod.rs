@@ -20,7 +20,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, ShardId, TenantId, port::Port};
-use moorline_edge::{Clock, EdgeMetrics, Listener};
+use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Transport};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
@@ -89,7 +89,6 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
-    let mqtt_socket = config.listen.mqtt;
     // The one clock of this process: see `docs/decisions/011-log-time.md`.
     let clock = Clock::start();
     let started = start(&config, clock, &stop, &mut tasks).await?;
@@ -105,7 +104,6 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
     tasks.spawn(serve_mqtt(
         Arc::clone(&started.node),
         Arc::clone(&started.service),
-        mqtt_socket,
         clock,
         edge_stop,
     ));
@@ -298,7 +296,6 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 async fn serve_mqtt(
     node: Arc<Node>,
     service: Arc<Service>,
-    address: SocketAddr,
     clock: Clock,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -318,16 +315,36 @@ async fn serve_mqtt(
             () = tokio::time::sleep(LEASE_PAUSE) => {}
         }
     }
-    let config = node.config().mqtt.clone();
     let port: Arc<dyn Port> = service;
     let authenticate = Arc::new(moorline_edge::Anonymous { tenant: DEMO_TENANT });
     let metrics = EdgeMetrics::register(node.registry())?;
-    let listener = Listener::bind(address, config, port, authenticate, metrics, clock)
-        .with_context(|| format!("listen.mqtt: cannot listen on {address}"))?;
+    let edge = Edge::new(node.config().mqtt.clone(), port, authenticate, metrics, clock);
+    let mut listeners = JoinSet::new();
+    for (address, transport) in transports(node.config())? {
+        let name = transport.name();
+        let listener = Listener::bind(address, transport, &edge)
+            .with_context(|| format!("listen.{name}: cannot listen on {address}"))?;
+        info!(%address, listener = name, "MQTT listens");
+        listeners.spawn(listener.run(stop.clone()));
+    }
     node.set_listening();
-    info!(%address, "MQTT listens");
-    listener.run(stop).await;
+    while let Some(ended) = listeners.join_next().await {
+        ended.context("a listener panicked")?;
+    }
     Ok(())
+}
+
+/// Where to listen, and what is spoken there.
+fn transports(config: &Config) -> anyhow::Result<Vec<(SocketAddr, Transport)>> {
+    let tls = config.tls.as_ref().map(|tls| tls.load().context("tls")).transpose()?;
+    let (listen, ws) = (&config.listen, Some(config.ws.clone()));
+    let all = [
+        (Some(listen.mqtt), Transport::default()),
+        (listen.ws, Transport { tls: None, ws: ws.clone() }),
+        (listen.mqtts, Transport { tls: tls.clone(), ws: None }),
+        (listen.wss, Transport { tls, ws }),
+    ];
+    Ok(all.into_iter().filter_map(|(address, transport)| Some((address?, transport))).collect())
 }
 
 /// Waits for a signal, the end of standard input, or a task that ends with an error.

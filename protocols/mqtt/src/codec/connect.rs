@@ -46,7 +46,7 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Connect, DecodeErr
     let mut reader = Reader::new(body);
     reader.field()?;
     reader.u8()?;
-    let flags = reader.u8()?;
+    let flags = meant(reader.u8()?, version);
     check_flags(flags, version)?;
     let keep_alive_s = reader.u16()?;
     let properties = if version.is_v5() {
@@ -60,8 +60,12 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Connect, DecodeErr
     } else {
         Some(decode_will(&mut reader, flags, version, limits)?)
     };
-    let username = if flags & USERNAME == 0 { None } else { Some(reader.name_text()?) };
-    let password = if flags & PASSWORD == 0 { None } else { Some(reader.binary()?) };
+    // MQTT 3.1 lets the packet's length decide: a user name or password that was announced may be missing.
+    let follows = |reader: &Reader<'_>, flag| {
+        flags & flag != 0 && !(version == Version::V31 && reader.is_empty())
+    };
+    let username = if follows(&reader, USERNAME) { Some(reader.name_text()?) } else { None };
+    let password = if follows(&reader, PASSWORD) { Some(reader.binary()?) } else { None };
     reader.finish()?;
     let clean_start = flags & CLEAN_START != 0;
     Ok(Connect {
@@ -76,9 +80,17 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Connect, DecodeErr
     })
 }
 
+/// The flags that count. MQTT 3.1 does not reserve the lowest one, and disregards those of a will that is not there.
+fn meant(flags: u8, version: Version) -> u8 {
+    match version {
+        Version::V31 if flags & WILL == 0 => flags & !(RESERVED | WILL_QOS | WILL_RETAIN),
+        Version::V31 => flags & !RESERVED,
+        Version::V311 | Version::V5 => flags,
+    }
+}
+
 fn check_flags(flags: u8, version: Version) -> Result<(), DecodeError> {
-    // MQTT 3.1 did not reserve it.
-    if flags & RESERVED != 0 && version != Version::V31 {
+    if flags & RESERVED != 0 {
         return Err(DecodeError::Malformed("the reserved flag of CONNECT"));
     }
     if flags & WILL == 0 && flags & (WILL_QOS | WILL_RETAIN) != 0 {

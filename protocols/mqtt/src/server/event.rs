@@ -137,6 +137,8 @@ pub enum CloseReason {
     ConnectRefused,
     /// A publish was refused, and the protocol or its unknown outcome leaves no other way to say so.
     PublishRefused,
+    /// A subscribe was refused, and the protocol has no other way to say so.
+    SubscribeRefused,
     /// An unsubscribe was refused, and the protocol has no other way to say so.
     UnsubscribeRefused,
     /// Another connection has the session now.
@@ -173,6 +175,7 @@ impl CloseReason {
             Self::NotSupported => "not_supported",
             Self::ConnectRefused => "connect_refused",
             Self::PublishRefused => "publish_refused",
+            Self::SubscribeRefused => "subscribe_refused",
             Self::UnsubscribeRefused => "unsubscribe_refused",
             Self::TakenOver => "taken_over",
             Self::Stopping => "stopping",

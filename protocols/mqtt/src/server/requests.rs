@@ -8,7 +8,10 @@ use moorline_core::{
 
 use crate::{
     Now,
-    codec::{Packet, PacketId, Reason, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe},
+    codec::{
+        Packet, PacketId, Reason, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe,
+        Version,
+    },
 };
 
 use super::{
@@ -127,6 +130,11 @@ impl Connection {
             } else {
                 self.counters.filters_granted += 1;
             }
+        }
+        if self.peer.version == Version::V31 && reasons.iter().any(|reason| reason.is_error()) {
+            // A SUBACK of 3.1 can only grant. What was granted beside it stays so: the client subscribes again.
+            let (closed, why) = (CloseReason::SubscribeRefused, "a filter was refused");
+            return self.fail(now, &Ending::of(closed, Reason::UnspecifiedError, why));
         }
         self.send(now, &Packet::SubAck(SubAck { id, properties: None, reasons }));
     }

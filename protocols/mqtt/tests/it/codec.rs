@@ -160,3 +160,45 @@ fn mqtt_31_reserved_no_flags() {
         assert_eq!(decoder.decode(&mut BytesMut::from(&bytes[..])).is_ok(), accepted, "{hex}");
     }
 }
+
+/// CONNECT of client `c` in MQTT 3.1, with these flags and fields after the client id.
+fn connect_31(flags: u8, fields: &[u8]) -> Result<Connect, DecodeError> {
+    let body = [b"\0\x06MQIsdp\x03", &[flags][..], b"\0\x3c\0\x01c", fields].concat();
+    let packet = [&[0x10, u8::try_from(body.len()).unwrap()], &body[..]].concat();
+    match Decoder::server(Limits::default()).decode(&mut BytesMut::from(&packet[..]))? {
+        Some(Packet::Connect(connect)) => Ok(*connect),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn mqtt_31_disregards_the_flags_of_a_will_that_is_not_there() {
+    for flags in [0x08, 0x10, 0x18, 0x20, 0x39] {
+        let connect = connect_31(flags, b"").unwrap();
+        assert_eq!((connect.version, connect.will), (Version::V31, None), "{flags:#x}");
+    }
+    assert!(connect_31(0x1c, b"\0\x01w\0\0").is_err(), "QoS 3 of a will that is there");
+}
+
+/// User name and password.
+type Login<'a> = (Option<&'a str>, Option<&'a [u8]>);
+
+#[test]
+fn mqtt_31_lets_the_length_decide_whether_a_user_name_follows() {
+    #[rustfmt::skip]
+    let table: [(u8, &[u8], Option<Login<'_>>); 6] = [
+        (0xc0, b"\0\x01u\0\x01p", Some((Some("u"), Some(b"p")))),
+        (0xc0, b"\0\x01u",        Some((Some("u"), None))),
+        (0xc0, b"",                Some((None, None))),
+        (0x80, b"",                Some((None, None))),
+        (0x80, b"\0\x02u",        None),
+        (0x40, b"\0\x01p",        None),
+    ];
+    for (flags, fields, expected) in table {
+        let read = connect_31(flags, fields).ok();
+        let read = read
+            .as_ref()
+            .map(|c| (c.username.as_ref().map(|name| name.as_str()), c.password.as_deref()));
+        assert_eq!(read, expected, "{flags:#x} {fields:x?}");
+    }
+}

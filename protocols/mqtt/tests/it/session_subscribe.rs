@@ -56,6 +56,10 @@ fn ill_formed_filters_are_refused_one_by_one() {
         let (token, passed) = asked(&mut rig);
         assert_eq!(passed.iter().map(|(f, _)| f.as_str()).collect::<Vec<_>>(), ["ok/+", "ok"]);
         grant(&mut rig, token, Ok(vec![Ok(QoS::AtLeastOnce), Err(Refusal::NotAuthorised)]));
+        if version == Version::V31 {
+            assert_eq!(rig.ended(), (CloseReason::SubscribeRefused, None), "it has no word for no");
+            continue;
+        }
         let (bad, denied) = if version.is_v5() {
             (Reason::TopicFilterInvalid, Reason::NotAuthorized)
         } else {
@@ -81,6 +85,21 @@ fn a_subscribe_of_ill_formed_filters_only_asks_nobody() {
 }
 
 #[test]
+fn mqtt_31_is_granted_all_filters_or_closed() {
+    let mut rig = Rig::open(Version::V31);
+    rig.say(&Packet::Subscribe(subscribe(1, &[("a", QoS::ExactlyOnce)])));
+    let (token, _) = asked(&mut rig);
+    grant(&mut rig, token, Ok(vec![Ok(QoS::AtLeastOnce)]));
+    assert_eq!(rig.said(), [suback(1, &[Reason::GrantedQoS1])], "less than asked is no refusal");
+    rig.say(&Packet::Subscribe(subscribe(2, &[("a#", QoS::AtMostOnce)])));
+    assert_eq!(
+        rig.connection.poll_event().map(|event| matches!(event, Event::Closed(_))),
+        Some(true)
+    );
+    assert!(rig.said().is_empty());
+}
+
+#[test]
 fn a_refused_subscribe_refuses_each_filter() {
     #[rustfmt::skip]
     let table = [
@@ -100,6 +119,10 @@ fn a_refused_subscribe_refuses_each_filter() {
             )));
             let (token, _) = asked(&mut rig);
             grant(&mut rig, token, Err(refusal));
+            if version == Version::V31 {
+                assert_eq!(rig.ended(), (CloseReason::SubscribeRefused, None));
+                continue;
+            }
             let reason = if version.is_v5() { reason } else { Reason::UnspecifiedError };
             assert_eq!(rig.said(), [suback(1, &[reason, reason])]);
         }
