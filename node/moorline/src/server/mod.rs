@@ -115,7 +115,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
         edge_stop,
     ));
 
-    let result = wait_for_the_end(&stop, &left, &mut tasks, stop_with_stdin, &started.peers).await;
+    let result = wait_for_the_end(&stop, &left, &mut tasks, stop_with_stdin, &started).await;
     stop_node(started, &stop).await;
     admin_stop.cancel();
     while let Some(ended) = tasks.join_next().await {
@@ -373,11 +373,11 @@ async fn wait_for_the_end(
     left: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
     with_stdin: bool,
-    peers: &Peers,
+    started: &Started,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut refusals = peers.refusals();
+    let mut refusals = started.peers.refusals();
     // One that came while the node started counts too.
     refusals.mark_changed();
     loop {
@@ -390,6 +390,11 @@ async fn wait_for_the_end(
             Ok(()) = refusals.changed() => {
                 let refusal = *refusals.borrow_and_update();
                 if let Some(refusal) = refusal.filter(is_final) {
+                    // The others may say it before the meta group gets to.
+                    if refusal.reason == RefusalReason::Removed && started.node.is_leaving() {
+                        info!("this node has left the cluster");
+                        return Ok(());
+                    }
                     bail!("{refusal}; if this node's disk was replaced, give it a new id");
                 }
             }

@@ -53,6 +53,8 @@ pub(crate) struct Node {
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
     listening: AtomicBool,
+    /// Whether clients ever could connect.
+    served: AtomicBool,
     stopping: AtomicBool,
     /// Whether clients are to go elsewhere.
     draining: watch::Sender<bool>,
@@ -98,6 +100,7 @@ impl Node {
             disk,
             opened: AtomicBool::new(false),
             listening: AtomicBool::new(false),
+            served: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             draining: watch::Sender::new(false),
         }
@@ -131,6 +134,7 @@ impl Node {
     /// Whether clients can connect.
     pub(crate) fn set_listening(&self, listening: bool) {
         self.listening.store(listening, Ordering::Release);
+        self.served.fetch_or(listening, Ordering::AcqRel);
     }
 
     /// Whether clients are to go elsewhere, now and from now on.
@@ -141,6 +145,14 @@ impl Node {
     /// Says so.
     pub(crate) fn set_draining(&self, draining: bool) {
         self.draining.send_if_modified(|before| std::mem::replace(before, draining) != draining);
+    }
+
+    /// Whether this process has served clients, and was told to leave since.
+    pub(crate) fn is_leaving(&self) -> bool {
+        let own = self.config.node_id();
+        let state = self.groups.read(ShardId::META, |machine, _| machine.meta().member(own));
+        self.served.load(Ordering::Acquire)
+            && matches!(state.flatten(), Some(MemberState::Leaving | MemberState::Removed))
     }
 
     /// The way to the groups' leaders.

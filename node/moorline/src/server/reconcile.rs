@@ -108,6 +108,7 @@ impl Reconciler {
             for shard in Shards::new(cluster.shards).all() {
                 wanted.place(meta, shard, own);
             }
+            wanted.prefer(meta, ShardId::META);
             wanted.know_nodes(meta);
             Some(wanted)
         });
@@ -190,11 +191,7 @@ impl Wanted {
             self.elsewhere.insert(shard);
         }
         match target {
-            Some(target) => {
-                if let Some(first) = target.voters.first() {
-                    self.preferred.insert(shard, *first);
-                }
-            }
+            Some(_) => self.prefer(meta, shard),
             // A target is set only for a group that has begun: beginning it again would make two of it.
             None if meta.founders(shard).first() == Some(&own) => {
                 let founders = meta.founders(shard).iter();
@@ -205,6 +202,13 @@ impl Wanted {
                 self.begins.insert(shard, founders.map(|node| (*node, address(node))).collect());
             }
             None => {}
+        }
+    }
+
+    /// Who should lead a group, if somebody said so.
+    fn prefer(&mut self, meta: &MetaState, group: ShardId) {
+        if let Some(first) = meta.target(group).and_then(|target| target.voters.first()) {
+            self.preferred.insert(group, *first);
         }
     }
 
