@@ -57,7 +57,7 @@ fn move_to(cluster: &Cluster, nodes: &[Node], producer: &mut Producer, voters: &
     });
 }
 
-fn of<'a>(nodes: &'a [Node], id: u64) -> &'a Node {
+fn of(nodes: &[Node], id: u64) -> &Node {
     nodes.iter().find(|node| node.id() == NodeId(id)).unwrap()
 }
 

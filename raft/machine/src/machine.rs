@@ -217,7 +217,20 @@ impl Machine {
             Command::SetMember { node, state } => meta.set_member(step, node, state),
             Command::Place { group, from, to } => Ok(meta.place_voters(step, group, &from, to)),
             Command::Placed { group, voters } => Ok(meta.placed(step, group, &voters)),
-            other => unreachable!("{other:?} is no command of membership"),
+            Command::OpenSession { .. }
+            | Command::CloseSession { .. }
+            | Command::NodeGone { .. }
+            | Command::Subscribe { .. }
+            | Command::Unsubscribe { .. }
+            | Command::Publish { .. }
+            | Command::Settle { .. }
+            | Command::Tick
+            | Command::Digest
+            | Command::CreateCluster { .. }
+            | Command::RegisterNode(_)
+            | Command::SetRoute { .. }
+            | Command::DropNodeRoutes { .. }
+            | Command::SetTenant { .. } => unreachable!("apply_command does not give us these"),
         }
     }
 

@@ -20,12 +20,32 @@ const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// How often a removal is repeated while there is more to drop.
 const REPEATS_MAX: usize = 1000;
 
+/// What a command about membership came to.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is so, as of this index of the meta group's log.
+    At(u64),
+    /// There is more to do: ask again.
+    Partly,
+    /// It is not so.
+    Refused(Refused),
+}
+
 impl Node {
     /// Proposes a command to the meta group.
-    pub(crate) async fn ask_meta(&self, command: &Command) -> anyhow::Result<Answer> {
+    pub(crate) async fn ask_meta(&self, command: &Command) -> anyhow::Result<Outcome> {
         let asked = self.router().ask(ShardId::META, command);
         let answer = tokio::time::timeout(COMMAND_WAIT, asked).await;
-        Ok(answer.context("the meta group did not answer in time")??)
+        let answer = answer.context("the meta group did not answer in time")??;
+        if let Answer::At(index) = answer {
+            Ok(Outcome::At(index))
+        } else if let Answer::Partly(_) = answer {
+            Ok(Outcome::Partly)
+        } else if let Answer::Refused(why) = answer {
+            Ok(Outcome::Refused(why))
+        } else {
+            bail!("the meta group answered {answer:?}")
+        }
     }
 
     /// A token that lets one node join within the hour.
@@ -33,9 +53,11 @@ impl Node {
         let token: u128 = rand::random();
         let lifetime_ms = u64::try_from(TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX);
         match self.ask_meta(&Command::AddToken { token, lifetime_ms }).await? {
-            Answer::At(_) => Ok(format!("{token:032x}")),
-            Answer::Refused(Refused::TooManyRoutes) => bail!("too many tokens wait to be used"),
-            other => bail!("the meta group answered {other:?}"),
+            Outcome::At(_) => Ok(format!("{token:032x}")),
+            Outcome::Refused(Refused::TooManyRoutes) => bail!("too many tokens wait to be used"),
+            other @ (Outcome::Partly | Outcome::Refused(_)) => {
+                bail!("the meta group answered {other:?}")
+            }
         }
     }
 
@@ -59,7 +81,7 @@ impl Node {
             address: Text::from(request.address.as_str()),
         };
         let refusal = match self.ask_meta(&Command::JoinNode { token, record }).await? {
-            Answer::At(index) => {
+            Outcome::At(index) => {
                 // So that the members this answer names have the new one among them.
                 self.groups().wait_applied(ShardId::META, index, COMMAND_WAIT).await;
                 let shards = self.config().cluster.shards;
@@ -67,18 +89,18 @@ impl Node {
                 let members = members.into_iter().map(|(node, at)| (node.0, at)).collect();
                 return Ok(Ok(JoinAnswer { shards, members }));
             }
-            Answer::Refused(Refused::NoToken) => {
+            Outcome::Refused(Refused::NoToken) => {
                 "there is no such token, or it was used, or its time is over"
             }
-            Answer::Refused(Refused::NodeIdTaken) => "its id belongs to another data directory",
-            Answer::Refused(Refused::NodeRemoved) => {
+            Outcome::Refused(Refused::NodeIdTaken) => "its id belongs to another data directory",
+            Outcome::Refused(Refused::NodeRemoved) => {
                 "its id was removed from the cluster: give it a new one"
             }
-            Answer::Refused(Refused::WrongState) => "the cluster is not made yet",
-            Answer::Refused(_) => {
+            Outcome::Refused(Refused::WrongState) => "the cluster is not made yet",
+            Outcome::Refused(_) => {
                 "its id or its address cannot be right, or there are too many nodes"
             }
-            other => bail!("the meta group answered {other:?}"),
+            other @ Outcome::Partly => bail!("the meta group answered {other:?}"),
         };
         Ok(Err(refusal))
     }
@@ -92,13 +114,13 @@ impl Node {
         }
         for _ in 0..REPEATS_MAX {
             match self.ask_meta(&Command::SetMember { node, state }).await? {
-                Answer::At(_) => return Ok(()),
-                Answer::Partly(_) => {}
-                Answer::Refused(Refused::NodeRemoved) => bail!("node {node} was removed for good"),
-                Answer::Refused(Refused::WrongState) => {
+                Outcome::At(_) => return Ok(()),
+                Outcome::Partly => {}
+                Outcome::Refused(Refused::NodeRemoved) => bail!("node {node} was removed for good"),
+                Outcome::Refused(Refused::WrongState) => {
                     bail!("node {node} is not known, or no other node is active")
                 }
-                other => bail!("the meta group answered {other:?}"),
+                other @ Outcome::Refused(_) => bail!("the meta group answered {other:?}"),
             }
         }
         bail!("node {node} left too much behind: ask again")
@@ -117,9 +139,11 @@ impl Node {
         let mut voters = from.clone();
         voters[..=at].rotate_right(1);
         match self.ask_meta(&Command::Place { group, from, to: voters }).await? {
-            Answer::At(_) => Ok(()),
-            Answer::Refused(Refused::WrongState) => bail!("the group is being moved: ask again"),
-            other => bail!("the meta group answered {other:?}"),
+            Outcome::At(_) => Ok(()),
+            Outcome::Refused(Refused::WrongState) => bail!("the group is being moved: ask again"),
+            other @ (Outcome::Partly | Outcome::Refused(_)) => {
+                bail!("the meta group answered {other:?}")
+            }
         }
     }
 }

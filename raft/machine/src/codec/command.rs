@@ -418,9 +418,16 @@ mod tests {
                 "23 0000000000000001 00"),
             (Command::SetTenant { tenant, name: "n".into() },
                 "24 00000007 00000001 6e"),
+        ];
+        all.into_iter().chain(membership_commands(record)).collect()
+    }
+
+    fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 5] {
+        #[rustfmt::skip]
+        let all = [
             (Command::AddToken { token: 1, lifetime_ms: 2 },
                 "25 00000000000000000000000000000001 0000000000000002"),
-            (Command::JoinNode { token: 1, record: record },
+            (Command::JoinNode { token: 1, record },
                 "26 00000000000000000000000000000001 \
                  0000000000000001 00000000000000000000000000000002 0000000000000003 00000003 613a31"),
             (Command::SetMember { node: NodeId(1), state: MemberState::Removed },
