@@ -17,13 +17,17 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use moorline_machine::MemberState;
 use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::server::node::{Check, Node};
+use crate::server::{
+    join::JoinRequest,
+    node::{Check, Node},
+};
 
 /// Connections served at once; more wait in the backlog.
 const CONNECTIONS_MAX: usize = 64;
@@ -81,12 +85,19 @@ async fn connection(stream: tokio::net::TcpStream, node: Arc<Node>) {
 
 async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
-    if Limited::new(body, BODY_BYTES_MAX).collect().await.is_err() {
+    let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
         return problem(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too-large",
             "the body is too large or broke off",
         );
+    };
+    if head.method == Method::POST
+        && let Some(verb) = head.uri.path().strip_prefix("/api/v1/cluster/")
+        && MEMBERSHIP.contains(&verb)
+    {
+        let query = head.uri.query().unwrap_or("");
+        return membership(node, verb, query, &body.to_bytes()).await;
     }
     match (&head.method, head.uri.path()) {
         (&Method::GET, "/health/live" | "/livez") => health(vec![node.live()]),
@@ -105,7 +116,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
                 problem(StatusCode::SERVICE_UNAVAILABLE, "no-digest", &format!("{error:#}"))
             }
         },
-        (_, path) if KNOWN.contains(&path) => {
+        (_, path) if is_known(path) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "method", "another method is wanted here")
         }
         _ => problem(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path"),
@@ -125,6 +136,63 @@ const KNOWN: [&str; 10] = [
     "/api/v1/cluster/digest",
     "/api/v1/sessions",
 ];
+
+/// What can be asked about membership, under `/api/v1/cluster/`.
+const MEMBERSHIP: [&str; 7] = ["token", "join", "leave", "drain", "resume", "remove", "transfer"];
+
+fn is_known(path: &str) -> bool {
+    let verb = path.strip_prefix("/api/v1/cluster/");
+    KNOWN.contains(&path) || verb.is_some_and(|verb| MEMBERSHIP.contains(&verb))
+}
+
+async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer {
+    let number = |name: &str| {
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let value = pairs.find(|(key, _)| key == name)?.1;
+        value.parse::<u64>().ok()
+    };
+    let state = match verb {
+        "token" => {
+            return done(node.token().await.map(|token| serde_json::json!({ "token": token })));
+        }
+        "join" => return join(node, body).await,
+        "transfer" => {
+            let group = number("group").and_then(|group| u16::try_from(group).ok());
+            let (Some(group), Some(to)) = (group, number("to")) else {
+                return problem(StatusCode::BAD_REQUEST, "transfer", "?group=…&to=… is wanted");
+            };
+            let moved = node.transfer(group, to).await;
+            return done(moved.map(|()| serde_json::json!({ "done": true })));
+        }
+        "leave" => MemberState::Leaving,
+        "drain" => MemberState::Draining,
+        "resume" => MemberState::Active,
+        _ => MemberState::Removed,
+    };
+    let Some(id) = number("node") else {
+        return problem(StatusCode::BAD_REQUEST, "node", "?node=… says which node is meant");
+    };
+    done(node.set_member(id, state).await.map(|()| serde_json::json!({ "done": true })))
+}
+
+fn done(outcome: anyhow::Result<serde_json::Value>) -> Answer {
+    match outcome {
+        Ok(value) => json(StatusCode::OK, &value),
+        Err(error) => problem(StatusCode::CONFLICT, "not-done", &format!("{error:#}")),
+    }
+}
+
+async fn join(node: &Node, body: &[u8]) -> Answer {
+    let request: JoinRequest = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, "join", &error.to_string()),
+    };
+    match node.let_in(&request).await {
+        Ok(Ok(answer)) => json(StatusCode::OK, &answer),
+        Ok(Err(why)) => problem(StatusCode::FORBIDDEN, "not-let-in", why),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "not-now", &format!("{error:#}")),
+    }
+}
 
 fn health(checks: Vec<Check>) -> Answer {
     let ok = checks.iter().all(|check| check.ok);

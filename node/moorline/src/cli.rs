@@ -79,6 +79,42 @@ pub(crate) enum ClusterCommand {
     Init(AdminArgs),
     /// Show nodes, leaders and how far each shard is.
     Status(StatusArgs),
+    /// Print a token that lets one node join within the hour: `cluster.token` of its file.
+    Token(AdminArgs),
+    /// Move everything off a node for good; its process ends when it is done.
+    Leave(MemberArgs),
+    /// Move votes and clients off a node for a while.
+    Drain(MemberArgs),
+    /// Let a drained node take part again.
+    Resume(MemberArgs),
+    /// Give up a node that will never come back. Its id is refused from then on.
+    Remove(MemberArgs),
+    /// Make a node the preferred leader of a group.
+    Transfer(TransferArgs),
+}
+
+/// Which node is meant.
+#[derive(Debug, Args)]
+pub(crate) struct MemberArgs {
+    /// The node's id.
+    pub(crate) node: u64,
+    /// Where to ask: any node.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+}
+
+/// `moorline cluster transfer`.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// The group; 0 is the meta group.
+    #[arg(long)]
+    pub(crate) group: u16,
+    /// The node that is to lead it. It must have a vote in the group.
+    #[arg(long)]
+    pub(crate) to: u64,
+    /// Where to ask: any node.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
 }
 
 /// How to reach a node's admin API.

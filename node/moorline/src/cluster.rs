@@ -5,7 +5,7 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{ClusterCommand, StatusArgs},
+    cli::{ClusterCommand, MemberArgs, StatusArgs},
     http,
 };
 
@@ -37,6 +37,8 @@ pub(crate) struct NodeView {
     pub(crate) address: String,
     /// Whether it is connected.
     pub(crate) alive: bool,
+    /// How it stands: active, draining, leaving, removed.
+    pub(crate) state: String,
 }
 
 /// One group, as its replica on the answering node sees it.
@@ -56,6 +58,8 @@ pub(crate) struct GroupView {
     pub(crate) applied: u64,
     /// Who votes.
     pub(crate) voters: Vec<u64>,
+    /// Who gets the log and does not vote.
+    pub(crate) learners: Vec<u64>,
     /// The index of the last digest command, if there was one.
     pub(crate) digest_index: Option<u64>,
     /// The digest of this replica's rows at that index, in hex.
@@ -93,6 +97,21 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
             Ok(())
         }
         ClusterCommand::Status(args) => status(&args).await,
+        ClusterCommand::Token(args) => {
+            let answer = post(&args.admin, "/api/v1/cluster/token").await?;
+            println!("{}", answer["token"].as_str().context("no token came")?);
+            Ok(())
+        }
+        ClusterCommand::Leave(args) => change(&args, "leave").await,
+        ClusterCommand::Drain(args) => change(&args, "drain").await,
+        ClusterCommand::Resume(args) => change(&args, "resume").await,
+        ClusterCommand::Remove(args) => change(&args, "remove").await,
+        ClusterCommand::Transfer(args) => {
+            let path = format!("/api/v1/cluster/transfer?group={}&to={}", args.group, args.to);
+            post(&args.admin.admin, &path).await?;
+            println!("node {} is the preferred leader of group {} now", args.to, args.group);
+            Ok(())
+        }
     }
 }
 
@@ -104,6 +123,20 @@ pub(crate) async fn init(admin: &str) -> anyhow::Result<()> {
         bail!("{admin} answered {status}: {}", String::from_utf8_lossy(&body));
     }
     Ok(())
+}
+
+async fn change(args: &MemberArgs, verb: &str) -> anyhow::Result<()> {
+    post(&args.admin.admin, &format!("/api/v1/cluster/{verb}?node={}", args.node)).await?;
+    println!("done; `moorline cluster status` shows how far it is");
+    Ok(())
+}
+
+async fn post(admin: &str, path: &str) -> anyhow::Result<serde_json::Value> {
+    let (status, body) = http::request(Method::POST, admin, path, Vec::new()).await?;
+    if !status.is_success() {
+        bail!("{admin} answered {status}: {}", String::from_utf8_lossy(&body));
+    }
+    serde_json::from_slice(&body).with_context(|| format!("{admin} gave an answer we do not know"))
 }
 
 /// Reads a node's view of the cluster.
@@ -134,16 +167,17 @@ fn table(view: &ClusterView) -> String {
         out += &format!(", not ready: {}\n", view.waiting_for.join(", "));
     }
     for node in &view.nodes {
-        let state = if node.alive { "up" } else { "DOWN" };
-        out += &format!("  node {:<3} {:<24} {state}\n", node.id, node.address);
+        let alive = if node.alive { "up" } else { "DOWN" };
+        let NodeView { id, address, state, .. } = node;
+        out += &format!("  node {id:<3} {address:<24} {alive:<5} {state}\n");
     }
-    out += "  group  leader  term  applied   committed  last log  voters\n";
+    out += "  group  leader  term  applied   committed  last log  voters, learners\n";
     for group in &view.groups {
         let name = if group.shard == 0 { "meta".to_owned() } else { group.shard.to_string() };
         let leader = group.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
-        let GroupView { term, applied, committed, last_log, voters, .. } = group;
+        let GroupView { term, applied, committed, last_log, voters, learners, .. } = group;
         out += &format!(
-            "  {name:<5}  {leader:<6}  {term:<4}  {applied:<8}  {committed:<9}  {last_log:<8}  {voters:?}\n"
+            "  {name:<5}  {leader:<6}  {term:<4}  {applied:<8}  {committed:<9}  {last_log:<8}  {voters:?} {learners:?}\n"
         );
     }
     out

@@ -5,7 +5,7 @@
 //! `docs/configuration.md` lists every key; `the_reference_names_every_key` holds it to this file.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -111,7 +111,7 @@ impl Default for ListenConfig {
     }
 }
 
-/// `[cluster]`: the cluster this node belongs to. The same on every node, but for nothing.
+/// `[cluster]`: the cluster this node belongs to.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ClusterConfig {
@@ -121,11 +121,31 @@ pub(crate) struct ClusterConfig {
     /// How many shards the data is spread over. Fixed when the cluster is made.
     #[serde(default = "default_shards")]
     pub(crate) shards: u16,
-    /// Every node of the cluster with its cluster address, this one included.
+    /// Copies of each shard: voters of its group. Fixed when the cluster is made; fewer while there are fewer nodes.
+    #[serde(default = "default_replicas")]
+    pub(crate) replicas: u8,
+    /// Every node the cluster is made with, and its cluster address, this one included. Empty for a node that joins later.
+    #[serde(default)]
     pub(crate) peers: Vec<PeerConfig>,
+    /// Where the others reach this node, if it is not one of `peers`.
+    #[serde(default)]
+    pub(crate) address: Option<String>,
+    /// Admin addresses of members that are asked to let this node in, if it has not joined yet.
+    #[serde(default)]
+    pub(crate) join: Vec<String>,
+    /// What `moorline cluster token` gave, for the same.
+    #[serde(default)]
+    pub(crate) token: Option<String>,
     /// Certificates for mutual TLS between the nodes; without it they talk in plain.
     #[serde(default)]
     pub(crate) tls: Option<TlsConfig>,
+}
+
+impl ClusterConfig {
+    /// Where `peers` says that nodes are.
+    pub(crate) fn addresses(&self) -> BTreeMap<NodeId, String> {
+        self.peers.iter().map(|peer| (NodeId(peer.id), peer.address.clone())).collect()
+    }
 }
 
 /// One entry of `cluster.peers`.
@@ -217,6 +237,11 @@ fn default_shards() -> u16 {
     12
 }
 
+/// Two disks may fail at once without loss only with five.
+fn default_replicas() -> u8 {
+    3
+}
+
 /// The most peers a config may list: meta voters beyond five only cost.
 const PEERS_MAX: usize = 64;
 /// What a reserve and its thresholds may not exceed, in MiB (1 PiB): larger is a slip of the pen.
@@ -269,13 +294,11 @@ impl Config {
         if addresses.len() != peers.len() {
             wrong("cluster.peers", "two nodes have the same address".to_owned());
         }
-        if !ids.contains(&self.node.id) {
-            wrong("cluster.peers", format!("node {} (this one) is missing", self.node.id));
-        }
         for peer in peers.iter().filter(|peer| !is_host_port(&peer.address)) {
             wrong("cluster.peers", format!("{:?} is not host:port", peer.address));
         }
         self.check_listeners(&mut wrong);
+        self.check_joining(&ids, &mut wrong);
         let storage = &self.storage;
         if storage.low_mib <= storage.critical_mib {
             wrong("storage.low-mib", "must be above storage.critical-mib".to_owned());
@@ -313,6 +336,37 @@ impl Config {
         }
         if let Err(error) = self.ws.check() {
             wrong("ws", error.to_string());
+        }
+    }
+
+    /// What is wrong with how it finds the others.
+    fn check_joining(&self, peers: &BTreeSet<u64>, wrong: &mut dyn FnMut(&str, String)) {
+        let cluster = &self.cluster;
+        if ![1, 3, 5].contains(&cluster.replicas) {
+            wrong("cluster.replicas", format!("{} is not 1, 3 or 5", cluster.replicas));
+        }
+        if !peers.is_empty() {
+            if !peers.contains(&self.node.id) {
+                wrong("cluster.peers", format!("node {} (this one) is missing", self.node.id));
+            }
+            if !cluster.join.is_empty() || cluster.address.is_some() {
+                wrong("cluster.join", "for a node that is not one of cluster.peers".to_owned());
+            }
+            return;
+        }
+        match &cluster.address {
+            None => wrong("cluster.address", "needed without cluster.peers".to_owned()),
+            Some(address) if !is_host_port(address) => {
+                wrong("cluster.address", format!("{address:?} is not host:port"));
+            }
+            Some(_) => {}
+        }
+        for member in cluster.join.iter().filter(|member| !is_host_port(member)) {
+            wrong("cluster.join", format!("{member:?} is not host:port"));
+        }
+        let token = cluster.token.as_deref().map(|token| u128::from_str_radix(token, 16));
+        if matches!(token, Some(Err(_))) || (token.is_none() && !cluster.join.is_empty()) {
+            wrong("cluster.token", "what `moorline cluster token` gave is needed".to_owned());
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use moorline_core::{Incarnation, NodeId, ShardId};
 use moorline_group::wire::PeerState;
-use moorline_machine::{Answer, Command};
+use moorline_machine::{Answer, Command, MemberState};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
@@ -72,7 +72,9 @@ impl Inner {
             }
         };
         let own = (self.node, Some(self.incarnation));
-        states.iter().filter_map(of_peer).chain([own]).collect()
+        // Nobody is connected to them any more.
+        let removed = self.removed_nodes().into_iter().map(|node| (node, None));
+        states.iter().filter_map(of_peer).chain(removed).chain([own]).collect()
     }
 
     fn is_without_lease(&self, node: NodeId) -> bool {
@@ -89,6 +91,20 @@ impl Inner {
             Some(known.gone || replaced)
         });
         gone.flatten().unwrap_or(false)
+    }
+
+    fn removed_nodes(&self) -> Vec<NodeId> {
+        let removed = self.below().groups.read(ShardId::META, |machine, _| {
+            let meta = machine.meta();
+            let is_removed = |node: &&NodeId| meta.member(**node) == Some(MemberState::Removed);
+            meta.nodes()
+                .keys()
+                .filter(is_removed)
+                .copied()
+                .filter(|node| *node != self.node)
+                .collect()
+        });
+        removed.unwrap_or_default()
     }
 
     pub(crate) fn led_here(&self) -> Vec<ShardId> {

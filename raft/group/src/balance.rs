@@ -10,7 +10,7 @@ use moorline_core::{NodeId, ShardId};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout_at};
 use tracing::{info, warn};
 
-use crate::{group::Group, groups::Node, order, wire::PeerState};
+use crate::{group::Group, groups::Node, wire::PeerState};
 
 /// One leadership is moved this often.
 const MOVE_EVERY: Duration = Duration::from_secs(2);
@@ -56,7 +56,10 @@ fn better_leader(node: &Node, group: &Group) -> Option<NodeId> {
         return None;
     }
     let me = node.config.node;
-    let order = order::leaders(group.shard, &group.voters());
+    let order = group.leaders_in_order();
+    if group.preferred_comes() {
+        return None; // the votes are moving
+    }
     let first =
         order.into_iter().map(NodeId).find(|voter| *voter == me || fit(node, group, *voter))?;
     (first != me).then_some(first)
@@ -70,7 +73,7 @@ fn fit(node: &Node, group: &Group, voter: NodeId) -> bool {
     settled && group.lag_of(voter.0).is_some_and(|lag| lag <= LAG_MAX)
 }
 
-async fn offer(node: &Node, group: &Group, to: NodeId) {
+pub(crate) async fn offer(node: &Node, group: &Group, to: NodeId) {
     node.metrics.transfers.inc();
     if let Err(error) = group.raft.trigger().transfer_leader(to.0).await {
         warn!(shard = %group.shard, %error, "the leadership could not be offered");
@@ -92,7 +95,7 @@ pub(crate) async fn hand_over(node: &Node, deadline: Duration) {
 }
 
 async fn hand_over_one(node: &Node, group: &Group) {
-    let voters = order::leaders(group.shard, &group.voters());
+    let voters = group.leaders_in_order();
     let others = voters.into_iter().map(NodeId).filter(|voter| *voter != node.config.node);
     for to in others {
         let up = node.peer_state(to).is_some_and(PeerState::is_up);

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use moorline_core::{Incarnation, NodeId, ShardId};
+use moorline_core::{Incarnation, NodeId};
 use openraft::{async_runtime::watch::WatchReceiver, raft::TransferLeaderRequest};
 use tokio::time::sleep;
 use tracing::{debug, info};
@@ -18,7 +18,6 @@ use tracing::{debug, info};
 use crate::{
     group::Group,
     groups::Node,
-    order,
     wire::{PeerState, PeerStates},
 };
 
@@ -93,7 +92,7 @@ fn died(node: &Arc<Node>, peer: NodeId, dead: &BTreeSet<NodeId>) {
 
 async fn take_over(node: &Node, group: &Group, died: NodeId, dead: &BTreeSet<NodeId>) {
     let term = group.role().term;
-    let Some(rank) = rank(group.shard, &group.voters(), node.config.node, dead) else {
+    let Some(rank) = rank(group.leaders_in_order(), node.config.node, dead) else {
         return; // not a voter
     };
     sleep(FIRST_WAITS.max(NEXT_WAITS.saturating_mul(rank))).await;
@@ -114,8 +113,8 @@ async fn take_over(node: &Node, group: &Group, died: NodeId, dead: &BTreeSet<Nod
 }
 
 /// This node's place among the living voters.
-fn rank(shard: ShardId, voters: &[u64], me: NodeId, dead: &BTreeSet<NodeId>) -> Option<u32> {
-    let order = order::leaders(shard, voters).into_iter().map(NodeId);
+fn rank(order: Vec<u64>, me: NodeId, dead: &BTreeSet<NodeId>) -> Option<u32> {
+    let order = order.into_iter().map(NodeId);
     let at = order.filter(|voter| !dead.contains(voter)).position(|voter| voter == me)?;
     u32::try_from(at).ok()
 }
@@ -169,7 +168,7 @@ mod tests {
     #[test]
     fn the_living_are_ranked_without_the_dead() {
         let dead = |peers: &[u64]| peers.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
-        let rank = |me, gone: &[u64]| rank(ShardId(1), &[1, 2, 3], NodeId(me), &dead(gone));
+        let rank = |me, gone: &[u64]| rank(vec![1, 2, 3], NodeId(me), &dead(gone));
         assert_eq!([rank(2, &[1]), rank(3, &[1])], [Some(0), Some(1)]);
         assert_eq!([rank(1, &[3]), rank(2, &[3])], [Some(0), Some(1)]);
         assert_eq!([rank(3, &[1, 2]), rank(4, &[1])], [Some(0), None]);

@@ -1,6 +1,14 @@
 //! One replica of one group: its log, its rows, its Raft core, its proposals, and what it is at the moment.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use moorline_core::{NodeId, ShardId};
 use openraft::{
@@ -20,6 +28,7 @@ use crate::{
     error::BarrierError,
     log_store::LogStore,
     metrics::ShardMetrics,
+    order,
     proposer::Proposer,
     receive::Append,
     receive_snapshot::Piece,
@@ -46,6 +55,10 @@ pub(crate) struct Group {
     pub(crate) role: watch::Sender<Role>,
     pub(crate) ready: watch::Sender<bool>,
     pub(crate) metrics: ShardMetrics,
+    /// Who should lead, by the id of a node; 0 if nobody said.
+    pub(crate) preferred: AtomicU64,
+    /// Cancelled when this replica, or the whole node, stops.
+    pub(crate) closing: CancellationToken,
 }
 
 /// How a replica stands.
@@ -67,6 +80,8 @@ pub struct GroupStatus {
     pub purged: Option<u64>,
     /// Who votes; empty before the group is initialised.
     pub voters: Vec<NodeId>,
+    /// Who gets the log and does not vote.
+    pub learners: Vec<NodeId>,
     /// What each other member has confirmed to be on its disk; empty unless this node leads.
     pub confirmed: BTreeMap<NodeId, Option<u64>>,
     /// Whether it has applied everything it could have known committed before it was started.
@@ -94,6 +109,22 @@ impl Group {
         self.raft.server_metrics().borrow_watched().membership_config.voter_ids().collect()
     }
 
+    /// Who should lead, best placed first.
+    pub(crate) fn leaders_in_order(&self) -> Vec<u64> {
+        let mut leaders = order::leaders(self.shard, &self.voters());
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        if let Some(at) = leaders.iter().position(|leader| *leader == preferred) {
+            leaders[..=at].rotate_right(1);
+        }
+        leaders
+    }
+
+    /// Whether somebody should lead who does not vote yet.
+    pub(crate) fn preferred_comes(&self) -> bool {
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        preferred != 0 && !self.voters().contains(&preferred)
+    }
+
     pub(crate) fn status(&self) -> GroupStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
         GroupStatus {
@@ -105,6 +136,7 @@ impl Group {
             durable: self.state.durable().log_id.index(),
             purged: metrics.purged.index(),
             voters: self.voters().into_iter().map(NodeId).collect(),
+            learners: metrics.membership_config.membership().learner_ids().map(NodeId).collect(),
             confirmed: metrics.replication.map(confirmed).unwrap_or_default(),
             ready: *self.ready.borrow(),
             digest: self.state.digest(),
@@ -145,7 +177,8 @@ impl Group {
     }
 
     /// Follows what openraft says about leadership and tells the proposer, the sink and whoever watches.
-    pub(crate) async fn follow_role(self: Arc<Self>, stopping: CancellationToken) {
+    pub(crate) async fn follow_role(self: Arc<Self>) {
+        let stopping = self.closing.clone();
         let mut server = self.raft.server_metrics();
         let mut applied = self.state.applied();
         loop {

@@ -74,7 +74,7 @@ pub(crate) struct Node {
 /// All groups of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Groups {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
 impl fmt::Debug for Node {
@@ -122,6 +122,14 @@ impl Node {
     pub(crate) fn insert(&self, group: Arc<Group>) {
         let mut groups = self.groups.write().expect("no panic while it is locked");
         groups.insert(group.shard, group);
+    }
+
+    /// Takes a replica out: no message reaches it any more.
+    pub(crate) fn remove(&self, shard: ShardId) -> Option<Arc<Group>> {
+        let mut groups = self.groups.write().expect("no panic while it is locked");
+        let removed = groups.remove(&shard)?;
+        self.ring_share.one_less();
+        Some(removed)
     }
 
     fn begin_opening(&self, shard: ShardId) -> Result<(), GroupError> {

@@ -30,6 +30,7 @@ mod group;
 mod groups;
 mod log_clock;
 mod log_store;
+mod membership;
 mod metrics;
 mod network;
 mod open;

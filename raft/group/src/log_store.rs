@@ -21,7 +21,7 @@ use std::{
     io,
     ops::{Bound, RangeBounds},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -90,6 +90,11 @@ impl RingShare {
         self.0.groups.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A group less shares it; what its ring holds goes with its last reader.
+    pub(crate) fn one_less(&self) {
+        self.0.groups.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Lets the oldest entries of a ring go, if the memory is full. Called after every change of the ring.
     fn settle(&self, ring: &mut Ring) {
         self.account(ring);
@@ -104,6 +109,14 @@ impl RingShare {
         let before = std::mem::replace(&mut ring.accounted, now);
         self.0.bytes.fetch_add(now, Ordering::Relaxed);
         self.0.bytes.fetch_sub(before, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Of a replica that was closed; the others may have the memory.
+        let ring = self.ring.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.ring_share.0.bytes.fetch_sub(ring.accounted, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,10 @@
 //! Opening a replica, in the order that keeps it honest: finish what a crash interrupted, compare the log with the
 //! leader's, apply what was committed, and only then take part.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -91,12 +94,14 @@ pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupEr
         role: watch::Sender::new(Role::default()),
         ready: watch::Sender::new(false),
         metrics,
+        preferred: AtomicU64::new(0),
+        closing: node.stopping.child_token(),
     });
     raft.run();
     node.insert(Arc::clone(&group));
     node.spawn(receive::appends(raft, appends_waiting));
     node.spawn(receiver.run(pieces_waiting));
-    node.spawn(Arc::clone(&group).follow_role(node.stopping.clone()));
+    node.spawn(Arc::clone(&group).follow_role());
     node.spawn(group.follow_recovery());
     Ok(())
 }

@@ -98,6 +98,10 @@ pub enum Refused {
     WrongState,
     /// The node id is known with another data directory.
     NodeIdTaken,
+    /// The node was removed from the cluster: its id is never used again.
+    NodeRemoved,
+    /// There is no such token, it was used, or its time is over.
+    NoToken,
     /// The command does not belong in this group.
     WrongGroup {
         /// The group it came to.

@@ -162,6 +162,79 @@ pub enum Command {
         /// Its name.
         name: Text,
     },
+    /// Lets one node join: whoever shows the token first.
+    AddToken {
+        /// Random, and secret until it is used.
+        token: u128,
+        /// For how long, in log time.
+        lifetime_ms: u64,
+    },
+    /// A node that the cluster does not know comes in. A repeat by the same data directory changes nothing.
+    JoinNode {
+        /// The token it was given.
+        token: u128,
+        /// Who and where it is.
+        record: NodeRecord,
+    },
+    /// Changes how a node stands. Nothing brings a removed one back.
+    SetMember {
+        /// Which.
+        node: NodeId,
+        /// What it is to be.
+        state: MemberState,
+    },
+    /// Says who is to vote in a group. Its leader goes there step by step ([`crate::placement::next_step`]).
+    Place {
+        /// Which group.
+        group: ShardId,
+        /// What the proposer took the target to be: refused if it is another one by now.
+        from: Vec<NodeId>,
+        /// The new target, the preferred leader first.
+        to: Vec<NodeId>,
+    },
+    /// A group's leader says that these vote, and nobody else. Refused if they are not the target.
+    Placed {
+        /// Which group.
+        group: ShardId,
+        /// Who votes, in any order.
+        voters: Vec<NodeId>,
+    },
+}
+
+/// How a node stands in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum MemberState {
+    /// It takes part: votes are placed on it, clients are served.
+    Active = 0,
+    /// It keeps its place, holds no votes and serves no clients, until it is active again.
+    Draining = 1,
+    /// As draining; once no group has a vote there it is removed.
+    Leaving = 2,
+    /// It is no part of the cluster any more, and its id never will be again.
+    Removed = 3,
+}
+
+impl MemberState {
+    /// All of them, by number.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Draining, Self::Leaving, Self::Removed];
+
+    /// The state of a number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Its name, for eyes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Leaving => "leaving",
+            Self::Removed => "removed",
+        }
+    }
 }
 
 /// Which groups take a command.
@@ -187,7 +260,12 @@ impl Command {
             | Self::RegisterNode(_)
             | Self::SetRoute { .. }
             | Self::DropNodeRoutes { .. }
-            | Self::SetTenant { .. } => Scope::Meta,
+            | Self::SetTenant { .. }
+            | Self::AddToken { .. }
+            | Self::JoinNode { .. }
+            | Self::SetMember { .. }
+            | Self::Place { .. }
+            | Self::Placed { .. } => Scope::Meta,
         }
     }
 }

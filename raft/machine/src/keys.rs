@@ -112,6 +112,18 @@ impl Keys {
         self.whole(Kind::Placement, 2).u16(shard.0).done()
     }
 
+    pub(crate) fn member(self, id: NodeId) -> Bytes {
+        self.whole(Kind::Member, 8).u64(id.0).done()
+    }
+
+    pub(crate) fn token(self, token: u128) -> Bytes {
+        self.whole(Kind::Token, 16).bytes(&token.to_be_bytes()).done()
+    }
+
+    pub(crate) fn target(self, shard: ShardId) -> Bytes {
+        self.whole(Kind::Target, 2).u16(shard.0).done()
+    }
+
     pub(crate) fn setting(self, name: &[u8]) -> Bytes {
         self.whole(Kind::Setting, name.len()).bytes(name).done()
     }
@@ -187,6 +199,10 @@ impl<'a> Suffix<'a> {
         self.take().map(u64::from_be_bytes)
     }
 
+    pub(crate) fn u128(&mut self) -> Result<u128, StorageError> {
+        self.take().map(u128::from_be_bytes)
+    }
+
     /// The rest as text.
     pub(crate) fn text(self) -> Result<Text, StorageError> {
         Text::from_utf8(Bytes::copy_from_slice(self.rest)).map_err(|error| corrupt("key", &error))
@@ -255,6 +271,9 @@ mod tests {
             (keys.route(tenant, &text, RouteTarget::Node(NodeId(1), Incarnation(2))),
                 "0002 ffff 23 00000005 74 00 02 0000000000000001 0000000000000002"),
             (keys.setting(b"s"),                  "0002 ffff 24 73"),
+            (keys.member(NodeId(1)),              "0002 ffff 25 0000000000000001"),
+            (keys.token(1),                       "0002 ffff 26 00000000000000000000000000000001"),
+            (keys.target(ShardId(1)),             "0002 ffff 27 0001"),
         ];
         let (from, to) = keys.all();
         for (key, expected) in table {

@@ -36,6 +36,7 @@ pub mod effect;
 mod keys;
 mod machine;
 mod meta;
+pub mod placement;
 mod producers;
 mod rows;
 mod shard;
@@ -44,10 +45,10 @@ mod step;
 pub use answer::{Answer, Refused, RouteChange};
 pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder, COMMANDS_PER_BATCH_MAX, RunBuilder};
 pub use codec::{COMMAND_BYTES_MAX, Malformed, RunAnswers, TooLarge};
-pub use command::{Command, Run};
+pub use command::{Command, MemberState, Run};
 pub use effect::Effect;
 pub use machine::Machine;
-pub use meta::{ClusterRecord, MetaState, NodeState, RouteState};
+pub use meta::{ClusterRecord, MetaState, NodeState, RouteState, Target};
 pub use producers::{ANSWERS_PER_PRODUCER_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};
 pub use shard::{
     Counts, DEADLINES_PER_TICK_MAX, GARBAGE_ROWS_PER_TICK_MAX, SESSION_QUEUE_BYTES_MAX,

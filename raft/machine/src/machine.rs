@@ -195,6 +195,42 @@ impl Machine {
             }
             Command::DropNodeRoutes { node, alive } => self.meta.drop_node(step, node, alive),
             Command::SetTenant { tenant, name } => Ok(self.meta.set_tenant(step, tenant, &name)),
+            other @ (Command::AddToken { .. }
+            | Command::JoinNode { .. }
+            | Command::SetMember { .. }
+            | Command::Place { .. }
+            | Command::Placed { .. }) => self.apply_membership(step, other),
+        }
+    }
+
+    fn apply_membership<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        command: Command,
+    ) -> Result<Answer, StorageError> {
+        let meta = &mut self.meta;
+        match command {
+            Command::AddToken { token, lifetime_ms } => {
+                Ok(meta.add_token(step, token, lifetime_ms))
+            }
+            Command::JoinNode { token, record } => meta.join(step, token, &record),
+            Command::SetMember { node, state } => meta.set_member(step, node, state),
+            Command::Place { group, from, to } => Ok(meta.place_voters(step, group, &from, to)),
+            Command::Placed { group, voters } => Ok(meta.placed(step, group, &voters)),
+            Command::OpenSession { .. }
+            | Command::CloseSession { .. }
+            | Command::NodeGone { .. }
+            | Command::Subscribe { .. }
+            | Command::Unsubscribe { .. }
+            | Command::Publish { .. }
+            | Command::Settle { .. }
+            | Command::Tick
+            | Command::Digest
+            | Command::CreateCluster { .. }
+            | Command::RegisterNode(_)
+            | Command::SetRoute { .. }
+            | Command::DropNodeRoutes { .. }
+            | Command::SetTenant { .. } => unreachable!("apply_command does not give us these"),
         }
     }
 

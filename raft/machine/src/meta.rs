@@ -6,11 +6,14 @@
 //!   row stays for [`TOMBSTONE_MS`]). Checked by `tests/rules/meta.rs`.
 //! - **No route leads to a process that is known to be dead.** Checked by `tests/rules/meta.rs`.
 
+mod members;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
 };
 
+use bytes::Bytes;
 use moorline_core::{
     Incarnation, NodeId, ShardId, TenantId, Text, UnixMillis, shard::SHARDS_MAX, topic::is_filter,
     trie::Trie,
@@ -19,7 +22,7 @@ use moorline_storage::{Rows, StorageError, View, key::Kind};
 
 use crate::{
     answer::{Answer, Refused},
-    command::{NodeRecord, RouteTarget},
+    command::{MemberState, NodeRecord, RouteTarget},
     keys::{Keys, Suffix, note},
     rows::{ClusterRow, NodeRow, PlacementRow, RouteRow, Row, TenantRow, corrupt},
     step::Step,
@@ -39,6 +42,8 @@ const TOMBSTONE_MS: u64 = 10 * 60 * 1000;
 const TOMBSTONES_PER_TICK_MAX: usize = 1024;
 /// Routes that one `DropNodeRoutes` removes: a row each, so about 30 ms.
 const ROUTES_PER_DROP_MAX: usize = 20_000;
+
+pub use members::Target;
 
 const CLUSTER: &[u8] = b"cluster";
 
@@ -78,6 +83,12 @@ pub struct MetaState {
     cluster: Option<ClusterRecord>,
     nodes: BTreeMap<NodeId, NodeState>,
     placement: BTreeMap<ShardId, Vec<NodeId>>,
+    /// Who is to vote, where that is not who the group was made with any more.
+    targets: BTreeMap<ShardId, Target>,
+    /// Nodes that are not simply active.
+    members: BTreeMap<NodeId, MemberState>,
+    /// What lets a node join, and until when.
+    tokens: BTreeMap<u128, UnixMillis>,
     tenants: BTreeMap<TenantId, Text>,
     routes: BTreeMap<TenantId, Trie<RouteTarget, RouteState>>,
     routes_len: usize,
@@ -94,6 +105,9 @@ impl MetaState {
             cluster: None,
             nodes: BTreeMap::new(),
             placement: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            members: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             tenants: BTreeMap::new(),
             routes: BTreeMap::new(),
             routes_len: 0,
@@ -108,19 +122,13 @@ impl MetaState {
             state.cluster = Some(ClusterRecord { cluster, shards, replicas });
         }
         state.open_lists(rows)?;
+        state.open_members(rows)?;
         Ok(state)
     }
 
     fn open_lists(&mut self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
         let keys = self.keys;
-        let mut failed = None;
-        let mut scan = |kind, read: &mut dyn FnMut(Suffix<'_>, &_) -> Result<(), StorageError>| {
-            let (from, to) = keys.range(kind);
-            rows.scan(&from, &to, &mut |key, row| {
-                note(&mut failed, Suffix::of(key).and_then(|suffix| read(suffix, row)))
-            })?;
-            failed.take().map_or(Ok(()), Err)
-        };
+        let scan = |kind, read: &mut Read<'_>| scan(keys, rows, kind, read);
         scan(Kind::Tenant, &mut |mut suffix, row| {
             self.tenants.insert(TenantId(suffix.u32()?), TenantRow::from_bytes(row)?.0);
             Ok(())
@@ -157,7 +165,8 @@ impl MetaState {
     /// The voters of a group, the preferred leader first.
     #[must_use]
     pub fn voters(&self, group: ShardId) -> &[NodeId] {
-        self.placement.get(&group).map_or(&[], Vec::as_slice)
+        let target = self.targets.get(&group).map(|target| target.voters.as_slice());
+        target.unwrap_or_else(|| self.founders(group))
     }
 
     /// All tenants with their names.
@@ -261,6 +270,9 @@ impl MetaState {
     ) -> Result<Answer, StorageError> {
         if self.cluster.is_none() {
             return Ok(Answer::Refused(Refused::WrongState));
+        }
+        if self.members.get(&record.node) == Some(&MemberState::Removed) {
+            return Ok(Answer::Refused(Refused::NodeRemoved));
         }
         match self.nodes.get(&record.node) {
             // 0: the cluster was created before this node had said which directory it has.
@@ -377,11 +389,13 @@ impl MetaState {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<UnixMillis> {
-        self.tombstones.first().map(|(at, ..)| forgotten_at(*at))
+        let tombstone = self.tombstones.first().map(|(at, ..)| forgotten_at(*at));
+        [tombstone, self.token_deadline()].into_iter().flatten().min()
     }
 
     /// Forgets routes that were removed long ago.
     pub(crate) fn tick<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>) {
+        self.tick_tokens(step);
         for _ in 0..TOMBSTONES_PER_TICK_MAX {
             match self.tombstones.first() {
                 Some((at, ..)) if forgotten_at(*at) <= step.time => {}
@@ -435,6 +449,9 @@ impl MetaState {
         assert_eq!(self.cluster, other.cluster);
         assert_eq!(self.nodes, other.nodes);
         assert_eq!(self.placement, other.placement);
+        assert_eq!(self.targets, other.targets);
+        assert_eq!(self.members, other.members);
+        assert_eq!(self.tokens, other.tokens);
         assert_eq!(self.tenants, other.tenants);
         assert_eq!(self.routes_len, other.routes_len);
         assert_eq!(self.of_nodes, other.of_nodes);
@@ -457,6 +474,24 @@ impl MetaState {
         })?;
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Takes one row into memory.
+type Read<'a> = dyn FnMut(Suffix<'_>, &Bytes) -> Result<(), StorageError> + 'a;
+
+/// Reads all rows of a kind.
+fn scan(
+    keys: Keys,
+    rows: &(impl View + ?Sized),
+    kind: Kind,
+    read: &mut Read<'_>,
+) -> Result<(), StorageError> {
+    let (from, to) = keys.range(kind);
+    let mut failed = None;
+    rows.scan(&from, &to, &mut |key, row| {
+        note(&mut failed, Suffix::of(key).and_then(|suffix| read(suffix, row)))
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 fn forgotten_at(removed_at: UnixMillis) -> UnixMillis {

@@ -15,7 +15,7 @@ use crate::{
         Malformed, Reader, encode_message, message_len, put_holder, put_list, put_node, put_option,
         put_text, read_message, read_node,
     },
-    command::{Holder, NodeRecord},
+    command::{Holder, MemberState, NodeRecord},
 };
 
 const VERSION: u8 = 1;
@@ -365,6 +365,47 @@ impl Row for PlacementRow {
     }
 }
 
+/// Meta: who is to vote in a group, in order of preference as its leader, and whether they do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TargetRow {
+    pub(crate) voters: Vec<NodeId>,
+    pub(crate) reached: bool,
+}
+
+impl Row for TargetRow {
+    const WHAT: &'static str = "target row";
+    const BYTES: usize = 64;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u8(u8::from(self.reached));
+        put_list(out, &self.voters, |out, node| out.put_u64(node.0));
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        let reached = reader.bool()?;
+        let voters = reader.list(8, |reader| reader.u64().map(NodeId))?;
+        Ok(Self { voters, reached })
+    }
+}
+
+/// Meta: how a node stands. A node without this row is active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemberRow(pub(crate) MemberState);
+
+impl Row for MemberRow {
+    const WHAT: &'static str = "member row";
+    const BYTES: usize = 2;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u8(self.0 as u8);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        let malformed = Malformed { what: "member state" };
+        MemberState::from_number(reader.u8()?).ok_or(malformed).map(Self)
+    }
+}
+
 /// Meta: the cluster itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClusterRow {
@@ -459,6 +500,14 @@ mod tests {
         let mut newer = bytes.to_vec();
         newer[0] += 1;
         assert!(R::from_bytes(&newer.into()).is_err(), "{row:?} of a later version");
+    }
+
+    #[test]
+    fn rows_of_membership_keep_their_bytes() {
+        // Frozen: disks hold these.
+        check(&MemberRow(MemberState::Leaving), "01 02");
+        let target = TargetRow { voters: vec![NodeId(2), NodeId(4)], reached: true };
+        check(&target, "01 01 00000002 0000000000000002 0000000000000004");
     }
 
     #[test]

@@ -65,11 +65,17 @@ pub enum Kind {
     Route = 35,
     /// Meta: `name`.
     Setting = 36,
+    /// Meta: `node u64`: how a node stands, unless it simply takes part.
+    Member = 37,
+    /// Meta: `token u128`: until when it lets a node join.
+    Token = 38,
+    /// Meta: `shard u16`: who is to vote, once it is no longer who the group was made with.
+    Target = 39,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -90,6 +96,9 @@ impl Kind {
         Self::Placement,
         Self::Route,
         Self::Setting,
+        Self::Member,
+        Self::Token,
+        Self::Target,
     ];
 }
 
@@ -243,7 +252,7 @@ mod tests {
         let numbers = Kind::ALL.map(|kind| kind as u8);
         assert_eq!(
             numbers,
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 33, 34, 35, 36]
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 33, 34, 35, 36, 37, 38, 39]
         );
     }
 

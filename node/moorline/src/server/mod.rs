@@ -12,14 +12,17 @@
 //! - Every task is owned by [`run_node`]'s `JoinSet`; one that ends with an error stops the node.
 
 mod disk;
+pub(crate) mod join;
 mod known;
+mod members;
+mod mover;
 pub(crate) mod node;
 mod reconcile;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use moorline_core::{Incarnation, ShardId, TenantId, port::Port};
+use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
 use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Transport};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
@@ -44,6 +47,7 @@ use tracing::{error, info, warn};
 
 use self::{
     disk::{DiskState, Watch},
+    mover::Mover,
     node::{Node, Parts},
     reconcile::Reconciler,
 };
@@ -91,7 +95,8 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
     // The one clock of this process: see `docs/decisions/011-log-time.md`.
     let clock = Clock::start();
-    let started = start(&config, clock, &stop, &mut tasks).await?;
+    let left = CancellationToken::new();
+    let started = start(&config, clock, &stop, &left, &mut tasks).await?;
 
     let node = Arc::clone(&started.node);
     let admin_stop = CancellationToken::new();
@@ -108,7 +113,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
         edge_stop,
     ));
 
-    let result = wait_for_the_end(&stop, &mut tasks, stop_with_stdin, &started.peers).await;
+    let result = wait_for_the_end(&stop, &left, &mut tasks, stop_with_stdin, &started).await;
     stop_node(started, &stop).await;
     admin_stop.cancel();
     while let Some(ended) = tasks.join_next().await {
@@ -124,6 +129,7 @@ async fn start(
     config: &Config,
     clock: Clock,
     stop: &CancellationToken,
+    left: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<Started> {
     let registry = Registry::new();
@@ -135,7 +141,10 @@ async fn start(
         .with_context(|| format!("listen.cluster: cannot listen on {}", config.listen.cluster))?;
     cluster_socket.set_nonblocking(true)?;
     let known_stores = config.node.data_dir.join("known.json");
-    let peers = Peers::new(wire_config(config, incarnation, store), &registry)?;
+    let known_addresses = config.node.data_dir.join("members.json");
+    let addresses = join::addresses(config, store, incarnation, &known_addresses).await?;
+    let alone = addresses.len() == 1;
+    let peers = Peers::new(wire_config(config, incarnation, store, addresses), &registry)?;
     peers.expect_stores(known::read(&known_stores)?);
 
     let service = Service::new(service_config(config, clock, incarnation), &registry)?;
@@ -173,11 +182,18 @@ async fn start(
 
     info!(node = config.node.id, cluster = config.cluster.name, "opening the meta replica");
     groups.open(ShardId::META).await?;
-    if config.cluster.peers.len() == 1 {
+    if alone {
         warn!("a cluster of one has no second copy: it survives a crash, not the loss of its disk");
     }
-    let reconciler = Reconciler { node: Arc::clone(&node), peers: peers.clone(), known_stores };
+    let reconciler = Reconciler {
+        node: Arc::clone(&node),
+        peers: peers.clone(),
+        known_stores,
+        known_addresses,
+        left: left.clone(),
+    };
     tasks.spawn(reconciler.run(stop.child_token()));
+    tasks.spawn(Mover { node: Arc::clone(&node) }.run(stop.child_token()));
     watch_disk(config, disk_state, &service, stop, tasks)?;
     Ok(Started { node, peers, groups, router, service, _disk: disk })
 }
@@ -231,14 +247,18 @@ fn cluster_id(name: &str) -> u128 {
     xxhash_rust::xxh3::xxh3_128(name.as_bytes())
 }
 
-fn wire_config(config: &Config, incarnation: Incarnation, store: u128) -> WireConfig {
-    let peers = config.cluster.peers.iter();
+fn wire_config(
+    config: &Config,
+    incarnation: Incarnation,
+    store: u128,
+    peers: BTreeMap<NodeId, String>,
+) -> WireConfig {
     WireConfig {
         node: config.node_id(),
         incarnation,
         cluster: cluster_id(&config.cluster.name),
         store,
-        peers: peers.map(|p| (moorline_core::NodeId(p.id), p.address.clone())).collect(),
+        peers,
         tls: config.cluster.tls.as_ref().map(|tls| TlsFiles {
             ca: tls.ca.clone(),
             certificate: tls.cert.clone(),
@@ -292,18 +312,67 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
-/// Waits until this node may serve, then serves MQTT until told to stop.
+/// Serves MQTT whenever this node may, until told to stop.
 async fn serve_mqtt(
     node: Arc<Node>,
     service: Arc<Service>,
     clock: Clock,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let metrics = EdgeMetrics::register(node.registry())?;
+    let mut draining = node.draining();
+    while wait_until_served(&node, &stop).await {
+        let port: Arc<dyn Port> = Arc::clone(&service) as _;
+        let authenticate = Arc::new(moorline_edge::Anonymous { tenant: DEMO_TENANT });
+        let edge =
+            Edge::new(node.config().mqtt.clone(), port, authenticate, metrics.clone(), clock);
+        let serving = stop.child_token();
+        let mut listeners = listen(node.config(), &edge, &serving)?;
+        node.set_listening(true);
+        tokio::select! {
+            ended = listeners.join_next() => {
+                ended.transpose().context("a listener panicked")?;
+                return joined(listeners).await;
+            }
+            _ = draining.wait_for(|draining| *draining) => {}
+        }
+        info!("clients are told to go elsewhere");
+        node.set_listening(false);
+        service.stop();
+        serving.cancel();
+        joined(listeners).await?;
+    }
+    Ok(())
+}
+
+/// Listens wherever the configuration says.
+fn listen(config: &Config, edge: &Edge, stop: &CancellationToken) -> anyhow::Result<JoinSet<()>> {
+    let mut listeners = JoinSet::new();
+    for (address, transport) in transports(config)? {
+        let name = transport.name();
+        let listener = Listener::bind(address, transport, edge)
+            .with_context(|| format!("listen.{name}: cannot listen on {address}"))?;
+        info!(%address, listener = name, "MQTT listens");
+        listeners.spawn(listener.run(stop.clone()));
+    }
+    Ok(listeners)
+}
+
+/// Waits for the end of all listeners.
+async fn joined(mut listeners: JoinSet<()>) -> anyhow::Result<()> {
+    while let Some(ended) = listeners.join_next().await {
+        ended.context("a listener panicked")?;
+    }
+    Ok(())
+}
+
+/// Waits until this node may serve; false if it is told to stop before.
+async fn wait_until_served(node: &Node, stop: &CancellationToken) -> bool {
     let mut waited = Duration::ZERO;
     loop {
         let waiting: Vec<_> = node.prerequisites().into_iter().filter(|check| !check.ok).collect();
         if waiting.is_empty() {
-            break;
+            return true;
         }
         if waited.as_millis().is_multiple_of(WAITING_LOG.as_millis()) {
             let reasons: Vec<_> = waiting.iter().map(|check| check.detail.as_str()).collect();
@@ -311,27 +380,10 @@ async fn serve_mqtt(
         }
         waited += LEASE_PAUSE;
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return false,
             () = tokio::time::sleep(LEASE_PAUSE) => {}
         }
     }
-    let port: Arc<dyn Port> = service;
-    let authenticate = Arc::new(moorline_edge::Anonymous { tenant: DEMO_TENANT });
-    let metrics = EdgeMetrics::register(node.registry())?;
-    let edge = Edge::new(node.config().mqtt.clone(), port, authenticate, metrics, clock);
-    let mut listeners = JoinSet::new();
-    for (address, transport) in transports(node.config())? {
-        let name = transport.name();
-        let listener = Listener::bind(address, transport, &edge)
-            .with_context(|| format!("listen.{name}: cannot listen on {address}"))?;
-        info!(%address, listener = name, "MQTT listens");
-        listeners.spawn(listener.run(stop.clone()));
-    }
-    node.set_listening();
-    while let Some(ended) = listeners.join_next().await {
-        ended.context("a listener panicked")?;
-    }
-    Ok(())
 }
 
 /// Where to listen, and what is spoken there.
@@ -350,13 +402,14 @@ fn transports(config: &Config) -> anyhow::Result<Vec<(SocketAddr, Transport)>> {
 /// Waits for a signal, the end of standard input, or a task that ends with an error.
 async fn wait_for_the_end(
     stop: &CancellationToken,
+    left: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
     with_stdin: bool,
-    peers: &Peers,
+    started: &Started,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut refusals = peers.refusals();
+    let mut refusals = started.peers.refusals();
     // One that came while the node started counts too.
     refusals.mark_changed();
     loop {
@@ -364,10 +417,16 @@ async fn wait_for_the_end(
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             () = stdin_closed(), if with_stdin => return Ok(()),
+            () = left.cancelled() => return Ok(()),
             () = stop.cancelled() => bail!("the node stopped itself"),
             Ok(()) = refusals.changed() => {
                 let refusal = *refusals.borrow_and_update();
                 if let Some(refusal) = refusal.filter(is_final) {
+                    // The others may say it before the meta group gets to.
+                    if refusal.reason == RefusalReason::Removed && started.node.is_leaving() {
+                        info!("this node has left the cluster");
+                        return Ok(());
+                    }
                     bail!("{refusal}; if this node's disk was replaced, give it a new id");
                 }
             }
@@ -378,9 +437,9 @@ async fn wait_for_the_end(
     }
 }
 
-/// Whether waiting would not help: the cluster knows this node's id with another data directory.
+/// Whether waiting would not help: the cluster knows this node's id with another data directory, or not any more.
 fn is_final(refusal: &Refusal) -> bool {
-    refusal.by_peer && refusal.reason == RefusalReason::Store
+    refusal.by_peer && matches!(refusal.reason, RefusalReason::Store | RefusalReason::Removed)
 }
 
 async fn stdin_closed() {

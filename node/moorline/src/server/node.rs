@@ -15,13 +15,14 @@ use moorline_group::{
     Groups,
     wire::{PeerState, Peers},
 };
-use moorline_machine::{Answer, Command, command::NodeRecord};
+use moorline_machine::{Answer, Command, MemberState, command::NodeRecord};
 use moorline_router::Router;
 use moorline_storage::StorageError;
 use prometheus::{Registry, proto::MetricFamily};
 use serde::Serialize;
+use tokio::sync::watch;
 
-use super::{DEMO_TENANT, disk::DiskState};
+use super::{DEMO_TENANT, disk::DiskState, mover};
 use crate::{
     cluster::{ClusterView, GroupView, NodeView, SessionView},
     config::Config,
@@ -34,8 +35,6 @@ const INIT_WAIT: Duration = Duration::from_secs(20);
 const INIT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a digest may take per group.
 const DIGEST_WAIT: Duration = Duration::from_secs(10);
-/// Voters per shard; a smaller cluster has fewer.
-const REPLICAS: u8 = 3;
 
 /// What this node is asked through. Made once; parts that come up later are filled in.
 #[derive(Debug)]
@@ -53,7 +52,11 @@ pub(crate) struct Node {
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
     listening: AtomicBool,
+    /// Whether clients ever could connect.
+    served: AtomicBool,
     stopping: AtomicBool,
+    /// Whether clients are to go elsewhere.
+    draining: watch::Sender<bool>,
 }
 
 /// One thing a health answer looked at.
@@ -107,7 +110,9 @@ impl Node {
             disk,
             opened: AtomicBool::new(false),
             listening: AtomicBool::new(false),
+            served: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
         }
     }
 
@@ -136,9 +141,53 @@ impl Node {
         self.opened.store(true, Ordering::Release);
     }
 
-    /// Clients can connect.
-    pub(crate) fn set_listening(&self) {
-        self.listening.store(true, Ordering::Release);
+    /// Whether clients can connect.
+    pub(crate) fn set_listening(&self, listening: bool) {
+        self.listening.store(listening, Ordering::Release);
+        self.served.fetch_or(listening, Ordering::AcqRel);
+    }
+
+    /// Whether clients are to go elsewhere, now and from now on.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// Says so.
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.draining.send_if_modified(|before| std::mem::replace(before, draining) != draining);
+    }
+
+    /// Whether this process has served clients, and was told to leave since.
+    pub(crate) fn is_leaving(&self) -> bool {
+        let own = self.config.node_id();
+        let state = self.groups.read(ShardId::META, |machine, _| machine.meta().member(own));
+        self.served.load(Ordering::Acquire)
+            && matches!(state.flatten(), Some(MemberState::Leaving | MemberState::Removed))
+    }
+
+    /// The way to the groups' leaders.
+    pub(crate) fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// Whether this node leads a group.
+    pub(crate) fn leads(&self, shard: ShardId) -> bool {
+        self.groups.role(shard).is_some_and(|role| role.borrow().leading)
+    }
+
+    /// Whether a node is connected.
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
+        self.peers.is_up(node)
+    }
+
+    /// Where every node of the cluster is: as this node's file says, else as the cluster knows.
+    pub(crate) fn member_addresses(&self) -> BTreeMap<NodeId, String> {
+        let meta = |machine: &moorline_machine::Machine, _: &_| mover::addresses(machine.meta());
+        let mut addresses = self.groups.read(ShardId::META, meta).unwrap_or_default();
+        for (node, address) in self.config.cluster.addresses() {
+            addresses.entry(node).and_modify(|known| *known = address);
+        }
+        addresses
     }
 
     /// From now on the node says that it is not ready.
@@ -149,7 +198,8 @@ impl Node {
     /// What the cluster should know of this node.
     pub(crate) fn record(&self) -> NodeRecord {
         let own = self.config.cluster.peers.iter().find(|peer| peer.id == self.config.node.id);
-        let address = own.map_or("", |peer| peer.address.as_str());
+        let address = own.map(|peer| &peer.address).or(self.config.cluster.address.as_ref());
+        let address = address.map_or("", String::as_str);
         NodeRecord {
             node: self.config.node_id(),
             store: self.store,
@@ -199,6 +249,7 @@ impl Node {
                 "nearly full: new messages are refused",
             ),
             check("stopping", !stopping, "no", "this node is stopping"),
+            check("draining", !*self.draining.borrow(), "no", "this node is draining or leaving"),
         ]
     }
 
@@ -271,19 +322,34 @@ impl Node {
             cluster: cluster.map(|id| format!("{id:032x}")).unwrap_or_default(),
             ready: checks.iter().all(|check| check.ok),
             waiting_for: checks.iter().filter(|c| !c.ok).map(|c| c.detail.clone()).collect(),
-            nodes: self
-                .config
-                .cluster
-                .peers
-                .iter()
-                .map(|peer| NodeView {
-                    id: peer.id,
-                    address: peer.address.clone(),
-                    alive: alive.get(&NodeId(peer.id)).copied().unwrap_or(false),
-                })
-                .collect(),
+            nodes: self.node_views(&alive),
             groups: self.groups.status().into_iter().map(group_view).collect(),
         }
+    }
+
+    /// Every node the cluster knows; before it is made, the configured ones.
+    fn node_views(&self, alive: &BTreeMap<NodeId, bool>) -> Vec<NodeView> {
+        let known = self.groups.read(ShardId::META, |machine, _| {
+            let meta = machine.meta();
+            let state = |node| meta.member(node).unwrap_or(MemberState::Active);
+            let address = |known: &moorline_machine::NodeState| known.record.address.to_string();
+            let nodes = meta.nodes().iter();
+            nodes.map(|(node, known)| (*node, address(known), state(*node))).collect::<Vec<_>>()
+        });
+        let mut known = known.unwrap_or_default();
+        if known.is_empty() {
+            let configured = self.config.cluster.addresses().into_iter();
+            known = configured.map(|(node, at)| (node, at, MemberState::Active)).collect();
+        }
+        known
+            .into_iter()
+            .map(|(node, address, state)| NodeView {
+                id: node.0,
+                address,
+                alive: alive.get(&node).copied().unwrap_or(false),
+                state: state.name().to_owned(),
+            })
+            .collect()
     }
 
     /// Makes the configured peers a cluster; does nothing if they are one.
@@ -315,7 +381,7 @@ impl Node {
             cluster: rand::random(),
             shards: self.config.cluster.shards,
             nodes,
-            replicas: REPLICAS,
+            replicas: self.config.cluster.replicas,
         };
         let asked = tokio::time::timeout(INIT_WAIT, self.router.ask(ShardId::META, &command));
         let answer =
@@ -401,6 +467,7 @@ fn group_view(group: moorline_group::GroupStatus) -> GroupView {
         committed: group.committed.unwrap_or(0),
         applied: group.applied.unwrap_or(0),
         voters: group.voters.iter().map(|voter| voter.0).collect(),
+        learners: group.learners.iter().map(|learner| learner.0).collect(),
         digest_index: group.digest.map(|(index, _)| index),
         digest: group.digest.map(|(_, digest)| format!("{digest:032x}")),
     }

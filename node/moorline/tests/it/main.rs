@@ -18,6 +18,7 @@ mod delivery;
 mod disks;
 mod failures;
 mod harness;
+mod members;
 mod operating;
 mod sessions;
 mod single;

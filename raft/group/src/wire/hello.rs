@@ -33,12 +33,14 @@ pub enum RefusalReason {
     Store = 4,
     /// The other is no node of this cluster.
     Unknown = 5,
+    /// The other was removed from this cluster.
+    Removed = 6,
 }
 
 impl RefusalReason {
     /// All reasons.
-    pub const ALL: [Self; 5] =
-        [Self::Version, Self::Cluster, Self::Node, Self::Store, Self::Unknown];
+    pub const ALL: [Self; 6] =
+        [Self::Version, Self::Cluster, Self::Node, Self::Store, Self::Unknown, Self::Removed];
 
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| *reason as u8 == number)
@@ -53,6 +55,7 @@ impl RefusalReason {
             Self::Node => "node",
             Self::Store => "store",
             Self::Unknown => "unknown",
+            Self::Removed => "removed",
         }
     }
 }
@@ -65,6 +68,7 @@ impl fmt::Display for RefusalReason {
             Self::Node => "it is not the node its address is configured for",
             Self::Store => "its data directory is not the one registered for its node id",
             Self::Unknown => "its node id is not part of the cluster",
+            Self::Removed => "its node id was removed from the cluster",
         })
     }
 }
@@ -183,6 +187,8 @@ pub(super) struct Expected {
     pub(super) store: u128,
     /// Whether the other is a node of the cluster.
     pub(super) known: bool,
+    /// Whether it was one, and never will be again.
+    pub(super) removed: bool,
 }
 
 impl Expected {
@@ -195,6 +201,8 @@ impl Expected {
             Some(RefusalReason::Cluster)
         } else if hello.to != self.own.node || from.node == self.own.node {
             Some(RefusalReason::Node)
+        } else if self.removed {
+            Some(RefusalReason::Removed)
         } else if !self.known {
             Some(RefusalReason::Unknown)
         } else {
@@ -251,7 +259,7 @@ mod tests {
 
     #[test]
     fn only_the_right_company_is_let_in() {
-        let expected = Expected { own: identity(2), store: 100, known: true };
+        let expected = Expected { own: identity(2), store: 100, known: true, removed: false };
         let good = Hello { from: identity(1), to: NodeId(2), lane: 0 };
         #[rustfmt::skip]
         let table = [
@@ -267,6 +275,8 @@ mod tests {
         }
         let stranger = Expected { known: false, ..expected };
         assert_eq!(stranger.check_hello(&good), Some(RefusalReason::Unknown));
+        let removed = Expected { removed: true, ..stranger };
+        assert_eq!(removed.check_hello(&good), Some(RefusalReason::Removed));
         let unregistered = Expected { store: 0, ..expected };
         let wiped = Hello { from: Identity { store: 1, ..good.from }, ..good };
         assert_eq!(unregistered.check_hello(&wiped), None, "not registered yet");
@@ -274,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_one_that_answers_is_checked_too() {
-        let expected = Expected { own: identity(1), store: 200, known: true };
+        let expected = Expected { own: identity(1), store: 200, known: true, removed: false };
         let good = Answer { from: identity(2), refused: None };
         let other = |from| Answer { from, refused: None };
         #[rustfmt::skip]

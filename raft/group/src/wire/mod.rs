@@ -34,7 +34,7 @@ mod state;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     net::TcpListener,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
@@ -91,6 +91,8 @@ struct Shared {
     handlers: [OnceLock<Arc<dyn Handler>>; 256],
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
     stores: Mutex<BTreeMap<NodeId, u128>>,
+    /// Nodes that were removed from the cluster.
+    removed: Mutex<BTreeSet<NodeId>>,
     incoming: Mutex<HashMap<(NodeId, Lane), accept::Incoming>>,
     /// Requests of this node to itself.
     local: Calls,
@@ -140,6 +142,7 @@ impl Peers {
             handlers: [const { OnceLock::new() }; 256],
             peers: RwLock::default(),
             stores: Mutex::default(),
+            removed: Mutex::default(),
             incoming: Mutex::default(),
             local: Calls::new(),
             states: States::new(metrics.peers_up.clone()),
@@ -411,6 +414,11 @@ impl Peers {
         });
     }
 
+    /// Sets which nodes were removed from the cluster: they are told so when they come. Take them out of the peers too.
+    pub fn deny(&self, removed: BTreeSet<NodeId>) {
+        *self.shared.removed.lock().unwrap_or_else(PoisonError::into_inner) = removed;
+    }
+
     /// The latest peer that would not talk to this node, or that this node would not talk to.
     #[must_use]
     pub fn refusals(&self) -> watch::Receiver<Option<Refusal>> {
@@ -444,7 +452,9 @@ impl Shared {
     fn expected(&self, node: NodeId) -> Expected {
         let store = self.stores_lock().get(&node).copied().unwrap_or(0);
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-        Expected { own: self.own, store, known: peers.contains_key(&node) }
+        let known = peers.contains_key(&node);
+        let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner).contains(&node);
+        Expected { own: self.own, store, known, removed }
     }
 
     /// Ends streams that were let in. Their slots stay, for the order of those that follow.

@@ -47,6 +47,8 @@ mod refused {
     pub(super) const TOO_MANY_ROUTES: u8 = 7;
     pub(super) const MALFORMED: u8 = 8;
     pub(super) const QUEUE_FULL: u8 = 9;
+    pub(super) const NODE_REMOVED: u8 = 10;
+    pub(super) const NO_TOKEN: u8 = 11;
 }
 
 /// The least bytes of a route change: lets a count be checked before anything is allocated for it.
@@ -208,6 +210,8 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::Malformed => refused::MALFORMED,
         Refused::WrongState => refused::WRONG_STATE,
         Refused::NodeIdTaken => refused::NODE_ID_TAKEN,
+        Refused::NodeRemoved => refused::NODE_REMOVED,
+        Refused::NoToken => refused::NO_TOKEN,
         Refused::WrongGroup { .. } => refused::WRONG_GROUP,
     };
     out.put_u8(code);
@@ -226,6 +230,8 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::MALFORMED => Refused::Malformed,
         refused::WRONG_STATE => Refused::WrongState,
         refused::NODE_ID_TAKEN => Refused::NodeIdTaken,
+        refused::NODE_REMOVED => Refused::NodeRemoved,
+        refused::NO_TOKEN => Refused::NoToken,
         refused::WRONG_GROUP => Refused::WrongGroup { group: ShardId(reader.u16()?) },
         _ => return Err(Malformed { what: "refusal" }),
     })
@@ -283,6 +289,8 @@ mod tests {
             (Answer::Refused(Refused::TooManySessions), "08 06".into()),
             (Answer::Refused(Refused::TooManyRoutes), "08 07".into()),
             (Answer::Refused(Refused::QueueFull), "08 09".into()),
+            (Answer::Refused(Refused::NodeRemoved), "08 0a".into()),
+            (Answer::Refused(Refused::NoToken), "08 0b".into()),
             (Answer::Refused(Refused::Malformed), "08 08".into()),
             (Answer::OutOfOrder { expected: 9 }, "09 0000000000000009".into()),
             (Answer::Partly(change()), format!("0a {route}")),

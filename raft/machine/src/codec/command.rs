@@ -1,13 +1,13 @@
 //! Commands in bytes: `len u32 | kind u8 | body`, where `len` counts the kind and the body.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_core::{Incarnation, NodeId};
+use moorline_core::{Incarnation, NodeId, ShardId};
 
 use super::{
     Malformed, Reader, TooLarge, encode_message, put_holder, put_list, put_option, put_session,
     put_target, put_text, read_message,
 };
-use crate::command::{Command, NodeRecord, Subscription};
+use crate::command::{Command, MemberState, NodeRecord, Subscription};
 
 /// The largest command, its kind included: half a batch. Whoever takes a message in refuses larger ones before.
 pub const COMMAND_BYTES_MAX: usize = 512 * 1024;
@@ -30,6 +30,11 @@ mod kind {
     pub(super) const SET_ROUTE: u8 = 34;
     pub(super) const DROP_NODE_ROUTES: u8 = 35;
     pub(super) const SET_TENANT: u8 = 36;
+    pub(super) const ADD_TOKEN: u8 = 37;
+    pub(super) const JOIN_NODE: u8 = 38;
+    pub(super) const SET_MEMBER: u8 = 39;
+    pub(super) const PLACE: u8 = 40;
+    pub(super) const PLACED: u8 = 41;
 }
 
 /// The whole length of the frame at the front of `bytes`, if it is all there.
@@ -116,6 +121,11 @@ impl Command {
             | Self::SetRoute { .. }
             | Self::DropNodeRoutes { .. }
             | Self::SetTenant { .. } => self.encode_meta_body(out),
+            Self::AddToken { .. }
+            | Self::JoinNode { .. }
+            | Self::SetMember { .. }
+            | Self::Place { .. }
+            | Self::Placed { .. } => self.encode_member_body(out),
         }
     }
 
@@ -157,7 +167,57 @@ impl Command {
             | Self::Publish { .. }
             | Self::Settle { .. }
             | Self::Tick
-            | Self::Digest => unreachable!("encode_body writes these itself"),
+            | Self::Digest
+            | Self::AddToken { .. }
+            | Self::JoinNode { .. }
+            | Self::SetMember { .. }
+            | Self::Place { .. }
+            | Self::Placed { .. } => unreachable!("encode_body does not give us these"),
+        }
+    }
+
+    fn encode_member_body(&self, out: &mut BytesMut) {
+        match self {
+            Self::AddToken { token, lifetime_ms } => {
+                out.put_u8(kind::ADD_TOKEN);
+                out.put_u128(*token);
+                out.put_u64(*lifetime_ms);
+            }
+            Self::JoinNode { token, record } => {
+                out.put_u8(kind::JOIN_NODE);
+                out.put_u128(*token);
+                put_node(out, record);
+            }
+            Self::SetMember { node, state } => {
+                out.put_u8(kind::SET_MEMBER);
+                out.put_u64(node.0);
+                out.put_u8(*state as u8);
+            }
+            Self::Place { group, from, to } => {
+                out.put_u8(kind::PLACE);
+                out.put_u16(group.0);
+                put_list(out, from, |out, node| out.put_u64(node.0));
+                put_list(out, to, |out, node| out.put_u64(node.0));
+            }
+            Self::Placed { group, voters } => {
+                out.put_u8(kind::PLACED);
+                out.put_u16(group.0);
+                put_list(out, voters, |out, node| out.put_u64(node.0));
+            }
+            Self::OpenSession { .. }
+            | Self::CloseSession { .. }
+            | Self::NodeGone { .. }
+            | Self::Subscribe { .. }
+            | Self::Unsubscribe { .. }
+            | Self::Publish { .. }
+            | Self::Settle { .. }
+            | Self::Tick
+            | Self::Digest
+            | Self::CreateCluster { .. }
+            | Self::RegisterNode(_)
+            | Self::SetRoute { .. }
+            | Self::DropNodeRoutes { .. }
+            | Self::SetTenant { .. } => unreachable!("encode_body does not give us these"),
         }
     }
 
@@ -239,6 +299,22 @@ impl Command {
                 Self::DropNodeRoutes { node, alive }
             }
             kind::SET_TENANT => Self::SetTenant { tenant: reader.tenant()?, name: reader.text()? },
+            kind::ADD_TOKEN => Self::AddToken { token: reader.u128()?, lifetime_ms: reader.u64()? },
+            kind::JOIN_NODE => Self::JoinNode { token: reader.u128()?, record: read_node(reader)? },
+            kind::SET_MEMBER => {
+                let (node, state) = (NodeId(reader.u64()?), reader.u8()?);
+                let malformed = Malformed { what: "member state" };
+                Self::SetMember { node, state: MemberState::from_number(state).ok_or(malformed)? }
+            }
+            kind::PLACE => Self::Place {
+                group: ShardId(reader.u16()?),
+                from: reader.list(8, read_node_id)?,
+                to: reader.list(8, read_node_id)?,
+            },
+            kind::PLACED => Self::Placed {
+                group: ShardId(reader.u16()?),
+                voters: reader.list(8, read_node_id)?,
+            },
             _ => return Err(Malformed { what: "command kind" }),
         })
     }
@@ -258,6 +334,10 @@ pub(crate) fn read_node(reader: &mut Reader) -> Result<NodeRecord, Malformed> {
         incarnation: Incarnation(reader.u64()?),
         address: reader.text()?,
     })
+}
+
+fn read_node_id(reader: &mut Reader) -> Result<NodeId, Malformed> {
+    reader.u64().map(NodeId)
 }
 
 fn put_process(out: &mut BytesMut, node: NodeId, alive: Option<Incarnation>) {
@@ -328,7 +408,7 @@ mod tests {
             (Command::CreateCluster { cluster: 1, shards: 2, nodes: vec![record.clone()], replicas: 3 },
                 "20 00000000000000000000000000000001 0002 03 00000001 \
                  0000000000000001 00000000000000000000000000000002 0000000000000003 00000003 613a31"),
-            (Command::RegisterNode(record),
+            (Command::RegisterNode(record.clone()),
                 "21 0000000000000001 00000000000000000000000000000002 0000000000000003 00000003 613a31"),
             (Command::SetRoute { tenant, filter: "#".into(), target: RouteTarget::Shard(ShardId(1)), version: 2, present: true },
                 "22 00000007 00000001 23 01 0001 0000000000000002 01"),
@@ -338,6 +418,24 @@ mod tests {
                 "23 0000000000000001 00"),
             (Command::SetTenant { tenant, name: "n".into() },
                 "24 00000007 00000001 6e"),
+        ];
+        all.into_iter().chain(membership_commands(record)).collect()
+    }
+
+    fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 5] {
+        #[rustfmt::skip]
+        let all = [
+            (Command::AddToken { token: 1, lifetime_ms: 2 },
+                "25 00000000000000000000000000000001 0000000000000002"),
+            (Command::JoinNode { token: 1, record },
+                "26 00000000000000000000000000000001 \
+                 0000000000000001 00000000000000000000000000000002 0000000000000003 00000003 613a31"),
+            (Command::SetMember { node: NodeId(1), state: MemberState::Removed },
+                "27 0000000000000001 03"),
+            (Command::Place { group: ShardId(1), from: vec![NodeId(1)], to: vec![NodeId(2)] },
+                "28 0001 00000001 0000000000000001 00000001 0000000000000002"),
+            (Command::Placed { group: ShardId(1), voters: vec![NodeId(2)] },
+                "29 0001 00000001 0000000000000002"),
         ];
         all
     }
@@ -398,7 +496,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_an_error() {
-        for kind in [0, 10, 31, 37, 255] {
+        for kind in [0, 10, 31, 42, 255] {
             assert!(Command::decode(&Bytes::from(vec![0, 0, 0, 1, kind])).is_err());
         }
     }

@@ -4,7 +4,9 @@
 
 mod dedupe;
 mod harness;
+mod members;
 mod meta;
+mod placement;
 mod queues;
 mod replicas;
 mod sessions;

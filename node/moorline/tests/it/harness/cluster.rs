@@ -150,17 +150,43 @@ impl Cluster {
         })
     }
 
+    /// Adds a node, with a token that node 2 gives; starts it, and waits until it serves clients.
+    #[track_caller]
+    pub(crate) fn join(&mut self) -> u64 {
+        let given = http::post(self.node(2).admin, "/api/v1/cluster/token").unwrap();
+        assert_eq!(given.status, 200, "{}", given.body);
+        let token = given.json()["token"].as_str().unwrap().to_owned();
+        let id = self.nodes.len() as u64 + 1;
+        let dir = self.dir.path();
+        let data = dir.join(format!("node{id}"));
+        let mut node = Node::new(id, dir, data, ports(3).try_into().unwrap());
+        let members: Vec<_> = [1, 2].map(|member| self.node(member).admin.to_string()).into();
+        let text = config_text(&node, &[], "tests")
+            + &format!("address = \"{}\"\njoin = {members:?}\ntoken = \"{token}\"\n", node.cluster);
+        fs::write(&node.config, text).unwrap();
+        node.start_ready();
+        self.nodes.push(node);
+        id
+    }
+
     /// Has every replica digest its rows, waits until all replicas have, and compares.
     #[track_caller]
     pub(crate) fn digests_agree(&self) {
-        let answer = http::post(self.node(1).admin, "/api/v1/cluster/digest").unwrap();
+        let all: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
+        self.digests_agree_on(&all);
+    }
+
+    /// The same of some nodes, each of which has a replica of every group.
+    #[track_caller]
+    pub(crate) fn digests_agree_on(&self, nodes: &[u64]) {
+        let answer = http::post(self.node(nodes[0]).admin, "/api/v1/cluster/digest").unwrap();
         assert_eq!(answer.status, 200, "{}", answer.body);
         let groups = answer.json()["groups"].as_array().unwrap().clone();
         assert_eq!(groups.len(), usize::from(SHARDS) + 1, "{}", answer.body);
         for group in groups {
             let shard = u16::try_from(group["shard"].as_u64().unwrap()).unwrap();
             let mut digests = BTreeMap::new();
-            for node in &self.nodes {
+            for node in nodes.iter().map(|node| self.node(*node)) {
                 let what = format!("node {} digests shard {shard}", node.id);
                 let digest = until(&what, SOON, || {
                     let there = node.group(shard, "digest_index")? == group["index"];

@@ -1,0 +1,149 @@
+//! What an operator asks a node about membership: tokens, joining, draining, leaving, removal, leaders moved by hand.
+//!
+//! Nothing is done here but a command to the meta group: the leaders of the groups see it and act (`mover`).
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use moorline_core::{Incarnation, NodeId, ShardId, Text};
+use moorline_machine::{Answer, Command, MemberState, Refused, command::NodeRecord};
+
+use super::{
+    join::{JoinAnswer, JoinRequest},
+    node::Node,
+};
+
+/// How long a command to the meta group may take.
+const COMMAND_WAIT: Duration = Duration::from_secs(8);
+/// How long a token lets a node in: long enough to write it into a file and start a node.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// How often a removal is repeated while there is more to drop.
+const REPEATS_MAX: usize = 1000;
+
+/// What a command about membership came to.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is so, as of this index of the meta group's log.
+    At(u64),
+    /// There is more to do: ask again.
+    Partly,
+    /// It is not so.
+    Refused(Refused),
+}
+
+impl Node {
+    /// Proposes a command to the meta group.
+    pub(crate) async fn ask_meta(&self, command: &Command) -> anyhow::Result<Outcome> {
+        let asked = self.router().ask(ShardId::META, command);
+        let answer = tokio::time::timeout(COMMAND_WAIT, asked).await;
+        let answer = answer.context("the meta group did not answer in time")??;
+        if let Answer::At(index) = answer {
+            Ok(Outcome::At(index))
+        } else if let Answer::Partly(_) = answer {
+            Ok(Outcome::Partly)
+        } else if let Answer::Refused(why) = answer {
+            Ok(Outcome::Refused(why))
+        } else {
+            bail!("the meta group answered {answer:?}")
+        }
+    }
+
+    /// A token that lets one node join within the hour.
+    pub(crate) async fn token(&self) -> anyhow::Result<String> {
+        let token: u128 = rand::random();
+        let lifetime_ms = u64::try_from(TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX);
+        match self.ask_meta(&Command::AddToken { token, lifetime_ms }).await? {
+            Outcome::At(_) => Ok(format!("{token:032x}")),
+            Outcome::Refused(Refused::TooManyRoutes) => bail!("too many tokens wait to be used"),
+            other @ (Outcome::Partly | Outcome::Refused(_)) => {
+                bail!("the meta group answered {other:?}")
+            }
+        }
+    }
+
+    /// Lets a node in. The outer error: try again; the inner one: it must not come in.
+    pub(crate) async fn let_in(
+        &self,
+        request: &JoinRequest,
+    ) -> anyhow::Result<Result<JoinAnswer, &'static str>> {
+        if request.cluster != self.config().cluster.name {
+            return Ok(Err("this is another cluster"));
+        }
+        let (Ok(token), Ok(store)) =
+            (u128::from_str_radix(&request.token, 16), u128::from_str_radix(&request.store, 16))
+        else {
+            return Ok(Err("the token or the store is not in hex"));
+        };
+        let record = NodeRecord {
+            node: NodeId(request.node),
+            store,
+            incarnation: Incarnation(request.incarnation),
+            address: Text::from(request.address.as_str()),
+        };
+        let refusal = match self.ask_meta(&Command::JoinNode { token, record }).await? {
+            Outcome::At(index) => {
+                // So that the members this answer names have the new one among them.
+                self.groups().wait_applied(ShardId::META, index, COMMAND_WAIT).await;
+                let shards = self.config().cluster.shards;
+                let members = self.member_addresses();
+                let members = members.into_iter().map(|(node, at)| (node.0, at)).collect();
+                return Ok(Ok(JoinAnswer { shards, members }));
+            }
+            Outcome::Refused(Refused::NoToken) => {
+                "there is no such token, or it was used, or its time is over"
+            }
+            Outcome::Refused(Refused::NodeIdTaken) => "its id belongs to another data directory",
+            Outcome::Refused(Refused::NodeRemoved) => {
+                "its id was removed from the cluster: give it a new one"
+            }
+            Outcome::Refused(Refused::WrongState) => "the cluster is not made yet",
+            Outcome::Refused(_) => {
+                "its id or its address cannot be right, or there are too many nodes"
+            }
+            other @ Outcome::Partly => bail!("the meta group answered {other:?}"),
+        };
+        Ok(Err(refusal))
+    }
+
+    /// Changes how a node stands.
+    pub(crate) async fn set_member(&self, node: u64, state: MemberState) -> anyhow::Result<()> {
+        let node = NodeId(node);
+        let runs = node == self.config().node_id() || self.is_up(node);
+        if state == MemberState::Removed && runs {
+            bail!("node {node} runs: let it leave instead");
+        }
+        for _ in 0..REPEATS_MAX {
+            match self.ask_meta(&Command::SetMember { node, state }).await? {
+                Outcome::At(_) => return Ok(()),
+                Outcome::Partly => {}
+                Outcome::Refused(Refused::NodeRemoved) => bail!("node {node} was removed for good"),
+                Outcome::Refused(Refused::WrongState) => {
+                    bail!("node {node} is not known, or no other node is active")
+                }
+                other @ Outcome::Refused(_) => bail!("the meta group answered {other:?}"),
+            }
+        }
+        bail!("node {node} left too much behind: ask again")
+    }
+
+    /// Makes a node the preferred leader of a group; the leadership follows within seconds.
+    pub(crate) async fn transfer(&self, group: u16, to: u64) -> anyhow::Result<()> {
+        let (group, to) = (ShardId(group), NodeId(to));
+        let from = self
+            .groups()
+            .read(ShardId::META, |machine, _| machine.meta().voters(group).to_vec())
+            .unwrap_or_default();
+        let Some(at) = from.iter().position(|voter| *voter == to) else {
+            bail!("node {to} has no vote in group {group}; who has: {from:?}");
+        };
+        let mut voters = from.clone();
+        voters[..=at].rotate_right(1);
+        match self.ask_meta(&Command::Place { group, from, to: voters }).await? {
+            Outcome::At(_) => Ok(()),
+            Outcome::Refused(Refused::WrongState) => bail!("the group is being moved: ask again"),
+            other @ (Outcome::Partly | Outcome::Refused(_)) => {
+                bail!("the meta group answered {other:?}")
+            }
+        }
+    }
+}

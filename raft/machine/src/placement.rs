@@ -1,0 +1,266 @@
+//! Where groups are to be, and the next step of a group towards that. Pure: everybody who asks with the same rows gets
+//! the same answer, so whoever leads can go on where another stopped.
+//!
+//! # Invariants
+//!
+//! - **One change at a time, and a majority stays.** Of a step's voters at most one is new and at most one goes, and
+//!   who stays is a majority of those before (but from two to one). Checked by `tests/rules/placement.rs`.
+//! - **Nobody votes who has not caught up**, and no step is taken that those who are up could not commit.
+//! - **From any state the target is reached**, if its nodes are up. Checked by `tests/rules/placement.rs`.
+//! - **A plan that is carried out is not changed again**: [`plan`] of its own result is that result. Checked by the same.
+//!
+//! # Deliberately absent
+//!
+//! Whether a node is up: a dead node keeps its votes until an operator removes it, since who moves data because a cable
+//! is out makes a small failure large.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moorline_core::{NodeId, ShardId};
+
+use crate::{command::MemberState, meta::MetaState};
+
+/// Voters of the meta group: it is on every node, but a vote on each would make every change of a route slower.
+const META_VOTERS_MAX: usize = 5;
+
+/// A node as a place for votes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Votes that are there may stay.
+    pub keeps: bool,
+    /// Votes may be placed there.
+    pub takes: bool,
+}
+
+/// Who is to vote where, by group, the preferred leader first.
+pub type Voters = BTreeMap<ShardId, Vec<NodeId>>;
+
+/// The places of a cluster.
+#[must_use]
+pub fn places(meta: &MetaState) -> BTreeMap<NodeId, Place> {
+    let of = |(node, known): (&NodeId, &crate::NodeState)| {
+        let keeps = meta.member(*node) == Some(MemberState::Active);
+        // A node of which nobody has heard yet gets nothing to hold.
+        let takes = keeps && !known.gone && known.record.store != 0;
+        (*node, Place { keeps, takes })
+    };
+    meta.nodes().iter().map(of).collect()
+}
+
+/// Who should vote where, as near to `now` as balance and the number of replicas allow.
+#[must_use]
+pub fn plan(now: &Voters, places: &BTreeMap<NodeId, Place>, replicas: u8) -> Voters {
+    let mut plan = now.clone();
+    let kept = places.values().filter(|place| place.keeps).count();
+    let any_takes = places.values().any(|place| place.takes);
+    if kept == 0 {
+        return plan;
+    }
+    let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for (group, voters) in &mut plan {
+        let stays = |node: &NodeId| places.get(node).is_some_and(|place| place.keeps);
+        // Where nobody could take over, who is to go stays.
+        if voters.iter().any(stays) || any_takes {
+            voters.retain(stays);
+        }
+        count(&mut load, *group, voters);
+    }
+    for (group, voters) in &mut plan {
+        let max = if *group == ShardId::META { META_VOTERS_MAX } else { usize::from(replicas) };
+        resize(*group, voters, wanted(max, kept), places, &mut load);
+    }
+    while let Some((group, from, to)) = uneven(&plan, places, &load) {
+        let voters = plan.get_mut(&group).expect("it is one of the plan's");
+        let at = voters.iter().position(|voter| *voter == from).expect("it is one of the voters");
+        voters[at] = to;
+        *load.entry(from).or_default() -= 1;
+        *load.entry(to).or_default() += 1;
+    }
+    prefer(&mut plan);
+    plan
+}
+
+/// Voters of a group that may have `max`, on so many nodes: four survive no more than three do.
+fn wanted(max: usize, nodes: usize) -> usize {
+    let wanted = max.min(nodes);
+    if wanted == 4 { 3 } else { wanted }
+}
+
+fn count(load: &mut BTreeMap<NodeId, usize>, group: ShardId, voters: &[NodeId]) {
+    // The meta group is on every node anyway.
+    if group != ShardId::META {
+        for voter in voters {
+            *load.entry(*voter).or_default() += 1;
+        }
+    }
+}
+
+fn resize(
+    group: ShardId,
+    voters: &mut Vec<NodeId>,
+    wanted: usize,
+    places: &BTreeMap<NodeId, Place>,
+    load: &mut BTreeMap<NodeId, usize>,
+) {
+    let step = usize::from(group != ShardId::META);
+    while voters.len() > wanted {
+        let most = |place: &usize| (load.get(&voters[*place]).copied().unwrap_or(0), *place);
+        let out = (0..voters.len()).max_by_key(most).expect("there are voters");
+        let node = voters.remove(out);
+        *load.entry(node).or_default() -= step;
+    }
+    while voters.len() < wanted {
+        let free = places.iter().filter(|(node, place)| place.takes && !voters.contains(node));
+        let least = |(node, _): &(&NodeId, &Place)| (load.get(node).copied().unwrap_or(0), **node);
+        let Some((node, _)) = free.min_by_key(least) else { return };
+        voters.push(*node);
+        *load.entry(*node).or_default() += step;
+    }
+}
+
+/// A vote to move from the fullest node to the emptiest that can take one, if they differ by more than one.
+fn uneven(
+    plan: &Voters,
+    places: &BTreeMap<NodeId, Place>,
+    load: &BTreeMap<NodeId, usize>,
+) -> Option<(ShardId, NodeId, NodeId)> {
+    let of = |node: &NodeId| load.get(node).copied().unwrap_or(0);
+    let takers: Vec<NodeId> =
+        places.iter().filter(|(_, place)| place.takes).map(|(node, _)| *node).collect();
+    let mut givers: Vec<NodeId> =
+        places.iter().filter(|(_, place)| place.keeps).map(|(node, _)| *node).collect();
+    givers.sort_by_key(|node| (usize::MAX - of(node), *node));
+    let to = *takers.iter().min_by_key(|node| (of(node), **node))?;
+    let from = *givers.first()?;
+    if of(&from) <= of(&to) + 1 {
+        return None;
+    }
+    // The last group first: its leadership is the least likely to be where it was made.
+    let movable = |(group, voters): &(&ShardId, &Vec<NodeId>)| {
+        **group != ShardId::META && voters.contains(&from) && !voters.contains(&to)
+    };
+    let (group, _) = plan.iter().rev().find(movable)?;
+    Some((*group, from, to))
+}
+
+/// Spreads the preferred leaderships of shards evenly over their voters, moving as few as possible.
+fn prefer(plan: &mut Voters) {
+    let mut led: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for (group, voters) in plan.iter() {
+        if *group != ShardId::META {
+            for voter in voters {
+                led.entry(*voter).or_default();
+            }
+            if let Some(first) = voters.first() {
+                *led.entry(*first).or_default() += 1;
+            }
+        }
+    }
+    loop {
+        let better = plan.iter().filter(|(group, _)| **group != ShardId::META).find_map(
+            |(group, voters)| {
+                let first = led[voters.first()?];
+                let at = (1..voters.len()).min_by_key(|at| (led[&voters[*at]], *at))?;
+                (first > led[&voters[at]] + 1).then_some((*group, at))
+            },
+        );
+        let Some((group, at)) = better else { return };
+        let voters = plan.get_mut(&group).expect("it is one of the plan's");
+        *led.entry(voters[0]).or_default() -= 1;
+        *led.entry(voters[at]).or_default() += 1;
+        voters.swap(0, at);
+    }
+}
+
+/// A group as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// The leader.
+    pub leader: NodeId,
+    /// Who votes: one set, or two while a change is under way.
+    pub voters: Vec<BTreeSet<NodeId>>,
+    /// Who gets the log and does not vote.
+    pub learners: BTreeSet<NodeId>,
+    /// Who is up and lacks next to nothing of the log. The leader itself counts.
+    pub current: BTreeSet<NodeId>,
+}
+
+/// What a group's leader does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: all is as it should be.
+    Done,
+    /// Nothing now: somebody has to catch up or to come back first.
+    Wait,
+    /// Send the log to this node.
+    Learn(NodeId),
+    /// Let these vote.
+    Vote(BTreeSet<NodeId>),
+    /// Give the leadership to this node.
+    HandOver(NodeId),
+    /// Send no more log to this node.
+    Forget(NodeId),
+}
+
+/// The next step of a group to `voters`, and to `learners` who do not vote.
+#[must_use]
+pub fn next_step(members: &Members, voters: &[NodeId], learners: &BTreeSet<NodeId>) -> Next {
+    let [now] = members.voters.as_slice() else {
+        // Somebody stopped in the middle: the change is finished first.
+        return members.voters.last().map_or(Next::Wait, |last| Next::Vote(last.clone()));
+    };
+    let wanted: BTreeSet<NodeId> = voters.iter().copied().collect();
+    if wanted.is_empty() {
+        return Next::Wait;
+    }
+    let known = |node: &&NodeId| now.contains(node) || members.learners.contains(node);
+    if let Some(new) = voters.iter().chain(learners).find(|node| !known(node)) {
+        return Next::Learn(*new);
+    }
+    if *now != wanted {
+        return change(members, now, &wanted);
+    }
+    match members.learners.iter().find(|node| !learners.contains(node)) {
+        Some(left) => Next::Forget(*left),
+        None => Next::Done,
+    }
+}
+
+fn change(members: &Members, now: &BTreeSet<NodeId>, wanted: &BTreeSet<NodeId>) -> Next {
+    let is_current = |node: &&NodeId| members.current.contains(node);
+    let missing = wanted.difference(now).collect::<Vec<_>>();
+    let comes = missing.iter().copied().find(is_current);
+    if !missing.is_empty() && comes.is_none() {
+        return Next::Wait;
+    }
+    // The dead first: while they vote, fewer others may fail.
+    let goes = |of: &BTreeSet<NodeId>| {
+        let others = of.difference(wanted).filter(|node| **node != members.leader);
+        others.min_by_key(|node| (members.current.contains(node), **node)).copied()
+    };
+    let mut next = now.clone();
+    if let Some(comes) = comes {
+        next.insert(*comes);
+        // With one or two voters nobody goes in the same step: no majority would stay.
+        let replaces = now.len() >= 3 && now.len() >= wanted.len();
+        if let Some(goes) = goes(now).filter(|_| replaces) {
+            next.remove(&goes);
+        } else if replaces {
+            return hand_over(members, now, wanted).unwrap_or(Next::Vote(next));
+        }
+    } else {
+        match goes(now) {
+            Some(goes) => drop(next.remove(&goes)),
+            // Only the leader is too many.
+            None => return hand_over(members, now, wanted).unwrap_or(Next::Wait),
+        }
+    }
+    let up = next.intersection(&members.current).count();
+    if up > next.len() / 2 { Next::Vote(next) } else { Next::Wait }
+}
+
+/// The leader is to go: somebody who stays leads from now on.
+fn hand_over(members: &Members, now: &BTreeSet<NodeId>, wanted: &BTreeSet<NodeId>) -> Option<Next> {
+    let stays = wanted.intersection(now).find(|node| members.current.contains(node))?;
+    Some(Next::HandOver(*stays))
+}
