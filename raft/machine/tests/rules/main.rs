@@ -5,6 +5,7 @@
 mod dedupe;
 mod harness;
 mod meta;
+mod once;
 mod queues;
 mod replicas;
 mod sessions;
