@@ -195,6 +195,7 @@ mod tests {
             offset: offset.map(Offset),
             qos: QoS::AtLeastOnce,
             resent: false,
+            released: false,
             message: Arc::clone(&message),
         };
         Notice::Deliver(offsets.into_iter().map(delivery).collect())

@@ -70,6 +70,7 @@ mod tests {
                 offset: None,
                 qos: QoS::AtLeastOnce,
                 resent: false,
+                released: false,
                 message: message_of_rows,
             }];
             to_process_clock(&mut deliveries, log, now);

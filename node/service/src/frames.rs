@@ -164,7 +164,8 @@ impl PushWriter {
         self.out.u32(u32::try_from(push.deliveries.len()).expect("credit is a u32"));
         for delivery in &push.deliveries {
             self.out.u64(delivery.offset.map_or(0, |offset| offset.0));
-            self.out.u8(delivery.qos as u8 | u8::from(delivery.resent) << 2);
+            let (resent, released) = (delivery.resent, delivery.released);
+            self.out.u8(delivery.qos as u8 | u8::from(resent) << 2 | u8::from(released) << 3);
             message(&mut self.out, &delivery.message, self.now);
             self.bytes += delivery.message.payload.len() + delivery.message.topic.len();
         }
@@ -204,6 +205,7 @@ pub(crate) fn read_pushes(
                 offset: (offset != 0).then_some(Offset(offset)),
                 qos,
                 resent: flags & 4 != 0,
+                released: flags & 8 != 0,
                 message: Arc::new(owned(&read_message(&mut from, now)?)),
             });
         }
@@ -357,6 +359,7 @@ mod tests {
                 offset,
                 qos: QoS::AtLeastOnce,
                 resent,
+                released: false,
                 message: Arc::new(message(now)),
             }],
         };

@@ -354,7 +354,13 @@ impl Inner {
         let mut out = Collected::new();
         for (session, _) in found {
             let message = Arc::clone(&message);
-            let passing = Delivery { offset: None, qos: QoS::AtMostOnce, resent: false, message };
+            let passing = Delivery {
+                offset: None,
+                qos: QoS::AtMostOnce,
+                resent: false,
+                released: false,
+                message,
+            };
             delivery.deliver(session, passing, &mut out);
         }
         self.send(shard, &mut delivery, out);

@@ -100,7 +100,7 @@ impl Live {
             };
             let qos = message.qos.min(*granted);
             let message = Arc::clone(message);
-            let delivery = Delivery { offset: None, qos, resent: false, message };
+            let delivery = Delivery { offset: None, qos, resent: false, released: false, message };
             conn.push(Notice::Deliver(vec![delivery]));
         }
         wanted.len()

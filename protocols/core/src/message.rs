@@ -51,6 +51,21 @@ pub struct Message {
     pub payload: Bytes,
 }
 
+impl Message {
+    /// In the place of one that is not needed any more.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            topic: Text::default(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: Bytes::new(),
+            expires_at: None,
+            payload: Bytes::new(),
+        }
+    }
+}
+
 /// A message for one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
@@ -60,6 +75,9 @@ pub struct Delivery {
     pub qos: QoS,
     /// Whether it was offered to a client before, by any node, so that it goes out with DUP=1.
     pub resent: bool,
+    /// Whether the client has received it (QoS 2), on this connection or another: only its release goes out then, and
+    /// `message` is empty.
+    pub released: bool,
     /// The message, shared by all who get it.
     pub message: Arc<Message>,
 }

@@ -313,6 +313,7 @@ fn delivery(offset: u64, resent: bool) -> Delivery {
     Delivery {
         offset: Some(Offset(offset)),
         qos: QoS::AtLeastOnce,
+        released: false,
         resent,
         message: Arc::new(message),
     }

@@ -45,7 +45,14 @@ pub enum Answer {
         /// Filters that no session of the shard holds any more.
         released: Vec<RouteChange>,
     },
-    /// To `Publish`.
+    /// To `Receive`.
+    Received {
+        /// The publish's number: counts up within the session.
+        number: u64,
+        /// The lowest number that is not completed, this one among them.
+        floor: u64,
+    },
+    /// To `Publish` and `PublishOnce`. A repeat of the latter says one session, whatever it was.
     Published {
         /// How many sessions have a matching subscription, whether the message was queued for them, passed by, or
         /// found their queue full while another had room.

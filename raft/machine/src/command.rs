@@ -29,6 +29,17 @@ pub struct Holder {
     pub conn: ConnId,
 }
 
+/// Where a publish of QoS 2 comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The publisher's session, which lives in a shard of its own.
+    pub session: SessionId,
+    /// What [`Command::Receive`] answered.
+    pub number: u64,
+    /// The lowest number that this session has not completed: what is below is not asked about again.
+    pub floor: u64,
+}
+
 /// A filter and what was asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -105,6 +116,41 @@ pub enum Command {
         /// The message. Only here `expires_at` is relative: milliseconds from the stamp of the entry, so that the publisher's
         /// clock does not matter. `apply` makes log time of it.
         message: Message,
+    },
+    /// A publish of QoS 2 came from a session's client: gives it a number that stays the same however often it is sent,
+    /// until it is completed. The message itself goes to the shards that want it, with that number.
+    Receive {
+        /// Whose.
+        session: SessionId,
+        /// Refused if it is not the session's.
+        epoch: Epoch,
+        /// The packet id it came with.
+        packet: u16,
+    },
+    /// [`Command::Publish`], but only once for each number of an origin.
+    PublishOnce {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// Where it comes from.
+        origin: Origin,
+        /// As in `Publish`.
+        message: Message,
+    },
+    /// A session's client has released these publishes: their packet ids are free.
+    Complete {
+        /// Whose.
+        session: SessionId,
+        /// Refused if it is not the session's.
+        epoch: Epoch,
+        /// Which. Unknown ones do nothing.
+        packets: Vec<u16>,
+    },
+    /// A session's client has received these deliveries of QoS 2: their messages never go out again, only their release.
+    Release {
+        /// Whose.
+        session: SessionId,
+        /// Which, ascending. Unknown ones do nothing.
+        offsets: Vec<Offset>,
     },
     /// A session's client has acknowledged these offsets. They never come back.
     Settle {
@@ -255,6 +301,10 @@ impl Command {
             | Self::Subscribe { .. }
             | Self::Unsubscribe { .. }
             | Self::Publish { .. }
+            | Self::Receive { .. }
+            | Self::PublishOnce { .. }
+            | Self::Complete { .. }
+            | Self::Release { .. }
             | Self::Settle { .. } => Scope::Shard,
             Self::CreateCluster { .. }
             | Self::RegisterNode(_)

@@ -68,6 +68,14 @@ impl Keys {
         self.key(id.bucket, Kind::Item, 16).u64(id.number).u64(offset.0).done()
     }
 
+    pub(crate) fn inbound(self, id: SessionId, packet: u16) -> Bytes {
+        self.key(id.bucket, Kind::Inbound, 10).u64(id.number).u16(packet).done()
+    }
+
+    pub(crate) fn origin(self, id: SessionId) -> Bytes {
+        self.whole(Kind::Origin, 10).u16(id.bucket).u64(id.number).done()
+    }
+
     pub(crate) fn subscription(self, id: SessionId, filter: &Text) -> Bytes {
         let key = self.key(id.bucket, Kind::Subscription, 8 + filter.len());
         key.u64(id.number).bytes(filter.as_bytes()).done()

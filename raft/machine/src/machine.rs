@@ -162,6 +162,16 @@ impl Machine {
         let shard = &mut self.shard;
         match command {
             Command::Publish { tenant, message } => Ok(shard.publish(step, tenant, message)),
+            Command::Receive { session, epoch, packet } => {
+                Ok(shard.receive(step, session, epoch, packet))
+            }
+            Command::PublishOnce { tenant, origin, message } => {
+                Ok(shard.publish_once(step, tenant, origin, message))
+            }
+            Command::Complete { session, epoch, packets } => {
+                Ok(shard.complete(step, session, epoch, &packets))
+            }
+            Command::Release { session, offsets } => shard.release(step, session, &offsets),
             Command::Settle { session, upto, also } => shard.settle(step, session, upto, &also),
             Command::OpenSession { tenant, client, clean_start, expiry_s, holder } => {
                 let opening = Opening { tenant, client, clean_start, expiry_s, holder };

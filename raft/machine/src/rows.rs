@@ -124,17 +124,19 @@ pub(crate) struct CountersRow {
     pub(crate) bytes: u64,
     /// Copies that found the queue full, ever.
     pub(crate) dropped: u64,
+    /// Publishes of QoS 2 received, ever: the number of the last one.
+    pub(crate) received: u64,
 }
 
 impl Default for CountersRow {
     fn default() -> Self {
-        Self { head: Offset(1), tail: Offset(1), items: 0, bytes: 0, dropped: 0 }
+        Self { head: Offset(1), tail: Offset(1), items: 0, bytes: 0, dropped: 0, received: 0 }
     }
 }
 
 impl Row for CountersRow {
     const WHAT: &'static str = "session counters row";
-    const BYTES: usize = 41;
+    const BYTES: usize = 49;
 
     fn write(&self, out: &mut BytesMut) {
         out.put_u64(self.head.0);
@@ -142,6 +144,7 @@ impl Row for CountersRow {
         out.put_u64(self.items);
         out.put_u64(self.bytes);
         out.put_u64(self.dropped);
+        out.put_u64(self.received);
     }
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
@@ -151,6 +154,7 @@ impl Row for CountersRow {
             items: reader.u64()?,
             bytes: reader.u64()?,
             dropped: reader.u64()?,
+            received: reader.u64()?,
         })
     }
 }
@@ -196,7 +200,7 @@ impl Row for FilterRow {
 
 /// One message in one queue: the message itself, or the number of a row that several queues share.
 ///
-/// `version u8 | QoS and kind u8 | message`, or `… | message id u64 | message bytes u32`
+/// `version u8 | QoS and kind u8 | message`, or `… | message id u64 | message bytes u32`, or nothing more when released
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Item {
     pub(crate) qos: QoS,
@@ -204,6 +208,8 @@ pub(crate) struct Item {
     pub(crate) bytes: u64,
     /// The shared row, if the message is not in the item.
     pub(crate) shared: Option<u64>,
+    /// The client has the message: only its release is left, and no message.
+    pub(crate) released: bool,
 }
 
 impl Item {
@@ -211,6 +217,7 @@ impl Item {
     const HEADER_BYTES: usize = 2;
     const INLINE: u8 = 0;
     const SHARED: u8 = 1 << 2;
+    const RELEASED: u8 = 1 << 3;
     const QOS_BITS: u8 = 0b11;
 
     /// The row of an item with its message in it.
@@ -232,6 +239,11 @@ impl Item {
         row.into()
     }
 
+    /// The row of an item of QoS 2 whose message the client has.
+    pub(crate) fn released() -> Bytes {
+        Bytes::from_static(&[VERSION, QoS::ExactlyOnce as u8 | Self::RELEASED])
+    }
+
     /// Reads all but the message.
     pub(crate) fn read(row: &[u8]) -> Result<Self, StorageError> {
         let Some((&[VERSION, flags], rest)) = row.split_first_chunk() else {
@@ -239,7 +251,12 @@ impl Item {
         };
         let qos = QoS::from_bits(flags & Self::QOS_BITS).ok_or_else(Self::corrupt)?;
         match flags & !Self::QOS_BITS {
-            Self::INLINE => Ok(Self { qos, bytes: rest.len() as u64, shared: None }),
+            Self::INLINE => {
+                Ok(Self { qos, bytes: rest.len() as u64, shared: None, released: false })
+            }
+            Self::RELEASED if qos == QoS::ExactlyOnce && rest.is_empty() => {
+                Ok(Self { qos, bytes: 0, shared: None, released: true })
+            }
             Self::SHARED => {
                 let (message, rest) = rest.split_first_chunk().ok_or_else(Self::corrupt)?;
                 let bytes = <[u8; 4]>::try_from(rest).map_err(|_| Self::corrupt())?;
@@ -247,6 +264,7 @@ impl Item {
                     qos,
                     bytes: u64::from(u32::from_be_bytes(bytes)),
                     shared: Some(u64::from_be_bytes(*message)),
+                    released: false,
                 })
             }
             _ => Err(Self::corrupt()),
@@ -303,6 +321,33 @@ impl Row for ProducerRow {
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
         Ok(Self { last_seq: reader.u64()?, last_seen: reader.millis()? })
+    }
+}
+
+/// Which publishes of QoS 2 of a session came to a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct OriginRow {
+    /// The session has completed everything below.
+    pub(crate) floor: u64,
+    /// What came from there on, in the order it came: no more than a client may have open.
+    pub(crate) seen: Vec<u64>,
+    /// When the last one came.
+    pub(crate) at: UnixMillis,
+}
+
+impl Row for OriginRow {
+    const WHAT: &'static str = "origin row";
+    const BYTES: usize = 29;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.floor);
+        out.put_u64(self.at.0);
+        put_list(out, &self.seen, |out, number| out.put_u64(*number));
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        let (floor, at) = (reader.u64()?, reader.millis()?);
+        Ok(Self { floor, at, seen: reader.list(8, Reader::u64)? })
     }
 }
 
@@ -535,9 +580,20 @@ mod tests {
              0000000000000007 01",
         );
         check(
-            &CountersRow { head: Offset(1), tail: Offset(2), items: 3, bytes: 4, dropped: 5 },
+            &CountersRow {
+                head: Offset(1),
+                tail: Offset(2),
+                items: 3,
+                bytes: 4,
+                dropped: 5,
+                received: 6,
+            },
             "01 0000000000000001 0000000000000002 0000000000000003 0000000000000004 \
-             0000000000000005",
+             0000000000000005 0000000000000006",
+        );
+        check(
+            &OriginRow { floor: 1, seen: vec![3, 2], at: UnixMillis(4) },
+            "01 0000000000000001 0000000000000004 00000002 0000000000000003 0000000000000002",
         );
         check(&SubscriptionRow(QoS::AtLeastOnce), "01 01");
         check(&FilterRow { sessions: 1, version: 2 }, "01 0000000000000001 0000000000000002");
@@ -585,13 +641,16 @@ mod tests {
         assert_eq!(hex(&inline), "0101010000000174000000007879 7a".replace(' ', ""));
         let read = Item::read(&inline).unwrap();
         let bytes = message_len(&message) as u64;
-        assert_eq!(read, Item { qos: QoS::AtLeastOnce, bytes, shared: None });
+        assert_eq!(read, Item { qos: QoS::AtLeastOnce, bytes, shared: None, released: false });
         assert_eq!(Item::message(&inline).unwrap(), message);
 
         let shared = Item::shared(QoS::ExactlyOnce, 5, 6);
         assert_eq!(hex(&shared), "0106 0000000000000005 00000006".replace(' ', ""));
         let read = Item::read(&shared).unwrap();
-        assert_eq!(read, Item { qos: QoS::ExactlyOnce, bytes: 6, shared: Some(5) });
+        assert_eq!(
+            read,
+            Item { qos: QoS::ExactlyOnce, bytes: 6, shared: Some(5), released: false }
+        );
         for len in 0..shared.len() {
             assert!(Item::read(&shared[..len]).is_err());
         }

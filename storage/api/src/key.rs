@@ -55,6 +55,10 @@ pub enum Kind {
     Counters = 14,
     /// `session u64`: what is left to remove of a session that is gone.
     Garbage = 15,
+    /// `session u64 | packet id u16`: a publish of QoS 2 that this session's client has not released yet.
+    Inbound = 16,
+    /// `bucket u16 | session u64`: which publishes of QoS 2 of a session, of any shard, came here. Whole shard.
+    Origin = 17,
     /// Meta: `tenant u32`.
     Tenant = 32,
     /// Meta: `node u64`.
@@ -75,7 +79,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -91,6 +95,8 @@ impl Kind {
         Self::SessionById,
         Self::Counters,
         Self::Garbage,
+        Self::Inbound,
+        Self::Origin,
         Self::Tenant,
         Self::Node,
         Self::Placement,

@@ -242,13 +242,20 @@ pub(crate) fn durable(offset: u64) -> Delivery {
         offset: Some(Offset(offset)),
         qos: QoS::AtLeastOnce,
         resent: false,
+        released: false,
         message: Arc::new(message(&offset.to_be_bytes())),
     }
 }
 
 /// A delivery that is stored nowhere.
 pub(crate) fn live(qos: QoS, payload: &[u8]) -> Delivery {
-    Delivery { offset: None, qos, resent: false, message: Arc::new(message(payload)) }
+    Delivery {
+        offset: None,
+        qos,
+        resent: false,
+        released: false,
+        message: Arc::new(message(payload)),
+    }
 }
 
 /// QoS, packet id and first payload bytes of the PUBLISHes among `packets`.

@@ -34,6 +34,7 @@ mod kind {
     pub(super) const REFUSED: u8 = 8;
     pub(super) const OUT_OF_ORDER: u8 = 9;
     pub(super) const PARTLY: u8 = 10;
+    pub(super) const RECEIVED: u8 = 11;
 }
 
 /// Frozen: producer rows hold these numbers.
@@ -86,6 +87,11 @@ impl Answer {
                 out.put_u8(kind::UNSUBSCRIBED);
                 put_list(out, existed, |out, existed| out.put_u8(u8::from(*existed)));
                 put_list(out, released, put_change);
+            }
+            Self::Received { number, floor } => {
+                out.put_u8(kind::RECEIVED);
+                out.put_u64(*number);
+                out.put_u64(*floor);
             }
             Self::Published { sessions } => {
                 out.put_u8(kind::PUBLISHED);
@@ -140,6 +146,7 @@ impl Answer {
                 existed: reader.list(1, Reader::bool)?,
                 released: read_changes(reader)?,
             },
+            kind::RECEIVED => Self::Received { number: reader.u64()?, floor: reader.u64()? },
             kind::PUBLISHED => Self::Published { sessions: reader.u32()? },
             kind::AT => Self::At(reader.u64()?),
             kind::REFUSED => Self::Refused(read_refused(reader)?),
@@ -294,6 +301,7 @@ mod tests {
             (Answer::Refused(Refused::Malformed), "08 08".into()),
             (Answer::OutOfOrder { expected: 9 }, "09 0000000000000009".into()),
             (Answer::Partly(change()), format!("0a {route}")),
+            (Answer::Received { number: 3, floor: 2 }, "0b 0000000000000003 0000000000000002".into()),
         ];
         for (answer, expected) in table {
             let mut out = BytesMut::new();

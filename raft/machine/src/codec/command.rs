@@ -7,7 +7,7 @@ use super::{
     Malformed, Reader, TooLarge, encode_message, put_holder, put_list, put_option, put_session,
     put_target, put_text, read_message,
 };
-use crate::command::{Command, MemberState, NodeRecord, Subscription};
+use crate::command::{Command, MemberState, NodeRecord, Origin, Subscription};
 
 /// The largest command, its kind included: half a batch. Whoever takes a message in refuses larger ones before.
 pub const COMMAND_BYTES_MAX: usize = 512 * 1024;
@@ -25,6 +25,10 @@ mod kind {
     pub(super) const SETTLE: u8 = 7;
     pub(super) const TICK: u8 = 8;
     pub(super) const DIGEST: u8 = 9;
+    pub(super) const RECEIVE: u8 = 10;
+    pub(super) const PUBLISH_ONCE: u8 = 11;
+    pub(super) const COMPLETE: u8 = 12;
+    pub(super) const RELEASE: u8 = 13;
     pub(super) const CREATE_CLUSTER: u8 = 32;
     pub(super) const REGISTER_NODE: u8 = 33;
     pub(super) const SET_ROUTE: u8 = 34;
@@ -108,6 +112,10 @@ impl Command {
                 out.put_u32(tenant.0);
                 encode_message(out, message);
             }
+            Self::Receive { .. }
+            | Self::PublishOnce { .. }
+            | Self::Complete { .. }
+            | Self::Release { .. } => self.encode_exactly_once(out),
             Self::Settle { session, upto, also } => {
                 out.put_u8(kind::SETTLE);
                 put_session(out, *session);
@@ -126,6 +134,37 @@ impl Command {
             | Self::SetMember { .. }
             | Self::Place { .. }
             | Self::Placed { .. } => self.encode_member_body(out),
+        }
+    }
+
+    fn encode_exactly_once(&self, out: &mut BytesMut) {
+        match self {
+            Self::Receive { session, epoch, packet } => {
+                out.put_u8(kind::RECEIVE);
+                put_session(out, *session);
+                out.put_u64(epoch.0);
+                out.put_u16(*packet);
+            }
+            Self::PublishOnce { tenant, origin, message } => {
+                out.put_u8(kind::PUBLISH_ONCE);
+                out.put_u32(tenant.0);
+                put_session(out, origin.session);
+                out.put_u64(origin.number);
+                out.put_u64(origin.floor);
+                encode_message(out, message);
+            }
+            Self::Complete { session, epoch, packets } => {
+                out.put_u8(kind::COMPLETE);
+                put_session(out, *session);
+                out.put_u64(epoch.0);
+                put_list(out, packets, |out, packet| out.put_u16(*packet));
+            }
+            Self::Release { session, offsets } => {
+                out.put_u8(kind::RELEASE);
+                put_session(out, *session);
+                put_list(out, offsets, |out, offset| out.put_u64(offset.0));
+            }
+            other => unreachable!("encode_body writes {other:?} itself"),
         }
     }
 
@@ -159,20 +198,7 @@ impl Command {
                 out.put_u32(tenant.0);
                 put_text(out, name);
             }
-            Self::OpenSession { .. }
-            | Self::CloseSession { .. }
-            | Self::NodeGone { .. }
-            | Self::Subscribe { .. }
-            | Self::Unsubscribe { .. }
-            | Self::Publish { .. }
-            | Self::Settle { .. }
-            | Self::Tick
-            | Self::Digest
-            | Self::AddToken { .. }
-            | Self::JoinNode { .. }
-            | Self::SetMember { .. }
-            | Self::Place { .. }
-            | Self::Placed { .. } => unreachable!("encode_body does not give us these"),
+            other => unreachable!("encode_body writes {other:?} itself"),
         }
     }
 
@@ -204,20 +230,7 @@ impl Command {
                 out.put_u16(group.0);
                 put_list(out, voters, |out, node| out.put_u64(node.0));
             }
-            Self::OpenSession { .. }
-            | Self::CloseSession { .. }
-            | Self::NodeGone { .. }
-            | Self::Subscribe { .. }
-            | Self::Unsubscribe { .. }
-            | Self::Publish { .. }
-            | Self::Settle { .. }
-            | Self::Tick
-            | Self::Digest
-            | Self::CreateCluster { .. }
-            | Self::RegisterNode(_)
-            | Self::SetRoute { .. }
-            | Self::DropNodeRoutes { .. }
-            | Self::SetTenant { .. } => unreachable!("encode_body does not give us these"),
+            other => unreachable!("encode_body writes {other:?} itself"),
         }
     }
 
@@ -236,6 +249,27 @@ impl Command {
                 let tenant = reader.tenant()?;
                 return Ok(Self::Publish { tenant, message: read_message(reader.tail())? });
             }
+            kind::PUBLISH_ONCE => {
+                let tenant = reader.tenant()?;
+                let session = reader.session()?;
+                let origin = Origin { session, number: reader.u64()?, floor: reader.u64()? };
+                let message = read_message(reader.tail())?;
+                return Ok(Self::PublishOnce { tenant, origin, message });
+            }
+            kind::RECEIVE => Self::Receive {
+                session: reader.session()?,
+                epoch: reader.epoch()?,
+                packet: reader.u16()?,
+            },
+            kind::COMPLETE => Self::Complete {
+                session: reader.session()?,
+                epoch: reader.epoch()?,
+                packets: reader.list(2, Reader::u16)?,
+            },
+            kind::RELEASE => Self::Release {
+                session: reader.session()?,
+                offsets: reader.list(8, Reader::offset)?,
+            },
             kind::SETTLE => Self::Settle {
                 session: reader.session()?,
                 upto: reader.offset()?,
@@ -376,6 +410,7 @@ mod tests {
             expires_at: None,
             ..message.clone()
         };
+        let once = plain.clone();
         let record = NodeRecord {
             node: NodeId(1),
             store: 2,
@@ -403,6 +438,14 @@ mod tests {
                 "06 00000007 01 00000001 74 00000000 78797a"),
             (Command::Settle { session, upto: Offset(9), also: vec![Offset(11)] },
                 "07 0102 0000000000000003 0000000000000009 00000001 000000000000000b"),
+            (Command::Receive { session, epoch, packet: 5 },
+                "0a 0102 0000000000000003 0000000000000008 0005"),
+            (Command::PublishOnce { tenant, origin: Origin { session, number: 4, floor: 2 }, message: once },
+                "0b 00000007 0102 0000000000000003 0000000000000004 0000000000000002 01 00000001 74 00000000 78797a"),
+            (Command::Complete { session, epoch, packets: vec![5, 6] },
+                "0c 0102 0000000000000003 0000000000000008 00000002 0005 0006"),
+            (Command::Release { session, offsets: vec![Offset(9)] },
+                "0d 0102 0000000000000003 00000001 0000000000000009"),
             (Command::Tick, "08"),
             (Command::Digest, "09"),
             (Command::CreateCluster { cluster: 1, shards: 2, nodes: vec![record.clone()], replicas: 3 },
@@ -465,7 +508,9 @@ mod tests {
             for len in 0..bytes.len() {
                 assert!(Command::decode(&bytes.slice(..len)).is_err(), "{command:?} at {len}");
                 // Also when the length in front agrees. Only a payload may end anywhere.
-                if len > FRAME_HEADER_BYTES && !matches!(command, Command::Publish { .. }) {
+                if len > FRAME_HEADER_BYTES
+                    && !matches!(command, Command::Publish { .. } | Command::PublishOnce { .. })
+                {
                     let mut cut = BytesMut::from(&bytes[..len]);
                     let body = u32::try_from(len - FRAME_HEADER_BYTES).unwrap();
                     cut[..FRAME_HEADER_BYTES].copy_from_slice(&body.to_be_bytes());

@@ -4,6 +4,7 @@
 //!   sessions.rs       open, close, node gone, the end of a session
 //!   subscriptions.rs  filters of sessions, filters of the shard
 //!   queue.rs          publish, settle, read
+//!   once.rs           QoS 2: numbers of publishes, what was heard of them, releases
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
 //! ```
@@ -15,6 +16,7 @@
 //! - **Head and tail never go back**, and every offset is handed out once. Checked by `tests/rules/queues.rs`.
 //! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
 
+mod once;
 mod queue;
 mod sessions;
 mod shared;
@@ -28,13 +30,16 @@ use moorline_storage::{
     key::{self, Kind},
 };
 
+pub use self::once::ORIGIN_IDLE_MS_MAX;
 pub(crate) use self::sessions::Opening;
 use self::shared::SharedRefs;
 use crate::{
     answer::Answer,
     command::{Holder, SessionId},
     keys::{Keys, Suffix, note},
-    rows::{CountersRow, GarbageRow, Row, SessionRow, SubscriptionRow, corrupt},
+    rows::{
+        CountersRow, GarbageRow, NumberRow, OriginRow, Row, SessionRow, SubscriptionRow, corrupt,
+    },
     step::Step,
 };
 
@@ -71,6 +76,12 @@ pub(crate) struct ShardState {
     /// Sessions whose counters changed in this batch.
     dirty: Vec<SessionId>,
     shared: SharedRefs,
+    /// Publishes of QoS 2 that clients have not released yet: their numbers, by packet id.
+    inbound: BTreeMap<(SessionId, u16), u64>,
+    /// Publishes of QoS 2 that came here, by the session they came from.
+    origins: BTreeMap<SessionId, OriginRow>,
+    /// The same sessions, by when the last of them came.
+    silent: BTreeSet<(UnixMillis, SessionId)>,
     /// Space for the matches of one message.
     found: Vec<(SessionId, QoS)>,
 }
@@ -162,6 +173,9 @@ impl ShardState {
             counts: Counts::default(),
             dirty: Vec::new(),
             shared: SharedRefs::default(),
+            inbound: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            silent: BTreeSet::new(),
             found: Vec::new(),
         }
     }
@@ -178,7 +192,25 @@ impl ShardState {
             state.open_bucket(rows, bucket)?;
             next = bucket.checked_add(1);
         }
+        state.open_origins(rows)?;
         Ok(state)
+    }
+
+    fn open_origins(&mut self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
+        let (from, to) = self.keys.range(Kind::Origin);
+        let mut failed = None;
+        rows.scan(&from, &to, &mut |key, row| {
+            let mut read = || {
+                let mut suffix = Suffix::of(key)?;
+                let id = SessionId { bucket: suffix.u16()?, number: suffix.u64()? };
+                let row = OriginRow::from_bytes(row)?;
+                self.silent.insert((row.at, id));
+                self.origins.insert(id, row);
+                Ok(())
+            };
+            note(&mut failed, read())
+        })?;
+        failed.map_or(Ok(()), Err)
     }
 
     fn open_bucket(
@@ -218,6 +250,11 @@ impl ShardState {
             let tenant = session.tenant;
             self.counts.subscriptions += 1;
             self.tries.entry(tenant).or_default().insert(filter.as_bytes(), id, qos);
+            Ok(())
+        })?;
+        scan(Kind::Inbound, &mut |mut suffix, row| {
+            let id = SessionId { bucket, number: suffix.u64()? };
+            self.inbound.insert((id, suffix.u16()?), NumberRow::from_bytes(row)?.0);
             Ok(())
         })?;
         scan(Kind::Garbage, &mut |mut suffix, row| {
@@ -290,11 +327,11 @@ impl ShardState {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<UnixMillis> {
-        if self.garbage.is_empty() {
-            self.expiring.first().map(|(at, _)| *at)
-        } else {
-            Some(UnixMillis(0))
+        if !self.garbage.is_empty() {
+            return Some(UnixMillis(0));
         }
+        let expires = self.expiring.first().map(|(at, _)| *at);
+        [expires, self.origin_deadline()].into_iter().flatten().min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -309,6 +346,7 @@ impl ShardState {
                 Some(_) | None => break,
             }
         }
+        self.forget_origins(step);
         self.collect_garbage(step)?;
         self.announce(step, &released);
         Ok(Answer::Released(released))
@@ -359,6 +397,9 @@ impl ShardState {
         assert_eq!(self.held, other.held);
         assert_eq!(self.expiring, other.expiring);
         assert_eq!(self.garbage, other.garbage);
+        assert_eq!(self.inbound, other.inbound);
+        assert_eq!(self.origins, other.origins);
+        assert_eq!(self.silent, other.silent);
         assert_eq!(self.counts(), other.counts());
         for (id, session) in &self.sessions {
             for subscription in self.subscriptions(rows, *id)? {

@@ -92,7 +92,7 @@ impl ShardState {
             took += 1;
             if self.sessions[&id].row.holder.is_some() {
                 let message = Arc::clone(&message);
-                let delivery = Delivery { offset, qos, resent: false, message };
+                let delivery = Delivery { offset, qos, resent: false, released: false, message };
                 step.effects.push(Effect::Deliver { session: id, delivery });
             }
         }
@@ -329,6 +329,7 @@ impl ShardState {
             .into_iter()
             .map(|(offset, item, row)| {
                 let message = match item.shared {
+                    None if item.released => Message::empty(),
                     None => Item::message(&row)?,
                     Some(number) => {
                         let row = rows.get(&self.keys.message(number))?;
@@ -340,6 +341,7 @@ impl ShardState {
                     offset: Some(offset),
                     qos: item.qos,
                     resent: offset < session.row.offered_below,
+                    released: item.released,
                     message: Arc::new(message),
                 })
             })

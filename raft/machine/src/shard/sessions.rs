@@ -222,6 +222,7 @@ impl ShardState {
         released: &mut Vec<RouteChange>,
     ) -> Result<(), StorageError> {
         self.remove_subscriptions(step, id, released)?;
+        self.forget_inbound(step, id);
         let session = self.sessions.remove(&id).expect("the caller found it");
         self.unindex(id, &session);
         step.delete(self.keys.session(id.bucket, session.tenant, &session.client));

@@ -6,6 +6,7 @@ mod dedupe;
 mod harness;
 mod members;
 mod meta;
+mod once;
 mod placement;
 mod queues;
 mod replicas;
