@@ -329,12 +329,13 @@ async fn serve_mqtt(
         let serving = stop.child_token();
         let mut listeners = listen(node.config(), &edge, &serving)?;
         node.set_listening(true);
-        tokio::select! {
-            ended = listeners.join_next() => {
-                ended.transpose().context("a listener panicked")?;
-                return joined(listeners).await;
-            }
-            _ = draining.wait_for(|draining| *draining) => {}
+        let ended = tokio::select! {
+            ended = listeners.join_next() => ended,
+            _ = draining.wait_for(|draining| *draining) => None,
+        };
+        if let Some(ended) = ended {
+            ended.context("a listener panicked")?;
+            return joined(listeners).await;
         }
         info!("clients are told to go elsewhere");
         node.set_listening(false);

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use moorline_core::{QoS, Text};
 use moorline_mqtt::{
     Packet, Version,
-    codec::{DecodeError, Decoder, Limits, Outgoing, Unsubscribe, encode},
+    codec::{Connect, DecodeError, Decoder, Limits, Outgoing, Unsubscribe, encode},
 };
 use proptest::{prelude::*, sample::select};
 

@@ -137,6 +137,10 @@ impl Command {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the match that calls this names every command"
+    )]
     fn encode_exactly_once(&self, out: &mut BytesMut) {
         match self {
             Self::Receive { session, epoch, packet } => {
@@ -168,6 +172,10 @@ impl Command {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the match that calls this names every command"
+    )]
     fn encode_meta_body(&self, out: &mut BytesMut) {
         match self {
             Self::CreateCluster { cluster, shards, nodes, replicas } => {
@@ -202,6 +210,10 @@ impl Command {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the match that calls this names every command"
+    )]
     fn encode_member_body(&self, out: &mut BytesMut) {
         match self {
             Self::AddToken { token, lifetime_ms } => {
