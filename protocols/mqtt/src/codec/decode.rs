@@ -126,8 +126,10 @@ impl Decoder {
         if self.version.is_none() && first >> 4 != PacketType::Connect as u8 {
             return Err(DecodeError::NotConnect);
         }
-        let (kind, flags) = fixed::first(first, self.version)?;
+        let kind = fixed::kind(first)?;
+        // Whatever its flags, a packet that this side never sends is forbidden.
         self.check_direction(kind)?;
+        let flags = fixed::flags(first, kind, self.version)?;
         let Some((remaining, len)) = fixed::varint(&input[1..])? else { return Ok(None) };
         let header = 1 + len;
         let total = header + usize::try_from(remaining).expect("at most 28 bits");

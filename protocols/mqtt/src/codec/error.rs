@@ -11,6 +11,9 @@ pub enum DecodeError {
     /// It can't be parsed as the standard says.
     #[error("malformed packet: {0}")]
     Malformed(&'static str),
+    /// A string or a length of a CONNECT can't be read. It gets no answer: what its sender is, is anybody's guess.
+    #[error("unreadable CONNECT: {0}")]
+    Unreadable(&'static str),
     /// It can be parsed, and is forbidden.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
@@ -37,11 +40,25 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
+    /// The same, of a field of a CONNECT.
+    pub(super) fn in_connect(self) -> Self {
+        match self {
+            Self::Malformed(what) => Self::Unreadable(what),
+            Self::Unreadable(_)
+            | Self::Protocol(_)
+            | Self::TopicAlias
+            | Self::TooLarge { .. }
+            | Self::Quota(_)
+            | Self::UnsupportedVersion(_)
+            | Self::NotConnect => self,
+        }
+    }
+
     /// The reason code to answer with, in a CONNACK before the connection is open and in a DISCONNECT after.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Malformed(_) => Reason::MalformedPacket,
+            Self::Malformed(_) | Self::Unreadable(_) => Reason::MalformedPacket,
             Self::Protocol(_) | Self::NotConnect => Reason::ProtocolError,
             Self::TopicAlias => Reason::TopicAliasInvalid,
             Self::TooLarge { .. } => Reason::PacketTooLarge,

@@ -1,7 +1,7 @@
 //! Properties (MQTT 5, 2.2.2): which exist, where they may stand, how often, with which values.
 //!
-//! A property that is unknown or belongs to another packet makes the packet malformed; one that stands twice, or has a
-//! forbidden value, is a protocol error (2.2.2.2).
+//! An unknown property makes the packet malformed; one that stands twice, or has a forbidden value, is a protocol error
+//! (2.2.2.2). For one of another packet see [`Place::refuses_others`].
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -56,6 +56,16 @@ impl Place {
 
     fn includes(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// What a property of another packet is here, once its value could be read: docs/decisions/014-which-error.md.
+    fn refuses_others(self) -> DecodeError {
+        const WHY: &str = "a property of another packet";
+        if Self::PUBLISH.or(Self::ACK).or(Self::DISCONNECT).includes(self) {
+            DecodeError::Protocol(WHY)
+        } else {
+            DecodeError::Malformed(WHY)
+        }
     }
 }
 
@@ -119,7 +129,8 @@ impl<'a> Properties<'a> {
         let id = from.varint()?;
         let places = Place::of(id).ok_or(DecodeError::Malformed("an unknown property"))?;
         if !places.includes(place) {
-            return Err(DecodeError::Malformed("a property of another packet"));
+            self.read_value(id, from, place, user_max)?;
+            return Err(place.refuses_others());
         }
         let often = id == USER || id == SUBSCRIPTION_ID && place == Place::PUBLISH;
         if !often && self.seen >> id & 1 == 1 {

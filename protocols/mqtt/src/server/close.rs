@@ -24,6 +24,8 @@ pub(super) struct Ending {
     connack: Reason,
     /// Whether 3.1.1 has a return code for it before the session is open. Without one the socket is just closed.
     connack_v3: bool,
+    /// Whether nothing is said at all.
+    silent: bool,
     /// For the Reason String: what the client did, or what happened.
     why: Option<Text>,
     server_reference: Option<Text>,
@@ -37,6 +39,7 @@ macro_rules! ending {
             reason: Reason::$reason,
             connack: Reason::$connack,
             connack_v3: $v3,
+            silent: false,
             why: None,
             server_reference: None,
         };
@@ -61,6 +64,7 @@ impl Ending {
             reason,
             connack: Reason::UnspecifiedError,
             connack_v3: false,
+            silent: false,
             why: Some(Text::from(why)),
             server_reference: None,
         }
@@ -77,6 +81,7 @@ impl Ending {
             reason,
             connack: Reason::UnspecifiedError,
             connack_v3: true,
+            silent: false,
             why: why.map(Text::from),
             server_reference: None,
         }
@@ -86,7 +91,7 @@ impl Ending {
 impl From<DecodeError> for Ending {
     fn from(error: DecodeError) -> Self {
         let closed = match error {
-            DecodeError::Malformed(_) => CloseReason::Malformed,
+            DecodeError::Malformed(_) | DecodeError::Unreadable(_) => CloseReason::Malformed,
             DecodeError::Protocol(_) => CloseReason::ProtocolError,
             DecodeError::TopicAlias => CloseReason::TopicAliasInvalid,
             DecodeError::TooLarge { .. } => CloseReason::PacketTooLarge,
@@ -94,7 +99,8 @@ impl From<DecodeError> for Ending {
             DecodeError::UnsupportedVersion(_) => CloseReason::UnsupportedVersion,
             DecodeError::NotConnect => CloseReason::NotMqtt,
         };
-        Self::of(closed, error.reason(), &error.to_string())
+        let silent = matches!(error, DecodeError::Unreadable(_));
+        Self { silent, ..Self::of(closed, error.reason(), &error.to_string()) }
     }
 }
 
@@ -115,6 +121,7 @@ impl Connection {
     pub(super) fn fail(&mut self, now: Now, ending: &Ending) {
         match self.state {
             State::Closed => return,
+            _ if ending.silent => {}
             State::AwaitConnect if ending.closed == CloseReason::UnsupportedVersion => {
                 // A version from before or after ours: this is the answer that the most clients can read.
                 self.peer.version = Version::V311;

@@ -296,6 +296,12 @@ fn a_broken_connect_is_answered_in_mqtt_5_and_closed_before() {
         (Version::V5,   "100e00044d5154540503003c00000163",         Some(Reason::MalformedPacket)),
         (Version::V5,   "101100044d5154540502003c03210000000163",   Some(Reason::ProtocolError)),
         (Version::V5,   "10ffff0300044d5154540502003c",             Some(Reason::PacketTooLarge)),
+        // A client id or user name that can't be read; too much or too little of it.
+        (Version::V5,   "101200044d5154540502000a000005746f700000", None),
+        (Version::V5,   "101500044d5154540582000a000001700005746feda080", None),
+        (Version::V5,   "101000044d5154540502000a000001700001",  None),
+        (Version::V5,   "101200044d5154540502000a0000017000017000", None),
+        (Version::V5,   "100e00044d5154540582000a00000170",         None),
         (Version::V311, "100d00044d5154540403003c000163",           None),
         (Version::V311, "10ffff0300044d5154540402003c",             None),
         (Version::V311, "1001",                                     None),

@@ -133,7 +133,8 @@ fn protocol_breaches_name_their_code_in_mqtt_5_and_just_close_before() {
         ("9003000100",   CloseReason::ProtocolError, Reason::ProtocolError),
         ("b0020001",     CloseReason::ProtocolError, Reason::ProtocolError),
         ("c100",         CloseReason::Malformed,     Reason::MalformedPacket),
-        ("0000",         CloseReason::Malformed,     Reason::MalformedPacket),
+        ("d100",         CloseReason::ProtocolError, Reason::ProtocolError),
+        ("0000",         CloseReason::ProtocolError, Reason::ProtocolError),
         ("30ffffff7f",   CloseReason::PacketTooLarge, Reason::PacketTooLarge),
         ("30ffffffff",   CloseReason::Malformed,     Reason::MalformedPacket),
     ];
