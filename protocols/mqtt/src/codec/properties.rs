@@ -58,7 +58,7 @@ impl Place {
         self.0 & other.0 != 0
     }
 
-    /// What a property of another packet is here, once its value could be read: docs/decisions/014-which-error.md.
+    /// What a property of another packet is here, once its value could be read: docs/decisions/013-which-error.md.
     fn refuses_others(self) -> DecodeError {
         const WHY: &str = "a property of another packet";
         if Self::PUBLISH.or(Self::ACK).or(Self::DISCONNECT).includes(self) {
