@@ -198,8 +198,15 @@ pub(crate) enum BenchCommand {
     Load(LoadArgs),
     /// Run Moorline and its peers one after the other in this run, and print the ratios.
     Compare(CompareArgs),
+    /// The same for how brokers grow: queues of sessions that are away, one to many, connections that rest.
+    Sizes(SizesArgs),
+    /// Memory and time of the route trie, without a broker.
+    Routes(RoutesArgs),
     /// How fast this disk syncs.
     Disk(DiskArgs),
+    /// Hold connections until standard input ends: a part of `sizes`.
+    #[command(hide = true)]
+    Hold(HoldArgs),
 }
 
 /// What to offer a broker.
@@ -249,27 +256,25 @@ pub(crate) enum Peer {
     Rumqttd,
 }
 
-/// `moorline bench compare`.
+impl Peer {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Moorline => "moorline",
+            Self::NatsSync => "nats-sync",
+            Self::Nats => "nats",
+            Self::Mosquitto => "mosquitto",
+            Self::Rumqttd => "rumqttd",
+        }
+    }
+}
+
+/// The peers, and where they are found.
 #[derive(Debug, Args)]
-pub(crate) struct CompareArgs {
-    /// Which, in this order; the order is reversed in every second round.
+pub(crate) struct PeersArgs {
+    /// Which, in this order.
     #[arg(long, value_delimiter = ',', default_values_t = [Peer::Moorline, Peer::NatsSync, Peer::Nats, Peer::Mosquitto, Peer::Rumqttd], value_enum)]
     pub(crate) peers: Vec<Peer>,
-    /// Rounds.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) rounds: usize,
-    /// Publishers, each with its own topic and one subscriber.
-    #[arg(long, default_value_t = 64)]
-    pub(crate) publishers: usize,
-    /// Unacknowledged publishes per publisher.
-    #[arg(long, default_value_t = 32)]
-    pub(crate) window: u16,
-    /// Payload bytes.
-    #[arg(long, default_value_t = 256)]
-    pub(crate) size: usize,
-    /// Seconds of measurement per peer.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) seconds: u64,
     /// The NATS server program.
     #[arg(long, default_value = "nats-server", env = "MOORLINE_NATS_SERVER")]
     pub(crate) nats_server: PathBuf,
@@ -285,9 +290,114 @@ pub(crate) struct CompareArgs {
     /// Shards of the Moorline cluster.
     #[arg(long)]
     pub(crate) shards: Option<u16>,
-    /// Print one JSON object per run.
+    /// Rounds.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rounds: usize,
+    /// Print JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `moorline bench compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Beside whom; the order is reversed in every second round.
+    #[command(flatten)]
+    pub(crate) peers: PeersArgs,
+    /// Publishers, each with its own topic and one subscriber.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) publishers: usize,
+    /// Unacknowledged publishes per publisher.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) window: u16,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Seconds of measurement per peer.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+}
+
+/// What `moorline bench sizes` offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Workload {
+    /// Messages for durable sessions that are away, then all of them come back.
+    Queueing,
+    /// One publisher, many clean subscribers, QoS 0.
+    FanOut,
+    /// One publisher, many durable subscribers, QoS 1.
+    FanOutDurable,
+    /// Many clean connections that do nothing.
+    Idle,
+    /// Many durable sessions that do nothing.
+    IdleDurable,
+}
+
+impl Workload {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queueing => "queueing",
+            Self::FanOut => "fan-out",
+            Self::FanOutDurable => "fan-out-durable",
+            Self::Idle => "idle",
+            Self::IdleDurable => "idle-durable",
+        }
+    }
+}
+
+/// `moorline bench sizes`.
+#[derive(Debug, Args)]
+pub(crate) struct SizesArgs {
+    /// Beside whom.
+    #[command(flatten)]
+    pub(crate) peers: PeersArgs,
+    /// Which.
+    #[arg(long, value_delimiter = ',', default_values_t = [Workload::Queueing, Workload::FanOut, Workload::FanOutDurable, Workload::Idle, Workload::IdleDurable], value_enum)]
+    pub(crate) workloads: Vec<Workload>,
+    /// Sessions of `queueing`.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) sessions: usize,
+    /// Messages for each of them.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) messages: usize,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Subscribers of the fan-outs.
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) subscribers: usize,
+    /// Connections of the idle workloads.
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) connections: usize,
+    /// Seconds of measurement of the fan-outs.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+}
+
+/// `moorline bench routes`.
+#[derive(Debug, Args)]
+pub(crate) struct RoutesArgs {
+    /// Filters.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) count: usize,
+}
+
+/// `moorline bench hold`.
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// Brokers' MQTT addresses.
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub(crate) target: Vec<String>,
+    /// The first connection's number.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) first: usize,
+    /// Connections.
+    #[arg(long)]
+    pub(crate) count: usize,
+    /// Whether their sessions outlive them.
+    #[arg(long)]
+    pub(crate) durable: bool,
 }
 
 /// `moorline bench disk`.

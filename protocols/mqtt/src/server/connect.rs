@@ -92,8 +92,12 @@ impl Connection {
         let credit = u32::from(window.get()).saturating_add(config.prefetch_max);
         self.outbound.set_window(usize::from(window.get()), credit);
         self.peer.assigned = connect.client_id.is_empty();
-        let client =
-            if self.peer.assigned { self.peer.spare_id.clone() } else { connect.client_id };
+        // A copy: the id lives as long as the session, and shares the buffer that the CONNECT was read into.
+        let client = if self.peer.assigned {
+            self.peer.spare_id.clone()
+        } else {
+            Text::from(connect.client_id.as_str())
+        };
         self.events.push_back(Event::Connect(Box::new(ConnectRequest {
             version: connect.version,
             client,
@@ -127,6 +131,8 @@ impl Connection {
             return self.fail(now, &Ending::ANSWER_TOO_LARGE);
         }
         self.state = State::Open;
+        // Many connections do nothing for long: they keep no room for events.
+        self.events.shrink_to_fit();
         self.timers.opened(now.at, self.peer.keep_alive_s);
     }
 
