@@ -5,6 +5,8 @@
 
 use std::{
     num::NonZeroU16,
+    os::unix::fs::MetadataExt,
+    path::Path,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -17,7 +19,7 @@ use moorline_mqtt::{
 };
 use tokio::{
     task::{JoinSet, LocalSet},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{Fact, wire::Wire};
@@ -28,6 +30,17 @@ const PUBLISHERS: usize = 8;
 const WINDOW: u16 = 64;
 /// How long each of the three parts may take.
 const PART_WAIT: Duration = Duration::from_secs(300);
+
+/// How long the disk may take until it comes to rest, and how long it must not change for that.
+const SETTLE_WAIT: Duration = Duration::from_secs(120);
+/// See there.
+const SETTLE_QUIET: Duration = Duration::from_secs(10);
+/// How often it is looked at.
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+/// A change smaller than this part is none.
+const SETTLE_PART: u64 = 100;
+/// The unit of a file's blocks (stat(2)).
+const BLOCK_BYTES: u64 = 512;
 
 /// What to queue.
 #[derive(Debug, Clone)]
@@ -96,15 +109,52 @@ impl Filled {
     }
 }
 
-/// Both parts, for a broker that nobody looks into in between.
-pub(crate) fn run(what: &Queueing) -> anyhow::Result<Vec<Fact>> {
+/// Both parts, and in between how much of the disk below `dir` a queued byte takes on each of `nodes`.
+pub(crate) fn run(what: &Queueing, dir: &Path, nodes: usize) -> anyhow::Result<Vec<Fact>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
+        let before = disk_bytes(dir)?;
         let filled = fill(what).await?;
         let enqueued = filled.enqueued_per_s;
+        let after = settled_disk_bytes(dir).await?;
         let drained = filled.drain().await?;
-        Ok(vec![Fact::rate("enqueued/s", enqueued), Fact::rate("drained/s", drained)])
+        let payload = (what.sessions * what.messages * what.size * nodes) as f64;
+        Ok(vec![
+            Fact::rate("enqueued/s", enqueued),
+            Fact::rate("drained/s", drained),
+            Fact::cost("x payload on disk", after.saturating_sub(before) as f64 / payload),
+        ])
     })
+}
+
+/// What is on the disk once nothing changes any more: logs are purged and tables compacted some time later.
+async fn settled_disk_bytes(dir: &Path) -> anyhow::Result<u64> {
+    let deadline = Instant::now() + SETTLE_WAIT;
+    let (mut bytes, mut since) = (disk_bytes(dir)?, Instant::now());
+    while since.elapsed() < SETTLE_QUIET && Instant::now() < deadline {
+        sleep(SETTLE_PAUSE).await;
+        let now = disk_bytes(dir)?;
+        if now.abs_diff(bytes) > bytes / SETTLE_PART {
+            (bytes, since) = (now, Instant::now());
+        }
+    }
+    disk_bytes(dir)
+}
+
+/// Blocks of all files below `dir`. A file that goes away meanwhile counts nothing.
+fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
+    let (mut bytes, mut dirs) = (0, vec![dir.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let Ok(entry) = entry else { continue };
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => dirs.push(entry.path()),
+                Ok(metadata) => bytes += metadata.blocks() * BLOCK_BYTES,
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 async fn all<F: Future<Output = anyhow::Result<()>> + 'static>(
@@ -139,13 +189,15 @@ async fn publish(plan: Rc<Plan>, at: usize) -> anyhow::Result<()> {
         ..Options::default()
     };
     let mut wire = Wire::open(plan.target(at), options, plan.start).await?;
-    let payload = vec![0x5a; plan.what.size];
+    let mut payload = vec![0; plan.what.size];
     let own = (at..plan.what.sessions).step_by(PUBLISHERS);
     let topics: Vec<String> = own.map(|session| plan.topic(session)).collect();
     let count = topics.len() * plan.what.messages;
     let (mut sent, mut acked) = (0, 0);
     while acked < count {
         while sent < count && wire.client.can_publish() {
+            // Nothing that a broker could compress.
+            rand::fill(&mut payload[..]);
             wire.client.publish(&Outgoing {
                 topic: topics[sent % topics.len()].as_bytes(),
                 qos: QoS::AtLeastOnce,

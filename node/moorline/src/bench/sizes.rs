@@ -1,6 +1,6 @@
 //! `moorline bench sizes`: the workloads that show how a broker grows, Moorline beside its peers in one run.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -66,19 +66,25 @@ fn measure(workload: Workload, peer: Peer, args: &SizesArgs) -> anyhow::Result<V
     let name = format!("moorline-sizes-{}-{}", std::process::id(), peer.name());
     let dir = args.peers.dir.join(name);
     let running = peers::start(peer, &args.peers, &dir)?;
-    let facts = offer(workload, &running, args)
+    let facts = offer(workload, &running, args, &dir)
         .with_context(|| format!("{}; its logs are in {}", peer.name(), dir.display()))?;
     drop(running);
     std::fs::remove_dir_all(&dir)?;
     Ok(facts)
 }
 
-fn offer(workload: Workload, running: &Running, args: &SizesArgs) -> anyhow::Result<Vec<Fact>> {
+fn offer(
+    workload: Workload,
+    running: &Running,
+    args: &SizesArgs,
+    dir: &Path,
+) -> anyhow::Result<Vec<Fact>> {
     let (targets, pids) = (running.targets.clone(), running.pids.clone());
     match workload {
         Workload::Queueing => {
             let (sessions, messages, size) = (args.sessions, args.messages, args.size);
-            queueing::run(&Queueing { targets, sessions, messages, size })
+            let nodes = targets.len();
+            queueing::run(&Queueing { targets, sessions, messages, size }, dir, nodes)
         }
         Workload::FanOut | Workload::FanOutDurable => fan_out::run(&FanOut {
             targets,

@@ -1,6 +1,6 @@
 //! A client of the load generator: a socket, the session of `moorline_mqtt::client`, a read buffer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bytes::BytesMut;
@@ -11,8 +11,13 @@ use moorline_mqtt::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::sleep,
 };
 
+/// How long a client tries to connect, and the pause between its attempts.
+const OPEN_WAIT: Duration = Duration::from_secs(60);
+/// See there.
+const OPEN_PAUSE: Duration = Duration::from_millis(250);
 /// What one read may bring.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -37,12 +42,22 @@ impl Wire {
         Ok(Self { socket, client, input: BytesMut::new(), start })
     }
 
-    /// Connects, and waits for the CONNACK.
+    /// Connects, and waits for the CONNACK. A broker that turns many clients away at once is asked again for a while.
     pub(super) async fn open(
         target: &str,
         options: Options,
         start: Instant,
     ) -> anyhow::Result<Self> {
+        let deadline = Instant::now() + OPEN_WAIT;
+        loop {
+            match Self::try_open(target, options.clone(), start).await {
+                Err(_) if Instant::now() < deadline => sleep(OPEN_PAUSE).await,
+                tried => return tried,
+            }
+        }
+    }
+
+    async fn try_open(target: &str, options: Options, start: Instant) -> anyhow::Result<Self> {
         let mut wire = Self::connect(target, options, start).await?;
         let answer = wire.next().await?;
         ensure!(matches!(answer, Event::Connected(_)), "a CONNECT was answered with {answer:?}");
