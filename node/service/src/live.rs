@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use moorline_core::{ConnId, Delivery, Message, QoS, TenantId, Text, port::Notice, trie::Trie};
+use moorline_core::{
+    ConnId, Delivery, Message, QoS, TenantId, Text,
+    port::{Filter, Notice},
+    trie::Trie,
+};
 
 use crate::conn::Conn;
 
@@ -24,6 +28,16 @@ struct Tables {
 }
 
 impl Live {
+    /// Whether a connection would have at most `max` subscriptions with these.
+    pub(crate) fn has_room(&self, conn: ConnId, filters: &[Filter], max: usize) -> bool {
+        let tables = self.tables.read().expect("no panic while it is locked");
+        let held = tables.conns.get(&conn).map(|(_, _, held)| held);
+        let is_new = |filter: &&Filter| held.is_none_or(|held| !held.contains(&filter.filter));
+        let new: BTreeSet<&Text> =
+            filters.iter().filter(is_new).map(|filter| &filter.filter).collect();
+        held.map_or(0, BTreeSet::len) + new.len() <= max
+    }
+
     /// Adds or replaces a subscription; says whether the node did not hold the filter before.
     pub(crate) fn subscribe(
         &self,

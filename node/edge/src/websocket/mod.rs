@@ -25,6 +25,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
+use moorline_mqtt::server::Limit;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
@@ -133,6 +134,9 @@ impl<S: Socket> WebSocket<S> {
                 }
                 Err(violation) => {
                     self.metrics.websocket_violated(violation);
+                    if violation == Violation::TooLarge {
+                        self.metrics.reached_in_protocol(Limit::PacketBytes, 1);
+                    }
                     self.say_close(Some(violation.code()));
                     self.end(State::Failed);
                 }

@@ -4,8 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis,
-};
+    ConnId, Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis, port::SessionLimits};
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
     command::{Command, Holder, NodeRecord, ProducerId, RouteTarget, SessionId, Subscription},
@@ -64,6 +63,8 @@ fn shard_command() -> impl Strategy<Value = Command> {
         4 => (text(&CLIENTS), any::<bool>(), expiry.clone(), holder()).prop_map(
             |(client, clean_start, expiry_s, holder)| Command::OpenSession {
                 tenant: TenantId(1), client, clean_start, expiry_s, holder,
+                limits: SessionLimits { queue_items: 3 + expiry_s % 2, ..SessionLimits::none() },
+                sessions_max: 4,
             }),
         4 => (session_id(), epoch.clone(), prop::collection::vec(subscription, 1..4)).prop_map(
             |(session, epoch, subscriptions)| Command::Subscribe { session, epoch, subscriptions }),
