@@ -332,6 +332,9 @@ impl<S: Socket> Connection<S> {
         self.link.close(closed.close);
         self.mailbox.close();
         self.judging = None;
+        if closed.reason == server::CloseReason::Stopping {
+            self.stream.node_stops();
+        }
         let (peer, reason) = (self.peer, closed.reason.label());
         debug!(%peer, client = ?self.client, reason, "connection ended");
         self.shared.edge.metrics.closed(closed.reason);

@@ -117,7 +117,7 @@ fn too_many_of_something_is_a_quota_and_not_memory() {
     let user = "260000 0000".replace(' ', "");
     let long = "260001 61 0001 62".replace(' ', "");
     let two_long = format!("30130001740e{long}{long}");
-    let reason = "40090001800f1f0004 61616161".replace(' ', "");
+    let reason = "4009000180071f0004 61616161".replace(' ', "");
     let three = format!("30130001740f{user}{user}{user}");
     let many_filters = "82110001 00 0001610000016200000163 00".replace(' ', "");
     for (hex, what) in [
