@@ -274,6 +274,11 @@ fn addresses(recipe: &Recipe, network: Option<&Network>) -> Result<Vec<Addresses
     Ok(threes.map(|at| Addresses { mqtt: at[0], admin: at[1], cluster: at[2] }).collect())
 }
 
+/// All clients come from one address and come back as fast as they can, and what waits for those that are away is checked
+/// to the last message.
+const LIMITS: &str = "[mqtt]\nunauthenticated-per-address-max = 0\nconnects-per-client-s = 0\nconnects-per-tenant-s = 0\n\
+    inflight-max = 256\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
+
 fn configuration(recipe: &Recipe, id: u32, data: &Path, addresses: &[Addresses]) -> String {
     // A JSON string is a TOML basic string.
     let quoted = |text: String| serde_json::Value::String(text).to_string();
@@ -285,7 +290,7 @@ fn configuration(recipe: &Recipe, id: u32, data: &Path, addresses: &[Addresses])
         .collect();
     format!(
         "[node]\nid = {id}\ndata-dir = {data}\n\n[listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\n\
-         [cluster]\nshards = {}\npeers = [\n{}]\n",
+         [cluster]\nshards = {}\npeers = [\n{}]\n\n{LIMITS}",
         own.mqtt,
         own.admin,
         own.cluster,

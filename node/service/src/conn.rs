@@ -12,7 +12,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use moorline_core::{
@@ -38,6 +41,8 @@ const CREDIT_PART: u32 = 4;
 pub(crate) struct Conn {
     id: ConnId,
     inbox: Arc<dyn Inbox>,
+    /// Subscriptions of a clean session; those of a durable one are counted where its rows are.
+    subscriptions_max: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -102,11 +107,17 @@ pub(crate) struct Tell {
 
 impl Conn {
     pub(crate) fn new(id: ConnId, inbox: Arc<dyn Inbox>) -> Self {
-        Self { id, inbox, state: Mutex::new(State::Idle) }
+        let subscriptions_max = AtomicU32::new(0);
+        Self { id, inbox, subscriptions_max, state: Mutex::new(State::Idle) }
     }
 
     pub(crate) fn id(&self) -> ConnId {
         self.id
+    }
+
+    /// How many subscriptions a clean session may have.
+    pub(crate) fn subscriptions_max(&self) -> usize {
+        usize::try_from(self.subscriptions_max.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -326,6 +337,7 @@ impl Link for ConnLink {
             let mut state = self.conn.state();
             assert!(matches!(*state, State::Idle), "a connection opens one session");
             *state = State::Opening;
+            self.conn.subscriptions_max.store(open.limits.subscriptions, Ordering::Relaxed);
         }
         self.service.ask(Asked::Open { conn: Arc::clone(&self.conn), open });
     }

@@ -298,6 +298,8 @@ impl Inner {
             clean_start: open.clean_start,
             expiry_s: open.expiry_s,
             holder: Holder { node: self.node, incarnation: self.incarnation, conn: conn.id() },
+            limits: open.limits,
+            sessions_max: open.sessions_max,
         };
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         let done = move |outcome| service.opened(&conn, shard, &open, outcome);

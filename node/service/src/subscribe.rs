@@ -61,6 +61,8 @@ impl Inner {
         if whose.durable {
             let granted = self.subscribe_durable(whose, filters, deadline);
             self.answer_subscribe(conn, token, granted);
+        } else if !self.live.has_room(conn.id(), &filters, conn.subscriptions_max()) {
+            conn.push(Notice::Subscribed { token, granted: Err(Refusal::Quota) });
         } else {
             let granted = self.subscribe_live(conn, whose, filters, deadline);
             self.answer_subscribe(conn, token, granted);

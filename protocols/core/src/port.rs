@@ -84,6 +84,47 @@ pub struct Open {
     pub expiry_s: u32,
     /// How many deliveries the edge can hold unsettled: the service sends no more than this ahead.
     pub credit: u32,
+    /// What the session may take of its shard.
+    pub limits: SessionLimits,
+    /// How many sessions its shard may have: refused if this would be one more.
+    pub sessions_max: u32,
+}
+
+/// What one session may take of its shard. Every opening brings it, in the log, so that all replicas agree on it whatever
+/// their nodes are configured to; the session keeps it until it is opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Messages in its queue.
+    pub queue_items: u32,
+    /// Bytes of them.
+    pub queue_bytes: u32,
+    /// Its subscriptions.
+    pub subscriptions: u32,
+}
+
+impl Default for SessionLimits {
+    /// A device that is away for a while, not an archive.
+    fn default() -> Self {
+        Self { queue_items: 1_000, queue_bytes: 4 * 1024 * 1024, subscriptions: 100 }
+    }
+}
+
+impl SessionLimits {
+    /// As much as a shard lets any session have.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { queue_items: u32::MAX, queue_bytes: u32::MAX, subscriptions: u32::MAX }
+    }
+
+    /// The lower one of each.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            queue_items: self.queue_items.min(other.queue_items),
+            queue_bytes: self.queue_bytes.min(other.queue_bytes),
+            subscriptions: self.subscriptions.min(other.subscriptions),
+        }
+    }
 }
 
 /// How a session was opened.

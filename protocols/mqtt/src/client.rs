@@ -192,6 +192,7 @@ impl Client {
         let limits = Limits {
             packet_bytes: options.packet_bytes_max,
             user_properties: usize::MAX,
+            property_bytes: usize::MAX,
             filters: usize::MAX,
         };
         let mut client = Self {

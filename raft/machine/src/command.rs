@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, ShardId, SubscriptionOptions, TenantId,
-    Text,
+    Text, port::SessionLimits,
 };
 
 /// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
@@ -75,6 +75,11 @@ pub enum Command {
         expiry_s: u32,
         /// The connection that wants it. A repeat with the same holder changes nothing.
         holder: Holder,
+        /// What the session may take, until it is opened again. At most [`crate::SESSION_LIMITS_MAX`] counts.
+        limits: SessionLimits,
+        /// How many sessions the shard may have, this one included if it is new. At most
+        /// [`crate::SESSIONS_PER_SHARD_MAX`] counts.
+        sessions_max: u32,
     },
     /// The connection of a session is gone. Does nothing if `epoch` is not the session's.
     CloseSession {

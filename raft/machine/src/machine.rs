@@ -27,7 +27,7 @@ use crate::{
     meta::MetaState,
     producers::{Place, Producers},
     rows::{NumberRow, Row, corrupt},
-    shard::{Counts, Opening, SessionInfo, ShardState},
+    shard::{Counts, Opening, SESSION_LIMITS_MAX, SessionInfo, ShardState},
     step::Step,
 };
 
@@ -145,6 +145,7 @@ impl Machine {
         Ok(RunAnswers { producer: run.producer, first_seq: run.first_seq, answers })
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
     fn apply_command<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
@@ -175,8 +176,18 @@ impl Machine {
             }
             Command::Release { session, offsets } => shard.release(step, session, &offsets),
             Command::Settle { session, upto, also } => shard.settle(step, session, upto, &also),
-            Command::OpenSession { tenant, client, clean_start, expiry_s, holder } => {
-                let opening = Opening { tenant, client, clean_start, expiry_s, holder };
+            Command::OpenSession {
+                tenant,
+                client,
+                clean_start,
+                expiry_s,
+                holder,
+                limits,
+                sessions_max,
+            } => {
+                let limits = limits.min(SESSION_LIMITS_MAX);
+                let opening =
+                    Opening { tenant, client, clean_start, expiry_s, holder, limits, sessions_max };
                 shard.open_session(step, opening)
             }
             Command::CloseSession { session, epoch, expiry_s } => {

@@ -11,14 +11,14 @@ use std::num::NonZeroU32;
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{
     Epoch, Grant, Message, NodeId, Offset, QoS, SubscriptionIds, SubscriptionOptions, Text,
-    UnixMillis,
+    UnixMillis, port::SessionLimits,
 };
 use moorline_storage::StorageError;
 
 use crate::{
     codec::{
-        Malformed, Reader, encode_message, message_len, put_holder, put_list, put_node, put_option,
-        put_options, put_text, read_message, read_node,
+        Malformed, Reader, encode_message, message_len, put_holder, put_limits, put_list, put_node,
+        put_option, put_options, put_text, read_message, read_node,
     },
     command::{Holder, MemberState, NodeRecord},
 };
@@ -87,11 +87,13 @@ pub(crate) struct SessionRow {
     pub(crate) offered_below: Offset,
     /// What the last `OpenSession` answered, for its repeat.
     pub(crate) present: bool,
+    /// As the last `OpenSession` brought it, within what the shard allows.
+    pub(crate) limits: SessionLimits,
 }
 
 impl Row for SessionRow {
     const WHAT: &'static str = "session row";
-    const BYTES: usize = 64;
+    const BYTES: usize = 76;
 
     fn write(&self, out: &mut BytesMut) {
         out.put_u64(self.number);
@@ -101,6 +103,7 @@ impl Row for SessionRow {
         put_option(out, self.detached_at, |out, at| out.put_u64(at.0));
         out.put_u64(self.offered_below.0);
         out.put_u8(u8::from(self.present));
+        put_limits(out, self.limits);
     }
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
@@ -112,6 +115,7 @@ impl Row for SessionRow {
             detached_at: reader.option(Reader::millis)?,
             offered_below: reader.offset()?,
             present: reader.bool()?,
+            limits: reader.limits()?,
         })
     }
 }
@@ -600,16 +604,18 @@ mod tests {
             detached_at: None,
             offered_below: Offset(7),
             present: true,
+            limits: SessionLimits { queue_items: 1, queue_bytes: 2, subscriptions: 3 },
         };
         check(
             &session,
             "01 0000000000000001 0000000000000002 \
-             01 0000000000000004 0000000000000005 0000000000000006 00000003 00 0000000000000007 01",
+             01 0000000000000004 0000000000000005 0000000000000006 00000003 00 0000000000000007 01 \
+             00000001 00000002 00000003",
         );
         check(
             &SessionRow { holder: None, detached_at: Some(UnixMillis(9)), ..session },
             "01 0000000000000001 0000000000000002 00 00000003 01 0000000000000009 \
-             0000000000000007 01",
+             0000000000000007 01 00000001 00000002 00000003",
         );
         check(
             &CountersRow {

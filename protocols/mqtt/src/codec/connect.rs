@@ -120,7 +120,7 @@ fn connect_properties(
     reader: &mut Reader<'_>,
     limits: &Limits,
 ) -> Result<ConnectProperties, DecodeError> {
-    let read = Properties::read(reader, Place::CONNECT, limits.user_properties)?;
+    let read = Properties::read(reader, Place::CONNECT, limits)?;
     if read.auth_data.is_some() && read.auth_method.is_none() {
         return Err(DecodeError::Protocol("authentication data without a method"));
     }
@@ -144,7 +144,7 @@ fn decode_will(
     limits: &Limits,
 ) -> Result<Will, DecodeError> {
     let properties = if version.is_v5() {
-        MessageProperties::read(reader, Place::WILL, limits.user_properties)?
+        MessageProperties::read(reader, Place::WILL, limits)?
     } else {
         MessageProperties::default()
     };
@@ -247,7 +247,7 @@ fn connack_properties(
     reader: &mut Reader<'_>,
     limits: &Limits,
 ) -> Result<ConnAckProperties, DecodeError> {
-    let read = Properties::read(reader, Place::CONNACK, limits.user_properties)?;
+    let read = Properties::read(reader, Place::CONNACK, limits)?;
     Ok(ConnAckProperties {
         session_expiry_s: read.session_expiry_s,
         receive_max: read.receive_max,

@@ -30,13 +30,27 @@ pub enum DecodeError {
     },
     /// It holds more of something than [`super::Limits`] allow.
     #[error("too many {0}")]
-    Quota(&'static str),
+    Quota(Quota),
     /// A CONNECT of a protocol version that nobody knows here.
     #[error("protocol version {0} is not supported")]
     UnsupportedVersion(u8),
     /// The first packet is not a CONNECT, or does not even name MQTT: whoever this is, it gets no answer.
     #[error("the first packet is not a CONNECT")]
     NotConnect,
+}
+
+/// What a packet holds too many of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Quota {
+    /// User properties.
+    #[error("user properties")]
+    UserProperties,
+    /// Bytes of user properties and reason string together.
+    #[error("bytes of user properties and reason string")]
+    PropertyBytes,
+    /// Topic filters.
+    #[error("topic filters")]
+    Filters,
 }
 
 impl DecodeError {

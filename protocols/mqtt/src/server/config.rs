@@ -69,12 +69,14 @@ pub struct Config {
     pub topic_levels_max: usize,
     /// User properties of one packet.
     pub user_properties_max: usize,
+    /// Bytes of them and of its reason string.
+    pub property_bytes_max: usize,
     /// Filters of one SUBSCRIBE or UNSUBSCRIBE.
     pub filters_max: usize,
     /// Longest session expiry in seconds; `u32::MAX` lets sessions stay for ever. MQTT 5 clients are told.
     pub session_expiry_max_s: u32,
     /// Longest keep-alive in seconds, also for clients that want none; 0 for no such rule. MQTT 5 clients are told to
-    /// use it; older ones can't be told and keep their own.
+    /// use it; older ones can't be told, and lose the connection if they are silent for longer.
     pub keep_alive_max_s: u16,
     /// Publishes of one client that wait for the service's answer (MQTT 5: Receive Maximum). Older clients are not
     /// read from while this many wait.
@@ -108,21 +110,22 @@ impl Default for Config {
             connect_bytes_max: 16 * 1024,
             packet_bytes_max: Limits::PACKET_BYTES,
             client_id_bytes_max: 1_024,
-            topic_bytes_max: 4_096,
-            topic_levels_max: 64,
+            topic_bytes_max: 256,
+            topic_levels_max: 16,
             user_properties_max: Limits::USER_PROPERTIES,
+            property_bytes_max: Limits::PROPERTY_BYTES,
             filters_max: Limits::FILTERS,
             session_expiry_max_s: u32::MAX,
-            keep_alive_max_s: 0,
+            keep_alive_max_s: 3_600,
             receive_max: NonZeroU16::new(1_024).expect("not 0"),
             unanswered_bytes_max: 4 * 1024 * 1024,
             requests_max: 16,
-            inflight_max: NonZeroU16::new(256).expect("not 0"),
+            inflight_max: NonZeroU16::new(32).expect("not 0"),
             prefetch_max: 256,
             live_queue_max: 1_000,
             live_queue_bytes_max: 4 * 1024 * 1024,
             output_bytes_max: 64 * 1024,
-            topic_alias_max: 0,
+            topic_alias_max: 16,
         }
     }
 }
@@ -192,6 +195,7 @@ impl Config {
         Limits {
             packet_bytes,
             user_properties: self.user_properties_max,
+            property_bytes: self.property_bytes_max,
             filters: self.filters_max,
         }
     }

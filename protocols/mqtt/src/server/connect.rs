@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    CloseReason, Config, ConnectRequest, Connection, Event, State,
+    CloseReason, Config, ConnectRequest, Connection, Event, Limit, State,
     close::{Ending, refusal_text},
 };
 
@@ -67,8 +67,8 @@ impl Peer {
         self.keep_alive_sent_s = connect.keep_alive_s;
         self.keep_alive_s = match (connect.keep_alive_s, config.keep_alive_max_s) {
             (sent, 0) => sent,
-            // Only MQTT 5 can be told to keep another keep-alive than its own.
-            (sent, _) if !self.version.is_v5() => sent,
+            // Only MQTT 5 can be told. An older client that is silent for longer loses its connection, which a server may
+            // do to it (3.1.2.10 there), rather than keep a place for ever that nobody may be behind.
             (0, max) => max,
             (sent, max) => sent.min(max),
         };
@@ -79,6 +79,9 @@ impl Connection {
     pub(super) fn on_connect(&mut self, now: Now, connect: Connect) {
         let config = self.config.clone();
         self.peer.learn(&connect, &config);
+        if self.peer.keep_alive_s != self.peer.keep_alive_sent_s {
+            self.reached(Limit::KeepAlive);
+        }
         if let Some(ending) = objection(&connect, &config) {
             return self.fail(now, &ending);
         }
@@ -168,6 +171,9 @@ impl Connection {
             Refusal::NotAuthorised => Reason::NotAuthorized,
             Refusal::TooLarge => Reason::PacketTooLarge,
         };
+        if refusal == Refusal::Quota {
+            self.reached(Limit::Sessions);
+        }
         self.fail(now, &Ending::refuse(reason, Some(refusal_text(refusal))));
     }
 }
@@ -195,7 +201,8 @@ fn objection(connect: &Connect, config: &Config) -> Option<Ending> {
     }
     if id.len() > config.client_id_bytes_max {
         let why = format!("a client id has at most {} bytes here", config.client_id_bytes_max);
-        return Some(Ending::refuse(Reason::ClientIdentifierNotValid, Some(&why)));
+        let ending = Ending::refuse(Reason::ClientIdentifierNotValid, Some(&why));
+        return Some(ending.by(Limit::ClientIdBytes));
     }
     let will = connect.will.as_ref()?;
     if !offered.wills {

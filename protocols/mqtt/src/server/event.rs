@@ -10,6 +10,8 @@ use moorline_core::{
 
 use crate::codec::{Hidden, UserProperties, Version, Will};
 
+use super::Limit;
+
 /// What the edge has to do. All but the settlements come in the order of the packets behind them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -218,4 +220,6 @@ pub struct Counters {
     pub filters_refused: u64,
     /// Acknowledgements for nothing that is in flight.
     pub unknown_acks: u64,
+    /// How often each limit was reached, in the order of [`Limit::ALL`].
+    pub limits: [u64; Limit::ALL.len()],
 }

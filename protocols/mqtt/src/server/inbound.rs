@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    CloseReason, Config, Connection, Event,
+    CloseReason, Config, Connection, Event, Limit,
     close::{Ending, refusal_text},
 };
 
@@ -96,7 +96,9 @@ impl Connection {
         {
             return;
         }
-        let acceptable = accepts_topic(publish.topic.as_bytes(), &self.config);
+        let over = over_limit(publish.topic.as_bytes(), &self.config);
+        over.into_iter().for_each(|limit| self.reached(limit));
+        let acceptable = over.is_none();
         if !acceptable && (publish.id.is_none() || !self.peer.version.is_v5()) {
             self.counters.publishes_refused += 1;
             let why = "the topic has too many bytes or levels";
@@ -128,7 +130,8 @@ impl Connection {
         if self.inbound.unanswered() >= usize::from(self.config.receive_max.get()) {
             let (closed, reason) =
                 (CloseReason::ReceiveMaximumExceeded, Reason::ReceiveMaximumExceeded);
-            self.fail(now, &Ending::of(closed, reason, "too many unacknowledged publishes"));
+            let ending = Ending::of(closed, reason, "too many unacknowledged publishes");
+            self.fail(now, &ending.by(Limit::ReceiveMax));
             return false;
         }
         true
@@ -139,7 +142,8 @@ impl Connection {
         let alias = publish.alias.take()?.get();
         if alias > self.config.topic_alias_max {
             let (closed, reason) = (CloseReason::TopicAliasInvalid, Reason::TopicAliasInvalid);
-            return Some(Ending::of(closed, reason, "the topic alias is above the maximum"));
+            let ending = Ending::of(closed, reason, "the topic alias is above the maximum");
+            return Some(ending.by(Limit::TopicAlias));
         }
         let alias = usize::from(alias);
         if !publish.topic.is_empty() {
@@ -162,6 +166,9 @@ impl Connection {
         outcome: Result<Published, Refusal>,
     ) {
         let v5 = self.peer.version.is_v5();
+        if outcome == Err(Refusal::Quota) {
+            self.reached(Limit::SessionQueue);
+        }
         let Some(pending) = self.inbound.find(token) else { return };
         let verdict = match outcome {
             Ok(Published { matched: false }) if v5 => {
@@ -267,10 +274,13 @@ fn objection(publish: &Publish, config: &Config) -> Option<Ending> {
     None
 }
 
-/// Whether a well-formed topic name or filter is within this server's limits.
-pub(super) fn accepts_topic(topic: &[u8], config: &Config) -> bool {
-    topic.len() <= config.topic_bytes_max
-        && topic::levels(topic).take(config.topic_levels_max + 1).count() <= config.topic_levels_max
+/// The limit that a well-formed topic name or filter is over, if it is over one.
+pub(super) fn over_limit(topic: &[u8], config: &Config) -> Option<Limit> {
+    if topic.len() > config.topic_bytes_max {
+        return Some(Limit::TopicBytes);
+    }
+    let levels = topic::levels(topic).take(config.topic_levels_max + 1).count();
+    (levels > config.topic_levels_max).then_some(Limit::TopicLevels)
 }
 
 fn message_of(publish: Publish, wall: UnixMillis) -> Message {

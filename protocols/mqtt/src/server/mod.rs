@@ -18,6 +18,7 @@ mod config;
 mod connect;
 mod event;
 mod inbound;
+mod limit;
 mod outbound;
 mod requests;
 mod timers;
@@ -40,6 +41,7 @@ use requests::Requests;
 
 pub use config::{Capabilities, Config, ConfigError};
 pub use event::{CloseReason, Closed, ConnectRequest, Counters, Event};
+pub use limit::Limit;
 pub use outbound::packet_id_of;
 
 /// Bytes of answers that wait for the socket. At the limit the client is not read from: it asks faster than it
@@ -109,7 +111,14 @@ impl Connection {
                     self.handle(now, packet);
                 }
                 Ok(None) => break,
-                Err(error) => self.fail(now, &Ending::from(error)),
+                Err(error) => {
+                    let mut ending = Ending::from(error);
+                    if self.state == State::AwaitConnect && ending.limit == Some(Limit::PacketBytes)
+                    {
+                        ending.limit = Some(Limit::ConnectBytes);
+                    }
+                    self.fail(now, &ending);
+                }
             }
         }
         self.note_pause(now.at);
@@ -233,6 +242,11 @@ impl Connection {
         let token = self.next_token;
         self.next_token += 1;
         token
+    }
+
+    /// Counts that a limit was reached.
+    fn reached(&mut self, limit: Limit) {
+        self.counters.limits[limit as usize] += 1;
     }
 
     /// Queues an answer. If the client takes no packet of that size, the connection can't go on.

@@ -16,7 +16,7 @@ use crate::{
     codec::{Outgoing, PacketId},
 };
 
-use super::{Config, Connection, State, close::Ending};
+use super::{Config, Connection, Limit, State, close::Ending};
 
 /// How many packet ids there are: 1 to 65,535.
 const PACKET_IDS: u64 = 65_535;
@@ -174,7 +174,10 @@ impl Connection {
         for delivery in deliveries {
             match self.outbound.push(delivery) {
                 Pushed::Queued => {}
-                Pushed::QueueFull => self.counters.dropped_queue_full += 1,
+                Pushed::QueueFull => {
+                    self.counters.dropped_queue_full += 1;
+                    self.reached(Limit::LiveQueue);
+                }
                 Pushed::Overrun => return self.fail(now, &Ending::OVERRUN),
             }
         }

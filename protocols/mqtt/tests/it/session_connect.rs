@@ -78,7 +78,7 @@ fn mqtt_5_is_told_what_this_server_has_and_has_not() {
     assert_eq!(told.packet_max, NonZeroU32::new(256 * 1_024));
     assert_eq!(told.qos_max, Some(QoS::AtLeastOnce));
     assert_eq!((told.retain, told.shared, told.subscription_ids), (Some(false), Some(false), None));
-    assert_eq!((told.wildcards, told.alias_max, &told.assigned_client_id), (None, None, &None));
+    assert_eq!((told.wildcards, told.alias_max, &told.assigned_client_id), (None, Some(16), &None));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn session_expiry_follows_from_version_and_clean_start() {
 
 #[test]
 fn credit_is_the_clients_window_and_the_prefetch() {
-    for (theirs, expected) in [(None, 256 + 256), (Some(10), 10 + 256), (Some(65_535), 256 + 256)] {
+    for (theirs, expected) in [(None, 32 + 256), (Some(10), 10 + 256), (Some(65_535), 32 + 256)] {
         let mut rig = rig(Version::V5);
         let mut asked = connect(Version::V5);
         asked.properties.receive_max = theirs.and_then(NonZeroU16::new);

@@ -295,6 +295,8 @@ fn command(seq: u64, payload: &Bytes) -> Command {
             clean_start: false,
             expiry_s: 3600,
             holder: Holder { node: NodeId(1), incarnation: Incarnation(1), conn: ConnId(1) },
+            limits: moorline_core::port::SessionLimits::none(),
+            sessions_max: u32::MAX,
         },
         2 => Command::Subscribe {
             session: session(),

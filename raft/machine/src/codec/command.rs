@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, put_holder, put_list, put_option, put_options,
-    put_session, put_target, put_text, read_message,
+    Malformed, Reader, TooLarge, encode_message, put_holder, put_limits, put_list, put_option,
+    put_options, put_session, put_target, put_text, read_message,
 };
 use crate::command::{Command, MemberState, NodeRecord, Origin, Subscription};
 
@@ -72,15 +72,26 @@ impl Command {
         Ok(())
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
     fn encode_body(&self, out: &mut BytesMut) {
         match self {
-            Self::OpenSession { tenant, client, clean_start, expiry_s, holder } => {
+            Self::OpenSession {
+                tenant,
+                client,
+                clean_start,
+                expiry_s,
+                holder,
+                limits,
+                sessions_max,
+            } => {
                 out.put_u8(kind::OPEN_SESSION);
                 out.put_u32(tenant.0);
                 put_text(out, client);
                 out.put_u8(u8::from(*clean_start));
                 out.put_u32(*expiry_s);
                 put_holder(out, *holder);
+                put_limits(out, *limits);
+                out.put_u32(*sessions_max);
             }
             Self::CloseSession { session, epoch, expiry_s } => {
                 out.put_u8(kind::CLOSE_SESSION);
@@ -252,6 +263,7 @@ impl Command {
     /// # Errors
     ///
     /// When the bytes are not what [`Command::encode`] of this version writes.
+    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
     pub fn decode(frame: &Bytes) -> Result<Self, Malformed> {
         if frame_len(frame)? != frame.len() {
             return Err(Malformed { what: "command frame" });
@@ -294,6 +306,8 @@ impl Command {
                 clean_start: reader.bool()?,
                 expiry_s: reader.u32()?,
                 holder: reader.holder()?,
+                limits: reader.limits()?,
+                sessions_max: reader.u32()?,
             },
             kind::CLOSE_SESSION => Self::CloseSession {
                 session: reader.session()?,
@@ -401,6 +415,7 @@ fn read_process(reader: &mut Reader) -> Result<(NodeId, Option<Incarnation>), Ma
 mod tests {
     use moorline_core::{
         ConnId, Epoch, Message, Offset, QoS, ShardId, SubscriptionOptions, TenantId, UnixMillis,
+        port::SessionLimits,
     };
     use proptest::prelude::*;
 
@@ -433,10 +448,12 @@ mod tests {
             address: "a:1".into(),
         };
         let (tenant, epoch) = (TenantId(7), Epoch(8));
+        let limits = SessionLimits { queue_items: 1, queue_bytes: 2, subscriptions: 3 };
         #[rustfmt::skip]
         let all = vec![
-            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder },
-                "01 00000007 00000001 63 01 0000003c 0000000000000004 0000000000000005 0000000000000006"),
+            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder, limits, sessions_max: 9 },
+                "01 00000007 00000001 63 01 0000003c 0000000000000004 0000000000000005 0000000000000006 \
+                 00000001 00000002 00000003 00000009"),
             (Command::CloseSession { session, epoch, expiry_s: Some(5) },
                 "02 0102 0000000000000003 0000000000000008 01 00000005"),
             (Command::CloseSession { session, epoch, expiry_s: None },

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use moorline_core::{
     Epoch, Grant, NodeId, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
-    trie::Trie,
+    port::SessionLimits, trie::Trie,
 };
 use moorline_storage::{
     Rows, StorageError, View,
@@ -46,12 +46,19 @@ use crate::{
     step::Step,
 };
 
-/// Messages in one session's queue. Beyond it new ones are dropped for this session, and counted.
-pub const SESSION_QUEUE_ITEMS_MAX: u64 = 100_000;
+/// Messages in one session's queue, whatever its opening asked for. Beyond it new ones are dropped for this session, and
+/// counted.
+pub const SESSION_QUEUE_ITEMS_MAX: u32 = 100_000;
 /// Bytes of messages in one session's queue; as above.
-pub const SESSION_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Subscriptions of one session.
-pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 100;
+pub const SESSION_QUEUE_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Subscriptions of one session, whatever its opening asked for: they go with it in one `Tick`.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: u32 = 1_000;
+/// The most that any session may take.
+pub const SESSION_LIMITS_MAX: SessionLimits = SessionLimits {
+    queue_items: SESSION_QUEUE_ITEMS_MAX,
+    queue_bytes: SESSION_QUEUE_BYTES_MAX,
+    subscriptions: SUBSCRIPTIONS_PER_SESSION_MAX,
+};
 /// Sessions of one shard: they are held in memory, about 300 bytes each.
 pub const SESSIONS_PER_SHARD_MAX: usize = 1_000_000;
 /// Sessions that one `NodeGone` detaches; a row each, so about 30 ms.

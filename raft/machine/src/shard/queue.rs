@@ -12,7 +12,7 @@ use bytes::Bytes;
 use moorline_core::{Delivery, Grant, Message, Offset, QoS, TenantId, UnixMillis};
 use moorline_storage::{Rows, StorageError, View};
 
-use super::{SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_ITEMS_MAX, Session, ShardState};
+use super::{Session, ShardState};
 use crate::{
     answer::{Answer, Refused},
     codec::message_len,
@@ -31,8 +31,9 @@ type VisitItem<'a> = dyn FnMut(Offset, &Bytes) -> Result<ControlFlow<()>, Storag
 
 impl Session {
     fn has_room(&self, bytes: u64) -> bool {
-        self.counters.items < SESSION_QUEUE_ITEMS_MAX
-            && self.counters.bytes + bytes <= SESSION_QUEUE_BYTES_MAX
+        let limits = &self.row.limits;
+        self.counters.items < u64::from(limits.queue_items)
+            && self.counters.bytes + bytes <= u64::from(limits.queue_bytes)
     }
 }
 

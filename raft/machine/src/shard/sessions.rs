@@ -7,7 +7,9 @@
 //! - **A wiped session gets a new id**, so that nothing meant for the old one (a settlement, what is left of its queue)
 //!   can touch the new one.
 
-use moorline_core::{Epoch, Incarnation, NodeId, Offset, TenantId, Text, shard::bucket_of};
+use moorline_core::{
+    Epoch, Incarnation, NodeId, Offset, TenantId, Text, port::SessionLimits, shard::bucket_of,
+};
 use moorline_storage::{Rows, StorageError, View};
 
 use super::{
@@ -29,6 +31,8 @@ pub(crate) struct Opening {
     pub(crate) clean_start: bool,
     pub(crate) expiry_s: u32,
     pub(crate) holder: Holder,
+    pub(crate) limits: SessionLimits,
+    pub(crate) sessions_max: u32,
 }
 
 impl ShardState {
@@ -51,7 +55,8 @@ impl ShardState {
         opening: Opening,
     ) -> Result<Answer, StorageError> {
         let Some(id) = self.find(step.rows, opening.tenant, &opening.client)? else {
-            if self.sessions.len() >= SESSIONS_PER_SHARD_MAX {
+            let sessions_max = usize::try_from(opening.sessions_max).unwrap_or(usize::MAX);
+            if self.sessions.len() >= sessions_max.min(SESSIONS_PER_SHARD_MAX) {
                 return Ok(Answer::Refused(Refused::TooManySessions));
             }
             return self.create(step, opening, Epoch(1), None, Vec::new());
@@ -78,6 +83,7 @@ impl ShardState {
         self.update(step, id, |row| {
             row.epoch = epoch;
             row.expiry_s = opening.expiry_s;
+            row.limits = opening.limits;
             row.detached_at = None;
             row.present = true;
             // What came while the earlier connection held it may have been offered there.
@@ -97,7 +103,8 @@ impl ShardState {
         previous: Option<Holder>,
         released: Vec<RouteChange>,
     ) -> Result<Answer, StorageError> {
-        let Opening { tenant, client, clean_start: _, expiry_s, holder } = opening;
+        let Opening { tenant, client, clean_start: _, expiry_s, holder, limits, sessions_max: _ } =
+            opening;
         let bucket = bucket_of(tenant, client.as_bytes());
         let counter = self.keys.next_session(bucket);
         let number = match step.rows.get(&counter)? {
@@ -115,6 +122,7 @@ impl ShardState {
             detached_at: None,
             offered_below: Offset(1),
             present: false,
+            limits,
         };
         step.put(self.keys.session(bucket, tenant, &client), row.to_bytes());
         // A copy: the text is a slice of the whole log entry.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use moorline_core::{Epoch, Grant, SubscriptionOptions, TenantId, Text, topic::is_filter};
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
-use super::{SUBSCRIPTIONS_PER_SESSION_MAX, Session, ShardState};
+use super::{Session, ShardState};
 use crate::{
     answer::{Answer, Refused, RouteChange},
     command::{RouteTarget, SessionId, Subscription},
@@ -47,7 +47,9 @@ impl ShardState {
             .map(|subscription| subscription.filter.as_bytes())
             .filter(|filter| trie.and_then(|trie| trie.get(filter, &id)).is_none())
             .collect();
-        if session.subscriptions as usize + unknown.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
+        if session.subscriptions as usize + unknown.len()
+            > session.row.limits.subscriptions as usize
+        {
             return Ok(Answer::Refused(Refused::TooManySubscriptions));
         }
 

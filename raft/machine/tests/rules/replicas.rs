@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions,
-    TenantId, Text, UnixMillis,
+    TenantId, Text, UnixMillis, port::SessionLimits,
 };
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
@@ -77,6 +77,8 @@ fn shard_command() -> impl Strategy<Value = Command> {
         4 => (text(&CLIENTS), any::<bool>(), expiry.clone(), holder()).prop_map(
             |(client, clean_start, expiry_s, holder)| Command::OpenSession {
                 tenant: TenantId(1), client, clean_start, expiry_s, holder,
+                limits: SessionLimits { queue_items: 3 + expiry_s % 2, ..SessionLimits::none() },
+                sessions_max: 4,
             }),
         4 => (session_id(), epoch.clone(), prop::collection::vec(subscription, 1..4)).prop_map(
             |(session, epoch, subscriptions)| Command::Subscribe { session, epoch, subscriptions }),

@@ -24,6 +24,8 @@ pub(crate) const SHARDS: u16 = 3;
 /// What a cluster is to be like.
 pub(crate) struct Shape {
     pub(crate) nodes: u64,
+    /// What `[mqtt]` says.
+    pub(crate) mqtt: String,
     /// More configuration, as TOML tables.
     pub(crate) extra: String,
     /// Where data directories go, if not beside the logs.
@@ -35,7 +37,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// So many nodes, and nothing special.
     pub(crate) fn of(nodes: u64) -> Self {
-        Self { nodes, extra: String::new(), data: None, env: Vec::new() }
+        Self { nodes, mqtt: LIMITS.to_owned(), extra: String::new(), data: None, env: Vec::new() }
     }
 }
 
@@ -87,7 +89,8 @@ impl Cluster {
             nodes.push(node);
         }
         for node in &nodes {
-            fs::write(&node.config, config_text(node, &nodes, "tests") + &shape.extra).unwrap();
+            let text = config_text(node, &nodes, "tests").replace(LIMITS, &shape.mqtt);
+            fs::write(&node.config, text + &shape.extra).unwrap();
         }
         Self { nodes, dir }
     }
@@ -213,12 +216,17 @@ fn log_level() -> Option<String> {
     std::env::var("MOORLINE_TEST_LOG").ok()
 }
 
+/// All clients come from one address, come back at once, and leave more waiting than a device would.
+const LIMITS: &str = "unauthenticated-per-address-max = 0\nconnects-per-client-s = 0\n\
+    connects-per-tenant-s = 0\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
+
 /// A node's configuration; `nodes` are all of its cluster.
 pub(crate) fn config_text(node: &Node, nodes: &[Node], cluster: &str) -> String {
     let mut text = format!(
         "[node]\nid = {}\ndata-dir = {:?}\n\
          [listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\
          [log]\nformat = \"json\"\nlevel = \"{}\"\n\
+         [mqtt]\n{LIMITS}\
          [cluster]\nname = \"{cluster}\"\nshards = {SHARDS}\npeers = [\n",
         node.id,
         node.data,

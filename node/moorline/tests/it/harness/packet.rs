@@ -260,7 +260,7 @@ fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-fn frame(first: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![first];
     put_varint(&mut packet, body.len());
     packet.extend(body);
@@ -275,12 +275,12 @@ fn put_varint(out: &mut Vec<u8>, mut value: usize) {
     out.push(value as u8);
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
     out.extend(text.as_bytes());
 }
 
-fn put_properties(out: &mut Vec<u8>, properties: &[u8]) {
+pub(crate) fn put_properties(out: &mut Vec<u8>, properties: &[u8]) {
     put_varint(out, properties.len());
     out.extend(properties);
 }
