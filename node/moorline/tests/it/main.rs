@@ -19,6 +19,7 @@ mod disks;
 mod failures;
 mod harness;
 mod members;
+mod once;
 mod operating;
 mod sessions;
 mod single;
