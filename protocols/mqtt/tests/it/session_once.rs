@@ -1,6 +1,9 @@
 //! QoS 2 on one connection: four packets each way, in order, whatever is repeated, refused or left by an earlier one.
 
-use std::{num::NonZeroU16, sync::Arc};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+};
 
 use moorline_core::{
     Delivery, Message, Offset, QoS, UnixMillis,
@@ -212,6 +215,21 @@ fn a_refusal_frees_the_packet_id() {
 }
 
 #[test]
+fn a_reason_string_explains_a_refusal_if_it_fits() {
+    for (packet_max, explained) in [(0, true), (34, false)] {
+        let mut asked = connect(Version::V5);
+        asked.properties.packet_max = NonZeroU32::new(packet_max);
+        let mut rig = Rig::open_with(Config::default(), asked);
+        rig.say(&publish2(7));
+        let token = once(&mut rig, 7);
+        refused(&mut rig, token, Refusal::DiskFull);
+        let said = rig.said();
+        let [Packet::PubRec(ack)] = &said[..] else { panic!("{said:?}") };
+        assert_eq!(ack.properties.is_some(), explained, "{packet_max}");
+    }
+}
+
+#[test]
 fn before_mqtt_5_and_where_nobody_knows_a_refusal_ends_the_connection() {
     for (version, refusal) in [
         (Version::V311, Refusal::Busy),
@@ -360,6 +378,19 @@ fn a_delivery_that_is_stored_nowhere_goes_through_them_here() {
         assert!(rig.events().is_empty() && rig.said().is_empty());
         assert_eq!(rig.connection.take_counters().deliveries_acked, 1);
     }
+}
+
+#[test]
+fn pubrels_leave_in_the_order_of_the_pubrecs() {
+    let mut rig = Rig::open(Version::V5);
+    rig.deliver((1..=3).map(durable2).collect());
+    assert_eq!(ids(&rig.said()), [2, 3, 4]);
+    rig.say(&pubrec(3));
+    rig.say(&pubrec(2));
+    rig.say(&pubrec(4));
+    assert_eq!(rig.events(), [Event::Release(vec![Offset(2), Offset(1), Offset(3)])]);
+    rig.notice(Notice::Released(vec![Offset(2), Offset(1), Offset(3)]));
+    assert_eq!(rig.said(), [pubrel(3), pubrel(2), pubrel(4)]);
 }
 
 #[test]
