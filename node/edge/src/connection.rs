@@ -253,6 +253,12 @@ impl<S: Socket> Connection<S> {
                     }
                     self.link.publish(token, message);
                 }
+                Event::PublishOnce { token, packet, message } => {
+                    self.asked.begin(token, instant);
+                    self.link.publish_once(token, packet.get(), message);
+                }
+                Event::Complete(packet) => self.link.complete(packet.get()),
+                Event::Release(offsets) => self.link.release(offsets),
                 Event::Subscribe { token, filters } => self.link.subscribe(token, filters),
                 Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
                 Event::Settled(offsets) => self.link.settle(&offsets),

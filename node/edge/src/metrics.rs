@@ -192,7 +192,7 @@ impl Messages {
             delivered: by_protocol_and_qos(&delivered),
             repeated: of(
                 "moorline_messages_repeated_total",
-                "PUBLISH packets received again before their first copy was answered",
+                "PUBLISH packets received again before their first copy was answered, or (QoS 2) released",
             )?,
             resent: of(
                 "moorline_messages_resent_total",
@@ -215,7 +215,7 @@ impl Messages {
             publish_ack: to.add(Histogram::with_opts(
                 HistogramOpts::new(
                     "moorline_publish_ack_seconds",
-                    "From a QoS 1 PUBLISH read to the service's answer, whichever it is",
+                    "From a QoS 1 or 2 PUBLISH read to the service's answer, whichever it is",
                 )
                 .buckets(exponential_buckets(ACK_SECONDS_MIN, 2.0, ACK_BUCKETS)?),
             )?)?,

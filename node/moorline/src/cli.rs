@@ -151,8 +151,8 @@ pub(crate) struct ClientArgs {
     /// The topic (pub) or filter (sub).
     #[arg(long, short)]
     pub(crate) topic: String,
-    /// 0: at most once. 1: acknowledged when a majority has it on disk.
-    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    /// 0: at most once. 1: acknowledged when a majority has it on disk. 2: as 1, and exactly once.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
 }
 
@@ -228,7 +228,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
     /// Publish QoS.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
     /// Subscribers ask for clean sessions, not durable ones.
     #[arg(long)]

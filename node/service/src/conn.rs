@@ -346,6 +346,18 @@ impl Link for ConnLink {
         self.service.ask(Asked::Publish { conn: Arc::clone(&self.conn), token, message });
     }
 
+    fn publish_once(&mut self, token: Token, packet: u16, message: Message) {
+        self.service.publish_once(&self.conn, token, packet, message);
+    }
+
+    fn complete(&mut self, packet: u16) {
+        self.service.complete(&self.conn, packet);
+    }
+
+    fn release(&mut self, offsets: Vec<Offset>) {
+        self.service.release(&self.conn, offsets);
+    }
+
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
         self.service.subscribe(&self.conn, token, filters);
     }

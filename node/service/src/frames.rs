@@ -12,7 +12,7 @@ use moorline_core::{
     ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, SubscriptionIds, TenantId,
     Text, UnixMillis,
 };
-use moorline_machine::command::SessionId;
+use moorline_machine::command::{Origin, SessionId};
 use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
@@ -290,6 +290,35 @@ pub(crate) fn decode_live(
     Ok((Publisher { tenant, session }, message))
 }
 
+/// A QoS 2 message for a node with live sessions.
+pub(crate) fn encode_live_once(
+    tenant: TenantId,
+    origin: Origin,
+    live: &Message,
+    now: UnixMillis,
+) -> Bytes {
+    let mut out = Writer::new(VERSION, FRAME_BYTES + live.payload.len());
+    out.u32(tenant.0);
+    session(&mut out, origin.session);
+    out.u64(origin.number);
+    out.u64(origin.floor);
+    message(&mut out, live, now);
+    out.done()
+}
+
+pub(crate) fn decode_live_once(
+    bytes: Bytes,
+    now: UnixMillis,
+) -> Result<(TenantId, Origin, Message), StorageError> {
+    let mut from = Reader::new(bytes, VERSION, "live frame of QoS 2")?;
+    let tenant = TenantId(from.u32()?);
+    let session = read_session(&mut from)?;
+    let origin = Origin { session, number: from.u64()?, floor: from.u64()? };
+    let message = read_message(&mut from, now)?;
+    from.end()?;
+    Ok((tenant, origin, message))
+}
+
 /// The message in memory of its own: a slow client may keep it for long, and a slice of a frame keeps the whole frame.
 pub(crate) fn owned(message: &Message) -> Message {
     let (topic, properties) = (message.topic.len(), message.properties.len());
@@ -485,5 +514,11 @@ mod tests {
         for (expires_at, expected) in table {
             assert_eq!(sent(expires_at), expected, "{expires_at:?}");
         }
+        let session = SessionId { bucket: 1, number: 2 };
+        let origin = Origin { session, number: 4, floor: 3 };
+        let bytes = encode_live_once(TenantId(3), origin, &message(WROTE), WROTE);
+        let read = decode_live_once(bytes.clone(), READS).unwrap();
+        assert_eq!(read, (TenantId(3), origin, message(READS)));
+        assert!(decode_live_once(bytes.slice(..bytes.len() - 1), READS).is_err());
     }
 }

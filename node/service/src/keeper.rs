@@ -91,6 +91,7 @@ impl Inner {
             self.see_to_registration().await;
             if renewed {
                 self.unpark();
+                self.unpark_onces();
                 // An error means that the group is closed; the pause bounds what is left of this task.
                 drop(timeout(REPORT_INTERVAL, applied.changed()).await);
             } else {
@@ -322,6 +323,7 @@ impl Inner {
             self.tell_lost();
             self.serve_barriers();
             self.refuse_late();
+            self.refuse_late_onces();
             self.close_again(CLOSES_PER_TICK);
             if ticks.is_multiple_of(OBSERVE_TICKS) {
                 self.observe();

@@ -265,6 +265,7 @@ impl Inner {
         self.handle(peers, Kind::Deliver, Self::on_deliver);
         self.handle(peers, Kind::Passing, Self::on_passing);
         self.handle(peers, Kind::LiveForward, Self::on_live);
+        self.handle(peers, Kind::LiveOnce, Self::on_live_once);
         self.handle(peers, Kind::LeaseReport, Self::on_report);
         self.handle(peers, Kind::RouteBarrier, Self::on_barrier);
         self.handle(peers, Kind::TakenOver, Self::on_taken_over);
@@ -366,6 +367,25 @@ impl Inner {
             Ok((publisher, message)) => {
                 let message = Arc::new(frames::owned(&message));
                 let matched = self.live.deliver(publisher, &message) > 0;
+                if let Some(reply) = reply {
+                    reply.send(Bytes::from_static(if matched { &[1] } else { &[0] }));
+                }
+            }
+            Err(problem) => self.bad_frame(from, &problem),
+        }
+    }
+
+    fn on_live_once(
+        self: &Arc<Self>,
+        from: NodeId,
+        _: ShardId,
+        body: Bytes,
+        reply: Option<Replier>,
+    ) {
+        match frames::decode_live_once(body, self.now()) {
+            Ok((tenant, origin, message)) => {
+                let message = Arc::new(frames::owned(&message));
+                let matched = self.deliver_once(tenant, origin, &message);
                 if let Some(reply) = reply {
                     reply.send(Bytes::from_static(if matched { &[1] } else { &[0] }));
                 }

@@ -27,6 +27,7 @@ mod leader;
 mod lease;
 mod live;
 mod metrics;
+mod once;
 mod parked;
 mod publish;
 mod service;

@@ -31,6 +31,7 @@ use crate::{
     lease::Leases,
     live::Live,
     metrics::ServiceMetrics,
+    once::Onces,
     parked::Parked,
     refusal_of,
 };
@@ -106,6 +107,7 @@ pub(crate) struct Inner {
     pub(crate) parked: Mutex<Parked<Asked>>,
     /// Whether there is any, for those who need not look closer.
     pub(crate) parking: AtomicBool,
+    pub(crate) onces: Onces,
     dirty: Mutex<Vec<Arc<Conn>>>,
     pub(crate) dirty_added: Notify,
     unattached: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
@@ -149,6 +151,7 @@ impl Inner {
             lease_until: Mutex::new(None),
             parked: Mutex::default(),
             parking: AtomicBool::new(false),
+            onces: Onces::default(),
             dirty: Mutex::default(),
             dirty_added: Notify::new(),
             unattached: Mutex::default(),

@@ -36,7 +36,7 @@ const ASK_WAIT: Duration = Duration::from_secs(3);
 /// The pause before a question is asked again.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 /// The highest QoS that is granted.
-const GRANTED_MAX: QoS = QoS::AtLeastOnce;
+const GRANTED_MAX: QoS = QoS::ExactlyOnce;
 
 fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
     SubscriptionOptions { qos: options.qos.min(GRANTED_MAX), ..options }

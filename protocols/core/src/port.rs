@@ -12,8 +12,8 @@
 //!
 //! # Invariants
 //!
-//! - Exactly one [`Notice`] answers each `open`, `publish` with QoS > 0, `subscribe` and `unsubscribe`, unless the link
-//!   was dropped or an ending notice came ([`Notice::ends`]). Checked by `node/service`'s tests.
+//! - Exactly one [`Notice`] answers each `open`, `publish` with QoS > 0, `publish_once`, `complete`, `release`,
+//!   `subscribe` and `unsubscribe`, unless the link was dropped or an ending notice came ([`Notice::ends`]). Checked by `node/service`'s tests.
 //! - An answer of success means the promise of docs/guarantees.md was kept first.
 //! - Deliveries of one session come in queue order. Checked by `chaos-tests/oracle`.
 
@@ -38,8 +38,20 @@ pub trait Link: Send + fmt::Debug {
     /// Opens (or resumes, or takes over) a session. Answer: [`Notice::Opened`].
     fn open(&mut self, open: Open);
 
-    /// Publishes. Answer: [`Notice::Published`], but for QoS 0, which has none.
+    /// Publishes with QoS 0 or 1. Answer: [`Notice::Published`], but for QoS 0, which has none.
     fn publish(&mut self, token: Token, message: Message);
+
+    /// Publishes with QoS 2: whatever comes again under this packet id of the session, by this connection or a later one,
+    /// counts once until [`Link::complete`]. Answer: [`Notice::Published`]; after a refusal the packet id is free, unless
+    /// the outcome is unknown ([`Refusal::Unavailable`]).
+    fn publish_once(&mut self, token: Token, packet: u16, message: Message);
+
+    /// The client has released what it published under this packet id. Answer: [`Notice::Completed`].
+    fn complete(&mut self, packet: u16);
+
+    /// The client has received these QoS 2 deliveries of its durable queue: from the answer on only their release goes
+    /// out, whatever happens. Answer: [`Notice::Released`].
+    fn release(&mut self, offsets: Vec<Offset>);
 
     /// Subscribes to well-formed filters. Answer: [`Notice::Subscribed`].
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>);
@@ -162,13 +174,22 @@ pub enum Close {
 pub enum Notice {
     /// The answer to [`Link::open`].
     Opened(Result<Opened, Refusal>),
-    /// The answer to [`Link::publish`].
+    /// The answer to [`Link::publish`] and [`Link::publish_once`].
     Published {
         /// The publish it answers.
         token: Token,
         /// What became of it.
         outcome: Result<Published, Refusal>,
     },
+    /// The answer to [`Link::complete`]: the packet id is free.
+    Completed {
+        /// The packet id.
+        packet: u16,
+        /// Whether anything had been published under it.
+        known: bool,
+    },
+    /// The answer to [`Link::release`]: the same offsets.
+    Released(Vec<Offset>),
     /// The answer to [`Link::subscribe`].
     Subscribed {
         /// The subscribe it answers.
@@ -204,6 +225,8 @@ impl Notice {
             Self::TakenOver | Self::Stopping { .. } | Self::Lost | Self::Opened(Err(_)) => true,
             Self::Opened(Ok(_))
             | Self::Published { .. }
+            | Self::Completed { .. }
+            | Self::Released(_)
             | Self::Subscribed { .. }
             | Self::Unsubscribed { .. }
             | Self::Deliver(_) => false,

@@ -218,7 +218,11 @@ impl World {
                 }
             }
             Event::Closed(_) => self.seats[at].is_holder = false,
-            Event::Subscribe { .. } | Event::Unsubscribe { .. } => panic!("{event:?}"),
+            Event::Subscribe { .. }
+            | Event::Unsubscribe { .. }
+            | Event::PublishOnce { .. }
+            | Event::Complete(_)
+            | Event::Release(_) => panic!("{event:?}"),
         }
     }
 

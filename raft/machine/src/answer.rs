@@ -54,6 +54,11 @@ pub enum Answer {
         /// The lowest number that is not completed, this one among them.
         floor: u64,
     },
+    /// To `Complete`.
+    Completed {
+        /// Per packet id, in order: whether there was such a publish.
+        known: Vec<bool>,
+    },
     /// To `Publish` and `PublishOnce`. A repeat of the latter says one session, whatever it was.
     Published {
         /// How many sessions have a matching subscription, whether the message was queued for them, passed by, or

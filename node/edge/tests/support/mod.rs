@@ -47,6 +47,9 @@ pub enum Call {
     Connect(Arc<dyn Inbox>),
     Open(Open),
     Publish(Token, Message),
+    PublishOnce(Token, u16, Message),
+    Complete(u16),
+    Release(Vec<Offset>),
     Subscribe(Token, Vec<Filter>),
     Settle(Vec<Offset>),
     Close(Close),
@@ -86,6 +89,15 @@ impl Link for DoubleLink {
     }
     fn publish(&mut self, token: Token, message: Message) {
         self.tell(Call::Publish(token, message));
+    }
+    fn publish_once(&mut self, token: Token, packet: u16, message: Message) {
+        self.tell(Call::PublishOnce(token, packet, message));
+    }
+    fn complete(&mut self, packet: u16) {
+        self.tell(Call::Complete(packet));
+    }
+    fn release(&mut self, offsets: Vec<Offset>) {
+        self.tell(Call::Release(offsets));
     }
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
         self.tell(Call::Subscribe(token, filters));

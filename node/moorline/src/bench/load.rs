@@ -77,7 +77,7 @@ impl Load {
             window: NonZeroU16::new(args.window).unwrap_or(NonZeroU16::MIN),
             size: args.size.max(HEADER_BYTES),
             time: Duration::from_secs(args.seconds),
-            qos: if args.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
+            qos: QoS::from_bits(args.qos).expect("the command line takes 0 to 2"),
             durable: !args.clean,
             pids: args.pid.clone(),
         }

@@ -20,6 +20,7 @@ mod disks;
 mod failures;
 mod harness;
 mod members;
+mod once;
 mod operating;
 mod sessions;
 mod single;

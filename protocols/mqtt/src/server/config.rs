@@ -35,7 +35,7 @@ impl Default for Capabilities {
     fn default() -> Self {
         Self {
             mqtt31: true,
-            qos_max: QoS::AtLeastOnce,
+            qos_max: QoS::ExactlyOnce,
             retain: false,
             shared: false,
             subscription_ids: true,
@@ -78,8 +78,9 @@ pub struct Config {
     /// Longest keep-alive in seconds, also for clients that want none; 0 for no such rule. MQTT 5 clients are told to
     /// use it; older ones can't be told, and lose the connection if they are silent for longer.
     pub keep_alive_max_s: u16,
-    /// Publishes of one client that wait for the service's answer (MQTT 5: Receive Maximum). Older clients are not
-    /// read from while this many wait.
+    /// Publishes of one client under way (MQTT 5: Receive Maximum): QoS 1 until the PUBACK, QoS 2 until the PUBCOMP. Older
+    /// clients are not read from while this many wait for the service; what waits for their PUBREL does not count, or
+    /// it would never be read.
     pub receive_max: NonZeroU16,
     /// Bytes of those publishes. At the limit the client is not read from.
     pub unanswered_bytes_max: usize,
@@ -152,10 +153,7 @@ impl Config {
     /// The first setting that can't work.
     pub fn check(&self) -> Result<(), ConfigError> {
         let offered = &self.capabilities;
-        for (on, name) in [
-            (offered.qos_max == QoS::ExactlyOnce, "QoS 2"),
-            (offered.enhanced_auth, "enhanced authentication"),
-        ] {
+        for (on, name) in [(offered.enhanced_auth, "enhanced authentication")] {
             if on {
                 return Err(ConfigError::NotBuilt(name));
             }
@@ -213,7 +211,6 @@ mod tests {
             change(&mut config);
             config.check()
         };
-        assert!(with(|c| c.capabilities.qos_max = QoS::ExactlyOnce).is_err());
         assert!(with(|c| c.capabilities.enhanced_auth = true).is_err());
         assert!(with(|c| c.requests_max = 0).is_err());
         assert!(with(|c| c.packet_bytes_max = usize::MAX).is_err());

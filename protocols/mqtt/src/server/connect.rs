@@ -35,6 +35,8 @@ pub(super) struct Peer {
     expiry_s: u32,
     keep_alive_sent_s: u16,
     keep_alive_s: u16,
+    /// Whether an earlier session goes on.
+    pub(super) resumed: bool,
 }
 
 impl Peer {
@@ -49,6 +51,7 @@ impl Peer {
             expiry_s: 0,
             keep_alive_sent_s: 0,
             keep_alive_s: 0,
+            resumed: false,
         }
     }
 
@@ -136,6 +139,7 @@ impl Connection {
         self.state = State::Open;
         // Many connections do nothing for long: they keep no room for events.
         self.events.shrink_to_fit();
+        self.peer.resumed = opened.present;
         self.timers.opened(now.at, self.peer.keep_alive_s);
     }
 

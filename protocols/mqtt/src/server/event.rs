@@ -8,22 +8,35 @@ use moorline_core::{
     port::{Close, Filter, Token},
 };
 
-use crate::codec::{Hidden, UserProperties, Version, Will};
+use crate::codec::{Hidden, PacketId, UserProperties, Version, Will};
 
 use super::Limit;
 
-/// What the edge has to do. All but the settlements come in the order of the packets behind them.
+/// What the edge has to do. All but settlements and releases come in the order of the packets behind them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A client asks for a session: authenticate it, then `Link::open` or [`super::Connection::reject`].
     Connect(Box<ConnectRequest>),
-    /// `Link::publish`. Answered by `Notice::Published` if its QoS is not 0.
+    /// `Link::publish` of QoS 0 or 1. Answered by `Notice::Published` if its QoS is not 0.
     Publish {
         /// Comes back with the answer.
         token: Token,
         /// The message. It shares the buffer it was read into.
         message: Message,
     },
+    /// `Link::publish_once`. Answered by `Notice::Published`.
+    PublishOnce {
+        /// Comes back with the answer.
+        token: Token,
+        /// The packet id it came with.
+        packet: PacketId,
+        /// The message. It shares the buffer it was read into.
+        message: Message,
+    },
+    /// `Link::complete`. Answered by `Notice::Completed`.
+    Complete(PacketId),
+    /// `Link::release`. Answered by `Notice::Released`.
+    Release(Vec<Offset>),
     /// `Link::subscribe`.
     Subscribe {
         /// Comes back with the answer.
@@ -127,7 +140,7 @@ pub enum CloseReason {
     PacketTooLarge,
     /// Too many of something in one packet.
     QuotaExceeded,
-    /// More unanswered publishes than the Receive Maximum.
+    /// More publishes that were not answered or completed than the Receive Maximum.
     ReceiveMaximumExceeded,
     /// Topic alias 0, or above the maximum.
     TopicAliasInvalid,
@@ -196,11 +209,11 @@ pub struct Counters {
     pub packets_sent: u64,
     /// PUBLISHes received, by QoS.
     pub publishes_received: [u64; 3],
-    /// QoS 1 publishes that were answered with success.
+    /// QoS 1 and 2 publishes that were answered with success (PUBACK, PUBREC).
     pub publishes_acked: u64,
-    /// QoS 1 publishes that were answered with a refusal, or by closing the connection.
+    /// QoS 1 and 2 publishes that were answered with a refusal, or by closing the connection.
     pub publishes_refused: u64,
-    /// PUBLISHes received again before their first copy was answered.
+    /// PUBLISHes received again before their first copy was answered, or (QoS 2) released.
     pub publishes_repeated: u64,
     /// PUBLISHes sent, by QoS.
     pub deliveries_sent: [u64; 3],

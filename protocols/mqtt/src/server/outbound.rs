@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - At most `window` QoS 1 deliveries are in flight, each under its own packet id. Checked by `mqtt_session`.
-//! - QoS 1 deliveries leave in the order they came; QoS 0 may overtake them while the window is full.
+//! - At most `window` QoS 1 and 2 deliveries are in flight, each under its own packet id. Checked by `mqtt_session`.
+//! - QoS 1 and 2 deliveries leave in the order they came; QoS 0 may overtake them while the window is full.
 //! - What is dropped here (expired, too large) is settled, as if it had been delivered ([MQTT-3.1.2-25]).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,7 +13,7 @@ use moorline_core::{Delivery, Message, Offset, QoS, UnixMillis};
 
 use crate::{
     Now,
-    codec::{Outgoing, PacketId},
+    codec::{Outgoing, PacketId, PacketType, Reason, put_ack},
 };
 
 use super::{Config, Connection, Limit, State, close::Ending};
@@ -36,7 +36,7 @@ pub(super) struct Outbound {
     window: usize,
     /// Most durable deliveries that may be here.
     credit: usize,
-    /// QoS 1, in order.
+    /// QoS 1 and 2, in order.
     ordered: VecDeque<Waiting>,
     /// QoS 0.
     passing: VecDeque<Waiting>,
@@ -45,11 +45,31 @@ pub(super) struct Outbound {
     live_bytes: usize,
     live_max: usize,
     live_bytes_max: usize,
-    /// Counts live QoS 1 deliveries as a queue would; the first gets packet id 1.
+    /// Counts live QoS 1 and 2 deliveries as a queue would; the first gets packet id 1.
     next_live: Offset,
-    /// By packet id; the offset if the delivery is a durable one.
-    in_flight: BTreeMap<PacketId, Option<Offset>>,
+    in_flight: BTreeMap<PacketId, Flight>,
     durable: usize,
+}
+
+/// A delivery that the client has, or that is on its way to it.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    /// If the delivery is a durable one.
+    offset: Option<Offset>,
+    awaits: Awaits,
+}
+
+/// What a delivery in flight waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The client's PUBACK (QoS 1).
+    PubAck,
+    /// The client's PUBREC (QoS 2).
+    PubRec,
+    /// The service: after it the PUBREL may go out.
+    Release,
+    /// The client's PUBCOMP.
+    PubComp,
 }
 
 #[derive(Debug)]
@@ -88,16 +108,34 @@ impl Outbound {
         (self.live, self.live_bytes, self.durable) = (0, 0, 0);
     }
 
-    /// Takes note that the client has a delivery; gives its offset if it is a durable one. `None` if nothing with this
-    /// id is in flight.
-    pub(super) fn acknowledge(&mut self, id: PacketId) -> Option<Option<Offset>> {
-        let offset = self.in_flight.remove(&id)?;
-        self.durable -= usize::from(offset.is_some());
-        Some(offset)
+    /// What the delivery with this packet id waits for, if one is in flight.
+    pub(super) fn awaits(&self, id: PacketId) -> Option<Awaits> {
+        self.in_flight.get(&id).map(|flight| flight.awaits)
     }
 
-    pub(super) fn is_in_flight(&self, id: PacketId) -> bool {
-        self.in_flight.contains_key(&id)
+    /// The client has a QoS 2 delivery: the offset to release if it is a durable one; others are released at once.
+    pub(super) fn received(&mut self, id: PacketId) -> Option<Offset> {
+        let flight = self.in_flight.get_mut(&id)?;
+        flight.awaits = if flight.offset.is_some() { Awaits::Release } else { Awaits::PubComp };
+        flight.offset
+    }
+
+    /// A delivery was released by the service; whether it waited for that.
+    pub(super) fn released(&mut self, id: PacketId, offset: Offset) -> bool {
+        match self.in_flight.get_mut(&id) {
+            Some(flight) if flight.offset == Some(offset) && flight.awaits == Awaits::Release => {
+                flight.awaits = Awaits::PubComp;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The delivery with this packet id is over: the offset to settle if it is a durable one.
+    pub(super) fn end(&mut self, id: PacketId) -> Option<Offset> {
+        let offset = self.in_flight.remove(&id)?.offset;
+        self.durable -= usize::from(offset.is_some());
+        offset
     }
 
     fn push(&mut self, delivery: Delivery) -> Pushed {
@@ -124,7 +162,7 @@ impl Outbound {
         Pushed::Queued
     }
 
-    /// Takes the delivery that may leave next, with its packet id if it has QoS 1.
+    /// Takes the delivery that may leave next, with its packet id if it has QoS 1 or 2.
     fn pop(&mut self) -> Option<(Delivery, Option<PacketId>)> {
         let ordered = self.ordered.front().and_then(|waiting| {
             let id = packet_id_of(waiting.delivery.offset.unwrap_or(self.next_live));
@@ -150,7 +188,12 @@ impl Outbound {
         if delivery.offset.is_none() {
             self.next_live = self.next_live.next();
         }
-        let taken = self.in_flight.insert(id, delivery.offset);
+        let awaits = match delivery.qos {
+            QoS::ExactlyOnce if delivery.released => Awaits::PubComp,
+            QoS::ExactlyOnce => Awaits::PubRec,
+            QoS::AtLeastOnce | QoS::AtMostOnce => Awaits::PubAck,
+        };
+        let taken = self.in_flight.insert(id, Flight { offset: delivery.offset, awaits });
         assert!(taken.is_none(), "packet id {id} is in flight twice");
     }
 }
@@ -186,15 +229,21 @@ impl Connection {
     pub(super) fn transmit_deliveries(&mut self, now: Now, output: &mut BytesMut) {
         while output.len() < self.config.output_bytes_max {
             let Some((delivery, id)) = self.outbound.pop() else { break };
+            if let Some(id) = id.filter(|_| delivery.released) {
+                // The client has the message, by an earlier connection.
+                put_ack(PacketType::PubRel, id, Reason::Success, self.peer.version, output);
+                self.counters.packets_sent += 1;
+                self.outbound.sent(&delivery, id);
+                continue;
+            }
             if self.transmit(now, &delivery, id, output) {
                 self.counters.packets_sent += 1;
                 self.counters.deliveries_resent += u64::from(delivery.resent && id.is_some());
+                self.counters.deliveries_sent[delivery.qos as usize] += 1;
                 if let Some(id) = id {
-                    self.counters.deliveries_sent[1] += 1;
                     self.outbound.sent(&delivery, id);
                     continue;
                 }
-                self.counters.deliveries_sent[0] += 1;
             }
             // Dropped, or QoS 0: nothing will acknowledge it.
             if let Some(offset) = delivery.offset {
@@ -213,8 +262,10 @@ impl Connection {
         output: &mut BytesMut,
     ) -> bool {
         let message = &delivery.message;
+        // The client may have it already, and would take whatever comes next under its packet id for it.
+        let begun = delivery.qos == QoS::ExactlyOnce && delivery.resent;
         let expiry_s = match message.expires_at.map(|at| seconds_left(at, now.wall)) {
-            Some(0) => {
+            Some(0) if !begun => {
                 self.counters.expired += 1;
                 return false;
             }
@@ -223,7 +274,7 @@ impl Connection {
         let version = self.peer.version;
         let outgoing = Outgoing {
             topic: message.topic.as_bytes(),
-            qos: if id.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce },
+            qos: delivery.qos,
             dup: delivery.resent && id.is_some(),
             retain: delivery.retain,
             id,

@@ -76,7 +76,7 @@ fn mqtt_5_is_told_what_this_server_has_and_has_not() {
     assert_eq!(told.server_keep_alive_s, Some(30));
     assert_eq!(told.receive_max, NonZeroU16::new(1_024));
     assert_eq!(told.packet_max, NonZeroU32::new(256 * 1_024));
-    assert_eq!(told.qos_max, Some(QoS::AtLeastOnce));
+    assert_eq!(told.qos_max, None, "which means 2");
     assert_eq!((told.retain, told.shared, told.subscription_ids), (Some(false), Some(false), None));
     assert_eq!((told.wildcards, told.alias_max, &told.assigned_client_id), (None, Some(16), &None));
 }
@@ -210,6 +210,7 @@ fn wills_and_enhanced_authentication_are_refused_with_a_reason() {
 fn with_wills_switched_on_they_are_handed_out_or_refused_by_what_they_need() {
     let mut config = Config::default();
     config.capabilities.wills = true;
+    config.capabilities.qos_max = QoS::AtLeastOnce;
     #[rustfmt::skip]
     let table = [
         (QoS::AtLeastOnce, false, None),

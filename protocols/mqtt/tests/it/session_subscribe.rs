@@ -38,11 +38,11 @@ fn a_subscribe_is_asked_and_answered_filter_by_filter() {
             [("a/#", QoS::AtMostOnce), ("+/b", QoS::AtLeastOnce), ("c", QoS::ExactlyOnce)];
         rig.say(&Packet::Subscribe(subscribe(9, &filters)));
         let (token, filters) = asked(&mut rig);
-        let wanted = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce];
-        assert_eq!(filters.iter().map(|(_, qos)| *qos).collect::<Vec<_>>(), wanted, "2 becomes 1");
+        let wanted = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+        assert_eq!(filters.iter().map(|(_, qos)| *qos).collect::<Vec<_>>(), wanted);
         assert!(rig.said().is_empty());
         grant(&mut rig, token, Ok(wanted.into_iter().map(Ok).collect()));
-        let reasons = [Reason::Success, Reason::GrantedQoS1, Reason::GrantedQoS1];
+        let reasons = [Reason::Success, Reason::GrantedQoS1, Reason::GrantedQoS2];
         assert_eq!(rig.said(), [suback(9, &reasons)]);
     }
 }

@@ -35,6 +35,7 @@ mod kind {
     pub(super) const OUT_OF_ORDER: u8 = 9;
     pub(super) const PARTLY: u8 = 10;
     pub(super) const RECEIVED: u8 = 11;
+    pub(super) const COMPLETED: u8 = 12;
 }
 
 /// Frozen: producer rows hold these numbers.
@@ -94,6 +95,10 @@ impl Answer {
                 out.put_u64(*number);
                 out.put_u64(*floor);
             }
+            Self::Completed { known } => {
+                out.put_u8(kind::COMPLETED);
+                put_list(out, known, |out, known| out.put_u8(u8::from(*known)));
+            }
             Self::Published { sessions } => {
                 out.put_u8(kind::PUBLISHED);
                 out.put_u32(*sessions);
@@ -149,6 +154,7 @@ impl Answer {
                 released: read_changes(reader)?,
             },
             kind::RECEIVED => Self::Received { number: reader.u64()?, floor: reader.u64()? },
+            kind::COMPLETED => Self::Completed { known: reader.list(1, Reader::bool)? },
             kind::PUBLISHED => Self::Published { sessions: reader.u32()? },
             kind::AT => Self::At(reader.u64()?),
             kind::REFUSED => Self::Refused(read_refused(reader)?),
@@ -304,6 +310,7 @@ mod tests {
             (Answer::OutOfOrder { expected: 9 }, "09 0000000000000009".into()),
             (Answer::Partly(change()), format!("0a {route}")),
             (Answer::Received { number: 3, floor: 2 }, "0b 0000000000000003 0000000000000002".into()),
+            (Answer::Completed { known: vec![true, false] }, "0c 00000002 01 00".into()),
         ];
         for (answer, expected) in table {
             let mut out = BytesMut::new();

@@ -423,6 +423,7 @@ mod tests {
     use crate::command::{Holder, RouteTarget, SessionId};
 
     /// Commands with their frames, without the length in front.
+    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each")]
     fn every_command() -> Vec<(Command, &'static str)> {
         let session = SessionId { bucket: 0x0102, number: 3 };
         let holder = Holder { node: NodeId(4), incarnation: Incarnation(5), conn: ConnId(6) };
