@@ -7,15 +7,13 @@
 //!   guessed at.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_core::{
-    Epoch, Message, NodeId, Offset, QoS, Text, UnixMillis, port::SessionLimits,
-};
+use moorline_core::{Epoch, Message, NodeId, Offset, QoS, Text, UnixMillis, port::SessionLimits};
 use moorline_storage::StorageError;
 
 use crate::{
     codec::{
-        Malformed, Reader, encode_message, message_len, put_holder, put_limits, put_list, put_node, put_option,
-        put_text, read_message, read_node,
+        Malformed, Reader, encode_message, message_len, put_holder, put_limits, put_list, put_node,
+        put_option, put_text, read_message, read_node,
     },
     command::{Holder, MemberState, NodeRecord},
 };

@@ -4,8 +4,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use moorline_core::QoS;
 
 use super::{
-    Ack, Auth, DecodeError, Disconnect, Packet, PacketId, PacketType, Quota, Reason, RetainHandling,
-    SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe, Version, connect, fixed,
+    Ack, Auth, DecodeError, Disconnect, Packet, PacketId, PacketType, Quota, Reason,
+    RetainHandling, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe, Version, connect,
+    fixed,
     properties::{Place, Properties, share_text},
     publish,
     read::Reader,

@@ -9,7 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{QoS, Text, topic};
 
 use super::{
-    AckProperties, DecodeError, EncodeError, Limits, Quota, UserProperties, encode::put_field, fixed, read::Reader,
+    AckProperties, DecodeError, EncodeError, Limits, Quota, UserProperties, encode::put_field,
+    fixed, read::Reader,
 };
 
 /// Where properties stand, as bits.

@@ -52,10 +52,24 @@ impl Ending {
     ending!(LOST, Lost, ServerBusy, ServerUnavailable, true, None);
     ending!(OVERRUN, Overrun, ServerBusy, ServerUnavailable, true, None);
     ending!(STOPPING, Stopping, ServerShuttingDown, ServerUnavailable, true, None);
-    ending!(CONNECT_TIMEOUT, ConnectTimeout, UnspecifiedError, UnspecifiedError, false, Some(Limit::FirstPacket));
+    ending!(
+        CONNECT_TIMEOUT,
+        ConnectTimeout,
+        UnspecifiedError,
+        UnspecifiedError,
+        false,
+        Some(Limit::FirstPacket)
+    );
     ending!(OPEN_TIMEOUT, OpenTimeout, ServerUnavailable, ServerUnavailable, true, None);
     ending!(KEEP_ALIVE_TIMEOUT, KeepAliveTimeout, KeepAliveTimeout, UnspecifiedError, false, None);
-    ending!(WRITE_TIMEOUT, WriteTimeout, UnspecifiedError, UnspecifiedError, false, Some(Limit::WriteStall));
+    ending!(
+        WRITE_TIMEOUT,
+        WriteTimeout,
+        UnspecifiedError,
+        UnspecifiedError,
+        false,
+        Some(Limit::WriteStall)
+    );
     ending!(ANSWER_TOO_LARGE, PacketTooLarge, PacketTooLarge, PacketTooLarge, false, None);
 
     /// The client broke a rule.

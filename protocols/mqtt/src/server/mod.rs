@@ -113,8 +113,7 @@ impl Connection {
                 Ok(None) => break,
                 Err(error) => {
                     let mut ending = Ending::from(error);
-                    if self.state == State::AwaitConnect
-                        && ending.limit == Some(Limit::PacketBytes)
+                    if self.state == State::AwaitConnect && ending.limit == Some(Limit::PacketBytes)
                     {
                         ending.limit = Some(Limit::ConnectBytes);
                     }

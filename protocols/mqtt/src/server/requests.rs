@@ -149,7 +149,8 @@ impl Connection {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut filters = Vec::new();
         for filter in unsubscribe.filters {
-            if topic::is_filter(filter.as_bytes()) && over_limit(filter.as_bytes(), &self.config).is_none()
+            if topic::is_filter(filter.as_bytes())
+                && over_limit(filter.as_bytes(), &self.config).is_none()
             {
                 reasons.push(None);
                 filters.push(filter);

@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, put_holder, put_limits, put_list, put_option, put_session,
-    put_target, put_text, read_message,
+    Malformed, Reader, TooLarge, encode_message, put_holder, put_limits, put_list, put_option,
+    put_session, put_target, put_text, read_message,
 };
 use crate::command::{Command, MemberState, NodeRecord, Origin, Subscription};
 

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis, port::SessionLimits};
+    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis,
+    port::SessionLimits,
+};
 use moorline_machine::{
     Answer, BatchBuilder, Command, Effect, Machine, Run, RunAnswers, RunBuilder,
     command::{Holder, ProducerId, SessionId, Subscription},

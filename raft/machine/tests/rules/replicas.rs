@@ -4,7 +4,9 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis, port::SessionLimits};
+    ConnId, Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis,
+    port::SessionLimits,
+};
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
     command::{Command, Holder, NodeRecord, ProducerId, RouteTarget, SessionId, Subscription},
