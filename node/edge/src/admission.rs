@@ -157,12 +157,12 @@ mod tests {
         let _two = from("::ffff:10.0.0.1").unwrap();
         assert!(from("10.0.0.1").is_err(), "a mapped address is the same one");
         let _others = [from("10.0.0.2").unwrap(), from("2001:db8::1").unwrap()];
-        let _same_net = from("2001:db8::ffff:0:0:1").unwrap();
+        let same_net = from("2001:db8::ffff:0:0:1").unwrap();
         assert!(from("2001:db8::2").is_err(), "one network is one source");
         assert!(from("2001:db8:0:1::2").is_ok());
         drop(one);
         assert!(from("10.0.0.1").is_ok());
-        drop(_same_net);
+        drop(same_net);
         assert_eq!(lock(&admission.strangers).len(), 3, "who has nobody is forgotten");
     }
 

@@ -81,7 +81,10 @@ impl<K: Eq + Hash> Buckets<K> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Turn::{After, Now, Refused},
+        *,
+    };
 
     const RATE: Rate = Rate { per_s: 1, burst: 3, wait_ms_max: 2_000 };
 
@@ -92,7 +95,6 @@ mod tests {
     #[test]
     fn a_burst_passes_then_turns_come_at_the_rate_and_who_would_wait_long_is_refused() {
         let mut buckets = Buckets::new(RATE, 10);
-        use Turn::{After, Now, Refused};
         let storm = turns(&mut buckets, 1, &[5_000; 7]);
         assert_eq!(storm, [Now, Now, Now, After(1_000), After(2_000), Refused, Refused]);
         // A refusal costs nothing: two seconds later there is one more place.
@@ -106,13 +108,12 @@ mod tests {
         for per_s in [1, 7, 500] {
             let rate = Rate { per_s, burst: per_s, wait_ms_max: 0 };
             let mut buckets = Buckets::new(rate, 10);
-            let passed =
-                (0..20_000).filter(|at| buckets.take(0_u32, Millis(*at)) == Turn::Now).count();
+            let passed = (0..20_000).filter(|at| buckets.take(0_u32, Millis(*at)) == Now).count();
             let most = per_s as usize * 21;
             assert!(passed <= most && passed >= most - 2, "{per_s}: {passed} of {most}");
         }
         let mut off = Buckets::new(Rate { per_s: 0, ..RATE }, 10);
-        assert!(turns(&mut off, 1, &[1; 100]).iter().all(|turn| *turn == Turn::Now));
+        assert!(turns(&mut off, 1, &[1; 100]).iter().all(|turn| *turn == Now));
     }
 
     #[test]
@@ -124,7 +125,7 @@ mod tests {
         }
         // Within a generation nothing is forgotten while there is room.
         let mut buckets = Buckets::new(RATE, 10);
-        assert_eq!(turns(&mut buckets, 1, &[0; 5]).last(), Some(&Turn::After(2_000)));
+        assert_eq!(turns(&mut buckets, 1, &[0; 5]).last(), Some(&After(2_000)));
         for at in 0..5 {
             buckets.take(2, Millis(at * 1_000));
         }

@@ -134,8 +134,8 @@ fn what_only_has_to_be_refused_leaves_the_connection_open() {
         raw.say(&[0xC0, 0]);
         assert_eq!(raw.packet(), [0xD0, 0]);
     });
-    assert!(target.metric("moorline_unknown_acks_total") > 100.0);
-    assert!(target.reached("topic_bytes_max") > 0.0);
+    assert!(target.metric("moorline_unknown_acks_total") > 100);
+    assert!(target.reached("topic_bytes_max") > 0);
 }
 
 #[test]
@@ -188,5 +188,5 @@ fn a_length_that_is_announced_is_not_memory() {
     bytes.push(5);
     raw.say(&bytes);
     assert_eq!(last_words(&raw.rest()), "connack 0x95");
-    assert!(target.reached("connect_bytes_max") > 0.0);
+    assert!(target.reached("connect_bytes_max") > 0);
 }

@@ -18,7 +18,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -97,16 +97,16 @@ impl Target {
     }
 
     /// A metric, which may have labels; 0 if it is not there.
-    pub(crate) fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         let answer = until("the metrics answer", SOON, || {
             http::get(self.cluster.node(1).admin, "/metrics").ok().filter(|a| a.status == 200)
         });
         let value = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// How often a limit was reached.
-    pub(crate) fn reached(&self, limit: &str) -> f64 {
+    pub(crate) fn reached(&self, limit: &str) -> u64 {
         self.metric(&limit_metric(limit))
     }
 
@@ -159,6 +159,7 @@ struct Witness {
 
 impl Witness {
     fn start(at: SocketAddr, name: &str) -> Self {
+        let name = unique(name);
         let topic = format!("{name}/topic");
         // From the first message on, so that whoever starts it begins with a working one.
         let (mut subscriber, _) = Connect::clean(Version::V5, &format!("{name}-in")).to(at);
@@ -289,10 +290,16 @@ pub(crate) fn connect_with(
 #[track_caller]
 pub(crate) fn opened(target: &Target, version: Version, client: &str) -> Raw {
     let mut raw = Raw::to(target.mqtt);
-    raw.say(&connect(version, 2, client.as_bytes(), &[]));
+    raw.say(&connect(version, 2, unique(client).as_bytes(), &[]));
     let connack = raw.packet();
     assert_eq!((connack[0], connack[3]), (0x20, 0), "{connack:x?}");
     raw
+}
+
+/// A client id that nobody had: one has its rate.
+pub(crate) fn unique(name: &str) -> String {
+    static NAMES: AtomicU32 = AtomicU32::new(0);
+    format!("{name}-{}", NAMES.fetch_add(1, Ordering::Relaxed))
 }
 
 /// What a node said last, in words: its packet and reason code, `…, closed` if it closed after it.
