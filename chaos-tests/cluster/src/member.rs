@@ -32,7 +32,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(120);
 /// How often the groups are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A kill comes this long after the change began, or after the kill before, in milliseconds: from, to.
-const MIDDLE_MS: (u64, u64) = (50, 1_500);
+const MIDDLE_MS: (u64, u64) = (0, 600);
 /// How long a killed node stays down, in milliseconds: from, to.
 const DOWN_MS: (u64, u64) = (300, 1_500);
 /// Voters of each group.

@@ -278,6 +278,7 @@ fn groups_config(config: &Config, clock: Clock) -> GroupsConfig {
             every: Duration::from_secs(config.storage.checkpoint_s),
             ..CheckpointLimits::default()
         },
+        snapshots: moorline_group::SnapshotLimits::default(),
         staging: config.node.data_dir.join("staging"),
         clock: Arc::new(move || clock.wall()),
         fatal: Arc::new(fatal),

@@ -100,6 +100,8 @@ kinds! {
     TakenOver = 23,
     /// The router: who leads the shard?
     Leader = 24,
+    /// A snapshot goes on: what of it is there already?
+    SnapshotResume = 34,
 }
 
 #[cfg(test)]
@@ -116,7 +118,7 @@ mod tests {
             (Kind::SnapshotChunk, 8), (Kind::SnapshotEnd, 9), (Kind::Submit, 16),
             (Kind::Attachment, 17), (Kind::Deliver, 18), (Kind::Passing, 19),
             (Kind::LiveForward, 20), (Kind::LeaseReport, 21), (Kind::RouteBarrier, 22),
-            (Kind::TakenOver, 23), (Kind::Leader, 24),
+            (Kind::TakenOver, 23), (Kind::Leader, 24), (Kind::SnapshotResume, 34),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {
