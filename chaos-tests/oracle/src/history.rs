@@ -76,6 +76,14 @@ pub enum Fault {
     Restart,
     /// A node answered that it is ready.
     Ready,
+    /// A node was let into the cluster.
+    Join,
+    /// A node was told to leave for good.
+    Leave,
+    /// A dead node was given up.
+    Remove,
+    /// A node that must not run did not: its id was removed, or its directory is another.
+    Refuse,
 }
 
 /// What an event is about.

@@ -189,7 +189,7 @@ async fn join(node: &Node, body: &[u8]) -> Answer {
     };
     match node.let_in(&request).await {
         Ok(Ok(answer)) => json(StatusCode::OK, &answer),
-        Ok(Err(why)) => problem(StatusCode::FORBIDDEN, "not-let-in", why),
+        Ok(Err(why)) => problem(StatusCode::FORBIDDEN, "not-let-in", &why),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "not-now", &format!("{error:#}")),
     }
 }

@@ -79,8 +79,12 @@ pub(crate) enum ClusterCommand {
     Init(AdminArgs),
     /// Show nodes, leaders and how far each shard is.
     Status(StatusArgs),
-    /// Print a token that lets one node join within the hour: `cluster.token` of its file.
+    /// Print a token that lets one node join within the hour: for `cluster join`, or `cluster.token` of its file.
     Token(AdminArgs),
+    /// Let this machine's node into a cluster with a token. Then `moorline server` starts it.
+    Join(JoinArgs),
+    /// Show how each node stands: active, draining, leaving or removed.
+    Members(AdminArgs),
     /// Move everything off a node for good; its process ends when it is done.
     Leave(MemberArgs),
     /// Move votes and clients off a node for a while.
@@ -91,6 +95,20 @@ pub(crate) enum ClusterCommand {
     Remove(MemberArgs),
     /// Make a node the preferred leader of a group.
     Transfer(TransferArgs),
+}
+
+/// `moorline cluster join`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// What `moorline cluster token` printed on a member.
+    #[arg(long)]
+    pub(crate) token: String,
+    /// `host:port` of a member's `listen.admin`; may be given again, they are asked one after the other.
+    #[arg(long = "member", required = true)]
+    pub(crate) members: Vec<String>,
+    /// The file of the node that joins: with `cluster.address`, without `cluster.peers`.
+    #[arg(long, short)]
+    pub(crate) config: PathBuf,
 }
 
 /// Which node is meant.

@@ -186,6 +186,8 @@ pub(crate) struct StorageConfig {
     pub(crate) checkpoint_mib: u64,
     /// The longest time between checkpoints.
     pub(crate) checkpoint_s: u64,
+    /// How long rows and log of a shard stay here after its votes have moved away, for the case that they come back.
+    pub(crate) moved_keep_s: u64,
 }
 
 impl Default for StorageConfig {
@@ -196,6 +198,7 @@ impl Default for StorageConfig {
             critical_mib: 256,
             checkpoint_mib: 64,
             checkpoint_s: 60,
+            moved_keep_s: 600,
         }
     }
 }

@@ -218,15 +218,15 @@ pub enum Command {
     },
     /// Lets one node join: whoever shows the token first.
     AddToken {
-        /// Random, and secret until it is used.
-        token: u128,
+        /// A hash of it: who reads the log or the rows cannot join.
+        token_hash: u128,
         /// For how long, in log time.
         lifetime_ms: u64,
     },
     /// A node that the cluster does not know comes in. A repeat by the same data directory changes nothing.
     JoinNode {
-        /// The token it was given.
-        token: u128,
+        /// A hash of the token it was given.
+        token_hash: u128,
         /// Who and where it is.
         record: NodeRecord,
     },

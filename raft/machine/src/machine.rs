@@ -237,10 +237,10 @@ impl Machine {
     ) -> Result<Answer, StorageError> {
         let meta = &mut self.meta;
         match command {
-            Command::AddToken { token, lifetime_ms } => {
-                Ok(meta.add_token(step, token, lifetime_ms))
+            Command::AddToken { token_hash, lifetime_ms } => {
+                Ok(meta.add_token(step, token_hash, lifetime_ms))
             }
-            Command::JoinNode { token, record } => meta.join(step, token, &record),
+            Command::JoinNode { token_hash, record } => meta.join(step, token_hash, &record),
             Command::SetMember { node, state } => meta.set_member(step, node, state),
             Command::Place { group, from, to } => Ok(meta.place_voters(step, group, &from, to)),
             Command::Placed { group, voters } => Ok(meta.placed(step, group, &voters)),

@@ -102,6 +102,8 @@ kinds! {
     Leader = 24,
     /// A QoS 2 message for the clean sessions of a node.
     LiveOnce = 25,
+    /// A snapshot goes on: what of it is there already?
+    SnapshotResume = 34,
 }
 
 #[cfg(test)]
@@ -119,6 +121,7 @@ mod tests {
             (Kind::Attachment, 17), (Kind::Deliver, 18), (Kind::Passing, 19),
             (Kind::LiveForward, 20), (Kind::LeaseReport, 21), (Kind::RouteBarrier, 22),
             (Kind::TakenOver, 23), (Kind::Leader, 24), (Kind::LiveOnce, 25),
+            (Kind::SnapshotResume, 34),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

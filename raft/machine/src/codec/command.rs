@@ -228,14 +228,14 @@ impl Command {
     )]
     fn encode_member_body(&self, out: &mut BytesMut) {
         match self {
-            Self::AddToken { token, lifetime_ms } => {
+            Self::AddToken { token_hash, lifetime_ms } => {
                 out.put_u8(kind::ADD_TOKEN);
-                out.put_u128(*token);
+                out.put_u128(*token_hash);
                 out.put_u64(*lifetime_ms);
             }
-            Self::JoinNode { token, record } => {
+            Self::JoinNode { token_hash, record } => {
                 out.put_u8(kind::JOIN_NODE);
-                out.put_u128(*token);
+                out.put_u128(*token_hash);
                 put_node(out, record);
             }
             Self::SetMember { node, state } => {
@@ -360,8 +360,12 @@ impl Command {
                 Self::DropNodeRoutes { node, alive }
             }
             kind::SET_TENANT => Self::SetTenant { tenant: reader.tenant()?, name: reader.text()? },
-            kind::ADD_TOKEN => Self::AddToken { token: reader.u128()?, lifetime_ms: reader.u64()? },
-            kind::JOIN_NODE => Self::JoinNode { token: reader.u128()?, record: read_node(reader)? },
+            kind::ADD_TOKEN => {
+                Self::AddToken { token_hash: reader.u128()?, lifetime_ms: reader.u64()? }
+            }
+            kind::JOIN_NODE => {
+                Self::JoinNode { token_hash: reader.u128()?, record: read_node(reader)? }
+            }
             kind::SET_MEMBER => {
                 let (node, state) = (NodeId(reader.u64()?), reader.u8()?);
                 let malformed = Malformed { what: "member state" };
@@ -501,9 +505,9 @@ mod tests {
     fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 5] {
         #[rustfmt::skip]
         let all = [
-            (Command::AddToken { token: 1, lifetime_ms: 2 },
+            (Command::AddToken { token_hash: 1, lifetime_ms: 2 },
                 "25 00000000000000000000000000000001 0000000000000002"),
-            (Command::JoinNode { token: 1, record },
+            (Command::JoinNode { token_hash: 1, record },
                 "26 00000000000000000000000000000001 \
                  0000000000000001 00000000000000000000000000000002 0000000000000003 00000003 613a31"),
             (Command::SetMember { node: NodeId(1), state: MemberState::Removed },

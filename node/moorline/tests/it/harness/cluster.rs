@@ -45,6 +45,8 @@ impl Shape {
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
     dir: TempDir,
+    /// More configuration, of nodes that join too.
+    extra: String,
 }
 
 impl Cluster {
@@ -92,7 +94,7 @@ impl Cluster {
             let text = config_text(node, &nodes, "tests").replace(LIMITS, &shape.mqtt);
             fs::write(&node.config, text + &shape.extra).unwrap();
         }
-        Self { nodes, dir }
+        Self { nodes, dir, extra: shape.extra.clone() }
     }
 
     /// A node, by id.
@@ -156,20 +158,36 @@ impl Cluster {
     /// Adds a node, with a token that node 2 gives; starts it, and waits until it serves clients.
     #[track_caller]
     pub(crate) fn join(&mut self) -> u64 {
-        let given = http::post(self.node(2).admin, "/api/v1/cluster/token").unwrap();
-        assert_eq!(given.status, 200, "{}", given.body);
-        let token = given.json()["token"].as_str().unwrap().to_owned();
-        let id = self.nodes.len() as u64 + 1;
-        let dir = self.dir.path();
-        let data = dir.join(format!("node{id}"));
-        let mut node = Node::new(id, dir, data, ports(3).try_into().unwrap());
+        let token = self.token();
+        let (mut node, text) = self.newcomer();
         let members: Vec<_> = [1, 2].map(|member| self.node(member).admin.to_string()).into();
-        let text = config_text(&node, &[], "tests")
-            + &format!("address = \"{}\"\njoin = {members:?}\ntoken = \"{token}\"\n", node.cluster);
+        let text = text + &format!("join = {members:?}\ntoken = \"{token}\"\n") + &self.extra;
         fs::write(&node.config, text).unwrap();
         node.start_ready();
         self.nodes.push(node);
-        id
+        self.nodes.len() as u64
+    }
+
+    /// A token that lets one node in, from node 2.
+    #[track_caller]
+    pub(crate) fn token(&self) -> String {
+        let given = http::post(self.node(2).admin, "/api/v1/cluster/token").unwrap();
+        assert_eq!(given.status, 200, "{}", given.body);
+        given.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A node that may join, and its file, which ends within `[cluster]` and names no member and no token.
+    pub(crate) fn newcomer(&self) -> (Node, String) {
+        let id = self.nodes.len() as u64 + 1;
+        let dir = self.dir.path();
+        let node = Node::new(id, dir, dir.join(format!("node{id}")), ports(3).try_into().unwrap());
+        let text = config_text(&node, &[], "tests") + &format!("address = \"{}\"\n", node.cluster);
+        (node, text)
+    }
+
+    /// A node that has joined belongs to the cluster from now on.
+    pub(crate) fn add(&mut self, node: Node) {
+        self.nodes.push(node);
     }
 
     /// Has every replica digest its rows, waits until all replicas have, and compares.
