@@ -150,6 +150,7 @@ impl World {
             clean_start,
             expiry_s: if subscriber.durable { u32::MAX } else { 0 },
             holder: self.nodes[node].holder(node, conn),
+            will: None,
         };
         self.submit(node, group, command, Purpose::Open { subscriber: n, link });
     }
@@ -311,7 +312,8 @@ impl World {
         if let Some(attachment) = self.subscribers[n].attachment() {
             let (node, session, epoch) =
                 (attachment.link.node, attachment.session, attachment.epoch);
-            let command = Command::CloseSession { session, epoch, expiry_s: None };
+            let command =
+                Command::CloseSession { session, epoch, expiry_s: None, forget_will: false };
             if linked && self.random.chance(700) {
                 self.submit(node, group, command, Purpose::Other);
             }
@@ -344,7 +346,8 @@ impl World {
             let Some(attachment) = self.subscribers[n].attachment() else { continue };
             let (node, session, epoch) =
                 (attachment.link.node, attachment.session, attachment.epoch);
-            let command = Command::CloseSession { session, epoch, expiry_s: Some(0) };
+            let command =
+                Command::CloseSession { session, epoch, expiry_s: Some(0), forget_will: false };
             self.submit(node, group, command, Purpose::Other);
             self.subscribers[n].state = State::Offline;
         }

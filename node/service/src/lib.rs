@@ -32,6 +32,7 @@ mod publish;
 mod service;
 mod settle;
 mod subscribe;
+mod wills;
 
 use std::{
     fmt,

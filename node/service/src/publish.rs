@@ -224,7 +224,12 @@ impl Inner {
     }
 
     /// QoS 0: whoever is there now, and nobody is told if it does not arrive.
-    fn pass(&self, tenant: moorline_core::TenantId, targets: &[RouteTarget], message: &Message) {
+    pub(crate) fn pass(
+        &self,
+        tenant: moorline_core::TenantId,
+        targets: &[RouteTarget],
+        message: &Message,
+    ) {
         if targets.is_empty() {
             return;
         }

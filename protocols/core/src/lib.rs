@@ -26,5 +26,5 @@ pub mod topic;
 pub mod trie;
 
 pub use id::{ConnId, Epoch, Incarnation, NodeId, Offset, ShardId, TenantId, UnixMillis};
-pub use message::{Delivery, Message, QoS};
+pub use message::{Delivery, Message, QoS, Will};
 pub use text::Text;

@@ -19,7 +19,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{ConnId, Delivery, Message, NodeId, Offset, QoS, TenantId, Text};
+use crate::{ConnId, Delivery, Message, NodeId, Offset, QoS, TenantId, Text, Will};
 
 /// Names an answer's question. Chosen by the edge; the service only gives it back.
 pub type Token = u64;
@@ -84,6 +84,8 @@ pub struct Open {
     pub expiry_s: u32,
     /// How many deliveries the edge can hold unsettled: the service sends no more than this ahead.
     pub credit: u32,
+    /// What is published when this connection is gone without a goodbye.
+    pub will: Option<Will>,
 }
 
 /// How a session was opened.
@@ -111,6 +113,8 @@ pub enum Close {
     Clean {
         /// The new session expiry in seconds, if it was given.
         expiry_s: Option<u32>,
+        /// Whether the will counts all the same (MQTT 5: DISCONNECT 0x04). Otherwise it is forgotten.
+        with_will: bool,
     },
     /// It broke, timed out, or broke the rules.
     Broken,

@@ -146,6 +146,7 @@ impl Client {
             clean_start: false,
             expiry_s: 3600,
             holder,
+            will: None,
         };
         let answers = self.propose(&mut builder, &[open]).await.expect("opened");
         let Answer::Opened { session, .. } = answers.answers[0] else { panic!("{answers:?}") };

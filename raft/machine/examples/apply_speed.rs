@@ -79,6 +79,7 @@ impl Bench {
             clean_start: false,
             expiry_s: 3600,
             holder,
+            will: None,
         }])?;
         let [Answer::Opened { session, epoch, .. }] = answers[..] else {
             return Err("open".into());

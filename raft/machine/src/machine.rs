@@ -27,7 +27,7 @@ use crate::{
     meta::MetaState,
     producers::{Place, Producers},
     rows::{NumberRow, Row, corrupt},
-    shard::{Counts, Opening, SessionInfo, ShardState},
+    shard::{Counts, DueWill, Opening, SessionInfo, ShardState},
     step::Step,
 };
 
@@ -173,13 +173,14 @@ impl Machine {
             }
             Command::Release { session, offsets } => shard.release(step, session, &offsets),
             Command::Settle { session, upto, also } => shard.settle(step, session, upto, &also),
-            Command::OpenSession { tenant, client, clean_start, expiry_s, holder } => {
-                let opening = Opening { tenant, client, clean_start, expiry_s, holder };
+            Command::OpenSession { tenant, client, clean_start, expiry_s, holder, will } => {
+                let opening = Opening { tenant, client, clean_start, expiry_s, holder, will };
                 shard.open_session(step, opening)
             }
-            Command::CloseSession { session, epoch, expiry_s } => {
-                shard.close_session(step, session, epoch, expiry_s)
+            Command::CloseSession { session, epoch, expiry_s, forget_will } => {
+                shard.close_session(step, session, epoch, expiry_s, forget_will)
             }
+            Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
             Command::NodeGone { node, alive } => shard.node_gone(step, node, alive),
             Command::Subscribe { session, epoch, subscriptions } => {
                 shard.subscribe(step, session, epoch, &subscriptions)
@@ -336,6 +337,20 @@ impl Machine {
     /// id. `found` is cleared first.
     pub fn passing(&self, tenant: TenantId, topic: &Text, found: &mut Vec<(SessionId, QoS)>) {
         self.shard.matching(tenant, topic, found);
+    }
+
+    /// Wills that are due, from the number `from` on, ascending: at most `max` of them.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn due_wills(
+        &self,
+        rows: &(impl View + ?Sized),
+        from: u64,
+        max: usize,
+    ) -> Result<Vec<DueWill>, StorageError> {
+        self.shard.due_wills(rows, from, max)
     }
 
     /// Opens the rows anew and compares: for tests and simulations.

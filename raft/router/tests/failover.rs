@@ -128,6 +128,7 @@ impl Node {
             clean_start: false,
             expiry_s: 3600,
             holder,
+            will: None,
         };
         let opened = self.on(self.router.ask(SHARD, &open)).unwrap();
         let Answer::Opened { session, epoch, .. } = opened else { panic!("{opened:?}") };

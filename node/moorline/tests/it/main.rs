@@ -23,3 +23,4 @@ mod operating;
 mod sessions;
 mod single;
 mod space;
+mod wills;

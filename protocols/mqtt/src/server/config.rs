@@ -40,7 +40,7 @@ impl Default for Capabilities {
             shared: false,
             subscription_ids: false,
             no_local: false,
-            wills: false,
+            wills: true,
             enhanced_auth: false,
         }
     }

@@ -15,6 +15,7 @@ use crate::{
 use super::{
     CloseReason, Config, ConnectRequest, Connection, Event, State,
     close::{Ending, refusal_text},
+    inbound::accepts_topic,
 };
 
 /// What the client said of itself.
@@ -192,7 +193,9 @@ fn objection(connect: &Connect, config: &Config) -> Option<Ending> {
         return Some(Ending::refuse(Reason::ClientIdentifierNotValid, Some(&why)));
     }
     let will = connect.will.as_ref()?;
-    if !offered.wills {
+    if !accepts_topic(will.topic.as_bytes(), config) {
+        Some(Ending::refuse(Reason::TopicNameInvalid, Some("the will's topic is too long")))
+    } else if !offered.wills {
         let why = "wills are not supported by this server";
         Some(Ending::refuse(Reason::ImplementationSpecificError, Some(why)))
     } else if will.qos > offered.qos_max {

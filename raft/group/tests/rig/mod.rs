@@ -294,6 +294,7 @@ fn command(seq: u64, payload: &Bytes) -> Command {
             clean_start: false,
             expiry_s: 3600,
             holder: Holder { node: NodeId(1), incarnation: Incarnation(1), conn: ConnId(1) },
+            will: None,
         },
         2 => Command::Subscribe {
             session: session(),

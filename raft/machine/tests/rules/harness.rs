@@ -180,11 +180,18 @@ pub(crate) fn holder(conn: u64) -> Holder {
 
 pub(crate) fn open(client: &str, conn: u64, clean_start: bool, expiry_s: u32) -> Command {
     let client = Text::from(client);
-    Command::OpenSession { tenant: TENANT, client, clean_start, expiry_s, holder: holder(conn) }
+    Command::OpenSession {
+        tenant: TENANT,
+        client,
+        clean_start,
+        expiry_s,
+        holder: holder(conn),
+        will: None,
+    }
 }
 
 pub(crate) fn close(session: SessionId, epoch: Epoch) -> Command {
-    Command::CloseSession { session, epoch, expiry_s: None }
+    Command::CloseSession { session, epoch, expiry_s: None, forget_will: false }
 }
 
 pub(crate) fn subscribe(session: SessionId, epoch: Epoch, filters: &[(&str, QoS)]) -> Command {
