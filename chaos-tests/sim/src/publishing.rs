@@ -103,7 +103,7 @@ impl World {
             payload: copy.payload(waiting.padding).into(),
         };
         for shard in 1..=self.options.shards {
-            let command = Command::Publish { tenant: TENANT, message: message.clone() };
+            let command = Command::Publish { tenant: TENANT, from: None, message: message.clone() };
             self.submit(node, shard, command, Purpose::Publish { publisher: n, link, number });
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moorline_core::{Epoch, Offset, QoS, topic::matches};
+use moorline_core::{Epoch, Offset, QoS, SubscriptionOptions, topic::matches};
 use moorline_machine::{
     Answer, Command,
     command::{SessionId, Subscription},
@@ -200,7 +200,10 @@ impl World {
         };
         attachment.asked = true;
         let (node, session, epoch) = (attachment.link.node, attachment.session, attachment.epoch);
-        let subscription = Subscription { filter: filter.into(), qos: QoS::AtLeastOnce };
+        let subscription = Subscription {
+            filter: filter.into(),
+            options: SubscriptionOptions::of_qos(QoS::AtLeastOnce),
+        };
         let command = Command::Subscribe { session, epoch, subscriptions: vec![subscription] };
         if self.is_linked(n) {
             self.submit(node, group, command, Purpose::Subscribe { subscriber: n, link });

@@ -191,12 +191,8 @@ mod tests {
             expires_at: None,
             payload: Bytes::new(),
         });
-        let delivery = |offset: Option<u64>| Delivery {
-            offset: offset.map(Offset),
-            qos: QoS::AtLeastOnce,
-            resent: false,
-            released: false,
-            message: Arc::clone(&message),
+        let delivery = |offset: Option<u64>| {
+            Delivery::new(offset.map(Offset), QoS::AtLeastOnce, Arc::clone(&message))
         };
         Notice::Deliver(offsets.into_iter().map(delivery).collect())
     }

@@ -232,7 +232,8 @@ async fn a_client_of_another_maker_publishes_subscribes_and_receives() {
                 match call {
                     Call::Connect(new) => inbox = Some(new),
                     Call::Subscribe(token, filters) => {
-                        let granted = Ok(filters.iter().map(|filter| Ok(filter.qos)).collect());
+                        let granted =
+                            Ok(filters.iter().map(|filter| Ok(filter.options.qos)).collect());
                         let notice = Notice::Subscribed { token, granted };
                         inbox.as_ref().unwrap().push(notice).unwrap();
                     }

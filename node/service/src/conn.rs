@@ -23,7 +23,7 @@ use moorline_machine::{Answer, answer::Refused, command::SessionId};
 use moorline_router::{Answered, SubmitError};
 
 use crate::{
-    frames::{Attach, Push},
+    frames::{Attach, Publisher, Push},
     refusal_of,
     service::{Asked, Inner},
     settle::{Hand, Settled},
@@ -84,6 +84,13 @@ pub(crate) struct Whose {
     pub(crate) session: SessionId,
     pub(crate) epoch: Epoch,
     pub(crate) durable: bool,
+}
+
+impl Whose {
+    /// As who it publishes.
+    pub(crate) fn publisher(self) -> Publisher {
+        Publisher { tenant: self.tenant, session: Some(self.session) }
+    }
 }
 
 /// What has to be told about a session, found under its lock and told without.

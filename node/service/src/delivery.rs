@@ -289,13 +289,7 @@ mod tests {
             payload: Bytes::new(),
         };
         let offset = (offset > 0).then_some(Offset(offset));
-        Delivery {
-            offset,
-            qos: QoS::AtLeastOnce,
-            resent: false,
-            released: false,
-            message: Arc::new(message),
-        }
+        Delivery::new(offset, QoS::AtLeastOnce, Arc::new(message))
     }
 
     fn attached(credit: u32) -> ShardDelivery {

@@ -66,13 +66,7 @@ mod tests {
         for (at, in_log, by_process) in table {
             assert_eq!(for_log(message(at), log), message(in_log));
             let message_of_rows = Arc::new(message(at));
-            let mut deliveries = [Delivery {
-                offset: None,
-                qos: QoS::AtLeastOnce,
-                resent: false,
-                released: false,
-                message: message_of_rows,
-            }];
+            let mut deliveries = [Delivery::new(None, QoS::AtLeastOnce, message_of_rows)];
             to_process_clock(&mut deliveries, log, now);
             assert_eq!(*deliveries[0].message, message(by_process));
         }

@@ -5,11 +5,12 @@
 //!
 //! Invariant: what is read was checked; a frame that does not read is counted and dropped by its handler, never guessed.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, TenantId, Text, UnixMillis,
+    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, SubscriptionIds, TenantId,
+    Text, UnixMillis,
 };
 use moorline_machine::command::SessionId;
 use moorline_storage::{
@@ -24,6 +25,11 @@ const VERSION: u8 = 1;
 const FOR_EVER: u64 = u64::MAX;
 /// Room that most frames fit into.
 const FRAME_BYTES: usize = 512;
+/// Flags of a delivery, beside its QoS.
+const RESENT: u8 = 1 << 2;
+const RELEASED: u8 = 1 << 3;
+const RETAIN: u8 = 1 << 4;
+const WITH_IDS: u8 = 1 << 5;
 
 /// From the node of a connection to the leader of its session's shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,8 +170,18 @@ impl PushWriter {
         self.out.u32(u32::try_from(push.deliveries.len()).expect("credit is a u32"));
         for delivery in &push.deliveries {
             self.out.u64(delivery.offset.map_or(0, |offset| offset.0));
-            let (resent, released) = (delivery.resent, delivery.released);
-            self.out.u8(delivery.qos as u8 | u8::from(resent) << 2 | u8::from(released) << 3);
+            let Delivery { resent, released, retain, ids, .. } = delivery;
+            let mut flags = delivery.qos as u8;
+            for (on, bit) in [
+                (*resent, RESENT),
+                (*released, RELEASED),
+                (*retain, RETAIN),
+                (!ids.is_empty(), WITH_IDS),
+            ] {
+                flags |= if on { bit } else { 0 };
+            }
+            self.out.u8(flags);
+            write_ids(&mut self.out, ids);
             message(&mut self.out, &delivery.message, self.now);
             self.bytes += delivery.message.payload.len() + delivery.message.topic.len();
         }
@@ -201,12 +217,18 @@ pub(crate) fn read_pushes(
             let flags = from.u8()?;
             let qos = QoS::from_bits(flags & 3)
                 .ok_or_else(|| from.corrupt(format!("delivery flags {flags:#x}")))?;
+            let ids = if flags & WITH_IDS == 0 {
+                SubscriptionIds::default()
+            } else {
+                read_ids(&mut from)?
+            };
+            let message = Arc::new(owned(&read_message(&mut from, now)?));
             deliveries.push(Delivery {
-                offset: (offset != 0).then_some(Offset(offset)),
-                qos,
-                resent: flags & 4 != 0,
-                released: flags & 8 != 0,
-                message: Arc::new(owned(&read_message(&mut from, now)?)),
+                resent: flags & RESENT != 0,
+                released: flags & RELEASED != 0,
+                retain: flags & RETAIN != 0,
+                ids,
+                ..Delivery::new((offset != 0).then_some(Offset(offset)), qos, message)
             });
         }
         visit(Push { conn, generation, number, deliveries });
@@ -214,10 +236,40 @@ pub(crate) fn read_pushes(
     Ok(())
 }
 
+/// `ids u8 | u32 each`, if there are any.
+fn write_ids(out: &mut Writer, ids: &SubscriptionIds) {
+    let ids = ids.as_slice();
+    if !ids.is_empty() {
+        out.u8(u8::try_from(ids.len()).expect("a session has at most 100 subscriptions"));
+        ids.iter().for_each(|id| out.u32(*id));
+    }
+}
+
+fn read_ids(from: &mut Reader) -> Result<SubscriptionIds, StorageError> {
+    let mut ids = Vec::new();
+    for _ in 0..from.u8()? {
+        let id = NonZeroU32::new(from.u32()?);
+        ids.push(id.ok_or_else(|| from.corrupt("a subscription identifier of 0".into()))?);
+    }
+    Ok(ids.into_iter().collect())
+}
+
+/// Who publishes a message, and in which topic space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Publisher {
+    pub(crate) tenant: TenantId,
+    /// Its session, for subscriptions that do not want their own messages.
+    pub(crate) session: Option<SessionId>,
+}
+
 /// A message for whoever is there: to a shard's leader, or to a node with live sessions.
-pub(crate) fn encode_live(tenant: TenantId, live: &Message, now: UnixMillis) -> Bytes {
+pub(crate) fn encode_live(publisher: Publisher, live: &Message, now: UnixMillis) -> Bytes {
     let mut out = Writer::new(VERSION, FRAME_BYTES + live.payload.len());
-    out.u32(tenant.0);
+    out.u32(publisher.tenant.0);
+    out.u8(u8::from(publisher.session.is_some()));
+    if let Some(from) = publisher.session {
+        session(&mut out, from);
+    }
     message(&mut out, live, now);
     out.done()
 }
@@ -225,12 +277,17 @@ pub(crate) fn encode_live(tenant: TenantId, live: &Message, now: UnixMillis) -> 
 pub(crate) fn decode_live(
     bytes: Bytes,
     now: UnixMillis,
-) -> Result<(TenantId, Message), StorageError> {
+) -> Result<(Publisher, Message), StorageError> {
     let mut from = Reader::new(bytes, VERSION, "live frame")?;
     let tenant = TenantId(from.u32()?);
+    let session = match from.u8()? {
+        0 => None,
+        1 => Some(read_session(&mut from)?),
+        other => return Err(from.corrupt(format!("publisher {other}"))),
+    };
     let message = read_message(&mut from, now)?;
     from.end()?;
-    Ok((tenant, message))
+    Ok((Publisher { tenant, session }, message))
 }
 
 /// The message in memory of its own: a slow client may keep it for long, and a slice of a frame keeps the whole frame.
@@ -356,11 +413,14 @@ mod tests {
             generation: 3,
             number: 4,
             deliveries: vec![Delivery {
-                offset,
-                qos: QoS::AtLeastOnce,
                 resent,
-                released: false,
-                message: Arc::new(message(now)),
+                retain: resent,
+                ids: if resent {
+                    [NonZeroU32::MAX, NonZeroU32::MIN].into_iter().collect()
+                } else {
+                    None.into()
+                },
+                ..Delivery::new(offset, QoS::AtLeastOnce, Arc::new(message(now)))
             }],
         };
         let pushes = |now| [push(1, Some(Offset(9)), true, now), push(2, None, false, now)];
@@ -407,9 +467,10 @@ mod tests {
     fn live_messages_come_with_what_is_left_of_them() {
         let sent = |expires_at: Option<u64>| {
             let live = Message { expires_at: expires_at.map(UnixMillis), ..message(WROTE) };
-            let (tenant, read) =
-                decode_live(encode_live(TenantId(3), &live, WROTE), READS).unwrap();
-            assert_eq!(tenant, TenantId(3));
+            let session = expires_at.map(|number| SessionId { bucket: 4, number });
+            let publisher = Publisher { tenant: TenantId(3), session };
+            let (from, read) = decode_live(encode_live(publisher, &live, WROTE), READS).unwrap();
+            assert_eq!(from, publisher);
             assert_eq!(Message { expires_at: live.expires_at, ..read.clone() }, live);
             read.expires_at.map(|at| at.0)
         };

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{Delivery, NodeId, QoS, ShardId};
+use moorline_core::{Delivery, NodeId, ShardId};
 use moorline_group::{
     Role, Sink,
     wire::{Kind, Lane, Peers, Replier},
@@ -343,7 +343,7 @@ impl Inner {
 
     fn on_passing(self: &Arc<Self>, from: NodeId, shard: ShardId, body: Bytes, _: Option<Replier>) {
         // In log time, as everything that this shard delivers.
-        let (tenant, message) = match frames::decode_live(body, self.log_time(shard)) {
+        let (publisher, message) = match frames::decode_live(body, self.log_time(shard)) {
             Ok(decoded) => decoded,
             Err(problem) => return self.bad_frame(from, &problem),
         };
@@ -354,19 +354,14 @@ impl Inner {
         }
         let mut found = Vec::new();
         self.below().groups.read(shard, |machine, _| {
-            machine.passing(tenant, &message.topic, &mut found);
+            let frames::Publisher { tenant, session } = publisher;
+            machine.passing(tenant, &message.topic, session, &mut found);
         });
         let message = Arc::new(frames::owned(&message));
         let mut out = Collected::new();
-        for (session, _) in found {
-            let message = Arc::clone(&message);
-            let passing = Delivery {
-                offset: None,
-                qos: QoS::AtMostOnce,
-                resent: false,
-                released: false,
-                message,
-            };
+        for (session, mut grant) in found {
+            grant.limit(&message);
+            let passing = Delivery::granted(None, &grant, Arc::clone(&message));
             delivery.deliver(session, passing, &mut out);
         }
         self.send(shard, &mut delivery, out);
@@ -374,8 +369,9 @@ impl Inner {
 
     fn on_live(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
         match frames::decode_live(body, self.now()) {
-            Ok((tenant, message)) => {
-                let matched = self.live.deliver(tenant, &Arc::new(frames::owned(&message))) > 0;
+            Ok((publisher, message)) => {
+                let message = Arc::new(frames::owned(&message));
+                let matched = self.live.deliver(publisher, &message) > 0;
                 if let Some(reply) = reply {
                     reply.send(Bytes::from_static(if matched { &[1] } else { &[0] }));
                 }

@@ -1,13 +1,19 @@
 //! Clean sessions of this node: who gets what is published now. Nothing here outlives the process.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     sync::{Arc, RwLock},
 };
 
-use moorline_core::{ConnId, Delivery, Message, QoS, TenantId, Text, port::Notice, trie::Trie};
+use moorline_core::{
+    ConnId, Delivery, Grant, Message, SubscriptionOptions, TenantId, Text, port::Notice, trie::Trie,
+};
+use moorline_machine::command::SessionId;
 
-use crate::conn::Conn;
+use crate::{
+    conn::{Conn, Whose},
+    frames::Publisher,
+};
 
 /// The node's live subscriptions.
 #[derive(Debug, Default)]
@@ -17,34 +23,43 @@ pub(crate) struct Live {
 
 #[derive(Debug, Default)]
 struct Tables {
-    tries: BTreeMap<TenantId, Trie<ConnId, QoS>>,
-    conns: HashMap<ConnId, (Arc<Conn>, TenantId, BTreeSet<Text>)>,
+    tries: BTreeMap<TenantId, Trie<ConnId, SubscriptionOptions>>,
+    conns: HashMap<ConnId, Holder>,
     /// How many connections hold a filter: the node has a route while there is one.
     held: HashMap<(TenantId, Text), u64>,
 }
 
+/// A connection with live subscriptions.
+#[derive(Debug)]
+struct Holder {
+    conn: Arc<Conn>,
+    tenant: TenantId,
+    session: SessionId,
+    filters: BTreeSet<Text>,
+}
+
 impl Live {
-    /// Adds or replaces a subscription; says whether the node did not hold the filter before.
+    /// Adds or replaces a subscription; says whether the connection did not have it.
     pub(crate) fn subscribe(
         &self,
         conn: &Arc<Conn>,
-        tenant: TenantId,
+        whose: Whose,
         filter: &Text,
-        qos: QoS,
+        options: SubscriptionOptions,
     ) -> bool {
+        let Whose { tenant, session, .. } = whose;
         let mut tables = self.tables.write().expect("no panic while it is locked");
         let trie = tables.tries.entry(tenant).or_default();
-        if trie.insert(filter.as_bytes(), conn.id(), qos).is_some() {
+        if trie.insert(filter.as_bytes(), conn.id(), options).is_some() {
             return false;
         }
-        let entry = tables.conns.entry(conn.id());
-        entry
-            .or_insert_with(|| (Arc::clone(conn), tenant, BTreeSet::new()))
-            .2
-            .insert(filter.clone());
-        let held = tables.held.entry((tenant, filter.clone())).or_default();
-        *held += 1;
-        *held == 1
+        let holder = tables.conns.entry(conn.id()).or_insert_with(|| {
+            let conn = Arc::clone(conn);
+            Holder { conn, tenant, session, filters: BTreeSet::new() }
+        });
+        holder.filters.insert(filter.clone());
+        *tables.held.entry((tenant, filter.clone())).or_default() += 1;
+        true
     }
 
     /// Ends a subscription: whether it existed, and whether nobody on this node holds the filter any more.
@@ -55,10 +70,10 @@ impl Live {
         filter: &Text,
     ) -> (bool, bool) {
         let mut tables = self.tables.write().expect("no panic while it is locked");
-        let Some((_, _, filters)) = tables.conns.get_mut(&conn) else {
+        let Some(holder) = tables.conns.get_mut(&conn) else {
             return (false, false);
         };
-        if !filters.remove(filter) {
+        if !holder.filters.remove(filter) {
             return (false, false);
         }
         (true, tables.release(conn, tenant, filter))
@@ -67,7 +82,7 @@ impl Live {
     /// Ends all of a connection; gives the filters nobody on this node holds any more.
     pub(crate) fn leave(&self, conn: ConnId) -> Vec<(TenantId, Text)> {
         let mut tables = self.tables.write().expect("no panic while it is locked");
-        let Some((_, tenant, filters)) = tables.conns.remove(&conn) else {
+        let Some(Holder { tenant, filters, .. }) = tables.conns.remove(&conn) else {
             return Vec::new();
         };
         filters
@@ -83,24 +98,31 @@ impl Live {
         tables.held.contains_key(&(tenant, filter.clone()))
     }
 
-    /// Hands a message to everybody here who wants it; each gets it once, at the highest QoS it asked for.
-    pub(crate) fn deliver(&self, tenant: TenantId, message: &Arc<Message>) -> usize {
+    /// Hands a message to everybody here who wants it; each gets it once, with what its subscriptions come to.
+    pub(crate) fn deliver(&self, publisher: Publisher, message: &Arc<Message>) -> usize {
+        let Publisher { tenant, session: from } = publisher;
         let tables = self.tables.read().expect("no panic while it is locked");
         let Some(trie) = tables.tries.get(&tenant) else {
             return 0;
         };
-        let mut wanted: BTreeMap<ConnId, QoS> = BTreeMap::new();
-        trie.matches(message.topic.as_bytes(), |conn, qos| {
-            let granted = wanted.entry(*conn).or_insert(*qos);
-            *granted = (*granted).max(*qos);
+        let mut wanted: BTreeMap<ConnId, Grant> = BTreeMap::new();
+        trie.matches(message.topic.as_bytes(), |conn, options| {
+            let own = || from.is_some() && tables.conns.get(conn).map(|held| held.session) == from;
+            if options.no_local && own() {
+                return;
+            }
+            let grant = Grant::of(*options);
+            match wanted.entry(*conn) {
+                Entry::Vacant(first) => _ = first.insert(grant),
+                Entry::Occupied(mut known) => known.get_mut().join(&grant),
+            }
         });
-        for (conn, granted) in &wanted {
-            let Some((conn, _, _)) = tables.conns.get(conn) else {
+        for (conn, grant) in &mut wanted {
+            let Some(Holder { conn, .. }) = tables.conns.get(conn) else {
                 continue;
             };
-            let qos = message.qos.min(*granted);
-            let message = Arc::clone(message);
-            let delivery = Delivery { offset: None, qos, resent: false, released: false, message };
+            grant.limit(message);
+            let delivery = Delivery::granted(None, grant, Arc::clone(message));
             conn.push(Notice::Deliver(vec![delivery]));
         }
         wanted.len()
@@ -109,7 +131,7 @@ impl Live {
     /// Every connection that holds one.
     pub(crate) fn conns(&self) -> Vec<Arc<Conn>> {
         let tables = self.tables.read().expect("no panic while it is locked");
-        tables.conns.values().map(|(conn, ..)| Arc::clone(conn)).collect()
+        tables.conns.values().map(|held| Arc::clone(&held.conn)).collect()
     }
 
     /// Every filter held by anybody here.

@@ -19,7 +19,8 @@ use moorline_router::{Answered, Done};
 
 use crate::{
     conn::{Conn, published},
-    expiry, frames,
+    expiry,
+    frames::{self, Publisher},
     service::Inner,
 };
 
@@ -108,7 +109,7 @@ impl Inner {
             machine.meta().routes(whose.tenant, message.topic.as_bytes(), &mut targets);
         });
         if !answer {
-            self.pass(whose.tenant, &targets, &message);
+            self.pass(whose.publisher(), &targets, &message);
             return;
         }
         match targets[..] {
@@ -118,11 +119,12 @@ impl Inner {
             }
             [RouteTarget::Shard(shard)] => {
                 let message = expiry::for_log(message, self.now());
-                let command = Command::Publish { tenant: whose.tenant, message };
+                let Publisher { tenant, session: from } = whose.publisher();
+                let command = Command::Publish { tenant, from, message };
                 let conn: Arc<dyn Answered> = Arc::clone(conn) as _;
                 self.below().router.submit(shard, &command, Done::Token(conn, token));
             }
-            _ => self.publish_to_several(conn, token, whose.tenant, &targets, message),
+            _ => self.publish_to_several(conn, token, whose.publisher(), &targets, message),
         }
     }
 
@@ -130,7 +132,7 @@ impl Inner {
         self: &Arc<Self>,
         conn: &Arc<Conn>,
         token: Token,
-        tenant: moorline_core::TenantId,
+        publisher: Publisher,
         targets: &[RouteTarget],
         message: Message,
     ) {
@@ -141,7 +143,9 @@ impl Inner {
         });
         let mut live: Option<Bytes> = None;
         let now = self.now();
-        let command = Command::Publish { tenant, message: expiry::for_log(message.clone(), now) };
+        let Publisher { tenant, session: from } = publisher;
+        let in_log = expiry::for_log(message.clone(), now);
+        let command = Command::Publish { tenant, from, message: in_log };
         let message = Arc::new(frames::owned(&message));
         for target in targets {
             let several = Arc::clone(&several);
@@ -151,13 +155,13 @@ impl Inner {
                     self.below().router.submit(shard, &command, Done::Call(Box::new(done)));
                 }
                 RouteTarget::Node(node, incarnation) if node == self.node => {
-                    let matched =
-                        incarnation == self.incarnation && self.live.deliver(tenant, &message) > 0;
+                    let matched = incarnation == self.incarnation
+                        && self.live.deliver(publisher, &message) > 0;
                     several.answered(Ok(Published { matched }));
                 }
                 RouteTarget::Node(node, incarnation) => {
                     let body =
-                        live.get_or_insert_with(|| frames::encode_live(tenant, &message, now));
+                        live.get_or_insert_with(|| frames::encode_live(publisher, &message, now));
                     self.forward(
                         node,
                         incarnation,
@@ -224,26 +228,21 @@ impl Inner {
     }
 
     /// QoS 0: whoever is there now, and nobody is told if it does not arrive.
-    pub(crate) fn pass(
-        &self,
-        tenant: moorline_core::TenantId,
-        targets: &[RouteTarget],
-        message: &Message,
-    ) {
+    pub(crate) fn pass(&self, publisher: Publisher, targets: &[RouteTarget], message: &Message) {
         if targets.is_empty() {
             return;
         }
         let (below, now) = (self.below(), self.now());
         let mut body: Option<Bytes> = None;
         let mut encoded =
-            || body.get_or_insert_with(|| frames::encode_live(tenant, message, now)).clone();
+            || body.get_or_insert_with(|| frames::encode_live(publisher, message, now)).clone();
         for target in targets {
             let sent = match *target {
                 RouteTarget::Shard(shard) => {
                     below.router.tell_leader(shard, Kind::Passing, encoded()).is_ok()
                 }
                 RouteTarget::Node(node, _) if node == self.node => {
-                    self.live.deliver(tenant, &Arc::new(frames::owned(message)));
+                    self.live.deliver(publisher, &Arc::new(frames::owned(message)));
                     true
                 }
                 RouteTarget::Node(node, _) => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use moorline_core::{
-    QoS, ShardId, TenantId, Text,
+    QoS, ShardId, SubscriptionOptions, TenantId, Text,
     port::{Filter, Notice, Refusal, Token},
 };
 use moorline_group::wire::{Kind, Lane};
@@ -37,6 +37,10 @@ const ASK_WAIT: Duration = Duration::from_secs(3);
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 /// The highest QoS that is granted.
 const GRANTED_MAX: QoS = QoS::AtLeastOnce;
+
+fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
+    SubscriptionOptions { qos: options.qos.min(GRANTED_MAX), ..options }
+}
 
 /// What a SUBSCRIBE came to: per filter, in order.
 type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
@@ -83,7 +87,7 @@ impl Inner {
         deadline: Instant,
     ) -> impl Future<Output = Granted> + Send + use<> {
         let subscription =
-            |Filter { filter, qos }| Subscription { filter, qos: qos.min(GRANTED_MAX) };
+            |Filter { filter, options }| Subscription { filter, options: granted(options) };
         let command = Command::Subscribe {
             session: whose.session,
             epoch: whose.epoch,
@@ -98,7 +102,7 @@ impl Inner {
     }
 
     async fn subscribed(self: &Arc<Self>, answer: Answer, deadline: Instant) -> Granted {
-        if let Answer::Subscribed { granted, routes } = answer {
+        if let Answer::Subscribed { granted, new: _, routes } = answer {
             self.make_known(routes, deadline).await?;
             return Ok(granted.into_iter().map(Ok).collect());
         }
@@ -118,12 +122,12 @@ impl Inner {
     ) -> impl Future<Output = Granted> + Send + use<> {
         let mut granted = Vec::new();
         let mut routes = Vec::new();
-        for Filter { filter, qos } in filters {
-            let qos = qos.min(GRANTED_MAX);
-            self.live.subscribe(conn, whose.tenant, &filter, qos);
+        for Filter { filter, options } in filters {
+            let options = self::granted(options);
+            self.live.subscribe(conn, whose, &filter, options);
             // Always anew: a removal by the one who held it before may still be on its way.
             routes.push(self.live_route(whose.tenant, filter));
-            granted.push(Ok(qos));
+            granted.push(Ok(options.qos));
         }
         if conn.whose().is_none() {
             // It was closed while we subscribed it.

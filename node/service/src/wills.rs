@@ -31,7 +31,11 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
-use crate::{expiry, frames, service::Inner};
+use crate::{
+    expiry,
+    frames::{self, Publisher},
+    service::Inner,
+};
 
 /// Wills that are published at once: they wait on each other for nothing, but each holds its message in memory.
 const WILLS_AT_ONCE: usize = 256;
@@ -150,8 +154,10 @@ impl Inner {
         let now = self.now();
         let expires_at = message.expires_at.map(|UnixMillis(left)| expiry::over(left, now));
         let live = Message { expires_at, ..message.clone() };
+        // Its client may want to know that it was published: No Local does not keep it from it.
+        let publisher = Publisher { tenant, session: None };
         if message.qos == QoS::AtMostOnce {
-            self.pass(tenant, &targets, &live);
+            self.pass(publisher, &targets, &live);
             return true;
         }
         let live = Arc::new(frames::owned(&live));
@@ -164,11 +170,11 @@ impl Inner {
                 }
                 RouteTarget::Node(node, incarnation) if node == self.node => {
                     if incarnation == self.incarnation {
-                        self.live.deliver(tenant, &live);
+                        self.live.deliver(publisher, &live);
                     }
                 }
                 RouteTarget::Node(node, incarnation) => {
-                    let body = frames::encode_live(tenant, &live, now);
+                    let body = frames::encode_live(publisher, &live, now);
                     parts.spawn(Arc::clone(self).tell_live(shard, node, incarnation, body));
                 }
             }

@@ -21,10 +21,12 @@ pub mod id;
 pub mod message;
 pub mod port;
 pub mod shard;
+pub mod subscription;
 pub mod text;
 pub mod topic;
 pub mod trie;
 
 pub use id::{ConnId, Epoch, Incarnation, NodeId, Offset, ShardId, TenantId, UnixMillis};
-pub use message::{Delivery, Message, QoS, Will};
+pub use message::{Delivery, Message, QoS, ShareNumber, Will};
+pub use subscription::{Grant, RetainHandling, SubscriptionIds, SubscriptionOptions};
 pub use text::Text;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Offset, Text, UnixMillis};
+use crate::{Grant, Offset, SubscriptionIds, Text, UnixMillis};
 
 /// How sure a publisher wants to be (MQTT 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -76,11 +76,19 @@ pub struct Will {
     pub delay_s: u32,
 }
 
+/// Which of a connection's shared subscriptions a delivery came by. Chosen by the service for one connection; only given
+/// back to it with what was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShareNumber(pub u32);
+
 /// A message for one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its place in a durable session's queue; `None` for what is only passing by (live, not stored).
+    /// Its place in a queue, the durable session's or that of `share`; `None` for what is only passing by (live, not
+    /// stored).
     pub offset: Option<Offset>,
+    /// The shared subscription in whose queue it is, if it is not the session's own.
+    pub share: Option<ShareNumber>,
     /// The QoS to send it with: the lower of the published and the granted one.
     pub qos: QoS,
     /// Whether it was offered to a client before, by any node, so that it goes out with DUP=1.
@@ -88,6 +96,34 @@ pub struct Delivery {
     /// Whether the client has received it (QoS 2), on this connection or another: only its release goes out then, and
     /// `message` is empty.
     pub released: bool,
+    /// The RETAIN flag to send it with (3.3.1.3): whatever `message` says is the publisher's.
+    pub retain: bool,
+    /// The identifiers of the session's subscriptions that it is for.
+    pub ids: SubscriptionIds,
     /// The message, shared by all who get it.
     pub message: Arc<Message>,
+}
+
+impl Delivery {
+    /// A first copy to a session, without flags.
+    #[must_use]
+    pub fn new(offset: Option<Offset>, qos: QoS, message: Arc<Message>) -> Self {
+        Self {
+            offset,
+            share: None,
+            qos,
+            resent: false,
+            released: false,
+            retain: false,
+            ids: SubscriptionIds::default(),
+            message,
+        }
+    }
+
+    /// A first copy to a session, as its subscriptions want it.
+    #[must_use]
+    pub fn granted(offset: Option<Offset>, grant: &Grant, message: Arc<Message>) -> Self {
+        let (retain, ids) = (grant.retain, grant.ids.clone());
+        Self { retain, ids, ..Self::new(offset, grant.qos, message) }
+    }
 }

@@ -19,7 +19,9 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{ConnId, Delivery, Message, NodeId, Offset, QoS, TenantId, Text, Will};
+use crate::{
+    ConnId, Delivery, Message, NodeId, Offset, QoS, SubscriptionOptions, TenantId, Text, Will,
+};
 
 /// Names an answer's question. Chosen by the edge; the service only gives it back.
 pub type Token = u64;
@@ -102,8 +104,8 @@ pub struct Opened {
 pub struct Filter {
     /// The well-formed filter.
     pub filter: Text,
-    /// The highest QoS the client wants.
-    pub qos: QoS,
+    /// What is asked for it.
+    pub options: SubscriptionOptions,
 }
 
 /// How a connection ended.

@@ -367,7 +367,7 @@ fn delivery(offset: Option<u64>, qos: QoS, resent: bool) -> Delivery {
         expires_at: None,
         payload: Bytes::copy_from_slice(&offset.unwrap_or(0).to_be_bytes()),
     };
-    Delivery { offset: offset.map(Offset), qos, resent, released: false, message: Arc::new(message) }
+    Delivery { resent, ..Delivery::new(offset.map(Offset), qos, Arc::new(message)) }
 }
 
 fn run(u: Input<'_, '_>) -> Drawn<()> {

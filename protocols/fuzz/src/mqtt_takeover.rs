@@ -310,13 +310,7 @@ fn delivery(offset: u64, resent: bool) -> Delivery {
         expires_at: None,
         payload: Bytes::copy_from_slice(&offset.to_be_bytes()),
     };
-    Delivery {
-        offset: Some(Offset(offset)),
-        qos: QoS::AtLeastOnce,
-        released: false,
-        resent,
-        message: Arc::new(message),
-    }
+    Delivery { resent, ..Delivery::new(Some(Offset(offset)), QoS::AtLeastOnce, Arc::new(message)) }
 }
 
 fuzz_target!(|data: &[u8]| {

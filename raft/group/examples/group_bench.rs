@@ -20,7 +20,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{ConnId, Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId};
+use moorline_core::{
+    ConnId, Epoch, Incarnation, NodeId, Offset, QoS, ShardId, SubscriptionOptions, TenantId,
+};
 use moorline_group::Groups;
 use moorline_machine::{
     Answer, Command, RunAnswers, RunBuilder,
@@ -150,8 +152,10 @@ impl Client {
         };
         let answers = self.propose(&mut builder, &[open]).await.expect("opened");
         let Answer::Opened { session, .. } = answers.answers[0] else { panic!("{answers:?}") };
-        let subscriptions =
-            vec![Subscription { filter: topic.clone().into(), qos: QoS::AtLeastOnce }];
+        let subscriptions = vec![Subscription {
+            filter: topic.clone().into(),
+            options: SubscriptionOptions::of_qos(QoS::AtLeastOnce),
+        }];
         let subscribe = Command::Subscribe { session, epoch: Epoch(1), subscriptions };
         self.propose(&mut builder, &[subscribe]).await.expect("subscribed");
         let mut upto = 0;
@@ -169,7 +173,7 @@ impl Client {
     ) -> u64 {
         let mut message = message(&self.payload);
         message.topic = topic.into();
-        let publish = Command::Publish { tenant: TENANT, message };
+        let publish = Command::Publish { tenant: TENANT, from: None, message };
         let mut commands = vec![publish; usize::try_from(self.batch).unwrap()];
         if upto > 0 {
             commands.push(Command::Settle { session, upto: Offset(upto), also: Vec::new() });

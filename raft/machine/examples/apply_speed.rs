@@ -13,7 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Incarnation, Message, NodeId, Offset, QoS, ShardId, TenantId, UnixMillis,
+    ConnId, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions, TenantId,
+    UnixMillis,
 };
 use moorline_machine::{
     Answer, BatchBuilder, Command, Machine, RunBuilder,
@@ -85,7 +86,8 @@ impl Bench {
             return Err("open".into());
         };
         let qos = QoS::AtLeastOnce;
-        let subscriptions = vec![Subscription { filter: topic.into(), qos }];
+        let subscriptions =
+            vec![Subscription { filter: topic.into(), options: SubscriptionOptions::of_qos(qos) }];
         self.apply(&[Command::Subscribe { session, epoch, subscriptions }])?;
         Ok(session)
     }
@@ -102,6 +104,7 @@ fn measure(sessions: u64, batch: u64, batches: u64) -> Result<(), Failed> {
     let payload = Bytes::from(vec![7; PAYLOAD_BYTES]);
     let publish = |n: u64| Command::Publish {
         tenant: TENANT,
+        from: None,
         message: Message {
             topic: topics[usize::try_from(n % sessions).expect("an index")].as_str().into(),
             qos: QoS::AtLeastOnce,

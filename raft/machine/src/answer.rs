@@ -34,6 +34,8 @@ pub enum Answer {
     Subscribed {
         /// Per subscription, in order.
         granted: Vec<QoS>,
+        /// Per subscription, in order: whether the session did not have it.
+        new: Vec<bool>,
         /// Every filter asked for, with the version the shard has for it: the proposer makes sure the meta group
         /// knows it before it answers the client.
         routes: Vec<RouteChange>,

@@ -486,10 +486,10 @@ mod tests {
                 payload: Bytes::from(vec![0; bytes]),
             };
             let tenant = moorline_core::TenantId(1);
-            builder.push(&Command::Publish { tenant, message }).unwrap();
+            builder.push(&Command::Publish { tenant, from: None, message }).unwrap();
             builder.take(1).unwrap()
         };
-        let largest = big(COMMAND_BYTES_MAX - 15);
+        let largest = big(COMMAND_BYTES_MAX - 16);
         assert_eq!(largest.commands.len(), FRAME_HEADER_BYTES + COMMAND_BYTES_MAX);
         let mut batch = BatchBuilder::new();
         assert!(batch.is_empty() && batch.fits(&largest));

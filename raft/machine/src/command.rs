@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, TenantId, Text, Will,
+    ConnId, Epoch, Incarnation, Message, NodeId, Offset, ShardId, SubscriptionOptions, TenantId,
+    Text, Will,
 };
 
 /// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
@@ -58,8 +59,8 @@ const NO_BUCKET: u16 = moorline_core::shard::BUCKETS;
 pub struct Subscription {
     /// The well-formed filter.
     pub filter: Text,
-    /// The granted QoS.
-    pub qos: QoS,
+    /// What was granted.
+    pub options: SubscriptionOptions,
 }
 
 /// Where a route leads.
@@ -130,6 +131,8 @@ pub enum Command {
     Publish {
         /// Whose topic space.
         tenant: TenantId,
+        /// The session that published it, for subscriptions that do not want their own messages.
+        from: Option<SessionId>,
         /// The message. Only here `expires_at` is relative: milliseconds from the stamp of the entry, so that the publisher's
         /// clock does not matter. `apply` makes log time of it.
         message: Message,

@@ -13,7 +13,7 @@
 //! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
 
 use bytes::Bytes;
-use moorline_core::{Delivery, Offset, QoS, ShardId, TenantId, Text, UnixMillis};
+use moorline_core::{Delivery, Grant, Offset, ShardId, TenantId, Text, UnixMillis};
 use moorline_storage::{Rows, StorageError, View};
 
 use crate::{
@@ -161,7 +161,9 @@ impl Machine {
         }
         let shard = &mut self.shard;
         match command {
-            Command::Publish { tenant, message } => Ok(shard.publish(step, tenant, message)),
+            Command::Publish { tenant, from, message } => {
+                Ok(shard.publish(step, tenant, from, message))
+            }
             Command::Receive { session, epoch, packet } => {
                 Ok(shard.receive(step, session, epoch, packet))
             }
@@ -333,10 +335,16 @@ impl Machine {
         Counts { producers: self.producers.len(), ..self.shard.counts() }
     }
 
-    /// Which sessions want a message that is not in the log (QoS 0): each once, with the highest QoS granted, by ascending
-    /// id. `found` is cleared first.
-    pub fn passing(&self, tenant: TenantId, topic: &Text, found: &mut Vec<(SessionId, QoS)>) {
-        self.shard.matching(tenant, topic, found);
+    /// Which sessions want a message of the session `from` that is not in the log (QoS 0): each once, with what its
+    /// subscriptions come to, by ascending id. `found` is cleared first.
+    pub fn passing(
+        &self,
+        tenant: TenantId,
+        topic: &Text,
+        from: Option<SessionId>,
+        found: &mut Vec<(SessionId, Grant)>,
+    ) {
+        self.shard.matching(tenant, topic, from, found);
     }
 
     /// Wills that are due, from the number `from` on, ascending: at most `max` of them.

@@ -6,14 +6,19 @@
 //! - **A row that can't be read stops the replica** ([`StorageError::Corrupt`]): it is rebuilt from the leader, never
 //!   guessed at.
 
+use std::num::NonZeroU32;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_core::{Epoch, Message, NodeId, Offset, QoS, TenantId, Text, UnixMillis, Will};
+use moorline_core::{
+    Epoch, Grant, Message, NodeId, Offset, QoS, SubscriptionIds, SubscriptionOptions, TenantId,
+    Text, UnixMillis, Will,
+};
 use moorline_storage::StorageError;
 
 use crate::{
     codec::{
         Malformed, Reader, encode_message, message_len, put_holder, put_list, put_node, put_option,
-        put_text, read_message, read_node,
+        put_options, put_text, read_message, read_node,
     },
     command::{Holder, MemberState, NodeRecord},
 };
@@ -159,20 +164,20 @@ impl Row for CountersRow {
     }
 }
 
-/// A subscription of a durable session: the granted QoS.
+/// A subscription of a durable session: what was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SubscriptionRow(pub(crate) QoS);
+pub(crate) struct SubscriptionRow(pub(crate) SubscriptionOptions);
 
 impl Row for SubscriptionRow {
     const WHAT: &'static str = "subscription row";
     const BYTES: usize = 2;
 
     fn write(&self, out: &mut BytesMut) {
-        out.put_u8(self.0 as u8);
+        put_options(out, self.0);
     }
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
-        reader.qos().map(Self)
+        reader.options().map(Self)
     }
 }
 
@@ -240,43 +245,60 @@ impl Row for FilterRow {
 
 /// One message in one queue: the message itself, or the number of a row that several queues share.
 ///
-/// `version u8 | QoS and kind u8 | message`, or `… | message id u64 | message bytes u32`, or nothing more when released
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `version u8 | flags u8 | [ids u8, u32 each] | message`, or `… | message id u64 | message bytes u32`, or nothing more when
+/// released
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
-    pub(crate) qos: QoS,
+    /// How it is sent.
+    pub(crate) grant: Grant,
     /// What it counts against its session's quota: the encoded message.
     pub(crate) bytes: u64,
     /// The shared row, if the message is not in the item.
     pub(crate) shared: Option<u64>,
     /// The client has the message: only its release is left, and no message.
     pub(crate) released: bool,
+    /// Where the message begins in the row, if it is there.
+    at: usize,
 }
 
 impl Item {
     const WHAT: &'static str = "queue item row";
     const HEADER_BYTES: usize = 2;
-    const INLINE: u8 = 0;
+    const QOS_BITS: u8 = 0b11;
     const SHARED: u8 = 1 << 2;
     const RELEASED: u8 = 1 << 3;
-    const QOS_BITS: u8 = 0b11;
+    const RETAIN: u8 = 1 << 4;
+    const WITH_IDS: u8 = 1 << 5;
 
     /// The row of an item with its message in it.
-    pub(crate) fn inline(qos: QoS, message: &Message) -> Bytes {
-        let mut row = Vec::with_capacity(Self::HEADER_BYTES + message_len(message));
-        row.put_u8(VERSION);
-        row.put_u8(qos as u8 | Self::INLINE);
+    pub(crate) fn inline(grant: &Grant, message: &Message) -> Bytes {
+        let mut row = Self::begin(grant, 0, message_len(message));
         encode_message(&mut row, message);
         row.into()
     }
 
     /// The row of an item whose message, of so many encoded bytes, is in the shared row `message`.
-    pub(crate) fn shared(qos: QoS, message: u64, bytes: usize) -> Bytes {
-        let mut row = Vec::with_capacity(Self::HEADER_BYTES + 12);
-        row.put_u8(VERSION);
-        row.put_u8(qos as u8 | Self::SHARED);
+    pub(crate) fn shared(grant: &Grant, message: u64, bytes: usize) -> Bytes {
+        let mut row = Self::begin(grant, Self::SHARED, 12);
         row.put_u64(message);
         row.put_u32(u32::try_from(bytes).expect("a command is at most COMMAND_BYTES_MAX"));
         row.into()
+    }
+
+    fn begin(grant: &Grant, mut flags: u8, body_bytes: usize) -> Vec<u8> {
+        let ids = grant.ids.as_slice();
+        let mut row = Vec::with_capacity(Self::HEADER_BYTES + 1 + 4 * ids.len() + body_bytes);
+        flags |= grant.qos as u8;
+        for (on, bit) in [(grant.retain, Self::RETAIN), (!ids.is_empty(), Self::WITH_IDS)] {
+            flags |= if on { bit } else { 0 };
+        }
+        row.put_u8(VERSION);
+        row.put_u8(flags);
+        if !ids.is_empty() {
+            row.put_u8(u8::try_from(ids.len()).expect("SUBSCRIPTIONS_PER_SESSION_MAX fits"));
+            ids.iter().for_each(|id| row.put_u32(*id));
+        }
+        row
     }
 
     /// The row of an item of QoS 2 whose message the client has.
@@ -286,38 +308,48 @@ impl Item {
 
     /// Reads all but the message.
     pub(crate) fn read(row: &[u8]) -> Result<Self, StorageError> {
-        let Some((&[VERSION, flags], rest)) = row.split_first_chunk() else {
-            return Err(Self::corrupt());
+        Self::parse(row).ok_or_else(|| corrupt(Self::WHAT, &"it is not what was written"))
+    }
+
+    fn parse(row: &[u8]) -> Option<Self> {
+        let (&[version, flags], mut rest) = row.split_first_chunk()?;
+        let known = Self::QOS_BITS | Self::SHARED | Self::RELEASED | Self::RETAIN | Self::WITH_IDS;
+        if version != VERSION || flags & !known != 0 {
+            return None;
+        }
+        let mut ids = SubscriptionIds::default();
+        if flags & Self::WITH_IDS != 0 {
+            let (&[count], after) = rest.split_first_chunk()?;
+            let (encoded, after) = after.split_at_checked(4 * usize::from(count))?;
+            let read = |id: &[u8; 4]| NonZeroU32::new(u32::from_be_bytes(*id));
+            ids = encoded.as_chunks().0.iter().map(read).collect::<Option<_>>()?;
+            rest = after;
+        }
+        let grant = Grant {
+            qos: QoS::from_bits(flags & Self::QOS_BITS)?,
+            retain: flags & Self::RETAIN != 0,
+            ids,
         };
-        let qos = QoS::from_bits(flags & Self::QOS_BITS).ok_or_else(Self::corrupt)?;
-        match flags & !Self::QOS_BITS {
-            Self::INLINE => {
-                Ok(Self { qos, bytes: rest.len() as u64, shared: None, released: false })
-            }
-            Self::RELEASED if qos == QoS::ExactlyOnce && rest.is_empty() => {
-                Ok(Self { qos, bytes: 0, shared: None, released: true })
+        let item =
+            Self { grant, bytes: 0, shared: None, released: false, at: row.len() - rest.len() };
+        match flags & (Self::SHARED | Self::RELEASED) {
+            0 => Some(Self { bytes: rest.len() as u64, ..item }),
+            Self::RELEASED if flags == QoS::ExactlyOnce as u8 | Self::RELEASED => {
+                rest.is_empty().then_some(Self { released: true, ..item })
             }
             Self::SHARED => {
-                let (message, rest) = rest.split_first_chunk().ok_or_else(Self::corrupt)?;
-                let bytes = <[u8; 4]>::try_from(rest).map_err(|_| Self::corrupt())?;
-                Ok(Self {
-                    qos,
-                    bytes: u64::from(u32::from_be_bytes(bytes)),
-                    shared: Some(u64::from_be_bytes(*message)),
-                    released: false,
-                })
+                let (message, rest) = rest.split_first_chunk()?;
+                let bytes = u32::from_be_bytes(<[u8; 4]>::try_from(rest).ok()?);
+                let shared = Some(u64::from_be_bytes(*message));
+                Some(Self { bytes: u64::from(bytes), shared, ..item })
             }
-            _ => Err(Self::corrupt()),
+            _ => None,
         }
     }
 
-    /// The message of an inline item; shares the row's buffer.
-    pub(crate) fn message(row: &Bytes) -> Result<Message, StorageError> {
-        read_message(row.slice(Self::HEADER_BYTES..)).map_err(|error| corrupt(Self::WHAT, &error))
-    }
-
-    fn corrupt() -> StorageError {
-        corrupt(Self::WHAT, &"it is not what was written")
+    /// The message of an inline item, read from `row`; shares the row's buffer.
+    pub(crate) fn message(&self, row: &Bytes) -> Result<Message, StorageError> {
+        read_message(row.slice(self.at..)).map_err(|error| corrupt(Self::WHAT, &error))
     }
 }
 
@@ -567,7 +599,7 @@ impl Row for RouteRow {
 mod tests {
     use std::fmt::Debug;
 
-    use moorline_core::{ConnId, Incarnation};
+    use moorline_core::{ConnId, Incarnation, RetainHandling};
 
     use super::*;
     use crate::codec::hex;
@@ -635,7 +667,16 @@ mod tests {
             &OriginRow { floor: 1, seen: vec![3, 2], at: UnixMillis(4) },
             "01 0000000000000001 0000000000000004 00000002 0000000000000003 0000000000000002",
         );
-        check(&SubscriptionRow(QoS::AtLeastOnce), "01 01");
+        let options = SubscriptionOptions::of_qos(QoS::AtLeastOnce);
+        check(&SubscriptionRow(options), "01 01");
+        let options = SubscriptionOptions {
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: RetainHandling::Never,
+            id: NonZeroU32::new(5),
+            ..options
+        };
+        check(&SubscriptionRow(options), "01 6d 00000005");
         check(&FilterRow { sessions: 1, version: 2 }, "01 0000000000000001 0000000000000002");
         check(
             &ProducerRow { last_seq: 1, last_seen: UnixMillis(2) },
@@ -698,24 +739,37 @@ mod tests {
             expires_at: None,
             payload: Bytes::from_static(b"xyz"),
         };
-        let inline = Item::inline(QoS::AtLeastOnce, &message);
+        let grant = |qos, retain, ids: &[u32]| Grant {
+            qos,
+            retain,
+            ids: ids.iter().filter_map(|id| NonZeroU32::new(*id)).collect(),
+        };
+        let plain = grant(QoS::AtLeastOnce, false, &[]);
+        let inline = Item::inline(&plain, &message);
         assert_eq!(hex(&inline), "0101010000000174000000007879 7a".replace(' ', ""));
         let read = Item::read(&inline).unwrap();
         let bytes = message_len(&message) as u64;
-        assert_eq!(read, Item { qos: QoS::AtLeastOnce, bytes, shared: None, released: false });
-        assert_eq!(Item::message(&inline).unwrap(), message);
+        let expected = Item { grant: plain, bytes, shared: None, released: false, at: 2 };
+        assert_eq!((&read, read.message(&inline).unwrap()), (&expected, message.clone()));
 
-        let shared = Item::shared(QoS::ExactlyOnce, 5, 6);
+        let wanted = grant(QoS::AtLeastOnce, true, &[7, 6]);
+        let inline = Item::inline(&wanted, &message);
+        let expected = "0131 02 00000006 00000007 01 00000001 74 00000000 78797a";
+        assert_eq!(hex(&inline), expected.replace(' ', ""));
+        let read = Item::read(&inline).unwrap();
+        assert_eq!((&read.grant, read.bytes), (&wanted, bytes));
+        assert_eq!(read.message(&inline).unwrap(), message);
+
+        let plain = grant(QoS::ExactlyOnce, false, &[]);
+        let shared = Item::shared(&plain, 5, 6);
         assert_eq!(hex(&shared), "0106 0000000000000005 00000006".replace(' ', ""));
         let read = Item::read(&shared).unwrap();
-        assert_eq!(
-            read,
-            Item { qos: QoS::ExactlyOnce, bytes: 6, shared: Some(5), released: false }
-        );
+        let expected = Item { grant: plain, bytes: 6, shared: Some(5), released: false, at: 2 };
+        assert_eq!(read, expected);
         for len in 0..shared.len() {
             assert!(Item::read(&shared[..len]).is_err());
         }
-        for flags in [0x03, 0x08, 0xFF] {
+        for flags in [0x03, 0x08, 0x1a, 0x20, 0x40, 0xFF] {
             assert!(Item::read(&[1, flags]).is_err());
         }
 

@@ -15,7 +15,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{ConnId, Incarnation, Message, NodeId, QoS, ShardId, TenantId, UnixMillis};
+use moorline_core::{
+    ConnId, Incarnation, Message, NodeId, QoS, ShardId, SubscriptionOptions, TenantId, UnixMillis,
+};
 use moorline_group::{
     Clock, Disk, Groups, GroupsConfig, Role, Sink,
     wire::{Peers, WireConfig},
@@ -132,7 +134,10 @@ impl Node {
         };
         let opened = self.on(self.router.ask(SHARD, &open)).unwrap();
         let Answer::Opened { session, epoch, .. } = opened else { panic!("{opened:?}") };
-        let subscriptions = vec![Subscription { filter: "t/#".into(), qos: QoS::AtLeastOnce }];
+        let subscriptions = vec![Subscription {
+            filter: "t/#".into(),
+            options: SubscriptionOptions::of_qos(QoS::AtLeastOnce),
+        }];
         let subscribe = Command::Subscribe { session, epoch, subscriptions };
         let subscribed = self.on(self.router.ask(SHARD, &subscribe)).unwrap();
         assert!(matches!(subscribed, Answer::Subscribed { .. }), "{subscribed:?}");
@@ -160,7 +165,7 @@ fn publish(number: u64) -> Command {
         expires_at: None,
         payload: Bytes::copy_from_slice(&number.to_be_bytes()),
     };
-    Command::Publish { tenant: TENANT, message }
+    Command::Publish { tenant: TENANT, from: None, message }
 }
 
 struct Listener(mpsc::SyncSender<(u64, Outcome)>);

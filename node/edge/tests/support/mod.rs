@@ -255,11 +255,5 @@ pub fn delivery(offset: Option<u64>, payload: Bytes) -> Notice {
         payload,
     };
     let (offset, message) = (offset.map(Offset), Arc::new(message));
-    Notice::Deliver(vec![Delivery {
-        offset,
-        qos: QoS::AtLeastOnce,
-        resent: false,
-        released: false,
-        message,
-    }])
+    Notice::Deliver(vec![Delivery::new(offset, QoS::AtLeastOnce, message)])
 }

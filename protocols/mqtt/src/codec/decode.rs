@@ -314,12 +314,8 @@ fn subscribe_filter(
     }
     let qos =
         QoS::from_bits(options & 0b11).ok_or(DecodeError::Malformed("a filter with QoS 3"))?;
-    let retain_handling = match options >> 4 & 0b11 {
-        0 => RetainHandling::Always,
-        1 => RetainHandling::IfNew,
-        2 => RetainHandling::Never,
-        _ => return Err(DecodeError::Malformed("retain handling 3")),
-    };
+    let retain_handling = RetainHandling::from_number(options >> 4 & 0b11)
+        .ok_or(DecodeError::Malformed("retain handling 3"))?;
     Ok(SubscribeFilter {
         filter,
         qos,

@@ -27,11 +27,13 @@ pub use error::{DecodeError, EncodeError};
 pub use fixed::PacketType;
 pub use packet::{
     Ack, AckProperties, Auth, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect,
-    Packet, PacketId, Publish, RetainHandling, SubAck, Subscribe, SubscribeFilter, UnsubAck,
-    Unsubscribe, UserProperties, Version, Will,
+    Packet, PacketId, Publish, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe,
+    UserProperties, Version, Will,
 };
 pub use publish::Outgoing;
 pub use reason::Reason;
+
+pub use moorline_core::RetainHandling;
 
 pub(crate) use encode::put_ack;
 pub(crate) use packet::Hidden;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{QoS, Text};
+use moorline_core::{QoS, RetainHandling, Text};
 
 use super::{PacketType, Reason};
 
@@ -310,19 +310,6 @@ pub struct SubscribeFilter {
     pub retain_as_published: bool,
     /// Retain Handling.
     pub retain_handling: RetainHandling,
-}
-
-/// When retained messages are sent for a subscription (3.8.3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum RetainHandling {
-    /// At each SUBSCRIBE.
-    #[default]
-    Always = 0,
-    /// If the subscription is new.
-    IfNew = 1,
-    /// Not at all.
-    Never = 2,
 }
 
 /// SUBACK (3.9).

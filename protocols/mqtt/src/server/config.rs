@@ -38,8 +38,8 @@ impl Default for Capabilities {
             qos_max: QoS::AtLeastOnce,
             retain: false,
             shared: false,
-            subscription_ids: false,
-            no_local: false,
+            subscription_ids: true,
+            no_local: true,
             wills: true,
             enhanced_auth: false,
         }
@@ -151,8 +151,6 @@ impl Config {
         let offered = &self.capabilities;
         for (on, name) in [
             (offered.qos_max == QoS::ExactlyOnce, "QoS 2"),
-            (offered.subscription_ids, "subscription identifiers"),
-            (offered.no_local, "No Local"),
             (offered.enhanced_auth, "enhanced authentication"),
         ] {
             if on {

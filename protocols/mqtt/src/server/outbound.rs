@@ -222,12 +222,11 @@ impl Connection {
             topic: message.topic.as_bytes(),
             qos: if id.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce },
             dup: delivery.resent && id.is_some(),
-            // A copy to an existing subscription never has it (3.3.1.3), and there are no others yet.
-            retain: false,
+            retain: delivery.retain,
             id,
             expiry_s,
             alias: None,
-            subscription_ids: &[],
+            subscription_ids: delivery.ids.as_slice(),
             properties: &message.properties,
             payload: &message.payload,
         };

@@ -1,7 +1,9 @@
 //! SUBSCRIBE and UNSUBSCRIBE (3.8 to 3.11): what is ill-formed is refused here, the rest is asked of the service.
 
+use std::num::NonZeroU32;
+
 use moorline_core::{
-    QoS,
+    QoS, SubscriptionOptions,
     port::{Filter, Refusal, Token},
     topic,
 };
@@ -88,6 +90,7 @@ impl Connection {
             let reason = Reason::SubscriptionIdentifiersNotSupported;
             return self.fail(now, &Ending::of(CloseReason::NotSupported, reason, why));
         }
+        let subscription_id = subscribe.subscription_id.and_then(NonZeroU32::new);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut filters = Vec::new();
         for filter in subscribe.filters {
@@ -96,8 +99,14 @@ impl Connection {
                 Verdict::Refuse(reason) => reasons.push(Some(reason)),
                 Verdict::Ask => {
                     reasons.push(None);
-                    let qos = filter.qos.min(offered.qos_max);
-                    filters.push(Filter { filter: filter.filter, qos });
+                    let options = SubscriptionOptions {
+                        qos: filter.qos.min(offered.qos_max),
+                        no_local: filter.no_local,
+                        retain_as_published: filter.retain_as_published,
+                        retain_handling: filter.retain_handling,
+                        id: subscription_id,
+                    };
+                    filters.push(Filter { filter: filter.filter, options });
                 }
             }
         }

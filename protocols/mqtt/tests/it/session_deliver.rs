@@ -318,3 +318,22 @@ fn nothing_is_delivered_before_or_after_the_session() {
     rig.deliver(vec![live(QoS::AtMostOnce, b"late")]);
     assert!(rig.said().is_empty());
 }
+
+#[test]
+fn deliveries_carry_what_their_subscriptions_want() {
+    for version in VERSIONS {
+        let mut rig = Rig::open(version);
+        let ids = [7, 5].into_iter().filter_map(NonZeroU32::new).collect();
+        rig.deliver(vec![Delivery { retain: true, ids, ..durable(1) }, durable(2)]);
+        let said = rig.said();
+        let flags: Vec<_> = said
+            .iter()
+            .map(|packet| match packet {
+                Packet::Publish(publish) => (publish.retain, publish.subscription_ids.clone()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let sent = if version.is_v5() { vec![5, 7] } else { vec![] };
+        assert_eq!(flags, [(true, sent), (false, vec![])]);
+    }
+}

@@ -1,7 +1,9 @@
 //! SUBSCRIBE and UNSUBSCRIBE: what is judged here, what is asked, how it is answered.
 
+use std::num::NonZeroU32;
+
 use moorline_core::{
-    QoS, Text,
+    QoS, RetainHandling, SubscriptionOptions, Text,
     port::{Notice, Refusal, Token},
 };
 use moorline_mqtt::{
@@ -17,7 +19,7 @@ type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
 fn asked(rig: &mut Rig) -> (Token, Vec<(String, QoS)>) {
     match rig.connection.poll_event() {
         Some(Event::Subscribe { token, filters }) => {
-            let filters = filters.iter().map(|f| (f.filter.to_string(), f.qos)).collect();
+            let filters = filters.iter().map(|f| (f.filter.to_string(), f.options.qos)).collect();
             (token, filters)
         }
         other => panic!("{other:?}"),
@@ -176,18 +178,40 @@ fn with_shared_subscriptions_switched_on_they_are_asked_but_never_with_no_local(
 }
 
 #[test]
-fn subscription_identifiers_are_refused_with_their_code() {
+fn the_options_of_a_filter_are_asked_as_they_came() {
     let mut rig = Rig::open(Version::V5);
+    let mut with = subscribe(1, &[("a", QoS::AtMostOnce), ("b", QoS::AtLeastOnce)]);
+    with.subscription_id = Some(268_435_455);
+    with.filters[0].no_local = true;
+    with.filters[1].retain_as_published = true;
+    with.filters[1].retain_handling = RetainHandling::Never;
+    rig.say(&Packet::Subscribe(with));
+    let Some(Event::Subscribe { filters, .. }) = rig.connection.poll_event() else {
+        panic!("no subscribe");
+    };
+    let id = NonZeroU32::new(268_435_455);
+    let first = SubscriptionOptions { no_local: true, id, ..SubscriptionOptions::default() };
+    let second = SubscriptionOptions {
+        retain_as_published: true,
+        retain_handling: RetainHandling::Never,
+        id,
+        ..SubscriptionOptions::of_qos(QoS::AtLeastOnce)
+    };
+    assert_eq!(filters.iter().map(|f| f.options).collect::<Vec<_>>(), [first, second]);
+}
+
+#[test]
+fn what_is_not_offered_is_refused_rather_than_ignored() {
+    let mut config = Config::default();
+    (config.capabilities.subscription_ids, config.capabilities.no_local) = (false, false);
+    let mut rig = Rig::open_with(config.clone(), connect(Version::V5));
     let mut with = subscribe(1, &[("a", QoS::AtMostOnce)]);
     with.subscription_id = Some(3);
     rig.say(&Packet::Subscribe(with));
     let code = Some(Reason::SubscriptionIdentifiersNotSupported);
     assert_eq!(rig.ended(), (CloseReason::NotSupported, code));
-}
 
-#[test]
-fn no_local_is_refused_rather_than_ignored() {
-    let mut rig = Rig::open(Version::V5);
+    let mut rig = Rig::open_with(config, connect(Version::V5));
     let mut with = subscribe(1, &[("a", QoS::AtMostOnce)]);
     with.filters[0].no_local = true;
     rig.say(&Packet::Subscribe(with));

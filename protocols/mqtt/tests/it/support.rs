@@ -238,24 +238,13 @@ pub(crate) fn message(payload: &[u8]) -> Message {
 
 /// A delivery of a durable queue.
 pub(crate) fn durable(offset: u64) -> Delivery {
-    Delivery {
-        offset: Some(Offset(offset)),
-        qos: QoS::AtLeastOnce,
-        resent: false,
-        released: false,
-        message: Arc::new(message(&offset.to_be_bytes())),
-    }
+    let message = Arc::new(message(&offset.to_be_bytes()));
+    Delivery::new(Some(Offset(offset)), QoS::AtLeastOnce, message)
 }
 
 /// A delivery that is stored nowhere.
 pub(crate) fn live(qos: QoS, payload: &[u8]) -> Delivery {
-    Delivery {
-        offset: None,
-        qos,
-        resent: false,
-        released: false,
-        message: Arc::new(message(payload)),
-    }
+    Delivery::new(None, qos, Arc::new(message(payload)))
 }
 
 /// QoS, packet id and first payload bytes of the PUBLISHes among `packets`.

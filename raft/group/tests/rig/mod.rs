@@ -17,7 +17,8 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, Message, NodeId, QoS, ShardId, TenantId, UnixMillis, shard,
+    ConnId, Epoch, Incarnation, Message, NodeId, QoS, ShardId, SubscriptionOptions, TenantId,
+    UnixMillis, shard,
 };
 use moorline_group::{
     BarrierError, Clock, Disk, GroupError, Groups, GroupsConfig, ProposeError, Role, Sink,
@@ -299,9 +300,12 @@ fn command(seq: u64, payload: &Bytes) -> Command {
         2 => Command::Subscribe {
             session: session(),
             epoch: Epoch(1),
-            subscriptions: vec![Subscription { filter: "t/#".into(), qos: QoS::AtLeastOnce }],
+            subscriptions: vec![Subscription {
+                filter: "t/#".into(),
+                options: SubscriptionOptions::of_qos(QoS::AtLeastOnce),
+            }],
         },
-        _ => Command::Publish { tenant: TENANT, message: message(payload) },
+        _ => Command::Publish { tenant: TENANT, from: None, message: message(payload) },
     }
 }
 

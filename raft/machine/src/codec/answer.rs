@@ -78,9 +78,10 @@ impl Answer {
                 out.put_u8(kind::PARTLY);
                 put_list(out, routes, put_change);
             }
-            Self::Subscribed { granted, routes } => {
+            Self::Subscribed { granted, new, routes } => {
                 out.put_u8(kind::SUBSCRIBED);
                 put_list(out, granted, |out, qos| out.put_u8(*qos as u8));
+                put_list(out, new, |out, new| out.put_u8(u8::from(*new)));
                 put_list(out, routes, put_change);
             }
             Self::Unsubscribed { existed, released } => {
@@ -140,6 +141,7 @@ impl Answer {
             kind::PARTLY => Self::Partly(read_changes(reader)?),
             kind::SUBSCRIBED => Self::Subscribed {
                 granted: reader.list(1, Reader::qos)?,
+                new: reader.list(1, Reader::bool)?,
                 routes: read_changes(reader)?,
             },
             kind::UNSUBSCRIBED => Self::Unsubscribed {
@@ -283,8 +285,8 @@ mod tests {
             (opened(Some(holder), change()),
                 format!("{head} 01 0000000000000004 0000000000000005 0000000000000006 {route}")),
             (Answer::Released(change()), format!("03 {route}")),
-            (Answer::Subscribed { granted: vec![QoS::AtMostOnce, QoS::ExactlyOnce], routes: change() },
-                format!("04 00000002 00 02 {route}")),
+            (Answer::Subscribed { granted: vec![QoS::AtMostOnce, QoS::ExactlyOnce], new: vec![true, false], routes: change() },
+                format!("04 00000002 00 02 00000002 01 00 {route}")),
             (Answer::Unsubscribed { existed: vec![true], released: vec![] }, "05 00000001 01 00000000".into()),
             (Answer::Published { sessions: 3 }, "06 00000003".into()),
             (Answer::At(8), "07 0000000000000008".into()),

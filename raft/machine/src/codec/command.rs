@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, put_holder, put_list, put_option, put_session,
-    put_target, put_text, read_message,
+    Malformed, Reader, TooLarge, encode_message, put_holder, put_list, put_option, put_options,
+    put_session, put_target, put_text, read_message,
 };
 use crate::command::{Command, MemberState, NodeRecord, Origin, Subscription};
 
@@ -108,7 +108,7 @@ impl Command {
                 put_session(out, *session);
                 out.put_u64(epoch.0);
                 put_list(out, subscriptions, |out, subscription| {
-                    out.put_u8(subscription.qos as u8);
+                    put_options(out, subscription.options);
                     put_text(out, &subscription.filter);
                 });
             }
@@ -118,9 +118,10 @@ impl Command {
                 out.put_u64(epoch.0);
                 put_list(out, filters, put_text);
             }
-            Self::Publish { tenant, message } => {
+            Self::Publish { tenant, from, message } => {
                 out.put_u8(kind::PUBLISH);
                 out.put_u32(tenant.0);
+                put_option(out, *from, put_session);
                 encode_message(out, message);
             }
             Self::Receive { .. }
@@ -283,8 +284,8 @@ impl Command {
         let mut reader = Reader::new(frame.slice(FRAME_HEADER_BYTES..), "command");
         let command = match reader.u8()? {
             kind::PUBLISH => {
-                let tenant = reader.tenant()?;
-                return Ok(Self::Publish { tenant, message: read_message(reader.tail())? });
+                let (tenant, from) = (reader.tenant()?, reader.option(Reader::session)?);
+                return Ok(Self::Publish { tenant, from, message: read_message(reader.tail())? });
             }
             kind::PUBLISH_ONCE => {
                 let tenant = reader.tenant()?;
@@ -330,8 +331,8 @@ impl Command {
                 session: reader.session()?,
                 epoch: reader.epoch()?,
                 subscriptions: reader.list(5, |reader| {
-                    let qos = reader.qos()?;
-                    Ok(Subscription { filter: reader.text()?, qos })
+                    let options = reader.options()?;
+                    Ok(Subscription { filter: reader.text()?, options })
                 })?,
             },
             kind::UNSUBSCRIBE => Self::Unsubscribe {
@@ -434,7 +435,9 @@ fn read_process(reader: &mut Reader) -> Result<(NodeId, Option<Incarnation>), Ma
 
 #[cfg(test)]
 mod tests {
-    use moorline_core::{ConnId, Epoch, Message, Offset, QoS, ShardId, TenantId, UnixMillis};
+    use moorline_core::{
+        ConnId, Epoch, Message, Offset, QoS, ShardId, SubscriptionOptions, TenantId, UnixMillis,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -477,14 +480,14 @@ mod tests {
                 "02 0102 0000000000000003 0000000000000008 00"),
             (Command::NodeGone { node: NodeId(1), alive: Some(Incarnation(2)) },
                 "03 0000000000000001 01 0000000000000002"),
-            (Command::Subscribe { session, epoch, subscriptions: vec![Subscription { filter: "#".into(), qos: QoS::AtLeastOnce }] },
+            (Command::Subscribe { session, epoch, subscriptions: vec![Subscription { filter: "#".into(), options: SubscriptionOptions::of_qos(QoS::AtLeastOnce) }] },
                 "04 0102 0000000000000003 0000000000000008 00000001 01 00000001 23"),
             (Command::Unsubscribe { session, epoch, filters: vec!["#".into()] },
                 "05 0102 0000000000000003 0000000000000008 00000001 00000001 23"),
-            (Command::Publish { tenant, message },
-                "06 00000007 0d 00000001 74 00000002 7070 0000000000000009 78797a"),
-            (Command::Publish { tenant, message: plain },
-                "06 00000007 01 00000001 74 00000000 78797a"),
+            (Command::Publish { tenant, from: Some(session), message },
+                "06 00000007 01 0102 0000000000000003 0d 00000001 74 00000002 7070 0000000000000009 78797a"),
+            (Command::Publish { tenant, from: None, message: plain },
+                "06 00000007 00 01 00000001 74 00000000 78797a"),
             (Command::Settle { session, upto: Offset(9), also: vec![Offset(11)] },
                 "07 0102 0000000000000003 0000000000000009 00000001 000000000000000b"),
             (Command::Receive { session, epoch, packet: 5 },
@@ -604,10 +607,10 @@ mod tests {
     #[test]
     fn a_command_that_is_too_large_leaves_nothing_behind() {
         let (command, _) = every_command().swap_remove(6);
-        let Command::Publish { tenant, mut message } = command else { panic!() };
+        let Command::Publish { tenant, from, mut message } = command else { panic!() };
         message.payload = Bytes::from(vec![0; COMMAND_BYTES_MAX]);
         let mut out = BytesMut::from(&b"before"[..]);
-        let error = Command::Publish { tenant, message }.encode(&mut out).unwrap_err();
+        let error = Command::Publish { tenant, from, message }.encode(&mut out).unwrap_err();
         assert!(error.bytes > COMMAND_BYTES_MAX);
         assert_eq!(out, b"before"[..]);
     }

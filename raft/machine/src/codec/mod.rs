@@ -11,8 +11,13 @@ mod answer;
 mod command;
 mod message;
 
+use std::num::NonZeroU32;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use moorline_core::{Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis};
+use moorline_core::{
+    Epoch, Incarnation, NodeId, Offset, QoS, RetainHandling, ShardId, SubscriptionOptions,
+    TenantId, Text, UnixMillis,
+};
 
 use crate::command::{Holder, RouteTarget, SessionId};
 
@@ -111,6 +116,27 @@ impl Reader {
         QoS::from_bits(bits).ok_or_else(|| self.malformed())
     }
 
+    /// See [`put_options`].
+    pub(crate) fn options(&mut self) -> Result<SubscriptionOptions, Malformed> {
+        let flags = self.u8()?;
+        let (qos, handling) = (QoS::from_bits(flags & QOS_BITS), flags >> HANDLING_SHIFT & 0b11);
+        let options = SubscriptionOptions {
+            qos: qos.ok_or(self.malformed())?,
+            no_local: flags & NO_LOCAL != 0,
+            retain_as_published: flags & AS_PUBLISHED != 0,
+            retain_handling: RetainHandling::from_number(handling).ok_or(self.malformed())?,
+            id: None,
+        };
+        match flags >> WITH_ID_SHIFT {
+            0 => Ok(options),
+            1 => {
+                let id = NonZeroU32::new(self.u32()?).ok_or(self.malformed())?;
+                Ok(SubscriptionOptions { id: Some(id), ..options })
+            }
+            _ => Err(self.malformed()),
+        }
+    }
+
     pub(crate) fn tenant(&mut self) -> Result<TenantId, Malformed> {
         self.u32().map(TenantId)
     }
@@ -191,12 +217,31 @@ impl Reader {
     }
 }
 
+const QOS_BITS: u8 = 0b11;
+const NO_LOCAL: u8 = 1 << 2;
+const AS_PUBLISHED: u8 = 1 << 3;
+const HANDLING_SHIFT: u8 = 4;
+const WITH_ID_SHIFT: u8 = 6;
+
 const TARGET_SHARD: u8 = 1;
 const TARGET_NODE: u8 = 2;
 
 pub(crate) fn put_text(out: &mut BytesMut, text: &Text) {
     out.put_u32(u32::try_from(text.len()).expect("no text of 4 GiB passed any edge"));
     out.put_slice(text.as_bytes());
+}
+
+/// The options byte of a SUBSCRIBE (MQTT 5, 3.8.3.1), with a bit for the identifier that follows if there is one.
+pub(crate) fn put_options(out: &mut BytesMut, options: SubscriptionOptions) {
+    let SubscriptionOptions { qos, no_local, retain_as_published, retain_handling, id } = options;
+    let mut flags = qos as u8 | (retain_handling as u8) << HANDLING_SHIFT;
+    for (on, bit) in [(no_local, NO_LOCAL), (retain_as_published, AS_PUBLISHED)] {
+        flags |= if on { bit } else { 0 };
+    }
+    out.put_u8(flags | u8::from(id.is_some()) << WITH_ID_SHIFT);
+    if let Some(id) = id {
+        out.put_u32(id.get());
+    }
 }
 
 pub(crate) fn put_session(out: &mut BytesMut, session: SessionId) {

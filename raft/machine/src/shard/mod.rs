@@ -26,7 +26,10 @@ mod wills;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moorline_core::{Epoch, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis, trie::Trie};
+use moorline_core::{
+    Epoch, Grant, NodeId, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
+    trie::Trie,
+};
 use moorline_storage::{
     Rows, StorageError, View,
     key::{self, Kind},
@@ -69,7 +72,7 @@ pub(crate) struct ShardState {
     keys: Keys,
     sessions: BTreeMap<SessionId, Session>,
     /// Which sessions hold which filters, per tenant: tenants never meet.
-    tries: BTreeMap<TenantId, Trie<SessionId, QoS>>,
+    tries: BTreeMap<TenantId, Trie<SessionId, SubscriptionOptions>>,
     /// Sessions with a connection, by its node.
     held: BTreeSet<(NodeId, SessionId)>,
     /// Sessions without one, by when they end; not those that never do.
@@ -88,7 +91,7 @@ pub(crate) struct ShardState {
     silent: BTreeSet<(UnixMillis, SessionId)>,
     wills: Wills,
     /// Space for the matches of one message.
-    found: Vec<(SessionId, QoS)>,
+    found: Vec<(SessionId, Grant)>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -256,13 +259,13 @@ impl ShardState {
         })?;
         scan(Kind::Subscription, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
-            let (filter, SubscriptionRow(qos)) =
+            let (filter, SubscriptionRow(options)) =
                 (suffix.text()?, SubscriptionRow::from_bytes(row)?);
             let session = self.known(id)?;
             session.subscriptions += 1;
             let tenant = session.tenant;
             self.counts.subscriptions += 1;
-            self.tries.entry(tenant).or_default().insert(filter.as_bytes(), id, qos);
+            self.tries.entry(tenant).or_default().insert(filter.as_bytes(), id, options);
             Ok(())
         })?;
         scan(Kind::Will, &mut |mut suffix, row| {
@@ -440,8 +443,8 @@ impl ShardState {
             for subscription in self.subscriptions(rows, *id)? {
                 for state in [self, other] {
                     let trie = state.tries.get(&session.tenant);
-                    let qos = trie.and_then(|trie| trie.get(subscription.filter.as_bytes(), id));
-                    assert_eq!(qos, Some(&subscription.qos), "{:?}", subscription.filter);
+                    let held = trie.and_then(|trie| trie.get(subscription.filter.as_bytes(), id));
+                    assert_eq!(held, Some(&subscription.options), "{:?}", subscription.filter);
                 }
             }
         }

@@ -106,7 +106,8 @@ impl ShardState {
             None => OriginRow::default(),
         };
         let repeated = number < row.floor || row.seen.contains(&number);
-        let answer = if repeated { REPEATED } else { self.publish(step, tenant, message) };
+        let answer =
+            if repeated { REPEATED } else { self.publish(step, tenant, Some(session), message) };
         if row.floor < floor {
             row.floor = floor;
             row.seen.retain(|seen| *seen >= floor);
@@ -154,7 +155,7 @@ impl ShardState {
             let Some(row) = step.rows.get(&key)? else { continue };
             let item = Item::read(&row)?;
             let Some(session) = self.sessions.get_mut(&id) else { break };
-            if item.qos != QoS::ExactlyOnce || item.released {
+            if item.grant.qos != QoS::ExactlyOnce || item.released {
                 continue;
             }
             step.put(key, Item::released());

@@ -9,7 +9,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
-use moorline_core::{Delivery, Message, Offset, QoS, TenantId, UnixMillis};
+use moorline_core::{Delivery, Grant, Message, Offset, QoS, TenantId, UnixMillis};
 use moorline_storage::{Rows, StorageError, View};
 
 use super::{SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_ITEMS_MAX, Session, ShardState};
@@ -41,16 +41,15 @@ impl ShardState {
         &mut self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
+        from: Option<SessionId>,
         mut message: Message,
     ) -> Answer {
         if let Some(UnixMillis(in_ms)) = message.expires_at {
             message.expires_at = Some(UnixMillis(step.time.0.saturating_add(in_ms)));
         }
         let mut found = std::mem::take(&mut self.found);
-        self.matching(tenant, &message.topic, &mut found);
-        for (_, qos) in &mut found {
-            *qos = message.qos.min(*qos);
-        }
+        self.matching(tenant, &message.topic, from, &mut found);
+        found.iter_mut().for_each(|(_, grant)| grant.limit(&message));
         let took = if found.is_empty() { 0 } else { self.fan_out(step, message, &found) };
         let sessions = u32::try_from(found.len()).expect("SESSIONS_PER_SHARD_MAX fits");
         self.found = found;
@@ -65,35 +64,34 @@ impl ShardState {
         &mut self,
         step: &mut Step<'_, R>,
         message: Message,
-        to: &[(SessionId, QoS)],
+        to: &[(SessionId, Grant)],
     ) -> usize {
         let bytes = message_len(&message);
         let reuse = to.len() > 1;
-        let mut rows = ItemRows { queues: 0, shared: None, reuse, made: [None, None] };
+        let mut rows = ItemRows { queues: 0, shared: None, reuse, made: Default::default() };
         // A single queue needs no counting: whatever its size, the message goes into the item.
         if to.len() > 1 && message.payload.len() > INLINE_PAYLOAD_BYTES_MAX {
-            let queues = to.iter().filter(|(id, qos)| {
-                *qos > QoS::AtMostOnce && self.sessions[id].has_room(bytes as u64)
+            let queues = to.iter().filter(|(id, grant)| {
+                grant.qos > QoS::AtMostOnce && self.sessions[id].has_room(bytes as u64)
             });
             rows.queues = queues.count() as u64;
         }
         let message = Arc::new(message);
         let mut took = 0;
-        for &(id, qos) in to {
-            let offset = match qos {
+        for (id, grant) in to {
+            let offset = match grant.qos {
                 QoS::AtMostOnce => None,
                 QoS::AtLeastOnce | QoS::ExactlyOnce => {
-                    match self.enqueue(step, id, qos, &message, bytes, &mut rows) {
+                    match self.enqueue(step, *id, grant, &message, bytes, &mut rows) {
                         Some(offset) => Some(offset),
                         None => continue,
                     }
                 }
             };
             took += 1;
-            if self.sessions[&id].row.holder.is_some() {
-                let message = Arc::clone(&message);
-                let delivery = Delivery { offset, qos, resent: false, released: false, message };
-                step.effects.push(Effect::Deliver { session: id, delivery });
+            if self.sessions[id].row.holder.is_some() {
+                let delivery = Delivery::granted(offset, grant, Arc::clone(&message));
+                step.effects.push(Effect::Deliver { session: *id, delivery });
             }
         }
         took
@@ -104,7 +102,7 @@ impl ShardState {
         &mut self,
         step: &mut Step<'_, R>,
         id: SessionId,
-        qos: QoS,
+        grant: &Grant,
         message: &Message,
         bytes: usize,
         rows: &mut ItemRows,
@@ -123,21 +121,22 @@ impl ShardState {
         self.counts.queued_items += 1;
         self.counts.queued_bytes += bytes as u64;
 
-        let made = usize::from(qos == QoS::ExactlyOnce);
+        let made = usize::from(grant.qos == QoS::ExactlyOnce) | usize::from(grant.retain) << 1;
         let row = match rows.made[made].clone() {
-            Some(row) => row,
-            None if rows.queues > 1 => {
+            // Identifiers are of one session alone.
+            Some(row) if grant.ids.is_empty() => row,
+            Some(_) | None if rows.queues > 1 => {
                 let queues = rows.queues;
                 let number = match rows.shared {
                     Some(number) => number,
                     None => self.shared.store(step, message, queues),
                 };
                 rows.shared = Some(number);
-                Item::shared(qos, number, bytes)
+                Item::shared(grant, number, bytes)
             }
-            None => Item::inline(qos, message),
+            Some(_) | None => Item::inline(grant, message),
         };
-        if rows.reuse {
+        if rows.reuse && grant.ids.is_empty() {
             rows.made[made] = Some(row.clone());
         }
         step.put_fresh(self.keys.item(id, offset), row);
@@ -330,7 +329,7 @@ impl ShardState {
             .map(|(offset, item, row)| {
                 let message = match item.shared {
                     None if item.released => Message::empty(),
-                    None => Item::message(&row)?,
+                    None => item.message(&row)?,
                     Some(number) => {
                         let row = rows.get(&self.keys.message(number))?;
                         let row = row.ok_or_else(|| corrupt("message row", &"it is missing"))?;
@@ -338,11 +337,9 @@ impl ShardState {
                     }
                 };
                 Ok(Delivery {
-                    offset: Some(offset),
-                    qos: item.qos,
                     resent: offset < session.row.offered_below,
                     released: item.released,
-                    message: Arc::new(message),
+                    ..Delivery::granted(Some(offset), &item.grant, Arc::new(message))
                 })
             })
             .collect()
@@ -357,6 +354,6 @@ struct ItemRows {
     shared: Option<u64>,
     /// Whether more than one session gets it.
     reuse: bool,
-    /// For QoS 1 and 2.
-    made: [Option<Bytes>; 2],
+    /// For QoS 1 and 2, without RETAIN and with it.
+    made: [Option<Bytes>; 4],
 }

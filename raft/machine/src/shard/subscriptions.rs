@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use moorline_core::{Epoch, QoS, TenantId, Text, topic::is_filter};
+use moorline_core::{Epoch, Grant, SubscriptionOptions, TenantId, Text, topic::is_filter};
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
 use super::{SUBSCRIPTIONS_PER_SESSION_MAX, Session, ShardState};
@@ -42,19 +42,21 @@ impl ShardState {
             return Ok(Answer::Refused(Refused::Malformed));
         }
         let trie = self.tries.get(&tenant);
-        let new: BTreeSet<&[u8]> = subscriptions
+        let unknown: BTreeSet<&[u8]> = subscriptions
             .iter()
             .map(|subscription| subscription.filter.as_bytes())
             .filter(|filter| trie.and_then(|trie| trie.get(filter, &id)).is_none())
             .collect();
-        if session.subscriptions as usize + new.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
+        if session.subscriptions as usize + unknown.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
             return Ok(Answer::Refused(Refused::TooManySubscriptions));
         }
 
         let mut routes = Vec::with_capacity(subscriptions.len());
         let mut begun = Vec::new();
-        for Subscription { filter, qos } in subscriptions {
-            let version = if self.insert(step, id, tenant, filter, *qos) {
+        let mut new = Vec::with_capacity(subscriptions.len());
+        for Subscription { filter, options } in subscriptions {
+            new.push(self.insert(step, id, tenant, filter, *options));
+            let version = if new.last() == Some(&true) {
                 let (version, first) = self.hold_filter(step, tenant, filter)?;
                 if first {
                     begun.push(self.route(tenant, filter, version, true));
@@ -66,8 +68,8 @@ impl ShardState {
             routes.push(self.route(tenant, filter, version, true));
         }
         self.announce(step, &begun);
-        let granted = subscriptions.iter().map(|subscription| subscription.qos).collect();
-        Ok(Answer::Subscribed { granted, routes })
+        let granted = subscriptions.iter().map(|subscription| subscription.options.qos).collect();
+        Ok(Answer::Subscribed { granted, new, routes })
     }
 
     pub(crate) fn unsubscribe<R: Rows + ?Sized>(
@@ -96,11 +98,12 @@ impl ShardState {
         id: SessionId,
         tenant: TenantId,
         filter: &Text,
-        qos: QoS,
+        options: SubscriptionOptions,
     ) -> bool {
-        let replaced = self.tries.entry(tenant).or_default().insert(filter.as_bytes(), id, qos);
-        if replaced != Some(qos) {
-            step.put(self.keys.subscription(id, filter), SubscriptionRow(qos).to_bytes());
+        let trie = self.tries.entry(tenant).or_default();
+        let replaced = trie.insert(filter.as_bytes(), id, options);
+        if replaced != Some(options) {
+            step.put(self.keys.subscription(id, filter), SubscriptionRow(options).to_bytes());
         }
         if replaced.is_none() {
             self.counts.subscriptions += 1;
@@ -216,9 +219,9 @@ impl ShardState {
             let mut read = || {
                 let mut suffix = Suffix::of(key)?;
                 suffix.u64()?;
-                let (filter, SubscriptionRow(qos)) =
+                let (filter, SubscriptionRow(options)) =
                     (suffix.text()?, SubscriptionRow::from_bytes(row)?);
-                found.push(Subscription { filter, qos });
+                found.push(Subscription { filter, options });
                 Ok(())
             };
             note(&mut failed, read())
@@ -246,19 +249,31 @@ impl ShardState {
         failed.map_or(Ok(held), Err)
     }
 
-    /// Every session of `tenant` with a filter that matches, once, with the highest QoS granted, by ascending id.
+    /// Every session of `tenant` with a filter that matches and that takes messages of `from`, once, with what its
+    /// subscriptions come to, by ascending id.
     pub(crate) fn matching(
         &self,
         tenant: TenantId,
         topic: &Text,
-        found: &mut Vec<(SessionId, QoS)>,
+        from: Option<SessionId>,
+        found: &mut Vec<(SessionId, Grant)>,
     ) {
         found.clear();
         let Some(trie) = self.tries.get(&tenant) else { return };
-        trie.matches(topic.as_bytes(), |id, qos| found.push((*id, *qos)));
+        trie.matches(topic.as_bytes(), |id, options| {
+            if !(options.no_local && from == Some(*id)) {
+                found.push((*id, Grant::of(*options)));
+            }
+        });
         if found.len() > 1 {
-            found.sort_unstable_by(|(a, at), (b, bt)| a.cmp(b).then(bt.cmp(at)));
-            found.dedup_by_key(|(id, _)| *id);
+            found.sort_unstable_by_key(|(id, _)| *id);
+            found.dedup_by(|(next, more), (id, grant)| {
+                let same = next == id;
+                if same {
+                    grant.join(more);
+                }
+                same
+            });
         }
     }
 }

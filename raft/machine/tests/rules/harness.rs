@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis,
+    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions,
+    TenantId, Text, UnixMillis,
 };
 use moorline_machine::{
     Answer, BatchBuilder, Command, Effect, Machine, Run, RunAnswers, RunBuilder,
@@ -197,7 +198,10 @@ pub(crate) fn close(session: SessionId, epoch: Epoch) -> Command {
 pub(crate) fn subscribe(session: SessionId, epoch: Epoch, filters: &[(&str, QoS)]) -> Command {
     let subscriptions = filters
         .iter()
-        .map(|(filter, qos)| Subscription { filter: Text::from(*filter), qos: *qos })
+        .map(|(filter, qos)| Subscription {
+            filter: Text::from(*filter),
+            options: SubscriptionOptions::of_qos(*qos),
+        })
         .collect();
     Command::Subscribe { session, epoch, subscriptions }
 }
@@ -219,7 +223,11 @@ pub(crate) fn message(topic: &str, qos: QoS, payload: &[u8]) -> Message {
 }
 
 pub(crate) fn publish(topic: &str, payload: &[u8]) -> Command {
-    Command::Publish { tenant: TENANT, message: message(topic, QoS::AtLeastOnce, payload) }
+    Command::Publish {
+        tenant: TENANT,
+        from: None,
+        message: message(topic, QoS::AtLeastOnce, payload),
+    }
 }
 
 pub(crate) fn settle(session: SessionId, upto: u64, also: &[u64]) -> Command {

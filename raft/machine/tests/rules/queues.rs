@@ -41,7 +41,11 @@ fn overlapping_filters_give_one_copy_at_the_highest_qos() {
         ("u",   QOS2, Some(QOS0)), ("t/1", QOS0, Some(QOS0)), ("$x",  QOS1, None),
     ];
     for (topic, published, delivered) in table {
-        let command = Command::Publish { tenant: TENANT, message: message(topic, published, b"m") };
+        let command = Command::Publish {
+            tenant: TENANT,
+            from: None,
+            message: message(topic, published, b"m"),
+        };
         let answer = group.one(command);
         assert_eq!(answer, sessions(u32::from(delivered.is_some())), "{topic} {published:?}");
         let delivery = group.effects.iter().find_map(|effect| {
@@ -62,8 +66,11 @@ fn overlapping_filters_give_one_copy_at_the_highest_qos() {
 fn tenants_never_meet() {
     let mut group = Group::new(SHARD);
     let (session, _) = group.subscriber("a", 1, "#");
-    let command =
-        Command::Publish { tenant: moorline_core::TenantId(8), message: message("t", QOS1, b"x") };
+    let command = Command::Publish {
+        tenant: moorline_core::TenantId(8),
+        from: None,
+        message: message("t", QOS1, b"x"),
+    };
     assert_eq!(group.one(command), sessions(0));
     assert!(group.queue(session).is_empty());
 }
@@ -236,7 +243,7 @@ fn a_message_expires_so_long_after_the_stamp_of_its_entry() {
         let stamp = group.now.max(group.machine.time().0);
         let mut message = message("t", QOS1, b"m");
         message.expires_at = in_ms.map(UnixMillis);
-        group.one(Command::Publish { tenant: TENANT, message });
+        group.one(Command::Publish { tenant: TENANT, from: None, message });
         let expected = after.map(|after: u64| UnixMillis(stamp + after));
         for session in [a, b] {
             let read = group.machine.queue_read(&group.rows, session, Offset(offset), 1, 1);
@@ -250,6 +257,6 @@ fn a_message_expires_so_long_after_the_stamp_of_its_entry() {
     }
     let mut message = message("t", QOS1, b"m");
     message.expires_at = Some(UnixMillis(u64::MAX));
-    group.one(Command::Publish { tenant: TENANT, message });
+    group.one(Command::Publish { tenant: TENANT, from: None, message });
     assert_eq!(group.queue(a).len(), 4, "no overflow");
 }

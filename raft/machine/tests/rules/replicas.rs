@@ -1,10 +1,11 @@
 //! Replicas fed the same log hold the same rows, whatever happens to one of them on the way.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, NodeId, Offset, QoS, ShardId, TenantId, Text, UnixMillis, Will,
+    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions,
+    TenantId, Text, UnixMillis, Will,
 };
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
@@ -46,12 +47,24 @@ fn qos() -> impl Strategy<Value = QoS> {
 }
 
 fn publishing() -> impl Strategy<Value = Command> {
-    (text(&TOPICS), qos(), prop::sample::select(&[0, 20, 300][..])).prop_map(|(topic, qos, len)| {
-        Command::Publish {
-            tenant: TenantId(1),
-            message: message(topic.as_str(), qos, &vec![7; len]),
-        }
-    })
+    let len = prop::sample::select(&[0, 20, 300][..]);
+    (text(&TOPICS), qos(), len, prop::option::of(session_id()), any::<bool>()).prop_map(
+        |(topic, qos, len, from, retain)| {
+            let message = message(topic.as_str(), qos, &vec![7; len]);
+            Command::Publish { tenant: TenantId(1), from, message: Message { retain, ..message } }
+        },
+    )
+}
+
+fn options() -> impl Strategy<Value = SubscriptionOptions> {
+    (qos(), any::<bool>(), any::<bool>(), 0..3_u32).prop_map(
+        |(qos, no_local, retain_as_published, id)| SubscriptionOptions {
+            no_local,
+            retain_as_published,
+            id: NonZeroU32::new(id),
+            ..SubscriptionOptions::of_qos(qos)
+        },
+    )
 }
 
 fn will() -> impl Strategy<Value = Option<Box<Will>>> {
@@ -67,7 +80,7 @@ fn shard_command() -> impl Strategy<Value = Command> {
     let expiry = prop::sample::select(&[0, 1, 60, u32::MAX][..]);
     let epoch = (1..4_u64).prop_map(Epoch);
     let subscription =
-        (text(&FILTERS), qos()).prop_map(|(filter, qos)| Subscription { filter, qos });
+        (text(&FILTERS), options()).prop_map(|(filter, options)| Subscription { filter, options });
     prop_oneof![
         6 => publishing(),
         4 => (text(&CLIENTS), any::<bool>(), expiry.clone(), holder(), will()).prop_map(

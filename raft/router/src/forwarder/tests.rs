@@ -500,6 +500,7 @@ fn a_command_that_is_too_large_leaves_no_trace() {
     world.heard();
     let large = Command::Publish {
         tenant: TenantId(1),
+        from: None,
         message: moorline_core::Message {
             topic: "t".into(),
             qos: moorline_core::QoS::AtLeastOnce,

@@ -23,6 +23,7 @@ async fn speed() {
         let (listener, told) = listener();
         let publish = moorline_machine::Command::Publish {
             tenant: moorline_core::TenantId(1),
+            from: None,
             message: moorline_core::Message {
                 topic: "devices/17/temperature".into(),
                 qos: moorline_core::QoS::AtLeastOnce,
