@@ -152,6 +152,7 @@ impl World {
             holder: self.nodes[node].holder(node, conn),
             limits: moorline_core::port::SessionLimits::none(),
             sessions_max: u32::MAX,
+            will: None,
         };
         self.submit(node, group, command, Purpose::Open { subscriber: n, link });
     }
@@ -316,7 +317,8 @@ impl World {
         if let Some(attachment) = self.subscribers[n].attachment() {
             let (node, session, epoch) =
                 (attachment.link.node, attachment.session, attachment.epoch);
-            let command = Command::CloseSession { session, epoch, expiry_s: None };
+            let command =
+                Command::CloseSession { session, epoch, expiry_s: None, forget_will: false };
             if linked && self.random.chance(700) {
                 self.submit(node, group, command, Purpose::Other);
             }
@@ -349,7 +351,8 @@ impl World {
             let Some(attachment) = self.subscribers[n].attachment() else { continue };
             let (node, session, epoch) =
                 (attachment.link.node, attachment.session, attachment.epoch);
-            let command = Command::CloseSession { session, epoch, expiry_s: Some(0) };
+            let command =
+                Command::CloseSession { session, epoch, expiry_s: Some(0), forget_will: false };
             self.submit(node, group, command, Purpose::Other);
             self.subscribers[n].state = State::Offline;
         }

@@ -120,7 +120,7 @@ mod tests {
     fn keys_are_bounded_and_what_is_forgotten_is_let_in() {
         let mut buckets = Buckets::new(RATE, 10);
         for key in 0..1_000 {
-            assert_eq!(buckets.take(key, Millis(1)), Turn::Now);
+            assert_eq!(buckets.take(key, Millis(1)), Now);
             assert!(buckets.young.len() <= 10 && buckets.old.len() <= 10);
         }
         // Within a generation nothing is forgotten while there is room.
@@ -129,8 +129,8 @@ mod tests {
         for at in 0..5 {
             buckets.take(2, Millis(at * 1_000));
         }
-        assert_eq!(buckets.take(1, Millis(4_000)), Turn::Now);
-        assert_eq!(buckets.take(1, Millis(4_000)), Turn::Now, "one second of five is left");
-        assert_eq!(buckets.take(1, Millis(4_000)), Turn::After(1_000));
+        assert_eq!(buckets.take(1, Millis(4_000)), Now);
+        assert_eq!(buckets.take(1, Millis(4_000)), Now, "one second of five is left");
+        assert_eq!(buckets.take(1, Millis(4_000)), After(1_000));
     }
 }

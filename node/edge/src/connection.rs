@@ -26,11 +26,11 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use moorline_core::{
-    QoS, Text,
+    Message, QoS, Text, UnixMillis, Will,
     port::{Link, Notice, Open},
 };
 use moorline_mqtt::{
-    Millis, Now, Reason, Version,
+    Millis, Now, Reason, Version, codec,
     server::{self, Closed, ConnectRequest, Event},
 };
 use tokio::{
@@ -331,6 +331,7 @@ impl<S: Socket> Connection<S> {
             credit: request.credit,
             limits: config.session_limits(),
             sessions_max: config.sessions_per_shard_max,
+            will: request.will.map(will_of),
         });
     }
 
@@ -516,6 +517,22 @@ async fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
+}
+
+/// A will as the service takes it: its message's lifetime begins when it is published.
+fn will_of(will: codec::Will) -> Will {
+    let lifetime = will.expiry_s.map(|seconds| UnixMillis(u64::from(seconds) * 1_000));
+    Will {
+        message: Message {
+            topic: will.topic,
+            qos: will.qos,
+            retain: will.retain,
+            properties: will.properties,
+            expires_at: lifetime,
+            payload: will.payload,
+        },
+        delay_s: will.delay_s.unwrap_or(0),
+    }
 }
 
 fn reason_of(denial: Denial) -> Reason {

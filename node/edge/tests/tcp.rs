@@ -74,7 +74,7 @@ async fn the_service_hears_how_a_connection_ended() {
     let line = "moorline_connections{listener=\"mqtt\",protocol=\"mqtt311\"}";
     edge.shows(&format!("{line} 1")).await;
     client.write_all(DISCONNECT_V311).await.unwrap();
-    assert_eq!(edge.closed(), Close::Clean { expiry_s: None });
+    assert_eq!(edge.closed(), Close::Clean { expiry_s: None, with_will: false });
     assert!(rest(&mut client).await.is_empty());
     let (client, _) = edge.connected().await;
     drop(client);

@@ -64,7 +64,7 @@ async fn mqtt_is_spoken_over_tls_1_2_and_1_3() {
             expect(&mut client, &payload).await;
         }
         client.write_all(DISCONNECT_V311).await.unwrap();
-        assert_eq!(edge.closed(), Close::Clean { expiry_s: None });
+        assert_eq!(edge.closed(), Close::Clean { expiry_s: None, with_will: false });
         assert!(rest(&mut client).await.is_empty(), "ended by TLS's own goodbye");
     }
     edge.shows("moorline_connections_opened_total{listener=\"mqtts\"} 2").await;

@@ -226,7 +226,7 @@ async fn a_disconnect_is_followed_by_the_closing_handshake() {
     let end = timeout(DEADLINE, client.next()).await.expect("an end in time");
     assert!(end.is_none(), "{end:?}");
     assert!(began.elapsed() < Duration::from_millis(900), "nothing was waited out");
-    assert_eq!(edge.closed(), Close::Clean { expiry_s: None });
+    assert_eq!(edge.closed(), Close::Clean { expiry_s: None, with_will: false });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,7 @@ impl Inner {
         self.keep(Self::detach_the_gone);
         self.keep(Self::keep_ticking);
         self.keep(Self::keep_deadlines);
+        self.keep(Self::keep_wills);
         for shard in self.shards.all() {
             self.keep(move |service| service.read_rows(shard));
         }

@@ -65,6 +65,11 @@ impl Sink for Inner {
                     debug!(?session, "a full queue dropped its copy");
                     self.metrics.dropped_queue_full.inc();
                 }
+                Effect::WillDue => self.wills_due.notify_one(),
+                Effect::WillDropped { session } => {
+                    debug!(?session, "a will was dropped: too many are due");
+                    self.metrics.dropped_wills.inc();
+                }
                 Effect::Digest { .. } => {}
             }
         }
@@ -93,6 +98,7 @@ impl Sink for Inner {
         }
         if role.leading {
             self.leading_began.notify_one();
+            self.wills_due.notify_one();
         }
     }
 }

@@ -33,6 +33,7 @@ mod publish;
 mod service;
 mod settle;
 mod subscribe;
+mod wills;
 
 use std::{
     fmt,

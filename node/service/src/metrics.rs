@@ -14,11 +14,13 @@ pub(crate) struct ServiceMetrics {
     pub(crate) sessions_away: IntGauge,
     pub(crate) subscriptions: IntGauge,
     pub(crate) queued: IntGauge,
+    pub(crate) kept: KeptMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
     pub(crate) pushes_lost: IntCounter,
     pub(crate) dropped_passing: IntCounter,
     pub(crate) dropped_queue_full: IntCounter,
+    pub(crate) dropped_wills: IntCounter,
     pub(crate) lease_failures: IntCounter,
     pub(crate) bad_frames: IntCounter,
 }
@@ -66,6 +68,7 @@ impl ServiceMetrics {
                 "moorline_messages_queued",
                 "Messages in the queues of the shards this node leads",
             )?,
+            kept: KeptMetrics::register(registry)?,
             takeovers: counter(
                 "moorline_session_takeovers_total",
                 "Sessions taken over from a connection that still held them",
@@ -80,6 +83,7 @@ impl ServiceMetrics {
             )?,
             dropped_passing: dropped.with_label_values(&["passing"]),
             dropped_queue_full: dropped.with_label_values(&["queue-full"]),
+            dropped_wills: dropped.with_label_values(&["wills-due"]),
             lease_failures: counter(
                 "moorline_lease_failures_total",
                 "Renewals of this node's meta lease that failed",
@@ -87,6 +91,32 @@ impl ServiceMetrics {
             bad_frames: counter(
                 "moorline_service_bad_frames_total",
                 "Frames of other nodes that did not read",
+            )?,
+        })
+    }
+}
+
+/// What is kept for later: wills.
+#[derive(Debug, Clone)]
+pub(crate) struct KeptMetrics {
+    pub(crate) wills: IntGauge,
+    pub(crate) wills_due: IntGauge,
+    pub(crate) wills_published: IntCounter,
+}
+
+impl KeptMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        Ok(Self {
+            wills: gauge("moorline_wills", "Wills of the sessions of the shards this node leads")?,
+            wills_due: gauge(
+                "moorline_wills_due",
+                "Wills of the shards this node leads that are due and not published yet",
+            )?,
+            wills_published: counter(
+                "moorline_wills_published_total",
+                "Wills that this node published as a leader",
             )?,
         })
     }

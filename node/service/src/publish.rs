@@ -295,7 +295,7 @@ impl Inner {
     }
 
     /// QoS 0: whoever is there now, and nobody is told if it does not arrive.
-    fn pass(&self, publisher: Publisher, targets: &[RouteTarget], message: &Message) {
+    pub(crate) fn pass(&self, publisher: Publisher, targets: &[RouteTarget], message: &Message) {
         if targets.is_empty() {
             return;
         }

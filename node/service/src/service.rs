@@ -75,7 +75,10 @@ impl Asked {
     fn bytes(&self) -> usize {
         match self {
             Self::Publish { message, .. } => message.topic.len() + message.payload.len(),
-            Self::Open { open, .. } => open.client.len(),
+            Self::Open { open, .. } => {
+                let will = open.will.as_ref();
+                open.client.len() + will.map_or(0, |will| will.message.payload.len())
+            }
         }
     }
 }
@@ -113,7 +116,9 @@ pub(crate) struct Inner {
     unattached: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
     pub(crate) unattached_added: Notify,
     /// Sessions whose connections ended, and whose shard has not heard it.
-    unclosed: Mutex<VecDeque<(Whose, Option<u32>)>>,
+    unclosed: Mutex<VecDeque<(Whose, Close)>>,
+    /// A will is due in a shard led here.
+    pub(crate) wills_due: Notify,
     pub(crate) accepting: AtomicBool,
     pub(crate) metrics: ServiceMetrics,
     pub(crate) tasks: TaskTracker,
@@ -157,6 +162,7 @@ impl Inner {
             unattached: Mutex::default(),
             unattached_added: Notify::new(),
             unclosed: Mutex::default(),
+            wills_due: Notify::new(),
             accepting: AtomicBool::new(true),
             metrics,
             tasks: TaskTracker::new(),
@@ -303,6 +309,7 @@ impl Inner {
             holder: Holder { node: self.node, incarnation: self.incarnation, conn: conn.id() },
             limits: open.limits,
             sessions_max: open.sessions_max,
+            will: open.will.clone().map(Box::new),
         };
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         let done = move |outcome| service.opened(&conn, shard, &open, outcome);
@@ -325,7 +332,7 @@ impl Inner {
                     self.metrics.takeovers.inc();
                 }
                 if !conn.opened(whose, head, open.credit) {
-                    self.close_session(whose, None);
+                    self.close_session(whose, Close::Broken);
                     return;
                 }
                 conn.push(Notice::Opened(Ok(Opened { present, first: head })));
@@ -351,23 +358,23 @@ impl Inner {
             return;
         };
         self.tell(conn, whose, Tell { settled, credit: None });
-        let expiry_s = match close {
-            Close::Clean { expiry_s } => expiry_s,
-            Close::Broken => None,
-        };
-        self.close_session(whose, expiry_s);
+        self.close_session(whose, close);
     }
 
     /// Ends a connection's hold on its session; as often as it takes, since a session that is held does not expire.
-    fn close_session(&self, whose: Whose, expiry_s: Option<u32>) {
+    fn close_session(&self, whose: Whose, close: Close) {
         let Whose { shard, session, epoch, .. } = whose;
-        let command = Command::CloseSession { session, epoch, expiry_s };
+        let (expiry_s, forget_will) = match close {
+            Close::Clean { expiry_s, with_will } => (expiry_s, !with_will),
+            Close::Broken => (None, false),
+        };
+        let command = Command::CloseSession { session, epoch, expiry_s, forget_will };
         let service = Weak::clone(&self.myself);
         let done = move |outcome: Result<Answer, SubmitError>| {
             if outcome.is_err()
                 && let Some(service) = service.upgrade()
             {
-                service.unclosed().push_back((whose, expiry_s));
+                service.unclosed().push_back((whose, close));
             }
         };
         self.below().router.submit(shard, &command, Done::Call(Box::new(done)));
@@ -388,12 +395,12 @@ impl Inner {
             let most = most.min(unclosed.len());
             unclosed.drain(..most).collect()
         };
-        for (whose, expiry_s) in again {
-            self.close_session(whose, expiry_s);
+        for (whose, close) in again {
+            self.close_session(whose, close);
         }
     }
 
-    fn unclosed(&self) -> MutexGuard<'_, VecDeque<(Whose, Option<u32>)>> {
+    fn unclosed(&self) -> MutexGuard<'_, VecDeque<(Whose, Close)>> {
         self.unclosed.lock().expect("no panic while it is locked")
     }
 
@@ -481,6 +488,8 @@ impl Inner {
                 add("sessions", shard.sessions);
                 add("held", shard.held);
                 add("subscriptions", shard.subscriptions);
+                add("wills", shard.wills);
+                add("due wills", shard.due_wills);
                 add("queued", usize::try_from(shard.queued_items).unwrap_or(usize::MAX));
             });
         }
@@ -489,6 +498,8 @@ impl Inner {
         self.metrics.sessions_connected.set(of("held"));
         self.metrics.sessions_away.set(of("sessions") - of("held"));
         self.metrics.subscriptions.set(of("subscriptions"));
+        self.metrics.kept.wills.set(of("wills"));
+        self.metrics.kept.wills_due.set(of("due wills"));
         self.metrics.queued.set(of("queued"));
         debug!(?counts, "observed");
     }

@@ -27,6 +27,6 @@ pub mod topic;
 pub mod trie;
 
 pub use id::{ConnId, Epoch, Incarnation, NodeId, Offset, ShardId, TenantId, UnixMillis};
-pub use message::{Delivery, Message, QoS, ShareNumber};
+pub use message::{Delivery, Message, QoS, ShareNumber, Will};
 pub use subscription::{Grant, RetainHandling, SubscriptionIds, SubscriptionOptions};
 pub use text::Text;

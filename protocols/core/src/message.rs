@@ -66,6 +66,16 @@ impl Message {
     }
 }
 
+/// A message that is published when its client is gone without a goodbye (MQTT 3.1.2.5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// What is published. Only here and in a log's commands `expires_at` is relative: milliseconds from when it is
+    /// published.
+    pub message: Message,
+    /// Seconds it waits for the client to come back; never longer than the session does.
+    pub delay_s: u32,
+}
+
 /// Which of a connection's shared subscriptions a delivery came by. Chosen by the service for one connection; only given
 /// back to it with what was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -19,7 +19,9 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{ConnId, Delivery, Message, NodeId, Offset, QoS, SubscriptionOptions, TenantId, Text};
+use crate::{
+    ConnId, Delivery, Message, NodeId, Offset, QoS, SubscriptionOptions, TenantId, Text, Will,
+};
 
 /// Names an answer's question. Chosen by the edge; the service only gives it back.
 pub type Token = u64;
@@ -100,6 +102,8 @@ pub struct Open {
     pub limits: SessionLimits,
     /// How many sessions its shard may have: refused if this would be one more.
     pub sessions_max: u32,
+    /// What is published when this connection is gone without a goodbye.
+    pub will: Option<Will>,
 }
 
 /// What one session may take of its shard. Every opening brings it, in the log, so that all replicas agree on it whatever
@@ -164,6 +168,8 @@ pub enum Close {
     Clean {
         /// The new session expiry in seconds, if it was given.
         expiry_s: Option<u32>,
+        /// Whether the will counts all the same (MQTT 5: DISCONNECT 0x04). Otherwise it is forgotten.
+        with_will: bool,
     },
     /// It broke, timed out, or broke the rules.
     Broken,

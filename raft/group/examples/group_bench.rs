@@ -150,6 +150,7 @@ impl Client {
             holder,
             limits: moorline_core::port::SessionLimits::none(),
             sessions_max: u32::MAX,
+            will: None,
         };
         let answers = self.propose(&mut builder, &[open]).await.expect("opened");
         let Answer::Opened { session, .. } = answers.answers[0] else { panic!("{answers:?}") };

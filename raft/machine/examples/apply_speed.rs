@@ -82,6 +82,7 @@ impl Bench {
             holder,
             limits: moorline_core::port::SessionLimits::none(),
             sessions_max: u32::MAX,
+            will: None,
         }])?;
         let [Answer::Opened { session, epoch, .. }] = answers[..] else {
             return Err("open".into());

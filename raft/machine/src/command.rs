@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, ShardId, SubscriptionOptions, TenantId,
-    Text, port::SessionLimits,
+    Text, Will, port::SessionLimits,
 };
 
 /// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
@@ -33,13 +33,26 @@ pub struct Holder {
 /// Where a publish of QoS 2 comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// The publisher's session, which lives in a shard of its own.
+    /// The publisher's session, which lives in a shard of its own. For wills: [`Origin::of_wills`].
     pub session: SessionId,
-    /// What [`Command::Receive`] answered.
+    /// What [`Command::Receive`] answered, or a will's number.
     pub number: u64,
     /// The lowest number that this session has not completed: what is below is not asked about again.
     pub floor: u64,
 }
+
+impl Origin {
+    /// The origin of a will of `shard`. Wills outlive their sessions, so each shard counts its own, under an id that no
+    /// session has; `floor` is the lowest number that is still due there.
+    #[must_use]
+    pub fn of_wills(shard: ShardId, number: u64, floor: u64) -> Self {
+        let session = SessionId { bucket: NO_BUCKET, number: u64::from(shard.0) };
+        Self { session, number, floor }
+    }
+}
+
+/// The first number that no bucket has.
+const NO_BUCKET: u16 = moorline_core::shard::BUCKETS;
 
 /// A filter and what was asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +93,8 @@ pub enum Command {
         /// How many sessions the shard may have, this one included if it is new. At most
         /// [`crate::SESSIONS_PER_SHARD_MAX`] counts.
         sessions_max: u32,
+        /// In the place of the session's will; without one it has none.
+        will: Option<Box<Will>>,
     },
     /// The connection of a session is gone. Does nothing if `epoch` is not the session's.
     CloseSession {
@@ -89,6 +104,8 @@ pub enum Command {
         epoch: Epoch,
         /// A new expiry, if the client said one.
         expiry_s: Option<u32>,
+        /// The client said goodbye: its will is forgotten. Otherwise it becomes due, when its delay or the session is over.
+        forget_will: bool,
     },
     /// Every session held by processes of this node other than `alive` has lost its connection.
     NodeGone {
@@ -168,6 +185,11 @@ pub enum Command {
         upto: Offset,
         /// And these, above `upto`, ascending.
         also: Vec<Offset>,
+    },
+    /// These wills were published: they are due no more. Unknown ones do nothing.
+    WillsDone {
+        /// Their numbers ([`crate::DueWill::number`]).
+        numbers: Vec<u64>,
     },
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
     /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
@@ -313,7 +335,8 @@ impl Command {
             | Self::PublishOnce { .. }
             | Self::Complete { .. }
             | Self::Release { .. }
-            | Self::Settle { .. } => Scope::Shard,
+            | Self::Settle { .. }
+            | Self::WillsDone { .. } => Scope::Shard,
             Self::CreateCluster { .. }
             | Self::RegisterNode(_)
             | Self::SetRoute { .. }

@@ -40,6 +40,13 @@ pub enum Effect {
         /// Whose.
         session: SessionId,
     },
+    /// A will is due: the leader publishes it and then proposes [`crate::Command::WillsDone`].
+    WillDue,
+    /// A will became due while as many wait as may ([`crate::DUE_WILLS_MAX`]): it is gone.
+    WillDropped {
+        /// Whose.
+        session: SessionId,
+    },
     /// The shard began or ceased to hold filters; the meta group has to know.
     Routes(Vec<RouteChange>),
     /// The group's digest as of its index (on every replica).

@@ -72,6 +72,18 @@ impl Keys {
         self.key(id.bucket, Kind::Inbound, 10).u64(id.number).u16(packet).done()
     }
 
+    pub(crate) fn will(self, id: SessionId) -> Bytes {
+        self.key(id.bucket, Kind::Will, 8).u64(id.number).done()
+    }
+
+    pub(crate) fn due_will(self, number: u64) -> Bytes {
+        self.whole(Kind::DueWill, 8).u64(number).done()
+    }
+
+    pub(crate) fn next_will(self) -> Bytes {
+        self.whole(Kind::NextWill, 0).done()
+    }
+
     pub(crate) fn origin(self, id: SessionId) -> Bytes {
         self.whole(Kind::Origin, 10).u16(id.bucket).u64(id.number).done()
     }
@@ -271,6 +283,9 @@ mod tests {
             (keys.answers(ProducerId(8), 9),      "0002 ffff 0b 0000000000000008 0000000000000009"),
             (keys.counters(id),                   "0002 0003 0e 0000000000000004"),
             (keys.garbage(id),                    "0002 0003 0f 0000000000000004"),
+            (keys.will(id),                       "0002 0003 12 0000000000000004"),
+            (keys.due_will(7),                    "0002 ffff 13 0000000000000007"),
+            (keys.next_will(),                    "0002 ffff 16"),
             (keys.tenant(tenant),                 "0002 ffff 20 00000005"),
             (keys.node(NodeId(1)),                "0002 ffff 21 0000000000000001"),
             (keys.placement(ShardId(1)),          "0002 ffff 22 0001"),

@@ -27,7 +27,7 @@ use crate::{
     meta::MetaState,
     producers::{Place, Producers},
     rows::{NumberRow, Row, corrupt},
-    shard::{Counts, Opening, SESSION_LIMITS_MAX, SessionInfo, ShardState},
+    shard::{Counts, DueWill, Opening, SESSION_LIMITS_MAX, SessionInfo, ShardState},
     step::Step,
 };
 
@@ -184,15 +184,25 @@ impl Machine {
                 holder,
                 limits,
                 sessions_max,
+                will,
             } => {
                 let limits = limits.min(SESSION_LIMITS_MAX);
-                let opening =
-                    Opening { tenant, client, clean_start, expiry_s, holder, limits, sessions_max };
+                let opening = Opening {
+                    tenant,
+                    client,
+                    clean_start,
+                    expiry_s,
+                    holder,
+                    limits,
+                    sessions_max,
+                    will,
+                };
                 shard.open_session(step, opening)
             }
-            Command::CloseSession { session, epoch, expiry_s } => {
-                shard.close_session(step, session, epoch, expiry_s)
+            Command::CloseSession { session, epoch, expiry_s, forget_will } => {
+                shard.close_session(step, session, epoch, expiry_s, forget_will)
             }
+            Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
             Command::NodeGone { node, alive } => shard.node_gone(step, node, alive),
             Command::Subscribe { session, epoch, subscriptions } => {
                 shard.subscribe(step, session, epoch, &subscriptions)
@@ -355,6 +365,20 @@ impl Machine {
         found: &mut Vec<(SessionId, Grant)>,
     ) {
         self.shard.matching(tenant, topic, from, found);
+    }
+
+    /// Wills that are due, from the number `from` on, ascending: at most `max` of them.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn due_wills(
+        &self,
+        rows: &(impl View + ?Sized),
+        from: u64,
+        max: usize,
+    ) -> Result<Vec<DueWill>, StorageError> {
+        self.shard.due_wills(rows, from, max)
     }
 
     /// Opens the rows anew and compares: for tests and simulations.

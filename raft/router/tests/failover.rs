@@ -132,6 +132,7 @@ impl Node {
             holder,
             limits: moorline_core::port::SessionLimits::none(),
             sessions_max: u32::MAX,
+            will: None,
         };
         let opened = self.on(self.router.ask(SHARD, &open)).unwrap();
         let Answer::Opened { session, epoch, .. } = opened else { panic!("{opened:?}") };

@@ -59,6 +59,12 @@ pub enum Kind {
     Inbound = 16,
     /// `bucket u16 | session u64`: which publishes of QoS 2 of a session, of any shard, came here. Whole shard.
     Origin = 17,
+    /// `session u64`: the will of a session.
+    Will = 18,
+    /// `number u64`: a will that is due, until it is published. Whole shard.
+    DueWill = 19,
+    /// The number the next will that is due gets. Whole shard.
+    NextWill = 22,
     /// Meta: `tenant u32`.
     Tenant = 32,
     /// Meta: `node u64`.
@@ -79,7 +85,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -97,6 +103,9 @@ impl Kind {
         Self::Garbage,
         Self::Inbound,
         Self::Origin,
+        Self::Will,
+        Self::DueWill,
+        Self::NextWill,
         Self::Tenant,
         Self::Node,
         Self::Placement,
@@ -259,8 +268,8 @@ mod tests {
         assert_eq!(
             numbers,
             [
-                1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 32, 33, 34, 35, 36, 37,
-                38, 39
+                1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 32, 33, 34,
+                35, 36, 37, 38, 39
             ]
         );
     }

@@ -25,3 +25,4 @@ mod operating;
 mod sessions;
 mod single;
 mod space;
+mod wills;

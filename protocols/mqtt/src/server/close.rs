@@ -269,6 +269,7 @@ impl Connection {
         } else {
             CloseReason::ClientDisconnectWithWill
         };
-        self.end(now, Close::Clean { expiry_s }, reason);
+        let with_will = reason == CloseReason::ClientDisconnectWithWill;
+        self.end(now, Close::Clean { expiry_s, with_will }, reason);
     }
 }

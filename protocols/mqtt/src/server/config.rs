@@ -40,7 +40,7 @@ impl Default for Capabilities {
             shared: false,
             subscription_ids: true,
             no_local: true,
-            wills: false,
+            wills: true,
             enhanced_auth: false,
         }
     }

@@ -15,6 +15,7 @@ use crate::{
 use super::{
     CloseReason, Config, ConnectRequest, Connection, Event, Limit, State,
     close::{Ending, refusal_text},
+    inbound::over_limit,
 };
 
 /// What the client said of itself.
@@ -209,7 +210,10 @@ fn objection(connect: &Connect, config: &Config) -> Option<Ending> {
         return Some(ending.by(Limit::ClientIdBytes));
     }
     let will = connect.will.as_ref()?;
-    if !offered.wills {
+    if let Some(limit) = over_limit(will.topic.as_bytes(), config) {
+        let why = "the will's topic is too long";
+        Some(Ending::refuse(Reason::TopicNameInvalid, Some(why)).by(limit))
+    } else if !offered.wills {
         let why = "wills are not supported by this server";
         Some(Ending::refuse(Reason::ImplementationSpecificError, Some(why)))
     } else if will.qos > offered.qos_max {

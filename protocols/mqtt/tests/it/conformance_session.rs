@@ -41,8 +41,10 @@ fn nothing_behind_a_refused_connect_is_looked_at() {
         properties: Bytes::new(),
         payload: Bytes::new(),
     };
+    let mut config = Config::default();
+    config.capabilities.wills = false;
     for version in VERSIONS {
-        let mut rig = Rig::new(Config::default(), version);
+        let mut rig = Rig::new(config.clone(), version);
         let refused = Connect { will: Some(will.clone()), ..connect(version) };
         let mut bytes = BytesMut::new();
         for packet in [Packet::Connect(Box::new(refused)), publish1(1), Packet::PingReq] {

@@ -185,8 +185,10 @@ fn wills_and_enhanced_authentication_are_refused_with_a_reason() {
         properties: Bytes::new(),
         payload: Bytes::new(),
     };
+    let mut config = Config::default();
+    config.capabilities.wills = false;
     for version in VERSIONS {
-        let mut rig = rig(version);
+        let mut rig = Rig::new(config.clone(), version);
         say_connect(&mut rig, Connect { will: Some(will.clone()), ..connect(version) });
         let said = rig.said();
         let [Packet::ConnAck(connack)] = &said[..] else { panic!("{said:?}") };
@@ -209,18 +211,20 @@ fn wills_and_enhanced_authentication_are_refused_with_a_reason() {
 #[test]
 fn with_wills_switched_on_they_are_handed_out_or_refused_by_what_they_need() {
     let mut config = Config::default();
-    config.capabilities.wills = true;
     config.capabilities.qos_max = QoS::AtLeastOnce;
+    config.capabilities.retain = false;
+    config.topic_levels_max = 3;
     #[rustfmt::skip]
     let table = [
-        (QoS::AtLeastOnce, false, None),
-        (QoS::ExactlyOnce, false, Some(Reason::QoSNotSupported)),
-        (QoS::AtMostOnce,  true,  Some(Reason::RetainNotSupported)),
+        ("w",       QoS::AtLeastOnce, false, None),
+        ("w",       QoS::ExactlyOnce, false, Some(Reason::QoSNotSupported)),
+        ("w",       QoS::AtMostOnce,  true,  Some(Reason::RetainNotSupported)),
+        ("w/w/w/w", QoS::AtMostOnce,  false, Some(Reason::TopicNameInvalid)),
     ];
-    for (qos, retain, refused) in table {
+    for (topic, qos, retain, refused) in table {
         let mut rig = Rig::new(config.clone(), Version::V5);
         let will = Will {
-            topic: Text::from("w"),
+            topic: Text::from(topic),
             qos,
             retain,
             delay_s: Some(5),

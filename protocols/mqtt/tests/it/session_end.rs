@@ -22,7 +22,10 @@ fn a_goodbye_is_clean_and_has_no_answer() {
         let mut rig = Rig::open(version);
         rig.say(&disconnect(Reason::Success, None));
         let reason = CloseReason::ClientDisconnect;
-        assert_eq!(rig.closed(), Closed { close: Close::Clean { expiry_s: None }, reason });
+        assert_eq!(
+            rig.closed(),
+            Closed { close: Close::Clean { expiry_s: None, with_will: false }, reason }
+        );
         assert!(rig.said().is_empty());
         assert!(!rig.connection.wants_read());
     }
@@ -34,7 +37,10 @@ fn a_goodbye_with_a_code_keeps_the_will() {
         let mut rig = Rig::open(Version::V5);
         rig.bytes(&unhex(bytes));
         let reason = CloseReason::ClientDisconnectWithWill;
-        assert_eq!(rig.closed(), Closed { close: Close::Clean { expiry_s: None }, reason });
+        assert_eq!(
+            rig.closed(),
+            Closed { close: Close::Clean { expiry_s: None, with_will: true }, reason }
+        );
     }
 }
 
@@ -56,7 +62,10 @@ fn a_goodbye_may_change_an_expiry_that_was_not_zero() {
         let mut rig = Rig::open_with(config, Connect { properties, ..connect(Version::V5) });
         rig.say(&disconnect(Reason::Success, changed));
         match expected {
-            Ok(expiry_s) => assert_eq!(rig.closed().close, Close::Clean { expiry_s }, "{sent:?}"),
+            Ok(expiry_s) => {
+                let close = Close::Clean { expiry_s, with_will: false };
+                assert_eq!(rig.closed().close, close, "{sent:?}");
+            }
             Err(reason) => {
                 assert_eq!(rig.ended(), (CloseReason::ProtocolError, Some(reason)), "{sent:?}");
             }

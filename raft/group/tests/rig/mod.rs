@@ -330,6 +330,7 @@ fn command(seq: u64, payload: &Bytes) -> Command {
             holder: Holder { node: NodeId(1), incarnation: Incarnation(1), conn: ConnId(1) },
             limits: moorline_core::port::SessionLimits::none(),
             sessions_max: u32::MAX,
+            will: None,
         },
         2 => Command::Subscribe {
             session: session(),

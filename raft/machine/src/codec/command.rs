@@ -1,7 +1,7 @@
 //! Commands in bytes: `len u32 | kind u8 | body`, where `len` counts the kind and the body.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_core::{Incarnation, NodeId, ShardId};
+use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
     Malformed, Reader, TooLarge, encode_message, put_holder, put_limits, put_list, put_option,
@@ -29,6 +29,11 @@ mod kind {
     pub(super) const PUBLISH_ONCE: u8 = 11;
     pub(super) const COMPLETE: u8 = 12;
     pub(super) const RELEASE: u8 = 13;
+    /// `OpenSession` with a will.
+    pub(super) const OPEN_WITH_WILL: u8 = 14;
+    /// `CloseSession` that forgets the will.
+    pub(super) const SAY_GOODBYE: u8 = 15;
+    pub(super) const WILLS_DONE: u8 = 16;
     pub(super) const CREATE_CLUSTER: u8 = 32;
     pub(super) const REGISTER_NODE: u8 = 33;
     pub(super) const SET_ROUTE: u8 = 34;
@@ -83,8 +88,10 @@ impl Command {
                 holder,
                 limits,
                 sessions_max,
+                will,
             } => {
-                out.put_u8(kind::OPEN_SESSION);
+                let with_will = will.is_some();
+                out.put_u8(if with_will { kind::OPEN_WITH_WILL } else { kind::OPEN_SESSION });
                 out.put_u32(tenant.0);
                 put_text(out, client);
                 out.put_u8(u8::from(*clean_start));
@@ -92,13 +99,18 @@ impl Command {
                 put_holder(out, *holder);
                 put_limits(out, *limits);
                 out.put_u32(*sessions_max);
+                if let Some(will) = will {
+                    out.put_u32(will.delay_s);
+                    encode_message(out, &will.message);
+                }
             }
-            Self::CloseSession { session, epoch, expiry_s } => {
-                out.put_u8(kind::CLOSE_SESSION);
+            Self::CloseSession { session, epoch, expiry_s, forget_will } => {
+                out.put_u8(if *forget_will { kind::SAY_GOODBYE } else { kind::CLOSE_SESSION });
                 put_session(out, *session);
                 out.put_u64(epoch.0);
                 put_option(out, *expiry_s, BufMut::put_u32);
             }
+            Self::WillsDone { .. } => self.encode_kept(out),
             Self::NodeGone { node, alive } => {
                 out.put_u8(kind::NODE_GONE);
                 put_process(out, *node, *alive);
@@ -146,6 +158,20 @@ impl Command {
             | Self::SetMember { .. }
             | Self::Place { .. }
             | Self::Placed { .. } => self.encode_member_body(out),
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the match that calls this names every command"
+    )]
+    fn encode_kept(&self, out: &mut BytesMut) {
+        match self {
+            Self::WillsDone { numbers } => {
+                out.put_u8(kind::WILLS_DONE);
+                put_list(out, numbers, |out, number| out.put_u64(*number));
+            }
+            other => unreachable!("encode_body writes {other:?} itself"),
         }
     }
 
@@ -263,7 +289,6 @@ impl Command {
     /// # Errors
     ///
     /// When the bytes are not what [`Command::encode`] of this version writes.
-    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
     pub fn decode(frame: &Bytes) -> Result<Self, Malformed> {
         if frame_len(frame)? != frame.len() {
             return Err(Malformed { what: "command frame" });
@@ -300,20 +325,16 @@ impl Command {
                 upto: reader.offset()?,
                 also: reader.list(8, Reader::offset)?,
             },
-            kind::OPEN_SESSION => Self::OpenSession {
-                tenant: reader.tenant()?,
-                client: reader.text()?,
-                clean_start: reader.bool()?,
-                expiry_s: reader.u32()?,
-                holder: reader.holder()?,
-                limits: reader.limits()?,
-                sessions_max: reader.u32()?,
-            },
-            kind::CLOSE_SESSION => Self::CloseSession {
+            kind @ (kind::OPEN_SESSION | kind::OPEN_WITH_WILL) => {
+                return read_open(reader, kind == kind::OPEN_WITH_WILL);
+            }
+            kind @ (kind::CLOSE_SESSION | kind::SAY_GOODBYE) => Self::CloseSession {
                 session: reader.session()?,
                 epoch: reader.epoch()?,
                 expiry_s: reader.option(Reader::u32)?,
+                forget_will: kind == kind::SAY_GOODBYE,
             },
+            kind::WILLS_DONE => Self::WillsDone { numbers: reader.list(8, Reader::u64)? },
             kind::NODE_GONE => {
                 let (node, alive) = read_process(&mut reader)?;
                 Self::NodeGone { node, alive }
@@ -385,6 +406,29 @@ impl Command {
     }
 }
 
+fn read_open(mut reader: Reader, with_will: bool) -> Result<Command, Malformed> {
+    let (tenant, client) = (reader.tenant()?, reader.text()?);
+    let (clean_start, expiry_s, holder) = (reader.bool()?, reader.u32()?, reader.holder()?);
+    let (limits, sessions_max) = (reader.limits()?, reader.u32()?);
+    let will = if with_will {
+        let delay_s = reader.u32()?;
+        Some(Box::new(Will { delay_s, message: read_message(reader.tail())? }))
+    } else {
+        reader.end()?;
+        None
+    };
+    Ok(Command::OpenSession {
+        tenant,
+        client,
+        clean_start,
+        expiry_s,
+        holder,
+        limits,
+        sessions_max,
+        will,
+    })
+}
+
 pub(crate) fn put_node(out: &mut BytesMut, record: &NodeRecord) {
     out.put_u64(record.node.0);
     out.put_u128(record.store);
@@ -446,6 +490,7 @@ mod tests {
             ..message.clone()
         };
         let once = plain.clone();
+        let kept = kept_commands(session, holder, plain.clone());
         let record = NodeRecord {
             node: NodeId(1),
             store: 2,
@@ -456,12 +501,12 @@ mod tests {
         let limits = SessionLimits { queue_items: 1, queue_bytes: 2, subscriptions: 3 };
         #[rustfmt::skip]
         let all = vec![
-            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder, limits, sessions_max: 9 },
+            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder, limits, sessions_max: 9, will: None },
                 "01 00000007 00000001 63 01 0000003c 0000000000000004 0000000000000005 0000000000000006 \
                  00000001 00000002 00000003 00000009"),
-            (Command::CloseSession { session, epoch, expiry_s: Some(5) },
+            (Command::CloseSession { session, epoch, expiry_s: Some(5), forget_will: false },
                 "02 0102 0000000000000003 0000000000000008 01 00000005"),
-            (Command::CloseSession { session, epoch, expiry_s: None },
+            (Command::CloseSession { session, epoch, expiry_s: None, forget_will: false },
                 "02 0102 0000000000000003 0000000000000008 00"),
             (Command::NodeGone { node: NodeId(1), alive: Some(Incarnation(2)) },
                 "03 0000000000000001 01 0000000000000002"),
@@ -499,7 +544,28 @@ mod tests {
             (Command::SetTenant { tenant, name: "n".into() },
                 "24 00000007 00000001 6e"),
         ];
-        all.into_iter().chain(membership_commands(record)).collect()
+        all.into_iter().chain(kept).chain(membership_commands(record)).collect()
+    }
+
+    fn kept_commands(
+        session: SessionId,
+        holder: Holder,
+        message: Message,
+    ) -> Vec<(Command, &'static str)> {
+        let (tenant, epoch) = (TenantId(7), Epoch(8));
+        let will = Some(Box::new(Will { message, delay_s: 10 }));
+        let limits = SessionLimits { queue_items: 1, queue_bytes: 2, subscriptions: 3 };
+        #[rustfmt::skip]
+        let all = vec![
+            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder, limits, sessions_max: 9, will },
+                "0e 00000007 00000001 63 01 0000003c 0000000000000004 0000000000000005 0000000000000006 \
+                 00000001 00000002 00000003 00000009 0000000a 01 00000001 74 00000000 78797a"),
+            (Command::CloseSession { session, epoch, expiry_s: None, forget_will: true },
+                "0f 0102 0000000000000003 0000000000000008 00"),
+            (Command::WillsDone { numbers: vec![4, 6] },
+                "10 00000002 0000000000000004 0000000000000006"),
+        ];
+        all
     }
 
     fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 5] {
@@ -545,9 +611,13 @@ mod tests {
             for len in 0..bytes.len() {
                 assert!(Command::decode(&bytes.slice(..len)).is_err(), "{command:?} at {len}");
                 // Also when the length in front agrees. Only a payload may end anywhere.
-                if len > FRAME_HEADER_BYTES
-                    && !matches!(command, Command::Publish { .. } | Command::PublishOnce { .. })
-                {
+                let tail = matches!(
+                    command,
+                    Command::Publish { .. }
+                        | Command::PublishOnce { .. }
+                        | Command::OpenSession { will: Some(_), .. }
+                );
+                if len > FRAME_HEADER_BYTES && !tail {
                     let mut cut = BytesMut::from(&bytes[..len]);
                     let body = u32::try_from(len - FRAME_HEADER_BYTES).unwrap();
                     cut[..FRAME_HEADER_BYTES].copy_from_slice(&body.to_be_bytes());
@@ -578,7 +648,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_an_error() {
-        for kind in [0, 10, 31, 42, 255] {
+        for kind in [0, 17, 31, 42, 255] {
             assert!(Command::decode(&Bytes::from(vec![0, 0, 0, 1, kind])).is_err());
         }
     }

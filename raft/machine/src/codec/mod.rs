@@ -204,6 +204,11 @@ impl Reader {
         Ok(list)
     }
 
+    /// Everything that is left, for a reader that is not the caller's own.
+    pub(crate) fn take_rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.rest)
+    }
+
     /// Everything that is left.
     pub(crate) fn tail(self) -> Bytes {
         if self.rest.is_empty() { Bytes::new() } else { self.rest }

@@ -5,6 +5,7 @@
 //!   subscriptions.rs  filters of sessions, filters of the shard
 //!   queue.rs          publish, settle, read
 //!   once.rs           QoS 2: numbers of publishes, what was heard of them, releases
+//!   wills.rs          what is published when a client is gone without a goodbye
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
 //! ```
@@ -21,6 +22,7 @@ mod queue;
 mod sessions;
 mod shared;
 mod subscriptions;
+mod wills;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,13 +37,15 @@ use moorline_storage::{
 
 pub use self::once::ORIGIN_IDLE_MS_MAX;
 pub(crate) use self::sessions::Opening;
-use self::shared::SharedRefs;
+pub use self::wills::{DUE_WILLS_MAX, DueWill};
+use self::{shared::SharedRefs, wills::Wills};
 use crate::{
     answer::Answer,
     command::{Holder, SessionId},
     keys::{Keys, Suffix, note},
     rows::{
-        CountersRow, GarbageRow, NumberRow, OriginRow, Row, SessionRow, SubscriptionRow, corrupt,
+        CountersRow, GarbageRow, NumberRow, OriginRow, Row, SessionRow, SubscriptionRow, WillRow,
+        corrupt,
     },
     step::Step,
 };
@@ -92,6 +96,7 @@ pub(crate) struct ShardState {
     origins: BTreeMap<SessionId, OriginRow>,
     /// The same sessions, by when the last of them came.
     silent: BTreeSet<(UnixMillis, SessionId)>,
+    wills: Wills,
     /// Space for the matches of one message.
     found: Vec<(SessionId, Grant)>,
 }
@@ -103,6 +108,8 @@ struct Session {
     row: SessionRow,
     counters: CountersRow,
     subscriptions: u32,
+    /// The delay of its will in seconds, if it has one.
+    will: Option<u32>,
     /// Whether it is in `dirty`.
     dirty: bool,
 }
@@ -120,6 +127,10 @@ pub struct Counts {
     pub queued_items: u64,
     /// Their bytes.
     pub queued_bytes: u64,
+    /// Wills of sessions, with or without a connection.
+    pub wills: usize,
+    /// Wills that are due and not published yet.
+    pub due_wills: usize,
     /// Producers whose answers are remembered.
     pub producers: usize,
 }
@@ -186,6 +197,7 @@ impl ShardState {
             inbound: BTreeMap::new(),
             origins: BTreeMap::new(),
             silent: BTreeSet::new(),
+            wills: Wills::default(),
             found: Vec::new(),
         }
     }
@@ -203,6 +215,7 @@ impl ShardState {
             next = bucket.checked_add(1);
         }
         state.open_origins(rows)?;
+        state.open_wills(rows)?;
         Ok(state)
     }
 
@@ -262,6 +275,13 @@ impl ShardState {
             self.tries.entry(tenant).or_default().insert(filter.as_bytes(), id, options);
             Ok(())
         })?;
+        scan(Kind::Will, &mut |mut suffix, row| {
+            let id = SessionId { bucket, number: suffix.u64()? };
+            let WillRow(will) = WillRow::from_bytes(row)?;
+            self.known(id)?;
+            self.set_will(id, Some(will.delay_s));
+            Ok(())
+        })?;
         scan(Kind::Inbound, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
             self.inbound.insert((id, suffix.u16()?), NumberRow::from_bytes(row)?.0);
@@ -283,7 +303,8 @@ impl ShardState {
     /// Takes a session into memory.
     fn add(&mut self, id: SessionId, tenant: TenantId, client: Text, row: SessionRow) {
         let counters = CountersRow::default();
-        let session = Session { tenant, client, row, counters, subscriptions: 0, dirty: false };
+        let session =
+            Session { tenant, client, row, counters, subscriptions: 0, will: None, dirty: false };
         self.index(id, &session);
         self.sessions.insert(id, session);
     }
@@ -296,6 +317,9 @@ impl ShardState {
         if let Some(at) = session.ends_at() {
             self.expiring.insert((at, id));
         }
+        if let Some(at) = session.will_due_at() {
+            self.wills.pending.insert((at, id));
+        }
     }
 
     fn unindex(&mut self, id: SessionId, session: &Session) {
@@ -304,6 +328,9 @@ impl ShardState {
         }
         if let Some(at) = session.ends_at() {
             self.expiring.remove(&(at, id));
+        }
+        if let Some(at) = session.will_due_at() {
+            self.wills.pending.remove(&(at, id));
         }
     }
 
@@ -341,7 +368,8 @@ impl ShardState {
             return Some(UnixMillis(0));
         }
         let expires = self.expiring.first().map(|(at, _)| *at);
-        [expires, self.origin_deadline()].into_iter().flatten().min()
+        let will = self.wills.pending.first().map(|(at, _)| *at);
+        [expires, will, self.origin_deadline()].into_iter().flatten().min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -349,6 +377,7 @@ impl ShardState {
         &mut self,
         step: &mut Step<'_, R>,
     ) -> Result<Answer, StorageError> {
+        self.fire_due(step)?;
         let mut released = Vec::new();
         for _ in 0..DEADLINES_PER_TICK_MAX {
             match self.expiring.first() {
@@ -384,7 +413,12 @@ impl ShardState {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        Counts { sessions: self.sessions.len(), held: self.held.len(), ..self.counts }
+        Counts {
+            sessions: self.sessions.len(),
+            held: self.held.len(),
+            due_wills: self.wills.due_len(),
+            ..self.counts
+        }
     }
 
     pub(crate) fn session(&self, id: SessionId) -> Option<SessionInfo<'_>> {
@@ -410,6 +444,7 @@ impl ShardState {
         assert_eq!(self.inbound, other.inbound);
         assert_eq!(self.origins, other.origins);
         assert_eq!(self.silent, other.silent);
+        assert_eq!(self.wills, other.wills);
         assert_eq!(self.counts(), other.counts());
         for (id, session) in &self.sessions {
             for subscription in self.subscriptions(rows, *id)? {

@@ -8,7 +8,7 @@
 //!   can touch the new one.
 
 use moorline_core::{
-    Epoch, Incarnation, NodeId, Offset, TenantId, Text, port::SessionLimits, shard::bucket_of,
+    Epoch, Incarnation, NodeId, Offset, TenantId, Text, Will, port::SessionLimits, shard::bucket_of,
 };
 use moorline_storage::{Rows, StorageError, View};
 
@@ -33,6 +33,7 @@ pub(crate) struct Opening {
     pub(crate) holder: Holder,
     pub(crate) limits: SessionLimits,
     pub(crate) sessions_max: u32,
+    pub(crate) will: Option<Box<Will>>,
 }
 
 impl ShardState {
@@ -79,7 +80,9 @@ impl ShardState {
             return self.create(step, opening, epoch, previous, released);
         }
 
-        let tail = session.counters.tail;
+        self.resolve_will(step, id)?;
+        self.put_will(step, id, opening.will.as_deref());
+        let tail = self.sessions[&id].counters.tail;
         self.update(step, id, |row| {
             row.epoch = epoch;
             row.expiry_s = opening.expiry_s;
@@ -103,8 +106,16 @@ impl ShardState {
         previous: Option<Holder>,
         released: Vec<RouteChange>,
     ) -> Result<Answer, StorageError> {
-        let Opening { tenant, client, clean_start: _, expiry_s, holder, limits, sessions_max: _ } =
-            opening;
+        let Opening {
+            tenant,
+            client,
+            clean_start: _,
+            expiry_s,
+            holder,
+            limits,
+            sessions_max: _,
+            will,
+        } = opening;
         let bucket = bucket_of(tenant, client.as_bytes());
         let counter = self.keys.next_session(bucket);
         let number = match step.rows.get(&counter)? {
@@ -128,6 +139,7 @@ impl ShardState {
         // A copy: the text is a slice of the whole log entry.
         let client = Text::from(client.as_str());
         self.add(id, tenant, client, row);
+        self.put_will(step, id, will.as_deref());
         step.effects.push(Effect::Opened { session: id, epoch, holder, previous });
         Ok(self.opened(id, previous, released))
     }
@@ -156,6 +168,7 @@ impl ShardState {
         id: SessionId,
         epoch: Epoch,
         expiry_s: Option<u32>,
+        forget_will: bool,
     ) -> Result<Answer, StorageError> {
         let mut released = Vec::new();
         if let Some(session) = self.sessions.get(&id)
@@ -163,6 +176,9 @@ impl ShardState {
             && session.row.holder.is_some()
         {
             let expiry_s = expiry_s.unwrap_or(session.row.expiry_s);
+            if forget_will {
+                self.put_will(step, id, None);
+            }
             self.let_go(step, id, expiry_s, &mut released)?;
             self.announce(step, &released);
         }
@@ -219,16 +235,21 @@ impl ShardState {
             row.offered_below = tail;
         });
         step.effects.push(Effect::Closed { session: id, epoch });
+        // A will without a delay does not wait for the next tick.
+        if self.sessions[&id].will_due_at().is_some_and(|at| at <= time) {
+            self.fire_will(step, id)?;
+        }
         Ok(())
     }
 
-    /// Ends a session. Its rows go now, but for a long queue, which goes in pieces.
+    /// Ends a session. Its rows go now, but for a long queue, which goes in pieces. Its will, if it still has one, is due.
     pub(super) fn remove<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         id: SessionId,
         released: &mut Vec<RouteChange>,
     ) -> Result<(), StorageError> {
+        self.fire_will(step, id)?;
         self.remove_subscriptions(step, id, released)?;
         self.forget_inbound(step, id);
         let session = self.sessions.remove(&id).expect("the caller found it");

@@ -198,11 +198,12 @@ pub(crate) fn open_with(
         holder: holder(conn),
         limits,
         sessions_max: u32::MAX,
+        will: None,
     }
 }
 
 pub(crate) fn close(session: SessionId, epoch: Epoch) -> Command {
-    Command::CloseSession { session, epoch, expiry_s: None }
+    Command::CloseSession { session, epoch, expiry_s: None, forget_will: false }
 }
 
 pub(crate) fn subscribe(session: SessionId, epoch: Epoch, filters: &[(&str, QoS)]) -> Command {

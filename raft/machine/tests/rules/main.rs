@@ -12,3 +12,4 @@ mod queues;
 mod replicas;
 mod sessions;
 mod subscriptions;
+mod wills;

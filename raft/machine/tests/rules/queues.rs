@@ -109,7 +109,7 @@ fn a_settlement_for_nobody_does_nothing() {
     let mut group = Group::new(SHARD);
     let (session, epoch) = group.subscriber("a", 1, "t");
     group.one(publish("t", b"x"));
-    group.one(Command::CloseSession { session, epoch, expiry_s: Some(0) });
+    group.one(Command::CloseSession { session, epoch, expiry_s: Some(0), forget_will: false });
     assert_eq!(group.one(settle(session, 1, &[])), Answer::Done);
 }
 
@@ -254,7 +254,7 @@ fn a_long_queue_of_an_ended_session_goes_in_pieces() {
     let items = GARBAGE_ROWS_PER_TICK_MAX + 100;
     let all: Vec<_> = (0..items).map(|_| publish("t", &[7; 200])).collect();
     group.batch(&all);
-    group.one(Command::CloseSession { session, epoch, expiry_s: Some(0) });
+    group.one(Command::CloseSession { session, epoch, expiry_s: Some(0), forget_will: false });
     assert_eq!(group.rows.count(KIND_ITEM), 2 * items);
     let counts = group.machine.counts();
     assert_eq!(counts.queued_items, items as u64, "what is going is not counted");

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions,
-    TenantId, Text, UnixMillis, port::SessionLimits,
+    TenantId, Text, UnixMillis, Will, port::SessionLimits,
 };
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
@@ -67,6 +67,15 @@ fn options() -> impl Strategy<Value = SubscriptionOptions> {
     )
 }
 
+fn will() -> impl Strategy<Value = Option<Box<Will>>> {
+    let will = (text(&TOPICS), qos(), prop::sample::select(&[0, 1, 100][..])).prop_map(
+        |(topic, qos, delay_s)| {
+            Box::new(Will { message: message(topic.as_str(), qos, b"gone"), delay_s })
+        },
+    );
+    prop::option::of(will)
+}
+
 fn shard_command() -> impl Strategy<Value = Command> {
     let expiry = prop::sample::select(&[0, 1, 60, u32::MAX][..]);
     let epoch = (1..4_u64).prop_map(Epoch);
@@ -74,12 +83,14 @@ fn shard_command() -> impl Strategy<Value = Command> {
         (text(&FILTERS), options()).prop_map(|(filter, options)| Subscription { filter, options });
     prop_oneof![
         6 => publishing(),
-        4 => (text(&CLIENTS), any::<bool>(), expiry.clone(), holder()).prop_map(
-            |(client, clean_start, expiry_s, holder)| Command::OpenSession {
-                tenant: TenantId(1), client, clean_start, expiry_s, holder,
+        4 => (text(&CLIENTS), any::<bool>(), expiry.clone(), holder(), will()).prop_map(
+            |(client, clean_start, expiry_s, holder, will)| Command::OpenSession {
+                tenant: TenantId(1), client, clean_start, expiry_s, holder, will,
                 limits: SessionLimits { queue_items: 3 + expiry_s % 2, ..SessionLimits::none() },
                 sessions_max: 4,
             }),
+        1 => prop::collection::vec(0..9_u64, 1..4)
+            .prop_map(|numbers| Command::WillsDone { numbers }),
         4 => (session_id(), epoch.clone(), prop::collection::vec(subscription, 1..4)).prop_map(
             |(session, epoch, subscriptions)| Command::Subscribe { session, epoch, subscriptions }),
         1 => (session_id(), epoch.clone(), prop::collection::vec(text(&FILTERS), 1..3)).prop_map(
@@ -88,8 +99,10 @@ fn shard_command() -> impl Strategy<Value = Command> {
             |(session, upto, also)| Command::Settle {
                 session, upto: Offset(upto), also: also.into_iter().map(Offset).collect(),
             }),
-        1 => (session_id(), epoch, prop::option::of(expiry)).prop_map(
-            |(session, epoch, expiry_s)| Command::CloseSession { session, epoch, expiry_s }),
+        1 => (session_id(), epoch, prop::option::of(expiry), any::<bool>()).prop_map(
+            |(session, epoch, expiry_s, forget_will)| Command::CloseSession {
+                session, epoch, expiry_s, forget_will,
+            }),
         1 => (1..3_u64, prop::option::of((1..3_u64).prop_map(Incarnation))).prop_map(
             |(node, alive)| Command::NodeGone { node: NodeId(node), alive }),
         1 => Just(Command::Tick),

@@ -106,7 +106,7 @@ fn a_session_outlives_its_connection_as_long_as_it_said() {
     let mut group = Group::new(SHARD);
     let (session, epoch) = group.subscriber("c", 1, "t");
     group.one(publish("t", b"x"));
-    group.one(Command::CloseSession { session, epoch, expiry_s: Some(10) });
+    group.one(Command::CloseSession { session, epoch, expiry_s: Some(10), forget_will: false });
     assert_eq!(group.effects, [Effect::Closed { session, epoch }]);
     let due = group.machine.next_deadline().unwrap();
     assert_eq!(due.0, group.now + 10_000);
@@ -178,7 +178,16 @@ fn a_dead_node_lets_go_of_its_sessions_and_of_no_others() {
         let conn = moorline_core::ConnId(1);
         let holder = Holder { node: NodeId(node), incarnation: Incarnation(incarnation), conn };
         let (limits, sessions_max) = (SessionLimits::none(), u32::MAX);
-        Command::OpenSession { tenant, client, clean_start, expiry_s, holder, limits, sessions_max }
+        Command::OpenSession {
+            tenant,
+            client,
+            clean_start,
+            expiry_s,
+            holder,
+            limits,
+            sessions_max,
+            will: None,
+        }
     };
     let dead = opened(&mut group, on("dead", 1, 1, 60)).session;
     let clean = opened(&mut group, on("clean", 1, 1, 0)).session;

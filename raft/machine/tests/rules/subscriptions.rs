@@ -54,9 +54,12 @@ fn the_first_session_of_a_filter_makes_a_route_and_the_last_one_ends_it() {
     let held = group.machine.held_filters(&group.rows).unwrap();
     assert_eq!(filters(&held), [("t", true)]);
 
-    let Answer::Released(released) =
-        group.one(Command::CloseSession { session: b, epoch: b_epoch, expiry_s: Some(0) })
-    else {
+    let Answer::Released(released) = group.one(Command::CloseSession {
+        session: b,
+        epoch: b_epoch,
+        expiry_s: Some(0),
+        forget_will: false,
+    }) else {
         panic!()
     };
     assert_eq!(filters(&released), [("t", false)]);

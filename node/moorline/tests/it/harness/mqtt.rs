@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    packet::{self, Connect, Packet, Publish, Version},
+    packet::{self, Connect, Packet, Publish, Version, Will},
     wait::{READY, SOON, until},
 };
 
@@ -44,7 +44,15 @@ impl Connect {
     /// A clean session: it ends with its connection.
     pub(crate) fn clean(version: Version, client: &str) -> Self {
         let client = client.to_owned();
-        Self { version, client, clean: true, expiry_s: None, receive_max: None, keep_alive_s: 60 }
+        Self {
+            version,
+            client,
+            clean: true,
+            expiry_s: None,
+            receive_max: None,
+            keep_alive_s: 60,
+            will: None,
+        }
     }
 
     /// A session that outlives its connection.
@@ -56,6 +64,19 @@ impl Connect {
     /// With another session expiry.
     pub(crate) fn expiring(self, expiry_s: u32) -> Self {
         Self { expiry_s: Some(expiry_s), ..self }
+    }
+
+    /// With a will of QoS 1.
+    pub(crate) fn leaving(self, topic: &str, payload: &str, delay_s: u32) -> Self {
+        let will = Will {
+            topic: topic.to_owned(),
+            payload: payload.into(),
+            qos: 1,
+            retain: false,
+            delay_s: (self.version == Version::V5).then_some(delay_s),
+            expiry_s: None,
+        };
+        Self { will: Some(will), ..self }
     }
 
     /// Connects, once. `Ok` has the session present flag.

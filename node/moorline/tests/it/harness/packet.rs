@@ -47,18 +47,35 @@ pub(crate) struct Connect {
     /// MQTT 5: how many deliveries may be unacknowledged.
     pub(crate) receive_max: Option<u16>,
     pub(crate) keep_alive_s: u16,
+    pub(crate) will: Option<Will>,
+}
+
+/// What is published when a client is gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    /// MQTT 5: how long it waits for the client to come back.
+    pub(crate) delay_s: Option<u32>,
+    /// MQTT 5: how long it lives, once published.
+    pub(crate) expiry_s: Option<u32>,
 }
 
 const SESSION_EXPIRY: u8 = 0x11;
 const RECEIVE_MAX: u8 = 0x21;
 const MESSAGE_EXPIRY: u8 = 0x02;
+const WILL_DELAY: u8 = 0x18;
 
 /// CONNECT.
 pub(crate) fn connect(connect: &Connect) -> Vec<u8> {
     let mut body = Vec::new();
     put_text(&mut body, "MQTT");
     body.push(connect.version as u8);
-    body.push(u8::from(connect.clean) << 1);
+    let will = connect.will.as_ref();
+    let will_flags = will.map_or(0, |will| 1 << 2 | will.qos << 3 | u8::from(will.retain) << 5);
+    body.push(u8::from(connect.clean) << 1 | will_flags);
     body.extend(connect.keep_alive_s.to_be_bytes());
     if connect.version == Version::V5 {
         let mut properties = Vec::new();
@@ -73,7 +90,26 @@ pub(crate) fn connect(connect: &Connect) -> Vec<u8> {
         put_properties(&mut body, &properties);
     }
     put_text(&mut body, &connect.client);
+    if let Some(will) = will {
+        put_will(&mut body, connect.version, will);
+    }
     frame(0x10, &body)
+}
+
+fn put_will(body: &mut Vec<u8>, version: Version, will: &Will) {
+    if version == Version::V5 {
+        let mut properties = Vec::new();
+        for (code, value) in [(WILL_DELAY, will.delay_s), (MESSAGE_EXPIRY, will.expiry_s)] {
+            if let Some(value) = value {
+                properties.push(code);
+                properties.extend(value.to_be_bytes());
+            }
+        }
+        put_properties(body, &properties);
+    }
+    put_text(body, &will.topic);
+    body.extend(u16::try_from(will.payload.len()).unwrap().to_be_bytes());
+    body.extend(&will.payload);
 }
 
 /// PUBLISH; `id` is 0 for QoS 0.
@@ -156,6 +192,11 @@ pub(crate) fn puback(id: u16) -> Vec<u8> {
 /// PINGREQ.
 pub(crate) fn pingreq() -> Vec<u8> {
     frame(0xC0, &[])
+}
+
+/// DISCONNECT of MQTT 5, with the will.
+pub(crate) fn disconnect_with_will() -> Vec<u8> {
+    frame(0xE0, &[0x04])
 }
 
 /// DISCONNECT, normal.
