@@ -73,6 +73,9 @@ impl Connection {
                 Packet::Connect(_)
                 | Packet::Publish { .. }
                 | Packet::PubAck { .. }
+                | Packet::PubRec { .. }
+                | Packet::PubRel { .. }
+                | Packet::PubComp { .. }
                 | Packet::Subscribe { .. }
                 | Packet::SubAck { .. }
                 | Packet::PingReq
