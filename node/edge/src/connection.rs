@@ -248,6 +248,7 @@ impl<S: Socket> Connection<S> {
                 Event::Subscribe { token, filters } => self.link.subscribe(token, filters),
                 Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
                 Event::Settled(offsets) => self.link.settle(&offsets),
+                Event::SettledShared(items) => self.link.settle_shared(&items),
                 Event::Closed(closed) => self.close(closed),
             }
         }
@@ -281,6 +282,7 @@ impl<S: Socket> Connection<S> {
                 clean_start: request.clean_start,
                 expiry_s: request.expiry_s,
                 credit: request.credit,
+                window: request.window,
             }),
             Err(denial) => {
                 self.shared.edge.metrics.rejected(denial.label());

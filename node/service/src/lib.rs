@@ -26,11 +26,15 @@ mod keeper;
 mod leader;
 mod lease;
 mod live;
+mod member;
 mod metrics;
 mod parked;
 mod publish;
 mod service;
 mod settle;
+mod share_frames;
+mod shared;
+mod shares;
 mod subscribe;
 
 use std::{

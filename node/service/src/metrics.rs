@@ -14,6 +14,11 @@ pub(crate) struct ServiceMetrics {
     pub(crate) sessions_away: IntGauge,
     pub(crate) subscriptions: IntGauge,
     pub(crate) queued: IntGauge,
+    pub(crate) shares: IntGauge,
+    pub(crate) share_members: IntGauge,
+    pub(crate) share_lag: IntGauge,
+    pub(crate) share_lag_max: IntGauge,
+    pub(crate) share_redeliveries: IntCounter,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
     pub(crate) pushes_lost: IntCounter,
@@ -65,6 +70,20 @@ impl ServiceMetrics {
             queued: gauge(
                 "moorline_messages_queued",
                 "Messages in the queues of the shards this node leads",
+            )?,
+            shares: gauge("moorline_shares", "Shared subscriptions of the shards this node leads")?,
+            share_members: gauge("moorline_share_members", "Sessions that take part in them")?,
+            share_lag: gauge(
+                "moorline_share_lag_messages",
+                "Messages in their queues that no member has",
+            )?,
+            share_lag_max: gauge(
+                "moorline_share_lag_max_messages",
+                "The most that one of those queues has",
+            )?,
+            share_redeliveries: counter(
+                "moorline_share_redeliveries_total",
+                "Messages lent again because the member that had them was lost",
             )?,
             takeovers: counter(
                 "moorline_session_takeovers_total",

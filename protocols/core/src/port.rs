@@ -19,7 +19,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{ConnId, Delivery, Message, NodeId, Offset, QoS, SubscriptionOptions, TenantId, Text};
+use crate::{
+    ConnId, Delivery, Message, NodeId, Offset, QoS, ShareNumber, SubscriptionOptions, TenantId,
+    Text,
+};
 
 /// Names an answer's question. Chosen by the edge; the service only gives it back.
 pub type Token = u64;
@@ -50,6 +53,9 @@ pub trait Link: Send + fmt::Debug {
     /// The client has acknowledged these offsets of its durable queue, in any order. No answer: a lost settlement costs
     /// a duplicate, never a message.
     fn settle(&mut self, offsets: &[Offset]);
+
+    /// The client has acknowledged these items of shared subscriptions, in any order. No answer, as with `settle`.
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]);
 
     /// Says goodbye. The link takes no more calls after it.
     fn close(&mut self, close: Close);
@@ -84,6 +90,9 @@ pub struct Open {
     pub expiry_s: u32,
     /// How many deliveries the edge can hold unsettled: the service sends no more than this ahead.
     pub credit: u32,
+    /// How many deliveries the client takes unacknowledged (MQTT Receive Maximum): no shared subscription of it is lent
+    /// more.
+    pub window: u16,
 }
 
 /// How a session was opened.

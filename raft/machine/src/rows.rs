@@ -181,6 +181,28 @@ impl Row for SubscriptionRow {
     }
 }
 
+/// A session that takes part in a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MembershipRow {
+    pub(crate) options: SubscriptionOptions,
+    /// The version of the session's subscription.
+    pub(crate) version: u64,
+}
+
+impl Row for MembershipRow {
+    const WHAT: &'static str = "share member row";
+    const BYTES: usize = 14;
+
+    fn write(&self, out: &mut BytesMut) {
+        put_options(out, self.options);
+        out.put_u64(self.version);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { options: reader.options()?, version: reader.u64()? })
+    }
+}
+
 /// How many sessions of the shard hold a filter; the row goes with the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FilterRow {
@@ -637,6 +659,8 @@ mod tests {
             ..options
         };
         check(&SubscriptionRow(options), "01 6d 00000005");
+        let membership = MembershipRow { options, version: 6 };
+        check(&membership, "01 6d 00000005 0000000000000006");
         check(&FilterRow { sessions: 1, version: 2 }, "01 0000000000000001 0000000000000002");
         check(
             &ProducerRow { last_seq: 1, last_seen: UnixMillis(2) },

@@ -59,6 +59,10 @@ pub enum Kind {
     Inbound = 16,
     /// `bucket u16 | session u64`: which publishes of QoS 2 of a session, of any shard, came here. Whole shard.
     Origin = 17,
+    /// `tenant u32 | filter`: a share, by its whole filter.
+    Share = 23,
+    /// `share u64 | member's bucket u16 | member's number u64`: a session that takes part in a share.
+    ShareMember = 24,
     /// Meta: `tenant u32`.
     Tenant = 32,
     /// Meta: `node u64`.
@@ -79,7 +83,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -97,6 +101,8 @@ impl Kind {
         Self::Garbage,
         Self::Inbound,
         Self::Origin,
+        Self::Share,
+        Self::ShareMember,
         Self::Tenant,
         Self::Node,
         Self::Placement,

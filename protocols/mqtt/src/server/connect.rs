@@ -104,6 +104,7 @@ impl Connection {
             expiry_s: self.peer.expiry_s,
             keep_alive_s: self.peer.keep_alive_s,
             credit,
+            window: window.get(),
             user_properties: connect.properties.user,
             will: connect.will,
         })));
@@ -127,6 +128,7 @@ impl Connection {
             return self.fail(now, &Ending::ANSWER_TOO_LARGE);
         }
         self.state = State::Open;
+        self.outbound.set_first(opened.first);
         self.timers.opened(now.at, self.peer.keep_alive_s);
     }
 

@@ -220,6 +220,7 @@ impl Connection {
             Some(offset) => {
                 self.counters.deliveries_acked += 1;
                 self.settled.extend(offset);
+                self.settled_shared.extend(self.outbound.acknowledge_shared(ack.id));
             }
             None => self.counters.unknown_acks += 1,
         }

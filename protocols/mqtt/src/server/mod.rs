@@ -11,6 +11,7 @@
 //!   unanswered; [`Connection::wants_read`] is false then, and time spent so does not count as the client's silence.
 //! - **Durable deliveries** keep their packet id wherever they are sent from: [`packet_id_of`] their offset. An offset
 //!   waits while the one with the same id is in flight.
+//! - **Deliveries of shared subscriptions** come from other queues, and take any packet id that is free.
 //! - **Answers before the end.** Events of packets that came before a fatal one are still handed out.
 
 mod close;
@@ -25,7 +26,7 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
-use moorline_core::{Offset, Text, port::Notice};
+use moorline_core::{Offset, ShareNumber, Text, port::Notice};
 
 use crate::{
     Millis, Now,
@@ -60,6 +61,7 @@ pub struct Connection {
     next_token: u64,
     events: VecDeque<Event>,
     settled: Vec<Offset>,
+    settled_shared: Vec<(ShareNumber, Offset)>,
     closed: Option<Closed>,
     /// Encoded answers, in order, not handed to the edge yet.
     control: BytesMut,
@@ -89,6 +91,7 @@ impl Connection {
             next_token: 1,
             events: VecDeque::new(),
             settled: Vec::new(),
+            settled_shared: Vec::new(),
             closed: None,
             control: BytesMut::new(),
             counters: Counters::default(),
@@ -159,6 +162,9 @@ impl Connection {
         }
         if !self.settled.is_empty() {
             return Some(Event::Settled(std::mem::take(&mut self.settled)));
+        }
+        if !self.settled_shared.is_empty() {
+            return Some(Event::SettledShared(std::mem::take(&mut self.settled_shared)));
         }
         self.closed.take().map(Event::Closed)
     }

@@ -100,6 +100,14 @@ kinds! {
     TakenOver = 23,
     /// The router: who leads the shard?
     Leader = 24,
+    /// A member of a share can take messages: to the leader of the share's shard.
+    ShareAttach = 30,
+    /// Messages that a share lends to members.
+    ShareDeliver = 31,
+    /// Which of these sessions are not subscribed to their shares?
+    ShareCheck = 32,
+    /// A member of a share takes no more.
+    ShareDetach = 33,
 }
 
 #[cfg(test)]
@@ -116,7 +124,8 @@ mod tests {
             (Kind::SnapshotChunk, 8), (Kind::SnapshotEnd, 9), (Kind::Submit, 16),
             (Kind::Attachment, 17), (Kind::Deliver, 18), (Kind::Passing, 19),
             (Kind::LiveForward, 20), (Kind::LeaseReport, 21), (Kind::RouteBarrier, 22),
-            (Kind::TakenOver, 23), (Kind::Leader, 24),
+            (Kind::TakenOver, 23), (Kind::Leader, 24), (Kind::ShareAttach, 30),
+            (Kind::ShareDeliver, 31), (Kind::ShareCheck, 32), (Kind::ShareDetach, 33),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

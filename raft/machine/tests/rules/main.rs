@@ -11,4 +11,5 @@ mod placement;
 mod queues;
 mod replicas;
 mod sessions;
+mod shares;
 mod subscriptions;
