@@ -88,10 +88,10 @@ impl Sink for Inner {
     fn role(&self, shard: ShardId, role: Role) {
         debug!(%shard, ?role, "role");
         let leading = role.leading.then_some(role.term);
-        if let Some(mut delivery) = self.delivery(shard) {
-            if delivery.set_leading(leading) {
-                self.begin_shares(shard, &mut delivery);
-            }
+        if let Some(mut delivery) = self.delivery(shard)
+            && delivery.set_leading(leading)
+        {
+            self.begin_shares(shard, &mut delivery);
         }
         if shard == ShardId::META {
             let nodes = if role.leading { self.known_nodes() } else { Vec::new() };

@@ -14,11 +14,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) sessions_away: IntGauge,
     pub(crate) subscriptions: IntGauge,
     pub(crate) queued: IntGauge,
-    pub(crate) shares: IntGauge,
-    pub(crate) share_members: IntGauge,
-    pub(crate) share_lag: IntGauge,
-    pub(crate) share_lag_max: IntGauge,
-    pub(crate) share_redeliveries: IntCounter,
+    pub(crate) shares: ShareMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
     pub(crate) pushes_lost: IntCounter,
@@ -71,20 +67,7 @@ impl ServiceMetrics {
                 "moorline_messages_queued",
                 "Messages in the queues of the shards this node leads",
             )?,
-            shares: gauge("moorline_shares", "Shared subscriptions of the shards this node leads")?,
-            share_members: gauge("moorline_share_members", "Sessions that take part in them")?,
-            share_lag: gauge(
-                "moorline_share_lag_messages",
-                "Messages in their queues that no member has",
-            )?,
-            share_lag_max: gauge(
-                "moorline_share_lag_max_messages",
-                "The most that one of those queues has",
-            )?,
-            share_redeliveries: counter(
-                "moorline_share_redeliveries_total",
-                "Messages lent again because the member that had them was lost",
-            )?,
+            shares: ShareMetrics::register(registry)?,
             takeovers: counter(
                 "moorline_session_takeovers_total",
                 "Sessions taken over from a connection that still held them",
@@ -106,6 +89,41 @@ impl ServiceMetrics {
             bad_frames: counter(
                 "moorline_service_bad_frames_total",
                 "Frames of other nodes that did not read",
+            )?,
+        })
+    }
+}
+
+/// What is counted of shares led here.
+#[derive(Debug, Clone)]
+pub(crate) struct ShareMetrics {
+    pub(crate) count: IntGauge,
+    pub(crate) members: IntGauge,
+    pub(crate) lag: IntGauge,
+    pub(crate) lag_max: IntGauge,
+    pub(crate) redeliveries: IntCounter,
+}
+
+impl ShareMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        Ok(Self {
+            count: gauge("moorline_shares", "Shares of the shards this node leads")?,
+            members: gauge("moorline_share_members", "Sessions that take part in them")?,
+            lag: gauge(
+                "moorline_share_lag_messages",
+                "Messages in their queues that no member has",
+            )?,
+            lag_max: gauge(
+                "moorline_share_lag_max_messages",
+                "Messages that no member has in the longest of those queues",
+            )?,
+            redeliveries: add(
+                registry,
+                IntCounter::new(
+                    "moorline_share_redeliveries_total",
+                    "Messages lent again because the member that had them was lost",
+                )?,
             )?,
         })
     }

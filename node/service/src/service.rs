@@ -509,10 +509,11 @@ impl Inner {
         self.metrics.sessions_away.set(of("sessions") - of("held"));
         self.metrics.subscriptions.set(of("subscriptions"));
         self.metrics.queued.set(of("queued"));
-        self.metrics.shares.set(of("shares"));
-        self.metrics.share_members.set(of("members"));
-        self.metrics.share_lag.set(of("lag"));
-        self.metrics.share_lag_max.set(i64::try_from(lag_max).unwrap_or(i64::MAX));
+        let shares = &self.metrics.shares;
+        shares.count.set(of("shares"));
+        shares.members.set(of("members"));
+        shares.lag.set(of("lag"));
+        shares.lag_max.set(i64::try_from(lag_max).unwrap_or(i64::MAX));
         debug!(?counts, "observed");
     }
 }

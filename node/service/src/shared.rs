@@ -147,8 +147,11 @@ impl Inner {
         let detach = move || {
             if let Some((share, generation)) = attachment {
                 let body = ShareDetach { share, member, generation }.encode();
-                // A leader that can't be told loses this node's attachments as well.
-                let _ = service.below().router.tell_leader(shard, Kind::ShareDetach, body);
+                let told = service.below().router.tell_leader(shard, Kind::ShareDetach, body);
+                if let Err(problem) = told {
+                    // A leader that can't be told loses this node's attachments as well.
+                    debug!(%shard, ?problem, "a share's leader was not told of a member's end");
+                }
             }
         };
         match settled {
@@ -374,7 +377,7 @@ impl Inner {
 
     /// Sends what was lent, under the shard's lock.
     pub(crate) fn send_shared(&self, shard: ShardId, delivery: &mut ShardDelivery, out: Collected) {
-        self.metrics.share_redeliveries.inc_by(delivery.shares.take_redelivered());
+        self.metrics.shares.redeliveries.inc_by(delivery.shares.take_redelivered());
         let lost = self.send_pushes(shard, Kind::ShareDeliver, out, |push| {
             self.take_shared_push(push);
         });

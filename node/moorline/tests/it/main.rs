@@ -21,5 +21,6 @@ mod harness;
 mod members;
 mod operating;
 mod sessions;
+mod shares;
 mod single;
 mod space;
