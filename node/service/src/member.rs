@@ -96,7 +96,9 @@ pub(crate) struct Members {
     last_number: u32,
     last_generation: u64,
     /// What the session brought from earlier connections is among them.
-    pub(crate) known: bool,
+    known: bool,
+    /// What was unsubscribed before that: news of it is late.
+    gone: BTreeSet<Text>,
     closed: bool,
 }
 
@@ -137,9 +139,28 @@ impl Members {
         Some(number)
     }
 
-    /// Whether there is a subscription to this filter.
-    pub(crate) fn has(&self, filter: &Text) -> bool {
-        self.held.values().any(|held| held.filter == *filter)
+    /// What the session brought from earlier connections; heard once.
+    pub(crate) fn resume(
+        &mut self,
+        shared: impl Iterator<Item = (Text, ShardId, SubscriptionOptions, u64)>,
+    ) {
+        if std::mem::replace(&mut self.known, true) {
+            return;
+        }
+        let gone = std::mem::take(&mut self.gone);
+        for (filter, shard, options, version) in shared {
+            let has = self.held.values().any(|held| held.filter == filter);
+            if !has && !gone.contains(&filter) {
+                self.add(&filter, shard, options, version);
+            }
+        }
+    }
+
+    /// A filter is unsubscribed, whether or not it is known that it was subscribed.
+    pub(crate) fn forget(&mut self, filter: &Text) {
+        if !self.known {
+            self.gone.insert(filter.clone());
+        }
     }
 
     /// Ends a subscription; what is with the client goes to other members. Gives what to tell its leader.
@@ -339,6 +360,23 @@ mod tests {
         assert!(
             members.add(&"$share/g/t".into(), SHARD, SubscriptionOptions::default(), 2).is_none()
         );
+    }
+
+    #[test]
+    fn what_was_unsubscribed_does_not_come_back_with_what_the_session_brought() {
+        let mut members = Members::default();
+        let options = SubscriptionOptions::default();
+        let brought = || {
+            let filters = ["$share/g/t", "$share/g/u"].map(Text::from);
+            filters.into_iter().map(move |filter| (filter, SHARD, options, 1))
+        };
+        members.forget(&"$share/g/t".into());
+        members.resume(brought());
+        let wanting: Vec<_> = members.wanting(|_| true).into_iter().map(|of| of.filter).collect();
+        assert_eq!(wanting, [Text::from("$share/g/u")]);
+        members.remove(&"$share/g/u".into());
+        members.resume(brought());
+        assert!(members.wanting(|_| true).is_empty(), "it is heard once");
     }
 
     #[test]

@@ -125,7 +125,13 @@ impl Inner {
     /// Ends the memberships of a connection in these shares.
     pub(crate) fn leave_shares(self: &Arc<Self>, conn: &Arc<Conn>, whose: Whose, filters: &[Text]) {
         for filter in filters.iter().filter(|filter| is_shared(filter)) {
-            let leaving = conn.members().remove(filter);
+            let leaving = {
+                let mut members = conn.members();
+                if whose.durable {
+                    members.forget(filter);
+                }
+                members.remove(filter)
+            };
             if let Some(leaving) = leaving {
                 self.tell_leaving(whose.session, leaving);
             }
@@ -170,18 +176,11 @@ impl Inner {
         shared: Vec<(Text, moorline_core::SubscriptionOptions, u64)>,
     ) {
         let Some(whose) = conn.whose() else { return };
-        {
-            let mut members = conn.members();
-            if std::mem::replace(&mut members.known, true) {
-                return;
-            }
-            for (filter, options, version) in shared {
-                if !members.has(&filter) {
-                    let shard = self.shards.of(whose.tenant, filter.as_bytes());
-                    members.add(&filter, shard, options, version);
-                }
-            }
-        }
+        let at = |filter: &Text| self.shards.of(whose.tenant, filter.as_bytes());
+        let shared = shared.into_iter();
+        let shared = shared
+            .map(|(filter, options, version)| (filter.clone(), at(&filter), options, version));
+        conn.members().resume(shared);
         self.attach_shares(conn);
     }
 

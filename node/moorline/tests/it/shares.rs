@@ -10,6 +10,7 @@ use moorline_core::shard::Shards;
 use crate::harness::{
     TENANT,
     cluster::{Cluster, SHARDS},
+    http,
     mqtt::{Client, Heard, numbered},
     packet::{Connect, Packet, Version},
     scenarios,
@@ -120,6 +121,14 @@ fn every_share_a_copy(cluster: &mut Cluster) {
     }
 }
 
+/// Members and queued messages of a share, as the leader of its shard lists them.
+fn listed(cluster: &Cluster, filter: &str) -> Option<(u64, u64)> {
+    let leader = cluster.node(leader_of(cluster, filter));
+    let shares = http::get(leader.admin, "/api/v1/shares").unwrap().json();
+    let share = shares.as_array()?.iter().find(|share| share["filter"] == filter)?;
+    Some((share["members"].as_u64()?, share["queued_messages"].as_u64()?))
+}
+
 fn away(cluster: &mut Cluster) {
     let filter = "$share/away/away";
     let connects = [1, 2].map(|node| Connect::durable(Version::V5, &format!("away-{node}")));
@@ -138,6 +147,7 @@ fn away(cluster: &mut Cluster) {
     let [second] = online;
     second.disconnect();
     publish_all(cluster, 3, "away", &numbered("two", 0..150));
+    assert_eq!(listed(cluster, filter), Some((2, 150)));
     let (first, present) = connects[0].to(cluster.mqtt(3));
     assert!(present);
     let mut back = [first];
