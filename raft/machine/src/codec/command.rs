@@ -504,10 +504,6 @@ mod tests {
                 "0c 0102 0000000000000003 0000000000000008 00000002 0005 0006"),
             (Command::Release { session, offsets: vec![Offset(9)] },
                 "0d 0102 0000000000000003 00000001 0000000000000009"),
-            (Command::JoinShare { tenant, filter: "$share/g/t".into(), member: session, options: SubscriptionOptions::default(), version: 5 },
-                "14 00000007 0000000a 2473686172652f672f74 0102 0000000000000003 00 0000000000000005"),
-            (Command::LeaveShare { tenant, filter: "$share/g/t".into(), member: session, version: 5 },
-                "15 00000007 0000000a 2473686172652f672f74 0102 0000000000000003 0000000000000005"),
             (Command::Tick, "08"),
             (Command::Digest, "09"),
             (Command::CreateCluster { cluster: 1, shards: 2, nodes: vec![record.clone()], replicas: 3 },
@@ -524,7 +520,19 @@ mod tests {
             (Command::SetTenant { tenant, name: "n".into() },
                 "24 00000007 00000001 6e"),
         ];
-        all.into_iter().chain(membership_commands(record)).collect()
+        all.into_iter().chain(share_commands()).chain(membership_commands(record)).collect()
+    }
+
+    fn share_commands() -> [(Command, &'static str); 2] {
+        let (tenant, member) = (TenantId(7), SessionId { bucket: 0x0102, number: 3 });
+        #[rustfmt::skip]
+        let all = [
+            (Command::JoinShare { tenant, filter: "$share/g/t".into(), member, options: SubscriptionOptions::default(), version: 5 },
+                "14 00000007 0000000a 2473686172652f672f74 0102 0000000000000003 00 0000000000000005"),
+            (Command::LeaveShare { tenant, filter: "$share/g/t".into(), member, version: 5 },
+                "15 00000007 0000000a 2473686172652f672f74 0102 0000000000000003 0000000000000005"),
+        ];
+        all
     }
 
     fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 5] {
