@@ -262,6 +262,7 @@ impl<S: Socket> Connection<S> {
                 Event::Subscribe { token, filters } => self.link.subscribe(token, filters),
                 Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
                 Event::Settled(offsets) => self.link.settle(&offsets),
+                Event::SettledShared(items) => self.link.settle_shared(&items),
                 Event::Closed(closed) => self.close(closed),
             }
         }
@@ -329,6 +330,7 @@ impl<S: Socket> Connection<S> {
             clean_start: request.clean_start,
             expiry_s: request.expiry_s,
             credit: request.credit,
+            window: request.window,
             limits: config.session_limits(),
             sessions_max: config.sessions_per_shard_max,
             will: request.will.map(will_of),

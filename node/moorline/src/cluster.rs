@@ -66,6 +66,21 @@ pub(crate) struct GroupView {
     pub(crate) digest: Option<String>,
 }
 
+/// What `GET /api/v1/shares` answers for each share of the shards with a replica on the answering node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ShareView {
+    /// Names it, and its place in the list.
+    pub(crate) id: String,
+    /// The whole filter.
+    pub(crate) filter: String,
+    /// The shard it lives in.
+    pub(crate) shard: u16,
+    /// Sessions that take part.
+    pub(crate) members: usize,
+    /// Messages that nobody has acknowledged.
+    pub(crate) queued_messages: u64,
+}
+
 /// What `GET /api/v1/sessions?client=…` answers: one durable or connected session, as a replica of its shard on the
 /// answering node has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

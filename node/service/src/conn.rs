@@ -14,12 +14,12 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering},
     },
 };
 
 use moorline_core::{
-    ConnId, Delivery, Epoch, Message, Offset, ShardId, TenantId, Text,
+    ConnId, Delivery, Epoch, Message, Offset, ShardId, ShareNumber, TenantId, Text,
     port::{Close, Filter, Inbox, Link, Notice, Open, Published, Refusal, Token},
 };
 use moorline_machine::{Answer, answer::Refused, command::SessionId};
@@ -27,6 +27,7 @@ use moorline_router::{Answered, SubmitError};
 
 use crate::{
     frames::{Attach, Publisher, Push},
+    member::{Members, SHARE_CAPACITY_MAX, Taken},
     refusal_of,
     service::{Asked, Inner},
     settle::{Hand, Settled},
@@ -44,6 +45,11 @@ pub(crate) struct Conn {
     /// Subscriptions of a clean session; those of a durable one are counted where its rows are.
     subscriptions_max: AtomicU32,
     state: Mutex<State>,
+    members: Mutex<Members>,
+    /// The client's Receive Maximum, once it is known.
+    window: AtomicU16,
+    /// Whether it is in the sweep's list for its shares.
+    swept: AtomicBool,
 }
 
 impl fmt::Debug for Conn {
@@ -107,8 +113,15 @@ pub(crate) struct Tell {
 
 impl Conn {
     pub(crate) fn new(id: ConnId, inbox: Arc<dyn Inbox>) -> Self {
-        let subscriptions_max = AtomicU32::new(0);
-        Self { id, inbox, subscriptions_max, state: Mutex::new(State::Idle) }
+        Self {
+            id,
+            inbox,
+            subscriptions_max: AtomicU32::new(0),
+            state: Mutex::new(State::Idle),
+            members: Mutex::default(),
+            window: AtomicU16::new(0),
+            swept: AtomicBool::new(true),
+        }
     }
 
     pub(crate) fn id(&self) -> ConnId {
@@ -122,6 +135,36 @@ impl Conn {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while a connection is locked")
+    }
+
+    /// Its shared subscriptions.
+    pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().expect("no panic while a connection's shares are locked")
+    }
+
+    /// Items that a share lent. `false` if some were lost on the way: attach anew.
+    pub(crate) fn take_shared(&self, mut push: Push) -> bool {
+        let mut members = self.members();
+        match members.take(&push) {
+            Taken::Next(number) => {
+                push.deliveries.iter_mut().for_each(|delivery| delivery.share = Some(number));
+                // Under the lock, so that two pushes can't overtake each other on the way to the edge.
+                self.push(Notice::Deliver(push.deliveries));
+                true
+            }
+            Taken::Stale => true,
+            Taken::Gap => false,
+        }
+    }
+
+    /// The sweep has come by for its shares, or has to. Whether that is news.
+    pub(crate) fn mark_swept(&self, swept: bool) -> bool {
+        self.swept.swap(swept, Ordering::AcqRel) != swept
+    }
+
+    /// How many items a share may lend it.
+    pub(crate) fn share_capacity(&self) -> u32 {
+        u32::from(self.window.load(Ordering::Relaxed).min(SHARE_CAPACITY_MAX))
     }
 
     /// Tells the edge. One that does not take it closes by itself, and says so by closing its link.
@@ -339,6 +382,7 @@ impl Link for ConnLink {
             *state = State::Opening;
             self.conn.subscriptions_max.store(open.limits.subscriptions, Ordering::Relaxed);
         }
+        self.conn.window.store(open.window, Ordering::Relaxed);
         self.service.ask(Asked::Open { conn: Arc::clone(&self.conn), open });
     }
 
@@ -373,6 +417,10 @@ impl Link for ConnLink {
             }
             self.service.tell(&self.conn, whose, tell);
         }
+    }
+
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
+        self.service.settle_shared(&self.conn, items);
     }
 
     fn close(&mut self, close: Close) {

@@ -26,12 +26,16 @@ mod keeper;
 mod leader;
 mod lease;
 mod live;
+mod member;
 mod metrics;
 mod once;
 mod parked;
 mod publish;
 mod service;
 mod settle;
+mod share_frames;
+mod shared;
+mod shares;
 mod subscribe;
 mod wills;
 

@@ -27,6 +27,7 @@ use crate::{
     leader::route_command,
     refusal_of,
     service::Inner,
+    shared::is_shared,
 };
 
 /// How long a subscription may take.
@@ -38,12 +39,36 @@ const ASK_PAUSE: Duration = Duration::from_millis(20);
 /// The highest QoS that is granted.
 const GRANTED_MAX: QoS = QoS::ExactlyOnce;
 
+/// What is asked of a shard for a filter.
+pub(crate) fn subscription(asked: Filter) -> Subscription {
+    Subscription { filter: asked.filter, options: granted(asked.options) }
+}
+
+/// Waits for the answers to plain and to shared filters, and puts them where they belong: `order` says which are shared.
+async fn both(
+    order: Vec<bool>,
+    plain: Option<impl Future<Output = Granted>>,
+    shared: Option<impl Future<Output = Granted>>,
+) -> Granted {
+    let count = |of: bool| order.iter().filter(|shared| **shared == of).count();
+    let each =
+        |granted: Granted, of| granted.unwrap_or_else(|refusal| vec![Err(refusal); count(of)]);
+    let waits =
+        async { if let Some(plain) = plain { each(plain.await, false) } else { Vec::new() } };
+    let and =
+        async { if let Some(shared) = shared { each(shared.await, true) } else { Vec::new() } };
+    let (plain, shared) = tokio::join!(waits, and);
+    let (mut plain, mut shared) = (plain.into_iter(), shared.into_iter());
+    let next = |of: bool| if of { shared.next() } else { plain.next() };
+    Ok(order.iter().copied().filter_map(next).collect())
+}
+
 fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
     SubscriptionOptions { qos: options.qos.min(GRANTED_MAX), ..options }
 }
 
 /// What a SUBSCRIBE came to: per filter, in order.
-type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
+pub(crate) type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
 
 impl Inner {
     pub(crate) fn subscribe(
@@ -57,15 +82,21 @@ impl Inner {
             return;
         };
         let deadline = Instant::now() + SUBSCRIBE_WAIT;
+        let order: Vec<bool> = filters.iter().map(|asked| is_shared(&asked.filter)).collect();
+        let (shared, plain): (Vec<_>, Vec<_>) =
+            filters.into_iter().partition(|asked| is_shared(&asked.filter));
         // What they do first they do now, so that an UNSUBSCRIBE behind this one comes behind it.
+        let shared =
+            (!shared.is_empty()).then(|| self.subscribe_shared(conn, whose, shared, deadline));
         if whose.durable {
-            let granted = self.subscribe_durable(whose, filters, deadline);
-            self.answer_subscribe(conn, token, granted);
-        } else if !self.live.has_room(conn.id(), &filters, conn.subscriptions_max()) {
+            let plain = (!plain.is_empty()).then(|| self.subscribe_durable(whose, plain, deadline));
+            self.answer_subscribe(conn, token, both(order, plain, shared));
+        } else if !self.live.has_room(conn.id(), &plain, conn.subscriptions_max()) {
             conn.push(Notice::Subscribed { token, granted: Err(Refusal::Quota) });
         } else {
-            let granted = self.subscribe_live(conn, whose, filters, deadline);
-            self.answer_subscribe(conn, token, granted);
+            let plain =
+                (!plain.is_empty()).then(|| self.subscribe_live(conn, whose, plain, deadline));
+            self.answer_subscribe(conn, token, both(order, plain, shared));
         }
     }
 
@@ -88,8 +119,6 @@ impl Inner {
         filters: Vec<Filter>,
         deadline: Instant,
     ) -> impl Future<Output = Granted> + Send + use<> {
-        let subscription =
-            |Filter { filter, options }| Subscription { filter, options: granted(options) };
         let command = Command::Subscribe {
             session: whose.session,
             epoch: whose.epoch,
@@ -214,6 +243,19 @@ impl Inner {
         }
     }
 
+    /// Ends live subscriptions: per filter, in order, whether there was one.
+    fn unsubscribe_live(&self, conn: &Arc<Conn>, whose: Whose, filters: &[Text]) -> Vec<bool> {
+        let mut existed = Vec::new();
+        for filter in filters {
+            let (was_there, last) = self.live.unsubscribe(conn.id(), whose.tenant, filter);
+            existed.push(was_there);
+            if last {
+                self.remove_live_route(whose.tenant, filter.clone());
+            }
+        }
+        existed
+    }
+
     pub(crate) fn unsubscribe(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
@@ -224,23 +266,19 @@ impl Inner {
             conn.push(Notice::Unsubscribed { token, existed: Err(Refusal::NotAuthorised) });
             return;
         };
-        if !whose.durable {
-            let mut existed = Vec::new();
-            for filter in filters {
-                let (was_there, last) = self.live.unsubscribe(conn.id(), whose.tenant, &filter);
-                existed.push(was_there);
-                if last {
-                    self.remove_live_route(whose.tenant, filter);
-                }
-            }
-            conn.push(Notice::Unsubscribed { token, existed: Ok(existed) });
+        self.leave_shares(conn, whose, &filters);
+        let live = self.unsubscribe_live(conn, whose, &filters);
+        if !whose.durable && !filters.iter().any(is_shared) {
+            conn.push(Notice::Unsubscribed { token, existed: Ok(live) });
             return;
         }
         let command = Command::Unsubscribe { session: whose.session, epoch: whose.epoch, filters };
         let conn = Arc::clone(conn);
         let done = move |outcome| {
             let existed = match outcome {
-                Ok(Answer::Unsubscribed { existed, .. }) => Ok(existed),
+                Ok(Answer::Unsubscribed { existed, .. }) => {
+                    Ok(existed.into_iter().zip(live).map(|(row, live)| row || live).collect())
+                }
                 Ok(_) => Err(Refusal::Unavailable),
                 Err(error) => Err(refusal_of(&error)),
             };

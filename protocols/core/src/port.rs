@@ -20,7 +20,8 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    ConnId, Delivery, Message, NodeId, Offset, QoS, SubscriptionOptions, TenantId, Text, Will,
+    ConnId, Delivery, Message, NodeId, Offset, QoS, ShareNumber, SubscriptionOptions, TenantId,
+    Text, Will,
 };
 
 /// Names an answer's question. Chosen by the edge; the service only gives it back.
@@ -65,6 +66,9 @@ pub trait Link: Send + fmt::Debug {
     /// a duplicate, never a message.
     fn settle(&mut self, offsets: &[Offset]);
 
+    /// The client has acknowledged these items of shared subscriptions, in any order. No answer, as with `settle`.
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]);
+
     /// Says goodbye. The link takes no more calls after it.
     fn close(&mut self, close: Close);
 }
@@ -104,6 +108,9 @@ pub struct Open {
     pub sessions_max: u32,
     /// What is published when this connection is gone without a goodbye.
     pub will: Option<Will>,
+    /// How many deliveries the client takes unacknowledged (MQTT Receive Maximum): no shared subscription of it is lent
+    /// more.
+    pub window: u16,
 }
 
 /// What one session may take of its shard. Every opening brings it, in the log, so that all replicas agree on it whatever

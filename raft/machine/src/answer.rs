@@ -37,7 +37,7 @@ pub enum Answer {
         /// Per subscription, in order: whether the session did not have it.
         new: Vec<bool>,
         /// Every filter asked for, with the version the shard has for it: the proposer makes sure the meta group
-        /// knows it before it answers the client.
+        /// knows it before it answers the client. A shared filter's is no route, and orders what its share hears.
         routes: Vec<RouteChange>,
     },
     /// To `Unsubscribe`.
@@ -46,6 +46,13 @@ pub enum Answer {
         existed: Vec<bool>,
         /// Filters that no session of the shard holds any more.
         released: Vec<RouteChange>,
+    },
+    /// To `JoinShare`.
+    Joined {
+        /// The row id of the share, and of its queue.
+        share: SessionId,
+        /// Where its messages go: the proposer makes sure the meta group knows it before it answers the client.
+        route: RouteChange,
     },
     /// To `Receive`.
     Received {
@@ -104,6 +111,8 @@ pub enum Refused {
     TooManySessions,
     /// The meta group holds as many routes, nodes or tenants as it may.
     TooManyRoutes,
+    /// The share has as many members as it may.
+    TooManyMembers,
     /// Every session that wants the message has a full queue. When others have room, theirs alone is dropped and counted.
     QueueFull,
     /// The command's values do not fit together: a filter that is none, a cluster without nodes.

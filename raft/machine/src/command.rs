@@ -191,6 +191,32 @@ pub enum Command {
         /// Their numbers ([`crate::DueWill::number`]).
         numbers: Vec<u64>,
     },
+    /// A session takes part in a share: gets some of the messages that match its filter, others get the rest. The first
+    /// member makes the share. Nothing changes if a later version of the membership is known.
+    JoinShare {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// The whole filter, `$share/name/filter`.
+        filter: Text,
+        /// The session, of any shard.
+        member: SessionId,
+        /// What it is granted.
+        options: SubscriptionOptions,
+        /// The version of the session's subscription, as its shard answered it.
+        version: u64,
+    },
+    /// A session takes part no more; its share ends with the last one. Does nothing if a later version of the membership
+    /// is known.
+    LeaveShare {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// The whole filter.
+        filter: Text,
+        /// The session.
+        member: SessionId,
+        /// The version of the end of its subscription, or of the membership that is to end.
+        version: u64,
+    },
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
     /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
     Tick,
@@ -336,7 +362,9 @@ impl Command {
             | Self::Complete { .. }
             | Self::Release { .. }
             | Self::Settle { .. }
-            | Self::WillsDone { .. } => Scope::Shard,
+            | Self::WillsDone { .. }
+            | Self::JoinShare { .. }
+            | Self::LeaveShare { .. } => Scope::Shard,
             Self::CreateCluster { .. }
             | Self::RegisterNode(_)
             | Self::SetRoute { .. }

@@ -13,7 +13,9 @@
 //! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
 
 use bytes::Bytes;
-use moorline_core::{Delivery, Grant, Offset, ShardId, TenantId, Text, UnixMillis};
+use moorline_core::{
+    Delivery, Grant, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
+};
 use moorline_storage::{Rows, StorageError, View};
 
 use crate::{
@@ -26,8 +28,8 @@ use crate::{
     keys::Keys,
     meta::MetaState,
     producers::{Place, Producers},
-    rows::{NumberRow, Row, corrupt},
-    shard::{Counts, DueWill, Opening, SESSION_LIMITS_MAX, SessionInfo, ShardState},
+    rows::{MembershipRow, NumberRow, Row, corrupt},
+    shard::{Counts, DueWill, Opening, SESSION_LIMITS_MAX, SessionInfo, ShardState, ShareInfo},
     step::Step,
 };
 
@@ -210,6 +212,12 @@ impl Machine {
             Command::Unsubscribe { session, epoch, filters } => {
                 shard.unsubscribe(step, session, epoch, &filters)
             }
+            Command::JoinShare { tenant, filter, member, options, version } => {
+                shard.join_share(step, tenant, &filter, member, MembershipRow { options, version })
+            }
+            Command::LeaveShare { tenant, filter, member, version } => {
+                shard.leave_share(step, tenant, &filter, member, version)
+            }
             Command::Tick => {
                 self.producers.expire(step);
                 self.meta.tick(step);
@@ -322,6 +330,39 @@ impl Machine {
     /// All sessions, by ascending id.
     pub fn sessions(&self) -> impl Iterator<Item = SessionInfo<'_>> {
         self.shard.sessions()
+    }
+
+    /// A share by its row id.
+    #[must_use]
+    pub fn share(&self, id: SessionId) -> Option<ShareInfo<'_>> {
+        self.shard.share(id)
+    }
+
+    /// A share by its whole filter.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn share_of(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        filter: &Text,
+    ) -> Result<Option<ShareInfo<'_>>, StorageError> {
+        Ok(self.shard.find_share(rows, tenant, filter)?.and_then(|id| self.shard.share(id)))
+    }
+
+    /// All shares, by ascending id.
+    pub fn shares(&self) -> impl Iterator<Item = ShareInfo<'_>> {
+        self.shard.shares()
+    }
+
+    /// The shared subscriptions of a session, by ascending filter: each with the version for its share.
+    pub fn shared_by(
+        &self,
+        session: SessionId,
+    ) -> impl Iterator<Item = (&Text, SubscriptionOptions, u64)> {
+        self.shard.shared_by(session)
     }
 
     /// What a session is subscribed to, by ascending filter.

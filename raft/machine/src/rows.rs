@@ -225,6 +225,28 @@ impl Row for DueWillRow {
     }
 }
 
+/// A session that takes part in a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MembershipRow {
+    pub(crate) options: SubscriptionOptions,
+    /// The version of the session's subscription.
+    pub(crate) version: u64,
+}
+
+impl Row for MembershipRow {
+    const WHAT: &'static str = "share member row";
+    const BYTES: usize = 14;
+
+    fn write(&self, out: &mut BytesMut) {
+        put_options(out, self.options);
+        out.put_u64(self.version);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { options: reader.options()?, version: reader.u64()? })
+    }
+}
+
 /// How many sessions of the shard hold a filter; the row goes with the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FilterRow {
@@ -631,7 +653,23 @@ mod tests {
         check(&target, "01 01 00000002 0000000000000002 0000000000000004");
     }
 
-    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each")]
+    #[test]
+    fn rows_of_subscriptions_keep_their_bytes() {
+        // Frozen: disks hold these.
+        let options = SubscriptionOptions::of_qos(QoS::AtLeastOnce);
+        check(&SubscriptionRow(options), "01 01");
+        let options = SubscriptionOptions {
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: RetainHandling::Never,
+            id: NonZeroU32::new(5),
+            ..options
+        };
+        check(&SubscriptionRow(options), "01 6d 00000005");
+        let membership = MembershipRow { options, version: 6 };
+        check(&membership, "01 6d 00000005 0000000000000006");
+    }
+
     #[test]
     fn rows_keep_their_bytes() {
         // Frozen: disks hold these.
@@ -674,16 +712,6 @@ mod tests {
             &OriginRow { floor: 1, seen: vec![3, 2], at: UnixMillis(4) },
             "01 0000000000000001 0000000000000004 00000002 0000000000000003 0000000000000002",
         );
-        let options = SubscriptionOptions::of_qos(QoS::AtLeastOnce);
-        check(&SubscriptionRow(options), "01 01");
-        let options = SubscriptionOptions {
-            no_local: true,
-            retain_as_published: true,
-            retain_handling: RetainHandling::Never,
-            id: NonZeroU32::new(5),
-            ..options
-        };
-        check(&SubscriptionRow(options), "01 6d 00000005");
         check(&FilterRow { sessions: 1, version: 2 }, "01 0000000000000001 0000000000000002");
         check(
             &ProducerRow { last_seq: 1, last_seen: UnixMillis(2) },

@@ -199,6 +199,7 @@ mod tests {
             let sent = Packet::Publish {
                 topic: "t".into(),
                 packet: Some(3),
+                once: false,
                 dup: false,
                 payload: vec![1; 70_000].into(),
             };

@@ -103,6 +103,8 @@ impl Link for DoubleLink {
         self.tell(Call::Subscribe(token, filters));
     }
     fn unsubscribe(&mut self, _: Token, _: Vec<Text>) {}
+    fn settle_shared(&mut self, _: &[(moorline_core::ShareNumber, Offset)]) {}
+
     fn settle(&mut self, offsets: &[Offset]) {
         self.tell(Call::Settle(offsets.to_vec()));
     }

@@ -23,6 +23,7 @@ mod members;
 mod once;
 mod operating;
 mod sessions;
+mod shares;
 mod single;
 mod space;
 mod wills;

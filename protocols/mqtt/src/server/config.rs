@@ -37,7 +37,7 @@ impl Default for Capabilities {
             mqtt31: true,
             qos_max: QoS::ExactlyOnce,
             retain: false,
-            shared: false,
+            shared: true,
             subscription_ids: true,
             no_local: true,
             wills: true,

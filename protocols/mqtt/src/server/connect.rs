@@ -115,6 +115,7 @@ impl Connection {
             expiry_s: self.peer.expiry_s,
             keep_alive_s: self.peer.keep_alive_s,
             credit,
+            window: window.get(),
             user_properties: connect.properties.user,
             will: connect.will,
         })));
@@ -141,6 +142,7 @@ impl Connection {
         // Many connections do nothing for long: they keep no room for events.
         self.events.shrink_to_fit();
         self.peer.resumed = opened.present;
+        self.outbound.set_first(opened.first);
         self.timers.opened(now.at, self.peer.keep_alive_s);
     }
 

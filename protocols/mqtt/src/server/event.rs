@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use moorline_core::{
-    Message, Offset, Text,
+    Message, Offset, ShareNumber, Text,
     port::{Close, Filter, Token},
 };
 
@@ -53,6 +53,8 @@ pub enum Event {
     },
     /// `Link::settle`.
     Settled(Vec<Offset>),
+    /// `Link::settle_shared`.
+    SettledShared(Vec<(ShareNumber, Offset)>),
     /// The last event, exactly once: `Link::close`.
     Closed(Closed),
 }
@@ -78,6 +80,8 @@ pub struct ConnectRequest {
     pub keep_alive_s: u16,
     /// How many deliveries this connection can hold, for `Open::credit`.
     pub credit: u32,
+    /// How many deliveries the client takes unacknowledged, for `Open::window`.
+    pub window: u16,
     /// User Properties of the CONNECT.
     pub user_properties: UserProperties,
     /// The will; only with [`super::Capabilities::wills`].
@@ -96,6 +100,7 @@ impl fmt::Debug for ConnectRequest {
             .field("expiry_s", &self.expiry_s)
             .field("keep_alive_s", &self.keep_alive_s)
             .field("credit", &self.credit)
+            .field("window", &self.window)
             .field("user_properties", &self.user_properties)
             .field("will", &self.will)
             .finish()

@@ -13,6 +13,7 @@
 //!   waits while the one with the same id is in flight.
 //! - **QoS 2** is kept by the service, which knows what earlier connections left: a PUBREC waits until a publish is
 //!   stored, a PUBREL until it is certain that the PUBLISH will not go out again, a PUBCOMP until the packet id is free.
+//! - **Deliveries of shared subscriptions** come from other queues, and take any packet id that is free.
 //! - **Answers before the end.** Events of packets that came before a fatal one are still handed out.
 
 mod close;
@@ -29,7 +30,7 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
-use moorline_core::{Offset, Text, port::Notice};
+use moorline_core::{Offset, ShareNumber, Text, port::Notice};
 
 use crate::{
     Millis, Now,
@@ -67,6 +68,7 @@ pub struct Connection {
     /// QoS 2 deliveries whose PUBREC came.
     received: Vec<Offset>,
     settled: Vec<Offset>,
+    settled_shared: Vec<(ShareNumber, Offset)>,
     closed: Option<Closed>,
     /// Encoded answers, in order, not handed to the edge yet.
     control: BytesMut,
@@ -97,6 +99,7 @@ impl Connection {
             events: VecDeque::new(),
             received: Vec::new(),
             settled: Vec::new(),
+            settled_shared: Vec::new(),
             closed: None,
             control: BytesMut::new(),
             counters: Counters::default(),
@@ -179,6 +182,9 @@ impl Connection {
         }
         if !self.settled.is_empty() {
             return Some(Event::Settled(std::mem::take(&mut self.settled)));
+        }
+        if !self.settled_shared.is_empty() {
+            return Some(Event::SettledShared(std::mem::take(&mut self.settled_shared)));
         }
         self.closed.take().map(Event::Closed)
     }

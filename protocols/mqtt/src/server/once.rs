@@ -188,5 +188,6 @@ impl Connection {
     fn delivered(&mut self, id: PacketId) {
         self.counters.deliveries_acked += 1;
         self.settled.extend(self.outbound.end(id));
+        self.settled_shared.extend(self.outbound.acknowledge_shared(id));
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::BytesMut;
-use moorline_core::{Delivery, Message, Offset, QoS, UnixMillis};
+use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, UnixMillis};
 
 use crate::{
     Now,
@@ -20,6 +20,11 @@ use super::{Config, Connection, Limit, State, close::Ending};
 
 /// How many packet ids there are: 1 to 65,535.
 const PACKET_IDS: u64 = 65_535;
+/// How far from the ids of its own queue a session's shared deliveries begin to take theirs: more than are ever in flight.
+const SHARED_IDS_AHEAD: u64 = PACKET_IDS / 2;
+/// Items of shared subscriptions that one session may hold: as many subscriptions as it may have, each with the most that
+/// a service lends to one.
+const SHARED_MAX: usize = 100 * 64;
 /// What a waiting delivery costs besides its message's bytes.
 const DELIVERY_BYTES: usize = 128;
 
@@ -49,6 +54,12 @@ pub(super) struct Outbound {
     next_live: Offset,
     in_flight: BTreeMap<PacketId, Flight>,
     durable: usize,
+    /// Items of shared subscriptions that are here.
+    shared: usize,
+    /// The packet id for the next of them follows from it, if that id is free.
+    next_shared: Offset,
+    /// Which items of shared subscriptions are in flight, beside their ids in `in_flight`.
+    shared_in_flight: BTreeMap<PacketId, (ShareNumber, Offset)>,
 }
 
 /// A delivery that the client has, or that is on its way to it.
@@ -93,7 +104,15 @@ impl Outbound {
             next_live: Offset(0),
             in_flight: BTreeMap::new(),
             durable: 0,
+            shared: 0,
+            next_shared: Offset(SHARED_IDS_AHEAD),
+            shared_in_flight: BTreeMap::new(),
         }
+    }
+
+    /// The first offset of the session's own queue that will come.
+    pub(super) fn set_first(&mut self, first: Offset) {
+        self.next_shared = Offset(first.0.saturating_add(SHARED_IDS_AHEAD));
     }
 
     pub(super) fn set_window(&mut self, window: usize, credit: u32) {
@@ -105,7 +124,8 @@ impl Outbound {
         self.ordered.clear();
         self.passing.clear();
         self.in_flight.clear();
-        (self.live, self.live_bytes, self.durable) = (0, 0, 0);
+        self.shared_in_flight.clear();
+        (self.live, self.live_bytes, self.durable, self.shared) = (0, 0, 0, 0);
     }
 
     /// What the delivery with this packet id waits for, if one is in flight.
@@ -138,8 +158,20 @@ impl Outbound {
         offset
     }
 
+    /// The item that was in flight under an id that was just acknowledged, if a shared subscription lent it.
+    pub(super) fn acknowledge_shared(&mut self, id: PacketId) -> Option<(ShareNumber, Offset)> {
+        let item = self.shared_in_flight.remove(&id)?;
+        self.shared -= 1;
+        Some(item)
+    }
+
     fn push(&mut self, delivery: Delivery) -> Pushed {
-        if delivery.offset.is_some() {
+        if lent(&delivery).is_some() {
+            if self.shared == SHARED_MAX {
+                return Pushed::Overrun;
+            }
+            self.shared += 1;
+        } else if delivery.offset.is_some() {
             if self.durable == self.credit {
                 return Pushed::Overrun;
             }
@@ -165,7 +197,10 @@ impl Outbound {
     /// Takes the delivery that may leave next, with its packet id if it has QoS 1 or 2.
     fn pop(&mut self) -> Option<(Delivery, Option<PacketId>)> {
         let ordered = self.ordered.front().and_then(|waiting| {
-            let id = packet_id_of(waiting.delivery.offset.unwrap_or(self.next_live));
+            let id = match lent(&waiting.delivery) {
+                Some(_) => self.free_id(),
+                None => packet_id_of(waiting.delivery.offset.unwrap_or(self.next_live)),
+            };
             let free = self.in_flight.len() < self.window && !self.in_flight.contains_key(&id);
             free.then_some((waiting.arrival, id))
         });
@@ -183,8 +218,22 @@ impl Outbound {
         Some((waiting.delivery, id))
     }
 
+    /// An id that is not in flight, if one of the next `window` is free, as one is while less than that is in flight.
+    fn free_id(&self) -> PacketId {
+        let candidates = (0..=self.window as u64).map(|ahead| self.next_shared.0 + ahead);
+        let mut ids = candidates.map(|offset| packet_id_of(Offset(offset)));
+        ids.find(|id| !self.in_flight.contains_key(id)).unwrap_or(packet_id_of(self.next_shared))
+    }
+
     /// A delivery that was popped is with the client now, or on its way.
     fn sent(&mut self, delivery: &Delivery, id: PacketId) {
+        if let Some(item) = lent(delivery) {
+            self.next_shared = self.next_shared.next();
+            let taken = self.in_flight.insert(id, Flight { offset: None, awaits: Awaits::PubAck });
+            assert!(taken.is_none(), "packet id {id} is in flight twice");
+            self.shared_in_flight.insert(id, item);
+            return;
+        }
         if delivery.offset.is_none() {
             self.next_live = self.next_live.next();
         }
@@ -196,6 +245,11 @@ impl Outbound {
         let taken = self.in_flight.insert(id, Flight { offset: delivery.offset, awaits });
         assert!(taken.is_none(), "packet id {id} is in flight twice");
     }
+}
+
+/// What a shared subscription lent with a delivery, if one did.
+fn lent(delivery: &Delivery) -> Option<(ShareNumber, Offset)> {
+    delivery.share.zip(delivery.offset)
 }
 
 /// What became of a delivery that came.
@@ -246,7 +300,10 @@ impl Connection {
                 }
             }
             // Dropped, or QoS 0: nothing will acknowledge it.
-            if let Some(offset) = delivery.offset {
+            if let Some(item) = lent(&delivery) {
+                self.outbound.shared -= 1;
+                self.settled_shared.push(item);
+            } else if let Some(offset) = delivery.offset {
                 self.outbound.durable -= 1;
                 self.settled.push(offset);
             }

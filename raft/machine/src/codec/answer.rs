@@ -36,6 +36,7 @@ mod kind {
     pub(super) const PARTLY: u8 = 10;
     pub(super) const RECEIVED: u8 = 11;
     pub(super) const COMPLETED: u8 = 12;
+    pub(super) const JOINED: u8 = 17;
 }
 
 /// Frozen: producer rows hold these numbers.
@@ -51,6 +52,7 @@ mod refused {
     pub(super) const QUEUE_FULL: u8 = 9;
     pub(super) const NODE_REMOVED: u8 = 10;
     pub(super) const NO_TOKEN: u8 = 11;
+    pub(super) const TOO_MANY_MEMBERS: u8 = 15;
 }
 
 /// The least bytes of a route change: lets a count be checked before anything is allocated for it.
@@ -89,6 +91,11 @@ impl Answer {
                 out.put_u8(kind::UNSUBSCRIBED);
                 put_list(out, existed, |out, existed| out.put_u8(u8::from(*existed)));
                 put_list(out, released, put_change);
+            }
+            Self::Joined { share, route } => {
+                out.put_u8(kind::JOINED);
+                put_session(out, *share);
+                put_change(out, route);
             }
             Self::Received { number, floor } => {
                 out.put_u8(kind::RECEIVED);
@@ -153,6 +160,7 @@ impl Answer {
                 existed: reader.list(1, Reader::bool)?,
                 released: read_changes(reader)?,
             },
+            kind::JOINED => Self::Joined { share: reader.session()?, route: read_change(reader)? },
             kind::RECEIVED => Self::Received { number: reader.u64()?, floor: reader.u64()? },
             kind::COMPLETED => Self::Completed { known: reader.list(1, Reader::bool)? },
             kind::PUBLISHED => Self::Published { sessions: reader.u32()? },
@@ -204,14 +212,16 @@ fn put_change(out: &mut BytesMut, change: &RouteChange) {
 }
 
 fn read_changes(reader: &mut Reader) -> Result<Vec<RouteChange>, Malformed> {
-    reader.list(ROUTE_CHANGE_BYTES_MIN, |reader| {
-        Ok(RouteChange {
-            tenant: reader.tenant()?,
-            filter: reader.text()?,
-            target: reader.target()?,
-            version: reader.u64()?,
-            present: reader.bool()?,
-        })
+    reader.list(ROUTE_CHANGE_BYTES_MIN, read_change)
+}
+
+fn read_change(reader: &mut Reader) -> Result<RouteChange, Malformed> {
+    Ok(RouteChange {
+        tenant: reader.tenant()?,
+        filter: reader.text()?,
+        target: reader.target()?,
+        version: reader.u64()?,
+        present: reader.bool()?,
     })
 }
 
@@ -221,6 +231,7 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::TooManySubscriptions => refused::TOO_MANY_SUBSCRIPTIONS,
         Refused::TooManySessions => refused::TOO_MANY_SESSIONS,
         Refused::TooManyRoutes => refused::TOO_MANY_ROUTES,
+        Refused::TooManyMembers => refused::TOO_MANY_MEMBERS,
         Refused::QueueFull => refused::QUEUE_FULL,
         Refused::Malformed => refused::MALFORMED,
         Refused::WrongState => refused::WRONG_STATE,
@@ -241,6 +252,7 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::TOO_MANY_SUBSCRIPTIONS => Refused::TooManySubscriptions,
         refused::TOO_MANY_SESSIONS => Refused::TooManySessions,
         refused::TOO_MANY_ROUTES => Refused::TooManyRoutes,
+        refused::TOO_MANY_MEMBERS => Refused::TooManyMembers,
         refused::QUEUE_FULL => Refused::QueueFull,
         refused::MALFORMED => Refused::Malformed,
         refused::WRONG_STATE => Refused::WrongState,
@@ -304,6 +316,9 @@ mod tests {
             (Answer::Refused(Refused::TooManySessions), "08 06".into()),
             (Answer::Refused(Refused::TooManyRoutes), "08 07".into()),
             (Answer::Refused(Refused::QueueFull), "08 09".into()),
+            (Answer::Refused(Refused::TooManyMembers), "08 0f".into()),
+            (Answer::Joined { share: session, route: change().remove(0) },
+                "11 0001 0000000000000002 00000007 00000001 23 01 0001 0000000000000009 01".into()),
             (Answer::Refused(Refused::NodeRemoved), "08 0a".into()),
             (Answer::Refused(Refused::NoToken), "08 0b".into()),
             (Answer::Refused(Refused::Malformed), "08 08".into()),

@@ -34,6 +34,8 @@ mod kind {
     /// `CloseSession` that forgets the will.
     pub(super) const SAY_GOODBYE: u8 = 15;
     pub(super) const WILLS_DONE: u8 = 16;
+    pub(super) const JOIN_SHARE: u8 = 20;
+    pub(super) const LEAVE_SHARE: u8 = 21;
     pub(super) const CREATE_CLUSTER: u8 = 32;
     pub(super) const REGISTER_NODE: u8 = 33;
     pub(super) const SET_ROUTE: u8 = 34;
@@ -146,6 +148,7 @@ impl Command {
                 out.put_u64(upto.0);
                 put_list(out, also, |out, offset| out.put_u64(offset.0));
             }
+            Self::JoinShare { .. } | Self::LeaveShare { .. } => self.encode_share(out),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
             Self::CreateCluster { .. }
@@ -205,6 +208,31 @@ impl Command {
                 out.put_u8(kind::RELEASE);
                 put_session(out, *session);
                 put_list(out, offsets, |out, offset| out.put_u64(offset.0));
+            }
+            other => unreachable!("encode_body writes {other:?} itself"),
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the match that calls this names every command"
+    )]
+    fn encode_share(&self, out: &mut BytesMut) {
+        match self {
+            Self::JoinShare { tenant, filter, member, options, version } => {
+                out.put_u8(kind::JOIN_SHARE);
+                out.put_u32(tenant.0);
+                put_text(out, filter);
+                put_session(out, *member);
+                put_options(out, *options);
+                out.put_u64(*version);
+            }
+            Self::LeaveShare { tenant, filter, member, version } => {
+                out.put_u8(kind::LEAVE_SHARE);
+                out.put_u32(tenant.0);
+                put_text(out, filter);
+                put_session(out, *member);
+                out.put_u64(*version);
             }
             other => unreachable!("encode_body writes {other:?} itself"),
         }
@@ -294,7 +322,8 @@ impl Command {
             return Err(Malformed { what: "command frame" });
         }
         let mut reader = Reader::new(frame.slice(FRAME_HEADER_BYTES..), "command");
-        let command = match reader.u8()? {
+        let kind = reader.u8()?;
+        let command = match kind {
             kind::PUBLISH => {
                 let (tenant, from) = (reader.tenant()?, reader.option(Reader::session)?);
                 return Ok(Self::Publish { tenant, from, message: read_message(reader.tail())? });
@@ -306,20 +335,9 @@ impl Command {
                 let message = read_message(reader.tail())?;
                 return Ok(Self::PublishOnce { tenant, origin, message });
             }
-            kind::RECEIVE => Self::Receive {
-                session: reader.session()?,
-                epoch: reader.epoch()?,
-                packet: reader.u16()?,
-            },
-            kind::COMPLETE => Self::Complete {
-                session: reader.session()?,
-                epoch: reader.epoch()?,
-                packets: reader.list(2, Reader::u16)?,
-            },
-            kind::RELEASE => Self::Release {
-                session: reader.session()?,
-                offsets: reader.list(8, Reader::offset)?,
-            },
+            kind::RECEIVE | kind::COMPLETE | kind::RELEASE => {
+                Self::decode_exactly_once(kind, &mut reader)?
+            }
             kind::SETTLE => Self::Settle {
                 session: reader.session()?,
                 upto: reader.offset()?,
@@ -352,12 +370,37 @@ impl Command {
                 epoch: reader.epoch()?,
                 filters: reader.list(4, Reader::text)?,
             },
+            kind::JOIN_SHARE | kind::LEAVE_SHARE => Self::decode_share(kind, &mut reader)?,
             kind::TICK => Self::Tick,
             kind::DIGEST => Self::Digest,
             other => Self::decode_meta(other, &mut reader)?,
         };
         reader.end()?;
         Ok(command)
+    }
+
+    fn decode_exactly_once(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
+        let session = reader.session()?;
+        if kind == kind::RELEASE {
+            let offsets = reader.list(8, Reader::offset)?;
+            return Ok(Self::Release { session, offsets });
+        }
+        let epoch = reader.epoch()?;
+        Ok(if kind == kind::RECEIVE {
+            Self::Receive { session, epoch, packet: reader.u16()? }
+        } else {
+            Self::Complete { session, epoch, packets: reader.list(2, Reader::u16)? }
+        })
+    }
+
+    fn decode_share(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
+        let (tenant, filter, member) = (reader.tenant()?, reader.text()?, reader.session()?);
+        Ok(if kind == kind::JOIN_SHARE {
+            let (options, version) = (reader.options()?, reader.u64()?);
+            Self::JoinShare { tenant, filter, member, options, version }
+        } else {
+            Self::LeaveShare { tenant, filter, member, version: reader.u64()? }
+        })
     }
 
     fn decode_meta(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
@@ -544,7 +587,11 @@ mod tests {
             (Command::SetTenant { tenant, name: "n".into() },
                 "24 00000007 00000001 6e"),
         ];
-        all.into_iter().chain(kept).chain(membership_commands(record)).collect()
+        all.into_iter()
+            .chain(kept)
+            .chain(share_commands())
+            .chain(membership_commands(record))
+            .collect()
     }
 
     fn kept_commands(
@@ -564,6 +611,18 @@ mod tests {
                 "0f 0102 0000000000000003 0000000000000008 00"),
             (Command::WillsDone { numbers: vec![4, 6] },
                 "10 00000002 0000000000000004 0000000000000006"),
+        ];
+        all
+    }
+
+    fn share_commands() -> [(Command, &'static str); 2] {
+        let (tenant, member) = (TenantId(7), SessionId { bucket: 0x0102, number: 3 });
+        #[rustfmt::skip]
+        let all = [
+            (Command::JoinShare { tenant, filter: "$share/g/t".into(), member, options: SubscriptionOptions::default(), version: 5 },
+                "14 00000007 0000000a 2473686172652f672f74 0102 0000000000000003 00 0000000000000005"),
+            (Command::LeaveShare { tenant, filter: "$share/g/t".into(), member, version: 5 },
+                "15 00000007 0000000a 2473686172652f672f74 0102 0000000000000003 0000000000000005"),
         ];
         all
     }

@@ -90,7 +90,7 @@ impl ShardState {
                 }
             };
             took += 1;
-            if self.sessions[id].row.holder.is_some() {
+            if self.sessions[id].row.holder.is_some() || self.shares.contains_key(id) {
                 let delivery = Delivery::granted(offset, grant, Arc::clone(&message));
                 step.effects.push(Effect::Deliver { session: *id, delivery });
             }
@@ -174,6 +174,9 @@ impl ShardState {
         }
 
         assert!(before.head <= counters.head && counters.head <= counters.tail, "{id:?}");
+        if self.shares.contains_key(&id) {
+            step.effects.push(Effect::Settled { share: id, offsets: also.to_vec() });
+        }
         if counters != before {
             self.counts.queued_items -= before.items - counters.items;
             self.counts.queued_bytes -= before.bytes - counters.bytes;

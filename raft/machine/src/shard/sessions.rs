@@ -117,13 +117,7 @@ impl ShardState {
             will,
         } = opening;
         let bucket = bucket_of(tenant, client.as_bytes());
-        let counter = self.keys.next_session(bucket);
-        let number = match step.rows.get(&counter)? {
-            Some(row) => NumberRow::from_bytes(&row)?.0,
-            None => 1,
-        };
-        step.put(counter, NumberRow(number + 1).to_bytes());
-
+        let number = self.take_number(step, bucket)?;
         let id = SessionId { bucket, number };
         let row = SessionRow {
             number,
@@ -142,6 +136,21 @@ impl ShardState {
         self.put_will(step, id, will.as_deref());
         step.effects.push(Effect::Opened { session: id, epoch, holder, previous });
         Ok(self.opened(id, previous, released))
+    }
+
+    /// A number for a session or share of a bucket: never given again.
+    pub(super) fn take_number<R: Rows + ?Sized>(
+        &self,
+        step: &mut Step<'_, R>,
+        bucket: u16,
+    ) -> Result<u64, StorageError> {
+        let counter = self.keys.next_session(bucket);
+        let number = match step.rows.get(&counter)? {
+            Some(row) => NumberRow::from_bytes(&row)?.0,
+            None => 1,
+        };
+        step.put(counter, NumberRow(number + 1).to_bytes());
+        Ok(number)
     }
 
     fn opened(
@@ -254,7 +263,9 @@ impl ShardState {
         self.forget_inbound(step, id);
         let session = self.sessions.remove(&id).expect("the caller found it");
         self.unindex(id, &session);
-        step.delete(self.keys.session(id.bucket, session.tenant, &session.client));
+        if self.shares.remove(&id).is_none() {
+            step.delete(self.keys.session(id.bucket, session.tenant, &session.client));
+        }
 
         let counters = session.counters;
         self.counts.queued_items -= counters.items;

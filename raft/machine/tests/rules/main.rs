@@ -11,5 +11,6 @@ mod placement;
 mod queues;
 mod replicas;
 mod sessions;
+mod shares;
 mod subscriptions;
 mod wills;
