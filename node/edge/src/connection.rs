@@ -171,6 +171,8 @@ impl<S: Socket> Connection<S> {
             }
             self.handle_events();
             self.transmit(now).await;
+            // What was written may have made room.
+            self.handle_events();
             self.shared.edge.metrics.add(self.machine.version(), &self.machine.take_counters());
             if self.machine.is_closed() {
                 // What breaking the socket meant is an event too.
@@ -248,6 +250,7 @@ impl<S: Socket> Connection<S> {
                 Event::Subscribe { token, filters } => self.link.subscribe(token, filters),
                 Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
                 Event::Settled(offsets) => self.link.settle(&offsets),
+                Event::RetainedTaken => self.link.retained_taken(),
                 Event::Closed(closed) => self.close(closed),
             }
         }

@@ -94,6 +94,7 @@ impl Queue {
             | Notice::Published { .. }
             | Notice::Subscribed { .. }
             | Notice::Unsubscribed { .. }
+            | Notice::Retained(_)
             | Notice::TakenOver
             | Notice::Stopping { .. }
             | Notice::Lost => self.notices.push(notice),

@@ -70,6 +70,7 @@ impl Sink for Inner {
                     debug!(?session, "a will was dropped: too many are due");
                     self.metrics.dropped_wills.inc();
                 }
+                Effect::RetainedFull => self.metrics.dropped_retained.inc(),
                 Effect::Digest { .. } => {}
             }
         }
@@ -273,6 +274,7 @@ impl Inner {
         self.handle(peers, Kind::LiveForward, Self::on_live);
         self.handle(peers, Kind::LeaseReport, Self::on_report);
         self.handle(peers, Kind::RouteBarrier, Self::on_barrier);
+        self.handle(peers, Kind::Retained, Self::on_retained);
         self.handle(peers, Kind::TakenOver, Self::on_taken_over);
     }
 
@@ -470,7 +472,7 @@ impl Inner {
         }
     }
 
-    fn bad_frame(&self, from: NodeId, problem: &dyn std::fmt::Display) {
+    pub(crate) fn bad_frame(&self, from: NodeId, problem: &dyn std::fmt::Display) {
         warn!(%from, %problem, "a frame does not read");
         self.metrics.bad_frames.inc();
     }

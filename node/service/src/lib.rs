@@ -29,6 +29,7 @@ mod live;
 mod metrics;
 mod parked;
 mod publish;
+mod retained;
 mod service;
 mod settle;
 mod subscribe;

@@ -123,7 +123,7 @@ impl Live {
             };
             grant.limit(message);
             let delivery = Delivery::granted(None, grant, Arc::clone(message));
-            conn.push(Notice::Deliver(vec![delivery]));
+            conn.pass(delivery);
         }
         wanted.len()
     }

@@ -4,23 +4,24 @@
 //! with a matching live one; QoS 0 is handed to both as it passes by.
 
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use moorline_core::{
-    Incarnation, Message, NodeId, QoS, ShardId,
+    Incarnation, Message, NodeId, QoS, ShardId, TenantId,
     port::{Notice, Published, Refusal, Token},
 };
 use moorline_group::wire::{CallError, Kind, Lane, PeerState};
-use moorline_machine::{Command, command::RouteTarget};
-use moorline_router::{Answered, Done};
+use moorline_machine::{Answer, Command, answer::Refused, command::RouteTarget};
+use moorline_router::{Answered, Done, SubmitError};
 
 use crate::{
     conn::{Conn, published},
     expiry,
     frames::{self, Publisher},
+    refusal_of,
     service::Inner,
 };
 
@@ -39,10 +40,31 @@ struct Several {
 
 impl Several {
     fn answered(&self, outcome: Result<Published, Refusal>) {
-        let all = self.tally.lock().expect("no panic while it is locked").add(outcome);
+        self.answer(self.tally().add(outcome));
+    }
+
+    fn retained(&self, outcome: Result<(), Refusal>) {
+        self.answer(self.tally().add_retained(outcome));
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().expect("no panic while it is locked")
+    }
+
+    fn answer(&self, all: Option<Result<Published, Refusal>>) {
         if let Some(outcome) = all {
             self.conn.push(Notice::Published { token: self.token, outcome });
         }
+    }
+}
+
+/// What a shard's answer means to a publisher who asked it to keep a message.
+fn retained(outcome: Result<Answer, SubmitError>) -> Result<(), Refusal> {
+    match outcome {
+        Ok(Answer::Done) => Ok(()),
+        Ok(Answer::Refused(Refused::RetainedFull)) => Err(Refusal::Quota),
+        Ok(_) => Err(Refusal::Unavailable),
+        Err(error) => Err(refusal_of(&error)),
     }
 }
 
@@ -53,12 +75,21 @@ struct Tally {
     accepted: bool,
     matched: bool,
     full: bool,
+    /// The tenant's quota of retained messages is used up.
+    not_retained: bool,
     refused: Option<Refusal>,
 }
 
 impl Tally {
     fn of(waiting: usize) -> Self {
-        Self { waiting, accepted: false, matched: false, full: false, refused: None }
+        Self {
+            waiting,
+            accepted: false,
+            matched: false,
+            full: false,
+            not_retained: false,
+            refused: None,
+        }
     }
 
     /// One more answer; what all of them come to when it was the last.
@@ -76,6 +107,20 @@ impl Tally {
             }
             Err(_) => {}
         }
+        self.one_less()
+    }
+
+    /// Whether the message is retained now.
+    fn add_retained(&mut self, outcome: Result<(), Refusal>) -> Option<Result<Published, Refusal>> {
+        match outcome {
+            Ok(()) => self.accepted = true,
+            Err(Refusal::Quota) => self.not_retained = true,
+            Err(refusal) => return self.add(Err(refusal)),
+        }
+        self.one_less()
+    }
+
+    fn one_less(&mut self) -> Option<Result<Published, Refusal>> {
         self.waiting -= 1;
         if self.waiting > 0 {
             return None;
@@ -84,6 +129,8 @@ impl Tally {
             // Some took it: saying that nothing happened would be untrue.
             Some(_) if self.accepted => Err(Refusal::Unavailable),
             Some(refusal) => Err(refusal),
+            // Whoever is there has it, but later ones would not: the publisher should know.
+            None if self.not_retained => Err(Refusal::Quota),
             None if self.full && !self.matched => Err(Refusal::Quota),
             None => Ok(Published { matched: self.matched }),
         })
@@ -110,9 +157,15 @@ impl Inner {
         });
         if !answer {
             self.pass(whose.publisher(), &targets, &message);
+            if message.retain {
+                self.retain(whose.tenant, message, Done::Ignore);
+            }
             return;
         }
         match targets[..] {
+            _ if message.retain => {
+                self.publish_to_several(conn, token, whose.publisher(), &targets, message);
+            }
             [] => {
                 let outcome = Ok(Published { matched: false });
                 conn.push(Notice::Published { token, outcome });
@@ -139,8 +192,13 @@ impl Inner {
         let several = Arc::new(Several {
             conn: Arc::clone(conn),
             token,
-            tally: Mutex::new(Tally::of(targets.len())),
+            tally: Mutex::new(Tally::of(targets.len() + usize::from(message.retain))),
         });
+        if message.retain {
+            let several = Arc::clone(&several);
+            let done = move |outcome| several.retained(retained(outcome));
+            self.retain(publisher.tenant, message.clone(), Done::Call(Box::new(done)));
+        }
         let mut live: Option<Bytes> = None;
         let now = self.now();
         let Publisher { tenant, session: from } = publisher;
@@ -172,6 +230,14 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Has the shard of a message's topic keep it for later subscribers.
+    fn retain(&self, tenant: TenantId, message: Message, done: Done) {
+        let shard = self.shards.of(tenant, message.topic.as_bytes());
+        let message = expiry::for_log(message, self.now());
+        let command = Command::Retain { tenant, origin: None, message };
+        self.below().router.submit(shard, &command, done);
     }
 
     /// Hands a message to a node's live sessions, and again if its connection breaks while it lives.
@@ -260,6 +326,26 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_could_not_be_kept_is_told_of() {
+        let matched = Ok(Published { matched: true });
+        for (kept, expected) in [
+            (Ok(()), matched),
+            (Err(Refusal::Quota), Err(Refusal::Quota)),
+            (Err(Refusal::Busy), Err(Refusal::Unavailable)),
+        ] {
+            for first in [false, true] {
+                let mut tally = Tally::of(2);
+                let ends = if first {
+                    [tally.add_retained(kept), tally.add(matched)]
+                } else {
+                    [tally.add(matched), tally.add_retained(kept)]
+                };
+                assert_eq!(ends, [None, Some(expected)]);
+            }
+        }
+    }
 
     #[test]
     fn several_answers_come_to_one() {

@@ -20,7 +20,7 @@ use moorline_machine::{
     command::{Holder, NodeRecord, RouteTarget},
 };
 use moorline_router::{Done, Router, SubmitError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -33,6 +33,7 @@ use crate::{
     metrics::ServiceMetrics,
     parked::Parked,
     refusal_of,
+    retained::{Gate, READS_MAX},
 };
 
 /// The layers below, known once they are started.
@@ -115,6 +116,10 @@ pub(crate) struct Inner {
     pub(crate) unattached_added: Notify,
     /// Sessions whose connections ended, and whose shard has not heard it.
     unclosed: Mutex<VecDeque<(Whose, Close)>>,
+    /// By shard: who waits for its next barrier.
+    pub(crate) gates: Vec<Mutex<Gate>>,
+    /// Pages of retained messages that are read at a time.
+    pub(crate) reads: Semaphore,
     /// A will is due in a shard led here.
     pub(crate) wills_due: Notify,
     pub(crate) accepting: AtomicBool,
@@ -159,6 +164,8 @@ impl Inner {
             unattached: Mutex::default(),
             unattached_added: Notify::new(),
             unclosed: Mutex::default(),
+            gates: (0..=shards.count()).map(|_| Mutex::default()).collect(),
+            reads: Semaphore::new(READS_MAX),
             wills_due: Notify::new(),
             accepting: AtomicBool::new(true),
             metrics,
@@ -483,6 +490,8 @@ impl Inner {
                 add("sessions", shard.sessions);
                 add("held", shard.held);
                 add("subscriptions", shard.subscriptions);
+                add("retained", shard.retained);
+                add("retained bytes", usize::try_from(shard.retained_bytes).unwrap_or(usize::MAX));
                 add("wills", shard.wills);
                 add("due wills", shard.due_wills);
                 add("queued", usize::try_from(shard.queued_items).unwrap_or(usize::MAX));
@@ -493,6 +502,8 @@ impl Inner {
         self.metrics.sessions_connected.set(of("held"));
         self.metrics.sessions_away.set(of("sessions") - of("held"));
         self.metrics.subscriptions.set(of("subscriptions"));
+        self.metrics.kept.retained.set(of("retained"));
+        self.metrics.kept.retained_bytes.set(of("retained bytes"));
         self.metrics.kept.wills.set(of("wills"));
         self.metrics.kept.wills_due.set(of("due wills"));
         self.metrics.queued.set(of("queued"));

@@ -53,6 +53,9 @@ pub trait Link: Send + fmt::Debug {
     /// a duplicate, never a message.
     fn settle(&mut self, offsets: &[Offset]);
 
+    /// The client has taken what the last [`Notice::Retained`] brought, or will never get it: there is room for the next.
+    fn retained_taken(&mut self);
+
     /// Says goodbye. The link takes no more calls after it.
     fn close(&mut self, close: Close);
 }
@@ -150,6 +153,8 @@ pub enum Notice {
     },
     /// Messages for the client, in order.
     Deliver(Vec<Delivery>),
+    /// Retained messages for the client, beside its queues: the next come after [`Link::retained_taken`].
+    Retained(Vec<Delivery>),
     /// Another connection has the session now (MQTT 5: 0x8E).
     TakenOver,
     /// The node stops and the client should go elsewhere (MQTT 5: 0x8B or 0x9C).
@@ -171,7 +176,8 @@ impl Notice {
             | Self::Published { .. }
             | Self::Subscribed { .. }
             | Self::Unsubscribed { .. }
-            | Self::Deliver(_) => false,
+            | Self::Deliver(_)
+            | Self::Retained(_) => false,
         }
     }
 }

@@ -200,6 +200,23 @@ impl Row for WillRow {
     }
 }
 
+/// The retained message of a topic: `version u8 | message`, its expiry in log time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RetainedRow(pub(crate) Message);
+
+impl Row for RetainedRow {
+    const WHAT: &'static str = "retained row";
+    const BYTES: usize = 128;
+
+    fn write(&self, out: &mut BytesMut) {
+        encode_message(out, &self.0);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        read_message(reader.take_rest()).map(Self)
+    }
+}
+
 /// A will that is to be published: `version u8 | tenant u32 | message`, its expiry relative.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DueWillRow {
@@ -667,16 +684,6 @@ mod tests {
             &OriginRow { floor: 1, seen: vec![3, 2], at: UnixMillis(4) },
             "01 0000000000000001 0000000000000004 00000002 0000000000000003 0000000000000002",
         );
-        let options = SubscriptionOptions::of_qos(QoS::AtLeastOnce);
-        check(&SubscriptionRow(options), "01 01");
-        let options = SubscriptionOptions {
-            no_local: true,
-            retain_as_published: true,
-            retain_handling: RetainHandling::Never,
-            id: NonZeroU32::new(5),
-            ..options
-        };
-        check(&SubscriptionRow(options), "01 6d 00000005");
         check(&FilterRow { sessions: 1, version: 2 }, "01 0000000000000001 0000000000000002");
         check(
             &ProducerRow { last_seq: 1, last_seen: UnixMillis(2) },
@@ -709,6 +716,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_subscriptions_keep_their_bytes() {
+        let options = SubscriptionOptions::of_qos(QoS::AtLeastOnce);
+        check(&SubscriptionRow(options), "01 01");
+        let options = SubscriptionOptions {
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: RetainHandling::Never,
+            id: NonZeroU32::new(5),
+            ..options
+        };
+        check(&SubscriptionRow(options), "01 6d 00000005");
+    }
+
+    #[test]
     fn rows_of_wills_keep_their_bytes() {
         let message = Message {
             topic: "t".into(),
@@ -722,6 +743,9 @@ mod tests {
         let will = WillRow(Will { message: message.clone(), delay_s: 5 });
         assert_eq!(hex(&will.to_bytes()), format!("01 00000005 {body}").replace(' ', ""));
         assert_eq!(WillRow::from_bytes(&will.to_bytes()).unwrap(), will);
+        let retained = RetainedRow(message.clone());
+        assert_eq!(hex(&retained.to_bytes()), format!("01 {body}").replace(' ', ""));
+        assert_eq!(RetainedRow::from_bytes(&retained.to_bytes()).unwrap(), retained);
         let due = DueWillRow { tenant: TenantId(7), message };
         assert_eq!(hex(&due.to_bytes()), format!("01 00000007 {body}").replace(' ', ""));
         assert_eq!(DueWillRow::from_bytes(&due.to_bytes()).unwrap(), due);

@@ -49,6 +49,7 @@ pub enum Call {
     Publish(Token, Message),
     Subscribe(Token, Vec<Filter>),
     Settle(Vec<Offset>),
+    RetainedTaken,
     Close(Close),
 }
 
@@ -91,6 +92,9 @@ impl Link for DoubleLink {
         self.tell(Call::Subscribe(token, filters));
     }
     fn unsubscribe(&mut self, _: Token, _: Vec<Text>) {}
+    fn retained_taken(&mut self) {
+        self.tell(Call::RetainedTaken);
+    }
     fn settle(&mut self, offsets: &[Offset]) {
         self.tell(Call::Settle(offsets.to_vec()));
     }

@@ -36,7 +36,7 @@ impl Default for Capabilities {
         Self {
             mqtt31: true,
             qos_max: QoS::AtLeastOnce,
-            retain: false,
+            retain: true,
             shared: false,
             subscription_ids: true,
             no_local: true,

@@ -38,6 +38,8 @@ pub enum Event {
     },
     /// `Link::settle`.
     Settled(Vec<Offset>),
+    /// `Link::retained_taken`.
+    RetainedTaken,
     /// The last event, exactly once: `Link::close`.
     Closed(Closed),
 }

@@ -16,7 +16,7 @@ use crate::{
     codec::{Outgoing, PacketId},
 };
 
-use super::{Config, Connection, State, close::Ending};
+use super::{Config, Connection, Event, State, close::Ending};
 
 /// How many packet ids there are: 1 to 65,535.
 const PACKET_IDS: u64 = 65_535;
@@ -50,12 +50,16 @@ pub(super) struct Outbound {
     /// By packet id; the offset if the delivery is a durable one.
     in_flight: BTreeMap<PacketId, Option<Offset>>,
     durable: usize,
+    /// Waiting deliveries of a page of retained messages.
+    paged: usize,
 }
 
 #[derive(Debug)]
 struct Waiting {
     arrival: u64,
     delivery: Delivery,
+    /// It came as a retained message, in a page of its own: no queue limit drops it.
+    paged: bool,
 }
 
 impl Outbound {
@@ -73,6 +77,7 @@ impl Outbound {
             next_live: Offset(0),
             in_flight: BTreeMap::new(),
             durable: 0,
+            paged: 0,
         }
     }
 
@@ -85,7 +90,7 @@ impl Outbound {
         self.ordered.clear();
         self.passing.clear();
         self.in_flight.clear();
-        (self.live, self.live_bytes, self.durable) = (0, 0, 0);
+        (self.live, self.live_bytes, self.durable, self.paged) = (0, 0, 0, 0);
     }
 
     /// Takes note that the client has a delivery; gives its offset if it is a durable one. `None` if nothing with this
@@ -114,14 +119,24 @@ impl Outbound {
             self.live += 1;
             self.live_bytes += bytes;
         }
+        self.queue(delivery, false);
+        Pushed::Queued
+    }
+
+    /// Takes a page of retained messages in: the service sends the next when it has left.
+    fn push_page(&mut self, page: Vec<Delivery>) {
+        self.paged += page.len();
+        page.into_iter().for_each(|delivery| self.queue(delivery, true));
+    }
+
+    fn queue(&mut self, delivery: Delivery, paged: bool) {
         let arrival = self.arrivals;
         self.arrivals += 1;
         let queue = match delivery.qos {
             QoS::AtMostOnce => &mut self.passing,
             QoS::AtLeastOnce | QoS::ExactlyOnce => &mut self.ordered,
         };
-        queue.push_back(Waiting { arrival, delivery });
-        Pushed::Queued
+        queue.push_back(Waiting { arrival, delivery, paged });
     }
 
     /// Takes the delivery that may leave next, with its packet id if it has QoS 1.
@@ -138,7 +153,9 @@ impl Outbound {
             (None, Some(_)) => (self.passing.pop_front()?, None),
             (None, None) => return None,
         };
-        if waiting.delivery.offset.is_none() {
+        if waiting.paged {
+            self.paged -= 1;
+        } else if waiting.delivery.offset.is_none() {
             self.live -= 1;
             self.live_bytes -= bytes_of(&waiting.delivery.message);
         }
@@ -180,9 +197,19 @@ impl Connection {
         }
     }
 
+    pub(super) fn on_retained(&mut self, page: Vec<Delivery>) {
+        if self.state == State::Open {
+            self.outbound.push_page(page);
+        }
+    }
+
     pub(super) fn transmit_deliveries(&mut self, now: Now, output: &mut BytesMut) {
         while output.len() < self.config.output_bytes_max {
+            let paged = self.outbound.paged;
             let Some((delivery, id)) = self.outbound.pop() else { break };
+            if paged > 0 && self.outbound.paged == 0 {
+                self.events.push_back(Event::RetainedTaken);
+            }
             if self.transmit(now, &delivery, id, output) {
                 self.counters.packets_sent += 1;
                 self.counters.deliveries_resent += u64::from(delivery.resent && id.is_some());

@@ -100,6 +100,8 @@ kinds! {
     TakenOver = 23,
     /// The router: who leads the shard?
     Leader = 24,
+    /// Asks a shard's leader for a page of its retained messages.
+    Retained = 26,
 }
 
 #[cfg(test)]
@@ -116,7 +118,7 @@ mod tests {
             (Kind::SnapshotChunk, 8), (Kind::SnapshotEnd, 9), (Kind::Submit, 16),
             (Kind::Attachment, 17), (Kind::Deliver, 18), (Kind::Passing, 19),
             (Kind::LiveForward, 20), (Kind::LeaseReport, 21), (Kind::RouteBarrier, 22),
-            (Kind::TakenOver, 23), (Kind::Leader, 24),
+            (Kind::TakenOver, 23), (Kind::Leader, 24), (Kind::Retained, 26),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

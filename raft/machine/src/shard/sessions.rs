@@ -236,6 +236,7 @@ impl ShardState {
         self.fire_will(step, id)?;
         self.remove_subscriptions(step, id, released)?;
         self.forget_inbound(step, id);
+        self.forget_awaited(step, id);
         let session = self.sessions.remove(&id).expect("the caller found it");
         self.unindex(id, &session);
         step.delete(self.keys.session(id.bucket, session.tenant, &session.client));
