@@ -11,7 +11,6 @@ BOTH = pytest.mark.parametrize("version", [V311, V5], ids=["v311", "v5"])
 TAKEN_OVER = 0x8E
 NO_MATCHING_SUBSCRIBERS = 0x10
 QOS_NOT_SUPPORTED = 0x9B
-RETAIN_NOT_SUPPORTED = 0x9A
 SHARED_NOT_SUPPORTED = 0x9E
 
 # Enough to need several frames and log entries.
@@ -298,7 +297,6 @@ def test_what_is_not_offered_is_announced(cluster):
         _, answer = client.connect(cluster.nodes[0])
         offers = {
             "MaximumQoS": 1,
-            "RetainAvailable": 0,
             "SharedSubscriptionAvailable": 0,
             "SubscriptionIdentifierAvailable": 0,
         }
@@ -308,7 +306,6 @@ def test_what_is_not_offered_is_announced(cluster):
 def test_what_is_not_offered_is_refused_with_its_reason(cluster, topic):
     table = [
         (lambda client: client.paho.publish(topic, "x", 2), QOS_NOT_SUPPORTED),
-        (lambda client: client.paho.publish(topic, "x", 1, retain=True), RETAIN_NOT_SUPPORTED),
         (lambda client: client.paho.subscribe(f"$share/group/{topic}"), SHARED_NOT_SUPPORTED),
     ]
     for act, expected in table:

@@ -6,7 +6,7 @@ use std::{
 };
 
 use moorline_core::{
-    ConnId, Delivery, Grant, Message, SubscriptionOptions, TenantId, Text, port::Notice, trie::Trie,
+    ConnId, Delivery, Grant, Message, SubscriptionOptions, TenantId, Text, trie::Trie,
 };
 use moorline_machine::command::SessionId;
 

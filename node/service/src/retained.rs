@@ -435,7 +435,7 @@ impl Inner {
             };
             let passed = self.below().groups.barrier(shard).await.is_ok();
             // Nobody waits any more: then nobody misses it.
-            waiting.into_iter().for_each(|waiter| drop(waiter.send(passed)));
+            waiting.into_iter().for_each(|waiter| _ = waiter.send(passed));
         }
     }
 

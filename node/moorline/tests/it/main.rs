@@ -20,6 +20,7 @@ mod failures;
 mod harness;
 mod members;
 mod operating;
+mod retained;
 mod sessions;
 mod single;
 mod space;

@@ -253,9 +253,12 @@ fn what_this_server_does_not_have_is_refused_with_its_code() {
         (publish("t", QoS::ExactlyOnce, 1), Reason::QoSNotSupported),
         (retained,                          Reason::RetainNotSupported),
     ];
+    let mut config = Config::default();
+    config.capabilities.qos_max = QoS::AtLeastOnce;
+    config.capabilities.retain = false;
     for (publish, reason) in table {
         for version in VERSIONS {
-            let mut rig = Rig::open(version);
+            let mut rig = Rig::open_with(config.clone(), connect(version));
             rig.say(&Packet::Publish(publish.clone()));
             let code = version.is_v5().then_some(reason);
             assert_eq!(rig.ended(), (CloseReason::NotSupported, code));
