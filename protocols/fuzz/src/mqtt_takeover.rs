@@ -218,7 +218,9 @@ impl World {
                 }
             }
             Event::Closed(_) => self.seats[at].is_holder = false,
-            Event::Subscribe { .. } | Event::Unsubscribe { .. } => panic!("{event:?}"),
+            Event::Subscribe { .. } | Event::Unsubscribe { .. } | Event::RetainedTaken => {
+                panic!("{event:?}")
+            }
         }
     }
 
