@@ -11,7 +11,6 @@ BOTH = pytest.mark.parametrize("version", [V311, V5], ids=["v311", "v5"])
 
 TAKEN_OVER = 0x8E
 NO_MATCHING_SUBSCRIBERS = 0x10
-RETAIN_NOT_SUPPORTED = 0x9A
 
 # Enough to need several frames and log entries.
 MANY = 300
@@ -340,14 +339,12 @@ def test_what_is_not_offered_is_announced(cluster):
         _, answer = client.connect(cluster.nodes[0])
         offers = {
             "MaximumQoS": None,
-            "RetainAvailable": 0,
         }
         assert {name: getattr(answer, name, None) for name in offers} == offers
 
 
 def test_what_is_not_offered_is_refused_with_its_reason(cluster, topic):
     table = [
-        (lambda client: client.paho.publish(topic, "x", 1, retain=True), RETAIN_NOT_SUPPORTED),
     ]
     for act, expected in table:
         with Client("", V5) as client:

@@ -178,6 +178,8 @@ impl<S: Socket> Connection<S> {
             }
             self.handle_events();
             self.transmit(now).await;
+            // What was written may have made room.
+            self.handle_events();
             let counters = self.machine.take_counters();
             self.shared.edge.metrics.add(self.machine.version(), &counters);
             if self.machine.is_closed() {
@@ -263,6 +265,7 @@ impl<S: Socket> Connection<S> {
                 Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
                 Event::Settled(offsets) => self.link.settle(&offsets),
                 Event::SettledShared(items) => self.link.settle_shared(&items),
+                Event::RetainedTaken => self.link.retained_taken(),
                 Event::Closed(closed) => self.close(closed),
             }
         }

@@ -96,6 +96,7 @@ impl Queue {
             | Notice::Released(_)
             | Notice::Subscribed { .. }
             | Notice::Unsubscribed { .. }
+            | Notice::Retained(_)
             | Notice::TakenOver
             | Notice::Stopping { .. }
             | Notice::Lost => self.notices.push(notice),

@@ -290,6 +290,7 @@ async fn a_client_of_another_maker_publishes_subscribes_and_receives() {
                     | Call::Release(_)
                     | Call::Open(_)
                     | Call::Settle(_)
+                    | Call::RetainedTaken
                     | Call::Close(_) => {}
                 }
             }

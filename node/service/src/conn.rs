@@ -29,6 +29,7 @@ use crate::{
     frames::{Attach, Publisher, Push},
     member::{Members, SHARE_CAPACITY_MAX, Taken},
     refusal_of,
+    retained::Retaining,
     service::{Asked, Inner},
     settle::{Hand, Settled},
 };
@@ -50,6 +51,8 @@ pub(crate) struct Conn {
     window: AtomicU16,
     /// Whether it is in the sweep's list for its shares.
     swept: AtomicBool,
+    /// While it is sent retained messages.
+    retaining: Mutex<Option<Arc<Retaining>>>,
 }
 
 impl fmt::Debug for Conn {
@@ -121,6 +124,7 @@ impl Conn {
             members: Mutex::default(),
             window: AtomicU16::new(0),
             swept: AtomicBool::new(true),
+            retaining: Mutex::default(),
         }
     }
 
@@ -170,6 +174,50 @@ impl Conn {
     /// Tells the edge. One that does not take it closes by itself, and says so by closing its link.
     pub(crate) fn push(&self, notice: Notice) -> bool {
         self.inbox.push(notice).is_ok()
+    }
+
+    // ---- retained messages
+
+    fn retaining(&self) -> MutexGuard<'_, Option<Arc<Retaining>>> {
+        self.retaining.lock().expect("no panic while it is locked")
+    }
+
+    /// A stream of retained messages begins.
+    pub(crate) fn begin_retaining<T>(
+        &self,
+        begin: impl FnOnce(&Retaining) -> T,
+    ) -> (Arc<Retaining>, T) {
+        let mut retaining = self.retaining();
+        let retaining = retaining.get_or_insert_default();
+        (Arc::clone(retaining), begin(retaining))
+    }
+
+    /// One ends; `end` says whether it was the last.
+    pub(crate) fn end_retaining(&self, end: impl FnOnce(&Retaining) -> bool) {
+        let mut retaining = self.retaining();
+        if retaining.as_deref().is_none_or(end) {
+            *retaining = None;
+        }
+    }
+
+    /// Whoever waits for room for retained messages looks again.
+    fn wake_retaining(&self) {
+        if let Some(retaining) = &*self.retaining() {
+            retaining.taken.notify_one();
+        }
+    }
+
+    /// Hands on a message that passes by.
+    pub(crate) fn pass(&self, delivery: Delivery) -> bool {
+        if !delivery.message.retain {
+            return self.push(Notice::Deliver(vec![delivery]));
+        }
+        // Until it is pushed, so that no stream can begin in between and send what is older.
+        let retaining = self.retaining();
+        if let Some(retaining) = &*retaining {
+            retaining.noted().note(&delivery.message.topic);
+        }
+        self.push(Notice::Deliver(vec![delivery]))
     }
 
     /// The open session, if there is one.
@@ -263,6 +311,13 @@ impl Conn {
             durable.next = offset.next();
             durable.hand.deliver(offset);
         }
+        let mut kept = push.deliveries.iter().filter(|delivery| delivery.message.retain).peekable();
+        if kept.peek().is_some()
+            && let Some(retaining) = &*self.retaining()
+        {
+            let mut noted = retaining.noted();
+            kept.for_each(|delivery| noted.note(&delivery.message.topic));
+        }
         // Under the lock, so that two pushes can't overtake each other on the way to the edge.
         self.push(Notice::Deliver(push.deliveries));
         true
@@ -313,7 +368,9 @@ impl Conn {
 
     /// The end; gives the session it had, and what of it was not told.
     pub(crate) fn end(&self) -> Option<(Whose, Option<Settled>)> {
-        match std::mem::replace(&mut *self.state(), State::Closed) {
+        let before = std::mem::replace(&mut *self.state(), State::Closed);
+        self.wake_retaining();
+        match before {
             State::Clean { tenant, shard, session, epoch } => {
                 Some((Whose { tenant, shard, session, epoch, durable: false }, None))
             }
@@ -421,6 +478,10 @@ impl Link for ConnLink {
 
     fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
         self.service.settle_shared(&self.conn, items);
+    }
+
+    fn retained_taken(&mut self) {
+        self.conn.wake_retaining();
     }
 
     fn close(&mut self, close: Close) {

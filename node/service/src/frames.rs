@@ -12,7 +12,10 @@ use moorline_core::{
     ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, RetainHandling,
     SubscriptionIds, SubscriptionOptions, TenantId, Text, UnixMillis,
 };
-use moorline_machine::command::{Origin, SessionId};
+use moorline_machine::{
+    RetainedPage,
+    command::{Origin, SessionId},
+};
 use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
@@ -358,6 +361,58 @@ pub(crate) fn decode_live_once(
     Ok((tenant, origin, message))
 }
 
+/// Asks for a page of retained messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RetainedQuestion {
+    pub(crate) tenant: TenantId,
+    pub(crate) filter: Text,
+    /// Only topics behind this one.
+    pub(crate) after: Option<Text>,
+}
+
+impl RetainedQuestion {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Writer::new(VERSION, FRAME_BYTES);
+        out.u32(self.tenant.0);
+        out.text(&self.filter);
+        out.u8(u8::from(self.after.is_some()));
+        if let Some(after) = &self.after {
+            out.text(after);
+        }
+        out.done()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, StorageError> {
+        let mut from = Reader::new(bytes, VERSION, "retained question")?;
+        let (tenant, filter) = (TenantId(from.u32()?), from.text()?);
+        let after = match from.u8()? {
+            0 => None,
+            1 => Some(from.text()?),
+            other => return Err(from.corrupt(format!("topic {other}"))),
+        };
+        from.end()?;
+        Ok(Self { tenant, filter, after })
+    }
+}
+
+/// A page of retained messages; `now` is log time, by which they expire.
+pub(crate) fn encode_page(page: &RetainedPage, now: UnixMillis) -> Bytes {
+    let mut out = Writer::new(VERSION, FRAME_BYTES);
+    out.u8(u8::from(page.more));
+    page.messages.iter().for_each(|kept| message(&mut out, kept, now));
+    out.done()
+}
+
+/// The messages in memory of their own.
+pub(crate) fn decode_page(bytes: Bytes, now: UnixMillis) -> Result<RetainedPage, StorageError> {
+    let mut from = Reader::new(bytes, VERSION, "retained page")?;
+    let mut page = RetainedPage { more: from.u8()? == 1, messages: Vec::new() };
+    while !from.is_empty() {
+        page.messages.push(owned(&read_message(&mut from, now)?));
+    }
+    Ok(page)
+}
+
 /// The message in memory of its own: a slow client may keep it for long, and a slice of a frame keeps the whole frame.
 pub(crate) fn owned(message: &Message) -> Message {
     let (topic, properties) = (message.topic.len(), message.properties.len());
@@ -541,6 +596,23 @@ mod tests {
             assert_eq!(Attached::decode(attached.encode()).unwrap(), attached);
         }
         assert!(Attached::decode(Bytes::from_static(&[VERSION, 9])).is_err());
+    }
+
+    #[test]
+    fn questions_and_pages_of_retained_messages_come_back() {
+        for after in [None, Some(Text::from("a/b"))] {
+            let question =
+                RetainedQuestion { tenant: TenantId(3), filter: Text::from("a/+"), after };
+            let bytes = question.encode();
+            assert_eq!(RetainedQuestion::decode(bytes.clone()).unwrap(), question);
+            assert!(RetainedQuestion::decode(bytes.slice(..bytes.len() - 1)).is_err());
+        }
+        let page = |now, more| RetainedPage { messages: vec![message(now), message(now)], more };
+        for more in [false, true] {
+            let bytes = encode_page(&page(WROTE, more), WROTE);
+            assert_eq!(decode_page(bytes.clone(), READS).unwrap(), page(READS, more));
+            assert!(decode_page(bytes.slice(..bytes.len() - 1), READS).is_err());
+        }
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Sink for Inner {
                     debug!(?session, "a will was dropped: too many are due");
                     self.metrics.dropped_wills.inc();
                 }
+                Effect::RetainedFull => self.metrics.dropped_retained.inc(),
                 Effect::Digest { .. }
                 | Effect::Settled { .. }
                 | Effect::Member { .. }
@@ -302,6 +303,7 @@ impl Inner {
         self.handle(peers, Kind::LiveOnce, Self::on_live_once);
         self.handle(peers, Kind::LeaseReport, Self::on_report);
         self.handle(peers, Kind::RouteBarrier, Self::on_barrier);
+        self.handle(peers, Kind::Retained, Self::on_retained);
         self.handle(peers, Kind::TakenOver, Self::on_taken_over);
         self.handle(peers, Kind::ShareAttach, Self::on_share_attach);
         self.handle(peers, Kind::ShareDeliver, Self::on_share_deliver);

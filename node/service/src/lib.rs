@@ -31,6 +31,7 @@ mod metrics;
 mod once;
 mod parked;
 mod publish;
+mod retained;
 mod service;
 mod settle;
 mod share_frames;

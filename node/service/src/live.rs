@@ -6,9 +6,7 @@ use std::{
 };
 
 use moorline_core::{
-    ConnId, Delivery, Grant, Message, SubscriptionOptions, TenantId, Text,
-    port::{Filter, Notice},
-    trie::Trie,
+    ConnId, Delivery, Grant, Message, SubscriptionOptions, TenantId, Text, port::Filter, trie::Trie,
 };
 use moorline_machine::command::SessionId;
 
@@ -135,7 +133,7 @@ impl Live {
             };
             grant.limit(message);
             let delivery = Delivery::granted(None, grant, Arc::clone(message));
-            conn.push(Notice::Deliver(vec![delivery]));
+            conn.pass(delivery);
         }
         wanted.len()
     }

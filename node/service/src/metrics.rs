@@ -22,6 +22,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) dropped_passing: IntCounter,
     pub(crate) dropped_queue_full: IntCounter,
     pub(crate) dropped_wills: IntCounter,
+    pub(crate) dropped_retained: IntCounter,
     pub(crate) lease_failures: IntCounter,
     pub(crate) bad_frames: IntCounter,
 }
@@ -86,6 +87,7 @@ impl ServiceMetrics {
             dropped_passing: dropped.with_label_values(&["passing"]),
             dropped_queue_full: dropped.with_label_values(&["queue-full"]),
             dropped_wills: dropped.with_label_values(&["wills-due"]),
+            dropped_retained: dropped.with_label_values(&["retained-full"]),
             lease_failures: counter(
                 "moorline_lease_failures_total",
                 "Renewals of this node's meta lease that failed",
@@ -98,12 +100,15 @@ impl ServiceMetrics {
     }
 }
 
-/// What is kept for later: wills.
+/// What is kept for later: wills and retained messages.
 #[derive(Debug, Clone)]
 pub(crate) struct KeptMetrics {
     pub(crate) wills: IntGauge,
     pub(crate) wills_due: IntGauge,
     pub(crate) wills_published: IntCounter,
+    pub(crate) retained: IntGauge,
+    pub(crate) retained_bytes: IntGauge,
+    pub(crate) retained_reads: IntCounter,
 }
 
 impl KeptMetrics {
@@ -119,6 +124,18 @@ impl KeptMetrics {
             wills_published: counter(
                 "moorline_wills_published_total",
                 "Wills that this node published as a leader",
+            )?,
+            retained: gauge(
+                "moorline_retained_messages",
+                "Retained messages of the shards this node leads",
+            )?,
+            retained_bytes: gauge(
+                "moorline_retained_bytes",
+                "Bytes of the retained messages of the shards this node leads",
+            )?,
+            retained_reads: counter(
+                "moorline_retained_reads_total",
+                "Pages of retained messages that this node read as a leader for subscribers",
             )?,
         })
     }

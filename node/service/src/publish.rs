@@ -5,7 +5,7 @@
 //! to both as it passes by.
 
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,16 +16,18 @@ use moorline_core::{
 };
 use moorline_group::wire::{CallError, Kind, Lane, PeerState};
 use moorline_machine::{
-    Command,
+    Answer, Command,
+    answer::Refused,
     command::{Origin, RouteTarget},
 };
-use moorline_router::{Answered, Done};
+use moorline_router::{Answered, Done, SubmitError};
 
 use crate::{
     conn::{Conn, published},
     expiry,
     frames::{self, Publisher},
     once::{Flow, Numbered},
+    refusal_of,
     service::Inner,
 };
 
@@ -51,7 +53,18 @@ enum Waits {
 
 impl Several {
     fn answered(&self, outcome: Result<Published, Refusal>) {
-        let all = self.tally.lock().expect("no panic while it is locked").add(outcome);
+        self.answer(self.tally().add(outcome));
+    }
+
+    fn retained(&self, outcome: Result<(), Refusal>) {
+        self.answer(self.tally().add_retained(outcome));
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().expect("no panic while it is locked")
+    }
+
+    fn answer(&self, all: Option<Result<Published, Refusal>>) {
         if let Some(outcome) = all {
             self.waits.tell(outcome);
         }
@@ -93,6 +106,16 @@ struct Forward {
     deadline: Instant,
 }
 
+/// What a shard's answer means to a publisher who asked it to keep a message.
+fn retained(outcome: Result<Answer, SubmitError>) -> Result<(), Refusal> {
+    match outcome {
+        Ok(Answer::Done) => Ok(()),
+        Ok(Answer::Refused(Refused::RetainedFull)) => Err(Refusal::Quota),
+        Ok(_) => Err(Refusal::Unavailable),
+        Err(error) => Err(refusal_of(&error)),
+    }
+}
+
 /// What several answers come to.
 #[derive(Debug)]
 struct Tally {
@@ -100,12 +123,21 @@ struct Tally {
     accepted: bool,
     matched: bool,
     full: bool,
+    /// The tenant's quota of retained messages is used up.
+    not_retained: bool,
     refused: Option<Refusal>,
 }
 
 impl Tally {
     fn of(waiting: usize) -> Self {
-        Self { waiting, accepted: false, matched: false, full: false, refused: None }
+        Self {
+            waiting,
+            accepted: false,
+            matched: false,
+            full: false,
+            not_retained: false,
+            refused: None,
+        }
     }
 
     /// One more answer; what all of them come to when it was the last.
@@ -123,6 +155,20 @@ impl Tally {
             }
             Err(_) => {}
         }
+        self.one_less()
+    }
+
+    /// Whether the message is retained now.
+    fn add_retained(&mut self, outcome: Result<(), Refusal>) -> Option<Result<Published, Refusal>> {
+        match outcome {
+            Ok(()) => self.accepted = true,
+            Err(Refusal::Quota) => self.not_retained = true,
+            Err(refusal) => return self.add(Err(refusal)),
+        }
+        self.one_less()
+    }
+
+    fn one_less(&mut self) -> Option<Result<Published, Refusal>> {
         self.waiting -= 1;
         if self.waiting > 0 {
             return None;
@@ -131,6 +177,8 @@ impl Tally {
             // Some took it: saying that nothing happened would be untrue.
             Some(_) if self.accepted => Err(Refusal::Unavailable),
             Some(refusal) => Err(refusal),
+            // Whoever is there has it, but later ones would not: the publisher should know.
+            None if self.not_retained => Err(Refusal::Quota),
             None if self.full && !self.matched => Err(Refusal::Quota),
             None => Ok(Published { matched: self.matched }),
         })
@@ -154,14 +202,17 @@ impl Inner {
         let targets = self.targets(whose.tenant, &message);
         if !answer {
             self.pass(whose.publisher(), &targets, &message);
+            if message.retain {
+                self.retain(whose.tenant, None, message, Done::Ignore);
+            }
             return;
         }
         match targets[..] {
-            [] => {
+            [] if !message.retain => {
                 let outcome = Ok(Published { matched: false });
                 conn.push(Notice::Published { token, outcome });
             }
-            [RouteTarget::Shard(shard)] => {
+            [RouteTarget::Shard(shard)] if !message.retain => {
                 let message = expiry::for_log(message, self.now());
                 let Publisher { tenant, session: from } = whose.publisher();
                 let command = Command::Publish { tenant, from, message };
@@ -183,7 +234,7 @@ impl Inner {
         let publisher = flow.whose.publisher();
         let targets = &self.targets(publisher.tenant, &message)[..];
         let waits = Waits::ExactlyOnce(Arc::clone(self), flow);
-        if targets.is_empty() {
+        if targets.is_empty() && !message.retain {
             return waits.tell(Ok(Published { matched: false }));
         }
         let publication = Publication { publisher, targets, message, origin: Some(origin) };
@@ -201,7 +252,14 @@ impl Inner {
 
     fn publish_to_several(self: &Arc<Self>, waits: Waits, publication: Publication<'_>) {
         let Publication { publisher, targets, message, origin } = publication;
-        let several = Arc::new(Several { waits, tally: Mutex::new(Tally::of(targets.len())) });
+        let answers = targets.len() + usize::from(message.retain);
+        let several = Arc::new(Several { waits, tally: Mutex::new(Tally::of(answers)) });
+        if message.retain {
+            let several = Arc::clone(&several);
+            let done = move |outcome| several.retained(retained(outcome));
+            let done = Done::Call(Box::new(done));
+            self.retain(publisher.tenant, origin, message.clone(), done);
+        }
         let mut live: Option<Bytes> = None;
         let now = self.now();
         let Publisher { tenant, session: from } = publisher;
@@ -253,6 +311,14 @@ impl Inner {
         // Who heard it before is not kept: it is taken for somebody, as in a shard.
         let publisher = Publisher { tenant, session: Some(origin.session) };
         !self.onces.is_news(origin) || self.live.deliver(publisher, message) > 0
+    }
+
+    /// Has the shard of a message's topic keep it for later subscribers.
+    fn retain(&self, tenant: TenantId, origin: Option<Origin>, message: Message, done: Done) {
+        let shard = self.shards.of(tenant, message.topic.as_bytes());
+        let message = expiry::for_log(message, self.now());
+        let command = Command::Retain { tenant, origin, message };
+        self.below().router.submit(shard, &command, done);
     }
 
     /// Hands a message to a node's live sessions, and again if its connection breaks while it lives.
@@ -327,6 +393,26 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_could_not_be_kept_is_told_of() {
+        let matched = Ok(Published { matched: true });
+        for (kept, expected) in [
+            (Ok(()), matched),
+            (Err(Refusal::Quota), Err(Refusal::Quota)),
+            (Err(Refusal::Busy), Err(Refusal::Unavailable)),
+        ] {
+            for first in [false, true] {
+                let mut tally = Tally::of(2);
+                let ends = if first {
+                    [tally.add_retained(kept), tally.add(matched)]
+                } else {
+                    [tally.add(matched), tally.add_retained(kept)]
+                };
+                assert_eq!(ends, [None, Some(expected)]);
+            }
+        }
+    }
 
     #[test]
     fn several_answers_come_to_one() {

@@ -20,7 +20,7 @@ use moorline_machine::{
     command::{Holder, NodeRecord, RouteTarget},
 };
 use moorline_router::{Done, Router, SubmitError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -34,6 +34,7 @@ use crate::{
     once::Onces,
     parked::Parked,
     refusal_of,
+    retained::{Gate, READS_MAX},
 };
 
 /// The layers below, known once they are started.
@@ -119,6 +120,10 @@ pub(crate) struct Inner {
     pub(crate) unattached_shares_added: Notify,
     /// Sessions whose connections ended, and whose shard has not heard it.
     unclosed: Mutex<VecDeque<(Whose, Close)>>,
+    /// By shard: who waits for its next barrier.
+    pub(crate) gates: Vec<Mutex<Gate>>,
+    /// Pages of retained messages that are read at a time.
+    pub(crate) reads: Semaphore,
     /// A will is due in a shard led here.
     pub(crate) wills_due: Notify,
     pub(crate) accepting: AtomicBool,
@@ -166,6 +171,8 @@ impl Inner {
             unattached_shares: Mutex::default(),
             unattached_shares_added: Notify::new(),
             unclosed: Mutex::default(),
+            gates: (0..=shards.count()).map(|_| Mutex::default()).collect(),
+            reads: Semaphore::new(READS_MAX),
             wills_due: Notify::new(),
             accepting: AtomicBool::new(true),
             metrics,
@@ -512,6 +519,8 @@ impl Inner {
                 add("sessions", shard.sessions);
                 add("held", shard.held);
                 add("subscriptions", shard.subscriptions);
+                add("retained", shard.retained);
+                add("retained bytes", usize::try_from(shard.retained_bytes).unwrap_or(usize::MAX));
                 add("wills", shard.wills);
                 add("due wills", shard.due_wills);
                 add("queued", usize::try_from(shard.queued_items).unwrap_or(usize::MAX));
@@ -522,6 +531,8 @@ impl Inner {
         self.metrics.sessions_connected.set(of("held"));
         self.metrics.sessions_away.set(of("sessions") - of("held"));
         self.metrics.subscriptions.set(of("subscriptions"));
+        self.metrics.kept.retained.set(of("retained"));
+        self.metrics.kept.retained_bytes.set(of("retained bytes"));
         self.metrics.kept.wills.set(of("wills"));
         self.metrics.kept.wills_due.set(of("due wills"));
         self.metrics.queued.set(of("queued"));

@@ -352,6 +352,7 @@ impl Inner {
             | Effect::QueueFull { .. }
             | Effect::Routes(_)
             | Effect::WillDue
+            | Effect::RetainedFull
             | Effect::WillDropped { .. }
             | Effect::Digest { .. }) => return Some(other),
         }

@@ -26,6 +26,7 @@ use crate::{
     frames::Report,
     leader::route_command,
     refusal_of,
+    retained::{Goal, Stream, Want},
     service::Inner,
     shared::is_shared,
 };
@@ -47,20 +48,24 @@ pub(crate) fn subscription(asked: Filter) -> Subscription {
 /// Waits for the answers to plain and to shared filters, and puts them where they belong: `order` says which are shared.
 async fn both(
     order: Vec<bool>,
-    plain: Option<impl Future<Output = Granted>>,
+    plain: Option<impl Future<Output = (Granted, Option<Passing>)>>,
     shared: Option<impl Future<Output = Granted>>,
-) -> Granted {
+) -> (Granted, Option<Passing>) {
     let count = |of: bool| order.iter().filter(|shared| **shared == of).count();
     let each =
         |granted: Granted, of| granted.unwrap_or_else(|refusal| vec![Err(refusal); count(of)]);
-    let waits =
-        async { if let Some(plain) = plain { each(plain.await, false) } else { Vec::new() } };
+    let waits = async {
+        let Some(plain) = plain else { return (Vec::new(), None) };
+        let (granted, passing) = plain.await;
+        let passing = passing.filter(|_| granted.is_ok());
+        (each(granted, false), passing)
+    };
     let and =
         async { if let Some(shared) = shared { each(shared.await, true) } else { Vec::new() } };
-    let (plain, shared) = tokio::join!(waits, and);
+    let ((plain, passing), shared) = tokio::join!(waits, and);
     let (mut plain, mut shared) = (plain.into_iter(), shared.into_iter());
     let next = |of: bool| if of { shared.next() } else { plain.next() };
-    Ok(order.iter().copied().filter_map(next).collect())
+    (Ok(order.iter().copied().filter_map(next).collect()), passing)
 }
 
 fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
@@ -69,6 +74,45 @@ fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
 
 /// What a SUBSCRIBE came to: per filter, in order.
 pub(crate) type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
+
+/// What is retained and still to be sent to a connection, after the answer.
+struct Passing {
+    stream: Stream,
+    tenant: TenantId,
+    wants: Vec<Want>,
+}
+
+/// A stream of retained messages, if one of the filters may want it. Before the subscription.
+fn begin_stream(conn: &Arc<Conn>, filters: &[Filter]) -> Option<Stream> {
+    let may = |Filter { filter, options }: &Filter| Want::may(filter, *options);
+    filters.iter().any(may).then(|| Stream::begin(conn))
+}
+
+fn wants(subscriptions: &[Subscription]) -> Vec<Want> {
+    let want = |subscription: &Subscription| Want {
+        filter: subscription.filter.clone(),
+        options: subscription.options,
+    };
+    subscriptions.iter().map(want).collect()
+}
+
+/// Those of which what is retained is sent; `new` says which subscriptions the session did not have.
+fn wanted(wants: Vec<Want>, new: &[bool]) -> Vec<Want> {
+    let with_new = wants.into_iter().zip(new);
+    let wanted = with_new.filter(|(want, new)| {
+        want.options.wants_retained(**new) && Want::may(&want.filter, want.options)
+    });
+    wanted.map(|(want, _)| want).collect()
+}
+
+/// Why there is no subscription.
+fn refused(answer: &Answer) -> Refusal {
+    debug!(?answer, "a subscribe was refused");
+    let used_up = [Refused::TooManySubscriptions, Refused::TooManyRoutes]
+        .into_iter()
+        .any(|quota| *answer == Answer::Refused(quota));
+    if used_up { Refusal::Quota } else { Refusal::Unavailable }
+}
 
 impl Inner {
     pub(crate) fn subscribe(
@@ -89,7 +133,10 @@ impl Inner {
         let shared =
             (!shared.is_empty()).then(|| self.subscribe_shared(conn, whose, shared, deadline));
         if whose.durable {
-            let plain = (!plain.is_empty()).then(|| self.subscribe_durable(whose, plain, deadline));
+            let plain = (!plain.is_empty()).then(|| {
+                let granted = self.subscribe_durable(conn, whose, plain, deadline);
+                async { (granted.await, None) }
+            });
             self.answer_subscribe(conn, token, both(order, plain, shared));
         } else if !self.live.has_room(conn.id(), &plain, conn.subscriptions_max()) {
             conn.push(Notice::Subscribed { token, granted: Err(Refusal::Quota) });
@@ -100,48 +147,64 @@ impl Inner {
         }
     }
 
+    /// Answers, and then sends what is retained, where that was not done before.
     fn answer_subscribe(
-        &self,
+        self: &Arc<Self>,
         conn: &Arc<Conn>,
         token: Token,
-        granted: impl Future<Output = Granted> + Send + 'static,
+        granted: impl Future<Output = (Granted, Option<Passing>)> + Send + 'static,
     ) {
-        let conn = Arc::clone(conn);
-        self.tasks.spawn(async move {
-            let granted = granted.await;
+        let (service, conn) = (Arc::clone(self), Arc::clone(conn));
+        let answered = async move {
+            let (granted, passing) = granted.await;
+            let is_granted = granted.is_ok();
             conn.push(Notice::Subscribed { token, granted });
+            let Some(Passing { stream, tenant, wants }) = passing.filter(|_| is_granted) else {
+                return;
+            };
+            let sent = service.send_retained(&stream, tenant, &wants, Goal::Connection).await;
+            if sent.is_err() && conn.whose().is_some() {
+                // It was told that it is subscribed: it must not miss what is retained.
+                conn.push(Notice::Lost);
+            }
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = answered => {}
+            }
         });
     }
 
     fn subscribe_durable(
         self: &Arc<Self>,
+        conn: &Arc<Conn>,
         whose: Whose,
         filters: Vec<Filter>,
         deadline: Instant,
     ) -> impl Future<Output = Granted> + Send + use<> {
-        let command = Command::Subscribe {
-            session: whose.session,
-            epoch: whose.epoch,
-            subscriptions: filters.into_iter().map(subscription).collect(),
-        };
+        let stream = begin_stream(conn, &filters);
+        let subscriptions: Vec<_> = filters.into_iter().map(subscription).collect();
+        let wants = wants(&subscriptions);
+        let Whose { session, epoch, .. } = whose;
+        let command = Command::Subscribe { session, epoch, subscriptions };
         let asked = self.below().router.ask(whose.shard, &command);
         let service = Arc::clone(self);
         async move {
             let answer = asked.await.map_err(|error| refusal_of(&error))?;
-            service.subscribed(answer, deadline).await
+            let Answer::Subscribed { granted, new, at, routes } = answer else {
+                return Err(refused(&answer));
+            };
+            service.make_known(routes, deadline).await?;
+            if let Some(stream) = stream {
+                // Before the answer: a client that is told it is subscribed may rely on its queue.
+                let wants = wanted(wants, &new);
+                let goal = Goal::Queue(whose, at);
+                service.send_retained(&stream, whose.tenant, &wants, goal).await?;
+            }
+            Ok(granted.into_iter().map(Ok).collect())
         }
-    }
-
-    async fn subscribed(self: &Arc<Self>, answer: Answer, deadline: Instant) -> Granted {
-        if let Answer::Subscribed { granted, new: _, routes } = answer {
-            self.make_known(routes, deadline).await?;
-            return Ok(granted.into_iter().map(Ok).collect());
-        }
-        debug!(?answer, "a subscribe was refused");
-        let used_up = [Refused::TooManySubscriptions, Refused::TooManyRoutes]
-            .into_iter()
-            .any(|quota| answer == Answer::Refused(quota));
-        Err(if used_up { Refusal::Quota } else { Refusal::Unavailable })
     }
 
     fn subscribe_live(
@@ -150,12 +213,15 @@ impl Inner {
         whose: Whose,
         filters: Vec<Filter>,
         deadline: Instant,
-    ) -> impl Future<Output = Granted> + Send + use<> {
+    ) -> impl Future<Output = (Granted, Option<Passing>)> + Send + use<> {
+        let stream = begin_stream(conn, &filters);
         let mut granted = Vec::new();
         let mut routes = Vec::new();
+        let (mut wants, mut new) = (Vec::new(), Vec::new());
         for Filter { filter, options } in filters {
             let options = self::granted(options);
-            self.live.subscribe(conn, whose, &filter, options);
+            new.push(self.live.subscribe(conn, whose, &filter, options));
+            wants.push(Want { filter: filter.clone(), options });
             // Always anew: a removal by the one who held it before may still be on its way.
             routes.push(self.live_route(whose.tenant, filter));
             granted.push(Ok(options.qos));
@@ -168,8 +234,15 @@ impl Inner {
         }
         let service = Arc::clone(self);
         async move {
-            service.make_known(routes, deadline).await?;
-            Ok(granted)
+            if let Err(refusal) = service.make_known(routes, deadline).await {
+                return (Err(refusal), None);
+            }
+            let passing = stream.map(|stream| Passing {
+                stream,
+                tenant: whose.tenant,
+                wants: wanted(wants, &new),
+            });
+            (Ok(granted), passing)
         }
     }
 

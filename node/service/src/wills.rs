@@ -154,15 +154,20 @@ impl Inner {
         let now = self.now();
         let expires_at = message.expires_at.map(|UnixMillis(left)| expiry::over(left, now));
         let live = Message { expires_at, ..message.clone() };
+        let mut parts = JoinSet::new();
+        if message.retain {
+            let to = self.shards.of(tenant, message.topic.as_bytes());
+            let retain = Command::Retain { tenant, origin: Some(origin), message: message.clone() };
+            parts.spawn(Arc::clone(self).tell_shard(shard, to, Arc::new(retain)));
+        }
         // Its client may want to know that it was published: No Local does not keep it from it.
         let publisher = Publisher { tenant, session: None };
         if message.qos == QoS::AtMostOnce {
             self.pass(publisher, &targets, &live);
-            return true;
+            targets.clear();
         }
         let live = Arc::new(frames::owned(&live));
         let command = Arc::new(Command::PublishOnce { tenant, origin, message });
-        let mut parts = JoinSet::new();
         for target in targets {
             match target {
                 RouteTarget::Shard(to) => {
@@ -192,7 +197,7 @@ impl Inner {
             match self.below().router.ask(to, &command).await {
                 Ok(Answer::Refused(why)) => {
                     // As for every publisher that can't be told: counted where it happened.
-                    if why != Refused::QueueFull {
+                    if !matches!(why, Refused::QueueFull | Refused::RetainedFull) {
                         warn!(%to, ?why, "a will was refused");
                     }
                     return true;

@@ -68,6 +68,8 @@ pub trait Link: Send + fmt::Debug {
 
     /// The client has acknowledged these items of shared subscriptions, in any order. No answer, as with `settle`.
     fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]);
+    /// The client has taken what the last [`Notice::Retained`] brought, or will never get it: there is room for the next.
+    fn retained_taken(&mut self);
 
     /// Says goodbye. The link takes no more calls after it.
     fn close(&mut self, close: Close);
@@ -219,6 +221,8 @@ pub enum Notice {
     },
     /// Messages for the client, in order.
     Deliver(Vec<Delivery>),
+    /// Retained messages for the client, beside its queues: the next come after [`Link::retained_taken`].
+    Retained(Vec<Delivery>),
     /// Another connection has the session now (MQTT 5: 0x8E).
     TakenOver,
     /// The node stops and the client should go elsewhere (MQTT 5: 0x8B or 0x9C).
@@ -242,7 +246,8 @@ impl Notice {
             | Self::Released(_)
             | Self::Subscribed { .. }
             | Self::Unsubscribed { .. }
-            | Self::Deliver(_) => false,
+            | Self::Deliver(_)
+            | Self::Retained(_) => false,
         }
     }
 }

@@ -57,6 +57,16 @@ impl SubscriptionOptions {
     pub fn of_qos(qos: QoS) -> Self {
         Self { qos, ..Self::default() }
     }
+
+    /// Whether what is retained is sent at a SUBSCRIBE; `new` is whether the session did not have the subscription.
+    #[must_use]
+    pub fn wants_retained(self, new: bool) -> bool {
+        match self.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => new,
+            RetainHandling::Never => false,
+        }
+    }
 }
 
 /// The identifiers of the subscriptions that a copy is for, ascending; mostly there are none.

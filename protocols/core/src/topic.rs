@@ -32,6 +32,12 @@ pub fn is_filter(filter: &[u8]) -> bool {
     true
 }
 
+/// Whether a filter has a wildcard, and so may match more than one name.
+#[must_use]
+pub fn has_wildcard(filter: &[u8]) -> bool {
+    filter.iter().any(|byte| matches!(byte, b'+' | b'#'))
+}
+
 /// The levels of a name or filter: `a//b` has three, the middle one empty.
 pub fn levels(topic: &[u8]) -> impl Iterator<Item = &[u8]> {
     topic.split(|&byte| byte == b'/')

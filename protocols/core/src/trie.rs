@@ -16,7 +16,7 @@ use std::{
     fmt,
 };
 
-use crate::topic::levels;
+use crate::topic::{has_wildcard, levels};
 
 /// Filters with their subscribers. `K` names a subscriber of a filter, `V` is what it asked for.
 ///
@@ -239,10 +239,6 @@ impl<K, V> fmt::Debug for Trie<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trie").field("subscribers", &self.subscribers).finish_non_exhaustive()
     }
-}
-
-fn has_wildcard(filter: &[u8]) -> bool {
-    filter.iter().any(|byte| matches!(byte, b'+' | b'#'))
 }
 
 #[cfg(test)]

@@ -214,6 +214,7 @@ impl World {
                     );
                 }
             }
+            Event::RetainedTaken => panic!("nothing retained was sent"),
             Event::Closed(_) => self.closed = true,
         }
     }

@@ -222,7 +222,8 @@ impl World {
             | Event::Unsubscribe { .. }
             | Event::PublishOnce { .. }
             | Event::Complete(_)
-            | Event::Release(_) => panic!("{event:?}"),
+            | Event::Release(_)
+            | Event::RetainedTaken => panic!("{event:?}"),
         }
     }
 

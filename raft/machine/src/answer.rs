@@ -36,6 +36,8 @@ pub enum Answer {
         granted: Vec<QoS>,
         /// Per subscription, in order: whether the session did not have it.
         new: Vec<bool>,
+        /// When, as `Enqueue` wants to know it.
+        at: u64,
         /// Every filter asked for, with the version the shard has for it: the proposer makes sure the meta group
         /// knows it before it answers the client. A shared filter's is no route, and orders what its share hears.
         routes: Vec<RouteChange>,
@@ -125,6 +127,10 @@ pub enum Refused {
     NodeRemoved,
     /// There is no such token, it was used, or its time is over.
     NoToken,
+    /// The tenant retains as much in this shard as it may.
+    RetainedFull,
+    /// It is not known any more what came meanwhile.
+    TooLate,
     /// The command does not belong in this group.
     WrongGroup {
         /// The group it came to.

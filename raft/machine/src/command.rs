@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, Message, NodeId, Offset, ShardId, SubscriptionOptions, TenantId,
-    Text, Will, port::SessionLimits,
+    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionIds,
+    SubscriptionOptions, TenantId, Text, Will, port::SessionLimits,
 };
 
 /// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
@@ -61,6 +61,17 @@ pub struct Subscription {
     pub filter: Text,
     /// What was granted.
     pub options: SubscriptionOptions,
+}
+
+/// A copy of a retained message for one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enqueued {
+    /// With this QoS: not 0.
+    pub qos: QoS,
+    /// The identifiers of the subscriptions it is for.
+    pub ids: SubscriptionIds,
+    /// What. `expires_at` as in `Publish`.
+    pub message: Message,
 }
 
 /// Where a route leads.
@@ -217,6 +228,27 @@ pub enum Command {
         /// The version of the end of its subscription, or of the membership that is to end.
         version: u64,
     },
+    /// Keeps a message for those who subscribe later, in the shard of its topic; an empty one removes what is kept.
+    Retain {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// As in `PublishOnce`, if it is to count once.
+        origin: Option<Origin>,
+        /// As in `Publish`.
+        message: Message,
+    },
+    /// Puts copies of retained messages into the queue of a session that subscribed, but for those whose topic has come with
+    /// RETAIN=1 since. Refused if too much time has passed since then.
+    Enqueue {
+        /// Whose.
+        session: SessionId,
+        /// Refused if it is not the session's.
+        epoch: Epoch,
+        /// What `Subscribe` answered as its time.
+        since: u64,
+        /// Which.
+        copies: Vec<Enqueued>,
+    },
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
     /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
     Tick,
@@ -364,7 +396,9 @@ impl Command {
             | Self::Settle { .. }
             | Self::WillsDone { .. }
             | Self::JoinShare { .. }
-            | Self::LeaveShare { .. } => Scope::Shard,
+            | Self::LeaveShare { .. }
+            | Self::Retain { .. }
+            | Self::Enqueue { .. } => Scope::Shard,
             Self::CreateCluster { .. }
             | Self::RegisterNode(_)
             | Self::SetRoute { .. }

@@ -74,6 +74,8 @@ pub enum Effect {
         /// Whose.
         session: SessionId,
     },
+    /// A message was not retained: the tenant's quota in this shard is used up.
+    RetainedFull,
     /// The shard began or ceased to hold filters; the meta group has to know.
     Routes(Vec<RouteChange>),
     /// The group's digest as of its index (on every replica).

@@ -84,6 +84,16 @@ impl Keys {
         self.whole(Kind::NextWill, 0).done()
     }
 
+    pub(crate) fn retained(self, bucket: u16, tenant: TenantId, topic: &Text) -> Bytes {
+        let key = self.key(bucket, Kind::Retained, 4 + topic.len());
+        key.u32(tenant.0).bytes(topic.as_bytes()).done()
+    }
+
+    pub(crate) fn awaited(self, id: SessionId, topic: &Text) -> Bytes {
+        let key = self.key(id.bucket, Kind::Awaited, 8 + topic.len());
+        key.u64(id.number).bytes(topic.as_bytes()).done()
+    }
+
     pub(crate) fn origin(self, id: SessionId) -> Bytes {
         self.whole(Kind::Origin, 10).u16(id.bucket).u64(id.number).done()
     }
@@ -298,6 +308,8 @@ mod tests {
             (keys.garbage(id),                    "0002 0003 0f 0000000000000004"),
             (keys.will(id),                       "0002 0003 12 0000000000000004"),
             (keys.due_will(7),                    "0002 ffff 13 0000000000000007"),
+            (keys.retained(3, tenant, &text),     "0002 0003 14 00000005 74"),
+            (keys.awaited(id, &text),             "0002 0003 15 0000000000000004 74"),
             (keys.next_will(),                    "0002 ffff 16"),
             (keys.tenant(tenant),                 "0002 ffff 20 00000005"),
             (keys.node(NodeId(1)),                "0002 ffff 21 0000000000000001"),

@@ -29,7 +29,10 @@ use crate::{
     meta::MetaState,
     producers::{Place, Producers},
     rows::{MembershipRow, NumberRow, Row, corrupt},
-    shard::{Counts, DueWill, Opening, SESSION_LIMITS_MAX, SessionInfo, ShardState, ShareInfo},
+    shard::{
+        Counts, DueWill, Opening, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX, SessionInfo,
+        ShardState, ShareInfo,
+    },
     step::Step,
 };
 
@@ -203,6 +206,12 @@ impl Machine {
             }
             Command::CloseSession { session, epoch, expiry_s, forget_will } => {
                 shard.close_session(step, session, epoch, expiry_s, forget_will)
+            }
+            Command::Retain { tenant, origin, message } => {
+                Ok(shard.retain(step, tenant, origin, message))
+            }
+            Command::Enqueue { session, epoch, since, copies } => {
+                Ok(shard.enqueue_retained(step, session, epoch, since, copies))
             }
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
             Command::NodeGone { node, alive } => shard.node_gone(step, node, alive),
@@ -406,6 +415,19 @@ impl Machine {
         found: &mut Vec<(SessionId, Grant)>,
     ) {
         self.shard.matching(tenant, topic, from, found);
+    }
+
+    /// What is retained for a filter, by ascending topic, from behind `after` on; not what has expired at `now`, in log time.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn retained(
+        &self,
+        rows: &(impl View + ?Sized),
+        question: &RetainedQuery<'_>,
+    ) -> Result<RetainedPage, StorageError> {
+        self.shard.retained(rows, question)
     }
 
     /// Wills that are due, from the number `from` on, ascending: at most `max` of them.

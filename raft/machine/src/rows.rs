@@ -6,12 +6,14 @@
 //! - **A row that can't be read stops the replica** ([`StorageError::Corrupt`]): it is rebuilt from the leader, never
 //!   guessed at.
 
+mod kept;
+
 use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{
-    Epoch, Grant, Message, NodeId, Offset, QoS, SubscriptionIds, SubscriptionOptions, TenantId,
-    Text, UnixMillis, Will, port::SessionLimits,
+    Epoch, Grant, Message, NodeId, Offset, QoS, SubscriptionIds, SubscriptionOptions, Text,
+    UnixMillis, port::SessionLimits,
 };
 use moorline_storage::StorageError;
 
@@ -22,6 +24,8 @@ use crate::{
     },
     command::{Holder, MemberState, NodeRecord},
 };
+
+pub(crate) use self::kept::{DueWillRow, RetainedRow, WillRow};
 
 const VERSION: u8 = 1;
 
@@ -182,46 +186,6 @@ impl Row for SubscriptionRow {
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
         reader.options().map(Self)
-    }
-}
-
-/// What a session leaves behind: `version u8 | delay u32 | message`, its expiry relative.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WillRow(pub(crate) Will);
-
-impl Row for WillRow {
-    const WHAT: &'static str = "will row";
-    const BYTES: usize = 128;
-
-    fn write(&self, out: &mut BytesMut) {
-        out.put_u32(self.0.delay_s);
-        encode_message(out, &self.0.message);
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
-        let delay_s = reader.u32()?;
-        Ok(Self(Will { delay_s, message: read_message(reader.take_rest())? }))
-    }
-}
-
-/// A will that is to be published: `version u8 | tenant u32 | message`, its expiry relative.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DueWillRow {
-    pub(crate) tenant: TenantId,
-    pub(crate) message: Message,
-}
-
-impl Row for DueWillRow {
-    const WHAT: &'static str = "due will row";
-    const BYTES: usize = 128;
-
-    fn write(&self, out: &mut BytesMut) {
-        out.put_u32(self.tenant.0);
-        encode_message(out, &self.message);
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
-        Ok(Self { tenant: reader.tenant()?, message: read_message(reader.take_rest())? })
     }
 }
 
@@ -741,27 +705,6 @@ mod tests {
             &RouteRow { version: 1, present: true, index: 2, at: UnixMillis(3) },
             "01 0000000000000001 01 0000000000000002 0000000000000003",
         );
-    }
-
-    #[test]
-    fn rows_of_wills_keep_their_bytes() {
-        let message = Message {
-            topic: "t".into(),
-            qos: QoS::ExactlyOnce,
-            retain: true,
-            properties: Bytes::from_static(b"pp"),
-            expires_at: Some(UnixMillis(9)),
-            payload: Bytes::from_static(b"xyz"),
-        };
-        let body = "0e 00000001 74 00000002 7070 0000000000000009 78797a";
-        let will = WillRow(Will { message: message.clone(), delay_s: 5 });
-        assert_eq!(hex(&will.to_bytes()), format!("01 00000005 {body}").replace(' ', ""));
-        assert_eq!(WillRow::from_bytes(&will.to_bytes()).unwrap(), will);
-        let due = DueWillRow { tenant: TenantId(7), message };
-        assert_eq!(hex(&due.to_bytes()), format!("01 00000007 {body}").replace(' ', ""));
-        assert_eq!(DueWillRow::from_bytes(&due.to_bytes()).unwrap(), due);
-        assert!(DueWillRow::from_bytes(&Bytes::from_static(&[2, 0, 0, 0, 7])).is_err());
-        assert!(WillRow::from_bytes(&due.to_bytes().slice(..9)).is_err());
     }
 
     #[test]

@@ -63,6 +63,11 @@ pub enum Kind {
     Will = 18,
     /// `number u64`: a will that is due, until it is published. Whole shard.
     DueWill = 19,
+    /// `tenant u32 | topic`: the retained message of a topic.
+    Retained = 20,
+    /// `session u64 | topic`: that a message with RETAIN=1 was queued while retained copies were awaited; without a topic:
+    /// until when they are.
+    Awaited = 21,
     /// The number the next will that is due gets. Whole shard.
     NextWill = 22,
     /// `tenant u32 | filter`: a share, by its whole filter.
@@ -89,7 +94,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -109,6 +114,8 @@ impl Kind {
         Self::Origin,
         Self::Will,
         Self::DueWill,
+        Self::Retained,
+        Self::Awaited,
         Self::NextWill,
         Self::Share,
         Self::ShareMember,
@@ -275,7 +282,7 @@ mod tests {
             numbers,
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 32, 33, 34,
-                35, 36, 37, 38, 39, 23, 24,
+                35, 36, 37, 38, 39, 23, 24, 20, 21,
             ]
         );
     }

@@ -52,6 +52,7 @@ pub enum Call {
     Release(Vec<Offset>),
     Subscribe(Token, Vec<Filter>),
     Settle(Vec<Offset>),
+    RetainedTaken,
     Close(Close),
 }
 
@@ -105,6 +106,9 @@ impl Link for DoubleLink {
     fn unsubscribe(&mut self, _: Token, _: Vec<Text>) {}
     fn settle_shared(&mut self, _: &[(moorline_core::ShareNumber, Offset)]) {}
 
+    fn retained_taken(&mut self) {
+        self.tell(Call::RetainedTaken);
+    }
     fn settle(&mut self, offsets: &[Offset]) {
         self.tell(Call::Settle(offsets.to_vec()));
     }

@@ -22,6 +22,7 @@ mod harness;
 mod members;
 mod once;
 mod operating;
+mod retained;
 mod sessions;
 mod shares;
 mod single;

@@ -36,7 +36,7 @@ impl Default for Capabilities {
         Self {
             mqtt31: true,
             qos_max: QoS::ExactlyOnce,
-            retain: false,
+            retain: true,
             shared: true,
             subscription_ids: true,
             no_local: true,

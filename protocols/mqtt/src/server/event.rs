@@ -55,6 +55,8 @@ pub enum Event {
     Settled(Vec<Offset>),
     /// `Link::settle_shared`.
     SettledShared(Vec<(ShareNumber, Offset)>),
+    /// `Link::retained_taken`.
+    RetainedTaken,
     /// The last event, exactly once: `Link::close`.
     Closed(Closed),
 }

@@ -165,6 +165,7 @@ impl Connection {
             Notice::Subscribed { token, granted } => self.on_subscribed(now, token, granted),
             Notice::Unsubscribed { token, existed } => self.on_unsubscribed(now, token, existed),
             Notice::Deliver(deliveries) => self.on_deliver(now, deliveries),
+            Notice::Retained(deliveries) => self.on_retained(deliveries),
             Notice::TakenOver => self.fail(now, &Ending::TAKEN_OVER),
             Notice::Stopping { .. } => self.stop(now, None),
             Notice::Lost => self.fail(now, &Ending::LOST),

@@ -16,7 +16,7 @@ use crate::{
     codec::{Outgoing, PacketId, PacketType, Reason, put_ack},
 };
 
-use super::{Config, Connection, Limit, State, close::Ending};
+use super::{Config, Connection, Event, Limit, State, close::Ending};
 
 /// How many packet ids there are: 1 to 65,535.
 const PACKET_IDS: u64 = 65_535;
@@ -60,6 +60,8 @@ pub(super) struct Outbound {
     next_shared: Offset,
     /// Which items of shared subscriptions are in flight, beside their ids in `in_flight`.
     shared_in_flight: BTreeMap<PacketId, (ShareNumber, Offset)>,
+    /// Waiting deliveries of a page of retained messages.
+    paged: usize,
 }
 
 /// A delivery that the client has, or that is on its way to it.
@@ -87,6 +89,8 @@ pub(super) enum Awaits {
 struct Waiting {
     arrival: u64,
     delivery: Delivery,
+    /// It came as a retained message, in a page of its own: no queue limit drops it.
+    paged: bool,
 }
 
 impl Outbound {
@@ -107,6 +111,7 @@ impl Outbound {
             shared: 0,
             next_shared: Offset(SHARED_IDS_AHEAD),
             shared_in_flight: BTreeMap::new(),
+            paged: 0,
         }
     }
 
@@ -125,7 +130,8 @@ impl Outbound {
         self.passing.clear();
         self.in_flight.clear();
         self.shared_in_flight.clear();
-        (self.live, self.live_bytes, self.durable, self.shared) = (0, 0, 0, 0);
+        (self.live, self.live_bytes, self.durable) = (0, 0, 0);
+        (self.shared, self.paged) = (0, 0);
     }
 
     /// What the delivery with this packet id waits for, if one is in flight.
@@ -184,14 +190,24 @@ impl Outbound {
             self.live += 1;
             self.live_bytes += bytes;
         }
+        self.queue(delivery, false);
+        Pushed::Queued
+    }
+
+    /// Takes a page of retained messages in: the service sends the next when it has left.
+    fn push_page(&mut self, page: Vec<Delivery>) {
+        self.paged += page.len();
+        page.into_iter().for_each(|delivery| self.queue(delivery, true));
+    }
+
+    fn queue(&mut self, delivery: Delivery, paged: bool) {
         let arrival = self.arrivals;
         self.arrivals += 1;
         let queue = match delivery.qos {
             QoS::AtMostOnce => &mut self.passing,
             QoS::AtLeastOnce | QoS::ExactlyOnce => &mut self.ordered,
         };
-        queue.push_back(Waiting { arrival, delivery });
-        Pushed::Queued
+        queue.push_back(Waiting { arrival, delivery, paged });
     }
 
     /// Takes the delivery that may leave next, with its packet id if it has QoS 1 or 2.
@@ -211,7 +227,9 @@ impl Outbound {
             (None, Some(_)) => (self.passing.pop_front()?, None),
             (None, None) => return None,
         };
-        if waiting.delivery.offset.is_none() {
+        if waiting.paged {
+            self.paged -= 1;
+        } else if waiting.delivery.offset.is_none() {
             self.live -= 1;
             self.live_bytes -= bytes_of(&waiting.delivery.message);
         }
@@ -280,8 +298,15 @@ impl Connection {
         }
     }
 
+    pub(super) fn on_retained(&mut self, page: Vec<Delivery>) {
+        if self.state == State::Open {
+            self.outbound.push_page(page);
+        }
+    }
+
     pub(super) fn transmit_deliveries(&mut self, now: Now, output: &mut BytesMut) {
         while output.len() < self.config.output_bytes_max {
+            let paged = self.outbound.paged;
             let Some((delivery, id)) = self.outbound.pop() else { break };
             if let Some(id) = id.filter(|_| delivery.released) {
                 // The client has the message, by an earlier connection.
@@ -289,6 +314,9 @@ impl Connection {
                 self.counters.packets_sent += 1;
                 self.outbound.sent(&delivery, id);
                 continue;
+            }
+            if paged > 0 && self.outbound.paged == 0 {
+                self.events.push_back(Event::RetainedTaken);
             }
             if self.transmit(now, &delivery, id, output) {
                 self.counters.packets_sent += 1;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, Text, UnixMillis};
+use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, Text, UnixMillis, port::Notice};
 use moorline_mqtt::{
     Packet, Reason, Version,
     codec::{Ack, Connect},
@@ -169,17 +169,45 @@ fn live_ids_go_round_past_those_in_flight() {
 fn the_live_queue_drops_the_newest_and_counts_them() {
     let config = Config { live_queue_max: 3, ..Config::default() };
     let mut rig = Rig::open_with(config, connect(Version::V311));
-    rig.connection.notice(
-        rig.now,
-        moorline_core::port::Notice::Deliver(
-            (0..5u8).map(|n| live(QoS::AtMostOnce, &[n])).collect(),
-        ),
-    );
+    rig.connection
+        .notice(rig.now, Notice::Deliver((0..5u8).map(|n| live(QoS::AtMostOnce, &[n])).collect()));
     let sent: Vec<u8> = deliveries(&rig.said()).iter().map(|(_, _, body)| body[0]).collect();
     assert_eq!(sent, [0, 1, 2]);
     assert_eq!(rig.connection.take_counters().dropped_queue_full, 2);
     rig.deliver(vec![live(QoS::AtMostOnce, &[9])]);
     assert_eq!(deliveries(&rig.said()).len(), 1, "there is room again");
+}
+
+#[test]
+fn a_page_of_retained_messages_is_not_dropped_and_the_next_is_asked_for() {
+    let config = Config {
+        live_queue_max: 3,
+        inflight_max: NonZeroU16::new(4).unwrap(),
+        ..Config::default()
+    };
+    for version in VERSIONS {
+        let mut rig = Rig::open_with(config.clone(), connect(version));
+        let page = |qos| (0..6u8).map(|n| Delivery { retain: true, ..live(qos, &[n]) }).collect();
+        rig.connection.notice(rig.now, Notice::Retained(page(QoS::AtMostOnce)));
+        assert_eq!(rig.events(), [], "not before it has left");
+        let said = rig.said();
+        assert_eq!(deliveries(&said).len(), 6);
+        let retained = |packet: &Packet| matches!(packet, Packet::Publish(p) if p.retain);
+        assert!(said.iter().all(retained));
+        assert_eq!(rig.events(), [Event::RetainedTaken]);
+
+        // With QoS 1 the window decides.
+        rig.connection.notice(rig.now, Notice::Retained(page(QoS::AtLeastOnce)));
+        assert_eq!(deliveries(&rig.said()).len(), 4);
+        assert_eq!(rig.events(), []);
+        rig.deliver(vec![live(QoS::AtMostOnce, b"x")]);
+        assert_eq!(deliveries(&rig.said()).len(), 1, "live ones have their own room");
+        rig.say(&puback(1));
+        rig.say(&puback(2));
+        assert_eq!(deliveries(&rig.said()).len(), 2);
+        assert_eq!(rig.events(), [Event::RetainedTaken]);
+        assert_eq!(rig.connection.take_counters().dropped_queue_full, 0);
+    }
 }
 
 #[test]

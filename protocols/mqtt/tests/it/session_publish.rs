@@ -10,7 +10,7 @@ use moorline_core::{
 use moorline_mqtt::{
     Packet, Reason, Version,
     codec::{Ack, Publish},
-    server::{Capabilities, CloseReason, Config, Event},
+    server::{CloseReason, Config, Event},
 };
 
 use crate::support::{Rig, START, VERSIONS, connect, id, puback, publish, publish1};
@@ -253,8 +253,9 @@ fn what_this_server_does_not_have_is_refused_with_its_code() {
         (publish("t", QoS::ExactlyOnce, 1), Reason::QoSNotSupported),
         (retained,                          Reason::RetainNotSupported),
     ];
-    let capabilities = Capabilities { qos_max: QoS::AtLeastOnce, ..Capabilities::default() };
-    let config = Config { capabilities, ..Config::default() };
+    let mut config = Config::default();
+    config.capabilities.qos_max = QoS::AtLeastOnce;
+    config.capabilities.retain = false;
     for (publish, reason) in table {
         for version in VERSIONS {
             let mut rig = Rig::open_with(config.clone(), connect(version));

@@ -102,6 +102,8 @@ kinds! {
     Leader = 24,
     /// A QoS 2 message for the clean sessions of a node.
     LiveOnce = 25,
+    /// Asks a shard's leader for a page of its retained messages.
+    Retained = 26,
     /// A member of a share can take messages: to the leader of the share's shard.
     ShareAttach = 30,
     /// Messages that a share lends to members.
@@ -132,6 +134,7 @@ mod tests {
             (Kind::SnapshotResume, 34),
             (Kind::ShareAttach, 30),
             (Kind::ShareDeliver, 31), (Kind::ShareCheck, 32), (Kind::ShareDetach, 33),
+            (Kind::Retained, 26),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

@@ -53,6 +53,8 @@ mod refused {
     pub(super) const NODE_REMOVED: u8 = 10;
     pub(super) const NO_TOKEN: u8 = 11;
     pub(super) const TOO_MANY_MEMBERS: u8 = 15;
+    pub(super) const RETAINED_FULL: u8 = 13;
+    pub(super) const TOO_LATE: u8 = 14;
 }
 
 /// The least bytes of a route change: lets a count be checked before anything is allocated for it.
@@ -81,10 +83,11 @@ impl Answer {
                 out.put_u8(kind::PARTLY);
                 put_list(out, routes, put_change);
             }
-            Self::Subscribed { granted, new, routes } => {
+            Self::Subscribed { granted, new, at, routes } => {
                 out.put_u8(kind::SUBSCRIBED);
                 put_list(out, granted, |out, qos| out.put_u8(*qos as u8));
                 put_list(out, new, |out, new| out.put_u8(u8::from(*new)));
+                out.put_u64(*at);
                 put_list(out, routes, put_change);
             }
             Self::Unsubscribed { existed, released } => {
@@ -154,6 +157,7 @@ impl Answer {
             kind::SUBSCRIBED => Self::Subscribed {
                 granted: reader.list(1, Reader::qos)?,
                 new: reader.list(1, Reader::bool)?,
+                at: reader.u64()?,
                 routes: read_changes(reader)?,
             },
             kind::UNSUBSCRIBED => Self::Unsubscribed {
@@ -238,6 +242,8 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::NodeIdTaken => refused::NODE_ID_TAKEN,
         Refused::NodeRemoved => refused::NODE_REMOVED,
         Refused::NoToken => refused::NO_TOKEN,
+        Refused::RetainedFull => refused::RETAINED_FULL,
+        Refused::TooLate => refused::TOO_LATE,
         Refused::WrongGroup { .. } => refused::WRONG_GROUP,
     };
     out.put_u8(code);
@@ -259,6 +265,8 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::NODE_ID_TAKEN => Refused::NodeIdTaken,
         refused::NODE_REMOVED => Refused::NodeRemoved,
         refused::NO_TOKEN => Refused::NoToken,
+        refused::RETAINED_FULL => Refused::RetainedFull,
+        refused::TOO_LATE => Refused::TooLate,
         refused::WRONG_GROUP => Refused::WrongGroup { group: ShardId(reader.u16()?) },
         _ => return Err(Malformed { what: "refusal" }),
     })
@@ -303,8 +311,8 @@ mod tests {
             (opened(Some(holder), change()),
                 format!("{head} 01 0000000000000004 0000000000000005 0000000000000006 {route}")),
             (Answer::Released(change()), format!("03 {route}")),
-            (Answer::Subscribed { granted: vec![QoS::AtMostOnce, QoS::ExactlyOnce], new: vec![true, false], routes: change() },
-                format!("04 00000002 00 02 00000002 01 00 {route}")),
+            (Answer::Subscribed { granted: vec![QoS::AtMostOnce, QoS::ExactlyOnce], new: vec![true, false], at: 9, routes: change() },
+                format!("04 00000002 00 02 00000002 01 00 0000000000000009 {route}")),
             (Answer::Unsubscribed { existed: vec![true], released: vec![] }, "05 00000001 01 00000000".into()),
             (Answer::Published { sessions: 3 }, "06 00000003".into()),
             (Answer::At(8), "07 0000000000000008".into()),
@@ -321,6 +329,8 @@ mod tests {
                 "11 0001 0000000000000002 00000007 00000001 23 01 0001 0000000000000009 01".into()),
             (Answer::Refused(Refused::NodeRemoved), "08 0a".into()),
             (Answer::Refused(Refused::NoToken), "08 0b".into()),
+            (Answer::Refused(Refused::RetainedFull), "08 0d".into()),
+            (Answer::Refused(Refused::TooLate), "08 0e".into()),
             (Answer::Refused(Refused::Malformed), "08 08".into()),
             (Answer::OutOfOrder { expected: 9 }, "09 0000000000000009".into()),
             (Answer::Partly(change()), format!("0a {route}")),

@@ -1,13 +1,15 @@
 //! Commands in bytes: `len u32 | kind u8 | body`, where `len` counts the kind and the body.
 
+use std::num::NonZeroU32;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, put_holder, put_limits, put_list, put_option,
-    put_options, put_session, put_target, put_text, read_message,
+    Malformed, Reader, TooLarge, encode_message, message_len, put_holder, put_limits, put_list,
+    put_option, put_options, put_session, put_target, put_text, read_message,
 };
-use crate::command::{Command, MemberState, NodeRecord, Origin, Subscription};
+use crate::command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription};
 
 /// The largest command, its kind included: half a batch. Whoever takes a message in refuses larger ones before.
 pub const COMMAND_BYTES_MAX: usize = 512 * 1024;
@@ -36,6 +38,8 @@ mod kind {
     pub(super) const WILLS_DONE: u8 = 16;
     pub(super) const JOIN_SHARE: u8 = 20;
     pub(super) const LEAVE_SHARE: u8 = 21;
+    pub(super) const RETAIN: u8 = 17;
+    pub(super) const ENQUEUE: u8 = 18;
     pub(super) const CREATE_CLUSTER: u8 = 32;
     pub(super) const REGISTER_NODE: u8 = 33;
     pub(super) const SET_ROUTE: u8 = 34;
@@ -79,40 +83,12 @@ impl Command {
         Ok(())
     }
 
-    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
     fn encode_body(&self, out: &mut BytesMut) {
         match self {
-            Self::OpenSession {
-                tenant,
-                client,
-                clean_start,
-                expiry_s,
-                holder,
-                limits,
-                sessions_max,
-                will,
-            } => {
-                let with_will = will.is_some();
-                out.put_u8(if with_will { kind::OPEN_WITH_WILL } else { kind::OPEN_SESSION });
-                out.put_u32(tenant.0);
-                put_text(out, client);
-                out.put_u8(u8::from(*clean_start));
-                out.put_u32(*expiry_s);
-                put_holder(out, *holder);
-                put_limits(out, *limits);
-                out.put_u32(*sessions_max);
-                if let Some(will) = will {
-                    out.put_u32(will.delay_s);
-                    encode_message(out, &will.message);
-                }
+            Self::OpenSession { .. } | Self::CloseSession { .. } => self.encode_life(out),
+            Self::WillsDone { .. } | Self::Retain { .. } | Self::Enqueue { .. } => {
+                self.encode_kept(out);
             }
-            Self::CloseSession { session, epoch, expiry_s, forget_will } => {
-                out.put_u8(if *forget_will { kind::SAY_GOODBYE } else { kind::CLOSE_SESSION });
-                put_session(out, *session);
-                out.put_u64(epoch.0);
-                put_option(out, *expiry_s, BufMut::put_u32);
-            }
-            Self::WillsDone { .. } => self.encode_kept(out),
             Self::NodeGone { node, alive } => {
                 out.put_u8(kind::NODE_GONE);
                 put_process(out, *node, *alive);
@@ -168,11 +144,68 @@ impl Command {
         clippy::wildcard_enum_match_arm,
         reason = "the match that calls this names every command"
     )]
+    fn encode_life(&self, out: &mut BytesMut) {
+        match self {
+            Self::OpenSession {
+                tenant,
+                client,
+                clean_start,
+                expiry_s,
+                holder,
+                limits,
+                sessions_max,
+                will,
+            } => {
+                let with_will = will.is_some();
+                out.put_u8(if with_will { kind::OPEN_WITH_WILL } else { kind::OPEN_SESSION });
+                out.put_u32(tenant.0);
+                put_text(out, client);
+                out.put_u8(u8::from(*clean_start));
+                out.put_u32(*expiry_s);
+                put_holder(out, *holder);
+                put_limits(out, *limits);
+                out.put_u32(*sessions_max);
+                if let Some(will) = will {
+                    out.put_u32(will.delay_s);
+                    encode_message(out, &will.message);
+                }
+            }
+            Self::CloseSession { session, epoch, expiry_s, forget_will } => {
+                out.put_u8(if *forget_will { kind::SAY_GOODBYE } else { kind::CLOSE_SESSION });
+                put_session(out, *session);
+                out.put_u64(epoch.0);
+                put_option(out, *expiry_s, BufMut::put_u32);
+            }
+            other => unreachable!("encode_body writes {other:?} itself"),
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the match that calls this names every command"
+    )]
     fn encode_kept(&self, out: &mut BytesMut) {
         match self {
             Self::WillsDone { numbers } => {
                 out.put_u8(kind::WILLS_DONE);
                 put_list(out, numbers, |out, number| out.put_u64(*number));
+            }
+            Self::Retain { tenant, origin, message } => {
+                out.put_u8(kind::RETAIN);
+                out.put_u32(tenant.0);
+                put_option(out, *origin, |out, origin| {
+                    put_session(out, origin.session);
+                    out.put_u64(origin.number);
+                    out.put_u64(origin.floor);
+                });
+                encode_message(out, message);
+            }
+            Self::Enqueue { session, epoch, since, copies } => {
+                out.put_u8(kind::ENQUEUE);
+                put_session(out, *session);
+                out.put_u64(epoch.0);
+                out.put_u64(*since);
+                put_list(out, copies, put_copy);
             }
             other => unreachable!("encode_body writes {other:?} itself"),
         }
@@ -352,7 +385,9 @@ impl Command {
                 expiry_s: reader.option(Reader::u32)?,
                 forget_will: kind == kind::SAY_GOODBYE,
             },
-            kind::WILLS_DONE => Self::WillsDone { numbers: reader.list(8, Reader::u64)? },
+            kind @ (kind::RETAIN | kind::ENQUEUE | kind::WILLS_DONE) => {
+                return Self::decode_kept(kind, reader);
+            }
             kind::NODE_GONE => {
                 let (node, alive) = read_process(&mut reader)?;
                 Self::NodeGone { node, alive }
@@ -403,6 +438,29 @@ impl Command {
         })
     }
 
+    fn decode_kept(kind: u8, mut reader: Reader) -> Result<Self, Malformed> {
+        let command = match kind {
+            kind::RETAIN => {
+                let tenant = reader.tenant()?;
+                let origin = reader.option(|reader| {
+                    let session = reader.session()?;
+                    Ok(Origin { session, number: reader.u64()?, floor: reader.u64()? })
+                })?;
+                return Ok(Self::Retain { tenant, origin, message: read_message(reader.tail())? });
+            }
+            kind::ENQUEUE => Self::Enqueue {
+                session: reader.session()?,
+                epoch: reader.epoch()?,
+                since: reader.u64()?,
+                copies: reader.list(COPY_BYTES_MIN, read_copy)?,
+            },
+            kind::WILLS_DONE => Self::WillsDone { numbers: reader.list(8, Reader::u64)? },
+            _ => return Err(Malformed { what: "command kind" }),
+        };
+        reader.end()?;
+        Ok(command)
+    }
+
     fn decode_meta(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
         Ok(match kind {
             kind::CREATE_CLUSTER => Self::CreateCluster {
@@ -447,6 +505,35 @@ impl Command {
             _ => return Err(Malformed { what: "command kind" }),
         })
     }
+}
+
+/// The least bytes of a copy: lets a count be checked before anything is allocated for it.
+const COPY_BYTES_MIN: usize = 15;
+
+/// `QoS u8 | ids u8, u32 each | len u32 | message`
+fn put_copy(out: &mut BytesMut, copy: &Enqueued) {
+    let Enqueued { qos, ids, message } = copy;
+    let ids = ids.as_slice();
+    out.put_u8(*qos as u8);
+    out.put_u8(u8::try_from(ids.len()).expect("SUBSCRIPTIONS_PER_SESSION_MAX fits"));
+    ids.iter().for_each(|id| out.put_u32(*id));
+    out.put_u32(u32::try_from(message_len(message)).expect("no packet of 4 GiB passed any edge"));
+    encode_message(out, message);
+}
+
+fn read_copy(reader: &mut Reader) -> Result<Enqueued, Malformed> {
+    let qos = reader.qos()?;
+    let count = reader.u8()?;
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(NonZeroU32::new(reader.u32()?).ok_or(reader.malformed())?);
+    }
+    if !ids.is_sorted() {
+        return Err(reader.malformed());
+    }
+    let bytes = reader.u32()? as usize;
+    let message = read_message(reader.slice(bytes)?)?;
+    Ok(Enqueued { qos, ids: ids.into_iter().collect(), message })
 }
 
 fn read_open(mut reader: Reader, with_will: bool) -> Result<Command, Malformed> {
@@ -600,7 +687,10 @@ mod tests {
         message: Message,
     ) -> Vec<(Command, &'static str)> {
         let (tenant, epoch) = (TenantId(7), Epoch(8));
-        let will = Some(Box::new(Will { message, delay_s: 10 }));
+        let will = Some(Box::new(Will { message: message.clone(), delay_s: 10 }));
+        let origin = Some(Origin { session, number: 4, floor: 2 });
+        let ids = [5, 6].into_iter().filter_map(NonZeroU32::new).collect();
+        let copy = Enqueued { qos: QoS::ExactlyOnce, ids, message: message.clone() };
         let limits = SessionLimits { queue_items: 1, queue_bytes: 2, subscriptions: 3 };
         #[rustfmt::skip]
         let all = vec![
@@ -611,6 +701,13 @@ mod tests {
                 "0f 0102 0000000000000003 0000000000000008 00"),
             (Command::WillsDone { numbers: vec![4, 6] },
                 "10 00000002 0000000000000004 0000000000000006"),
+            (Command::Retain { tenant, origin, message: message.clone() },
+                "11 00000007 01 0102 0000000000000003 0000000000000004 0000000000000002 01 00000001 74 00000000 78797a"),
+            (Command::Retain { tenant, origin: None, message },
+                "11 00000007 00 01 00000001 74 00000000 78797a"),
+            (Command::Enqueue { session, epoch, since: 9, copies: vec![copy] },
+                "12 0102 0000000000000003 0000000000000008 0000000000000009 00000001 \
+                 02 02 00000005 00000006 0000000d 01 00000001 74 00000000 78797a"),
         ];
         all
     }
@@ -674,6 +771,7 @@ mod tests {
                     command,
                     Command::Publish { .. }
                         | Command::PublishOnce { .. }
+                        | Command::Retain { .. }
                         | Command::OpenSession { will: Some(_), .. }
                 );
                 if len > FRAME_HEADER_BYTES && !tail {
@@ -707,7 +805,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_an_error() {
-        for kind in [0, 17, 31, 42, 255] {
+        for kind in [0, 19, 31, 42, 255] {
             assert!(Command::decode(&Bytes::from(vec![0, 0, 0, 1, kind])).is_err());
         }
     }

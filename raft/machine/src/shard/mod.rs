@@ -7,6 +7,8 @@
 //!   once.rs           QoS 2: numbers of publishes, what was heard of them, releases
 //!   wills.rs          what is published when a client is gone without a goodbye
 //!   shares.rs         sessions that take turns at one queue
+//!   retained.rs       what is kept of topics for those who subscribe later
+//!   awaited.rs        sessions that are still to get what is retained
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
 //! ```
@@ -18,8 +20,10 @@
 //! - **Head and tail never go back**, and every offset is handed out once. Checked by `tests/rules/queues.rs`.
 //! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
 
+mod awaited;
 mod once;
 mod queue;
+mod retained;
 mod sessions;
 mod shared;
 mod shares;
@@ -41,13 +45,19 @@ pub use self::once::ORIGIN_IDLE_MS_MAX;
 pub(crate) use self::sessions::Opening;
 pub use self::shares::{SHARE_MEMBERS_MAX, ShareInfo};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
-use self::{shared::SharedRefs, shares::Share, wills::Wills};
+use self::{awaited::Awaited, retained::Retained, shared::SharedRefs, shares::Share, wills::Wills};
+pub use self::{
+    awaited::{AWAIT_MS, AWAITED_TOPICS_MAX},
+    retained::{
+        RETAINED_BYTES_PER_TENANT_MAX, RETAINED_PER_TENANT_MAX, RetainedPage, RetainedQuery,
+    },
+};
 use crate::{
     answer::Answer,
     command::{Holder, SessionId},
     keys::{Keys, Suffix, note},
     rows::{
-        CountersRow, GarbageRow, MembershipRow, NumberRow, OriginRow, Row, SessionRow,
+        CountersRow, GarbageRow, MembershipRow, NumberRow, OriginRow, RetainedRow, Row, SessionRow,
         SubscriptionRow, WillRow, corrupt,
     },
     step::Step,
@@ -104,6 +114,8 @@ pub(crate) struct ShardState {
     /// The same sessions, by when the last of them came.
     silent: BTreeSet<(UnixMillis, SessionId)>,
     wills: Wills,
+    retained: Retained,
+    awaited: Awaited,
     /// Space for the matches of one message.
     found: Vec<(SessionId, Grant)>,
 }
@@ -138,6 +150,10 @@ pub struct Counts {
     pub wills: usize,
     /// Wills that are due and not published yet.
     pub due_wills: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Their bytes.
+    pub retained_bytes: u64,
     /// Producers whose answers are remembered.
     pub producers: usize,
 }
@@ -207,6 +223,8 @@ impl ShardState {
             origins: BTreeMap::new(),
             silent: BTreeSet::new(),
             wills: Wills::default(),
+            retained: Retained::default(),
+            awaited: Awaited::default(),
             found: Vec::new(),
         }
     }
@@ -312,6 +330,16 @@ impl ShardState {
             self.set_will(id, Some(will.delay_s));
             Ok(())
         })?;
+        scan(Kind::Retained, &mut |mut suffix, row| {
+            let (tenant, topic) = (TenantId(suffix.u32()?), suffix.text()?);
+            self.open_retained(tenant, &topic, &RetainedRow::from_bytes(row)?);
+            Ok(())
+        })?;
+        scan(Kind::Awaited, &mut |mut suffix, row| {
+            let id = SessionId { bucket, number: suffix.u64()? };
+            self.open_awaited(id, &suffix.text()?, NumberRow::from_bytes(row)?.0);
+            Ok(())
+        })?;
         scan(Kind::Inbound, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
             self.inbound.insert((id, suffix.u16()?), NumberRow::from_bytes(row)?.0);
@@ -399,7 +427,8 @@ impl ShardState {
         }
         let expires = self.expiring.first().map(|(at, _)| *at);
         let will = self.wills.pending.first().map(|(at, _)| *at);
-        [expires, will, self.origin_deadline()].into_iter().flatten().min()
+        let (retained, awaited) = (self.retained.next_deadline(), self.awaited.next_deadline());
+        [expires, will, retained, awaited, self.origin_deadline()].into_iter().flatten().min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -416,6 +445,8 @@ impl ShardState {
             }
         }
         self.forget_origins(step);
+        self.expire_retained(step);
+        self.expire_awaited(step);
         self.collect_garbage(step)?;
         self.announce(step, &released);
         Ok(Answer::Released(released))
@@ -475,6 +506,8 @@ impl ShardState {
         assert_eq!(self.origins, other.origins);
         assert_eq!(self.silent, other.silent);
         assert_eq!(self.wills, other.wills);
+        assert_eq!(self.retained, other.retained);
+        assert_eq!(self.awaited, other.awaited);
         assert_eq!(self.counts(), other.counts());
         for (id, session) in &self.sessions {
             for subscription in self.subscriptions(rows, *id)? {

@@ -100,6 +100,17 @@ impl ShardState {
         origin: Origin,
         message: Message,
     ) -> Answer {
+        let from = Some(origin.session);
+        self.once(step, origin, |state, step| state.publish(step, tenant, from, message))
+    }
+
+    /// Acts only if this number of the origin did not come before.
+    pub(super) fn once<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        origin: Origin,
+        act: impl FnOnce(&mut Self, &mut Step<'_, R>) -> Answer,
+    ) -> Answer {
         let Origin { session, number, floor } = origin;
         let mut row = match self.origins.remove(&session) {
             Some(known) => {
@@ -109,8 +120,7 @@ impl ShardState {
             None => OriginRow::default(),
         };
         let repeated = number < row.floor || row.seen.contains(&number);
-        let answer =
-            if repeated { REPEATED } else { self.publish(step, tenant, Some(session), message) };
+        let answer = if repeated { REPEATED } else { act(self, step) };
         if row.floor < floor {
             row.floor = floor;
             row.seen.retain(|seen| *seen >= floor);

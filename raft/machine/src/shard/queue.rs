@@ -51,7 +51,13 @@ impl ShardState {
         let mut found = std::mem::take(&mut self.found);
         self.matching(tenant, &message.topic, from, &mut found);
         found.iter_mut().for_each(|(_, grant)| grant.limit(&message));
+        let noted = message.retain.then(|| message.topic.clone());
         let took = if found.is_empty() { 0 } else { self.fan_out(step, message, &found) };
+        if let Some(topic) = noted {
+            for (id, _) in found.iter().filter(|(_, grant)| grant.qos > QoS::AtMostOnce) {
+                self.note_queued(step, *id, &topic);
+            }
+        }
         let sessions = u32::try_from(found.len()).expect("SESSIONS_PER_SHARD_MAX fits");
         self.found = found;
         if took == 0 && sessions > 0 {
@@ -61,7 +67,7 @@ impl ShardState {
     }
 
     /// Gives a message to each of these sessions: into its queue, or only past it where the QoS is 0. How many took it.
-    fn fan_out<R: Rows + ?Sized>(
+    pub(super) fn fan_out<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         message: Message,

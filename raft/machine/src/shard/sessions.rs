@@ -261,6 +261,7 @@ impl ShardState {
         self.fire_will(step, id)?;
         self.remove_subscriptions(step, id, released)?;
         self.forget_inbound(step, id);
+        self.forget_awaited(step, id);
         let session = self.sessions.remove(&id).expect("the caller found it");
         self.unindex(id, &session);
         if self.shares.remove(&id).is_none() {

@@ -80,8 +80,11 @@ impl ShardState {
             routes.push(self.route(tenant, filter, version, true));
         }
         self.announce(step, &begun);
+        if subscriptions.iter().zip(&new).any(|(asked, new)| asked.options.wants_retained(*new)) {
+            self.await_retained(step, id);
+        }
         let granted = subscriptions.iter().map(|subscription| subscription.options.qos).collect();
-        Ok(Answer::Subscribed { granted, new, routes })
+        Ok(Answer::Subscribed { granted, new, at: step.version(), routes })
     }
 
     pub(crate) fn unsubscribe<R: Rows + ?Sized>(

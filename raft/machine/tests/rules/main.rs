@@ -10,6 +10,7 @@ mod once;
 mod placement;
 mod queues;
 mod replicas;
+mod retained;
 mod sessions;
 mod shares;
 mod subscriptions;

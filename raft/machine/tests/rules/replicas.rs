@@ -9,7 +9,10 @@ use moorline_core::{
 };
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
-    command::{Command, Holder, NodeRecord, ProducerId, RouteTarget, SessionId, Subscription},
+    command::{
+        Command, Enqueued, Holder, NodeRecord, Origin, ProducerId, RouteTarget, SessionId,
+        Subscription,
+    },
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
@@ -96,6 +99,20 @@ fn shard_command() -> impl Strategy<Value = Command> {
                 tenant: TenantId(1), client, clean_start, expiry_s, holder, will,
                 limits: SessionLimits { queue_items: 3 + expiry_s % 2, ..SessionLimits::none() },
                 sessions_max: 4,
+            }),
+        3 => (publishing(), prop::option::of(0..9_u64), any::<bool>()).prop_map(
+            |(publish, number, empty)| {
+                let Command::Publish { tenant, message, .. } = publish else { unreachable!() };
+                let payload = if empty { Bytes::new() } else { Bytes::from_static(b"kept") };
+                let session = SessionId { bucket: 9, number: 1 };
+                let origin = number.map(|number| Origin { session, number, floor: number / 2 });
+                Command::Retain { tenant, origin, message: Message { payload, ..message } }
+            }),
+        2 => (session_id(), epoch.clone(), 0..1_000_000_u64, publishing()).prop_map(
+            |(session, epoch, since, publish)| {
+                let Command::Publish { message, .. } = publish else { unreachable!() };
+                let copy = Enqueued { qos: QoS::AtLeastOnce, ids: None.into(), message };
+                Command::Enqueue { session, epoch, since, copies: vec![copy] }
             }),
         1 => prop::collection::vec(0..9_u64, 1..4)
             .prop_map(|numbers| Command::WillsDone { numbers }),

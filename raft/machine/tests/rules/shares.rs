@@ -139,7 +139,7 @@ fn a_shared_subscription_of_a_session_matches_nothing_itself_and_its_end_is_told
         let mut group = Group::new(SHARD);
         let (session, epoch) = group.open("a", 1, 60);
         let answer = group.one(subscribe(session, epoch, &[(FILTER, QOS1), ("u", QOS1)]));
-        let Answer::Subscribed { granted, new, routes } = answer else { panic!("{answer:?}") };
+        let Answer::Subscribed { granted, new, routes, .. } = answer else { panic!("{answer:?}") };
         assert_eq!((granted, new), (vec![QOS1; 2], vec![true; 2]));
         let version = routes[0].version;
         assert_eq!(group.machine.held_filters(&group.rows).unwrap().len(), 1, "it is no route");

@@ -41,7 +41,9 @@ fn the_first_session_of_a_filter_makes_a_route_and_the_last_one_ends_it() {
     assert_eq!(routes(&group.effects), [("t".into(), version, true), ("u".into(), version, true)]);
 
     let answer = group.one(subscribe(b, b_epoch, &[("t", QOS1)]));
-    let Answer::Subscribed { granted, new, routes: asked } = answer else { panic!("{answer:?}") };
+    let Answer::Subscribed { granted, new, routes: asked, .. } = answer else {
+        panic!("{answer:?}")
+    };
     assert_eq!((granted, new), (vec![QOS1], vec![true]));
     assert_eq!((filters(&asked), asked[0].version), (vec![("t", true)], version));
     assert!(group.effects.is_empty());
@@ -123,7 +125,7 @@ fn a_filter_twice_in_one_subscribe_is_one_subscription() {
     let mut group = Group::new(SHARD);
     let (session, epoch) = group.open("a", 1, 60);
     let answer = group.one(subscribe(session, epoch, &[("t", QoS::AtMostOnce), ("t", QOS1)]));
-    let Answer::Subscribed { granted, new, routes } = answer else { panic!("{answer:?}") };
+    let Answer::Subscribed { granted, new, routes, .. } = answer else { panic!("{answer:?}") };
     assert_eq!((granted.len(), routes.len()), (2, 2));
     assert_eq!(new, [true, false]);
     assert_eq!(group.machine.counts().subscriptions, 1);

@@ -283,6 +283,15 @@ impl Client {
             .collect()
     }
 
+    /// Publishes with QoS 1 and RETAIN=1, and waits until it is acknowledged, which must be with success.
+    #[track_caller]
+    pub(crate) fn retain(&mut self, topic: &str, payload: &[u8], expiry_s: Option<u32>) {
+        let id = self.new_id();
+        let publish = packet::publish(self.version, id, topic, payload, expiry_s);
+        self.send(&packet::retained(publish)).unwrap();
+        assert!(self.puback(id) < 0x80, "{} retains {topic}", self.name);
+    }
+
     /// Subscribes and waits for the SUBACK; the reason codes.
     #[track_caller]
     pub(crate) fn subscribe(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {

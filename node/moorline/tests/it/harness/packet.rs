@@ -30,6 +30,7 @@ pub(crate) struct Publish {
     pub(crate) payload: Vec<u8>,
     pub(crate) qos: u8,
     pub(crate) dup: bool,
+    pub(crate) retain: bool,
     /// 0 for QoS 0.
     pub(crate) id: u16,
     /// MQTT 5: what is left of its lifetime.
@@ -165,6 +166,12 @@ pub(crate) fn pubcomp(id: u16) -> Vec<u8> {
     frame(0x70, &id.to_be_bytes())
 }
 
+/// A PUBLISH of [`publish`] with RETAIN=1.
+pub(crate) fn retained(mut publish: Vec<u8>) -> Vec<u8> {
+    publish[0] |= 1;
+    publish
+}
+
 /// SUBSCRIBE.
 pub(crate) fn subscribe(version: Version, id: u16, filters: &[(&str, u8)]) -> Vec<u8> {
     let mut body = id.to_be_bytes().to_vec();
@@ -263,12 +270,19 @@ fn decode(version: Version, first: u8, body: &mut Body<'_>) -> Packet {
 }
 
 fn decode_publish(v5: bool, first: u8, body: &mut Body<'_>) -> Publish {
-    assert_eq!(first & 1, 0, "nothing is retained here");
     let qos = first >> 1 & 3;
     let topic = String::from_utf8(body.text().to_vec()).unwrap();
     let id = if qos == 0 { 0 } else { body.u16() };
     let expiry_s = if v5 { body.properties() } else { None };
-    Publish { topic, payload: body.bytes.to_vec(), qos, dup: first & 8 != 0, id, expiry_s }
+    Publish {
+        topic,
+        payload: body.bytes.to_vec(),
+        qos,
+        dup: first & 8 != 0,
+        retain: first & 1 != 0,
+        id,
+        expiry_s,
+    }
 }
 
 /// What is left of a packet.
