@@ -18,7 +18,8 @@ pub struct Role {
 /// Who acts on what was applied. Implemented by `node/service`.
 pub trait Sink: Send + Sync + 'static {
     /// On every replica, in log order, after the rows can be read. `index` is the last entry that was applied;
-    /// `effects` are those of all entries since the call before. Called from the apply task: must not block.
+    /// `effects` are those of all entries since the call before. A replica that was deleted and comes back begins anew.
+    /// Called from the apply task: must not block.
     fn applied(&self, shard: ShardId, index: u64, effects: Vec<Effect>);
 
     /// Never at the same time as [`Sink::applied`] of the same shard. Must not block.

@@ -210,6 +210,15 @@ impl Node {
         self.groups.as_ref().unwrap()
     }
 
+    /// Deletes a closed replica. What is applied of it begins anew.
+    pub fn delete(&self, shard: ShardId) -> Result<bool, GroupError> {
+        let deleted = self.on(self.groups().delete(shard));
+        if matches!(deleted, Ok(true)) {
+            self.sink.last.lock().unwrap().remove(&shard);
+        }
+        deleted
+    }
+
     /// Runs a future on this node, with a deadline.
     pub fn on<T>(&self, future: impl Future<Output = T>) -> T {
         let runtime = self.runtime.as_ref().unwrap();
