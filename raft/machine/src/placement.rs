@@ -245,8 +245,8 @@ fn change(members: &Members, now: &BTreeSet<NodeId>, wanted: &BTreeSet<NodeId>) 
         let replaces = now.len() >= 3 && now.len() >= wanted.len();
         if let Some(goes) = goes(now).filter(|_| replaces) {
             next.remove(&goes);
-        } else if replaces {
-            return hand_over(members, now, wanted).unwrap_or(Next::Vote(next));
+        } else if replaces && let Some(handed_over) = hand_over(members, now, wanted) {
+            return handed_over;
         }
     } else {
         match goes(now) {

@@ -20,8 +20,15 @@ const WILL: u8 = 0x04;
 const CLEAN_START: u8 = 0x02;
 const RESERVED: u8 = 0x01;
 
-/// How many bytes of the body [`version`] needs at most: the longest protocol name and the level.
-pub(super) const VERSION_BYTES: usize = 2 + 6 + 1;
+/// How many bytes of the body [`version`] needs, as far as these say: the protocol name and the level.
+pub(super) fn version_bytes(body: &[u8]) -> usize {
+    /// The name's length, the longest name, the level.
+    const LONGEST: usize = 2 + 6 + 1;
+    match body {
+        [high, low, ..] => LONGEST.min(2 + usize::from(u16::from_be_bytes([*high, *low])) + 1),
+        [] | [_] => LONGEST,
+    }
+}
 
 /// Reads protocol name and level.
 pub(super) fn version(body: &[u8]) -> Result<Version, DecodeError> {

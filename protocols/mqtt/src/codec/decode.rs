@@ -169,10 +169,11 @@ impl Decoder {
     /// A packet over the limit. Of a CONNECT the first few bytes are waited for: only they say how to answer.
     fn refuse_size(&mut self, input: &[u8], frame: &Frame) -> Result<Option<Frame>, DecodeError> {
         if self.version.is_none() {
-            if input.len() < frame.header + connect::VERSION_BYTES {
+            let body = input.get(frame.header..).unwrap_or_default();
+            if body.len() < connect::version_bytes(body) {
                 return Ok(None);
             }
-            self.version = Some(connect::version(&input[frame.header..])?);
+            self.version = Some(connect::version(body)?);
         }
         Err(DecodeError::TooLarge { size: frame.total, limit: self.limits.packet_bytes })
     }

@@ -40,7 +40,7 @@ fn wrong_properties_and_aliases_end_their_connection() {
     #[rustfmt::skip]
     let table = [
         (13, publish(0, "t", b"\x01\x00\x01\x00", b""),     "disconnect 0x82"),
-        (13, publish(0, "t", b"\x11\x00\x00\x00\x01", b""), "disconnect 0x81"),
+        (13, publish(0, "t", b"\x11\x00\x00\x00\x01", b""), "disconnect 0x82"),
         (13, publish(0, "t", b"\x7e\x00", b""),             "disconnect 0x81"),
         (13, b"\x30\x05\x00\x01t\x7f\x01".to_vec(),         "disconnect 0x81"),
         (13, subscribe_with(b"\x0b\x00"),                   "disconnect 0x82"),
