@@ -242,7 +242,7 @@ async fn a_client_of_another_maker_publishes_subscribes_and_receives() {
                         let copy = delivery(None, message.payload);
                         inbox.as_ref().unwrap().push(copy).unwrap();
                     }
-                    Call::Open(_) | Call::Settle(_) | Call::Close(_) => {}
+                    Call::Open(_) | Call::Settle(_) | Call::RetainedTaken | Call::Close(_) => {}
                 }
             }
             let polled = timeout(Duration::from_millis(5), events.poll()).await;

@@ -168,12 +168,8 @@ fn live_ids_go_round_past_those_in_flight() {
 fn the_live_queue_drops_the_newest_and_counts_them() {
     let config = Config { live_queue_max: 3, ..Config::default() };
     let mut rig = Rig::open_with(config, connect(Version::V311));
-    rig.connection.notice(
-        rig.now,
-        moorline_core::port::Notice::Deliver(
-            (0..5u8).map(|n| live(QoS::AtMostOnce, &[n])).collect(),
-        ),
-    );
+    rig.connection
+        .notice(rig.now, Notice::Deliver((0..5u8).map(|n| live(QoS::AtMostOnce, &[n])).collect()));
     let sent: Vec<u8> = deliveries(&rig.said()).iter().map(|(_, _, body)| body[0]).collect();
     assert_eq!(sent, [0, 1, 2]);
     assert_eq!(rig.connection.take_counters().dropped_queue_full, 2);
