@@ -115,14 +115,14 @@ class Client:
         return self._wait(mid)
 
     def publish(self, topic, payload, qos=1, retain=False, **props):
-        """Publishes; for QoS 1 it waits for the PUBACK and returns its reason as a number."""
+        """Publishes; waits for the PUBACK or PUBCOMP, if there is one, and returns its reason as a number."""
         arguments = {"properties": properties("PUBLISH", **props)} if props else {}
         sent = self.paho.publish(topic, payload, qos, retain, **arguments)
         return self._wait(sent.mid).value if qos else None
 
-    def publish_many(self, topic, payloads):
-        """QoS 1, all on their way at once; returns when each is acknowledged."""
-        sent = [self.paho.publish(topic, payload, 1) for payload in payloads]
+    def publish_many(self, topic, payloads, qos=1):
+        """All on their way at once; returns when each is acknowledged (QoS 1) or complete (QoS 2)."""
+        sent = [self.paho.publish(topic, payload, qos) for payload in payloads]
         for message in sent:
             message.wait_for_publish(ANSWER_S)
             assert message.is_published(), "not acknowledged in time"
@@ -146,6 +146,12 @@ class Client:
         sock = self.paho.socket()
         if sock is not None:
             sock.close()
+
+    def go_on(self, node):
+        """Connects again, to any node, with what it remembers of its session."""
+        self.paho.loop_stop()
+        present, _ = self.connect(node)
+        assert present
 
     def close(self):
         """Says goodbye."""

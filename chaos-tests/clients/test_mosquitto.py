@@ -53,3 +53,24 @@ def test_a_message_is_heard_on_every_node(cluster, topic, version):
         heard, _ = reader.communicate(timeout=WAIT_S)
         assert "hello" in heard.splitlines()
         assert reader.returncode == 0
+
+
+@BOTH
+def test_readers_of_a_share_divide_the_lines_among_them(cluster, topic, version):
+    readers, lines = [], [f"line {number}" for number in range(60)]
+    for node in cluster.nodes:
+        line = (
+            f"stdbuf -oL mosquitto_sub -V {version} {at(node)} -q 1 -t '$share/lines/{topic}'"
+            f" -C 20 -W {WAIT_S} -d -F %p"
+        )
+        readers.append(subprocess.Popen(shlex.split(line), stdout=subprocess.PIPE, text=True))
+    for reader in readers:
+        while not reader.stdout.readline().startswith("Subscribed"):
+            assert reader.poll() is None
+    run(f"mosquitto_pub -V {version} {at(cluster.nodes[1])} -q 1 -t {topic} -l", "\n".join(lines) + "\n")
+    heard = []
+    for reader in readers:
+        said, _ = reader.communicate(timeout=WAIT_S)
+        assert reader.returncode == 0, "each has its part"
+        heard += [line for line in said.splitlines() if line.startswith("line ")]
+    assert sorted(heard) == sorted(lines)

@@ -40,3 +40,21 @@ def test_a_durable_session_resumes_on_another_node(cluster, package, topic, vers
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.needs("openssl")
+@pytest.mark.parametrize("scheme", ["mqtts", "wss"])
+@pytest.mark.parametrize("version", [3, 4, 5], ids=["v31", "v311", "v5"])
+def test_a_durable_session_resumes_over_tls(secure, package, topic, version, scheme):
+    ports = {"mqtts": secure.mqtts_port, "wss": secure.wss_port}
+    urls = [f"{scheme}://127.0.0.1:{ports[scheme]}"] * 3
+    done = subprocess.run(
+        ["node", "check.mjs", str(version), topic, *urls],
+        cwd=package,
+        env=os.environ | {"MOORLINE_CA": secure.ca},
+        timeout=WAIT_S,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import HTTP_S, READY_S, STOP_S, Node, ready, wait_for
+from conftest import HTTP_S, READY_S
 from connection import V5, V31, V311, Client
 
 VERSIONS = pytest.mark.parametrize("version", [V31, V311, V5], ids=["v31", "v311", "v5"])
@@ -57,67 +56,7 @@ def test_a_plain_http_request_is_told_to_upgrade(cluster):
     assert refused.value.code == 426
 
 
-# ---- TLS: a node of its own, with a certificate made now
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for held in sockets:
-        held.bind(("127.0.0.1", 0))
-    ports = [held.getsockname()[1] for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory):
-    """One node that listens with TLS; where it is, with `mqtts_port`, `wss_port` and `ca`."""
-    folder = tmp_path_factory.mktemp("secure")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        + ["-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"],
-        check=True,
-        capture_output=True,
-    )
-    mqtt, admin, cluster, mqtts, wss = free_ports(5)
-    (folder / "node.toml").write_text(
-        f"""
-        [node]
-        id = 1
-        data-dir = "{folder}/data"
-        [listen]
-        mqtt = "127.0.0.1:{mqtt}"
-        mqtts = "127.0.0.1:{mqtts}"
-        wss = "127.0.0.1:{wss}"
-        admin = "127.0.0.1:{admin}"
-        cluster = "127.0.0.1:{cluster}"
-        [tls]
-        cert = "{folder}/cert.pem"
-        key = "{folder}/key.pem"
-        [cluster]
-        shards = 1
-        peers = [{{ id = 1, address = "127.0.0.1:{cluster}" }}]
-        """
-    )
-    binary = os.environ.get("MOORLINE_BINARY") or shutil.which("moorline")
-    with open(folder / "node.log", "wb") as log:
-        process = subprocess.Popen([binary, "server", "--config", folder / "node.toml"], stdout=log, stderr=log)
-    row = {"id": 1, "mqtt": f"127.0.0.1:{mqtt}", "admin": f"127.0.0.1:{admin}", "pid": process.pid}
-    node = Node(row)
-    node.mqtts_port, node.wss_port, node.ca = mqtts, wss, str(folder / "cert.pem")
-
-    def is_ready():
-        assert process.poll() is None, (folder / "node.log").read_text()
-        init = ["cluster", "init", "--admin", node.admin]
-        subprocess.run([binary, *init], capture_output=True, check=False)
-        return ready(node)
-
-    wait_for("the node is not ready", is_ready, READY_S)
-    yield node
-    process.terminate()
-    process.wait(STOP_S)
+# ---- TLS: a node of its own, with a certificate made now (`secure`)
 
 
 @pytest.mark.needs("openssl")

@@ -1,5 +1,6 @@
 // A durable session of MQTT.js that leaves one node and comes back on another: node check.mjs VERSION TOPIC URL URL URL
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import mqtt from 'mqtt';
 
 const MESSAGES = 100;
@@ -7,7 +8,9 @@ const ANSWER_MS = 20_000;
 
 const [version, topic, ...urls] = process.argv.slice(2);
 const protocolVersion = Number(version);
-const spoken = { protocolVersion, ...(protocolVersion === 3 && { protocolId: 'MQIsdp' }) };
+// The certificate that a TLS node shows, if it has one of its own making.
+const ca = process.env.MOORLINE_CA ? [readFileSync(process.env.MOORLINE_CA)] : undefined;
+const spoken = { protocolVersion, ca, ...(protocolVersion === 3 && { protocolId: 'MQIsdp' }) };
 const durable = {
   ...spoken,
   clean: false,

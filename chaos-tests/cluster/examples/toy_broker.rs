@@ -189,9 +189,15 @@ async fn serve(
                 return Ok(());
             }
             match packet {
-                Some(Packet::Publish { topic, packet, payload, .. }) => {
+                Some(Packet::Publish { topic, packet, payload, once, .. }) => {
                     broker.keep(Line::Publish(topic, payload.to_vec()), true);
-                    answers.extend(packet.map(|packet| Packet::PubAck { packet, reason: 0 }));
+                    answers.extend(packet.map(|packet| match once {
+                        true => Packet::PubRec { packet, reason: 0 },
+                        false => Packet::PubAck { packet, reason: 0 },
+                    }));
+                }
+                Some(Packet::PubRel { packet, .. }) => {
+                    answers.push(Packet::PubComp { packet, reason: 0 });
                 }
                 Some(Packet::Subscribe { packet, filters }) => {
                     let codes = vec![1; filters.len()];
@@ -220,6 +226,7 @@ async fn serve(
                     topic: topic.clone(),
                     packet: Some(packet),
                     dup: false,
+                    once: false,
                     payload: Bytes::copy_from_slice(payload),
                 });
                 sent += 1;

@@ -23,9 +23,22 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 /// `GET /api/v1/cluster`. Fields the harness has no use for are ignored.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct View {
+    /// The nodes the cluster knows.
+    #[serde(default)]
+    pub nodes: Vec<Member>,
     /// The groups this node knows.
     #[serde(default)]
     pub groups: Vec<Group>,
+}
+
+/// One node in a [`View`].
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Member {
+    /// Its number.
+    pub id: u32,
+    /// How it stands.
+    #[serde(default)]
+    pub state: String,
 }
 
 /// One Raft group in a [`View`].
@@ -39,6 +52,9 @@ pub struct Group {
     /// Who votes in it.
     #[serde(default)]
     pub voters: Vec<u32>,
+    /// Who gets its log and does not vote.
+    #[serde(default)]
+    pub learners: Vec<u32>,
     /// The log index the last digest was taken at.
     #[serde(default)]
     pub digest_index: Option<u64>,
@@ -132,6 +148,23 @@ pub async fn init(node: SocketAddr) -> Result<()> {
 pub async fn view(node: SocketAddr) -> Result<View> {
     let body = ok(node, Method::GET, "/api/v1/cluster", ANSWER_MAX).await?;
     serde_json::from_slice(&body).context("the view of the cluster is not what it should be")
+}
+
+/// A token that lets one node in.
+pub async fn token(node: SocketAddr) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Given {
+        token: String,
+    }
+    let body = ok(node, Method::POST, "/api/v1/cluster/token", DIGEST_MAX).await?;
+    let given: Given = serde_json::from_slice(&body).context("a token is not what it should be")?;
+    Ok(given.token)
+}
+
+/// Asks for a change of how a member stands: `leave` or `remove`.
+pub async fn change(node: SocketAddr, verb: &str, member: u32) -> Result<()> {
+    let path = format!("/api/v1/cluster/{verb}?node={member}");
+    ok(node, Method::POST, &path, DIGEST_MAX).await.map(drop)
 }
 
 /// Has every group take a digest, by a replicated command.

@@ -41,6 +41,13 @@ pub struct Peer {
     pub up: AtomicBool,
 }
 
+impl Peer {
+    /// Whether the harness believes that it runs.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+}
+
 /// What all clients of a run share.
 #[derive(Debug)]
 pub struct Shared {

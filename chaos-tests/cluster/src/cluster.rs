@@ -33,8 +33,10 @@ const OWN_PORTS: [u16; 3] = [1883, 9400, 7400];
 pub struct Recipe {
     /// The broker.
     pub binary: PathBuf,
-    /// How many nodes.
+    /// How many nodes the cluster is made of.
     pub nodes: u32,
+    /// How many more may join it later: they have a directory and ports, and are not started.
+    pub spares: u32,
     /// How many shards.
     pub shards: u32,
     /// What each node's disk does with what was not fsynced.
@@ -51,6 +53,7 @@ pub struct Node {
     /// Its number.
     pub id: u32,
     config: PathBuf,
+    data: PathBuf,
     log: PathBuf,
     child: Option<Child>,
     /// Its disk, if that can lose something.
@@ -66,9 +69,11 @@ pub struct Cluster {
     pub peers: Arc<Vec<Peer>>,
     /// Their network, if they have one of their own.
     pub network: Option<Network>,
+    addresses: Vec<Addresses>,
     recipe: Recipe,
 }
 
+#[derive(Debug, Clone, Copy)]
 struct Addresses {
     mqtt: SocketAddr,
     admin: SocketAddr,
@@ -78,7 +83,7 @@ struct Addresses {
 impl Cluster {
     /// Prepares directories, disks, networks and configurations below `directory`. Starts nothing.
     pub fn prepare(recipe: Recipe, directory: &Path) -> Result<Self> {
-        let ids: Vec<u32> = (1..=recipe.nodes).collect();
+        let ids: Vec<u32> = (1..=recipe.nodes + recipe.spares).collect();
         let network = recipe.networks.then(|| Network::build(&ids)).transpose()?;
         let addresses = addresses(&recipe, network.as_ref())?;
         let peers = ids.iter().zip(&addresses).map(|(&id, at)| {
@@ -93,20 +98,23 @@ impl Cluster {
             fs::create_dir_all(&data)?;
             let disk = mount(recipe.disk, &home, &data)?;
             let config = home.join("moorline.toml");
-            fs::write(&config, configuration(&recipe, id, &data, &addresses))?;
+            if id <= recipe.nodes {
+                fs::write(&config, configuration(&recipe, id, &data, &addresses))?;
+            }
             let log = directory.join(format!("node-{id}.log"));
-            nodes.push(Node { id, config, log, child: None, disk });
+            nodes.push(Node { id, config, data, log, child: None, disk });
         }
-        Ok(Self { nodes, peers, network, recipe })
+        Ok(Self { nodes, peers, network, addresses, recipe })
     }
 
-    /// Starts every node, makes the cluster, waits until all are ready.
+    /// Starts every node but the spare ones, makes the cluster, waits until all are ready.
     pub async fn start(&mut self) -> Result<()> {
-        for at in 0..self.nodes.len() {
+        let founders = 0..usize::try_from(self.recipe.nodes)?;
+        for at in founders.clone() {
             self.start_node(at)?;
         }
         let deadline = Instant::now() + READY_MAX;
-        for at in 0..self.nodes.len() {
+        for at in founders.clone() {
             let address = self.peers[at].admin;
             self.wait(at, "alive", deadline, || admin::is_live(address)).await?;
         }
@@ -116,10 +124,50 @@ impl Cluster {
             }
             sleep(READY_EVERY).await;
         }
-        for at in 0..self.nodes.len() {
+        for at in founders {
             self.wait_ready(at).await?;
         }
         Ok(())
+    }
+
+    /// Writes the file of a spare node that joins with a token: by itself when it is started, or, `by_command`, with
+    /// `cluster join` here and now.
+    pub async fn join(&mut self, at: usize, token: &str, by_command: bool) -> Result<()> {
+        let node = &self.nodes[at];
+        let members: Vec<SocketAddr> =
+            self.peers.iter().filter(|peer| peer.is_up()).map(|peer| peer.admin).collect();
+        let mut text = joining(&self.recipe, node.id, &node.data, &self.addresses[at]);
+        if !by_command {
+            let members: Vec<String> = members.iter().map(ToString::to_string).collect();
+            text += &format!("join = {members:?}\ntoken = \"{token}\"\n");
+        }
+        fs::write(&node.config, text)?;
+        if !by_command {
+            return Ok(());
+        }
+        let mut command = Command::new(&self.recipe.binary);
+        command.args(["cluster", "join", "--token", token]).arg("--config").arg(&node.config);
+        for member in members {
+            command.arg("--member").arg(member.to_string());
+        }
+        let ended = timeout(READY_MAX, command.output()).await.context("cluster join hangs")??;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.success(), "cluster join: {}: {said}", ended.status);
+        Ok(())
+    }
+
+    /// Puts a node's data directory aside and gives it an empty one; the node must not run.
+    pub fn empty(&self, at: usize) -> Result<()> {
+        let data = &self.nodes[at].data;
+        fs::rename(data, data.with_extension("aside"))?;
+        Ok(fs::create_dir(data)?)
+    }
+
+    /// Undoes [`Self::empty`].
+    pub fn put_back(&self, at: usize) -> Result<()> {
+        let data = &self.nodes[at].data;
+        fs::remove_dir_all(data)?;
+        Ok(fs::rename(data.with_extension("aside"), data)?)
     }
 
     /// Starts one node; it is not ready yet.
@@ -206,6 +254,25 @@ impl Cluster {
         Ok(kill_process(pid, signal)?)
     }
 
+    /// Waits until a node ends by itself.
+    pub async fn wait_end(&mut self, at: usize, within: Duration) -> Result<ExitStatus> {
+        let node = &mut self.nodes[at];
+        let mut child = node.child.take().context("the node does not run")?;
+        let ended = timeout(within, child.wait()).await;
+        if ended.is_err() {
+            // Back to where a stop finds it.
+            self.nodes[at].child = Some(child);
+            bail!("node {} did not end by itself", self.nodes[at].id);
+        }
+        self.peers[at].up.store(false, Ordering::Relaxed);
+        Ok(ended.expect("looked at above")?)
+    }
+
+    /// Whether a process of a node is held here.
+    pub fn runs(&self, at: usize) -> bool {
+        self.nodes[at].child.is_some()
+    }
+
     /// The status of a node that ended without being told to.
     pub fn exited(&mut self, at: usize) -> Result<Option<ExitStatus>> {
         match &mut self.nodes[at].child {
@@ -258,10 +325,11 @@ fn mount(disk: DiskKind, home: &Path, data: &Path) -> Result<Option<Mounted>> {
 }
 
 fn addresses(recipe: &Recipe, network: Option<&Network>) -> Result<Vec<Addresses>> {
-    let many = usize::try_from(recipe.nodes)?;
+    let nodes = recipe.nodes + recipe.spares;
+    let many = usize::try_from(nodes)?;
     if let Some(network) = network {
         let [mqtt, admin, cluster] = OWN_PORTS;
-        return Ok((1..=recipe.nodes)
+        return Ok((1..=nodes)
             .map(|id| Addresses {
                 mqtt: network.client_address(id, mqtt),
                 admin: network.client_address(id, admin),
@@ -274,24 +342,35 @@ fn addresses(recipe: &Recipe, network: Option<&Network>) -> Result<Vec<Addresses
     Ok(threes.map(|at| Addresses { mqtt: at[0], admin: at[1], cluster: at[2] }).collect())
 }
 
-fn configuration(recipe: &Recipe, id: u32, data: &Path, addresses: &[Addresses]) -> String {
+/// All clients come from one address and come back as fast as they can, and what waits for those that are away is checked
+/// to the last message.
+const LIMITS: &str = "[mqtt]\nunauthenticated-per-address-max = 0\nconnects-per-client-s = 0\nconnects-per-tenant-s = 0\n\
+    inflight-max = 256\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
+
+/// What the files of all nodes begin with; it ends within `[cluster]`.
+fn common(recipe: &Recipe, id: u32, data: &Path, own: &Addresses) -> String {
     // A JSON string is a TOML basic string.
-    let quoted = |text: String| serde_json::Value::String(text).to_string();
-    let own = &addresses[usize::try_from(id).expect("32 bits fit") - 1];
-    let data = quoted(data.display().to_string());
-    let peers: Vec<String> = (1..)
-        .zip(addresses)
-        .map(|(id, at)| format!("    {{ id = {id}, address = \"{}\" }},\n", at.cluster))
-        .collect();
+    let data = serde_json::Value::String(data.display().to_string()).to_string();
     format!(
         "[node]\nid = {id}\ndata-dir = {data}\n\n[listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\n\
-         [cluster]\nshards = {}\npeers = [\n{}]\n",
-        own.mqtt,
-        own.admin,
-        own.cluster,
-        recipe.shards,
-        peers.concat()
+         {LIMITS}\n[cluster]\nshards = {}\n",
+        own.mqtt, own.admin, own.cluster, recipe.shards,
     )
+}
+
+fn configuration(recipe: &Recipe, id: u32, data: &Path, addresses: &[Addresses]) -> String {
+    let founders = usize::try_from(recipe.nodes).expect("32 bits fit");
+    let own = &addresses[usize::try_from(id).expect("32 bits fit") - 1];
+    let peers: Vec<String> = (1..)
+        .zip(&addresses[..founders])
+        .map(|(id, at)| format!("    {{ id = {id}, address = \"{}\" }},\n", at.cluster))
+        .collect();
+    common(recipe, id, data, own) + &format!("peers = [\n{}]\n", peers.concat())
+}
+
+/// The file of a node that joins later.
+fn joining(recipe: &Recipe, id: u32, data: &Path, own: &Addresses) -> String {
+    common(recipe, id, data, own) + &format!("address = \"{}\"\n", own.cluster)
 }
 
 /// The last lines of a log, for whoever has to find out.
@@ -328,6 +407,7 @@ mod tests {
         Recipe {
             binary: "/bin/sleep".into(),
             nodes: 3,
+            spares: 1,
             shards: 4,
             disk: DiskKind::Plain,
             networks: false,

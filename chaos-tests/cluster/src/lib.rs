@@ -20,6 +20,7 @@
 pub mod admin;
 pub mod client;
 pub mod cluster;
+pub mod member;
 pub mod mqtt;
 pub mod nemesis;
 pub mod network;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use moorline_chaos::options::{Action, Options, Run, RunAction};
+use moorline_chaos::options::{Action, MemberPlan, Options, Run, RunAction};
 use moorline_chaos::run::{Workplace, run};
 use moorline_oracle::{Outcome, Rules, gaps, history, judge};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +27,9 @@ async fn act(action: Action) -> Result<bool> {
         Action::Kill { run, mode } => (RunAction::Kill(mode), run),
         Action::Pause { run, for_ms } => (RunAction::Pause(for_ms), run),
         Action::Cut { run, for_ms, from } => (RunAction::Cut(for_ms, from), run),
+        Action::Member { run, kills, brief } => {
+            (RunAction::Member(MemberPlan { each: kills, brief }), run)
+        }
         Action::Check { history, replicas } => return check(&history, replicas),
     };
     let decided = Run::decide(action, options, rand::random())?;

@@ -38,9 +38,9 @@ pub struct Nemesis<'a> {
 }
 
 /// Whom a step hits, by place, and who led then.
-struct Victims {
-    places: Vec<usize>,
-    leaders: Vec<u32>,
+pub(crate) struct Victims {
+    pub(crate) places: Vec<usize>,
+    pub(crate) leaders: Vec<u32>,
 }
 
 impl Nemesis<'_> {
@@ -92,7 +92,7 @@ impl Nemesis<'_> {
         Victims { places, leaders }
     }
 
-    async fn kill(&mut self, step: Step, victims: &Victims) -> Result<()> {
+    pub(crate) async fn kill(&mut self, step: Step, victims: &Victims) -> Result<()> {
         for &at in &victims.places {
             self.cluster.kill(at)?;
             self.note(at, Fault::Kill, victims, Ok(()));
@@ -175,7 +175,13 @@ impl Nemesis<'_> {
         Ok(())
     }
 
-    fn note(&self, at: usize, fault: Fault, victims: &Victims, done: Result<(), String>) {
+    pub(crate) fn note(
+        &self,
+        at: usize,
+        fault: Fault,
+        victims: &Victims,
+        done: Result<(), String>,
+    ) {
         let id = self.cluster.nodes[at].id;
         let actor = Actor { name: "nemesis", node: Some(id) };
         let op = Op::Fault { fault, leader: victims.leaders.contains(&id) };
@@ -200,7 +206,7 @@ impl Nemesis<'_> {
 }
 
 /// The leaders of all groups, group by group, as the first node that answers sees them.
-async fn leaders(peers: &Arc<Vec<Peer>>) -> Vec<u32> {
+pub(crate) async fn leaders(peers: &Arc<Vec<Peer>>) -> Vec<u32> {
     for peer in peers.iter().filter(|peer| peer.up.load(Ordering::Relaxed)) {
         if let Ok(view) = admin::view(peer.admin).await {
             let leaders: Vec<u32> = view.groups.iter().filter_map(|group| group.leader).collect();

@@ -50,6 +50,18 @@ pub enum Action {
         #[arg(long, value_enum, default_value = "all")]
         from: Scope,
     },
+    /// Let nodes join and leave, replace a dead one, and SIGKILL others in the middle of the moves.
+    Member {
+        /// What all runs have in common.
+        #[command(flatten)]
+        run: RunOptions,
+        /// How many nodes are killed in the middle of each change.
+        #[arg(long, default_value_t = 2)]
+        kills: u32,
+        /// Only: a node joins, and the first leaves.
+        #[arg(long)]
+        brief: bool,
+    },
     /// Judge a history again.
     Check {
         /// The `history.jsonl` of a run.
@@ -140,6 +152,29 @@ pub struct Run {
     pub plan: Plan,
     /// What a cut separates a node from.
     pub scope: Scope,
+    /// Who joins and leaves, if that is what the run is about.
+    pub member: Option<MemberPlan>,
+}
+
+/// What becomes of the members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberPlan {
+    /// Kills in the middle of each change.
+    pub each: u32,
+    /// Only a join and a leave.
+    pub brief: bool,
+}
+
+impl MemberPlan {
+    /// How many nodes join.
+    pub fn joins(self) -> u32 {
+        if self.brief { 1 } else { 2 }
+    }
+
+    /// How many kills there will be: of each change, of the node that dies for good and of the one that is emptied.
+    pub fn kills(self) -> u64 {
+        if self.brief { 2 * u64::from(self.each) } else { 3 * u64::from(self.each) + 2 }
+    }
 }
 
 /// How often kills happen if not said, in seconds.
@@ -160,6 +195,15 @@ impl Run {
                 (Deed::Pause, Mode::Leader, for_ms, Scope::All, PAUSE_EVERY)
             }
             RunAction::Cut(for_ms, scope) => (Deed::Cut, Mode::Leader, for_ms, scope, PAUSE_EVERY),
+            RunAction::Member(_) => (Deed::Kill, Mode::Random, 0, Scope::All, KILL_EVERY),
+        };
+        let member = match action {
+            RunAction::Member(plan) => {
+                ensure!(options.nodes == 3, "--nodes: a member run begins with 3");
+                ensure!(options.disk == DiskKind::Plain, "--disk: plain, in a member run");
+                Some(plan)
+            }
+            RunAction::Kill(_) | RunAction::Pause(_) | RunAction::Cut(..) => None,
         };
         let plan = Plan {
             seed: options.seed.unwrap_or(drawn),
@@ -171,7 +215,7 @@ impl Run {
             lossy: options.disk != DiskKind::Plain,
         };
         ensure!(plan.every > 0, "--every: at least 1");
-        Ok(Self { options, plan, scope })
+        Ok(Self { options, plan, scope, member })
     }
 }
 
@@ -184,6 +228,8 @@ pub enum RunAction {
     Pause(u64),
     /// Cut for so many milliseconds, from whom.
     Cut(u64, Scope),
+    /// Join, leave, replace.
+    Member(MemberPlan),
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

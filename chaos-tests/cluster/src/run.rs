@@ -1,8 +1,9 @@
 //! A run from seed to verdict.
 
+use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,13 +14,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use crate::admin::{self, Digest};
 use crate::client::publisher::{Pace, Publisher};
 use crate::client::subscriber::{Habit, Subscriber};
 use crate::client::{Peer, Shared};
 use crate::cluster::{Cluster, Recipe, tail};
+use crate::member::Membership;
 use crate::nemesis::Nemesis;
 use crate::options::Run;
 use crate::recorder::{Actor, Recorder};
@@ -48,15 +50,18 @@ const ACKED_PERCENT_MIN: u64 = 20;
 /// Runs everything and reports. Files stay below `directory`.
 pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
     let options = &run.options;
-    let steps = schedule::expand(&run.plan);
+    // Who is to join and to leave does not wait for the clock: each step of it for the one before.
+    let steps = if run.member.is_some() { Vec::new() } else { schedule::expand(&run.plan) };
     let text = serde_json::to_string_pretty(&(&run.plan, &steps))?;
     fs::write(directory.join("schedule.json"), text)?;
-    println!("{} faults planned, written to schedule.json", steps.len());
+    let planned = run.member.map_or(steps.len() as u64, |member| member.kills());
+    println!("{planned} faults planned, what of them is timed is written to schedule.json");
 
     let binary = options.binary.canonicalize();
     let recipe = Recipe {
         binary: binary.with_context(|| format!("{} is not there", options.binary.display()))?,
         nodes: options.nodes,
+        spares: run.member.map_or(0, |member| member.joins()),
         shards: options.shards,
         disk: options.disk,
         networks: run.plan.deed == Deed::Cut,
@@ -80,7 +85,7 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
     let due = u64::from(options.rate) * options.seconds;
     let rules = Rules {
         acked_min: due * ACKED_PERCENT_MIN / 100,
-        faults_min: (steps.len() as u64 / 2).max(1),
+        faults_min: (planned / 2).max(1),
         replicas,
         ..Rules::default()
     };
@@ -146,7 +151,20 @@ async fn act(
     let mut nemesis = Nemesis { cluster, recorder, scope: run.scope, starts: Vec::new() };
     let began = Instant::now();
     let ends = began + Duration::from_secs(options.seconds);
-    let ((), late) = tokio::try_join!(nemesis.run(steps, began, ends), lateness(ends))?;
+    let late = Mutex::new(Duration::ZERO);
+    let faults = async {
+        match run.member {
+            Some(plan) => Membership::new(&mut nemesis, plan, random.random()).run().await?,
+            None => nemesis.run(steps, began, ends).await?,
+        }
+        sleep_until(ends).await;
+        Ok::<_, anyhow::Error>(())
+    };
+    tokio::select! {
+        done = faults => done?,
+        never = lateness(&late) => match never {},
+    }
+    let late = late.into_inner().expect("no panic while it is locked");
     nemesis.look_for_deaths()?;
 
     shared.drain.cancel();
@@ -162,15 +180,14 @@ async fn act(
     Ok(Acted { starts: nemesis.starts, late, replicas })
 }
 
-/// Ticks until `ends` and returns how late the worst tick was: a harness starved of time measures its own gaps.
-async fn lateness(ends: Instant) -> Result<Duration> {
+/// Ticks and notes how late the worst tick was: a harness starved of time measures its own gaps.
+async fn lateness(worst: &Mutex<Duration>) -> Infallible {
     let mut tick = interval(LOOK_EVERY);
-    let mut worst = Duration::ZERO;
-    while Instant::now() < ends {
+    loop {
         let due = tick.tick().await;
-        worst = worst.max(due.elapsed());
+        let mut worst = worst.lock().expect("no panic while it is locked");
+        *worst = worst.max(due.elapsed());
     }
-    Ok(worst)
 }
 
 async fn wait_subscribed(shared: &Shared, many: u64) -> Result<()> {
@@ -209,7 +226,9 @@ async fn drain(shared: &Shared, publishers: &mut JoinSet<()>, deadline: Instant)
 /// with the fewest has.
 async fn digests(shared: &Shared) -> Result<u32> {
     let mut asked = Err(anyhow::anyhow!("there is no node"));
-    for peer in shared.peers.iter() {
+    // Who was not started, or has left, has none.
+    let peers: Vec<&Peer> = shared.peers.iter().filter(|peer| peer.is_up()).collect();
+    for peer in &peers {
         asked = admin::digests(peer.admin).await;
         if asked.is_ok() {
             break;
@@ -217,10 +236,10 @@ async fn digests(shared: &Shared) -> Result<u32> {
     }
     let asked = asked.context("no node gave digests")?;
     let deadline = Instant::now() + DIGESTS_MAX;
-    let mut fewest = shared.peers.len();
+    let mut fewest = peers.len();
     for want in &asked.groups {
         let mut replicas = 0;
-        for peer in shared.peers.iter() {
+        for peer in &peers {
             replicas += usize::from(digest(shared, peer, want, deadline).await);
         }
         fewest = fewest.min(replicas);

@@ -7,6 +7,7 @@ pub mod duplicates;
 pub mod enough;
 pub mod flow;
 pub mod loss;
+pub mod once;
 pub mod order;
 pub mod phantoms;
 pub mod protocol;
@@ -26,6 +27,8 @@ pub const NO_PHANTOM: &str = "no-phantom";
 pub const ORDER: &str = "order";
 /// Name of the check that duplicates have a reason.
 pub const DUPLICATES: &str = "duplicates";
+/// Name of the check that QoS 2 delivers once.
+pub const EXACTLY_ONCE: &str = "exactly-once";
 /// Name of the check that durable sessions are kept.
 pub const SESSIONS: &str = "sessions";
 /// Name of the check of packet ids and receive maximum.
@@ -74,6 +77,7 @@ pub fn judge(events: &[Event], rules: &Rules) -> Verdict {
         phantoms::check(&model),
         order::check(&model),
         duplicates::check(&model, rules),
+        once::check(&model),
         sessions::check(&model),
         flow::check(events),
         protocol::check(events),
@@ -144,7 +148,7 @@ mod tests {
         let rules = Rules { unknown_permille_max: 500, ..rules };
         let verdict = judge(&busy().events, &rules);
         assert_eq!(verdict.outcome, Outcome::Pass, "{verdict}");
-        assert_eq!(verdict.checks.len(), 9);
+        assert_eq!(verdict.checks.len(), 10);
         let counts = verdict.counts;
         assert_eq!((counts.messages, counts.attempts, counts.acked), (3, 4, 3));
         assert_eq!((counts.unknown, counts.delivered, counts.duplicates), (1, 4, 1));

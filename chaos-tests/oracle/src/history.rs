@@ -76,6 +76,14 @@ pub enum Fault {
     Restart,
     /// A node answered that it is ready.
     Ready,
+    /// A node was let into the cluster.
+    Join,
+    /// A node was told to leave for good.
+    Leave,
+    /// A dead node was given up.
+    Remove,
+    /// A node that must not run did not: its id was removed, or its directory is another.
+    Refuse,
 }
 
 /// What an event is about.
@@ -107,7 +115,7 @@ pub enum Op {
         /// The topic filters; in the `ok`, those that were granted.
         filters: Vec<String>,
     },
-    /// One attempt to publish, and its PUBACK.
+    /// One attempt to publish, and its PUBACK or PUBREC.
     Publish {
         /// Which connection.
         conn: u64,
@@ -115,6 +123,9 @@ pub enum Op {
         message: MessageId,
         /// Where to.
         topic: String,
+        /// Whether with QoS 2, in a session that outlives its connections.
+        #[serde(default, skip_serializing_if = "is_false")]
+        once: bool,
     },
     /// A PUBLISH reached a subscriber.
     Deliver {
@@ -130,8 +141,11 @@ pub enum Op {
         dup: bool,
         /// Whether payload and topic belong together and the checksum holds.
         intact: bool,
+        /// Whether with QoS 2: then what repeats a PUBLISH whose PUBREL has not come is no delivery (MQTT 4.3.3).
+        #[serde(default, skip_serializing_if = "is_false")]
+        once: bool,
     },
-    /// A subscriber's PUBACK is about to be written.
+    /// A subscriber's PUBACK or PUBCOMP is about to be written.
     Ack {
         /// Which connection.
         conn: u64,
@@ -159,6 +173,11 @@ pub enum Op {
         /// Which.
         stage: Stage,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Where a run is.
@@ -291,7 +310,7 @@ mod tests {
     fn a_history_reads_back_as_written() {
         let message = MessageId { publisher: 3, seq: 9 };
         let events = vec![
-            event(0, Op::Publish { conn: 1, message, topic: "t/1".into() }),
+            event(0, Op::Publish { conn: 1, message, topic: "t/1".into(), once: true }),
             event(1, Op::Fault { fault: Fault::PowerLoss, leader: true }),
             event(2, Op::Mark { stage: Stage::DrainTimedOut }),
         ];
@@ -308,7 +327,7 @@ mod tests {
     #[test]
     fn the_line_format_is_frozen() {
         let message = MessageId { publisher: 3, seq: 9 };
-        let op = Op::Publish { conn: 1, message, topic: "t".into() };
+        let op = Op::Publish { conn: 1, message, topic: "t".into(), once: false };
         assert_eq!(
             line(&event(4, op)),
             r#"{"i":4,"ns":40,"p":"c","ph":"ok","f":"publish","v":{"conn":1,"message":{"publisher":3,"seq":9},"topic":"t"},"node":1}"#

@@ -37,6 +37,8 @@ pub struct Attempt {
 pub struct Published {
     /// Where to.
     pub topic: String,
+    /// Whether with QoS 2.
+    pub once: bool,
     /// The attempts, in order.
     pub attempts: Vec<Attempt>,
 }
@@ -61,6 +63,8 @@ pub struct Delivery {
     pub topic: String,
     /// Whether payload and topic belong together and the checksum holds.
     pub intact: bool,
+    /// Whether with QoS 2.
+    pub once: bool,
     /// When the subscriber acknowledged it, in nanoseconds.
     pub acked_ns: Option<u64>,
 }
@@ -173,14 +177,18 @@ impl Model {
                     }
                 }
             }
-            Op::Publish { conn, message, topic } => self.publish(event, *conn, *message, topic),
-            Op::Deliver { conn, message, topic, packet, intact, .. } => {
+            Op::Publish { conn, message, topic, once } => {
+                self.publish(event, *conn, *message, topic);
+                self.published.entry(*message).or_default().once |= *once;
+            }
+            Op::Deliver { conn, message, topic, packet, intact, once, .. } => {
                 let delivery = Delivery {
                     at: event.i,
                     conn: *conn,
                     message: *message,
                     topic: topic.clone(),
                     intact: *intact,
+                    once: *once,
                     acked_ns: None,
                 };
                 let client = self.client(event);

@@ -64,7 +64,12 @@ impl Story {
     /// A half of publisher 0's attempt at message `seq`, topic `t/a`, node 1.
     pub(crate) fn publish(&mut self, ph: Phase, conn: u64, seq: u64) -> &mut Self {
         let message = MessageId { publisher: 0, seq };
-        self.push("p0", ph, Some(1), Op::Publish { conn, message, topic: "t/a".into() })
+        self.push(
+            "p0",
+            ph,
+            Some(1),
+            Op::Publish { conn, message, topic: "t/a".into(), once: false },
+        )
     }
 
     /// A whole acknowledged publish.
@@ -87,7 +92,15 @@ impl Story {
         intact: bool,
     ) -> &mut Self {
         let message = Some(MessageId { publisher: 0, seq });
-        let op = Op::Deliver { conn, message, topic: topic.into(), packet, dup: false, intact };
+        let op = Op::Deliver {
+            conn,
+            message,
+            topic: topic.into(),
+            packet,
+            dup: false,
+            intact,
+            once: false,
+        };
         self.push("s0", Phase::Ok, None, op)
     }
 

@@ -150,6 +150,8 @@ impl World {
             clean_start,
             expiry_s: if subscriber.durable { u32::MAX } else { 0 },
             holder: self.nodes[node].holder(node, conn),
+            limits: moorline_core::port::SessionLimits::none(),
+            sessions_max: u32::MAX,
             will: None,
         };
         self.submit(node, group, command, Purpose::Open { subscriber: n, link });

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 
+use moorline_core::port::SessionLimits;
 use moorline_mqtt::server;
 use serde::Deserialize;
 use thiserror::Error;
@@ -16,8 +17,22 @@ pub struct EdgeConfig {
     /// Connections held at once, at all listeners together. Beyond it a client is turned away at once, so that those connected keep their share
     /// of memory (an idle one costs about 6 KiB, besides what the kernel needs for its socket).
     pub connections_max: u32,
-    /// How long a client may take to send its first packet, handshakes of TLS and WebSocket included.
+    /// Connections of one address (of one /64 network, for IPv6) that have not said yet who they are; 0 for any number. Beyond
+    /// it new ones are turned away at once. Behind a proxy all clients have its address.
+    pub unauthenticated_per_address_max: u32,
+    /// How often a second a client may connect in the long run, at this node; 0 for as often as it likes. One that comes too
+    /// early waits for its turn, one that would wait for over two seconds is refused.
+    pub connects_per_client_s: u32,
+    /// How often it may do so at once, after a pause.
+    pub connects_per_client_burst: u32,
+    /// The same for all clients of a tenant together, a second's worth at once; 0 for as often as they like.
+    pub connects_per_tenant_s: u32,
+    /// How long a client may take for the handshake of TLS.
+    pub tls_handshake_ms: u64,
+    /// How long it may then take to send its first packet, the handshake of WebSocket included.
     pub first_packet_ms: u64,
+    /// The largest CONNECT: the memory that a stranger can make the node hold.
+    pub connect_bytes_max: u32,
     /// How long a client may take nothing of what it is sent before its connection is closed.
     pub write_stall_ms: u64,
     /// How long a stopping node waits for its connections to end.
@@ -35,7 +50,8 @@ pub struct EdgeConfig {
     pub live_queue_max: u16,
     /// The longest time a session outlives its connection. The default lets it stay for ever.
     pub session_expiry_max_s: u32,
-    /// The longest keep-alive, also for clients that want none; 0 for no such rule. Only MQTT 5 clients can be told.
+    /// The longest keep-alive, also for clients that want none; 0 for no such rule. MQTT 5 clients are told; others lose the
+    /// connection if they are silent for one and a half times as long.
     pub keep_alive_max_s: u16,
     /// Bytes of a client id.
     pub client_id_bytes_max: u16,
@@ -43,6 +59,23 @@ pub struct EdgeConfig {
     pub topic_bytes_max: u16,
     /// Levels of a topic name or filter.
     pub topic_levels_max: u16,
+    /// Topic aliases that a client may use. MQTT 5 clients are told; 0 for none.
+    pub topic_alias_max: u16,
+    /// User properties of one packet.
+    pub user_properties_max: u16,
+    /// Bytes of them and of the reason string of one packet.
+    pub property_bytes_max: u32,
+    /// Filters of one SUBSCRIBE or UNSUBSCRIBE.
+    pub filters_max: u16,
+    /// Subscriptions of one session.
+    pub subscriptions_max: u32,
+    /// Messages that wait for a durable session. Beyond it the newest are dropped for that session, and counted; a publish
+    /// that nobody has room for is refused.
+    pub session_queue_max: u32,
+    /// Bytes of them.
+    pub session_queue_bytes_max: u32,
+    /// Sessions of one shard. A client that would bring one more is refused.
+    pub sessions_per_shard_max: u32,
     /// Connections that the kernel holds ready while the node is busy accepting others.
     pub backlog: u16,
 }
@@ -58,10 +91,18 @@ const PACKET_BYTES_CEILING: u32 = 480 * 1024;
 impl Default for EdgeConfig {
     fn default() -> Self {
         let mqtt = server::Config::default();
+        let limits = SessionLimits::default();
+        let large = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         let small = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
         Self {
             connections_max: 100_000,
+            unauthenticated_per_address_max: 50,
+            connects_per_client_s: 1,
+            connects_per_client_burst: 3,
+            connects_per_tenant_s: 500,
+            tls_handshake_ms: 5_000,
             first_packet_ms: mqtt.connect_deadline_ms,
+            connect_bytes_max: large(mqtt.connect_bytes_max),
             write_stall_ms: mqtt.write_stall_ms,
             drain_ms: 5_000,
             packet_bytes_max: PACKET_BYTES_MAX,
@@ -74,6 +115,14 @@ impl Default for EdgeConfig {
             client_id_bytes_max: small(mqtt.client_id_bytes_max),
             topic_bytes_max: small(mqtt.topic_bytes_max),
             topic_levels_max: small(mqtt.topic_levels_max),
+            topic_alias_max: mqtt.topic_alias_max,
+            user_properties_max: small(mqtt.user_properties_max),
+            property_bytes_max: large(mqtt.property_bytes_max),
+            filters_max: small(mqtt.filters_max),
+            subscriptions_max: limits.subscriptions,
+            session_queue_max: limits.queue_items,
+            session_queue_bytes_max: limits.queue_bytes,
+            sessions_per_shard_max: 1_000_000,
             backlog: BACKLOG,
         }
     }
@@ -134,7 +183,13 @@ impl EdgeConfig {
     pub fn check(&self) -> Result<(), EdgeConfigError> {
         for (value, key) in [
             (u64::from(self.connections_max), "connections-max"),
+            (self.tls_handshake_ms, "tls-handshake-ms"),
             (self.first_packet_ms, "first-packet-ms"),
+            (u64::from(self.connects_per_client_burst), "connects-per-client-burst"),
+            (u64::from(self.subscriptions_max), "subscriptions-max"),
+            (u64::from(self.session_queue_max), "session-queue-max"),
+            (u64::from(self.session_queue_bytes_max), "session-queue-bytes-max"),
+            (u64::from(self.sessions_per_shard_max), "sessions-per-shard-max"),
             (self.write_stall_ms, "write-stall-ms"),
             (self.drain_ms, "drain-ms"),
             (u64::from(self.receive_max), "receive-max"),
@@ -151,19 +206,34 @@ impl EdgeConfig {
         Ok(self.protocol().check()?)
     }
 
+    /// What one session may take of its shard.
+    #[must_use]
+    pub fn session_limits(&self) -> SessionLimits {
+        SessionLimits {
+            queue_items: self.session_queue_max,
+            queue_bytes: self.session_queue_bytes_max,
+            subscriptions: self.subscriptions_max,
+        }
+    }
+
     /// The same, as the protocol machine wants it.
     pub(crate) fn protocol(&self) -> server::Config {
         let not_0 = |value: u16| NonZeroU16::new(value).unwrap_or(NonZeroU16::MIN);
         let defaults = server::Config::default();
-        let packet_bytes_max = usize::try_from(self.packet_bytes_max).unwrap_or(usize::MAX);
+        let large = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+        let packet_bytes_max = large(self.packet_bytes_max);
         server::Config {
             connect_deadline_ms: self.first_packet_ms,
             write_stall_ms: self.write_stall_ms,
-            connect_bytes_max: defaults.connect_bytes_max.min(packet_bytes_max),
+            connect_bytes_max: large(self.connect_bytes_max).min(packet_bytes_max),
             packet_bytes_max,
             client_id_bytes_max: self.client_id_bytes_max.into(),
             topic_bytes_max: self.topic_bytes_max.into(),
             topic_levels_max: self.topic_levels_max.into(),
+            topic_alias_max: self.topic_alias_max,
+            user_properties_max: self.user_properties_max.into(),
+            property_bytes_max: large(self.property_bytes_max),
+            filters_max: self.filters_max.into(),
             session_expiry_max_s: self.session_expiry_max_s,
             keep_alive_max_s: self.keep_alive_max_s,
             receive_max: not_0(self.receive_max),

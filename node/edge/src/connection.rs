@@ -36,13 +36,15 @@ use moorline_mqtt::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::coop,
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tracing::debug;
 
 use crate::{
+    admission::Stranger,
     asked::Asked,
     authenticate::{Attempt, Denial, Identity, Verdict},
+    bucket::Turn,
     edge::Edge,
     mailbox::Mailbox,
     socket::Socket,
@@ -87,11 +89,15 @@ pub(crate) async fn serve<S: Socket>(stream: S, accepted: Accepted, shaking: Ope
 struct Judging {
     verdict: Verdict,
     request: Box<ConnectRequest>,
+    /// It was judged, and waits only for its turn.
+    waits: bool,
 }
 
 struct Connection<S> {
     stream: S,
     peer: SocketAddr,
+    /// Until it is known who it is.
+    stranger: Option<Stranger>,
     mailbox: Arc<Mailbox>,
     shared: Arc<Shared>,
     machine: server::Connection,
@@ -134,7 +140,7 @@ impl Woke {
 }
 
 impl<S: Socket> Connection<S> {
-    fn new(stream: S, Accepted { peer, mailbox, at, shared }: Accepted) -> Self {
+    fn new(stream: S, Accepted { peer, stranger, mailbox, at, shared }: Accepted) -> Self {
         // 128 random bits: nobody else's id, on any node, and nobody can guess it to take the session over.
         let spare_id = Text::from(format!("auto-{:032x}", rand::random::<u128>()));
         let machine = server::Connection::new(Arc::clone(&shared.edge.protocol), at, spare_id);
@@ -142,6 +148,7 @@ impl<S: Socket> Connection<S> {
         Self {
             stream,
             peer,
+            stranger: Some(stranger),
             mailbox,
             machine,
             link,
@@ -173,7 +180,8 @@ impl<S: Socket> Connection<S> {
             self.transmit(now).await;
             // What was written may have made room.
             self.handle_events();
-            self.shared.edge.metrics.add(self.machine.version(), &self.machine.take_counters());
+            let counters = self.machine.take_counters();
+            self.shared.edge.metrics.add(self.machine.version(), &counters);
             if self.machine.is_closed() {
                 // What breaking the socket meant is an event too.
                 self.handle_events();
@@ -247,10 +255,17 @@ impl<S: Socket> Connection<S> {
                     }
                     self.link.publish(token, message);
                 }
+                Event::PublishOnce { token, packet, message } => {
+                    self.asked.begin(token, instant);
+                    self.link.publish_once(token, packet.get(), message);
+                }
+                Event::Complete(packet) => self.link.complete(packet.get()),
+                Event::Release(offsets) => self.link.release(offsets),
                 Event::Subscribe { token, filters } => self.link.subscribe(token, filters),
                 Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
                 Event::Settled(offsets) => self.link.settle(&offsets),
                 Event::RetainedTaken => self.link.retained_taken(),
+                Event::SettledShared(items) => self.link.settle_shared(&items),
                 Event::Closed(closed) => self.close(closed),
             }
         }
@@ -265,38 +280,73 @@ impl<S: Socket> Connection<S> {
             password: request.password.clone(),
         };
         let verdict = self.shared.edge.authenticate.authenticate(attempt);
-        self.judging = Some(Judging { verdict, request });
+        self.judging = Some(Judging { verdict, request, waits: false });
     }
 
     fn open(&mut self, now: Now, judged: Result<Identity, Denial>) {
-        let Some(Judging { request, .. }) = self.judging.take() else { return };
-        self.shared
-            .edge
-            .metrics
-            .judged(self.shared.edge.authenticate.method(), judged.as_ref().err().copied());
+        let Some(Judging { request, waits, .. }) = self.judging.take() else { return };
+        let edge = &self.shared.edge;
+        if !waits {
+            edge.metrics.judged(edge.authenticate.method(), judged.as_ref().err().copied());
+        }
         if self.machine.is_closed() {
             return;
         }
         match judged {
-            Ok(Identity { tenant }) => self.link.open(Open {
-                tenant,
-                client: request.client,
-                clean_start: request.clean_start,
-                expiry_s: request.expiry_s,
-                credit: request.credit,
-                will: request.will.map(will_of),
-            }),
+            Ok(identity) if waits => self.enter(identity, *request),
+            Ok(identity) => self.take_turn(now, identity, request),
             Err(denial) => {
-                self.shared.edge.metrics.rejected(denial.label());
+                edge.metrics.rejected(denial.label());
                 self.machine.reject(now, reason_of(denial));
             }
         }
+    }
+
+    /// A client is who it says, and may come in if it and its tenant do not come too often.
+    fn take_turn(&mut self, now: Now, identity: Identity, request: Box<ConnectRequest>) {
+        let edge = &self.shared.edge;
+        let client = (!request.assigned).then_some(request.client.as_str());
+        let (turn, limit) = edge.admission.turn(identity.tenant, client, now.at);
+        match turn {
+            Turn::Now => self.enter(identity, *request),
+            Turn::After(wait_ms) => {
+                edge.metrics.connect_delayed();
+                let verdict = Box::pin(async move {
+                    sleep(Duration::from_millis(wait_ms)).await;
+                    Ok(identity)
+                });
+                self.judging = Some(Judging { verdict, request, waits: true });
+            }
+            Turn::Refused => {
+                edge.metrics.turned_away(limit);
+                self.machine.reject(now, Reason::ConnectionRateExceeded);
+            }
+        }
+    }
+
+    fn enter(&mut self, Identity { tenant }: Identity, request: ConnectRequest) {
+        self.stranger = None;
+        let config = &self.shared.edge.config;
+        self.link.open(Open {
+            tenant,
+            client: request.client,
+            clean_start: request.clean_start,
+            expiry_s: request.expiry_s,
+            credit: request.credit,
+            window: request.window,
+            limits: config.session_limits(),
+            sessions_max: config.sessions_per_shard_max,
+            will: request.will.map(will_of),
+        });
     }
 
     fn close(&mut self, closed: Closed) {
         self.link.close(closed.close);
         self.mailbox.close();
         self.judging = None;
+        if closed.reason == server::CloseReason::Stopping {
+            self.stream.node_stops();
+        }
         let (peer, reason) = (self.peer, closed.reason.label());
         debug!(%peer, client = ?self.client, reason, "connection ended");
         self.shared.edge.metrics.closed(closed.reason);

@@ -6,7 +6,10 @@ use moorline_core::port::Port;
 use moorline_mqtt::server;
 use tokio::sync::Semaphore;
 
-use crate::{authenticate::Authenticate, clock::Clock, config::EdgeConfig, metrics::EdgeMetrics};
+use crate::{
+    admission::Admission, authenticate::Authenticate, clock::Clock, config::EdgeConfig,
+    metrics::EdgeMetrics,
+};
 
 /// A node's edge: the service behind it, the rules of its clients, and room for so many of them, whichever listener
 /// they come to. Cheap to clone; every clone is the same edge.
@@ -15,6 +18,7 @@ pub struct Edge {
     pub(crate) config: Arc<EdgeConfig>,
     /// One permit for each connection, from accept to end.
     pub(crate) room: Arc<Semaphore>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) clock: Clock,
     pub(crate) protocol: Arc<server::Config>,
     pub(crate) port: Arc<dyn Port>,
@@ -40,6 +44,7 @@ impl Edge {
         let connections_max = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
         Self {
             room: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
+            admission: Arc::new(Admission::new(&config)),
             clock,
             protocol: Arc::new(config.protocol()),
             config: Arc::new(config),

@@ -14,18 +14,22 @@
 //!
 //! - **One task per connection, one write per round, one wake-up per burst.** See `connection` and `mailbox`.
 //! - **An idle connection owns no buffer.** Checked by `tests/memory.rs` (`idle_connections_are_small`).
-//! - **Bounded**: connections, packets, windows, queues; see [`EdgeConfig`] and `mailbox`.
+//! - **Bounded**: connections, strangers, how often they come, packets, windows, queues; see [`EdgeConfig`], `admission` and
+//!   `mailbox`.
 //!
 //! # Deliberately absent
 //!
 //! The dialects: their listeners come beside this one.
 
+mod admission;
 mod asked;
 mod authenticate;
+mod bucket;
 mod clock;
 mod config;
 mod connection;
 mod edge;
+mod limit;
 mod listener;
 mod mailbox;
 mod metrics;

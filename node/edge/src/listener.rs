@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - **No more than `connections_max`** at all listeners of an edge together: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
+//! - **No more than `connections_max`** at all listeners of an edge together, and no more strangers from one address than
+//!   `unauthenticated_per_address_max`: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
 //! - **A stop ends**: every connection is told, those that do not end within `drain_ms` are dropped and their number is
 //!   logged. Checked by `tests/tcp.rs`.
 
@@ -26,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    admission::Stranger,
     connection::Shared,
     edge::Edge,
+    limit::EdgeLimit,
     mailbox::Mailbox,
     transport::{Accepted, Transport, carry},
 };
@@ -113,15 +116,14 @@ impl Listener {
                 () = stop.cancelled() => break,
                 Some(ended) = connections.join_next() => note(ended),
                 accepted = socket.accept() => match accepted {
-                    Ok(accepted) => match Arc::clone(&edge.room).try_acquire_owned() {
-                        Ok(room) => {
+                    Ok(accepted) => {
+                        // Nobody: turned away by dropping it.
+                        if let Some((room, stranger)) = admit(edge, accepted.1) {
                             key += 1;
                             let registered = Registered { boxes: boxes.clone(), key, _room: room };
-                            begin(&mut connections, registered, accepted, &shared, &stop);
+                            begin(&mut connections, registered, (accepted, stranger), &shared, &stop);
                         }
-                        // Dropped: turned away.
-                        Err(_) => edge.metrics.rejected("connections_max"),
-                    },
+                    }
                     Err(error) => {
                         edge.metrics.accept_failed();
                         warn!(%error, "could not accept a connection");
@@ -135,10 +137,23 @@ impl Listener {
     }
 }
 
+/// Room for one connection more, and for one stranger more from where it comes.
+fn admit(edge: &Edge, peer: SocketAddr) -> Option<(OwnedSemaphorePermit, Stranger)> {
+    let Ok(room) = Arc::clone(&edge.room).try_acquire_owned() else {
+        edge.metrics.turned_away(EdgeLimit::Connections);
+        return None;
+    };
+    let Ok(stranger) = edge.admission.stranger(peer.ip()) else {
+        edge.metrics.turned_away(EdgeLimit::UnauthenticatedPerAddress);
+        return None;
+    };
+    Some((room, stranger))
+}
+
 fn begin(
     connections: &mut JoinSet<()>,
     registered: Registered,
-    (stream, peer): (TcpStream, SocketAddr),
+    ((stream, peer), stranger): ((TcpStream, SocketAddr), Stranger),
     shared: &Arc<Shared>,
     stop: &CancellationToken,
 ) {
@@ -151,7 +166,8 @@ fn begin(
     let mailbox = Arc::new(Mailbox::new(edge.metrics.dropped_slow()));
     let key = registered.key;
     registered.boxes.with(|boxes| boxes.insert(key, Arc::clone(&mailbox)));
-    let accepted = Accepted { peer, mailbox, at: edge.clock.now(), shared: Arc::clone(shared) };
+    let (at, shared) = (edge.clock.now(), Arc::clone(shared));
+    let accepted = Accepted { peer, stranger, mailbox, at, shared };
     let stop = stop.clone();
     connections.spawn(async move {
         let _registered = registered;

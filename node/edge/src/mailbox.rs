@@ -92,6 +92,8 @@ impl Queue {
             Notice::Deliver(list) => self.deliver(list, dropped),
             Notice::Opened(_)
             | Notice::Published { .. }
+            | Notice::Completed { .. }
+            | Notice::Released(_)
             | Notice::Subscribed { .. }
             | Notice::Unsubscribed { .. }
             | Notice::Retained(_)

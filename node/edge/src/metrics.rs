@@ -3,11 +3,11 @@
 //! The protocol machine returns facts ([`Counters`]) and they are added up here, per node and not per connection, so
 //! that a rate survives its connections. Labels take few values: a client id is never one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use moorline_mqtt::{
     Version,
-    server::{CloseReason, Counters},
+    server::{CloseReason, Counters, Limit},
 };
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -16,6 +16,7 @@ use prometheus::{
 
 use crate::{
     authenticate::Denial,
+    limit::{EdgeLimit, Reached},
     tls,
     websocket::{Refused, Violation},
 };
@@ -38,6 +39,8 @@ pub struct EdgeMetrics {
     carriers: Carriers,
     traffic: Traffic,
     messages: Messages,
+    reached: Arc<Reached>,
+    delayed: IntCounter,
 }
 
 /// What goes wrong below MQTT.
@@ -189,7 +192,7 @@ impl Messages {
             delivered: by_protocol_and_qos(&delivered),
             repeated: of(
                 "moorline_messages_repeated_total",
-                "PUBLISH packets received again before their first copy was answered",
+                "PUBLISH packets received again before their first copy was answered, or (QoS 2) released",
             )?,
             resent: of(
                 "moorline_messages_resent_total",
@@ -212,7 +215,7 @@ impl Messages {
             publish_ack: to.add(Histogram::with_opts(
                 HistogramOpts::new(
                     "moorline_publish_ack_seconds",
-                    "From a QoS 1 PUBLISH read to the service's answer, whichever it is",
+                    "From a QoS 1 or 2 PUBLISH read to the service's answer, whichever it is",
                 )
                 .buckets(exponential_buckets(ACK_SECONDS_MIN, 2.0, ACK_BUCKETS)?),
             )?)?,
@@ -233,6 +236,15 @@ impl EdgeMetrics {
             carriers: Carriers::register(&to)?,
             traffic: Traffic::register(&to)?,
             messages: Messages::register(&to)?,
+            reached: Arc::new(Reached::new(&to.counters(
+                "moorline_limits_reached_total",
+                "How often clients ran into a limit, by limit",
+                &["limit"],
+            )?)),
+            delayed: to.counter(
+                "moorline_connects_delayed_total",
+                "Clients that connected too often, and waited for their turn",
+            )?,
         })
     }
 
@@ -310,6 +322,27 @@ impl EdgeMetrics {
         self.connections.rejected.with_label_values(&[reason]).inc();
     }
 
+    /// The same, because the edge has a limit.
+    pub(crate) fn turned_away(&self, limit: EdgeLimit) {
+        self.rejected(limit.label());
+        self.reached(limit);
+    }
+
+    /// One of the edge's limits was reached.
+    pub(crate) fn reached(&self, limit: EdgeLimit) {
+        self.reached.edge(limit);
+    }
+
+    /// One of the protocol's limits was reached so many times.
+    pub(crate) fn reached_in_protocol(&self, limit: Limit, times: u64) {
+        self.reached.protocol(limit, times);
+    }
+
+    /// A client has to wait before its session is opened.
+    pub(crate) fn connect_delayed(&self) {
+        self.delayed.inc();
+    }
+
     /// A client was judged.
     pub(crate) fn judged(&self, method: &'static str, denial: Option<Denial>) {
         let result = denial.map_or("accepted", Denial::label);
@@ -344,6 +377,11 @@ impl EdgeMetrics {
         add(&self.messages.dropped[1], facts.dropped_too_large);
         add(&self.messages.filters[0], facts.filters_granted);
         add(&self.messages.filters[1], facts.filters_refused);
+        for (limit, times) in Limit::ALL.into_iter().zip(facts.limits) {
+            if times > 0 {
+                self.reached_in_protocol(limit, times);
+            }
+        }
     }
 }
 
@@ -428,7 +466,7 @@ mod tests {
         metrics.connected("mqtt", Version::V5);
         metrics.closed(CloseReason::Malformed);
         metrics.judged("anonymous", None);
-        metrics.rejected("connections_max");
+        metrics.turned_away(EdgeLimit::Connections);
         let facts = Counters {
             publishes_received: [0, 2, 0],
             dropped_queue_full: 1,
@@ -451,6 +489,8 @@ mod tests {
             "moorline_tls_handshakes_failed_total{reason=\"timeout\"} 0",
             "moorline_websocket_handshakes_refused_total{reason=\"subprotocol\"} 0",
             "moorline_websocket_violations_total{reason=\"text\"} 0",
+            "moorline_limits_reached_total{limit=\"connections_max\"} 1",
+            "moorline_limits_reached_total{limit=\"write_stall_ms\"} 0",
             "moorline_messages_dropped_total{layer=\"edge\",reason=\"slow_client\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

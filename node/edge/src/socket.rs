@@ -17,6 +17,9 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
     /// Waits until a write would take something or fail.
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The node stops: a stream that says goodbye by itself says why.
+    fn node_stops(&mut self);
 }
 
 impl<S: Socket> Socket for Box<S> {
@@ -26,6 +29,10 @@ impl<S: Socket> Socket for Box<S> {
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         (**self).poll_writable(cx)
+    }
+
+    fn node_stops(&mut self) {
+        (**self).node_stops();
     }
 }
 
@@ -38,4 +45,7 @@ impl Socket for TcpStream {
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_write_ready(cx).map(drop)
     }
+
+    /// TCP has no words for it.
+    fn node_stops(&mut self) {}
 }

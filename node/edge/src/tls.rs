@@ -169,4 +169,7 @@ impl Socket for TlsStream<TcpStream> {
         ready!(Pin::new(&mut *self).poll_flush(cx)).unwrap_or_default();
         self.get_mut().0.poll_writable(cx)
     }
+
+    /// TLS has no words for it.
+    fn node_stops(&mut self) {}
 }

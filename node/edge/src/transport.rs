@@ -2,13 +2,13 @@
 //!
 //! # Invariants
 //!
-//! - **A handshake shares the first packet's deadline**: TLS, WebSocket and CONNECT together have `first-packet-ms`.
-//!   Checked by `tests/websocket.rs` and `tests/tls.rs`.
+//! - **Every handshake has a deadline**: TLS has `tls-handshake-ms`; after it WebSocket and CONNECT together have
+//!   `first-packet-ms`. Checked by `tests/tls.rs` and `tests/websocket.rs`.
 //! - **Handshakes run in their connection's task**, never in the accept loop: one that stalls holds up nobody.
 
 use std::{net::SocketAddr, sync::Arc};
 
-use moorline_mqtt::Now;
+use moorline_mqtt::{Now, server::Limit};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -18,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
+    admission::Stranger,
     config::WsConfig,
     connection::{Shared, linger, serve},
     edge::Edge,
+    limit::EdgeLimit,
     mailbox::Mailbox,
     socket::Socket,
     tls::{Failed, Tls},
@@ -53,14 +55,15 @@ impl Transport {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) peer: SocketAddr,
+    pub(crate) stranger: Stranger,
     pub(crate) mailbox: Arc<Mailbox>,
-    /// When: the first packet's deadline counts from here.
+    /// When, or when TLS was there: the first packet's deadline counts from here.
     pub(crate) at: Now,
     pub(crate) shared: Arc<Shared>,
 }
 
 /// Serves an accepted socket until it is over.
-pub(crate) async fn carry(stream: TcpStream, accepted: Accepted, stop: CancellationToken) {
+pub(crate) async fn carry(stream: TcpStream, mut accepted: Accepted, stop: CancellationToken) {
     let shared = Arc::clone(&accepted.shared);
     let opening = Opening::new(&shared.edge);
     // Handshakes run in boxes that are gone when they are done, and give their streams in others: for as long as a
@@ -76,6 +79,7 @@ pub(crate) async fn carry(stream: TcpStream, accepted: Accepted, stop: Cancellat
         (Some(tls), ws) => {
             let shaken = Box::pin(shake_tls(stream, tls, &accepted, &stop)).await;
             let Some(stream) = shaken else { return };
+            accepted.at = shared.edge.clock.now();
             let Some(ws) = ws else { return serve(stream, accepted, opening).await };
             let shaken = Box::pin(shake_websocket(stream, ws, &accepted, &stop)).await;
             if let Some(stream) = shaken {
@@ -107,14 +111,15 @@ enum Cut {
     Stopping,
 }
 
-/// Waits for a handshake until the first packet's deadline, or until the node stops.
+/// Waits for a handshake so long after it was accepted, or until the node stops.
 async fn within<T>(
     handshake: impl Future<Output = T>,
+    wait_ms: u64,
     accepted: &Accepted,
     stop: &CancellationToken,
 ) -> Result<T, Cut> {
     let edge = &accepted.shared.edge;
-    let deadline = accepted.at.at.plus(edge.config.first_packet_ms);
+    let deadline = accepted.at.at.plus(wait_ms);
     let deadline = Instant::from_std(edge.clock.instant(deadline));
     tokio::select! {
         biased;
@@ -129,16 +134,21 @@ async fn shake_tls(
     accepted: &Accepted,
     stop: &CancellationToken,
 ) -> Option<Box<TlsStream<TcpStream>>> {
-    let failed = match within(tls.accept(stream), accepted, stop).await {
+    let edge = &accepted.shared.edge;
+    let wait_ms = edge.config.tls_handshake_ms;
+    let failed = match within(tls.accept(stream), wait_ms, accepted, stop).await {
         Ok(Ok(stream)) => return Some(Box::new(stream)),
         Ok(Err((failed, error))) => {
             debug!(peer = %accepted.peer, %error, "TLS handshake failed");
             failed
         }
-        Err(Cut::Late) => Failed::Timeout,
+        Err(Cut::Late) => {
+            edge.metrics.reached(EdgeLimit::TlsHandshake);
+            Failed::Timeout
+        }
         Err(Cut::Stopping) => return None,
     };
-    accepted.shared.edge.metrics.tls_failed(failed);
+    edge.metrics.tls_failed(failed);
     None
 }
 
@@ -149,13 +159,18 @@ async fn shake_websocket<S: Socket>(
     stop: &CancellationToken,
 ) -> Option<Box<WebSocket<S>>> {
     let edge = &accepted.shared.edge;
-    let refused = match within(WebSocket::accept(stream, ws, edge), accepted, stop).await {
+    let handshake = WebSocket::accept(stream, ws, edge);
+    let wait_ms = edge.config.first_packet_ms;
+    let refused = match within(handshake, wait_ms, accepted, stop).await {
         Ok(Ok(socket)) => return Some(Box::new(socket)),
         Ok(Err((refused, mut stream))) => {
             linger(&mut stream, accepted.peer).await;
             refused
         }
-        Err(Cut::Late) => Refused::Timeout,
+        Err(Cut::Late) => {
+            edge.metrics.reached_in_protocol(Limit::FirstPacket, 1);
+            Refused::Timeout
+        }
         Err(Cut::Stopping) => return None,
     };
     debug!(peer = %accepted.peer, reason = refused.label(), "WebSocket handshake refused");

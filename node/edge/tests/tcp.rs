@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use support::{
-    CONNECT_V5, CONNECT_V311, Call, DEADLINE, DISCONNECT_V311, Refuses, TENANT, answer, delivery,
-    edge, edge_with, expect, puback, publish, rest,
+    CONNACK_V311, CONNECT_V5, CONNECT_V311, Call, DEADLINE, DISCONNECT_V311, Refuses, TENANT,
+    answer, delivery, edge, edge_with, expect, puback, publish, rest,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,6 +125,49 @@ async fn one_client_too_many_is_turned_away() {
         }
     };
     timeout(DEADLINE, again).await.expect("room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stranger_too_many_is_turned_away_until_another_is_known() {
+    let edge = edge(|config| config.unauthenticated_per_address_max = 1);
+    let mut first = edge.client().await;
+    edge.shows("moorline_connections_opening 1").await;
+    let mut second = edge.client().await;
+    assert!(timeout(DEADLINE, second.read_u8()).await.expect("an end in time").is_err());
+    let limit = "limit=\"unauthenticated_per_address_max\"";
+    edge.shows(&format!("moorline_limits_reached_total{{{limit}}} 1")).await;
+    first.write_all(CONNECT_V311).await.unwrap();
+    expect(&mut first, CONNACK_V311).await;
+    edge.connected().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_connects_too_often_waits_and_then_is_refused() {
+    let edge = edge(|config| {
+        (config.connects_per_client_s, config.connects_per_client_burst) = (1, 1);
+    });
+    let began = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = edge.client().await;
+        client.write_all(CONNECT_V5).await.unwrap();
+        clients.push(client);
+        // One after the other, so that it is known whose turn is when.
+        let judged = clients.len();
+        edge.shows(&format!(
+            "moorline_auth_attempts_total{{method=\"anonymous\",result=\"accepted\"}} {judged}"
+        ))
+        .await;
+    }
+    // 0x9F, connection rate exceeded.
+    expect(&mut clients[3], b"\x20\x03\x00\x9f\x00").await;
+    edge.shows("moorline_connects_delayed_total 2").await;
+    edge.shows("moorline_limits_reached_total{limit=\"connects_per_client_s\"} 1").await;
+    assert_eq!(clients[2].read_u8().await.unwrap(), 0x20);
+    assert!(began.elapsed() >= Duration::from_millis(1_900), "the third waited for two seconds");
+    let mut older = edge.client().await;
+    older.write_all(CONNECT_V311).await.unwrap();
+    expect(&mut older, CONNACK_V311).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,7 +285,13 @@ async fn a_client_of_another_maker_publishes_subscribes_and_receives() {
                         let copy = delivery(None, message.payload);
                         inbox.as_ref().unwrap().push(copy).unwrap();
                     }
-                    Call::Open(_) | Call::Settle(_) | Call::RetainedTaken | Call::Close(_) => {}
+                    Call::PublishOnce(..)
+                    | Call::Complete(_)
+                    | Call::Release(_)
+                    | Call::Open(_)
+                    | Call::Settle(_)
+                    | Call::RetainedTaken
+                    | Call::Close(_) => {}
                 }
             }
             let polled = timeout(Duration::from_millis(5), events.poll()).await;

@@ -90,7 +90,7 @@ async fn websocket_is_spoken_over_tls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_handshakes_are_counted_and_hold_up_nobody() {
     let certificate = Certificate::new();
-    let edge = secure(&certificate, None, |config| config.first_packet_ms = 300);
+    let edge = secure(&certificate, None, |config| config.tls_handshake_ms = 300);
     let began = Instant::now();
     let mut stalled = edge.client().await;
     let mut plain = edge.client().await;

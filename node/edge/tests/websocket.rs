@@ -230,6 +230,20 @@ async fn a_disconnect_is_followed_by_the_closing_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_node_goes_away() {
+    let edge = websocket(|_| {});
+    let mut client = raw(&edge).await;
+    client.write_all(&frame(0x82, CONNECT_V311)).await.unwrap();
+    expect(&mut client, &answer_frame(0x82, CONNACK_V311)).await;
+    edge.stop.cancel();
+    // 1001; the client answers, and the stream ends.
+    expect(&mut client, b"\x88\x02\x03\xe9").await;
+    client.write_all(&frame(0x88, b"\x03\xe9")).await.unwrap();
+    assert!(rest(&mut client).await.is_empty());
+    edge.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_pings_and_does_not_listen_costs_no_more_than_one_answer() {
     let edge = websocket(|config| config.first_packet_ms = 60_000);
     let mut client = raw(&edge).await;

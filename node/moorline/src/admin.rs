@@ -106,6 +106,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/metrics") => metrics(node),
         (&Method::GET, "/api/v1/cluster") => json(StatusCode::OK, &node.view()),
         (&Method::GET, "/api/v1/sessions") => session(node, head.uri.query().unwrap_or("")),
+        (&Method::GET, "/api/v1/shares") => shares(node, head.uri.query().unwrap_or("")),
         (&Method::POST, "/api/v1/cluster/init") => match node.init().await {
             Ok(()) => json(StatusCode::OK, &serde_json::json!({ "made": true })),
             Err(error) => problem(StatusCode::CONFLICT, "not-made", &format!("{error:#}")),
@@ -124,7 +125,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
 }
 
 /// Every path, so that a wrong method is told from a wrong path.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "/health/live",
     "/health/ready",
     "/health/startup",
@@ -135,6 +136,7 @@ const KNOWN: [&str; 10] = [
     "/api/v1/cluster/init",
     "/api/v1/cluster/digest",
     "/api/v1/sessions",
+    "/api/v1/shares",
 ];
 
 /// What can be asked about membership, under `/api/v1/cluster/`.
@@ -189,7 +191,7 @@ async fn join(node: &Node, body: &[u8]) -> Answer {
     };
     match node.let_in(&request).await {
         Ok(Ok(answer)) => json(StatusCode::OK, &answer),
-        Ok(Err(why)) => problem(StatusCode::FORBIDDEN, "not-let-in", why),
+        Ok(Err(why)) => problem(StatusCode::FORBIDDEN, "not-let-in", &why),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "not-now", &format!("{error:#}")),
     }
 }
@@ -211,6 +213,12 @@ fn session(node: &Node, query: &str) -> Answer {
         Ok(None) => problem(StatusCode::NOT_FOUND, "no-session", "no such session is known here"),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-replica", &format!("{error:#}")),
     }
+}
+
+/// `?after=…`: the next page behind a share's id.
+fn shares(node: &Node, query: &str) -> Answer {
+    let after = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "after");
+    json(StatusCode::OK, &node.shares(after.as_ref().map(|(_, after)| after.as_ref())))
 }
 
 fn metrics(node: &Node) -> Answer {

@@ -79,8 +79,12 @@ pub(crate) enum ClusterCommand {
     Init(AdminArgs),
     /// Show nodes, leaders and how far each shard is.
     Status(StatusArgs),
-    /// Print a token that lets one node join within the hour: `cluster.token` of its file.
+    /// Print a token that lets one node join within the hour: for `cluster join`, or `cluster.token` of its file.
     Token(AdminArgs),
+    /// Let this machine's node into a cluster with a token. Then `moorline server` starts it.
+    Join(JoinArgs),
+    /// Show how each node stands: active, draining, leaving or removed.
+    Members(AdminArgs),
     /// Move everything off a node for good; its process ends when it is done.
     Leave(MemberArgs),
     /// Move votes and clients off a node for a while.
@@ -91,6 +95,20 @@ pub(crate) enum ClusterCommand {
     Remove(MemberArgs),
     /// Make a node the preferred leader of a group.
     Transfer(TransferArgs),
+}
+
+/// `moorline cluster join`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// What `moorline cluster token` printed on a member.
+    #[arg(long)]
+    pub(crate) token: String,
+    /// `host:port` of a member's `listen.admin`; may be given again, they are asked one after the other.
+    #[arg(long = "member", required = true)]
+    pub(crate) members: Vec<String>,
+    /// The file of the node that joins: with `cluster.address`, without `cluster.peers`.
+    #[arg(long, short)]
+    pub(crate) config: PathBuf,
 }
 
 /// Which node is meant.
@@ -151,8 +169,8 @@ pub(crate) struct ClientArgs {
     /// The topic (pub) or filter (sub).
     #[arg(long, short)]
     pub(crate) topic: String,
-    /// 0: at most once. 1: acknowledged when a majority has it on disk.
-    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    /// 0: at most once. 1: acknowledged when a majority has it on disk. 2: as 1, and exactly once.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
 }
 
@@ -198,8 +216,15 @@ pub(crate) enum BenchCommand {
     Load(LoadArgs),
     /// Run Moorline and its peers one after the other in this run, and print the ratios.
     Compare(CompareArgs),
+    /// The same for how brokers grow: queues of sessions that are away, one to many, connections that rest.
+    Sizes(SizesArgs),
+    /// Memory and time of the route trie, without a broker.
+    Routes(RoutesArgs),
     /// How fast this disk syncs.
     Disk(DiskArgs),
+    /// Hold connections until standard input ends: a part of `sizes`.
+    #[command(hide = true)]
+    Hold(HoldArgs),
 }
 
 /// What to offer a broker.
@@ -221,7 +246,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
     /// Publish QoS.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
     /// Subscribers ask for clean sessions, not durable ones.
     #[arg(long)]
@@ -249,27 +274,25 @@ pub(crate) enum Peer {
     Rumqttd,
 }
 
-/// `moorline bench compare`.
+impl Peer {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Moorline => "moorline",
+            Self::NatsSync => "nats-sync",
+            Self::Nats => "nats",
+            Self::Mosquitto => "mosquitto",
+            Self::Rumqttd => "rumqttd",
+        }
+    }
+}
+
+/// The peers, and where they are found.
 #[derive(Debug, Args)]
-pub(crate) struct CompareArgs {
-    /// Which, in this order; the order is reversed in every second round.
+pub(crate) struct PeersArgs {
+    /// Which, in this order.
     #[arg(long, value_delimiter = ',', default_values_t = [Peer::Moorline, Peer::NatsSync, Peer::Nats, Peer::Mosquitto, Peer::Rumqttd], value_enum)]
     pub(crate) peers: Vec<Peer>,
-    /// Rounds.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) rounds: usize,
-    /// Publishers, each with its own topic and one subscriber.
-    #[arg(long, default_value_t = 64)]
-    pub(crate) publishers: usize,
-    /// Unacknowledged publishes per publisher.
-    #[arg(long, default_value_t = 32)]
-    pub(crate) window: u16,
-    /// Payload bytes.
-    #[arg(long, default_value_t = 256)]
-    pub(crate) size: usize,
-    /// Seconds of measurement per peer.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) seconds: u64,
     /// The NATS server program.
     #[arg(long, default_value = "nats-server", env = "MOORLINE_NATS_SERVER")]
     pub(crate) nats_server: PathBuf,
@@ -285,9 +308,114 @@ pub(crate) struct CompareArgs {
     /// Shards of the Moorline cluster.
     #[arg(long)]
     pub(crate) shards: Option<u16>,
-    /// Print one JSON object per run.
+    /// Rounds.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rounds: usize,
+    /// Print JSON, one object a line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `moorline bench compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Beside whom; the order is reversed in every second round.
+    #[command(flatten)]
+    pub(crate) peers: PeersArgs,
+    /// Publishers, each with its own topic and one subscriber.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) publishers: usize,
+    /// Unacknowledged publishes per publisher.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) window: u16,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Seconds of measurement per peer.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+}
+
+/// What `moorline bench sizes` offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Workload {
+    /// Messages for durable sessions that are away, then all of them come back.
+    Queueing,
+    /// One publisher, many clean subscribers, QoS 0.
+    FanOut,
+    /// One publisher, many durable subscribers, QoS 1.
+    FanOutDurable,
+    /// Many clean connections that do nothing.
+    Idle,
+    /// Many durable sessions that do nothing.
+    IdleDurable,
+}
+
+impl Workload {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queueing => "queueing",
+            Self::FanOut => "fan-out",
+            Self::FanOutDurable => "fan-out-durable",
+            Self::Idle => "idle",
+            Self::IdleDurable => "idle-durable",
+        }
+    }
+}
+
+/// `moorline bench sizes`.
+#[derive(Debug, Args)]
+pub(crate) struct SizesArgs {
+    /// Beside whom.
+    #[command(flatten)]
+    pub(crate) peers: PeersArgs,
+    /// Which.
+    #[arg(long, value_delimiter = ',', default_values_t = [Workload::Queueing, Workload::FanOut, Workload::FanOutDurable, Workload::Idle, Workload::IdleDurable], value_enum)]
+    pub(crate) workloads: Vec<Workload>,
+    /// Sessions of `queueing`.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) sessions: usize,
+    /// Messages for each of them.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) messages: usize,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Subscribers of the fan-outs.
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) subscribers: usize,
+    /// Connections of the idle workloads.
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) connections: usize,
+    /// Seconds of measurement of the fan-outs.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+}
+
+/// `moorline bench routes`.
+#[derive(Debug, Args)]
+pub(crate) struct RoutesArgs {
+    /// Filters.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) count: usize,
+}
+
+/// `moorline bench hold`.
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// Brokers' MQTT addresses.
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub(crate) target: Vec<String>,
+    /// The first connection's number.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) first: usize,
+    /// Connections.
+    #[arg(long)]
+    pub(crate) count: usize,
+    /// Whether their sessions outlive them.
+    #[arg(long)]
+    pub(crate) durable: bool,
 }
 
 /// `moorline bench disk`.

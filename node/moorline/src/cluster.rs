@@ -1,4 +1,4 @@
-//! `moorline cluster init` and `moorline cluster status`: questions to the admin API, answers for eyes.
+//! `moorline cluster …`: questions to the admin API, answers for eyes. How a node joins is in `server::join`.
 
 use anyhow::{Context, bail};
 use hyper::Method;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::{ClusterCommand, MemberArgs, StatusArgs},
-    http,
+    http, server,
 };
 
 /// What `GET /api/v1/cluster` answers.
@@ -66,6 +66,21 @@ pub(crate) struct GroupView {
     pub(crate) digest: Option<String>,
 }
 
+/// What `GET /api/v1/shares` answers for each share of the shards with a replica on the answering node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ShareView {
+    /// Names it, and its place in the list.
+    pub(crate) id: String,
+    /// The whole filter.
+    pub(crate) filter: String,
+    /// The shard it lives in.
+    pub(crate) shard: u16,
+    /// Sessions that take part.
+    pub(crate) members: usize,
+    /// Messages that nobody has acknowledged.
+    pub(crate) queued_messages: u64,
+}
+
 /// What `GET /api/v1/sessions?client=…` answers: one durable or connected session, as a replica of its shard on the
 /// answering node has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,6 +117,19 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
             println!("{}", answer["token"].as_str().context("no token came")?);
             Ok(())
         }
+        ClusterCommand::Join(args) => {
+            let (node, already) = server::join::by_command(&args).await?;
+            let joined = if already { "is a member already" } else { "may join" };
+            println!(
+                "node {node} {joined}; start it: moorline server --config {}",
+                args.config.display()
+            );
+            Ok(())
+        }
+        ClusterCommand::Members(args) => {
+            print!("{}", members(&view(&args.admin).await?));
+            Ok(())
+        }
         ClusterCommand::Leave(args) => change(&args, "leave").await,
         ClusterCommand::Drain(args) => change(&args, "drain").await,
         ClusterCommand::Resume(args) => change(&args, "resume").await,
@@ -109,7 +137,10 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Transfer(args) => {
             let path = format!("/api/v1/cluster/transfer?group={}&to={}", args.group, args.to);
             post(&args.admin.admin, &path).await?;
-            println!("node {} is the preferred leader of group {} now", args.to, args.group);
+            println!(
+                "node {} is the preferred leader of group {} now; the leadership follows within a minute",
+                args.to, args.group
+            );
             Ok(())
         }
     }
@@ -120,9 +151,16 @@ pub(crate) async fn init(admin: &str) -> anyhow::Result<()> {
     let (status, body) =
         http::request(Method::POST, admin, "/api/v1/cluster/init", Vec::new()).await?;
     if !status.is_success() {
-        bail!("{admin} answered {status}: {}", String::from_utf8_lossy(&body));
+        bail!("{admin} answered {status}: {}", reason(&body));
     }
     Ok(())
+}
+
+/// What a problem's body says to a human: its detail, if it is one of ours.
+pub(crate) fn reason(body: &[u8]) -> String {
+    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
+    detail.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
 }
 
 async fn change(args: &MemberArgs, verb: &str) -> anyhow::Result<()> {
@@ -134,7 +172,7 @@ async fn change(args: &MemberArgs, verb: &str) -> anyhow::Result<()> {
 async fn post(admin: &str, path: &str) -> anyhow::Result<serde_json::Value> {
     let (status, body) = http::request(Method::POST, admin, path, Vec::new()).await?;
     if !status.is_success() {
-        bail!("{admin} answered {status}: {}", String::from_utf8_lossy(&body));
+        bail!("{admin} answered {status}: {}", reason(&body));
     }
     serde_json::from_slice(&body).with_context(|| format!("{admin} gave an answer we do not know"))
 }
@@ -166,11 +204,7 @@ fn table(view: &ClusterView) -> String {
     } else {
         out += &format!(", not ready: {}\n", view.waiting_for.join(", "));
     }
-    for node in &view.nodes {
-        let alive = if node.alive { "up" } else { "DOWN" };
-        let NodeView { id, address, state, .. } = node;
-        out += &format!("  node {id:<3} {address:<24} {alive:<5} {state}\n");
-    }
+    out += &members(view);
     out += "  group  leader  term  applied   committed  last log  voters, learners\n";
     for group in &view.groups {
         let name = if group.shard == 0 { "meta".to_owned() } else { group.shard.to_string() };
@@ -181,4 +215,26 @@ fn table(view: &ClusterView) -> String {
         );
     }
     out
+}
+
+/// The nodes, a line each.
+fn members(view: &ClusterView) -> String {
+    let line = |node: &NodeView| {
+        let alive = if node.alive { "up" } else { "DOWN" };
+        let NodeView { id, address, state, .. } = node;
+        format!("  node {id:<3} {address:<24} {alive:<5} {state}\n")
+    };
+    view.nodes.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_in_its_own_words() {
+        let problem = br#"{"status":409,"code":"not-done","detail":"node 9 is not known"}"#;
+        assert_eq!(reason(problem), "node 9 is not known");
+        assert_eq!(reason(b"Bad Gateway"), "Bad Gateway", "somebody else's words stay as they are");
+    }
 }

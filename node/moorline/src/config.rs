@@ -186,6 +186,8 @@ pub(crate) struct StorageConfig {
     pub(crate) checkpoint_mib: u64,
     /// The longest time between checkpoints.
     pub(crate) checkpoint_s: u64,
+    /// How long rows and log of a shard stay here after its votes have moved away, for the case that they come back.
+    pub(crate) moved_keep_s: u64,
 }
 
 impl Default for StorageConfig {
@@ -196,6 +198,7 @@ impl Default for StorageConfig {
             critical_mib: 256,
             checkpoint_mib: 64,
             checkpoint_s: 60,
+            moved_keep_s: 600,
         }
     }
 }
@@ -312,7 +315,28 @@ impl Config {
         if let Err(error) = self.mqtt.check() {
             wrong("mqtt", error.to_string());
         }
+        self.check_ceilings(&mut wrong);
         problems
+    }
+
+    /// What sessions are given must not be more than their shards let them have.
+    fn check_ceilings(&self, wrong: &mut impl FnMut(&str, String)) {
+        let (mqtt, most) = (&self.mqtt, moorline_machine::SESSION_LIMITS_MAX);
+        let sessions_max = u32::try_from(moorline_machine::SESSIONS_PER_SHARD_MAX);
+        for (key, value, most) in [
+            ("mqtt.session-queue-max", mqtt.session_queue_max, most.queue_items),
+            ("mqtt.session-queue-bytes-max", mqtt.session_queue_bytes_max, most.queue_bytes),
+            ("mqtt.subscriptions-max", mqtt.subscriptions_max, most.subscriptions),
+            (
+                "mqtt.sessions-per-shard-max",
+                mqtt.sessions_per_shard_max,
+                sessions_max.unwrap_or(u32::MAX),
+            ),
+        ] {
+            if value > most {
+                wrong(key, format!("{value} is more than {most}, which is what a shard allows"));
+            }
+        }
     }
 
     fn check_listeners(&self, wrong: &mut impl FnMut(&str, String)) {
@@ -420,6 +444,21 @@ mod tests {
         for (from, to, expected) in table {
             let text = problem(&GOOD.replace(from, to));
             assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_above_what_a_shard_allows_is_promised() {
+        for (key, most) in [
+            ("session-queue-max", 100_000),
+            ("session-queue-bytes-max", 64 << 20),
+            ("subscriptions-max", 1_000),
+            ("sessions-per-shard-max", 1_000_000),
+        ] {
+            let with = |value: u32| format!("{GOOD}\n[mqtt]\n{key} = {value}\n");
+            assert!(Config::parse(&with(most), Path::new("moorline.toml")).is_ok(), "{key}");
+            let text = problem(&with(most + 1));
+            assert!(text.contains(&format!("mqtt.{key}: ")), "{text}");
         }
     }
 

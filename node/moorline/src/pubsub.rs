@@ -1,7 +1,7 @@
 //! `moorline pub` and `moorline sub`: an MQTT 5 client by `rumqttc`, so that the tools do not share our codec's mistakes.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeSet,
     io::{BufRead, Write},
     time::Duration,
 };
@@ -36,7 +36,11 @@ fn options(args: &ClientArgs, verb: &str) -> MqttOptions {
 }
 
 fn qos(level: u8) -> QoS {
-    if level == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce }
+    match level {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
 }
 
 async fn next(events: &mut EventLoop) -> anyhow::Result<Event> {
@@ -76,12 +80,12 @@ pub(crate) async fn publish(args: PubArgs) -> anyhow::Result<()> {
         match next(&mut events).await? {
             Event::Incoming(Packet::PubAck(ack)) => {
                 acked += 1;
-                let code = ack.reason as u8;
-                if code >= 0x80 {
-                    bail!("the broker refused a message: {:?}", ack.reason);
-                }
-                unmatched += u64::from(code != 0);
+                unmatched += u64::from(is_unmatched(ack.reason as u8, &ack.reason)?);
             }
+            Event::Incoming(Packet::PubRec(ack)) => {
+                unmatched += u64::from(is_unmatched(ack.reason as u8, &ack.reason)?);
+            }
+            Event::Incoming(Packet::PubComp(_)) => acked += 1,
             Event::Incoming(Packet::Disconnect(goodbye)) => {
                 bail!("the broker closed: {:?}", goodbye.reason_code)
             }
@@ -89,6 +93,14 @@ pub(crate) async fn publish(args: PubArgs) -> anyhow::Result<()> {
             Event::Incoming(_) | Event::Outgoing(_) => {}
         }
     }
+}
+
+/// Whether an answer says that nobody wanted the message.
+fn is_unmatched(code: u8, reason: &dyn std::fmt::Debug) -> anyhow::Result<bool> {
+    if code >= 0x80 {
+        bail!("the broker refused a message: {reason:?}");
+    }
+    Ok(code != 0)
 }
 
 /// Subscribes and prints `topic payload` lines until told to stop.
@@ -100,9 +112,10 @@ pub(crate) async fn subscribe(args: SubArgs) -> anyhow::Result<()> {
     }
     options.set_manual_acks(true);
     let (client, mut events) = AsyncClient::new(options, REQUESTS_MAX);
-    let mut unwritten = VecDeque::new();
+    // QoS 2 messages that are not complete: while there are any, the broker would have to keep them for us.
+    let mut incomplete = BTreeSet::new();
     let mut printed = 0;
-    while args.count.is_none_or(|count| printed < count) {
+    while args.count.is_none_or(|count| printed < count) || !incomplete.is_empty() {
         match next(&mut events).await? {
             Event::Incoming(Packet::ConnAck(ack)) => {
                 if !ack.session_present {
@@ -114,6 +127,8 @@ pub(crate) async fn subscribe(args: SubArgs) -> anyhow::Result<()> {
                     bail!("the broker refused {:?}: {refused:?}", args.client.topic);
                 }
             }
+            // It waits for whoever takes the session up, if it is a durable one.
+            Event::Incoming(Packet::Publish(_)) if args.count == Some(printed) => {}
             Event::Incoming(Packet::Publish(publish)) => {
                 let mut out = std::io::stdout().lock();
                 out.write_all(&publish.topic)?;
@@ -124,10 +139,12 @@ pub(crate) async fn subscribe(args: SubArgs) -> anyhow::Result<()> {
                 printed += 1;
                 // Only what was written is acknowledged.
                 client.ack(&publish).await?;
-                unwritten.push_back(publish.pkid);
+                if publish.qos == QoS::ExactlyOnce {
+                    incomplete.insert(publish.pkid);
+                }
             }
-            Event::Outgoing(rumqttc::Outgoing::PubAck(_)) => {
-                unwritten.pop_front();
+            Event::Outgoing(rumqttc::Outgoing::PubComp(id)) => {
+                incomplete.remove(&id);
             }
             Event::Incoming(Packet::Disconnect(goodbye)) => {
                 bail!("the broker closed: {:?}", goodbye.reason_code)

@@ -12,11 +12,14 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering},
+    },
 };
 
 use moorline_core::{
-    ConnId, Delivery, Epoch, Message, Offset, ShardId, TenantId, Text,
+    ConnId, Delivery, Epoch, Message, Offset, ShardId, ShareNumber, TenantId, Text,
     port::{Close, Filter, Inbox, Link, Notice, Open, Published, Refusal, Token},
 };
 use moorline_machine::{Answer, answer::Refused, command::SessionId};
@@ -24,6 +27,7 @@ use moorline_router::{Answered, SubmitError};
 
 use crate::{
     frames::{Attach, Publisher, Push},
+    member::{Members, SHARE_CAPACITY_MAX, Taken},
     refusal_of,
     retained::Retaining,
     service::{Asked, Inner},
@@ -39,9 +43,16 @@ const CREDIT_PART: u32 = 4;
 pub(crate) struct Conn {
     id: ConnId,
     inbox: Arc<dyn Inbox>,
+    /// Subscriptions of a clean session; those of a durable one are counted where its rows are.
+    subscriptions_max: AtomicU32,
     state: Mutex<State>,
     /// While it is sent retained messages.
     retaining: Mutex<Option<Arc<Retaining>>>,
+    members: Mutex<Members>,
+    /// The client's Receive Maximum, once it is known.
+    window: AtomicU16,
+    /// Whether it is in the sweep's list for its shares.
+    swept: AtomicBool,
 }
 
 impl fmt::Debug for Conn {
@@ -105,15 +116,59 @@ pub(crate) struct Tell {
 
 impl Conn {
     pub(crate) fn new(id: ConnId, inbox: Arc<dyn Inbox>) -> Self {
-        Self { id, inbox, state: Mutex::new(State::Idle), retaining: Mutex::default() }
+        Self {
+            id,
+            inbox,
+            subscriptions_max: AtomicU32::new(0),
+            state: Mutex::new(State::Idle),
+            retaining: Mutex::default(),
+            members: Mutex::default(),
+            window: AtomicU16::new(0),
+            swept: AtomicBool::new(true),
+        }
     }
 
     pub(crate) fn id(&self) -> ConnId {
         self.id
     }
 
+    /// How many subscriptions a clean session may have.
+    pub(crate) fn subscriptions_max(&self) -> usize {
+        usize::try_from(self.subscriptions_max.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while a connection is locked")
+    }
+
+    /// Its shared subscriptions.
+    pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().expect("no panic while a connection's shares are locked")
+    }
+
+    /// Items that a share lent. `false` if some were lost on the way: attach anew.
+    pub(crate) fn take_shared(&self, mut push: Push) -> bool {
+        let mut members = self.members();
+        match members.take(&push) {
+            Taken::Next(number) => {
+                push.deliveries.iter_mut().for_each(|delivery| delivery.share = Some(number));
+                // Under the lock, so that two pushes can't overtake each other on the way to the edge.
+                self.push(Notice::Deliver(push.deliveries));
+                true
+            }
+            Taken::Stale => true,
+            Taken::Gap => false,
+        }
+    }
+
+    /// The sweep has come by for its shares, or has to. Whether that is news.
+    pub(crate) fn mark_swept(&self, swept: bool) -> bool {
+        self.swept.swap(swept, Ordering::AcqRel) != swept
+    }
+
+    /// How many items a share may lend it.
+    pub(crate) fn share_capacity(&self) -> u32 {
+        u32::from(self.window.load(Ordering::Relaxed).min(SHARE_CAPACITY_MAX))
     }
 
     /// Tells the edge. One that does not take it closes by itself, and says so by closing its link.
@@ -382,12 +437,26 @@ impl Link for ConnLink {
             let mut state = self.conn.state();
             assert!(matches!(*state, State::Idle), "a connection opens one session");
             *state = State::Opening;
+            self.conn.subscriptions_max.store(open.limits.subscriptions, Ordering::Relaxed);
         }
+        self.conn.window.store(open.window, Ordering::Relaxed);
         self.service.ask(Asked::Open { conn: Arc::clone(&self.conn), open });
     }
 
     fn publish(&mut self, token: Token, message: Message) {
         self.service.ask(Asked::Publish { conn: Arc::clone(&self.conn), token, message });
+    }
+
+    fn publish_once(&mut self, token: Token, packet: u16, message: Message) {
+        self.service.publish_once(&self.conn, token, packet, message);
+    }
+
+    fn complete(&mut self, packet: u16) {
+        self.service.complete(&self.conn, packet);
+    }
+
+    fn release(&mut self, offsets: Vec<Offset>) {
+        self.service.release(&self.conn, offsets);
     }
 
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
@@ -409,6 +478,10 @@ impl Link for ConnLink {
 
     fn retained_taken(&mut self) {
         self.conn.wake_retaining();
+    }
+
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
+        self.service.settle_shared(&self.conn, items);
     }
 
     fn close(&mut self, close: Close) {

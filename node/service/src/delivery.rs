@@ -17,7 +17,10 @@ use moorline_core::ConnId;
 use moorline_core::{Delivery, Epoch, NodeId, Offset};
 use moorline_machine::command::SessionId;
 
-use crate::frames::{Attach, Place, Push};
+use crate::{
+    frames::{Attach, Place, Push},
+    shares::Shares,
+};
 
 /// Most items read from rows for one attachment at a time.
 pub(crate) const READ_ITEMS_MAX: usize = 256;
@@ -62,6 +65,8 @@ pub(crate) struct ShardDelivery {
     lost: Vec<Place>,
     /// Sessions whose rows the reader is to read: each attachment once.
     line: VecDeque<SessionId>,
+    /// Who of the members of shares has what.
+    pub(crate) shares: Shares,
 }
 
 /// Pushes collected under the shard's lock, by place, each place's in order.
@@ -69,14 +74,15 @@ pub(crate) type Collected = BTreeMap<Place, Vec<Push>>;
 
 impl ShardDelivery {
     /// The term of this node's leadership, if it leads: with a new one attachments come anew.
-    pub(crate) fn set_leading(&mut self, leading: Option<u64>) {
+    pub(crate) fn set_leading(&mut self, leading: Option<u64>) -> bool {
         if self.leading == leading {
-            return;
+            return false;
         }
         self.leading = leading;
         self.attachments.clear();
         self.lost.clear();
         self.line.clear();
+        true
     }
 
     pub(crate) fn is_leading(&self) -> bool {

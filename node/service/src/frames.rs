@@ -9,10 +9,13 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, SubscriptionIds, TenantId,
-    Text, UnixMillis,
+    ConnId, Delivery, Epoch, Incarnation, Message, NodeId, Offset, QoS, RetainHandling,
+    SubscriptionIds, SubscriptionOptions, TenantId, Text, UnixMillis,
 };
-use moorline_machine::{RetainedPage, command::SessionId};
+use moorline_machine::{
+    RetainedPage,
+    command::{Origin, SessionId},
+};
 use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
@@ -60,9 +63,10 @@ pub(crate) struct Attach {
 }
 
 /// A leader's answer to an [`Attach`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Attached {
-    Yes,
+    /// The session's shared subscriptions go with it: each with its version.
+    Yes(Vec<(Text, SubscriptionOptions, u64)>),
     /// This node does not lead the shard (any more, or yet).
     NotLeader,
     /// Another connection has the session.
@@ -118,24 +122,62 @@ impl Upward {
 }
 
 impl Attached {
-    pub(crate) fn encode(self) -> Bytes {
-        Bytes::from_static(match self {
-            Self::Yes => &[1],
-            Self::NotLeader => &[2],
-            Self::TakenOver => &[3],
-            Self::Gone => &[4],
-        })
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Writer::new(VERSION, FRAME_BYTES);
+        match self {
+            Self::Yes(shared) => {
+                out.u8(1);
+                for (filter, options, version) in shared {
+                    out.text(filter);
+                    let SubscriptionOptions { qos, no_local, retain_as_published, .. } = options;
+                    let as_published = u8::from(*retain_as_published) << 3;
+                    out.u8(*qos as u8 | u8::from(*no_local) << 2 | as_published);
+                    out.u8(options.retain_handling as u8);
+                    out.u32(options.id.map_or(0, NonZeroU32::get));
+                    out.u64(*version);
+                }
+            }
+            Self::NotLeader => out.u8(2),
+            Self::TakenOver => out.u8(3),
+            Self::Gone => out.u8(4),
+        }
+        out.done()
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        match bytes {
-            [1] => Some(Self::Yes),
-            [2] => Some(Self::NotLeader),
-            [3] => Some(Self::TakenOver),
-            [4] => Some(Self::Gone),
-            _ => None,
-        }
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, StorageError> {
+        let mut from = Reader::new(bytes, VERSION, "attached frame")?;
+        let attached = match from.u8()? {
+            1 => {
+                let mut shared = Vec::new();
+                while !from.is_empty() {
+                    shared.push(read_shared(&mut from)?);
+                }
+                Self::Yes(shared)
+            }
+            2 => Self::NotLeader,
+            3 => Self::TakenOver,
+            4 => Self::Gone,
+            other => return Err(from.corrupt(format!("kind {other}"))),
+        };
+        from.end()?;
+        Ok(attached)
     }
+}
+
+fn read_shared(from: &mut Reader) -> Result<(Text, SubscriptionOptions, u64), StorageError> {
+    let (filter, flags, handling) = (from.text()?, from.u8()?, from.u8()?);
+    let malformed = || from.corrupt(format!("options {flags:#x} {handling}"));
+    let (qos, retain_handling) = QoS::from_bits(flags & 3)
+        .zip(RetainHandling::from_number(handling))
+        .ok_or_else(malformed)?;
+    let options = SubscriptionOptions {
+        qos,
+        no_local: flags & 1 << 2 != 0,
+        retain_as_published: flags & 1 << 3 != 0,
+        retain_handling,
+        id: NonZeroU32::new(from.u32()?),
+    };
+    Ok((filter, options, from.u64()?))
 }
 
 /// Deliveries for one attachment, in order.
@@ -342,6 +384,35 @@ pub(crate) fn decode_page(bytes: Bytes, now: UnixMillis) -> Result<RetainedPage,
     Ok(page)
 }
 
+/// A QoS 2 message for a node with live sessions.
+pub(crate) fn encode_live_once(
+    tenant: TenantId,
+    origin: Origin,
+    live: &Message,
+    now: UnixMillis,
+) -> Bytes {
+    let mut out = Writer::new(VERSION, FRAME_BYTES + live.payload.len());
+    out.u32(tenant.0);
+    session(&mut out, origin.session);
+    out.u64(origin.number);
+    out.u64(origin.floor);
+    message(&mut out, live, now);
+    out.done()
+}
+
+pub(crate) fn decode_live_once(
+    bytes: Bytes,
+    now: UnixMillis,
+) -> Result<(TenantId, Origin, Message), StorageError> {
+    let mut from = Reader::new(bytes, VERSION, "live frame of QoS 2")?;
+    let tenant = TenantId(from.u32()?);
+    let session = read_session(&mut from)?;
+    let origin = Origin { session, number: from.u64()?, floor: from.u64()? };
+    let message = read_message(&mut from, now)?;
+    from.end()?;
+    Ok((tenant, origin, message))
+}
+
 /// The message in memory of its own: a slow client may keep it for long, and a slice of a frame keeps the whole frame.
 pub(crate) fn owned(message: &Message) -> Message {
     let (topic, properties) = (message.topic.len(), message.properties.len());
@@ -406,12 +477,12 @@ pub(crate) struct Place {
     pub(crate) conn: ConnId,
 }
 
-fn session(out: &mut Writer, session: SessionId) {
+pub(crate) fn session(out: &mut Writer, session: SessionId) {
     out.u16(session.bucket);
     out.u64(session.number);
 }
 
-fn read_session(from: &mut Reader) -> Result<SessionId, StorageError> {
+pub(crate) fn read_session(from: &mut Reader) -> Result<SessionId, StorageError> {
     Ok(SessionId { bucket: from.u16()?, number: from.u64()? })
 }
 
@@ -509,10 +580,22 @@ mod tests {
         let over = TakenOver { incarnation: Incarnation(1), conn: ConnId(2) };
         assert_eq!(TakenOver::decode(over.encode()).unwrap(), over);
         assert_eq!(owned(&message(READS)), message(READS));
-        for attached in [Attached::Yes, Attached::NotLeader, Attached::TakenOver, Attached::Gone] {
-            assert_eq!(Attached::decode(&attached.encode()), Some(attached));
+        let options = SubscriptionOptions {
+            retain_as_published: true,
+            retain_handling: RetainHandling::Never,
+            id: NonZeroU32::new(3),
+            ..SubscriptionOptions::of_qos(QoS::AtLeastOnce)
+        };
+        let shared = vec![
+            (Text::from("$share/g/a"), options, 1),
+            (Text::from("$share/g/b"), SubscriptionOptions::default(), 2),
+        ];
+        let yes = [Attached::Yes(Vec::new()), Attached::Yes(shared)];
+        let no = [Attached::NotLeader, Attached::TakenOver, Attached::Gone];
+        for attached in yes.into_iter().chain(no) {
+            assert_eq!(Attached::decode(attached.encode()).unwrap(), attached);
         }
-        assert_eq!(Attached::decode(&[9]), None);
+        assert!(Attached::decode(Bytes::from_static(&[VERSION, 9])).is_err());
     }
 
     #[test]
@@ -554,5 +637,11 @@ mod tests {
         for (expires_at, expected) in table {
             assert_eq!(sent(expires_at), expected, "{expires_at:?}");
         }
+        let session = SessionId { bucket: 1, number: 2 };
+        let origin = Origin { session, number: 4, floor: 3 };
+        let bytes = encode_live_once(TenantId(3), origin, &message(WROTE), WROTE);
+        let read = decode_live_once(bytes.clone(), READS).unwrap();
+        assert_eq!(read, (TenantId(3), origin, message(READS)));
+        assert!(decode_live_once(bytes.slice(..bytes.len() - 1), READS).is_err());
     }
 }

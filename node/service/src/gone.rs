@@ -38,6 +38,7 @@ impl Inner {
         loop {
             let states: Vec<(NodeId, PeerState)> = peers.borrow_and_update().iter().collect();
             for shard in self.led_here() {
+                self.detach_members(shard, &states);
                 for (node, alive) in self.news(shard, &states) {
                     if self.has_left_behind(shard, node, alive) {
                         self.tell_group(shard, node, alive).await;

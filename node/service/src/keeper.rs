@@ -53,6 +53,8 @@ impl Inner {
         self.keep(Self::keep_lease);
         self.keep(Self::keep_settlements);
         self.keep(Self::keep_attachments);
+        self.keep(Self::keep_share_attachments);
+        self.keep(Self::check_members);
         self.keep(Self::follow_leaders);
         self.keep(Self::follow_peers);
         self.keep(Self::detach_the_gone);
@@ -92,6 +94,7 @@ impl Inner {
             self.see_to_registration().await;
             if renewed {
                 self.unpark();
+                self.unpark_onces();
                 // An error means that the group is closed; the pause bounds what is left of this task.
                 drop(timeout(REPORT_INTERVAL, applied.changed()).await);
             } else {
@@ -186,6 +189,7 @@ impl Inner {
                 if let Some((whose, tell)) = conn.sweep() {
                     self.tell(&conn, whose, tell);
                 }
+                self.sweep_shares(&conn);
             }
         }
     }
@@ -218,9 +222,9 @@ impl Inner {
         let body = Upward::Attach(attach).encode();
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         let done = move |outcome: Result<bytes::Bytes, CallError>| {
-            let attached = outcome.ok().and_then(|answer| Attached::decode(&answer));
+            let attached = outcome.ok().and_then(|answer| Attached::decode(answer).ok());
             match attached {
-                Some(Attached::Yes) => {}
+                Some(Attached::Yes(shared)) => service.resume_shares(&conn, shared),
                 Some(Attached::TakenOver) => {
                     conn.push(moorline_core::port::Notice::TakenOver);
                 }
@@ -281,6 +285,10 @@ impl Inner {
             if conn.whose().is_some_and(|whose| whose.durable && shards.contains(&whose.shard)) {
                 self.attach(&conn);
             }
+            let lost = conn.members().lose(|shard| shards.contains(&shard));
+            if lost {
+                self.attach_shares(&conn);
+            }
         }
     }
 
@@ -321,8 +329,15 @@ impl Inner {
             sleep(TICK_INTERVAL).await;
             ticks += 1;
             self.tell_lost();
+            for shard in self.shards.all() {
+                self.tell_detached(shard);
+                if let Some(delivery) = self.delivery(shard) {
+                    self.wake_reader(shard, &delivery);
+                }
+            }
             self.serve_barriers();
             self.refuse_late();
+            self.refuse_late_onces();
             self.close_again(CLOSES_PER_TICK);
             if ticks.is_multiple_of(OBSERVE_TICKS) {
                 self.observe();

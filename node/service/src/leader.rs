@@ -37,7 +37,7 @@ const TAKEOVER_TRIES: usize = 20;
 /// How long one of those may take, and the pause between them.
 const TAKEOVER_WAIT: Duration = Duration::from_millis(250);
 /// The number of a push that only says that others were lost.
-const LOST_NUMBER: u64 = u64::MAX;
+pub(crate) const LOST_NUMBER: u64 = u64::MAX;
 
 impl Sink for Inner {
     fn applied(&self, shard: ShardId, _index: u64, effects: Vec<Effect>) {
@@ -48,9 +48,13 @@ impl Sink for Inner {
         if !delivery.is_leading() {
             return;
         }
-        let mut out = Collected::new();
-        let mut taken = Vec::new();
+        let (mut out, mut lent) = (Collected::new(), Collected::new());
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
         for effect in effects {
+            let Some(effect) = Self::share_effect(&mut delivery, effect, &mut lent, &mut left)
+            else {
+                continue;
+            };
             match effect {
                 Effect::Deliver { session, delivery: queued } => {
                     delivery.deliver(session, queued, &mut out);
@@ -71,12 +75,17 @@ impl Sink for Inner {
                     self.metrics.dropped_wills.inc();
                 }
                 Effect::RetainedFull => self.metrics.dropped_retained.inc(),
-                Effect::Digest { .. } => {}
+                Effect::Digest { .. }
+                | Effect::Settled { .. }
+                | Effect::Member { .. }
+                | Effect::Left { .. } => {}
             }
         }
         self.send(shard, &mut delivery, out);
+        self.send_shared(shard, &mut delivery, lent);
         self.wake_reader(shard, &delivery);
         drop(delivery);
+        self.tell_left(left);
         for holder in taken {
             self.tell_taken_over(holder);
         }
@@ -85,8 +94,10 @@ impl Sink for Inner {
     fn role(&self, shard: ShardId, role: Role) {
         debug!(%shard, ?role, "role");
         let leading = role.leading.then_some(role.term);
-        if let Some(mut delivery) = self.delivery(shard) {
-            delivery.set_leading(leading);
+        if let Some(mut delivery) = self.delivery(shard)
+            && delivery.set_leading(leading)
+        {
+            self.begin_shares(shard, &mut delivery);
         }
         if shard == ShardId::META {
             let nodes = if role.leading { self.known_nodes() } else { Vec::new() };
@@ -122,8 +133,21 @@ impl Inner {
 
     /// Sends what was collected, under the shard's lock. Expiries in it are log time.
     fn send(&self, shard: ShardId, delivery: &mut ShardDelivery, out: Collected) {
+        let lost = self.send_pushes(shard, Kind::Deliver, out, |push| self.take_push(push));
+        lost.into_iter().for_each(|place| delivery.lose(place));
+    }
+
+    /// Sends pushes, those for this node to `take`. Gives the places that could not be sent to.
+    pub(crate) fn send_pushes(
+        &self,
+        shard: ShardId,
+        kind: Kind,
+        out: Collected,
+        take: impl Fn(Push),
+    ) -> Vec<Place> {
+        let mut lost = Vec::new();
         if out.is_empty() {
-            return;
+            return lost;
         }
         let (log_time, now) = (self.log_time(shard), self.now());
         let mut remote: BTreeMap<NodeId, (PushWriter, Vec<Place>)> = BTreeMap::new();
@@ -131,7 +155,7 @@ impl Inner {
             if place.node == self.node {
                 for mut push in pushes {
                     expiry::to_process_clock(&mut push.deliveries, log_time, now);
-                    self.take_push(push);
+                    take(push);
                 }
                 continue;
             }
@@ -142,29 +166,32 @@ impl Inner {
             if writer.bytes() >= FRAME_BYTES_MAX {
                 let full = std::mem::replace(writer, PushWriter::new(log_time));
                 let places = std::mem::take(places);
-                self.send_frame(shard, delivery, place.node, full, places);
+                lost.extend(self.send_frame(shard, kind, place.node, full, places));
             }
         }
         for (node, (writer, places)) in remote {
             if !writer.is_empty() {
-                self.send_frame(shard, delivery, node, writer, places);
+                lost.extend(self.send_frame(shard, kind, node, writer, places));
             }
         }
+        lost
     }
 
+    /// Sends one frame; gives its places back if it could not be sent.
     fn send_frame(
         &self,
         shard: ShardId,
-        delivery: &mut ShardDelivery,
+        kind: Kind,
         node: NodeId,
         frame: PushWriter,
         places: Vec<Place>,
-    ) {
+    ) -> Vec<Place> {
         let peers = &self.below().peers;
-        if peers.send(node, Lane::Data, Kind::Deliver, shard, frame.done()).is_err() {
-            self.metrics.pushes_lost.inc_by(places.len() as u64);
-            places.into_iter().for_each(|place| delivery.lose(place));
+        if peers.send(node, Lane::Data, kind, shard, frame.done()).is_ok() {
+            return Vec::new();
         }
+        self.metrics.pushes_lost.inc_by(places.len() as u64);
+        places
     }
 
     /// A push for a connection of this node.
@@ -176,8 +203,8 @@ impl Inner {
         }
     }
 
-    fn wake_reader(&self, shard: ShardId, delivery: &ShardDelivery) {
-        if delivery.has_line()
+    pub(crate) fn wake_reader(&self, shard: ShardId, delivery: &ShardDelivery) {
+        if (delivery.has_line() || delivery.shares.has_line(Instant::now()))
             && let Some(reader) = self.readers.get(usize::from(shard.0))
         {
             reader.notify_one();
@@ -188,7 +215,7 @@ impl Inner {
     pub(crate) async fn read_rows(self: Arc<Self>, shard: ShardId) {
         loop {
             self.readers[usize::from(shard.0)].notified().await;
-            while self.read_next(shard) {
+            while self.read_next(shard) || self.read_next_share(shard) {
                 tokio::task::yield_now().await;
             }
         }
@@ -237,7 +264,8 @@ impl Inner {
                     number: LOST_NUMBER,
                     deliveries: Vec::new(),
                 });
-                self.send_frame(shard, &mut delivery, place.node, frame, vec![place]);
+                let lost = self.send_frame(shard, Kind::Deliver, place.node, frame, vec![place]);
+                lost.into_iter().for_each(|place| delivery.lose(place));
             }
         }
     }
@@ -272,10 +300,15 @@ impl Inner {
         self.handle(peers, Kind::Deliver, Self::on_deliver);
         self.handle(peers, Kind::Passing, Self::on_passing);
         self.handle(peers, Kind::LiveForward, Self::on_live);
+        self.handle(peers, Kind::LiveOnce, Self::on_live_once);
         self.handle(peers, Kind::LeaseReport, Self::on_report);
         self.handle(peers, Kind::RouteBarrier, Self::on_barrier);
         self.handle(peers, Kind::Retained, Self::on_retained);
         self.handle(peers, Kind::TakenOver, Self::on_taken_over);
+        self.handle(peers, Kind::ShareAttach, Self::on_share_attach);
+        self.handle(peers, Kind::ShareDeliver, Self::on_share_deliver);
+        self.handle(peers, Kind::ShareDetach, Self::on_share_detach);
+        self.handle(peers, Kind::ShareCheck, Self::on_share_check);
     }
 
     fn handle(
@@ -321,17 +354,21 @@ impl Inner {
             return Attached::NotLeader;
         }
         let known = self.below().groups.read(shard, |machine, _| {
-            machine.session(attach.session).map(|info| (info.epoch, info.holder))
+            let shared = machine.shared_by(attach.session);
+            let shared: Vec<_> = shared
+                .map(|(filter, options, version)| (filter.clone(), options, version))
+                .collect();
+            machine.session(attach.session).map(|info| (info.epoch, info.holder, shared))
         });
         match known.flatten() {
-            Some((epoch, Some(holder)))
+            Some((epoch, Some(holder), shared))
                 if epoch == attach.epoch && holder.node == from && holder.conn == attach.conn =>
             {
                 delivery.attach(from, attach);
                 self.wake_reader(shard, &delivery);
-                Attached::Yes
+                Attached::Yes(shared)
             }
-            Some((epoch, _)) if epoch == attach.epoch => Attached::Gone,
+            Some((epoch, ..)) if epoch == attach.epoch => Attached::Gone,
             Some(_) => Attached::TakenOver,
             None => Attached::Gone,
         }
@@ -360,13 +397,18 @@ impl Inner {
             machine.passing(tenant, &message.topic, session, &mut found);
         });
         let message = Arc::new(frames::owned(&message));
-        let mut out = Collected::new();
+        let (mut out, mut lent) = (Collected::new(), Collected::new());
         for (session, mut grant) in found {
             grant.limit(&message);
             let passing = Delivery::granted(None, &grant, Arc::clone(&message));
-            delivery.deliver(session, passing, &mut out);
+            if delivery.shares.has(session) {
+                delivery.shares.deliver(session, passing, &mut lent);
+            } else {
+                delivery.deliver(session, passing, &mut out);
+            }
         }
         self.send(shard, &mut delivery, out);
+        self.send_shared(shard, &mut delivery, lent);
     }
 
     fn on_live(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
@@ -374,6 +416,25 @@ impl Inner {
             Ok((publisher, message)) => {
                 let message = Arc::new(frames::owned(&message));
                 let matched = self.live.deliver(publisher, &message) > 0;
+                if let Some(reply) = reply {
+                    reply.send(Bytes::from_static(if matched { &[1] } else { &[0] }));
+                }
+            }
+            Err(problem) => self.bad_frame(from, &problem),
+        }
+    }
+
+    fn on_live_once(
+        self: &Arc<Self>,
+        from: NodeId,
+        _: ShardId,
+        body: Bytes,
+        reply: Option<Replier>,
+    ) {
+        match frames::decode_live_once(body, self.now()) {
+            Ok((tenant, origin, message)) => {
+                let message = Arc::new(frames::owned(&message));
+                let matched = self.deliver_once(tenant, origin, &message);
                 if let Some(reply) = reply {
                     reply.send(Bytes::from_static(if matched { &[1] } else { &[0] }));
                 }

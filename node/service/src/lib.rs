@@ -26,12 +26,17 @@ mod keeper;
 mod leader;
 mod lease;
 mod live;
+mod member;
 mod metrics;
+mod once;
 mod parked;
 mod publish;
 mod retained;
 mod service;
 mod settle;
+mod share_frames;
+mod shared;
+mod shares;
 mod subscribe;
 mod wills;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use moorline_core::{
-    ConnId, Delivery, Grant, Message, SubscriptionOptions, TenantId, Text, trie::Trie,
+    ConnId, Delivery, Grant, Message, SubscriptionOptions, TenantId, Text, port::Filter, trie::Trie,
 };
 use moorline_machine::command::SessionId;
 
@@ -39,6 +39,16 @@ struct Holder {
 }
 
 impl Live {
+    /// Whether a connection would have at most `max` subscriptions with these.
+    pub(crate) fn has_room(&self, conn: ConnId, filters: &[Filter], max: usize) -> bool {
+        let tables = self.tables.read().expect("no panic while it is locked");
+        let held = tables.conns.get(&conn).map(|holder| &holder.filters);
+        let is_new = |filter: &&Filter| held.is_none_or(|held| !held.contains(&filter.filter));
+        let new: BTreeSet<&Text> =
+            filters.iter().filter(is_new).map(|filter| &filter.filter).collect();
+        held.map_or(0, BTreeSet::len) + new.len() <= max
+    }
+
     /// Adds or replaces a subscription; says whether the connection did not have it.
     pub(crate) fn subscribe(
         &self,

@@ -15,6 +15,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) subscriptions: IntGauge,
     pub(crate) queued: IntGauge,
     pub(crate) kept: KeptMetrics,
+    pub(crate) shares: ShareMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
     pub(crate) pushes_lost: IntCounter,
@@ -70,6 +71,7 @@ impl ServiceMetrics {
                 "Messages in the queues of the shards this node leads",
             )?,
             kept: KeptMetrics::register(registry)?,
+            shares: ShareMetrics::register(registry)?,
             takeovers: counter(
                 "moorline_session_takeovers_total",
                 "Sessions taken over from a connection that still held them",
@@ -134,6 +136,41 @@ impl KeptMetrics {
             retained_reads: counter(
                 "moorline_retained_reads_total",
                 "Pages of retained messages that this node read as a leader for subscribers",
+            )?,
+        })
+    }
+}
+
+/// What is counted of shares led here.
+#[derive(Debug, Clone)]
+pub(crate) struct ShareMetrics {
+    pub(crate) count: IntGauge,
+    pub(crate) members: IntGauge,
+    pub(crate) lag: IntGauge,
+    pub(crate) lag_max: IntGauge,
+    pub(crate) redeliveries: IntCounter,
+}
+
+impl ShareMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        Ok(Self {
+            count: gauge("moorline_shares", "Shares of the shards this node leads")?,
+            members: gauge("moorline_share_members", "Sessions that take part in them")?,
+            lag: gauge(
+                "moorline_share_lag_messages",
+                "Messages in their queues that no member has",
+            )?,
+            lag_max: gauge(
+                "moorline_share_lag_max_messages",
+                "Messages that no member has in the longest of those queues",
+            )?,
+            redeliveries: add(
+                registry,
+                IntCounter::new(
+                    "moorline_share_redeliveries_total",
+                    "Messages lent again because the member that had them was lost",
+                )?,
             )?,
         })
     }

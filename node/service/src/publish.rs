@@ -1,7 +1,8 @@
 //! From a published message to everybody who may want it.
 //!
 //! QoS 1 goes through the log of every shard that holds a matching durable session, and is acknowledged by every node
-//! with a matching live one; QoS 0 is handed to both as it passes by.
+//! with a matching live one; QoS 2 as well, with a number by which both know a repeat ([`crate::once`]); QoS 0 is handed
+//! to both as it passes by.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
@@ -14,13 +15,18 @@ use moorline_core::{
     port::{Notice, Published, Refusal, Token},
 };
 use moorline_group::wire::{CallError, Kind, Lane, PeerState};
-use moorline_machine::{Answer, Command, answer::Refused, command::RouteTarget};
+use moorline_machine::{
+    Answer, Command,
+    answer::Refused,
+    command::{Origin, RouteTarget},
+};
 use moorline_router::{Answered, Done, SubmitError};
 
 use crate::{
     conn::{Conn, published},
     expiry,
     frames::{self, Publisher},
+    once::{Flow, Numbered},
     refusal_of,
     service::Inner,
 };
@@ -33,9 +39,16 @@ const LIVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A publish that waits for several answers.
 struct Several {
-    conn: Arc<Conn>,
-    token: Token,
+    waits: Waits,
     tally: Mutex<Tally>,
+}
+
+/// Who waits for the answer to a publish.
+enum Waits {
+    /// Of QoS 1.
+    AtLeastOnce(Arc<Conn>, Token),
+    /// Of QoS 2.
+    ExactlyOnce(Arc<Inner>, Flow),
 }
 
 impl Several {
@@ -53,7 +66,7 @@ impl Several {
 
     fn answer(&self, all: Option<Result<Published, Refusal>>) {
         if let Some(outcome) = all {
-            self.conn.push(Notice::Published { token: self.token, outcome });
+            self.waits.tell(outcome);
         }
     }
 }
@@ -61,11 +74,47 @@ impl Several {
 /// What a shard's answer means to a publisher who asked it to keep a message.
 fn retained(outcome: Result<Answer, SubmitError>) -> Result<(), Refusal> {
     match outcome {
-        Ok(Answer::Done) => Ok(()),
+        // To a repeat of QoS 2 as to a publish.
+        Ok(Answer::Done | Answer::Published { .. }) => Ok(()),
         Ok(Answer::Refused(Refused::RetainedFull)) => Err(Refusal::Quota),
         Ok(_) => Err(Refusal::Unavailable),
         Err(error) => Err(refusal_of(&error)),
     }
+}
+
+impl Waits {
+    fn tell(&self, outcome: Result<Published, Refusal>) {
+        match (self, outcome) {
+            // Certainly nothing happened, so the packet id may be used for something else.
+            (Self::ExactlyOnce(service, flow), Err(refusal)) if refusal != Refusal::Unavailable => {
+                service.give_up(flow.clone(), refusal);
+            }
+            (
+                Self::ExactlyOnce(_, Flow { conn, token, .. }) | Self::AtLeastOnce(conn, token),
+                _,
+            ) => {
+                conn.push(Notice::Published { token: *token, outcome });
+            }
+        }
+    }
+}
+
+/// What is published, and to whom.
+struct Publication<'a> {
+    publisher: Publisher,
+    targets: &'a [RouteTarget],
+    message: Message,
+    /// Of QoS 2.
+    origin: Option<Origin>,
+}
+
+/// A message for the live sessions of a node.
+struct Forward {
+    node: NodeId,
+    incarnation: Incarnation,
+    kind: Kind,
+    body: Bytes,
+    deadline: Instant,
 }
 
 /// What several answers come to.
@@ -151,59 +200,75 @@ impl Inner {
         if !self.accepting.load(Ordering::Acquire) {
             return refuse(Refusal::DiskFull);
         }
-        let mut targets = Vec::new();
-        self.below().groups.read(ShardId::META, |machine, _| {
-            machine.meta().routes(whose.tenant, message.topic.as_bytes(), &mut targets);
-        });
+        let targets = self.targets(whose.tenant, &message);
         if !answer {
             self.pass(whose.publisher(), &targets, &message);
             if message.retain {
-                self.retain(whose.tenant, message, Done::Ignore);
+                self.retain(whose.tenant, None, message, Done::Ignore);
             }
             return;
         }
         match targets[..] {
-            _ if message.retain => {
-                self.publish_to_several(conn, token, whose.publisher(), &targets, message);
-            }
-            [] => {
+            [] if !message.retain => {
                 let outcome = Ok(Published { matched: false });
                 conn.push(Notice::Published { token, outcome });
             }
-            [RouteTarget::Shard(shard)] => {
+            [RouteTarget::Shard(shard)] if !message.retain => {
                 let message = expiry::for_log(message, self.now());
                 let Publisher { tenant, session: from } = whose.publisher();
                 let command = Command::Publish { tenant, from, message };
                 let conn: Arc<dyn Answered> = Arc::clone(conn) as _;
                 self.below().router.submit(shard, &command, Done::Token(conn, token));
             }
-            _ => self.publish_to_several(conn, token, whose.publisher(), &targets, message),
+            _ => {
+                let waits = Waits::AtLeastOnce(Arc::clone(conn), token);
+                let (publisher, targets) = (whose.publisher(), &targets[..]);
+                let publication = Publication { publisher, targets, message, origin: None };
+                self.publish_to_several(waits, publication);
+            }
         }
     }
 
-    fn publish_to_several(
-        self: &Arc<Self>,
-        conn: &Arc<Conn>,
-        token: Token,
-        publisher: Publisher,
-        targets: &[RouteTarget],
-        message: Message,
-    ) {
-        let several = Arc::new(Several {
-            conn: Arc::clone(conn),
-            token,
-            tally: Mutex::new(Tally::of(targets.len() + usize::from(message.retain))),
+    /// A publish of QoS 2 that has its number goes to everybody who wants it.
+    pub(crate) fn publish_numbered(self: &Arc<Self>, numbered: Numbered) {
+        let Numbered { flow, origin, message } = numbered;
+        let publisher = flow.whose.publisher();
+        let targets = &self.targets(publisher.tenant, &message)[..];
+        let waits = Waits::ExactlyOnce(Arc::clone(self), flow);
+        if targets.is_empty() && !message.retain {
+            return waits.tell(Ok(Published { matched: false }));
+        }
+        let publication = Publication { publisher, targets, message, origin: Some(origin) };
+        self.publish_to_several(waits, publication);
+    }
+
+    /// Where a message has to go.
+    fn targets(&self, tenant: TenantId, message: &Message) -> Vec<RouteTarget> {
+        let mut targets = Vec::new();
+        self.below().groups.read(ShardId::META, |machine, _| {
+            machine.meta().routes(tenant, message.topic.as_bytes(), &mut targets);
         });
+        targets
+    }
+
+    fn publish_to_several(self: &Arc<Self>, waits: Waits, publication: Publication<'_>) {
+        let Publication { publisher, targets, message, origin } = publication;
+        let waiting = targets.len() + usize::from(message.retain);
+        let several = Arc::new(Several { waits, tally: Mutex::new(Tally::of(waiting)) });
         if message.retain {
             let several = Arc::clone(&several);
             let done = move |outcome| several.retained(retained(outcome));
-            self.retain(publisher.tenant, message.clone(), Done::Call(Box::new(done)));
+            let done = Done::Call(Box::new(done));
+            self.retain(publisher.tenant, origin, message.clone(), done);
         }
         let mut live: Option<Bytes> = None;
         let now = self.now();
         let Publisher { tenant, session: from } = publisher;
-        let in_log = expiry::for_log(message.clone(), now);
-        let command = Command::Publish { tenant, from, message: in_log };
+        let for_log = expiry::for_log(message.clone(), now);
+        let command = match origin {
+            Some(origin) => Command::PublishOnce { tenant, origin, message: for_log },
+            None => Command::Publish { tenant, from, message: for_log },
+        };
         let message = Arc::new(frames::owned(&message));
         for target in targets {
             let several = Arc::clone(&several);
@@ -214,43 +279,54 @@ impl Inner {
                 }
                 RouteTarget::Node(node, incarnation) if node == self.node => {
                     let matched = incarnation == self.incarnation
-                        && self.live.deliver(publisher, &message) > 0;
+                        && match origin {
+                            Some(origin) => self.deliver_once(tenant, origin, &message),
+                            None => self.live.deliver(publisher, &message) > 0,
+                        };
                     several.answered(Ok(Published { matched }));
                 }
                 RouteTarget::Node(node, incarnation) => {
-                    let body =
-                        live.get_or_insert_with(|| frames::encode_live(publisher, &message, now));
-                    self.forward(
-                        node,
-                        incarnation,
-                        body.clone(),
-                        several,
-                        Instant::now() + LIVE_WAIT,
-                    );
+                    let body = live.get_or_insert_with(|| match origin {
+                        Some(origin) => frames::encode_live_once(tenant, origin, &message, now),
+                        None => frames::encode_live(publisher, &message, now),
+                    });
+                    let kind = match origin {
+                        Some(_) => Kind::LiveOnce,
+                        None => Kind::LiveForward,
+                    };
+                    let deadline = Instant::now() + LIVE_WAIT;
+                    let forward = Forward { node, incarnation, kind, body: body.clone(), deadline };
+                    self.forward(forward, several);
                 }
             }
         }
     }
 
     /// Has the shard of a message's topic keep it for later subscribers.
-    fn retain(&self, tenant: TenantId, message: Message, done: Done) {
+    fn retain(&self, tenant: TenantId, origin: Option<Origin>, message: Message, done: Done) {
         let shard = self.shards.of(tenant, message.topic.as_bytes());
         let message = expiry::for_log(message, self.now());
-        let command = Command::Retain { tenant, origin: None, message };
+        let command = Command::Retain { tenant, origin, message };
         self.below().router.submit(shard, &command, done);
     }
 
+    /// Hands a message to the live sessions here, if they have not heard it. Whether anybody wants it.
+    pub(crate) fn deliver_once(
+        &self,
+        tenant: TenantId,
+        origin: Origin,
+        message: &Arc<Message>,
+    ) -> bool {
+        // Who heard it before is not kept: it is taken for somebody, as in a shard.
+        let publisher = Publisher { tenant, session: Some(origin.session) };
+        !self.onces.is_news(origin) || self.live.deliver(publisher, message) > 0
+    }
+
     /// Hands a message to a node's live sessions, and again if its connection breaks while it lives.
-    fn forward(
-        self: &Arc<Self>,
-        node: NodeId,
-        incarnation: Incarnation,
-        body: Bytes,
-        several: Arc<Several>,
-        deadline: Instant,
-    ) {
+    fn forward(self: &Arc<Self>, forward: Forward, several: Arc<Several>) {
         let service = Arc::clone(self);
-        let again = body.clone();
+        let Forward { node, incarnation, kind, ref body, deadline } = forward;
+        let body = body.clone();
         let done = move |outcome: Result<Bytes, CallError>| match outcome {
             Ok(answer) => several.answered(Ok(Published { matched: answer.first() == Some(&1) })),
             Err(_) if service.is_dead(node, incarnation) => {
@@ -262,20 +338,12 @@ impl Inner {
                 let tasks = service.tasks.clone();
                 tasks.spawn(async move {
                     tokio::time::sleep(LIVE_PAUSE).await;
-                    service.forward(node, incarnation, again, several, deadline);
+                    service.forward(forward, several);
                 });
             }
         };
         let meta = ShardId::META;
-        self.below().peers.request(
-            node,
-            Lane::Data,
-            Kind::LiveForward,
-            meta,
-            body,
-            LIVE_WAIT,
-            done,
-        );
+        self.below().peers.request(node, Lane::Data, kind, meta, body, LIVE_WAIT, done);
     }
 
     /// Whether that process of a node is certainly gone.

@@ -31,6 +31,7 @@ use crate::{
     lease::Leases,
     live::Live,
     metrics::ServiceMetrics,
+    once::Onces,
     parked::Parked,
     refusal_of,
     retained::{Gate, READS_MAX},
@@ -110,10 +111,13 @@ pub(crate) struct Inner {
     pub(crate) parked: Mutex<Parked<Asked>>,
     /// Whether there is any, for those who need not look closer.
     pub(crate) parking: AtomicBool,
+    pub(crate) onces: Onces,
     dirty: Mutex<Vec<Arc<Conn>>>,
     pub(crate) dirty_added: Notify,
     unattached: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
     pub(crate) unattached_added: Notify,
+    unattached_shares: Mutex<BTreeMap<ConnId, Arc<Conn>>>,
+    pub(crate) unattached_shares_added: Notify,
     /// Sessions whose connections ended, and whose shard has not heard it.
     unclosed: Mutex<VecDeque<(Whose, Close)>>,
     /// By shard: who waits for its next barrier.
@@ -159,10 +163,13 @@ impl Inner {
             lease_until: Mutex::new(None),
             parked: Mutex::default(),
             parking: AtomicBool::new(false),
+            onces: Onces::default(),
             dirty: Mutex::default(),
             dirty_added: Notify::new(),
             unattached: Mutex::default(),
             unattached_added: Notify::new(),
+            unattached_shares: Mutex::default(),
+            unattached_shares_added: Notify::new(),
             unclosed: Mutex::default(),
             gates: (0..=shards.count()).map(|_| Mutex::default()).collect(),
             reads: Semaphore::new(READS_MAX),
@@ -311,6 +318,8 @@ impl Inner {
             clean_start: open.clean_start,
             expiry_s: open.expiry_s,
             holder: Holder { node: self.node, incarnation: self.incarnation, conn: conn.id() },
+            limits: open.limits,
+            sessions_max: open.sessions_max,
             will: open.will.clone().map(Box::new),
         };
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
@@ -359,6 +368,7 @@ impl Inner {
         let Some((whose, settled)) = conn.end() else {
             return;
         };
+        self.end_shares(conn, whose);
         self.tell(conn, whose, Tell { settled, credit: None });
         self.close_session(whose, close);
     }
@@ -470,11 +480,23 @@ impl Inner {
         std::mem::take(&mut *unattached).into_values().collect()
     }
 
+    pub(crate) fn mark_unattached_shares(&self, conn: &Arc<Conn>) {
+        let mut unattached = self.unattached_shares.lock().expect("no panic while it is locked");
+        unattached.insert(conn.id(), Arc::clone(conn));
+        self.unattached_shares_added.notify_one();
+    }
+
+    pub(crate) fn take_unattached_shares(&self) -> Vec<Arc<Conn>> {
+        let mut unattached = self.unattached_shares.lock().expect("no panic while it is locked");
+        std::mem::take(&mut *unattached).into_values().collect()
+    }
+
     /// What metrics show of sessions here and of shards led here.
     pub(crate) fn observe(&self) {
         self.metrics.links.set(i64::try_from(self.conn_count()).unwrap_or(i64::MAX));
         self.metrics.live_subscriptions.set(i64::try_from(self.live.len()).unwrap_or(i64::MAX));
         let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut lag_max = 0;
         let mut add = |what, count: usize| {
             *counts.entry(what).or_default() += i64::try_from(count).unwrap_or(i64::MAX);
         };
@@ -484,8 +506,15 @@ impl Inner {
                 continue;
             }
             add("attached", delivery.len());
-            drop(delivery);
             self.below().groups.read(shard, |machine, _| {
+                for share in machine.shares() {
+                    let queued = usize::try_from(share.queued_items).unwrap_or(usize::MAX);
+                    let lag = queued.saturating_sub(delivery.shares.lent(share.id));
+                    add("lag", lag);
+                    lag_max = lag_max.max(lag);
+                    add("shares", 1);
+                    add("members", share.len());
+                }
                 let shard = machine.counts();
                 add("sessions", shard.sessions);
                 add("held", shard.held);
@@ -507,6 +536,11 @@ impl Inner {
         self.metrics.kept.wills.set(of("wills"));
         self.metrics.kept.wills_due.set(of("due wills"));
         self.metrics.queued.set(of("queued"));
+        let shares = &self.metrics.shares;
+        shares.count.set(of("shares"));
+        shares.members.set(of("members"));
+        shares.lag.set(of("lag"));
+        shares.lag_max.set(i64::try_from(lag_max).unwrap_or(i64::MAX));
         debug!(?counts, "observed");
     }
 }

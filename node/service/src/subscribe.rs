@@ -28,6 +28,7 @@ use crate::{
     refusal_of,
     retained::{Goal, Stream, Want},
     service::Inner,
+    shared::is_shared,
 };
 
 /// How long a subscription may take.
@@ -37,14 +38,38 @@ const ASK_WAIT: Duration = Duration::from_secs(3);
 /// The pause before a question is asked again.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 /// The highest QoS that is granted.
-const GRANTED_MAX: QoS = QoS::AtLeastOnce;
+const GRANTED_MAX: QoS = QoS::ExactlyOnce;
+
+/// What is asked of a shard for a filter.
+pub(crate) fn subscription(asked: Filter) -> Subscription {
+    Subscription { filter: asked.filter, options: granted(asked.options) }
+}
+
+/// Waits for the answers to plain and to shared filters, and puts them where they belong: `order` says which are shared.
+async fn both(
+    order: Vec<bool>,
+    plain: Option<impl Future<Output = Granted>>,
+    shared: Option<impl Future<Output = Granted>>,
+) -> Granted {
+    let count = |of: bool| order.iter().filter(|shared| **shared == of).count();
+    let each =
+        |granted: Granted, of| granted.unwrap_or_else(|refusal| vec![Err(refusal); count(of)]);
+    let waits =
+        async { if let Some(plain) = plain { each(plain.await, false) } else { Vec::new() } };
+    let and =
+        async { if let Some(shared) = shared { each(shared.await, true) } else { Vec::new() } };
+    let (plain, shared) = tokio::join!(waits, and);
+    let (mut plain, mut shared) = (plain.into_iter(), shared.into_iter());
+    let next = |of: bool| if of { shared.next() } else { plain.next() };
+    Ok(order.iter().copied().filter_map(next).collect())
+}
 
 fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
     SubscriptionOptions { qos: options.qos.min(GRANTED_MAX), ..options }
 }
 
 /// What a SUBSCRIBE came to: per filter, in order.
-type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
+pub(crate) type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
 
 /// What is retained and still to be sent to a connection, after the answer.
 struct Passing {
@@ -97,13 +122,31 @@ impl Inner {
             return;
         };
         let deadline = Instant::now() + SUBSCRIBE_WAIT;
+        let order: Vec<bool> = filters.iter().map(|asked| is_shared(&asked.filter)).collect();
+        let (shared, plain): (Vec<_>, Vec<_>) =
+            filters.into_iter().partition(|asked| is_shared(&asked.filter));
         // What they do first they do now, so that an UNSUBSCRIBE behind this one comes behind it.
+        let shared =
+            (!shared.is_empty()).then(|| self.subscribe_shared(conn, whose, shared, deadline));
         if whose.durable {
-            let granted = self.subscribe_durable(conn, whose, filters, deadline);
+            let plain =
+                (!plain.is_empty()).then(|| self.subscribe_durable(conn, whose, plain, deadline));
+            let granted = both(order, plain, shared);
             self.answer_subscribe(conn, token, async { (granted.await, None) });
+        } else if !self.live.has_room(conn.id(), &plain, conn.subscriptions_max()) {
+            conn.push(Notice::Subscribed { token, granted: Err(Refusal::Quota) });
         } else {
-            let granted = self.subscribe_live(conn, whose, filters, deadline);
-            self.answer_subscribe(conn, token, granted);
+            // Live ones are granted together or not at all.
+            let first = order.iter().position(|shared| !shared);
+            let (plain, passing) =
+                first.map(|_| self.subscribe_live(conn, whose, plain, deadline)).unzip();
+            let granted = both(order, plain, shared);
+            self.answer_subscribe(conn, token, async move {
+                let granted = granted.await;
+                let each = granted.as_deref().unwrap_or_default();
+                let holds = first.is_some_and(|first| each.get(first).is_some_and(Result::is_ok));
+                (granted, passing.flatten().filter(|_| holds))
+            });
         }
     }
 
@@ -117,11 +160,8 @@ impl Inner {
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         let answered = async move {
             let (granted, passing) = granted.await;
-            let is_granted = granted.is_ok();
             conn.push(Notice::Subscribed { token, granted });
-            let Some(Passing { stream, tenant, wants }) = passing.filter(|_| is_granted) else {
-                return;
-            };
+            let Some(Passing { stream, tenant, wants }) = passing else { return };
             let sent = service.send_retained(&stream, tenant, &wants, Goal::Connection).await;
             if sent.is_err() && conn.whose().is_some() {
                 // It was told that it is subscribed: it must not miss what is retained.
@@ -145,8 +185,6 @@ impl Inner {
         deadline: Instant,
     ) -> impl Future<Output = Granted> + Send + use<> {
         let stream = begin_stream(conn, &filters);
-        let subscription =
-            |Filter { filter, options }| Subscription { filter, options: granted(options) };
         let subscriptions: Vec<_> = filters.into_iter().map(subscription).collect();
         let wants = wants(&subscriptions);
         let Whose { session, epoch, .. } = whose;
@@ -175,7 +213,7 @@ impl Inner {
         whose: Whose,
         filters: Vec<Filter>,
         deadline: Instant,
-    ) -> impl Future<Output = (Granted, Option<Passing>)> + Send + use<> {
+    ) -> (impl Future<Output = Granted> + Send + use<>, Option<Passing>) {
         let stream = begin_stream(conn, &filters);
         let mut granted = Vec::new();
         let mut routes = Vec::new();
@@ -194,18 +232,14 @@ impl Inner {
                 self.remove_live_route(tenant, filter);
             }
         }
+        let tenant = whose.tenant;
+        let passing = stream.map(|stream| Passing { stream, tenant, wants: wanted(wants, &new) });
         let service = Arc::clone(self);
-        async move {
-            if let Err(refusal) = service.make_known(routes, deadline).await {
-                return (Err(refusal), None);
-            }
-            let passing = stream.map(|stream| Passing {
-                stream,
-                tenant: whose.tenant,
-                wants: wanted(wants, &new),
-            });
-            (Ok(granted), passing)
-        }
+        let granted = async move {
+            service.make_known(routes, deadline).await?;
+            Ok(granted)
+        };
+        (granted, passing)
     }
 
     /// A route to this process, with a version above all it gave before.
@@ -278,6 +312,19 @@ impl Inner {
         }
     }
 
+    /// Ends live subscriptions: per filter, in order, whether there was one.
+    fn unsubscribe_live(&self, conn: &Arc<Conn>, whose: Whose, filters: &[Text]) -> Vec<bool> {
+        let mut existed = Vec::new();
+        for filter in filters {
+            let (was_there, last) = self.live.unsubscribe(conn.id(), whose.tenant, filter);
+            existed.push(was_there);
+            if last {
+                self.remove_live_route(whose.tenant, filter.clone());
+            }
+        }
+        existed
+    }
+
     pub(crate) fn unsubscribe(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
@@ -288,23 +335,19 @@ impl Inner {
             conn.push(Notice::Unsubscribed { token, existed: Err(Refusal::NotAuthorised) });
             return;
         };
-        if !whose.durable {
-            let mut existed = Vec::new();
-            for filter in filters {
-                let (was_there, last) = self.live.unsubscribe(conn.id(), whose.tenant, &filter);
-                existed.push(was_there);
-                if last {
-                    self.remove_live_route(whose.tenant, filter);
-                }
-            }
-            conn.push(Notice::Unsubscribed { token, existed: Ok(existed) });
+        self.leave_shares(conn, whose, &filters);
+        let live = self.unsubscribe_live(conn, whose, &filters);
+        if !whose.durable && !filters.iter().any(is_shared) {
+            conn.push(Notice::Unsubscribed { token, existed: Ok(live) });
             return;
         }
         let command = Command::Unsubscribe { session: whose.session, epoch: whose.epoch, filters };
         let conn = Arc::clone(conn);
         let done = move |outcome| {
             let existed = match outcome {
-                Ok(Answer::Unsubscribed { existed, .. }) => Ok(existed),
+                Ok(Answer::Unsubscribed { existed, .. }) => {
+                    Ok(existed.into_iter().zip(live).map(|(row, live)| row || live).collect())
+                }
                 Ok(_) => Err(Refusal::Unavailable),
                 Err(error) => Err(refusal_of(&error)),
             };

@@ -12,15 +12,16 @@
 //!
 //! # Invariants
 //!
-//! - Exactly one [`Notice`] answers each `open`, `publish` with QoS > 0, `subscribe` and `unsubscribe`, unless the link
-//!   was dropped or an ending notice came ([`Notice::ends`]). Checked by `node/service`'s tests.
+//! - Exactly one [`Notice`] answers each `open`, `publish` with QoS > 0, `publish_once`, `complete`, `release`,
+//!   `subscribe` and `unsubscribe`, unless the link was dropped or an ending notice came ([`Notice::ends`]). Checked by `node/service`'s tests.
 //! - An answer of success means the promise of docs/guarantees.md was kept first.
 //! - Deliveries of one session come in queue order. Checked by `chaos-tests/oracle`.
 
 use std::{fmt, sync::Arc};
 
 use crate::{
-    ConnId, Delivery, Message, NodeId, Offset, QoS, SubscriptionOptions, TenantId, Text, Will,
+    ConnId, Delivery, Message, NodeId, Offset, QoS, ShareNumber, SubscriptionOptions, TenantId,
+    Text, Will,
 };
 
 /// Names an answer's question. Chosen by the edge; the service only gives it back.
@@ -40,8 +41,20 @@ pub trait Link: Send + fmt::Debug {
     /// Opens (or resumes, or takes over) a session. Answer: [`Notice::Opened`].
     fn open(&mut self, open: Open);
 
-    /// Publishes. Answer: [`Notice::Published`], but for QoS 0, which has none.
+    /// Publishes with QoS 0 or 1. Answer: [`Notice::Published`], but for QoS 0, which has none.
     fn publish(&mut self, token: Token, message: Message);
+
+    /// Publishes with QoS 2: whatever comes again under this packet id of the session, by this connection or a later one,
+    /// counts once until [`Link::complete`]. Answer: [`Notice::Published`]; after a refusal the packet id is free, unless
+    /// the outcome is unknown ([`Refusal::Unavailable`]).
+    fn publish_once(&mut self, token: Token, packet: u16, message: Message);
+
+    /// The client has released what it published under this packet id. Answer: [`Notice::Completed`].
+    fn complete(&mut self, packet: u16);
+
+    /// The client has received these QoS 2 deliveries of its durable queue: from the answer on only their release goes
+    /// out, whatever happens. Answer: [`Notice::Released`].
+    fn release(&mut self, offsets: Vec<Offset>);
 
     /// Subscribes to well-formed filters. Answer: [`Notice::Subscribed`].
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>);
@@ -55,6 +68,9 @@ pub trait Link: Send + fmt::Debug {
 
     /// The client has taken what the last [`Notice::Retained`] brought, or will never get it: there is room for the next.
     fn retained_taken(&mut self);
+
+    /// The client has acknowledged these items of shared subscriptions, in any order. No answer, as with `settle`.
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]);
 
     /// Says goodbye. The link takes no more calls after it.
     fn close(&mut self, close: Close);
@@ -89,8 +105,52 @@ pub struct Open {
     pub expiry_s: u32,
     /// How many deliveries the edge can hold unsettled: the service sends no more than this ahead.
     pub credit: u32,
+    /// What the session may take of its shard.
+    pub limits: SessionLimits,
+    /// How many sessions its shard may have: refused if this would be one more.
+    pub sessions_max: u32,
     /// What is published when this connection is gone without a goodbye.
     pub will: Option<Will>,
+    /// How many deliveries the client takes unacknowledged (MQTT Receive Maximum): no shared subscription of it is lent
+    /// more.
+    pub window: u16,
+}
+
+/// What one session may take of its shard. Every opening brings it, in the log, so that all replicas agree on it whatever
+/// their nodes are configured to; the session keeps it until it is opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Messages in its queue.
+    pub queue_items: u32,
+    /// Bytes of them.
+    pub queue_bytes: u32,
+    /// Its subscriptions.
+    pub subscriptions: u32,
+}
+
+impl Default for SessionLimits {
+    /// A device that is away for a while, not an archive.
+    fn default() -> Self {
+        Self { queue_items: 1_000, queue_bytes: 4 * 1024 * 1024, subscriptions: 100 }
+    }
+}
+
+impl SessionLimits {
+    /// As much as a shard lets any session have.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { queue_items: u32::MAX, queue_bytes: u32::MAX, subscriptions: u32::MAX }
+    }
+
+    /// The lower one of each.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            queue_items: self.queue_items.min(other.queue_items),
+            queue_bytes: self.queue_bytes.min(other.queue_bytes),
+            subscriptions: self.subscriptions.min(other.subscriptions),
+        }
+    }
 }
 
 /// How a session was opened.
@@ -130,13 +190,22 @@ pub enum Close {
 pub enum Notice {
     /// The answer to [`Link::open`].
     Opened(Result<Opened, Refusal>),
-    /// The answer to [`Link::publish`].
+    /// The answer to [`Link::publish`] and [`Link::publish_once`].
     Published {
         /// The publish it answers.
         token: Token,
         /// What became of it.
         outcome: Result<Published, Refusal>,
     },
+    /// The answer to [`Link::complete`]: the packet id is free.
+    Completed {
+        /// The packet id.
+        packet: u16,
+        /// Whether anything had been published under it.
+        known: bool,
+    },
+    /// The answer to [`Link::release`]: the same offsets.
+    Released(Vec<Offset>),
     /// The answer to [`Link::subscribe`].
     Subscribed {
         /// The subscribe it answers.
@@ -174,6 +243,8 @@ impl Notice {
             Self::TakenOver | Self::Stopping { .. } | Self::Lost | Self::Opened(Err(_)) => true,
             Self::Opened(Ok(_))
             | Self::Published { .. }
+            | Self::Completed { .. }
+            | Self::Released(_)
             | Self::Subscribed { .. }
             | Self::Unsubscribed { .. }
             | Self::Deliver(_)

@@ -5,8 +5,10 @@
 //! - never more unacknowledged deliveries than the client's Receive Maximum, all with different packet ids;
 //! - durable deliveries leave in the order of their offsets, under the packet ids of their offsets, and each is settled
 //!   at most once and only after it was acknowledged;
-//! - PUBACKs come in the order of the PUBLISHes, each after the service has answered; one for a publish that the service
-//!   refused says so, and before MQTT 5 there is none but for a full queue (docs/decisions/009);
+//! - PUBACKs and PUBRECs come in the order of the PUBLISHes, each after the service has answered; one for a publish that
+//!   the service refused says so, and before MQTT 5 there is none but for a full queue (docs/decisions/009);
+//! - QoS 2: a PUBREL only after the service has released a delivery, and never a PUBLISH after it; a PUBCOMP only after
+//!   it has freed the packet id;
 //! - exactly one `Closed`, and nothing after it.
 #![no_main]
 
@@ -39,6 +41,23 @@ const OPERATIONS_MAX: usize = 400;
 const RECEIVE_MAX: u16 = 4;
 const CREDIT: u64 = 4 + 3;
 
+/// A delivery in the client's hands.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    offset: Option<Offset>,
+    stage: Stage,
+}
+
+/// What the client has to say next of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    PubAck,
+    PubRec,
+    /// Nothing: it waits for the PUBREL.
+    Waits,
+    PubComp,
+}
+
 struct World {
     connection: Connection,
     version: Version,
@@ -46,17 +65,29 @@ struct World {
     input: BytesMut,
     output: BytesMut,
     client: Decoder,
-    /// Deliveries the client has and has not acknowledged, and their offsets.
-    held: BTreeMap<PacketId, Option<Offset>>,
+    /// Deliveries the client has and has not acknowledged.
+    held: BTreeMap<PacketId, Held>,
     window: usize,
-    /// QoS 1 publishes handed out, in order, with their packet id and the service's answer.
+    /// Publishes handed out, in order, with their packet id and the service's answer.
     publishes: VecDeque<(Token, PacketId, Option<Result<(), Refusal>>)>,
+    /// Packet ids that ever had a PUBREC of success: only those may have another, for a repeat.
+    received: BTreeSet<PacketId>,
+    /// PUBRELs that the service has and has not answered, and those that it has.
+    completing: VecDeque<PacketId>,
+    completed: Vec<PacketId>,
+    /// Deliveries to release, and those that are.
+    releasing: VecDeque<Vec<Offset>>,
+    released: BTreeSet<Offset>,
+    /// Deliveries of which only the release goes out.
+    arrived: BTreeMap<PacketId, Offset>,
     requests: Vec<(Token, usize, bool)>,
     next_offset: u64,
     last_delivered: u64,
     acknowledged: BTreeSet<Offset>,
     settled: BTreeSet<Offset>,
     closed: bool,
+    /// The session goes on from an earlier connection.
+    resumed: bool,
     /// The client sent raw bytes, so what the model believes of it is no longer sure.
     raw: bool,
 }
@@ -91,12 +122,19 @@ impl World {
             held: BTreeMap::new(),
             window: usize::from(window.min(RECEIVE_MAX)),
             publishes: VecDeque::new(),
+            received: BTreeSet::new(),
+            completing: VecDeque::new(),
+            completed: Vec::new(),
+            releasing: VecDeque::new(),
+            released: BTreeSet::new(),
+            arrived: BTreeMap::new(),
             requests: Vec::new(),
             next_offset: u64::from(u.arbitrary::<u32>()?) + 1,
             last_delivered: 0,
             acknowledged: BTreeSet::new(),
             settled: BTreeSet::new(),
             closed: false,
+            resumed: u.arbitrary()?,
             raw: false,
         };
         let connect = Connect {
@@ -142,16 +180,26 @@ impl World {
         assert!(!self.closed, "{event:?} after the end");
         match event {
             Event::Connect(_) => {
-                let opened = Opened { present: false, first: Offset(self.next_offset) };
+                let opened = Opened { present: self.resumed, first: Offset(self.next_offset) };
                 self.notice(Notice::Opened(Ok(opened)));
             }
             Event::Publish { token, message } => {
+                assert_ne!(message.qos, QoS::ExactlyOnce);
                 if message.qos == QoS::AtLeastOnce {
                     // The client writes the packet id into the payload.
                     let id = message.payload.get(..2).map(|id| u16::from_be_bytes([id[0], id[1]]));
                     let id = id.and_then(PacketId::new).unwrap_or(PacketId::MIN);
                     self.publishes.push_back((token, id, None));
                 }
+            }
+            Event::PublishOnce { token, packet, message } => {
+                assert_eq!(message.qos, QoS::ExactlyOnce);
+                self.publishes.push_back((token, packet, None));
+            }
+            Event::Complete(id) => self.completing.push_back(id),
+            Event::Release(offsets) => {
+                assert!(!offsets.is_empty());
+                self.releasing.push_back(offsets);
             }
             Event::Subscribe { token, filters } => self.requests.push((token, filters.len(), true)),
             Event::Unsubscribe { token, filters } => {
@@ -183,24 +231,77 @@ impl World {
                     assert!(offset.0 > self.last_delivered, "out of order");
                     self.last_delivered = offset.0;
                 }
-                let before = self.held.insert(id, offset);
-                assert!(self.raw || before.is_none(), "packet id {id} is used twice");
-                assert!(self.raw || self.held.len() <= self.window, "over the receive maximum");
+                let arrived = self.arrived.get(&id).copied();
+                assert!(offset.is_none() || offset != arrived, "a PUBLISH that arrived long ago");
+                let once = publish.qos == QoS::ExactlyOnce;
+                self.hold(
+                    id,
+                    Held { offset, stage: if once { Stage::PubRec } else { Stage::PubAck } },
+                );
             }
-            Packet::PubAck(ack) if !self.raw => {
-                let (_, id, answer) = self.publishes.pop_front().expect("a PUBACK for nothing");
-                assert_eq!(ack.id, id, "a PUBACK out of turn");
-                let answer = answer.expect("a PUBACK before its answer");
-                let v5 = self.version.is_v5();
-                assert_eq!(answer.is_err() && v5, ack.reason.is_error());
-                assert!(matches!(answer, Ok(()) | Err(Refusal::Quota)) || v5, "a false PUBACK");
+            Packet::PubRel(ack) if ack.reason == Reason::Success => self.on_pubrel(ack.id),
+            Packet::PubAck(ack) if !self.raw => self.on_answer(&ack),
+            Packet::PubRec(ack) if !self.raw => {
+                let again = self.received.contains(&ack.id) && !ack.reason.is_error();
+                let turn = self.publishes.front().is_some_and(|(_, id, answer)| {
+                    let refused = answer.is_some_and(|answer| answer.is_err());
+                    *id == ack.id
+                        && answer.is_some()
+                        && (refused && self.version.is_v5()) == ack.reason.is_error()
+                });
+                assert!(turn || again, "a PUBREC out of turn");
+                if turn {
+                    self.on_answer(&ack);
+                }
+                if !ack.reason.is_error() {
+                    self.received.insert(ack.id);
+                }
+            }
+            Packet::PubComp(ack) if !self.raw && ack.reason == Reason::Success => {
+                let known = self.completed.iter().position(|id| *id == ack.id);
+                // Before MQTT 5 an unknown one looks the same.
+                assert!(known.is_some() || !self.version.is_v5(), "a PUBCOMP too early");
+                if let Some(at) = known {
+                    self.completed.remove(at);
+                }
             }
             _ => {}
         }
     }
 
+    fn hold(&mut self, id: PacketId, held: Held) {
+        let before = self.held.insert(id, held);
+        assert!(self.raw || before.is_none(), "packet id {id} is used twice");
+        assert!(self.raw || self.held.len() <= self.window, "over the receive maximum");
+    }
+
+    fn on_answer(&mut self, ack: &Ack) {
+        let (_, id, answer) = self.publishes.pop_front().expect("an answer to nothing");
+        assert_eq!(ack.id, id, "an answer out of turn");
+        let answer = answer.expect("an answer before the service's");
+        let v5 = self.version.is_v5();
+        assert_eq!(answer.is_err() && v5, ack.reason.is_error());
+        assert!(matches!(answer, Ok(()) | Err(Refusal::Quota)) || v5, "a false answer");
+    }
+
+    fn on_pubrel(&mut self, id: PacketId) {
+        if !self.held.contains_key(&id)
+            && let Some(offset) = self.arrived.remove(&id)
+        {
+            return self.hold(id, Held { offset: Some(offset), stage: Stage::PubComp });
+        }
+        if let Some(held) = self.held.get_mut(&id)
+            && held.stage != Stage::PubAck
+        {
+            let released = held.offset.is_none_or(|offset| self.released.contains(&offset));
+            assert!(self.raw || released, "a PUBREL too early");
+            assert!(self.raw || held.stage != Stage::PubRec, "a PUBREL before the PUBREC");
+            held.stage = Stage::PubComp;
+        }
+    }
+
     fn step(&mut self, u: Input<'_, '_>) -> Drawn<()> {
-        match u.int_in_range(0..=15)? {
+        match u.int_in_range(0..=17)? {
             0 | 1 => self.publish(u)?,
             2 => self.subscribe(u)?,
             3 | 4 => self.acknowledge(u)?,
@@ -213,7 +314,14 @@ impl World {
                 let packet = match u.int_in_range(0..=3)? {
                     0 => Packet::PingReq,
                     1 => Packet::PubRel(Ack::new(self.any_id(u)?, Reason::Success)),
-                    2 => Packet::PubRec(Ack::new(self.any_id(u)?, Reason::Success)),
+                    2 => {
+                        let id = self.any_id(u)?;
+                        if self.arrived.contains_key(&id) {
+                            // Before MQTT 5 its answer looks like the release that is on its way.
+                            return Ok(());
+                        }
+                        Packet::PubRec(Ack::new(id, Reason::Success))
+                    }
                     _ => Packet::PubComp(Ack::new(self.any_id(u)?, Reason::Success)),
                 };
                 self.say(&packet);
@@ -224,6 +332,8 @@ impl World {
                 self.input.extend_from_slice(u.bytes(len)?);
             }
             14 => self.turn(false),
+            15 => self.release(u)?,
+            16 => self.answer_once(u)?,
             _ => self.end(u)?,
         }
         let reads = u.ratio(7, 8)?;
@@ -236,14 +346,14 @@ impl World {
     }
 
     fn publish(&mut self, u: Input<'_, '_>) -> Drawn<()> {
-        let qos = *u.choose(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce])?;
+        let qos = *u.choose(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])?;
         let id = self.any_id(u)?;
         let body = [&id.get().to_be_bytes()[..], &[0; 8][..u.int_in_range(0..=8)?]].concat();
         let outgoing = Outgoing {
             topic: u.choose(&["a", "a/b", "$x"])?.as_bytes(),
             qos,
-            dup: qos == QoS::AtLeastOnce && u.ratio(1, 4)?,
-            id: (qos == QoS::AtLeastOnce).then_some(id),
+            dup: qos != QoS::AtMostOnce && u.ratio(1, 4)?,
+            id: (qos != QoS::AtMostOnce).then_some(id),
             expiry_s: u.arbitrary()?,
             payload: &body,
             ..Outgoing::default()
@@ -282,11 +392,54 @@ impl World {
             // It could meet a delivery that is on its way, which no client can know of.
             return Ok(());
         };
+        let Some(held) = self.held.get_mut(&id) else {
+            self.say(&Packet::PubAck(Ack::new(id, Reason::Success)));
+            return Ok(());
+        };
+        let refuses = self.version.is_v5() && u.ratio(1, 8)?;
+        let reason = if refuses { Reason::UnspecifiedError } else { Reason::Success };
+        let stage = held.stage;
         // What stands before it in the input may keep it waiting; the client has let go of it all the same.
-        if let Some(offset) = self.held.remove(&id) {
-            self.acknowledged.extend(offset);
+        if stage == Stage::PubRec && !refuses {
+            held.stage = Stage::Waits;
+        } else if stage != Stage::Waits {
+            self.acknowledged.extend(held.offset);
+            self.held.remove(&id);
         }
-        self.say(&Packet::PubAck(Ack::new(id, Reason::Success)));
+        match stage {
+            Stage::PubAck => self.say(&Packet::PubAck(Ack::new(id, reason))),
+            // Now and then once more.
+            Stage::PubRec | Stage::Waits => {
+                let reason = if stage == Stage::Waits { Reason::Success } else { reason };
+                self.say(&Packet::PubRec(Ack::new(id, reason)));
+            }
+            Stage::PubComp => self.say(&Packet::PubComp(Ack::new(id, Reason::Success))),
+        }
+        Ok(())
+    }
+
+    /// The client releases what it had a PUBREC for.
+    fn release(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        let received: Vec<_> = self.received.iter().copied().collect();
+        if !received.is_empty() {
+            let id = *u.choose(&received)?;
+            self.say(&Packet::PubRel(Ack::new(id, Reason::Success)));
+        }
+        Ok(())
+    }
+
+    /// The service answers a release, or a PUBREL.
+    fn answer_once(&mut self, u: Input<'_, '_>) -> Drawn<()> {
+        if u.arbitrary()? {
+            if let Some(offsets) = self.releasing.pop_front() {
+                self.released.extend(&offsets);
+                self.notice(Notice::Released(offsets));
+            }
+        } else if let Some(id) = self.completing.pop_front() {
+            let known = u.ratio(3, 4)?;
+            self.completed.push(id);
+            self.notice(Notice::Completed { packet: id.get(), known });
+        }
         Ok(())
     }
 
@@ -326,14 +479,24 @@ impl World {
         for _ in 0..u.int_in_range(1..=4)? {
             // Now and then a jump to an offset that has the same packet id as another.
             self.next_offset += if u.ratio(1, 16)? { 65_535 } else { 1 };
-            deliveries.push(delivery(Some(self.next_offset), QoS::AtLeastOnce, u.arbitrary()?));
+            let qos = *u.choose(&[QoS::AtLeastOnce, QoS::ExactlyOnce])?;
+            let mut delivery = delivery(Some(self.next_offset), qos, u.arbitrary()?);
+            let offset = Offset(self.next_offset);
+            // Of two that arrived under one id the model could not tell which one comes.
+            let id = packet_id_of(offset);
+            let is_free = !self.arrived.contains_key(&id) && !self.held.contains_key(&id);
+            if qos == QoS::ExactlyOnce && self.resumed && is_free && u.ratio(1, 4)? {
+                delivery.released = true;
+                self.arrived.insert(id, offset);
+            }
+            deliveries.push(delivery);
         }
         self.notice(Notice::Deliver(deliveries));
         Ok(())
     }
 
     fn deliver_live(&mut self, u: Input<'_, '_>) -> Drawn<()> {
-        let qos = *u.choose(&[QoS::AtMostOnce, QoS::AtLeastOnce])?;
+        let qos = *u.choose(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])?;
         self.notice(Notice::Deliver(vec![delivery(None, qos, false)]));
         Ok(())
     }
@@ -382,7 +545,7 @@ fn run(u: Input<'_, '_>) -> Drawn<()> {
     }
     world.turn(true);
     assert_eq!(world.closed, world.connection.is_closed());
-    let durable = world.held.values().flatten().count();
+    let durable = world.held.values().filter(|held| held.offset.is_some()).count();
     assert!(world.raw || u64::try_from(durable).expect("few") <= CREDIT);
     Ok(())
 }

@@ -218,9 +218,12 @@ impl World {
                 }
             }
             Event::Closed(_) => self.seats[at].is_holder = false,
-            Event::Subscribe { .. } | Event::Unsubscribe { .. } | Event::RetainedTaken => {
-                panic!("{event:?}")
-            }
+            Event::Subscribe { .. }
+            | Event::Unsubscribe { .. }
+            | Event::PublishOnce { .. }
+            | Event::Complete(_)
+            | Event::Release(_)
+            | Event::RetainedTaken => panic!("{event:?}"),
         }
     }
 

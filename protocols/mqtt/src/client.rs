@@ -1,13 +1,14 @@
-//! A client's side of one connection, as small as the CLI, the benchmarks and tests need it: QoS 0 and 1 both ways.
+//! A client's side of one connection, as small as the CLI, the benchmarks and tests need it: QoS 0 to 2 both ways. What
+//! is under way when the connection ends is forgotten: exactly once holds for as long as it lasts.
 //!
 //! The driver writes [`Client::output`] to its socket and gives what it reads to [`Client::receive`]. Publishing
 //! encodes straight into the output and allocates nothing.
 //!
-//! Invariant: no more QoS 1 publishes unanswered than both sides allow, each with its own packet id. Checked by
+//! Invariant: no more QoS 1 and 2 publishes under way than both sides allow, each with its own packet id. Checked by
 //! `tests/it/client.rs`.
 
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     fmt,
     num::NonZeroU16,
 };
@@ -47,11 +48,11 @@ pub struct Options {
     pub will: Option<Will>,
     /// MQTT 5 properties of the CONNECT: session expiry, receive maximum, maximum packet size.
     pub properties: ConnectProperties,
-    /// Most QoS 1 publishes that wait for their PUBACK; the server's Receive Maximum may lower it.
+    /// Most publishes that wait for their PUBACK or PUBCOMP; the server's Receive Maximum may lower it.
     pub window: NonZeroU16,
     /// Bytes of the largest packet to take.
     pub packet_bytes_max: usize,
-    /// Whether each QoS 1 delivery is acknowledged as soon as it is read. If not: [`Client::acknowledge`].
+    /// Whether each QoS 1 or 2 delivery is acknowledged as soon as it is read. If not: [`Client::acknowledge`].
     pub auto_ack: bool,
 }
 
@@ -98,7 +99,7 @@ pub enum Event {
     Connected(Box<ConnAck>),
     /// The CONNECT was refused; the server closes.
     Refused(Box<ConnAck>),
-    /// A QoS 1 publish was answered.
+    /// A QoS 1 publish was answered, or a QoS 2 publish completed or refused.
     Published {
         /// Its packet id.
         id: PacketId,
@@ -161,7 +162,12 @@ enum State {
 /// What waits under a packet id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waits {
-    Publish,
+    /// A QoS 1 publish, for its PUBACK.
+    PubAck,
+    /// A QoS 2 publish, for its PUBREC.
+    PubRec,
+    /// A QoS 2 publish that had this PUBREC, for its PUBCOMP.
+    PubComp(Reason),
     Request,
 }
 
@@ -180,6 +186,8 @@ pub struct Client {
     /// Packet ids of everything that waits for an answer.
     waiting: BTreeMap<PacketId, Waits>,
     publishes: usize,
+    /// Packet ids of QoS 2 deliveries that were read and not released.
+    received: BTreeSet<PacketId>,
 }
 
 impl Client {
@@ -192,6 +200,7 @@ impl Client {
         let limits = Limits {
             packet_bytes: options.packet_bytes_max,
             user_properties: usize::MAX,
+            property_bytes: usize::MAX,
             filters: usize::MAX,
         };
         let mut client = Self {
@@ -206,6 +215,7 @@ impl Client {
             last_id: 0,
             waiting: BTreeMap::new(),
             publishes: 0,
+            received: BTreeSet::new(),
         };
         let connect = Connect {
             version: options.version,
@@ -232,13 +242,13 @@ impl Client {
         matches!(self.state, State::Connected { .. })
     }
 
-    /// How many QoS 1 publishes wait for their PUBACK.
+    /// How many publishes wait for their PUBACK or PUBCOMP.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.publishes
     }
 
-    /// Whether a QoS 1 publish would be taken now.
+    /// Whether a publish of QoS 1 or 2 would be taken now.
     #[must_use]
     pub fn can_publish(&self) -> bool {
         self.is_connected() && self.publishes < self.window
@@ -274,6 +284,9 @@ impl Client {
         match packet {
             Packet::Publish(publish) => return self.on_publish(publish),
             Packet::PubAck(ack) => return self.on_puback(&ack),
+            Packet::PubRec(ack) => return self.on_pubrec(&ack),
+            Packet::PubRel(ack) => self.on_pubrel(&ack),
+            Packet::PubComp(ack) => return self.on_pubcomp(&ack),
             Packet::SubAck(ack) => {
                 self.answered(ack.id, Waits::Request)?;
                 self.events.push_back(Event::Subscribed { id: ack.id, reasons: ack.reasons });
@@ -289,9 +302,6 @@ impl Client {
             Packet::PingResp => {}
             Packet::ConnAck(_)
             | Packet::Connect(_)
-            | Packet::PubRec(_)
-            | Packet::PubRel(_)
-            | Packet::PubComp(_)
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)
             | Packet::PingReq
@@ -318,10 +328,15 @@ impl Client {
     }
 
     fn on_publish(&mut self, publish: Publish) -> Result<(), ClientError> {
-        match (publish.qos, publish.id) {
-            (QoS::AtLeastOnce, Some(id)) if self.auto_ack => self.acknowledge(id),
-            (QoS::AtMostOnce | QoS::AtLeastOnce, _) => {}
-            (QoS::ExactlyOnce, _) => return Err(ClientError::Protocol("a QoS 2 delivery")),
+        let mut again = false;
+        if let (QoS::ExactlyOnce, Some(id)) = (publish.qos, publish.id) {
+            again = !self.received.insert(id);
+        }
+        if let Some(id) = publish.id.filter(|_| self.auto_ack || again) {
+            self.acknowledge(id);
+        }
+        if again {
+            return Ok(());
         }
         if publish.alias.is_some() {
             return Err(ClientError::Protocol("a topic alias that was not offered"));
@@ -331,10 +346,40 @@ impl Client {
     }
 
     fn on_puback(&mut self, ack: &Ack) -> Result<(), ClientError> {
-        self.answered(ack.id, Waits::Publish)?;
-        self.publishes -= 1;
-        self.events.push_back(Event::Published { id: ack.id, reason: ack.reason });
+        self.answered(ack.id, Waits::PubAck)?;
+        self.published(ack.id, ack.reason);
         Ok(())
+    }
+
+    fn on_pubrec(&mut self, ack: &Ack) -> Result<(), ClientError> {
+        self.answered(ack.id, Waits::PubRec)?;
+        if ack.reason.is_error() {
+            self.published(ack.id, ack.reason);
+            return Ok(());
+        }
+        self.waiting.insert(ack.id, Waits::PubComp(ack.reason));
+        put_ack(PacketType::PubRel, ack.id, Reason::Success, self.version, &mut self.output);
+        Ok(())
+    }
+
+    fn on_pubcomp(&mut self, ack: &Ack) -> Result<(), ClientError> {
+        let Some(&Waits::PubComp(reason)) = self.waiting.get(&ack.id) else {
+            return Err(ClientError::Protocol("an answer to what was never asked"));
+        };
+        self.waiting.remove(&ack.id);
+        self.published(ack.id, if ack.reason.is_error() { ack.reason } else { reason });
+        Ok(())
+    }
+
+    fn published(&mut self, id: PacketId, reason: Reason) {
+        self.publishes -= 1;
+        self.events.push_back(Event::Published { id, reason });
+    }
+
+    fn on_pubrel(&mut self, ack: &Ack) {
+        let known = self.received.remove(&ack.id);
+        let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+        put_ack(PacketType::PubComp, ack.id, reason, self.version, &mut self.output);
     }
 
     fn answered(&mut self, id: PacketId, what: Waits) -> Result<(), ClientError> {
@@ -354,7 +399,7 @@ impl Client {
         self.events.pop_front()
     }
 
-    /// Publishes. The client chooses the packet id, and gives it back for QoS 1.
+    /// Publishes. The client chooses the packet id, and gives it back for QoS 1 and 2.
     ///
     /// # Errors
     ///
@@ -365,9 +410,11 @@ impl Client {
         }
         let id = match outgoing.qos {
             QoS::AtMostOnce => None,
-            QoS::AtLeastOnce if self.can_publish() => Some(self.take_id(Waits::Publish)?),
-            QoS::AtLeastOnce => return Err(ClientError::WindowFull),
-            QoS::ExactlyOnce => return Err(ClientError::Protocol("QoS 2 is not spoken here")),
+            QoS::AtLeastOnce | QoS::ExactlyOnce if !self.can_publish() => {
+                return Err(ClientError::WindowFull);
+            }
+            QoS::AtLeastOnce => Some(self.take_id(Waits::PubAck)?),
+            QoS::ExactlyOnce => Some(self.take_id(Waits::PubRec)?),
         };
         let sent = Outgoing { id, ..*outgoing }.encode(self.version, &mut self.output);
         match (sent, id) {
@@ -429,9 +476,11 @@ impl Client {
         Ok(id)
     }
 
-    /// Acknowledges a QoS 1 delivery.
+    /// Acknowledges a QoS 1 or 2 delivery.
     pub fn acknowledge(&mut self, id: PacketId) {
-        put_ack(PacketType::PubAck, id, Reason::Success, self.version, &mut self.output);
+        let once = self.received.contains(&id);
+        let kind = if once { PacketType::PubRec } else { PacketType::PubAck };
+        put_ack(kind, id, Reason::Success, self.version, &mut self.output);
     }
 
     /// Says goodbye: the session's will is not published. The server closes the socket.

@@ -148,6 +148,8 @@ impl Client {
             clean_start: false,
             expiry_s: 3600,
             holder,
+            limits: moorline_core::port::SessionLimits::none(),
+            sessions_max: u32::MAX,
             will: None,
         };
         let answers = self.propose(&mut builder, &[open]).await.expect("opened");

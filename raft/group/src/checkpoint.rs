@@ -45,6 +45,8 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         look.tick().await;
         let groups = node.all();
+        // Files that nobody asked for again go.
+        groups.iter().for_each(|group| drop(group.snapshots.kept()));
         let overlays = measure(&node, &groups);
         if overlays >= limits.bytes || last.elapsed() >= limits.every {
             checkpoint(&node, &groups).await;

@@ -106,6 +106,21 @@ impl Default for CheckpointLimits {
     }
 }
 
+/// How snapshots travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotLimits {
+    /// Bytes per second that this node sends of all snapshots together, so that they do not crowd out everything else.
+    pub bytes_per_second: u64,
+    /// How long the files of one that was not taken whole are kept, so that it goes on where it stopped.
+    pub keep: Duration,
+}
+
+impl Default for SnapshotLimits {
+    fn default() -> Self {
+        Self { bytes_per_second: 64 * 1024 * 1024, keep: Duration::from_secs(600) }
+    }
+}
+
 /// The process clock: wall time at the process's start and the monotonic clock since, so that nobody who sets the wall
 /// clock moves it.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -123,6 +138,8 @@ pub struct GroupsConfig {
     pub batcher: BatcherLimits,
     /// When state is written out.
     pub checkpoint: CheckpointLimits,
+    /// How snapshots travel.
+    pub snapshots: SnapshotLimits,
     /// Where snapshots lie while they travel. On the same file system as the state.
     pub staging: PathBuf,
     /// What log time begins with, and runs on.
@@ -140,6 +157,7 @@ impl GroupsConfig {
             timers: Timers::default(),
             batcher: BatcherLimits::default(),
             checkpoint: CheckpointLimits::default(),
+            snapshots: SnapshotLimits::default(),
             staging,
             clock,
             fatal: abort(),
@@ -154,6 +172,7 @@ impl fmt::Debug for GroupsConfig {
             .field("timers", &self.timers)
             .field("batcher", &self.batcher)
             .field("checkpoint", &self.checkpoint)
+            .field("snapshots", &self.snapshots)
             .field("staging", &self.staging)
             .finish_non_exhaustive()
     }

@@ -92,6 +92,9 @@ fn died(node: &Arc<Node>, peer: NodeId, dead: &BTreeSet<NodeId>) {
 
 async fn take_over(node: &Node, group: &Group, died: NodeId, dead: &BTreeSet<NodeId>) {
     let term = group.role().term;
+    if !group.has_caught_up() {
+        return;
+    }
     let Some(rank) = rank(group.leaders_in_order(), node.config.node, dead) else {
         return; // not a voter
     };

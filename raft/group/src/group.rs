@@ -57,6 +57,8 @@ pub(crate) struct Group {
     pub(crate) metrics: ShardMetrics,
     /// Who should lead, by the id of a node; 0 if nobody said.
     pub(crate) preferred: AtomicU64,
+    /// The last entry of the replica that was here before and was deleted ([`crate::clear`]).
+    pub(crate) floor: Option<RaftLogId>,
     /// Cancelled when this replica, or the whole node, stops.
     pub(crate) closing: CancellationToken,
 }
@@ -103,6 +105,22 @@ fn confirmed(replication: BTreeMap<u64, Option<RaftLogId>>) -> BTreeMap<NodeId, 
 impl Group {
     pub(crate) fn role(&self) -> Role {
         *self.role.borrow()
+    }
+
+    /// Whether the log reaches what this replica had before it was deleted. If not, it has no say in elections.
+    pub(crate) fn has_caught_up(&self) -> bool {
+        self.log.last_log_id() >= self.floor
+    }
+
+    /// Until [`Self::has_caught_up`], or the replica closes.
+    pub(crate) async fn wait_caught_up(&self) {
+        let mut applied = self.state.applied();
+        while !self.has_caught_up() {
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                changed = applied.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     pub(crate) fn voters(&self) -> Vec<u64> {

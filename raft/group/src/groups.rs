@@ -17,12 +17,12 @@ use moorline_core::{NodeId, ShardId, UnixMillis};
 use moorline_machine::{Machine, RunAnswers, command::Run};
 use moorline_storage_rocks::{RocksLog, RocksStore};
 use prometheus::Registry;
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
-    balance, checkpoint,
+    balance, checkpoint, clear,
     config::GroupsConfig,
     error::{BarrierError, GroupError, ProposeError},
     failover,
@@ -132,14 +132,18 @@ impl Node {
         Some(removed)
     }
 
+    /// Nobody else opens or deletes this replica until [`Node::end_opening`].
     fn begin_opening(&self, shard: ShardId) -> Result<(), GroupError> {
         let open = self.group(shard).is_some();
         let mut opening = self.opening.lock().expect("no panic while it is locked");
         if open || !opening.insert(shard) {
             return Err(GroupError::State { shard, why: "is open already" });
         }
-        self.ring_share.one_more();
         Ok(())
+    }
+
+    fn end_opening(&self, shard: ShardId) {
+        self.opening.lock().expect("no panic while it is locked").remove(&shard);
     }
 }
 
@@ -160,6 +164,7 @@ impl Groups {
         let raft = Arc::new(config.timers.raft().map_err(GroupError::Timers)?);
         std::fs::create_dir_all(&config.staging).map_err(GroupError::Staging)?;
         let pressure = Pressure::new(config.checkpoint.bytes.saturating_mul(OVERLAYS_FACTOR_MAX));
+        let throttle = Throttle::new(config.snapshots.bytes_per_second);
         let node = Arc::new(Node {
             config,
             raft,
@@ -167,7 +172,7 @@ impl Groups {
             peers: peers.clone(),
             sink,
             metrics: GroupMetrics::register(registry)?,
-            throttle: Throttle::new(),
+            throttle,
             ring_share: RingShare::default(),
             pressure,
             stopping: CancellationToken::new(),
@@ -192,9 +197,29 @@ impl Groups {
     /// [`GroupError::LostLog`], or that storage cannot be trusted: the node must stop.
     pub async fn open(&self, shard: ShardId) -> Result<(), GroupError> {
         self.node.begin_opening(shard)?;
+        self.node.ring_share.one_more();
         let opened = open::open(&self.node, shard).await;
-        self.node.opening.lock().expect("no panic while it is locked").remove(&shard);
+        self.node.end_opening(shard);
         opened
+    }
+
+    /// Deletes the rows and the log of a replica that is closed. Only for one that is no part of its group any more, as
+    /// voter or learner. Answers whether there was anything.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::State`] if it is open; else the disk failed, and the node must stop.
+    pub async fn delete(&self, shard: ShardId) -> Result<bool, GroupError> {
+        self.node.begin_opening(shard)?;
+        let disk = self.node.disk.clone();
+        let work = move || clear::delete(shard, &disk.store, &disk.log);
+        let deleted = spawn_blocking(work).await.expect("deleting a replica does not panic");
+        self.node.end_opening(shard);
+        let deleted = deleted.map_err(|source| GroupError::Storage { shard, source })?;
+        if deleted {
+            info!(%shard, "rows and log of a replica that moved away were deleted");
+        }
+        Ok(deleted)
     }
 
     /// Makes a group of these voters. Once, on one node of them.

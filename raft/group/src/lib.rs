@@ -21,6 +21,7 @@
 
 mod balance;
 mod checkpoint;
+mod clear;
 mod codec;
 mod collector;
 mod config;
@@ -49,7 +50,9 @@ mod suite;
 mod types;
 pub mod wire;
 
-pub use config::{BatcherLimits, CheckpointLimits, Clock, Fatal, GroupsConfig, Timers, abort};
+pub use config::{
+    BatcherLimits, CheckpointLimits, Clock, Fatal, GroupsConfig, SnapshotLimits, Timers, abort,
+};
 pub use error::{BarrierError, GroupError, ProposeError};
 pub use group::GroupStatus;
 pub use groups::{Disk, Groups};

@@ -128,7 +128,9 @@ impl LogStore {
         ring_share: RingShare,
         metrics: ShardMetrics,
     ) -> Result<Self, StorageError> {
-        let mark = |mark| engine.mark(shard, mark);
+        // An empty one is one that was taken back.
+        let mark =
+            |mark| engine.mark(shard, mark).map(|found| found.filter(|mark| !mark.is_empty()));
         let vote = mark(Mark::Vote)?.map(decode_vote).transpose().map_err(corrupt(shard))?;
         let purged = mark(Mark::Purged)?.map(decode_log_id).transpose().map_err(corrupt(shard))?;
         let committed =
@@ -160,6 +162,11 @@ impl LogStore {
     /// The last entry, or what was purged if there is none.
     pub(crate) fn last_log_id(&self) -> Option<RaftLogId> {
         self.ring().last
+    }
+
+    /// The last entry that was purged.
+    pub(crate) fn purged(&self) -> Option<RaftLogId> {
+        self.ring().purged
     }
 
     pub(crate) fn vote(&self) -> Option<RaftVote> {

@@ -189,17 +189,20 @@ impl RaftNetworkV2<Types> for Client {
     async fn full_snapshot(
         &mut self,
         vote: RaftVote,
-        _: RaftSnapshot,
+        snapshot: RaftSnapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let Some(node) = self.network.node.upgrade() else {
             return Err(StreamingError::Closed(ReplicationClosed::new("the node is stopping")));
         };
+        // When it is done openraft believes that the follower has this, so it must be sent no less.
+        let told = snapshot.meta.last_log_id;
+        let to = send_snapshot::To { shard: self.network.shard, node: self.to };
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = send_snapshot::send(&node, self.network.shard, self.to, vote) => match sent {
+            sent = send_snapshot::send(&node, to, vote, told) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),
                 Err(error) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
             },

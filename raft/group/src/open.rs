@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    clear,
     codec::disk::decode_log_id,
     config::Clock,
     error::GroupError,
@@ -34,14 +35,14 @@ use crate::{
     snapshot::{self, Snapshots},
     startup,
     state::{State, StateMachine},
-    types::Raft,
+    types::{Raft, RaftLogId},
 };
 
 /// See the module.
 pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupError> {
     let storage = |source| GroupError::Storage { shard, source };
     let metrics = node.metrics.of(shard);
-    let (state, log) = {
+    let OnDisk { state, log, floor } = {
         let (node, metrics) = (Arc::clone(node), metrics.clone());
         let work = move || open_disk(&node, shard, metrics);
         spawn_blocking(work).await.expect("opening a replica does not panic").map_err(storage)?
@@ -57,6 +58,8 @@ pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupEr
         maintenance: Arc::default(),
         staging: node.config.staging.clone(),
         metrics: node.metrics.clone(),
+        kept: Arc::default(),
+        keep: node.config.snapshots.keep,
     };
     let me = node.config.node;
     let (peers, weak) = (node.peers.clone(), Arc::downgrade(node));
@@ -95,8 +98,10 @@ pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupEr
         ready: watch::Sender::new(false),
         metrics,
         preferred: AtomicU64::new(0),
+        floor,
         closing: node.stopping.child_token(),
     });
+    wait_for_floor(node, &group);
     raft.run();
     node.insert(Arc::clone(&group));
     node.spawn(receive::appends(raft, appends_waiting));
@@ -106,17 +111,41 @@ pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupEr
     Ok(())
 }
 
+/// A replica that was deleted here once does not ask for votes until it has again what it had.
+fn wait_for_floor(node: &Arc<Node>, group: &Arc<Group>) {
+    if group.has_caught_up() {
+        return;
+    }
+    group.raft.runtime_config().elect(false);
+    let (weak, group) = (Arc::downgrade(node), Arc::clone(group));
+    node.spawn(async move {
+        group.wait_caught_up().await;
+        if weak.upgrade().is_some_and(|node| !node.is_handing_over()) {
+            group.raft.runtime_config().elect(true);
+        }
+    });
+}
+
+/// What is on this node's disk.
+struct OnDisk {
+    state: Arc<State>,
+    log: LogStore,
+    /// What it must have again before it votes.
+    floor: Option<RaftLogId>,
+}
+
 /// What needs only this node's disk.
 fn open_disk(
     node: &Node,
     shard: ShardId,
     metrics: crate::metrics::ShardMetrics,
-) -> Result<(Arc<State>, LogStore), StorageError> {
+) -> Result<OnDisk, StorageError> {
     let engine: Arc<dyn LogEngine> = node.disk.log.clone();
     let store = &node.disk.store;
+    let floor = clear::finish(shard, store, &node.disk.log)?;
     let mark = engine.mark(shard, Mark::Installing)?;
     snapshot::redo(shard, store, mark, &node.config.staging)?;
-    let durable = engine.mark(shard, Mark::DurableApplied)?;
+    let durable = engine.mark(shard, Mark::DurableApplied)?.filter(|mark| !mark.is_empty());
     let log = LogStore::open(shard, engine, node.ring_share.clone(), metrics.clone())?;
     let clock = ReplicaClock::new(Arc::clone(&node.config.clock), log.last_log_id());
     let (sink, fatal) = (Arc::clone(&node.sink), Arc::clone(&node.config.fatal));
@@ -134,7 +163,7 @@ fn open_disk(
              wipe its data directory and join it under a new node id"
         )));
     }
-    Ok((state, log))
+    Ok(OnDisk { state, log, floor })
 }
 
 async fn compare_log(

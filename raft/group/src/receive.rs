@@ -58,6 +58,7 @@ pub(crate) fn register(peers: &Peers, node: &Arc<Node>) {
         (Kind::SnapshotBegin, Ask::Snapshot(Part::Begin)),
         (Kind::SnapshotChunk, Ask::Snapshot(Part::Chunk)),
         (Kind::SnapshotEnd, Ask::Snapshot(Part::End)),
+        (Kind::SnapshotResume, Ask::Snapshot(Part::Resume)),
     ] {
         peers.register(kind, Arc::new(Inbound { ask, node: Arc::downgrade(node) }));
     }
@@ -88,6 +89,11 @@ impl Inbound {
         reply: Option<Replier>,
     ) -> Result<(), Malformed> {
         let raft = group.raft.clone();
+        let about_leadership = matches!(self.ask, Ask::Vote | Ask::PreVote | Ask::Transfer);
+        if about_leadership && !group.has_caught_up() {
+            refuse(reply, "this replica was deleted once and does not have again what it had");
+            return Ok(());
+        }
         match self.ask {
             Ask::Append => {
                 let request = message::decode_append(body)?;

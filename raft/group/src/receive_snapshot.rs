@@ -1,5 +1,8 @@
 //! Receiving a snapshot: pieces in order into a staging directory, then the whole to openraft.
 //!
+//! A sender that comes again with the same files is told what of them is there. A receiver that is started again has
+//! nothing, and the sender begins anew.
+//!
 //! One task per group takes the messages in the order of their arrival. One transfer at a time: a new one takes the
 //! place of the one before, whose pieces are refused from then on.
 
@@ -7,16 +10,18 @@ use std::{
     fs::File,
     io::{self, Write},
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use moorline_core::{NodeId, ShardId};
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
     codec::message::{
-        SnapshotChunk, SnapshotHead, decode_transfer_id, encode_installed, encode_transfer_id,
+        Resumed, SnapshotChunk, SnapshotHead, decode_transfer_id, encode_installed,
+        encode_transfer_id,
     },
     metrics::GroupMetrics,
     receive::{answer, refuse},
@@ -29,6 +34,9 @@ use crate::{
 pub(crate) const PIECES_WAITING: usize = 16;
 /// Files that one snapshot may have: 4,096 of 32 MiB are 128 GiB.
 const FILES_MAX: usize = 4096;
+/// A transfer of which nothing comes for this long is given up, and what is there of it deleted: as long as a sender keeps
+/// its files.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// Which part of a transfer a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +44,7 @@ pub(crate) enum Part {
     Begin,
     Chunk,
     End,
+    Resume,
 }
 
 /// One message of a transfer.
@@ -56,6 +65,9 @@ enum TakeError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Unexpected(&'static str),
+    /// What is there stays as it is.
+    #[error("{0}")]
+    NotThis(&'static str),
     #[error("{0}")]
     Raft(String),
 }
@@ -86,17 +98,29 @@ pub(crate) struct Transfer {
 impl Receiver {
     /// Until the group is closed.
     pub(crate) async fn run(mut self, mut pieces: mpsc::Receiver<Piece>) {
-        while let Some(Piece { part, from, body, reply }) = pieces.recv().await {
+        loop {
+            let piece = match timeout(SILENCE_MAX, pieces.recv()).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return,
+                Err(_) => {
+                    self.transfer = None;
+                    continue;
+                }
+            };
+            let Piece { part, from, body, reply } = piece;
             let taken = match part {
                 Part::Begin => self.begin(from, body).await,
                 Part::Chunk => self.chunk(from, body).await,
                 Part::End => self.end(from, body).await,
+                Part::Resume => self.resume(from, body),
             };
             match taken {
                 Ok(body) => answer(reply, body),
                 Err(error) => {
                     warn!(shard = %self.shard, %from, %error, "a snapshot could not be received");
-                    self.transfer = None;
+                    if !matches!(error, TakeError::NotThis(_)) {
+                        self.transfer = None;
+                    }
                     refuse(reply, &error.to_string());
                 }
             }
@@ -116,6 +140,24 @@ impl Receiver {
         let number = self.begun;
         self.transfer = Some(Transfer { number, from, dir, head, open: None, whole: 0 });
         Ok(encode_transfer_id(number))
+    }
+
+    /// Goes on with the transfer that broke off. It gets another number: late pieces from before the break are refused.
+    fn resume(&mut self, from: NodeId, body: Bytes) -> Result<Bytes, TakeError> {
+        let SnapshotHead { vote, meta, files } = SnapshotHead::decode(body)?;
+        let same = |known: &&mut Transfer| {
+            known.from == from && known.head.meta == meta && known.head.files == files
+        };
+        let Some(transfer) = self.transfer.as_mut().filter(same) else {
+            return Err(TakeError::NotThis("nothing of this snapshot is here"));
+        };
+        self.begun += 1;
+        transfer.number = self.begun;
+        transfer.head.vote = vote;
+        let file = u32::try_from(transfer.whole).expect("not more than FILES_MAX");
+        let offset = transfer.open.as_ref().map_or(0, |(_, length, _)| *length);
+        info!(shard = %self.shard, %from, file, offset, "receiving the rest of a snapshot");
+        Ok(Resumed { transfer: self.begun, file, offset }.encode())
     }
 
     async fn chunk(&mut self, from: NodeId, body: Bytes) -> Result<Bytes, TakeError> {
@@ -150,7 +192,7 @@ impl Receiver {
             // A late piece of an older transfer does not end the current one.
             other => {
                 self.transfer = other;
-                Err(TakeError::Unexpected("no such transfer"))
+                Err(TakeError::NotThis("no such transfer"))
             }
         }
     }

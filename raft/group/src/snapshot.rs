@@ -5,6 +5,7 @@
 //!   checkpoint, export ── Begin(head) ─────────────────► a staging directory
 //!   1 MiB pieces, throttled ── Chunk … ────────────────► checked, appended
 //!                           ── End ────────────────────► fsync, mark "installing", replace the rows, clear the mark
+//!   cut in the middle       ── Resume(head) ───────────► the same files? what is there already
 //! ```
 //!
 //! # Invariants
@@ -13,15 +14,17 @@
 //!   before the mark is set.
 //! - **A crash while rows are replaced is repaired at start** ([`redo`]): the mark names the staged files,
 //!   which stay until it is cleared.
+//! - **openraft is told of the snapshot that is sent**: while files of one are kept, it is the current one. What a follower
+//!   is believed to have is what it was sent ([`Snapshots::kept_or_export`]).
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex as StdMutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -37,7 +40,7 @@ use crate::{
     log_store::LogStore,
     metrics::GroupMetrics,
     state::State,
-    types::RaftSnapshotMeta,
+    types::{RaftLogId, RaftSnapshotMeta},
 };
 
 /// Of the mark that names what is being installed.
@@ -136,6 +139,17 @@ pub(crate) struct Snapshots {
     pub(crate) maintenance: Arc<Mutex<()>>,
     pub(crate) staging: PathBuf,
     pub(crate) metrics: GroupMetrics,
+    /// The one that is being sent, or was not taken whole.
+    pub(crate) kept: Arc<StdMutex<Option<Kept>>>,
+    /// For how long after it was made.
+    pub(crate) keep: Duration,
+}
+
+/// Rows as files that a receiver may ask for again.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    exported: Arc<Exported>,
+    since: Instant,
 }
 
 impl fmt::Debug for Snapshots {
@@ -145,6 +159,37 @@ impl fmt::Debug for Snapshots {
 }
 
 impl Snapshots {
+    /// The snapshot whose files are kept, if the log goes on from it.
+    pub(crate) fn kept(&self) -> Option<Arc<Exported>> {
+        let mut kept = self.kept.lock().expect("no panic while it is locked");
+        let purged = self.log.purged();
+        kept.take_if(|kept| {
+            kept.since.elapsed() >= self.keep || kept.exported.meta.last_log_id < purged
+        });
+        kept.as_ref().map(|kept| Arc::clone(&kept.exported))
+    }
+
+    /// Lets go of the files: they were taken.
+    pub(crate) fn release(&self, taken: &Arc<Exported>) {
+        let mut kept = self.kept.lock().expect("no panic while it is locked");
+        kept.take_if(|kept| Arc::ptr_eq(&kept.exported, taken));
+    }
+
+    /// Files of rows that reach at least as far as openraft was told, and whether they were kept from before.
+    pub(crate) async fn kept_or_export(
+        &self,
+        told: Option<RaftLogId>,
+    ) -> Result<(Arc<Exported>, bool), StorageError> {
+        if let Some(kept) = self.kept().filter(|kept| kept.meta.last_log_id >= told) {
+            return Ok((kept, true));
+        }
+        let exported = Arc::new(self.export().await?);
+        let kept = Kept { exported: Arc::clone(&exported), since: Instant::now() };
+        // The one before is older than what openraft was told.
+        *self.kept.lock().expect("no panic while it is locked") = Some(kept);
+        Ok((exported, false))
+    }
+
     /// Writes the rows out and exports them. Nothing else writes rows of the group meanwhile, so the files are of one
     /// index.
     pub(crate) async fn export(&self) -> Result<Exported, StorageError> {

@@ -402,6 +402,12 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
+        if let Some(kept) = self.snapshots.kept() {
+            return Ok(Some(RaftSnapshot {
+                meta: kept.meta.clone(),
+                snapshot: SnapshotData::Here,
+            }));
+        }
         Ok(self.state.snapshot())
     }
 }

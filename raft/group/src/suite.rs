@@ -85,6 +85,8 @@ fn open_with(dir: &Path, fatal: Fatal) -> (LogStore, StateMachine) {
         maintenance: Arc::default(),
         staging,
         metrics,
+        kept: Arc::default(),
+        keep: std::time::Duration::ZERO,
     };
     (log, StateMachine { state, snapshots })
 }

@@ -3,78 +3,14 @@
 
 mod rig;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    thread::sleep,
-    time::Duration,
+use std::thread::sleep;
+
+use moorline_core::NodeId;
+use rig::{
+    Node, Producer,
+    moves::{LOOK, SHARD, cluster, cluster_with, ids, move_to, of, same_rows, voters},
+    within,
 };
-
-use moorline_core::{NodeId, ShardId};
-use moorline_machine::placement::{Next, next_step};
-use rig::{Cluster, DEADLINE, Node, Producer, within};
-
-const SHARD: ShardId = ShardId(1);
-/// Between two looks at who is in a group.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// `nodes` connected nodes, of which the first `voters` have the group.
-fn cluster(nodes: u64, voters: u64) -> (Cluster, Vec<Node>) {
-    let mut cluster = Cluster::new(nodes);
-    cluster.configure = |config| config.checkpoint.keep_entries = 10;
-    let running: Vec<Node> = (1..=nodes).map(|node| cluster.start(NodeId(node))).collect();
-    let all = cluster.voters();
-    let voters: BTreeMap<NodeId, String> =
-        all.into_iter().filter(|(node, _)| node.0 <= voters).collect();
-    for node in running.iter().filter(|node| voters.contains_key(&node.id())) {
-        node.open(SHARD).unwrap();
-    }
-    running[0].on(running[0].groups().initialize(SHARD, voters)).unwrap();
-    (cluster, running)
-}
-
-fn ids(ids: &[u64]) -> Vec<NodeId> {
-    ids.iter().copied().map(NodeId).collect()
-}
-
-/// Takes step after step, on whoever leads, until the group is where it should be; publishes meanwhile.
-fn move_to(cluster: &Cluster, nodes: &[Node], producer: &mut Producer, voters: &[u64]) {
-    let (voters, addresses) = (ids(voters), cluster.voters());
-    within(DEADLINE, "the target", || {
-        producer.publish(nodes, SHARD, 3);
-        let (leader, members) =
-            nodes.iter().find_map(|node| Some((node, node.groups().members(SHARD)?)))?;
-        let next = next_step(&members, &voters, &BTreeSet::new());
-        let address = match &next {
-            Next::Done => return Some(()),
-            Next::Learn(node) => addresses[node].clone(),
-            Next::Wait | Next::Vote(_) | Next::HandOver(_) | Next::Forget(_) => String::new(),
-        };
-        if let Err(error) = leader.on(leader.groups().take_step(SHARD, &next, address)) {
-            println!("{next:?}: {error}");
-        }
-        sleep(LOOK);
-        None
-    });
-}
-
-fn of(nodes: &[Node], id: u64) -> &Node {
-    nodes.iter().find(|node| node.id() == NodeId(id)).unwrap()
-}
-
-/// Waits until these replicas have applied the same rows.
-fn same_rows(nodes: &[Node], of_nodes: &[u64]) {
-    within(DEADLINE, "the same rows", || {
-        let mut digests =
-            of_nodes.iter().map(|id| of(nodes, *id).digest(SHARD)).collect::<Option<Vec<_>>>()?;
-        digests.dedup();
-        (digests.len() == 1).then_some(())
-    });
-}
-
-fn voters(node: &Node) -> BTreeSet<NodeId> {
-    let status = node.groups().status();
-    status[0].voters.iter().copied().collect()
-}
 
 #[test]
 fn a_group_moves_from_node_to_node_and_nothing_answered_is_missing() {
@@ -132,4 +68,46 @@ fn one_replica_becomes_three_and_three_become_five() {
         same_rows(&nodes, target);
     }
     producer.publish(&nodes, SHARD, 20);
+}
+
+/// Of one message: some 6 MiB of rows in all.
+const PAYLOAD_BYTES: usize = 60_000;
+/// Two at a time.
+const MESSAGES: u64 = 100;
+/// A piece is 1 MiB, and four are under way.
+const PIECES_BYTES: u64 = 5 * 1024 * 1024 / 2;
+
+#[test]
+fn a_snapshot_that_breaks_off_goes_on_where_it_stopped() {
+    let (cluster, nodes) = cluster_with(4, 3, |config| {
+        config.checkpoint.keep_entries = 10;
+        config.checkpoint.keep_bytes = 1024;
+        config.snapshots.bytes_per_second = 2 * 1024 * 1024;
+    });
+    let mut producer = Producer::new(1);
+    producer.payload_of(PAYLOAD_BYTES);
+    for _ in 0..MESSAGES / 2 {
+        producer.publish(&nodes, SHARD, 2);
+    }
+    nodes[..3].iter().for_each(Node::checkpoint);
+    of(&nodes, 4).open(SHARD).unwrap();
+    let leader = nodes.iter().find(|node| node.role(SHARD).leading).unwrap();
+    let learn = moorline_machine::placement::Next::Learn(NodeId(4));
+    let address = cluster.voters()[&NodeId(4)].clone();
+    leader.on(leader.groups().take_step(SHARD, &learn, address)).unwrap();
+    within(rig::DEADLINE, "half of a snapshot", || {
+        (leader.snapshot_bytes_sent() > 2 * 1024 * 1024).then_some(())
+    });
+    leader.cut_off(NodeId(4), &cluster);
+    sleep(LOOK);
+    let before = leader.snapshot_bytes_sent();
+    // A checkpoint meanwhile makes newer rows, and the kept files are taken nevertheless.
+    producer.publish(&nodes, SHARD, 2);
+    leader.checkpoint();
+    leader.reconnect(&cluster);
+    same_rows(&nodes, &[1, 2, 3, 4]);
+    let (all, rows) = (leader.snapshot_bytes_sent(), MESSAGES * PAYLOAD_BYTES as u64);
+    println!("{before} bytes before the cut, {all} in all, of {rows}");
+    assert!(before > 2 * 1024 * 1024 && before < rows, "{before}: cut in the middle");
+    assert!(all > rows / 2 && all < rows + PIECES_BYTES, "{all} of {rows}: it began anew");
 }

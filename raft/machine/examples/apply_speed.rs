@@ -80,6 +80,8 @@ impl Bench {
             clean_start: false,
             expiry_s: 3600,
             holder,
+            limits: moorline_core::port::SessionLimits::none(),
+            sessions_max: u32::MAX,
             will: None,
         }])?;
         let [Answer::Opened { session, epoch, .. }] = answers[..] else {

@@ -39,7 +39,7 @@ pub enum Answer {
         /// When, as `Enqueue` wants to know it.
         at: u64,
         /// Every filter asked for, with the version the shard has for it: the proposer makes sure the meta group
-        /// knows it before it answers the client.
+        /// knows it before it answers the client. A shared filter's is no route, and orders what its share hears.
         routes: Vec<RouteChange>,
     },
     /// To `Unsubscribe`.
@@ -49,12 +49,24 @@ pub enum Answer {
         /// Filters that no session of the shard holds any more.
         released: Vec<RouteChange>,
     },
+    /// To `JoinShare`.
+    Joined {
+        /// The row id of the share, and of its queue.
+        share: SessionId,
+        /// Where its messages go: the proposer makes sure the meta group knows it before it answers the client.
+        route: RouteChange,
+    },
     /// To `Receive`.
     Received {
         /// The publish's number: counts up within the session.
         number: u64,
         /// The lowest number that is not completed, this one among them.
         floor: u64,
+    },
+    /// To `Complete`.
+    Completed {
+        /// Per packet id, in order: whether there was such a publish.
+        known: Vec<bool>,
     },
     /// To `Publish` and `PublishOnce`. A repeat of the latter says one session, whatever it was.
     Published {
@@ -101,6 +113,8 @@ pub enum Refused {
     TooManySessions,
     /// The meta group holds as many routes, nodes or tenants as it may.
     TooManyRoutes,
+    /// The share has as many members as it may.
+    TooManyMembers,
     /// Every session that wants the message has a full queue. When others have room, theirs alone is dropped and counted.
     QueueFull,
     /// The command's values do not fit together: a filter that is none, a cluster without nodes.

@@ -326,6 +326,10 @@ impl BatchBuilder {
         header.put_u8(BATCH_VERSION);
         header.put_u64(ts.0);
         header.put_u16(self.runs);
+        // Entries are kept for a while, and a small one must not keep the room of a large one.
+        if self.bytes.len() < self.bytes.capacity() / 2 {
+            return Bytes::copy_from_slice(&self.bytes);
+        }
         self.bytes.freeze()
     }
 }

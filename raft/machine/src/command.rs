@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionIds,
-    SubscriptionOptions, TenantId, Text, Will,
+    SubscriptionOptions, TenantId, Text, Will, port::SessionLimits,
 };
 
 /// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
@@ -99,6 +99,11 @@ pub enum Command {
         expiry_s: u32,
         /// The connection that wants it. A repeat with the same holder changes nothing.
         holder: Holder,
+        /// What the session may take, until it is opened again. At most [`crate::SESSION_LIMITS_MAX`] counts.
+        limits: SessionLimits,
+        /// How many sessions the shard may have, this one included if it is new. At most
+        /// [`crate::SESSIONS_PER_SHARD_MAX`] counts.
+        sessions_max: u32,
         /// In the place of the session's will; without one it has none.
         will: Option<Box<Will>>,
     },
@@ -218,6 +223,32 @@ pub enum Command {
         /// Which.
         copies: Vec<Enqueued>,
     },
+    /// A session takes part in a share: gets some of the messages that match its filter, others get the rest. The first
+    /// member makes the share. Nothing changes if a later version of the membership is known.
+    JoinShare {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// The whole filter, `$share/name/filter`.
+        filter: Text,
+        /// The session, of any shard.
+        member: SessionId,
+        /// What it is granted.
+        options: SubscriptionOptions,
+        /// The version of the session's subscription, as its shard answered it.
+        version: u64,
+    },
+    /// A session takes part no more; its share ends with the last one. Does nothing if a later version of the membership
+    /// is known.
+    LeaveShare {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// The whole filter.
+        filter: Text,
+        /// The session.
+        member: SessionId,
+        /// The version of the end of its subscription, or of the membership that is to end.
+        version: u64,
+    },
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
     /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
     Tick,
@@ -267,15 +298,15 @@ pub enum Command {
     },
     /// Lets one node join: whoever shows the token first.
     AddToken {
-        /// Random, and secret until it is used.
-        token: u128,
+        /// A hash of it: who reads the log or the rows cannot join.
+        token_hash: u128,
         /// For how long, in log time.
         lifetime_ms: u64,
     },
     /// A node that the cluster does not know comes in. A repeat by the same data directory changes nothing.
     JoinNode {
-        /// The token it was given.
-        token: u128,
+        /// A hash of the token it was given.
+        token_hash: u128,
         /// Who and where it is.
         record: NodeRecord,
     },
@@ -365,7 +396,9 @@ impl Command {
             | Self::Settle { .. }
             | Self::WillsDone { .. }
             | Self::Retain { .. }
-            | Self::Enqueue { .. } => Scope::Shard,
+            | Self::Enqueue { .. }
+            | Self::JoinShare { .. }
+            | Self::LeaveShare { .. } => Scope::Shard,
             Self::CreateCluster { .. }
             | Self::RegisterNode(_)
             | Self::SetRoute { .. }

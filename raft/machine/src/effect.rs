@@ -1,6 +1,6 @@
 //! What a committed command means for the outside: acted on by the leader alone, after commit.
 
-use moorline_core::{Delivery, Epoch};
+use moorline_core::{Delivery, Epoch, Offset, SubscriptionOptions, TenantId, Text};
 
 use crate::{
     answer::RouteChange,
@@ -30,10 +30,37 @@ pub enum Effect {
     },
     /// A message was put into a session's queue (with its offset), or passes by (without).
     Deliver {
-        /// To whom.
+        /// To whom: a session, or a share, which has no session's row.
         session: SessionId,
         /// What.
         delivery: Delivery,
+    },
+    /// Items of a share were settled: they are with nobody any more.
+    Settled {
+        /// Whose.
+        share: SessionId,
+        /// Which; those that were settled before may be among them.
+        offsets: Vec<Offset>,
+    },
+    /// A session began to take part in a share, or does no more.
+    Member {
+        /// Which share.
+        share: SessionId,
+        /// The session.
+        member: SessionId,
+        /// What it is granted, if it takes part.
+        options: Option<SubscriptionOptions>,
+    },
+    /// A shared subscription of a session ended: its share, which is in another shard, has to hear it.
+    Left {
+        /// Whose topic space.
+        tenant: TenantId,
+        /// The whole filter.
+        filter: Text,
+        /// The session.
+        member: SessionId,
+        /// For `LeaveShare`.
+        version: u64,
     },
     /// A session's queue is full and its copy of a message was dropped (docs/guarantees.md); counted in its row.
     QueueFull {

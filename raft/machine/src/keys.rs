@@ -103,6 +103,16 @@ impl Keys {
         key.u64(id.number).bytes(filter.as_bytes()).done()
     }
 
+    pub(crate) fn share(self, bucket: u16, tenant: TenantId, filter: &Text) -> Bytes {
+        let key = self.key(bucket, Kind::Share, 4 + filter.len());
+        key.u32(tenant.0).bytes(filter.as_bytes()).done()
+    }
+
+    pub(crate) fn share_member(self, share: SessionId, member: SessionId) -> Bytes {
+        let key = self.key(share.bucket, Kind::ShareMember, 18).u64(share.number);
+        key.u16(member.bucket).u64(member.number).done()
+    }
+
     /// From and to of a session's subscriptions.
     pub(crate) fn subscriptions(self, id: SessionId) -> (Bytes, Bytes) {
         let of = |number| self.key(id.bucket, Kind::Subscription, 8).u64(number).done();
@@ -291,6 +301,9 @@ mod tests {
             (keys.message_refs(7),                "0002 ffff 09 0000000000000007"),
             (keys.producer(ProducerId(8)),        "0002 ffff 0a 0000000000000008"),
             (keys.answers(ProducerId(8), 9),      "0002 ffff 0b 0000000000000008 0000000000000009"),
+            (keys.share(3, tenant, &text),        "0002 0003 17 00000005 74"),
+            (keys.share_member(id, SessionId { bucket: 1, number: 2 }),
+                "0002 0003 18 0000000000000004 0001 0000000000000002"),
             (keys.counters(id),                   "0002 0003 0e 0000000000000004"),
             (keys.garbage(id),                    "0002 0003 0f 0000000000000004"),
             (keys.will(id),                       "0002 0003 12 0000000000000004"),

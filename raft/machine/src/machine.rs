@@ -13,7 +13,9 @@
 //! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
 
 use bytes::Bytes;
-use moorline_core::{Delivery, Grant, Offset, ShardId, TenantId, Text, UnixMillis};
+use moorline_core::{
+    Delivery, Grant, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
+};
 use moorline_storage::{Rows, StorageError, View};
 
 use crate::{
@@ -26,8 +28,11 @@ use crate::{
     keys::Keys,
     meta::MetaState,
     producers::{Place, Producers},
-    rows::{NumberRow, Row, corrupt},
-    shard::{Counts, DueWill, Opening, RetainedPage, RetainedQuery, SessionInfo, ShardState},
+    rows::{MembershipRow, NumberRow, Row, corrupt},
+    shard::{
+        Counts, DueWill, Opening, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX, SessionInfo,
+        ShardState, ShareInfo,
+    },
     step::Step,
 };
 
@@ -145,6 +150,7 @@ impl Machine {
         Ok(RunAnswers { producer: run.producer, first_seq: run.first_seq, answers })
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
     fn apply_command<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
@@ -175,8 +181,27 @@ impl Machine {
             }
             Command::Release { session, offsets } => shard.release(step, session, &offsets),
             Command::Settle { session, upto, also } => shard.settle(step, session, upto, &also),
-            Command::OpenSession { tenant, client, clean_start, expiry_s, holder, will } => {
-                let opening = Opening { tenant, client, clean_start, expiry_s, holder, will };
+            Command::OpenSession {
+                tenant,
+                client,
+                clean_start,
+                expiry_s,
+                holder,
+                limits,
+                sessions_max,
+                will,
+            } => {
+                let limits = limits.min(SESSION_LIMITS_MAX);
+                let opening = Opening {
+                    tenant,
+                    client,
+                    clean_start,
+                    expiry_s,
+                    holder,
+                    limits,
+                    sessions_max,
+                    will,
+                };
                 shard.open_session(step, opening)
             }
             Command::CloseSession { session, epoch, expiry_s, forget_will } => {
@@ -195,6 +220,12 @@ impl Machine {
             }
             Command::Unsubscribe { session, epoch, filters } => {
                 shard.unsubscribe(step, session, epoch, &filters)
+            }
+            Command::JoinShare { tenant, filter, member, options, version } => {
+                shard.join_share(step, tenant, &filter, member, MembershipRow { options, version })
+            }
+            Command::LeaveShare { tenant, filter, member, version } => {
+                shard.leave_share(step, tenant, &filter, member, version)
             }
             Command::Tick => {
                 self.producers.expire(step);
@@ -233,10 +264,10 @@ impl Machine {
     ) -> Result<Answer, StorageError> {
         let meta = &mut self.meta;
         match command {
-            Command::AddToken { token, lifetime_ms } => {
-                Ok(meta.add_token(step, token, lifetime_ms))
+            Command::AddToken { token_hash, lifetime_ms } => {
+                Ok(meta.add_token(step, token_hash, lifetime_ms))
             }
-            Command::JoinNode { token, record } => meta.join(step, token, &record),
+            Command::JoinNode { token_hash, record } => meta.join(step, token_hash, &record),
             Command::SetMember { node, state } => meta.set_member(step, node, state),
             Command::Place { group, from, to } => Ok(meta.place_voters(step, group, &from, to)),
             Command::Placed { group, voters } => Ok(meta.placed(step, group, &voters)),
@@ -308,6 +339,39 @@ impl Machine {
     /// All sessions, by ascending id.
     pub fn sessions(&self) -> impl Iterator<Item = SessionInfo<'_>> {
         self.shard.sessions()
+    }
+
+    /// A share by its row id.
+    #[must_use]
+    pub fn share(&self, id: SessionId) -> Option<ShareInfo<'_>> {
+        self.shard.share(id)
+    }
+
+    /// A share by its whole filter.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn share_of(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        filter: &Text,
+    ) -> Result<Option<ShareInfo<'_>>, StorageError> {
+        Ok(self.shard.find_share(rows, tenant, filter)?.and_then(|id| self.shard.share(id)))
+    }
+
+    /// All shares, by ascending id.
+    pub fn shares(&self) -> impl Iterator<Item = ShareInfo<'_>> {
+        self.shard.shares()
+    }
+
+    /// The shared subscriptions of a session, by ascending filter: each with the version for its share.
+    pub fn shared_by(
+        &self,
+        session: SessionId,
+    ) -> impl Iterator<Item = (&Text, SubscriptionOptions, u64)> {
+        self.shard.shared_by(session)
     }
 
     /// What a session is subscribed to, by ascending filter.

@@ -13,14 +13,14 @@ use std::num::NonZeroU32;
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{
     Epoch, Grant, Message, NodeId, Offset, QoS, SubscriptionIds, SubscriptionOptions, Text,
-    UnixMillis,
+    UnixMillis, port::SessionLimits,
 };
 use moorline_storage::StorageError;
 
 use crate::{
     codec::{
-        Malformed, Reader, encode_message, message_len, put_holder, put_list, put_node, put_option,
-        put_options, put_text, read_message, read_node,
+        Malformed, Reader, encode_message, message_len, put_holder, put_limits, put_list, put_node,
+        put_option, put_options, put_text, read_message, read_node,
     },
     command::{Holder, MemberState, NodeRecord},
 };
@@ -91,11 +91,13 @@ pub(crate) struct SessionRow {
     pub(crate) offered_below: Offset,
     /// What the last `OpenSession` answered, for its repeat.
     pub(crate) present: bool,
+    /// As the last `OpenSession` brought it, within what the shard allows.
+    pub(crate) limits: SessionLimits,
 }
 
 impl Row for SessionRow {
     const WHAT: &'static str = "session row";
-    const BYTES: usize = 64;
+    const BYTES: usize = 76;
 
     fn write(&self, out: &mut BytesMut) {
         out.put_u64(self.number);
@@ -105,6 +107,7 @@ impl Row for SessionRow {
         put_option(out, self.detached_at, |out, at| out.put_u64(at.0));
         out.put_u64(self.offered_below.0);
         out.put_u8(u8::from(self.present));
+        put_limits(out, self.limits);
     }
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
@@ -116,6 +119,7 @@ impl Row for SessionRow {
             detached_at: reader.option(Reader::millis)?,
             offered_below: reader.offset()?,
             present: reader.bool()?,
+            limits: reader.limits()?,
         })
     }
 }
@@ -182,6 +186,28 @@ impl Row for SubscriptionRow {
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
         reader.options().map(Self)
+    }
+}
+
+/// A session that takes part in a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MembershipRow {
+    pub(crate) options: SubscriptionOptions,
+    /// The version of the session's subscription.
+    pub(crate) version: u64,
+}
+
+impl Row for MembershipRow {
+    const WHAT: &'static str = "share member row";
+    const BYTES: usize = 14;
+
+    fn write(&self, out: &mut BytesMut) {
+        put_options(out, self.options);
+        out.put_u64(self.version);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { options: reader.options()?, version: reader.u64()? })
     }
 }
 
@@ -592,6 +618,23 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_subscriptions_keep_their_bytes() {
+        // Frozen: disks hold these.
+        let options = SubscriptionOptions::of_qos(QoS::AtLeastOnce);
+        check(&SubscriptionRow(options), "01 01");
+        let options = SubscriptionOptions {
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: RetainHandling::Never,
+            id: NonZeroU32::new(5),
+            ..options
+        };
+        check(&SubscriptionRow(options), "01 6d 00000005");
+        let membership = MembershipRow { options, version: 6 };
+        check(&membership, "01 6d 00000005 0000000000000006");
+    }
+
+    #[test]
     fn rows_keep_their_bytes() {
         // Frozen: disks hold these.
         check(&NumberRow(5), "01 0000000000000005");
@@ -604,16 +647,18 @@ mod tests {
             detached_at: None,
             offered_below: Offset(7),
             present: true,
+            limits: SessionLimits { queue_items: 1, queue_bytes: 2, subscriptions: 3 },
         };
         check(
             &session,
             "01 0000000000000001 0000000000000002 \
-             01 0000000000000004 0000000000000005 0000000000000006 00000003 00 0000000000000007 01",
+             01 0000000000000004 0000000000000005 0000000000000006 00000003 00 0000000000000007 01 \
+             00000001 00000002 00000003",
         );
         check(
             &SessionRow { holder: None, detached_at: Some(UnixMillis(9)), ..session },
             "01 0000000000000001 0000000000000002 00 00000003 01 0000000000000009 \
-             0000000000000007 01",
+             0000000000000007 01 00000001 00000002 00000003",
         );
         check(
             &CountersRow {

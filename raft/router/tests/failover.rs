@@ -130,6 +130,8 @@ impl Node {
             clean_start: false,
             expiry_s: 3600,
             holder,
+            limits: moorline_core::port::SessionLimits::none(),
+            sessions_max: u32::MAX,
             will: None,
         };
         let opened = self.on(self.router.ask(SHARD, &open)).unwrap();

@@ -70,6 +70,10 @@ pub enum Kind {
     Awaited = 21,
     /// The number the next will that is due gets. Whole shard.
     NextWill = 22,
+    /// `tenant u32 | filter`: a share, by its whole filter.
+    Share = 23,
+    /// `share u64 | member's bucket u16 | member's number u64`: a session that takes part in a share.
+    ShareMember = 24,
     /// Meta: `tenant u32`.
     Tenant = 32,
     /// Meta: `node u64`.
@@ -90,7 +94,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -113,6 +117,8 @@ impl Kind {
         Self::Retained,
         Self::Awaited,
         Self::NextWill,
+        Self::Share,
+        Self::ShareMember,
         Self::Tenant,
         Self::Node,
         Self::Placement,
@@ -275,8 +281,8 @@ mod tests {
         assert_eq!(
             numbers,
             [
-                1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 32,
-                33, 34, 35, 36, 37, 38, 39
+                1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
+                24, 32, 33, 34, 35, 36, 37, 38, 39,
             ]
         );
     }

@@ -53,18 +53,27 @@ pub enum Mark {
     DurableApplied = 4,
     /// A snapshot that is being installed, empty when none is. Synced: rows are half replaced until it is cleared.
     Installing = 5,
+    /// That what a replica had here was deleted, or is being deleted, and how far it had come. Synced: what is half
+    /// deleted is deleted before anything else, and what it once had is what it must have again before it votes.
+    Cleared = 6,
 }
 
 impl Mark {
     /// Every mark, by number.
-    pub const ALL: [Self; 5] =
-        [Self::Vote, Self::Committed, Self::Purged, Self::DurableApplied, Self::Installing];
+    pub const ALL: [Self; 6] = [
+        Self::Vote,
+        Self::Committed,
+        Self::Purged,
+        Self::DurableApplied,
+        Self::Installing,
+        Self::Cleared,
+    ];
 
     /// Whether setting it waits for the disk.
     #[must_use]
     pub fn synced(self) -> bool {
         match self {
-            Self::Vote | Self::Installing => true,
+            Self::Vote | Self::Installing | Self::Cleared => true,
             Self::Committed | Self::Purged | Self::DurableApplied => false,
         }
     }
@@ -187,7 +196,7 @@ mod tests {
     #[test]
     fn marks_keep_their_numbers() {
         // Frozen: a change here would read a vote as something else.
-        assert_eq!(Mark::ALL.map(|mark| mark as u8), [1, 2, 3, 4, 5]);
+        assert_eq!(Mark::ALL.map(|mark| mark as u8), [1, 2, 3, 4, 5, 6]);
     }
 
     #[test]

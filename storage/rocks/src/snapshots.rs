@@ -139,6 +139,18 @@ impl RocksStore {
         Ok(exporter.files)
     }
 
+    /// Removes all rows of a shard, and gives their space back; durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`StorageError`]; it may be done again.
+    pub fn remove(&self, shard: ShardId) -> Result<(), StorageError> {
+        self.install(shard, &[])?;
+        let (from, to) = key::range_of_shard(shard);
+        self.database.compact_range_cf(self.family(), Some(&from), Some(&to));
+        Ok(())
+    }
+
     /// Replaces all rows of a shard by those of an export; durable when it returns. The files are copied. Without files
     /// the shard's rows are removed.
     ///

@@ -2,7 +2,8 @@
 //!
 //! Open loop: a message is due when its time has come, not when the one before was acknowledged. After a connection
 //! ends, everything unanswered is noted as unknown and sent again, in order, before anything new: so order must hold
-//! for the subscribers whatever happened in between.
+//! for the subscribers whatever happened in between. One that publishes with QoS 2 goes on with its session: what had its
+//! PUBREC is released there, and never sent again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,14 +50,20 @@ pub struct Publisher {
     next_packet: u16,
     unanswered: VecDeque<Unanswered>,
     due: Instant,
+    /// Publishes with QoS 2.
+    once: bool,
+    /// What the packets taken in have to be answered with.
+    owed: Vec<Packet>,
 }
 
 #[derive(Debug)]
 struct Unanswered {
     message: MessageId,
     packet: u16,
-    /// When it was last sent on the connection at hand; none if not yet.
+    /// When it, or its PUBREL, was last sent on the connection at hand; none if not yet.
     sent: Option<Instant>,
+    /// It had its PUBREC.
+    received: bool,
 }
 
 /// The topic of a message.
@@ -71,7 +78,8 @@ fn is_definite(reason: u8) -> bool {
 }
 
 impl Publisher {
-    /// The publisher of this number. Odd ones speak 5.0, and every second pair keeps its session.
+    /// The publisher of this number. Odd ones speak 5.0, every second pair keeps its session, and every fourth pair
+    /// publishes with QoS 2.
     pub fn new(shared: Arc<Shared>, number: u32, seed: u64, pace: Pace) -> Self {
         let connect = Connect {
             version: if number.is_multiple_of(2) { Version::V4 } else { Version::V5 },
@@ -83,7 +91,19 @@ impl Publisher {
         };
         let random = StdRng::seed_from_u64(seed);
         let (unanswered, due) = (VecDeque::new(), Instant::now());
-        Self { shared, number, connect, pace, random, next_seq: 1, next_packet: 1, unanswered, due }
+        Self {
+            shared,
+            number,
+            connect,
+            pace,
+            random,
+            next_seq: 1,
+            next_packet: 1,
+            unanswered,
+            due,
+            once: number % 8 >= 6,
+            owed: Vec::new(),
+        }
     }
 
     /// Publishes until told to drain and everything is answered, or told to stop.
@@ -107,7 +127,8 @@ impl Publisher {
     /// The connection is over: what it did not answer is unknown.
     fn give_up(&mut self, link: &Link) {
         for at in 0..self.unanswered.len() {
-            if self.unanswered[at].sent.take().is_some() {
+            let was_sent = self.unanswered[at].sent.take().is_some();
+            if was_sent && !self.unanswered[at].received {
                 let message = self.unanswered[at].message;
                 self.note(link, Phase::Info, message, None);
             }
@@ -126,6 +147,7 @@ impl Publisher {
         let window = WINDOW.min(usize::from(link.connection.receive_max));
         let again = !self.connect.clean && link.connection.present;
         let mut resend = 0;
+        self.owed.clear();
         let mut heard = Instant::now();
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -147,6 +169,9 @@ impl Publisher {
                 packet = link.connection.reader.next() => {
                     heard = Instant::now();
                     resend -= usize::from(self.answered(link, &packet?)?);
+                    if !self.owed.is_empty() {
+                        link.connection.writer.send(&std::mem::take(&mut self.owed)).await?;
+                    }
                 }
                 _ = ping.tick() => {
                     self.check_patience(heard)?;
@@ -168,7 +193,7 @@ impl Publisher {
             return Err(Ended { why: Leave::TimedOut, err: Some("silence".to_owned()) });
         }
         if oldest.is_some_and(|sent| sent.elapsed() > ANSWER_MAX) {
-            return Err(Ended { why: Leave::TimedOut, err: Some("no PUBACK".to_owned()) });
+            return Err(Ended { why: Leave::TimedOut, err: Some("no answer".to_owned()) });
         }
         Ok(())
     }
@@ -179,7 +204,7 @@ impl Publisher {
         self.next_seq += 1;
         let packet = self.next_packet;
         self.next_packet = packet.checked_add(1).unwrap_or(1);
-        self.unanswered.push_back(Unanswered { message, packet, sent: None });
+        self.unanswered.push_back(Unanswered { message, packet, sent: None, received: false });
         self.due += self.pace.period;
         if let Some(earliest) = Instant::now().checked_sub(LAG_MAX) {
             self.due = self.due.max(earliest);
@@ -187,19 +212,26 @@ impl Publisher {
     }
 
     async fn send(&mut self, link: &mut Link, at: usize, dup: bool) -> Result<(), Ended> {
-        let Unanswered { message, packet, ref mut sent } = self.unanswered[at];
+        let Unanswered { message, packet, ref mut sent, received } = self.unanswered[at];
         *sent = Some(Instant::now());
+        if received {
+            let released = Packet::PubRel { packet, reason: 0 };
+            return Ok(link.connection.writer.send(&[released]).await?);
+        }
         let topic = topic(message);
         let payload = payload::write(message, &topic, self.pace.payload).into();
         self.note(link, Phase::Invoke, message, None);
-        let publish = Packet::Publish { topic, packet: Some(packet), dup, payload };
+        let once = self.once;
+        let publish = Packet::Publish { topic, packet: Some(packet), dup, once, payload };
         Ok(link.connection.writer.send(&[publish]).await?)
     }
 
     /// Takes an answer in; says whether a message is done with.
     fn answered(&mut self, link: &Link, packet: &Packet) -> Result<bool, Ended> {
         let (id, reason) = match packet {
-            Packet::PubAck { packet, reason } => (*packet, *reason),
+            Packet::PubAck { packet, reason } if !self.once => (*packet, *reason),
+            Packet::PubRec { packet, reason } if self.once => (*packet, *reason),
+            Packet::PubComp { packet, .. } if self.once => return self.completed(*packet),
             Packet::PingResp => return Ok(false),
             Packet::Disconnect { reason } => {
                 let err = Some(format!("DISCONNECT {reason:#04x}"));
@@ -208,6 +240,10 @@ impl Publisher {
             Packet::Connect(_)
             | Packet::ConnAck { .. }
             | Packet::Publish { .. }
+            | Packet::PubAck { .. }
+            | Packet::PubRec { .. }
+            | Packet::PubRel { .. }
+            | Packet::PubComp { .. }
             | Packet::Subscribe { .. }
             | Packet::SubAck { .. }
             | Packet::PingReq => {
@@ -215,29 +251,47 @@ impl Publisher {
                 return Err(Ended { why: Leave::Protocol, err });
             }
         };
-        let asked = |one: &Unanswered| one.packet == id && one.sent.is_some();
+        let asked = |one: &Unanswered| one.packet == id && one.sent.is_some() && !one.received;
         let Some(at) = self.unanswered.iter().position(asked) else {
-            let err = Some(format!("PUBACK for packet {id}, which waits for none"));
+            let err = Some(format!("an answer for packet {id}, which waits for none"));
             return Err(Ended { why: Leave::Protocol, err });
         };
         let message = self.unanswered[at].message;
         if reason >= 0x80 && !is_definite(reason) {
-            let err = Some(format!("PUBACK {reason:#04x}: the outcome is unknown"));
+            let err = Some(format!("refused with {reason:#04x}: the outcome is unknown"));
             return Err(Ended { why: Leave::Lost, err });
         }
-        self.unanswered.remove(at);
-        if reason < 0x80 {
-            self.note(link, Phase::Ok, message, None);
-            self.shared.progress.acked(message);
-        } else {
-            self.note(link, Phase::Fail, message, Some(format!("PUBACK {reason:#04x}")));
+        if reason >= 0x80 {
+            self.unanswered.remove(at);
+            self.note(link, Phase::Fail, message, Some(format!("refused with {reason:#04x}")));
+            return Ok(true);
         }
+        self.note(link, Phase::Ok, message, None);
+        self.shared.progress.acked(message);
+        if self.once {
+            self.unanswered[at].received = true;
+            self.owed.push(Packet::PubRel { packet: id, reason: 0 });
+            return Ok(false);
+        }
+        self.unanswered.remove(at);
+        Ok(true)
+    }
+
+    /// A PUBCOMP: the packet id is free, whatever else it says.
+    fn completed(&mut self, id: u16) -> Result<bool, Ended> {
+        let done = |one: &Unanswered| one.packet == id && one.received;
+        let Some(at) = self.unanswered.iter().position(done) else {
+            let err = Some(format!("PUBCOMP for packet {id}, which was not released"));
+            return Err(Ended { why: Leave::Protocol, err });
+        };
+        self.unanswered.remove(at);
         Ok(true)
     }
 
     fn note(&self, link: &Link, ph: Phase, message: MessageId, err: Option<String>) {
         let actor = Actor { name: &self.connect.client, node: Some(link.node) };
-        let op = Op::Publish { conn: link.conn, message, topic: topic(message) };
+        let once = self.once;
+        let op = Op::Publish { conn: link.conn, message, topic: topic(message), once };
         self.shared.recorder.note_error(actor, ph, op, err);
     }
 }

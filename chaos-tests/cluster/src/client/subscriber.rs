@@ -6,6 +6,7 @@
 //! A sleeper subscribes, leaves, and comes back when publishing has ended: everything then comes out of its queue. Those
 //! who are there get most messages within a millisecond of their acknowledgement, and would not miss what is lost later.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,8 +72,12 @@ pub struct Subscriber {
     sleeps: bool,
     random: StdRng,
     subscribed: bool,
-    /// Packet ids to acknowledge, in the order of arrival; never more than may be in flight.
-    owed: Vec<u16>,
+    /// Acknowledgements to send, in the order of arrival; never more than may be in flight.
+    owed: Vec<Packet>,
+    /// Packet ids of QoS 2, from PUBLISH to PUBREL, across connections (MQTT 4.3.3).
+    held: BTreeSet<u16>,
+    /// Of these, the ones that came on the connection at hand.
+    here: BTreeSet<u16>,
 }
 
 impl Subscriber {
@@ -96,8 +101,19 @@ impl Subscriber {
         };
         let filters = filters(number, publishers);
         let random = StdRng::seed_from_u64(seed);
-        let (subscribed, owed) = (false, Vec::new());
-        Self { shared, number, connect, filters, churns, sleeps, random, subscribed, owed }
+        Self {
+            shared,
+            number,
+            connect,
+            filters,
+            churns,
+            sleeps,
+            random,
+            subscribed: false,
+            owed: Vec::new(),
+            held: BTreeSet::new(),
+            here: BTreeSet::new(),
+        }
     }
 
     /// Listens until told to stop.
@@ -129,6 +145,7 @@ impl Subscriber {
     async fn exchange(&mut self, link: &mut Link) -> Result<Ended, Ended> {
         let shared = Arc::clone(&self.shared);
         self.owed.clear();
+        self.here.clear();
         if !self.subscribed || !link.connection.present {
             self.subscribe(link).await?;
         }
@@ -179,12 +196,26 @@ impl Subscriber {
     fn take(&mut self, link: &Link, packet: Packet) -> Result<(), Ended> {
         let conn = link.conn;
         match packet {
-            Packet::Publish { topic, packet: Some(packet), dup, payload } => {
-                self.delivered(link, &topic, packet, dup, &payload);
+            Packet::Publish { packet: Some(packet), once: true, .. }
+                if !self.held.insert(packet) =>
+            {
+                // It has not been released: the same message.
+                self.owed.push(Packet::PubRec { packet, reason: 0 });
+                Ok(())
+            }
+            Packet::Publish { topic, packet: Some(packet), dup, once, payload } => {
+                self.delivered(link, &topic, packet, (dup, once), &payload);
+                Ok(())
+            }
+            Packet::PubRel { packet, .. } => {
+                self.held.remove(&packet);
+                self.owed.push(Packet::PubComp { packet, reason: 0 });
                 Ok(())
             }
             Packet::SubAck { packet: SUBSCRIBE, codes } if codes.len() == self.filters.len() => {
-                let granted = |(filter, code): (&String, &u8)| (*code == 1).then(|| filter.clone());
+                let granted = |(filter, code): (&String, &u8)| {
+                    (*code == 1 || *code == 2).then(|| filter.clone())
+                };
                 let filters: Vec<String> =
                     self.filters.iter().zip(&codes).filter_map(granted).collect();
                 if filters.len() < codes.len() {
@@ -210,6 +241,8 @@ impl Subscriber {
             | Packet::Connect(_)
             | Packet::ConnAck { .. }
             | Packet::PubAck { .. }
+            | Packet::PubRec { .. }
+            | Packet::PubComp { .. }
             | Packet::Subscribe { .. }
             | Packet::SubAck { .. }
             | Packet::PingReq => {
@@ -219,16 +252,28 @@ impl Subscriber {
         }
     }
 
-    fn delivered(&mut self, link: &Link, topic: &str, packet: u16, dup: bool, payload: &Bytes) {
+    fn delivered(
+        &mut self,
+        link: &Link,
+        topic: &str,
+        packet: u16,
+        (dup, once): (bool, bool),
+        payload: &Bytes,
+    ) {
         let message = payload::claimed(payload);
         let intact = payload::read(payload, topic).is_ok();
         let topic = topic.to_owned();
-        let op = Op::Deliver { conn: link.conn, message, topic, packet, dup, intact };
+        let op = Op::Deliver { conn: link.conn, message, topic, packet, dup, intact, once };
         self.note(link, Phase::Ok, op);
         if let Some(message) = message.filter(|_| intact) {
             self.shared.progress.delivered(self.number, message);
         }
-        self.owed.push(packet);
+        if once {
+            self.here.insert(packet);
+            self.owed.push(Packet::PubRec { packet, reason: 0 });
+        } else {
+            self.owed.push(Packet::PubAck { packet, reason: 0 });
+        }
     }
 
     /// Acknowledges what is owed, in the order it came (MQTT-4.6.0-2).
@@ -236,10 +281,19 @@ impl Subscriber {
         if self.owed.is_empty() {
             return Ok(());
         }
-        let mut packets = Vec::new();
-        for packet in std::mem::take(&mut self.owed) {
-            self.note(link, Phase::Ok, Op::Ack { conn: link.conn, packet });
-            packets.push(Packet::PubAck { packet, reason: 0 });
+        let packets = std::mem::take(&mut self.owed);
+        for packet in &packets {
+            // What an earlier connection delivered is not in flight on this one, as far as the history knows.
+            let acked = if let Packet::PubAck { packet, .. } = *packet {
+                Some(packet)
+            } else if let Packet::PubComp { packet, .. } = *packet {
+                self.here.remove(&packet).then_some(packet)
+            } else {
+                None
+            };
+            if let Some(packet) = acked {
+                self.note(link, Phase::Ok, Op::Ack { conn: link.conn, packet });
+            }
         }
         Ok(link.connection.writer.send(&packets).await?)
     }

@@ -73,6 +73,9 @@ impl Connection {
                 Packet::Connect(_)
                 | Packet::Publish { .. }
                 | Packet::PubAck { .. }
+                | Packet::PubRec { .. }
+                | Packet::PubRel { .. }
+                | Packet::PubComp { .. }
                 | Packet::Subscribe { .. }
                 | Packet::SubAck { .. }
                 | Packet::PingReq
@@ -196,6 +199,7 @@ mod tests {
             let sent = Packet::Publish {
                 topic: "t".into(),
                 packet: Some(3),
+                once: false,
                 dup: false,
                 payload: vec![1; 70_000].into(),
             };

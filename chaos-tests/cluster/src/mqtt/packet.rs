@@ -48,7 +48,7 @@ pub enum Packet {
         /// Most QoS 1 messages the server takes unacknowledged.
         receive_max: u16,
     },
-    /// PUBLISH; QoS 1 if there is a packet id, else QoS 0.
+    /// PUBLISH; QoS 1 or 2 if there is a packet id, else QoS 0.
     Publish {
         /// Where to.
         topic: String,
@@ -56,6 +56,8 @@ pub enum Packet {
         packet: Option<u16>,
         /// Whether it may have been sent before.
         dup: bool,
+        /// Whether with QoS 2.
+        once: bool,
         /// What.
         payload: Bytes,
     },
@@ -66,7 +68,28 @@ pub enum Packet {
         /// The reason code; 0 in 3.1.1.
         reason: u8,
     },
-    /// SUBSCRIBE, QoS 1 for every filter.
+    /// PUBREC.
+    PubRec {
+        /// The packet id.
+        packet: u16,
+        /// The reason code; 0 in 3.1.1.
+        reason: u8,
+    },
+    /// PUBREL.
+    PubRel {
+        /// The packet id.
+        packet: u16,
+        /// The reason code; 0 in 3.1.1.
+        reason: u8,
+    },
+    /// PUBCOMP.
+    PubComp {
+        /// The packet id.
+        packet: u16,
+        /// The reason code; 0 in 3.1.1.
+        reason: u8,
+    },
+    /// SUBSCRIBE, QoS 2 for every filter.
     Subscribe {
         /// The packet id.
         packet: u16,
@@ -107,28 +130,26 @@ pub fn write(packet: &Packet, version: Version, out: &mut BytesMut) {
             write_receive_max(version, *receive_max, &mut body);
             0x20
         }
-        Packet::Publish { topic, packet, dup, payload } => {
+        Packet::Publish { topic, packet, dup, once, payload } => {
             put_string(topic, &mut body);
             if let Some(packet) = packet {
                 body.put_u16(*packet);
             }
             put_no_properties(version, &mut body);
             body.put_slice(payload);
-            0x30 | u8::from(*dup) << 3 | u8::from(packet.is_some()) << 1
+            let qos = u8::from(packet.is_some()) + u8::from(*once);
+            0x30 | u8::from(*dup) << 3 | qos << 1
         }
-        Packet::PubAck { packet, reason } => {
-            body.put_u16(*packet);
-            if version == Version::V5 && *reason != 0 {
-                body.put_u8(*reason);
-            }
-            0x40
-        }
+        Packet::PubAck { packet, reason } => write_ack(0x40, version, *packet, *reason, &mut body),
+        Packet::PubRec { packet, reason } => write_ack(0x50, version, *packet, *reason, &mut body),
+        Packet::PubRel { packet, reason } => write_ack(0x62, version, *packet, *reason, &mut body),
+        Packet::PubComp { packet, reason } => write_ack(0x70, version, *packet, *reason, &mut body),
         Packet::Subscribe { packet, filters } => {
             body.put_u16(*packet);
             put_no_properties(version, &mut body);
             for filter in filters {
                 put_string(filter, &mut body);
-                body.put_u8(1);
+                body.put_u8(2);
             }
             0x82
         }
@@ -150,6 +171,14 @@ pub fn write(packet: &Packet, version: Version, out: &mut BytesMut) {
     out.put_u8(first);
     put_varint(body.len(), out);
     out.put_slice(&body);
+}
+
+fn write_ack(first: u8, version: Version, packet: u16, reason: u8, body: &mut BytesMut) -> u8 {
+    body.put_u16(packet);
+    if version == Version::V5 && reason != 0 {
+        body.put_u8(reason);
+    }
+    first
 }
 
 fn write_connect(connect: &Connect, body: &mut BytesMut) -> u8 {
@@ -253,6 +282,18 @@ fn body_of(first: u8, version: Version, body: &mut Bytes) -> Result<Packet, Malf
             let packet = packet_id(body)?;
             Packet::PubAck { packet, reason: reason(version, body)? }
         }
+        0x50 => {
+            let packet = packet_id(body)?;
+            Packet::PubRec { packet, reason: reason(version, body)? }
+        }
+        0x62 => {
+            let packet = packet_id(body)?;
+            Packet::PubRel { packet, reason: reason(version, body)? }
+        }
+        0x70 => {
+            let packet = packet_id(body)?;
+            Packet::PubComp { packet, reason: reason(version, body)? }
+        }
         0x82 => {
             let packet = packet_id(body)?;
             properties(version, body)?;
@@ -301,15 +342,16 @@ fn read_publish(first: u8, version: Version, body: &mut Bytes) -> Result<Packet,
     }
     let packet = match first >> 1 & 3 {
         0 => None,
-        1 => Some(packet_id(body)?),
-        _ => return Err(Malformed("a quality of service nobody subscribed to")),
+        1 | 2 => Some(packet_id(body)?),
+        _ => return Err(Malformed("a quality of service that there is not")),
     };
+    let once = first >> 1 & 3 == 2;
     let dup = first & 0x08 != 0;
     if dup && packet.is_none() {
         return Err(Malformed("DUP on QoS 0"));
     }
     properties(version, body)?;
-    Ok(Packet::Publish { topic, packet, dup, payload: body.split_to(body.len()) })
+    Ok(Packet::Publish { topic, packet, dup, once, payload: body.split_to(body.len()) })
 }
 
 /// The properties the harness looks at; the others are skipped.
@@ -438,7 +480,13 @@ mod tests {
     }
 
     fn publish(packet: Option<u16>, dup: bool) -> Packet {
-        Packet::Publish { topic: "a/b".into(), packet, dup, payload: Bytes::from_static(b"hi") }
+        let (topic, payload) = ("a/b".into(), Bytes::from_static(b"hi"));
+        Packet::Publish { topic, packet, dup, once: false, payload }
+    }
+
+    fn publish_once(packet: u16) -> Packet {
+        let (topic, payload) = ("t".into(), Bytes::new());
+        Packet::Publish { topic, packet: Some(packet), dup: false, once: true, payload }
     }
 
     fn every(version: Version) -> Vec<Packet> {
@@ -449,7 +497,11 @@ mod tests {
             Packet::ConnAck { present: true, code: 0, receive_max },
             publish(None, false),
             publish(Some(10), true),
+            publish_once(11),
             Packet::PubAck { packet: 10, reason },
+            Packet::PubRec { packet: 11, reason },
+            Packet::PubRel { packet: 11, reason },
+            Packet::PubComp { packet: 11, reason },
             Packet::Subscribe { packet: 2, filters: vec!["a/+".into(), "#".into()] },
             Packet::SubAck { packet: 2, codes: vec![1, 0x80] },
             Packet::PingReq,
@@ -461,13 +513,15 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_specification() {
         #[rustfmt::skip]
-        let table: [(Packet, Version, &[u8]); 6] = [
+        let table: [(Packet, Version, &[u8]); 8] = [
             (connect(Version::V4), Version::V4, b"\x10\x0e\0\x04MQTT\x04\0\0\x05\0\x02c1"),
             (connect(Version::V5), Version::V5, b"\x10\x17\0\x04MQTT\x05\0\0\x05\x08\x11\0\0\0\x07\x21\0\x09\0\x02c1"),
             (publish(Some(10), true), Version::V4, b"\x3a\x09\0\x03a/b\0\x0ahi"),
             (publish(None, false), Version::V5, b"\x30\x08\0\x03a/b\0hi"),
             (Packet::PubAck { packet: 10, reason: 0 }, Version::V5, b"\x40\x02\0\x0a"),
-            (Packet::Subscribe { packet: 2, filters: vec!["#".into()] }, Version::V4, b"\x82\x06\0\x02\0\x01#\x01"),
+            (Packet::Subscribe { packet: 2, filters: vec!["#".into()] }, Version::V4, b"\x82\x06\0\x02\0\x01#\x02"),
+            (publish_once(1), Version::V4, b"\x34\x05\0\x01t\0\x01"),
+            (Packet::PubRel { packet: 1, reason: 0 }, Version::V5, b"\x62\x02\0\x01"),
         ];
         for (packet, version, expected) in table {
             assert_eq!(bytes(&packet, version), expected, "{packet:?}");
@@ -493,7 +547,13 @@ mod tests {
     #[test]
     fn a_long_packet_has_a_long_length() {
         let payload = Bytes::from(vec![7; 20_000]);
-        let packet = Packet::Publish { topic: "t".into(), packet: Some(1), dup: false, payload };
+        let packet = Packet::Publish {
+            topic: "t".into(),
+            packet: Some(1),
+            dup: false,
+            once: false,
+            payload,
+        };
         let mut buffer = BytesMut::from(&bytes(&packet, Version::V5)[..]);
         assert_eq!(read(&mut buffer, Version::V5), Ok(Some(packet)));
     }
@@ -512,7 +572,7 @@ mod tests {
         let table: [(&[u8], Version); 10] = [
             (b"\x30\xff\xff\xff\xff\x01",    Version::V4), // length without end
             (b"\x30\xff\xff\xff\x7f",        Version::V4), // too long
-            (b"\x34\x05\0\x01t\0\x01",       Version::V4), // QoS 2
+            (b"\x36\x05\0\x01t\0\x01",       Version::V4), // QoS 3
             (b"\x38\x03\0\x01t",             Version::V4), // DUP on QoS 0
             (b"\x32\x05\0\x01t\0\0",         Version::V4), // packet id 0
             (b"\x30\x03\0\x01+",             Version::V4), // wildcard in a topic

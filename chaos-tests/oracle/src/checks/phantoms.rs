@@ -80,8 +80,15 @@ mod tests {
         };
         let nameless = |story: &mut Story| {
             let topic = "t/a".to_owned();
-            let op =
-                Op::Deliver { conn: 2, message: None, topic, packet: 1, dup: false, intact: false };
+            let op = Op::Deliver {
+                conn: 2,
+                message: None,
+                topic,
+                packet: 1,
+                dup: false,
+                intact: false,
+                once: false,
+            };
             story.push("s0", Phase::Ok, None, op);
         };
         assert_eq!(found(|story| _ = story.deliver(2, 9)), 1, "never sent");

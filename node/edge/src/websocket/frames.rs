@@ -269,6 +269,8 @@ pub(super) fn put(opcode: OpCode, payload: &[u8], output: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MASK: [u8; 4] = [1, 2, 3, 4];
@@ -360,6 +362,115 @@ mod tests {
             let found = read(&mut Incoming::new(100), &mut BytesMut::from(&bytes[..]));
             assert_eq!(found, Err(violation), "{bytes:x?}");
             assert_eq!(u16::from(violation.code()), code);
+        }
+    }
+
+    /// A frame as any client may send it: with a mask of its own, of any length.
+    fn any_frame(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![first];
+        match payload.len() {
+            small @ 0..=125 => out.push(0x80 | small as u8),
+            large => {
+                out.push(0x80 | 126);
+                out.extend(u16::try_from(large).unwrap().to_be_bytes());
+            }
+        }
+        out.extend(mask);
+        out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        out
+    }
+
+    /// What a client may send between two parts of a message.
+    #[derive(Debug, Clone)]
+    enum Between {
+        Ping(Vec<u8>),
+        Pong(Vec<u8>),
+    }
+
+    /// A part of a message, and what follows it.
+    type Part = (Vec<u8>, [u8; 4], Option<Between>);
+
+    fn messages() -> impl Strategy<Value = Vec<Vec<Part>>> {
+        let short = || prop::collection::vec(any::<u8>(), 0..=125);
+        let between = prop::option::of(prop_oneof![
+            short().prop_map(Between::Ping),
+            short().prop_map(Between::Pong)
+        ]);
+        let part = (prop::collection::vec(any::<u8>(), 0..300), any::<[u8; 4]>(), between);
+        prop::collection::vec(prop::collection::vec(part, 1..4), 1..4)
+    }
+
+    proptest! {
+        #[test]
+        fn any_frames_cut_anywhere_say_the_same(
+            messages in messages(),
+            cuts in prop::collection::vec(1_usize..50, 1..20),
+        ) {
+            let (mut bytes, mut payload, mut controls) = (Vec::new(), Vec::new(), Vec::new());
+            for parts in &messages {
+                for (place, (part, mask, between)) in parts.iter().enumerate() {
+                    let opcode = if place == 0 { 0x02 } else { 0x00 };
+                    let last = if place + 1 == parts.len() { 0x80 } else { 0 };
+                    bytes.extend(any_frame(opcode | last, *mask, part));
+                    payload.extend_from_slice(part);
+                    match between {
+                        Some(Between::Ping(said)) => {
+                            bytes.extend(any_frame(0x89, *mask, said));
+                            controls.push(Next::Ping(BytesMut::from(&said[..])));
+                        }
+                        Some(Between::Pong(said)) => {
+                            bytes.extend(any_frame(0x8a, *mask, said));
+                            controls.push(Next::Pong);
+                        }
+                        None => {}
+                    }
+                }
+            }
+            let (mut incoming, mut input) = (Incoming::new(1_000), BytesMut::new());
+            let (mut heard, mut said) = (Vec::new(), Vec::new());
+            let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (part, more) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                rest = more;
+                input.extend_from_slice(part);
+                let (more, new) = read(&mut incoming, &mut input).unwrap();
+                heard.extend(more);
+                said.extend(new);
+            }
+            prop_assert_eq!(heard, payload);
+            prop_assert_eq!(said, controls);
+            prop_assert!(input.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_end_in_a_violation_or_wait_for_more_whatever_the_cuts(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            step in 1_usize..20,
+        ) {
+            let whole = read(&mut Incoming::new(1_000), &mut BytesMut::from(&bytes[..]));
+            let (mut incoming, mut input) = (Incoming::new(1_000), BytesMut::new());
+            let (mut heard, mut said) = (Vec::new(), Vec::new());
+            let mut violation = None;
+            for part in bytes.chunks(step) {
+                input.extend_from_slice(part);
+                match read(&mut incoming, &mut input) {
+                    Ok((more, new)) => {
+                        heard.extend(more);
+                        said.extend(new);
+                    }
+                    Err(why) => {
+                        violation = Some(why);
+                        break;
+                    }
+                }
+            }
+            match whole {
+                Ok((payload, controls)) => {
+                    prop_assert_eq!(violation, None);
+                    prop_assert_eq!((heard, said), (payload, controls));
+                }
+                Err(why) => prop_assert_eq!(violation, Some(why)),
+            }
         }
     }
 

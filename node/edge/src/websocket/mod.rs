@@ -25,6 +25,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
+use moorline_mqtt::server::Limit;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
@@ -69,6 +70,8 @@ pub(crate) struct WebSocket<S> {
     /// A control frame that goes out after them.
     reply: Option<(Control, BytesMut)>,
     state: State,
+    /// What is said if we close first.
+    goodbye: CloseCode,
 }
 
 impl<S> fmt::Debug for WebSocket<S> {
@@ -99,6 +102,7 @@ impl<S: Socket> WebSocket<S> {
             output: BytesMut::new(),
             reply: None,
             state: State::Open,
+            goodbye: CloseCode::Normal,
         })
     }
 
@@ -133,6 +137,9 @@ impl<S: Socket> WebSocket<S> {
                 }
                 Err(violation) => {
                     self.metrics.websocket_violated(violation);
+                    if violation == Violation::TooLarge {
+                        self.metrics.reached_in_protocol(Limit::PacketBytes, 1);
+                    }
                     self.say_close(Some(violation.code()));
                     self.end(State::Failed);
                 }
@@ -211,6 +218,10 @@ impl<S: Socket> Socket for WebSocket<S> {
             Err(_) => Poll::Ready(()),
         }
     }
+
+    fn node_stops(&mut self) {
+        self.goodbye = CloseCode::Away;
+    }
 }
 
 impl<S: Socket> AsyncRead for WebSocket<S> {
@@ -257,7 +268,7 @@ impl<S: Socket> AsyncWrite for WebSocket<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.state == State::Open {
-            this.say_close(Some(CloseCode::Normal));
+            this.say_close(Some(this.goodbye));
             this.state = State::Closing;
         }
         ready!(this.poll_drain(cx))?;

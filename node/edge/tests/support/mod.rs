@@ -47,6 +47,9 @@ pub enum Call {
     Connect(Arc<dyn Inbox>),
     Open(Open),
     Publish(Token, Message),
+    PublishOnce(Token, u16, Message),
+    Complete(u16),
+    Release(Vec<Offset>),
     Subscribe(Token, Vec<Filter>),
     Settle(Vec<Offset>),
     RetainedTaken,
@@ -88,6 +91,15 @@ impl Link for DoubleLink {
     fn publish(&mut self, token: Token, message: Message) {
         self.tell(Call::Publish(token, message));
     }
+    fn publish_once(&mut self, token: Token, packet: u16, message: Message) {
+        self.tell(Call::PublishOnce(token, packet, message));
+    }
+    fn complete(&mut self, packet: u16) {
+        self.tell(Call::Complete(packet));
+    }
+    fn release(&mut self, offsets: Vec<Offset>) {
+        self.tell(Call::Release(offsets));
+    }
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
         self.tell(Call::Subscribe(token, filters));
     }
@@ -95,6 +107,8 @@ impl Link for DoubleLink {
     fn retained_taken(&mut self) {
         self.tell(Call::RetainedTaken);
     }
+    fn settle_shared(&mut self, _: &[(moorline_core::ShareNumber, Offset)]) {}
+
     fn settle(&mut self, offsets: &[Offset]) {
         self.tell(Call::Settle(offsets.to_vec()));
     }
@@ -137,7 +151,13 @@ pub fn edge_over(
     change: impl FnOnce(&mut EdgeConfig),
     who: Arc<dyn Authenticate>,
 ) -> Edge {
-    let mut config = EdgeConfig::default();
+    // All tests come from one address, and most with one client id.
+    let mut config = EdgeConfig {
+        unauthenticated_per_address_max: 0,
+        connects_per_client_s: 0,
+        connects_per_tenant_s: 0,
+        ..EdgeConfig::default()
+    };
     change(&mut config);
     config.check().unwrap();
     let (registry, (sender, calls)) = (Registry::new(), channel());

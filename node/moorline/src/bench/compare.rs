@@ -25,12 +25,12 @@ struct Measured {
 
 /// Runs `moorline bench compare`.
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
-    let disk = disk::measure(&args.dir, DISK_BLOCK, DISK_TIME)?;
+    let disk = disk::measure(&args.peers.dir, DISK_BLOCK, DISK_TIME)?;
     let disk_p50 = disk.p50.as_secs_f64() * 1e3;
     eprintln!("one fdatasync here: p50 {disk_p50:.3} ms, {:.0}/s", disk.per_second);
     let mut all = Vec::new();
-    for round in 0..args.rounds {
-        let mut order = args.peers.clone();
+    for round in 0..args.peers.rounds {
+        let mut order = args.peers.peers.clone();
         if round % 2 == 1 {
             order.reverse();
         }
@@ -43,32 +43,22 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
                 measured.throughput.broker_us_per_message.unwrap_or(f64::NAN),
                 measured.single.ack_ms.p50,
             );
-            if args.json {
+            if args.peers.json {
                 println!("{}", serde_json::to_string(&measured)?);
             }
             all.push(measured);
         }
     }
-    if !args.json {
+    if !args.peers.json {
         print!("{}", table(&all, disk_p50));
     }
     Ok(())
 }
 
-fn name(peer: Peer) -> &'static str {
-    match peer {
-        Peer::Moorline => "moorline",
-        Peer::NatsSync => "nats-sync",
-        Peer::Nats => "nats",
-        Peer::Mosquitto => "mosquitto",
-        Peer::Rumqttd => "rumqttd",
-    }
-}
-
 fn measure(peer: Peer, round: usize, args: &CompareArgs) -> anyhow::Result<Measured> {
-    let dir = args.dir.join(format!("moorline-bench-{}-{}", std::process::id(), name(peer)));
+    let dir = args.peers.dir.join(format!("moorline-bench-{}-{}", std::process::id(), peer.name()));
     let result = measure_in(&dir, peer, round, args)
-        .with_context(|| format!("{}; its logs are in {}", name(peer), dir.display()))?;
+        .with_context(|| format!("{}; its logs are in {}", peer.name(), dir.display()))?;
     std::fs::remove_dir_all(&dir)?;
     Ok(result)
 }
@@ -79,7 +69,7 @@ fn measure_in(
     round: usize,
     args: &CompareArgs,
 ) -> anyhow::Result<Measured> {
-    let running = peers::start(peer, args, dir)?;
+    let running = peers::start(peer, &args.peers, dir)?;
     let mut load = load::Load {
         targets: running.targets.clone(),
         publishers: 1,
@@ -94,7 +84,7 @@ fn measure_in(
     load.publishers = args.publishers;
     load.window = NonZeroU16::new(args.window).unwrap_or(NonZeroU16::MIN);
     let throughput = load::run(&load)?;
-    Ok(Measured { peer: name(peer).to_owned(), round, throughput, single })
+    Ok(Measured { peer: peer.name().to_owned(), round, throughput, single })
 }
 
 /// Medians per peer, and ratios of the first peer to each.

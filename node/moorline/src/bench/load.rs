@@ -11,18 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
-use bytes::BytesMut;
+use anyhow::bail;
 use hdrhistogram::Histogram;
 use moorline_core::{QoS, Text};
 use moorline_mqtt::{
-    Millis, Version,
+    Version,
     client::{Client, Event, Options},
     codec::Outgoing,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::Semaphore,
     task::LocalSet,
     time::{sleep, timeout},
@@ -31,6 +28,7 @@ use tokio::{
 use super::{
     process,
     report::{LoadResult, Quantiles},
+    wire::Wire,
 };
 use crate::cli::LoadArgs;
 
@@ -46,8 +44,6 @@ const DRAIN_WAIT: Duration = Duration::from_secs(10);
 const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 /// Sequence number and time, both `u64`.
 const HEADER_BYTES: usize = 16;
-/// What one read may bring.
-const READ_BYTES: usize = 64 * 1024;
 /// The longest latency told apart: a minute, in nanoseconds.
 const LATENCY_MAX_NS: u64 = 60_000_000_000;
 
@@ -81,7 +77,7 @@ impl Load {
             window: NonZeroU16::new(args.window).unwrap_or(NonZeroU16::MIN),
             size: args.size.max(HEADER_BYTES),
             time: Duration::from_secs(args.seconds),
-            qos: if args.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
+            qos: QoS::from_bits(args.qos).expect("the command line takes 0 to 2"),
             durable: !args.clean,
             pids: args.pid.clone(),
         }
@@ -108,10 +104,6 @@ struct Shared {
 impl Shared {
     fn now_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).expect("a run is shorter than 500 years")
-    }
-
-    fn now(&self) -> Millis {
-        Millis(self.now_ns() / 1_000_000)
     }
 }
 
@@ -206,41 +198,6 @@ async fn guarded(client: impl Future<Output = anyhow::Result<()>>, shared: Rc<Sh
     }
 }
 
-/// A connected client with its buffers.
-struct Wire {
-    socket: TcpStream,
-    client: Client,
-    input: BytesMut,
-}
-
-impl Wire {
-    async fn connect(target: &str, options: Options, shared: &Shared) -> anyhow::Result<Self> {
-        let socket = TcpStream::connect(target).await.with_context(|| target.to_owned())?;
-        socket.set_nodelay(true)?;
-        let client = Client::new(options, shared.now())?;
-        Ok(Self { socket, client, input: BytesMut::with_capacity(READ_BYTES) })
-    }
-
-    /// Writes what is to be written, then waits for bytes from the broker.
-    async fn turn(&mut self, shared: &Shared) -> anyhow::Result<()> {
-        self.flush().await?;
-        self.input.reserve(READ_BYTES);
-        if self.socket.read_buf(&mut self.input).await? == 0 {
-            bail!("the broker closed the connection");
-        }
-        self.client.receive(shared.now(), &mut self.input)?;
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> anyhow::Result<()> {
-        let output = self.client.output();
-        while !output.is_empty() {
-            self.socket.write_buf(output).await?;
-        }
-        Ok(())
-    }
-}
-
 struct Subscriber {
     target: String,
     options: Options,
@@ -282,9 +239,9 @@ impl Subscriber {
     }
 
     async fn attempt(&mut self, shared: &Shared) -> anyhow::Result<()> {
-        let mut wire = Wire::connect(&self.target, self.options.clone(), shared).await?;
+        let mut wire = Wire::connect(&self.target, self.options.clone(), shared.start).await?;
         loop {
-            wire.turn(shared).await?;
+            wire.turn().await?;
             let now = shared.now_ns();
             while let Some(event) = wire.client.poll_event() {
                 match event {
@@ -353,7 +310,7 @@ impl Publisher {
     }
 
     async fn run(mut self, shared: Rc<Shared>) -> anyhow::Result<()> {
-        let mut wire = Wire::connect(&self.target, self.options.clone(), &shared).await?;
+        let mut wire = Wire::connect(&self.target, self.options.clone(), shared.start).await?;
         let mut connected = false;
         loop {
             if connected {
@@ -365,7 +322,7 @@ impl Publisher {
                 tokio::task::yield_now().await;
                 continue;
             }
-            wire.turn(&shared).await?;
+            wire.turn().await?;
             let now = shared.now_ns();
             while let Some(event) = wire.client.poll_event() {
                 match event {

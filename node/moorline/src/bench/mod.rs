@@ -4,10 +4,18 @@
 
 mod compare;
 mod disk;
+mod fan_out;
+mod idle;
 mod load;
 mod peers;
 mod process;
+mod queueing;
 mod report;
+mod routes;
+mod sizes;
+mod wire;
+
+pub(crate) use report::Fact;
 
 use crate::cli::BenchCommand;
 
@@ -19,6 +27,9 @@ pub(crate) fn run(command: BenchCommand) -> anyhow::Result<()> {
             result.print(args.json)
         }
         BenchCommand::Compare(args) => compare::run(&args),
+        BenchCommand::Sizes(args) => sizes::run(&args),
+        BenchCommand::Routes(args) => routes::run(&args),
         BenchCommand::Disk(args) => disk::run(&args),
+        BenchCommand::Hold(args) => idle::hold(&args),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::cli::{CompareArgs, Peer};
+use crate::cli::{Peer, PeersArgs};
 
 /// How long a peer may take until it accepts connections.
 const START_WAIT: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ impl Drop for Running {
 }
 
 /// Starts a peer with its data below `dir` and waits until it takes connections.
-pub(crate) fn start(peer: Peer, args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
+pub(crate) fn start(peer: Peer, args: &PeersArgs, dir: &Path) -> anyhow::Result<Running> {
     std::fs::create_dir_all(dir)?;
     match peer {
         Peer::Moorline => moorline(args, dir),
@@ -97,7 +97,7 @@ fn targets(ports: &[u16]) -> Vec<String> {
     ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
 }
 
-fn moorline(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
+fn moorline(args: &PeersArgs, dir: &Path) -> anyhow::Result<Running> {
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
     command.args(["demo", "--quiet", "--fresh", "--no-restart", "--dir"]).arg(dir.join("demo"));
@@ -121,7 +121,7 @@ fn moorline(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
     Ok(running)
 }
 
-fn nats(args: &CompareArgs, dir: &Path, sync: &str) -> anyhow::Result<Running> {
+fn nats(args: &PeersArgs, dir: &Path, sync: &str) -> anyhow::Result<Running> {
     let ports = free_ports(3 * NODES)?;
     let (clients, rest) = ports.split_at(NODES);
     let (mqtt, routes) = rest.split_at(NODES);
@@ -151,7 +151,7 @@ fn nats(args: &CompareArgs, dir: &Path, sync: &str) -> anyhow::Result<Running> {
     Ok(running)
 }
 
-fn mosquitto(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
+fn mosquitto(args: &PeersArgs, dir: &Path) -> anyhow::Result<Running> {
     let ports = free_ports(1)?;
     let config: PathBuf = dir.join("mosquitto.conf");
     std::fs::write(
@@ -171,7 +171,7 @@ fn mosquitto(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
     Ok(running)
 }
 
-fn rumqttd(args: &CompareArgs, dir: &Path) -> anyhow::Result<Running> {
+fn rumqttd(args: &PeersArgs, dir: &Path) -> anyhow::Result<Running> {
     let ports = free_ports(1)?;
     let program = match &args.peers_program {
         Some(program) => program.clone(),

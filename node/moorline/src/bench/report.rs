@@ -75,3 +75,26 @@ impl LoadResult {
         Ok(())
     }
 }
+
+/// One number of a workload.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Fact {
+    /// What it counts, with its unit.
+    pub(crate) name: &'static str,
+    /// The number.
+    pub(crate) value: f64,
+    /// Whether more of it is better.
+    pub(crate) more_is_better: bool,
+}
+
+impl Fact {
+    /// More is better.
+    pub(crate) fn rate(name: &'static str, value: f64) -> Self {
+        Self { name, value, more_is_better: true }
+    }
+
+    /// Less is better.
+    pub(crate) fn cost(name: &'static str, value: f64) -> Self {
+        Self { name, value, more_is_better: false }
+    }
+}

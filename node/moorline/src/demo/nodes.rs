@@ -23,6 +23,19 @@ const MQTT_PORT: u16 = 1883;
 const WS_PORT: u16 = 8083;
 const ADMIN_PORT: u16 = 9400;
 const CLUSTER_PORT: u16 = 7400;
+/// A demo is played with, measured and tested, all from one address: limits that keep strangers off would only be in the
+/// way.
+const LIMITS: &str = "\
+    # Measured and tested from one machine: nobody is kept off. A real node has lower limits.\n\
+    [mqtt]\n\
+    unauthenticated-per-address-max = 0\n\
+    connects-per-client-s = 0\n\
+    connects-per-tenant-s = 0\n\
+    inflight-max = 256\n\
+    topic-bytes-max = 4096\n\
+    topic-levels-max = 64\n\
+    session-queue-max = 100000\n\
+    session-queue-bytes-max = 67108864\n";
 /// How long a node may take to hand over and stop before it is killed.
 const STOP_WAIT: Duration = Duration::from_secs(15);
 
@@ -254,7 +267,7 @@ fn config_text(place: &Place, places: &[Place], dir: &Path, shards: Option<u16>)
         writeln!(text, "    {{ id = {}, address = \"{}\" }},", peer.id, peer.cluster)
             .expect("a String takes everything");
     }
-    text + "]\n"
+    text + "]\n\n" + LIMITS
 }
 
 #[cfg(test)]
@@ -270,6 +283,7 @@ mod tests {
             let config = Config::parse(&text, Path::new("node.toml")).unwrap();
             assert_eq!((config.node.id, config.cluster.peers.len()), (place.id, 3));
             assert_eq!(config.listen.ws, place.ws);
+            assert_eq!(config.mqtt.connects_per_client_s, 0);
         }
     }
 }

@@ -5,6 +5,9 @@
 //!   members.json  ──┼─► the nodes that the wire connects to at start; from then on the meta group says who there is
 //!   cluster.join  ──┘   (asked once, with the token: the answer is members.json)
 //! ```
+//!
+//! `moorline cluster join` does the last by hand: it makes the data directory, asks, writes `members.json`, and starts
+//! nothing. So the token need not stand in a file.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -15,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::known;
-use crate::{config::Config, http};
+use crate::{cli::JoinArgs, cluster::reason, config::Config, http, logging};
 
 /// How long a node that joins looks for a member that lets it in.
 const JOIN_WAIT: Duration = Duration::from_secs(60);
@@ -38,6 +41,9 @@ pub(crate) struct JoinRequest {
     pub(crate) incarnation: u64,
     /// Where the others reach it.
     pub(crate) address: String,
+    /// How many shards its file says, so that a wrong number costs no token.
+    #[serde(default)]
+    pub(crate) shards: Option<u16>,
 }
 
 /// What it answers.
@@ -47,6 +53,35 @@ pub(crate) struct JoinAnswer {
     pub(crate) shards: u16,
     /// Where every node is.
     pub(crate) members: BTreeMap<u64, String>,
+}
+
+/// The name of the file with where the others are, in the data directory.
+pub(super) const MEMBERS_FILE: &str = "members.json";
+
+/// `moorline cluster join`: lets the node of this file in. Answers its id, and whether it was a member already.
+pub(crate) async fn by_command(args: &JoinArgs) -> anyhow::Result<(u64, bool)> {
+    let mut config = Config::load(&args.config)?;
+    let cluster = &mut config.cluster;
+    if !cluster.peers.is_empty() {
+        bail!(
+            "cluster.peers: for the nodes a cluster is made with; a node that joins has cluster.address instead"
+        );
+    }
+    if u128::from_str_radix(&args.token, 16).is_err() {
+        bail!("--token: not what `moorline cluster token` printed");
+    }
+    cluster.join.clone_from(&args.members);
+    cluster.token = Some(args.token.clone());
+    logging::start(&config.log);
+    let registry = prometheus::Registry::new();
+    let disk = super::open_disk(&config, &registry)?;
+    let file = config.node.data_dir.join(MEMBERS_FILE);
+    let already = !known::read_addresses(&file)?.is_empty();
+    if !already {
+        // The process that will run has another incarnation, and says so when it is there.
+        addresses(&config, disk.identity.store, Incarnation(rand::random()), &file).await?;
+    }
+    Ok((config.node.id, already))
 }
 
 /// Where the nodes of the cluster are, as far as is known before the meta group was read.
@@ -82,6 +117,7 @@ async fn join(
         store: format!("{store:032x}"),
         incarnation: incarnation.0,
         address: cluster.address.clone().context("cluster.address: needed to join")?,
+        shards: Some(cluster.shards),
     };
     let body = serde_json::to_vec(&request)?;
     let give_up = tokio::time::Instant::now() + JOIN_WAIT;
@@ -93,7 +129,8 @@ async fn join(
                     let answer: JoinAnswer = serde_json::from_slice(&answer)?;
                     if answer.shards != cluster.shards {
                         bail!(
-                            "cluster.shards is {} here, and the cluster has {}: correct this node's file",
+                            "cluster.shards is {} here, and the cluster has {}: correct this node's file, and empty \
+                             its data directory",
                             cluster.shards,
                             answer.shards
                         );
@@ -107,10 +144,7 @@ async fn join(
                 }
                 // Asking again would not help.
                 Ok((status, answer)) if status.is_client_error() => {
-                    bail!(
-                        "{member} does not let this node in: {}",
-                        String::from_utf8_lossy(&answer)
-                    );
+                    bail!("{member} does not let this node in: {}", reason(&answer));
                 }
                 Ok((status, _)) => warn!(member, %status, "could not join yet"),
                 Err(error) => warn!(member, error = format!("{error:#}"), "could not join yet"),

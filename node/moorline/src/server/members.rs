@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, Text};
 use moorline_machine::{Answer, Command, MemberState, Refused, command::NodeRecord};
+use sha2::{Digest, Sha256};
 
 use super::{
     join::{JoinAnswer, JoinRequest},
@@ -19,6 +20,14 @@ const COMMAND_WAIT: Duration = Duration::from_secs(8);
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// How often a removal is repeated while there is more to drop.
 const REPEATS_MAX: usize = 1000;
+
+/// What the meta group's log and rows hold of a token: whoever reads them cannot join with it. Half of a SHA-256 is as
+/// hard to turn round as the token is to guess.
+fn hash(token: u128) -> u128 {
+    let digest = Sha256::digest(token.to_be_bytes());
+    let half = digest.first_chunk().expect("32 bytes");
+    u128::from_be_bytes(*half)
+}
 
 /// What a command about membership came to.
 #[derive(Debug)]
@@ -52,7 +61,8 @@ impl Node {
     pub(crate) async fn token(&self) -> anyhow::Result<String> {
         let token: u128 = rand::random();
         let lifetime_ms = u64::try_from(TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX);
-        match self.ask_meta(&Command::AddToken { token, lifetime_ms }).await? {
+        let token_hash = hash(token);
+        match self.ask_meta(&Command::AddToken { token_hash, lifetime_ms }).await? {
             Outcome::At(_) => Ok(format!("{token:032x}")),
             Outcome::Refused(Refused::TooManyRoutes) => bail!("too many tokens wait to be used"),
             other @ (Outcome::Partly | Outcome::Refused(_)) => {
@@ -65,26 +75,36 @@ impl Node {
     pub(crate) async fn let_in(
         &self,
         request: &JoinRequest,
-    ) -> anyhow::Result<Result<JoinAnswer, &'static str>> {
+    ) -> anyhow::Result<Result<JoinAnswer, String>> {
         if request.cluster != self.config().cluster.name {
-            return Ok(Err("this is another cluster"));
+            let ours = &self.config().cluster.name;
+            return Ok(Err(format!(
+                "this is cluster {ours:?}, not {:?} (cluster.name)",
+                request.cluster
+            )));
         }
         let (Ok(token), Ok(store)) =
             (u128::from_str_radix(&request.token, 16), u128::from_str_radix(&request.store, 16))
         else {
-            return Ok(Err("the token or the store is not in hex"));
+            return Ok(Err("the token or the store is not in hex".to_owned()));
         };
+        let shards = self.config().cluster.shards;
+        if let Some(theirs) = request.shards.filter(|theirs| *theirs != shards) {
+            return Ok(Err(format!(
+                "cluster.shards is {shards} here and {theirs} in its file; correct that, and empty its data directory"
+            )));
+        }
         let record = NodeRecord {
             node: NodeId(request.node),
             store,
             incarnation: Incarnation(request.incarnation),
             address: Text::from(request.address.as_str()),
         };
-        let refusal = match self.ask_meta(&Command::JoinNode { token, record }).await? {
+        let token_hash = hash(token);
+        let refusal = match self.ask_meta(&Command::JoinNode { token_hash, record }).await? {
             Outcome::At(index) => {
                 // So that the members this answer names have the new one among them.
                 self.groups().wait_applied(ShardId::META, index, COMMAND_WAIT).await;
-                let shards = self.config().cluster.shards;
                 let members = self.member_addresses();
                 let members = members.into_iter().map(|(node, at)| (node.0, at)).collect();
                 return Ok(Ok(JoinAnswer { shards, members }));
@@ -102,7 +122,7 @@ impl Node {
             }
             other @ Outcome::Partly => bail!("the meta group answered {other:?}"),
         };
-        Ok(Err(refusal))
+        Ok(Err(refusal.to_owned()))
     }
 
     /// Changes how a node stands.
@@ -145,5 +165,17 @@ impl Node {
                 bail!("the meta group answered {other:?}")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_token_stays_what_it_was() {
+        // Frozen: a node of another version may take the token that this one gave.
+        assert_eq!(hash(0), 0x374708fff7719dd5979ec875d56cd228);
+        assert_ne!(hash(1), hash(2));
     }
 }

@@ -141,7 +141,7 @@ async fn start(
         .with_context(|| format!("listen.cluster: cannot listen on {}", config.listen.cluster))?;
     cluster_socket.set_nonblocking(true)?;
     let known_stores = config.node.data_dir.join("known.json");
-    let known_addresses = config.node.data_dir.join("members.json");
+    let known_addresses = config.node.data_dir.join(join::MEMBERS_FILE);
     let addresses = join::addresses(config, store, incarnation, &known_addresses).await?;
     let alone = addresses.len() == 1;
     let peers = Peers::new(wire_config(config, incarnation, store, addresses), &registry)?;
@@ -224,7 +224,7 @@ fn watch_disk(
     Ok(())
 }
 
-fn open_disk(config: &Config, registry: &Registry) -> anyhow::Result<Disk> {
+pub(crate) fn open_disk(config: &Config, registry: &Registry) -> anyhow::Result<Disk> {
     let wanted = Wanted {
         cluster: cluster_id(&config.cluster.name),
         node: config.node_id(),
@@ -278,6 +278,7 @@ fn groups_config(config: &Config, clock: Clock) -> GroupsConfig {
             every: Duration::from_secs(config.storage.checkpoint_s),
             ..CheckpointLimits::default()
         },
+        snapshots: moorline_group::SnapshotLimits::default(),
         staging: config.node.data_dir.join("staging"),
         clock: Arc::new(move || clock.wall()),
         fatal: Arc::new(fatal),

@@ -84,9 +84,14 @@ impl Mover {
         let planned = groups.read(ShardId::META, |machine, _| planned(machine.meta())).flatten();
         let Some((moves, open)) = planned else { return };
         let begun = |group: &ShardId| self.node.router().leader(*group).is_some();
+        let own = self.node.config().node_id();
+        // A node that was let in and was not started yet: a target that names it would only wait.
+        let runs = |node: &NodeId| *node == own || self.node.is_up(*node);
+        let comes_to_who_runs =
+            |(_, from, to): &Move| to.iter().filter(|node| !from.contains(node)).all(runs);
         for (group, from, to) in moves
             .into_iter()
-            .filter(|(group, ..)| begun(group))
+            .filter(|one| begun(&one.0) && comes_to_who_runs(one))
             .take(MOVES_MAX.saturating_sub(open))
         {
             info!(%group, ?from, ?to, "votes are to move");

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use super::{DEMO_TENANT, disk::DiskState, mover};
 use crate::{
-    cluster::{ClusterView, GroupView, NodeView, SessionView},
+    cluster::{ClusterView, GroupView, NodeView, SessionView, ShareView},
     config::Config,
     metrics::NodeMetrics,
 };
@@ -33,6 +33,8 @@ use crate::{
 const INIT_WAIT: Duration = Duration::from_secs(20);
 /// How often that is looked at.
 const INIT_PAUSE: Duration = Duration::from_millis(50);
+/// Shares in one answer: about 50 KiB.
+const SHARES_PER_PAGE_MAX: usize = 200;
 /// How long a digest may take per group.
 const DIGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -422,6 +424,26 @@ impl Node {
         found
             .with_context(|| format!("this node has no replica of shard {shard}"))?
             .map_err(Into::into)
+    }
+
+    /// A page of the shares of the shards with a replica here: those behind the id `after`.
+    pub(crate) fn shares(&self, after: Option<&str>) -> Vec<ShareView> {
+        let mut views = Vec::new();
+        for shard in Shards::new(self.config.cluster.shards).all() {
+            self.groups.read(shard, |machine, _| {
+                let page = machine.shares().map(|share| ShareView {
+                    // Of fixed width, so that they stand in the order of the list.
+                    id: format!("{:05}-{:04}-{:020}", shard.0, share.id.bucket, share.id.number),
+                    filter: share.filter.to_string(),
+                    shard: shard.0,
+                    members: share.len(),
+                    queued_messages: share.queued_items,
+                });
+                let behind = page.filter(|view| after.is_none_or(|after| view.id.as_str() > after));
+                views.extend(behind.take(SHARES_PER_PAGE_MAX - views.len()));
+            });
+        }
+        views
     }
 
     /// Has every replica of every group digest its rows, as of one index each.

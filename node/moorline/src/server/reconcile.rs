@@ -2,17 +2,24 @@
 //!
 //! Runs at start and after every change of the meta group. Invariant: a replica is opened when the meta group places it
 //! here, and a group is initialised by its first voter alone, so that no group ever has two beginnings.
+//!
+//! What a replica leaves behind is deleted once the meta group has said for `storage.moved-keep-s` that the group is wholly
+//! elsewhere: its target is reached, so this node is neither voter nor learner of it. That this node may be late to hear
+//! that the shard comes back does no harm: nothing was sent to the closed replica meanwhile, and when it is opened it
+//! begins with nothing, under the rules of `raft/group/src/clear.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use moorline_core::{NodeId, ShardId, shard::Shards};
 use moorline_group::{Groups, wire::Peers};
 use moorline_machine::{MemberState, MetaState};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -38,6 +45,45 @@ struct Wanted {
     stores: BTreeMap<NodeId, u128>,
 }
 
+/// Since when shards have been wholly elsewhere, and whether what they left here is gone.
+#[derive(Debug, Default)]
+struct Leftovers(BTreeMap<ShardId, Leftover>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftover {
+    Since(Instant),
+    Gone,
+}
+
+impl Leftovers {
+    /// Takes in where shards are now. Answers whose time is over, and when the next one's will be.
+    fn due(
+        &mut self,
+        elsewhere: &BTreeSet<ShardId>,
+        now: Instant,
+        keep: Duration,
+    ) -> (Vec<ShardId>, Option<Instant>) {
+        self.0.retain(|shard, _| elsewhere.contains(shard));
+        for shard in elsewhere {
+            self.0.entry(*shard).or_insert(Leftover::Since(now));
+        }
+        let since = |(shard, leftover): (&ShardId, &Leftover)| match leftover {
+            Leftover::Since(since) => Some((*shard, *since + keep)),
+            Leftover::Gone => None,
+        };
+        let (due, later): (Vec<_>, Vec<_>) =
+            self.0.iter().filter_map(since).partition(|(_, until)| *until <= now);
+        (
+            due.into_iter().map(|(shard, _)| shard).collect(),
+            later.into_iter().map(|(_, until)| until).min(),
+        )
+    }
+
+    fn gone(&mut self, shard: ShardId) {
+        self.0.insert(shard, Leftover::Gone);
+    }
+}
+
 /// Follows the meta group until `stop`.
 #[derive(Debug)]
 pub(crate) struct Reconciler {
@@ -57,8 +103,10 @@ impl Reconciler {
         let mut trusted = BTreeMap::new();
         let mut known = BTreeMap::new();
         let mut taken_part = false;
+        let mut leftovers = Leftovers::default();
         loop {
             applied.mark_unchanged();
+            let mut next_due = None;
             if let Some(wanted) = self.wanted()? {
                 if wanted.stores != trusted {
                     known::write(&self.known_stores, &wanted.stores)?;
@@ -74,6 +122,7 @@ impl Reconciler {
                 self.peers.deny(wanted.removed.clone());
                 self.open(&wanted).await?;
                 self.close(&wanted).await;
+                next_due = self.delete_leftovers(&wanted, &mut leftovers).await?;
                 for (shard, leader) in &wanted.preferred {
                     groups.prefer(*shard, *leader);
                 }
@@ -94,6 +143,7 @@ impl Reconciler {
                         return Ok(());
                     }
                 }
+                () = due(next_due) => {}
             }
         }
     }
@@ -154,6 +204,22 @@ impl Reconciler {
         }
     }
 
+    /// Deletes what shards left here that have been elsewhere for long enough. Answers when to look again.
+    async fn delete_leftovers(
+        &self,
+        wanted: &Wanted,
+        leftovers: &mut Leftovers,
+    ) -> anyhow::Result<Option<Instant>> {
+        let groups = self.node.groups();
+        let keep = Duration::from_secs(self.node.config().storage.moved_keep_s);
+        let (due, next) = leftovers.due(&wanted.elsewhere, Instant::now(), keep);
+        for shard in due {
+            groups.delete(shard).await?;
+            leftovers.gone(shard);
+        }
+        Ok(next)
+    }
+
     /// What this node does about how it stands.
     fn stand(&self, own: Option<MemberState>) {
         match own {
@@ -178,6 +244,14 @@ impl Reconciler {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for a moment; for ever without one.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -221,5 +295,32 @@ impl Wanted {
                 self.removed.insert(*node);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leftover_is_due_when_its_shard_was_elsewhere_all_the_time() {
+        let (mut leftovers, begin, keep) =
+            (Leftovers::default(), Instant::now(), Duration::from_secs(10));
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let elsewhere = |shards: &[u16]| shards.iter().copied().map(ShardId).collect();
+        assert_eq!(leftovers.due(&elsewhere(&[1]), at(0), keep), (vec![], Some(at(10))));
+        assert_eq!(leftovers.due(&elsewhere(&[1, 2]), at(5), keep), (vec![], Some(at(10))));
+        // Shard 1 was here, or on its way, for a moment.
+        assert_eq!(leftovers.due(&elsewhere(&[2]), at(6), keep), (vec![], Some(at(15))));
+        assert_eq!(
+            leftovers.due(&elsewhere(&[1, 2]), at(15), keep),
+            (vec![ShardId(2)], Some(at(25)))
+        );
+        leftovers.gone(ShardId(2));
+        assert_eq!(leftovers.due(&elsewhere(&[1, 2]), at(16), keep), (vec![], Some(at(25))));
+        // It comes back and goes again: it left something again.
+        leftovers.due(&elsewhere(&[1]), at(17), keep);
+        assert_eq!(leftovers.due(&elsewhere(&[1, 2]), at(18), keep), (vec![], Some(at(25))));
+        assert_eq!(leftovers.due(&elsewhere(&[1, 2]), at(30), keep).0, [ShardId(1), ShardId(2)]);
     }
 }

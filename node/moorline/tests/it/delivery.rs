@@ -8,7 +8,7 @@ use crate::{
         rumqtt::{Device, Told},
         scenarios,
     },
-    operating, sessions,
+    once, operating, sessions,
 };
 
 #[test]
@@ -28,6 +28,10 @@ fn a_healthy_cluster_is_one_broker() {
             ("a takeover is told and loses nothing", sessions::a_takeover_is_told),
             ("a session that changes nodes often misses nothing", sessions::changes_nodes_often),
             ("expiry is kept", sessions::expiry_is_kept),
+            ("QoS 2 goes from every node to every node", once::across_nodes),
+            ("a QoS 2 publish that is repeated counts once", once::a_repeat_counts_once),
+            ("QoS 2 publishes stay in order", once::many_at_once_stay_in_order),
+            ("a QoS 2 delivery goes on anywhere", once::a_delivery_goes_on_anywhere),
             ("health tells what there is", operating::health_tells_what_there_is),
             ("metrics are there by their documented names", operating::metrics_are_there),
             ("status comes as table and as JSON", operating::status_comes_both_ways),

@@ -13,15 +13,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one packet of many")]
 
+mod abuse;
 mod clocks;
 mod delivery;
 mod disks;
 mod failures;
 mod harness;
 mod members;
+mod once;
 mod operating;
 mod retained;
 mod sessions;
+mod shares;
 mod single;
 mod space;
 mod wills;

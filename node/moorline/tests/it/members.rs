@@ -1,9 +1,15 @@
 //! Clusters that grow, shrink and heal while messages flow.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::{Command, Output},
+    thread,
+    time::Duration,
+};
 
 use crate::harness::{
-    cluster::{Cluster, SHARDS},
+    cluster::{Cluster, SHARDS, Shape},
     flow::Flow,
     http,
     mqtt::Heard,
@@ -14,6 +20,8 @@ use crate::harness::{
 
 /// Acknowledgements per publisher before, between and after what happens.
 const SOME: u64 = 50;
+/// A leadership is moved at most every 30 s, one every 2 s, and to nobody who came just now.
+const BALANCED: Duration = Duration::from_secs(90);
 
 #[test]
 fn a_cluster_grows_and_shrinks_while_messages_flow() {
@@ -84,6 +92,191 @@ fn a_move_goes_on_whoever_dies_in_the_middle() {
     flow.goes_on(SOME);
     flow.finish();
     cluster.digests_agree_on(&[2, 3, 4]);
+}
+
+#[test]
+fn five_replicas_survive_the_loss_of_two_at_once() {
+    let mut cluster =
+        Cluster::start_as(&Shape { extra: "replicas = 5\n".to_owned(), ..Shape::of(5) });
+    every_group_votes_on(&cluster, &[1, 2, 3, 4, 5]);
+    let flow = Flow::start(&cluster, "five", &[1, 2, 3]);
+    flow.goes_on(SOME);
+    for pair in [[4, 5], [1, 3]] {
+        let victims = pair.map(|id| usize::try_from(id).unwrap() - 1);
+        thread::scope(|scope| {
+            for (at, node) in cluster.nodes_mut().iter_mut().enumerate() {
+                if victims.contains(&at) {
+                    scope.spawn(|| node.kill());
+                }
+            }
+        });
+        if pair == [4, 5] {
+            flow.goes_on(SOME);
+        }
+        for id in pair {
+            cluster.node_mut(id).start();
+        }
+        cluster.wait_ready();
+        flow.goes_on(SOME);
+    }
+    flow.finish();
+    cluster.digests_agree();
+}
+
+#[test]
+fn three_replicas_become_five_when_there_are_five_nodes() {
+    let mut cluster =
+        Cluster::start_as(&Shape { extra: "replicas = 5\n".to_owned(), ..Shape::of(3) });
+    every_group_votes_on(&cluster, &[1, 2, 3]);
+    let flow = Flow::start(&cluster, "grow", &[1, 2, 3]);
+    flow.goes_on(SOME);
+    assert_eq!((cluster.join(), cluster.join()), (4, 5));
+    every_group_votes_on(&cluster, &[1, 2, 3, 4, 5]);
+    flow.goes_on(SOME);
+    let outcome = flow.finish();
+    assert_eq!(outcome.broken, 0, "{outcome:?}");
+    cluster.digests_agree();
+    leaders_are_spread(&cluster, &[1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn leaders_are_spread_after_a_join_and_after_a_restart() {
+    let mut cluster = Cluster::start(3);
+    leaders_are_spread(&cluster, &[1, 2, 3]);
+    cluster.node_mut(1).kill();
+    leaders_are_spread(&cluster, &[2, 3]);
+    cluster.node_mut(1).start_ready();
+    leaders_are_spread(&cluster, &[1, 2, 3]);
+    assert_eq!(cluster.join(), 4);
+    leaders_are_spread(&cluster, &[1, 2, 3, 4]);
+    votes_are_spread(&cluster, &[1, 2, 3, 4]);
+}
+
+#[test]
+fn what_a_shard_left_on_a_node_is_deleted_and_the_shard_may_come_back() {
+    let extra = "[storage]\nmoved-keep-s = 1\n".to_owned();
+    let mut cluster = Cluster::start_as(&Shape { extra, ..Shape::of(3) });
+    assert_eq!(cluster.join(), 4);
+    let flow = Flow::start(&cluster, "leftovers", &[1, 2, 4]);
+    flow.goes_on(SOME);
+    assert_eq!(ask(&cluster, 1, "drain?node=3").status, 200);
+    let deleted =
+        |cluster: &Cluster| cluster.node(3).log().matches("moved away were deleted").count();
+    until_true("no shard is left on the disk of node 3", READY, || {
+        let groups = cluster.node(3).view().map(|view| view["groups"].as_array().unwrap().len());
+        groups == Some(1) && deleted(&cluster) >= 1
+    });
+    flow.goes_on(SOME);
+    // A process that ends at any time finds what there is to do.
+    cluster.node_mut(3).kill();
+    assert_eq!(ask(&cluster, 1, "resume?node=3").status, 200);
+    cluster.node_mut(3).start_ready();
+    until_true("votes are back on node 3", READY, || {
+        cluster.node(3).view().is_some_and(|view| view["groups"].as_array().unwrap().len() > 1)
+    });
+    assert_eq!(ask(&cluster, 1, "leave?node=1").status, 200);
+    assert!(cluster.node_mut(1).wait_for_end(READY).success());
+    every_group_votes_on(&cluster, &[2, 3, 4]);
+    flow.goes_on(SOME / 2);
+    flow.finish();
+    cluster.digests_agree_on(&[2, 3, 4]);
+}
+
+#[test]
+fn a_node_joins_by_the_command_and_its_token_stands_nowhere() {
+    let mut cluster = Cluster::start(3);
+    let token = cluster.token();
+    let (mut node, text) = cluster.newcomer();
+    let member = cluster.node(1).admin.to_string();
+    let join = |token: &str, text: &str| {
+        fs::write(&node.config, text).unwrap();
+        let args = ["cluster", "join", "--token", token, "--member", &member, "--config"];
+        moorline(&args, &[node.config.to_str().unwrap()])
+    };
+    let says = |output: &Output, what: &str| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(what), "no {what:?} in: {said}");
+    };
+    let wrong = join(&"0".repeat(32), &text);
+    says(&wrong, "there is no such token");
+    says(&join("secret", &text), "--token");
+    // What is wrong in the file costs no token.
+    let data = node.data.clone();
+    fs::remove_dir_all(&data).unwrap();
+    let other = text.replace(&format!("shards = {SHARDS}"), "shards = 9");
+    says(&join(&token, &other), "cluster.shards is 3 here and 9 in its file");
+    fs::remove_dir_all(&data).unwrap();
+    let joined = join(&token, &text);
+    assert!(joined.status.success(), "{joined:?}");
+    says(&joined, "node 4 may join; start it: moorline server --config");
+    says(&join(&token, &text), "node 4 is a member already");
+    node.start_ready();
+    cluster.add(node);
+    votes_are_spread(&cluster, &[1, 2, 3, 4]);
+
+    let members = moorline(&["cluster", "members", "--admin"], &[&member]);
+    says(&members, "node 4");
+    says(
+        &moorline(&["cluster", "remove", "4", "--admin"], &[&member]),
+        "node 4 runs: let it leave",
+    );
+    says(&moorline(&["cluster", "leave", "9", "--admin"], &[&member]), "node 9 is not known");
+    for node in cluster.nodes_mut() {
+        node.stop();
+    }
+    for node in cluster.nodes() {
+        assert!(!holds(&node.data, token.as_bytes()), "node {} has the token on its disk", node.id);
+        let bytes = u128::from_str_radix(&token, 16).unwrap().to_be_bytes();
+        assert!(!holds(&node.data, &bytes), "node {} has the token on its disk", node.id);
+    }
+}
+
+/// Whether a file below a directory has these bytes in it.
+fn holds(dir: &std::path::Path, bytes: &[u8]) -> bool {
+    fs::read_dir(dir).unwrap().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return holds(&path, bytes);
+        }
+        fs::read(&path).unwrap().windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
+/// Runs the program as an operator does.
+fn moorline(args: &[&str], more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_moorline")).args(args).args(more).output().unwrap()
+}
+
+/// Waits until no node leads more than one shard more than another.
+#[track_caller]
+fn leaders_are_spread(cluster: &Cluster, nodes: &[u64]) {
+    until_true(&format!("leaders are spread over {nodes:?}"), BALANCED, || {
+        let mut led: BTreeMap<u64, usize> = nodes.iter().map(|node| (*node, 0)).collect();
+        for shard in 1..=SHARDS {
+            let lead = |node: &&u64| {
+                cluster.node(**node).group(shard, "leader").is_some_and(|leader| leader == **node)
+            };
+            let Some(leader) = nodes.iter().find(lead) else { return false };
+            *led.get_mut(leader).unwrap() += 1;
+        }
+        led.values().max().unwrap() - led.values().min().unwrap() <= 1
+    });
+}
+
+/// Waits until no node has more than one vote more than another.
+#[track_caller]
+fn votes_are_spread(cluster: &Cluster, nodes: &[u64]) {
+    until_true(&format!("votes are spread over {nodes:?}"), BALANCED, || {
+        let votes = |node: &u64| {
+            (1..=SHARDS)
+                .filter(|shard| cluster.node(*node).group(*shard, "voters").is_some())
+                .count()
+        };
+        let votes: Vec<usize> = nodes.iter().map(votes).collect();
+        votes.iter().sum::<usize>() == usize::from(SHARDS) * 3
+            && votes.iter().max().unwrap() - votes.iter().min().unwrap() <= 1
+    });
 }
 
 fn ask(cluster: &Cluster, node: u64, what: &str) -> http::Answer {

@@ -1,7 +1,7 @@
 //! CONNECT and CONNACK (3.1, 3.2): the packets in which both sides say what they can.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_core::{QoS, topic};
+use moorline_core::{QoS, Text, topic};
 
 use super::{
     ConnAck, ConnAckProperties, Connect, ConnectProperties, DecodeError, EncodeError, Limits,
@@ -54,19 +54,14 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Connect, DecodeErr
     } else {
         ConnectProperties::default()
     };
-    let client_id = reader.name_text()?;
+    let client_id = reader.name_text().map_err(DecodeError::in_connect)?;
     let will = if flags & WILL == 0 {
         None
     } else {
         Some(decode_will(&mut reader, flags, version, limits)?)
     };
-    // MQTT 3.1 lets the packet's length decide: a user name or password that was announced may be missing.
-    let follows = |reader: &Reader<'_>, flag| {
-        flags & flag != 0 && !(version == Version::V31 && reader.is_empty())
-    };
-    let username = if follows(&reader, USERNAME) { Some(reader.name_text()?) } else { None };
-    let password = if follows(&reader, PASSWORD) { Some(reader.binary()?) } else { None };
-    reader.finish()?;
+    let (username, password) =
+        credentials(reader, flags, version).map_err(DecodeError::in_connect)?;
     let clean_start = flags & CLEAN_START != 0;
     Ok(Connect {
         version,
@@ -78,6 +73,22 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Connect, DecodeErr
         password,
         properties,
     })
+}
+
+/// User name and password, and that nothing stands after them.
+fn credentials(
+    mut reader: Reader<'_>,
+    flags: u8,
+    version: Version,
+) -> Result<(Option<Text>, Option<Bytes>), DecodeError> {
+    // MQTT 3.1 lets the packet's length decide: a user name or password that was announced may be missing.
+    let follows = |reader: &Reader<'_>, flag| {
+        flags & flag != 0 && !(version == Version::V31 && reader.is_empty())
+    };
+    let username = if follows(&reader, USERNAME) { Some(reader.name_text()?) } else { None };
+    let password = if follows(&reader, PASSWORD) { Some(reader.binary()?) } else { None };
+    reader.finish()?;
+    Ok((username, password))
 }
 
 /// The flags that count. MQTT 3.1 does not reserve the lowest one, and disregards those of a will that is not there.
@@ -109,7 +120,7 @@ fn connect_properties(
     reader: &mut Reader<'_>,
     limits: &Limits,
 ) -> Result<ConnectProperties, DecodeError> {
-    let read = Properties::read(reader, Place::CONNECT, limits.user_properties)?;
+    let read = Properties::read(reader, Place::CONNECT, limits)?;
     if read.auth_data.is_some() && read.auth_method.is_none() {
         return Err(DecodeError::Protocol("authentication data without a method"));
     }
@@ -133,7 +144,7 @@ fn decode_will(
     limits: &Limits,
 ) -> Result<Will, DecodeError> {
     let properties = if version.is_v5() {
-        MessageProperties::read(reader, Place::WILL, limits.user_properties)?
+        MessageProperties::read(reader, Place::WILL, limits)?
     } else {
         MessageProperties::default()
     };
@@ -236,7 +247,7 @@ fn connack_properties(
     reader: &mut Reader<'_>,
     limits: &Limits,
 ) -> Result<ConnAckProperties, DecodeError> {
-    let read = Properties::read(reader, Place::CONNACK, limits.user_properties)?;
+    let read = Properties::read(reader, Place::CONNACK, limits)?;
     Ok(ConnAckProperties {
         session_expiry_s: read.session_expiry_s,
         receive_max: read.receive_max,

@@ -4,8 +4,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use moorline_core::QoS;
 
 use super::{
-    Ack, Auth, DecodeError, Disconnect, Packet, PacketId, PacketType, Reason, RetainHandling,
-    SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe, Version, connect, fixed,
+    Ack, Auth, DecodeError, Disconnect, Packet, PacketId, PacketType, Quota, Reason,
+    RetainHandling, SubAck, Subscribe, SubscribeFilter, UnsubAck, Unsubscribe, Version, connect,
+    fixed,
     properties::{Place, Properties, share_text},
     publish,
     read::Reader,
@@ -19,6 +20,8 @@ pub struct Limits {
     pub packet_bytes: usize,
     /// User properties in one packet.
     pub user_properties: usize,
+    /// Bytes of user properties and reason string in one packet.
+    pub property_bytes: usize,
     /// Filters in one SUBSCRIBE or UNSUBSCRIBE.
     pub filters: usize,
 }
@@ -27,7 +30,10 @@ impl Limits {
     /// Bytes of one packet, if nobody says otherwise.
     pub const PACKET_BYTES: usize = 256 * 1024;
     /// User properties of one packet, if nobody says otherwise: each costs more memory than bytes on the wire.
-    pub const USER_PROPERTIES: usize = 64;
+    pub const USER_PROPERTIES: usize = 32;
+    /// Bytes of user properties and reason string of one packet, if nobody says otherwise: each copy of a message carries
+    /// them.
+    pub const PROPERTY_BYTES: usize = 4 * 1024;
     /// Filters of one SUBSCRIBE, if nobody says otherwise: each is a write to the session and to the routes.
     pub const FILTERS: usize = 256;
 }
@@ -37,6 +43,7 @@ impl Default for Limits {
         Self {
             packet_bytes: Self::PACKET_BYTES,
             user_properties: Self::USER_PROPERTIES,
+            property_bytes: Self::PROPERTY_BYTES,
             filters: Self::FILTERS,
         }
     }
@@ -126,8 +133,10 @@ impl Decoder {
         if self.version.is_none() && first >> 4 != PacketType::Connect as u8 {
             return Err(DecodeError::NotConnect);
         }
-        let (kind, flags) = fixed::first(first, self.version)?;
+        let kind = fixed::kind(first)?;
+        // Whatever its flags, a packet that this side never sends is forbidden.
         self.check_direction(kind)?;
+        let flags = fixed::flags(first, kind, self.version)?;
         let Some((remaining, len)) = fixed::varint(&input[1..])? else { return Ok(None) };
         let header = 1 + len;
         let total = header + usize::try_from(remaining).expect("at most 28 bits");
@@ -264,7 +273,7 @@ fn ack(
     if version.is_v5() && !reader.is_empty() {
         ack.reason = reason(reader.u8()?, carrier)?;
         if !reader.is_empty() {
-            let read = Properties::read(&mut reader, Place::ACK, limits.user_properties)?;
+            let read = Properties::read(&mut reader, Place::ACK, limits)?;
             ack.properties = read.ack(&reader)?;
         }
     }
@@ -277,7 +286,7 @@ fn subscribe(body: &Bytes, version: Version, limits: &Limits) -> Result<Subscrib
     let id = reader.packet_id()?;
     let (mut subscription_id, mut user) = (None, Vec::new());
     if version.is_v5() {
-        let read = Properties::read(&mut reader, Place::SUBSCRIBE, limits.user_properties)?;
+        let read = Properties::read(&mut reader, Place::SUBSCRIBE, limits)?;
         subscription_id = read.subscription_ids.first().copied();
         user = read.user(&reader)?;
     }
@@ -292,7 +301,7 @@ fn subscribe(body: &Bytes, version: Version, limits: &Limits) -> Result<Subscrib
 }
 
 fn check_filters(already: usize, limits: &Limits) -> Result<(), DecodeError> {
-    if already < limits.filters { Ok(()) } else { Err(DecodeError::Quota("topic filters")) }
+    if already < limits.filters { Ok(()) } else { Err(DecodeError::Quota(Quota::Filters)) }
 }
 
 fn filter_text(reader: &mut Reader<'_>) -> Result<moorline_core::Text, DecodeError> {
@@ -330,7 +339,7 @@ fn suback(body: &Bytes, version: Version, limits: &Limits) -> Result<SubAck, Dec
     let id = reader.packet_id()?;
     let mut properties = None;
     if version.is_v5() {
-        let read = Properties::read(&mut reader, Place::ACK, limits.user_properties)?;
+        let read = Properties::read(&mut reader, Place::ACK, limits)?;
         properties = read.ack(&reader)?;
     }
     let mut reasons = Vec::new();
@@ -353,7 +362,7 @@ fn unsubscribe(
     let id = reader.packet_id()?;
     let mut user = Vec::new();
     if version.is_v5() {
-        let read = Properties::read(&mut reader, Place::UNSUBSCRIBE, limits.user_properties)?;
+        let read = Properties::read(&mut reader, Place::UNSUBSCRIBE, limits)?;
         user = read.user(&reader)?;
     }
     let mut filters = Vec::new();
@@ -369,7 +378,7 @@ fn unsuback(body: &Bytes, version: Version, limits: &Limits) -> Result<UnsubAck,
     let id = reader.packet_id()?;
     let (mut properties, mut reasons) = (None, Vec::new());
     if version.is_v5() {
-        let read = Properties::read(&mut reader, Place::ACK, limits.user_properties)?;
+        let read = Properties::read(&mut reader, Place::ACK, limits)?;
         properties = read.ack(&reader)?;
         while !reader.is_empty() || reasons.is_empty() {
             reasons.push(reason(reader.u8()?, Carrier::UnsubAck)?);
@@ -385,7 +394,7 @@ fn disconnect(body: &Bytes, version: Version, limits: &Limits) -> Result<Disconn
     if version.is_v5() && !reader.is_empty() {
         disconnect.reason = reason(reader.u8()?, Carrier::Disconnect)?;
         if !reader.is_empty() {
-            let read = Properties::read(&mut reader, Place::DISCONNECT, limits.user_properties)?;
+            let read = Properties::read(&mut reader, Place::DISCONNECT, limits)?;
             disconnect.session_expiry_s = read.session_expiry_s;
             disconnect.reason_string = share_text(&reader, read.reason_string)?;
             disconnect.server_reference = share_text(&reader, read.server_reference)?;
@@ -404,7 +413,7 @@ fn auth(body: &Bytes, limits: &Limits) -> Result<Auth, DecodeError> {
     }
     auth.reason = reason(reader.u8()?, Carrier::Auth)?;
     if !reader.is_empty() {
-        let read = Properties::read(&mut reader, Place::AUTH, limits.user_properties)?;
+        let read = Properties::read(&mut reader, Place::AUTH, limits)?;
         auth.method = share_text(&reader, read.auth_method)?;
         auth.data = read.auth_data.map(|data| reader.share(data));
         auth.reason_string = share_text(&reader, read.reason_string)?;

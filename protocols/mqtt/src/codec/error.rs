@@ -11,6 +11,9 @@ pub enum DecodeError {
     /// It can't be parsed as the standard says.
     #[error("malformed packet: {0}")]
     Malformed(&'static str),
+    /// A string or a length of a CONNECT can't be read. It gets no answer: what its sender is, is anybody's guess.
+    #[error("unreadable CONNECT: {0}")]
+    Unreadable(&'static str),
     /// It can be parsed, and is forbidden.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
@@ -27,7 +30,7 @@ pub enum DecodeError {
     },
     /// It holds more of something than [`super::Limits`] allow.
     #[error("too many {0}")]
-    Quota(&'static str),
+    Quota(Quota),
     /// A CONNECT of a protocol version that nobody knows here.
     #[error("protocol version {0} is not supported")]
     UnsupportedVersion(u8),
@@ -36,12 +39,40 @@ pub enum DecodeError {
     NotConnect,
 }
 
+/// What a packet holds too many of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Quota {
+    /// User properties.
+    #[error("user properties")]
+    UserProperties,
+    /// Bytes of user properties and reason string together.
+    #[error("bytes of user properties and reason string")]
+    PropertyBytes,
+    /// Topic filters.
+    #[error("topic filters")]
+    Filters,
+}
+
 impl DecodeError {
+    /// The same, of a field of a CONNECT.
+    pub(super) fn in_connect(self) -> Self {
+        match self {
+            Self::Malformed(what) => Self::Unreadable(what),
+            Self::Unreadable(_)
+            | Self::Protocol(_)
+            | Self::TopicAlias
+            | Self::TooLarge { .. }
+            | Self::Quota(_)
+            | Self::UnsupportedVersion(_)
+            | Self::NotConnect => self,
+        }
+    }
+
     /// The reason code to answer with, in a CONNACK before the connection is open and in a DISCONNECT after.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Malformed(_) => Reason::MalformedPacket,
+            Self::Malformed(_) | Self::Unreadable(_) => Reason::MalformedPacket,
             Self::Protocol(_) | Self::NotConnect => Reason::ProtocolError,
             Self::TopicAlias => Reason::TopicAliasInvalid,
             Self::TooLarge { .. } => Reason::PacketTooLarge,

@@ -107,20 +107,29 @@ pub(super) fn check_flags(
     }
 }
 
-/// Reads the first byte of a packet. The flags of a CONNECT are left to whoever knows its version.
-pub(super) fn first(byte: u8, version: Option<Version>) -> Result<(PacketType, u8), DecodeError> {
-    let (kind, flags) = (PacketType::from_bits(byte >> 4), byte & 0x0f);
-    let kind = kind.ok_or(DecodeError::Malformed("packet type 0"))?;
+/// The type in the first byte of a packet.
+pub(super) fn kind(byte: u8) -> Result<PacketType, DecodeError> {
+    // It can be read and is forbidden (table 2-1), like the packets of the other side.
+    PacketType::from_bits(byte >> 4).ok_or(DecodeError::Protocol("packet type 0"))
+}
+
+/// The flags in the first byte of a packet. Those of a CONNECT are left to whoever knows its version.
+pub(super) fn flags(
+    byte: u8,
+    kind: PacketType,
+    version: Option<Version>,
+) -> Result<u8, DecodeError> {
+    let flags = byte & 0x0f;
     if kind != PacketType::Publish {
         if let Some(version) = version {
             check_flags(kind, flags, version)?;
         }
-        return Ok((kind, flags));
+        return Ok(flags);
     }
     match flags >> 1 & 0b11 {
         3 => Err(DecodeError::Malformed("PUBLISH with QoS 3")),
         0 if flags & 0b1000 != 0 => Err(DecodeError::Malformed("PUBLISH with QoS 0 and DUP")),
-        _ => Ok((kind, flags)),
+        _ => Ok(flags),
     }
 }
 

@@ -23,7 +23,7 @@ mod reason;
 
 pub use decode::{Decoder, Limits};
 pub use encode::encode;
-pub use error::{DecodeError, EncodeError};
+pub use error::{DecodeError, EncodeError, Quota};
 pub use fixed::PacketType;
 pub use packet::{
     Ack, AckProperties, Auth, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect,

@@ -1,7 +1,7 @@
 //! Properties (MQTT 5, 2.2.2): which exist, where they may stand, how often, with which values.
 //!
-//! A property that is unknown or belongs to another packet makes the packet malformed; one that stands twice, or has a
-//! forbidden value, is a protocol error (2.2.2.2).
+//! An unknown property makes the packet malformed; one that stands twice, or has a forbidden value, is a protocol error
+//! (2.2.2.2). For one of another packet see [`Place::refuses_others`].
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -9,7 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{QoS, Text, topic};
 
 use super::{
-    AckProperties, DecodeError, EncodeError, UserProperties, encode::put_field, fixed, read::Reader,
+    AckProperties, DecodeError, EncodeError, Limits, Quota, UserProperties, encode::put_field,
+    fixed, read::Reader,
 };
 
 /// Where properties stand, as bits.
@@ -57,6 +58,16 @@ impl Place {
     fn includes(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
+
+    /// What a property of another packet is here, once its value could be read: docs/decisions/013-which-error.md.
+    fn refuses_others(self) -> DecodeError {
+        const WHY: &str = "a property of another packet";
+        if Self::PUBLISH.or(Self::ACK).or(Self::DISCONNECT).includes(self) {
+            DecodeError::Protocol(WHY)
+        } else {
+            DecodeError::Malformed(WHY)
+        }
+    }
 }
 
 /// The property that may stand often: user properties.
@@ -91,20 +102,22 @@ pub(super) struct Properties<'a> {
     pub(super) shared: Option<bool>,
     user: Vec<(&'a [u8], &'a [u8])>,
     user_count: usize,
+    /// Of user properties and reason string.
+    text_bytes: usize,
     seen: u64,
 }
 
 impl<'a> Properties<'a> {
-    /// Reads a section with its length in front. At most `user_max` user properties.
+    /// Reads a section with its length in front. Refused if it holds more than `limits` allow.
     pub(super) fn read(
         reader: &mut Reader<'a>,
         place: Place,
-        user_max: usize,
+        limits: &Limits,
     ) -> Result<Self, DecodeError> {
         let mut properties = Self::default();
         let mut section = section(reader)?;
         while !section.is_empty() {
-            properties.read_one(&mut section, place, user_max)?;
+            properties.read_one(&mut section, place, limits)?;
         }
         Ok(properties)
     }
@@ -114,19 +127,20 @@ impl<'a> Properties<'a> {
         &mut self,
         from: &mut Reader<'a>,
         place: Place,
-        user_max: usize,
+        limits: &Limits,
     ) -> Result<u32, DecodeError> {
         let id = from.varint()?;
         let places = Place::of(id).ok_or(DecodeError::Malformed("an unknown property"))?;
         if !places.includes(place) {
-            return Err(DecodeError::Malformed("a property of another packet"));
+            self.read_value(id, from, place, limits)?;
+            return Err(place.refuses_others());
         }
         let often = id == USER || id == SUBSCRIPTION_ID && place == Place::PUBLISH;
         if !often && self.seen >> id & 1 == 1 {
             return Err(DecodeError::Protocol("a property stands twice"));
         }
         self.seen |= 1 << id;
-        self.read_value(id, from, place, user_max)?;
+        self.read_value(id, from, place, limits)?;
         Ok(id)
     }
 
@@ -135,7 +149,7 @@ impl<'a> Properties<'a> {
         id: u32,
         from: &mut Reader<'a>,
         place: Place,
-        user_max: usize,
+        limits: &Limits,
     ) -> Result<(), DecodeError> {
         match id {
             0x01 => _ = flag(from, "payload format indicator")?,
@@ -161,7 +175,11 @@ impl<'a> Properties<'a> {
             0x19 => self.request_response = Some(flag(from, "request response information")?),
             0x1a => self.response_information = Some(from.string()?),
             0x1c => self.server_reference = Some(from.string()?),
-            0x1f => self.reason_string = Some(from.string()?),
+            0x1f => {
+                let reason = from.string()?;
+                self.count_bytes(reason.len(), limits)?;
+                self.reason_string = Some(reason);
+            }
             0x21 => self.receive_max = Some(not_zero(from.u16()?, "receive maximum 0")?),
             0x22 => self.alias_max = Some(from.u16()?),
             0x23 => {
@@ -170,7 +188,7 @@ impl<'a> Properties<'a> {
             }
             0x24 => self.qos_max = Some(qos_max(from)?),
             0x25 => self.retain = Some(flag(from, "retain available")?),
-            USER => self.read_user(from, place, user_max)?,
+            USER => self.read_user(from, place, limits)?,
             0x27 => self.packet_max = Some(not_zero(from.u32()?, "maximum packet size 0")?),
             0x28 => self.wildcards = Some(flag(from, "wildcard subscription available")?),
             0x29 => {
@@ -187,18 +205,25 @@ impl<'a> Properties<'a> {
         &mut self,
         from: &mut Reader<'a>,
         place: Place,
-        user_max: usize,
+        limits: &Limits,
     ) -> Result<(), DecodeError> {
         self.user_count += 1;
-        if self.user_count > user_max {
-            return Err(DecodeError::Quota("user properties"));
+        if self.user_count > limits.user_properties {
+            return Err(DecodeError::Quota(Quota::UserProperties));
         }
         let pair = (from.string()?, from.string()?);
+        self.count_bytes(pair.0.len() + pair.1.len(), limits)?;
         // Those of a message stay in wire form.
         if !Place::PUBLISH.or(Place::WILL).includes(place) {
             self.user.push(pair);
         }
         Ok(())
+    }
+
+    fn count_bytes(&mut self, more: usize, limits: &Limits) -> Result<(), DecodeError> {
+        self.text_bytes += more;
+        let fits = self.text_bytes <= limits.property_bytes;
+        if fits { Ok(()) } else { Err(DecodeError::Quota(Quota::PropertyBytes)) }
     }
 
     /// The user properties as shared text.
@@ -264,7 +289,7 @@ impl MessageProperties {
     pub(super) fn read(
         reader: &mut Reader<'_>,
         place: Place,
-        user_max: usize,
+        limits: &Limits,
     ) -> Result<Self, DecodeError> {
         let mut section = section(reader)?;
         if section.is_empty() {
@@ -274,7 +299,7 @@ impl MessageProperties {
         let mut kept = Kept::default();
         while !section.is_empty() {
             let before = section.rest();
-            let id = properties.read_one(&mut section, place, user_max)?;
+            let id = properties.read_one(&mut section, place, limits)?;
             if !matches!(id, 0x02 | SUBSCRIPTION_ID | 0x18 | 0x23) {
                 kept.keep(before, before.len() - section.rest().len());
             }

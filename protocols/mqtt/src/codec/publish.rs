@@ -24,7 +24,7 @@ pub(super) fn decode(
     let topic = reader.name_text()?;
     let id = if qos == QoS::AtMostOnce { None } else { Some(reader.packet_id()?) };
     let properties = if version.is_v5() {
-        MessageProperties::read(&mut reader, Place::PUBLISH, limits.user_properties)?
+        MessageProperties::read(&mut reader, Place::PUBLISH, limits)?
     } else {
         MessageProperties::default()
     };

@@ -8,11 +8,12 @@ use moorline_core::{
 use crate::{
     Now,
     codec::{
-        Carrier, ConnAck, ConnAckProperties, DecodeError, Disconnect, Packet, Reason, Version,
+        Carrier, ConnAck, ConnAckProperties, DecodeError, Disconnect, Packet, Quota, Reason,
+        Version,
     },
 };
 
-use super::{CloseReason, Closed, Connection, State};
+use super::{CloseReason, Closed, Connection, Limit, State};
 
 /// Why the server ends a connection, and how it says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,35 +25,55 @@ pub(super) struct Ending {
     connack: Reason,
     /// Whether 3.1.1 has a return code for it before the session is open. Without one the socket is just closed.
     connack_v3: bool,
+    /// Whether nothing is said at all.
+    silent: bool,
     /// For the Reason String: what the client did, or what happened.
     why: Option<Text>,
     server_reference: Option<Text>,
+    /// The limit that was reached, if it was one.
+    pub(super) limit: Option<Limit>,
 }
 
 /// An ending of the server's own, whose words are the same each time.
 macro_rules! ending {
-    ($name:ident, $closed:ident, $reason:ident, $connack:ident, $v3:expr) => {
+    ($name:ident, $closed:ident, $reason:ident, $connack:ident, $v3:expr, $limit:expr) => {
         pub(super) const $name: Self = Self {
             closed: CloseReason::$closed,
             reason: Reason::$reason,
             connack: Reason::$connack,
             connack_v3: $v3,
+            silent: false,
             why: None,
             server_reference: None,
+            limit: $limit,
         };
     };
 }
 
 impl Ending {
-    ending!(TAKEN_OVER, TakenOver, SessionTakenOver, ServerUnavailable, true);
-    ending!(LOST, Lost, ServerBusy, ServerUnavailable, true);
-    ending!(OVERRUN, Overrun, ServerBusy, ServerUnavailable, true);
-    ending!(STOPPING, Stopping, ServerShuttingDown, ServerUnavailable, true);
-    ending!(CONNECT_TIMEOUT, ConnectTimeout, UnspecifiedError, UnspecifiedError, false);
-    ending!(OPEN_TIMEOUT, OpenTimeout, ServerUnavailable, ServerUnavailable, true);
-    ending!(KEEP_ALIVE_TIMEOUT, KeepAliveTimeout, KeepAliveTimeout, UnspecifiedError, false);
-    ending!(WRITE_TIMEOUT, WriteTimeout, UnspecifiedError, UnspecifiedError, false);
-    ending!(ANSWER_TOO_LARGE, PacketTooLarge, PacketTooLarge, PacketTooLarge, false);
+    ending!(TAKEN_OVER, TakenOver, SessionTakenOver, ServerUnavailable, true, None);
+    ending!(LOST, Lost, ServerBusy, ServerUnavailable, true, None);
+    ending!(OVERRUN, Overrun, ServerBusy, ServerUnavailable, true, None);
+    ending!(STOPPING, Stopping, ServerShuttingDown, ServerUnavailable, true, None);
+    ending!(
+        CONNECT_TIMEOUT,
+        ConnectTimeout,
+        UnspecifiedError,
+        UnspecifiedError,
+        false,
+        Some(Limit::FirstPacket)
+    );
+    ending!(OPEN_TIMEOUT, OpenTimeout, ServerUnavailable, ServerUnavailable, true, None);
+    ending!(KEEP_ALIVE_TIMEOUT, KeepAliveTimeout, KeepAliveTimeout, UnspecifiedError, false, None);
+    ending!(
+        WRITE_TIMEOUT,
+        WriteTimeout,
+        UnspecifiedError,
+        UnspecifiedError,
+        false,
+        Some(Limit::WriteStall)
+    );
+    ending!(ANSWER_TOO_LARGE, PacketTooLarge, PacketTooLarge, PacketTooLarge, false, None);
 
     /// The client broke a rule.
     pub(super) fn of(closed: CloseReason, reason: Reason, why: &str) -> Self {
@@ -61,9 +82,16 @@ impl Ending {
             reason,
             connack: Reason::UnspecifiedError,
             connack_v3: false,
+            silent: false,
             why: Some(Text::from(why)),
             server_reference: None,
+            limit: None,
         }
+    }
+
+    /// The same, because a limit was reached.
+    pub(super) fn by(self, limit: Limit) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     pub(super) fn protocol(why: &str) -> Self {
@@ -77,8 +105,10 @@ impl Ending {
             reason,
             connack: Reason::UnspecifiedError,
             connack_v3: true,
+            silent: false,
             why: why.map(Text::from),
             server_reference: None,
+            limit: None,
         }
     }
 }
@@ -86,7 +116,7 @@ impl Ending {
 impl From<DecodeError> for Ending {
     fn from(error: DecodeError) -> Self {
         let closed = match error {
-            DecodeError::Malformed(_) => CloseReason::Malformed,
+            DecodeError::Malformed(_) | DecodeError::Unreadable(_) => CloseReason::Malformed,
             DecodeError::Protocol(_) => CloseReason::ProtocolError,
             DecodeError::TopicAlias => CloseReason::TopicAliasInvalid,
             DecodeError::TooLarge { .. } => CloseReason::PacketTooLarge,
@@ -94,7 +124,20 @@ impl From<DecodeError> for Ending {
             DecodeError::UnsupportedVersion(_) => CloseReason::UnsupportedVersion,
             DecodeError::NotConnect => CloseReason::NotMqtt,
         };
-        Self::of(closed, error.reason(), &error.to_string())
+        let silent = matches!(error, DecodeError::Unreadable(_));
+        let limit = match error {
+            DecodeError::TooLarge { .. } => Some(Limit::PacketBytes),
+            DecodeError::Quota(Quota::UserProperties) => Some(Limit::UserProperties),
+            DecodeError::Quota(Quota::PropertyBytes) => Some(Limit::PropertyBytes),
+            DecodeError::Quota(Quota::Filters) => Some(Limit::Filters),
+            DecodeError::Malformed(_)
+            | DecodeError::Unreadable(_)
+            | DecodeError::Protocol(_)
+            | DecodeError::TopicAlias
+            | DecodeError::UnsupportedVersion(_)
+            | DecodeError::NotConnect => None,
+        };
+        Self { silent, limit, ..Self::of(closed, error.reason(), &error.to_string()) }
     }
 }
 
@@ -115,6 +158,7 @@ impl Connection {
     pub(super) fn fail(&mut self, now: Now, ending: &Ending) {
         match self.state {
             State::Closed => return,
+            _ if ending.silent => {}
             State::AwaitConnect if ending.closed == CloseReason::UnsupportedVersion => {
                 // A version from before or after ours: this is the answer that the most clients can read.
                 self.peer.version = Version::V311;
@@ -129,6 +173,9 @@ impl Connection {
             State::Opening => self.refuse(ending),
             State::Open if self.peer.version.is_v5() => self.say_goodbye(ending),
             State::Open => {}
+        }
+        if let Some(limit) = ending.limit {
+            self.reached(limit);
         }
         self.end(now, Close::Broken, ending.closed);
     }

@@ -35,9 +35,9 @@ impl Default for Capabilities {
     fn default() -> Self {
         Self {
             mqtt31: true,
-            qos_max: QoS::AtLeastOnce,
+            qos_max: QoS::ExactlyOnce,
             retain: true,
-            shared: false,
+            shared: true,
             subscription_ids: true,
             no_local: true,
             wills: true,
@@ -69,15 +69,18 @@ pub struct Config {
     pub topic_levels_max: usize,
     /// User properties of one packet.
     pub user_properties_max: usize,
+    /// Bytes of them and of its reason string.
+    pub property_bytes_max: usize,
     /// Filters of one SUBSCRIBE or UNSUBSCRIBE.
     pub filters_max: usize,
     /// Longest session expiry in seconds; `u32::MAX` lets sessions stay for ever. MQTT 5 clients are told.
     pub session_expiry_max_s: u32,
     /// Longest keep-alive in seconds, also for clients that want none; 0 for no such rule. MQTT 5 clients are told to
-    /// use it; older ones can't be told and keep their own.
+    /// use it; older ones can't be told, and lose the connection if they are silent for longer.
     pub keep_alive_max_s: u16,
-    /// Publishes of one client that wait for the service's answer (MQTT 5: Receive Maximum). Older clients are not
-    /// read from while this many wait.
+    /// Publishes of one client under way (MQTT 5: Receive Maximum): QoS 1 until the PUBACK, QoS 2 until the PUBCOMP. Older
+    /// clients are not read from while this many wait for the service; what waits for their PUBREL does not count, or
+    /// it would never be read.
     pub receive_max: NonZeroU16,
     /// Bytes of those publishes. At the limit the client is not read from.
     pub unanswered_bytes_max: usize,
@@ -108,21 +111,22 @@ impl Default for Config {
             connect_bytes_max: 16 * 1024,
             packet_bytes_max: Limits::PACKET_BYTES,
             client_id_bytes_max: 1_024,
-            topic_bytes_max: 4_096,
-            topic_levels_max: 64,
+            topic_bytes_max: 256,
+            topic_levels_max: 16,
             user_properties_max: Limits::USER_PROPERTIES,
+            property_bytes_max: Limits::PROPERTY_BYTES,
             filters_max: Limits::FILTERS,
             session_expiry_max_s: u32::MAX,
-            keep_alive_max_s: 0,
+            keep_alive_max_s: 3_600,
             receive_max: NonZeroU16::new(1_024).expect("not 0"),
             unanswered_bytes_max: 4 * 1024 * 1024,
             requests_max: 16,
-            inflight_max: NonZeroU16::new(256).expect("not 0"),
+            inflight_max: NonZeroU16::new(32).expect("not 0"),
             prefetch_max: 256,
             live_queue_max: 1_000,
             live_queue_bytes_max: 4 * 1024 * 1024,
             output_bytes_max: 64 * 1024,
-            topic_alias_max: 0,
+            topic_alias_max: 16,
         }
     }
 }
@@ -149,10 +153,7 @@ impl Config {
     /// The first setting that can't work.
     pub fn check(&self) -> Result<(), ConfigError> {
         let offered = &self.capabilities;
-        for (on, name) in [
-            (offered.qos_max == QoS::ExactlyOnce, "QoS 2"),
-            (offered.enhanced_auth, "enhanced authentication"),
-        ] {
+        for (on, name) in [(offered.enhanced_auth, "enhanced authentication")] {
             if on {
                 return Err(ConfigError::NotBuilt(name));
             }
@@ -192,6 +193,7 @@ impl Config {
         Limits {
             packet_bytes,
             user_properties: self.user_properties_max,
+            property_bytes: self.property_bytes_max,
             filters: self.filters_max,
         }
     }
@@ -209,7 +211,6 @@ mod tests {
             change(&mut config);
             config.check()
         };
-        assert!(with(|c| c.capabilities.qos_max = QoS::ExactlyOnce).is_err());
         assert!(with(|c| c.capabilities.enhanced_auth = true).is_err());
         assert!(with(|c| c.requests_max = 0).is_err());
         assert!(with(|c| c.packet_bytes_max = usize::MAX).is_err());

@@ -13,9 +13,9 @@ use crate::{
 };
 
 use super::{
-    CloseReason, Config, ConnectRequest, Connection, Event, State,
+    CloseReason, Config, ConnectRequest, Connection, Event, Limit, State,
     close::{Ending, refusal_text},
-    inbound::accepts_topic,
+    inbound::over_limit,
 };
 
 /// What the client said of itself.
@@ -36,6 +36,8 @@ pub(super) struct Peer {
     expiry_s: u32,
     keep_alive_sent_s: u16,
     keep_alive_s: u16,
+    /// Whether an earlier session goes on.
+    pub(super) resumed: bool,
 }
 
 impl Peer {
@@ -50,6 +52,7 @@ impl Peer {
             expiry_s: 0,
             keep_alive_sent_s: 0,
             keep_alive_s: 0,
+            resumed: false,
         }
     }
 
@@ -68,8 +71,8 @@ impl Peer {
         self.keep_alive_sent_s = connect.keep_alive_s;
         self.keep_alive_s = match (connect.keep_alive_s, config.keep_alive_max_s) {
             (sent, 0) => sent,
-            // Only MQTT 5 can be told to keep another keep-alive than its own.
-            (sent, _) if !self.version.is_v5() => sent,
+            // Only MQTT 5 can be told. An older client that is silent for longer loses its connection, which a server may
+            // do to it (3.1.2.10 there), rather than keep a place for ever that nobody may be behind.
             (0, max) => max,
             (sent, max) => sent.min(max),
         };
@@ -80,6 +83,9 @@ impl Connection {
     pub(super) fn on_connect(&mut self, now: Now, connect: Connect) {
         let config = self.config.clone();
         self.peer.learn(&connect, &config);
+        if self.peer.keep_alive_s != self.peer.keep_alive_sent_s {
+            self.reached(Limit::KeepAlive);
+        }
         if let Some(ending) = objection(&connect, &config) {
             return self.fail(now, &ending);
         }
@@ -93,8 +99,12 @@ impl Connection {
         let credit = u32::from(window.get()).saturating_add(config.prefetch_max);
         self.outbound.set_window(usize::from(window.get()), credit);
         self.peer.assigned = connect.client_id.is_empty();
-        let client =
-            if self.peer.assigned { self.peer.spare_id.clone() } else { connect.client_id };
+        // A copy: the id lives as long as the session, and shares the buffer that the CONNECT was read into.
+        let client = if self.peer.assigned {
+            self.peer.spare_id.clone()
+        } else {
+            Text::from(connect.client_id.as_str())
+        };
         self.events.push_back(Event::Connect(Box::new(ConnectRequest {
             version: connect.version,
             client,
@@ -105,6 +115,7 @@ impl Connection {
             expiry_s: self.peer.expiry_s,
             keep_alive_s: self.peer.keep_alive_s,
             credit,
+            window: window.get(),
             user_properties: connect.properties.user,
             will: connect.will,
         })));
@@ -128,6 +139,10 @@ impl Connection {
             return self.fail(now, &Ending::ANSWER_TOO_LARGE);
         }
         self.state = State::Open;
+        // Many connections do nothing for long: they keep no room for events.
+        self.events.shrink_to_fit();
+        self.peer.resumed = opened.present;
+        self.outbound.set_first(opened.first);
         self.timers.opened(now.at, self.peer.keep_alive_s);
     }
 
@@ -163,6 +178,9 @@ impl Connection {
             Refusal::NotAuthorised => Reason::NotAuthorized,
             Refusal::TooLarge => Reason::PacketTooLarge,
         };
+        if refusal == Refusal::Quota {
+            self.reached(Limit::Sessions);
+        }
         self.fail(now, &Ending::refuse(reason, Some(refusal_text(refusal))));
     }
 }
@@ -190,11 +208,13 @@ fn objection(connect: &Connect, config: &Config) -> Option<Ending> {
     }
     if id.len() > config.client_id_bytes_max {
         let why = format!("a client id has at most {} bytes here", config.client_id_bytes_max);
-        return Some(Ending::refuse(Reason::ClientIdentifierNotValid, Some(&why)));
+        let ending = Ending::refuse(Reason::ClientIdentifierNotValid, Some(&why));
+        return Some(ending.by(Limit::ClientIdBytes));
     }
     let will = connect.will.as_ref()?;
-    if !accepts_topic(will.topic.as_bytes(), config) {
-        Some(Ending::refuse(Reason::TopicNameInvalid, Some("the will's topic is too long")))
+    if let Some(limit) = over_limit(will.topic.as_bytes(), config) {
+        let why = "the will's topic is too long";
+        Some(Ending::refuse(Reason::TopicNameInvalid, Some(why)).by(limit))
     } else if !offered.wills {
         let why = "wills are not supported by this server";
         Some(Ending::refuse(Reason::ImplementationSpecificError, Some(why)))

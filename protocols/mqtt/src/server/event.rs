@@ -4,24 +4,39 @@ use std::fmt;
 
 use bytes::Bytes;
 use moorline_core::{
-    Message, Offset, Text,
+    Message, Offset, ShareNumber, Text,
     port::{Close, Filter, Token},
 };
 
-use crate::codec::{Hidden, UserProperties, Version, Will};
+use crate::codec::{Hidden, PacketId, UserProperties, Version, Will};
 
-/// What the edge has to do. All but the settlements come in the order of the packets behind them.
+use super::Limit;
+
+/// What the edge has to do. All but settlements and releases come in the order of the packets behind them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A client asks for a session: authenticate it, then `Link::open` or [`super::Connection::reject`].
     Connect(Box<ConnectRequest>),
-    /// `Link::publish`. Answered by `Notice::Published` if its QoS is not 0.
+    /// `Link::publish` of QoS 0 or 1. Answered by `Notice::Published` if its QoS is not 0.
     Publish {
         /// Comes back with the answer.
         token: Token,
         /// The message. It shares the buffer it was read into.
         message: Message,
     },
+    /// `Link::publish_once`. Answered by `Notice::Published`.
+    PublishOnce {
+        /// Comes back with the answer.
+        token: Token,
+        /// The packet id it came with.
+        packet: PacketId,
+        /// The message. It shares the buffer it was read into.
+        message: Message,
+    },
+    /// `Link::complete`. Answered by `Notice::Completed`.
+    Complete(PacketId),
+    /// `Link::release`. Answered by `Notice::Released`.
+    Release(Vec<Offset>),
     /// `Link::subscribe`.
     Subscribe {
         /// Comes back with the answer.
@@ -40,6 +55,8 @@ pub enum Event {
     Settled(Vec<Offset>),
     /// `Link::retained_taken`.
     RetainedTaken,
+    /// `Link::settle_shared`.
+    SettledShared(Vec<(ShareNumber, Offset)>),
     /// The last event, exactly once: `Link::close`.
     Closed(Closed),
 }
@@ -65,6 +82,8 @@ pub struct ConnectRequest {
     pub keep_alive_s: u16,
     /// How many deliveries this connection can hold, for `Open::credit`.
     pub credit: u32,
+    /// How many deliveries the client takes unacknowledged, for `Open::window`.
+    pub window: u16,
     /// User Properties of the CONNECT.
     pub user_properties: UserProperties,
     /// The will; only with [`super::Capabilities::wills`].
@@ -83,6 +102,7 @@ impl fmt::Debug for ConnectRequest {
             .field("expiry_s", &self.expiry_s)
             .field("keep_alive_s", &self.keep_alive_s)
             .field("credit", &self.credit)
+            .field("window", &self.window)
             .field("user_properties", &self.user_properties)
             .field("will", &self.will)
             .finish()
@@ -127,7 +147,7 @@ pub enum CloseReason {
     PacketTooLarge,
     /// Too many of something in one packet.
     QuotaExceeded,
-    /// More unanswered publishes than the Receive Maximum.
+    /// More publishes that were not answered or completed than the Receive Maximum.
     ReceiveMaximumExceeded,
     /// Topic alias 0, or above the maximum.
     TopicAliasInvalid,
@@ -196,11 +216,11 @@ pub struct Counters {
     pub packets_sent: u64,
     /// PUBLISHes received, by QoS.
     pub publishes_received: [u64; 3],
-    /// QoS 1 publishes that were answered with success.
+    /// QoS 1 and 2 publishes that were answered with success (PUBACK, PUBREC).
     pub publishes_acked: u64,
-    /// QoS 1 publishes that were answered with a refusal, or by closing the connection.
+    /// QoS 1 and 2 publishes that were answered with a refusal, or by closing the connection.
     pub publishes_refused: u64,
-    /// PUBLISHes received again before their first copy was answered.
+    /// PUBLISHes received again before their first copy was answered, or (QoS 2) released.
     pub publishes_repeated: u64,
     /// PUBLISHes sent, by QoS.
     pub deliveries_sent: [u64; 3],
@@ -220,4 +240,6 @@ pub struct Counters {
     pub filters_refused: u64,
     /// Acknowledgements for nothing that is in flight.
     pub unknown_acks: u64,
+    /// How often each limit was reached, in the order of [`Limit::ALL`].
+    pub limits: [u64; Limit::ALL.len()],
 }

@@ -1,9 +1,9 @@
-//! What a client publishes (3.3), and its answers to deliveries (3.4 to 3.7).
+//! What a client publishes (3.3), and when it is answered. The rest of QoS 2 is in [`super::once`].
 
 use std::collections::VecDeque;
 
 use moorline_core::{
-    Message, Text, UnixMillis,
+    Message, QoS, Text, UnixMillis,
     port::{Published, Refusal, Token},
     topic,
 };
@@ -14,8 +14,9 @@ use crate::{
 };
 
 use super::{
-    CloseReason, Config, Connection, Event,
+    CloseReason, Config, Connection, Event, Limit,
     close::{Ending, refusal_text},
+    once::{Flows, Stage},
 };
 
 /// Publishes that the service has not answered, in the order they came.
@@ -23,6 +24,8 @@ use super::{
 pub(super) struct Inbound {
     pending: VecDeque<Pending>,
     bytes: usize,
+    /// QoS 2 publishes that are not complete.
+    pub(super) flows: Flows,
     /// Topics by alias - 1; grows up to the topic alias maximum.
     aliases: Vec<Option<Text>>,
 }
@@ -31,9 +34,19 @@ pub(super) struct Inbound {
 struct Pending {
     token: Token,
     id: PacketId,
+    answer: Answer,
     bytes: usize,
     /// The answer, once there is one; it waits here for those before it.
     verdict: Option<Verdict>,
+}
+
+/// How a publish is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Ack,
+    Rec,
+    /// For a publish that came again before its PUBREL.
+    RecAgain,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +56,19 @@ struct Verdict {
 }
 
 impl Inbound {
+    /// What waits for the service.
     pub(super) fn unanswered(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.flows.completing()
+    }
+
+    /// PUBRELs that wait for the service.
+    pub(super) fn completing(&self) -> usize {
+        self.flows.completing()
+    }
+
+    /// What counts for the Receive Maximum (4.9): from the PUBLISH to its PUBACK, PUBCOMP or PUBREC of a refusal.
+    fn under_way(&self) -> usize {
+        self.pending.len() + self.flows.received()
     }
 
     pub(super) fn unanswered_bytes(&self) -> usize {
@@ -55,9 +79,9 @@ impl Inbound {
         *self = Self::default();
     }
 
-    fn push(&mut self, token: Token, id: PacketId, bytes: usize, verdict: Option<Verdict>) {
-        self.bytes += bytes;
-        self.pending.push_back(Pending { token, id, bytes, verdict });
+    fn push(&mut self, pending: Pending) {
+        self.bytes += pending.bytes;
+        self.pending.push_back(pending);
     }
 
     fn find(&mut self, token: Token) -> Option<&mut Pending> {
@@ -67,9 +91,9 @@ impl Inbound {
     }
 
     /// Takes the oldest publish if it was answered.
-    fn pop_answered(&mut self) -> Option<(PacketId, Verdict)> {
+    fn pop_answered(&mut self) -> Option<(PacketId, Answer, Verdict)> {
         let front = self.pending.front()?;
-        let answered = (front.id, front.verdict?);
+        let answered = (front.id, front.answer, front.verdict?);
         self.bytes -= front.bytes;
         self.pending.pop_front();
         Some(answered)
@@ -96,7 +120,9 @@ impl Connection {
         {
             return;
         }
-        let acceptable = accepts_topic(publish.topic.as_bytes(), &self.config);
+        let over = over_limit(publish.topic.as_bytes(), &self.config);
+        over.into_iter().for_each(|limit| self.reached(limit));
+        let acceptable = over.is_none();
         if !acceptable && (publish.id.is_none() || !self.peer.version.is_v5()) {
             self.counters.publishes_refused += 1;
             let why = "the topic has too many bytes or levels";
@@ -104,34 +130,81 @@ impl Connection {
             return self.fail(now, &Ending::of(closed, reason, why));
         }
         let token = self.take_token();
+        let once = publish.id.filter(|_| publish.qos == QoS::ExactlyOnce);
         if let Some(id) = publish.id {
-            let bytes = publish.topic.len() + publish.properties.len() + publish.payload.len();
+            let answer = if once.is_some() { Answer::Rec } else { Answer::Ack };
             let refused = Verdict { reason: Reason::TopicNameInvalid, why: None };
-            self.inbound.push(token, id, bytes, (!acceptable).then_some(refused));
+            let verdict = (!acceptable).then_some(refused);
+            self.inbound.push(Pending { token, id, answer, bytes: bytes_of(&publish), verdict });
+        }
+        if let Some(id) = once {
+            self.inbound.flows.set(id, Stage::Publishing);
         }
         if acceptable {
             let message = message_of(publish, now.wall);
-            self.events.push_back(Event::Publish { token, message });
+            self.events.push_back(match once {
+                Some(packet) => Event::PublishOnce { token, packet, message },
+                None => Event::Publish { token, message },
+            });
         } else {
             self.counters.publishes_refused += 1;
             self.answer_publishes();
         }
     }
 
-    /// Whether a QoS 1 publish gets a place among the unanswered.
+    /// Whether a publish of QoS 1 or 2 gets a place among those under way.
     fn admit(&mut self, now: Now, publish: &Publish, id: PacketId) -> bool {
-        if publish.dup && self.inbound.pending.iter().any(|pending| pending.id == id) {
+        let repeated = match publish.qos {
+            QoS::ExactlyOnce => self.inbound.flows.stage(id),
             // Sent again before its answer: that one answer is for both copies.
-            self.counters.publishes_repeated += 1;
-            return false;
+            QoS::AtMostOnce | QoS::AtLeastOnce => {
+                let waits = |one: &Pending| one.id == id && one.answer == Answer::Ack;
+                let again = publish.dup && self.inbound.pending.iter().any(waits);
+                again.then_some(Stage::Publishing)
+            }
+        };
+        match repeated {
+            None => {}
+            Some(Stage::Publishing) => {
+                self.counters.publishes_repeated += 1;
+                return false;
+            }
+            Some(Stage::Received) => {
+                self.receive_again(publish, id);
+                return false;
+            }
+            Some(Stage::Completing | Stage::Asked) => {
+                self.fail(now, &Ending::protocol("a packet id between PUBREL and PUBCOMP"));
+                return false;
+            }
         }
-        if self.inbound.unanswered() >= usize::from(self.config.receive_max.get()) {
+        let under_way = match self.peer.version.is_v5() {
+            true => self.inbound.under_way(),
+            // These are not read from before it comes to that.
+            false => self.inbound.pending.len(),
+        };
+        if under_way >= usize::from(self.config.receive_max.get()) {
             let (closed, reason) =
                 (CloseReason::ReceiveMaximumExceeded, Reason::ReceiveMaximumExceeded);
-            self.fail(now, &Ending::of(closed, reason, "too many unacknowledged publishes"));
+            let ending = Ending::of(closed, reason, "too many unacknowledged publishes");
+            self.fail(now, &ending.by(Limit::ReceiveMax));
             return false;
         }
         true
+    }
+
+    /// A QoS 2 publish before its PUBREL: a PUBREC in its turn, and nothing else ([MQTT-4.3.3-10]).
+    fn receive_again(&mut self, publish: &Publish, id: PacketId) {
+        self.counters.publishes_repeated += 1;
+        self.inbound.push(Pending {
+            token: self.next_token,
+            id,
+            answer: Answer::RecAgain,
+            bytes: bytes_of(publish),
+            verdict: Some(Verdict { reason: Reason::Success, why: None }),
+        });
+        self.next_token += 1;
+        self.answer_publishes();
     }
 
     /// Finds or keeps the topic behind an alias (3.3.2.3.4). The alias goes no further.
@@ -139,7 +212,8 @@ impl Connection {
         let alias = publish.alias.take()?.get();
         if alias > self.config.topic_alias_max {
             let (closed, reason) = (CloseReason::TopicAliasInvalid, Reason::TopicAliasInvalid);
-            return Some(Ending::of(closed, reason, "the topic alias is above the maximum"));
+            let ending = Ending::of(closed, reason, "the topic alias is above the maximum");
+            return Some(ending.by(Limit::TopicAlias));
         }
         let alias = usize::from(alias);
         if !publish.topic.is_empty() {
@@ -162,6 +236,9 @@ impl Connection {
         outcome: Result<Published, Refusal>,
     ) {
         let v5 = self.peer.version.is_v5();
+        if outcome == Err(Refusal::Quota) {
+            self.reached(Limit::SessionQueue);
+        }
         let Some(pending) = self.inbound.find(token) else { return };
         let verdict = match outcome {
             Ok(Published { matched: false }) if v5 => {
@@ -173,7 +250,7 @@ impl Connection {
             Err(Refusal::Quota) if !v5 => Verdict { reason: Reason::Success, why: None },
             Err(refusal) => {
                 self.counters.publishes_refused += 1;
-                let Some(reason) = puback_of(refusal).filter(|_| v5) else {
+                let Some(reason) = answer_of(refusal).filter(|_| v5) else {
                     // 3.1.1 has no refusal but this, and an unknown outcome must not look like one: the client sends
                     // it again when it is back.
                     let text = refusal_text(refusal);
@@ -189,62 +266,41 @@ impl Connection {
         self.answer_publishes();
     }
 
-    /// Sends the PUBACKs whose turn it is.
+    /// Sends the PUBACKs and PUBRECs whose turn it is.
     fn answer_publishes(&mut self) {
-        while let Some((id, verdict)) = self.inbound.pop_answered() {
-            if !verdict.reason.is_error() {
-                self.counters.publishes_acked += 1;
+        while let Some((id, answer, verdict)) = self.inbound.pop_answered() {
+            match answer {
+                Answer::Ack | Answer::RecAgain => {}
+                Answer::Rec if verdict.reason.is_error() => self.inbound.flows.end(id),
+                Answer::Rec => self.inbound.flows.set(id, Stage::Received),
             }
+            let again = answer == Answer::RecAgain;
+            self.counters.publishes_acked += u64::from(!verdict.reason.is_error() && !again);
+            let kind = match answer {
+                Answer::Ack => PacketType::PubAck,
+                Answer::Rec | Answer::RecAgain => PacketType::PubRec,
+            };
             let why = verdict.why.filter(|_| self.peer.wants_problems);
             if let Some(why) = why {
                 let mut ack = Ack::new(id, verdict.reason);
                 let reason_string = Some(Text::from(why));
                 ack.properties = Some(Box::new(AckProperties { reason_string, user: Vec::new() }));
-                if self.try_send(&Packet::PubAck(ack)) {
+                let packet = match answer {
+                    Answer::Ack => Packet::PubAck(ack),
+                    Answer::Rec | Answer::RecAgain => Packet::PubRec(ack),
+                };
+                if self.try_send(&packet) {
                     continue;
                 }
             }
-            self.send_ack(PacketType::PubAck, id, verdict.reason);
+            self.send_ack(kind, id, verdict.reason);
         }
     }
 
     /// Queues an acknowledgement without properties: at most five bytes, and the CONNACK that fitted had more.
-    fn send_ack(&mut self, kind: PacketType, id: PacketId, reason: Reason) {
+    pub(super) fn send_ack(&mut self, kind: PacketType, id: PacketId, reason: Reason) {
         put_ack(kind, id, reason, self.peer.version, &mut self.control);
         self.counters.packets_sent += 1;
-    }
-
-    pub(super) fn on_puback(&mut self, ack: &Ack) {
-        // A reason of 0x80 or above is an answer too: the client does not want it again (4.4).
-        match self.outbound.acknowledge(ack.id) {
-            Some(offset) => {
-                self.counters.deliveries_acked += 1;
-                self.settled.extend(offset);
-            }
-            None => self.counters.unknown_acks += 1,
-        }
-    }
-
-    pub(super) fn on_pubrec(&mut self, now: Now, ack: &Ack) {
-        if self.outbound.is_in_flight(ack.id) {
-            return self.fail(now, &Ending::protocol("PUBREC for a QoS 1 delivery"));
-        }
-        self.counters.unknown_acks += 1;
-        if !ack.reason.is_error() {
-            self.send_ack(PacketType::PubRel, ack.id, Reason::PacketIdentifierNotFound);
-        }
-    }
-
-    pub(super) fn on_pubrel(&mut self, ack: &Ack) {
-        self.counters.unknown_acks += 1;
-        self.send_ack(PacketType::PubComp, ack.id, Reason::PacketIdentifierNotFound);
-    }
-
-    pub(super) fn on_pubcomp(&mut self, now: Now, ack: &Ack) {
-        if self.outbound.is_in_flight(ack.id) {
-            return self.fail(now, &Ending::protocol("PUBCOMP for a QoS 1 delivery"));
-        }
-        self.counters.unknown_acks += 1;
     }
 }
 
@@ -253,7 +309,7 @@ fn objection(publish: &Publish, config: &Config) -> Option<Ending> {
     let offered = &config.capabilities;
     let unsupported = |reason, why| Some(Ending::of(CloseReason::NotSupported, reason, why));
     if publish.qos > offered.qos_max {
-        return unsupported(Reason::QoSNotSupported, "QoS 2 is not supported by this server");
+        return unsupported(Reason::QoSNotSupported, "this QoS is not supported by this server");
     }
     if publish.retain && !offered.retain {
         let why = "retained messages are not supported by this server";
@@ -267,10 +323,17 @@ fn objection(publish: &Publish, config: &Config) -> Option<Ending> {
     None
 }
 
-/// Whether a well-formed topic name or filter is within this server's limits.
-pub(super) fn accepts_topic(topic: &[u8], config: &Config) -> bool {
-    topic.len() <= config.topic_bytes_max
-        && topic::levels(topic).take(config.topic_levels_max + 1).count() <= config.topic_levels_max
+/// The limit that a well-formed topic name or filter is over, if it is over one.
+pub(super) fn over_limit(topic: &[u8], config: &Config) -> Option<Limit> {
+    if topic.len() > config.topic_bytes_max {
+        return Some(Limit::TopicBytes);
+    }
+    let levels = topic::levels(topic).take(config.topic_levels_max + 1).count();
+    (levels > config.topic_levels_max).then_some(Limit::TopicLevels)
+}
+
+fn bytes_of(publish: &Publish) -> usize {
+    publish.topic.len() + publish.properties.len() + publish.payload.len()
 }
 
 fn message_of(publish: Publish, wall: UnixMillis) -> Message {
@@ -286,9 +349,9 @@ fn message_of(publish: Publish, wall: UnixMillis) -> Message {
     }
 }
 
-/// The PUBACK of a publish that certainly did not happen. `None` if nobody knows whether it did: a PUBACK would end
+/// The answer to a publish that certainly did not happen. `None` if nobody knows whether it did: an answer would end
 /// the client's retries (4.4).
-fn puback_of(refusal: Refusal) -> Option<Reason> {
+fn answer_of(refusal: Refusal) -> Option<Reason> {
     match refusal {
         Refusal::Busy | Refusal::Quota | Refusal::DiskFull | Refusal::TooLarge => {
             Some(Reason::QuotaExceeded)

@@ -11,6 +11,9 @@
 //!   unanswered; [`Connection::wants_read`] is false then, and time spent so does not count as the client's silence.
 //! - **Durable deliveries** keep their packet id wherever they are sent from: [`packet_id_of`] their offset. An offset
 //!   waits while the one with the same id is in flight.
+//! - **QoS 2** is kept by the service, which knows what earlier connections left: a PUBREC waits until a publish is
+//!   stored, a PUBREL until it is certain that the PUBLISH will not go out again, a PUBCOMP until the packet id is free.
+//! - **Deliveries of shared subscriptions** come from other queues, and take any packet id that is free.
 //! - **Answers before the end.** Events of packets that came before a fatal one are still handed out.
 
 mod close;
@@ -18,6 +21,8 @@ mod config;
 mod connect;
 mod event;
 mod inbound;
+mod limit;
+mod once;
 mod outbound;
 mod requests;
 mod timers;
@@ -25,7 +30,7 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
-use moorline_core::{Offset, Text, port::Notice};
+use moorline_core::{Offset, ShareNumber, Text, port::Notice};
 
 use crate::{
     Millis, Now,
@@ -40,6 +45,7 @@ use requests::Requests;
 
 pub use config::{Capabilities, Config, ConfigError};
 pub use event::{CloseReason, Closed, ConnectRequest, Counters, Event};
+pub use limit::Limit;
 pub use outbound::packet_id_of;
 
 /// Bytes of answers that wait for the socket. At the limit the client is not read from: it asks faster than it
@@ -59,7 +65,10 @@ pub struct Connection {
     timers: timers::Timers,
     next_token: u64,
     events: VecDeque<Event>,
+    /// QoS 2 deliveries whose PUBREC came.
+    received: Vec<Offset>,
     settled: Vec<Offset>,
+    settled_shared: Vec<(ShareNumber, Offset)>,
     closed: Option<Closed>,
     /// Encoded answers, in order, not handed to the edge yet.
     control: BytesMut,
@@ -88,7 +97,9 @@ impl Connection {
             timers: timers::Timers::new(now.at, &config),
             next_token: 1,
             events: VecDeque::new(),
+            received: Vec::new(),
             settled: Vec::new(),
+            settled_shared: Vec::new(),
             closed: None,
             control: BytesMut::new(),
             counters: Counters::default(),
@@ -109,7 +120,14 @@ impl Connection {
                     self.handle(now, packet);
                 }
                 Ok(None) => break,
-                Err(error) => self.fail(now, &Ending::from(error)),
+                Err(error) => {
+                    let mut ending = Ending::from(error);
+                    if self.state == State::AwaitConnect && ending.limit == Some(Limit::PacketBytes)
+                    {
+                        ending.limit = Some(Limit::ConnectBytes);
+                    }
+                    self.fail(now, &ending);
+                }
             }
         }
         self.note_pause(now.at);
@@ -119,9 +137,9 @@ impl Connection {
         match packet {
             Packet::Connect(connect) => self.on_connect(now, *connect),
             Packet::Publish(publish) => self.on_publish(now, publish),
-            Packet::PubAck(ack) => self.on_puback(&ack),
+            Packet::PubAck(ack) => self.on_puback(now, &ack),
             Packet::PubRec(ack) => self.on_pubrec(now, &ack),
-            Packet::PubRel(ack) => self.on_pubrel(&ack),
+            Packet::PubRel(ack) => self.on_pubrel(now, &ack),
             Packet::PubComp(ack) => self.on_pubcomp(now, &ack),
             Packet::Subscribe(subscribe) => self.on_subscribe(now, subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, unsubscribe),
@@ -142,6 +160,8 @@ impl Connection {
             Notice::Opened(Ok(opened)) => self.on_opened(now, opened),
             Notice::Opened(Err(refusal)) => self.on_open_refused(now, refusal),
             Notice::Published { token, outcome } => self.on_published(now, token, outcome),
+            Notice::Completed { packet, known } => self.on_completed(packet, known),
+            Notice::Released(offsets) => self.on_released(&offsets),
             Notice::Subscribed { token, granted } => self.on_subscribed(now, token, granted),
             Notice::Unsubscribed { token, existed } => self.on_unsubscribed(now, token, existed),
             Notice::Deliver(deliveries) => self.on_deliver(now, deliveries),
@@ -158,8 +178,14 @@ impl Connection {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
+        if !self.received.is_empty() {
+            return Some(Event::Release(std::mem::take(&mut self.received)));
+        }
         if !self.settled.is_empty() {
             return Some(Event::Settled(std::mem::take(&mut self.settled)));
+        }
+        if !self.settled_shared.is_empty() {
+            return Some(Event::SettledShared(std::mem::take(&mut self.settled_shared)));
         }
         self.closed.take().map(Event::Closed)
     }
@@ -198,7 +224,7 @@ impl Connection {
         self.decoder.version()
     }
 
-    /// How many QoS 1 publishes wait for the service: an edge that stops may wait for them.
+    /// How many publishes and PUBRELs wait for the service: an edge that stops may wait for them.
     #[must_use]
     pub fn unanswered(&self) -> usize {
         self.inbound.unanswered()
@@ -215,9 +241,12 @@ impl Connection {
             State::Opening | State::Closed => false,
             State::Open => {
                 // An MQTT 5 client knows the Receive Maximum; one that exceeds it is to be caught, not held up.
-                let window = self.peer.version.is_v5()
-                    || self.inbound.unanswered() < usize::from(self.config.receive_max.get());
-                window
+                let receive_max = usize::from(self.config.receive_max.get());
+                let waiting = match self.peer.version.is_v5() {
+                    true => self.inbound.completing(),
+                    false => self.inbound.unanswered(),
+                };
+                waiting < receive_max
                     && self.inbound.unanswered_bytes() < self.config.unanswered_bytes_max
                     && self.requests.len() < self.config.requests_max
                     && self.control.len() < CONTROL_BYTES_MAX
@@ -234,6 +263,11 @@ impl Connection {
         let token = self.next_token;
         self.next_token += 1;
         token
+    }
+
+    /// Counts that a limit was reached.
+    fn reached(&mut self, limit: Limit) {
+        self.counters.limits[limit as usize] += 1;
     }
 
     /// Queues an answer. If the client takes no packet of that size, the connection can't go on.

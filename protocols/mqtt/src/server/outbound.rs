@@ -2,24 +2,29 @@
 //!
 //! # Invariants
 //!
-//! - At most `window` QoS 1 deliveries are in flight, each under its own packet id. Checked by `mqtt_session`.
-//! - QoS 1 deliveries leave in the order they came; QoS 0 may overtake them while the window is full.
+//! - At most `window` QoS 1 and 2 deliveries are in flight, each under its own packet id. Checked by `mqtt_session`.
+//! - QoS 1 and 2 deliveries leave in the order they came; QoS 0 may overtake them while the window is full.
 //! - What is dropped here (expired, too large) is settled, as if it had been delivered ([MQTT-3.1.2-25]).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::BytesMut;
-use moorline_core::{Delivery, Message, Offset, QoS, UnixMillis};
+use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, UnixMillis};
 
 use crate::{
     Now,
-    codec::{Outgoing, PacketId},
+    codec::{Outgoing, PacketId, PacketType, Reason, put_ack},
 };
 
-use super::{Config, Connection, Event, State, close::Ending};
+use super::{Config, Connection, Event, Limit, State, close::Ending};
 
 /// How many packet ids there are: 1 to 65,535.
 const PACKET_IDS: u64 = 65_535;
+/// How far from the ids of its own queue a session's shared deliveries begin to take theirs: more than are ever in flight.
+const SHARED_IDS_AHEAD: u64 = PACKET_IDS / 2;
+/// Items of shared subscriptions that one session may hold: as many subscriptions as it may have, each with the most that
+/// a service lends to one.
+const SHARED_MAX: usize = 100 * 64;
 /// What a waiting delivery costs besides its message's bytes.
 const DELIVERY_BYTES: usize = 128;
 
@@ -36,7 +41,7 @@ pub(super) struct Outbound {
     window: usize,
     /// Most durable deliveries that may be here.
     credit: usize,
-    /// QoS 1, in order.
+    /// QoS 1 and 2, in order.
     ordered: VecDeque<Waiting>,
     /// QoS 0.
     passing: VecDeque<Waiting>,
@@ -45,13 +50,39 @@ pub(super) struct Outbound {
     live_bytes: usize,
     live_max: usize,
     live_bytes_max: usize,
-    /// Counts live QoS 1 deliveries as a queue would; the first gets packet id 1.
+    /// Counts live QoS 1 and 2 deliveries as a queue would; the first gets packet id 1.
     next_live: Offset,
-    /// By packet id; the offset if the delivery is a durable one.
-    in_flight: BTreeMap<PacketId, Option<Offset>>,
+    in_flight: BTreeMap<PacketId, Flight>,
     durable: usize,
     /// Waiting deliveries of a page of retained messages.
     paged: usize,
+    /// Items of shared subscriptions that are here.
+    shared: usize,
+    /// The packet id for the next of them follows from it, if that id is free.
+    next_shared: Offset,
+    /// Which items of shared subscriptions are in flight, beside their ids in `in_flight`.
+    shared_in_flight: BTreeMap<PacketId, (ShareNumber, Offset)>,
+}
+
+/// A delivery that the client has, or that is on its way to it.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    /// If the delivery is a durable one.
+    offset: Option<Offset>,
+    awaits: Awaits,
+}
+
+/// What a delivery in flight waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The client's PUBACK (QoS 1).
+    PubAck,
+    /// The client's PUBREC (QoS 2).
+    PubRec,
+    /// The service: after it the PUBREL may go out.
+    Release,
+    /// The client's PUBCOMP.
+    PubComp,
 }
 
 #[derive(Debug)]
@@ -78,7 +109,15 @@ impl Outbound {
             in_flight: BTreeMap::new(),
             durable: 0,
             paged: 0,
+            shared: 0,
+            next_shared: Offset(SHARED_IDS_AHEAD),
+            shared_in_flight: BTreeMap::new(),
         }
+    }
+
+    /// The first offset of the session's own queue that will come.
+    pub(super) fn set_first(&mut self, first: Offset) {
+        self.next_shared = Offset(first.0.saturating_add(SHARED_IDS_AHEAD));
     }
 
     pub(super) fn set_window(&mut self, window: usize, credit: u32) {
@@ -90,23 +129,55 @@ impl Outbound {
         self.ordered.clear();
         self.passing.clear();
         self.in_flight.clear();
-        (self.live, self.live_bytes, self.durable, self.paged) = (0, 0, 0, 0);
+        self.shared_in_flight.clear();
+        (self.live, self.live_bytes, self.durable, self.shared) = (0, 0, 0, 0);
+        self.paged = 0;
     }
 
-    /// Takes note that the client has a delivery; gives its offset if it is a durable one. `None` if nothing with this
-    /// id is in flight.
-    pub(super) fn acknowledge(&mut self, id: PacketId) -> Option<Option<Offset>> {
-        let offset = self.in_flight.remove(&id)?;
+    /// What the delivery with this packet id waits for, if one is in flight.
+    pub(super) fn awaits(&self, id: PacketId) -> Option<Awaits> {
+        self.in_flight.get(&id).map(|flight| flight.awaits)
+    }
+
+    /// The client has a QoS 2 delivery: the offset to release if it is a durable one; others are released at once.
+    pub(super) fn received(&mut self, id: PacketId) -> Option<Offset> {
+        let flight = self.in_flight.get_mut(&id)?;
+        flight.awaits = if flight.offset.is_some() { Awaits::Release } else { Awaits::PubComp };
+        flight.offset
+    }
+
+    /// A delivery was released by the service; whether it waited for that.
+    pub(super) fn released(&mut self, id: PacketId, offset: Offset) -> bool {
+        match self.in_flight.get_mut(&id) {
+            Some(flight) if flight.offset == Some(offset) && flight.awaits == Awaits::Release => {
+                flight.awaits = Awaits::PubComp;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The delivery with this packet id is over: the offset to settle if it is a durable one.
+    pub(super) fn end(&mut self, id: PacketId) -> Option<Offset> {
+        let offset = self.in_flight.remove(&id)?.offset;
         self.durable -= usize::from(offset.is_some());
-        Some(offset)
+        offset
     }
 
-    pub(super) fn is_in_flight(&self, id: PacketId) -> bool {
-        self.in_flight.contains_key(&id)
+    /// The item that was in flight under an id that was just acknowledged, if a shared subscription lent it.
+    pub(super) fn acknowledge_shared(&mut self, id: PacketId) -> Option<(ShareNumber, Offset)> {
+        let item = self.shared_in_flight.remove(&id)?;
+        self.shared -= 1;
+        Some(item)
     }
 
     fn push(&mut self, delivery: Delivery) -> Pushed {
-        if delivery.offset.is_some() {
+        if lent(&delivery).is_some() {
+            if self.shared == SHARED_MAX {
+                return Pushed::Overrun;
+            }
+            self.shared += 1;
+        } else if delivery.offset.is_some() {
             if self.durable == self.credit {
                 return Pushed::Overrun;
             }
@@ -139,10 +210,13 @@ impl Outbound {
         queue.push_back(Waiting { arrival, delivery, paged });
     }
 
-    /// Takes the delivery that may leave next, with its packet id if it has QoS 1.
+    /// Takes the delivery that may leave next, with its packet id if it has QoS 1 or 2.
     fn pop(&mut self) -> Option<(Delivery, Option<PacketId>)> {
         let ordered = self.ordered.front().and_then(|waiting| {
-            let id = packet_id_of(waiting.delivery.offset.unwrap_or(self.next_live));
+            let id = match lent(&waiting.delivery) {
+                Some(_) => self.free_id(),
+                None => packet_id_of(waiting.delivery.offset.unwrap_or(self.next_live)),
+            };
             let free = self.in_flight.len() < self.window && !self.in_flight.contains_key(&id);
             free.then_some((waiting.arrival, id))
         });
@@ -162,14 +236,38 @@ impl Outbound {
         Some((waiting.delivery, id))
     }
 
+    /// An id that is not in flight, if one of the next `window` is free, as one is while less than that is in flight.
+    fn free_id(&self) -> PacketId {
+        let candidates = (0..=self.window as u64).map(|ahead| self.next_shared.0 + ahead);
+        let mut ids = candidates.map(|offset| packet_id_of(Offset(offset)));
+        ids.find(|id| !self.in_flight.contains_key(id)).unwrap_or(packet_id_of(self.next_shared))
+    }
+
     /// A delivery that was popped is with the client now, or on its way.
     fn sent(&mut self, delivery: &Delivery, id: PacketId) {
+        if let Some(item) = lent(delivery) {
+            self.next_shared = self.next_shared.next();
+            let taken = self.in_flight.insert(id, Flight { offset: None, awaits: Awaits::PubAck });
+            assert!(taken.is_none(), "packet id {id} is in flight twice");
+            self.shared_in_flight.insert(id, item);
+            return;
+        }
         if delivery.offset.is_none() {
             self.next_live = self.next_live.next();
         }
-        let taken = self.in_flight.insert(id, delivery.offset);
+        let awaits = match delivery.qos {
+            QoS::ExactlyOnce if delivery.released => Awaits::PubComp,
+            QoS::ExactlyOnce => Awaits::PubRec,
+            QoS::AtLeastOnce | QoS::AtMostOnce => Awaits::PubAck,
+        };
+        let taken = self.in_flight.insert(id, Flight { offset: delivery.offset, awaits });
         assert!(taken.is_none(), "packet id {id} is in flight twice");
     }
+}
+
+/// What a shared subscription lent with a delivery, if one did.
+fn lent(delivery: &Delivery) -> Option<(ShareNumber, Offset)> {
+    delivery.share.zip(delivery.offset)
 }
 
 /// What became of a delivery that came.
@@ -191,7 +289,10 @@ impl Connection {
         for delivery in deliveries {
             match self.outbound.push(delivery) {
                 Pushed::Queued => {}
-                Pushed::QueueFull => self.counters.dropped_queue_full += 1,
+                Pushed::QueueFull => {
+                    self.counters.dropped_queue_full += 1;
+                    self.reached(Limit::LiveQueue);
+                }
                 Pushed::Overrun => return self.fail(now, &Ending::OVERRUN),
             }
         }
@@ -210,18 +311,27 @@ impl Connection {
             if paged > 0 && self.outbound.paged == 0 {
                 self.events.push_back(Event::RetainedTaken);
             }
+            if let Some(id) = id.filter(|_| delivery.released) {
+                // The client has the message, by an earlier connection.
+                put_ack(PacketType::PubRel, id, Reason::Success, self.peer.version, output);
+                self.counters.packets_sent += 1;
+                self.outbound.sent(&delivery, id);
+                continue;
+            }
             if self.transmit(now, &delivery, id, output) {
                 self.counters.packets_sent += 1;
                 self.counters.deliveries_resent += u64::from(delivery.resent && id.is_some());
+                self.counters.deliveries_sent[delivery.qos as usize] += 1;
                 if let Some(id) = id {
-                    self.counters.deliveries_sent[1] += 1;
                     self.outbound.sent(&delivery, id);
                     continue;
                 }
-                self.counters.deliveries_sent[0] += 1;
             }
             // Dropped, or QoS 0: nothing will acknowledge it.
-            if let Some(offset) = delivery.offset {
+            if let Some(item) = lent(&delivery) {
+                self.outbound.shared -= 1;
+                self.settled_shared.push(item);
+            } else if let Some(offset) = delivery.offset {
                 self.outbound.durable -= 1;
                 self.settled.push(offset);
             }
@@ -237,8 +347,10 @@ impl Connection {
         output: &mut BytesMut,
     ) -> bool {
         let message = &delivery.message;
+        // The client may have it already, and would take whatever comes next under its packet id for it.
+        let begun = delivery.qos == QoS::ExactlyOnce && delivery.resent;
         let expiry_s = match message.expires_at.map(|at| seconds_left(at, now.wall)) {
-            Some(0) => {
+            Some(0) if !begun => {
                 self.counters.expired += 1;
                 return false;
             }
@@ -247,7 +359,7 @@ impl Connection {
         let version = self.peer.version;
         let outgoing = Outgoing {
             topic: message.topic.as_bytes(),
-            qos: if id.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce },
+            qos: delivery.qos,
             dup: delivery.resent && id.is_some(),
             retain: delivery.retain,
             id,

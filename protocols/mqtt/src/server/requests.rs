@@ -17,9 +17,9 @@ use crate::{
 };
 
 use super::{
-    CloseReason, Config, Connection, Event,
+    CloseReason, Config, Connection, Event, Limit,
     close::{Ending, refusal_text},
-    inbound::accepts_topic,
+    inbound::over_limit,
 };
 
 /// Requests that the service has not answered.
@@ -94,6 +94,8 @@ impl Connection {
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut filters = Vec::new();
         for filter in subscribe.filters {
+            let over = over_limit(filter.filter.as_bytes(), &config);
+            over.into_iter().for_each(|limit| self.reached(limit));
             match judge(&filter, v5, &config) {
                 Verdict::End(ending) => return self.fail(now, &ending),
                 Verdict::Refuse(reason) => reasons.push(Some(reason)),
@@ -127,7 +129,11 @@ impl Connection {
     ) {
         let Some(request) = self.requests.take(token) else { return };
         let id = request.id;
+        let is_quota = |granted: &Result<QoS, Refusal>| *granted == Err(Refusal::Quota);
         let granted = granted.unwrap_or_else(|refusal| vec![Err(refusal); request.asked()]);
+        if granted.iter().any(is_quota) {
+            self.reached(Limit::Subscriptions);
+        }
         let answers = granted.into_iter().map(suback_of).collect();
         self.send_suback(now, id, request.fill(answers));
     }
@@ -152,7 +158,8 @@ impl Connection {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut filters = Vec::new();
         for filter in unsubscribe.filters {
-            if topic::is_filter(filter.as_bytes()) && accepts_topic(filter.as_bytes(), &self.config)
+            if topic::is_filter(filter.as_bytes())
+                && over_limit(filter.as_bytes(), &self.config).is_none()
             {
                 reasons.push(None);
                 filters.push(filter);
@@ -212,7 +219,7 @@ fn judge(filter: &SubscribeFilter, v5: bool, config: &Config) -> Verdict {
     {
         return verdict;
     }
-    if !topic::is_filter(bytes) || !accepts_topic(bytes, config) {
+    if !topic::is_filter(bytes) || over_limit(bytes, config).is_some() {
         return Verdict::Refuse(Reason::TopicFilterInvalid);
     }
     if filter.no_local && !offered.no_local {

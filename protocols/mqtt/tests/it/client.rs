@@ -10,7 +10,7 @@ use moorline_core::{
 use moorline_mqtt::{
     Millis, Packet, Reason, Version,
     client::{Client, ClientError, Event, Options},
-    codec::{ConnAck, Outgoing, encode},
+    codec::{Ack, ConnAck, Outgoing, encode},
     server,
 };
 
@@ -102,6 +102,59 @@ fn client_and_server_understand_each_other() {
         exchange(&mut client, &mut rig);
         assert_eq!(rig.closed().reason, server::CloseReason::ClientDisconnect);
     }
+}
+
+#[test]
+fn qos_2_goes_both_ways_and_is_answered_at_its_end() {
+    for version in VERSIONS {
+        let mut client = client(version);
+        let mut rig = Rig::new(server::Config::default(), version);
+        exchange(&mut client, &mut rig);
+        rig.request();
+        rig.opened(false);
+        exchange(&mut client, &mut rig);
+        client.poll_event();
+
+        let outgoing = Outgoing { topic: b"t", qos: QoS::ExactlyOnce, ..Outgoing::default() };
+        let sent = client.publish(&outgoing).unwrap().unwrap();
+        exchange(&mut client, &mut rig);
+        let Some(server::Event::PublishOnce { token, packet, .. }) = rig.connection.poll_event()
+        else {
+            panic!()
+        };
+        rig.published(token);
+        exchange(&mut client, &mut rig);
+        assert_eq!((client.poll_event(), client.in_flight()), (None, 1), "not complete yet");
+        assert_eq!(rig.connection.poll_event(), Some(server::Event::Complete(packet)));
+        rig.notice(Notice::Completed { packet: packet.get(), known: true });
+        exchange(&mut client, &mut rig);
+        let reason = Reason::Success;
+        assert_eq!(client.poll_event(), Some(Event::Published { id: sent, reason }));
+        assert_eq!(client.in_flight(), 0);
+
+        rig.deliver(vec![live(QoS::ExactlyOnce, b"once")]);
+        exchange(&mut client, &mut rig);
+        let Some(Event::Message(message)) = client.poll_event() else { panic!() };
+        assert_eq!(&message.payload[..], b"once");
+        assert_eq!(rig.connection.take_counters().deliveries_acked, 1, "all four packets");
+    }
+}
+
+#[test]
+fn a_qos_2_delivery_that_comes_again_is_no_message() {
+    let mut client = connected(options(Version::V5));
+    let delivery = Packet::Publish(publish("t", QoS::ExactlyOnce, 7));
+    for expected in [true, false] {
+        say(&mut client, &delivery, Version::V5).unwrap();
+        assert_eq!(client.poll_event().is_some(), expected);
+        let mut pubrec = BytesMut::new();
+        encode(&Packet::PubRec(Ack::new(id(7), Reason::Success)), Version::V5, &mut pubrec)
+            .unwrap();
+        assert_eq!(client.output().split(), pubrec);
+    }
+    say(&mut client, &Packet::PubRel(Ack::new(id(7), Reason::Success)), Version::V5).unwrap();
+    say(&mut client, &delivery, Version::V5).unwrap();
+    assert!(client.poll_event().is_some(), "another message");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use moorline_core::{QoS, Text};
 use moorline_mqtt::{
     Packet, Version,
-    codec::{Connect, DecodeError, Decoder, Limits, Outgoing, Unsubscribe, encode},
+    codec::{Connect, DecodeError, Decoder, Limits, Outgoing, Quota, Unsubscribe, encode},
 };
 use proptest::{prelude::*, sample::select};
 
@@ -113,11 +113,19 @@ fn what_travels_on_is_one_slice_unless_something_stands_in_its_middle() {
 
 #[test]
 fn too_many_of_something_is_a_quota_and_not_memory() {
-    let limits = Limits { user_properties: 2, filters: 2, ..Limits::default() };
+    let limits = Limits { user_properties: 2, filters: 2, property_bytes: 3, ..Limits::default() };
     let user = "260000 0000".replace(' ', "");
+    let long = "260001 61 0001 62".replace(' ', "");
+    let two_long = format!("30130001740e{long}{long}");
+    let reason = "4009000180071f0004 61616161".replace(' ', "");
     let three = format!("30130001740f{user}{user}{user}");
     let many_filters = "82110001 00 0001610000016200000163 00".replace(' ', "");
-    for (hex, what) in [(three, "user properties"), (many_filters, "topic filters")] {
+    for (hex, what) in [
+        (three, Quota::UserProperties),
+        (two_long, Quota::PropertyBytes),
+        (reason, Quota::PropertyBytes),
+        (many_filters, Quota::Filters),
+    ] {
         let mut bytes = BytesMut::from(&unhex(&hex)[..]);
         bytes[1] = u8::try_from(bytes.len() - 2).unwrap();
         let mut decoder = Decoder::server_after_connect(Version::V5, limits);

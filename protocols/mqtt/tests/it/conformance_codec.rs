@@ -260,3 +260,24 @@ fn an_answer_of_311_has_only_the_codes_of_311() {
         "one flag, seven zeros"
     );
 }
+
+#[test]
+fn a_property_of_another_packet_is_forbidden_once_its_value_is_read() {
+    // Receive Maximum, which only CONNECT and CONNACK have; then with its value cut off.
+    for (kind, before, readable) in [
+        (0x30, &b"\x00\x01t"[..], Reason::ProtocolError),
+        (0x40, b"\x00\x01\x00", Reason::ProtocolError),
+        (0x62, b"\x00\x01\x00", Reason::ProtocolError),
+        (0xe0, b"\x00", Reason::ProtocolError),
+        (0x82, b"\x00\x01", Reason::MalformedPacket),
+        (0xa2, b"\x00\x01", Reason::MalformedPacket),
+    ] {
+        for (section, reason) in
+            [(&b"\x03\x21\x00\x01"[..], readable), (b"\x02\x21\x00", Reason::MalformedPacket)]
+        {
+            let body = [before, section].concat();
+            let refused = decode(Version::V5, &packet(kind, &body)).unwrap_err();
+            assert_eq!(refused.reason(), reason, "{kind:02x} {section:02x?}");
+        }
+    }
+}

@@ -82,7 +82,8 @@ fn what_would_make_an_answer_too_large_is_left_out_of_it() {
     // Wide enough for each answer without its reason string, and not with it.
     let packet_max = NonZeroU32::new(21);
     let small = ConnectProperties { packet_max, ..ConnectProperties::default() };
-    let mut rig = Rig::new(Config::default(), Version::V5);
+    let config = Config { topic_alias_max: 0, ..Config::default() };
+    let mut rig = Rig::new(config.clone(), Version::V5);
     rig.say(&Packet::Connect(Box::new(asked(small.clone()))));
     rig.request();
     rig.notice(Notice::Opened(Err(Refusal::Unavailable)));
@@ -92,7 +93,7 @@ fn what_would_make_an_answer_too_large_is_left_out_of_it() {
         (Reason::ServerUnavailable, None)
     );
 
-    let mut rig = Rig::open_with(Config::default(), asked(small));
+    let mut rig = Rig::open_with(config, asked(small));
     rig.bytes(b"\xc1\x00");
     let Some(Packet::Disconnect(goodbye)) = rig.said().pop() else { panic!() };
     assert_eq!((goodbye.reason, &goodbye.reason_string), (Reason::MalformedPacket, &None));
@@ -197,7 +198,8 @@ fn all_properties_of_a_message_arrive_as_they_were_sent_and_in_their_order() {
 fn what_was_begun_before_an_unsubscribe_is_completed() {
     for version in VERSIONS {
         let asked = Connect { clean_start: false, ..connect(version) };
-        let mut rig = Rig::open_with(Config::default(), asked);
+        let config = Config { keep_alive_max_s: 0, ..Config::default() };
+        let mut rig = Rig::open_with(config, asked);
         rig.deliver(vec![durable(1), durable(2)]);
         assert_eq!(ids(&rig.said()), [2, 3]);
         rig.say(&unsubscribe(7, &["t"]));

@@ -15,6 +15,7 @@ mod packets;
 mod session_connect;
 mod session_deliver;
 mod session_end;
+mod session_once;
 mod session_publish;
 mod session_subscribe;
 mod support;

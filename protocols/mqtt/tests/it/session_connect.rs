@@ -76,9 +76,9 @@ fn mqtt_5_is_told_what_this_server_has_and_has_not() {
     assert_eq!(told.server_keep_alive_s, Some(30));
     assert_eq!(told.receive_max, NonZeroU16::new(1_024));
     assert_eq!(told.packet_max, NonZeroU32::new(256 * 1_024));
-    assert_eq!(told.qos_max, Some(QoS::AtLeastOnce));
-    assert_eq!((told.retain, told.shared, told.subscription_ids), (None, Some(false), None));
-    assert_eq!((told.wildcards, told.alias_max, &told.assigned_client_id), (None, None, &None));
+    assert_eq!(told.qos_max, None, "which means 2");
+    assert_eq!((told.retain, told.shared, told.subscription_ids), (None, None, None));
+    assert_eq!((told.wildcards, told.alias_max, &told.assigned_client_id), (None, Some(16), &None));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn session_expiry_follows_from_version_and_clean_start() {
 
 #[test]
 fn credit_is_the_clients_window_and_the_prefetch() {
-    for (theirs, expected) in [(None, 256 + 256), (Some(10), 10 + 256), (Some(65_535), 256 + 256)] {
+    for (theirs, expected) in [(None, 32 + 256), (Some(10), 10 + 256), (Some(65_535), 32 + 256)] {
         let mut rig = rig(Version::V5);
         let mut asked = connect(Version::V5);
         asked.properties.receive_max = theirs.and_then(NonZeroU16::new);
@@ -298,6 +298,12 @@ fn a_broken_connect_is_answered_in_mqtt_5_and_closed_before() {
         (Version::V5,   "100e00044d5154540503003c00000163",         Some(Reason::MalformedPacket)),
         (Version::V5,   "101100044d5154540502003c03210000000163",   Some(Reason::ProtocolError)),
         (Version::V5,   "10ffff0300044d5154540502003c",             Some(Reason::PacketTooLarge)),
+        // A client id or user name that can't be read; too much or too little of it.
+        (Version::V5,   "101200044d5154540502000a000005746f700000", None),
+        (Version::V5,   "101500044d5154540582000a000001700005746feda080", None),
+        (Version::V5,   "101000044d5154540502000a000001700001",  None),
+        (Version::V5,   "101200044d5154540502000a0000017000017000", None),
+        (Version::V5,   "100e00044d5154540582000a00000170",         None),
         (Version::V311, "100d00044d5154540403003c000163",           None),
         (Version::V311, "10ffff0300044d5154540402003c",             None),
         (Version::V311, "1001",                                     None),

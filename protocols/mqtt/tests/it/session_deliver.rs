@@ -1,12 +1,13 @@
 //! Deliveries: packet ids, windows, what is dropped and what is settled.
 
 use std::{
+    collections::BTreeSet,
     num::{NonZeroU16, NonZeroU32},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use moorline_core::{Delivery, Message, Offset, QoS, Text, UnixMillis, port::Notice};
+use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, Text, UnixMillis, port::Notice};
 use moorline_mqtt::{
     Packet, Reason, Version,
     codec::{Ack, Connect},
@@ -364,4 +365,57 @@ fn deliveries_carry_what_their_subscriptions_want() {
         let sent = if version.is_v5() { vec![5, 7] } else { vec![] };
         assert_eq!(flags, [(true, sent), (false, vec![])]);
     }
+}
+
+/// An item that a shared subscription lent.
+fn shared(number: u32, offset: u64) -> Delivery {
+    Delivery { share: Some(ShareNumber(number)), ..durable(offset) }
+}
+
+#[test]
+fn what_a_shared_subscription_lent_is_settled_with_it_under_an_id_of_its_own() {
+    for version in VERSIONS {
+        let mut rig = Rig::open(version);
+        // Both queues have an item of each of these offsets.
+        rig.deliver(vec![durable(1), shared(3, 1), shared(4, 1), durable(2), shared(3, 2)]);
+        let sent = ids(&rig.said());
+        let all: BTreeSet<u16> = sent.iter().copied().collect();
+        assert_eq!((sent.len(), all.len()), (5, 5), "{sent:?}");
+        assert_eq!((sent[0], sent[3]), (2, 3), "its own queue keeps its ids");
+        for at in [1, 2, 3] {
+            rig.say(&puback(sent[at]));
+        }
+        let (own, lent) = (vec![Offset(2)], [(3, 1), (4, 1)]);
+        let lent = lent.map(|(number, offset)| (ShareNumber(number), Offset(offset))).to_vec();
+        assert_eq!(rig.events(), [Event::Settled(own), Event::SettledShared(lent)]);
+    }
+}
+
+#[test]
+fn ids_of_shared_deliveries_pass_over_those_in_flight() {
+    let mut rig = windowed(Version::V5, 3);
+    // The first shared delivery would take the id that this one of its own queue has.
+    let far = 1 + 65_535 / 2;
+    rig.deliver(vec![durable(far), shared(1, 1), shared(1, 2), shared(1, 3)]);
+    let sent = ids(&rig.said());
+    let own = packet_id_of(Offset(far)).get();
+    assert_eq!(sent, [own, own + 1, own + 2], "and the window holds for all");
+    rig.say(&puback(own + 1));
+    assert_eq!(rig.said().len(), 1);
+}
+
+#[test]
+fn shared_deliveries_that_are_not_acknowledged_are_settled_as_they_leave_or_are_dropped() {
+    let mut rig = Rig::open(Version::V5);
+    let expired = Message { expires_at: Some(UnixMillis(1)), ..message(b"late") };
+    rig.deliver(vec![
+        Delivery { qos: QoS::AtMostOnce, ..shared(1, 1) },
+        Delivery { message: Arc::new(expired), ..shared(1, 2) },
+        Delivery { offset: None, qos: QoS::AtMostOnce, ..shared(1, 0) },
+    ]);
+    assert_eq!(rig.said().len(), 2);
+    let settled = [1, 2].map(|offset| (ShareNumber(1), Offset(offset))).to_vec();
+    let Some(Event::SettledShared(mut items)) = rig.connection.poll_event() else { panic!() };
+    items.sort_unstable();
+    assert_eq!(items, settled);
 }

@@ -142,7 +142,8 @@ fn protocol_breaches_name_their_code_in_mqtt_5_and_just_close_before() {
         ("9003000100",   CloseReason::ProtocolError, Reason::ProtocolError),
         ("b0020001",     CloseReason::ProtocolError, Reason::ProtocolError),
         ("c100",         CloseReason::Malformed,     Reason::MalformedPacket),
-        ("0000",         CloseReason::Malformed,     Reason::MalformedPacket),
+        ("d100",         CloseReason::ProtocolError, Reason::ProtocolError),
+        ("0000",         CloseReason::ProtocolError, Reason::ProtocolError),
         ("30ffffff7f",   CloseReason::PacketTooLarge, Reason::PacketTooLarge),
         ("30ffffffff",   CloseReason::Malformed,     Reason::MalformedPacket),
     ];
@@ -198,23 +199,24 @@ fn a_part_of_a_packet_breaks_no_silence_and_what_we_send_does_not_either() {
 }
 
 #[test]
-fn keep_alive_zero_is_no_deadline() {
-    let mut rig =
-        Rig::open_with(Config::default(), Connect { keep_alive_s: 0, ..connect(Version::V5) });
+fn keep_alive_zero_is_no_deadline_where_the_server_has_none() {
+    let config = Config { keep_alive_max_s: 0, ..Config::default() };
+    let mut rig = Rig::open_with(config, Connect { keep_alive_s: 0, ..connect(Version::V5) });
     assert_eq!(rig.connection.poll_timeout(), None);
     rig.wait(1 << 40);
     assert!(!rig.connection.is_closed());
 }
 
 #[test]
-fn the_servers_keep_alive_binds_who_can_be_told() {
+fn the_servers_keep_alive_binds_everybody() {
     #[rustfmt::skip]
     let table = [
         (Version::V5,   0,      Some(30)),
         (Version::V5,   65_535, Some(30)),
         (Version::V5,   10,     Some(10)),
-        (Version::V311, 0,      None),
-        (Version::V311, 100,    Some(100)),
+        (Version::V311, 0,      Some(30)),
+        (Version::V311, 100,    Some(30)),
+        (Version::V31,  20,     Some(20)),
     ];
     for (version, sent, expected) in table {
         let config = Config { keep_alive_max_s: 30, ..Config::default() };

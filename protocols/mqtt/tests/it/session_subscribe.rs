@@ -38,11 +38,11 @@ fn a_subscribe_is_asked_and_answered_filter_by_filter() {
             [("a/#", QoS::AtMostOnce), ("+/b", QoS::AtLeastOnce), ("c", QoS::ExactlyOnce)];
         rig.say(&Packet::Subscribe(subscribe(9, &filters)));
         let (token, filters) = asked(&mut rig);
-        let wanted = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::AtLeastOnce];
-        assert_eq!(filters.iter().map(|(_, qos)| *qos).collect::<Vec<_>>(), wanted, "2 becomes 1");
+        let wanted = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+        assert_eq!(filters.iter().map(|(_, qos)| *qos).collect::<Vec<_>>(), wanted);
         assert!(rig.said().is_empty());
         grant(&mut rig, token, Ok(wanted.into_iter().map(Ok).collect()));
-        let reasons = [Reason::Success, Reason::GrantedQoS1, Reason::GrantedQoS1];
+        let reasons = [Reason::Success, Reason::GrantedQoS1, Reason::GrantedQoS2];
         assert_eq!(rig.said(), [suback(9, &reasons)]);
     }
 }
@@ -148,11 +148,13 @@ fn shared_subscriptions_are_refused_while_they_are_not_offered() {
             1,
             &[("plain", QoS::AtMostOnce), (filter, QoS::AtMostOnce)],
         ));
-        let mut rig = Rig::open(Version::V5);
+        let mut config = Config::default();
+        config.capabilities.shared = false;
+        let mut rig = Rig::open_with(config.clone(), connect(Version::V5));
         rig.say(&packet);
         assert_eq!(rig.ended(), (closed, Some(reason)), "{filter}");
 
-        let mut rig = Rig::open(Version::V311);
+        let mut rig = Rig::open_with(config, connect(Version::V311));
         rig.say(&packet);
         let (token, passed) = asked(&mut rig);
         assert_eq!(passed.len(), 1);
@@ -162,15 +164,18 @@ fn shared_subscriptions_are_refused_while_they_are_not_offered() {
 }
 
 #[test]
-fn with_shared_subscriptions_switched_on_they_are_asked_but_never_with_no_local() {
-    let mut config = Config::default();
-    config.capabilities.shared = true;
+fn shared_subscriptions_are_asked_but_never_ill_formed_or_with_no_local() {
     for version in VERSIONS {
-        let mut rig = Rig::open_with(config.clone(), connect(version));
+        let mut rig = Rig::open(version);
         rig.say(&Packet::Subscribe(subscribe(1, &[("$share/g/a/+", QoS::AtMostOnce)])));
         assert_eq!(asked(&mut rig).1[0].0, "$share/g/a/+");
     }
-    let mut rig = Rig::open_with(config, connect(Version::V5));
+    for filter in ["$share/g/", "$share/g", "$share//a", "$share/+/a", "$share/g/a#"] {
+        let mut rig = Rig::open(Version::V5);
+        rig.say(&Packet::Subscribe(subscribe(1, &[(filter, QoS::AtMostOnce)])));
+        assert_eq!(rig.ended().1, Some(Reason::ProtocolError), "{filter}");
+    }
+    let mut rig = Rig::open(Version::V5);
     let mut wrong = subscribe(1, &[("$share/g/a", QoS::AtMostOnce)]);
     wrong.filters[0].no_local = true;
     rig.say(&Packet::Subscribe(wrong));

@@ -318,6 +318,34 @@ pub(crate) fn decode_transfer_id(bytes: Bytes) -> Result<u64, Malformed> {
     Ok(transfer)
 }
 
+/// How far a transfer has come that goes on: the answer to [`crate::wire::Kind::SnapshotResume`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resumed {
+    /// Its number from now on.
+    pub(crate) transfer: u64,
+    /// The file that is not whole; as many are.
+    pub(crate) file: u32,
+    /// How much of that one is there.
+    pub(crate) offset: u64,
+}
+
+impl Resumed {
+    pub(crate) fn encode(self) -> Bytes {
+        let mut out = begin(21);
+        out.put_u64(self.transfer);
+        out.put_u32(self.file);
+        out.put_u64(self.offset);
+        out.freeze()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader::versioned(bytes, VERSION, "resumed transfer")?;
+        let (transfer, file, offset) = (reader.u64()?, reader.u32()?, reader.u64()?);
+        reader.end()?;
+        Ok(Self { transfer, file, offset })
+    }
+}
+
 /// The vote of whoever answers: to the end of a snapshot.
 pub(crate) fn encode_installed(vote: &RaftVote) -> Bytes {
     let mut out = begin(18);

@@ -2,6 +2,8 @@
 //! anything but silence. Shared by the tests and the benchmark.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+pub mod moves;
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -157,6 +159,11 @@ impl Cluster {
         kept
     }
 
+    /// The disk of a node that does not run.
+    pub fn disk(&self, node: NodeId) -> Disk {
+        disk(&self.dir_of(node), &Registry::new())
+    }
+
     /// As if the state's directory had been deleted.
     pub fn remove_rows(&self, node: NodeId) {
         std::fs::remove_dir_all(self.dir_of(node).join("state")).unwrap();
@@ -255,6 +262,32 @@ impl Node {
         self.on(answered).expect("every reply is called")
     }
 
+    /// Closes the connections to another node, and makes none.
+    pub fn cut_off(&self, from: NodeId, cluster: &Cluster) {
+        let mut peers = cluster.voters();
+        peers.remove(&from);
+        self.peers.update_peers(peers);
+    }
+
+    /// Connects to all nodes again.
+    pub fn reconnect(&self, cluster: &Cluster) {
+        let runtime = self.runtime.as_ref().unwrap();
+        let _inside = runtime.enter();
+        self.peers.update_peers(cluster.voters());
+    }
+
+    /// The bytes of snapshots that were sent from here.
+    pub fn snapshot_bytes_sent(&self) -> u64 {
+        let families = self.registry.gather();
+        let family =
+            families.iter().find(|family| family.name() == "moorline_snapshot_bytes_total");
+        let sent = family
+            .into_iter()
+            .flat_map(|family| family.get_metric())
+            .filter(|metric| metric.get_label().iter().any(|label| label.value() == "sent"));
+        sent.map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+
     /// The value of a counter or gauge without labels.
     pub fn metric(&self, name: &str) -> f64 {
         let families = self.registry.gather();
@@ -295,6 +328,8 @@ fn command(seq: u64, payload: &Bytes) -> Command {
             clean_start: false,
             expiry_s: 3600,
             holder: Holder { node: NodeId(1), incarnation: Incarnation(1), conn: ConnId(1) },
+            limits: moorline_core::port::SessionLimits::none(),
+            sessions_max: u32::MAX,
             will: None,
         },
         2 => Command::Subscribe {
@@ -334,6 +369,18 @@ pub struct Producer {
 impl Producer {
     pub fn new(id: u64) -> Self {
         Self { id, next: 1, payload: Bytes::from_static(b"twenty-five bytes of it..") }
+    }
+
+    /// What it publishes from now on is so long, and looks random.
+    pub fn payload_of(&mut self, bytes: usize) {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_be_bytes()[0]
+        };
+        self.payload = (0..bytes).map(|_| next()).collect();
     }
 
     pub fn answered(&self) -> u64 {

@@ -35,6 +35,8 @@ mod kind {
     pub(super) const OUT_OF_ORDER: u8 = 9;
     pub(super) const PARTLY: u8 = 10;
     pub(super) const RECEIVED: u8 = 11;
+    pub(super) const COMPLETED: u8 = 12;
+    pub(super) const JOINED: u8 = 17;
 }
 
 /// Frozen: producer rows hold these numbers.
@@ -52,6 +54,7 @@ mod refused {
     pub(super) const NO_TOKEN: u8 = 11;
     pub(super) const RETAINED_FULL: u8 = 13;
     pub(super) const TOO_LATE: u8 = 14;
+    pub(super) const TOO_MANY_MEMBERS: u8 = 15;
 }
 
 /// The least bytes of a route change: lets a count be checked before anything is allocated for it.
@@ -92,10 +95,19 @@ impl Answer {
                 put_list(out, existed, |out, existed| out.put_u8(u8::from(*existed)));
                 put_list(out, released, put_change);
             }
+            Self::Joined { share, route } => {
+                out.put_u8(kind::JOINED);
+                put_session(out, *share);
+                put_change(out, route);
+            }
             Self::Received { number, floor } => {
                 out.put_u8(kind::RECEIVED);
                 out.put_u64(*number);
                 out.put_u64(*floor);
+            }
+            Self::Completed { known } => {
+                out.put_u8(kind::COMPLETED);
+                put_list(out, known, |out, known| out.put_u8(u8::from(*known)));
             }
             Self::Published { sessions } => {
                 out.put_u8(kind::PUBLISHED);
@@ -152,7 +164,9 @@ impl Answer {
                 existed: reader.list(1, Reader::bool)?,
                 released: read_changes(reader)?,
             },
+            kind::JOINED => Self::Joined { share: reader.session()?, route: read_change(reader)? },
             kind::RECEIVED => Self::Received { number: reader.u64()?, floor: reader.u64()? },
+            kind::COMPLETED => Self::Completed { known: reader.list(1, Reader::bool)? },
             kind::PUBLISHED => Self::Published { sessions: reader.u32()? },
             kind::AT => Self::At(reader.u64()?),
             kind::REFUSED => Self::Refused(read_refused(reader)?),
@@ -202,14 +216,16 @@ fn put_change(out: &mut BytesMut, change: &RouteChange) {
 }
 
 fn read_changes(reader: &mut Reader) -> Result<Vec<RouteChange>, Malformed> {
-    reader.list(ROUTE_CHANGE_BYTES_MIN, |reader| {
-        Ok(RouteChange {
-            tenant: reader.tenant()?,
-            filter: reader.text()?,
-            target: reader.target()?,
-            version: reader.u64()?,
-            present: reader.bool()?,
-        })
+    reader.list(ROUTE_CHANGE_BYTES_MIN, read_change)
+}
+
+fn read_change(reader: &mut Reader) -> Result<RouteChange, Malformed> {
+    Ok(RouteChange {
+        tenant: reader.tenant()?,
+        filter: reader.text()?,
+        target: reader.target()?,
+        version: reader.u64()?,
+        present: reader.bool()?,
     })
 }
 
@@ -219,6 +235,7 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::TooManySubscriptions => refused::TOO_MANY_SUBSCRIPTIONS,
         Refused::TooManySessions => refused::TOO_MANY_SESSIONS,
         Refused::TooManyRoutes => refused::TOO_MANY_ROUTES,
+        Refused::TooManyMembers => refused::TOO_MANY_MEMBERS,
         Refused::QueueFull => refused::QUEUE_FULL,
         Refused::Malformed => refused::MALFORMED,
         Refused::WrongState => refused::WRONG_STATE,
@@ -241,6 +258,7 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::TOO_MANY_SUBSCRIPTIONS => Refused::TooManySubscriptions,
         refused::TOO_MANY_SESSIONS => Refused::TooManySessions,
         refused::TOO_MANY_ROUTES => Refused::TooManyRoutes,
+        refused::TOO_MANY_MEMBERS => Refused::TooManyMembers,
         refused::QUEUE_FULL => Refused::QueueFull,
         refused::MALFORMED => Refused::Malformed,
         refused::WRONG_STATE => Refused::WrongState,
@@ -306,6 +324,9 @@ mod tests {
             (Answer::Refused(Refused::TooManySessions), "08 06".into()),
             (Answer::Refused(Refused::TooManyRoutes), "08 07".into()),
             (Answer::Refused(Refused::QueueFull), "08 09".into()),
+            (Answer::Refused(Refused::TooManyMembers), "08 0f".into()),
+            (Answer::Joined { share: session, route: change().remove(0) },
+                "11 0001 0000000000000002 00000007 00000001 23 01 0001 0000000000000009 01".into()),
             (Answer::Refused(Refused::NodeRemoved), "08 0a".into()),
             (Answer::Refused(Refused::NoToken), "08 0b".into()),
             (Answer::Refused(Refused::RetainedFull), "08 0d".into()),
@@ -314,6 +335,7 @@ mod tests {
             (Answer::OutOfOrder { expected: 9 }, "09 0000000000000009".into()),
             (Answer::Partly(change()), format!("0a {route}")),
             (Answer::Received { number: 3, floor: 2 }, "0b 0000000000000003 0000000000000002".into()),
+            (Answer::Completed { known: vec![true, false] }, "0c 00000002 01 00".into()),
         ];
         for (answer, expected) in table {
             let mut out = BytesMut::new();

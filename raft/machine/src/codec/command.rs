@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, message_len, put_holder, put_list, put_option,
-    put_options, put_session, put_target, put_text, read_message,
+    Malformed, Reader, TooLarge, encode_message, message_len, put_holder, put_limits, put_list,
+    put_option, put_options, put_session, put_target, put_text, read_message,
 };
 use crate::command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription};
 
@@ -38,6 +38,8 @@ mod kind {
     pub(super) const WILLS_DONE: u8 = 16;
     pub(super) const RETAIN: u8 = 17;
     pub(super) const ENQUEUE: u8 = 18;
+    pub(super) const JOIN_SHARE: u8 = 20;
+    pub(super) const LEAVE_SHARE: u8 = 21;
     pub(super) const CREATE_CLUSTER: u8 = 32;
     pub(super) const REGISTER_NODE: u8 = 33;
     pub(super) const SET_ROUTE: u8 = 34;
@@ -81,6 +83,7 @@ impl Command {
         Ok(())
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
     fn encode_body(&self, out: &mut BytesMut) {
         match self {
             Self::OpenSession { .. } | Self::CloseSession { .. } => self.encode_life(out),
@@ -122,6 +125,7 @@ impl Command {
                 out.put_u64(upto.0);
                 put_list(out, also, |out, offset| out.put_u64(offset.0));
             }
+            Self::JoinShare { .. } | Self::LeaveShare { .. } => self.encode_share(out),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
             Self::CreateCluster { .. }
@@ -143,7 +147,16 @@ impl Command {
     )]
     fn encode_life(&self, out: &mut BytesMut) {
         match self {
-            Self::OpenSession { tenant, client, clean_start, expiry_s, holder, will } => {
+            Self::OpenSession {
+                tenant,
+                client,
+                clean_start,
+                expiry_s,
+                holder,
+                limits,
+                sessions_max,
+                will,
+            } => {
                 let with_will = will.is_some();
                 out.put_u8(if with_will { kind::OPEN_WITH_WILL } else { kind::OPEN_SESSION });
                 out.put_u32(tenant.0);
@@ -151,6 +164,8 @@ impl Command {
                 out.put_u8(u8::from(*clean_start));
                 out.put_u32(*expiry_s);
                 put_holder(out, *holder);
+                put_limits(out, *limits);
+                out.put_u32(*sessions_max);
                 if let Some(will) = will {
                     out.put_u32(will.delay_s);
                     encode_message(out, &will.message);
@@ -236,6 +251,31 @@ impl Command {
         clippy::wildcard_enum_match_arm,
         reason = "the match that calls this names every command"
     )]
+    fn encode_share(&self, out: &mut BytesMut) {
+        match self {
+            Self::JoinShare { tenant, filter, member, options, version } => {
+                out.put_u8(kind::JOIN_SHARE);
+                out.put_u32(tenant.0);
+                put_text(out, filter);
+                put_session(out, *member);
+                put_options(out, *options);
+                out.put_u64(*version);
+            }
+            Self::LeaveShare { tenant, filter, member, version } => {
+                out.put_u8(kind::LEAVE_SHARE);
+                out.put_u32(tenant.0);
+                put_text(out, filter);
+                put_session(out, *member);
+                out.put_u64(*version);
+            }
+            other => unreachable!("encode_body writes {other:?} itself"),
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the match that calls this names every command"
+    )]
     fn encode_meta_body(&self, out: &mut BytesMut) {
         match self {
             Self::CreateCluster { cluster, shards, nodes, replicas } => {
@@ -276,14 +316,14 @@ impl Command {
     )]
     fn encode_member_body(&self, out: &mut BytesMut) {
         match self {
-            Self::AddToken { token, lifetime_ms } => {
+            Self::AddToken { token_hash, lifetime_ms } => {
                 out.put_u8(kind::ADD_TOKEN);
-                out.put_u128(*token);
+                out.put_u128(*token_hash);
                 out.put_u64(*lifetime_ms);
             }
-            Self::JoinNode { token, record } => {
+            Self::JoinNode { token_hash, record } => {
                 out.put_u8(kind::JOIN_NODE);
-                out.put_u128(*token);
+                out.put_u128(*token_hash);
                 put_node(out, record);
             }
             Self::SetMember { node, state } => {
@@ -316,7 +356,8 @@ impl Command {
             return Err(Malformed { what: "command frame" });
         }
         let mut reader = Reader::new(frame.slice(FRAME_HEADER_BYTES..), "command");
-        let command = match reader.u8()? {
+        let kind = reader.u8()?;
+        let command = match kind {
             kind::PUBLISH => {
                 let (tenant, from) = (reader.tenant()?, reader.option(Reader::session)?);
                 return Ok(Self::Publish { tenant, from, message: read_message(reader.tail())? });
@@ -328,20 +369,9 @@ impl Command {
                 let message = read_message(reader.tail())?;
                 return Ok(Self::PublishOnce { tenant, origin, message });
             }
-            kind::RECEIVE => Self::Receive {
-                session: reader.session()?,
-                epoch: reader.epoch()?,
-                packet: reader.u16()?,
-            },
-            kind::COMPLETE => Self::Complete {
-                session: reader.session()?,
-                epoch: reader.epoch()?,
-                packets: reader.list(2, Reader::u16)?,
-            },
-            kind::RELEASE => Self::Release {
-                session: reader.session()?,
-                offsets: reader.list(8, Reader::offset)?,
-            },
+            kind::RECEIVE | kind::COMPLETE | kind::RELEASE => {
+                Self::decode_exactly_once(kind, &mut reader)?
+            }
             kind::SETTLE => Self::Settle {
                 session: reader.session()?,
                 upto: reader.offset()?,
@@ -376,6 +406,7 @@ impl Command {
                 epoch: reader.epoch()?,
                 filters: reader.list(4, Reader::text)?,
             },
+            kind::JOIN_SHARE | kind::LEAVE_SHARE => Self::decode_share(kind, &mut reader)?,
             kind::TICK => Self::Tick,
             kind::DIGEST => Self::Digest,
             other => Self::decode_meta(other, &mut reader)?,
@@ -407,6 +438,30 @@ impl Command {
         Ok(command)
     }
 
+    fn decode_exactly_once(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
+        let session = reader.session()?;
+        if kind == kind::RELEASE {
+            let offsets = reader.list(8, Reader::offset)?;
+            return Ok(Self::Release { session, offsets });
+        }
+        let epoch = reader.epoch()?;
+        Ok(if kind == kind::RECEIVE {
+            Self::Receive { session, epoch, packet: reader.u16()? }
+        } else {
+            Self::Complete { session, epoch, packets: reader.list(2, Reader::u16)? }
+        })
+    }
+
+    fn decode_share(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
+        let (tenant, filter, member) = (reader.tenant()?, reader.text()?, reader.session()?);
+        Ok(if kind == kind::JOIN_SHARE {
+            let (options, version) = (reader.options()?, reader.u64()?);
+            Self::JoinShare { tenant, filter, member, options, version }
+        } else {
+            Self::LeaveShare { tenant, filter, member, version: reader.u64()? }
+        })
+    }
+
     fn decode_meta(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
         Ok(match kind {
             kind::CREATE_CLUSTER => Self::CreateCluster {
@@ -428,8 +483,12 @@ impl Command {
                 Self::DropNodeRoutes { node, alive }
             }
             kind::SET_TENANT => Self::SetTenant { tenant: reader.tenant()?, name: reader.text()? },
-            kind::ADD_TOKEN => Self::AddToken { token: reader.u128()?, lifetime_ms: reader.u64()? },
-            kind::JOIN_NODE => Self::JoinNode { token: reader.u128()?, record: read_node(reader)? },
+            kind::ADD_TOKEN => {
+                Self::AddToken { token_hash: reader.u128()?, lifetime_ms: reader.u64()? }
+            }
+            kind::JOIN_NODE => {
+                Self::JoinNode { token_hash: reader.u128()?, record: read_node(reader)? }
+            }
             kind::SET_MEMBER => {
                 let (node, state) = (NodeId(reader.u64()?), reader.u8()?);
                 let malformed = Malformed { what: "member state" };
@@ -481,6 +540,7 @@ fn read_copy(reader: &mut Reader) -> Result<Enqueued, Malformed> {
 fn read_open(mut reader: Reader, with_will: bool) -> Result<Command, Malformed> {
     let (tenant, client) = (reader.tenant()?, reader.text()?);
     let (clean_start, expiry_s, holder) = (reader.bool()?, reader.u32()?, reader.holder()?);
+    let (limits, sessions_max) = (reader.limits()?, reader.u32()?);
     let will = if with_will {
         let delay_s = reader.u32()?;
         Some(Box::new(Will { delay_s, message: read_message(reader.tail())? }))
@@ -488,7 +548,16 @@ fn read_open(mut reader: Reader, with_will: bool) -> Result<Command, Malformed> 
         reader.end()?;
         None
     };
-    Ok(Command::OpenSession { tenant, client, clean_start, expiry_s, holder, will })
+    Ok(Command::OpenSession {
+        tenant,
+        client,
+        clean_start,
+        expiry_s,
+        holder,
+        limits,
+        sessions_max,
+        will,
+    })
 }
 
 pub(crate) fn put_node(out: &mut BytesMut, record: &NodeRecord) {
@@ -525,6 +594,7 @@ fn read_process(reader: &mut Reader) -> Result<(NodeId, Option<Incarnation>), Ma
 mod tests {
     use moorline_core::{
         ConnId, Epoch, Message, Offset, QoS, ShardId, SubscriptionOptions, TenantId, UnixMillis,
+        port::SessionLimits,
     };
     use proptest::prelude::*;
 
@@ -532,6 +602,7 @@ mod tests {
     use crate::command::{Holder, RouteTarget, SessionId};
 
     /// Commands with their frames, without the length in front.
+    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each")]
     fn every_command() -> Vec<(Command, &'static str)> {
         let session = SessionId { bucket: 0x0102, number: 3 };
         let holder = Holder { node: NodeId(4), incarnation: Incarnation(5), conn: ConnId(6) };
@@ -558,10 +629,12 @@ mod tests {
             address: "a:1".into(),
         };
         let (tenant, epoch) = (TenantId(7), Epoch(8));
+        let limits = SessionLimits { queue_items: 1, queue_bytes: 2, subscriptions: 3 };
         #[rustfmt::skip]
         let all = vec![
-            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder, will: None },
-                "01 00000007 00000001 63 01 0000003c 0000000000000004 0000000000000005 0000000000000006"),
+            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder, limits, sessions_max: 9, will: None },
+                "01 00000007 00000001 63 01 0000003c 0000000000000004 0000000000000005 0000000000000006 \
+                 00000001 00000002 00000003 00000009"),
             (Command::CloseSession { session, epoch, expiry_s: Some(5), forget_will: false },
                 "02 0102 0000000000000003 0000000000000008 01 00000005"),
             (Command::CloseSession { session, epoch, expiry_s: None, forget_will: false },
@@ -602,7 +675,11 @@ mod tests {
             (Command::SetTenant { tenant, name: "n".into() },
                 "24 00000007 00000001 6e"),
         ];
-        all.into_iter().chain(kept).chain(membership_commands(record)).collect()
+        all.into_iter()
+            .chain(kept)
+            .chain(share_commands())
+            .chain(membership_commands(record))
+            .collect()
     }
 
     fn kept_commands(
@@ -615,11 +692,12 @@ mod tests {
         let origin = Some(Origin { session, number: 4, floor: 2 });
         let ids = [5, 6].into_iter().filter_map(NonZeroU32::new).collect();
         let copy = Enqueued { qos: QoS::ExactlyOnce, ids, message: message.clone() };
+        let limits = SessionLimits { queue_items: 1, queue_bytes: 2, subscriptions: 3 };
         #[rustfmt::skip]
         let all = vec![
-            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder, will },
+            (Command::OpenSession { tenant, client: "c".into(), clean_start: true, expiry_s: 60, holder, limits, sessions_max: 9, will },
                 "0e 00000007 00000001 63 01 0000003c 0000000000000004 0000000000000005 0000000000000006 \
-                 0000000a 01 00000001 74 00000000 78797a"),
+                 00000001 00000002 00000003 00000009 0000000a 01 00000001 74 00000000 78797a"),
             (Command::CloseSession { session, epoch, expiry_s: None, forget_will: true },
                 "0f 0102 0000000000000003 0000000000000008 00"),
             (Command::WillsDone { numbers: vec![4, 6] },
@@ -635,12 +713,24 @@ mod tests {
         all
     }
 
+    fn share_commands() -> [(Command, &'static str); 2] {
+        let (tenant, member) = (TenantId(7), SessionId { bucket: 0x0102, number: 3 });
+        #[rustfmt::skip]
+        let all = [
+            (Command::JoinShare { tenant, filter: "$share/g/t".into(), member, options: SubscriptionOptions::default(), version: 5 },
+                "14 00000007 0000000a 2473686172652f672f74 0102 0000000000000003 00 0000000000000005"),
+            (Command::LeaveShare { tenant, filter: "$share/g/t".into(), member, version: 5 },
+                "15 00000007 0000000a 2473686172652f672f74 0102 0000000000000003 0000000000000005"),
+        ];
+        all
+    }
+
     fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 5] {
         #[rustfmt::skip]
         let all = [
-            (Command::AddToken { token: 1, lifetime_ms: 2 },
+            (Command::AddToken { token_hash: 1, lifetime_ms: 2 },
                 "25 00000000000000000000000000000001 0000000000000002"),
-            (Command::JoinNode { token: 1, record },
+            (Command::JoinNode { token_hash: 1, record },
                 "26 00000000000000000000000000000001 \
                  0000000000000001 00000000000000000000000000000002 0000000000000003 00000003 613a31"),
             (Command::SetMember { node: NodeId(1), state: MemberState::Removed },

@@ -16,7 +16,7 @@ use std::num::NonZeroU32;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use moorline_core::{
     Epoch, Incarnation, NodeId, Offset, QoS, RetainHandling, ShardId, SubscriptionOptions,
-    TenantId, Text, UnixMillis,
+    TenantId, Text, UnixMillis, port::SessionLimits,
 };
 
 use crate::command::{Holder, RouteTarget, SessionId};
@@ -165,6 +165,14 @@ impl Reader {
         })
     }
 
+    pub(crate) fn limits(&mut self) -> Result<SessionLimits, Malformed> {
+        Ok(SessionLimits {
+            queue_items: self.u32()?,
+            queue_bytes: self.u32()?,
+            subscriptions: self.u32()?,
+        })
+    }
+
     pub(crate) fn target(&mut self) -> Result<RouteTarget, Malformed> {
         match self.u8()? {
             TARGET_SHARD => Ok(RouteTarget::Shard(ShardId(self.u16()?))),
@@ -253,6 +261,12 @@ pub(crate) fn put_holder(out: &mut BytesMut, holder: Holder) {
     out.put_u64(holder.node.0);
     out.put_u64(holder.incarnation.0);
     out.put_u64(holder.conn.0);
+}
+
+pub(crate) fn put_limits(out: &mut BytesMut, limits: SessionLimits) {
+    out.put_u32(limits.queue_items);
+    out.put_u32(limits.queue_bytes);
+    out.put_u32(limits.subscriptions);
 }
 
 pub(crate) fn put_target(out: &mut BytesMut, target: RouteTarget) {

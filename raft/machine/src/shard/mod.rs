@@ -8,6 +8,7 @@
 //!   wills.rs          what is published when a client is gone without a goodbye
 //!   retained.rs       what is kept of topics for those who subscribe later
 //!   awaited.rs        sessions that are still to get what is retained
+//!   shares.rs         sessions that take turns at one queue
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
 //! ```
@@ -25,6 +26,7 @@ mod queue;
 mod retained;
 mod sessions;
 mod shared;
+mod shares;
 mod subscriptions;
 mod wills;
 
@@ -32,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use moorline_core::{
     Epoch, Grant, NodeId, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
-    trie::Trie,
+    port::SessionLimits, topic, trie::Trie,
 };
 use moorline_storage::{
     Rows, StorageError, View,
@@ -41,8 +43,9 @@ use moorline_storage::{
 
 pub use self::once::ORIGIN_IDLE_MS_MAX;
 pub(crate) use self::sessions::Opening;
+pub use self::shares::{SHARE_MEMBERS_MAX, ShareInfo};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
-use self::{awaited::Awaited, retained::Retained, shared::SharedRefs, wills::Wills};
+use self::{awaited::Awaited, retained::Retained, shared::SharedRefs, shares::Share, wills::Wills};
 pub use self::{
     awaited::{AWAIT_MS, AWAITED_TOPICS_MAX},
     retained::{
@@ -54,18 +57,25 @@ use crate::{
     command::{Holder, SessionId},
     keys::{Keys, Suffix, note},
     rows::{
-        CountersRow, GarbageRow, NumberRow, OriginRow, RetainedRow, Row, SessionRow,
+        CountersRow, GarbageRow, MembershipRow, NumberRow, OriginRow, RetainedRow, Row, SessionRow,
         SubscriptionRow, WillRow, corrupt,
     },
     step::Step,
 };
 
-/// Messages in one session's queue. Beyond it new ones are dropped for this session, and counted.
-pub const SESSION_QUEUE_ITEMS_MAX: u64 = 100_000;
+/// Messages in one session's queue, whatever its opening asked for. Beyond it new ones are dropped for this session, and
+/// counted.
+pub const SESSION_QUEUE_ITEMS_MAX: u32 = 100_000;
 /// Bytes of messages in one session's queue; as above.
-pub const SESSION_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Subscriptions of one session.
-pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 100;
+pub const SESSION_QUEUE_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Subscriptions of one session, whatever its opening asked for: they go with it in one `Tick`.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: u32 = 1_000;
+/// The most that any session may take.
+pub const SESSION_LIMITS_MAX: SessionLimits = SessionLimits {
+    queue_items: SESSION_QUEUE_ITEMS_MAX,
+    queue_bytes: SESSION_QUEUE_BYTES_MAX,
+    subscriptions: SUBSCRIPTIONS_PER_SESSION_MAX,
+};
 /// Sessions of one shard: they are held in memory, about 300 bytes each.
 pub const SESSIONS_PER_SHARD_MAX: usize = 1_000_000;
 /// Sessions that one `NodeGone` detaches; a row each, so about 30 ms.
@@ -80,7 +90,11 @@ const GARBAGE_ROWS_AT_ONCE_MAX: u64 = 64;
 #[derive(Debug)]
 pub(crate) struct ShardState {
     keys: Keys,
+    /// Those of clients, and a queue for each of `shares`.
     sessions: BTreeMap<SessionId, Session>,
+    shares: BTreeMap<SessionId, Share>,
+    /// What sessions are subscribed to by shares, which may be in other shards.
+    shared_filters: BTreeMap<(SessionId, Text), MembershipRow>,
     /// Which sessions hold which filters, per tenant: tenants never meet.
     tries: BTreeMap<TenantId, Trie<SessionId, SubscriptionOptions>>,
     /// Sessions with a connection, by its node.
@@ -196,6 +210,8 @@ impl ShardState {
         Self {
             keys,
             sessions: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            shared_filters: BTreeMap::new(),
             tries: BTreeMap::new(),
             held: BTreeSet::new(),
             expiring: BTreeSet::new(),
@@ -247,6 +263,7 @@ impl ShardState {
         failed.map_or(Ok(()), Err)
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: a few lines for each kind of row")]
     fn open_bucket(
         &mut self,
         rows: &(impl View + ?Sized),
@@ -267,6 +284,22 @@ impl ShardState {
             self.add(SessionId { bucket, number: row.number }, tenant, client, row);
             Ok(())
         })?;
+        scan(Kind::Share, &mut |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            let (filter, number) = (suffix.text()?, NumberRow::from_bytes(row)?.0);
+            let inner = shares::inner_filter(&filter)
+                .ok_or_else(|| corrupt("share", &"its filter is none"))?;
+            self.add_share(SessionId { bucket, number }, tenant, filter, &inner);
+            Ok(())
+        })?;
+        scan(Kind::ShareMember, &mut |mut suffix, row| {
+            let id = SessionId { bucket, number: suffix.u64()? };
+            let member = SessionId { bucket: suffix.u16()?, number: suffix.u64()? };
+            let share = self.shares.get_mut(&id);
+            let share = share.ok_or_else(|| corrupt("share member", &"there is no such share"))?;
+            share.members.insert(member, MembershipRow::from_bytes(row)?);
+            Ok(())
+        })?;
         scan(Kind::Counters, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
             let counters = CountersRow::from_bytes(row)?;
@@ -277,12 +310,16 @@ impl ShardState {
         })?;
         scan(Kind::Subscription, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
-            let (filter, SubscriptionRow(options)) =
-                (suffix.text()?, SubscriptionRow::from_bytes(row)?);
+            let filter = suffix.text()?;
             let session = self.known(id)?;
             session.subscriptions += 1;
             let tenant = session.tenant;
             self.counts.subscriptions += 1;
+            if topic::share(filter.as_bytes()).is_some() {
+                self.shared_filters.insert((id, filter), MembershipRow::from_bytes(row)?);
+                return Ok(());
+            }
+            let SubscriptionRow(options) = SubscriptionRow::from_bytes(row)?;
             self.tries.entry(tenant).or_default().insert(filter.as_bytes(), id, options);
             Ok(())
         })?;
@@ -437,20 +474,18 @@ impl ShardState {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            sessions: self.sessions.len(),
-            held: self.held.len(),
-            due_wills: self.wills.due_len(),
-            ..self.counts
-        }
+        let sessions = self.sessions.len() - self.shares.len();
+        Counts { sessions, held: self.held.len(), due_wills: self.wills.due_len(), ..self.counts }
     }
 
     pub(crate) fn session(&self, id: SessionId) -> Option<SessionInfo<'_>> {
-        self.sessions.get(&id).map(|session| session.info(id))
+        let of_client = !self.shares.contains_key(&id);
+        self.sessions.get(&id).filter(|_| of_client).map(|session| session.info(id))
     }
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionInfo<'_>> {
-        self.sessions.iter().map(|(id, session)| session.info(*id))
+        let of_clients = self.sessions.iter().filter(|(id, _)| !self.shares.contains_key(id));
+        of_clients.map(|(id, session)| session.info(*id))
     }
 
     /// # Panics
@@ -462,6 +497,8 @@ impl ShardState {
         rows: &(impl View + ?Sized),
     ) -> Result<(), StorageError> {
         assert_eq!(self.sessions, other.sessions);
+        assert_eq!(self.shares, other.shares);
+        assert_eq!(self.shared_filters, other.shared_filters);
         assert_eq!(self.held, other.held);
         assert_eq!(self.expiring, other.expiring);
         assert_eq!(self.garbage, other.garbage);
@@ -474,6 +511,9 @@ impl ShardState {
         assert_eq!(self.counts(), other.counts());
         for (id, session) in &self.sessions {
             for subscription in self.subscriptions(rows, *id)? {
+                if topic::share(subscription.filter.as_bytes()).is_some() {
+                    continue;
+                }
                 for state in [self, other] {
                     let trie = state.tries.get(&session.tenant);
                     let held = trie.and_then(|trie| trie.get(subscription.filter.as_bytes(), id));
@@ -486,7 +526,8 @@ impl ShardState {
         };
         assert_eq!(subscribers(self), subscribers(other));
         let all: usize = self.tries.values().map(Trie::len).sum();
-        assert_eq!(all, self.counts.subscriptions);
+        let plain = self.counts.subscriptions - self.shared_filters.len();
+        assert_eq!(all, plain + self.shares.len());
         Ok(())
     }
 }

@@ -69,12 +69,15 @@ impl ShardState {
         if self.sessions.get(&id).is_none_or(|held| held.row.epoch != epoch) {
             return Answer::Refused(Refused::NotYours);
         }
+        let mut known = Vec::with_capacity(packets.len());
         for packet in packets {
-            if self.inbound.remove(&(id, *packet)).is_some() {
+            let was_there = self.inbound.remove(&(id, *packet)).is_some();
+            if was_there {
                 step.delete(self.keys.inbound(id, *packet));
             }
+            known.push(was_there);
         }
-        Answer::Done
+        Answer::Completed { known }
     }
 
     /// What a session that ends has received and not completed.

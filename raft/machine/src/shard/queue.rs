@@ -12,7 +12,7 @@ use bytes::Bytes;
 use moorline_core::{Delivery, Grant, Message, Offset, QoS, TenantId, UnixMillis};
 use moorline_storage::{Rows, StorageError, View};
 
-use super::{SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_ITEMS_MAX, Session, ShardState};
+use super::{Session, ShardState};
 use crate::{
     answer::{Answer, Refused},
     codec::message_len,
@@ -31,8 +31,9 @@ type VisitItem<'a> = dyn FnMut(Offset, &Bytes) -> Result<ControlFlow<()>, Storag
 
 impl Session {
     fn has_room(&self, bytes: u64) -> bool {
-        self.counters.items < SESSION_QUEUE_ITEMS_MAX
-            && self.counters.bytes + bytes <= SESSION_QUEUE_BYTES_MAX
+        let limits = &self.row.limits;
+        self.counters.items < u64::from(limits.queue_items)
+            && self.counters.bytes + bytes <= u64::from(limits.queue_bytes)
     }
 }
 
@@ -95,7 +96,7 @@ impl ShardState {
                 }
             };
             took += 1;
-            if self.sessions[id].row.holder.is_some() {
+            if self.sessions[id].row.holder.is_some() || self.shares.contains_key(id) {
                 let delivery = Delivery::granted(offset, grant, Arc::clone(&message));
                 step.effects.push(Effect::Deliver { session: *id, delivery });
             }
@@ -179,6 +180,9 @@ impl ShardState {
         }
 
         assert!(before.head <= counters.head && counters.head <= counters.tail, "{id:?}");
+        if self.shares.contains_key(&id) {
+            step.effects.push(Effect::Settled { share: id, offsets: also.to_vec() });
+        }
         if counters != before {
             self.counts.queued_items -= before.items - counters.items;
             self.counts.queued_bytes -= before.bytes - counters.bytes;

@@ -7,7 +7,9 @@
 //! - **A wiped session gets a new id**, so that nothing meant for the old one (a settlement, what is left of its queue)
 //!   can touch the new one.
 
-use moorline_core::{Epoch, Incarnation, NodeId, Offset, TenantId, Text, Will, shard::bucket_of};
+use moorline_core::{
+    Epoch, Incarnation, NodeId, Offset, TenantId, Text, Will, port::SessionLimits, shard::bucket_of,
+};
 use moorline_storage::{Rows, StorageError, View};
 
 use super::{
@@ -29,6 +31,8 @@ pub(crate) struct Opening {
     pub(crate) clean_start: bool,
     pub(crate) expiry_s: u32,
     pub(crate) holder: Holder,
+    pub(crate) limits: SessionLimits,
+    pub(crate) sessions_max: u32,
     pub(crate) will: Option<Box<Will>>,
 }
 
@@ -52,7 +56,8 @@ impl ShardState {
         opening: Opening,
     ) -> Result<Answer, StorageError> {
         let Some(id) = self.find(step.rows, opening.tenant, &opening.client)? else {
-            if self.sessions.len() >= SESSIONS_PER_SHARD_MAX {
+            let sessions_max = usize::try_from(opening.sessions_max).unwrap_or(usize::MAX);
+            if self.sessions.len() >= sessions_max.min(SESSIONS_PER_SHARD_MAX) {
                 return Ok(Answer::Refused(Refused::TooManySessions));
             }
             return self.create(step, opening, Epoch(1), None, Vec::new());
@@ -81,6 +86,7 @@ impl ShardState {
         self.update(step, id, |row| {
             row.epoch = epoch;
             row.expiry_s = opening.expiry_s;
+            row.limits = opening.limits;
             row.detached_at = None;
             row.present = true;
             // What came while the earlier connection held it may have been offered there.
@@ -100,15 +106,18 @@ impl ShardState {
         previous: Option<Holder>,
         released: Vec<RouteChange>,
     ) -> Result<Answer, StorageError> {
-        let Opening { tenant, client, clean_start: _, expiry_s, holder, will } = opening;
+        let Opening {
+            tenant,
+            client,
+            clean_start: _,
+            expiry_s,
+            holder,
+            limits,
+            sessions_max: _,
+            will,
+        } = opening;
         let bucket = bucket_of(tenant, client.as_bytes());
-        let counter = self.keys.next_session(bucket);
-        let number = match step.rows.get(&counter)? {
-            Some(row) => NumberRow::from_bytes(&row)?.0,
-            None => 1,
-        };
-        step.put(counter, NumberRow(number + 1).to_bytes());
-
+        let number = self.take_number(step, bucket)?;
         let id = SessionId { bucket, number };
         let row = SessionRow {
             number,
@@ -118,6 +127,7 @@ impl ShardState {
             detached_at: None,
             offered_below: Offset(1),
             present: false,
+            limits,
         };
         step.put(self.keys.session(bucket, tenant, &client), row.to_bytes());
         // A copy: the text is a slice of the whole log entry.
@@ -126,6 +136,21 @@ impl ShardState {
         self.put_will(step, id, will.as_deref());
         step.effects.push(Effect::Opened { session: id, epoch, holder, previous });
         Ok(self.opened(id, previous, released))
+    }
+
+    /// A number for a session or share of a bucket: never given again.
+    pub(super) fn take_number<R: Rows + ?Sized>(
+        &self,
+        step: &mut Step<'_, R>,
+        bucket: u16,
+    ) -> Result<u64, StorageError> {
+        let counter = self.keys.next_session(bucket);
+        let number = match step.rows.get(&counter)? {
+            Some(row) => NumberRow::from_bytes(&row)?.0,
+            None => 1,
+        };
+        step.put(counter, NumberRow(number + 1).to_bytes());
+        Ok(number)
     }
 
     fn opened(
@@ -239,7 +264,9 @@ impl ShardState {
         self.forget_awaited(step, id);
         let session = self.sessions.remove(&id).expect("the caller found it");
         self.unindex(id, &session);
-        step.delete(self.keys.session(id.bucket, session.tenant, &session.client));
+        if self.shares.remove(&id).is_none() {
+            step.delete(self.keys.session(id.bucket, session.tenant, &session.client));
+        }
 
         let counters = session.counters;
         self.counts.queued_items -= counters.items;

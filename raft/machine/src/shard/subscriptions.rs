@@ -6,16 +6,19 @@
 
 use std::collections::BTreeSet;
 
-use moorline_core::{Epoch, Grant, SubscriptionOptions, TenantId, Text, topic::is_filter};
+use moorline_core::{
+    Epoch, Grant, SubscriptionOptions, TenantId, Text,
+    topic::{is_filter, share},
+};
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
-use super::{SUBSCRIPTIONS_PER_SESSION_MAX, Session, ShardState};
+use super::{Session, ShardState, shares::inner_filter};
 use crate::{
     answer::{Answer, Refused, RouteChange},
     command::{RouteTarget, SessionId, Subscription},
     effect::Effect,
     keys::{Suffix, note},
-    rows::{FilterRow, Row, SubscriptionRow, corrupt},
+    rows::{FilterRow, MembershipRow, Row, SubscriptionRow, corrupt},
     step::Step,
 };
 
@@ -38,16 +41,23 @@ impl ShardState {
             return Ok(Answer::Refused(Refused::NotYours));
         };
         let tenant = session.tenant;
-        if !subscriptions.iter().all(|subscription| is_filter(subscription.filter.as_bytes())) {
+        let fits = |filter: &Text| match share(filter.as_bytes()) {
+            Some(_) => inner_filter(filter).is_some(),
+            None => is_filter(filter.as_bytes()),
+        };
+        if !subscriptions.iter().all(|subscription| fits(&subscription.filter)) {
             return Ok(Answer::Refused(Refused::Malformed));
         }
         let trie = self.tries.get(&tenant);
-        let unknown: BTreeSet<&[u8]> = subscriptions
-            .iter()
-            .map(|subscription| subscription.filter.as_bytes())
-            .filter(|filter| trie.and_then(|trie| trie.get(filter, &id)).is_none())
-            .collect();
-        if session.subscriptions as usize + unknown.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
+        let is_known = |filter: &Text| {
+            trie.is_some_and(|trie| trie.get(filter.as_bytes(), &id).is_some())
+                || self.shared_filters.contains_key(&(id, filter.clone()))
+        };
+        let filters = subscriptions.iter().map(|subscription| &subscription.filter);
+        let unknown: BTreeSet<&Text> = filters.filter(|filter| !is_known(filter)).collect();
+        if session.subscriptions as usize + unknown.len()
+            > session.row.limits.subscriptions as usize
+        {
             return Ok(Answer::Refused(Refused::TooManySubscriptions));
         }
 
@@ -56,7 +66,9 @@ impl ShardState {
         let mut new = Vec::with_capacity(subscriptions.len());
         for Subscription { filter, options } in subscriptions {
             new.push(self.insert(step, id, tenant, filter, *options));
-            let version = if new.last() == Some(&true) {
+            let version = if share(filter.as_bytes()).is_some() {
+                step.version()
+            } else if new.last() == Some(&true) {
                 let (version, first) = self.hold_filter(step, tenant, filter)?;
                 if first {
                     begun.push(self.route(tenant, filter, version, true));
@@ -103,16 +115,21 @@ impl ShardState {
         filter: &Text,
         options: SubscriptionOptions,
     ) -> bool {
-        let trie = self.tries.entry(tenant).or_default();
-        let replaced = trie.insert(filter.as_bytes(), id, options);
-        if replaced != Some(options) {
-            step.put(self.keys.subscription(id, filter), SubscriptionRow(options).to_bytes());
-        }
-        if replaced.is_none() {
+        let new = if share(filter.as_bytes()).is_some() {
+            self.insert_shared(step, id, filter, options)
+        } else {
+            let trie = self.tries.entry(tenant).or_default();
+            let replaced = trie.insert(filter.as_bytes(), id, options);
+            if replaced != Some(options) {
+                step.put(self.keys.subscription(id, filter), SubscriptionRow(options).to_bytes());
+            }
+            replaced.is_none()
+        };
+        if new {
             self.counts.subscriptions += 1;
             self.sessions.get_mut(&id).expect("the caller found it").subscriptions += 1;
         }
-        replaced.is_none()
+        new
     }
 
     /// Ends a subscription, if there is one.
@@ -124,17 +141,31 @@ impl ShardState {
         filter: &Text,
         released: &mut Vec<RouteChange>,
     ) -> Result<bool, StorageError> {
-        let Some(trie) = self.tries.get_mut(&tenant) else { return Ok(false) };
-        if trie.remove(filter.as_bytes(), &id).is_none() {
-            return Ok(false);
+        let shared = self.remove_shared(step, id, tenant, filter);
+        if !shared {
+            let Some(trie) = self.tries.get_mut(&tenant) else { return Ok(false) };
+            if trie.remove(filter.as_bytes(), &id).is_none() {
+                return Ok(false);
+            }
+            if trie.is_empty() {
+                self.tries.remove(&tenant);
+            }
+            step.delete(self.keys.subscription(id, filter));
+            self.let_filter_go(step, tenant, filter, released)?;
         }
-        if trie.is_empty() {
-            self.tries.remove(&tenant);
-        }
-        step.delete(self.keys.subscription(id, filter));
         self.counts.subscriptions -= 1;
         self.sessions.get_mut(&id).expect("the caller found it").subscriptions -= 1;
+        Ok(true)
+    }
 
+    /// One session less holds the filter.
+    pub(super) fn let_filter_go<R: Rows + ?Sized>(
+        &self,
+        step: &mut Step<'_, R>,
+        tenant: TenantId,
+        filter: &Text,
+        released: &mut Vec<RouteChange>,
+    ) -> Result<(), StorageError> {
         let mut row = self.filter_row(step.rows, tenant, filter)?;
         row.sessions -= 1;
         let key = self.keys.filter(tenant, filter);
@@ -144,7 +175,7 @@ impl ShardState {
         } else {
             step.put(key, row.to_bytes());
         }
-        Ok(true)
+        Ok(())
     }
 
     pub(super) fn remove_subscriptions<R: Rows + ?Sized>(
@@ -165,7 +196,7 @@ impl ShardState {
     }
 
     /// One more session holds the filter: its version, and whether it is the first.
-    fn hold_filter<R: Rows + ?Sized>(
+    pub(super) fn hold_filter<R: Rows + ?Sized>(
         &self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
@@ -182,7 +213,7 @@ impl ShardState {
     }
 
     /// The row of a filter that some session holds.
-    fn filter_row(
+    pub(super) fn filter_row(
         &self,
         rows: &(impl View + ?Sized),
         tenant: TenantId,
@@ -194,7 +225,13 @@ impl ShardState {
         }
     }
 
-    fn route(&self, tenant: TenantId, filter: &Text, version: u64, present: bool) -> RouteChange {
+    pub(super) fn route(
+        &self,
+        tenant: TenantId,
+        filter: &Text,
+        version: u64,
+        present: bool,
+    ) -> RouteChange {
         let target = RouteTarget::Shard(self.keys.group());
         RouteChange { tenant, filter: filter.clone(), target, version, present }
     }
@@ -222,8 +259,11 @@ impl ShardState {
             let mut read = || {
                 let mut suffix = Suffix::of(key)?;
                 suffix.u64()?;
-                let (filter, SubscriptionRow(options)) =
-                    (suffix.text()?, SubscriptionRow::from_bytes(row)?);
+                let filter = suffix.text()?;
+                let options = match share(filter.as_bytes()) {
+                    Some(_) => MembershipRow::from_bytes(row)?.options,
+                    None => SubscriptionRow::from_bytes(row)?.0,
+                };
                 found.push(Subscription { filter, options });
                 Ok(())
             };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions,
-    TenantId, Text, UnixMillis,
+    TenantId, Text, UnixMillis, port::SessionLimits,
 };
 use moorline_machine::{
     Answer, BatchBuilder, Command, Effect, Machine, Run, RunAnswers, RunBuilder,
@@ -180,13 +180,24 @@ pub(crate) fn holder(conn: u64) -> Holder {
 }
 
 pub(crate) fn open(client: &str, conn: u64, clean_start: bool, expiry_s: u32) -> Command {
-    let client = Text::from(client);
+    open_with(client, conn, clean_start, expiry_s, SessionLimits::none())
+}
+
+pub(crate) fn open_with(
+    client: &str,
+    conn: u64,
+    clean_start: bool,
+    expiry_s: u32,
+    limits: SessionLimits,
+) -> Command {
     Command::OpenSession {
         tenant: TENANT,
-        client,
+        client: Text::from(client),
         clean_start,
         expiry_s,
         holder: holder(conn),
+        limits,
+        sessions_max: u32::MAX,
         will: None,
     }
 }

@@ -12,5 +12,6 @@ mod queues;
 mod replicas;
 mod retained;
 mod sessions;
+mod shares;
 mod subscriptions;
 mod wills;

@@ -24,12 +24,12 @@ fn three() -> Group {
 }
 
 fn token(group: &mut Group, token: u128) {
-    let answer = group.one(Command::AddToken { token, lifetime_ms: 1000 });
+    let answer = group.one(Command::AddToken { token_hash: token, lifetime_ms: 1000 });
     assert_eq!(answer, Answer::At(group.index));
 }
 
 fn join(group: &mut Group, token: u128, record: NodeRecord) -> Answer {
-    group.one(Command::JoinNode { token, record })
+    group.one(Command::JoinNode { token_hash: token, record })
 }
 
 fn member(group: &Group, node: u64) -> Option<MemberState> {

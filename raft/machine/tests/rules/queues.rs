@@ -1,7 +1,7 @@
 //! Queues: what is published is queued once per session, in order, and goes when it is settled.
 
 use crate::harness::*;
-use moorline_core::{Offset, QoS, UnixMillis};
+use moorline_core::{Offset, QoS, UnixMillis, port::SessionLimits};
 use moorline_machine::{
     Answer, Effect, GARBAGE_ROWS_PER_TICK_MAX, SESSION_QUEUE_ITEMS_MAX, answer::Refused,
     command::Command,
@@ -195,7 +195,7 @@ fn a_full_queue_drops_the_newest_for_its_session_alone_and_says_so() {
     assert!(group.effects.contains(&Effect::QueueFull { session: full }));
     assert_eq!(group.queue(other).len(), 1);
     let info = group.machine.session(full).unwrap();
-    assert_eq!((info.queued_items, info.dropped), (SESSION_QUEUE_ITEMS_MAX, 1));
+    assert_eq!((info.queued_items, info.dropped), (u64::from(SESSION_QUEUE_ITEMS_MAX), 1));
     let tail = info.tail;
     assert_eq!(
         group.one(publish("t/1", b"y")),
@@ -206,6 +206,44 @@ fn a_full_queue_drops_the_newest_for_its_session_alone_and_says_so() {
     group.batch(&[settle(full, 1, &[]), publish("t/1", b"")]);
     let info = group.machine.session(full).unwrap();
     assert_eq!((info.tail, info.dropped), (tail.next(), 2));
+}
+
+#[test]
+fn a_session_has_the_limits_it_was_last_opened_with() {
+    let mut group = Group::new(SHARD);
+    let none = SessionLimits::none();
+    let items = |queue_items| SessionLimits { queue_items, ..none };
+    let opening = |conn, limits| open_with("a", conn, false, 60, limits);
+    let full = Answer::Refused(Refused::QueueFull);
+    let Answer::Opened { session, epoch, .. } = group.one(opening(1, items(2))) else { panic!() };
+    group.one(subscribe(session, epoch, &[("t", QOS1)]));
+    let three = [publish("t", b"1"), publish("t", b"2"), publish("t", b"3")];
+    assert_eq!(group.batch(&three), [sessions(1), sessions(1), full.clone()]);
+
+    group.one(opening(2, items(3)));
+    assert_eq!(group.batch(&three), [sessions(1), full.clone(), full.clone()]);
+    // Fewer than there are: nothing is taken away, and nothing comes.
+    group.one(opening(3, items(1)));
+    assert_eq!(group.queue(session).len(), 3);
+    assert_eq!(group.one(publish("t", b"4")), full);
+    group.reopen();
+    assert_eq!(group.one(publish("t", b"4")), full, "the row has it");
+
+    let bytes = group.machine.session(session).unwrap().queued_bytes / 3;
+    let queue_bytes = u32::try_from(bytes * 5).unwrap();
+    group.one(opening(4, SessionLimits { queue_bytes, ..none }));
+    assert_eq!(group.batch(&three), [sessions(1), sessions(1), full]);
+
+    let Answer::Opened { epoch, .. } =
+        group.one(opening(5, SessionLimits { subscriptions: 2, ..none }))
+    else {
+        panic!()
+    };
+    let refused = Answer::Refused(Refused::TooManySubscriptions);
+    let two_more = subscribe(session, epoch, &[("u", QOS1), ("v", QOS1)]);
+    assert_eq!(group.one(two_more), refused);
+    let one_more = subscribe(session, epoch, &[("u", QOS1)]);
+    assert!(matches!(group.one(one_more), Answer::Subscribed { .. }));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions,
-    TenantId, Text, UnixMillis, Will,
+    TenantId, Text, UnixMillis, Will, port::SessionLimits,
 };
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
@@ -30,7 +30,8 @@ fn session_id() -> impl Strategy<Value = SessionId> {
 }
 
 const CLIENTS: [&str; 3] = ["a", "b", "c"];
-const FILTERS: [&str; 5] = ["t", "t/+", "#", "u/#", "t/1"];
+const FILTERS: [&str; 6] = ["t", "t/+", "#", "u/#", "t/1", SHARED];
+const SHARED: &str = "$share/g/t/+";
 const TOPICS: [&str; 4] = ["t", "t/1", "u", "u/2/3"];
 
 fn holder() -> impl Strategy<Value = Holder> {
@@ -86,9 +87,18 @@ fn shard_command() -> impl Strategy<Value = Command> {
         (text(&FILTERS), options()).prop_map(|(filter, options)| Subscription { filter, options });
     prop_oneof![
         6 => publishing(),
+        2 => (session_id(), options(), 0..9_u64).prop_map(|(member, options, version)| {
+            let (tenant, filter) = (TenantId(1), SHARED.into());
+            Command::JoinShare { tenant, filter, member, options, version }
+        }),
+        1 => (session_id(), 0..9_u64).prop_map(|(member, version)| Command::LeaveShare {
+            tenant: TenantId(1), filter: SHARED.into(), member, version,
+        }),
         4 => (text(&CLIENTS), any::<bool>(), expiry.clone(), holder(), will()).prop_map(
             |(client, clean_start, expiry_s, holder, will)| Command::OpenSession {
                 tenant: TenantId(1), client, clean_start, expiry_s, holder, will,
+                limits: SessionLimits { queue_items: 3 + expiry_s % 2, ..SessionLimits::none() },
+                sessions_max: 4,
             }),
         3 => (publishing(), prop::option::of(0..9_u64), any::<bool>()).prop_map(
             |(publish, number, empty)| {

@@ -1,6 +1,6 @@
 //! The life of a session.
 
-use moorline_core::{Epoch, Incarnation, NodeId, QoS};
+use moorline_core::{Epoch, Incarnation, NodeId, QoS, port::SessionLimits};
 use moorline_machine::{
     Answer, Effect, Refused,
     command::{Command, Holder, SessionId},
@@ -151,6 +151,23 @@ fn log_time_never_goes_back() {
 }
 
 #[test]
+fn a_full_shard_refuses_a_new_session_and_resumes_those_it_has() {
+    let mut group = Group::new(SHARD);
+    let among = |client: &str, conn, sessions_max| {
+        let mut command = open(client, conn, false, 60);
+        let Command::OpenSession { sessions_max: max, .. } = &mut command else { unreachable!() };
+        *max = sessions_max;
+        command
+    };
+    assert!(matches!(group.one(among("a", 1, 1)), Answer::Opened { .. }));
+    let refused = Answer::Refused(Refused::TooManySessions);
+    assert_eq!(group.one(among("b", 2, 1)), refused);
+    assert!(matches!(group.one(among("a", 3, 1)), Answer::Opened { .. }));
+    assert!(matches!(group.one(among("b", 4, 2)), Answer::Opened { .. }));
+    assert_eq!(group.one(among("c", 5, 2)), refused);
+}
+
+#[test]
 fn a_dead_node_lets_go_of_its_sessions_and_of_no_others() {
     let mut group = Group::new(SHARD);
     let on = |client: &str, node, incarnation, expiry_s| {
@@ -160,7 +177,17 @@ fn a_dead_node_lets_go_of_its_sessions_and_of_no_others() {
         };
         let conn = moorline_core::ConnId(1);
         let holder = Holder { node: NodeId(node), incarnation: Incarnation(incarnation), conn };
-        Command::OpenSession { tenant, client, clean_start, expiry_s, holder, will: None }
+        let (limits, sessions_max) = (SessionLimits::none(), u32::MAX);
+        Command::OpenSession {
+            tenant,
+            client,
+            clean_start,
+            expiry_s,
+            holder,
+            limits,
+            sessions_max,
+            will: None,
+        }
     };
     let dead = opened(&mut group, on("dead", 1, 1, 60)).session;
     let clean = opened(&mut group, on("clean", 1, 1, 0)).session;

@@ -107,11 +107,12 @@ fn too_many_or_ill_formed_filters_are_refused_as_a_whole() {
     assert_eq!(group.one(subscribe(session, epoch, &all)), refused);
     assert_eq!(group.machine.counts().subscriptions, 0);
 
-    let fits = &all[..SUBSCRIPTIONS_PER_SESSION_MAX];
+    let max = SUBSCRIPTIONS_PER_SESSION_MAX as usize;
+    let fits = &all[..max];
     assert!(matches!(group.one(subscribe(session, epoch, fits)), Answer::Subscribed { .. }));
     // Those it has already take no further place.
     assert!(matches!(group.one(subscribe(session, epoch, fits)), Answer::Subscribed { .. }));
-    assert_eq!(group.one(subscribe(session, epoch, &all[100..])), refused);
+    assert_eq!(group.one(subscribe(session, epoch, &all[max..])), refused);
 
     for filter in ["", "a#", "#/a", "a/b+"] {
         let answer = group.one(subscribe(session, epoch, &[("ok", QOS1), (filter, QOS1)]));

@@ -17,7 +17,17 @@ fn with_will(command: Command, payload: &[u8], delay_s: u32) -> Command {
     };
     let message = message("gone", QoS::AtLeastOnce, payload);
     let will = Some(Box::new(Will { message, delay_s }));
-    Command::OpenSession { tenant, client, clean_start, expiry_s, holder, will }
+    let (limits, sessions_max) = (moorline_core::port::SessionLimits::none(), u32::MAX);
+    Command::OpenSession {
+        tenant,
+        client,
+        clean_start,
+        expiry_s,
+        holder,
+        limits,
+        sessions_max,
+        will,
+    }
 }
 
 fn opened(group: &mut Group, command: Command) -> (SessionId, Epoch) {

@@ -24,6 +24,8 @@ pub(crate) const SHARDS: u16 = 3;
 /// What a cluster is to be like.
 pub(crate) struct Shape {
     pub(crate) nodes: u64,
+    /// What `[mqtt]` says.
+    pub(crate) mqtt: String,
     /// More configuration, as TOML tables.
     pub(crate) extra: String,
     /// Where data directories go, if not beside the logs.
@@ -35,7 +37,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// So many nodes, and nothing special.
     pub(crate) fn of(nodes: u64) -> Self {
-        Self { nodes, extra: String::new(), data: None, env: Vec::new() }
+        Self { nodes, mqtt: LIMITS.to_owned(), extra: String::new(), data: None, env: Vec::new() }
     }
 }
 
@@ -43,6 +45,8 @@ impl Shape {
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
     dir: TempDir,
+    /// More configuration, of nodes that join too.
+    extra: String,
 }
 
 impl Cluster {
@@ -87,9 +91,10 @@ impl Cluster {
             nodes.push(node);
         }
         for node in &nodes {
-            fs::write(&node.config, config_text(node, &nodes, "tests") + &shape.extra).unwrap();
+            let text = config_text(node, &nodes, "tests").replace(LIMITS, &shape.mqtt);
+            fs::write(&node.config, text + &shape.extra).unwrap();
         }
-        Self { nodes, dir }
+        Self { nodes, dir, extra: shape.extra.clone() }
     }
 
     /// A node, by id.
@@ -153,20 +158,36 @@ impl Cluster {
     /// Adds a node, with a token that node 2 gives; starts it, and waits until it serves clients.
     #[track_caller]
     pub(crate) fn join(&mut self) -> u64 {
-        let given = http::post(self.node(2).admin, "/api/v1/cluster/token").unwrap();
-        assert_eq!(given.status, 200, "{}", given.body);
-        let token = given.json()["token"].as_str().unwrap().to_owned();
-        let id = self.nodes.len() as u64 + 1;
-        let dir = self.dir.path();
-        let data = dir.join(format!("node{id}"));
-        let mut node = Node::new(id, dir, data, ports(3).try_into().unwrap());
+        let token = self.token();
+        let (mut node, text) = self.newcomer();
         let members: Vec<_> = [1, 2].map(|member| self.node(member).admin.to_string()).into();
-        let text = config_text(&node, &[], "tests")
-            + &format!("address = \"{}\"\njoin = {members:?}\ntoken = \"{token}\"\n", node.cluster);
+        let text = text + &format!("join = {members:?}\ntoken = \"{token}\"\n") + &self.extra;
         fs::write(&node.config, text).unwrap();
         node.start_ready();
         self.nodes.push(node);
-        id
+        self.nodes.len() as u64
+    }
+
+    /// A token that lets one node in, from node 2.
+    #[track_caller]
+    pub(crate) fn token(&self) -> String {
+        let given = http::post(self.node(2).admin, "/api/v1/cluster/token").unwrap();
+        assert_eq!(given.status, 200, "{}", given.body);
+        given.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A node that may join, and its file, which ends within `[cluster]` and names no member and no token.
+    pub(crate) fn newcomer(&self) -> (Node, String) {
+        let id = self.nodes.len() as u64 + 1;
+        let dir = self.dir.path();
+        let node = Node::new(id, dir, dir.join(format!("node{id}")), ports(3).try_into().unwrap());
+        let text = config_text(&node, &[], "tests") + &format!("address = \"{}\"\n", node.cluster);
+        (node, text)
+    }
+
+    /// A node that has joined belongs to the cluster from now on.
+    pub(crate) fn add(&mut self, node: Node) {
+        self.nodes.push(node);
     }
 
     /// Has every replica digest its rows, waits until all replicas have, and compares.
@@ -213,12 +234,17 @@ fn log_level() -> Option<String> {
     std::env::var("MOORLINE_TEST_LOG").ok()
 }
 
+/// All clients come from one address, come back at once, and leave more waiting than a device would.
+const LIMITS: &str = "unauthenticated-per-address-max = 0\nconnects-per-client-s = 0\n\
+    connects-per-tenant-s = 0\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
+
 /// A node's configuration; `nodes` are all of its cluster.
 pub(crate) fn config_text(node: &Node, nodes: &[Node], cluster: &str) -> String {
     let mut text = format!(
         "[node]\nid = {}\ndata-dir = {:?}\n\
          [listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\
          [log]\nformat = \"json\"\nlevel = \"{}\"\n\
+         [mqtt]\n{LIMITS}\
          [cluster]\nname = \"{cluster}\"\nshards = {SHARDS}\npeers = [\n",
         node.id,
         node.data,

@@ -222,6 +222,76 @@ impl Client {
         assert!(self.puback(id) < 0x80, "{} retains {topic}", self.name);
     }
 
+    /// Sends a QoS 2 publish; with DUP if it was sent before.
+    #[track_caller]
+    pub(crate) fn publish_2(&mut self, id: u16, topic: &str, payload: &[u8], dup: bool) {
+        self.send(&packet::publish_2(self.version, id, topic, payload, dup)).unwrap();
+    }
+
+    /// Waits for the PUBREC of `id`; its reason code.
+    #[track_caller]
+    pub(crate) fn pubrec(&mut self, id: u16) -> u8 {
+        self.hear_first("PUBREC", |packet| match packet {
+            Packet::PubRec { id: acked, reason } if *acked == id => Some(*reason),
+            _ => None,
+        })
+    }
+
+    /// Sends the PUBREL of `id` and waits for its PUBCOMP; its reason code.
+    #[track_caller]
+    pub(crate) fn pubrel(&mut self, id: u16) -> u8 {
+        self.send(&packet::pubrel(id)).unwrap();
+        self.hear_first("PUBCOMP", |packet| match packet {
+            Packet::PubComp { id: acked, reason } if *acked == id => Some(*reason),
+            _ => None,
+        })
+    }
+
+    /// Publishes with QoS 2, all four packets, which must end with success.
+    #[track_caller]
+    pub(crate) fn publish_once(&mut self, topic: &str, payload: &[u8]) {
+        let id = self.new_id();
+        self.publish_2(id, topic, payload, false);
+        assert_eq!(self.pubrec(id), 0, "{} publishes to {topic}", self.name);
+        assert_eq!(self.pubrel(id), 0, "{} publishes to {topic}", self.name);
+    }
+
+    /// Says that a QoS 2 delivery arrived, and waits for its PUBREL.
+    #[track_caller]
+    pub(crate) fn receive(&mut self, message: &Publish) {
+        self.send(&packet::pubrec(message.id)).unwrap();
+        self.pubrel_of(message.id);
+    }
+
+    /// Waits for the PUBREL of a delivery.
+    #[track_caller]
+    pub(crate) fn pubrel_of(&mut self, id: u16) {
+        self.hear_first("PUBREL", |packet| match packet {
+            Packet::PubRel { id: released, reason: 0 } if *released == id => Some(()),
+            _ => None,
+        });
+    }
+
+    /// Says that a QoS 2 delivery is complete.
+    #[track_caller]
+    pub(crate) fn complete(&mut self, id: u16) {
+        self.send(&packet::pubcomp(id)).unwrap();
+    }
+
+    /// The payloads of the next messages, as text, each received with all its four packets.
+    #[track_caller]
+    pub(crate) fn take_once(&mut self, many: usize) -> Vec<String> {
+        (0..many)
+            .map(|_| {
+                let message = self.message();
+                assert_eq!(message.qos, 2, "{message:?}");
+                self.receive(&message);
+                self.complete(message.id);
+                String::from_utf8(message.payload).unwrap()
+            })
+            .collect()
+    }
+
     /// Subscribes and waits for the SUBACK; the reason codes.
     #[track_caller]
     pub(crate) fn subscribe(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {
@@ -237,6 +307,12 @@ impl Client {
     #[track_caller]
     pub(crate) fn subscribe_1(&mut self, filter: &str) {
         assert_eq!(self.subscribe(&[(filter, 1)]), [1], "{} subscribes to {filter}", self.name);
+    }
+
+    /// Subscribes with QoS 2, which must be granted.
+    #[track_caller]
+    pub(crate) fn subscribe_2(&mut self, filter: &str) {
+        assert_eq!(self.subscribe(&[(filter, 2)]), [2], "{} subscribes to {filter}", self.name);
     }
 
     /// Ends a subscription and waits for the UNSUBACK.

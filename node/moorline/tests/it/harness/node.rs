@@ -99,6 +99,11 @@ impl Node {
         self.wait_for_end(SOON)
     }
 
+    /// Its process, which runs.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// SIGSTOP: it holds its sockets and does nothing, from when this returns.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);

@@ -14,6 +14,9 @@ pub(crate) enum Packet {
     ConnAck { present: bool, reason: u8 },
     Publish(Publish),
     PubAck { id: u16, reason: u8 },
+    PubRec { id: u16, reason: u8 },
+    PubRel { id: u16, reason: u8 },
+    PubComp { id: u16, reason: u8 },
     SubAck { id: u16, reasons: Vec<u8> },
     UnsubAck { id: u16, reasons: Vec<u8> },
     PingResp,
@@ -141,6 +144,34 @@ pub(crate) fn retained(mut publish: Vec<u8>) -> Vec<u8> {
     publish
 }
 
+/// PUBLISH with QoS 2.
+pub(crate) fn publish_2(
+    version: Version,
+    id: u16,
+    topic: &str,
+    payload: &[u8],
+    dup: bool,
+) -> Vec<u8> {
+    let mut packet = publish(version, id, topic, payload, None);
+    packet[0] = 0x34 | u8::from(dup) << 3;
+    packet
+}
+
+/// PUBREC.
+pub(crate) fn pubrec(id: u16) -> Vec<u8> {
+    frame(0x50, &id.to_be_bytes())
+}
+
+/// PUBREL.
+pub(crate) fn pubrel(id: u16) -> Vec<u8> {
+    frame(0x62, &id.to_be_bytes())
+}
+
+/// PUBCOMP.
+pub(crate) fn pubcomp(id: u16) -> Vec<u8> {
+    frame(0x70, &id.to_be_bytes())
+}
+
 /// SUBSCRIBE.
 pub(crate) fn subscribe(version: Version, id: u16, filters: &[(&str, u8)]) -> Vec<u8> {
     let mut body = id.to_be_bytes().to_vec();
@@ -208,9 +239,15 @@ fn decode(version: Version, first: u8, body: &mut Body<'_>) -> Packet {
             Packet::ConnAck { present, reason }
         }
         0x30..=0x3F => Packet::Publish(decode_publish(v5, first, body)),
-        0x40 => {
+        0x40 | 0x50 | 0x62 | 0x70 => {
             let id = body.u16();
-            Packet::PubAck { id, reason: if body.bytes.is_empty() { 0 } else { body.u8() } }
+            let reason = if body.bytes.is_empty() { 0 } else { body.u8() };
+            match first {
+                0x40 => Packet::PubAck { id, reason },
+                0x50 => Packet::PubRec { id, reason },
+                0x62 => Packet::PubRel { id, reason },
+                _ => Packet::PubComp { id, reason },
+            }
         }
         0x90 | 0xB0 => {
             let id = body.u16();
@@ -315,7 +352,7 @@ fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-fn frame(first: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![first];
     put_varint(&mut packet, body.len());
     packet.extend(body);
@@ -330,12 +367,12 @@ fn put_varint(out: &mut Vec<u8>, mut value: usize) {
     out.push(value as u8);
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
     out.extend(text.as_bytes());
 }
 
-fn put_properties(out: &mut Vec<u8>, properties: &[u8]) {
+pub(crate) fn put_properties(out: &mut Vec<u8>, properties: &[u8]) {
     put_varint(out, properties.len());
     out.extend(properties);
 }

@@ -1,0 +1,183 @@
+//! Who may come in now: strangers per address, and how often a client and a tenant connect.
+//!
+//! All of it is this node's alone: a client that goes from node to node has a bucket on each. A storm meets every node's
+//! limit, and no replica has to be asked.
+//!
+//! # Invariants
+//!
+//! - **Bounded**: an address is remembered while it has a stranger, clients and tenants as `bucket` says.
+//! - **A client is counted once it is known to be itself**, so that nobody uses up another's connects by knowing its id.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use moorline_core::TenantId;
+use moorline_mqtt::Millis;
+
+use crate::{
+    bucket::{Buckets, Rate, Turn},
+    config::EdgeConfig,
+    limit::EdgeLimit,
+};
+
+/// How long a client that connects too often waits for its turn before it is refused: long enough for one that came back
+/// twice in a row, too short for a storm to pile up.
+const CONNECT_WAIT_MS_MAX: u64 = 2_000;
+/// Client ids remembered in each generation: 16 bytes each, and more than come in one at the rate of a tenant.
+const CLIENTS_MAX: usize = 65_536;
+/// Tenants remembered in each generation.
+const TENANTS_MAX: usize = 16_384;
+
+/// Where a stranger comes from: who has one address of an IPv6 network has 2^64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    V4(u32),
+    /// The first 64 bits.
+    V6(u64),
+}
+
+impl Source {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => {
+                Self::V6(u64::try_from(address.to_bits() >> 64).expect("64 bits"))
+            }
+        }
+    }
+}
+
+/// The counts of one edge.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    strangers_max: u32,
+    strangers: Mutex<HashMap<Source, u32>>,
+    /// By a hash with a key of this process's own, so that nobody can make two ids meet.
+    clients: Mutex<Buckets<u64>>,
+    tenants: Mutex<Buckets<TenantId>>,
+    hasher: RandomState,
+}
+
+/// A connection that has not said who it is, or was not believed yet. Dropped once it was.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    admission: Arc<Admission>,
+    source: Source,
+}
+
+/// An address has as many strangers as it may.
+#[derive(Debug)]
+pub(crate) struct TooMany;
+
+impl Admission {
+    pub(crate) fn new(config: &EdgeConfig) -> Self {
+        let client = Rate {
+            per_s: config.connects_per_client_s,
+            burst: config.connects_per_client_burst,
+            wait_ms_max: CONNECT_WAIT_MS_MAX,
+        };
+        let per_s = config.connects_per_tenant_s;
+        let tenant = Rate { per_s, burst: per_s, wait_ms_max: CONNECT_WAIT_MS_MAX };
+        Self {
+            strangers_max: config.unauthenticated_per_address_max,
+            strangers: Mutex::default(),
+            clients: Mutex::new(Buckets::new(client, CLIENTS_MAX)),
+            tenants: Mutex::new(Buckets::new(tenant, TENANTS_MAX)),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Takes note of a connection that was accepted.
+    pub(crate) fn stranger(self: &Arc<Self>, from: IpAddr) -> Result<Stranger, TooMany> {
+        let source = Source::of(from);
+        let mut strangers = lock(&self.strangers);
+        let count = strangers.entry(source).or_default();
+        if self.strangers_max > 0 && *count >= self.strangers_max {
+            return Err(TooMany);
+        }
+        *count += 1;
+        Ok(Stranger { admission: Arc::clone(self), source })
+    }
+
+    /// When a client may open its session, and which limit keeps it if it may not now. A client without an id of its own
+    /// counts for its tenant alone.
+    pub(crate) fn turn(
+        &self,
+        tenant: TenantId,
+        client: Option<&str>,
+        now: Millis,
+    ) -> (Turn, EdgeLimit) {
+        let of_client = client.map_or(Turn::Now, |client| {
+            let key = self.hasher.hash_one((tenant, client));
+            lock(&self.clients).take(key, now)
+        });
+        if of_client != Turn::Now {
+            return (of_client, EdgeLimit::ConnectsPerClient);
+        }
+        (lock(&self.tenants).take(tenant, now), EdgeLimit::ConnectsPerTenant)
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut strangers = lock(&self.admission.strangers);
+        if let Some(count) = strangers.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                strangers.remove(&self.source);
+            }
+        }
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is complete before anything can panic.
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(change: impl FnOnce(&mut EdgeConfig)) -> Arc<Admission> {
+        let mut config = EdgeConfig::default();
+        change(&mut config);
+        Arc::new(Admission::new(&config))
+    }
+
+    #[test]
+    fn strangers_are_counted_by_address_and_by_network_and_forgotten() {
+        let admission = admission(|config| config.unauthenticated_per_address_max = 2);
+        let from = |address: &str| admission.stranger(address.parse().unwrap());
+        let one = from("10.0.0.1").unwrap();
+        let _two = from("::ffff:10.0.0.1").unwrap();
+        assert!(from("10.0.0.1").is_err(), "a mapped address is the same one");
+        let _others = [from("10.0.0.2").unwrap(), from("2001:db8::1").unwrap()];
+        let same_net = from("2001:db8::ffff:0:0:1").unwrap();
+        assert!(from("2001:db8::2").is_err(), "one network is one source");
+        assert!(from("2001:db8:0:1::2").is_ok());
+        drop(one);
+        assert!(from("10.0.0.1").is_ok());
+        drop(same_net);
+        assert_eq!(lock(&admission.strangers).len(), 3, "who has nobody is forgotten");
+    }
+
+    #[test]
+    fn a_client_waits_for_its_own_turn_and_then_for_its_tenants() {
+        let admission = admission(|config| {
+            (config.connects_per_client_s, config.connects_per_client_burst) = (1, 2);
+            config.connects_per_tenant_s = 3;
+        });
+        let turn = |tenant, client| admission.turn(TenantId(tenant), client, Millis(9));
+        assert_eq!(turn(1, Some("a")).0, Turn::Now);
+        assert_eq!(turn(1, Some("a")).0, Turn::Now);
+        assert_eq!(turn(1, Some("a")), (Turn::After(1_000), EdgeLimit::ConnectsPerClient));
+        assert_eq!(turn(2, Some("a")).0, Turn::Now, "tenants never meet");
+        assert_eq!(turn(1, None).0, Turn::Now);
+        assert_eq!(turn(1, None), (Turn::After(334), EdgeLimit::ConnectsPerTenant));
+    }
+}
