@@ -339,6 +339,7 @@ def test_what_is_not_offered_is_announced(cluster):
         _, answer = client.connect(cluster.nodes[0])
         offers = {
             "MaximumQoS": None,
+            "RetainAvailable": None,
         }
         assert {name: getattr(answer, name, None) for name in offers} == offers
 

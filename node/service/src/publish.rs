@@ -71,6 +71,17 @@ impl Several {
     }
 }
 
+/// What a shard's answer means to a publisher who asked it to keep a message.
+fn retained(outcome: Result<Answer, SubmitError>) -> Result<(), Refusal> {
+    match outcome {
+        // To a repeat of QoS 2 as to a publish.
+        Ok(Answer::Done | Answer::Published { .. }) => Ok(()),
+        Ok(Answer::Refused(Refused::RetainedFull)) => Err(Refusal::Quota),
+        Ok(_) => Err(Refusal::Unavailable),
+        Err(error) => Err(refusal_of(&error)),
+    }
+}
+
 impl Waits {
     fn tell(&self, outcome: Result<Published, Refusal>) {
         match (self, outcome) {
@@ -104,16 +115,6 @@ struct Forward {
     kind: Kind,
     body: Bytes,
     deadline: Instant,
-}
-
-/// What a shard's answer means to a publisher who asked it to keep a message.
-fn retained(outcome: Result<Answer, SubmitError>) -> Result<(), Refusal> {
-    match outcome {
-        Ok(Answer::Done) => Ok(()),
-        Ok(Answer::Refused(Refused::RetainedFull)) => Err(Refusal::Quota),
-        Ok(_) => Err(Refusal::Unavailable),
-        Err(error) => Err(refusal_of(&error)),
-    }
 }
 
 /// What several answers come to.
@@ -252,8 +253,8 @@ impl Inner {
 
     fn publish_to_several(self: &Arc<Self>, waits: Waits, publication: Publication<'_>) {
         let Publication { publisher, targets, message, origin } = publication;
-        let answers = targets.len() + usize::from(message.retain);
-        let several = Arc::new(Several { waits, tally: Mutex::new(Tally::of(answers)) });
+        let waiting = targets.len() + usize::from(message.retain);
+        let several = Arc::new(Several { waits, tally: Mutex::new(Tally::of(waiting)) });
         if message.retain {
             let several = Arc::clone(&several);
             let done = move |outcome| several.retained(retained(outcome));
@@ -301,6 +302,14 @@ impl Inner {
         }
     }
 
+    /// Has the shard of a message's topic keep it for later subscribers.
+    fn retain(&self, tenant: TenantId, origin: Option<Origin>, message: Message, done: Done) {
+        let shard = self.shards.of(tenant, message.topic.as_bytes());
+        let message = expiry::for_log(message, self.now());
+        let command = Command::Retain { tenant, origin, message };
+        self.below().router.submit(shard, &command, done);
+    }
+
     /// Hands a message to the live sessions here, if they have not heard it. Whether anybody wants it.
     pub(crate) fn deliver_once(
         &self,
@@ -311,14 +320,6 @@ impl Inner {
         // Who heard it before is not kept: it is taken for somebody, as in a shard.
         let publisher = Publisher { tenant, session: Some(origin.session) };
         !self.onces.is_news(origin) || self.live.deliver(publisher, message) > 0
-    }
-
-    /// Has the shard of a message's topic keep it for later subscribers.
-    fn retain(&self, tenant: TenantId, origin: Option<Origin>, message: Message, done: Done) {
-        let shard = self.shards.of(tenant, message.topic.as_bytes());
-        let message = expiry::for_log(message, self.now());
-        let command = Command::Retain { tenant, origin, message };
-        self.below().router.submit(shard, &command, done);
     }
 
     /// Hands a message to a node's live sessions, and again if its connection breaks while it lives.

@@ -48,24 +48,20 @@ pub(crate) fn subscription(asked: Filter) -> Subscription {
 /// Waits for the answers to plain and to shared filters, and puts them where they belong: `order` says which are shared.
 async fn both(
     order: Vec<bool>,
-    plain: Option<impl Future<Output = (Granted, Option<Passing>)>>,
+    plain: Option<impl Future<Output = Granted>>,
     shared: Option<impl Future<Output = Granted>>,
-) -> (Granted, Option<Passing>) {
+) -> Granted {
     let count = |of: bool| order.iter().filter(|shared| **shared == of).count();
     let each =
         |granted: Granted, of| granted.unwrap_or_else(|refusal| vec![Err(refusal); count(of)]);
-    let waits = async {
-        let Some(plain) = plain else { return (Vec::new(), None) };
-        let (granted, passing) = plain.await;
-        let passing = passing.filter(|_| granted.is_ok());
-        (each(granted, false), passing)
-    };
+    let waits =
+        async { if let Some(plain) = plain { each(plain.await, false) } else { Vec::new() } };
     let and =
         async { if let Some(shared) = shared { each(shared.await, true) } else { Vec::new() } };
-    let ((plain, passing), shared) = tokio::join!(waits, and);
+    let (plain, shared) = tokio::join!(waits, and);
     let (mut plain, mut shared) = (plain.into_iter(), shared.into_iter());
     let next = |of: bool| if of { shared.next() } else { plain.next() };
-    (Ok(order.iter().copied().filter_map(next).collect()), passing)
+    Ok(order.iter().copied().filter_map(next).collect())
 }
 
 fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
@@ -133,17 +129,24 @@ impl Inner {
         let shared =
             (!shared.is_empty()).then(|| self.subscribe_shared(conn, whose, shared, deadline));
         if whose.durable {
-            let plain = (!plain.is_empty()).then(|| {
-                let granted = self.subscribe_durable(conn, whose, plain, deadline);
-                async { (granted.await, None) }
-            });
-            self.answer_subscribe(conn, token, both(order, plain, shared));
+            let plain =
+                (!plain.is_empty()).then(|| self.subscribe_durable(conn, whose, plain, deadline));
+            let granted = both(order, plain, shared);
+            self.answer_subscribe(conn, token, async { (granted.await, None) });
         } else if !self.live.has_room(conn.id(), &plain, conn.subscriptions_max()) {
             conn.push(Notice::Subscribed { token, granted: Err(Refusal::Quota) });
         } else {
-            let plain =
-                (!plain.is_empty()).then(|| self.subscribe_live(conn, whose, plain, deadline));
-            self.answer_subscribe(conn, token, both(order, plain, shared));
+            // Live ones are granted together or not at all.
+            let first = order.iter().position(|shared| !shared);
+            let (plain, passing) =
+                first.map(|_| self.subscribe_live(conn, whose, plain, deadline)).unzip();
+            let granted = both(order, plain, shared);
+            self.answer_subscribe(conn, token, async move {
+                let granted = granted.await;
+                let each = granted.as_deref().unwrap_or_default();
+                let holds = first.is_some_and(|first| each.get(first).is_some_and(Result::is_ok));
+                (granted, passing.flatten().filter(|_| holds))
+            });
         }
     }
 
@@ -157,11 +160,8 @@ impl Inner {
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         let answered = async move {
             let (granted, passing) = granted.await;
-            let is_granted = granted.is_ok();
             conn.push(Notice::Subscribed { token, granted });
-            let Some(Passing { stream, tenant, wants }) = passing.filter(|_| is_granted) else {
-                return;
-            };
+            let Some(Passing { stream, tenant, wants }) = passing else { return };
             let sent = service.send_retained(&stream, tenant, &wants, Goal::Connection).await;
             if sent.is_err() && conn.whose().is_some() {
                 // It was told that it is subscribed: it must not miss what is retained.
@@ -213,7 +213,7 @@ impl Inner {
         whose: Whose,
         filters: Vec<Filter>,
         deadline: Instant,
-    ) -> impl Future<Output = (Granted, Option<Passing>)> + Send + use<> {
+    ) -> (impl Future<Output = Granted> + Send + use<>, Option<Passing>) {
         let stream = begin_stream(conn, &filters);
         let mut granted = Vec::new();
         let mut routes = Vec::new();
@@ -232,18 +232,14 @@ impl Inner {
                 self.remove_live_route(tenant, filter);
             }
         }
+        let tenant = whose.tenant;
+        let passing = stream.map(|stream| Passing { stream, tenant, wants: wanted(wants, &new) });
         let service = Arc::clone(self);
-        async move {
-            if let Err(refusal) = service.make_known(routes, deadline).await {
-                return (Err(refusal), None);
-            }
-            let passing = stream.map(|stream| Passing {
-                stream,
-                tenant: whose.tenant,
-                wants: wanted(wants, &new),
-            });
-            (Ok(granted), passing)
-        }
+        let granted = async move {
+            service.make_known(routes, deadline).await?;
+            Ok(granted)
+        };
+        (granted, passing)
     }
 
     /// A route to this process, with a version above all it gave before.

@@ -4,8 +4,8 @@
 //!
 //! - **A will stays due until everybody who wants it has it.** What fails is tried again, by this leader or the next one.
 //!   Checked by the cluster tests (`wills.rs`).
-//! - **Twice is once in every queue**: a will is published with its number, and shards count each once. Only a live session
-//!   may see a second copy, when a leader died between publishing a will and saying so.
+//! - **Twice is once**: a will is published with its number, and shards and live sessions count each once. One of QoS 0 may be
+//!   heard twice, when a leader died between publishing it and saying so.
 //!
 //! # Deliberately absent
 //!
@@ -175,11 +175,11 @@ impl Inner {
                 }
                 RouteTarget::Node(node, incarnation) if node == self.node => {
                     if incarnation == self.incarnation {
-                        self.live.deliver(publisher, &live);
+                        self.deliver_once(tenant, origin, &live);
                     }
                 }
                 RouteTarget::Node(node, incarnation) => {
-                    let body = frames::encode_live(publisher, &live, now);
+                    let body = frames::encode_live_once(tenant, origin, &live, now);
                     parts.spawn(Arc::clone(self).tell_live(shard, node, incarnation, body));
                 }
             }
@@ -219,7 +219,7 @@ impl Inner {
         body: Bytes,
     ) -> bool {
         while self.leads(of) {
-            let (kind, meta) = (Kind::LiveForward, ShardId::META);
+            let (kind, meta) = (Kind::LiveOnce, ShardId::META);
             let peers = &self.below().peers;
             let told = peers.call(node, Lane::Data, kind, meta, body.clone(), LIVE_WAIT).await;
             if told.is_ok() || self.is_dead(node, incarnation) {
