@@ -43,10 +43,12 @@ struct Pending {
 /// How a publish is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    PubAck,
-    PubRec,
-    /// For a publish that came again before its PUBREL.
-    PubRecAgain,
+    /// By a PUBACK.
+    Ack,
+    /// By a PUBREC.
+    Received,
+    /// By a PUBREC, of a publish that came again before its PUBREL.
+    ReceivedAgain,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +132,7 @@ impl Connection {
         let token = self.take_token();
         let once = publish.id.filter(|_| publish.qos == QoS::ExactlyOnce);
         if let Some(id) = publish.id {
-            let answer = if once.is_some() { Answer::PubRec } else { Answer::PubAck };
+            let answer = if once.is_some() { Answer::Received } else { Answer::Ack };
             let refused = Verdict { reason: Reason::TopicNameInvalid, why: None };
             let verdict = (!acceptable).then_some(refused);
             self.inbound.push(Pending { token, id, answer, bytes: bytes_of(&publish), verdict });
@@ -156,7 +158,7 @@ impl Connection {
             QoS::ExactlyOnce => self.inbound.flows.stage(id),
             // Sent again before its answer: that one answer is for both copies.
             QoS::AtMostOnce | QoS::AtLeastOnce => {
-                let waits = |one: &Pending| one.id == id && one.answer == Answer::PubAck;
+                let waits = |one: &Pending| one.id == id && one.answer == Answer::Ack;
                 let again = publish.dup && self.inbound.pending.iter().any(waits);
                 again.then_some(Stage::Publishing)
             }
@@ -196,7 +198,7 @@ impl Connection {
         self.inbound.push(Pending {
             token: self.next_token,
             id,
-            answer: Answer::PubRecAgain,
+            answer: Answer::ReceivedAgain,
             bytes: bytes_of(publish),
             verdict: Some(Verdict { reason: Reason::Success, why: None }),
         });
@@ -263,15 +265,15 @@ impl Connection {
     fn answer_publishes(&mut self) {
         while let Some((id, answer, verdict)) = self.inbound.pop_answered() {
             match answer {
-                Answer::PubAck | Answer::PubRecAgain => {}
-                Answer::PubRec if verdict.reason.is_error() => self.inbound.flows.end(id),
-                Answer::PubRec => self.inbound.flows.set(id, Stage::Received),
+                Answer::Ack | Answer::ReceivedAgain => {}
+                Answer::Received if verdict.reason.is_error() => self.inbound.flows.end(id),
+                Answer::Received => self.inbound.flows.set(id, Stage::Received),
             }
-            let again = answer == Answer::PubRecAgain;
+            let again = answer == Answer::ReceivedAgain;
             self.counters.publishes_acked += u64::from(!verdict.reason.is_error() && !again);
             let kind = match answer {
-                Answer::PubAck => PacketType::PubAck,
-                Answer::PubRec | Answer::PubRecAgain => PacketType::PubRec,
+                Answer::Ack => PacketType::PubAck,
+                Answer::Received | Answer::ReceivedAgain => PacketType::PubRec,
             };
             let why = verdict.why.filter(|_| self.peer.wants_problems);
             if let Some(why) = why {
@@ -279,8 +281,8 @@ impl Connection {
                 let reason_string = Some(Text::from(why));
                 ack.properties = Some(Box::new(AckProperties { reason_string, user: Vec::new() }));
                 let packet = match answer {
-                    Answer::PubAck => Packet::PubAck(ack),
-                    Answer::PubRec | Answer::PubRecAgain => Packet::PubRec(ack),
+                    Answer::Ack => Packet::PubAck(ack),
+                    Answer::Received | Answer::ReceivedAgain => Packet::PubRec(ack),
                 };
                 if self.try_send(&packet) {
                     continue;
