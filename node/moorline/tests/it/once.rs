@@ -123,7 +123,9 @@ pub(crate) fn a_delivery_goes_on_anywhere(cluster: &mut Cluster) {
         for payload in ["complete", "released", "sent"] {
             publisher.publish_once(&topic, payload.as_bytes());
         }
-        assert_eq!(client.take_once(1), ["complete"]);
+        let complete = client.message();
+        client.receive(&complete);
+        client.complete(complete.id);
         let released = client.message();
         client.receive(&released);
         let sent = client.message();
@@ -132,9 +134,21 @@ pub(crate) fn a_delivery_goes_on_anywhere(cluster: &mut Cluster) {
 
         let (mut client, present) = connect.to(cluster.mqtt(3));
         assert!(present);
-        client.pubrel_of(released.id);
-        let again = client.message();
+        let mut pubrels = BTreeSet::new();
+        let again = loop {
+            match client.hear(SOON) {
+                Heard::Packet(Packet::PubRel { id, reason: 0 }) => pubrels.insert(id),
+                Heard::Packet(Packet::Publish(publish)) => break publish,
+                other => panic!("{name} hears {other:?}"),
+            };
+        };
         assert_eq!((again.dup, again.id, again.payload), (true, sent.id, b"sent".to_vec()));
+        // A PUBCOMP of the last moment may be on its way still: then its PUBREL comes again, never the message.
+        assert!(pubrels.remove(&released.id), "what is owed comes first");
+        if pubrels.remove(&complete.id) {
+            client.complete(complete.id);
+        }
+        assert!(pubrels.is_empty());
         client.complete(released.id);
         client.receive(&sent);
         client.complete(sent.id);

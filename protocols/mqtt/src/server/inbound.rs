@@ -43,10 +43,12 @@ struct Pending {
 /// How a publish is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
+    /// By a PUBACK.
     Ack,
-    Rec,
-    /// For a publish that came again before its PUBREL.
-    RecAgain,
+    /// By a PUBREC.
+    Received,
+    /// By a PUBREC, of a publish that came again before its PUBREL.
+    ReceivedAgain,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +134,7 @@ impl Connection {
         let token = self.take_token();
         let once = publish.id.filter(|_| publish.qos == QoS::ExactlyOnce);
         if let Some(id) = publish.id {
-            let answer = if once.is_some() { Answer::Rec } else { Answer::Ack };
+            let answer = if once.is_some() { Answer::Received } else { Answer::Ack };
             let refused = Verdict { reason: Reason::TopicNameInvalid, why: None };
             let verdict = (!acceptable).then_some(refused);
             self.inbound.push(Pending { token, id, answer, bytes: bytes_of(&publish), verdict });
@@ -199,7 +201,7 @@ impl Connection {
         self.inbound.push(Pending {
             token: self.next_token,
             id,
-            answer: Answer::RecAgain,
+            answer: Answer::ReceivedAgain,
             bytes: bytes_of(publish),
             verdict: Some(Verdict { reason: Reason::Success, why: None }),
         });
@@ -270,15 +272,15 @@ impl Connection {
     fn answer_publishes(&mut self) {
         while let Some((id, answer, verdict)) = self.inbound.pop_answered() {
             match answer {
-                Answer::Ack | Answer::RecAgain => {}
-                Answer::Rec if verdict.reason.is_error() => self.inbound.flows.end(id),
-                Answer::Rec => self.inbound.flows.set(id, Stage::Received),
+                Answer::Ack | Answer::ReceivedAgain => {}
+                Answer::Received if verdict.reason.is_error() => self.inbound.flows.end(id),
+                Answer::Received => self.inbound.flows.set(id, Stage::Received),
             }
-            let again = answer == Answer::RecAgain;
+            let again = answer == Answer::ReceivedAgain;
             self.counters.publishes_acked += u64::from(!verdict.reason.is_error() && !again);
             let kind = match answer {
                 Answer::Ack => PacketType::PubAck,
-                Answer::Rec | Answer::RecAgain => PacketType::PubRec,
+                Answer::Received | Answer::ReceivedAgain => PacketType::PubRec,
             };
             let why = verdict.why.filter(|_| self.peer.wants_problems);
             if let Some(why) = why {
@@ -287,7 +289,7 @@ impl Connection {
                 ack.properties = Some(Box::new(AckProperties { reason_string, user: Vec::new() }));
                 let packet = match answer {
                     Answer::Ack => Packet::PubAck(ack),
-                    Answer::Rec | Answer::RecAgain => Packet::PubRec(ack),
+                    Answer::Received | Answer::ReceivedAgain => Packet::PubRec(ack),
                 };
                 if self.try_send(&packet) {
                     continue;
