@@ -72,7 +72,7 @@ async fn a_session_is_resumed_and_everything_comes_in_both_versions() {
         assert!(!subscriber.present);
         let filters = vec![format!("{name}/+"), "unused/#".to_owned()];
         subscriber.writer.send(&[Packet::Subscribe { packet: 1, filters }]).await.unwrap();
-        let suback = Packet::SubAck { packet: 1, codes: vec![1, 1] };
+        let suback = Packet::SubAck { packet: 1, codes: vec![2, 2] };
         assert_eq!(next(&mut subscriber).await, suback);
         drop(subscriber);
 
@@ -80,7 +80,7 @@ async fn a_session_is_resumed_and_everything_comes_in_both_versions() {
         for packet in 1..=3 {
             let payload = vec![7; usize::from(packet) * 1000].into();
             let (topic, packet) = (topic.clone(), Some(packet));
-            let publish = Packet::Publish { topic, packet, dup: false, payload };
+            let publish = Packet::Publish { topic, packet, dup: false, once: false, payload };
             publisher.writer.send(&[publish]).await.unwrap();
         }
         for packet in 1..=3 {

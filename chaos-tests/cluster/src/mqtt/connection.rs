@@ -200,6 +200,7 @@ mod tests {
                 topic: "t".into(),
                 packet: Some(3),
                 dup: false,
+                once: false,
                 payload: vec![1; 70_000].into(),
             };
             connection.writer.send(&[sent.clone(), Packet::PingResp]).await.unwrap();
