@@ -72,7 +72,7 @@ async fn a_session_is_resumed_and_everything_comes_in_both_versions() {
         assert!(!subscriber.present);
         let filters = vec![format!("{name}/+"), "unused/#".to_owned()];
         subscriber.writer.send(&[Packet::Subscribe { packet: 1, filters }]).await.unwrap();
-        let suback = Packet::SubAck { packet: 1, codes: vec![1, 1] };
+        let suback = Packet::SubAck { packet: 1, codes: vec![2, 2] };
         assert_eq!(next(&mut subscriber).await, suback);
         drop(subscriber);
 

@@ -126,7 +126,7 @@ impl Default for Config {
             live_queue_max: 1_000,
             live_queue_bytes_max: 4 * 1024 * 1024,
             output_bytes_max: 64 * 1024,
-            topic_alias_max: 16,
+            topic_alias_max: 10,
         }
     }
 }

@@ -243,7 +243,8 @@ impl Connection {
         }
         let Some(pending) = self.inbound.find(token) else { return };
         let verdict = match outcome {
-            Ok(Published { matched: false }) if v5 => {
+            // Not of QoS 2: a repeat could not be told the same.
+            Ok(Published { matched: false }) if v5 && pending.answer == Answer::Ack => {
                 Verdict { reason: Reason::NoMatchingSubscribers, why: None }
             }
             Ok(_) => Verdict { reason: Reason::Success, why: None },

@@ -99,8 +99,8 @@ impl Connection {
             // No earlier connection has left anything.
             None if !self.peer.resumed => {
                 self.counters.unknown_acks += 1;
-                let reason = Reason::PacketIdentifierNotFound;
-                return self.send_ack(PacketType::PubComp, ack.id, reason);
+                // Whatever it was about is over, which is what the client wants to know: docs/decisions/013-which-error.md.
+                return self.send_ack(PacketType::PubComp, ack.id, Reason::Success);
             }
             None => Stage::Asked,
         };
@@ -110,17 +110,13 @@ impl Connection {
 
     pub(super) fn on_completed(&mut self, packet: u16, known: bool) {
         let Some(id) = PacketId::new(packet) else { return };
-        let reason = match self.inbound.flows.stage(id) {
-            Some(Stage::Completing) => Reason::Success,
-            Some(Stage::Asked) if known => Reason::Success,
-            Some(Stage::Asked) => {
-                self.counters.unknown_acks += 1;
-                Reason::PacketIdentifierNotFound
-            }
+        match self.inbound.flows.stage(id) {
+            Some(Stage::Completing) => {}
+            Some(Stage::Asked) => self.counters.unknown_acks += u64::from(!known),
             Some(Stage::Publishing | Stage::Received) | None => return,
-        };
+        }
         self.inbound.flows.end(id);
-        self.send_ack(PacketType::PubComp, id, reason);
+        self.send_ack(PacketType::PubComp, id, Reason::Success);
     }
 
     // ---- what the client is sent
@@ -142,7 +138,7 @@ impl Connection {
             None => {
                 self.counters.unknown_acks += 1;
                 if !refused {
-                    self.send_ack(PacketType::PubRel, id, Reason::PacketIdentifierNotFound);
+                    self.send_ack(PacketType::PubRel, id, Reason::Success);
                 }
             }
             Some(Awaits::PubAck) => {

@@ -78,7 +78,7 @@ fn mqtt_5_is_told_what_this_server_has_and_has_not() {
     assert_eq!(told.packet_max, NonZeroU32::new(256 * 1_024));
     assert_eq!(told.qos_max, None, "which means 2");
     assert_eq!((told.retain, told.shared, told.subscription_ids), (None, None, None));
-    assert_eq!((told.wildcards, told.alias_max, &told.assigned_client_id), (None, Some(16), &None));
+    assert_eq!((told.wildcards, told.alias_max, &told.assigned_client_id), (None, Some(10), &None));
 }
 
 #[test]

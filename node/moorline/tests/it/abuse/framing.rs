@@ -130,7 +130,7 @@ fn what_only_has_to_be_refused_leaves_the_connection_open() {
             assert_eq!(raw.packet()[..2], [0x62, 3], "to the PUBREC: a PUBREL, not found");
         }
         raw.say(&frame(0x62, &[0, 9]));
-        assert_eq!(raw.packet(), [0x70, 3, 0, 9, 0x92]);
+        assert_eq!(raw.packet(), [0x70, 2, 0, 9]);
         raw.say(&[0xC0, 0]);
         assert_eq!(raw.packet(), [0xD0, 0]);
     });

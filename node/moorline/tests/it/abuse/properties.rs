@@ -45,7 +45,7 @@ fn wrong_properties_and_aliases_end_their_connection() {
         (13, b"\x30\x05\x00\x01t\x7f\x01".to_vec(),         "disconnect 0x81"),
         (13, subscribe_with(b"\x0b\x00"),                   "disconnect 0x82"),
         (14, publish(0, "t", &alias(0), b""),               "disconnect 0x94"),
-        (14, publish(0, "t", &alias(17), b""),              "disconnect 0x94"),
+        (14, publish(0, "t", &alias(11), b""),              "disconnect 0x94"),
         (14, publish(0, "", &alias(5), b""),                "disconnect 0x82"),
     ];
     let mut target = Target::start("", "");
@@ -67,14 +67,14 @@ fn an_alias_ends_with_its_connection_and_goes_to_nobody() {
         hearer.say(&subscribe(V5, 1, &[("aliased", 0)]));
         hearer.packet();
         let mut sender = opened(target, V5, "alias-out");
-        sender.say(&publish(0, "aliased", &alias(16), b"1"));
-        sender.say(&publish(0, "", &alias(16), b"2"));
+        sender.say(&publish(0, "aliased", &alias(10), b"1"));
+        sender.say(&publish(0, "", &alias(10), b"2"));
         for payload in [b'1', b'2'] {
             let expected = publish(0, "aliased", &[], &[payload]);
             assert_eq!(hearer.packet(), expected, "with its topic and without the alias");
         }
         let mut again = opened(target, V5, "alias-out");
-        again.say(&publish(0, "", &alias(16), b"3"));
+        again.say(&publish(0, "", &alias(10), b"3"));
         assert_eq!(last_words(&again.rest()), "disconnect 0x82");
     });
 }
