@@ -201,7 +201,6 @@ mod tests {
                 packet: Some(3),
                 once: false,
                 dup: false,
-                once: false,
                 payload: vec![1; 70_000].into(),
             };
             connection.writer.send(&[sent.clone(), Packet::PingResp]).await.unwrap();
