@@ -349,7 +349,7 @@ impl Inner {
         let Some((whose, settled)) = conn.end() else {
             return;
         };
-        self.end_shares(conn, whose);
+        self.end_shares(conn);
         self.tell(conn, whose, Tell { settled, credit: None });
         let expiry_s = match close {
             Close::Clean { expiry_s } => expiry_s,
