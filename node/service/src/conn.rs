@@ -146,19 +146,16 @@ impl Conn {
         self.members.lock().expect("no panic while a connection's shares are locked")
     }
 
-    /// Items that a share lent. `false` if some were lost on the way: attach anew.
-    pub(crate) fn take_shared(&self, mut push: Push) -> bool {
+    /// Items that a share lent.
+    pub(crate) fn take_shared(&self, mut push: Push) -> Taken {
         let mut members = self.members();
-        match members.take(&push) {
-            Taken::Next(number) => {
-                push.deliveries.iter_mut().for_each(|delivery| delivery.share = Some(number));
-                // Under the lock, so that two pushes can't overtake each other on the way to the edge.
-                self.push(Notice::Deliver(push.deliveries));
-                true
-            }
-            Taken::Stale => true,
-            Taken::Gap => false,
+        let taken = members.take(&push);
+        if let Taken::Next(number) = taken {
+            push.deliveries.iter_mut().for_each(|delivery| delivery.share = Some(number));
+            // Under the lock, so that two pushes can't overtake each other on the way to the edge.
+            self.push(Notice::Deliver(push.deliveries));
         }
+        taken
     }
 
     /// The sweep has come by for its shares, or has to. Whether that is news.

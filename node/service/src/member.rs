@@ -74,8 +74,10 @@ pub(crate) struct Wanting {
 pub(crate) struct Leaving {
     pub(crate) shard: ShardId,
     pub(crate) settled: Option<SettledShared>,
-    /// The share, and the generation of the attachment.
-    pub(crate) attachment: Option<(SessionId, u64)>,
+    /// The share, once it is known.
+    pub(crate) share: Option<SessionId>,
+    /// Of the last attachment, whether it was answered or not; 0 if there was none.
+    pub(crate) generation: u64,
 }
 
 /// What became of a push.
@@ -83,8 +85,10 @@ pub(crate) struct Leaving {
 pub(crate) enum Taken {
     /// Hand its deliveries on, as of this share.
     Next(ShareNumber),
-    /// It is of no attachment that is.
+    /// Its attachment is being made anew.
     Stale,
+    /// There is no such attachment: its leader should know.
+    Unknown,
     /// Others before it were lost: attach anew.
     Gap,
 }
@@ -172,8 +176,8 @@ impl Members {
         }
         let settled = self.take_settled(number);
         let held = self.held.remove(&number)?;
-        let attachment = held.share.map(|share| (share, held.generation));
-        Some(Leaving { shard: held.shard, settled, attachment })
+        let Membership { shard, share, generation, .. } = held;
+        Some(Leaving { shard, settled, share, generation })
     }
 
     /// Those that are to be attached, at these shards or at any: each with a new generation.
@@ -235,9 +239,10 @@ impl Members {
     /// Messages that a share lent.
     pub(crate) fn take(&mut self, push: &Push) -> Taken {
         let held = self.held.iter_mut().find(|(_, held)| held.generation == push.generation);
-        let Some((number, held)) = held.filter(|(_, held)| held.attached) else {
+        let Some((number, held)) = held else { return Taken::Unknown };
+        if !held.attached {
             return Taken::Stale;
-        };
+        }
         if held.pushes != push.number {
             held.attached = false;
             return Taken::Gap;
@@ -326,7 +331,7 @@ mod tests {
     fn pushes_are_taken_in_order_and_what_is_held_is_said_again() {
         let (mut members, number) = attached();
         assert_eq!(members.take(&push(1, 0, &[1, 2])), Taken::Next(number));
-        assert_eq!(members.take(&push(7, 1, &[3])), Taken::Stale);
+        assert_eq!(members.take(&push(7, 1, &[3])), Taken::Unknown);
         assert_eq!(members.take(&push(1, 2, &[4])), Taken::Gap);
         assert_eq!(members.take(&push(1, 1, &[3])), Taken::Stale, "it attaches anew");
         let wanting = members.wanting(|shard| shard == SHARD);
@@ -354,7 +359,8 @@ mod tests {
         assert_eq!(told[0].offsets, [Offset(1), Offset(3)]);
         members.settle(number, Offset(2));
         let leaving = members.end().pop().unwrap();
-        assert_eq!((leaving.shard, leaving.attachment), (SHARD, Some((SHARE, 2))));
+        let of = (leaving.shard, leaving.share, leaving.generation);
+        assert_eq!(of, (SHARD, Some(SHARE), 2));
         assert_eq!(leaving.settled.unwrap().offsets, [Offset(1), Offset(2), Offset(3)]);
         assert!(!members.told(&told[0], false));
         assert!(
@@ -377,6 +383,16 @@ mod tests {
         members.remove(&"$share/g/u".into());
         members.resume(brought());
         assert!(members.wanting(|_| true).is_empty(), "it is heard once");
+    }
+
+    #[test]
+    fn a_connection_that_ends_before_its_attachment_is_answered_says_so() {
+        let mut members = Members::default();
+        members.add(&"$share/g/t".into(), SHARD, SubscriptionOptions::default(), 1);
+        assert_eq!(members.wanting(|_| true)[0].generation, 1);
+        let leaving = members.end().pop().unwrap();
+        assert_eq!((leaving.share, leaving.generation), (None, 1));
+        assert_eq!(members.take(&push(1, 0, &[1])), Taken::Unknown, "and bounces what comes late");
     }
 
     #[test]

@@ -368,7 +368,7 @@ impl Inner {
         let Some((whose, settled)) = conn.end() else {
             return;
         };
-        self.end_shares(conn, whose);
+        self.end_shares(conn);
         self.tell(conn, whose, Tell { settled, credit: None });
         self.close_session(whose, close);
     }

@@ -60,11 +60,7 @@ impl ShareAttach {
             conn: ConnId(from.u64()?),
             generation: from.u64()?,
             capacity: from.u32()?,
-            share: match from.u8()? {
-                0 => None,
-                1 => Some(read_session(&mut from)?),
-                other => return Err(from.corrupt(format!("share {other}"))),
-            },
+            share: read_share(&mut from)?,
             held: Vec::new(),
         };
         for _ in 0..from.u32()? {
@@ -113,30 +109,40 @@ impl ShareAttached {
     }
 }
 
+fn read_share(from: &mut Reader) -> Result<Option<SessionId>, StorageError> {
+    match from.u8()? {
+        0 => Ok(None),
+        1 => Ok(Some(read_session(from)?)),
+        other => Err(from.corrupt(format!("share {other}"))),
+    }
+}
+
 /// A member's connection takes no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShareDetach {
-    pub(crate) share: SessionId,
-    pub(crate) member: SessionId,
+    /// Where it was attached, if that was heard: a connection may end before.
+    pub(crate) share: Option<SessionId>,
+    pub(crate) conn: ConnId,
     pub(crate) generation: u64,
 }
 
 impl ShareDetach {
     pub(crate) fn encode(self) -> Bytes {
         let mut out = Writer::new(VERSION, 32);
-        session(&mut out, self.share);
-        session(&mut out, self.member);
+        out.u64(self.conn.0);
         out.u64(self.generation);
+        out.u8(u8::from(self.share.is_some()));
+        if let Some(share) = self.share {
+            session(&mut out, share);
+        }
         out.done()
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, StorageError> {
         let mut from = Reader::new(bytes, VERSION, "share detachment frame")?;
-        let detach = Self {
-            share: read_session(&mut from)?,
-            member: read_session(&mut from)?,
-            generation: from.u64()?,
-        };
+        let (conn, generation) = (ConnId(from.u64()?), from.u64()?);
+        let share = read_share(&mut from)?;
+        let detach = Self { share, conn, generation };
         from.end()?;
         Ok(detach)
     }
@@ -196,8 +202,10 @@ mod tests {
         {
             assert_eq!(ShareAttached::decode(attached.encode()).unwrap(), attached);
         }
-        let detach = ShareDetach { share: SHARE, member: MEMBER, generation: 3 };
-        assert_eq!(ShareDetach::decode(detach.encode()).unwrap(), detach);
+        for share in [None, Some(SHARE)] {
+            let detach = ShareDetach { share, conn: ConnId(5), generation: 3 };
+            assert_eq!(ShareDetach::decode(detach.encode()).unwrap(), detach);
+        }
         let check = ShareCheck {
             memberships: vec![(MEMBER, "$share/g/a".into()), (SHARE, "$share/g/b".into())],
         };

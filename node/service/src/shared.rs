@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::{
-    NodeId, Offset, QoS, ShardId, ShareNumber, Text,
+    ConnId, NodeId, Offset, QoS, ShardId, ShareNumber, Text,
     port::{Filter, Refusal},
     topic,
 };
@@ -32,9 +32,9 @@ use tracing::{debug, error};
 use crate::{
     conn::{Conn, Whose},
     delivery::{Collected, READ_BYTES_MAX, ShardDelivery},
-    frames::{self, Push},
+    frames::{self, Place, Push},
     leader::LOST_NUMBER,
-    member::{Leaving, SettledShared, Wanting},
+    member::{Leaving, SettledShared, Taken, Wanting},
     refusal_of,
     service::Inner,
     share_frames::{ShareAttach, ShareAttached, ShareCheck, ShareDetach},
@@ -133,31 +133,26 @@ impl Inner {
                 members.remove(filter)
             };
             if let Some(leaving) = leaving {
-                self.tell_leaving(whose.session, leaving);
+                self.tell_leaving(conn.id(), leaving);
             }
         }
     }
 
     /// The connection ends: what it holds goes to others.
-    pub(crate) fn end_shares(self: &Arc<Self>, conn: &Arc<Conn>, whose: Whose) {
+    pub(crate) fn end_shares(self: &Arc<Self>, conn: &Arc<Conn>) {
         let ended = conn.members().end();
         for leaving in ended {
-            self.tell_leaving(whose.session, leaving);
+            self.tell_leaving(conn.id(), leaving);
         }
     }
 
     /// Settles what was acknowledged, and then gives the rest back: in this order, or it would be lent again.
-    fn tell_leaving(self: &Arc<Self>, member: SessionId, leaving: Leaving) {
-        let Leaving { shard, settled, attachment } = leaving;
+    fn tell_leaving(self: &Arc<Self>, conn: ConnId, leaving: Leaving) {
+        let Leaving { shard, settled, share, generation } = leaving;
         let service = Arc::clone(self);
         let detach = move || {
-            if let Some((share, generation)) = attachment {
-                let body = ShareDetach { share, member, generation }.encode();
-                let told = service.below().router.tell_leader(shard, Kind::ShareDetach, body);
-                if let Err(problem) = told {
-                    // A leader that can't be told loses this node's attachments as well.
-                    debug!(%shard, ?problem, "a share's leader was not told of a member's end");
-                }
+            if generation > 0 {
+                service.tell_detach(shard, ShareDetach { share, conn, generation });
             }
         };
         match settled {
@@ -166,6 +161,14 @@ impl Inner {
                 let done = move |_| detach();
                 self.below().router.submit(shard, &settle(&settled), Done::Call(Box::new(done)));
             }
+        }
+    }
+
+    fn tell_detach(&self, shard: ShardId, detach: ShareDetach) {
+        let told = self.below().router.tell_leader(shard, Kind::ShareDetach, detach.encode());
+        if let Err(problem) = told {
+            // A leader that can't be told loses this node's attachments as well.
+            debug!(%shard, ?problem, "a share's leader was not told of a member's end");
         }
     }
 
@@ -298,11 +301,25 @@ impl Inner {
     }
 
     /// Items for a member that is connected here.
-    fn take_shared_push(&self, push: Push) {
-        let Some(conn) = self.conn(push.conn) else { return };
-        self.metrics.pushed.inc_by(push.deliveries.len() as u64);
-        if !conn.take_shared(push) {
-            self.mark_unattached_shares(&conn);
+    fn take_shared_push(&self, shard: ShardId, push: Push) {
+        let (id, generation, items) = (push.conn, push.generation, push.deliveries.len());
+        let conn = self.conn(id);
+        match conn.as_ref().map_or(Taken::Unknown, |conn| conn.take_shared(push)) {
+            Taken::Next(_) => self.metrics.pushed.inc_by(items as u64),
+            Taken::Stale => {}
+            Taken::Gap => {
+                if let Some(conn) = &conn {
+                    self.mark_unattached_shares(conn);
+                }
+            }
+            // An attachment may overtake the end of its connection: what it is lent goes back. Later, since a leader on
+            // this node pushes under its lock.
+            Taken::Unknown => {
+                let Some(service) = self.myself.upgrade() else { return };
+                self.tasks.spawn(async move {
+                    service.tell_detach(shard, ShareDetach { share: None, conn: id, generation });
+                });
+            }
         }
     }
 }
@@ -381,7 +398,7 @@ impl Inner {
     pub(crate) fn send_shared(&self, shard: ShardId, delivery: &mut ShardDelivery, out: Collected) {
         self.metrics.shares.redeliveries.inc_by(delivery.shares.take_redelivered());
         let lost = self.send_pushes(shard, Kind::ShareDeliver, out, |push| {
-            self.take_shared_push(push);
+            self.take_shared_push(shard, push);
         });
         lost.into_iter().for_each(|place| delivery.shares.lose(place));
     }
@@ -466,11 +483,12 @@ impl Inner {
     pub(crate) fn on_share_deliver(
         self: &Arc<Self>,
         from: NodeId,
-        _: ShardId,
+        shard: ShardId,
         body: Bytes,
         _: Option<Replier>,
     ) {
-        let read = frames::read_pushes(body, self.now(), |push| self.take_shared_push(push));
+        let take = |push| self.take_shared_push(shard, push);
+        let read = frames::read_pushes(body, self.now(), take);
         if let Err(problem) = read {
             self.bad_frame(from, &problem);
         }
@@ -484,9 +502,10 @@ impl Inner {
         _: Option<Replier>,
     ) {
         match ShareDetach::decode(body) {
-            Ok(ShareDetach { share, member, generation }) => {
+            Ok(ShareDetach { share, conn, generation }) => {
                 if let Some(mut delivery) = self.delivery(shard) {
-                    delivery.shares.detach(share, member, from, generation);
+                    let place = Place { node: from, conn };
+                    delivery.shares.detach(share, place, generation);
                     self.wake_reader(shard, &delivery);
                 }
             }
@@ -515,11 +534,8 @@ impl Inner {
                 Push { conn: place.conn, generation, number: LOST_NUMBER, deliveries: Vec::new() };
             let out = Collected::from([(place, vec![push])]);
             // A node that is not there attaches its members anew once it is.
-            drop(
-                self.send_pushes(shard, Kind::ShareDeliver, out, |push| {
-                    self.take_shared_push(push)
-                }),
-            );
+            let take = |push| self.take_shared_push(shard, push);
+            drop(self.send_pushes(shard, Kind::ShareDeliver, out, take));
         }
     }
 

@@ -175,15 +175,14 @@ impl Shares {
     }
 
     /// A member's connection takes no more; what it had goes to others.
-    pub(crate) fn detach(
-        &mut self,
-        share: SessionId,
-        member: SessionId,
-        node: NodeId,
-        generation: u64,
-    ) {
-        let meant = |known: &Member| known.generation == generation && known.place.node == node;
-        drop(self.drop_members(share, |id, known| id == member && meant(known)));
+    /// Generations are of one connection, so without the share it is looked for.
+    pub(crate) fn detach(&mut self, share: Option<SessionId>, place: Place, generation: u64) {
+        let all = || self.shares.keys().copied().collect();
+        let among: Vec<SessionId> = share.map_or_else(all, |share| vec![share]);
+        for share in among {
+            let meant = |known: &Member| known.generation == generation && known.place == place;
+            drop(self.drop_members(share, |_, known| meant(known)));
+        }
     }
 
     /// The session is no member any more, or it is with other options.
@@ -583,9 +582,10 @@ mod tests {
         assert_eq!(world.sent(A), [1, 2, 3]);
         world.settle(&[2]);
         world.attach(B, 4, &[]);
-        world.shares.detach(SHARE, A, NodeId(2), 9);
+        let place = Place { node: NodeId(2), conn: ConnId(7) };
+        world.shares.detach(Some(SHARE), place, 9);
         assert_eq!(world.shares.lent(SHARE), 2, "another attachment was meant");
-        world.shares.detach(SHARE, A, NodeId(2), 1);
+        world.shares.detach(None, place, 1);
         world.queue(4..5);
         world.read(&[1, 3, 4], 5);
         assert_eq!(world.sent(B), [-1, -3, 4]);
