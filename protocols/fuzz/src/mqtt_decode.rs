@@ -11,7 +11,8 @@ use moorline_mqtt::{
     codec::{DecodeError, Decoder, Limits, Outgoing, encode},
 };
 
-const LIMITS: Limits = Limits { packet_bytes: 256, user_properties: 8, property_bytes: 128, filters: 8 };
+const LIMITS: Limits =
+    Limits { packet_bytes: 256, user_properties: 8, property_bytes: 128, filters: 8 };
 
 fn decoder(mode: u8) -> Decoder {
     let version = match mode & 0b11 {

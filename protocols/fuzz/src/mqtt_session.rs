@@ -214,7 +214,7 @@ impl World {
                     );
                 }
             }
-            Event::RetainedTaken => panic!("nothing retained was sent"),
+            Event::RetainedTaken | Event::SettledShared(_) => panic!("{event:?} for nothing"),
             Event::Closed(_) => self.closed = true,
         }
     }

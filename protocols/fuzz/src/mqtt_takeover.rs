@@ -223,7 +223,8 @@ impl World {
             | Event::PublishOnce { .. }
             | Event::Complete(_)
             | Event::Release(_)
-            | Event::RetainedTaken => panic!("{event:?}"),
+            | Event::RetainedTaken
+            | Event::SettledShared(_) => panic!("{event:?}"),
         }
     }
 

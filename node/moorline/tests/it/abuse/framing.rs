@@ -127,7 +127,7 @@ fn what_only_has_to_be_refused_leaves_the_connection_open() {
             for kind in [0x40, 0x50, 0x70] {
                 raw.say(&frame(kind, &id.to_be_bytes()));
             }
-            assert_eq!(raw.packet()[..2], [0x62, 3], "to the PUBREC: a PUBREL, not found");
+            assert_eq!(raw.packet()[..2], [0x62, 2], "to the PUBREC: a PUBREL");
         }
         raw.say(&frame(0x62, &[0, 9]));
         assert_eq!(raw.packet(), [0x70, 2, 0, 9]);
