@@ -59,7 +59,7 @@ pub struct EdgeConfig {
     pub topic_bytes_max: u16,
     /// Levels of a topic name or filter.
     pub topic_levels_max: u16,
-    /// Topic aliases that a client may use. MQTT 5 clients are told; 0 for none.
+    /// Topic aliases that a client may use, and that are used for it if it takes them. MQTT 5 clients are told; 0 for none.
     pub topic_alias_max: u16,
     /// User properties of one packet.
     pub user_properties_max: u16,

@@ -97,7 +97,7 @@ pub struct Config {
     pub live_queue_bytes_max: usize,
     /// Bytes written ahead of the socket: above it no further delivery is encoded.
     pub output_bytes_max: usize,
-    /// Topic aliases a client may use; 0 for none.
+    /// Topic aliases in each direction: as many as a client may use, and as many at most of those it takes. 0 for none.
     pub topic_alias_max: u16,
 }
 

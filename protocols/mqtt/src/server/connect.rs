@@ -98,6 +98,8 @@ impl Connection {
             .map_or(config.inflight_max, |theirs| theirs.min(config.inflight_max));
         let credit = u32::from(window.get()).saturating_add(config.prefetch_max);
         self.outbound.set_window(usize::from(window.get()), credit);
+        let aliases = connect.properties.alias_max.unwrap_or(0).min(config.topic_alias_max);
+        self.outbound.aliases.allow(aliases);
         self.peer.assigned = connect.client_id.is_empty();
         // A copy: the id lives as long as the session, and shares the buffer that the CONNECT was read into.
         let client = if self.peer.assigned {

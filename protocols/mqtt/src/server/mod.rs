@@ -16,6 +16,7 @@
 //! - **Deliveries of shared subscriptions** come from other queues, and take any packet id that is free.
 //! - **Answers before the end.** Events of packets that came before a fatal one are still handed out.
 
+mod aliases;
 mod close;
 mod config;
 mod connect;

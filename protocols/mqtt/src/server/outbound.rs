@@ -16,7 +16,11 @@ use crate::{
     codec::{Outgoing, PacketId, PacketType, Reason, put_ack},
 };
 
-use super::{Config, Connection, Event, Limit, State, close::Ending};
+use super::{
+    Config, Connection, Event, Limit, State,
+    aliases::{Aliases, Sent},
+    close::Ending,
+};
 
 /// How many packet ids there are: 1 to 65,535.
 const PACKET_IDS: u64 = 65_535;
@@ -60,6 +64,7 @@ pub(super) struct Outbound {
     next_shared: Offset,
     /// Which items of shared subscriptions are in flight, beside their ids in `in_flight`.
     shared_in_flight: BTreeMap<PacketId, (ShareNumber, Offset)>,
+    pub(super) aliases: Aliases,
     /// Waiting deliveries of a page of retained messages.
     paged: usize,
 }
@@ -111,6 +116,7 @@ impl Outbound {
             shared: 0,
             next_shared: Offset(SHARED_IDS_AHEAD),
             shared_in_flight: BTreeMap::new(),
+            aliases: Aliases::default(),
             paged: 0,
         }
     }
@@ -130,6 +136,7 @@ impl Outbound {
         self.passing.clear();
         self.in_flight.clear();
         self.shared_in_flight.clear();
+        self.aliases.clear();
         (self.live, self.live_bytes, self.durable) = (0, 0, 0);
         (self.shared, self.paged) = (0, 0);
     }
@@ -357,22 +364,36 @@ impl Connection {
             left => left,
         };
         let version = self.peer.version;
-        let outgoing = Outgoing {
-            topic: message.topic.as_bytes(),
+        let sent = self.outbound.aliases.of(&message.topic);
+        let (topic, alias) = match sent {
+            Sent::Plain => (message.topic.as_bytes(), None),
+            Sent::Named(alias) => (message.topic.as_bytes(), Some(alias)),
+            Sent::Alias(alias) => (&[][..], Some(alias)),
+        };
+        let mut outgoing = Outgoing {
+            topic,
             qos: delivery.qos,
             dup: delivery.resent && id.is_some(),
             retain: delivery.retain,
             id,
             expiry_s,
-            alias: None,
+            alias,
             subscription_ids: delivery.ids.as_slice(),
             properties: &message.properties,
             payload: &message.payload,
         };
-        let fits = outgoing.encoded_len(version).is_ok_and(|len| len <= self.peer.packet_max);
-        if !fits || outgoing.encode(version, output).is_err() {
+        let packet_max = self.peer.packet_max;
+        let fits = |of: &Outgoing<'_>| of.encoded_len(version).is_ok_and(|len| len <= packet_max);
+        if matches!(sent, Sent::Named(_)) && !fits(&outgoing) {
+            // A new alias is no reason to drop anything.
+            outgoing.alias = None;
+        }
+        if !fits(&outgoing) || outgoing.encode(version, output).is_err() {
             self.counters.dropped_too_large += 1;
             return false;
+        }
+        if let (Sent::Named(alias), Some(_)) = (sent, outgoing.alias) {
+            self.outbound.aliases.keep(&message.topic, alias);
         }
         true
     }

@@ -419,3 +419,76 @@ fn shared_deliveries_that_are_not_acknowledged_are_settled_as_they_leave_or_are_
     items.sort_unstable();
     assert_eq!(items, settled);
 }
+
+#[test]
+fn the_first_topics_get_aliases_if_the_client_takes_them() {
+    let on = |topic: &str| {
+        let message = Message { topic: Text::from(topic), ..message(b"x") };
+        Delivery::new(None, QoS::AtMostOnce, Arc::new(message))
+    };
+    let sent = |rig: &mut Rig| -> Vec<(String, Option<u16>)> {
+        let said = rig.said();
+        said.iter()
+            .map(|packet| match packet {
+                Packet::Publish(sent) => {
+                    (sent.topic.to_string(), sent.alias.map(std::num::NonZeroU16::get))
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    };
+    let topics = ["site/1", "site/2", "site/1", "site/3", "a", "site/2", "site/3"];
+    let plain: Vec<(String, Option<u16>)> =
+        topics.iter().map(|topic| ((*topic).to_owned(), None)).collect();
+    for (version, takes, offered, aliased) in [
+        (Version::V5, Some(2), 10, true),
+        (Version::V5, Some(10), 2, true),
+        (Version::V5, None, 10, false),
+        (Version::V5, Some(10), 0, false),
+        (Version::V311, None, 10, false),
+    ] {
+        let mut asked = connect(version);
+        asked.properties.alias_max = takes;
+        let config = Config { topic_alias_max: offered, ..Config::default() };
+        let mut rig = Rig::open_with(config, asked);
+        rig.deliver(topics.iter().map(|topic| on(topic)).collect());
+        let sent = sent(&mut rig);
+        if !aliased {
+            assert_eq!(sent, plain, "{version:?} {takes:?} {offered}");
+            continue;
+        }
+        let expected = [
+            ("site/1", Some(1)),
+            ("site/2", Some(2)),
+            ("", Some(1)),
+            ("site/3", None), // there is no third
+            ("a", None),      // an alias would be longer
+            ("", Some(2)),
+            ("site/3", None),
+        ];
+        assert_eq!(sent, expected.map(|(topic, alias)| (topic.to_owned(), alias)));
+    }
+}
+
+#[test]
+fn a_new_alias_is_no_reason_to_drop_a_delivery() {
+    let delivery = || live(QoS::AtMostOnce, &[0; 20]);
+    let mut asked = connect(Version::V5);
+    asked.properties.alias_max = Some(5);
+    let mut rig = Rig::open_with(Config::default(), asked.clone());
+    let topic = Text::from("long/topic");
+    let with = |delivery: Delivery| {
+        let message = Message { topic: topic.clone(), ..(*delivery.message).clone() };
+        Delivery { message: Arc::new(message), ..delivery }
+    };
+    rig.deliver(vec![with(delivery())]);
+    rig.transmit();
+    let len = rig.output.len();
+    // Three bytes less than the packet with its alias.
+    asked.properties.packet_max = std::num::NonZeroU32::new(u32::try_from(len - 3).unwrap());
+    let mut rig = Rig::open_with(Config::default(), asked);
+    rig.deliver(vec![with(delivery())]);
+    rig.transmit();
+    assert_eq!(rig.output.len(), len - 3);
+    assert_eq!(rig.connection.take_counters().dropped_too_large, 0);
+}
