@@ -327,7 +327,11 @@ impl World {
                         self.raw = true;
                         Packet::PubRec(Ack::new(id, Reason::Success))
                     }
-                    _ => Packet::PubComp(Ack::new(self.any_id(u)?, Reason::Success)),
+                    _ => {
+                        // It may meet a release that is on its way.
+                        self.raw = true;
+                        Packet::PubComp(Ack::new(self.any_id(u)?, Reason::Success))
+                    }
                 };
                 self.say(&packet);
             }

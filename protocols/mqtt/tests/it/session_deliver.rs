@@ -430,9 +430,7 @@ fn the_first_topics_get_aliases_if_the_client_takes_them() {
         let said = rig.said();
         said.iter()
             .map(|packet| match packet {
-                Packet::Publish(sent) => {
-                    (sent.topic.to_string(), sent.alias.map(std::num::NonZeroU16::get))
-                }
+                Packet::Publish(sent) => (sent.topic.to_string(), sent.alias.map(NonZeroU16::get)),
                 other => panic!("{other:?}"),
             })
             .collect()
@@ -485,7 +483,7 @@ fn a_new_alias_is_no_reason_to_drop_a_delivery() {
     rig.transmit();
     let len = rig.output.len();
     // Three bytes less than the packet with its alias.
-    asked.properties.packet_max = std::num::NonZeroU32::new(u32::try_from(len - 3).unwrap());
+    asked.properties.packet_max = NonZeroU32::new(u32::try_from(len - 3).unwrap());
     let mut rig = Rig::open_with(Config::default(), asked);
     rig.deliver(vec![with(delivery())]);
     rig.transmit();
