@@ -70,6 +70,8 @@ struct World {
     window: usize,
     /// Publishes handed out, in order, with their packet id and the service's answer.
     publishes: VecDeque<(Token, PacketId, Option<Result<(), Refusal>>)>,
+    /// Those of QoS 2 among them.
+    once: BTreeSet<Token>,
     /// Packet ids that ever had a PUBREC of success: only those may have another, for a repeat.
     received: BTreeSet<PacketId>,
     /// PUBRELs that the service has and has not answered, and those that it has.
@@ -122,6 +124,7 @@ impl World {
             held: BTreeMap::new(),
             window: usize::from(window.min(RECEIVE_MAX)),
             publishes: VecDeque::new(),
+            once: BTreeSet::new(),
             received: BTreeSet::new(),
             completing: VecDeque::new(),
             completed: Vec::new(),
@@ -194,6 +197,7 @@ impl World {
             }
             Event::PublishOnce { token, packet, message } => {
                 assert_eq!(message.qos, QoS::ExactlyOnce);
+                self.once.insert(token);
                 self.publishes.push_back((token, packet, None));
             }
             Event::Complete(id) => self.completing.push_back(id),
@@ -243,9 +247,10 @@ impl World {
             Packet::PubAck(ack) if !self.raw => self.on_answer(&ack),
             Packet::PubRec(ack) if !self.raw => {
                 let again = self.received.contains(&ack.id) && !ack.reason.is_error();
-                let turn = self.publishes.front().is_some_and(|(_, id, answer)| {
+                let turn = self.publishes.front().is_some_and(|(token, id, answer)| {
                     let refused = answer.is_some_and(|answer| answer.is_err());
                     *id == ack.id
+                        && self.once.contains(token)
                         && answer.is_some()
                         && (refused && self.version.is_v5()) == ack.reason.is_error()
                 });
