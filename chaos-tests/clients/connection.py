@@ -136,6 +136,14 @@ class Client:
         """Their payloads."""
         return [message.payload.decode() for message in self.take(count)]
 
+    def hears_nothing(self, seconds):
+        """Nothing comes for so long."""
+        try:
+            message = self.inbox.get(timeout=seconds)
+        except queue.Empty:
+            return
+        raise AssertionError(f"{message.payload} came on {message.topic}")
+
     def wait_ended(self):
         """Until the broker ends the connection; returns the reason it gave."""
         return self.ended.get(timeout=ANSWER_S)

@@ -258,18 +258,25 @@ impl ShardDelivery {
 
 impl Attachment {
     fn push(&mut self, delivery: Delivery, out: &mut Collected) {
-        let pushes = out.entry(self.place).or_default();
-        match pushes.last_mut() {
-            Some(last) if last.generation == self.generation => last.deliveries.push(delivery),
-            Some(_) | None => {
-                pushes.push(Push {
-                    conn: self.place.conn,
-                    generation: self.generation,
-                    number: self.pushes,
-                    deliveries: vec![delivery],
-                });
-                self.pushes += 1;
-            }
+        collect(out, self.place, self.generation, &mut self.pushes, delivery);
+    }
+}
+
+/// Adds a delivery to the last push for a place, if it is of this generation, or begins one; `pushes` counts those.
+pub(crate) fn collect(
+    out: &mut Collected,
+    place: Place,
+    generation: u64,
+    pushes: &mut u64,
+    delivery: Delivery,
+) {
+    let collected = out.entry(place).or_default();
+    match collected.last_mut() {
+        Some(last) if last.generation == generation => last.deliveries.push(delivery),
+        Some(_) | None => {
+            let (conn, number) = (place.conn, *pushes);
+            collected.push(Push { conn, generation, number, deliveries: vec![delivery] });
+            *pushes += 1;
         }
     }
 }

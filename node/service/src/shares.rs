@@ -24,8 +24,8 @@ use moorline_core::{ConnId, Delivery, NodeId, Offset, QoS, SubscriptionIds, Subs
 use moorline_machine::command::SessionId;
 
 use crate::{
-    delivery::{Collected, READ_ITEMS_MAX},
-    frames::{Place, Push},
+    delivery::{Collected, READ_ITEMS_MAX, collect},
+    frames::Place,
 };
 
 /// How long a new leader waits for members to say what they hold, before it lends what an earlier one may have lent.
@@ -429,19 +429,7 @@ impl Share {
         delivery.resent &= delivery.qos > QoS::AtMostOnce;
         delivery.retain &= member.options.retain_as_published;
         delivery.ids = SubscriptionIds::from(member.options.id);
-        let pushes = out.entry(member.place).or_default();
-        match pushes.last_mut() {
-            Some(last) if last.generation == member.generation => last.deliveries.push(delivery),
-            Some(_) | None => {
-                pushes.push(Push {
-                    conn: member.place.conn,
-                    generation: member.generation,
-                    number: member.pushes,
-                    deliveries: vec![delivery],
-                });
-                member.pushes += 1;
-            }
-        }
+        collect(out, member.place, member.generation, &mut member.pushes, delivery);
     }
 }
 

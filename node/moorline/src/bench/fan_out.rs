@@ -191,14 +191,8 @@ async fn publish(shared: Rc<Shared>) -> anyhow::Result<()> {
             wire.client.publish(&Outgoing {
                 topic: topic.as_bytes(),
                 qos,
-                dup: false,
-                retain: false,
-                id: None,
-                expiry_s: None,
-                alias: None,
-                subscription_ids: &[],
-                properties: &[],
                 payload: &payload,
+                ..Outgoing::default()
             })?;
             shared.published.set(shared.published.get() + 1);
         }

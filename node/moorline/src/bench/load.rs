@@ -351,14 +351,8 @@ impl Publisher {
             client.publish(&Outgoing {
                 topic: self.topic.as_bytes(),
                 qos: self.qos,
-                dup: false,
-                retain: false,
-                id: None,
-                expiry_s: None,
-                alias: None,
-                subscription_ids: &[],
-                properties: &[],
                 payload: &self.payload,
+                ..Outgoing::default()
             })?;
             self.next += 1;
             room -= 1;

@@ -201,14 +201,8 @@ async fn publish(plan: Rc<Plan>, at: usize) -> anyhow::Result<()> {
             wire.client.publish(&Outgoing {
                 topic: topics[sent % topics.len()].as_bytes(),
                 qos: QoS::AtLeastOnce,
-                dup: false,
-                retain: false,
-                id: None,
-                expiry_s: None,
-                alias: None,
-                subscription_ids: &[],
-                properties: &[],
                 payload: &payload,
+                ..Outgoing::default()
             })?;
             sent += 1;
         }

@@ -1,9 +1,6 @@
 //! Wills in a cluster: published once, when they should, whoever dies.
 
-use std::{
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::harness::{
     client_in,
@@ -113,8 +110,8 @@ fn delays(cluster: &mut Cluster) {
     drop(client);
     let (client, present) = connect.to(cluster.mqtt(2));
     assert!(present, "back in time, elsewhere");
-    sleep(NEVER);
-    watch.hears_nothing();
+    watch.durable.hears_nothing_for(NEVER);
+    watch.live.hears_nothing();
     let began = Instant::now();
     drop(client);
     watch.hears("late");
@@ -150,8 +147,7 @@ fn a_dead_node(cluster: &mut Cluster) {
     assert_eq!(heard, wanted, "each once");
     watch.durable.hears_nothing();
     cluster.node_mut(victim).start_ready();
-    sleep(NEVER);
-    watch.durable.hears_nothing();
+    watch.durable.hears_nothing_for(NEVER);
     back.into_iter().for_each(|(client, _)| client.disconnect());
 }
 
@@ -188,6 +184,5 @@ fn a_dead_leader(cluster: &mut Cluster) {
     wanted.sort();
     assert_eq!(heard, wanted, "each once");
     cluster.node_mut(victim).start_ready();
-    sleep(NEVER);
-    watch.durable.hears_nothing();
+    watch.durable.hears_nothing_for(NEVER);
 }

@@ -363,7 +363,13 @@ impl Client {
     /// Nothing comes for a while.
     #[track_caller]
     pub(crate) fn hears_nothing(&mut self) {
-        let heard = self.hear(QUIET);
+        self.hears_nothing_for(QUIET);
+    }
+
+    /// Hears nothing at all for so long.
+    #[track_caller]
+    pub(crate) fn hears_nothing_for(&mut self, long: Duration) {
+        let heard = self.hear(long);
         assert_eq!(heard, Heard::Nothing, "{} should hear nothing", self.name);
     }
 
