@@ -26,6 +26,10 @@ const EXIT_USAGE: u8 = 2;
 /// Nobody there, or no quorum.
 const EXIT_UNAVAILABLE: u8 = 5;
 
+/// Gives memory back to the system when connections and caches have gone; the C library's keeps most of it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {

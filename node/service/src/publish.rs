@@ -124,20 +124,26 @@ struct Tally {
     accepted: bool,
     matched: bool,
     full: bool,
+    /// The message is kept for later subscribers.
+    retained: bool,
     /// The tenant's quota of retained messages is used up.
     not_retained: bool,
     refused: Option<Refusal>,
+    /// A refusal gives the packet id back (QoS 2): what comes again under it is heard by all who heard it before.
+    once: bool,
 }
 
 impl Tally {
-    fn of(waiting: usize) -> Self {
+    fn of(waiting: usize, once: bool) -> Self {
         Self {
             waiting,
             accepted: false,
             matched: false,
             full: false,
+            retained: false,
             not_retained: false,
             refused: None,
+            once,
         }
     }
 
@@ -162,7 +168,7 @@ impl Tally {
     /// Whether the message is retained now.
     fn add_retained(&mut self, outcome: Result<(), Refusal>) -> Option<Result<Published, Refusal>> {
         match outcome {
-            Ok(()) => self.accepted = true,
+            Ok(()) => (self.accepted, self.retained) = (true, true),
             Err(Refusal::Quota) => self.not_retained = true,
             Err(refusal) => return self.add(Err(refusal)),
         }
@@ -178,6 +184,10 @@ impl Tally {
             // Some took it: saying that nothing happened would be untrue.
             Some(_) if self.accepted => Err(Refusal::Unavailable),
             Some(refusal) => Err(refusal),
+            // The metric of what was not kept, or not queued, tells of the rest.
+            None if self.once && (self.matched || self.retained) => {
+                Ok(Published { matched: self.matched })
+            }
             // Whoever is there has it, but later ones would not: the publisher should know.
             None if self.not_retained => Err(Refusal::Quota),
             None if self.full && !self.matched => Err(Refusal::Quota),
@@ -254,7 +264,8 @@ impl Inner {
     fn publish_to_several(self: &Arc<Self>, waits: Waits, publication: Publication<'_>) {
         let Publication { publisher, targets, message, origin } = publication;
         let waiting = targets.len() + usize::from(message.retain);
-        let several = Arc::new(Several { waits, tally: Mutex::new(Tally::of(waiting)) });
+        let tally = Mutex::new(Tally::of(waiting, origin.is_some()));
+        let several = Arc::new(Several { waits, tally });
         if message.retain {
             let several = Arc::clone(&several);
             let done = move |outcome| several.retained(retained(outcome));
@@ -404,7 +415,7 @@ mod tests {
             (Err(Refusal::Busy), Err(Refusal::Unavailable)),
         ] {
             for first in [false, true] {
-                let mut tally = Tally::of(2);
+                let mut tally = Tally::of(2, false);
                 let ends = if first {
                     [tally.add_retained(kept), tally.add(matched)]
                 } else {
@@ -412,6 +423,26 @@ mod tests {
                 };
                 assert_eq!(ends, [None, Some(expected)]);
             }
+        }
+    }
+
+    #[test]
+    fn a_packet_id_that_some_took_is_not_given_back() {
+        const HIT: Result<Published, Refusal> = Ok(Published { matched: true });
+        const MISS: Result<Published, Refusal> = Ok(Published { matched: false });
+        const FULL: Result<Published, Refusal> = Err(Refusal::Quota);
+        const KEPT: Result<(), Refusal> = Ok(());
+        const NOT_KEPT: Result<(), Refusal> = Err(Refusal::Quota);
+        for (kept, answer, expected) in [
+            (NOT_KEPT, HIT, HIT),
+            (KEPT, FULL, MISS),
+            (NOT_KEPT, MISS, FULL),
+            (NOT_KEPT, FULL, FULL),
+            (KEPT, HIT, HIT),
+        ] {
+            let mut tally = Tally::of(2, true);
+            let ends = [tally.add_retained(kept), tally.add(answer)];
+            assert_eq!(ends, [None, Some(expected)], "{kept:?} {answer:?}");
         }
     }
 
@@ -440,7 +471,7 @@ mod tests {
                 if turn {
                     answers.reverse();
                 }
-                let mut tally = Tally::of(answers.len());
+                let mut tally = Tally::of(answers.len(), false);
                 let ends: Vec<_> = answers.iter().filter_map(|answer| tally.add(*answer)).collect();
                 assert_eq!(ends, [expected], "{answers:?}");
             }

@@ -48,7 +48,7 @@ pub use codec::{COMMAND_BYTES_MAX, Malformed, RunAnswers, TooLarge};
 pub use command::{Command, MemberState, Run};
 pub use effect::Effect;
 pub use machine::Machine;
-pub use meta::{ClusterRecord, MetaState, NodeState, RouteState, Target};
+pub use meta::{ClusterRecord, MetaState, NodeState, RouteState, TOMBSTONES_MAX, Target};
 pub use producers::{ANSWERS_PER_PRODUCER_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};
 pub use shard::{
     AWAIT_MS, AWAITED_TOPICS_MAX, Counts, DEADLINES_PER_TICK_MAX, DUE_WILLS_MAX, DueWill,

@@ -38,6 +38,9 @@ const TENANTS_MAX: usize = 100_000;
 const VOTERS_MAX: usize = 5;
 /// How long a removed route is remembered, in log time: longer than any news of it can be under way.
 const TOMBSTONE_MS: u64 = 10 * 60 * 1000;
+/// Removed routes that are remembered, about 200 bytes each. Beyond it the oldest are forgotten: should old news of one of
+/// them still come, messages go to somebody who does not take them, and nothing is lost.
+pub const TOMBSTONES_MAX: usize = 100_000;
 /// Removed routes that one `Tick` forgets.
 const TOMBSTONES_PER_TICK_MAX: usize = 1024;
 /// Routes that one `DropNodeRoutes` removes: a row each, so about 30 ms.
@@ -334,6 +337,9 @@ impl MetaState {
         let row = RouteRow { version, present, index: step.index, at: step.time };
         self.learn(tenant, filter, target, row);
         step.put(key, row.to_bytes());
+        if self.tombstones.len() > TOMBSTONES_MAX {
+            self.forget_route(step);
+        }
         Ok(Answer::At(step.index))
     }
 
@@ -401,9 +407,14 @@ impl MetaState {
                 Some((at, ..)) if forgotten_at(*at) <= step.time => {}
                 Some(_) | None => return,
             }
-            let (_, tenant, filter, target) = self.tombstones.pop_first().expect("there is one");
-            step.delete(self.keys.route(tenant, &filter, target));
+            self.forget_route(step);
         }
+    }
+
+    /// Forgets the route that was removed first.
+    fn forget_route<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>) {
+        let (_, tenant, filter, target) = self.tombstones.pop_first().expect("there is one");
+        step.delete(self.keys.route(tenant, &filter, target));
     }
 
     /// Takes what a row says into memory.

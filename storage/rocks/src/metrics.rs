@@ -110,7 +110,8 @@ const SIZES: [(&str, &str); 4] = [
 /// `moorline_storage_bytes`, asked of RocksDB when somebody scrapes.
 pub(crate) struct Sizes {
     database: Weak<Database>,
-    family: &'static str,
+    /// [`None`] for a database that has but one.
+    family: Option<&'static str>,
     gauges: IntGaugeVec,
 }
 
@@ -120,7 +121,7 @@ impl Sizes {
         registry: &Registry,
         database: &Arc<Database>,
     ) -> Result<(), StorageError> {
-        Self::register(registry, database, "state", STATE)
+        Self::register(registry, database, "state", Some(STATE))
     }
 
     /// For the logs' database.
@@ -128,14 +129,14 @@ impl Sizes {
         registry: &Registry,
         database: &Arc<Database>,
     ) -> Result<(), StorageError> {
-        Self::register(registry, database, "log", rocksdb::DEFAULT_COLUMN_FAMILY_NAME)
+        Self::register(registry, database, "log", None)
     }
 
     fn register(
         registry: &Registry,
         database: &Arc<Database>,
         name: &str,
-        family: &'static str,
+        family: Option<&'static str>,
     ) -> Result<(), StorageError> {
         let options = Opts::new("moorline_storage_bytes", "Bytes of a database, by what they are")
             .const_label("database", name);
@@ -151,11 +152,14 @@ impl Collector for Sizes {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        if let Some(database) = self.database.upgrade()
-            && let Some(family) = database.cf_handle(self.family)
-        {
+        if let Some(database) = self.database.upgrade() {
+            let family = self.family.and_then(|family| database.cf_handle(family));
             for (kind, property) in SIZES {
-                if let Ok(Some(bytes)) = database.property_int_value_cf(family, property) {
+                let size = match &family {
+                    Some(family) => database.property_int_value_cf(family, property),
+                    None => database.property_int_value(property),
+                };
+                if let Ok(Some(bytes)) = size {
                     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
                     self.gauges.with_label_values(&[kind]).set(bytes);
                 }

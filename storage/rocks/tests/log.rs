@@ -287,6 +287,8 @@ fn many_groups_share_a_sync() {
     let operations = number("moorline_wal_commit_operations_sum");
     assert_eq!(operations, f64::from(WRITERS) * EACH as f64);
     assert!(commits * 2.0 < operations, "{operations} operations in {commits} commits");
+    let memtables = number("moorline_storage_bytes{database=\"log\",kind=\"memtables\"}");
+    assert!(memtables > operations * 100.0, "{memtables} bytes of {operations} entries");
     assert_eq!(log.queued_bytes(), 0);
 }
 

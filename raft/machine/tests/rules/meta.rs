@@ -2,7 +2,7 @@
 
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId};
 use moorline_machine::{
-    Answer, Refused,
+    Answer, COMMANDS_PER_BATCH_MAX, Refused, TOMBSTONES_MAX,
     command::{Command, NodeRecord, RouteTarget},
 };
 
@@ -137,6 +137,27 @@ fn removed_routes_are_forgotten_after_a_while() {
     group.now += 1;
     group.one(Command::Tick);
     assert_eq!(group.rows.0.len(), rows - 1);
+}
+
+#[test]
+fn only_so_many_removed_routes_are_remembered() {
+    let mut group = meta(3, 3);
+    let before = group.rows.0.len();
+    let many = TOMBSTONES_MAX + 2;
+    let removed: Vec<_> = (0..many).map(|n| route(&format!("t/{n}"), SHARD_1, 5, false)).collect();
+    group.unchecked = true;
+    for commands in removed.chunks(COMMANDS_PER_BATCH_MAX) {
+        group.batch(commands);
+        group.now += 1;
+    }
+    group.unchecked = false;
+    assert_eq!(group.rows.0.len(), before + TOMBSTONES_MAX);
+    // The oldest are gone: old news of them counts. The newest are not.
+    group.one(route("t/0", SHARD_1, 4, true));
+    assert_eq!(targets(&group, "t/0"), [SHARD_1]);
+    let newest = format!("t/{}", many - 1);
+    group.one(route(&newest, SHARD_1, 4, true));
+    assert!(targets(&group, &newest).is_empty());
 }
 
 #[test]

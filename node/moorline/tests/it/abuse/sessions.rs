@@ -193,7 +193,8 @@ fn qos_2_publishes_that_are_never_released_are_bounded() {
 #[test]
 fn many_wills_fire_once_each_also_after_a_kill() {
     let wills = if is_full() { 10_000 } else { 100 };
-    let mut target = Target::start("connects-per-tenant-s = 0\n", "");
+    let limits = format!("connects-per-tenant-s = 0\nsession-queue-max = {wills}\n");
+    let mut target = Target::start(&limits, "");
     let hearer = Connect::durable(V5, "wills-in");
     let (mut client, _) = hearer.to(target.mqtt);
     client.subscribe_1("wills/#");
