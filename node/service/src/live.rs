@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use moorline_core::{
@@ -19,6 +22,18 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     tables: RwLock<Tables>,
+    /// SUBSCRIBEs whose routes may not be known here yet.
+    announcing: Arc<AtomicUsize>,
+}
+
+/// Held while the routes of a SUBSCRIBE are made known.
+#[derive(Debug)]
+pub(crate) struct Announcing(Arc<AtomicUsize>);
+
+impl Drop for Announcing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +54,26 @@ struct Holder {
 }
 
 impl Live {
+    /// Before subscriptions are added; until it is dropped, [`Live::wants_early`] looks at them.
+    pub(crate) fn announce(&self) -> Announcing {
+        self.announcing.fetch_add(1, Ordering::AcqRel);
+        Announcing(Arc::clone(&self.announcing))
+    }
+
+    /// Whether somebody here wants a topic whose route may still be on its way. Most of the time no SUBSCRIBE is, and
+    /// the routes say all.
+    pub(crate) fn wants_early(&self, tenant: TenantId, topic: &[u8]) -> bool {
+        if self.announcing.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let tables = self.tables.read().expect("no panic while it is locked");
+        let mut wanted = false;
+        if let Some(trie) = tables.tries.get(&tenant) {
+            trie.matches(topic, |_, _| wanted = true);
+        }
+        wanted
+    }
+
     /// Whether a connection would have at most `max` subscriptions with these.
     pub(crate) fn has_room(&self, conn: ConnId, filters: &[Filter], max: usize) -> bool {
         let tables = self.tables.read().expect("no panic while it is locked");

@@ -258,6 +258,12 @@ impl Inner {
         self.below().groups.read(ShardId::META, |machine, _| {
             machine.meta().routes(tenant, message.topic.as_bytes(), &mut targets);
         });
+        // Who subscribed here a moment ago hears it too, although only a SUBACK promises that: its client may have seen
+        // that publisher's answer to something later.
+        let own = self.own_target();
+        if !targets.contains(&own) && self.live.wants_early(tenant, message.topic.as_bytes()) {
+            targets.push(own);
+        }
         targets
     }
 

@@ -215,6 +215,7 @@ impl Inner {
         deadline: Instant,
     ) -> (impl Future<Output = Granted> + Send + use<>, Option<Passing>) {
         let stream = begin_stream(conn, &filters);
+        let announcing = self.live.announce();
         let mut granted = Vec::new();
         let mut routes = Vec::new();
         let (mut wants, mut new) = (Vec::new(), Vec::new());
@@ -236,8 +237,9 @@ impl Inner {
         let passing = stream.map(|stream| Passing { stream, tenant, wants: wanted(wants, &new) });
         let service = Arc::clone(self);
         let granted = async move {
-            service.make_known(routes, deadline).await?;
-            Ok(granted)
+            let made_known = service.make_known(routes, deadline).await;
+            drop(announcing);
+            made_known.map(|()| granted)
         };
         (granted, passing)
     }

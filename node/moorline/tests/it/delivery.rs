@@ -4,7 +4,7 @@ use crate::{
     harness::{
         cluster::Cluster,
         mqtt::Client,
-        packet::{Connect, Version},
+        packet::{self, Connect, Version},
         rumqtt::{Device, Told},
         scenarios,
     },
@@ -19,6 +19,7 @@ fn a_healthy_cluster_is_one_broker() {
         &[
             ("messages get from every node to every node", from_every_node_to_every_node),
             ("a SUBACK covers what any node accepts next", a_suback_covers_what_comes_next),
+            ("a node knows its own subscribers at once", a_node_knows_its_own_at_once),
             ("an UNSUBACK ends it", an_unsuback_ends_it),
             ("a publish nobody wants is answered so", a_publish_nobody_wants_is_answered_so),
             ("a clean session leaves nothing", sessions::a_clean_session_leaves_nothing),
@@ -99,6 +100,26 @@ fn a_suback_covers_what_comes_next(cluster: &mut Cluster) {
     for client in durable.into_iter().chain(clean).chain(publishers) {
         client.disconnect();
     }
+}
+
+/// No SUBACK is waited for, only that the node has read the SUBSCRIBE; clients' tests of others rely on it.
+fn a_node_knows_its_own_at_once(cluster: &mut Cluster) {
+    let node = cluster.mqtt(2);
+    let (mut publisher, _) = Connect::clean(Version::V5, "early-publisher").to(node);
+    let (mut subscriber, _) = Connect::clean(Version::V5, "early").to(node);
+    for round in 0..ROUNDS {
+        let topic = format!("early/{round}");
+        let subscribe = packet::subscribe(Version::V5, 1, &[(&topic, 1)]);
+        subscriber.send(&[subscribe, packet::pingreq()].concat()).unwrap();
+        subscriber.heard_ping();
+        publisher.publish_acked(&topic, b"early");
+        assert_eq!(subscriber.suback(1), [1]);
+        let message = subscriber.message();
+        assert_eq!(message.topic, topic);
+        subscriber.ack(&message);
+    }
+    subscriber.disconnect();
+    publisher.disconnect();
 }
 
 fn an_unsuback_ends_it(cluster: &mut Cluster) {

@@ -297,6 +297,12 @@ impl Client {
     pub(crate) fn subscribe(&mut self, filters: &[(&str, u8)]) -> Vec<u8> {
         let id = self.new_id();
         self.send(&packet::subscribe(self.version, id, filters)).unwrap();
+        self.suback(id)
+    }
+
+    /// Waits for the SUBACK of a packet id: the reasons.
+    #[track_caller]
+    pub(crate) fn suback(&mut self, id: u16) -> Vec<u8> {
         self.hear_first("SUBACK", |packet| match packet {
             Packet::SubAck { id: acked, reasons } if *acked == id => Some(reasons.clone()),
             _ => None,
@@ -377,6 +383,12 @@ impl Client {
     #[track_caller]
     pub(crate) fn ping(&mut self) {
         self.send(&packet::pingreq()).unwrap();
+        self.heard_ping();
+    }
+
+    /// The answer to a ping that was sent.
+    #[track_caller]
+    pub(crate) fn heard_ping(&mut self) {
         self.hear_first("PINGRESP", |packet| (*packet == Packet::PingResp).then_some(()));
     }
 
