@@ -159,6 +159,8 @@ pub struct Opened {
     pub present: bool,
     /// The first offset the session will be sent; those before it are settled. Meaningless for a clean session.
     pub first: Offset,
+    /// The offset after the last that is queued by now. Equal to `first` if nothing is. Meaningless for a clean session.
+    pub end: Offset,
 }
 
 /// One filter of a SUBSCRIBE.

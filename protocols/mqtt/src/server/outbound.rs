@@ -58,6 +58,10 @@ pub(super) struct Outbound {
     next_live: Offset,
     in_flight: BTreeMap<PacketId, Flight>,
     durable: usize,
+    /// Of the session's own queue: the first offset that has not left.
+    next_queued: Offset,
+    /// The end that queue had when the session was opened.
+    queued_end: Offset,
     /// Items of shared subscriptions that are here.
     shared: usize,
     /// The packet id for the next of them follows from it, if that id is free.
@@ -113,6 +117,8 @@ impl Outbound {
             next_live: Offset(0),
             in_flight: BTreeMap::new(),
             durable: 0,
+            next_queued: Offset(0),
+            queued_end: Offset(0),
             shared: 0,
             next_shared: Offset(SHARED_IDS_AHEAD),
             shared_in_flight: BTreeMap::new(),
@@ -121,8 +127,9 @@ impl Outbound {
         }
     }
 
-    /// The first offset of the session's own queue that will come.
-    pub(super) fn set_first(&mut self, first: Offset) {
+    /// What is in the session's own queue at the beginning: from `first` up to and without `end`.
+    pub(super) fn set_queue(&mut self, first: Offset, end: Offset) {
+        (self.next_queued, self.queued_end) = (first, end);
         self.next_shared = Offset(first.0.saturating_add(SHARED_IDS_AHEAD));
     }
 
@@ -144,6 +151,13 @@ impl Outbound {
     /// What the delivery with this packet id waits for, if one is in flight.
     pub(super) fn awaits(&self, id: PacketId) -> Option<Awaits> {
         self.in_flight.get(&id).map(|flight| flight.awaits)
+    }
+
+    /// Whether a delivery with this packet id that an earlier connection may have begun is still to leave.
+    pub(super) fn is_queued(&self, id: PacketId) -> bool {
+        let next = self.next_queued.0;
+        let ahead = u64::from(id.get()) + PACKET_IDS - u64::from(packet_id_of(Offset(next)).get());
+        next.saturating_add(ahead % PACKET_IDS) < self.queued_end.0
     }
 
     /// The client has a QoS 2 delivery: the offset to release if it is a durable one; others are released at once.
@@ -239,6 +253,8 @@ impl Outbound {
         } else if waiting.delivery.offset.is_none() {
             self.live -= 1;
             self.live_bytes -= bytes_of(&waiting.delivery.message);
+        } else if let (Some(offset), None) = (waiting.delivery.offset, waiting.delivery.share) {
+            self.next_queued = offset.next();
         }
         Some((waiting.delivery, id))
     }
