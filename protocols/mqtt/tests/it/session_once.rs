@@ -196,6 +196,26 @@ fn an_answer_to_a_repeat_waits_its_turn_and_frees_nothing() {
 }
 
 #[test]
+fn repeats_behind_an_unanswered_publish_take_one_place() {
+    for version in VERSIONS {
+        let mut rig = Rig::open(version);
+        receive(&mut rig, 7);
+        rig.say(&publish1(8));
+        let (token, _) = rig.publish();
+        let before = rig.connection.unanswered();
+        for _ in 0..10_000 {
+            rig.say(&again(7));
+        }
+        assert_eq!(rig.connection.unanswered(), before + 1);
+        rig.published(token);
+        assert_eq!(rig.said(), [puback(8), pubrec(7)]);
+        rig.say(&again(7));
+        assert_eq!(rig.said(), [pubrec(7)]);
+        assert_eq!(rig.connection.take_counters().publishes_repeated, 10_001);
+    }
+}
+
+#[test]
 fn a_refusal_frees_the_packet_id() {
     for refusal in [Refusal::Quota, Refusal::Busy, Refusal::DiskFull] {
         let mut rig = Rig::open(Version::V5);
