@@ -26,9 +26,6 @@ use super::{
 const PACKET_IDS: u64 = 65_535;
 /// How far from the ids of its own queue a session's shared deliveries begin to take theirs: more than are ever in flight.
 const SHARED_IDS_AHEAD: u64 = PACKET_IDS / 2;
-/// Items of shared subscriptions that one session may hold: as many subscriptions as it may have, each with the most that
-/// a service lends to one.
-const SHARED_MAX: usize = 100 * 64;
 /// What a waiting delivery costs besides its message's bytes.
 const DELIVERY_BYTES: usize = 128;
 
@@ -64,6 +61,7 @@ pub(super) struct Outbound {
     queued_end: Offset,
     /// Items of shared subscriptions that are here.
     shared: usize,
+    shared_max: usize,
     /// The packet id for the next of them follows from it, if that id is free.
     next_shared: Offset,
     /// Which items of shared subscriptions are in flight, beside their ids in `in_flight`.
@@ -120,6 +118,7 @@ impl Outbound {
             next_queued: Offset(0),
             queued_end: Offset(0),
             shared: 0,
+            shared_max: config.shared_max,
             next_shared: Offset(SHARED_IDS_AHEAD),
             shared_in_flight: BTreeMap::new(),
             aliases: Aliases::default(),
@@ -194,7 +193,7 @@ impl Outbound {
 
     fn push(&mut self, delivery: Delivery) -> Pushed {
         if lent(&delivery).is_some() {
-            if self.shared == SHARED_MAX {
+            if self.shared == self.shared_max {
                 return Pushed::Overrun;
             }
             self.shared += 1;

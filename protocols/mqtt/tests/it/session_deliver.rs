@@ -392,6 +392,22 @@ fn what_a_shared_subscription_lent_is_settled_with_it_under_an_id_of_its_own() {
 }
 
 #[test]
+fn shared_deliveries_are_bounded_by_what_was_configured() {
+    let lent = || (1..=250).flat_map(|number| (1..=32).map(move |offset| shared(number, offset)));
+    let config = Config { shared_max: 250 * 32, ..Config::default() };
+    let mut rig = Rig::open_with(config, connect(Version::V5));
+    rig.deliver(lent().collect());
+    let said = rig.said();
+    assert_eq!(said.len(), 32, "the window");
+    rig.say(&puback(ids(&said)[0]));
+    assert_eq!(rig.events(), [Event::SettledShared(vec![(ShareNumber(1), Offset(1))])]);
+    rig.deliver(vec![shared(1, 33)]);
+    assert!(!rig.connection.is_closed(), "its place was free again");
+    rig.deliver(vec![shared(1, 34)]);
+    assert_eq!(rig.ended().0, CloseReason::Overrun);
+}
+
+#[test]
 fn ids_of_shared_deliveries_pass_over_those_in_flight() {
     let mut rig = windowed(Version::V5, 3);
     // The first shared delivery would take the id that this one of its own queue has.
