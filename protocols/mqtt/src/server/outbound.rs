@@ -4,12 +4,14 @@
 //!
 //! - At most `window` QoS 1 and 2 deliveries are in flight, each under its own packet id. Checked by `mqtt_session`.
 //! - QoS 1 and 2 deliveries leave in the order they came; QoS 0 may overtake them while the window is full.
+//! - No retained copy leaves behind a newer retained message of its topic that came here: those that QoS 0 would overtake
+//!   are dropped. Checked by `session_deliver`.
 //! - What is dropped here (expired, too large) is settled, as if it had been delivered ([MQTT-3.1.2-25]).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::BytesMut;
-use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, UnixMillis};
+use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, Text, UnixMillis};
 
 use crate::{
     Now,
@@ -209,6 +211,9 @@ impl Outbound {
             }
             self.live += 1;
             self.live_bytes += bytes;
+            if delivery.qos == QoS::AtMostOnce && delivery.message.retain {
+                self.drop_copies(&delivery.message.topic);
+            }
         }
         self.queue(delivery, false);
         Pushed::Queued
@@ -218,6 +223,15 @@ impl Outbound {
     fn push_page(&mut self, page: Vec<Delivery>) {
         self.paged += page.len();
         page.into_iter().for_each(|delivery| self.queue(delivery, true));
+    }
+
+    /// Drops the copies of a topic that wait in a page: at most one page is here.
+    fn drop_copies(&mut self, topic: &Text) {
+        if self.paged > 0 {
+            let before = self.ordered.len();
+            self.ordered.retain(|one| !(one.paged && one.delivery.message.topic == *topic));
+            self.paged -= before - self.ordered.len();
+        }
     }
 
     fn queue(&mut self, delivery: Delivery, paged: bool) {
@@ -308,6 +322,7 @@ impl Connection {
         if self.state != State::Open {
             return;
         }
+        let paged = self.outbound.paged;
         for delivery in deliveries {
             match self.outbound.push(delivery) {
                 Pushed::Queued => {}
@@ -318,11 +333,19 @@ impl Connection {
                 Pushed::Overrun => return self.fail(now, &Ending::OVERRUN),
             }
         }
+        self.note_taken(paged);
     }
 
     pub(super) fn on_retained(&mut self, page: Vec<Delivery>) {
         if self.state == State::Open {
             self.outbound.push_page(page);
+        }
+    }
+
+    /// Asks for the next page if the last of `paged` copies is gone now.
+    fn note_taken(&mut self, paged: usize) {
+        if paged > 0 && self.outbound.paged == 0 {
+            self.events.push_back(Event::RetainedTaken);
         }
     }
 
@@ -337,9 +360,7 @@ impl Connection {
                 self.outbound.sent(&delivery, id);
                 continue;
             }
-            if paged > 0 && self.outbound.paged == 0 {
-                self.events.push_back(Event::RetainedTaken);
-            }
+            self.note_taken(paged);
             if self.transmit(now, &delivery, id, output) {
                 self.counters.packets_sent += 1;
                 self.counters.deliveries_resent += u64::from(delivery.resent && id.is_some());
