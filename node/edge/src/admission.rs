@@ -103,22 +103,34 @@ impl Admission {
         Ok(Stranger { admission: Arc::clone(self), source })
     }
 
-    /// When a client may open its session, and which limit keeps it if it may not now. A client without an id of its own
-    /// counts for its tenant alone.
+    /// When a client may open its session, and which limit keeps it if it may not now: the later of its own turn and its
+    /// tenant's. Who is refused by one limit takes nothing of the other. A client without an id of its own counts for its
+    /// tenant alone.
     pub(crate) fn turn(
         &self,
         tenant: TenantId,
         client: Option<&str>,
         now: Millis,
     ) -> (Turn, EdgeLimit) {
-        let of_client = client.map_or(Turn::Now, |client| {
-            let key = self.hasher.hash_one((tenant, client));
-            lock(&self.clients).take(key, now)
-        });
-        if of_client != Turn::Now {
-            return (of_client, EdgeLimit::ConnectsPerClient);
+        let Some(client) = client else {
+            return (lock(&self.tenants).take(tenant, now), EdgeLimit::ConnectsPerTenant);
+        };
+        let key = self.hasher.hash_one((tenant, client));
+        // Held until the tenant has answered, so that what was seen is what is taken.
+        let mut clients = lock(&self.clients);
+        let of_client = clients.peek(&key, now);
+        if of_client == Turn::Refused {
+            return (Turn::Refused, EdgeLimit::ConnectsPerClient);
         }
-        (lock(&self.tenants).take(tenant, now), EdgeLimit::ConnectsPerTenant)
+        let of_tenant = lock(&self.tenants).take(tenant, now);
+        if of_tenant != Turn::Refused {
+            clients.take(key, now);
+        }
+        if of_client > of_tenant {
+            (of_client, EdgeLimit::ConnectsPerClient)
+        } else {
+            (of_tenant, EdgeLimit::ConnectsPerTenant)
+        }
     }
 }
 
@@ -177,7 +189,50 @@ mod tests {
         assert_eq!(turn(1, Some("a")).0, Turn::Now);
         assert_eq!(turn(1, Some("a")), (Turn::After(1_000), EdgeLimit::ConnectsPerClient));
         assert_eq!(turn(2, Some("a")).0, Turn::Now, "tenants never meet");
-        assert_eq!(turn(1, None).0, Turn::Now);
+        // The place behind the client's own turn was the tenant's third.
         assert_eq!(turn(1, None), (Turn::After(334), EdgeLimit::ConnectsPerTenant));
+    }
+
+    #[test]
+    fn who_is_refused_by_one_limit_takes_nothing_of_the_other() {
+        let admission = admission(|config| {
+            (config.connects_per_client_s, config.connects_per_client_burst) = (1, 1);
+            config.connects_per_tenant_s = 1;
+        });
+        let turn = |client, at| admission.turn(TenantId(1), Some(client), Millis(at));
+        let after = |ms| (Turn::After(ms), EdgeLimit::ConnectsPerTenant);
+        assert_eq!(turn("a", 0), (Turn::Now, EdgeLimit::ConnectsPerTenant));
+        assert_eq!(turn("b", 0), after(1_000));
+        assert_eq!(turn("c", 0), after(2_000));
+        assert_eq!(turn("d", 0), (Turn::Refused, EdgeLimit::ConnectsPerTenant));
+        assert_eq!(turn("d", 1_000), after(2_000), "its own first token is still there");
+
+        let admission = self::admission(|config| {
+            (config.connects_per_client_s, config.connects_per_client_burst) = (1, 1);
+            config.connects_per_tenant_s = 4;
+        });
+        let turn = |client| admission.turn(TenantId(1), Some(client), Millis(0)).0;
+        let storm: Vec<Turn> = (0..5).map(|_| turn("a")).collect();
+        assert_eq!(storm[..3], [Turn::Now, Turn::After(1_000), Turn::After(2_000)]);
+        assert_eq!(storm[3..], [Turn::Refused; 2]);
+        assert_eq!(turn("b"), Turn::Now, "three of the tenant's four were taken");
+    }
+
+    #[test]
+    fn a_storm_of_clients_that_retry_gets_no_more_than_the_tenants_rate() {
+        let admission = admission(|_| {});
+        let rate = u64::from(EdgeConfig::default().connects_per_tenant_s);
+        let names: Vec<String> = (0..20_000).map(|client| format!("c{client}")).collect();
+        let seconds = 10;
+        let mut admitted = 0;
+        for at_ms in (0..seconds * 1_000).step_by(500) {
+            for name in &names {
+                let turn = admission.turn(TenantId(1), Some(name), Millis(at_ms)).0;
+                admitted += u64::from(turn != Turn::Refused);
+            }
+        }
+        let most = rate * (1 + seconds + CONNECT_WAIT_MS_MAX / 1_000);
+        assert!(admitted <= most, "{admitted} of {most}");
+        assert!(admitted >= rate * seconds, "{admitted}: refused ones take nothing");
     }
 }

@@ -24,8 +24,8 @@ pub(crate) struct Rate {
     pub(crate) wait_ms_max: u64,
 }
 
-/// When somebody may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When somebody may; the later one is the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Turn {
     /// At once.
     Now,
@@ -54,9 +54,23 @@ impl<K: Eq + Hash> Buckets<K> {
 
     /// Takes one token out of a key's bucket, or one that will be in it soon.
     pub(crate) fn take(&mut self, key: K, now: Millis) -> Turn {
+        let (turn, full_at) = self.look(&key, now);
+        if turn != Turn::Refused && self.rate.per_s > 0 {
+            self.young.insert(key, full_at);
+        }
+        turn
+    }
+
+    /// What taking a token would come to, without taking it.
+    pub(crate) fn peek(&mut self, key: &K, now: Millis) -> Turn {
+        self.look(key, now).0
+    }
+
+    /// When a key's turn is, and when its bucket is full again after that.
+    fn look(&mut self, key: &K, now: Millis) -> (Turn, u64) {
         let Rate { per_s, burst, wait_ms_max } = self.rate;
         if per_s == 0 {
-            return Turn::Now;
+            return (Turn::Now, 0);
         }
         let now = now.0.saturating_mul(1_000);
         let interval = 1_000_000 / u64::from(per_s);
@@ -68,14 +82,15 @@ impl<K: Eq + Hash> Buckets<K> {
             self.old = mem::take(&mut self.young);
             self.turned = now;
         }
-        let full_at = self.young.get(&key).or_else(|| self.old.get(&key)).copied();
+        let full_at = self.young.get(key).or_else(|| self.old.get(key)).copied();
         let full_at = full_at.unwrap_or(now).max(now);
         let wait = (full_at - now).saturating_sub(slack);
-        if wait > wait_max {
-            return Turn::Refused;
-        }
-        self.young.insert(key, full_at + interval);
-        if wait == 0 { Turn::Now } else { Turn::After(wait.div_ceil(1_000)) }
+        let turn = match wait {
+            0 => Turn::Now,
+            _ if wait > wait_max => Turn::Refused,
+            _ => Turn::After(wait.div_ceil(1_000)),
+        };
+        (turn, full_at + interval)
     }
 }
 

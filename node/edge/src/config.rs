@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use moorline_core::port::SessionLimits;
+use moorline_core::port::{SHARE_LENT_MAX, SessionLimits};
 use moorline_mqtt::server;
 use serde::Deserialize;
 use thiserror::Error;
@@ -87,6 +87,10 @@ const PACKET_BYTES_MAX: u32 = 256 * 1024;
 /// What a packet may be configured to hold: a message has to fit into one command of the log, with its topic and
 /// properties.
 const PACKET_BYTES_CEILING: u32 = 480 * 1024;
+
+/// How much more than all its shared subscriptions lend at a time a client may hold: what one that it has ended lent may
+/// still wait for it.
+const SHARED_SLACK: usize = 2;
 
 impl Default for EdgeConfig {
     fn default() -> Self {
@@ -239,6 +243,9 @@ impl EdgeConfig {
             receive_max: not_0(self.receive_max),
             inflight_max: not_0(self.inflight_max),
             prefetch_max: self.prefetch_max.into(),
+            shared_max: SHARED_SLACK
+                .saturating_mul(large(self.subscriptions_max))
+                .saturating_mul(SHARE_LENT_MAX.into()),
             live_queue_max: self.live_queue_max.into(),
             ..defaults
         }
@@ -263,6 +270,15 @@ mod tests {
         assert!(error(|c| c.packet_bytes_max = 1 << 20).contains("packet-bytes-max"));
         assert!(error(|c| c.topic_bytes_max = 0).contains("topic-bytes-max"));
         assert!(error(|c| c.packet_bytes_max = 1).contains("bytes-max"));
+    }
+
+    #[test]
+    fn there_is_room_for_what_all_shared_subscriptions_lend() {
+        for subscriptions_max in [1, 100, 250, 1_000] {
+            let config = EdgeConfig { subscriptions_max, ..EdgeConfig::default() };
+            let lent = subscriptions_max as usize * usize::from(SHARE_LENT_MAX);
+            assert!(config.protocol().shared_max >= lent, "{subscriptions_max}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A connection's inbox: what the service pushes, taken by the connection's task in one go.
 //!
 //! Not a channel: a push into a box that is not empty wakes nobody, deliveries pushed one after the other become one
-//! notice, and an empty box owns no memory. So a burst costs one wake-up, and an idle connection next to nothing.
+//! notice, and an empty box keeps room for a few notices at most. So a burst costs one wake-up, and an idle connection next to nothing.
 //!
 //! # Invariants
 //!
@@ -62,8 +62,11 @@ impl Mailbox {
         assert!(taken.is_empty(), "{} notices were not handled", taken.len());
         let mut queue = self.queue();
         if queue.notices.is_empty() {
-            if taken.capacity() > IDLE_NOTICES {
-                *taken = Vec::new();
+            // They change places, so the room that a burst needed may be with either.
+            for idle in [taken, &mut queue.notices] {
+                if idle.capacity() > IDLE_NOTICES {
+                    *idle = Vec::new();
+                }
             }
             match &mut queue.waker {
                 Some(waker) => waker.clone_from(cx.waker()),
@@ -217,6 +220,21 @@ mod tests {
         }
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         assert_eq!(take(&mailbox), [deliveries([Some(1), Some(2), Some(3)])]);
+    }
+
+    #[test]
+    fn after_a_burst_an_empty_box_keeps_no_room_for_one() {
+        let (mailbox, cx) = (mailbox(), Context::from_waker(Waker::noop()));
+        let mut taken = Vec::new();
+        // More often than once before it is found empty.
+        for _ in 0..3 {
+            (0..100).for_each(|_| mailbox.push(Notice::Released(Vec::new())).unwrap());
+            assert!(mailbox.poll_take(&cx, &mut taken).is_ready());
+            assert_eq!(taken.drain(..).count(), 100);
+        }
+        assert!(mailbox.poll_take(&cx, &mut taken).is_pending());
+        let kept = [taken.capacity(), mailbox.queue().notices.capacity()];
+        assert!(kept.iter().all(|room| *room <= IDLE_NOTICES), "{kept:?}");
     }
 
     #[test]

@@ -385,7 +385,7 @@ pub(crate) struct SizesArgs {
     /// Subscribers of the fan-outs.
     #[arg(long, default_value_t = 1_000)]
     pub(crate) subscribers: usize,
-    /// Connections of the idle workloads.
+    /// Connections of the idle workloads; fewer where a peer's processes may not have so many descriptors.
     #[arg(long, default_value_t = 20_000)]
     pub(crate) connections: usize,
     /// Seconds of measurement of the fan-outs.

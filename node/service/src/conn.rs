@@ -20,14 +20,14 @@ use std::{
 
 use moorline_core::{
     ConnId, Delivery, Epoch, Message, Offset, ShardId, ShareNumber, TenantId, Text,
-    port::{Close, Filter, Inbox, Link, Notice, Open, Published, Refusal, Token},
+    port::{Close, Filter, Inbox, Link, Notice, Open, Published, Refusal, SHARE_LENT_MAX, Token},
 };
 use moorline_machine::{Answer, answer::Refused, command::SessionId};
 use moorline_router::{Answered, SubmitError};
 
 use crate::{
     frames::{Attach, Publisher, Push},
-    member::{Members, SHARE_CAPACITY_MAX, Taken},
+    member::{Members, Taken},
     refusal_of,
     retained::Retaining,
     service::{Asked, Inner},
@@ -165,7 +165,7 @@ impl Conn {
 
     /// How many items a share may lend it.
     pub(crate) fn share_capacity(&self) -> u32 {
-        u32::from(self.window.load(Ordering::Relaxed).min(SHARE_CAPACITY_MAX))
+        u32::from(self.window.load(Ordering::Relaxed).min(SHARE_LENT_MAX))
     }
 
     /// Tells the edge. One that does not take it closes by itself, and says so by closing its link.

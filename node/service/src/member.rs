@@ -15,9 +15,6 @@ use moorline_machine::command::SessionId;
 
 use crate::frames::Push;
 
-/// The most that one share lends to one connection: enough to keep a client busy for the time a settlement takes to come
-/// back, and little enough that others get their part.
-pub(crate) const SHARE_CAPACITY_MAX: u16 = 64;
 /// Settlements of one share that are told at once, without waiting for the sweep.
 const SETTLE_AT: usize = 16;
 

@@ -335,7 +335,7 @@ impl Inner {
         outcome: Result<Answer, SubmitError>,
     ) {
         let refusal = match outcome {
-            Ok(Answer::Opened { session, epoch, present, head, previous, .. }) => {
+            Ok(Answer::Opened { session, epoch, present, head, tail, previous, .. }) => {
                 // A resumed session keeps its queue also when it is to end with this connection.
                 let durable = open.expiry_s > 0 || present;
                 let whose = Whose { tenant: open.tenant, shard, session, epoch, durable };
@@ -346,7 +346,7 @@ impl Inner {
                     self.close_session(whose, Close::Broken);
                     return;
                 }
-                conn.push(Notice::Opened(Ok(Opened { present, first: head })));
+                conn.push(Notice::Opened(Ok(Opened { present, first: head, end: tail })));
                 if durable {
                     self.attach(conn);
                 }

@@ -152,6 +152,10 @@ impl SessionLimits {
     }
 }
 
+/// The most that one shared subscription lends to one connection: enough to keep a client busy for the time a settlement
+/// takes to come back, and little enough that others get their part.
+pub const SHARE_LENT_MAX: u16 = 64;
+
 /// How a session was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
@@ -159,6 +163,8 @@ pub struct Opened {
     pub present: bool,
     /// The first offset the session will be sent; those before it are settled. Meaningless for a clean session.
     pub first: Offset,
+    /// The offset after the last that is queued by now. Equal to `first` if nothing is. Meaningless for a clean session.
+    pub end: Offset,
 }
 
 /// One filter of a SUBSCRIBE.

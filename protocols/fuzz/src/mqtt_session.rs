@@ -9,6 +9,7 @@
 //!   the service refused says so, and before MQTT 5 there is none but for a full queue (docs/decisions/009);
 //! - QoS 2: a PUBREL only after the service has released a delivery, and never a PUBLISH after it; a PUBCOMP only after
 //!   it has freed the packet id;
+//! - a PUBREC of what an earlier connection may have sent is not answered while its PUBLISH may still go out again;
 //! - exactly one `Closed`, and nothing after it.
 #![no_main]
 
@@ -40,6 +41,8 @@ type Drawn<T> = libfuzzer_sys::arbitrary::Result<T>;
 const OPERATIONS_MAX: usize = 400;
 const RECEIVE_MAX: u16 = 4;
 const CREDIT: u64 = 4 + 3;
+/// Deliveries that a resumed session has queued: one for each packet id.
+const QUEUED: u64 = 65_535;
 
 /// A delivery in the client's hands.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +93,10 @@ struct World {
     closed: bool,
     /// The session goes on from an earlier connection.
     resumed: bool,
+    /// The end of its queue when it was opened.
+    queue_end: Offset,
+    /// Packet ids whose PUBREC came before the delivery that it is about.
+    unanswered: BTreeSet<PacketId>,
     /// The client sent raw bytes or acknowledged nothing, so what the model believes of it is no longer sure.
     raw: bool,
 }
@@ -114,6 +121,7 @@ impl World {
             session_expiry_s: version.is_v5().then_some(u32::from(u.arbitrary::<u8>()?)),
             ..ConnectProperties::default()
         };
+        let next_offset = u64::from(u.arbitrary::<u32>()?) + 1;
         let mut world = Self {
             connection: Connection::new(Arc::new(config), now, Text::from("spare")),
             version,
@@ -132,12 +140,14 @@ impl World {
             released: BTreeSet::new(),
             arrived: BTreeMap::new(),
             requests: Vec::new(),
-            next_offset: u64::from(u.arbitrary::<u32>()?) + 1,
+            next_offset,
             last_delivered: 0,
             acknowledged: BTreeSet::new(),
             settled: BTreeSet::new(),
             closed: false,
             resumed: u.arbitrary()?,
+            queue_end: Offset(next_offset + QUEUED),
+            unanswered: BTreeSet::new(),
             raw: false,
         };
         let connect = Connect {
@@ -183,7 +193,8 @@ impl World {
         assert!(!self.closed, "{event:?} after the end");
         match event {
             Event::Connect(_) => {
-                let opened = Opened { present: self.resumed, first: Offset(self.next_offset) };
+                let (present, first) = (self.resumed, Offset(self.next_offset));
+                let opened = Opened { present, first, end: self.queue_end };
                 self.notice(Notice::Opened(Ok(opened)));
             }
             Event::Publish { token, message } => {
@@ -278,6 +289,7 @@ impl World {
     }
 
     fn hold(&mut self, id: PacketId, held: Held) {
+        self.unanswered.remove(&id);
         let before = self.held.insert(id, held);
         assert!(self.raw || before.is_none(), "packet id {id} is used twice");
         assert!(self.raw || self.held.len() <= self.window, "over the receive maximum");
@@ -298,6 +310,7 @@ impl World {
         {
             return self.hold(id, Held { offset: Some(offset), stage: Stage::PubComp });
         }
+        assert!(self.raw || !self.unanswered.contains(&id), "a PUBREL before its PUBLISH");
         if let Some(held) = self.held.get_mut(&id)
             && held.stage != Stage::PubAck
         {
@@ -328,8 +341,12 @@ impl World {
                             // Before MQTT 5 its answer looks like the release that is on its way.
                             return Ok(());
                         }
-                        // Its answer looks like the release of whatever comes under this id next.
-                        self.raw = true;
+                        if self.has_queued(id) {
+                            self.unanswered.insert(id);
+                        } else {
+                            // Its answer looks like the release of whatever comes under this id next.
+                            self.raw = true;
+                        }
                         Packet::PubRec(Ack::new(id, Reason::Success))
                     }
                     _ => {
@@ -353,6 +370,16 @@ impl World {
         let reads = u.ratio(7, 8)?;
         self.turn(reads);
         Ok(())
+    }
+
+    /// Whether a delivery that was queued at the beginning has this packet id and is certainly still to leave.
+    fn has_queued(&self, id: PacketId) -> bool {
+        let nothing_on_its_way = self.input.is_empty() && self.output.is_empty();
+        let takes_it = nothing_on_its_way && self.connection.wants_read();
+        // Everything that left had one of the offsets that were pushed.
+        let mut to_come = self.next_offset + 1..self.queue_end.0;
+        let is_new = !self.held.contains_key(&id) && !self.connection.is_closed();
+        self.resumed && is_new && takes_it && to_come.any(|it| packet_id_of(Offset(it)) == id)
     }
 
     fn any_id(&self, u: Input<'_, '_>) -> Drawn<PacketId> {

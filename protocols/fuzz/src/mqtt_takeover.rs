@@ -238,7 +238,7 @@ impl World {
         seat.is_holder = true;
         seat.credit = usize::try_from(credit).expect("small");
         seat.next = first;
-        let opened = Opened { present: true, first: Offset(first) };
+        let opened = Opened { present: true, first: Offset(first), end: Offset(self.queued + 1) };
         seat.connection.notice(NOW, Notice::Opened(Ok(opened)));
     }
 

@@ -31,7 +31,8 @@
 //! assert_eq!(request.client.as_str(), "c"); // authenticate, then Link::open
 //!
 //! // The service answers. What the client sent early is still in `input`: receive after each notice.
-//! connection.notice(now, Notice::Opened(Ok(Opened { present: false, first: Offset(1) })));
+//! let opened = Opened { present: false, first: Offset(1), end: Offset(1) };
+//! connection.notice(now, Notice::Opened(Ok(opened)));
 //! connection.receive(now, &mut input);
 //! let Some(Event::Publish { token, message }) = connection.poll_event() else { panic!() };
 //! assert_eq!(&message.payload[..], b"hi"); // Link::publish

@@ -84,7 +84,7 @@ impl Link for DoubleLink {
         ConnId(1)
     }
     fn open(&mut self, open: Open) {
-        let opened = Opened { present: false, first: Offset(1) };
+        let opened = Opened { present: false, first: Offset(1), end: Offset(1) };
         self.inbox.push(Notice::Opened(Ok(opened))).expect("the connection is open");
         self.tell(Call::Open(open));
     }

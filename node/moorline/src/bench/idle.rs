@@ -8,6 +8,8 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Stdio},
     rc::Rc,
+    sync::mpsc::{self, Receiver},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,6 +30,15 @@ const HELD_MAX: usize = 10_000;
 const OPENING_MAX: usize = 64;
 /// How long connections rest before memory is looked at.
 const REST: Duration = Duration::from_secs(2);
+/// How long all holders may take to open their connections.
+const CONNECTED_WAIT: Duration = Duration::from_secs(300);
+/// How long a holder may take to end when its input has, and how often that is looked at.
+const END_WAIT: Duration = Duration::from_secs(10);
+/// See there.
+const END_PAUSE: Duration = Duration::from_millis(20);
+/// What a process has open besides its connections: a twentieth of what it may have, and at least this.
+const OTHER_DESCRIPTORS_MIN: usize = 256;
+const OTHER_DESCRIPTORS_PART: usize = 20;
 
 /// What to hold.
 #[derive(Debug, Clone)]
@@ -42,30 +53,41 @@ pub(crate) struct Idle {
     pub(crate) pids: Vec<u32>,
 }
 
+/// How many connections one process holds that may have so many descriptors.
+pub(super) fn held_by_one(descriptors: usize) -> usize {
+    let others = (descriptors / OTHER_DESCRIPTORS_PART).max(OTHER_DESCRIPTORS_MIN);
+    descriptors.saturating_sub(others)
+}
+
 /// Connects, rests, measures.
 pub(crate) fn run(what: &Idle) -> anyhow::Result<Vec<Fact>> {
+    ensure!(what.connections > 0, "no process has descriptors for connections");
+    let held_max = HELD_MAX.min(held_by_one(process::descriptors_max())).max(1);
     let before = process::resident_bytes(&what.pids)?;
     let began = Instant::now();
     let mut holders = Vec::new();
-    for first in (0..what.connections).step_by(HELD_MAX) {
-        holders.push(Holder::start(what, first, HELD_MAX.min(what.connections - first))?);
+    for first in (0..what.connections).step_by(held_max) {
+        holders.push(Holder::start(what, first, held_max.min(what.connections - first))?);
     }
-    for holder in &mut holders {
-        holder.wait_until_connected()?;
+    for holder in &holders {
+        holder.wait_until_connected(began + CONNECTED_WAIT)?;
     }
     let took = began.elapsed().as_secs_f64();
-    std::thread::sleep(REST);
+    thread::sleep(REST);
     let grown = process::resident_bytes(&what.pids)?.saturating_sub(before);
     let connections = what.connections as f64;
     Ok(vec![
         Fact::rate("connects/s", connections / took),
         Fact::cost("KiB each", grown as f64 / 1024.0 / connections),
+        Fact::rate("connections", connections),
     ])
 }
 
 /// A process that holds connections; they end with it.
 struct Holder {
     child: Child,
+    /// The first line it says.
+    said: Receiver<std::io::Result<String>>,
 }
 
 impl Holder {
@@ -79,13 +101,23 @@ impl Holder {
         if what.durable {
             command.arg("--durable");
         }
-        Ok(Self { child: command.spawn()? })
+        let mut child = command.spawn()?;
+        let said = child.stdout.take().context("it has a standard output")?;
+        let (sender, receiver) = mpsc::sync_channel(1);
+        // A pipe has no deadline. The thread ends with the process at the latest.
+        thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(said).read_line(&mut line);
+            // Nobody may be waiting any more.
+            let _unheard = sender.send(read.map(|_| line));
+        });
+        Ok(Self { child, said: receiver })
     }
 
-    fn wait_until_connected(&mut self) -> anyhow::Result<()> {
-        let said = self.child.stdout.as_mut().context("it has a standard output")?;
-        let mut line = String::new();
-        BufReader::new(said).read_line(&mut line)?;
+    fn wait_until_connected(&self, deadline: Instant) -> anyhow::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let line = self.said.recv_timeout(left);
+        let line = line.with_context(|| format!("not connected within {CONNECTED_WAIT:?}"))??;
         ensure!(line.trim() == "connected", "a process that holds connections failed");
         Ok(())
     }
@@ -95,14 +127,22 @@ impl Drop for Holder {
     fn drop(&mut self) {
         // The end of its input is its end.
         drop(self.child.stdin.take());
-        if let Err(error) = self.child.wait() {
-            eprintln!("moorline: a holder of connections: {error}");
+        let deadline = Instant::now() + END_WAIT;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(END_PAUSE);
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            eprintln!("moorline: a holder of connections does not end, and is killed");
+            if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+                eprintln!("moorline: a holder of connections: {error}");
+            }
         }
     }
 }
 
 /// Runs `moorline bench hold`.
 pub(crate) fn hold(args: &HoldArgs) -> anyhow::Result<()> {
+    process::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let held = LocalSet::new().block_on(&runtime, open_all(args))?;
     let mut out = std::io::stdout();
@@ -138,4 +178,17 @@ async fn open_all(args: &HoldArgs) -> anyhow::Result<Vec<Wire>> {
         held.push(wire??);
     }
     Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_the_rest() {
+        for (descriptors, held) in [(20_000, 19_000), (1_048_576, 996_148), (1_024, 768), (100, 0)]
+        {
+            assert_eq!(held_by_one(descriptors), held, "{descriptors}");
+        }
+    }
 }

@@ -1,8 +1,9 @@
-//! What the kernel says a process used: CPU time and memory, from `/proc`.
+//! What the kernel says a process used (CPU time and memory, from `/proc`), and how many descriptors it may have.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// CPU time all threads of these processes have used so far.
 pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
@@ -27,6 +28,22 @@ pub(crate) fn resident_bytes(pids: &[u32]) -> anyhow::Result<u64> {
         pages += resident.with_context(|| format!("/proc/{pid}/statm: {statm:?}"))?;
     }
     Ok(pages * page)
+}
+
+/// Lets this process, and those it starts, have as many descriptors as they may. What that is stays for
+/// [`descriptors_max`] to say.
+pub(crate) fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        eprintln!("moorline: the limit of descriptors stays at {:?}: {error}", limit.current);
+    }
+}
+
+/// How many descriptors this process may have, and those that it starts.
+pub(crate) fn descriptors_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// utime + stime: the 14th and 15th field of proc(5) stat, counted after the command's closing bracket.

@@ -4,6 +4,7 @@
 //! come back at once and take what waits, acknowledging it (`drain`).
 
 use std::{
+    io::ErrorKind,
     num::NonZeroU16,
     os::unix::fs::MetadataExt,
     path::Path,
@@ -141,11 +142,16 @@ async fn settled_disk_bytes(dir: &Path) -> anyhow::Result<u64> {
     disk_bytes(dir)
 }
 
-/// Blocks of all files below `dir`. A file that goes away meanwhile counts nothing.
+/// Blocks of all files below `dir`. What goes away meanwhile, file or directory, counts nothing.
 fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
     let (mut bytes, mut dirs) = (0, vec![dir.to_owned()]);
     while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(&dir)? {
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| dir.display().to_string()),
+        };
+        for entry in entries {
             let Ok(entry) = entry else { continue };
             match entry.metadata() {
                 Ok(metadata) if metadata.is_dir() => dirs.push(entry.path()),

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     fan_out::{self, FanOut},
     idle::{self, Idle},
     peers::{self, Running},
+    process,
     queueing::{self, Queueing},
 };
 use crate::cli::{Peer, SizesArgs, Workload};
@@ -21,26 +22,42 @@ struct Measured {
     peer: &'static str,
     round: usize,
     facts: Vec<Fact>,
+    /// Why there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
 }
 
-/// Runs it.
+/// Runs it. A peer that can't start or finish is said in its line, and the run goes on.
+///
+/// # Errors
+///
+/// At the end, if there was such a peer.
 pub(crate) fn run(args: &SizesArgs) -> anyhow::Result<()> {
+    process::raise_descriptors();
+    let mut failures = 0;
     for round in 0..args.peers.rounds {
         for &workload in &args.workloads {
             let mut first: Option<Vec<Fact>> = None;
-            for &peer in &args.peers.peers {
-                let facts = measure(workload, peer, args)?;
-                let measured =
-                    Measured { workload: workload.name(), peer: peer.name(), round, facts };
+            for (at, &peer) in args.peers.peers.iter().enumerate() {
+                let (facts, failed) = match measure(workload, peer, round, args) {
+                    Ok(facts) => (facts, None),
+                    Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+                };
+                failures += usize::from(failed.is_some());
+                let (workload, peer) = (workload.name(), peer.name());
+                let measured = Measured { workload, peer, round, facts, failed };
                 if args.peers.json {
                     println!("{}", serde_json::to_string(&measured)?);
                 } else {
                     print_line(&measured, first.as_deref());
                 }
-                first.get_or_insert(measured.facts);
+                if at == 0 {
+                    first = Some(measured.facts);
+                }
             }
         }
     }
+    ensure!(failures == 0, "{failures} measurements failed");
     Ok(())
 }
 
@@ -59,15 +76,26 @@ fn print_line(measured: &Measured, first: Option<&[Fact]>) {
             format!("{:>12.2} {}{ratio}", fact.value, fact.name)
         })
         .collect();
-    println!("{:<16} {:<10} {}", measured.workload, measured.peer, facts.join("  "));
+    let result = match &measured.failed {
+        Some(why) => format!("failed: {why}"),
+        None => facts.join("  "),
+    };
+    println!("{:<16} {:<10} {result}", measured.workload, measured.peer);
 }
 
-fn measure(workload: Workload, peer: Peer, args: &SizesArgs) -> anyhow::Result<Vec<Fact>> {
-    let name = format!("moorline-sizes-{}-{}", std::process::id(), peer.name());
+fn measure(
+    workload: Workload,
+    peer: Peer,
+    round: usize,
+    args: &SizesArgs,
+) -> anyhow::Result<Vec<Fact>> {
+    // Of its own, since what failed stays there.
+    let pid = std::process::id();
+    let name = format!("moorline-sizes-{pid}-{}-{}-{round}", workload.name(), peer.name());
     let dir = args.peers.dir.join(name);
-    let running = peers::start(peer, &args.peers, &dir)?;
-    let facts = offer(workload, &running, args, &dir)
-        .with_context(|| format!("{}; its logs are in {}", peer.name(), dir.display()))?;
+    let logs = || format!("its logs are in {}", dir.display());
+    let running = peers::start(peer, &args.peers, &dir).with_context(logs)?;
+    let facts = offer(workload, &running, args, &dir).with_context(logs)?;
     drop(running);
     std::fs::remove_dir_all(&dir)?;
     Ok(facts)
@@ -95,10 +123,22 @@ fn offer(
             pids,
         }),
         Workload::Idle | Workload::IdleDurable => idle::run(&Idle {
+            connections: connections_of(targets.len(), args.connections),
             targets,
-            connections: args.connections,
             durable: workload == Workload::IdleDurable,
             pids,
         }),
     }
+}
+
+/// The connections that are asked for, or as many as a peer's processes have descriptors for.
+fn connections_of(nodes: usize, asked: usize) -> usize {
+    let descriptors = process::descriptors_max();
+    let most = nodes.saturating_mul(idle::held_by_one(descriptors));
+    if most < asked {
+        eprintln!(
+            "moorline: {most} connections, not {asked}: {nodes} process(es) of {descriptors} descriptors"
+        );
+    }
+    asked.min(most)
 }

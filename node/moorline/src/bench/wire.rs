@@ -11,7 +11,7 @@ use moorline_mqtt::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 /// How long a client tries to connect, and the pause between its attempts.
@@ -48,13 +48,27 @@ impl Wire {
         options: Options,
         start: Instant,
     ) -> anyhow::Result<Self> {
-        let deadline = Instant::now() + OPEN_WAIT;
-        loop {
-            match Self::try_open(target, options.clone(), start).await {
-                Err(_) if Instant::now() < deadline => sleep(OPEN_PAUSE).await,
-                tried => return tried,
+        Self::open_within(OPEN_WAIT, target, options, start).await
+    }
+
+    async fn open_within(
+        wait: Duration,
+        target: &str,
+        options: Options,
+        start: Instant,
+    ) -> anyhow::Result<Self> {
+        let tries = async {
+            let deadline = Instant::now() + wait;
+            loop {
+                match Self::try_open(target, options.clone(), start).await {
+                    Err(_) if Instant::now() + OPEN_PAUSE < deadline => sleep(OPEN_PAUSE).await,
+                    tried => return tried,
+                }
             }
-        }
+        };
+        // Also of an attempt that hangs.
+        let tried = timeout(wait, tries).await;
+        tried.with_context(|| format!("{target} did not answer a CONNECT in {wait:?}"))?
     }
 
     async fn try_open(target: &str, options: Options, start: Instant) -> anyhow::Result<Self> {
@@ -111,4 +125,21 @@ impl Wire {
 
 fn now(start: Instant) -> Millis {
     Millis(u64::try_from(start.elapsed().as_millis()).expect("a run is shorter than that"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_that_accepts_and_never_answers_is_given_up() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = silent.local_addr().unwrap().to_string();
+        let (wait, start) = (Duration::from_millis(50), Instant::now());
+        let opened = Wire::open_within(wait, &target, Options::default(), start).await;
+        let Err(error) = opened else { panic!("nobody answered") };
+        assert!(format!("{error:#}").contains("did not answer a CONNECT"), "{error:#}");
+    }
 }

@@ -56,6 +56,15 @@ impl Watch {
         assert_eq!(self.live.take(1), [payload]);
     }
 
+    /// The live session, whose node survived, hears each of these once, in any order. `wanted` is sorted.
+    #[track_caller]
+    fn live_hears_each_once(&mut self, wanted: &[String]) {
+        let mut heard = self.live.take(wanted.len());
+        heard.sort();
+        assert_eq!(heard, wanted, "each once");
+        self.live.hears_nothing();
+    }
+
     #[track_caller]
     fn hears_nothing(&mut self) {
         self.durable.hears_nothing();
@@ -146,8 +155,10 @@ fn a_dead_node(cluster: &mut Cluster) {
     wanted.sort();
     assert_eq!(heard, wanted, "each once");
     watch.durable.hears_nothing();
+    watch.live_hears_each_once(&wanted);
     cluster.node_mut(victim).start_ready();
     watch.durable.hears_nothing_for(NEVER);
+    watch.live.hears_nothing();
     back.into_iter().for_each(|(client, _)| client.disconnect());
 }
 
@@ -183,6 +194,8 @@ fn a_dead_leader(cluster: &mut Cluster) {
     heard.sort();
     wanted.sort();
     assert_eq!(heard, wanted, "each once");
+    watch.live_hears_each_once(&wanted);
     cluster.node_mut(victim).start_ready();
     watch.durable.hears_nothing_for(NEVER);
+    watch.live.hears_nothing();
 }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use moorline_core::QoS;
+use moorline_core::{QoS, port::SHARE_LENT_MAX};
 use thiserror::Error;
 
 use crate::codec::Limits;
@@ -91,6 +91,8 @@ pub struct Config {
     /// Deliveries of a durable session fetched ahead of the window, so that an acknowledgement is followed by the next
     /// delivery at once.
     pub prefetch_max: u32,
+    /// Items of shared subscriptions that one client may hold: at least what the service lends to all that it may have.
+    pub shared_max: usize,
     /// Deliveries that are not stored anywhere and wait for a slow client. Beyond it the newest are dropped, counted.
     pub live_queue_max: usize,
     /// Bytes of those.
@@ -123,6 +125,7 @@ impl Default for Config {
             requests_max: 16,
             inflight_max: NonZeroU16::new(32).expect("not 0"),
             prefetch_max: 256,
+            shared_max: 100 * SHARE_LENT_MAX as usize,
             live_queue_max: 1_000,
             live_queue_bytes_max: 4 * 1024 * 1024,
             output_bytes_max: 64 * 1024,
@@ -167,6 +170,7 @@ impl Config {
             (self.filters_max, 1, "filters-max"),
             (self.unanswered_bytes_max, 1, "unanswered-bytes-max"),
             (self.requests_max, 1, "requests-max"),
+            (self.shared_max, 1, "shared-max"),
             (self.live_queue_max, 1, "live-queue-max"),
             (self.live_queue_bytes_max, 1, "live-queue-bytes-max"),
             (self.output_bytes_max, 1, "output-bytes-max"),

@@ -144,7 +144,8 @@ impl Connection {
         // Many connections do nothing for long: they keep no room for events.
         self.events.shrink_to_fit();
         self.peer.resumed = opened.present;
-        self.outbound.set_first(opened.first);
+        self.outbound
+            .set_queue(opened.first, if opened.present { opened.end } else { opened.first });
         self.timers.opened(now.at, self.peer.keep_alive_s);
     }
 

@@ -198,6 +198,11 @@ impl Connection {
     /// A QoS 2 publish before its PUBREL: a PUBREC in its turn, and nothing else ([MQTT-4.3.3-10]).
     fn receive_again(&mut self, publish: &Publish, id: PacketId) {
         self.counters.publishes_repeated += 1;
+        let waits = |one: &Pending| one.id == id && one.answer == Answer::ReceivedAgain;
+        if self.inbound.pending.iter().any(waits) {
+            // That one answer is for both, so that repeats alone never fill the queue.
+            return;
+        }
         self.inbound.push(Pending {
             token: self.next_token,
             id,

@@ -137,7 +137,9 @@ impl Connection {
         match self.outbound.awaits(id) {
             None => {
                 self.counters.unknown_acks += 1;
-                if !refused {
+                // A PUBREL would free the id at the client, which would then take the PUBLISH that is still to go out
+                // again for a new one. That PUBLISH, or the PUBREL of a delivery that was released, is the answer.
+                if !refused && !self.outbound.is_queued(id) {
                     self.send_ack(PacketType::PubRel, id, Reason::Success);
                 }
             }

@@ -4,12 +4,14 @@
 //!
 //! - At most `window` QoS 1 and 2 deliveries are in flight, each under its own packet id. Checked by `mqtt_session`.
 //! - QoS 1 and 2 deliveries leave in the order they came; QoS 0 may overtake them while the window is full.
+//! - No retained copy leaves behind a newer retained message of its topic that came here: those that QoS 0 would overtake
+//!   are dropped. Checked by `session_deliver`.
 //! - What is dropped here (expired, too large) is settled, as if it had been delivered ([MQTT-3.1.2-25]).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::BytesMut;
-use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, UnixMillis};
+use moorline_core::{Delivery, Message, Offset, QoS, ShareNumber, Text, UnixMillis};
 
 use crate::{
     Now,
@@ -26,9 +28,6 @@ use super::{
 const PACKET_IDS: u64 = 65_535;
 /// How far from the ids of its own queue a session's shared deliveries begin to take theirs: more than are ever in flight.
 const SHARED_IDS_AHEAD: u64 = PACKET_IDS / 2;
-/// Items of shared subscriptions that one session may hold: as many subscriptions as it may have, each with the most that
-/// a service lends to one.
-const SHARED_MAX: usize = 100 * 64;
 /// What a waiting delivery costs besides its message's bytes.
 const DELIVERY_BYTES: usize = 128;
 
@@ -58,8 +57,13 @@ pub(super) struct Outbound {
     next_live: Offset,
     in_flight: BTreeMap<PacketId, Flight>,
     durable: usize,
+    /// Of the session's own queue: the first offset that has not left.
+    next_queued: Offset,
+    /// The end that queue had when the session was opened.
+    queued_end: Offset,
     /// Items of shared subscriptions that are here.
     shared: usize,
+    shared_max: usize,
     /// The packet id for the next of them follows from it, if that id is free.
     next_shared: Offset,
     /// Which items of shared subscriptions are in flight, beside their ids in `in_flight`.
@@ -113,7 +117,10 @@ impl Outbound {
             next_live: Offset(0),
             in_flight: BTreeMap::new(),
             durable: 0,
+            next_queued: Offset(0),
+            queued_end: Offset(0),
             shared: 0,
+            shared_max: config.shared_max,
             next_shared: Offset(SHARED_IDS_AHEAD),
             shared_in_flight: BTreeMap::new(),
             aliases: Aliases::default(),
@@ -121,8 +128,9 @@ impl Outbound {
         }
     }
 
-    /// The first offset of the session's own queue that will come.
-    pub(super) fn set_first(&mut self, first: Offset) {
+    /// What is in the session's own queue at the beginning: from `first` up to and without `end`.
+    pub(super) fn set_queue(&mut self, first: Offset, end: Offset) {
+        (self.next_queued, self.queued_end) = (first, end);
         self.next_shared = Offset(first.0.saturating_add(SHARED_IDS_AHEAD));
     }
 
@@ -144,6 +152,13 @@ impl Outbound {
     /// What the delivery with this packet id waits for, if one is in flight.
     pub(super) fn awaits(&self, id: PacketId) -> Option<Awaits> {
         self.in_flight.get(&id).map(|flight| flight.awaits)
+    }
+
+    /// Whether a delivery with this packet id that an earlier connection may have begun is still to leave.
+    pub(super) fn is_queued(&self, id: PacketId) -> bool {
+        let next = self.next_queued.0;
+        let ahead = u64::from(id.get()) + PACKET_IDS - u64::from(packet_id_of(Offset(next)).get());
+        next.saturating_add(ahead % PACKET_IDS) < self.queued_end.0
     }
 
     /// The client has a QoS 2 delivery: the offset to release if it is a durable one; others are released at once.
@@ -180,7 +195,7 @@ impl Outbound {
 
     fn push(&mut self, delivery: Delivery) -> Pushed {
         if lent(&delivery).is_some() {
-            if self.shared == SHARED_MAX {
+            if self.shared == self.shared_max {
                 return Pushed::Overrun;
             }
             self.shared += 1;
@@ -196,6 +211,9 @@ impl Outbound {
             }
             self.live += 1;
             self.live_bytes += bytes;
+            if delivery.qos == QoS::AtMostOnce && delivery.message.retain {
+                self.drop_copies(&delivery.message.topic);
+            }
         }
         self.queue(delivery, false);
         Pushed::Queued
@@ -205,6 +223,15 @@ impl Outbound {
     fn push_page(&mut self, page: Vec<Delivery>) {
         self.paged += page.len();
         page.into_iter().for_each(|delivery| self.queue(delivery, true));
+    }
+
+    /// Drops the copies of a topic that wait in a page: at most one page is here.
+    fn drop_copies(&mut self, topic: &Text) {
+        if self.paged > 0 {
+            let before = self.ordered.len();
+            self.ordered.retain(|one| !(one.paged && one.delivery.message.topic == *topic));
+            self.paged -= before - self.ordered.len();
+        }
     }
 
     fn queue(&mut self, delivery: Delivery, paged: bool) {
@@ -239,6 +266,8 @@ impl Outbound {
         } else if waiting.delivery.offset.is_none() {
             self.live -= 1;
             self.live_bytes -= bytes_of(&waiting.delivery.message);
+        } else if let (Some(offset), None) = (waiting.delivery.offset, waiting.delivery.share) {
+            self.next_queued = offset.next();
         }
         Some((waiting.delivery, id))
     }
@@ -293,6 +322,7 @@ impl Connection {
         if self.state != State::Open {
             return;
         }
+        let paged = self.outbound.paged;
         for delivery in deliveries {
             match self.outbound.push(delivery) {
                 Pushed::Queued => {}
@@ -303,11 +333,19 @@ impl Connection {
                 Pushed::Overrun => return self.fail(now, &Ending::OVERRUN),
             }
         }
+        self.note_taken(paged);
     }
 
     pub(super) fn on_retained(&mut self, page: Vec<Delivery>) {
         if self.state == State::Open {
             self.outbound.push_page(page);
+        }
+    }
+
+    /// Asks for the next page if the last of `paged` copies is gone now.
+    fn note_taken(&mut self, paged: usize) {
+        if paged > 0 && self.outbound.paged == 0 {
+            self.events.push_back(Event::RetainedTaken);
         }
     }
 
@@ -322,9 +360,7 @@ impl Connection {
                 self.outbound.sent(&delivery, id);
                 continue;
             }
-            if paged > 0 && self.outbound.paged == 0 {
-                self.events.push_back(Event::RetainedTaken);
-            }
+            self.note_taken(paged);
             if self.transmit(now, &delivery, id, output) {
                 self.counters.packets_sent += 1;
                 self.counters.deliveries_resent += u64::from(delivery.resent && id.is_some());

@@ -211,6 +211,62 @@ fn a_page_of_retained_messages_is_not_dropped_and_the_next_is_asked_for() {
 }
 
 #[test]
+fn a_retained_copy_never_leaves_behind_a_newer_message_of_qos_0() {
+    let of = |topic: &str, qos, payload: &[u8]| {
+        let topic = Text::from(topic);
+        let message = Arc::new(Message { topic, retain: true, ..message(payload) });
+        Delivery { retain: true, ..Delivery::new(None, qos, message) }
+    };
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut rig = windowed(Version::V5, 1);
+        let page = ["a", "b", "c"].map(|topic| of(topic, qos, b"old"));
+        rig.notice(Notice::Retained(page.to_vec()));
+        assert_eq!(ids(&rig.said()), [1], "the window is full");
+        // What was not published with RETAIN=1 replaces nothing.
+        let event = Arc::new(Message { topic: Text::from("c"), ..message(b"x") });
+        let event = Delivery::new(None, QoS::AtMostOnce, event);
+        rig.deliver(vec![of("b", QoS::AtMostOnce, b"new"), event]);
+        assert_eq!(deliveries(&rig.said()).len(), 2);
+        assert_eq!(rig.events(), []);
+        let ends = if qos == QoS::AtLeastOnce {
+            puback(1)
+        } else {
+            Packet::PubRec(Ack::new(id(1), Reason::UnspecifiedError))
+        };
+        rig.deliver(vec![of("c", QoS::AtMostOnce, b"new")]);
+        assert_eq!(rig.events(), [Event::RetainedTaken], "nothing of the page is left");
+        rig.say(&ends);
+        let said = deliveries(&rig.said());
+        assert_eq!(said, [(QoS::AtMostOnce, 0, Bytes::from_static(b"new"))]);
+        assert_eq!(rig.events(), []);
+    }
+}
+
+#[test]
+fn a_newer_message_that_is_dropped_replaces_no_retained_copy() {
+    let config = Config {
+        live_queue_max: 1,
+        inflight_max: NonZeroU16::new(1).unwrap(),
+        ..Config::default()
+    };
+    let retained = |qos| {
+        let message = Arc::new(Message { retain: true, ..message(b"t") });
+        Delivery::new(None, qos, message)
+    };
+    let mut rig = Rig::open_with(config, connect(Version::V5));
+    rig.deliver(vec![live(QoS::AtLeastOnce, b"1")]);
+    rig.said();
+    rig.deliver(vec![live(QoS::AtLeastOnce, b"2")]);
+    rig.notice(Notice::Retained(vec![retained(QoS::AtLeastOnce)]));
+    rig.deliver(vec![retained(QoS::AtMostOnce)]);
+    assert_eq!(rig.connection.take_counters().dropped_queue_full, 1);
+    rig.say(&puback(1));
+    assert_eq!(ids(&rig.said()), [2]);
+    rig.say(&puback(2));
+    assert_eq!(ids(&rig.said()), [3], "the copy is still there");
+}
+
+#[test]
 fn the_live_queue_counts_bytes_too() {
     let config = Config { live_queue_bytes_max: 2_000, ..Config::default() };
     let mut rig = Rig::open_with(config, connect(Version::V311));
@@ -389,6 +445,22 @@ fn what_a_shared_subscription_lent_is_settled_with_it_under_an_id_of_its_own() {
         let lent = lent.map(|(number, offset)| (ShareNumber(number), Offset(offset))).to_vec();
         assert_eq!(rig.events(), [Event::Settled(own), Event::SettledShared(lent)]);
     }
+}
+
+#[test]
+fn shared_deliveries_are_bounded_by_what_was_configured() {
+    let lent = || (1..=250).flat_map(|number| (1..=32).map(move |offset| shared(number, offset)));
+    let config = Config { shared_max: 250 * 32, ..Config::default() };
+    let mut rig = Rig::open_with(config, connect(Version::V5));
+    rig.deliver(lent().collect());
+    let said = rig.said();
+    assert_eq!(said.len(), 32, "the window");
+    rig.say(&puback(ids(&said)[0]));
+    assert_eq!(rig.events(), [Event::SettledShared(vec![(ShareNumber(1), Offset(1))])]);
+    rig.deliver(vec![shared(1, 33)]);
+    assert!(!rig.connection.is_closed(), "its place was free again");
+    rig.deliver(vec![shared(1, 34)]);
+    assert_eq!(rig.ended().0, CloseReason::Overrun);
 }
 
 #[test]

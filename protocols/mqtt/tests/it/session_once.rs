@@ -196,6 +196,26 @@ fn an_answer_to_a_repeat_waits_its_turn_and_frees_nothing() {
 }
 
 #[test]
+fn repeats_behind_an_unanswered_publish_take_one_place() {
+    for version in VERSIONS {
+        let mut rig = Rig::open(version);
+        receive(&mut rig, 7);
+        rig.say(&publish1(8));
+        let (token, _) = rig.publish();
+        let before = rig.connection.unanswered();
+        for _ in 0..10_000 {
+            rig.say(&again(7));
+        }
+        assert_eq!(rig.connection.unanswered(), before + 1);
+        rig.published(token);
+        assert_eq!(rig.said(), [puback(8), pubrec(7)]);
+        rig.say(&again(7));
+        assert_eq!(rig.said(), [pubrec(7)]);
+        assert_eq!(rig.connection.take_counters().publishes_repeated, 10_001);
+    }
+}
+
+#[test]
 fn a_refusal_frees_the_packet_id() {
     for refusal in [Refusal::Quota, Refusal::Busy, Refusal::DiskFull] {
         let mut rig = Rig::open(Version::V5);
@@ -410,6 +430,49 @@ fn of_what_arrived_before_only_the_pubrel_is_sent() {
     rig.say(&pubcomp(2));
     assert_eq!(rig.events(), [Event::Settled(vec![Offset(1)])]);
     assert_eq!(ids(&rig.said()), [5]);
+}
+
+/// What a client repeats of an earlier connection before the service has pushed what it is about.
+#[test]
+fn a_pubrec_is_not_answered_while_its_publish_is_still_to_come_again() {
+    for version in VERSIONS {
+        let mut rig = resumed(version);
+        rig.say(&pubrec(5));
+        assert!(rig.said().is_empty(), "its PUBLISH may go out again");
+        rig.deliver(vec![durable2(3), Delivery { resent: true, ..durable2(4) }]);
+        assert_eq!(ids(&rig.said()), [4, 5]);
+        rig.say(&pubrec(5));
+        assert!(rig.said().is_empty());
+        assert_eq!(rig.events(), [Event::Release(vec![Offset(4)])]);
+        rig.notice(Notice::Released(vec![Offset(4)]));
+        assert_eq!(rig.said(), [pubrel(5)]);
+        rig.say(&pubcomp(5));
+        assert_eq!(rig.events(), [Event::Settled(vec![Offset(4)])]);
+
+        // It is over, as is what was settled before; and what was queued later was never sent.
+        for packet_id in [5, 2, 10, 65_535] {
+            rig.say(&pubrec(packet_id));
+            assert_eq!(rig.said(), [pubrel(packet_id)], "{packet_id}");
+        }
+        assert_eq!(rig.connection.take_counters().unknown_acks, 5);
+    }
+}
+
+#[test]
+fn nor_is_one_whose_publish_waits_for_a_slot_or_was_released() {
+    let mut asked = connect(Version::V5);
+    asked.properties.receive_max = NonZeroU16::new(1);
+    let mut rig = Rig::new(Config::default(), Version::V5);
+    rig.say(&Packet::Connect(Box::new(asked)));
+    rig.request();
+    rig.opened(true);
+    rig.said();
+    rig.deliver(vec![durable(1), released(2)]);
+    assert_eq!(ids(&rig.said()), [2]);
+    rig.say(&pubrec(3));
+    assert!(rig.said().is_empty());
+    rig.say(&puback(2));
+    assert_eq!(rig.said(), [pubrel(3)]);
 }
 
 #[test]

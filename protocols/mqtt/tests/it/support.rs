@@ -80,7 +80,9 @@ impl Rig {
     }
 
     pub(crate) fn opened(&mut self, present: bool) {
-        self.notice(Notice::Opened(Ok(Opened { present, first: Offset(1) })));
+        // What goes on has a queue of eight.
+        let end = Offset(if present { 9 } else { 1 });
+        self.notice(Notice::Opened(Ok(Opened { present, first: Offset(1), end })));
     }
 
     pub(crate) fn published(&mut self, token: Token) {
