@@ -91,7 +91,9 @@ pub(crate) fn delete(
     let before = read(log.as_ref(), shard)?;
     let last = last(shard, store, log)?;
     let unfinished = before.as_ref().is_some_and(|before| before.unfinished);
-    if last.is_none() && !unfinished {
+    // The first rows it ever had may have come by half.
+    let installing = log.mark(shard, Mark::Installing)?.is_some_and(|mark| !mark.is_empty());
+    if last.is_none() && !unfinished && !installing {
         return Ok(false);
     }
     // Of two deletions the later floor counts; the earlier had been reached, or still holds.
