@@ -218,7 +218,10 @@ impl Inner {
             .and_then(|answer| ShareAttached::decode(answer).ok())
         {
             Some(ShareAttached::Yes(share)) => {
-                conn.members().attached(number, generation, share);
+                let tell = conn.members().attached(number, generation, share);
+                if tell && conn.mark_swept(false) {
+                    service.mark_dirty(&conn);
+                }
             }
             Some(ShareAttached::Unknown) => service.join_again(&conn, number, generation),
             Some(ShareAttached::NotLeader) | None => {
