@@ -38,6 +38,7 @@ mod share_frames;
 mod shared;
 mod shares;
 mod subscribe;
+mod turns;
 mod wills;
 
 use std::{
