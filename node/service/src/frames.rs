@@ -431,7 +431,7 @@ pub(crate) fn owned(message: &Message) -> Message {
     }
 }
 
-/// A node's report to the meta leader.
+/// A node's report to the meta leader, and how far that has confirmed the log, as its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) applied: u64,

@@ -8,6 +8,7 @@
 //!   (`keeper::end_live_sessions`). Checked by the cluster tests (`a_silent_node_holds_nobody_up`).
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,10 +36,19 @@ impl Inner {
     /// Tells the groups led here about nodes that died, began again or fell silent.
     pub(crate) async fn detach_the_gone(self: Arc<Self>) {
         let mut peers = self.below().peers.state();
+        let mut seen = BTreeMap::new();
         loop {
             let states: Vec<(NodeId, PeerState)> = peers.borrow_and_update().iter().collect();
+            // Who attached from a node that is connected as before did so over this connection.
+            let as_before = |(node, state): &(NodeId, PeerState)| match state {
+                PeerState::Up { since, .. } => seen.insert(*node, *since) == Some(*since),
+                PeerState::Suspect | PeerState::Down { .. } => false,
+            };
+            let (_, changed): (Vec<_>, Vec<_>) = states.iter().copied().partition(as_before);
             for shard in self.led_here() {
-                self.detach_members(shard, &states);
+                if !changed.is_empty() {
+                    self.detach_members(shard, &changed);
+                }
                 for (node, alive) in self.news(shard, &states) {
                     if self.has_left_behind(shard, node, alive) {
                         self.tell_group(shard, node, alive).await;

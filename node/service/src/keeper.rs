@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use moorline_core::{NodeId, ShardId};
 use moorline_group::wire::{CallError, Kind, Lane, PeerState};
 use moorline_machine::{Answer, Command, answer::Refused};
@@ -104,22 +105,42 @@ impl Inner {
     }
 
     async fn report(&self, applied: u64) -> bool {
-        let below = self.below();
-        let Some(leader) = below.router.leader(ShardId::META) else {
+        let Some(leader) = self.below().router.leader(ShardId::META) else {
             return false;
         };
         let sent = Instant::now();
-        let body = Report { applied }.encode();
-        let (kind, meta) = (Kind::LeaseReport, ShardId::META);
-        let confirmed =
-            below.peers.call(leader, Lane::Control, kind, meta, body, REPORT_WAIT).await;
-        if let Err(problem) = &confirmed {
+        if let Err(problem) = self.report_to(leader, applied).await {
             debug!(?problem, "the lease was not renewed");
             self.metrics.lease_failures.inc();
             return false;
         }
         *self.lease_until.lock().expect("no panic while it is locked") = Some(sent + LEASE);
         true
+    }
+
+    /// Reports to the meta leader. Gives what it answers once a majority has confirmed it: up to where the meta log was
+    /// committed at least when it was asked.
+    async fn report_to(&self, leader: NodeId, applied: u64) -> Result<Bytes, CallError> {
+        let body = Report { applied }.encode();
+        let (kind, meta) = (Kind::LeaseReport, ShardId::META);
+        self.below().peers.call(leader, Lane::Control, kind, meta, body, REPORT_WAIT).await
+    }
+
+    /// Whether the meta group's rows here hold everything that was committed when this was asked. A lease says less: it
+    /// may be one of the process before, which had applied more than this one has yet.
+    pub(crate) async fn is_meta_current(&self) -> bool {
+        let below = self.below();
+        let applied = below.groups.applied(ShardId::META).map(|applied| *applied.borrow());
+        let (Some(leader), Some(applied)) = (below.router.leader(ShardId::META), applied) else {
+            return false;
+        };
+        let answer = self.report_to(leader, applied).await.ok();
+        match answer.as_deref().and_then(Report::decode) {
+            Some(Report { applied: committed }) => {
+                below.groups.wait_applied(ShardId::META, committed, REPORT_WAIT).await
+            }
+            None => false,
+        }
     }
 
     /// Makes sure that the cluster knows this process and its live routes.
@@ -221,7 +242,7 @@ impl Inner {
         let generation = attach.generation;
         let body = Upward::Attach(attach).encode();
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
-        let done = move |outcome: Result<bytes::Bytes, CallError>| {
+        let done = move |outcome: Result<Bytes, CallError>| {
             let attached = outcome.ok().and_then(|answer| Attached::decode(answer).ok());
             match attached {
                 Some(Attached::Yes(shared)) => service.resume_shares(&conn, shared),

@@ -466,7 +466,7 @@ impl Inner {
                 }
             };
             if granted {
-                reply.send(Bytes::from_static(&[1]));
+                reply.send(Report { applied: confirmed }.encode());
             } else {
                 reply.refuse("behind a barrier that was passed");
             }

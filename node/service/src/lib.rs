@@ -38,6 +38,7 @@ mod share_frames;
 mod shared;
 mod shares;
 mod subscribe;
+mod turns;
 mod wills;
 
 use std::{
@@ -119,6 +120,12 @@ impl Service {
     #[must_use]
     pub fn has_lease(&self) -> bool {
         self.inner.has_lease()
+    }
+
+    /// Asks the meta group's leader, which a majority has to confirm, whether the group's rows here are those of now: all
+    /// that was committed when this was called is in them. Takes 2 s at most. `false` also if nobody can say.
+    pub async fn is_meta_current(&self) -> bool {
+        self.inner.is_meta_current().await
     }
 
     /// Whether new messages are taken; not while the disk is nearly full. Acknowledgements always are.

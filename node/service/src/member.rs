@@ -213,11 +213,17 @@ impl Members {
         }
     }
 
-    /// The share is known by its id from now on.
-    pub(crate) fn attached(&mut self, number: ShareNumber, generation: u64, share: SessionId) {
-        let Some(held) = self.held.get_mut(&number) else { return };
+    /// The share is known by its id from now on. Whether there is something to tell it: pushes may have come before, and
+    /// been acknowledged.
+    pub(crate) fn attached(
+        &mut self,
+        number: ShareNumber,
+        generation: u64,
+        share: SessionId,
+    ) -> bool {
+        let Some(held) = self.held.get_mut(&number) else { return false };
         if held.generation != generation {
-            return;
+            return false;
         }
         if held.share.replace(share).is_some_and(|before| before != share) {
             // The share ended meanwhile, and another took its place: these are no items of it.
@@ -227,6 +233,7 @@ impl Members {
                 held.telling.remove(&offset);
             }
         }
+        !held.fresh.is_empty()
     }
 
     pub(crate) fn get(&self, number: ShareNumber) -> Option<&Membership> {
@@ -363,6 +370,25 @@ mod tests {
         assert!(
             members.add(&"$share/g/t".into(), SHARD, SubscriptionOptions::default(), 2).is_none()
         );
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_the_share_was_known_is_told_once_it_is() {
+        let mut members = Members::default();
+        let filter = Text::from("$share/g/t");
+        let number = members.add(&filter, SHARD, SubscriptionOptions::default(), 1).unwrap();
+        members.wanting(|_| true);
+        // The answer is lost, and pushes come all the same.
+        assert_eq!(members.take(&push(1, 0, &[1, 2])), Taken::Next(number));
+        members.settle(number, Offset(1));
+        members.settle(number, Offset(2));
+        assert!(members.sweep().is_empty(), "nobody knows whom to tell");
+        assert!(members.failed(number, 1));
+        assert_eq!(members.wanting(|_| true)[0].held, [Offset(1), Offset(2)]);
+        assert!(!members.attached(number, 1, SHARE), "a late answer");
+        assert!(members.attached(number, 2, SHARE), "a sweep has to come by");
+        assert_eq!(members.sweep()[0].offsets, [Offset(1), Offset(2)]);
+        assert!(!members.attached(number, 2, SHARE));
     }
 
     #[test]

@@ -36,9 +36,10 @@ use moorline_machine::{
     Answer, COMMAND_BYTES_MAX, Command, RetainedPage, RetainedQuery, answer::Refused,
     command::Enqueued,
 };
+use moorline_router::SubmitError;
 use tokio::{
-    sync::{Notify, oneshot},
-    time::sleep,
+    sync::{Notify, SemaphorePermit, oneshot},
+    time::{sleep, timeout_at},
 };
 use tracing::{debug, error, warn};
 
@@ -50,7 +51,8 @@ use crate::{
     service::Inner,
 };
 
-/// Pages that a node reads for its connections at a time: each is held in memory until it is handed on.
+/// Pages that a node reads for its connections at a time: each counts until it is handed on. Who asks in vain, or only waits
+/// for its own queue or client, takes nobody's turn.
 pub(crate) const READS_MAX: usize = 64;
 /// Most messages of one page.
 const PAGE_ITEMS_MAX: usize = 256;
@@ -69,7 +71,7 @@ const NOTED_TOPICS_MAX: usize = 10_000;
 const ASK_WAIT: Duration = Duration::from_secs(3);
 /// The pause before it is asked again.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
-/// How long all tries for one page may take.
+/// How long all tries for one page may take, with the wait for a place.
 const PAGE_WAIT: Duration = Duration::from_secs(20);
 
 const _: () = assert!(ENQUEUE_BYTES_MAX < COMMAND_BYTES_MAX);
@@ -216,6 +218,22 @@ pub(crate) enum Goal {
     Queue(Whose, u64),
 }
 
+/// Whether a session's shard has queued copies.
+fn is_queued(answer: Result<Answer, SubmitError>) -> Result<(), Refusal> {
+    match answer {
+        Ok(Answer::Done) => Ok(()),
+        Ok(Answer::Refused(why @ (Refused::TooLate | Refused::NotYours))) => {
+            debug!(?why, "retained messages came too late for their session");
+            Err(Refusal::Unavailable)
+        }
+        Ok(other) => {
+            warn!(?other, "retained messages were not queued");
+            Err(Refusal::Unavailable)
+        }
+        Err(error) => Err(refusal_of(&error)),
+    }
+}
+
 impl Inner {
     /// Sends a subscriber what is retained for these filters.
     pub(crate) async fn send_retained(
@@ -253,8 +271,7 @@ impl Inner {
     ) -> Result<(), Refusal> {
         let mut after = None;
         loop {
-            let reading = self.reads.acquire().await.map_err(|_| Refusal::Unavailable)?;
-            let page = self.ask_retained(shard, tenant, &want.filter, after).await?;
+            let (page, reading) = self.ask_retained(shard, tenant, &want.filter, after).await?;
             let last = page.messages.last().map(|message| message.topic.clone());
             let mut passing = Vec::new();
             let mut queued = Vec::new();
@@ -266,11 +283,16 @@ impl Inner {
                     passing.push(want.passing(message));
                 }
             }
-            if let Goal::Queue(whose, since) = goal {
-                self.enqueue_retained(whose, since, queued).await?;
+            let queueing = match goal {
+                Goal::Queue(whose, since) => self.enqueue_retained(whose, since, queued),
+                Goal::Connection => Vec::new(),
+            };
+            // What is to be queued is with the router now, and within its limits.
+            drop(reading);
+            for queued in queueing {
+                is_queued(queued.await)?;
             }
             let pushed = stream.push(passing)?;
-            drop(reading);
             if pushed {
                 // At its own pace: what the client has not taken takes no more than a page of memory.
                 stream.retaining.taken.notified().await;
@@ -288,12 +310,14 @@ impl Inner {
         Enqueued { qos, ids: want.options.id.into(), message }
     }
 
-    async fn enqueue_retained(
+    /// Has the shard of a session queue these; gives the answers to come.
+    fn enqueue_retained(
         &self,
         whose: Whose,
         since: u64,
         copies: Vec<Enqueued>,
-    ) -> Result<(), Refusal> {
+    ) -> Vec<impl Future<Output = Result<Answer, SubmitError>> + Send + use<>> {
+        let mut answers = Vec::new();
         let mut rest = copies.into_iter().peekable();
         while rest.peek().is_some() {
             let mut bytes = 0;
@@ -309,41 +333,32 @@ impl Inner {
             }
             let Whose { shard, session, epoch, .. } = whose;
             let command = Command::Enqueue { session, epoch, since, copies: piece };
-            match self.below().router.ask(shard, &command).await {
-                Ok(Answer::Done) => {}
-                Ok(Answer::Refused(why @ (Refused::TooLate | Refused::NotYours))) => {
-                    debug!(?why, "retained messages came too late for their session");
-                    return Err(Refusal::Unavailable);
-                }
-                Ok(other) => {
-                    warn!(?other, "retained messages were not queued");
-                    return Err(Refusal::Unavailable);
-                }
-                Err(error) => return Err(refusal_of(&error)),
-            }
+            answers.push(self.below().router.ask(shard, &command));
         }
-        Ok(())
+        answers
     }
 
-    /// A page, from whoever leads the shard by now.
+    /// A page, from whoever leads the shard by now, and its place among [`READS_MAX`].
     async fn ask_retained(
         &self,
         shard: ShardId,
         tenant: TenantId,
         filter: &Text,
         after: Option<Text>,
-    ) -> Result<RetainedPage, Refusal> {
+    ) -> Result<(RetainedPage, SemaphorePermit<'_>), Refusal> {
         let deadline = Instant::now() + PAGE_WAIT;
         let body = RetainedQuestion { tenant, filter: filter.clone(), after }.encode();
         let below = self.below();
         loop {
             if let Some(leader) = below.router.leader(shard) {
+                let reading = timeout_at(deadline.into(), self.reads.acquire()).await;
+                let Ok(Ok(reading)) = reading else { return Err(Refusal::Unavailable) };
                 let kind = Kind::Retained;
                 let asked =
                     below.peers.call(leader, Lane::Data, kind, shard, body.clone(), ASK_WAIT);
                 if let Ok(answer) = asked.await {
                     match frames::decode_page(answer, self.now()) {
-                        Ok(page) => return Ok(page),
+                        Ok(page) => return Ok((page, reading)),
                         Err(problem) => self.bad_frame(leader, &problem),
                     }
                 }

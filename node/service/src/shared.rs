@@ -13,6 +13,7 @@
 //! - **Locks as in `leader`**; a connection's shares are locked like the connection.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -217,7 +218,10 @@ impl Inner {
             .and_then(|answer| ShareAttached::decode(answer).ok())
         {
             Some(ShareAttached::Yes(share)) => {
-                conn.members().attached(number, generation, share);
+                let tell = conn.members().attached(number, generation, share);
+                if tell && conn.mark_swept(false) {
+                    service.mark_dirty(&conn);
+                }
             }
             Some(ShareAttached::Unknown) => service.join_again(&conn, number, generation),
             Some(ShareAttached::NotLeader) | None => {
@@ -543,12 +547,14 @@ impl Inner {
 
     /// Asks after the members that are not attached, of the shares led here.
     pub(crate) async fn check_members(self: Arc<Self>) {
-        let mut at = 0;
+        // By shard: where the next round begins.
+        let mut begins: BTreeMap<ShardId, usize> = BTreeMap::new();
         loop {
             sleep(CHECK_INTERVAL).await;
             for shard in self.led_here() {
-                let suspects = self.suspects(shard, at);
-                at = if suspects.len() < CHECKS_PER_SHARD_MAX { 0 } else { at + suspects.len() };
+                let at = begins.entry(shard).or_default();
+                let suspects = self.suspects(shard, *at);
+                *at = if suspects.len() < CHECKS_PER_SHARD_MAX { 0 } else { *at + suspects.len() };
                 for some in suspects.chunks(CHECK_ITEMS_MAX) {
                     self.check_some(shard, some).await;
                 }

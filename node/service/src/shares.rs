@@ -26,25 +26,12 @@ use moorline_machine::command::SessionId;
 use crate::{
     delivery::{Collected, READ_ITEMS_MAX, collect},
     frames::Place,
+    turns::{Member, Turns},
 };
 
 /// How long a new leader waits for members to say what they hold, before it lends what an earlier one may have lent.
 /// Nodes attach as soon as they know of the leader; who takes longer may see a copy twice.
 const INHERIT_WAIT: Duration = Duration::from_secs(1);
-
-/// One member that can be lent items.
-#[derive(Debug)]
-struct Member {
-    place: Place,
-    generation: u64,
-    since: Instant,
-    capacity: u32,
-    lent: u32,
-    /// How often it was lent something: who was served longest ago is next among equals.
-    served: u64,
-    pushes: u64,
-    options: SubscriptionOptions,
-}
 
 #[derive(Debug)]
 struct Share {
@@ -54,7 +41,7 @@ struct Share {
     tail: Offset,
     /// Items below may have been lent by an earlier leader.
     inherited: Offset,
-    members: BTreeMap<SessionId, Member>,
+    members: Turns,
     lent: BTreeMap<Offset, SessionId>,
     returned: BTreeSet<Offset>,
     /// It is in line for the reader of rows, or the reader is at it.
@@ -136,7 +123,7 @@ impl Shares {
 
     /// Whether a member of a share is attached.
     pub(crate) fn is_attached(&self, share: SessionId, member: SessionId) -> bool {
-        self.shares.get(&share).is_some_and(|share| share.members.contains_key(&member))
+        self.shares.get(&share).is_some_and(|share| share.members.get(member).is_some())
     }
 
     /// How many items were lent again since this was last asked.
@@ -150,13 +137,13 @@ impl Shares {
         let Attaching { share: id, member, node, conn, generation, .. } = *attaching;
         let Some(share) = self.shares.get_mut(&id) else { return };
         let place = Place { node, conn };
-        if let Some(known) = share.members.get(&member)
+        if let Some(known) = share.members.get(member)
             && known.place == place
             && known.generation > generation
         {
             return;
         }
-        share.release(member);
+        share.release(|with| with == member);
         let mut lent = 0;
         for &offset in attaching.held {
             // What another got meanwhile is with both of them; whoever settles first settles it.
@@ -195,9 +182,8 @@ impl Shares {
         match options {
             None => drop(self.drop_members(share, |id, _| id == member)),
             Some(options) => {
-                let known = self.shares.get_mut(&share);
-                if let Some(known) = known.and_then(|share| share.members.get_mut(&member)) {
-                    known.options = options;
+                if let Some(share) = self.shares.get_mut(&share) {
+                    share.members.change(member, |known| known.options = options);
                 }
             }
         }
@@ -229,16 +215,13 @@ impl Shares {
         gone: impl Fn(SessionId, &Member) -> bool,
     ) -> Vec<(Place, u64)> {
         let Some(share) = self.shares.get_mut(&id) else { return Vec::new() };
-        let members = share.members.extract_if(.., |id, known| gone(*id, known));
-        let members: Vec<_> = members.collect();
+        let members = share.members.extract(gone);
         if members.is_empty() {
             return Vec::new();
         }
-        for (member, _) in &members {
-            share.release(*member);
-        }
+        share.release(|with| members.contains_key(&with));
         self.line_up(id);
-        members.into_iter().map(|(_, known)| (known.place, known.generation)).collect()
+        members.into_values().map(|known| (known.place, known.generation)).collect()
     }
 
     /// Attachments that are to be told that they ended.
@@ -251,10 +234,8 @@ impl Shares {
         let Some(share) = self.shares.get_mut(&id) else { return };
         for offset in offsets {
             share.returned.remove(offset);
-            if let Some(member) = share.lent.remove(offset)
-                && let Some(member) = share.members.get_mut(&member)
-            {
-                member.lent -= 1;
+            if let Some(member) = share.lent.remove(offset) {
+                share.members.change(member, |member| member.lent -= 1);
             }
         }
         self.line_up(id);
@@ -264,7 +245,7 @@ impl Shares {
     pub(crate) fn deliver(&mut self, id: SessionId, delivery: Delivery, out: &mut Collected) {
         let Some(share) = self.shares.get_mut(&id) else { return };
         let Some(offset) = delivery.offset else {
-            if let Some(member) = share.choose(false) {
+            if let Some(member) = share.members.next() {
                 share.push(member, delivery, out);
             }
             return;
@@ -273,7 +254,7 @@ impl Shares {
         if offset == share.next
             && !share.reading
             && share.returned.is_empty()
-            && let Some(member) = share.choose(true)
+            && let Some(member) = share.members.next_with_room()
         {
             share.next = offset.next();
             share.lend(member, delivery, out);
@@ -286,7 +267,7 @@ impl Shares {
         if let Some(share) = self.shares.get_mut(&id)
             && !share.reading
             && (share.next < share.tail || !share.returned.is_empty())
-            && share.choose(true).is_some()
+            && share.members.next_with_room().is_some()
         {
             share.reading = true;
             self.line.push_back(id);
@@ -305,8 +286,7 @@ impl Shares {
         }
         while let Some(id) = self.line.pop_front() {
             let Some(share) = self.shares.get_mut(&id) else { continue };
-            let room: u32 = share.members.values().map(Member::room).sum();
-            let items = READ_ITEMS_MAX.min(room as usize);
+            let items = share.members.room(READ_ITEMS_MAX);
             let (from, items, returned) = match share.returned.first() {
                 Some(first) => (*first, items.min(1), true),
                 None => (share.next, items, false),
@@ -337,7 +317,7 @@ impl Shares {
                 let first = deliveries.into_iter().next();
                 match first.filter(|read| read.offset == Some(wanted.from)) {
                     Some(read) => {
-                        if let Some(member) = share.choose(true) {
+                        if let Some(member) = share.members.next_with_room() {
                             share.returned.remove(&wanted.from);
                             self.redelivered += 1;
                             share.lend(member, Delivery { resent: true, ..read }, out);
@@ -359,7 +339,7 @@ impl Shares {
                     share.next = offset.next();
                     continue;
                 }
-                let Some(member) = share.choose(true) else { break };
+                let Some(member) = share.members.next_with_room() else { break };
                 share.next = offset.next();
                 read.resent |= offset < share.inherited;
                 share.lend(member, read, out);
@@ -376,19 +356,13 @@ impl Shares {
     }
 }
 
-impl Member {
-    fn room(&self) -> u32 {
-        self.capacity.saturating_sub(self.lent)
-    }
-}
-
 impl Share {
     fn new(head: Offset, tail: Offset) -> Self {
         Self {
             next: head,
             tail,
             inherited: tail,
-            members: BTreeMap::new(),
+            members: Turns::default(),
             lent: BTreeMap::new(),
             returned: BTreeSet::new(),
             reading: false,
@@ -396,17 +370,11 @@ impl Share {
         }
     }
 
-    /// Who gets the next item: who holds the least, and of those who was served longest ago.
-    fn choose(&self, with_room: bool) -> Option<SessionId> {
-        let members = self.members.iter().filter(|(_, member)| !with_room || member.room() > 0);
-        members.min_by_key(|(_, member)| (member.lent, member.served)).map(|(id, _)| *id)
-    }
-
-    /// What a member had is lent to whoever is next.
-    fn release(&mut self, member: SessionId) {
+    /// What members had is lent to whoever is next.
+    fn release(&mut self, gone: impl Fn(SessionId) -> bool) {
         let returned = &mut self.returned;
         self.lent.retain(|offset, with| {
-            let stays = *with != member;
+            let stays = !gone(*with);
             if !stays {
                 returned.insert(*offset);
             }
@@ -417,19 +385,22 @@ impl Share {
     fn lend(&mut self, id: SessionId, delivery: Delivery, out: &mut Collected) {
         let offset = delivery.offset.expect("queued items have offsets");
         self.lent.insert(offset, id);
-        self.members.get_mut(&id).expect("it was chosen").lent += 1;
+        self.members.change(id, |member| member.lent += 1).expect("it was chosen");
         self.push(id, delivery, out);
     }
 
     fn push(&mut self, id: SessionId, mut delivery: Delivery, out: &mut Collected) {
         self.served += 1;
-        let member = self.members.get_mut(&id).expect("it was chosen");
-        member.served = self.served;
-        delivery.qos = delivery.qos.min(member.options.qos);
-        delivery.resent &= delivery.qos > QoS::AtMostOnce;
-        delivery.retain &= member.options.retain_as_published;
-        delivery.ids = SubscriptionIds::from(member.options.id);
-        collect(out, member.place, member.generation, &mut member.pushes, delivery);
+        let served = self.served;
+        let push = |member: &mut Member| {
+            member.served = served;
+            delivery.qos = delivery.qos.min(member.options.qos);
+            delivery.resent &= delivery.qos > QoS::AtMostOnce;
+            delivery.retain &= member.options.retain_as_published;
+            delivery.ids = SubscriptionIds::from(member.options.id);
+            collect(out, member.place, member.generation, &mut member.pushes, delivery);
+        };
+        self.members.change(id, push).expect("it was chosen");
     }
 }
 
@@ -642,5 +613,21 @@ mod tests {
         world.attach(A, 1, &[]);
         world.shares.read(wanted, vec![delivery(1)], Offset(2), &mut world.out);
         assert!(world.out.is_empty());
+    }
+
+    #[test]
+    fn a_share_of_many_members_is_served_in_turns() {
+        const MEMBERS: u64 = 4_096;
+        const EACH: u64 = 16;
+        let mut world = World::new();
+        for number in 0..MEMBERS {
+            world.attach(SessionId { bucket: 2, number }, 64, &[]);
+        }
+        let began = Instant::now();
+        world.queue(1..MEMBERS * EACH + 1);
+        println!("{:?} for {} items, {MEMBERS} members", began.elapsed(), MEMBERS * EACH);
+        let members = &world.shares.shares[&SHARE].members;
+        let lent = |number| members.get(SessionId { bucket: 2, number }).unwrap().lent;
+        assert!((0..MEMBERS).all(|number| u64::from(lent(number)) == EACH));
     }
 }

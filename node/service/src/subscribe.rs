@@ -125,6 +125,11 @@ impl Inner {
         let order: Vec<bool> = filters.iter().map(|asked| is_shared(&asked.filter)).collect();
         let (shared, plain): (Vec<_>, Vec<_>) =
             filters.into_iter().partition(|asked| is_shared(&asked.filter));
+        // Before anything is written: what is refused leaves nothing behind.
+        if !whose.durable && !self.live.has_room(conn.id(), &plain, conn.subscriptions_max()) {
+            conn.push(Notice::Subscribed { token, granted: Err(Refusal::Quota) });
+            return;
+        }
         // What they do first they do now, so that an UNSUBSCRIBE behind this one comes behind it.
         let shared =
             (!shared.is_empty()).then(|| self.subscribe_shared(conn, whose, shared, deadline));
@@ -133,8 +138,6 @@ impl Inner {
                 (!plain.is_empty()).then(|| self.subscribe_durable(conn, whose, plain, deadline));
             let granted = both(order, plain, shared);
             self.answer_subscribe(conn, token, async { (granted.await, None) });
-        } else if !self.live.has_room(conn.id(), &plain, conn.subscriptions_max()) {
-            conn.push(Notice::Subscribed { token, granted: Err(Refusal::Quota) });
         } else {
             // Live ones are granted together or not at all.
             let first = order.iter().position(|shared| !shared);

@@ -12,7 +12,7 @@
 //! When a will is due (`raft/machine`).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -37,7 +37,8 @@ use crate::{
     service::Inner,
 };
 
-/// Wills that are published at once: they wait on each other for nothing, but each holds its message in memory.
+/// Wills that are published at once: they wait on each other for nothing, but each holds its message in memory. A shard led
+/// here always has its part of so many places, so there may be twice as many while one shard's wait for somebody silent.
 const WILLS_AT_ONCE: usize = 256;
 /// How often due wills are looked for without being told of any: a node gets its lease, a shard its rows.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,26 +50,76 @@ const LIVE_WAIT: Duration = Duration::from_secs(2);
 /// Wills on their way.
 #[derive(Debug, Default)]
 struct AtHand {
-    tasks: JoinSet<()>,
+    /// Each says whether its will is forgotten.
+    tasks: JoinSet<bool>,
     names: HashMap<Id, (ShardId, u64)>,
-    numbers: BTreeSet<(ShardId, u64)>,
+    begun: Begun,
 }
 
 impl AtHand {
-    fn room(&self) -> usize {
-        WILLS_AT_ONCE.saturating_sub(self.numbers.len())
-    }
-
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => id,
+    fn ended(&mut self, ended: Result<(Id, bool), JoinError>) {
+        let (id, done) = match ended {
+            Ok(ended) => ended,
             Err(problem) => {
                 error!(%problem, "a will was not published, and is tried again");
-                problem.id()
+                (problem.id(), false)
             }
         };
-        if let Some(name) = self.names.remove(&id) {
-            self.numbers.remove(&name);
+        if let Some((shard, number)) = self.names.remove(&id) {
+            self.begun.end(shard, number, done);
+        }
+    }
+}
+
+/// Which wills were begun, by shard.
+#[derive(Debug, Default)]
+struct Begun {
+    shards: BTreeMap<ShardId, BegunOf>,
+    at_hand: usize,
+}
+
+#[derive(Debug, Default)]
+struct BegunOf {
+    /// On their way.
+    numbers: BTreeSet<u64>,
+    /// All that are due below were begun, and are on their way or forgotten.
+    next: u64,
+}
+
+impl Begun {
+    /// How many more of a shard's may begin, with `led` shards that want their part.
+    fn room(&self, shard: ShardId, led: usize) -> usize {
+        let own = self.shards.get(&shard).map_or(0, |begun| begun.numbers.len());
+        let part = (WILLS_AT_ONCE / led.max(1)).max(1);
+        WILLS_AT_ONCE.saturating_sub(self.at_hand).max(part.saturating_sub(own))
+    }
+
+    /// From where to look for `room` that were not begun, and at how many.
+    fn to_read(&self, shard: ShardId, room: usize) -> (u64, usize) {
+        match self.shards.get(&shard).filter(|begun| !begun.numbers.is_empty()) {
+            // One before them may have failed, and stands between those on their way.
+            Some(begun) => (begun.next, room + begun.numbers.range(begun.next..).count()),
+            None => (0, room),
+        }
+    }
+
+    /// Whether nobody is at it yet.
+    fn begin(&mut self, shard: ShardId, number: u64) -> bool {
+        let begun = self.shards.entry(shard).or_default();
+        begun.next = number + 1;
+        let new = begun.numbers.insert(number);
+        self.at_hand += usize::from(new);
+        new
+    }
+
+    fn end(&mut self, shard: ShardId, number: u64, done: bool) {
+        let Some(begun) = self.shards.get_mut(&shard) else { return };
+        self.at_hand -= usize::from(begun.numbers.remove(&number));
+        if !done {
+            begun.next = begun.next.min(number);
+        }
+        if begun.numbers.is_empty() {
+            self.shards.remove(&shard);
         }
     }
 }
@@ -78,8 +129,9 @@ impl Inner {
         let mut at_hand = AtHand::default();
         loop {
             if self.has_lease() {
-                for shard in self.led_here() {
-                    self.begin_wills(shard, &mut at_hand);
+                let led = self.led_here();
+                for &shard in &led {
+                    self.begin_wills(shard, led.len(), &mut at_hand);
                 }
             }
             tokio::select! {
@@ -90,29 +142,34 @@ impl Inner {
         }
     }
 
-    /// Begins with the oldest wills of a shard that nobody is at.
-    fn begin_wills(self: &Arc<Self>, shard: ShardId, at_hand: &mut AtHand) {
-        if shard == ShardId::META || at_hand.room() == 0 {
+    /// Begins with the oldest wills of a shard that nobody is at. `led` shards share the places.
+    fn begin_wills(self: &Arc<Self>, shard: ShardId, led: usize, at_hand: &mut AtHand) {
+        let room = at_hand.begun.room(shard, led);
+        if shard == ShardId::META || room == 0 {
             return;
         }
+        let (from, most) = at_hand.begun.to_read(shard, room);
         let read = self.below().groups.read(shard, |machine, rows| {
-            if machine.counts().due_wills == 0 {
-                return Ok(Vec::new());
-            }
-            machine.due_wills(rows, 0, WILLS_AT_ONCE)
+            machine.due_wills(rows, from, most).and_then(|due| {
+                let first = machine.due_wills(rows, 0, due.len().min(1))?;
+                Ok((due, first.first().map(|will| will.number)))
+            })
         });
-        let due = match read {
+        let (due, floor) = match read {
             None => return,
-            Some(Ok(due)) => due,
+            Some(Ok((due, floor))) => (due, floor),
             Some(Err(problem)) => {
                 error!(%shard, %problem, "cannot read wills");
                 return (self.fatal)("rows can't be read");
             }
         };
-        let Some(floor) = due.first().map(|will| will.number) else { return };
+        let Some(floor) = floor else { return };
         for will in due {
             let name = (shard, will.number);
-            if at_hand.room() > 0 && at_hand.numbers.insert(name) {
+            if at_hand.begun.room(shard, led) == 0 {
+                break;
+            }
+            if at_hand.begun.begin(shard, will.number) {
                 let service = Arc::clone(self);
                 let origin = Origin::of_wills(shard, will.number, floor);
                 let task = at_hand.tasks.spawn(service.publish_will(shard, origin, will));
@@ -121,22 +178,23 @@ impl Inner {
         }
     }
 
-    /// Publishes a will to everybody who wants it now, and then has it forgotten.
-    async fn publish_will(self: Arc<Self>, shard: ShardId, origin: Origin, will: DueWill) {
+    /// Publishes a will to everybody who wants it now, and then has it forgotten; false if it is still due.
+    async fn publish_will(self: Arc<Self>, shard: ShardId, origin: Origin, will: DueWill) -> bool {
         let DueWill { number, tenant, message } = will;
         debug!(%shard, number, "a will is due");
         if !self.spread(shard, tenant, origin, message).await {
-            return;
+            return false;
         }
         self.metrics.kept.wills_published.inc();
         let done = Command::WillsDone { numbers: vec![number] };
         while self.leads(shard) {
             match self.below().router.ask(shard, &done).await {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(problem) => debug!(%shard, %problem, "a published will is still due"),
             }
             sleep(AGAIN_PAUSE).await;
         }
+        false
     }
 
     /// Gets a message to every route; false if the leadership of its shard ended before.
@@ -232,5 +290,59 @@ impl Inner {
 
     fn leads(&self, shard: ShardId) -> bool {
         self.delivery(shard).is_some_and(|delivery| delivery.is_leading())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: ShardId = ShardId(1);
+    const OTHER: ShardId = ShardId(2);
+
+    /// Begins what there is room for; gives the numbers begun and how many rows that took.
+    fn look(begun: &mut Begun, shard: ShardId, due: &BTreeSet<u64>) -> (Vec<u64>, usize) {
+        let (from, most) = begun.to_read(shard, begun.room(shard, 2));
+        let read: Vec<u64> = due.range(from..).take(most).copied().collect();
+        let new = read.iter().copied().filter(|number| begun.begin(shard, *number)).collect();
+        (new, read.len())
+    }
+
+    #[test]
+    fn each_will_is_read_once_and_again_if_it_failed() {
+        let (mut begun, mut rows) = (Begun::default(), 0);
+        let mut due: BTreeSet<u64> = (1..=2_000).collect();
+        let mut on_their_way = BTreeSet::new();
+        let mut failed = BTreeSet::new();
+        while !due.is_empty() {
+            let (new, read) = look(&mut begun, ONE, &due);
+            rows += read;
+            for number in new {
+                assert!(on_their_way.insert(number), "{number} is on its way");
+            }
+            assert!(on_their_way.len() <= WILLS_AT_ONCE);
+            // The middle one ends: every hundredth in vain, once.
+            let at = on_their_way.len() / 2;
+            let number = *on_their_way.iter().nth(at).unwrap();
+            on_their_way.remove(&number);
+            let done = !number.is_multiple_of(100) || !failed.insert(number);
+            if done {
+                due.remove(&number);
+            }
+            begun.end(ONE, number, done);
+        }
+        assert_eq!((failed.len(), begun.at_hand, begun.shards.len()), (20, 0, 0));
+        assert!(rows <= 2_000 + 20 * (WILLS_AT_ONCE + 1), "{rows}");
+    }
+
+    #[test]
+    fn a_shard_whose_wills_wait_leaves_others_their_part() {
+        let mut begun = Begun::default();
+        let due: BTreeSet<u64> = (1..=1_000).collect();
+        assert_eq!(look(&mut begun, ONE, &due), ((1..=256).collect(), WILLS_AT_ONCE));
+        assert_eq!(look(&mut begun, ONE, &due), (vec![], 0));
+        assert_eq!(look(&mut begun, OTHER, &due).0.len(), WILLS_AT_ONCE / 2);
+        begun.end(OTHER, 1, true);
+        assert_eq!(look(&mut begun, OTHER, &due), (vec![129], 1));
     }
 }

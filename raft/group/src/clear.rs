@@ -17,7 +17,13 @@
 //!
 //! When to delete: the node above asks the meta group (`node/moorline/src/server/reconcile.rs`).
 
-use std::sync::{Arc, mpsc};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::ShardId;
@@ -42,6 +48,8 @@ const VERSION: u8 = 1;
 const DELETING: u8 = 1;
 /// All of it is.
 const DELETED: u8 = 2;
+/// A log that does not sync a mark within this is given up: the node must stop.
+const SYNC_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the mark says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +99,9 @@ pub(crate) fn delete(
     let before = read(log.as_ref(), shard)?;
     let last = last(shard, store, log)?;
     let unfinished = before.as_ref().is_some_and(|before| before.unfinished);
-    if last.is_none() && !unfinished {
+    // The first rows it ever had may have come by half.
+    let installing = log.mark(shard, Mark::Installing)?.is_some_and(|mark| !mark.is_empty());
+    if last.is_none() && !unfinished && !installing {
         return Ok(false);
     }
     // Of two deletions the later floor counts; the earlier had been reached, or still holds.
@@ -161,10 +171,11 @@ fn wait(log: &Arc<RocksLog>, shard: ShardId, op: LogOp) -> Result<(), StorageErr
         doing: "deleting a replica",
         source: std::io::Error::other(why),
     };
-    match synced.recv() {
+    match synced.recv_timeout(SYNC_DEADLINE) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed("the log writer has stopped".to_owned())),
+        Err(RecvTimeoutError::Timeout) => Err(failed(format!("no sync within {SYNC_DEADLINE:?}"))),
+        Err(RecvTimeoutError::Disconnected) => Err(failed("the log writer has stopped".to_owned())),
     }
 }
 

@@ -203,19 +203,25 @@ impl Groups {
         opened
     }
 
-    /// Deletes the rows and the log of a replica that is closed. Only for one that is no part of its group any more, as
-    /// voter or learner. Answers whether there was anything.
+    /// Deletes the rows, the log and the staged snapshots of a replica that is closed. Only for one that is no part of its
+    /// group any more, as voter or learner. Answers whether there were rows or log.
     ///
     /// # Errors
     ///
     /// [`GroupError::State`] if it is open; else the disk failed, and the node must stop.
     pub async fn delete(&self, shard: ShardId) -> Result<bool, GroupError> {
         self.node.begin_opening(shard)?;
-        let disk = self.node.disk.clone();
-        let work = move || clear::delete(shard, &disk.store, &disk.log);
+        let (disk, staging) = (self.node.disk.clone(), self.node.config.staging.clone());
+        let work = move || {
+            let deleted = clear::delete(shard, &disk.store, &disk.log)
+                .map_err(|source| GroupError::Storage { shard, source })?;
+            // Behind the mark that could name one of them.
+            clean_staging(&staging, shard).map_err(GroupError::Staging)?;
+            Ok::<_, GroupError>(deleted)
+        };
         let deleted = spawn_blocking(work).await.expect("deleting a replica does not panic");
         self.node.end_opening(shard);
-        let deleted = deleted.map_err(|source| GroupError::Storage { shard, source })?;
+        let deleted = deleted?;
         if deleted {
             info!(%shard, "rows and log of a replica that moved away were deleted");
         }

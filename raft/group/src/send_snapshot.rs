@@ -141,7 +141,7 @@ pub(crate) async fn send(
     let took = since.elapsed();
     node.metrics.snapshot_seconds.with_label_values(&["sent"]).observe(took.as_secs_f64());
     info!(%shard, to = %receiver, bytes, ?took, "snapshot sent");
-    group.snapshots.release(&exported);
+    group.snapshots.release(exported);
     Ok(decode_installed(answer)?)
 }
 

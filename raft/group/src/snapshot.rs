@@ -31,7 +31,10 @@ use bytes::Bytes;
 use moorline_core::ShardId;
 use moorline_storage::{StorageError, log::Mark};
 use moorline_storage_rocks::{RocksStore, SstFile};
-use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    task::spawn_blocking,
+};
 use tracing::info;
 
 use crate::{
@@ -169,10 +172,12 @@ impl Snapshots {
         kept.as_ref().map(|kept| Arc::clone(&kept.exported))
     }
 
-    /// Lets go of the files: they were taken.
-    pub(crate) fn release(&self, taken: &Arc<Exported>) {
+    /// Lets go of the files: they were taken whole. They stay for as long as another is sent them.
+    pub(crate) fn release(&self, taken: Arc<Exported>) {
         let mut kept = self.kept.lock().expect("no panic while it is locked");
-        kept.take_if(|kept| Arc::ptr_eq(&kept.exported, taken));
+        // One is kept, one is `taken`. The last of several lets go of all: each drops its own under the lock.
+        kept.take_if(|kept| Arc::ptr_eq(&kept.exported, &taken) && Arc::strong_count(&taken) == 2);
+        drop(taken);
     }
 
     /// Files of rows that reach at least as far as openraft was told, and whether they were kept from before.
@@ -180,20 +185,30 @@ impl Snapshots {
         &self,
         told: Option<RaftLogId>,
     ) -> Result<(Arc<Exported>, bool), StorageError> {
-        if let Some(kept) = self.kept().filter(|kept| kept.meta.last_log_id >= told) {
+        let kept_for = || self.kept().filter(|kept| kept.meta.last_log_id >= told);
+        if let Some(kept) = kept_for() {
             return Ok((kept, true));
         }
-        let exported = Arc::new(self.export().await?);
+        let alone = self.maintenance.lock().await;
+        // For another receiver that came at the same time: what openraft was told of it is what this one gets, too.
+        if let Some(kept) = kept_for() {
+            return Ok((kept, true));
+        }
+        let exported = Arc::new(self.export_alone(&alone).await?);
         let kept = Kept { exported: Arc::clone(&exported), since: Instant::now() };
         // The one before is older than what openraft was told.
         *self.kept.lock().expect("no panic while it is locked") = Some(kept);
         Ok((exported, false))
     }
 
-    /// Writes the rows out and exports them. Nothing else writes rows of the group meanwhile, so the files are of one
-    /// index.
+    /// Writes the rows out and exports them.
+    #[cfg(test)]
     pub(crate) async fn export(&self) -> Result<Exported, StorageError> {
-        let _alone = self.maintenance.lock().await;
+        self.export_alone(&self.maintenance.lock().await).await
+    }
+
+    /// The same, under `maintenance`: nothing else writes rows of the group meanwhile, so the files are of one index.
+    async fn export_alone(&self, _: &MutexGuard<'_, ()>) -> Result<Exported, StorageError> {
         checkpoint::write_out(&self.state, &self.log).await?;
         let applied = self.state.durable();
         let meta =

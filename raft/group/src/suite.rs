@@ -261,6 +261,25 @@ async fn an_installation_that_a_crash_interrupted_is_finished_at_the_next_start(
 }
 
 #[tokio::test]
+async fn two_receivers_are_sent_the_same_files_and_they_stay_for_both() {
+    let dir = TempDir::new().unwrap();
+    let (_log, mut leader) = open(dir.path());
+    let applied = stream::iter(entries(1, 0..5).into_iter().map(|e| Ok((e, None))));
+    leader.apply(Box::pin(applied)).await.unwrap();
+    leader.snapshots.keep = std::time::Duration::from_secs(600);
+    let snapshots = &leader.snapshots;
+    let told = leader.state.applied_log_id();
+    let (one, other) = tokio::join!(snapshots.kept_or_export(told), snapshots.kept_or_export(told));
+    let ((one, _), (other, again)) = (one.unwrap(), other.unwrap());
+    assert!(Arc::ptr_eq(&one, &other) && again, "exported once");
+    let path = one.dir.path().to_owned();
+    snapshots.release(one);
+    assert!(snapshots.kept().is_some(), "the other may break off and ask again");
+    snapshots.release(other);
+    assert!(snapshots.kept().is_none() && !path.exists());
+}
+
+#[tokio::test]
 async fn what_cannot_be_applied_ends_the_process() {
     let id = |index| RaftLogId::new(LeaderId { term: 1, node_id: 1 }, index);
     let garbage = RaftPayload::Normal(Commands(Bytes::from_static(b"not a batch")));

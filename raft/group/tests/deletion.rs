@@ -60,13 +60,15 @@ fn a_deleted_replica_leaves_nothing_comes_back_and_votes() {
     assert_eq!(voters(of(&nodes, 1)).len(), 3);
 }
 
+fn submit(disk: &Disk, op: LogOp) {
+    let (done, synced) = mpsc::sync_channel(1);
+    disk.log.submit(SHARD, op, Some(Box::new(move |result| drop(done.send(result)))));
+    synced.recv().unwrap().unwrap();
+}
+
 /// What a crash may leave: the first so many steps of a deletion are done.
 fn crash_after(steps: usize, disk: &Disk) {
-    let submit = |op| {
-        let (done, synced) = mpsc::sync_channel(1);
-        disk.log.submit(SHARD, op, Some(Box::new(move |result| drop(done.send(result)))));
-        synced.recv().unwrap().unwrap();
-    };
+    let submit = |op| submit(disk, op);
     let deleting = Bytes::from_static(&[1, 1]);
     submit(LogOp::Mark { mark: Mark::Cleared, value: deleting });
     if steps >= 1 {
@@ -107,6 +109,30 @@ fn a_deletion_that_a_crash_interrupted_is_finished_before_anything_else() {
         let fourth = of(&nodes, 4);
         fourth.on(fourth.groups().close(SHARD));
     }
+}
+
+#[test]
+fn what_is_left_of_snapshots_goes_too() {
+    let (cluster, mut nodes) = cluster(4, 3);
+    let staging = cluster.dir_of(NodeId(4)).join("snap");
+    let names = ["in-1-7", "out-1-0", "in-11-7"];
+    let stage = || {
+        names.iter().for_each(|name| std::fs::create_dir_all(staging.join(name)).unwrap());
+    };
+    let left = || names.map(|name| staging.join(name).exists());
+    stage();
+    assert!(!delete(of(&nodes, 4)).unwrap(), "no rows, no log");
+    assert_eq!(left(), [false, false, true], "but files; another shard's stay");
+
+    // Its first snapshot was being installed when it ended.
+    nodes.remove(3).kill();
+    let installing = LogOp::Mark { mark: Mark::Installing, value: Bytes::from_static(b"in-1-7") };
+    submit(&cluster.disk(NodeId(4)), installing);
+    stage();
+    let fourth = cluster.start(NodeId(4));
+    assert!(delete(&fourth).unwrap());
+    assert_eq!(left(), [false, false, true]);
+    fourth.open(SHARD).unwrap();
 }
 
 #[test]

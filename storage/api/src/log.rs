@@ -96,8 +96,6 @@ pub enum LogOp {
         /// Its value.
         value: Bytes,
     },
-    /// Drops all entries and marks: the group's replica is removed or rebuilt. Synced.
-    Clear,
 }
 
 impl LogOp {
@@ -105,7 +103,7 @@ impl LogOp {
     #[must_use]
     pub fn synced(&self) -> bool {
         match self {
-            Self::Append(_) | Self::Clear => true,
+            Self::Append(_) => true,
             Self::Mark { mark, .. } => mark.synced(),
             Self::TruncateAfter(_) | Self::PurgeUpTo(_) => false,
         }
@@ -133,7 +131,7 @@ impl LogOp {
                 records.iter().map(|record| OP_BYTES + record.body.len()).sum::<usize>() + OP_BYTES
             }
             Self::Mark { value, .. } => OP_BYTES + value.len(),
-            Self::TruncateAfter(_) | Self::PurgeUpTo(_) | Self::Clear => OP_BYTES,
+            Self::TruncateAfter(_) | Self::PurgeUpTo(_) => OP_BYTES,
         }
     }
 }
@@ -202,8 +200,7 @@ mod tests {
     #[test]
     fn what_elections_and_installs_rest_on_is_synced() {
         let mark = |mark| LogOp::Mark { mark, value: Bytes::new() };
-        let synced =
-            [LogOp::Append(Vec::new()), LogOp::Clear, mark(Mark::Vote), mark(Mark::Installing)];
+        let synced = [LogOp::Append(Vec::new()), mark(Mark::Vote), mark(Mark::Installing)];
         let rides = [LogOp::TruncateAfter(1), LogOp::PurgeUpTo(1), mark(Mark::Committed)];
         assert!(synced.iter().all(LogOp::synced));
         assert!(!rides.iter().any(LogOp::synced));

@@ -70,7 +70,8 @@ enum Change {
     Truncate(u16, u8),
     Purge(u16, u8),
     Mark(u16, usize, [u8; 2]),
-    Clear(u16),
+    /// All entries go, and the log may begin anew: a replica is deleted.
+    Delete(u16),
 }
 
 #[derive(Debug, Clone)]
@@ -89,7 +90,7 @@ fn change() -> BoxedStrategy<Change> {
         3 => (group.clone(), 0..9_u8).prop_map(|(g, count)| Change::Purge(g, count)),
         5 => (group.clone(), 0..Mark::ALL.len(), any::<[u8; 2]>())
             .prop_map(|(g, mark, value)| Change::Mark(g, mark, value)),
-        1 => group.prop_map(Change::Clear),
+        1 => group.prop_map(Change::Delete),
     ]
     .boxed()
 }
@@ -163,9 +164,9 @@ impl Both {
                 let value = Bytes::copy_from_slice(&value);
                 (ShardId(group), LogOp::Mark { mark: Mark::ALL[mark], value })
             }
-            Change::Clear(group) => {
+            Change::Delete(group) => {
                 self.next[usize::from(group)] = 1;
-                (ShardId(group), LogOp::Clear)
+                (ShardId(group), LogOp::PurgeUpTo(u64::MAX))
             }
         }
     }

@@ -138,6 +138,14 @@ impl Node {
         assert!(self.service.set(service).is_ok(), "a node has one service");
     }
 
+    /// Whether what the meta group says here is what it says now, as a majority of it confirms.
+    pub(crate) async fn is_meta_current(&self) -> bool {
+        match self.service.get() {
+            Some(service) => service.is_meta_current().await,
+            None => false,
+        }
+    }
+
     /// Every replica this node should have is open.
     pub(crate) fn set_opened(&self) {
         self.opened.store(true, Ordering::Release);

@@ -4,9 +4,11 @@
 //! here, and a group is initialised by its first voter alone, so that no group ever has two beginnings.
 //!
 //! What a replica leaves behind is deleted once the meta group has said for `storage.moved-keep-s` that the group is wholly
-//! elsewhere: its target is reached, so this node is neither voter nor learner of it. That this node may be late to hear
-//! that the shard comes back does no harm: nothing was sent to the closed replica meanwhile, and when it is opened it
-//! begins with nothing, under the rules of `raft/group/src/clear.rs`.
+//! elsewhere: its target is reached, so this node is neither voter nor learner of it. Before each deletion a majority of the
+//! meta group confirms that this node's rows of it are those of now: after a crash they may be older than what this node
+//! knew, and the shard may have come back since, with entries that were acknowledged. That it may come back a moment later
+//! does no harm: nothing is sent to a closed replica, and when it is opened it begins with nothing, under the rules of
+//! `raft/group/src/clear.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{known, node::Node};
+
+/// The pause before a deletion is tried again that nobody could confirm.
+const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the meta group wants of this node.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,7 +52,11 @@ struct Wanted {
 
 /// Since when shards have been wholly elsewhere, and whether what they left here is gone.
 #[derive(Debug, Default)]
-struct Leftovers(BTreeMap<ShardId, Leftover>);
+struct Leftovers {
+    shards: BTreeMap<ShardId, Leftover>,
+    /// Nobody could say whether what is due may go. Logged once.
+    unconfirmed: bool,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leftover {
@@ -63,16 +72,16 @@ impl Leftovers {
         now: Instant,
         keep: Duration,
     ) -> (Vec<ShardId>, Option<Instant>) {
-        self.0.retain(|shard, _| elsewhere.contains(shard));
+        self.shards.retain(|shard, _| elsewhere.contains(shard));
         for shard in elsewhere {
-            self.0.entry(*shard).or_insert(Leftover::Since(now));
+            self.shards.entry(*shard).or_insert(Leftover::Since(now));
         }
         let since = |(shard, leftover): (&ShardId, &Leftover)| match leftover {
             Leftover::Since(since) => Some((*shard, *since + keep)),
             Leftover::Gone => None,
         };
         let (due, later): (Vec<_>, Vec<_>) =
-            self.0.iter().filter_map(since).partition(|(_, until)| *until <= now);
+            self.shards.iter().filter_map(since).partition(|(_, until)| *until <= now);
         (
             due.into_iter().map(|(shard, _)| shard).collect(),
             later.into_iter().map(|(_, until)| until).min(),
@@ -80,7 +89,7 @@ impl Leftovers {
     }
 
     fn gone(&mut self, shard: ShardId) {
-        self.0.insert(shard, Leftover::Gone);
+        self.shards.insert(shard, Leftover::Gone);
     }
 }
 
@@ -204,7 +213,7 @@ impl Reconciler {
         }
     }
 
-    /// Deletes what shards left here that have been elsewhere for long enough. Answers when to look again.
+    /// Deletes what shards left here that have been elsewhere for long enough, and are now. Answers when to look again.
     async fn delete_leftovers(
         &self,
         wanted: &Wanted,
@@ -214,8 +223,19 @@ impl Reconciler {
         let keep = Duration::from_secs(self.node.config().storage.moved_keep_s);
         let (due, next) = leftovers.due(&wanted.elsewhere, Instant::now(), keep);
         for shard in due {
-            groups.delete(shard).await?;
-            leftovers.gone(shard);
+            if !self.node.is_meta_current().await {
+                if !std::mem::replace(&mut leftovers.unconfirmed, true) {
+                    info!(%shard, "what a shard left here stays until the meta group confirms that it is elsewhere");
+                }
+                let again = Instant::now() + CONFIRM_PAUSE;
+                return Ok(Some(next.map_or(again, |next| next.min(again))));
+            }
+            leftovers.unconfirmed = false;
+            // A shard that is not there any more is looked at in the next round: the rows have changed.
+            if self.wanted()?.is_some_and(|wanted| wanted.elsewhere.contains(&shard)) {
+                groups.delete(shard).await?;
+                leftovers.gone(shard);
+            }
         }
         Ok(next)
     }

@@ -191,6 +191,28 @@ fn what_a_shard_left_on_a_node_is_deleted_and_the_shard_may_come_back() {
 }
 
 #[test]
+fn a_node_that_is_cut_off_deletes_nothing() {
+    let extra = "[storage]\nmoved-keep-s = 5\n".to_owned();
+    let mut cluster = Cluster::start_as(&Shape { extra, ..Shape::of(3) });
+    assert_eq!(cluster.join(), 4);
+    assert_eq!(ask(&cluster, 1, "drain?node=3").status, 200);
+    let groups = |cluster: &Cluster| {
+        cluster.node(3).view().map_or(0, |view| view["groups"].as_array().unwrap().len())
+    };
+    until_true("no shard is open on node 3", READY, || groups(&cluster) == 1);
+    (1..=4).for_each(|node| cluster.node_mut(node).kill());
+    // What it knows of the meta group may be old, and nobody can say.
+    cluster.node_mut(3).start();
+    let says = |cluster: &Cluster, what: &str| cluster.node(3).log().contains(what);
+    until_true("it wants to delete", READY, || says(&cluster, "stays until the meta group"));
+    assert!(!says(&cluster, "moved away were deleted"));
+    for node in [1, 2, 4] {
+        cluster.node_mut(node).start();
+    }
+    until_true("it hears that it may", READY, || says(&cluster, "moved away were deleted"));
+}
+
+#[test]
 fn a_node_joins_by_the_command_and_its_token_stands_nowhere() {
     let mut cluster = Cluster::start(3);
     let token = cluster.token();

@@ -115,7 +115,7 @@ impl Cluster {
         self.addresses.iter().map(|(node, address)| (*node, address.to_string())).collect()
     }
 
-    fn dir_of(&self, node: NodeId) -> PathBuf {
+    pub fn dir_of(&self, node: NodeId) -> PathBuf {
         self.dir.path().join(node.to_string())
     }
 

@@ -34,7 +34,6 @@ impl Group {
             LogOp::Mark { mark, value } => {
                 self.marks.insert(mark, value);
             }
-            LogOp::Clear => *self = Self::default(),
         }
     }
 }
@@ -301,7 +300,7 @@ mod tests {
         let read = |from, to, bytes| log.read(GROUP, from, to, bytes).unwrap().len();
         assert_eq!((read(1, 9, 99), read(1, 3, 99), read(2, 9, 1), read(2, 9, 0)), (3, 2, 1, 1));
         assert_eq!((read(4, 9, 99), read(6, 9, 99), read(3, 1, 99)), (0, 2, 0));
-        log.submit(GROUP, LogOp::Clear, None);
+        log.submit(GROUP, LogOp::PurgeUpTo(u64::MAX), None);
         assert_eq!(log.bounds(GROUP).unwrap(), None);
     }
 

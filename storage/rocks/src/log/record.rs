@@ -37,12 +37,6 @@ pub(super) fn entries(group: ShardId) -> ([u8; 3], [u8; 3]) {
     ([high, low, ENTRY], [high, low, ENTRY + 1])
 }
 
-/// From and to of all that a group has.
-pub(super) fn all(group: ShardId) -> ([u8; 3], [u8; 3]) {
-    let [high, low] = group.0.to_be_bytes();
-    ([high, low, ENTRY], [high, low, MARK + 1])
-}
-
 /// The index of an entry's key.
 pub(super) fn index_of(key: &[u8]) -> Result<u64, StorageError> {
     let index = key.get(3..).and_then(|index| <[u8; 8]>::try_from(index).ok());
@@ -90,7 +84,6 @@ mod tests {
         assert_eq!(key, *b"\x01\x02\x01\0\0\0\0\0\0\x03\x04");
         assert_eq!(mark_key(GROUP, Mark::Installing), *b"\x01\x02\x02\x05");
         assert_eq!(entries(GROUP), (*b"\x01\x02\x01", *b"\x01\x02\x02"));
-        assert_eq!(all(GROUP), (*b"\x01\x02\x01", *b"\x01\x02\x03"));
         assert_eq!(head(&key, b"body"), FROZEN);
     }
 

@@ -211,10 +211,6 @@ fn add(batch: &mut WriteBatch, group: ShardId, op: &LogOp) -> Result<(), Storage
             None => batch.delete_range(&first[..], &end[..]),
         },
         LogOp::Mark { mark, value } => put(batch, &record::mark_key(group, *mark), value)?,
-        LogOp::Clear => {
-            let (first, end) = record::all(group);
-            batch.delete_range(&first[..], &end[..]);
-        }
     }
     Ok(())
 }
