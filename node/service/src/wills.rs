@@ -21,7 +21,7 @@ use bytes::Bytes;
 use moorline_core::{Incarnation, Message, NodeId, QoS, ShardId, TenantId, UnixMillis};
 use moorline_group::wire::{Kind, Lane};
 use moorline_machine::{
-    Answer, Command, DueWill,
+    Answer, Command, DueWill, NUMBERS_SPAN_MAX,
     answer::Refused,
     command::{Origin, RouteTarget},
 };
@@ -112,7 +112,9 @@ impl Inner {
         let Some(floor) = due.first().map(|will| will.number) else { return };
         for will in due {
             let name = (shard, will.number);
-            if at_hand.room() > 0 && at_hand.numbers.insert(name) {
+            // Too far above the lowest, nobody would remember it: it waits until that one is published.
+            let fits = will.number - floor < NUMBERS_SPAN_MAX;
+            if fits && at_hand.room() > 0 && at_hand.numbers.insert(name) {
                 let service = Arc::clone(self);
                 let origin = Origin::of_wills(shard, will.number, floor);
                 let task = at_hand.tasks.spawn(service.publish_will(shard, origin, will));

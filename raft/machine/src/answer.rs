@@ -131,6 +131,9 @@ pub enum Refused {
     RetainedFull,
     /// It is not known any more what came meanwhile.
     TooLate,
+    /// A publish of QoS 2 of this publisher has been open for as long as [`crate::NUMBERS_SPAN_MAX`] others took: it comes
+    /// first.
+    TooFarAhead,
     /// The command does not belong in this group.
     WrongGroup {
         /// The group it came to.

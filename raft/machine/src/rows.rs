@@ -23,6 +23,7 @@ use crate::{
         put_option, put_options, put_text, read_message, read_node,
     },
     command::{Holder, MemberState, NodeRecord},
+    shard::Numbers,
 };
 
 pub(crate) use self::kept::{DueWillRow, RetainedRow, WillRow};
@@ -389,10 +390,8 @@ impl Row for ProducerRow {
 /// Which publishes of QoS 2 of a session came to a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct OriginRow {
-    /// The session has completed everything below.
-    pub(crate) floor: u64,
-    /// What came from there on, in the order it came: no more than a client may have open.
-    pub(crate) seen: Vec<u64>,
+    /// Which of its numbers.
+    pub(crate) numbers: Numbers,
     /// When the last one came.
     pub(crate) at: UnixMillis,
 }
@@ -402,14 +401,17 @@ impl Row for OriginRow {
     const BYTES: usize = 29;
 
     fn write(&self, out: &mut BytesMut) {
-        out.put_u64(self.floor);
+        out.put_u64(self.numbers.floor());
         out.put_u64(self.at.0);
-        put_list(out, &self.seen, |out, number| out.put_u64(*number));
+        let words: Vec<u64> = self.numbers.words().collect();
+        put_list(out, &words, |out, word| out.put_u64(*word));
     }
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
         let (floor, at) = (reader.u64()?, reader.millis()?);
-        Ok(Self { floor, at, seen: reader.list(8, Reader::u64)? })
+        let numbers = Numbers::from_words(floor, reader.list(8, Reader::u64)?);
+        let numbers = numbers.ok_or(Malformed { what: "numbers of an origin" })?;
+        Ok(Self { numbers, at })
     }
 }
 
@@ -672,9 +674,10 @@ mod tests {
             "01 0000000000000001 0000000000000002 0000000000000003 0000000000000004 \
              0000000000000005 0000000000000006",
         );
+        let numbers = Numbers::from_words(1, vec![1 << 2 | 1 << 3, 1]).unwrap();
         check(
-            &OriginRow { floor: 1, seen: vec![3, 2], at: UnixMillis(4) },
-            "01 0000000000000001 0000000000000004 00000002 0000000000000003 0000000000000002",
+            &OriginRow { numbers, at: UnixMillis(4) },
+            "01 0000000000000001 0000000000000004 00000002 000000000000000c 0000000000000001",
         );
         check(&FilterRow { sessions: 1, version: 2 }, "01 0000000000000001 0000000000000002");
         check(

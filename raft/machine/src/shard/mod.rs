@@ -5,6 +5,7 @@
 //!   subscriptions.rs  filters of sessions, filters of the shard
 //!   queue.rs          publish, settle, read
 //!   once.rs           QoS 2: numbers of publishes, what was heard of them, releases
+//!   numbers.rs        which numbers came from one publisher
 //!   wills.rs          what is published when a client is gone without a goodbye
 //!   shares.rs         sessions that take turns at one queue
 //!   retained.rs       what is kept of topics for those who subscribe later
@@ -21,6 +22,7 @@
 //! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
 
 mod awaited;
+mod numbers;
 mod once;
 mod queue;
 mod retained;
@@ -41,16 +43,22 @@ use moorline_storage::{
     key::{self, Kind},
 };
 
-pub use self::once::ORIGIN_IDLE_MS_MAX;
 pub(crate) use self::sessions::Opening;
 pub use self::shares::{SHARE_MEMBERS_MAX, ShareInfo};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
-use self::{awaited::Awaited, retained::Retained, shared::SharedRefs, shares::Share, wills::Wills};
+use self::{
+    awaited::Awaited, once::Origins, retained::Retained, shared::SharedRefs, shares::Share,
+    wills::Wills,
+};
 pub use self::{
     awaited::{AWAIT_MS, AWAITED_TOPICS_MAX},
     retained::{
         RETAINED_BYTES_PER_TENANT_MAX, RETAINED_PER_TENANT_MAX, RetainedPage, RetainedQuery,
     },
+};
+pub use self::{
+    numbers::{NUMBERS_SPAN_MAX, Numbers},
+    once::{ORIGIN_IDLE_MS_MAX, ORIGINS_MAX},
 };
 use crate::{
     answer::Answer,
@@ -110,9 +118,7 @@ pub(crate) struct ShardState {
     /// Publishes of QoS 2 that clients have not released yet: their numbers, by packet id.
     inbound: BTreeMap<(SessionId, u16), u64>,
     /// Publishes of QoS 2 that came here, by the session they came from.
-    origins: BTreeMap<SessionId, OriginRow>,
-    /// The same sessions, by when the last of them came.
-    silent: BTreeSet<(UnixMillis, SessionId)>,
+    origins: Origins,
     wills: Wills,
     retained: Retained,
     awaited: Awaited,
@@ -220,8 +226,7 @@ impl ShardState {
             dirty: Vec::new(),
             shared: SharedRefs::default(),
             inbound: BTreeMap::new(),
-            origins: BTreeMap::new(),
-            silent: BTreeSet::new(),
+            origins: Origins::default(),
             wills: Wills::default(),
             retained: Retained::default(),
             awaited: Awaited::default(),
@@ -253,9 +258,7 @@ impl ShardState {
             let mut read = || {
                 let mut suffix = Suffix::of(key)?;
                 let id = SessionId { bucket: suffix.u16()?, number: suffix.u64()? };
-                let row = OriginRow::from_bytes(row)?;
-                self.silent.insert((row.at, id));
-                self.origins.insert(id, row);
+                self.origins.insert(id, OriginRow::from_bytes(row)?);
                 Ok(())
             };
             note(&mut failed, read())
@@ -419,6 +422,7 @@ impl ShardState {
             }
         }
         self.shared.flush(step);
+        self.origins.flush(step);
     }
 
     pub(crate) fn next_deadline(&self) -> Option<UnixMillis> {
@@ -504,7 +508,6 @@ impl ShardState {
         assert_eq!(self.garbage, other.garbage);
         assert_eq!(self.inbound, other.inbound);
         assert_eq!(self.origins, other.origins);
-        assert_eq!(self.silent, other.silent);
         assert_eq!(self.wills, other.wills);
         assert_eq!(self.retained, other.retained);
         assert_eq!(self.awaited, other.awaited);
