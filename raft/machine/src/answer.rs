@@ -131,6 +131,8 @@ pub enum Refused {
     RetainedFull,
     /// It is not known any more what came meanwhile.
     TooLate,
+    /// The membership of the share, or a later one of the same session, has ended already.
+    Left,
     /// A publish of QoS 2 of this publisher has been open for as long as [`crate::NUMBERS_SPAN_MAX`] others took: it comes
     /// first.
     TooFarAhead,

@@ -212,6 +212,28 @@ impl Row for MembershipRow {
     }
 }
 
+/// That a session takes part in a share no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeftRow {
+    /// Of the membership that ended, and of all before it.
+    pub(crate) version: u64,
+    pub(crate) at: UnixMillis,
+}
+
+impl Row for LeftRow {
+    const WHAT: &'static str = "left share row";
+    const BYTES: usize = 17;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.version);
+        out.put_u64(self.at.0);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { version: reader.u64()?, at: reader.millis()? })
+    }
+}
+
 /// How many sessions of the shard hold a filter; the row goes with the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FilterRow {
@@ -634,6 +656,7 @@ mod tests {
         check(&SubscriptionRow(options), "01 6d 00000005");
         let membership = MembershipRow { options, version: 6 };
         check(&membership, "01 6d 00000005 0000000000000006");
+        check(&LeftRow { version: 6, at: UnixMillis(7) }, "01 0000000000000006 0000000000000007");
     }
 
     #[test]

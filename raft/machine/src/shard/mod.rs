@@ -8,6 +8,7 @@
 //!   numbers.rs        which numbers came from one publisher
 //!   wills.rs          what is published when a client is gone without a goodbye
 //!   shares.rs         sessions that take turns at one queue
+//!   left.rs           those that did until a while ago
 //!   retained.rs       what is kept of topics for those who subscribe later
 //!   awaited.rs        sessions that are still to get what is retained
 //!   shared.rs         messages that several queues have, and who still refers to them
@@ -22,6 +23,7 @@
 //! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
 
 mod awaited;
+mod left;
 mod numbers;
 mod once;
 mod queue;
@@ -47,8 +49,8 @@ pub(crate) use self::sessions::Opening;
 pub use self::shares::{SHARE_MEMBERS_MAX, ShareInfo};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
 use self::{
-    awaited::Awaited, once::Origins, retained::Retained, shared::SharedRefs, shares::Share,
-    wills::Wills,
+    awaited::Awaited, left::Left, once::Origins, retained::Retained, shared::SharedRefs,
+    shares::Share, wills::Wills,
 };
 pub use self::{
     awaited::{AWAIT_MS, AWAITED_TOPICS_MAX},
@@ -57,6 +59,7 @@ pub use self::{
     },
 };
 pub use self::{
+    left::{LEFT_MAX, LEFT_MS},
     numbers::{NUMBERS_SPAN_MAX, Numbers},
     once::{ORIGIN_IDLE_MS_MAX, ORIGINS_MAX},
 };
@@ -65,8 +68,8 @@ use crate::{
     command::{Holder, SessionId},
     keys::{Keys, Suffix, note},
     rows::{
-        CountersRow, GarbageRow, MembershipRow, NumberRow, OriginRow, RetainedRow, Row, SessionRow,
-        SubscriptionRow, WillRow, corrupt,
+        CountersRow, GarbageRow, LeftRow, MembershipRow, NumberRow, OriginRow, RetainedRow, Row,
+        SessionRow, SubscriptionRow, WillRow, corrupt,
     },
     step::Step,
 };
@@ -101,6 +104,7 @@ pub(crate) struct ShardState {
     /// Those of clients, and a queue for each of `shares`.
     sessions: BTreeMap<SessionId, Session>,
     shares: BTreeMap<SessionId, Share>,
+    left: Left,
     /// What sessions are subscribed to by shares, which may be in other shards.
     shared_filters: BTreeMap<(SessionId, Text), MembershipRow>,
     /// Which sessions hold which filters, per tenant: tenants never meet.
@@ -217,6 +221,7 @@ impl ShardState {
             keys,
             sessions: BTreeMap::new(),
             shares: BTreeMap::new(),
+            left: Left::default(),
             shared_filters: BTreeMap::new(),
             tries: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -301,6 +306,12 @@ impl ShardState {
             let share = self.shares.get_mut(&id);
             let share = share.ok_or_else(|| corrupt("share member", &"there is no such share"))?;
             share.members.insert(member, MembershipRow::from_bytes(row)?);
+            Ok(())
+        })?;
+        scan(Kind::ShareLeft, &mut |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            let member = SessionId { bucket: suffix.u16()?, number: suffix.u64()? };
+            self.left.insert((tenant, suffix.text()?, member), LeftRow::from_bytes(row)?);
             Ok(())
         })?;
         scan(Kind::Counters, &mut |mut suffix, row| {
@@ -432,7 +443,8 @@ impl ShardState {
         let expires = self.expiring.first().map(|(at, _)| *at);
         let will = self.wills.pending.first().map(|(at, _)| *at);
         let (retained, awaited) = (self.retained.next_deadline(), self.awaited.next_deadline());
-        [expires, will, retained, awaited, self.origin_deadline()].into_iter().flatten().min()
+        let (origin, left) = (self.origin_deadline(), self.left.next_deadline());
+        [expires, will, retained, awaited, origin, left].into_iter().flatten().min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -449,6 +461,7 @@ impl ShardState {
             }
         }
         self.forget_origins(step);
+        self.expire_left(step);
         self.expire_retained(step);
         self.expire_awaited(step);
         self.collect_garbage(step)?;
@@ -502,6 +515,7 @@ impl ShardState {
     ) -> Result<(), StorageError> {
         assert_eq!(self.sessions, other.sessions);
         assert_eq!(self.shares, other.shares);
+        assert_eq!(self.left, other.left);
         assert_eq!(self.shared_filters, other.shared_filters);
         assert_eq!(self.held, other.held);
         assert_eq!(self.expiring, other.expiring);

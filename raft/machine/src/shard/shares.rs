@@ -10,7 +10,7 @@
 //! # Invariants
 //!
 //! - **A share is there as long as it has a member**, and its queue with it. Checked by `tests/rules/shares.rs`.
-//! - **The newest news of a membership counts**, in whatever order it comes. Checked by `tests/rules/shares.rs`.
+//! - **The newest news of a membership counts**, in whatever order it comes (`left.rs`). Checked by `tests/rules/shares.rs`.
 
 use std::collections::BTreeMap;
 
@@ -125,6 +125,11 @@ impl ShardState {
         let Some(inner) = inner_filter(filter) else {
             return Ok(Answer::Refused(Refused::Malformed));
         };
+        // A copy: the text is a slice of the whole log entry.
+        let of = (tenant, Text::from(filter.as_str()), member);
+        if self.has_left(&of, membership.version) {
+            return Ok(Answer::Refused(Refused::Left));
+        }
         let known = self.find_share(step.rows, tenant, filter)?;
         let (id, route) = match known {
             Some(id) => {
@@ -146,6 +151,7 @@ impl ShardState {
             step.put(self.keys.share_member(id, member), membership.to_bytes());
             let options = Some(membership.options);
             step.effects.push(Effect::Member { share: id, member, options });
+            self.forget_left(step, &of);
         }
         Ok(Answer::Joined { share: id, route })
     }
@@ -161,7 +167,6 @@ impl ShardState {
         let number = self.take_number(step, bucket)?;
         let id = SessionId { bucket, number };
         step.put(self.keys.share(bucket, tenant, filter), NumberRow(number).to_bytes());
-        // A copy: the text is a slice of the whole log entry.
         self.add_share(id, tenant, Text::from(filter.as_str()), inner);
         let (version, first) = self.hold_filter(step, tenant, inner)?;
         let route = self.route(tenant, inner, version, true);
@@ -203,11 +208,17 @@ impl ShardState {
         version: u64,
     ) -> Result<Answer, StorageError> {
         let mut released = Vec::new();
+        if inner_filter(filter).is_none() {
+            return Ok(Answer::Refused(Refused::Malformed));
+        }
         let known = self.find_share(step.rows, tenant, filter)?;
-        if let Some(id) = known
-            && let Some(share) = self.shares.get_mut(&id)
-            && share.members.get(&member).is_some_and(|known| known.version <= version)
+        let share = known.and_then(|id| Some((id, self.shares.get_mut(&id)?)));
+        if let Some((id, share)) = share
+            && let Some(row) = share.members.get(&member)
         {
+            if row.version > version {
+                return Ok(Answer::Released(released));
+            }
             share.members.remove(&member);
             let last = share.members.is_empty();
             step.delete(self.keys.share_member(id, member));
@@ -217,6 +228,7 @@ impl ShardState {
                 self.announce(step, &released);
             }
         }
+        self.note_left(step, (tenant, Text::from(filter.as_str()), member), version);
         Ok(Answer::Released(released))
     }
 
