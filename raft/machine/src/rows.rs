@@ -212,6 +212,28 @@ impl Row for MembershipRow {
     }
 }
 
+/// That a session awaits retained messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AwaitedRow {
+    pub(crate) until: UnixMillis,
+    /// The version of the command since which topics are noted without a gap.
+    pub(crate) began: u64,
+}
+
+impl Row for AwaitedRow {
+    const WHAT: &'static str = "awaited row";
+    const BYTES: usize = 17;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.until.0);
+        out.put_u64(self.began);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { until: reader.millis()?, began: reader.u64()? })
+    }
+}
+
 /// That a session takes part in a share no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LeftRow {
@@ -656,6 +678,10 @@ mod tests {
         check(&SubscriptionRow(options), "01 6d 00000005");
         let membership = MembershipRow { options, version: 6 };
         check(&membership, "01 6d 00000005 0000000000000006");
+        check(
+            &AwaitedRow { until: UnixMillis(1), began: 2 },
+            "01 0000000000000001 0000000000000002",
+        );
         check(&LeftRow { version: 6, at: UnixMillis(7) }, "01 0000000000000006 0000000000000007");
     }
 

@@ -66,7 +66,7 @@ pub enum Kind {
     /// `tenant u32 | topic`: the retained message of a topic.
     Retained = 20,
     /// `session u64 | topic`: that a message with RETAIN=1 was queued while retained copies were awaited; without a topic:
-    /// until when they are.
+    /// since and until when they are.
     Awaited = 21,
     /// The number the next will that is due gets. Whole shard.
     NextWill = 22,

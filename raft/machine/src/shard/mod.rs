@@ -53,7 +53,7 @@ use self::{
     shares::Share, wills::Wills,
 };
 pub use self::{
-    awaited::{AWAIT_MS, AWAITED_TOPICS_MAX},
+    awaited::{AWAIT_MS, AWAITED_TOPICS_MAX, AWAITED_TOPICS_PER_SHARD_MAX},
     retained::{
         RETAINED_BYTES_PER_TENANT_MAX, RETAINED_PER_TENANT_MAX, RetainedPage, RetainedQuery,
     },
@@ -68,8 +68,8 @@ use crate::{
     command::{Holder, SessionId},
     keys::{Keys, Suffix, note},
     rows::{
-        CountersRow, GarbageRow, LeftRow, MembershipRow, NumberRow, OriginRow, RetainedRow, Row,
-        SessionRow, SubscriptionRow, WillRow, corrupt,
+        AwaitedRow, CountersRow, GarbageRow, LeftRow, MembershipRow, NumberRow, OriginRow,
+        RetainedRow, Row, SessionRow, SubscriptionRow, WillRow, corrupt,
     },
     step::Step,
 };
@@ -351,7 +351,12 @@ impl ShardState {
         })?;
         scan(Kind::Awaited, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
-            self.open_awaited(id, &suffix.text()?, NumberRow::from_bytes(row)?.0);
+            let topic = suffix.text()?;
+            if topic.is_empty() {
+                self.open_awaited(id, AwaitedRow::from_bytes(row)?);
+            } else {
+                self.open_noted(id, topic, NumberRow::from_bytes(row)?.0);
+            }
             Ok(())
         })?;
         scan(Kind::Inbound, &mut |mut suffix, row| {
