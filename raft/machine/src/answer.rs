@@ -26,7 +26,8 @@ pub enum Answer {
         /// Filters of a session that was wiped by a clean start and are no longer held by any session of the shard.
         released: Vec<RouteChange>,
     },
-    /// To `CloseSession`, `NodeGone` and `Tick`: filters that no session of the shard holds any more.
+    /// To `CloseSession`, `NodeGone` and `Tick`: filters that no session of the shard holds any more. What ends with a node ends
+    /// by `Tick`.
     Released(Vec<RouteChange>),
     /// To `NodeGone`, `DropNodeRoutes` and `RegisterNode`: as `Released`, but there was more than one command may do: propose it again.
     Partly(Vec<RouteChange>),

@@ -89,10 +89,14 @@ pub const SESSION_LIMITS_MAX: SessionLimits = SessionLimits {
 };
 /// Sessions of one shard: they are held in memory, about 300 bytes each.
 pub const SESSIONS_PER_SHARD_MAX: usize = 1_000_000;
-/// Sessions that one `NodeGone` detaches; a row each, so about 30 ms.
+/// Sessions that one `NodeGone` detaches: a row each, so about 30 ms. Their wills, and those that end with their connection,
+/// are left to `Tick`.
 pub const SESSIONS_PER_NODE_GONE_MAX: usize = 20_000;
-/// Sessions that one `Tick` ends, with up to [`SUBSCRIPTIONS_PER_SESSION_MAX`] rows each.
-pub const DEADLINES_PER_TICK_MAX: usize = 64;
+/// Sessions that one `Tick` ends.
+pub const DEADLINES_PER_TICK_MAX: usize = 1_024;
+/// Rows that go with them at once, about 100 ms: beyond it no further session ends in this `Tick`. A single one may have up to
+/// 65,535 open publishes and twice [`SUBSCRIPTIONS_PER_SESSION_MAX`] rows for what it is subscribed to.
+const ENDED_ROWS_PER_TICK_MAX: usize = 65_536;
 /// Queue rows of ended sessions that one `Tick` removes: a few milliseconds.
 pub const GARBAGE_ROWS_PER_TICK_MAX: usize = 4096;
 /// Queue rows that go together with their session; a longer queue is left to `Tick`.
@@ -121,6 +125,8 @@ pub(crate) struct ShardState {
     shared: SharedRefs,
     /// Publishes of QoS 2 that clients have not released yet: their numbers, by packet id.
     inbound: BTreeMap<(SessionId, u16), u64>,
+    /// The same by number: the lowest is told with each publish.
+    open: BTreeSet<(SessionId, u64)>,
     /// Publishes of QoS 2 that came here, by the session they came from.
     origins: Origins,
     wills: Wills,
@@ -231,6 +237,7 @@ impl ShardState {
             dirty: Vec::new(),
             shared: SharedRefs::default(),
             inbound: BTreeMap::new(),
+            open: BTreeSet::new(),
             origins: Origins::default(),
             wills: Wills::default(),
             retained: Retained::default(),
@@ -361,7 +368,7 @@ impl ShardState {
         })?;
         scan(Kind::Inbound, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
-            self.inbound.insert((id, suffix.u16()?), NumberRow::from_bytes(row)?.0);
+            self.insert_inbound(id, suffix.u16()?, NumberRow::from_bytes(row)?.0);
             Ok(())
         })?;
         scan(Kind::Garbage, &mut |mut suffix, row| {
@@ -459,11 +466,14 @@ impl ShardState {
     ) -> Result<Answer, StorageError> {
         self.fire_due(step)?;
         let mut released = Vec::new();
-        for _ in 0..DEADLINES_PER_TICK_MAX {
-            match self.expiring.first() {
-                Some(&(at, id)) if at <= step.time => self.remove(step, id, &mut released)?,
-                Some(_) | None => break,
-            }
+        let (mut sessions, mut rows) = (0, 0);
+        while let Some(&(at, id)) = self.expiring.first()
+            && at <= step.time
+            && sessions < DEADLINES_PER_TICK_MAX
+            && rows < ENDED_ROWS_PER_TICK_MAX
+        {
+            rows += self.remove(step, id, &mut released)?;
+            sessions += 1;
         }
         self.forget_origins(step);
         self.expire_left(step);
@@ -526,6 +536,7 @@ impl ShardState {
         assert_eq!(self.expiring, other.expiring);
         assert_eq!(self.garbage, other.garbage);
         assert_eq!(self.inbound, other.inbound);
+        assert_eq!(self.open, other.open);
         assert_eq!(self.origins, other.origins);
         assert_eq!(self.wills, other.wills);
         assert_eq!(self.retained, other.retained);

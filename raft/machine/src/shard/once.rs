@@ -95,7 +95,7 @@ impl ShardState {
         else {
             return Answer::Refused(Refused::NotYours);
         };
-        let open = self.inbound.range((id, 0)..=(id, u16::MAX)).map(|(_, number)| *number).min();
+        let open = self.open.range((id, 0)..=(id, u64::MAX)).next().map(|(_, number)| *number);
         if let Some(&number) = self.inbound.get(&(id, packet)) {
             return Answer::Received { number, floor: open.expect("this one is open") };
         }
@@ -106,9 +106,20 @@ impl ShardState {
         }
         session.counters.received = number;
         session.mark(id, &mut self.dirty);
-        self.inbound.insert((id, packet), number);
+        self.insert_inbound(id, packet, number);
         step.put(self.keys.inbound(id, packet), NumberRow(number).to_bytes());
         Answer::Received { number, floor }
+    }
+
+    /// Takes a publish that is open into memory.
+    pub(super) fn insert_inbound(&mut self, id: SessionId, packet: u16, number: u64) {
+        self.inbound.insert((id, packet), number);
+        self.open.insert((id, number));
+    }
+
+    fn remove_inbound(&mut self, id: SessionId, packet: u16) -> bool {
+        let number = self.inbound.remove(&(id, packet));
+        number.is_some_and(|number| self.open.remove(&(id, number)))
     }
 
     pub(crate) fn complete<R: Rows + ?Sized>(
@@ -123,7 +134,7 @@ impl ShardState {
         }
         let mut known = Vec::with_capacity(packets.len());
         for packet in packets {
-            let was_there = self.inbound.remove(&(id, *packet)).is_some();
+            let was_there = self.remove_inbound(id, *packet);
             if was_there {
                 step.delete(self.keys.inbound(id, *packet));
             }
@@ -132,17 +143,19 @@ impl ShardState {
         Answer::Completed { known }
     }
 
-    /// What a session that ends has received and not completed.
+    /// Forgets what a session that ends has received and not completed: how many rows it was.
     pub(super) fn forget_inbound<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         id: SessionId,
-    ) {
+    ) -> usize {
         let open = self.inbound.range((id, 0)..=(id, u16::MAX)).map(|((_, packet), _)| *packet);
-        for packet in open.collect::<Vec<_>>() {
-            self.inbound.remove(&(id, packet));
+        let open: Vec<u16> = open.collect();
+        for &packet in &open {
+            self.remove_inbound(id, packet);
             step.delete(self.keys.inbound(id, packet));
         }
+        open.len()
     }
 
     pub(crate) fn publish_once<R: Rows + ?Sized>(

@@ -249,7 +249,8 @@ impl ShardState {
         }
         self.let_filter_go(step, tenant, &inner, released)?;
         step.delete(self.keys.share(id.bucket, tenant, &filter));
-        self.remove(step, id, released)
+        self.remove(step, id, released)?;
+        Ok(())
     }
 
     /// A session's shared subscription: sets it, and says whether the session did not have it.
