@@ -216,6 +216,20 @@ fn copies_that_come_too_late_or_to_another_are_refused() {
 }
 
 #[test]
+fn a_shared_subscription_awaits_nothing() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.open("s", 1, 3600);
+    subscribed(&mut group, session, epoch, "$share/g/t");
+    assert_eq!(group.rows.count(KIND_AWAITED), 0);
+    group.one(subscribe(
+        session,
+        epoch,
+        &[("$share/g/t", QoS::AtLeastOnce), ("t", QoS::AtLeastOnce)],
+    ));
+    assert_eq!(group.rows.count(KIND_AWAITED), 1);
+}
+
+#[test]
 fn copies_from_before_the_notes_began_are_refused() {
     let mut group = Group::new(SHARD);
     let (session, epoch) = group.open("s", 1, 3600);
