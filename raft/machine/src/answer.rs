@@ -110,7 +110,7 @@ pub enum Refused {
     NotYours,
     /// The session holds as many subscriptions as it may.
     TooManySubscriptions,
-    /// The shard holds as many sessions as it may.
+    /// The shard holds as many sessions, or as many shares, as it may.
     TooManySessions,
     /// The meta group holds as many routes, nodes or tenants as it may.
     TooManyRoutes,

@@ -26,7 +26,7 @@ use crate::{
     shard::Numbers,
 };
 
-pub(crate) use self::kept::{DueWillRow, RetainedRow, WillRow};
+pub(crate) use self::kept::{AwaitedRow, DueWillRow, RetainedRow, WillRow};
 
 const VERSION: u8 = 1;
 
@@ -209,28 +209,6 @@ impl Row for MembershipRow {
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
         Ok(Self { options: reader.options()?, version: reader.u64()? })
-    }
-}
-
-/// That a session awaits retained messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct AwaitedRow {
-    pub(crate) until: UnixMillis,
-    /// The version of the command since which topics are noted without a gap.
-    pub(crate) began: u64,
-}
-
-impl Row for AwaitedRow {
-    const WHAT: &'static str = "awaited row";
-    const BYTES: usize = 17;
-
-    fn write(&self, out: &mut BytesMut) {
-        out.put_u64(self.until.0);
-        out.put_u64(self.began);
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
-        Ok(Self { until: reader.millis()?, began: reader.u64()? })
     }
 }
 

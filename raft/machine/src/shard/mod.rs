@@ -46,7 +46,7 @@ use moorline_storage::{
 };
 
 pub(crate) use self::sessions::Opening;
-pub use self::shares::{SHARE_MEMBERS_MAX, ShareInfo};
+pub use self::shares::{SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, ShareInfo};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
 use self::{
     awaited::Awaited, left::Left, once::Origins, retained::Retained, shared::SharedRefs,

@@ -21,7 +21,7 @@ use moorline_core::{
 };
 use moorline_storage::{Rows, StorageError, View};
 
-use super::{SESSION_LIMITS_MAX, SESSIONS_PER_SHARD_MAX, Session, ShardState};
+use super::{SESSION_LIMITS_MAX, Session, ShardState};
 use crate::{
     answer::{Answer, Refused, RouteChange},
     command::SessionId,
@@ -30,6 +30,8 @@ use crate::{
     step::Step,
 };
 
+/// Shares of one shard: each is held in memory with a queue like a session's, about 500 bytes.
+pub const SHARES_PER_SHARD_MAX: usize = 100_000;
 /// Members of one share: each is held in memory by every replica, about 60 bytes.
 pub const SHARE_MEMBERS_MAX: usize = 4_096;
 /// The highest QoS of a share: its items are lent to one member after the other, which can't be exactly once.
@@ -136,7 +138,7 @@ impl ShardState {
                 let version = self.filter_row(step.rows, tenant, &inner)?.version;
                 (id, self.route(tenant, &inner, version, true))
             }
-            None if self.sessions.len() >= SESSIONS_PER_SHARD_MAX => {
+            None if self.shares.len() >= SHARES_PER_SHARD_MAX => {
                 return Ok(Answer::Refused(Refused::TooManySessions));
             }
             None => self.create_share(step, tenant, filter, &inner)?,

@@ -224,7 +224,7 @@ fn the_death_of_a_node_is_one_row_for_each_session_and_the_rest_goes_by_tick() {
     const SESSIONS: usize = 2_500;
     let mut group = Group::new(SHARD);
     let command = |number: usize| {
-        let expiry_s = if number % 2 == 0 { 0 } else { 60 };
+        let expiry_s = if number.is_multiple_of(2) { 0 } else { 60 };
         let mut command = open(&format!("c{number}"), number as u64, false, expiry_s);
         let Command::OpenSession { will, .. } = &mut command else { unreachable!() };
         let message = message("gone", QoS::AtLeastOnce, b"w");

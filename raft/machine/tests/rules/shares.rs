@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use moorline_core::{QoS, SubscriptionOptions, shard::bucket_of};
 use moorline_machine::{
-    Answer, Effect, LEFT_MAX, LEFT_MS, Refused, RouteChange,
+    Answer, Effect, LEFT_MAX, LEFT_MS, Refused, RouteChange, SHARES_PER_SHARD_MAX,
     command::{Command, SessionId},
 };
 
@@ -238,4 +238,24 @@ fn a_share_of_a_long_queue_is_removed_in_pieces() {
     group.one(Command::Tick);
     assert_eq!(group.rows.count(KIND_ITEM), 0);
     group.check();
+}
+
+#[test]
+fn shares_are_limited_and_do_not_count_as_sessions() {
+    let mut group = Group::new(SHARD);
+    let number: Vec<usize> = (0..SHARES_PER_SHARD_MAX).collect();
+    for piece in number.chunks(5_000) {
+        let joins = piece.iter().map(|number| join(&format!("$share/g/{number}"), member(1), 1));
+        let answers = group.batch(&joins.collect::<Vec<_>>());
+        assert!(answers.iter().all(|answer| matches!(answer, Answer::Joined { .. })));
+    }
+    let refused = Answer::Refused(Refused::TooManySessions);
+    assert_eq!(group.one(join("$share/g/more", member(1), 1)), refused);
+    assert!(matches!(group.one(join("$share/g/0", member(2), 1)), Answer::Joined { .. }));
+    let mut command = open("a", 1, false, 60);
+    let Command::OpenSession { sessions_max, .. } = &mut command else { unreachable!() };
+    *sessions_max = 1;
+    assert!(matches!(group.one(command), Answer::Opened { .. }), "the first session");
+    group.one(leave("$share/g/1", member(1), 1));
+    assert!(matches!(group.one(join("$share/g/more", member(1), 1)), Answer::Joined { .. }));
 }
