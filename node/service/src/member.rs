@@ -5,6 +5,7 @@
 //! - **Items are handed on in the order they were lent, once per attachment**: pushes of other generations are dropped, a
 //!   gap in their numbers makes the connection attach anew and say what it has.
 //! - **A lost settlement is told again**: [`Members::told`].
+//! - **An UNSUBSCRIBE ends the SUBSCRIBEs before it**, whether they are answered or not: [`Ticket`].
 //!
 //! Pure; checked by the tests below.
 
@@ -90,12 +91,19 @@ pub(crate) enum Taken {
     Gap,
 }
 
+/// One filter of a SUBSCRIBE that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
 /// All shared subscriptions of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     held: BTreeMap<ShareNumber, Membership>,
     last_number: u32,
     last_generation: u64,
+    /// Subscriptions that are under way, by ticket: as many as the requests that a client may have open have filters.
+    asked: BTreeMap<Ticket, Text>,
+    last_ticket: u64,
     /// What the session brought from earlier connections is among them.
     known: bool,
     /// What was unsubscribed before that: news of it is late.
@@ -104,6 +112,19 @@ pub(crate) struct Members {
 }
 
 impl Members {
+    /// A subscription is asked for: what unsubscribes from now on comes behind it.
+    pub(crate) fn ask(&mut self, filter: &Text) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.asked.insert(ticket, filter.clone());
+        ticket
+    }
+
+    /// It was answered. Whether it was not unsubscribed meanwhile.
+    pub(crate) fn answered(&mut self, ticket: Ticket) -> bool {
+        self.asked.remove(&ticket).is_some()
+    }
+
     /// Adds or replaces a shared subscription, to be attached. `None` if the connection is closed.
     pub(crate) fn add(
         &mut self,
@@ -166,6 +187,7 @@ impl Members {
 
     /// Ends a subscription; what is with the client goes to other members. Gives what to tell its leader.
     pub(crate) fn remove(&mut self, filter: &Text) -> Option<Leaving> {
+        self.asked.retain(|_, asked| asked != filter);
         let (&number, _) = self.held.iter().find(|(_, held)| held.filter == *filter)?;
         if let Some(held) = self.held.get_mut(&number) {
             // Whatever is under way is told again, so that it is heard before the end.
@@ -211,6 +233,15 @@ impl Members {
             }
             None => false,
         }
+    }
+
+    /// The share knows that this version of the subscription has ended. Whether it is not one that was made since.
+    pub(crate) fn ended(&mut self, number: ShareNumber, version: u64) -> bool {
+        let ends = self.held.get(&number).is_some_and(|held| held.version == version);
+        if ends {
+            self.held.remove(&number);
+        }
+        ends
     }
 
     /// The share is known by its id from now on. Whether there is something to tell it: pushes may have come before, and
@@ -406,6 +437,26 @@ mod tests {
         members.remove(&"$share/g/u".into());
         members.resume(brought());
         assert!(members.wanting(|_| true).is_empty(), "it is heard once");
+    }
+
+    #[test]
+    fn what_is_unsubscribed_before_it_is_answered_is_not_added() {
+        let mut members = Members::default();
+        let filter = Text::from("$share/g/t");
+        let (before, other) = (members.ask(&filter), members.ask(&"$share/g/u".into()));
+        assert!(members.remove(&filter).is_none());
+        let after = members.ask(&filter);
+        assert!(!members.answered(before));
+        assert!(members.answered(other) && members.answered(after));
+        assert!(!members.answered(after) && members.asked.is_empty());
+    }
+
+    #[test]
+    fn a_subscription_whose_share_knows_its_end_ends_unless_it_was_made_anew() {
+        let (mut members, number) = attached();
+        assert!(!members.ended(number, 2) && members.get(number).is_some());
+        assert!(members.ended(number, 1) && members.get(number).is_none());
+        assert!(!members.ended(number, 1));
     }
 
     #[test]

@@ -92,11 +92,6 @@ pub(crate) struct Want {
 }
 
 impl Want {
-    /// Whether a filter may be one: shared subscriptions get nothing that is retained (MQTT 5, 4.8.2).
-    pub(crate) fn may(filter: &Text, options: SubscriptionOptions) -> bool {
-        options.wants_retained(true) && topic::share(filter.as_bytes()).is_none()
-    }
-
     fn qos(&self, message: &Message) -> QoS {
         message.qos.min(self.options.qos)
     }

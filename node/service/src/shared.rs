@@ -10,6 +10,8 @@
 //!
 //! - **A membership ends with its subscription**: the leader of the session's shard tells the share's, and what it could not
 //!   tell the share's leader finds out ([`Inner::check_members`]).
+//! - **An UNSUBSCRIBE that comes before its SUBSCRIBE is answered ends it too**: nothing is added then, and the share refuses
+//!   what it hears of the SUBSCRIBE after its end. Checked by the cluster tests (`shares.rs`).
 //! - **Locks as in `leader`**; a connection's shares are locked like the connection.
 
 use std::{
@@ -35,7 +37,7 @@ use crate::{
     delivery::{Collected, READ_BYTES_MAX, ShardDelivery},
     frames::{self, Place, Push},
     leader::LOST_NUMBER,
-    member::{Leaving, SettledShared, Taken, Wanting},
+    member::{Leaving, SettledShared, Taken, Ticket, Wanting},
     refusal_of,
     service::Inner,
     share_frames::{ShareAttach, ShareAttached, ShareCheck, ShareDetach},
@@ -88,11 +90,19 @@ impl Inner {
         let (session, epoch) = (whose.session, whose.epoch);
         let command = Command::Subscribe { session, epoch, subscriptions: subscriptions.clone() };
         let asked = self.below().router.ask(whose.shard, &command);
+        let tickets: Vec<Ticket> = {
+            let mut members = conn.members();
+            subscriptions.iter().map(|asked| members.ask(&asked.filter)).collect()
+        };
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         async move {
-            let answer = asked.await.map_err(|error| refusal_of(&error))?;
-            let Answer::Subscribed { routes: versions, .. } = answer else {
-                return Err(refused(&answer));
+            let answer = asked.await.map_err(|error| refusal_of(&error));
+            let versions = match answer {
+                Ok(Answer::Subscribed { routes, .. }) => routes,
+                other => {
+                    tickets.into_iter().for_each(|ticket| _ = conn.members().answered(ticket));
+                    return Err(other.map_or_else(|refusal| refusal, |answer| refused(&answer)));
+                }
             };
             let joins = subscriptions.iter().zip(versions).map(|(asked, of)| {
                 let command = Command::JoinShare {
@@ -106,13 +116,22 @@ impl Inner {
                 (asked, shard, of.version, service.below().router.ask(shard, &command))
             });
             let (mut routes, mut granted) = (Vec::new(), Vec::new());
-            for (asked, shard, version, joined) in joins.collect::<Vec<_>>() {
-                match joined.await {
+            for ((asked, shard, version, joined), ticket) in
+                joins.collect::<Vec<_>>().into_iter().zip(tickets)
+            {
+                let joined = joined.await;
+                let mut members = conn.members();
+                let wanted = members.answered(ticket);
+                match joined {
                     Ok(Answer::Joined { route, .. }) => {
                         routes.push(route);
-                        conn.members().add(&asked.filter, shard, asked.options, version);
+                        if wanted {
+                            members.add(&asked.filter, shard, asked.options, version);
+                        }
                         granted.push(Ok(asked.options.qos));
                     }
+                    // It was unsubscribed behind this, and the share heard of that first.
+                    Ok(Answer::Refused(Refused::Left)) => granted.push(Ok(asked.options.qos)),
                     Ok(other) => granted.push(Err(refused(&other))),
                     Err(problem) => granted.push(Err(refusal_of(&problem))),
                 }
@@ -244,12 +263,15 @@ impl Inner {
         let command = conn.members().get(number).map(|held| {
             let (filter, options, version) = (held.filter.clone(), held.options, held.version);
             let (tenant, member) = (whose.tenant, whose.session);
-            (held.shard, Command::JoinShare { tenant, filter, member, options, version })
+            (held.shard, version, Command::JoinShare { tenant, filter, member, options, version })
         });
-        let Some((shard, command)) = command else { return };
+        let Some((shard, version, command)) = command else { return };
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
-        let done = move |_: Result<Answer, SubmitError>| {
-            service.attach_share_later(&conn, number, generation);
+        let done = move |outcome: Result<Answer, SubmitError>| {
+            let left = matches!(outcome, Ok(Answer::Refused(Refused::Left)));
+            if !(left && conn.members().ended(number, version)) {
+                service.attach_share_later(&conn, number, generation);
+            }
         };
         self.below().router.submit(shard, &command, Done::Call(Box::new(done)));
     }

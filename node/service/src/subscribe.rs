@@ -80,7 +80,7 @@ struct Passing {
 
 /// A stream of retained messages, if one of the filters may want it. Before the subscription.
 fn begin_stream(conn: &Arc<Conn>, filters: &[Filter]) -> Option<Stream> {
-    let may = |Filter { filter, options }: &Filter| Want::may(filter, *options);
+    let may = |Filter { filter, options }: &Filter| options.wants_retained(filter.as_bytes(), true);
     filters.iter().any(may).then(|| Stream::begin(conn))
 }
 
@@ -95,9 +95,8 @@ fn wants(subscriptions: &[Subscription]) -> Vec<Want> {
 /// Those of which what is retained is sent; `new` says which subscriptions the session did not have.
 fn wanted(wants: Vec<Want>, new: &[bool]) -> Vec<Want> {
     let with_new = wants.into_iter().zip(new);
-    let wanted = with_new.filter(|(want, new)| {
-        want.options.wants_retained(**new) && Want::may(&want.filter, want.options)
-    });
+    let wanted =
+        with_new.filter(|(want, new)| want.options.wants_retained(want.filter.as_bytes(), **new));
     wanted.map(|(want, _)| want).collect()
 }
 

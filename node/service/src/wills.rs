@@ -21,7 +21,7 @@ use bytes::Bytes;
 use moorline_core::{Incarnation, Message, NodeId, QoS, ShardId, TenantId, UnixMillis};
 use moorline_group::wire::{Kind, Lane};
 use moorline_machine::{
-    Answer, Command, DueWill,
+    Answer, Command, DueWill, NUMBERS_SPAN_MAX,
     answer::Refused,
     command::{Origin, RouteTarget},
 };
@@ -166,7 +166,9 @@ impl Inner {
         let Some(floor) = floor else { return };
         for will in due {
             let name = (shard, will.number);
-            if at_hand.begun.room(shard, led) == 0 {
+            // Too far above the lowest, nobody would remember it: it waits until that one is published.
+            let fits = will.number - floor < NUMBERS_SPAN_MAX;
+            if !fits || at_hand.begun.room(shard, led) == 0 {
                 break;
             }
             if at_hand.begun.begin(shard, will.number) {

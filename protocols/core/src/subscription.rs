@@ -8,7 +8,7 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use crate::{Message, QoS};
+use crate::{Message, QoS, topic};
 
 /// When retained messages are sent for a subscription (MQTT 5, 3.8.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -58,9 +58,13 @@ impl SubscriptionOptions {
         Self { qos, ..Self::default() }
     }
 
-    /// Whether what is retained is sent at a SUBSCRIBE; `new` is whether the session did not have the subscription.
+    /// Whether what is retained is sent at a SUBSCRIBE to `filter`; `new` is whether the session did not have the subscription.
+    /// Shared ones get nothing that is retained (MQTT 5, 4.8.2).
     #[must_use]
-    pub fn wants_retained(self, new: bool) -> bool {
+    pub fn wants_retained(self, filter: &[u8], new: bool) -> bool {
+        if topic::share(filter).is_some() {
+            return false;
+        }
         match self.retain_handling {
             RetainHandling::Always => true,
             RetainHandling::IfNew => new,

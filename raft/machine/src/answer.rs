@@ -26,7 +26,8 @@ pub enum Answer {
         /// Filters of a session that was wiped by a clean start and are no longer held by any session of the shard.
         released: Vec<RouteChange>,
     },
-    /// To `CloseSession`, `NodeGone` and `Tick`: filters that no session of the shard holds any more.
+    /// To `CloseSession`, `NodeGone` and `Tick`: filters that no session of the shard holds any more. What ends with a node ends
+    /// by `Tick`.
     Released(Vec<RouteChange>),
     /// To `NodeGone`, `DropNodeRoutes` and `RegisterNode`: as `Released`, but there was more than one command may do: propose it again.
     Partly(Vec<RouteChange>),
@@ -109,7 +110,7 @@ pub enum Refused {
     NotYours,
     /// The session holds as many subscriptions as it may.
     TooManySubscriptions,
-    /// The shard holds as many sessions as it may.
+    /// The shard holds as many sessions, or as many shares, as it may.
     TooManySessions,
     /// The meta group holds as many routes, nodes or tenants as it may.
     TooManyRoutes,
@@ -131,6 +132,11 @@ pub enum Refused {
     RetainedFull,
     /// It is not known any more what came meanwhile.
     TooLate,
+    /// The membership of the share, or a later one of the same session, has ended already.
+    Left,
+    /// A publish of QoS 2 of this publisher has been open for as long as [`crate::NUMBERS_SPAN_MAX`] others took: it comes
+    /// first.
+    TooFarAhead,
     /// The command does not belong in this group.
     WrongGroup {
         /// The group it came to.

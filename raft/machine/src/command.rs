@@ -217,7 +217,7 @@ pub enum Command {
         version: u64,
     },
     /// A session takes part no more; its share ends with the last one. Does nothing if a later version of the membership
-    /// is known.
+    /// is known. A `JoinShare` of this version or an earlier one that comes afterwards is refused.
     LeaveShare {
         /// Whose topic space.
         tenant: TenantId,

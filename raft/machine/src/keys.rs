@@ -113,6 +113,17 @@ impl Keys {
         key.u16(member.bucket).u64(member.number).done()
     }
 
+    pub(crate) fn share_left(
+        self,
+        bucket: u16,
+        tenant: TenantId,
+        member: SessionId,
+        filter: &Text,
+    ) -> Bytes {
+        let key = self.key(bucket, Kind::ShareLeft, 14 + filter.len()).u32(tenant.0);
+        key.u16(member.bucket).u64(member.number).bytes(filter.as_bytes()).done()
+    }
+
     /// From and to of a session's subscriptions.
     pub(crate) fn subscriptions(self, id: SessionId) -> (Bytes, Bytes) {
         let of = |number| self.key(id.bucket, Kind::Subscription, 8).u64(number).done();
@@ -304,6 +315,8 @@ mod tests {
             (keys.share(3, tenant, &text),        "0002 0003 17 00000005 74"),
             (keys.share_member(id, SessionId { bucket: 1, number: 2 }),
                 "0002 0003 18 0000000000000004 0001 0000000000000002"),
+            (keys.share_left(3, tenant, SessionId { bucket: 1, number: 2 }, &text),
+                "0002 0003 19 00000005 0001 0000000000000002 74"),
             (keys.counters(id),                   "0002 0003 0e 0000000000000004"),
             (keys.garbage(id),                    "0002 0003 0f 0000000000000004"),
             (keys.will(id),                       "0002 0003 12 0000000000000004"),

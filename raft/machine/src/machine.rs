@@ -214,7 +214,7 @@ impl Machine {
                 Ok(shard.enqueue_retained(step, session, epoch, since, copies))
             }
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
-            Command::NodeGone { node, alive } => shard.node_gone(step, node, alive),
+            Command::NodeGone { node, alive } => Ok(shard.node_gone(step, node, alive)),
             Command::Subscribe { session, epoch, subscriptions } => {
                 shard.subscribe(step, session, epoch, &subscriptions)
             }

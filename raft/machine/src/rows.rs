@@ -23,9 +23,10 @@ use crate::{
         put_option, put_options, put_text, read_message, read_node,
     },
     command::{Holder, MemberState, NodeRecord},
+    shard::Numbers,
 };
 
-pub(crate) use self::kept::{DueWillRow, RetainedRow, WillRow};
+pub(crate) use self::kept::{AwaitedRow, DueWillRow, RetainedRow, WillRow};
 
 const VERSION: u8 = 1;
 
@@ -211,6 +212,28 @@ impl Row for MembershipRow {
     }
 }
 
+/// That a session takes part in a share no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeftRow {
+    /// Of the membership that ended, and of all before it.
+    pub(crate) version: u64,
+    pub(crate) at: UnixMillis,
+}
+
+impl Row for LeftRow {
+    const WHAT: &'static str = "left share row";
+    const BYTES: usize = 17;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.version);
+        out.put_u64(self.at.0);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { version: reader.u64()?, at: reader.millis()? })
+    }
+}
+
 /// How many sessions of the shard hold a filter; the row goes with the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FilterRow {
@@ -389,10 +412,8 @@ impl Row for ProducerRow {
 /// Which publishes of QoS 2 of a session came to a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct OriginRow {
-    /// The session has completed everything below.
-    pub(crate) floor: u64,
-    /// What came from there on, in the order it came: no more than a client may have open.
-    pub(crate) seen: Vec<u64>,
+    /// Which of its numbers.
+    pub(crate) numbers: Numbers,
     /// When the last one came.
     pub(crate) at: UnixMillis,
 }
@@ -402,14 +423,17 @@ impl Row for OriginRow {
     const BYTES: usize = 29;
 
     fn write(&self, out: &mut BytesMut) {
-        out.put_u64(self.floor);
+        out.put_u64(self.numbers.floor());
         out.put_u64(self.at.0);
-        put_list(out, &self.seen, |out, number| out.put_u64(*number));
+        let words: Vec<u64> = self.numbers.words().collect();
+        put_list(out, &words, |out, word| out.put_u64(*word));
     }
 
     fn read(reader: &mut Reader) -> Result<Self, Malformed> {
         let (floor, at) = (reader.u64()?, reader.millis()?);
-        Ok(Self { floor, at, seen: reader.list(8, Reader::u64)? })
+        let numbers = Numbers::from_words(floor, reader.list(8, Reader::u64)?);
+        let numbers = numbers.ok_or(Malformed { what: "numbers of an origin" })?;
+        Ok(Self { numbers, at })
     }
 }
 
@@ -632,6 +656,11 @@ mod tests {
         check(&SubscriptionRow(options), "01 6d 00000005");
         let membership = MembershipRow { options, version: 6 };
         check(&membership, "01 6d 00000005 0000000000000006");
+        check(
+            &AwaitedRow { until: UnixMillis(1), began: 2 },
+            "01 0000000000000001 0000000000000002",
+        );
+        check(&LeftRow { version: 6, at: UnixMillis(7) }, "01 0000000000000006 0000000000000007");
     }
 
     #[test]
@@ -672,9 +701,10 @@ mod tests {
             "01 0000000000000001 0000000000000002 0000000000000003 0000000000000004 \
              0000000000000005 0000000000000006",
         );
+        let numbers = Numbers::from_words(1, vec![1 << 2 | 1 << 3, 1]).unwrap();
         check(
-            &OriginRow { floor: 1, seen: vec![3, 2], at: UnixMillis(4) },
-            "01 0000000000000001 0000000000000004 00000002 0000000000000003 0000000000000002",
+            &OriginRow { numbers, at: UnixMillis(4) },
+            "01 0000000000000001 0000000000000004 00000002 000000000000000c 0000000000000001",
         );
         check(&FilterRow { sessions: 1, version: 2 }, "01 0000000000000001 0000000000000002");
         check(

@@ -66,7 +66,7 @@ pub enum Kind {
     /// `tenant u32 | topic`: the retained message of a topic.
     Retained = 20,
     /// `session u64 | topic`: that a message with RETAIN=1 was queued while retained copies were awaited; without a topic:
-    /// until when they are.
+    /// since and until when they are.
     Awaited = 21,
     /// The number the next will that is due gets. Whole shard.
     NextWill = 22,
@@ -74,6 +74,8 @@ pub enum Kind {
     Share = 23,
     /// `share u64 | member's bucket u16 | member's number u64`: a session that takes part in a share.
     ShareMember = 24,
+    /// `tenant u32 | member's bucket u16 | member's number u64 | filter`: that a session takes part in a share no more.
+    ShareLeft = 25,
     /// Meta: `tenant u32`.
     Tenant = 32,
     /// Meta: `node u64`.
@@ -94,7 +96,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -119,6 +121,7 @@ impl Kind {
         Self::NextWill,
         Self::Share,
         Self::ShareMember,
+        Self::ShareLeft,
         Self::Tenant,
         Self::Node,
         Self::Placement,
@@ -282,7 +285,7 @@ mod tests {
             numbers,
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
-                24, 32, 33, 34, 35, 36, 37, 38, 39
+                24, 25, 32, 33, 34, 35, 36, 37, 38, 39
             ]
         );
     }

@@ -14,7 +14,7 @@ use crate::harness::{
     mqtt::{Client, Heard, numbered},
     packet::{Connect, Packet, Version},
     scenarios,
-    wait::READY,
+    wait::{READY, SOON, until_true},
 };
 
 /// How long one client is listened to before the next.
@@ -32,6 +32,7 @@ fn members_of_a_share_take_turns_on_all_nodes() {
         &[
             ("each message goes to one member while nobody leaves", each_message_to_one),
             ("every share and every plain subscription gets a copy", every_share_a_copy),
+            ("who leaves before its SUBSCRIBE is answered is lent nothing", a_brief_member),
             ("who is away strands nothing, and finds everything if all are", away),
             ("what a member held when its connection broke goes to another", a_broken_member),
             ("what was with a killed node goes to others", a_killed_node),
@@ -123,6 +124,29 @@ fn every_share_a_copy(cluster: &mut Cluster) {
     for (filter, _) in filters {
         assert_eq!(all[0].unsubscribe(filter), [0]);
     }
+}
+
+fn a_brief_member(cluster: &mut Cluster) {
+    let filter = "$share/brief/brief";
+    let (mut stays, _) = Connect::durable(Version::V5, "brief-stays").to(cluster.mqtt(1));
+    stays.subscribe_1(filter);
+    let mut brief: Vec<Client> = (1..=3)
+        .flat_map(|node| {
+            let durable = Connect::durable(Version::V5, &format!("brief-{node}"));
+            let clean = Connect::clean(Version::V4, &format!("brief-clean-{node}"));
+            [durable, clean].map(|connect| connect.to(cluster.mqtt(node)).0)
+        })
+        .collect();
+    let mut all = [stays];
+    for round in 0..5 {
+        brief.iter_mut().for_each(|client| client.subscribe_briefly(filter));
+        publish_all(cluster, 2, "brief", &numbered(&format!("round-{round}-"), 0..100));
+        let (heard, _) = collect(&mut all, 100);
+        assert!(heard.values().all(|copies| *copies == 1), "{heard:?}");
+    }
+    until_true("nobody else is a member", SOON, || listed(cluster, filter) == Some((1, 0)));
+    brief.iter_mut().for_each(Client::hears_nothing);
+    all[0].unsubscribe(filter);
 }
 
 /// Members and queued messages of a share, as the leader of its shard lists them.

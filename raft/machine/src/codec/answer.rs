@@ -55,6 +55,8 @@ mod refused {
     pub(super) const TOO_MANY_MEMBERS: u8 = 15;
     pub(super) const RETAINED_FULL: u8 = 13;
     pub(super) const TOO_LATE: u8 = 14;
+    pub(super) const TOO_FAR_AHEAD: u8 = 16;
+    pub(super) const LEFT: u8 = 17;
 }
 
 /// The least bytes of a route change: lets a count be checked before anything is allocated for it.
@@ -244,6 +246,8 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::NoToken => refused::NO_TOKEN,
         Refused::RetainedFull => refused::RETAINED_FULL,
         Refused::TooLate => refused::TOO_LATE,
+        Refused::TooFarAhead => refused::TOO_FAR_AHEAD,
+        Refused::Left => refused::LEFT,
         Refused::WrongGroup { .. } => refused::WRONG_GROUP,
     };
     out.put_u8(code);
@@ -267,6 +271,8 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::NO_TOKEN => Refused::NoToken,
         refused::RETAINED_FULL => Refused::RetainedFull,
         refused::TOO_LATE => Refused::TooLate,
+        refused::TOO_FAR_AHEAD => Refused::TooFarAhead,
+        refused::LEFT => Refused::Left,
         refused::WRONG_GROUP => Refused::WrongGroup { group: ShardId(reader.u16()?) },
         _ => return Err(Malformed { what: "refusal" }),
     })
@@ -331,6 +337,8 @@ mod tests {
             (Answer::Refused(Refused::NoToken), "08 0b".into()),
             (Answer::Refused(Refused::RetainedFull), "08 0d".into()),
             (Answer::Refused(Refused::TooLate), "08 0e".into()),
+            (Answer::Refused(Refused::TooFarAhead), "08 10".into()),
+            (Answer::Refused(Refused::Left), "08 11".into()),
             (Answer::Refused(Refused::Malformed), "08 08".into()),
             (Answer::OutOfOrder { expected: 9 }, "09 0000000000000009".into()),
             (Answer::Partly(change()), format!("0a {route}")),

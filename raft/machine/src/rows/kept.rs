@@ -1,7 +1,7 @@
-//! Rows of what is kept for later: wills and retained messages. Each ends in its message.
+//! Rows of what is kept for later: wills and retained messages, each of which ends in its message, and who awaits those.
 
 use bytes::{BufMut, BytesMut};
-use moorline_core::{Message, TenantId, Will};
+use moorline_core::{Message, TenantId, UnixMillis, Will};
 
 use super::Row;
 use crate::codec::{Malformed, Reader, encode_message, read_message};
@@ -63,10 +63,32 @@ impl Row for DueWillRow {
     }
 }
 
+/// That a session awaits retained messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AwaitedRow {
+    pub(crate) until: UnixMillis,
+    /// The version of the command since which topics are noted without a gap.
+    pub(crate) began: u64,
+}
+
+impl Row for AwaitedRow {
+    const WHAT: &'static str = "awaited row";
+    const BYTES: usize = 17;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.until.0);
+        out.put_u64(self.began);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self { until: reader.millis()?, began: reader.u64()? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use moorline_core::{QoS, UnixMillis};
+    use moorline_core::QoS;
 
     use super::*;
     use crate::codec::hex;

@@ -5,8 +5,10 @@
 //!   subscriptions.rs  filters of sessions, filters of the shard
 //!   queue.rs          publish, settle, read
 //!   once.rs           QoS 2: numbers of publishes, what was heard of them, releases
+//!   numbers.rs        which numbers came from one publisher
 //!   wills.rs          what is published when a client is gone without a goodbye
 //!   shares.rs         sessions that take turns at one queue
+//!   left.rs           those that did until a while ago
 //!   retained.rs       what is kept of topics for those who subscribe later
 //!   awaited.rs        sessions that are still to get what is retained
 //!   shared.rs         messages that several queues have, and who still refers to them
@@ -21,6 +23,8 @@
 //! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
 
 mod awaited;
+mod left;
+mod numbers;
 mod once;
 mod queue;
 mod retained;
@@ -41,24 +45,31 @@ use moorline_storage::{
     key::{self, Kind},
 };
 
-pub use self::once::ORIGIN_IDLE_MS_MAX;
 pub(crate) use self::sessions::Opening;
-pub use self::shares::{SHARE_MEMBERS_MAX, ShareInfo};
+pub use self::shares::{SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, ShareInfo};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
-use self::{awaited::Awaited, retained::Retained, shared::SharedRefs, shares::Share, wills::Wills};
+use self::{
+    awaited::Awaited, left::Left, once::Origins, retained::Retained, shared::SharedRefs,
+    shares::Share, wills::Wills,
+};
 pub use self::{
-    awaited::{AWAIT_MS, AWAITED_TOPICS_MAX},
+    awaited::{AWAIT_MS, AWAITED_TOPICS_MAX, AWAITED_TOPICS_PER_SHARD_MAX},
     retained::{
         RETAINED_BYTES_PER_TENANT_MAX, RETAINED_PER_TENANT_MAX, RetainedPage, RetainedQuery,
     },
+};
+pub use self::{
+    left::{LEFT_MAX, LEFT_MS},
+    numbers::{NUMBERS_SPAN_MAX, Numbers},
+    once::{ORIGIN_IDLE_MS_MAX, ORIGINS_MAX},
 };
 use crate::{
     answer::Answer,
     command::{Holder, SessionId},
     keys::{Keys, Suffix, note},
     rows::{
-        CountersRow, GarbageRow, MembershipRow, NumberRow, OriginRow, RetainedRow, Row, SessionRow,
-        SubscriptionRow, WillRow, corrupt,
+        AwaitedRow, CountersRow, GarbageRow, LeftRow, MembershipRow, NumberRow, OriginRow,
+        RetainedRow, Row, SessionRow, SubscriptionRow, WillRow, corrupt,
     },
     step::Step,
 };
@@ -78,10 +89,14 @@ pub const SESSION_LIMITS_MAX: SessionLimits = SessionLimits {
 };
 /// Sessions of one shard: they are held in memory, about 300 bytes each.
 pub const SESSIONS_PER_SHARD_MAX: usize = 1_000_000;
-/// Sessions that one `NodeGone` detaches; a row each, so about 30 ms.
+/// Sessions that one `NodeGone` detaches: a row each, so about 30 ms. Their wills, and those that end with their connection,
+/// are left to `Tick`.
 pub const SESSIONS_PER_NODE_GONE_MAX: usize = 20_000;
-/// Sessions that one `Tick` ends, with up to [`SUBSCRIPTIONS_PER_SESSION_MAX`] rows each.
-pub const DEADLINES_PER_TICK_MAX: usize = 64;
+/// Sessions that one `Tick` ends.
+pub const DEADLINES_PER_TICK_MAX: usize = 1_024;
+/// Rows that go with them at once, about 100 ms: beyond it no further session ends in this `Tick`. A single one may have up to
+/// 65,535 open publishes and twice [`SUBSCRIPTIONS_PER_SESSION_MAX`] rows for what it is subscribed to.
+const ENDED_ROWS_PER_TICK_MAX: usize = 65_536;
 /// Queue rows of ended sessions that one `Tick` removes: a few milliseconds.
 pub const GARBAGE_ROWS_PER_TICK_MAX: usize = 4096;
 /// Queue rows that go together with their session; a longer queue is left to `Tick`.
@@ -93,6 +108,7 @@ pub(crate) struct ShardState {
     /// Those of clients, and a queue for each of `shares`.
     sessions: BTreeMap<SessionId, Session>,
     shares: BTreeMap<SessionId, Share>,
+    left: Left,
     /// What sessions are subscribed to by shares, which may be in other shards.
     shared_filters: BTreeMap<(SessionId, Text), MembershipRow>,
     /// Which sessions hold which filters, per tenant: tenants never meet.
@@ -109,10 +125,10 @@ pub(crate) struct ShardState {
     shared: SharedRefs,
     /// Publishes of QoS 2 that clients have not released yet: their numbers, by packet id.
     inbound: BTreeMap<(SessionId, u16), u64>,
+    /// The same by number: the lowest is told with each publish.
+    open: BTreeSet<(SessionId, u64)>,
     /// Publishes of QoS 2 that came here, by the session they came from.
-    origins: BTreeMap<SessionId, OriginRow>,
-    /// The same sessions, by when the last of them came.
-    silent: BTreeSet<(UnixMillis, SessionId)>,
+    origins: Origins,
     wills: Wills,
     retained: Retained,
     awaited: Awaited,
@@ -211,6 +227,7 @@ impl ShardState {
             keys,
             sessions: BTreeMap::new(),
             shares: BTreeMap::new(),
+            left: Left::default(),
             shared_filters: BTreeMap::new(),
             tries: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -220,8 +237,8 @@ impl ShardState {
             dirty: Vec::new(),
             shared: SharedRefs::default(),
             inbound: BTreeMap::new(),
-            origins: BTreeMap::new(),
-            silent: BTreeSet::new(),
+            open: BTreeSet::new(),
+            origins: Origins::default(),
             wills: Wills::default(),
             retained: Retained::default(),
             awaited: Awaited::default(),
@@ -253,9 +270,7 @@ impl ShardState {
             let mut read = || {
                 let mut suffix = Suffix::of(key)?;
                 let id = SessionId { bucket: suffix.u16()?, number: suffix.u64()? };
-                let row = OriginRow::from_bytes(row)?;
-                self.silent.insert((row.at, id));
-                self.origins.insert(id, row);
+                self.origins.insert(id, OriginRow::from_bytes(row)?);
                 Ok(())
             };
             note(&mut failed, read())
@@ -300,6 +315,12 @@ impl ShardState {
             share.members.insert(member, MembershipRow::from_bytes(row)?);
             Ok(())
         })?;
+        scan(Kind::ShareLeft, &mut |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            let member = SessionId { bucket: suffix.u16()?, number: suffix.u64()? };
+            self.left.insert((tenant, suffix.text()?, member), LeftRow::from_bytes(row)?);
+            Ok(())
+        })?;
         scan(Kind::Counters, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
             let counters = CountersRow::from_bytes(row)?;
@@ -337,12 +358,17 @@ impl ShardState {
         })?;
         scan(Kind::Awaited, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
-            self.open_awaited(id, &suffix.text()?, NumberRow::from_bytes(row)?.0);
+            let topic = suffix.text()?;
+            if topic.is_empty() {
+                self.open_awaited(id, AwaitedRow::from_bytes(row)?);
+            } else {
+                self.open_noted(id, topic, NumberRow::from_bytes(row)?.0);
+            }
             Ok(())
         })?;
         scan(Kind::Inbound, &mut |mut suffix, row| {
             let id = SessionId { bucket, number: suffix.u64()? };
-            self.inbound.insert((id, suffix.u16()?), NumberRow::from_bytes(row)?.0);
+            self.insert_inbound(id, suffix.u16()?, NumberRow::from_bytes(row)?.0);
             Ok(())
         })?;
         scan(Kind::Garbage, &mut |mut suffix, row| {
@@ -419,6 +445,7 @@ impl ShardState {
             }
         }
         self.shared.flush(step);
+        self.origins.flush(step);
     }
 
     pub(crate) fn next_deadline(&self) -> Option<UnixMillis> {
@@ -428,7 +455,8 @@ impl ShardState {
         let expires = self.expiring.first().map(|(at, _)| *at);
         let will = self.wills.pending.first().map(|(at, _)| *at);
         let (retained, awaited) = (self.retained.next_deadline(), self.awaited.next_deadline());
-        [expires, will, retained, awaited, self.origin_deadline()].into_iter().flatten().min()
+        let (origin, left) = (self.origin_deadline(), self.left.next_deadline());
+        [expires, will, retained, awaited, origin, left].into_iter().flatten().min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -438,13 +466,17 @@ impl ShardState {
     ) -> Result<Answer, StorageError> {
         self.fire_due(step)?;
         let mut released = Vec::new();
-        for _ in 0..DEADLINES_PER_TICK_MAX {
-            match self.expiring.first() {
-                Some(&(at, id)) if at <= step.time => self.remove(step, id, &mut released)?,
-                Some(_) | None => break,
-            }
+        let (mut sessions, mut rows) = (0, 0);
+        while let Some(&(at, id)) = self.expiring.first()
+            && at <= step.time
+            && sessions < DEADLINES_PER_TICK_MAX
+            && rows < ENDED_ROWS_PER_TICK_MAX
+        {
+            rows += self.remove(step, id, &mut released)?;
+            sessions += 1;
         }
         self.forget_origins(step);
+        self.expire_left(step);
         self.expire_retained(step);
         self.expire_awaited(step);
         self.collect_garbage(step)?;
@@ -498,13 +530,14 @@ impl ShardState {
     ) -> Result<(), StorageError> {
         assert_eq!(self.sessions, other.sessions);
         assert_eq!(self.shares, other.shares);
+        assert_eq!(self.left, other.left);
         assert_eq!(self.shared_filters, other.shared_filters);
         assert_eq!(self.held, other.held);
         assert_eq!(self.expiring, other.expiring);
         assert_eq!(self.garbage, other.garbage);
         assert_eq!(self.inbound, other.inbound);
+        assert_eq!(self.open, other.open);
         assert_eq!(self.origins, other.origins);
-        assert_eq!(self.silent, other.silent);
         assert_eq!(self.wills, other.wills);
         assert_eq!(self.retained, other.retained);
         assert_eq!(self.awaited, other.awaited);

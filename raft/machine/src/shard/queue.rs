@@ -54,9 +54,7 @@ impl ShardState {
         let noted = message.retain.then(|| message.topic.clone());
         let took = if found.is_empty() { 0 } else { self.fan_out(step, message, &found) };
         if let Some(topic) = noted {
-            for (id, _) in found.iter().filter(|(_, grant)| grant.qos > QoS::AtMostOnce) {
-                self.note_queued(step, *id, &topic);
-            }
+            self.note_queued(step, &found, &topic);
         }
         let sessions = u32::try_from(found.len()).expect("SESSIONS_PER_SHARD_MAX fits");
         self.found = found;

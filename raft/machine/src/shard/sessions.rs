@@ -57,7 +57,7 @@ impl ShardState {
     ) -> Result<Answer, StorageError> {
         let Some(id) = self.find(step.rows, opening.tenant, &opening.client)? else {
             let sessions_max = usize::try_from(opening.sessions_max).unwrap_or(usize::MAX);
-            if self.sessions.len() >= sessions_max.min(SESSIONS_PER_SHARD_MAX) {
+            if self.counts().sessions >= sessions_max.min(SESSIONS_PER_SHARD_MAX) {
                 return Ok(Answer::Refused(Refused::TooManySessions));
             }
             return self.create(step, opening, Epoch(1), None, Vec::new());
@@ -199,7 +199,7 @@ impl ShardState {
         step: &mut Step<'_, R>,
         node: NodeId,
         alive: Option<Incarnation>,
-    ) -> Result<Answer, StorageError> {
+    ) -> Answer {
         let first = SessionId { bucket: 0, number: 0 };
         let last = SessionId { bucket: u16::MAX, number: u64::MAX };
         let mut gone: Vec<SessionId> = self
@@ -215,13 +215,12 @@ impl ShardState {
         let more = gone.len() > SESSIONS_PER_NODE_GONE_MAX;
         gone.truncate(SESSIONS_PER_NODE_GONE_MAX);
 
-        let mut released = Vec::new();
+        // No more than a row each: what is due with it, wills and ends of sessions, is due at the next tick.
         for id in gone {
             let expiry_s = self.sessions[&id].row.expiry_s;
-            self.let_go(step, id, expiry_s, &mut released)?;
+            self.detach(step, id, expiry_s);
         }
-        self.announce(step, &released);
-        Ok(if more { Answer::Partly(released) } else { Answer::Released(released) })
+        if more { Answer::Partly(Vec::new()) } else { Answer::Released(Vec::new()) }
     }
 
     /// The connection of a held session is gone: the session waits for another, or ends.
@@ -233,8 +232,19 @@ impl ShardState {
         released: &mut Vec<RouteChange>,
     ) -> Result<(), StorageError> {
         if expiry_s == 0 {
-            return self.remove(step, id, released);
+            self.remove(step, id, released)?;
+            return Ok(());
         }
+        self.detach(step, id, expiry_s);
+        // A will without a delay does not wait for the next tick.
+        if self.sessions[&id].will_due_at().is_some_and(|at| at <= step.time) {
+            self.fire_will(step, id)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a session from its connection.
+    fn detach<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>, id: SessionId, expiry_s: u32) {
         let session = &self.sessions[&id];
         let (epoch, tail, time) = (session.row.epoch, session.counters.tail, step.time);
         self.update(step, id, |row| {
@@ -244,24 +254,22 @@ impl ShardState {
             row.offered_below = tail;
         });
         step.effects.push(Effect::Closed { session: id, epoch });
-        // A will without a delay does not wait for the next tick.
-        if self.sessions[&id].will_due_at().is_some_and(|at| at <= time) {
-            self.fire_will(step, id)?;
-        }
-        Ok(())
     }
 
-    /// Ends a session. Its rows go now, but for a long queue, which goes in pieces. Its will, if it still has one, is due.
+    /// Ends a session. Its rows go now, but for a long queue and many notes, which go in pieces. Its will, if it still has one,
+    /// is due. Gives about how many rows went.
     pub(super) fn remove<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         id: SessionId,
         released: &mut Vec<RouteChange>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<usize, StorageError> {
         self.fire_will(step, id)?;
+        // Its own and its counters; and each filter is a row too.
+        let mut rows = 2 + 2 * self.sessions[&id].subscriptions as usize;
         self.remove_subscriptions(step, id, released)?;
-        self.forget_inbound(step, id);
-        self.forget_awaited(step, id);
+        rows += self.forget_inbound(step, id);
+        rows += self.forget_awaited(step, id);
         let session = self.sessions.remove(&id).expect("the caller found it");
         self.unindex(id, &session);
         if self.shares.remove(&id).is_none() {
@@ -280,9 +288,10 @@ impl ShardState {
             self.garbage.insert(id, garbage);
         } else if counters.items > 0 {
             let budget = usize::try_from(GARBAGE_ROWS_AT_ONCE_MAX).expect("a small number");
-            self.remove_items(step, id, counters.head, counters.tail, budget)?;
+            let (_, items) = self.remove_items(step, id, counters.head, counters.tail, budget)?;
+            rows += items;
         }
         step.effects.push(Effect::Closed { session: id, epoch: session.row.epoch });
-        Ok(())
+        Ok(rows)
     }
 }

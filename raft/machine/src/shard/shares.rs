@@ -10,7 +10,7 @@
 //! # Invariants
 //!
 //! - **A share is there as long as it has a member**, and its queue with it. Checked by `tests/rules/shares.rs`.
-//! - **The newest news of a membership counts**, in whatever order it comes. Checked by `tests/rules/shares.rs`.
+//! - **The newest news of a membership counts**, in whatever order it comes (`left.rs`). Checked by `tests/rules/shares.rs`.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use moorline_core::{
 };
 use moorline_storage::{Rows, StorageError, View};
 
-use super::{SESSION_LIMITS_MAX, SESSIONS_PER_SHARD_MAX, Session, ShardState};
+use super::{SESSION_LIMITS_MAX, Session, ShardState};
 use crate::{
     answer::{Answer, Refused, RouteChange},
     command::SessionId,
@@ -30,6 +30,8 @@ use crate::{
     step::Step,
 };
 
+/// Shares of one shard: each is held in memory with a queue like a session's, about 500 bytes.
+pub const SHARES_PER_SHARD_MAX: usize = 100_000;
 /// Members of one share: each is held in memory by every replica, about 60 bytes.
 pub const SHARE_MEMBERS_MAX: usize = 4_096;
 /// The highest QoS of a share: its items are lent to one member after the other, which can't be exactly once.
@@ -125,13 +127,18 @@ impl ShardState {
         let Some(inner) = inner_filter(filter) else {
             return Ok(Answer::Refused(Refused::Malformed));
         };
+        // A copy: the text is a slice of the whole log entry.
+        let of = (tenant, Text::from(filter.as_str()), member);
+        if self.has_left(&of, membership.version) {
+            return Ok(Answer::Refused(Refused::Left));
+        }
         let known = self.find_share(step.rows, tenant, filter)?;
         let (id, route) = match known {
             Some(id) => {
                 let version = self.filter_row(step.rows, tenant, &inner)?.version;
                 (id, self.route(tenant, &inner, version, true))
             }
-            None if self.sessions.len() >= SESSIONS_PER_SHARD_MAX => {
+            None if self.shares.len() >= SHARES_PER_SHARD_MAX => {
                 return Ok(Answer::Refused(Refused::TooManySessions));
             }
             None => self.create_share(step, tenant, filter, &inner)?,
@@ -146,6 +153,7 @@ impl ShardState {
             step.put(self.keys.share_member(id, member), membership.to_bytes());
             let options = Some(membership.options);
             step.effects.push(Effect::Member { share: id, member, options });
+            self.forget_left(step, &of);
         }
         Ok(Answer::Joined { share: id, route })
     }
@@ -161,7 +169,6 @@ impl ShardState {
         let number = self.take_number(step, bucket)?;
         let id = SessionId { bucket, number };
         step.put(self.keys.share(bucket, tenant, filter), NumberRow(number).to_bytes());
-        // A copy: the text is a slice of the whole log entry.
         self.add_share(id, tenant, Text::from(filter.as_str()), inner);
         let (version, first) = self.hold_filter(step, tenant, inner)?;
         let route = self.route(tenant, inner, version, true);
@@ -203,11 +210,17 @@ impl ShardState {
         version: u64,
     ) -> Result<Answer, StorageError> {
         let mut released = Vec::new();
+        if inner_filter(filter).is_none() {
+            return Ok(Answer::Refused(Refused::Malformed));
+        }
         let known = self.find_share(step.rows, tenant, filter)?;
-        if let Some(id) = known
-            && let Some(share) = self.shares.get_mut(&id)
-            && share.members.get(&member).is_some_and(|known| known.version <= version)
+        let share = known.and_then(|id| Some((id, self.shares.get_mut(&id)?)));
+        if let Some((id, share)) = share
+            && let Some(row) = share.members.get(&member)
         {
+            if row.version > version {
+                return Ok(Answer::Released(released));
+            }
             share.members.remove(&member);
             let last = share.members.is_empty();
             step.delete(self.keys.share_member(id, member));
@@ -217,6 +230,7 @@ impl ShardState {
                 self.announce(step, &released);
             }
         }
+        self.note_left(step, (tenant, Text::from(filter.as_str()), member), version);
         Ok(Answer::Released(released))
     }
 
@@ -237,7 +251,8 @@ impl ShardState {
         }
         self.let_filter_go(step, tenant, &inner, released)?;
         step.delete(self.keys.share(id.bucket, tenant, &filter));
-        self.remove(step, id, released)
+        self.remove(step, id, released)?;
+        Ok(())
     }
 
     /// A session's shared subscription: sets it, and says whether the session did not have it.

@@ -80,7 +80,10 @@ impl ShardState {
             routes.push(self.route(tenant, filter, version, true));
         }
         self.announce(step, &begun);
-        if subscriptions.iter().zip(&new).any(|(asked, new)| asked.options.wants_retained(*new)) {
+        let wants_retained = |(asked, new): (&Subscription, &bool)| {
+            asked.options.wants_retained(asked.filter.as_bytes(), *new)
+        };
+        if subscriptions.iter().zip(&new).any(wants_retained) {
             self.await_retained(step, id);
         }
         let granted = subscriptions.iter().map(|subscription| subscription.options.qos).collect();

@@ -2,7 +2,7 @@
 
 use moorline_core::{Epoch, Message, Offset, QoS};
 use moorline_machine::{
-    Answer, Command, ORIGIN_IDLE_MS_MAX,
+    Answer, Command, NUMBERS_SPAN_MAX, ORIGIN_IDLE_MS_MAX, ORIGINS_MAX,
     answer::Refused,
     command::{Origin, SessionId},
 };
@@ -154,4 +154,71 @@ fn only_qos_2_is_released() {
     group.one(publish("t", b"x"));
     group.one(Command::Release { session, offsets: vec![Offset(1)] });
     assert_eq!(payloads(&group, session), [b"x"]);
+}
+
+#[test]
+fn a_publish_that_is_never_released_takes_a_bounded_row_and_stops_its_client_in_the_end() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.open("p", 1, 3600);
+    assert_eq!(group.one(receive(session, epoch, 1)), received(1, 1));
+    let others: Vec<_> = (0..8_192)
+        .flat_map(|_| [receive(session, epoch, 2), complete(session, epoch, &[2])])
+        .collect();
+    for _ in 0..7 {
+        group.batch(&others);
+    }
+    group.batch(&others[4..]);
+    assert_eq!(group.one(receive(session, epoch, 2)), received(NUMBERS_SPAN_MAX, 1));
+    let refused = Answer::Refused(Refused::TooFarAhead);
+    assert_eq!(group.one(receive(session, epoch, 3)), refused);
+    assert_eq!(group.one(receive(session, epoch, 2)), received(NUMBERS_SPAN_MAX, 1), "a repeat");
+    group.reopen();
+    assert_eq!(group.one(receive(session, epoch, 3)), refused);
+    group.one(complete(session, epoch, &[1]));
+    let next = NUMBERS_SPAN_MAX + 1;
+    assert_eq!(group.one(receive(session, epoch, 3)), received(next, next - 1));
+}
+
+#[test]
+fn what_a_shard_remembers_of_one_publisher_is_bounded() {
+    let mut group = Group::new(SHARD);
+    let numbers: Vec<u64> = (1..=NUMBERS_SPAN_MAX).collect();
+    for piece in numbers.chunks(8_192) {
+        let commands: Vec<_> = piece.iter().map(|number| once(*number, 1, b"x")).collect();
+        group.batch(&commands);
+    }
+    let row = group.rows.0.iter().find(|(key, _)| key[4] == KIND_ORIGIN).unwrap().1;
+    assert!(row.len() <= 8 * 1024 + 64, "{}", row.len());
+    let refused = Answer::Refused(Refused::TooFarAhead);
+    assert_eq!(group.one(once(NUMBERS_SPAN_MAX + 1, 1, b"x")), refused);
+    group.one(once(NUMBERS_SPAN_MAX + 1, 3, b"x"));
+    assert_eq!(
+        group.one(once(NUMBERS_SPAN_MAX + 1, 3, b"x")),
+        Answer::Published { sessions: 1 },
+        "a repeat"
+    );
+}
+
+#[test]
+fn the_publisher_that_was_silent_the_longest_is_forgotten_when_there_are_too_many() {
+    let mut group = Group::new(SHARD);
+    let from = |publisher: u64| {
+        let session = SessionId { bucket: 9, number: publisher };
+        let origin = Origin { session, number: 1, floor: 1 };
+        let message = message("t", QoS::ExactlyOnce, b"");
+        Command::PublishOnce { tenant: TENANT, origin, message }
+    };
+    let publishers: Vec<u64> = (0..ORIGINS_MAX as u64).collect();
+    for piece in publishers.chunks(12_500) {
+        group.batch(&piece.iter().map(|publisher| from(*publisher)).collect::<Vec<_>>());
+    }
+    group.now += 1;
+    group.one(from(0));
+    group.one(from(ORIGINS_MAX as u64));
+    assert_eq!(group.rows.count(KIND_ORIGIN), ORIGINS_MAX);
+    let session = subscriber(&mut group, "s", 1);
+    for publisher in [0, 1] {
+        group.one(from(publisher));
+    }
+    assert_eq!(group.queue(session).len(), 1, "of 1, which was silent for longer than 0");
 }

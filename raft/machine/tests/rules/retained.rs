@@ -2,7 +2,8 @@
 
 use moorline_core::{Epoch, Message, QoS, Text, UnixMillis};
 use moorline_machine::{
-    AWAIT_MS, Answer, Command, Effect, RETAINED_PER_TENANT_MAX, Refused, RetainedQuery,
+    AWAIT_MS, AWAITED_TOPICS_MAX, Answer, Command, Effect, GARBAGE_ROWS_PER_TICK_MAX,
+    RETAINED_PER_TENANT_MAX, Refused, RetainedQuery,
     command::{Enqueued, Origin, SessionId},
 };
 
@@ -212,4 +213,95 @@ fn copies_that_come_too_late_or_to_another_are_refused() {
     assert_eq!(group.one(enqueue(session, epoch, since, &copies)), Answer::Done);
     group.one(open("s", 2, true, 0));
     assert_eq!(group.rows.count(KIND_AWAITED), 0);
+}
+
+#[test]
+fn a_shared_subscription_awaits_nothing() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.open("s", 1, 3600);
+    subscribed(&mut group, session, epoch, "$share/g/t");
+    assert_eq!(group.rows.count(KIND_AWAITED), 0);
+    group.one(subscribe(
+        session,
+        epoch,
+        &[("$share/g/t", QoS::AtLeastOnce), ("t", QoS::AtLeastOnce)],
+    ));
+    assert_eq!(group.rows.count(KIND_AWAITED), 1);
+}
+
+#[test]
+fn copies_from_before_the_notes_began_are_refused() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.open("s", 1, 3600);
+    let before = subscribed(&mut group, session, epoch, "#");
+    group.now += AWAIT_MS;
+    group.one(Command::Tick);
+    // Nobody notes this one, and it is newer than what is on its way for the first SUBSCRIBE.
+    group.one(publish_kept("t", b"new"));
+    let since = subscribed(&mut group, session, epoch, "u");
+    group.reopen();
+    let late = Answer::Refused(Refused::TooLate);
+    assert_eq!(group.one(enqueue(session, epoch, before, &[("t", b"old")])), late);
+    assert_eq!(group.one(enqueue(session, epoch, since, &[("u", b"kept")])), Answer::Done);
+    let again = subscribed(&mut group, session, epoch, "v");
+    group.one(publish_kept("u", b"new"));
+    for of in [since, again] {
+        assert_eq!(group.one(enqueue(session, epoch, of, &[("u", b"old")])), Answer::Done);
+    }
+    let payloads: Vec<_> = group.queue(session).into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(payloads, [&b"new"[..], b"kept", b"new"]);
+}
+
+/// Notes so many topics for a session.
+fn note_topics(group: &mut Group, many: usize) {
+    for piece in (0..many).collect::<Vec<_>>().chunks(5_000) {
+        let commands: Vec<_> =
+            piece.iter().map(|number| publish_kept(&format!("t/{number}"), b"x")).collect();
+        group.batch(&commands);
+    }
+}
+
+#[test]
+fn many_notes_are_removed_in_pieces() {
+    let ends: [fn(&mut Group); 3] = [
+        |group| group.now += AWAIT_MS,
+        |group| _ = group.one(open("s", 2, true, 0)),
+        |group| _ = group.one(publish_kept("one more", b"x")),
+    ];
+    for end in ends {
+        let mut group = Group::new(SHARD);
+        let (session, epoch) = group.open("s", 1, 3600);
+        let since = subscribed(&mut group, session, epoch, "#");
+        note_topics(&mut group, AWAITED_TOPICS_MAX);
+        assert_eq!(group.rows.count(KIND_AWAITED), AWAITED_TOPICS_MAX + 1);
+        end(&mut group);
+        let mut left = group.rows.count(KIND_AWAITED);
+        let mut ticks = 0;
+        while left > 0 {
+            assert!(group.machine.next_deadline().is_some_and(|at| at.0 <= group.now));
+            group.one(Command::Tick);
+            assert!(group.one(enqueue(session, epoch, since, &[])) != Answer::Done);
+            let now = group.rows.count(KIND_AWAITED);
+            assert!(left - now <= GARBAGE_ROWS_PER_TICK_MAX);
+            group.reopen();
+            (left, ticks) = (now, ticks + 1);
+        }
+        assert_eq!(ticks, 3);
+    }
+}
+
+#[test]
+fn a_session_that_awaits_again_is_noted_for_again() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.open("s", 1, 3600);
+    subscribed(&mut group, session, epoch, "#");
+    note_topics(&mut group, AWAITED_TOPICS_MAX);
+    group.one(publish_kept("one more", b"x"));
+    // Its notes are given up, and still there when it subscribes again.
+    let since = subscribed(&mut group, session, epoch, "u");
+    assert_eq!(group.rows.count(KIND_AWAITED), AWAITED_TOPICS_MAX + 1);
+    group.one(publish_kept("t/7", b"new"));
+    let count = group.queue(session).len();
+    group.one(enqueue(session, epoch, since, &[("t/7", b"old"), ("t/8", b"kept")]));
+    assert_eq!(group.queue(session).len(), count + 1);
 }

@@ -2,7 +2,7 @@
 
 use moorline_core::{Epoch, Incarnation, NodeId, QoS, port::SessionLimits};
 use moorline_machine::{
-    Answer, Effect, Refused,
+    Answer, DEADLINES_PER_TICK_MAX, Effect, Refused,
     command::{Command, Holder, SessionId},
 };
 
@@ -197,8 +197,10 @@ fn a_dead_node_lets_go_of_its_sessions_and_of_no_others() {
     assert_eq!(group.one(command), Answer::Released(vec![]));
     assert_eq!(group.effects.len(), 2);
     let held = |group: &Group, session| group.machine.session(session).map(|s| s.holder.is_some());
-    assert_eq!(held(&group, dead), Some(false));
-    assert_eq!(held(&group, clean), None);
+    assert_eq!((held(&group, dead), held(&group, clean)), (Some(false), Some(false)));
+    assert!(group.machine.next_deadline().is_some_and(|at| at.0 <= group.now));
+    group.one(Command::Tick);
+    assert_eq!((held(&group, dead), held(&group, clean)), (Some(false), None));
     assert_eq!((held(&group, alive), held(&group, other)), (Some(true), Some(true)));
     group.one(Command::NodeGone { node: NodeId(1), alive: None });
     assert_eq!((held(&group, alive), held(&group, other)), (Some(false), Some(true)));
@@ -215,4 +217,54 @@ fn clients_are_found_by_tenant_and_name() {
     assert_eq!(find(TENANT.0, "c"), Some(session));
     assert_eq!(find(TENANT.0, "d"), None);
     assert_eq!(find(TENANT.0 + 1, "c"), None);
+}
+
+#[test]
+fn the_death_of_a_node_is_one_row_for_each_session_and_the_rest_goes_by_tick() {
+    const SESSIONS: usize = 2_500;
+    let mut group = Group::new(SHARD);
+    let command = |number: usize| {
+        let expiry_s = if number.is_multiple_of(2) { 0 } else { 60 };
+        let mut command = open(&format!("c{number}"), number as u64, false, expiry_s);
+        let Command::OpenSession { will, .. } = &mut command else { unreachable!() };
+        let message = message("gone", QoS::AtLeastOnce, b"w");
+        *will = Some(Box::new(moorline_core::Will { message, delay_s: 0 }));
+        command
+    };
+    group.batch(&(0..SESSIONS).map(command).collect::<Vec<_>>());
+    let before = group.machine.counts();
+    group.one(Command::NodeGone { node: NodeId(1), alive: None });
+    let after = group.machine.counts();
+    assert_eq!((after.held, after.sessions), (0, before.sessions));
+    assert_eq!((after.wills, after.due_wills), (SESSIONS, 0), "none is due within the entry");
+    let mut ticks = 0;
+    while group.machine.next_deadline().is_some_and(|at| at.0 <= group.now) {
+        let before = group.machine.counts().sessions;
+        group.one(Command::Tick);
+        assert!(before - group.machine.counts().sessions <= DEADLINES_PER_TICK_MAX);
+        group.reopen();
+        ticks += 1;
+    }
+    assert!(ticks > 1, "{ticks}");
+    let left = group.machine.counts();
+    assert_eq!((left.sessions, left.wills, left.due_wills), (SESSIONS / 2, 0, SESSIONS));
+}
+
+#[test]
+fn a_tick_ends_fewer_sessions_when_each_has_many_rows() {
+    const OPEN: u16 = 40_000;
+    let mut group = Group::new(SHARD);
+    for conn in 1..=3 {
+        let (session, epoch) = group.open(&format!("c{conn}"), conn, 1);
+        for piece in (1..=OPEN).collect::<Vec<_>>().chunks(10_000) {
+            let receive = |packet: &u16| Command::Receive { session, epoch, packet: *packet };
+            group.batch(&piece.iter().map(receive).collect::<Vec<_>>());
+        }
+        group.one(close(session, epoch));
+    }
+    group.now += 1_000;
+    for left in [1, 0] {
+        group.one(Command::Tick);
+        assert_eq!(group.machine.counts().sessions, left);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use moorline_core::{QoS, SubscriptionOptions, shard::bucket_of};
 use moorline_machine::{
-    Answer, Effect, Refused, RouteChange,
+    Answer, Effect, LEFT_MAX, LEFT_MS, Refused, RouteChange, SHARES_PER_SHARD_MAX,
     command::{Command, SessionId},
 };
 
@@ -14,6 +14,7 @@ const QOS1: QoS = QoS::AtLeastOnce;
 const FILTER: &str = "$share/g/t/+";
 const KIND_SHARE: u8 = 23;
 const KIND_SHARE_MEMBER: u8 = 24;
+const KIND_SHARE_LEFT: u8 = 25;
 
 fn member(number: u64) -> SessionId {
     SessionId { bucket: 99, number }
@@ -78,7 +79,9 @@ fn a_share_has_one_queue_for_all_its_members_and_ends_with_the_last() {
         assert_eq!(group.rows.count(kind), 0);
     }
     assert_eq!(group.one(publish("t/1", b"x")), Answer::Published { sessions: 0 });
-    assert_ne!(joined(&mut group, FILTER, 1), share, "late settlements can't touch a new one");
+    let answer = group.one(join(FILTER, member(1), 2));
+    let Answer::Joined { share: next, .. } = answer else { panic!("{answer:?}") };
+    assert_ne!(next, share, "late settlements can't touch a new one");
 }
 
 #[test]
@@ -96,6 +99,53 @@ fn the_newest_news_of_a_membership_counts() {
     assert_eq!(after(leave(FILTER, member(2), 7)), [(1, 1)]);
     assert_eq!(after(leave(FILTER, member(2), 9)), [(1, 1)]);
     assert_eq!(after(leave("$share/g/u", member(1), 9)), [(1, 1)]);
+}
+
+#[test]
+fn a_beginning_that_is_older_than_the_end_changes_nothing() {
+    let mut group = Group::new(SHARD);
+    let late = Answer::Refused(Refused::Left);
+    // The end may come first, of a share that nobody knows yet; and of the last member.
+    for (filter, begins) in [("$share/g/a", false), ("$share/g/b", true)] {
+        if begins {
+            group.one(join(filter, member(1), 5));
+        }
+        group.one(leave(filter, member(1), 6));
+        group.reopen();
+        for version in [5, 6] {
+            assert_eq!(group.one(join(filter, member(1), version)), late, "{filter}");
+        }
+        group.one(leave(filter, member(1), 4));
+        assert_eq!(group.one(join(filter, member(1), 5)), late, "an older end changes nothing");
+        assert_eq!(group.machine.shares().count(), 0);
+        assert!(group.machine.held_filters(&group.rows).unwrap().is_empty());
+    }
+    assert_eq!(group.rows.count(KIND_SHARE_LEFT), 2);
+    let answer = group.one(join("$share/g/a", member(1), 7));
+    assert!(matches!(answer, Answer::Joined { .. }), "a later one does: {answer:?}");
+    assert_eq!(group.rows.count(KIND_SHARE_LEFT), 1, "a member has no note");
+    group.now += LEFT_MS - 1;
+    group.one(Command::Tick);
+    assert_eq!(group.rows.count(KIND_SHARE_LEFT), 1);
+    assert_eq!(group.machine.next_deadline().map(|at| at.0), Some(group.now + 1));
+    group.now += 1;
+    group.one(Command::Tick);
+    assert_eq!(group.rows.count(KIND_SHARE_LEFT), 0);
+}
+
+#[test]
+fn of_too_many_ends_the_oldest_is_forgotten() {
+    let mut group = Group::new(SHARD);
+    let members: Vec<u64> = (0..=LEFT_MAX as u64).collect();
+    for piece in members.chunks(10_000) {
+        let commands: Vec<_> =
+            piece.iter().map(|number| leave(FILTER, member(*number), 1)).collect();
+        group.batch(&commands);
+        group.now += 1;
+    }
+    assert_eq!(group.rows.count(KIND_SHARE_LEFT), LEFT_MAX);
+    assert_eq!(group.one(join(FILTER, member(1), 1)), Answer::Refused(Refused::Left));
+    assert!(matches!(group.one(join(FILTER, member(0), 1)), Answer::Joined { .. }));
 }
 
 #[test]
@@ -188,4 +238,24 @@ fn a_share_of_a_long_queue_is_removed_in_pieces() {
     group.one(Command::Tick);
     assert_eq!(group.rows.count(KIND_ITEM), 0);
     group.check();
+}
+
+#[test]
+fn shares_are_limited_and_do_not_count_as_sessions() {
+    let mut group = Group::new(SHARD);
+    let number: Vec<usize> = (0..SHARES_PER_SHARD_MAX).collect();
+    for piece in number.chunks(5_000) {
+        let joins = piece.iter().map(|number| join(&format!("$share/g/{number}"), member(1), 1));
+        let answers = group.batch(&joins.collect::<Vec<_>>());
+        assert!(answers.iter().all(|answer| matches!(answer, Answer::Joined { .. })));
+    }
+    let refused = Answer::Refused(Refused::TooManySessions);
+    assert_eq!(group.one(join("$share/g/more", member(1), 1)), refused);
+    assert!(matches!(group.one(join("$share/g/0", member(2), 1)), Answer::Joined { .. }));
+    let mut command = open("a", 1, false, 60);
+    let Command::OpenSession { sessions_max, .. } = &mut command else { unreachable!() };
+    *sessions_max = 1;
+    assert!(matches!(group.one(command), Answer::Opened { .. }), "the first session");
+    group.one(leave("$share/g/1", member(1), 1));
+    assert!(matches!(group.one(join("$share/g/more", member(1), 1)), Answer::Joined { .. }));
 }

@@ -150,6 +150,8 @@ fn the_wills_of_a_dead_node_are_due() {
         group.one(command);
     }
     group.one(Command::NodeGone { node: moorline_core::NodeId(1), alive: None });
+    assert!(due(&group).is_empty() && group.machine.counts().wills == 3);
+    tick(&mut group, 0);
     let mut now = due(&group).into_iter().map(|(_, payload)| payload).collect::<Vec<_>>();
     now.sort();
     assert_eq!(now, [b"a", b"c"]);

@@ -332,6 +332,22 @@ impl Client {
         })
     }
 
+    /// Subscribes with QoS 1 and unsubscribes in one burst, and waits for both answers.
+    #[track_caller]
+    pub(crate) fn subscribe_briefly(&mut self, filter: &str) {
+        let (begin, end) = (self.new_id(), self.new_id());
+        let mut burst = packet::subscribe(self.version, begin, &[(filter, 1)]);
+        burst.extend_from_slice(&packet::unsubscribe(self.version, end, filter));
+        self.send(&burst).unwrap();
+        for _ in 0..2 {
+            self.hear_first("SUBACK or UNSUBACK", |packet| match packet {
+                Packet::SubAck { id, .. } if *id == begin => Some(()),
+                Packet::UnsubAck { id, .. } if *id == end => Some(()),
+                _ => None,
+            });
+        }
+    }
+
     /// The next packet, which must be a message. Not acknowledged.
     #[track_caller]
     pub(crate) fn message(&mut self) -> Publish {
