@@ -431,7 +431,26 @@ pub(crate) fn owned(message: &Message) -> Message {
     }
 }
 
-/// A node's report to the meta leader, and how far that has confirmed the log, as its answer.
+/// A process's question for a lease: how far it has applied the meta log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeaseReport {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) applied: u64,
+}
+
+impl LeaseReport {
+    pub(crate) fn encode(self) -> Bytes {
+        [self.incarnation.0.to_be_bytes(), self.applied.to_be_bytes()].concat().into()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (incarnation, applied) = bytes.split_first_chunk()?;
+        let incarnation = Incarnation(u64::from_be_bytes(*incarnation));
+        Some(Self { incarnation, applied: u64::from_be_bytes(applied.try_into().ok()?) })
+    }
+}
+
+/// An index of the meta log: of a barrier, or up to where the leader confirmed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) applied: u64,

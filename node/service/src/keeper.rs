@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     conn::Conn,
-    frames::{Attached, Report, Upward},
+    frames::{Attached, LeaseReport, Report, Upward},
     leader::route_command,
     lease::LEASE,
     service::Inner,
@@ -121,7 +121,7 @@ impl Inner {
     /// Reports to the meta leader. Gives what it answers once a majority has confirmed it: up to where the meta log was
     /// committed at least when it was asked.
     async fn report_to(&self, leader: NodeId, applied: u64) -> Result<Bytes, CallError> {
-        let body = Report { applied }.encode();
+        let body = LeaseReport { incarnation: self.incarnation, applied }.encode();
         let (kind, meta) = (Kind::LeaseReport, ShardId::META);
         self.below().peers.call(leader, Lane::Control, kind, meta, body, REPORT_WAIT).await
     }

@@ -25,7 +25,9 @@ use tracing::{debug, error, warn};
 use crate::{
     delivery::{Collected, READ_BYTES_MAX, ShardDelivery, Wanted},
     expiry,
-    frames::{self, Attach, Attached, Place, Push, PushWriter, Report, TakenOver, Upward},
+    frames::{
+        self, Attach, Attached, LeaseReport, Place, Push, PushWriter, Report, TakenOver, Upward,
+    },
     lease::Leases,
     service::Inner,
 };
@@ -444,7 +446,7 @@ impl Inner {
     }
 
     fn on_report(self: &Arc<Self>, from: NodeId, _: ShardId, body: Bytes, reply: Option<Replier>) {
-        let (Some(Report { applied }), Some(reply)) = (Report::decode(&body), reply) else {
+        let (Some(report), Some(reply)) = (LeaseReport::decode(&body), reply) else {
             return;
         };
         let service = Arc::clone(self);
@@ -460,7 +462,7 @@ impl Inner {
                 let mut leases = service.leases.lock().expect("no panic while leases are locked");
                 match leases.as_mut().filter(|leases| Some(leases.term()) == term) {
                     Some(leases) => {
-                        (leases.report(now, from, applied, confirmed), leases.served(now))
+                        (leases.report(now, from, report, confirmed), leases.served(now))
                     }
                     None => return reply.refuse("not the meta leader"),
                 }

@@ -11,6 +11,7 @@
 //! - **A new leader waits out what it cannot know**: every other node counts as a holder for one lease, unless it reports.
 //! - **Nobody comes back behind a barrier**: a node without a lease gets one only when it has applied everything that was
 //!   committed when it asked, since barriers may have passed without it. From its first question on they wait for it.
+//! - **A lease is one process's**: the next one of a node begins without, and may have applied less.
 //! - **Only a leader that knows it is one passes barriers**: one whose own lease is not renewed may have been deposed.
 //!
 //! Pure: time is an argument. Checked by the tests below.
@@ -20,7 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moorline_core::NodeId;
+use moorline_core::{Incarnation, NodeId};
+
+use crate::frames::LeaseReport;
 
 /// How long a node may publish after its last confirmed report.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
@@ -44,11 +47,21 @@ pub(crate) struct Leases<W> {
 
 #[derive(Debug, Clone, Copy)]
 struct Holder {
+    /// The newest process that was heard of, and the one before it.
+    process: Option<Incarnation>,
+    gone: Option<Incarnation>,
     until: Instant,
     applied: u64,
     /// What it has to have applied to get its first lease; `None` before it was heard of.
     floor: Option<u64>,
     granted: bool,
+}
+
+impl Holder {
+    /// One that was not heard of, and may have a lease until then.
+    fn new(until: Instant) -> Self {
+        Self { process: None, gone: None, until, applied: 0, floor: None, granted: false }
+    }
 }
 
 impl<W> Leases<W> {
@@ -59,8 +72,7 @@ impl<W> Leases<W> {
         term: u64,
         nodes: impl Iterator<Item = NodeId>,
     ) -> Self {
-        let unknown =
-            Holder { until: now + LEASE + DRIFT, applied: 0, floor: None, granted: false };
+        let unknown = Holder::new(now + LEASE + DRIFT);
         Self {
             own,
             term,
@@ -82,16 +94,20 @@ impl<W> Leases<W> {
         &mut self,
         now: Instant,
         node: NodeId,
-        applied: u64,
+        report: LeaseReport,
         confirmed: u64,
     ) -> bool {
+        let LeaseReport { incarnation, applied } = report;
         let floor = confirmed.max(self.passed);
-        let holder = self.holders.entry(node).or_insert(Holder {
-            until: now,
-            applied: 0,
-            floor: None,
-            granted: false,
-        });
+        let holder = self.holders.entry(node).or_insert(Holder::new(now));
+        if holder.gone == Some(incarnation) {
+            // Its question came late.
+            return false;
+        }
+        if holder.process != Some(incarnation) {
+            let (process, gone) = (Some(incarnation), holder.process);
+            *holder = Holder { process, gone, ..Holder::new(holder.until) };
+        }
         if holder.until <= now {
             // Its lease ran out, and barriers may have passed without it.
             (holder.floor, holder.granted) = (None, false);
@@ -144,6 +160,11 @@ mod tests {
     const B: NodeId = NodeId(2);
     const C: NodeId = NodeId(3);
 
+    /// Of the first process of a node.
+    fn first(applied: u64) -> LeaseReport {
+        LeaseReport { incarnation: Incarnation(8), applied }
+    }
+
     fn leases(start: Instant) -> Leases<char> {
         Leases::begin(start, A, 1, [A, B, C].into_iter())
     }
@@ -153,16 +174,16 @@ mod tests {
         let start = Instant::now();
         let mut leases = leases(start);
         assert!(leases.wait(10, 'a').is_none());
-        assert!(leases.report(start, A, 10, 9) && leases.report(start, B, 12, 9));
+        assert!(leases.report(start, A, first(10), 9) && leases.report(start, B, first(12), 9));
         assert!(leases.served(start).is_empty(), "node 3 may hold a lease of an earlier leader");
         let soon = start + LEASE / 2;
-        assert!(leases.report(soon, A, 10, 10) && leases.report(soon, B, 9, 10));
+        assert!(leases.report(soon, A, first(10), 10) && leases.report(soon, B, first(9), 10));
         let later = start + LEASE + DRIFT * 2;
         assert_eq!(leases.served(later), ['a'], "node 3's has run out, and reports never go back");
         assert!(leases.wait(13, 'b').is_none());
         assert!(leases.served(later).is_empty());
-        leases.report(later, A, 13, 12);
-        leases.report(later, B, 13, 12);
+        leases.report(later, A, first(13), 12);
+        leases.report(later, B, first(13), 12);
         assert_eq!(leases.served(later), ['b']);
     }
 
@@ -170,21 +191,41 @@ mod tests {
     fn a_node_whose_lease_ran_out_comes_back_only_with_what_passed_without_it() {
         let start = Instant::now();
         let mut leases = leases(start);
-        assert!(leases.report(start, C, 10, 10));
+        assert!(leases.report(start, C, first(10), 10));
         let later = start + LEASE * 2;
-        leases.report(later, A, 11, 11);
-        leases.report(later, B, 11, 11);
+        leases.report(later, A, first(11), 11);
+        leases.report(later, B, first(11), 11);
         assert!(leases.wait(11, 'a').is_none());
         assert_eq!(leases.served(later), ['a']);
-        assert!(!leases.report(later, C, 10, 11), "a subscriber was told of a route it lacks");
+        assert!(
+            !leases.report(later, C, first(10), 11),
+            "a subscriber was told of a route it lacks"
+        );
         assert!(leases.wait(12, 'b').is_none());
-        leases.report(later, A, 12, 12);
-        leases.report(later, B, 12, 12);
+        leases.report(later, A, first(12), 12);
+        leases.report(later, B, first(12), 12);
         assert!(leases.served(later).is_empty(), "from its first question on it is waited for");
-        assert!(leases.report(later, C, 11, 12), "what passed without it is enough");
+        assert!(leases.report(later, C, first(11), 12), "what passed without it is enough");
         assert!(leases.served(later).is_empty());
-        assert!(leases.report(later, C, 12, 12));
+        assert!(leases.report(later, C, first(12), 12));
         assert_eq!(leases.served(later), ['b']);
+    }
+
+    #[test]
+    fn the_next_process_of_a_node_begins_without_a_lease() {
+        let start = Instant::now();
+        let mut leases = leases(start);
+        for node in [A, B, C] {
+            assert!(leases.report(start, node, first(12), 12));
+        }
+        // It came back within its lease, and its rows are those of its last checkpoint.
+        let second = |applied| LeaseReport { incarnation: Incarnation(2), applied };
+        assert!(!leases.report(start, C, second(5), 12));
+        assert!(leases.wait(12, 'a').is_none());
+        assert!(leases.served(start).is_empty(), "what the process before knew is not known now");
+        assert!(!leases.report(start, C, first(13), 12), "late");
+        assert!(leases.report(start, C, second(12), 13));
+        assert_eq!(leases.served(start), ['a']);
     }
 
     #[test]
@@ -192,21 +233,21 @@ mod tests {
         let start = Instant::now();
         let mut leases = leases(start);
         assert!(
-            !leases.report(start, C, 10, 11),
+            !leases.report(start, C, first(10), 11),
             "an earlier leader may have passed 11 without it"
         );
-        assert!(leases.report(start, C, 11, 15));
+        assert!(leases.report(start, C, first(11), 15));
     }
 
     #[test]
     fn a_leader_that_may_be_deposed_passes_nothing() {
         let start = Instant::now();
         let mut leases = leases(start);
-        leases.report(start, A, 1, 1);
+        leases.report(start, A, first(1), 1);
         assert!(leases.wait(1, 'a').is_none());
         let later = start + LEASE * 2;
         assert!(leases.served(later).is_empty(), "nobody's lease runs, the leader's own neither");
-        leases.report(later, A, 1, 1);
+        leases.report(later, A, first(1), 1);
         assert_eq!(leases.served(later), ['a']);
     }
 
@@ -215,7 +256,7 @@ mod tests {
         let start = Instant::now();
         let mut leases = leases(start);
         assert_eq!(leases.without(start, A), None);
-        leases.report(start + LEASE, A, 1, 1);
+        leases.report(start + LEASE, A, first(1), 1);
         let later = start + LEASE * 3;
         assert_eq!(leases.without(later, A), Some(LEASE - DRIFT));
         assert_eq!(leases.without(later, NodeId(9)), Some(LEASE * 2 - DRIFT));
