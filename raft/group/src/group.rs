@@ -18,7 +18,7 @@ use openraft::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -40,6 +40,8 @@ use crate::{
 
 /// A barrier that a majority does not confirm within this is given up.
 const BARRIER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a Raft core may be gone before the process ends with it. It answers nothing meanwhile.
+const CORE_GONE_WAIT: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub(crate) struct Group {
@@ -207,6 +209,8 @@ impl Group {
             tokio::select! {
                 () = stopping.cancelled() => break,
                 changed = server.changed() => if changed.is_err() {
+                    // A runtime that is dropped ends its tasks in any order: then this one ends here.
+                    sleep(CORE_GONE_WAIT).await;
                     if !stopping.is_cancelled() {
                         self.state.fatal(&format!("shard {}: the Raft core has stopped", self.shard));
                     }
