@@ -14,9 +14,11 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 16] = [
+pub const ORDER: [&str; 19] = [
     "protocols/core",
     "protocols/mqtt",
+    "protocols/moonlight",
+    "protocols/dialects",
     "storage/api",
     "storage/rocks",
     "raft/machine",
@@ -24,6 +26,7 @@ pub const ORDER: [&str; 16] = [
     "raft/router",
     "node/service",
     "node/edge",
+    "node/api",
     "node/moorline",
     "chaos-tests/oracle",
     "chaos-tests/sim",

@@ -48,6 +48,8 @@ impl fmt::Debug for Attempt {
 pub struct Identity {
     /// Whose topic space it lives in.
     pub tenant: TenantId,
+    /// What its session is called, if not as its client id says: whoever it may take over is called the same.
+    pub session: Option<Text>,
 }
 
 /// Why a client may not connect.
@@ -85,7 +87,7 @@ pub struct Anonymous {
 
 impl Authenticate for Anonymous {
     fn authenticate(&self, _attempt: Attempt) -> Verdict {
-        let identity = Identity { tenant: self.tenant };
+        let identity = Identity { tenant: self.tenant, session: None };
         Box::pin(std::future::ready(Ok(identity)))
     }
 

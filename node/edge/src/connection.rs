@@ -305,7 +305,10 @@ impl<S: Socket> Connection<S> {
     /// A client is who it says, and may come in if it and its tenant do not come too often.
     fn take_turn(&mut self, now: Now, identity: Identity, request: Box<ConnectRequest>) {
         let edge = &self.shared.edge;
-        let client = (!request.assigned).then_some(request.client.as_str());
+        let client = match &identity.session {
+            Some(session) => Some(session.as_str()),
+            None => (!request.assigned).then_some(request.client.as_str()),
+        };
         let (turn, limit) = edge.admission.turn(identity.tenant, client, now.at);
         match turn {
             Turn::Now => self.enter(identity, *request),
@@ -324,12 +327,13 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    fn enter(&mut self, Identity { tenant }: Identity, request: ConnectRequest) {
+    fn enter(&mut self, identity: Identity, request: ConnectRequest) {
+        let Identity { tenant, session } = identity;
         self.stranger = None;
         let config = &self.shared.edge.config;
         self.link.open(Open {
             tenant,
-            client: request.client,
+            client: session.unwrap_or(request.client),
             clean_start: request.clean_start,
             expiry_s: request.expiry_s,
             credit: request.credit,

@@ -8,13 +8,11 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt, Full, Limited};
+use axum::{body::Body, extract::ConnectInfo};
+use http_body_util::{BodyExt, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
-    header::CONTENT_TYPE,
-    server::conn::http1,
-    service::service_fn,
+    Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE,
+    server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_machine::MemberState;
@@ -22,6 +20,7 @@ use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 use crate::server::{
@@ -38,7 +37,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The pause after an accept that failed (no file descriptors left, most likely).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Body>;
 
 /// Serves the admin API until `stop`.
 pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {
@@ -50,9 +49,9 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: Cancella
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let node = Arc::clone(&node);
-                    connections.spawn(connection(stream, node));
+                    connections.spawn(connection(stream, peer, node));
                 }
                 Err(error) => {
                     warn!(%error, "could not accept an admin connection");
@@ -68,10 +67,18 @@ fn address(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn connection(stream: tokio::net::TcpStream, node: Arc<Node>) {
-    let service = service_fn(move |request| {
+async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, node: Arc<Node>) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let node = Arc::clone(&node);
-        async move { Ok::<_, Infallible>(answer(&node, request).await) }
+        request.extensions_mut().insert(ConnectInfo(peer));
+        async move {
+            Ok::<_, Infallible>(match node.api().filter(|_| is_of_api(request.uri().path())) {
+                Some(api) => {
+                    api.oneshot(request.map(Body::new)).await.unwrap_or_else(|no| match no {})
+                }
+                None => answer(&node, request).await,
+            })
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -81,6 +88,13 @@ async fn connection(stream: tokio::net::TcpStream, node: Arc<Node>) {
     if let Err(error) = served {
         debug!(%error, "an admin connection ended badly");
     }
+}
+
+/// What `node/api` answers.
+fn is_of_api(path: &str) -> bool {
+    const PARTS: [&str; 4] = ["tenants", "devices", "tokens", "openapi.json"];
+    let part = path.strip_prefix("/api/v1/").and_then(|rest| rest.split('/').next());
+    part.is_some_and(|part| PARTS.contains(&part))
 }
 
 async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
@@ -247,6 +261,6 @@ fn respond(status: StatusCode, content_type: &str, body: Vec<u8>) -> Answer {
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, content_type)
-        .body(Full::new(Bytes::from(body)))
+        .body(Body::from(body))
         .expect("a status, a known header and a body")
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::registry::{CredCommand, DeviceCommand, MailCommand, TenantCommand, TokenCommand};
+
 /// A clustered IoT device broker: what it acknowledged is on the disks of a majority.
 #[derive(Debug, Parser)]
 #[command(name = "moorline", version, propagate_version = true)]
@@ -23,6 +25,21 @@ pub(crate) enum Command {
     /// Create a cluster, or look at one.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Tokens of the API.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Tenants.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Devices of a tenant.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Secrets of devices.
+    #[command(subcommand)]
+    Cred(CredCommand),
+    /// Mail to devices.
+    #[command(subcommand)]
+    Mail(MailCommand),
     /// Publish a message, or one per line of standard input.
     Pub(PubArgs),
     /// Subscribe and print what comes.

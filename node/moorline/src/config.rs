@@ -65,9 +65,31 @@ pub(crate) struct Config {
     /// What it shows TLS clients.
     #[serde(default)]
     pub(crate) tls: Option<moorline_edge::TlsConfig>,
+    /// Who may connect.
+    #[serde(default)]
+    pub(crate) security: SecurityConfig,
     /// What it logs.
     #[serde(default)]
     pub(crate) log: LogConfig,
+}
+
+/// `[security]`: who may connect.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct SecurityConfig {
+    /// The cluster's key, 64 hexadecimal digits, the same for every node. Outside the data directory: a stolen disk must not
+    /// come with it. Without it no device can prove who it is, and the API gives no tokens.
+    pub(crate) key_file: Option<PathBuf>,
+    /// Whether clients without a device's credentials may connect, as clients of the demo tenant. If it is not said: only
+    /// where there is no key, so that nobody has credentials.
+    pub(crate) anonymous: Option<bool>,
+}
+
+impl SecurityConfig {
+    /// Whether everybody may connect.
+    pub(crate) fn lets_anybody_in(&self) -> bool {
+        self.anonymous.unwrap_or(self.key_file.is_none())
+    }
 }
 
 /// `[node]`: who this node is.

@@ -28,7 +28,18 @@ pub(crate) async fn request(
     path: &str,
     body: Vec<u8>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    timeout(REQUEST_WAIT, exchange(method, address, path, body)).await.map_err(|_| {
+    request_as(method, address, path, body, None).await
+}
+
+/// The same with an API token.
+pub(crate) async fn request_as(
+    method: Method,
+    address: &str,
+    path: &str,
+    body: Vec<u8>,
+    token: Option<&str>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    timeout(REQUEST_WAIT, exchange(method, address, path, body, token)).await.map_err(|_| {
         anyhow::Error::from(Unreachable {
             address: address.to_owned(),
             why: format!("no answer in {REQUEST_WAIT:?}"),
@@ -41,6 +52,7 @@ async fn exchange(
     address: &str,
     path: &str,
     body: Vec<u8>,
+    token: Option<&str>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(address)
         .await
@@ -48,7 +60,11 @@ async fn exchange(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
-    let request = Request::builder()
+    let bearer = token.map(|token| ("authorization", format!("Bearer {token}")));
+    let request = bearer
+        .into_iter()
+        .fold(Request::builder(), |request, (name, value)| request.header(name, value));
+    let request = request
         .method(method)
         .uri(path)
         .header("host", address)

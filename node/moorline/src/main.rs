@@ -1,7 +1,7 @@
 //! The one binary: command line, configuration, wiring. What a node does is in the crates below; this crate only puts
 //! them together, and holds the tools that talk to a running cluster.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 5 nobody there or no quorum.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 refused, 5 nobody there or no quorum.
 
 mod admin;
 mod bench;
@@ -13,6 +13,7 @@ mod http;
 mod logging;
 mod metrics;
 mod pubsub;
+mod registry;
 mod server;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
                 EXIT_USAGE
             } else if error.is::<http::Unreachable>() {
                 EXIT_UNAVAILABLE
+            } else if let Some(declined) = error.downcast_ref::<registry::Declined>() {
+                declined.code
             } else {
                 1
             };
@@ -59,6 +62,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             result
         }
         Command::Cluster(command) => client_runtime()?.block_on(cluster::run(command)),
+        Command::Token(command) => client_runtime()?.block_on(registry::token(command)),
+        Command::Tenant(command) => client_runtime()?.block_on(registry::tenant(command)),
+        Command::Device(command) => client_runtime()?.block_on(registry::device(command)),
+        Command::Cred(command) => client_runtime()?.block_on(registry::cred(command)),
+        Command::Mail(command) => client_runtime()?.block_on(registry::mail(command)),
         Command::Pub(args) => client_runtime()?.block_on(pubsub::publish(args)),
         Command::Sub(args) => client_runtime()?.block_on(pubsub::subscribe(args)),
         Command::Bench(command) => bench::run(command),

@@ -78,9 +78,13 @@ impl Sink for Inner {
                 }
                 Effect::RetainedFull => self.metrics.dropped_retained.inc(),
                 Effect::Digest { .. }
+                | Effect::DeviceChanged { .. }
+                | Effect::TenantChanged { .. }
                 | Effect::Settled { .. }
                 | Effect::Member { .. }
-                | Effect::Left { .. } => {}
+                | Effect::Left { .. }
+                // Nobody is told of mail yet: devices ask.
+                | Effect::Mail(_) => {}
             }
         }
         self.send(shard, &mut delivery, out);
@@ -306,6 +310,7 @@ impl Inner {
         self.handle(peers, Kind::LeaseReport, Self::on_report);
         self.handle(peers, Kind::RouteBarrier, Self::on_barrier);
         self.handle(peers, Kind::Retained, Self::on_retained);
+        self.handle(peers, Kind::Question, Self::on_question);
         self.handle(peers, Kind::TakenOver, Self::on_taken_over);
         self.handle(peers, Kind::ShareAttach, Self::on_share_attach);
         self.handle(peers, Kind::ShareDeliver, Self::on_share_deliver);

@@ -31,6 +31,7 @@ mod metrics;
 mod once;
 mod parked;
 mod publish;
+pub mod registry;
 mod retained;
 mod service;
 mod settle;
@@ -114,6 +115,12 @@ impl Service {
         self.inner.register(&peers);
         self.inner.set_below(Below { groups, router, peers, record });
         self.inner.start_keeping();
+    }
+
+    /// Tenants, devices and mail.
+    #[must_use]
+    pub fn registry(&self) -> registry::Registry {
+        registry::Registry::new(Arc::clone(&self.inner))
     }
 
     /// Whether this node may accept publishes and connections now.

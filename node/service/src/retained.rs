@@ -417,7 +417,7 @@ impl Inner {
 
     /// Waits until this node has confirmed, after this call, that it leads the shard, and has applied what was committed
     /// before.
-    async fn pass_gate(self: &Arc<Self>, shard: ShardId) -> bool {
+    pub(crate) async fn pass_gate(self: &Arc<Self>, shard: ShardId) -> bool {
         let (sender, passed) = oneshot::channel();
         {
             let Some(mut gate) = self.gate(shard) else { return false };

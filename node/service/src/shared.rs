@@ -397,6 +397,9 @@ impl Inner {
             | Effect::WillDue
             | Effect::RetainedFull
             | Effect::WillDropped { .. }
+            | Effect::Mail(_)
+            | Effect::DeviceChanged { .. }
+            | Effect::TenantChanged { .. }
             | Effect::Digest { .. }) => return Some(other),
         }
         None

@@ -19,10 +19,12 @@
 
 pub mod id;
 pub mod message;
+pub mod op;
 pub mod port;
 pub mod shard;
 pub mod subscription;
 pub mod text;
+pub mod time;
 pub mod topic;
 pub mod trie;
 
@@ -30,3 +32,4 @@ pub use id::{ConnId, Epoch, Incarnation, NodeId, Offset, ShardId, TenantId, Unix
 pub use message::{Delivery, Message, QoS, ShareNumber, Will};
 pub use subscription::{Grant, RetainHandling, SubscriptionIds, SubscriptionOptions};
 pub use text::Text;
+pub use time::Millis;

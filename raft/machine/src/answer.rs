@@ -1,8 +1,12 @@
 //! What a command came to. Refusals are values: every replica must agree on them.
 
-use moorline_core::{Epoch, Offset, QoS, ShardId, Text};
+use moorline_core::{Epoch, Offset, QoS, ShardId, TenantId, Text};
 
-use crate::command::{Holder, RouteTarget, SessionId};
+use crate::{
+    command::{Holder, RouteTarget, SessionId},
+    mail::{MailAnswer, MailRefused},
+    registry::Owner,
+};
 
 /// The answer to one command. Variants are added, never renumbered: producer rows hold them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +79,26 @@ pub enum Answer {
         /// found their queue full while another had room.
         sessions: u32,
     },
+    /// To commands about mail.
+    Mail(MailAnswer),
+    /// To `PutTenant`.
+    Tenant {
+        /// Which, also when the group chose it.
+        tenant: TenantId,
+        /// Its version from now on.
+        version: u64,
+    },
+    /// To `PutDevice`.
+    Device {
+        /// The version it was made with, for its lookups.
+        born: u64,
+        /// Its version from now on.
+        version: u64,
+        /// Whether it was made.
+        new: bool,
+    },
+    /// To `PutLookup`: it leads to this device, which is not the one it may be taken from; nothing changed.
+    Taken(Owner),
     /// To `SetRoute`, `RegisterNode`, …: the log index at which it became true. To `Digest`: the one it is as of.
     At(u64),
     /// The command was refused; nothing changed.
@@ -92,7 +116,7 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteChange {
     /// Whose topic space.
-    pub tenant: moorline_core::TenantId,
+    pub tenant: TenantId,
     /// The filter.
     pub filter: Text,
     /// Where it leads.
@@ -137,6 +161,21 @@ pub enum Refused {
     /// A publish of QoS 2 of this publisher has been open for as long as [`crate::NUMBERS_SPAN_MAX`] others took: it comes
     /// first.
     TooFarAhead,
+    /// A command about mail.
+    Mail(MailRefused),
+    /// There is one already: a tenant with this name or alias, or what a condition says must not be there.
+    Exists,
+    /// A condition names another version.
+    VersionMismatch {
+        /// The version it has.
+        version: u64,
+    },
+    /// There is no such tenant, device or lookup.
+    NotFound,
+    /// There are as many tenants, devices, lookups, aliases or credentials as there may be.
+    TooMany,
+    /// A name, settings or a verifier has more bytes than it may.
+    TooLarge,
     /// The command does not belong in this group.
     WrongGroup {
         /// The group it came to.

@@ -6,6 +6,11 @@ use moorline_core::{
     SubscriptionOptions, TenantId, Text, Will, port::SessionLimits,
 };
 
+use crate::{
+    mail::MailCommand,
+    registry::{DeleteDevice, DeleteLookup, DeleteTenant, PutDevice, PutLookup, PutTenant},
+};
+
 /// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProducerId(pub u64);
@@ -249,6 +254,8 @@ pub enum Command {
         /// Which.
         copies: Vec<Enqueued>,
     },
+    /// About mail, which waits for its device.
+    Mail(MailCommand),
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
     /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
     Tick,
@@ -289,7 +296,7 @@ pub enum Command {
         /// The process that lives now, if any.
         alive: Option<Incarnation>,
     },
-    /// Creates a tenant or changes its policy (minimal: a name).
+    /// Names a tenant, and creates it if need be: what there was before [`Command::PutTenant`].
     SetTenant {
         /// The id.
         tenant: TenantId,
@@ -333,6 +340,20 @@ pub enum Command {
         /// Who votes, in any order.
         voters: Vec<NodeId>,
     },
+
+    // ---- the registry: [`crate::registry`] says what each does
+    /// Meta group.
+    PutTenant(PutTenant),
+    /// Meta group.
+    DeleteTenant(DeleteTenant),
+    /// The device's shard.
+    PutDevice(PutDevice),
+    /// The device's shard.
+    DeleteDevice(DeleteDevice),
+    /// The shard of ([`crate::registry::LOOKUP_TENANT`], hash).
+    PutLookup(PutLookup),
+    /// As `PutLookup`.
+    DeleteLookup(DeleteLookup),
 }
 
 /// How a node stands in its cluster.
@@ -398,7 +419,12 @@ impl Command {
             | Self::JoinShare { .. }
             | Self::LeaveShare { .. }
             | Self::Retain { .. }
-            | Self::Enqueue { .. } => Scope::Shard,
+            | Self::Mail(_)
+            | Self::Enqueue { .. }
+            | Self::PutDevice(_)
+            | Self::DeleteDevice(_)
+            | Self::PutLookup(_)
+            | Self::DeleteLookup(_) => Scope::Shard,
             Self::CreateCluster { .. }
             | Self::RegisterNode(_)
             | Self::SetRoute { .. }
@@ -408,7 +434,9 @@ impl Command {
             | Self::JoinNode { .. }
             | Self::SetMember { .. }
             | Self::Place { .. }
-            | Self::Placed { .. } => Scope::Meta,
+            | Self::Placed { .. }
+            | Self::PutTenant(_)
+            | Self::DeleteTenant(_) => Scope::Meta,
         }
     }
 }

@@ -5,6 +5,7 @@ use moorline_core::{Delivery, Epoch, Offset, SubscriptionOptions, TenantId, Text
 use crate::{
     answer::RouteChange,
     command::{Holder, SessionId},
+    mail::MailEffect,
 };
 
 /// One thing for the leader to do. Losing all of them (a crash, a leader change) loses no message: rows are the truth.
@@ -76,8 +77,28 @@ pub enum Effect {
     },
     /// A message was not retained: the tenant's quota in this shard is used up.
     RetainedFull,
+    /// News of mail.
+    Mail(MailEffect),
     /// The shard began or ceased to hold filters; the meta group has to know.
     Routes(Vec<RouteChange>),
+    /// A device was made, changed or deleted: what is known of its credentials, and its connections, may be wrong now.
+    DeviceChanged {
+        /// Whose.
+        tenant: TenantId,
+        /// Its name.
+        device: Text,
+        /// The version it was made with.
+        born: u64,
+        /// Its version now, or its last one.
+        version: u64,
+        /// Whether it was deleted.
+        gone: bool,
+    },
+    /// A tenant was made, changed or deleted. Nodes that do not lead the meta group compare versions instead.
+    TenantChanged {
+        /// Which.
+        tenant: TenantId,
+    },
     /// The group's digest as of its index (on every replica).
     Digest {
         /// The log index.

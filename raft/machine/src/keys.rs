@@ -2,6 +2,9 @@
 //!
 //! Rows of one bucket lie together, and of one session in it, in order of offset or filter.
 
+mod mail;
+mod registry;
+
 use std::ops::ControlFlow;
 
 use bytes::Bytes;

@@ -18,6 +18,7 @@
 //!   `chaos-tests/sim` (`checks::once`).
 //! - **Settled is settled.** A queue's head never goes back. Asserted in `shard::queue`; checked by
 //!   `tests/rules/queues.rs` and `chaos-tests/sim` (`checks::settled`).
+//! - **Mail is in strict order, one outstanding.** Checked by `tests/rules/mail_model.rs`.
 //! - **What memory holds comes from rows.** Checked by [`Machine::assert_derived`] wherever replicas are tested.
 //! - **A batch does a bounded amount of work**: long queues are removed in pieces, by `Tick`. Limits: `shard`, `meta`,
 //!   `producers`.
@@ -35,9 +36,12 @@ mod digest;
 pub mod effect;
 mod keys;
 mod machine;
+pub mod mail;
 mod meta;
 pub mod placement;
 mod producers;
+pub mod query;
+pub mod registry;
 mod rows;
 mod shard;
 mod step;
@@ -48,15 +52,23 @@ pub use codec::{COMMAND_BYTES_MAX, Malformed, RunAnswers, TooLarge};
 pub use command::{Command, MemberState, Run};
 pub use effect::Effect;
 pub use machine::Machine;
-pub use meta::{ClusterRecord, MetaState, NodeState, RouteState, TOMBSTONES_MAX, Target};
+pub use mail::{MAIL_DEAD_KEPT, MAIL_DONE_KEPT, MailAnswer, MailCommand, MailEffect, MailRefused};
+pub use meta::{
+    ClusterRecord, MetaState, NodeState, RouteState, TENANTS_BYTES_MAX, TENANTS_MAX,
+    TOMBSTONES_MAX, Target,
+};
 pub use producers::{ANSWERS_PER_PRODUCER_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};
 pub use shard::{
     AWAIT_MS, AWAITED_TOPICS_MAX, AWAITED_TOPICS_PER_SHARD_MAX, Counts, DEADLINES_PER_TICK_MAX,
-    DUE_WILLS_MAX, DueWill, GARBAGE_ROWS_PER_TICK_MAX, LEFT_MAX, LEFT_MS, NUMBERS_SPAN_MAX,
-    Numbers, ORIGIN_IDLE_MS_MAX, ORIGINS_MAX, RETAINED_BYTES_PER_TENANT_MAX,
+    DUE_WILLS_MAX, DueWill, GARBAGE_ROWS_PER_TICK_MAX, LEFT_MAX, LEFT_MS, MailPage, Mailboxes,
+    NUMBERS_SPAN_MAX, Numbers, ORIGIN_IDLE_MS_MAX, ORIGINS_MAX, RETAINED_BYTES_PER_TENANT_MAX,
     RETAINED_PER_TENANT_MAX, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX,
     SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_ITEMS_MAX, SESSIONS_PER_NODE_GONE_MAX,
     SESSIONS_PER_SHARD_MAX, SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, SUBSCRIPTIONS_PER_SESSION_MAX,
     SessionInfo, ShareInfo,
+};
+pub use shard::{
+    DEVICE_BUCKETS_PER_PAGE_MAX, DEVICES_PER_SHARD_MAX, DeviceCursor, DevicesPage, DevicesQuery,
+    LOOKUPS_PER_SHARD_MAX, RegistryCounts,
 };
 pub use step::version_after;

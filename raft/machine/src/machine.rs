@@ -12,6 +12,8 @@
 //! - **A sequence number counts once.** Checked by `producers`' tests and `tests/rules/dedupe.rs`.
 //! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
 
+mod registry;
+
 use bytes::Bytes;
 use moorline_core::{
     Delivery, Grant, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
@@ -30,8 +32,8 @@ use crate::{
     producers::{Place, Producers},
     rows::{MembershipRow, NumberRow, Row, corrupt},
     shard::{
-        Counts, DueWill, Opening, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX, SessionInfo,
-        ShardState, ShareInfo,
+        Counts, DueWill, Mailboxes, Opening, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX,
+        SessionInfo, ShardState, ShareInfo,
     },
     step::Step,
 };
@@ -213,6 +215,7 @@ impl Machine {
             Command::Enqueue { session, epoch, since, copies } => {
                 Ok(shard.enqueue_retained(step, session, epoch, since, copies))
             }
+            Command::Mail(command) => shard.mail(step, command),
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
             Command::NodeGone { node, alive } => Ok(shard.node_gone(step, node, alive)),
             Command::Subscribe { session, epoch, subscriptions } => {
@@ -250,6 +253,12 @@ impl Machine {
             | Command::SetMember { .. }
             | Command::Place { .. }
             | Command::Placed { .. }) => self.apply_membership(step, other),
+            other @ (Command::PutTenant(_)
+            | Command::DeleteTenant(_)
+            | Command::PutDevice(_)
+            | Command::DeleteDevice(_)
+            | Command::PutLookup(_)
+            | Command::DeleteLookup(_)) => self.apply_registry(step, other),
         }
     }
 
@@ -442,6 +451,12 @@ impl Machine {
         max: usize,
     ) -> Result<Vec<DueWill>, StorageError> {
         self.shard.due_wills(rows, from, max)
+    }
+
+    /// What waits for devices, and what became of it.
+    #[must_use]
+    pub fn mailboxes(&self) -> &Mailboxes {
+        self.shard.mailboxes()
     }
 
     /// Opens the rows anew and compares: for tests and simulations.

@@ -7,6 +7,7 @@
 //! - **No route leads to a process that is known to be dead.** Checked by `tests/rules/meta.rs`.
 
 mod members;
+mod tenants;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,7 @@ use crate::{
     answer::{Answer, Refused},
     command::{MemberState, NodeRecord, RouteTarget},
     keys::{Keys, Suffix, note},
-    rows::{ClusterRow, NodeRow, PlacementRow, RouteRow, Row, TenantRow, corrupt},
+    rows::{ClusterRow, NodeRow, PlacementRow, RouteRow, Row, corrupt},
     step::Step,
 };
 
@@ -32,8 +33,6 @@ use crate::{
 const ROUTES_MAX: usize = 1_000_000;
 /// Nodes of a cluster, dead ones included.
 const NODES_MAX: usize = 1024;
-/// Tenants of a cluster.
-const TENANTS_MAX: usize = 100_000;
 /// Voters of a group: more make every write slower and no cluster safer.
 const VOTERS_MAX: usize = 5;
 /// How long a removed route is remembered, in log time: longer than any news of it can be under way.
@@ -46,7 +45,10 @@ const TOMBSTONES_PER_TICK_MAX: usize = 1024;
 /// Routes that one `DropNodeRoutes` removes: a row each, so about 30 ms.
 const ROUTES_PER_DROP_MAX: usize = 20_000;
 
-pub use members::Target;
+pub use self::{
+    members::Target,
+    tenants::{TENANTS_BYTES_MAX, TENANTS_MAX},
+};
 
 const CLUSTER: &[u8] = b"cluster";
 
@@ -92,7 +94,7 @@ pub struct MetaState {
     members: BTreeMap<NodeId, MemberState>,
     /// What lets a node join, and until when.
     tokens: BTreeMap<u128, UnixMillis>,
-    tenants: BTreeMap<TenantId, Text>,
+    tenants: tenants::Tenants,
     routes: BTreeMap<TenantId, Trie<RouteTarget, RouteState>>,
     routes_len: usize,
     /// Present routes that lead to a process, so that they can be dropped with it.
@@ -111,7 +113,7 @@ impl MetaState {
             targets: BTreeMap::new(),
             members: BTreeMap::new(),
             tokens: BTreeMap::new(),
-            tenants: BTreeMap::new(),
+            tenants: tenants::Tenants::default(),
             routes: BTreeMap::new(),
             routes_len: 0,
             of_nodes: BTreeSet::new(),
@@ -126,16 +128,13 @@ impl MetaState {
         }
         state.open_lists(rows)?;
         state.open_members(rows)?;
+        state.open_tenants(rows)?;
         Ok(state)
     }
 
     fn open_lists(&mut self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
         let keys = self.keys;
         let scan = |kind, read: &mut Read<'_>| scan(keys, rows, kind, read);
-        scan(Kind::Tenant, &mut |mut suffix, row| {
-            self.tenants.insert(TenantId(suffix.u32()?), TenantRow::from_bytes(row)?.0);
-            Ok(())
-        })?;
         scan(Kind::Node, &mut |mut suffix, row| {
             let NodeRow { record, gone } = NodeRow::from_bytes(row)?;
             self.nodes.insert(NodeId(suffix.u64()?), NodeState { record, gone });
@@ -170,12 +169,6 @@ impl MetaState {
     pub fn voters(&self, group: ShardId) -> &[NodeId] {
         let target = self.targets.get(&group).map(|target| target.voters.as_slice());
         target.unwrap_or_else(|| self.founders(group))
-    }
-
-    /// All tenants with their names.
-    #[must_use]
-    pub fn tenants(&self) -> &BTreeMap<TenantId, Text> {
-        &self.tenants
     }
 
     /// Where a message goes: each target once, ascending. `targets` is cleared first.
@@ -377,21 +370,6 @@ impl MetaState {
             step.delete(key);
         }
         Ok(if more { Answer::Partly(Vec::new()) } else { Answer::At(step.index) })
-    }
-
-    pub(crate) fn set_tenant<R: Rows + ?Sized>(
-        &mut self,
-        step: &mut Step<'_, R>,
-        tenant: TenantId,
-        name: &Text,
-    ) -> Answer {
-        if !self.tenants.contains_key(&tenant) && self.tenants.len() >= TENANTS_MAX {
-            return Answer::Refused(Refused::TooManyRoutes);
-        }
-        let row = TenantRow(Text::from(name.as_str()));
-        step.put(self.keys.tenant(tenant), row.to_bytes());
-        self.tenants.insert(tenant, row.0);
-        Answer::At(step.index)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<UnixMillis> {

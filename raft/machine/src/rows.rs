@@ -7,6 +7,8 @@
 //!   guessed at.
 
 mod kept;
+pub(crate) mod mail;
+mod registry;
 
 use std::num::NonZeroU32;
 
@@ -27,6 +29,7 @@ use crate::{
 };
 
 pub(crate) use self::kept::{AwaitedRow, DueWillRow, RetainedRow, WillRow};
+pub(crate) use self::registry::RegistryCountsRow;
 
 const VERSION: u8 = 1;
 
@@ -618,7 +621,7 @@ mod tests {
     use super::*;
     use crate::codec::hex;
 
-    fn check<R: Row + PartialEq + Debug>(row: &R, expected: &str) {
+    pub(super) fn check<R: Row + PartialEq + Debug>(row: &R, expected: &str) {
         let bytes = row.to_bytes();
         assert_eq!(hex(&bytes), expected.replace(' ', ""), "{row:?}");
         assert_eq!(&R::from_bytes(&bytes).unwrap(), row);

@@ -76,6 +76,18 @@ pub enum Kind {
     ShareMember = 24,
     /// `tenant u32 | member's bucket u16 | member's number u64 | filter`: that a session takes part in a share no more.
     ShareLeft = 25,
+    /// `tenant u32 | name`: a device with its credentials.
+    Device = 26,
+    /// `hash 32 bytes`: the device that has a credential which does not name it. In the hash's own bucket.
+    Lookup = 27,
+    /// `tenant u32`: how many devices and lookups of a tenant there are. Whole shard.
+    RegistryCounts = 28,
+    /// `tenant u32 | device`: a device's mailbox.
+    Mailbox = 29,
+    /// `mailbox u64 | place u64`: a mail that is queued, with its payload.
+    Mail = 30,
+    /// `mailbox u64 | id u128`: what is known of a mail, wherever it is.
+    MailById = 31,
     /// Meta: `tenant u32`.
     Tenant = 32,
     /// Meta: `node u64`.
@@ -92,11 +104,21 @@ pub enum Kind {
     Token = 38,
     /// Meta: `shard u16`: who is to vote, once it is no longer who the group was made with.
     Target = 39,
+    /// Meta: `tenant u32`: a tenant with its policy, in the place of its [`Kind::Tenant`].
+    TenantRecord = 40,
+    /// Meta: the id the next tenant gets, where that is not one more than the highest there is.
+    NextTenant = 41,
+    /// `mailbox u64 | list u8 | slot u16`: a mail that ended, or died.
+    MailDone = 50,
+    /// `mailbox u64 | due ms u64 | place u64`: a queued mail that expires.
+    MailExpiry = 51,
+    /// `mailbox u64`: what is left to remove of a mailbox that is forgotten.
+    MailGarbage = 52,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 44] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -122,6 +144,12 @@ impl Kind {
         Self::Share,
         Self::ShareMember,
         Self::ShareLeft,
+        Self::Device,
+        Self::Lookup,
+        Self::RegistryCounts,
+        Self::Mailbox,
+        Self::Mail,
+        Self::MailById,
         Self::Tenant,
         Self::Node,
         Self::Placement,
@@ -130,6 +158,11 @@ impl Kind {
         Self::Member,
         Self::Token,
         Self::Target,
+        Self::TenantRecord,
+        Self::NextTenant,
+        Self::MailDone,
+        Self::MailExpiry,
+        Self::MailGarbage,
     ];
 }
 
@@ -285,7 +318,7 @@ mod tests {
             numbers,
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
-                24, 25, 32, 33, 34, 35, 36, 37, 38, 39
+                24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52
             ]
         );
     }

@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     fs::{File, OpenOptions},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -36,6 +37,8 @@ const LIMITS: &str = "\
     topic-levels-max = 64\n\
     session-queue-max = 100000\n\
     session-queue-bytes-max = 67108864\n";
+/// The cluster's key, in the demo's directory and beside the nodes' data.
+const KEY_FILE: &str = "cluster.key";
 /// How long a node may take to hand over and stop before it is killed.
 const STOP_WAIT: Duration = Duration::from_secs(15);
 
@@ -95,6 +98,7 @@ impl Nodes {
             Err(_) => new_places(args.nodes)?,
         };
         std::fs::write(&known, serde_json::to_vec_pretty(&places)?)?;
+        write_key(dir)?;
         let ready = dir.join("ready.json");
         if ready.exists() {
             std::fs::remove_file(ready)?;
@@ -267,7 +271,27 @@ fn config_text(place: &Place, places: &[Place], dir: &Path, shards: Option<u16>)
         writeln!(text, "    {{ id = {}, address = \"{}\" }},", peer.id, peer.cluster)
             .expect("a String takes everything");
     }
-    text + "]\n\n" + LIMITS
+    let key = dir.join(KEY_FILE);
+    text + "]\n\n"
+        + LIMITS
+        + &format!(
+            "\n# Everybody may connect, and devices of the registry as themselves.\n[security]\nkey-file = {key:?}\nanonymous = true\n"
+        )
+}
+
+/// The cluster's key, made once.
+fn write_key(dir: &Path) -> anyhow::Result<()> {
+    let file = dir.join(KEY_FILE);
+    if file.exists() {
+        return Ok(());
+    }
+    let key: [u8; 32] = rand::random();
+    let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut out =
+        options.open(&file).with_context(|| format!("cannot write {}", file.display()))?;
+    std::io::Write::write_all(&mut out, text.as_bytes()).map_err(Into::into)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //!   before that lose messages even with fsync).
 //! - Every task is owned by [`run_node`]'s `JoinSet`; one that ends with an error stops the node.
 
+mod auth;
 mod disk;
 pub(crate) mod join;
 mod known;
@@ -29,7 +30,7 @@ use moorline_group::{
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
 };
 use moorline_router::{Router, RouterConfig};
-use moorline_service::{Service, ServiceConfig};
+use moorline_service::{Service, ServiceConfig, registry::secrets::Secrets};
 use moorline_storage_rocks::{
     LogConfig, StoreConfig, abort,
     disk::{Disk, Wanted},
@@ -175,6 +176,7 @@ async fn start(
         groups: groups.clone(),
         router: router.clone(),
         disk: disk_state.clone(),
+        secrets: secrets(config)?,
     }));
     service.attach(groups.clone(), router.clone(), peers.clone(), node.record());
     peers.start(cluster_socket)?;
@@ -295,6 +297,13 @@ fn service_config(config: &Config, clock: Clock, incarnation: Incarnation) -> Se
     }
 }
 
+/// The cluster's key, if the configuration says where it is.
+fn secrets(config: &Config) -> anyhow::Result<Option<Secrets>> {
+    let Some(file) = &config.security.key_file else { return Ok(None) };
+    let read = Secrets::load(file);
+    read.map(Some).with_context(|| format!("security.key-file: {}", file.display()))
+}
+
 fn space_limits(config: &Config) -> SpaceLimits {
     SpaceLimits {
         low_bytes: config.storage.low_mib << 20,
@@ -324,7 +333,11 @@ async fn serve_mqtt(
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;
-        let authenticate = Arc::new(moorline_edge::Anonymous { tenant: DEMO_TENANT });
+        let authenticate = Arc::new(auth::ByRegistry(Arc::new(auth::Devices {
+            registry: service.registry(),
+            secrets: node.secrets().cloned(),
+            anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
+        })));
         let edge =
             Edge::new(node.config().mqtt.clone(), port, authenticate, metrics.clone(), clock);
         let serving = stop.child_token();

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use moorline_api::Api;
 use moorline_core::{Incarnation, NodeId, ShardId, Text, shard::Shards};
 use moorline_group::{
     Groups,
@@ -17,12 +18,13 @@ use moorline_group::{
 };
 use moorline_machine::{Answer, Command, MemberState, command::NodeRecord};
 use moorline_router::Router;
+use moorline_service::registry::secrets::Secrets;
 use moorline_storage::StorageError;
 use prometheus::{Registry, proto::MetricFamily};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{DEMO_TENANT, disk::DiskState, mover};
+use super::{DEMO_TENANT, auth::now_ms, disk::DiskState, mover};
 use crate::{
     cluster::{ClusterView, GroupView, NodeView, SessionView, ShareView},
     config::Config,
@@ -50,6 +52,8 @@ pub(crate) struct Node {
     groups: Groups,
     router: Router,
     service: OnceLock<std::sync::Arc<moorline_service::Service>>,
+    secrets: Option<Secrets>,
+    api: OnceLock<axum::Router>,
     disk: DiskState,
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
@@ -92,13 +96,24 @@ pub(crate) struct Parts {
     pub(crate) groups: Groups,
     pub(crate) router: Router,
     pub(crate) disk: DiskState,
+    pub(crate) secrets: Option<Secrets>,
 }
 
 impl Node {
     /// Puts the parts together.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, store, incarnation, registry, metrics, peers, groups, router, disk } =
-            parts;
+        let Parts {
+            config,
+            store,
+            incarnation,
+            registry,
+            metrics,
+            peers,
+            groups,
+            router,
+            disk,
+            secrets,
+        } = parts;
         Self {
             config,
             store,
@@ -109,6 +124,8 @@ impl Node {
             groups,
             router,
             service: OnceLock::new(),
+            secrets,
+            api: OnceLock::new(),
             disk,
             opened: AtomicBool::new(false),
             listening: AtomicBool::new(false),
@@ -135,7 +152,22 @@ impl Node {
 
     /// The service, once it is there.
     pub(crate) fn set_service(&self, service: std::sync::Arc<moorline_service::Service>) {
+        if let Some(secrets) = &self.secrets {
+            let (registry, secrets) = (service.registry(), secrets.clone());
+            let api = moorline_api::router(Api { registry, secrets, now: now_ms });
+            assert!(self.api.set(api).is_ok(), "a node has one API");
+        }
         assert!(self.service.set(service).is_ok(), "a node has one service");
+    }
+
+    /// What answers for tenants, devices and mail, if this node has the cluster's key.
+    pub(crate) fn api(&self) -> Option<axum::Router> {
+        self.api.get().cloned()
+    }
+
+    /// The cluster's key.
+    pub(crate) fn secrets(&self) -> Option<&Secrets> {
+        self.secrets.as_ref()
     }
 
     /// Whether what the meta group says here is what it says now, as a majority of it confirms.

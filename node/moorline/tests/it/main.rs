@@ -22,6 +22,7 @@ mod harness;
 mod members;
 mod once;
 mod operating;
+mod registry;
 mod retained;
 mod sessions;
 mod shares;

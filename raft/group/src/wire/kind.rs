@@ -104,6 +104,8 @@ kinds! {
     LiveOnce = 25,
     /// Asks a shard's leader for a page of its retained messages.
     Retained = 26,
+    /// Asks a shard's leader about devices or mail.
+    Question = 27,
     /// A member of a share can take messages: to the leader of the share's shard.
     ShareAttach = 30,
     /// Messages that a share lends to members.
@@ -134,7 +136,7 @@ mod tests {
             (Kind::SnapshotResume, 34),
             (Kind::ShareAttach, 30),
             (Kind::ShareDeliver, 31), (Kind::ShareCheck, 32), (Kind::ShareDetach, 33),
-            (Kind::Retained, 26),
+            (Kind::Retained, 26), (Kind::Question, 27),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

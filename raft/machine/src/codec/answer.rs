@@ -4,7 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::ShardId;
 
 use super::{
-    Malformed, Reader, put_holder, put_list, put_option, put_session, put_target, put_text,
+    Malformed, Reader, mail, put_holder, put_list, put_option, put_session, put_target, put_text,
+    registry,
 };
 use crate::{
     answer::{Answer, Refused, RouteChange},
@@ -57,6 +58,11 @@ mod refused {
     pub(super) const TOO_LATE: u8 = 14;
     pub(super) const TOO_FAR_AHEAD: u8 = 16;
     pub(super) const LEFT: u8 = 17;
+    pub(super) const EXISTS: u8 = 40;
+    pub(super) const VERSION_MISMATCH: u8 = 41;
+    pub(super) const NOT_FOUND: u8 = 42;
+    pub(super) const TOO_MANY: u8 = 43;
+    pub(super) const TOO_LARGE: u8 = 44;
 }
 
 /// The least bytes of a route change: lets a count be checked before anything is allocated for it.
@@ -115,6 +121,10 @@ impl Answer {
                 out.put_u8(kind::PUBLISHED);
                 out.put_u32(*sessions);
             }
+            Self::Mail(answer) => mail::put_answer(out, *answer),
+            Self::Tenant { .. } | Self::Device { .. } | Self::Taken(_) => {
+                registry::encode_answer(self, out);
+            }
             Self::At(index) => {
                 out.put_u8(kind::AT);
                 out.put_u64(*index);
@@ -170,10 +180,13 @@ impl Answer {
             kind::RECEIVED => Self::Received { number: reader.u64()?, floor: reader.u64()? },
             kind::COMPLETED => Self::Completed { known: reader.list(1, Reader::bool)? },
             kind::PUBLISHED => Self::Published { sessions: reader.u32()? },
+            kind @ mail::FIRST_KIND..=mail::LAST_KIND => {
+                Self::Mail(mail::read_answer(kind, reader)?)
+            }
             kind::AT => Self::At(reader.u64()?),
             kind::REFUSED => Self::Refused(read_refused(reader)?),
             kind::OUT_OF_ORDER => Self::OutOfOrder { expected: reader.u64()? },
-            _ => return Err(Malformed { what: "answer kind" }),
+            other => return registry::read_answer(other, reader),
         })
     }
 }
@@ -248,11 +261,20 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::TooLate => refused::TOO_LATE,
         Refused::TooFarAhead => refused::TOO_FAR_AHEAD,
         Refused::Left => refused::LEFT,
+        Refused::Exists => refused::EXISTS,
+        Refused::VersionMismatch { .. } => refused::VERSION_MISMATCH,
+        Refused::NotFound => refused::NOT_FOUND,
+        Refused::TooMany => refused::TOO_MANY,
+        Refused::TooLarge => refused::TOO_LARGE,
         Refused::WrongGroup { .. } => refused::WRONG_GROUP,
+        Refused::Mail(why) => return mail::put_refused(out, why),
     };
     out.put_u8(code);
     if let Refused::WrongGroup { group } = why {
         out.put_u16(group.0);
+    }
+    if let Refused::VersionMismatch { version } = why {
+        out.put_u64(version);
     }
 }
 
@@ -273,17 +295,38 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::TOO_LATE => Refused::TooLate,
         refused::TOO_FAR_AHEAD => Refused::TooFarAhead,
         refused::LEFT => Refused::Left,
+        code @ mail::FIRST_KIND..=mail::LAST_KIND => {
+            Refused::Mail(mail::read_refused(code, reader)?)
+        }
+        refused::EXISTS => Refused::Exists,
+        refused::VERSION_MISMATCH => Refused::VersionMismatch { version: reader.u64()? },
+        refused::NOT_FOUND => Refused::NotFound,
+        refused::TOO_MANY => Refused::TooMany,
+        refused::TOO_LARGE => Refused::TooLarge,
         refused::WRONG_GROUP => Refused::WrongGroup { group: ShardId(reader.u16()?) },
         _ => return Err(Malformed { what: "refusal" }),
     })
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use moorline_core::{ConnId, Epoch, Incarnation, NodeId, Offset, QoS, TenantId};
 
     use super::*;
     use crate::command::{Holder, RouteTarget, SessionId};
+
+    pub(in crate::codec) fn check(answer: &Answer, expected: &str) {
+        let mut out = BytesMut::new();
+        answer.encode(&mut out);
+        let bytes = out.freeze();
+        assert_eq!(crate::codec::hex(&bytes), expected.replace(' ', ""), "{answer:?}");
+        for len in 0..bytes.len() {
+            assert!(Answer::decode(&mut bytes.slice(..len)).is_err(), "{answer:?} at {len}");
+        }
+        let mut rest = bytes;
+        assert_eq!(&Answer::decode(&mut rest).unwrap(), answer);
+        assert!(rest.is_empty());
+    }
 
     #[test]
     fn answers_keep_their_bytes() {
@@ -346,16 +389,7 @@ mod tests {
             (Answer::Completed { known: vec![true, false] }, "0c 00000002 01 00".into()),
         ];
         for (answer, expected) in table {
-            let mut out = BytesMut::new();
-            answer.encode(&mut out);
-            let bytes = out.freeze();
-            assert_eq!(crate::codec::hex(&bytes), expected.replace(' ', ""), "{answer:?}");
-            for len in 0..bytes.len() {
-                assert!(Answer::decode(&mut bytes.slice(..len)).is_err(), "{answer:?} at {len}");
-            }
-            let mut rest = bytes;
-            assert_eq!(Answer::decode(&mut rest).unwrap(), answer);
-            assert!(rest.is_empty());
+            check(&answer, &expected);
         }
     }
 }

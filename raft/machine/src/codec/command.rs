@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, message_len, put_holder, put_limits, put_list,
-    put_option, put_options, put_session, put_target, put_text, read_message,
+    Malformed, Reader, TooLarge, encode_message, mail, message_len, put_holder, put_limits,
+    put_list, put_option, put_options, put_session, put_target, put_text, read_message, registry,
 };
 use crate::command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription};
 
@@ -125,6 +125,7 @@ impl Command {
                 put_list(out, also, |out, offset| out.put_u64(offset.0));
             }
             Self::JoinShare { .. } | Self::LeaveShare { .. } => self.encode_share(out),
+            Self::Mail(command) => mail::put_command(out, command),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
             Self::CreateCluster { .. }
@@ -137,6 +138,12 @@ impl Command {
             | Self::SetMember { .. }
             | Self::Place { .. }
             | Self::Placed { .. } => self.encode_member_body(out),
+            Self::PutTenant(_)
+            | Self::DeleteTenant(_)
+            | Self::PutDevice(_)
+            | Self::DeleteDevice(_)
+            | Self::PutLookup(_)
+            | Self::DeleteLookup(_) => registry::encode(self, out),
         }
     }
 
@@ -406,8 +413,14 @@ impl Command {
                 filters: reader.list(4, Reader::text)?,
             },
             kind::JOIN_SHARE | kind::LEAVE_SHARE => Self::decode_share(kind, &mut reader)?,
+            mail::FIRST_KIND..=mail::LAST_KIND => {
+                Self::Mail(mail::read_command(kind, &mut reader)?)
+            }
             kind::TICK => Self::Tick,
             kind::DIGEST => Self::Digest,
+            registry::kind::PUT_TENANT..=registry::kind::DELETE_LOOKUP => {
+                registry::decode(kind, &mut reader)?
+            }
             other => Self::decode_meta(other, &mut reader)?,
         };
         reader.end()?;

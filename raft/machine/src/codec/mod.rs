@@ -9,7 +9,9 @@
 
 mod answer;
 mod command;
+mod mail;
 mod message;
+mod registry;
 
 use std::num::NonZeroU32;
 
@@ -25,6 +27,9 @@ pub use answer::RunAnswers;
 pub use command::COMMAND_BYTES_MAX;
 pub(crate) use command::{FRAME_HEADER_BYTES, frame_len, put_node, read_node};
 pub(crate) use message::{encode_message, message_len, read_message};
+pub(crate) use registry::{
+    put_bytes, put_credentials, put_owner, read_bytes, read_credentials, read_owner,
+};
 
 /// Bytes that no `encode` of this version wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

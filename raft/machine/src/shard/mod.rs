@@ -11,6 +11,8 @@
 //!   left.rs           those that did until a while ago
 //!   retained.rs       what is kept of topics for those who subscribe later
 //!   awaited.rs        sessions that are still to get what is retained
+//!   mailbox.rs        mail, which waits for its device
+//!   devices.rs        devices with their credentials, and how they are found
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
 //! ```
@@ -23,7 +25,9 @@
 //! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
 
 mod awaited;
+mod devices;
 mod left;
+mod mailbox;
 mod numbers;
 mod once;
 mod queue;
@@ -45,6 +49,7 @@ use moorline_storage::{
     key::{self, Kind},
 };
 
+pub use self::mailbox::{MailPage, Mailboxes};
 pub(crate) use self::sessions::Opening;
 pub use self::shares::{SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, ShareInfo};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
@@ -54,6 +59,10 @@ use self::{
 };
 pub use self::{
     awaited::{AWAIT_MS, AWAITED_TOPICS_MAX, AWAITED_TOPICS_PER_SHARD_MAX},
+    devices::{
+        DEVICE_BUCKETS_PER_PAGE_MAX, DEVICES_PER_SHARD_MAX, DeviceCursor, DevicesPage,
+        DevicesQuery, LOOKUPS_PER_SHARD_MAX, RegistryCounts,
+    },
     retained::{
         RETAINED_BYTES_PER_TENANT_MAX, RETAINED_PER_TENANT_MAX, RetainedPage, RetainedQuery,
     },
@@ -132,6 +141,8 @@ pub(crate) struct ShardState {
     wills: Wills,
     retained: Retained,
     awaited: Awaited,
+    mailboxes: Mailboxes,
+    registry: devices::Registry,
     /// Space for the matches of one message.
     found: Vec<(SessionId, Grant)>,
 }
@@ -170,6 +181,8 @@ pub struct Counts {
     pub retained: usize,
     /// Their bytes.
     pub retained_bytes: u64,
+    /// Devices and lookups, of all tenants.
+    pub registry: RegistryCounts,
     /// Producers whose answers are remembered.
     pub producers: usize,
 }
@@ -242,6 +255,8 @@ impl ShardState {
             wills: Wills::default(),
             retained: Retained::default(),
             awaited: Awaited::default(),
+            mailboxes: Mailboxes::new(keys),
+            registry: devices::Registry::default(),
             found: Vec::new(),
         }
     }
@@ -256,10 +271,12 @@ impl ShardState {
         while let Some(bucket) = next {
             let Some(bucket) = first_bucket(keys, rows, bucket)? else { break };
             state.open_bucket(rows, bucket)?;
+            state.mailboxes.open_bucket(rows, bucket)?;
             next = bucket.checked_add(1);
         }
         state.open_origins(rows)?;
         state.open_wills(rows)?;
+        state.open_registry(rows)?;
         Ok(state)
     }
 
@@ -446,6 +463,7 @@ impl ShardState {
         }
         self.shared.flush(step);
         self.origins.flush(step);
+        self.registry.flush(step);
     }
 
     pub(crate) fn next_deadline(&self) -> Option<UnixMillis> {
@@ -456,7 +474,8 @@ impl ShardState {
         let will = self.wills.pending.first().map(|(at, _)| *at);
         let (retained, awaited) = (self.retained.next_deadline(), self.awaited.next_deadline());
         let (origin, left) = (self.origin_deadline(), self.left.next_deadline());
-        [expires, will, retained, awaited, origin, left].into_iter().flatten().min()
+        let mail = self.mailboxes.next_deadline();
+        [expires, will, retained, awaited, origin, left, mail].into_iter().flatten().min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -479,6 +498,7 @@ impl ShardState {
         self.expire_left(step);
         self.expire_retained(step);
         self.expire_awaited(step);
+        self.mailboxes.tick(step)?;
         self.collect_garbage(step)?;
         self.announce(step, &released);
         Ok(Answer::Released(released))
@@ -507,7 +527,9 @@ impl ShardState {
 
     pub(crate) fn counts(&self) -> Counts {
         let sessions = self.sessions.len() - self.shares.len();
-        Counts { sessions, held: self.held.len(), due_wills: self.wills.due_len(), ..self.counts }
+        let (held, due_wills, registry) =
+            (self.held.len(), self.wills.due_len(), self.registry_total());
+        Counts { sessions, held, due_wills, registry, ..self.counts }
     }
 
     pub(crate) fn session(&self, id: SessionId) -> Option<SessionInfo<'_>> {
@@ -541,6 +563,9 @@ impl ShardState {
         assert_eq!(self.wills, other.wills);
         assert_eq!(self.retained, other.retained);
         assert_eq!(self.awaited, other.awaited);
+        self.mailboxes.assert_same(&other.mailboxes);
+        assert_eq!(self.registry, other.registry);
+        self.assert_registry(rows)?;
         assert_eq!(self.counts(), other.counts());
         for (id, session) in &self.sessions {
             for subscription in self.subscriptions(rows, *id)? {

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed test says where")]
 
 mod dedupe;
+mod devices;
 mod harness;
+mod mail;
+mod mail_model;
 mod members;
 mod meta;
 mod once;
@@ -14,4 +17,5 @@ mod retained;
 mod sessions;
 mod shares;
 mod subscriptions;
+mod tenants;
 mod wills;

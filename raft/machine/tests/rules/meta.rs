@@ -226,5 +226,5 @@ fn tenants_are_named() {
     let mut group = meta(1, 1);
     group.one(Command::SetTenant { tenant: TENANT, name: "demo".into() });
     group.one(Command::SetTenant { tenant: TENANT, name: "show".into() });
-    assert_eq!(group.machine.meta().tenants()[&TENANT], "show".into());
+    assert_eq!(group.machine.meta().tenants()[&TENANT].name, "show".into());
 }

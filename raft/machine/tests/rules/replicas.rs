@@ -8,16 +8,17 @@ use moorline_core::{
     TenantId, Text, UnixMillis, Will, port::SessionLimits,
 };
 use moorline_machine::{
-    Answer, Batch, BatchBuilder, Effect, Machine, RunAnswers, RunBuilder,
+    Answer, Batch, BatchBuilder, Effect, Machine, MailCommand, RunAnswers, RunBuilder,
     command::{
         Command, Enqueued, Holder, NodeRecord, Origin, ProducerId, RouteTarget, SessionId,
         Subscription,
     },
+    mail::{MailOp, SendMail},
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
 
-use crate::harness::*;
+use crate::{devices, harness::*, mail, tenants};
 
 fn session_id() -> impl Strategy<Value = SessionId> {
     // The buckets of the clients below, so that some of them meet.
@@ -80,6 +81,24 @@ fn will() -> impl Strategy<Value = Option<Box<Will>>> {
     prop::option::of(will)
 }
 
+fn mail_command() -> impl Strategy<Value = Command> {
+    let id = || 0..6_u128;
+    let ttl_ms = prop::option::of(0..400_000_u64);
+    let op = prop::sample::select(&[MailOp::Ack, MailOp::Requeue][..]);
+    let born = prop::option::of(1..4_u64);
+    prop_oneof![
+        6 => (id(), ttl_ms, 0..2_u16, born).prop_map(|(id, ttl_ms, requeues_max, born)| {
+            let mut send = SendMail { born, ..mail::send_mail(id) };
+            (send.mail.ttl_ms, send.mail.requeues_max) = (ttl_ms, requeues_max);
+            Command::Mail(MailCommand::Send(send))
+        }),
+        4 => (id(), op).prop_map(|(id, op)| mail::settle_mail(id, op)),
+        1 => id().prop_map(mail::cancel),
+        1 => id().prop_map(mail::delivered),
+        1 => any::<bool>().prop_map(mail::purge),
+    ]
+}
+
 fn shard_command() -> impl Strategy<Value = Command> {
     let expiry = prop::sample::select(&[0, 1, 60, u32::MAX][..]);
     let epoch = (1..4_u64).prop_map(Epoch);
@@ -130,6 +149,8 @@ fn shard_command() -> impl Strategy<Value = Command> {
             }),
         1 => (1..3_u64, prop::option::of((1..3_u64).prop_map(Incarnation))).prop_map(
             |(node, alive)| Command::NodeGone { node: NodeId(node), alive }),
+        5 => devices::change(),
+        6 => mail_command(),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),
     ]
@@ -160,7 +181,11 @@ fn meta_command() -> impl Strategy<Value = Command> {
             }),
         1 => (1..4_u64, prop::option::of((1..3_u64).prop_map(Incarnation))).prop_map(
             |(node, alive)| Command::DropNodeRoutes { node: NodeId(node), alive }),
-        1 => Just(Command::SetTenant { tenant: TenantId(1), name: Text::from("n") }),
+        1 => (1..3_u32, text(&CLIENTS)).prop_map(|(tenant, name)| Command::SetTenant {
+            tenant: TenantId(tenant), name,
+        }),
+        4 => tenants::put(),
+        2 => tenants::delete(),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),
     ]

@@ -38,9 +38,39 @@ pub(crate) fn post(address: SocketAddr, path: &str) -> io::Result<Answer> {
 }
 
 fn request(method: &str, to: SocketAddr, path: &str, wait: Duration) -> io::Result<Answer> {
+    send(method, to, path, &[], "", wait)
+}
+
+/// Asks the API for something, with more headers and a JSON body.
+#[track_caller]
+pub(crate) fn api(
+    method: &str,
+    to: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    send(method, to, path, headers, body, ANSWER_WAIT).unwrap()
+}
+
+fn send(
+    method: &str,
+    to: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+    wait: Duration,
+) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&to, wait)?;
     stream.set_read_timeout(Some(wait))?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n")?;
+    for (name, value) in headers {
+        write!(stream, "{name}: {value}\r\n")?;
+    }
+    if !body.is_empty() {
+        write!(stream, "content-type: application/json\r\n")?;
+    }
+    write!(stream, "content-length: {}\r\n\r\n{body}", body.len())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;

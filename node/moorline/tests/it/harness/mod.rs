@@ -22,10 +22,10 @@ use self::cluster::Cluster;
 pub(crate) const TENANT: TenantId = TenantId(1);
 
 /// A claim and the function that tests it on a cluster it leaves as it found it.
-pub(crate) type Scenario = (&'static str, fn(&mut Cluster));
+pub(crate) type Scenario<T = Cluster> = (&'static str, fn(&mut T));
 
 /// Tests all claims on one cluster, in order, and fails at the end if one did not hold.
-pub(crate) fn scenarios(cluster: &mut Cluster, scenarios: &[Scenario]) {
+pub(crate) fn scenarios<T>(cluster: &mut T, scenarios: &[Scenario<T>]) {
     let mut failed = Vec::new();
     for (claim, run) in scenarios {
         let since = Instant::now();

@@ -52,6 +52,7 @@ impl Connect {
             receive_max: None,
             keep_alive_s: 60,
             will: None,
+            login: None,
         }
     }
 
@@ -81,6 +82,24 @@ impl Connect {
 
     /// Connects, once. `Ok` has the session present flag.
     pub(crate) fn attempt(&self, to: SocketAddr) -> io::Result<(Client, bool)> {
+        let mut client = self.begin(to)?;
+        match client.hear(CONNECT_WAIT) {
+            Heard::Packet(Packet::ConnAck { present, reason: 0 }) => Ok((client, present)),
+            other => Err(io::Error::other(format!("{} hears {other:?}", self.client))),
+        }
+    }
+
+    /// Connects, and goes again: the reason in the CONNACK.
+    #[track_caller]
+    pub(crate) fn reason(&self, to: SocketAddr) -> u8 {
+        match self.begin(to).unwrap().hear(CONNECT_WAIT) {
+            Heard::Packet(Packet::ConnAck { reason, .. }) => reason,
+            other => panic!("{} hears {other:?}", self.client),
+        }
+    }
+
+    /// Says CONNECT.
+    fn begin(&self, to: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect_timeout(&to, CONNECT_WAIT)?;
         stream.set_nodelay(true)?;
         let mut client = Client {
@@ -92,10 +111,7 @@ impl Connect {
             next_id: 1,
         };
         client.send(&packet::connect(self))?;
-        match client.hear(CONNECT_WAIT) {
-            Heard::Packet(Packet::ConnAck { present, reason: 0 }) => Ok((client, present)),
-            other => Err(io::Error::other(format!("{} hears {other:?}", self.client))),
-        }
+        Ok(client)
     }
 
     /// Connects; must work at once.

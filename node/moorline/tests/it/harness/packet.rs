@@ -49,6 +49,8 @@ pub(crate) struct Connect {
     pub(crate) receive_max: Option<u16>,
     pub(crate) keep_alive_s: u16,
     pub(crate) will: Option<Will>,
+    /// User name and password.
+    pub(crate) login: Option<(String, String)>,
 }
 
 /// What is published when a client is gone.
@@ -76,7 +78,8 @@ pub(crate) fn connect(connect: &Connect) -> Vec<u8> {
     body.push(connect.version as u8);
     let will = connect.will.as_ref();
     let will_flags = will.map_or(0, |will| 1 << 2 | will.qos << 3 | u8::from(will.retain) << 5);
-    body.push(u8::from(connect.clean) << 1 | will_flags);
+    let login_flags = if connect.login.is_some() { 0xC0 } else { 0 };
+    body.push(u8::from(connect.clean) << 1 | will_flags | login_flags);
     body.extend(connect.keep_alive_s.to_be_bytes());
     if connect.version == Version::V5 {
         let mut properties = Vec::new();
@@ -93,6 +96,10 @@ pub(crate) fn connect(connect: &Connect) -> Vec<u8> {
     put_text(&mut body, &connect.client);
     if let Some(will) = will {
         put_will(&mut body, connect.version, will);
+    }
+    if let Some((user, password)) = &connect.login {
+        put_text(&mut body, user);
+        put_text(&mut body, password);
     }
     frame(0x10, &body)
 }

@@ -1,0 +1,189 @@
+//! Who calls the API: a bearer token, which is a credential of a principal in the registry.
+//!
+//! ```text
+//!   mlt_<tenant>_<name>_<secret>      tenant 0: the cluster's administrators
+//! ```
+//!
+//! Principals are kept as devices are, under names that no device can have (`~name`): so a token has a validity, is replicated,
+//! and is refused everywhere as soon as it is deleted, since each request reads it anew.
+//!
+//! # Invariants
+//!
+//! - **A principal of a tenant sees nothing of another**: every handler asks [`Caller::tenant`] which one it is. What it may
+//!   not see is answered as what does not exist.
+//! - **Without a token in the cluster, whoever is on the same machine may make the first one**, and nothing else.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts},
+    http::{header::AUTHORIZATION, request::Parts},
+};
+use moorline_core::{TenantId, Text};
+use moorline_machine::registry::TenantRecord;
+use moorline_service::registry::RegistryError;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Api, Problem};
+
+/// Tenant 0 is nobody's: administrators of the cluster are kept there.
+pub(crate) const CLUSTER: TenantId = TenantId(0);
+/// What every token begins with, so that secret scanners find lost ones.
+const PREFIX: &str = "mlt_";
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// Look.
+    ReadOnly,
+    /// Send mail and take events.
+    App,
+    /// Devices and credentials.
+    Operator,
+    /// Everything, tokens too.
+    Admin,
+}
+
+/// Whoever asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) role: Role,
+    /// [`None`]: of the cluster.
+    tenant: Option<TenantId>,
+}
+
+/// What is kept in the settings of a principal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Principal {
+    pub(crate) role: Role,
+}
+
+/// The name under which a principal is kept.
+pub(crate) fn kept_as(name: &str) -> Text {
+    Text::from(format!("~{name}"))
+}
+
+/// A token in its parts.
+pub(crate) struct Token<'a> {
+    tenant: TenantId,
+    name: &'a str,
+    secret: &'a str,
+}
+
+pub(crate) fn token(tenant: TenantId, name: &str, secret: &str) -> String {
+    format!("{PREFIX}{}_{name}_{secret}", tenant.0)
+}
+
+impl<'a> Token<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let (tenant, rest) = text.strip_prefix(PREFIX)?.split_once('_')?;
+        let (name, secret) = rest.split_once('_')?;
+        Some(Self { tenant: TenantId(tenant.parse().ok()?), name, secret })
+    }
+}
+
+impl Caller {
+    /// The tenant that is meant: the caller's own, or for the cluster's administrators the one they name.
+    pub(crate) async fn tenant(
+        &self,
+        api: &Api,
+        named: Option<&str>,
+    ) -> Result<(TenantId, TenantRecord), Problem> {
+        if self.tenant.is_none() && named.is_none() {
+            return Err(Problem::malformed("?tenant=… says which tenant is meant"));
+        }
+        if let Some(found) = self.find_tenant(api, named) {
+            return Ok(found);
+        }
+        // It may have been made on another node a moment ago.
+        if !api.registry.refresh().await {
+            return Err(RegistryError::Unavailable.into());
+        }
+        self.find_tenant(api, named).ok_or_else(|| Problem::not_found("tenant"))
+    }
+
+    fn find_tenant(&self, api: &Api, named: Option<&str>) -> Option<(TenantId, TenantRecord)> {
+        let Some(own) = self.tenant else { return api.registry.tenant_by_name(named?) };
+        let record = api.registry.tenant(own)?;
+        let meant = named.is_none_or(|named| named == record.name.as_str());
+        meant.then_some((own, record))
+    }
+
+    /// Whether it may do at least what a role may.
+    pub(crate) fn at_least(&self, role: Role) -> Result<(), Problem> {
+        if self.role >= role {
+            return Ok(());
+        }
+        let detail = format!("this token has the role {:?}; {role:?} is wanted", self.role);
+        Err(Problem::forbidden(&detail))
+    }
+
+    /// Whether it is an administrator of the whole cluster.
+    pub(crate) fn of_cluster(&self, role: Role) -> Result<(), Problem> {
+        self.at_least(role)?;
+        match self.tenant {
+            None => Ok(()),
+            Some(_) => Err(Problem::forbidden("only a token of the cluster may do that")),
+        }
+    }
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let Some(shown) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
+            return Err(Problem::unauthorised());
+        };
+        let Token { tenant, name, secret } =
+            Token::parse(shown.trim()).ok_or_else(Problem::unauthorised)?;
+        let name = kept_as(name);
+        let record = api.registry.device(tenant, &name).await?;
+        let record = record.filter(|record| record.enabled).ok_or_else(Problem::unauthorised)?;
+        let verified = api.holds(tenant, &name, &record, secret.as_bytes());
+        let principal: Option<Principal> = serde_json::from_slice(&record.settings).ok();
+        match principal {
+            Some(Principal { role }) if verified => {
+                let tenant = (tenant != CLUSTER).then_some(tenant);
+                Ok(Self { role, tenant })
+            }
+            _ => Err(Problem::unauthorised()),
+        }
+    }
+}
+
+/// Where a request comes from.
+pub(crate) struct From(pub(crate) IpAddr);
+
+impl FromRequestParts<Api> for From {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let from = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        from.map(|ConnectInfo(address)| Self(address.ip())).ok_or_else(Problem::unauthorised)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_apart_as_they_were_made() {
+        let text = token(TenantId(7), "ci", "s_e-c");
+        let Token { tenant, name, secret } = Token::parse(&text).unwrap();
+        assert_eq!((tenant, name, secret), (TenantId(7), "ci", "s_e-c"));
+        for wrong in ["", "mlt_", "mlt_7_ci", "mlt_x_ci_s", "7_ci_s"] {
+            assert!(Token::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn roles_are_in_order() {
+        assert!(Role::ReadOnly < Role::App && Role::App < Role::Operator);
+        assert!(Role::Operator < Role::Admin);
+    }
+}

@@ -1,0 +1,450 @@
+//! Devices and their credentials, of one tenant at a time.
+
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use moorline_core::{ShardId, TenantId, Text, UnixMillis};
+use moorline_machine::{
+    DeviceCursor,
+    answer::Refused,
+    registry::{
+        CREDENTIALS_MAX, Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice,
+    },
+};
+use moorline_service::registry::{
+    RegistryError,
+    secrets::Style,
+    settings::{self, DeviceSettings, TenantSettings},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    Api, ITEMS_PER_PAGE_MAX, Problem, SECRET,
+    auth::{Caller, Role},
+    extract::{Asked, At, Body},
+    tokens::OfTenant,
+    versions::{IfVersion, etag},
+};
+
+/// How often a change of credentials is tried again after somebody else's came between.
+const TRIES_MAX: usize = 5;
+
+/// A device to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewDevice {
+    /// Unique in its tenant: printable, without `~` in front.
+    #[schema(example = "pump-1")]
+    name: String,
+    /// The rest.
+    #[serde(flatten)]
+    device: DeviceBody,
+}
+
+/// What can be written of a device.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct DeviceBody {
+    /// Whether it may connect.
+    #[serde(default = "yes")]
+    enabled: bool,
+    /// What it is, and its limits.
+    #[serde(default)]
+    settings: DeviceSettings,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A device as it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeviceView {
+    /// Its name.
+    name: String,
+    /// Whether it may connect.
+    enabled: bool,
+    /// Grows with every write; also the `ETag`.
+    version: u64,
+    /// When it was made, in milliseconds since 1970.
+    created_ms: u64,
+    /// When it was last written.
+    updated_ms: u64,
+    /// What it proves its identity with; secrets are not shown.
+    credentials: Vec<CredentialView>,
+    /// What it is, and its limits.
+    settings: DeviceSettings,
+}
+
+/// A credential, without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CredentialView {
+    /// Its number in the device.
+    id: String,
+    /// `secret`: generated, and kept as a keyed hash.
+    kind: &'static str,
+    /// When it was made, in milliseconds since 1970.
+    created_ms: u64,
+    /// From when on it counts.
+    not_before_ms: Option<u64>,
+    /// Until when.
+    not_after_ms: Option<u64>,
+}
+
+/// A piece of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeviceList {
+    /// In an order of the cluster's own.
+    devices: Vec<DeviceView>,
+    /// `?after=` for the next page; absent in the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Page {
+    /// A tenant's name; not needed with a token of that tenant.
+    tenant: Option<String>,
+    /// At most so many: 1 to 1,000.
+    limit: Option<usize>,
+    /// `next` of the page before.
+    after: Option<String>,
+}
+
+fn view(name: &Text, record: &DeviceRecord) -> DeviceView {
+    let credential = |held: &Credential| CredentialView {
+        id: format!("{:016x}", held.id),
+        kind: if held.kind == SECRET { "secret" } else { "other" },
+        created_ms: held.created.0,
+        not_before_ms: held.not_before.map(|at| at.0),
+        not_after_ms: held.not_after.map(|at| at.0),
+    };
+    DeviceView {
+        name: name.to_string(),
+        enabled: record.enabled,
+        version: record.version,
+        created_ms: record.created.0,
+        updated_ms: record.updated.0,
+        credentials: record.credentials.iter().map(credential).collect(),
+        settings: settings::read(&record.settings),
+    }
+}
+
+/// Where a page ended.
+fn place(cursor: &str) -> Option<(ShardId, DeviceCursor)> {
+    let mut parts = cursor.splitn(3, '.');
+    let shard = ShardId(parts.next()?.parse().ok()?);
+    let bucket = parts.next()?.parse().ok()?;
+    Some((shard, DeviceCursor { bucket, device: Text::from(parts.next()?) }))
+}
+
+/// A name a device may have.
+pub(crate) fn device_name(name: &str) -> Result<Text, Problem> {
+    let fits = !name.is_empty() && name.len() <= DEVICE_NAME_BYTES_MAX;
+    if !fits || name.starts_with('~') || name.chars().any(char::is_control) {
+        let why = "a device's name has 1 to 160 bytes, no control characters, and no ~ in front";
+        return Err(Problem::malformed(why));
+    }
+    Ok(Text::from(name))
+}
+
+fn devices_max(record: &moorline_machine::registry::TenantRecord) -> u32 {
+    settings::read::<TenantSettings>(&record.settings).devices_per_shard_max
+}
+
+/// What is known of a device; a problem if it does not exist.
+pub(crate) async fn found(
+    api: &Api,
+    tenant: TenantId,
+    device: &Text,
+) -> Result<DeviceRecord, Problem> {
+    api.registry.device(tenant, device).await?.ok_or_else(|| Problem::not_found("device"))
+}
+
+async fn answer(
+    api: &Api,
+    tenant: TenantId,
+    device: &Text,
+    status: StatusCode,
+) -> Result<axum::response::Response, Problem> {
+    let record = found(api, tenant, device).await?;
+    Ok((status, etag(record.version), Json(view(device, &record))).into_response())
+}
+
+/// A tenant's devices, page by page.
+#[utoipa::path(
+    get, path = "/api/v1/devices", params(Page),
+    responses(
+        (status = 200, description = "a page", body = DeviceList),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Asked(page): Asked<Page>,
+) -> Result<Json<DeviceList>, Problem> {
+    let (tenant, _) = caller.tenant(&api, page.tenant.as_deref()).await?;
+    let limit = page.limit.unwrap_or(100);
+    if !(1..=ITEMS_PER_PAGE_MAX).contains(&limit) {
+        return Err(Problem::malformed("limit: 1 to 1,000"));
+    }
+    let wrong = || Problem::malformed("after: what the page before said under `next`");
+    let after = match &page.after {
+        None => None,
+        Some(cursor) => Some(place(cursor).ok_or_else(wrong)?),
+    };
+    let found = api.registry.devices(tenant, after, limit).await?;
+    // Tokens are kept as devices are.
+    let shown = found.devices.iter().filter(|(name, _)| !name.as_str().starts_with('~'));
+    Ok(Json(DeviceList {
+        devices: shown.map(|(name, record)| view(name, record)).collect(),
+        next: found.next.map(|(shard, at)| format!("{}.{}.{}", shard.0, at.bucket, at.device)),
+    }))
+}
+
+/// Makes a device.
+#[utoipa::path(
+    post, path = "/api/v1/devices", params(OfTenant), request_body = NewDevice,
+    responses(
+        (status = 201, description = "it is made", body = DeviceView),
+        (status = 409, description = "it exists", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    Asked(of): Asked<OfTenant>,
+    Body(new): Body<NewDevice>,
+) -> Result<axum::response::Response, Problem> {
+    caller.at_least(Role::Operator)?;
+    let (tenant, record) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    let device = device_name(&new.name)?;
+    let put = PutDevice {
+        tenant,
+        device: device.clone(),
+        enabled: new.device.enabled,
+        credentials: Vec::new(),
+        settings: settings::written(&new.device.settings),
+        if_version: Some(0),
+        devices_max: devices_max(&record),
+    };
+    api.registry.put_device(put).await?;
+    answer(&api, tenant, &device, StatusCode::CREATED).await
+}
+
+/// One device.
+#[utoipa::path(
+    get, path = "/api/v1/devices/{device}",
+    params(("device" = String, Path, description = "its name"), OfTenant),
+    responses(
+        (status = 200, description = "it", body = DeviceView),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn show(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+    Asked(of): Asked<OfTenant>,
+) -> Result<axum::response::Response, Problem> {
+    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    answer(&api, tenant, &device_name(&name)?, StatusCode::OK).await
+}
+
+/// Replaces what is known of a device, but for its credentials. With `If-Match` only that version.
+#[utoipa::path(
+    put, path = "/api/v1/devices/{device}",
+    params(("device" = String, Path, description = "its name"), OfTenant), request_body = DeviceBody,
+    responses(
+        (status = 200, description = "as it is now", body = DeviceView),
+        (status = 412, description = "it has another version", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn replace(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+    Asked(of): Asked<OfTenant>,
+    IfVersion(if_version): IfVersion,
+    Body(body): Body<DeviceBody>,
+) -> Result<axum::response::Response, Problem> {
+    caller.at_least(Role::Operator)?;
+    let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    let device = device_name(&name)?;
+    let change = |record: &DeviceRecord| {
+        Ok((body.enabled, record.credentials.clone(), settings::written(&body.settings)))
+    };
+    changed(&api, tenant, &device, devices_max(&of), if_version, change).await?;
+    answer(&api, tenant, &device, StatusCode::OK).await
+}
+
+/// Writes a device as `change` says, from what it is; again if somebody else's write came between.
+async fn changed(
+    api: &Api,
+    tenant: TenantId,
+    device: &Text,
+    devices_max: u32,
+    if_version: Option<u64>,
+    change: impl Fn(&DeviceRecord) -> Result<(bool, Vec<Credential>, bytes::Bytes), Problem>,
+) -> Result<(), Problem> {
+    for _ in 0..TRIES_MAX {
+        let record = found(api, tenant, device).await?;
+        if if_version.is_some_and(|wanted| wanted != record.version) {
+            let refused = Refused::VersionMismatch { version: record.version };
+            return Err(RegistryError::Refused(refused).into());
+        }
+        let (enabled, credentials, settings) = change(&record)?;
+        let put = PutDevice {
+            tenant,
+            device: device.clone(),
+            enabled,
+            credentials,
+            settings,
+            if_version: Some(record.version),
+            devices_max,
+        };
+        match api.registry.put_device(put).await {
+            Ok(_) => return Ok(()),
+            Err(RegistryError::Refused(Refused::VersionMismatch { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(RegistryError::Busy.into())
+}
+
+/// Forgets a device with its credentials and its mail.
+#[utoipa::path(
+    delete, path = "/api/v1/devices/{device}",
+    params(("device" = String, Path, description = "its name"), OfTenant),
+    responses(
+        (status = 204, description = "it is gone"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+    Asked(of): Asked<OfTenant>,
+    IfVersion(if_version): IfVersion,
+) -> Result<StatusCode, Problem> {
+    caller.at_least(Role::Operator)?;
+    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    let device = device_name(&name)?;
+    match api.registry.delete_device(DeleteDevice { tenant, device, if_version }).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(RegistryError::Refused(Refused::NotFound)) => Err(Problem::not_found("device")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A credential to be made.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NewCredential {
+    /// How the secret looks.
+    style: SecretStyle,
+    /// From when on it counts, in milliseconds since 1970.
+    not_before_ms: Option<u64>,
+    /// Until when.
+    not_after_ms: Option<u64>,
+}
+
+/// How a generated secret looks.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SecretStyle {
+    /// 43 letters and digits.
+    #[default]
+    Plain,
+    /// `FOS-` and 32 capital letters and digits.
+    Fostrom,
+}
+
+/// A credential that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MadeCredential {
+    /// Its number in the device.
+    id: String,
+    /// The secret: it is never shown again.
+    secret: String,
+}
+
+/// Makes a secret for a device, beside those it has.
+#[utoipa::path(
+    post, path = "/api/v1/devices/{device}/credentials",
+    params(("device" = String, Path, description = "its name"), OfTenant), request_body = NewCredential,
+    responses(
+        (status = 201, description = "it is made; this is the only time the secret is shown", body = MadeCredential),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn create_credential(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+    Asked(of): Asked<OfTenant>,
+    Body(new): Body<NewCredential>,
+) -> Result<(StatusCode, Json<MadeCredential>), Problem> {
+    caller.at_least(Role::Operator)?;
+    let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    let device = device_name(&name)?;
+    let style = match new.style {
+        SecretStyle::Plain => Style::Plain,
+        SecretStyle::Fostrom => Style::Fostrom,
+    };
+    let (secret, credential) = api.new_secret(tenant, &device, style);
+    let credential = Credential {
+        not_before: new.not_before_ms.map(UnixMillis),
+        not_after: new.not_after_ms.map(UnixMillis),
+        ..credential
+    };
+    changed(&api, tenant, &device, devices_max(&of), None, |record| {
+        let mut credentials = record.credentials.clone();
+        if credentials.len() >= CREDENTIALS_MAX {
+            return Err(RegistryError::Refused(Refused::TooMany).into());
+        }
+        credentials.push(credential.clone());
+        Ok((record.enabled, credentials, record.settings.clone()))
+    })
+    .await?;
+    let id = format!("{:016x}", credential.id);
+    Ok((StatusCode::CREATED, Json(MadeCredential { id, secret })))
+}
+
+/// Revokes a credential: it is refused everywhere from the answer on.
+#[utoipa::path(
+    delete, path = "/api/v1/devices/{device}/credentials/{credential}",
+    params(
+        ("device" = String, Path, description = "its name"),
+        ("credential" = String, Path, description = "its id"), OfTenant,
+    ),
+    responses(
+        (status = 204, description = "it is gone"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn delete_credential(
+    State(api): State<Api>,
+    caller: Caller,
+    At((name, credential)): At<(String, String)>,
+    Asked(of): Asked<OfTenant>,
+) -> Result<StatusCode, Problem> {
+    caller.at_least(Role::Operator)?;
+    let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    let device = device_name(&name)?;
+    let id = u64::from_str_radix(&credential, 16).map_err(|_| Problem::not_found("credential"))?;
+    changed(&api, tenant, &device, devices_max(&of), None, |record| {
+        let mut credentials = record.credentials.clone();
+        credentials.retain(|held| held.id != id);
+        if credentials.len() == record.credentials.len() {
+            return Err(Problem::not_found("credential"));
+        }
+        Ok((record.enabled, credentials, record.settings.clone()))
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,174 @@
+//! `/api/v1` of a node: tenants, devices, credentials, mail and API tokens, over any node, for people and applications.
+//!
+//! ```text
+//!   HTTP ──► auth (bearer token) ──► handlers ──► moorline_service::registry ──► the shards
+//! ```
+//!
+//! # Invariants
+//!
+//! - **What is answered with 2xx is synced on a majority**, and read back by whoever asks next, on any node.
+//! - **The document at `/api/v1/openapi.json` is what the handlers do**: it is made from them, and checked in
+//!   (`docs/openapi.json`); CI fails when they differ.
+//!
+//! # Deliberately absent
+//!
+//! Sockets and TLS (`node/moorline`), what a device may do (`node/service`), rows (`raft/machine`).
+
+#![expect(unused_qualifications, reason = "`utoipa::path` repeats what stands in it")]
+
+mod auth;
+mod devices;
+mod extract;
+mod mail;
+mod problem;
+mod tenants;
+mod tokens;
+mod versions;
+
+use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
+use moorline_core::{TenantId, Text};
+use moorline_machine::registry::{Credential, DeviceRecord};
+use moorline_service::registry::{
+    Registry,
+    secrets::{Secrets, Style, generate},
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use problem::Problem;
+
+/// The largest request body: a mail's payload in base64 and what stands around it.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Items of one page of a list.
+pub(crate) const ITEMS_PER_PAGE_MAX: usize = 1_000;
+/// The credential kind of generated secrets, kept as a keyed hash.
+pub const SECRET: u8 = 1;
+
+/// What the handlers need.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The cluster's registry.
+    pub registry: Registry,
+    /// The cluster's key.
+    pub secrets: Secrets,
+    /// Wall time in milliseconds since 1970.
+    pub now: fn() -> u64,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Moorline",
+    description = "Tenants, devices, credentials and mail of a Moorline cluster. Any node answers for all."
+))]
+struct Document;
+
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::show, tenants::replace, tenants::delete))
+        .routes(routes!(devices::list, devices::create))
+        .routes(routes!(devices::show, devices::replace, devices::delete))
+        .routes(routes!(devices::create_credential))
+        .routes(routes!(devices::delete_credential))
+        .routes(routes!(mail::list, mail::send, mail::purge))
+        .routes(routes!(mail::show, mail::cancel))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::delete))
+}
+
+/// The document, as it is served.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+/// The same as text, as it is checked in.
+///
+/// # Panics
+///
+/// Never: it is a map with string keys.
+#[must_use]
+pub fn openapi_text() -> String {
+    serde_json::to_string_pretty(&openapi()).expect("a map with string keys") + "\n"
+}
+
+/// Everything below `/api/v1` that is described here.
+pub fn router(api: Api) -> Router {
+    let (router, document) = routes().split_for_parts();
+    router
+        .route("/api/v1/openapi.json", get(move || async move { Json(document) }))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(api)
+}
+
+impl Api {
+    /// Whether one of a device's secrets is this one, and counts now.
+    pub(crate) fn holds(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        record: &DeviceRecord,
+        secret: &[u8],
+    ) -> bool {
+        let now = (self.now)();
+        let counts = |held: &&Credential| {
+            held.kind == SECRET
+                && held.not_before.is_none_or(|from| from.0 <= now)
+                && held.not_after.is_none_or(|until| now < until.0)
+        };
+        record
+            .credentials
+            .iter()
+            .filter(counts)
+            .any(|held| self.secrets.verify(tenant, device, held.id, secret, &held.verifier))
+    }
+
+    /// A new secret for a device, and what is kept of it.
+    pub(crate) fn new_secret(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        style: Style,
+    ) -> (String, Credential) {
+        let secret = generate(style, &mut rand::random::<u8>);
+        let id = rand::random();
+        let verifier = self.secrets.verifier(tenant, device, id, secret.as_bytes());
+        let credential = Credential {
+            id,
+            kind: SECRET,
+            lookup: None,
+            verifier: verifier.to_vec().into(),
+            not_before: None,
+            not_after: None,
+            created: moorline_core::UnixMillis(0),
+        };
+        (secret, credential)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, path::Path};
+
+    #[test]
+    fn the_document_is_checked_in() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+        let text = super::openapi_text();
+        if env::var_os("MOORLINE_WRITE_OPENAPI").is_some() {
+            fs::write(&file, &text).unwrap();
+        }
+        let kept = fs::read_to_string(&file).unwrap_or_default();
+        assert!(kept == text, "docs/openapi.json differs: MOORLINE_WRITE_OPENAPI=1 writes it anew");
+    }
+
+    #[test]
+    fn every_operation_says_what_a_problem_looks_like() {
+        let document = serde_json::to_value(super::openapi()).unwrap();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let problem = &operation["responses"]["default"]["content"];
+                assert!(problem.get("application/problem+json").is_some(), "{method} {path}");
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Tenants: made, shown, replaced and forgotten by administrators of the cluster.
+
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use moorline_core::{TenantId, Text};
+use moorline_machine::{
+    answer::Refused,
+    registry::{DeleteTenant, PutTenant, TenantRecord},
+};
+use moorline_service::registry::{
+    RegistryError,
+    settings::{self, TenantSettings},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    Api, Problem,
+    auth::{Caller, Role},
+    extract::{At, Body},
+    versions::{IfVersion, etag},
+};
+
+/// A tenant as it is written.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewTenant {
+    /// Small letters, digits and `-`; unique in the cluster.
+    #[schema(example = "acme")]
+    name: String,
+    /// How platforms call it: `fostrom:FLEET001`. Unique in the cluster.
+    #[serde(default)]
+    aliases: Vec<String>,
+    /// Whether its clients may connect.
+    #[serde(default = "yes")]
+    enabled: bool,
+    /// Everything else.
+    #[serde(default)]
+    settings: TenantSettings,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A tenant as it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TenantView {
+    /// Its number in logs and metrics.
+    id: u32,
+    /// Its name.
+    name: String,
+    /// How platforms call it.
+    aliases: Vec<String>,
+    /// Whether its clients may connect.
+    enabled: bool,
+    /// Grows with every write; also the `ETag`.
+    version: u64,
+    /// When it was made, in milliseconds since 1970.
+    created_ms: u64,
+    /// When it was last written.
+    updated_ms: u64,
+    /// Everything else.
+    settings: TenantSettings,
+}
+
+fn view(id: TenantId, record: &TenantRecord) -> TenantView {
+    TenantView {
+        id: id.0,
+        name: record.name.to_string(),
+        aliases: record.aliases.iter().map(ToString::to_string).collect(),
+        enabled: record.enabled,
+        version: record.version,
+        created_ms: record.created.0,
+        updated_ms: record.updated.0,
+        settings: settings::read(&record.settings),
+    }
+}
+
+fn put(new: NewTenant, tenant: TenantId, if_version: Option<u64>) -> Result<PutTenant, Problem> {
+    let NewTenant { name, aliases, enabled, settings } = new;
+    let well_formed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(well_formed) {
+        return Err(Problem::malformed("a name has 1 to 64 of a-z, 0-9 and -"));
+    }
+    for alias in &aliases {
+        let parts =
+            alias.split_once(':').filter(|(platform, id)| !platform.is_empty() && !id.is_empty());
+        if parts.is_none() {
+            return Err(Problem::malformed(
+                "an alias is a platform and its id: `fostrom:FLEET001`",
+            ));
+        }
+    }
+    let settings = settings::written(&settings);
+    let aliases = aliases.into_iter().map(Text::from).collect();
+    Ok(PutTenant { tenant, name: Text::from(name), aliases, enabled, settings, if_version })
+}
+
+/// What is there now, as an answer.
+fn answer(
+    api: &Api,
+    id: TenantId,
+    status: StatusCode,
+) -> Result<axum::response::Response, Problem> {
+    let record = api.registry.tenant(id).ok_or_else(|| Problem::not_found("tenant"))?;
+    Ok((status, etag(record.version), Json(view(id, &record))).into_response())
+}
+
+/// All tenants.
+#[utoipa::path(
+    get, path = "/api/v1/tenants",
+    responses(
+        (status = 200, description = "by id", body = Vec<TenantView>),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+) -> Result<Json<Vec<TenantView>>, Problem> {
+    caller.of_cluster(Role::ReadOnly)?;
+    Ok(Json(api.registry.tenants().iter().map(|(id, record)| view(*id, record)).collect()))
+}
+
+/// Makes a tenant.
+#[utoipa::path(
+    post, path = "/api/v1/tenants", request_body = NewTenant,
+    responses(
+        (status = 201, description = "it is made", body = TenantView),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    Body(new): Body<NewTenant>,
+) -> Result<axum::response::Response, Problem> {
+    caller.of_cluster(Role::Admin)?;
+    let (id, _) = api.registry.put_tenant(put(new, TenantId(0), Some(0))?).await?;
+    answer(&api, id, StatusCode::CREATED)
+}
+
+/// One tenant.
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}", params(("tenant" = String, Path, description = "its name")),
+    responses(
+        (status = 200, description = "it", body = TenantView),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn show(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+) -> Result<axum::response::Response, Problem> {
+    let (id, _) = caller.tenant(&api, Some(&name)).await?;
+    answer(&api, id, StatusCode::OK)
+}
+
+/// Replaces what is known of a tenant. With `If-Match` only that version.
+#[utoipa::path(
+    put, path = "/api/v1/tenants/{tenant}", params(("tenant" = String, Path, description = "its name")),
+    request_body = NewTenant,
+    responses(
+        (status = 200, description = "as it is now", body = TenantView),
+        (status = 412, description = "it has another version", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn replace(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+    IfVersion(if_version): IfVersion,
+    Body(new): Body<NewTenant>,
+) -> Result<axum::response::Response, Problem> {
+    caller.at_least(Role::Admin)?;
+    let (id, _) = caller.tenant(&api, Some(&name)).await?;
+    api.registry.put_tenant(put(new, id, if_version)?).await?;
+    answer(&api, id, StatusCode::OK)
+}
+
+/// Forgets a tenant, which must have no devices any more.
+#[utoipa::path(
+    delete, path = "/api/v1/tenants/{tenant}", params(("tenant" = String, Path, description = "its name")),
+    responses(
+        (status = 204, description = "it is gone"),
+        (status = 409, description = "it has devices or tokens", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+    IfVersion(if_version): IfVersion,
+) -> Result<StatusCode, Problem> {
+    caller.of_cluster(Role::Admin)?;
+    let (tenant, _) = caller.tenant(&api, Some(&name)).await?;
+    if !api.registry.devices(tenant, None, 1).await?.devices.is_empty() {
+        let detail = "delete its devices and tokens first";
+        return Err(Problem::new(StatusCode::CONFLICT, "not-empty", detail));
+    }
+    match api.registry.delete_tenant(DeleteTenant { tenant, if_version }).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(RegistryError::Refused(Refused::NotFound)) => Err(Problem::not_found("tenant")),
+        Err(error) => Err(error.into()),
+    }
+}

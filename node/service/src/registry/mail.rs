@@ -1,0 +1,191 @@
+//! Mailboxes of devices.
+
+use bytes::Bytes;
+use moorline_core::{TenantId, Text};
+use moorline_machine::{
+    Answer, Command, MailPage,
+    answer::Refused,
+    mail::{
+        CancelMail, Mail, MailAnswer, MailCommand, MailInfo, MailOp, NewMail, PurgeMail, SendMail,
+        SettleMail,
+    },
+    query::{Found, MailPart, Query},
+    registry::DeviceRecord,
+};
+
+use super::{
+    Registry, RegistryError,
+    settings::{self, DeviceSettings, MailSettings, TenantSettings},
+};
+
+/// Mails of one page of a list.
+const MAILS_PER_PAGE_MAX: u16 = 100;
+
+/// What somebody wants a device to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// A UUIDv7; the same again is a repeat.
+    pub id: u128,
+    /// What it is about.
+    pub name: Text,
+    /// See [`NewMail::content_type`].
+    pub content_type: u8,
+    /// What it says.
+    pub payload: Bytes,
+    /// Seconds it may wait; without it as long as the settings say.
+    pub ttl_s: Option<u64>,
+}
+
+impl Registry {
+    /// The settings that count for a device's mailbox.
+    fn mail_settings(&self, tenant: TenantId, device: &DeviceRecord) -> MailSettings {
+        let own = settings::read::<DeviceSettings>(&device.settings).mail;
+        own.unwrap_or_else(|| {
+            let tenant = self.tenant(tenant);
+            tenant.map_or_else(MailSettings::default, |tenant| {
+                settings::read::<TenantSettings>(&tenant.settings).mail
+            })
+        })
+    }
+
+    /// Puts a letter behind all others of the device.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; `NotFound` if there is no such device.
+    pub async fn send_mail(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        letter: Letter,
+    ) -> Result<MailAnswer, RegistryError> {
+        let Some(record) = self.device(tenant, device).await? else {
+            return Err(RegistryError::Refused(Refused::NotFound));
+        };
+        let settings = self.mail_settings(tenant, &record);
+        let ttl_ms = letter.ttl_s.or(settings.ttl_s).map(|seconds| seconds.saturating_mul(1_000));
+        let Letter { id, name, content_type, payload, .. } = letter;
+        let requeues_max = settings.requeues_max;
+        let mail = NewMail { id, name, content_type, payload, ttl_ms, requeues_max };
+        let (device, born) = (device.clone(), Some(record.born));
+        let send = SendMail { tenant, device, mail, limits: settings.limits(), born };
+        self.mail(MailCommand::Send(send)).await
+    }
+
+    /// The device is done with the mail at the front.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; [`MailRefused::NotNext`] if another one is at the front.
+    pub async fn settle_mail(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        id: u128,
+        op: MailOp,
+        by: u8,
+    ) -> Result<MailAnswer, RegistryError> {
+        let (device, detail) = (device.clone(), Text::default());
+        self.mail(MailCommand::Settle(SettleMail { tenant, device, id, op, by, detail })).await
+    }
+
+    /// Removes a mail, wherever it is in its mailbox.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn cancel_mail(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        id: u128,
+    ) -> Result<MailAnswer, RegistryError> {
+        self.mail(MailCommand::Cancel(CancelMail { tenant, device: device.clone(), id })).await
+    }
+
+    /// Empties a mailbox, or its dead list: how many were removed.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; some may be removed then.
+    pub async fn purge_mail(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        dead: bool,
+    ) -> Result<u64, RegistryError> {
+        let mut all = 0;
+        loop {
+            let purge = PurgeMail { tenant, device: device.clone(), dead };
+            let MailAnswer::Purged { removed, more } = self.mail(MailCommand::Purge(purge)).await?
+            else {
+                return Err(RegistryError::Unavailable);
+            };
+            all += u64::from(removed);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The mail at the front, which stays there until it is settled; and how many wait, it included.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn next_mail(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+    ) -> Result<(Option<Mail>, u32), RegistryError> {
+        let query = Query::Front { tenant, device: device.clone() };
+        let found = self.question(self.shard_of(tenant, device), &query).await?;
+        let Found::Front(front) = found else { return Err(RegistryError::Unavailable) };
+        Ok(front.map_or((None, 0), |(mail, size)| (Some(mail), size)))
+    }
+
+    /// One mail with its state and history, and its payload as long as it has one; [`None`] if nothing is remembered of it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn mail_info(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        id: u128,
+    ) -> Result<Option<(MailInfo, Option<Bytes>)>, RegistryError> {
+        let query = Query::Mail { tenant, device: device.clone(), id };
+        let found = self.question(self.shard_of(tenant, device), &query).await?;
+        let Found::Mail(mail) = found else { return Err(RegistryError::Unavailable) };
+        Ok(mail)
+    }
+
+    /// A piece of a part of a mailbox: places above `after`.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn mails(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        part: MailPart,
+        after: u64,
+    ) -> Result<MailPage, RegistryError> {
+        let device = device.clone();
+        let shard = self.shard_of(tenant, &device);
+        let query = Query::Mails { tenant, device, part, after, items_max: MAILS_PER_PAGE_MAX };
+        let found = self.question(shard, &query).await?;
+        let Found::Mails(page) = found else { return Err(RegistryError::Unavailable) };
+        Ok(page)
+    }
+
+    async fn mail(&self, command: MailCommand) -> Result<MailAnswer, RegistryError> {
+        let (tenant, device) = command.mailbox();
+        let shard = self.shard_of(tenant, device);
+        let answer = self.ask(shard, Command::Mail(command)).await?;
+        let Answer::Mail(answer) = answer else { return Err(RegistryError::Unavailable) };
+        Ok(answer)
+    }
+}

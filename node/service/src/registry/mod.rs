@@ -1,0 +1,158 @@
+//! The registry as a node's API and its edges see it: tenants, devices, credentials, mail.
+//!
+//! ```text
+//!   writes   Registry ─► router ─► the group's leader ─► log        (commands of `moorline_machine`)
+//!   reads    Registry ─► the shard's leader: barrier, rows          (`ask.rs`; linearizable)
+//!            tenants: the rows of the meta group here                (every node has them)
+//! ```
+//!
+//! # Invariants
+//!
+//! - **A read that begins after a write was answered sees it, on whichever node.** Tenants are the exception: a node sees a
+//!   write to one when it has applied it, a moment later; its own writes at once.
+//! - **No secret reaches a command**: only what `secrets` made of it.
+
+mod ask;
+mod devices;
+mod mail;
+pub mod secrets;
+pub mod settings;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use moorline_core::{ShardId, TenantId, Text, port::Refusal};
+use moorline_machine::{
+    Answer, Command, MailRefused,
+    answer::Refused,
+    registry::{DeleteTenant, Owner, PutTenant, TenantRecord},
+};
+use moorline_router::SubmitError;
+
+pub use self::{
+    ask::DeviceList,
+    devices::{Change, Found},
+    mail::Letter,
+};
+use crate::{refusal_of, service::Inner};
+
+/// How long a node waits for its own write to a tenant to be applied here.
+const APPLY_WAIT: Duration = Duration::from_secs(2);
+/// See `moorline_machine::registry`: a version is a place in the log, and one in its entry.
+const VERSION_ORDINAL_BITS: u32 = 16;
+
+/// How a node's API and edges reach the registry. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// Too much waits in front of the shard. Nothing happened.
+    #[error("the cluster is busy")]
+    Busy,
+    /// No leader, no quorum or no answer in time: a write may have happened.
+    #[error("the shard did not answer in time")]
+    Unavailable,
+    /// Refused by the state machine. Nothing happened.
+    #[error("refused: {0:?}")]
+    Refused(Refused),
+    /// Another device has the credential. Nothing happened.
+    #[error("another device has the credential")]
+    Taken(Owner),
+    /// Refused by a mailbox. Nothing happened.
+    #[error("refused: {0:?}")]
+    Mail(MailRefused),
+}
+
+impl From<SubmitError> for RegistryError {
+    fn from(error: SubmitError) -> Self {
+        if refusal_of(&error) == Refusal::Busy { Self::Busy } else { Self::Unavailable }
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    async fn ask(&self, group: ShardId, command: Command) -> Result<Answer, RegistryError> {
+        let answer = self.inner.below().router.ask(group, &command).await?;
+        let Answer::Refused(refused) = answer else { return Ok(answer) };
+        if let Refused::Mail(refused) = refused {
+            return Err(RegistryError::Mail(refused));
+        }
+        Err(RegistryError::Refused(refused))
+    }
+
+    /// Waits until this node has applied all tenants that were made before this was called, on any node. `false` if nobody
+    /// can say.
+    pub async fn refresh(&self) -> bool {
+        self.inner.is_meta_current().await
+    }
+
+    /// All tenants, by id.
+    #[must_use]
+    pub fn tenants(&self) -> BTreeMap<TenantId, TenantRecord> {
+        let all = self.meta(|meta| meta.tenants().clone());
+        all.unwrap_or_default()
+    }
+
+    /// A tenant by its id.
+    #[must_use]
+    pub fn tenant(&self, tenant: TenantId) -> Option<TenantRecord> {
+        self.meta(|meta| meta.tenant(tenant).cloned()).flatten()
+    }
+
+    /// A tenant by its name.
+    #[must_use]
+    pub fn tenant_by_name(&self, name: &str) -> Option<(TenantId, TenantRecord)> {
+        self.meta(|meta| {
+            meta.tenant_by_name(&Text::from(name)).map(|(id, record)| (id, record.clone()))
+        })
+        .flatten()
+    }
+
+    /// A tenant by what a platform calls it: `fostrom:FLEET001`.
+    #[must_use]
+    pub fn tenant_by_alias(&self, alias: &str) -> Option<(TenantId, TenantRecord)> {
+        self.meta(|meta| {
+            meta.tenant_by_alias(&Text::from(alias)).map(|(id, record)| (id, record.clone()))
+        })
+        .flatten()
+    }
+
+    fn meta<T>(&self, read: impl FnOnce(&moorline_machine::MetaState) -> T) -> Option<T> {
+        self.inner.below().groups.read(ShardId::META, |machine, _| read(machine.meta()))
+    }
+
+    /// Makes or changes a tenant: its id and version.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn put_tenant(&self, put: PutTenant) -> Result<(TenantId, u64), RegistryError> {
+        let answer = self.ask(ShardId::META, Command::PutTenant(put)).await?;
+        let Answer::Tenant { tenant, version } = answer else {
+            return Err(RegistryError::Unavailable);
+        };
+        // The upper bits are the place of the write in the log: whoever asks this node next finds it.
+        let index = version >> VERSION_ORDINAL_BITS;
+        self.inner.below().groups.wait_applied(ShardId::META, index, APPLY_WAIT).await;
+        Ok((tenant, version))
+    }
+
+    /// Forgets a tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn delete_tenant(&self, delete: DeleteTenant) -> Result<(), RegistryError> {
+        self.ask(ShardId::META, Command::DeleteTenant(delete)).await.map(drop)
+    }
+
+    fn shard_of(&self, tenant: TenantId, device: &Text) -> ShardId {
+        self.inner.shards.of(tenant, device.as_bytes())
+    }
+}

@@ -1,0 +1,200 @@
+//! Secrets of devices and API tokens: made here, shown once, and kept only as keyed hashes.
+//!
+//! A generated secret has at least 160 random bits, so nobody guesses it and a fast hash is enough; the key of the hash is the
+//! cluster's, in a file outside the data directory, so that a stolen disk gives nothing to try secrets against.
+//!
+//! # Invariants
+//!
+//! - **No secret leaves this file but in the answer to whoever asked for it**: `Debug` prints none. Checked below.
+//! - **Comparisons take the same time whatever differs.**
+
+use std::{fmt, fs, io, path::Path};
+
+use hmac::{Hmac, Mac};
+use moorline_core::{TenantId, Text};
+use moorline_machine::registry::LookupHash;
+use sha2::Sha256;
+
+/// Bytes of the cluster's key.
+pub const KEY_BYTES: usize = 32;
+/// Characters of generated secrets, of 36 (Fostrom's) or 62.
+const UPPER: &[u8; 36] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+const BASE62: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// The cluster's key, and what is done with it.
+#[derive(Clone)]
+pub struct Secrets {
+    key: [u8; KEY_BYTES],
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").finish_non_exhaustive()
+    }
+}
+
+/// How a generated secret looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// 43 letters and digits: 256 bits.
+    Plain,
+    /// `FOS-` and 32 capital letters and digits: 165 bits, as Fostrom's devices and their agents want it.
+    Fostrom,
+}
+
+/// A new secret of this style out of random bytes.
+#[must_use]
+pub fn generate(style: Style, random: &mut impl FnMut() -> u8) -> String {
+    let (prefix, alphabet, characters) = match style {
+        Style::Plain => ("", &BASE62[..], 43),
+        Style::Fostrom => ("FOS-", &UPPER[..], 32),
+    };
+    // Bytes beyond the last whole multiple of the alphabet would make its first characters likelier.
+    let fair = 256 - 256 % alphabet.len();
+    let mut secret = prefix.to_owned();
+    for _ in 0..characters {
+        let byte = loop {
+            let byte = usize::from(random());
+            if byte < fair {
+                break byte;
+            }
+        };
+        secret.push(char::from(alphabet[byte % alphabet.len()]));
+    }
+    secret
+}
+
+impl Secrets {
+    /// With this key.
+    #[must_use]
+    pub fn new(key: [u8; KEY_BYTES]) -> Self {
+        Self { key }
+    }
+
+    /// Reads a key file: 64 hexadecimal digits.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidData`] if it is none, and why it cannot be read.
+    pub fn load(file: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(file)?;
+        let wrong =
+            || io::Error::new(io::ErrorKind::InvalidData, "64 hexadecimal digits are wanted");
+        let digits = text.trim();
+        if digits.len() != 2 * KEY_BYTES || !digits.is_ascii() {
+            return Err(wrong());
+        }
+        let mut key = [0; KEY_BYTES];
+        for (place, byte) in key.iter_mut().enumerate() {
+            let pair = &digits[2 * place..2 * place + 2];
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        }
+        Ok(Self { key })
+    }
+
+    /// What tells two keys apart and gives neither away.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 8] {
+        let whole = self.mac("moorline key fingerprint", &[]).finalize().into_bytes();
+        whole[..8].try_into().expect("a digest has 32 bytes")
+    }
+
+    fn mac(&self, purpose: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.key).expect("any length will do");
+        mac.update(purpose.as_bytes());
+        for part in parts {
+            // With their lengths, so that no two lists of parts look alike.
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac
+    }
+
+    fn of_device(&self, tenant: TenantId, device: &Text, id: u64, secret: &[u8]) -> Hmac<Sha256> {
+        let (tenant, id) = (tenant.0.to_be_bytes(), id.to_be_bytes());
+        self.mac("moorline device v1", &[&tenant, device.as_bytes(), &id, secret])
+    }
+
+    /// What is kept of a device's secret.
+    #[must_use]
+    pub fn verifier(&self, tenant: TenantId, device: &Text, id: u64, secret: &[u8]) -> [u8; 32] {
+        self.of_device(tenant, device, id, secret).finalize().into_bytes().into()
+    }
+
+    /// Whether a secret is the one a verifier was made of.
+    #[must_use]
+    pub fn verify(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        id: u64,
+        secret: &[u8],
+        verifier: &[u8],
+    ) -> bool {
+        self.of_device(tenant, device, id, secret).verify_slice(verifier).is_ok()
+    }
+
+    /// What a credential is found by that does not name its device: `kind` says what was shown.
+    #[must_use]
+    pub fn lookup(&self, kind: &str, shown: &[u8]) -> LookupHash {
+        let mac = self.mac("moorline lookup v1", &[kind.as_bytes(), shown]);
+        LookupHash(mac.finalize().into_bytes().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: TenantId = TenantId(7);
+
+    #[test]
+    fn a_secret_is_verified_for_its_device_and_credential_only() {
+        let (secrets, other) = (Secrets::new([1; KEY_BYTES]), Secrets::new([2; KEY_BYTES]));
+        let device = Text::from("pump");
+        let verifier = secrets.verifier(TENANT, &device, 3, b"secret");
+        assert!(secrets.verify(TENANT, &device, 3, b"secret", &verifier));
+        #[rustfmt::skip]
+        let wrong = [
+            secrets.verify(TENANT, &device, 3, b"secreT", &verifier),
+            secrets.verify(TENANT, &device, 4, b"secret", &verifier),
+            secrets.verify(TENANT, &Text::from("pum"), 3, b"secret", &verifier),
+            secrets.verify(TenantId(8), &device, 3, b"secret", &verifier),
+            secrets.verify(TENANT, &device, 3, b"secret", &verifier[..31]),
+            other.verify(TENANT, &device, 3, b"secret", &verifier),
+        ];
+        assert!(wrong.iter().all(|verified| !verified));
+        assert_ne!(secrets.fingerprint(), other.fingerprint());
+        assert_ne!(secrets.lookup("token", b"a"), secrets.lookup("psk", b"a"));
+    }
+
+    #[test]
+    fn generated_secrets_have_their_shape_and_every_character() {
+        let mut next = 0_u8;
+        let mut random = || {
+            next = next.wrapping_add(1);
+            next
+        };
+        let plain: String = (0..20).map(|_| generate(Style::Plain, &mut random)).collect();
+        assert_eq!(plain.len(), 20 * 43);
+        assert!(BASE62.iter().all(|wanted| plain.as_bytes().contains(wanted)));
+        let fostrom = generate(Style::Fostrom, &mut random);
+        assert_eq!(fostrom.len(), 36);
+        assert!(fostrom.starts_with("FOS-"));
+        assert!(fostrom.bytes().skip(4).all(|byte| UPPER.contains(&byte)));
+    }
+
+    #[test]
+    fn a_key_file_is_hexadecimal_and_never_printed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        fs::write(&file, "ab".repeat(KEY_BYTES) + "\n").unwrap();
+        let secrets = Secrets::load(&file).unwrap();
+        assert_eq!(secrets.fingerprint(), Secrets::new([0xAB; KEY_BYTES]).fingerprint());
+        assert_eq!(format!("{secrets:?}"), "Secrets { .. }");
+        for wrong in ["", "ab", &"xy".repeat(KEY_BYTES), &"é".repeat(KEY_BYTES)] {
+            fs::write(&file, wrong).unwrap();
+            assert_eq!(Secrets::load(&file).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What operators say about tenants and devices beyond what the log itself has to know: JSON in the records' `settings`.
+//!
+//! The log and the rows hold these bytes as they are. Fields are added with a default and never change their meaning, so that
+//! settings written by an older version read as they were meant; unknown ones are kept out at the door (`deny_unknown_fields`),
+//! not lost silently.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use moorline_machine::mail::{MAILBOX_BYTES_MAX, MAILBOX_ITEMS_MAX, MailLimits};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
+
+/// Devices of a tenant in each shard, if its settings say nothing.
+pub const DEVICES_PER_SHARD: u32 = 1_000_000;
+/// API tokens of a tenant.
+pub const API_TOKENS_MAX: usize = 32;
+
+/// A tenant's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TenantSettings {
+    /// Whether its devices may connect without TLS.
+    pub plaintext: bool,
+    /// Devices in each shard.
+    pub devices_per_shard_max: u32,
+    /// For all its mailboxes.
+    pub mail: MailSettings,
+}
+
+impl Default for TenantSettings {
+    fn default() -> Self {
+        let mail = MailSettings::default();
+        Self { plaintext: false, devices_per_shard_max: DEVICES_PER_SHARD, mail }
+    }
+}
+
+/// How much mail may wait, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MailSettings {
+    /// Mails for one device.
+    pub items_max: u32,
+    /// Bytes of them.
+    pub bytes_max: u64,
+    /// Seconds a mail may wait unless it says something else; without it for ever.
+    pub ttl_s: Option<u64>,
+    /// How often a mail may be requeued before it is dead.
+    pub requeues_max: u16,
+}
+
+impl Default for MailSettings {
+    fn default() -> Self {
+        Self { items_max: 1_000, bytes_max: 16 * 1024 * 1024, ttl_s: None, requeues_max: 100 }
+    }
+}
+
+impl MailSettings {
+    /// As the log takes them.
+    #[must_use]
+    pub fn limits(&self) -> MailLimits {
+        let items = self.items_max.min(MAILBOX_ITEMS_MAX);
+        MailLimits { items, bytes: self.bytes_max.min(MAILBOX_BYTES_MAX) }
+    }
+}
+
+/// What a device is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// It speaks for itself.
+    #[default]
+    Device,
+    /// It speaks for others too.
+    Gateway,
+}
+
+/// A device's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DeviceSettings {
+    /// What sort of thing it is, in the operator's words.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// See [`Class`].
+    pub class: Class,
+    /// For finding it, and for mail to many.
+    pub labels: BTreeSet<String>,
+    /// Silent for longer than so many seconds, it is offline.
+    pub offline_after_s: u32,
+    /// In the place of the tenant's.
+    pub mail: Option<MailSettings>,
+}
+
+impl Default for DeviceSettings {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            class: Class::default(),
+            labels: BTreeSet::new(),
+            offline_after_s: 300,
+            mail: None,
+        }
+    }
+}
+
+/// Settings as they were stored; those of a later version, or none, are the defaults.
+#[must_use]
+pub fn read<S: DeserializeOwned + Default>(settings: &Bytes) -> S {
+    serde_json::from_slice(settings).unwrap_or_default()
+}
+
+/// As they are stored.
+///
+/// # Panics
+///
+/// Never: they are maps with string keys.
+#[must_use]
+pub fn written(settings: &impl Serialize) -> Bytes {
+    serde_json::to_vec(settings).expect("maps with string keys").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_the_default_and_what_is_unknown_is_refused() {
+        let read = |text: &str| serde_json::from_str::<DeviceSettings>(text);
+        assert_eq!(read("{}").unwrap(), DeviceSettings::default());
+        assert_eq!(read(r#"{"class":"gateway"}"#).unwrap().class, Class::Gateway);
+        assert!(read(r#"{"clas":"gateway"}"#).is_err());
+        let settings = DeviceSettings { kind: Some("pump".into()), ..DeviceSettings::default() };
+        assert_eq!(super::read::<DeviceSettings>(&written(&settings)), settings);
+    }
+}

@@ -1,0 +1,515 @@
+//! What can be asked of a shard's registry and mailboxes, and what comes back, with their bytes: a question travels to the
+//! shard's leader, which reads its rows ([`crate::Machine::query`]).
+//!
+//! Nothing here is stored: nodes of one version ask each other. The version byte in front tells them apart.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use moorline_core::{TenantId, Text};
+use moorline_storage::{StorageError, View};
+
+use crate::{
+    Malformed,
+    codec::{Reader, put_option, put_text},
+    machine::Machine,
+    mail::{Mail, MailInfo, MailNote, Noted},
+    registry::{DeviceRecord, LookupHash, Owner},
+    rows::Row,
+    shard::{DeviceCursor, DevicesPage, DevicesQuery, MailPage},
+};
+
+const VERSION: u8 = 1;
+/// Devices of one page.
+const DEVICES_MAX: u16 = 256;
+/// About the most bytes of one page of devices.
+const DEVICES_BYTES_MAX: usize = 256 * 1024;
+/// Mails of one page.
+const MAILS_MAX: u16 = 100;
+
+/// A question to the leader of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// A device of this shard.
+    Device {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        device: Text,
+    },
+    /// Which device has a credential.
+    Lookup {
+        /// What was shown, hashed.
+        hash: LookupHash,
+    },
+    /// A page of a tenant's devices in this shard.
+    Devices {
+        /// Whose.
+        tenant: TenantId,
+        /// Where the page before ended.
+        after: Option<DeviceCursor>,
+        /// At most so many; 256 in any case.
+        items_max: u16,
+    },
+    /// The mail at the front of a mailbox.
+    Front {
+        /// Whose device.
+        tenant: TenantId,
+        /// Which.
+        device: Text,
+    },
+    /// One mail.
+    Mail {
+        /// Whose device.
+        tenant: TenantId,
+        /// Which.
+        device: Text,
+        /// The mail.
+        id: u128,
+    },
+    /// A page of a mailbox.
+    Mails {
+        /// Whose device.
+        tenant: TenantId,
+        /// Which.
+        device: Text,
+        /// Which part of it.
+        part: MailPart,
+        /// Only places above this one.
+        after: u64,
+        /// At most so many; 100 in any case.
+        items_max: u16,
+    },
+}
+
+/// A part of a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailPart {
+    /// What waits.
+    Queued = 0,
+    /// What was requeued too often.
+    Dead = 1,
+    /// What ended a while ago.
+    Done = 2,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// To [`Query::Device`].
+    Device(Option<DeviceRecord>),
+    /// To [`Query::Lookup`].
+    Lookup(Option<Owner>),
+    /// To [`Query::Devices`].
+    Devices(DevicesPage),
+    /// To [`Query::Front`]: the mail, and how many wait, it included.
+    Front(Option<(Mail, u32)>),
+    /// To [`Query::Mail`]: what is known of it, and its payload as long as it has one.
+    Mail(Option<(MailInfo, Option<Bytes>)>),
+    /// To [`Query::Mails`].
+    Mails(MailPage),
+}
+
+impl Machine {
+    /// Answers a question from the rows as they are.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn query(&self, rows: &(impl View + ?Sized), query: &Query) -> Result<Found, StorageError> {
+        let mailboxes = self.mailboxes();
+        Ok(match query {
+            Query::Device { tenant, device } => Found::Device(self.device(rows, *tenant, device)?),
+            Query::Lookup { hash } => Found::Lookup(self.lookup(rows, *hash)?),
+            Query::Devices { tenant, after, items_max } => {
+                let query = DevicesQuery {
+                    tenant: *tenant,
+                    after: after.as_ref(),
+                    items_max: usize::from((*items_max).min(DEVICES_MAX)),
+                    bytes_max: DEVICES_BYTES_MAX,
+                };
+                Found::Devices(self.devices(rows, &query)?)
+            }
+            Query::Front { tenant, device } => {
+                Found::Front(mailboxes.front(rows, *tenant, device)?)
+            }
+            Query::Mail { tenant, device, id } => {
+                let info = mailboxes.mail(rows, *tenant, device, *id)?;
+                let payload = mailboxes.payload(rows, *tenant, device, *id)?;
+                Found::Mail(info.map(|info| (info, payload.map(|mail| mail.payload))))
+            }
+            Query::Mails { tenant, device, part, after, items_max } => {
+                let most = usize::from((*items_max).min(MAILS_MAX));
+                Found::Mails(match part {
+                    MailPart::Queued => mailboxes.queued(rows, *tenant, device, *after, most)?,
+                    MailPart::Dead => mailboxes.dead(rows, *tenant, device, *after, most)?,
+                    MailPart::Done => mailboxes.done(rows, *tenant, device, *after, most)?,
+                })
+            }
+        })
+    }
+}
+
+fn begin(kind: u8) -> BytesMut {
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    out.put_u8(kind);
+    out
+}
+
+fn open(bytes: Bytes, what: &'static str) -> Result<(u8, Reader), Malformed> {
+    let mut reader = Reader::new(bytes, what);
+    if reader.u8()? != VERSION {
+        return Err(reader.malformed());
+    }
+    Ok((reader.u8()?, reader))
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &Bytes) {
+    out.put_u32(u32::try_from(bytes.len()).expect("rows are small"));
+    out.put_slice(bytes);
+}
+
+fn read_bytes(reader: &mut Reader) -> Result<Bytes, Malformed> {
+    let len = reader.u32()? as usize;
+    reader.slice(len)
+}
+
+fn put_row(out: &mut BytesMut, row: &impl Row) {
+    put_bytes(out, &row.to_bytes());
+}
+
+fn read_row<R: Row>(reader: &mut Reader) -> Result<R, Malformed> {
+    let bytes = read_bytes(reader)?;
+    R::from_bytes(&bytes).map_err(|_| reader.malformed())
+}
+
+impl Query {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let named = |kind, tenant: &TenantId, device: &Text| {
+            let mut out = begin(kind);
+            out.put_u32(tenant.0);
+            put_text(&mut out, device);
+            out
+        };
+        let out = match self {
+            Self::Device { tenant, device } => named(1, tenant, device),
+            Self::Lookup { hash } => {
+                let mut out = begin(2);
+                out.put_slice(&hash.0);
+                out
+            }
+            Self::Devices { tenant, after, items_max } => {
+                let mut out = begin(3);
+                out.put_u32(tenant.0);
+                out.put_u16(*items_max);
+                put_option(&mut out, after.as_ref(), put_cursor);
+                out
+            }
+            Self::Front { tenant, device } => named(4, tenant, device),
+            Self::Mail { tenant, device, id } => {
+                let mut out = named(5, tenant, device);
+                out.put_u128(*id);
+                out
+            }
+            Self::Mails { tenant, device, part, after, items_max } => {
+                let mut out = named(6, tenant, device);
+                out.put_u8(*part as u8);
+                out.put_u64(*after);
+                out.put_u16(*items_max);
+                out
+            }
+        };
+        out.freeze()
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] for anything else.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let (kind, mut whole) = open(bytes, "question")?;
+        let reader = &mut whole;
+        let query = match kind {
+            1 => Self::Device { tenant: reader.tenant()?, device: reader.text()? },
+            2 => Self::Lookup { hash: read_hash(reader)? },
+            3 => Self::Devices {
+                tenant: reader.tenant()?,
+                items_max: reader.u16()?,
+                after: reader.option(read_cursor)?,
+            },
+            4 => Self::Front { tenant: reader.tenant()?, device: reader.text()? },
+            5 => {
+                Self::Mail { tenant: reader.tenant()?, device: reader.text()?, id: reader.u128()? }
+            }
+            6 => Self::Mails {
+                tenant: reader.tenant()?,
+                device: reader.text()?,
+                part: match reader.u8()? {
+                    0 => MailPart::Queued,
+                    1 => MailPart::Dead,
+                    2 => MailPart::Done,
+                    _ => return Err(reader.malformed()),
+                },
+                after: reader.u64()?,
+                items_max: reader.u16()?,
+            },
+            _ => return Err(reader.malformed()),
+        };
+        whole.end()?;
+        Ok(query)
+    }
+}
+
+fn read_hash(reader: &mut Reader) -> Result<LookupHash, Malformed> {
+    let bytes = reader.slice(32)?;
+    Ok(LookupHash(bytes[..].try_into().expect("as many as were asked for")))
+}
+
+fn put_cursor(out: &mut BytesMut, cursor: &DeviceCursor) {
+    out.put_u16(cursor.bucket);
+    put_text(out, &cursor.device);
+}
+
+fn read_cursor(reader: &mut Reader) -> Result<DeviceCursor, Malformed> {
+    Ok(DeviceCursor { bucket: reader.u16()?, device: reader.text()? })
+}
+
+fn put_mail(out: &mut BytesMut, mail: &Mail) {
+    out.put_u128(mail.id);
+    put_text(out, &mail.name);
+    out.put_u8(mail.content_type);
+    put_bytes(out, &mail.payload);
+    out.put_u64(mail.created.0);
+    put_option(out, mail.expires_at.as_ref(), |out, at| out.put_u64(at.0));
+    out.put_u16(mail.requeues);
+}
+
+fn read_mail(reader: &mut Reader) -> Result<Mail, Malformed> {
+    Ok(Mail {
+        id: reader.u128()?,
+        name: reader.text()?,
+        content_type: reader.u8()?,
+        payload: read_bytes(reader)?,
+        created: reader.millis()?,
+        expires_at: reader.option(Reader::millis)?,
+        requeues: reader.u16()?,
+    })
+}
+
+fn put_info(out: &mut BytesMut, info: &MailInfo) {
+    out.put_u128(info.id);
+    out.put_u8(info.state as u8);
+    out.put_u64(info.place);
+    put_text(out, &info.name);
+    out.put_u8(info.content_type);
+    out.put_u32(info.payload_bytes);
+    out.put_u64(info.created.0);
+    put_option(out, info.expires_at.as_ref(), |out, at| out.put_u64(at.0));
+    out.put_u16(info.requeues);
+    out.put_u16(info.requeues_max);
+    out.put_u32(u32::try_from(info.notes.len()).expect("a few"));
+    for MailNote { at, what, by, detail } in &info.notes {
+        out.put_u64(at.0);
+        out.put_u8(*what as u8);
+        out.put_u8(*by);
+        put_text(out, detail);
+    }
+    out.put_u32(info.notes_dropped);
+}
+
+fn noted(reader: &mut Reader) -> Result<Noted, Malformed> {
+    let number = reader.u8()?;
+    Noted::from_number(number).ok_or_else(|| reader.malformed())
+}
+
+fn read_info(reader: &mut Reader) -> Result<MailInfo, Malformed> {
+    Ok(MailInfo {
+        id: reader.u128()?,
+        state: noted(reader)?,
+        place: reader.u64()?,
+        name: reader.text()?,
+        content_type: reader.u8()?,
+        payload_bytes: reader.u32()?,
+        created: reader.millis()?,
+        expires_at: reader.option(Reader::millis)?,
+        requeues: reader.u16()?,
+        requeues_max: reader.u16()?,
+        notes: reader.list(14, |reader| {
+            Ok(MailNote {
+                at: reader.millis()?,
+                what: noted(reader)?,
+                by: reader.u8()?,
+                detail: reader.text()?,
+            })
+        })?,
+        notes_dropped: reader.u32()?,
+    })
+}
+
+impl Found {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out;
+        match self {
+            Self::Device(device) => {
+                out = begin(1);
+                put_option(&mut out, device.as_ref(), put_row);
+            }
+            Self::Lookup(owner) => {
+                out = begin(2);
+                put_option(&mut out, owner.as_ref(), put_row);
+            }
+            Self::Devices(page) => {
+                out = begin(3);
+                out.put_u32(u32::try_from(page.devices.len()).expect("a page"));
+                for (name, record) in &page.devices {
+                    put_text(&mut out, name);
+                    put_row(&mut out, record);
+                }
+                put_option(&mut out, page.next.as_ref(), put_cursor);
+            }
+            Self::Front(front) => {
+                out = begin(4);
+                put_option(&mut out, front.as_ref(), |out, (mail, size)| {
+                    put_mail(out, mail);
+                    out.put_u32(*size);
+                });
+            }
+            Self::Mail(found) => {
+                out = begin(5);
+                put_option(&mut out, found.as_ref(), |out, (info, payload)| {
+                    put_info(out, info);
+                    put_option(out, payload.as_ref(), put_bytes);
+                });
+            }
+            Self::Mails(page) => {
+                out = begin(6);
+                out.put_u32(u32::try_from(page.mails.len()).expect("a page"));
+                page.mails.iter().for_each(|info| put_info(&mut out, info));
+                out.put_u8(u8::from(page.more));
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] for anything else.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let (kind, mut whole) = open(bytes, "answer to a question")?;
+        let reader = &mut whole;
+        let found = match kind {
+            1 => Self::Device(reader.option(read_row)?),
+            2 => Self::Lookup(reader.option(read_row)?),
+            3 => Self::Devices(DevicesPage {
+                devices: reader.list(8, |reader| Ok((reader.text()?, read_row(reader)?)))?,
+                next: reader.option(read_cursor)?,
+            }),
+            4 => Self::Front(reader.option(|reader| Ok((read_mail(reader)?, reader.u32()?)))?),
+            5 => Self::Mail(
+                reader.option(|reader| Ok((read_info(reader)?, reader.option(read_bytes)?)))?,
+            ),
+            6 => Self::Mails(MailPage { mails: reader.list(40, read_info)?, more: reader.bool()? }),
+            _ => return Err(reader.malformed()),
+        };
+        whole.end()?;
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::UnixMillis;
+
+    use super::*;
+
+    fn mail() -> Mail {
+        Mail {
+            id: 7,
+            name: "open-gate".into(),
+            content_type: 1,
+            payload: Bytes::from_static(b"{}"),
+            created: UnixMillis(5),
+            expires_at: Some(UnixMillis(9)),
+            requeues: 2,
+        }
+    }
+
+    fn info() -> MailInfo {
+        let note =
+            MailNote { at: UnixMillis(5), what: Noted::Queued, by: 3, detail: Text::from("why") };
+        MailInfo {
+            id: 7,
+            state: Noted::Dead,
+            place: 4,
+            name: "open-gate".into(),
+            content_type: 1,
+            payload_bytes: 2,
+            created: UnixMillis(5),
+            expires_at: None,
+            requeues: 2,
+            requeues_max: 3,
+            notes: vec![note],
+            notes_dropped: 1,
+        }
+    }
+
+    #[test]
+    fn questions_come_through() {
+        let (tenant, device) = (TenantId(3), Text::from("pump"));
+        let after = Some(DeviceCursor { bucket: 9, device: device.clone() });
+        for query in [
+            Query::Device { tenant, device: device.clone() },
+            Query::Lookup { hash: LookupHash([7; 32]) },
+            Query::Devices { tenant, after, items_max: 10 },
+            Query::Devices { tenant, after: None, items_max: 10 },
+            Query::Front { tenant, device: device.clone() },
+            Query::Mail { tenant, device: device.clone(), id: 1 << 100 },
+            Query::Mails { tenant, device, part: MailPart::Dead, after: 4, items_max: 10 },
+        ] {
+            let bytes = query.encode();
+            assert_eq!(Query::decode(bytes.clone()).unwrap(), query);
+            for cut in 0..bytes.len() {
+                assert!(Query::decode(bytes.slice(..cut)).is_err(), "{query:?} {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn answers_come_through() {
+        let owner = Owner { tenant: TenantId(3), device: "pump".into(), born: 8 };
+        let record = DeviceRecord {
+            born: 8,
+            version: 9,
+            enabled: true,
+            created: UnixMillis(1),
+            updated: UnixMillis(2),
+            credentials: Vec::new(),
+            settings: Bytes::from_static(b"{}"),
+        };
+        let devices = vec![(Text::from("pump"), record.clone())];
+        let next = Some(DeviceCursor { bucket: 9, device: "pump".into() });
+        for found in [
+            Found::Device(Some(record)),
+            Found::Device(None),
+            Found::Lookup(Some(owner)),
+            Found::Devices(DevicesPage { devices, next }),
+            Found::Front(Some((mail(), 3))),
+            Found::Front(None),
+            Found::Mail(Some((info(), Some(Bytes::from_static(b"{}"))))),
+            Found::Mail(Some((info(), None))),
+            Found::Mails(MailPage { mails: vec![info(), info()], more: true }),
+        ] {
+            let bytes = found.encode();
+            assert_eq!(Found::decode(bytes.clone()).unwrap(), found);
+            for cut in 0..bytes.len() {
+                assert!(Found::decode(bytes.slice(..cut)).is_err(), "{found:?} {cut}");
+            }
+        }
+    }
+}
