@@ -30,7 +30,7 @@ use moorline_core::{TenantId, Text};
 use moorline_machine::registry::{Credential, DeviceRecord};
 use moorline_service::registry::{
     Registry,
-    secrets::{Secrets, Style, generate},
+    secrets::{SECRET, Secrets, Style, generate},
 };
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -41,8 +41,6 @@ pub use problem::Problem;
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Items of one page of a list.
 pub(crate) const ITEMS_PER_PAGE_MAX: usize = 1_000;
-/// The credential kind of generated secrets, kept as a keyed hash.
-pub const SECRET: u8 = 1;
 
 /// What the handlers need.
 #[derive(Debug, Clone)]
@@ -110,17 +108,7 @@ impl Api {
         record: &DeviceRecord,
         secret: &[u8],
     ) -> bool {
-        let now = (self.now)();
-        let counts = |held: &&Credential| {
-            held.kind == SECRET
-                && held.not_before.is_none_or(|from| from.0 <= now)
-                && held.not_after.is_none_or(|until| now < until.0)
-        };
-        record
-            .credentials
-            .iter()
-            .filter(counts)
-            .any(|held| self.secrets.verify(tenant, device, held.id, secret, &held.verifier))
+        self.secrets.holds(tenant, device, record, secret, (self.now)()).is_some()
     }
 
     /// A new secret for a device, and what is kept of it.

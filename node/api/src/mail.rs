@@ -11,7 +11,10 @@ use moorline_machine::{
     mail::{MailAnswer, MailInfo, MailNote},
     query::MailPart,
 };
-use moorline_service::registry::{Letter, RegistryError};
+use moorline_service::registry::{
+    Letter, RegistryError,
+    door::{By, JSON, NOTHING},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -24,10 +27,6 @@ use crate::{
     extract::{Asked, At, Body},
     tokens::OfTenant,
 };
-
-/// How a payload is to be read: see `moorline_machine::mail::NewMail`.
-const NOTHING: u8 = 0;
-const JSON: u8 = 1;
 
 /// A mail to be sent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -127,22 +126,11 @@ pub(crate) struct Purged {
     removed: u64,
 }
 
-/// Who acts on mail, as the log has it.
-pub(crate) fn by(number: u8) -> &'static str {
-    match number {
-        0 => "api",
-        1 => "mqtt",
-        2 => "http",
-        3 => "moonlight",
-        _ => "cluster",
-    }
-}
-
 fn view(info: &MailInfo, payload: Option<&Bytes>) -> MailView {
     let note = |note: &MailNote| NoteView {
         at_ms: note.at.0,
         what: note.what.name(),
-        by: by(note.by),
+        by: By::name(note.by),
         detail: note.detail.to_string(),
     };
     MailView {

@@ -64,7 +64,7 @@ pub(crate) struct Admission {
 
 /// A connection that has not said who it is, or was not believed yet. Dropped once it was.
 #[derive(Debug)]
-pub(crate) struct Stranger {
+pub struct Stranger {
     admission: Arc<Admission>,
     source: Source,
 }

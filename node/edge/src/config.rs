@@ -27,6 +27,9 @@ pub struct EdgeConfig {
     pub connects_per_client_burst: u32,
     /// The same for all clients of a tenant together, a second's worth at once; 0 for as often as they like.
     pub connects_per_tenant_s: u32,
+    /// Copies that the messages of one tenant may be for clean sessions of this node in a second, all of them together; 0 for as
+    /// many as there are. A message that comes when a second's worth is owed goes to none of them, and is counted.
+    pub deliveries_per_tenant_s: u32,
     /// How long a client may take for the handshake of TLS.
     pub tls_handshake_ms: u64,
     /// How long it may then take to send its first packet, the handshake of WebSocket included.
@@ -104,6 +107,7 @@ impl Default for EdgeConfig {
             connects_per_client_s: 1,
             connects_per_client_burst: 3,
             connects_per_tenant_s: 500,
+            deliveries_per_tenant_s: 0,
             tls_handshake_ms: 5_000,
             first_packet_ms: mqtt.connect_deadline_ms,
             connect_bytes_max: large(mqtt.connect_bytes_max),

@@ -19,7 +19,7 @@
 //!
 //! # Deliberately absent
 //!
-//! The dialects: their listeners come beside this one.
+//! What other protocols mean: they are served by whoever gives an edge a [`Speaks`].
 
 mod admission;
 mod asked;
@@ -29,6 +29,7 @@ mod clock;
 mod config;
 mod connection;
 mod edge;
+mod foreign;
 mod limit;
 mod listener;
 mod mailbox;
@@ -38,10 +39,12 @@ mod tls;
 mod transport;
 mod websocket;
 
+pub use admission::Stranger;
 pub use authenticate::{Anonymous, Attempt, Authenticate, Denial, Identity, Verdict};
 pub use clock::Clock;
 pub use config::{EdgeConfig, EdgeConfigError, WsConfig};
 pub use edge::Edge;
+pub use foreign::{Served, Speaks, Stream, Visit};
 pub use listener::Listener;
 pub use metrics::EdgeMetrics;
 pub use tls::{Tls, TlsConfig, TlsConfigError};

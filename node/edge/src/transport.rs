@@ -1,4 +1,5 @@
-//! What carries MQTT between a socket and its connection: TCP as it is, or TLS, WebSocket, or both upon it.
+//! What carries MQTT between a socket and its connection: TCP as it is, or TLS, WebSocket, or both upon it. And where a
+//! listener speaks something else, or something else too.
 //!
 //! # Invariants
 //!
@@ -22,6 +23,7 @@ use crate::{
     config::WsConfig,
     connection::{Shared, linger, serve},
     edge::Edge,
+    foreign::{Begun, Speaks, Stream, Visit},
     limit::EdgeLimit,
     mailbox::Mailbox,
     socket::Socket,
@@ -36,12 +38,17 @@ pub struct Transport {
     pub tls: Option<Tls>,
     /// Then WebSocket.
     pub ws: Option<WsConfig>,
+    /// Another protocol: beside WebSocket for HTTP requests that ask for none, or instead of MQTT.
+    pub other: Option<Arc<dyn Speaks>>,
 }
 
 impl Transport {
     /// The listener's key in the configuration, and its label in metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {
+        if let Some(other) = &self.other {
+            return other.name(self.tls.is_some());
+        }
         match (&self.tls, &self.ws) {
             (None, None) => "mqtt",
             (None, Some(_)) => "ws",
@@ -66,27 +73,63 @@ pub(crate) struct Accepted {
 pub(crate) async fn carry(stream: TcpStream, mut accepted: Accepted, stop: CancellationToken) {
     let shared = Arc::clone(&accepted.shared);
     let opening = Opening::new(&shared.edge);
+    let other = shared.transport.other.as_ref();
     // Handshakes run in boxes that are gone when they are done, and give their streams in others: for as long as a
     // connection lasts its task has no room for what it does not use.
     match (&shared.transport.tls, &shared.transport.ws) {
-        (None, None) => serve(stream, accepted, opening).await,
+        (None, None) => match other {
+            None => serve(stream, accepted, opening).await,
+            Some(other) => visit(other, Box::new(stream), accepted, &stop, opening).await,
+        },
         (None, Some(ws)) => {
             let shaken = Box::pin(shake_websocket(stream, ws, &accepted, &stop)).await;
-            if let Some(stream) = shaken {
-                serve(stream, accepted, opening).await;
+            match shaken {
+                Shaken::WebSocket(stream) => serve(stream, accepted, opening).await,
+                Shaken::Http(other, stream) => visit(&other, stream, accepted, &stop, opening).await,
+                Shaken::Nothing => {}
             }
         }
         (Some(tls), ws) => {
             let shaken = Box::pin(shake_tls(stream, tls, &accepted, &stop)).await;
             let Some(stream) = shaken else { return };
             accepted.at = shared.edge.clock.now();
-            let Some(ws) = ws else { return serve(stream, accepted, opening).await };
+            let Some(ws) = ws else {
+                return match other {
+                    None => serve(stream, accepted, opening).await,
+                    Some(other) => visit(other, stream, accepted, &stop, opening).await,
+                };
+            };
             let shaken = Box::pin(shake_websocket(stream, ws, &accepted, &stop)).await;
-            if let Some(stream) = shaken {
-                serve(stream, accepted, opening).await;
+            match shaken {
+                Shaken::WebSocket(stream) => serve(stream, accepted, opening).await,
+                Shaken::Http(other, stream) => visit(&other, stream, accepted, &stop, opening).await,
+                Shaken::Nothing => {}
             }
         }
     }
+}
+
+/// Has another protocol serve a stream.
+async fn visit(
+    other: &Arc<dyn Speaks>,
+    stream: Box<dyn Stream>,
+    accepted: Accepted,
+    stop: &CancellationToken,
+    opening: Opening<'_>,
+) {
+    let Accepted { peer, stranger, shared, .. } = accepted;
+    drop(opening);
+    let tls = shared.transport.tls.is_some();
+    let visit = Visit { stream, peer, tls, stop: stop.clone(), stranger: Some(stranger) };
+    other.serve(visit).await;
+}
+
+/// What a WebSocket's listener came to.
+enum Shaken<S> {
+    WebSocket(Box<WebSocket<S>>),
+    /// An HTTP request that asks for something else.
+    Http(Arc<dyn Speaks>, Box<dyn Stream>),
+    Nothing,
 }
 
 /// Counts a socket that is in a handshake.
@@ -157,13 +200,17 @@ async fn shake_websocket<S: Socket>(
     ws: &WsConfig,
     accepted: &Accepted,
     stop: &CancellationToken,
-) -> Option<Box<WebSocket<S>>> {
+) -> Shaken<S> {
     let edge = &accepted.shared.edge;
-    let handshake = WebSocket::accept(stream, ws, edge);
+    let other = accepted.shared.transport.other.as_ref();
+    let handshake = WebSocket::accept(stream, ws, edge, other.is_some());
     let wait_ms = edge.config.first_packet_ms;
     let refused = match within(handshake, wait_ms, accepted, stop).await {
-        Ok(Ok(socket)) => return Some(Box::new(socket)),
-        Ok(Err((refused, mut stream))) => {
+        Ok(Ok(socket)) => return Shaken::WebSocket(Box::new(socket)),
+        Ok(Err((Refused::NotWebSocket, stream, beginning))) if let Some(other) = other => {
+            return Shaken::Http(Arc::clone(other), Box::new(Begun { beginning, stream }));
+        }
+        Ok(Err((refused, mut stream, _))) => {
             linger(&mut stream, accepted.peer).await;
             refused
         }
@@ -171,9 +218,9 @@ async fn shake_websocket<S: Socket>(
             edge.metrics.reached_in_protocol(Limit::FirstPacket, 1);
             Refused::Timeout
         }
-        Err(Cut::Stopping) => return None,
+        Err(Cut::Stopping) => return Shaken::Nothing,
     };
     debug!(peer = %accepted.peer, reason = refused.label(), "WebSocket handshake refused");
     edge.metrics.websocket_refused(refused);
-    None
+    Shaken::Nothing
 }

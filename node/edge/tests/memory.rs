@@ -62,9 +62,9 @@ async fn idle_connections_are_small() {
     // The client's end of each is in it as well: with TLS that is as much again.
     let table = [
         (Transport::default(), 8 * 1024),
-        (Transport { tls: None, ws: ws() }, 8 * 1024),
-        (Transport { tls: Some(certificate.tls()), ws: None }, 40 * 1024),
-        (Transport { tls: Some(certificate.tls()), ws: ws() }, 40 * 1024),
+        (Transport { ws: ws(), ..Transport::default() }, 8 * 1024),
+        (Transport { tls: Some(certificate.tls()), ..Transport::default() }, 40 * 1024),
+        (Transport { tls: Some(certificate.tls()), ws: ws(), other: None }, 40 * 1024),
     ];
     let (mut plain, mut secure, mut edges) = (Vec::new(), Vec::new(), Vec::new());
     for (transport, bytes_max) in table {

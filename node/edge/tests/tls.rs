@@ -35,7 +35,7 @@ fn secure(
     ws: Option<WsConfig>,
     change: impl FnOnce(&mut EdgeConfig),
 ) -> Edge {
-    let transport = Transport { tls: Some(certificate.tls()), ws };
+    let transport = Transport { tls: Some(certificate.tls()), ws, other: None };
     edge_over(transport, change, Arc::new(Anonymous { tenant: TENANT }))
 }
 

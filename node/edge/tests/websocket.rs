@@ -37,7 +37,7 @@ const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nU
     Sec-WebSocket-Protocol: mqtt\r\n\r\n";
 
 fn websocket(change: impl FnOnce(&mut EdgeConfig)) -> Edge {
-    let transport = Transport { tls: None, ws: Some(WsConfig::default()) };
+    let transport = Transport { ws: Some(WsConfig::default()), ..Transport::default() };
     edge_over(transport, change, Arc::new(Anonymous { tenant: TENANT }))
 }
 

@@ -114,6 +114,14 @@ pub(crate) struct ListenConfig {
     pub(crate) mqtts: Option<SocketAddr>,
     /// MQTT over WebSocket over TLS; needs `[tls]`.
     pub(crate) wss: Option<SocketAddr>,
+    /// HTTP device API with server-sent events, and MQTT over WebSocket; needs `security.key-file`.
+    pub(crate) http: Option<SocketAddr>,
+    /// The same over TLS; needs `[tls]`, too.
+    pub(crate) https: Option<SocketAddr>,
+    /// Moonlight; needs `security.key-file`.
+    pub(crate) moonlight: Option<SocketAddr>,
+    /// Moonlight over TLS; needs `[tls]`, too.
+    pub(crate) moonlights: Option<SocketAddr>,
     /// Admin API, `/metrics` and `/health/*` over HTTP. Whoever reaches it administers the cluster.
     pub(crate) admin: SocketAddr,
     /// Node to node gRPC.
@@ -127,6 +135,10 @@ impl Default for ListenConfig {
             ws: None,
             mqtts: None,
             wss: None,
+            http: None,
+            https: None,
+            moonlight: None,
+            moonlights: None,
             admin: SocketAddr::from(([127, 0, 0, 1], 9400)),
             cluster: SocketAddr::from(([127, 0, 0, 1], 7400)),
         }
@@ -363,17 +375,36 @@ impl Config {
 
     fn check_listeners(&self, wrong: &mut impl FnMut(&str, String)) {
         let listen = &self.listen;
-        let addresses = [Some(listen.mqtt), listen.ws, listen.mqtts, listen.wss]
+        let with_tls = [
+            ("listen.mqtts", listen.mqtts),
+            ("listen.wss", listen.wss),
+            ("listen.https", listen.https),
+            ("listen.moonlights", listen.moonlights),
+        ];
+        let of_devices = [
+            ("listen.http", listen.http),
+            ("listen.https", listen.https),
+            ("listen.moonlight", listen.moonlight),
+            ("listen.moonlights", listen.moonlights),
+        ];
+        let plain = [Some(listen.mqtt), listen.ws, listen.http, listen.moonlight];
+        let addresses = plain
             .into_iter()
+            .chain(with_tls.map(|(_, address)| address))
             .flatten()
             .chain([listen.admin, listen.cluster])
             .filter(|address| address.port() != 0);
         if addresses.clone().collect::<BTreeSet<_>>().len() != addresses.count() {
             wrong("listen", "two listeners share an address".to_owned());
         }
-        for (key, address) in [("listen.mqtts", listen.mqtts), ("listen.wss", listen.wss)] {
+        for (key, address) in with_tls {
             if address.is_some() && self.tls.is_none() {
                 wrong(key, "needs tls.cert and tls.key".to_owned());
+            }
+        }
+        for (key, address) in of_devices {
+            if address.is_some() && self.security.key_file.is_none() {
+                wrong(key, "needs security.key-file: devices prove who they are".to_owned());
             }
         }
         if let Some(Err(error)) = self.tls.as_ref().map(moorline_edge::TlsConfig::load) {

@@ -18,7 +18,7 @@ use moorline_group::{
     Role, Sink,
     wire::{Kind, Lane, Peers, Replier},
 };
-use moorline_machine::{Command, Effect, answer::RouteChange, command::Holder};
+use moorline_machine::{Command, Effect, MailEffect, answer::RouteChange, command::Holder};
 use moorline_router::Done;
 use tracing::{debug, error, warn};
 
@@ -29,6 +29,7 @@ use crate::{
         self, Attach, Attached, LeaseReport, Place, Push, PushWriter, Report, TakenOver, Upward,
     },
     lease::Leases,
+    registry::watch::News,
     service::Inner,
 };
 
@@ -51,7 +52,7 @@ impl Sink for Inner {
             return;
         }
         let (mut out, mut lent) = (Collected::new(), Collected::new());
-        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        let (mut taken, mut left, mut news) = (Vec::new(), Vec::new(), Vec::new());
         for effect in effects {
             let Some(effect) = Self::share_effect(&mut delivery, effect, &mut lent, &mut left)
             else {
@@ -77,20 +78,25 @@ impl Sink for Inner {
                     self.metrics.dropped_wills.inc();
                 }
                 Effect::RetainedFull => self.metrics.dropped_retained.inc(),
+                Effect::Mail(MailEffect::Ready { tenant, device, size: _ }) => {
+                    news.push(News::Mail(tenant, device));
+                }
+                Effect::DeviceChanged { tenant, device, .. } => {
+                    news.push(News::Device(tenant, device));
+                }
                 Effect::Digest { .. }
-                | Effect::DeviceChanged { .. }
                 | Effect::TenantChanged { .. }
                 | Effect::Settled { .. }
                 | Effect::Member { .. }
                 | Effect::Left { .. }
-                // Nobody is told of mail yet: devices ask.
-                | Effect::Mail(_) => {}
+                | Effect::Mail(MailEffect::Finished { .. }) => {}
             }
         }
         self.send(shard, &mut delivery, out);
         self.send_shared(shard, &mut delivery, lent);
         self.wake_reader(shard, &delivery);
         drop(delivery);
+        self.spread_news(shard, news);
         self.tell_left(left);
         for holder in taken {
             self.tell_taken_over(holder);
@@ -117,12 +123,13 @@ impl Sink for Inner {
         if role.leading {
             self.leading_began.notify_one();
             self.wills_due.notify_one();
+            self.spread_news(shard, vec![News::Anew]);
         }
     }
 }
 
 impl Inner {
-    fn known_nodes(&self) -> Vec<NodeId> {
+    pub(crate) fn known_nodes(&self) -> Vec<NodeId> {
         let nodes =
             |machine: &moorline_machine::Machine| machine.meta().nodes().keys().copied().collect();
         self.below().groups.read(ShardId::META, |machine, _| nodes(machine)).unwrap_or_default()
@@ -311,6 +318,7 @@ impl Inner {
         self.handle(peers, Kind::RouteBarrier, Self::on_barrier);
         self.handle(peers, Kind::Retained, Self::on_retained);
         self.handle(peers, Kind::Question, Self::on_question);
+        self.handle(peers, Kind::News, Self::on_news);
         self.handle(peers, Kind::TakenOver, Self::on_taken_over);
         self.handle(peers, Kind::ShareAttach, Self::on_share_attach);
         self.handle(peers, Kind::ShareDeliver, Self::on_share_deliver);

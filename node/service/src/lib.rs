@@ -31,6 +31,7 @@ mod metrics;
 mod once;
 mod parked;
 mod publish;
+mod quota;
 pub mod registry;
 mod retained;
 mod service;
@@ -82,6 +83,8 @@ pub struct ServiceConfig {
     pub shards: Shards,
     /// The process clock, the same that the edges have: wall time at its start and the monotonic clock since.
     pub clock: Clock,
+    /// Copies of live messages that one tenant may have at this node in a second; 0 for any number.
+    pub deliveries_per_tenant_s: u32,
     /// Called when rows can't be trusted any more, or the cluster refuses this node.
     pub fatal: Fatal,
 }

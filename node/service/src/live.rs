@@ -16,12 +16,14 @@ use moorline_machine::command::SessionId;
 use crate::{
     conn::{Conn, Whose},
     frames::Publisher,
+    quota::Quota,
 };
 
 /// The node's live subscriptions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Live {
     tables: RwLock<Tables>,
+    quota: Quota,
     /// SUBSCRIBEs whose routes may not be known here yet.
     announcing: Arc<AtomicUsize>,
 }
@@ -54,6 +56,10 @@ struct Holder {
 }
 
 impl Live {
+    pub(crate) fn new(quota: Quota) -> Self {
+        Self { tables: RwLock::default(), quota, announcing: Arc::default() }
+    }
+
     /// Before subscriptions are added; until it is dropped, [`Live::wants_early`] looks at them.
     pub(crate) fn announce(&self) -> Announcing {
         self.announcing.fetch_add(1, Ordering::AcqRel);
@@ -143,7 +149,8 @@ impl Live {
         tables.held.contains_key(&(tenant, filter.clone()))
     }
 
-    /// Hands a message to everybody here who wants it; each gets it once, with what its subscriptions come to.
+    /// Hands a message to everybody here who wants it; each gets it once, with what its subscriptions come to. To nobody, if
+    /// its tenant has had as much as it may have now; they count as if they had it.
     pub(crate) fn deliver(&self, publisher: Publisher, message: &Arc<Message>) -> usize {
         let Publisher { tenant, session: from } = publisher;
         let tables = self.tables.read().expect("no panic while it is locked");
@@ -162,6 +169,9 @@ impl Live {
                 Entry::Occupied(mut known) => known.get_mut().join(&grant),
             }
         });
+        if !self.quota.take(tenant, wanted.len()) {
+            return wanted.len();
+        }
         for (conn, grant) in &mut wanted {
             let Some(Holder { conn, .. }) = tables.conns.get(conn) else {
                 continue;

@@ -33,7 +33,9 @@ use crate::{
     metrics::ServiceMetrics,
     once::Onces,
     parked::Parked,
+    quota::Quota,
     refusal_of,
+    registry::{door::Noted, watch::Watchers},
     retained::{Gate, READS_MAX},
 };
 
@@ -124,6 +126,10 @@ pub(crate) struct Inner {
     pub(crate) gates: Vec<Mutex<Gate>>,
     /// Pages of retained messages that are read at a time.
     pub(crate) reads: Semaphore,
+    /// Who serves which device here and wants to hear of it.
+    pub(crate) watchers: Watchers,
+    /// Which mail went out to whom last.
+    pub(crate) noted: Noted,
     /// A will is due in a shard led here.
     pub(crate) wills_due: Notify,
     pub(crate) accepting: AtomicBool,
@@ -147,7 +153,10 @@ impl std::fmt::Debug for Inner {
 
 impl Inner {
     pub(crate) fn new(config: ServiceConfig, metrics: ServiceMetrics) -> Arc<Self> {
-        let ServiceConfig { node, incarnation, shards, clock, fatal } = config;
+        let ServiceConfig { node, incarnation, shards, clock, deliveries_per_tenant_s, fatal } =
+            config;
+        let dropped = metrics.dropped_quota.clone();
+        let live = Live::new(Quota::new(deliveries_per_tenant_s, dropped));
         Arc::new_cyclic(|myself| Self {
             node,
             incarnation,
@@ -155,7 +164,7 @@ impl Inner {
             below: OnceLock::new(),
             next_conn: AtomicU64::new(1),
             conns: RwLock::default(),
-            live: Live::default(),
+            live,
             route_version: AtomicU64::new(1),
             deliveries: (0..=shards.count()).map(|_| Mutex::default()).collect(),
             readers: (0..=shards.count()).map(|_| Notify::new()).collect(),
@@ -173,6 +182,8 @@ impl Inner {
             unclosed: Mutex::default(),
             gates: (0..=shards.count()).map(|_| Mutex::default()).collect(),
             reads: Semaphore::new(READS_MAX),
+            watchers: Watchers::default(),
+            noted: Noted::default(),
             wills_due: Notify::new(),
             accepting: AtomicBool::new(true),
             metrics,
@@ -526,7 +537,11 @@ impl Inner {
                 add("queued", usize::try_from(shard.queued_items).unwrap_or(usize::MAX));
             });
         }
+        self.below().groups.read(ShardId::META, |machine, _| {
+            add("removed routes", machine.meta().removed_routes_bytes());
+        });
         let of = |what| counts.get(what).copied().unwrap_or(0);
+        self.metrics.routes_removed_bytes.set(of("removed routes"));
         self.metrics.attachments.set(of("attached"));
         self.metrics.sessions_connected.set(of("held"));
         self.metrics.sessions_away.set(of("sessions") - of("held"));

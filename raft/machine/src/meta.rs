@@ -37,6 +37,9 @@ const NODES_MAX: usize = 1024;
 const VOTERS_MAX: usize = 5;
 /// How long a removed route is remembered, in log time: longer than any news of it can be under way.
 const TOMBSTONE_MS: u64 = 10 * 60 * 1000;
+/// About what a removed route takes in memory besides its filter: its place in a tree that is filled two thirds, and the filter's
+/// own allocation.
+const TOMBSTONE_BYTES: usize = 200;
 /// Removed routes that are remembered, about 200 bytes each. Beyond it the oldest are forgotten: should old news of one of
 /// them still come, messages go to somebody who does not take them, and nothing is lost.
 pub const TOMBSTONES_MAX: usize = 100_000;
@@ -101,6 +104,8 @@ pub struct MetaState {
     of_nodes: BTreeSet<(NodeId, Incarnation, TenantId, Text)>,
     /// Removed routes, by when.
     tombstones: BTreeSet<(UnixMillis, TenantId, Text, RouteTarget)>,
+    /// Of their filters.
+    tombstone_bytes: usize,
 }
 
 impl MetaState {
@@ -118,6 +123,7 @@ impl MetaState {
             routes_len: 0,
             of_nodes: BTreeSet::new(),
             tombstones: BTreeSet::new(),
+            tombstone_bytes: 0,
         };
         if keys.group() != ShardId::META {
             return Ok(state);
@@ -197,6 +203,12 @@ impl MetaState {
     #[must_use]
     pub fn routes_len(&self) -> usize {
         self.routes_len
+    }
+
+    /// About how many bytes removed routes take that are still remembered.
+    #[must_use]
+    pub fn removed_routes_bytes(&self) -> usize {
+        self.tombstones.len() * TOMBSTONE_BYTES + self.tombstone_bytes
     }
 
     pub(crate) fn create<R: Rows + ?Sized>(
@@ -392,6 +404,7 @@ impl MetaState {
     /// Forgets the route that was removed first.
     fn forget_route<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>) {
         let (_, tenant, filter, target) = self.tombstones.pop_first().expect("there is one");
+        self.tombstone_bytes -= filter.len();
         step.delete(self.keys.route(tenant, &filter, target));
     }
 
@@ -400,7 +413,9 @@ impl MetaState {
         // A copy: the text may be a slice of the whole log entry.
         let own = || Text::from(filter.as_str());
         if !row.present {
-            self.tombstones.insert((row.at, tenant, own(), target));
+            if self.tombstones.insert((row.at, tenant, own(), target)) {
+                self.tombstone_bytes += filter.len();
+            }
             return;
         }
         let state = RouteState { version: row.version, index: row.index };
@@ -413,7 +428,9 @@ impl MetaState {
 
     fn unlearn(&mut self, tenant: TenantId, filter: &Text, target: RouteTarget, row: RouteRow) {
         if !row.present {
-            self.tombstones.remove(&(row.at, tenant, filter.clone(), target));
+            if self.tombstones.remove(&(row.at, tenant, filter.clone(), target)) {
+                self.tombstone_bytes -= filter.len();
+            }
             return;
         }
         let trie = self.routes.get_mut(&tenant).expect("a present route is in the trie");
@@ -445,6 +462,7 @@ impl MetaState {
         assert_eq!(self.routes_len, other.routes_len);
         assert_eq!(self.of_nodes, other.of_nodes);
         assert_eq!(self.tombstones, other.tombstones);
+        assert_eq!(self.tombstone_bytes, other.tombstone_bytes);
         let mut failed = None;
         let (from, to) = self.keys.range(Kind::Route);
         rows.scan(&from, &to, &mut |key, row| {

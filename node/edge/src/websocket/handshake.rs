@@ -102,37 +102,50 @@ impl Refused {
     }
 }
 
-/// Reads the request and answers it. What the client sent after its request is returned.
-pub(super) async fn accept<S>(stream: &mut S, config: &WsConfig) -> Result<BytesMut, Refused>
+/// Reads the request and answers it. What the client sent after its request is returned. With `http`, a request for something
+/// else is not answered: all that was read comes back with [`Refused::NotWebSocket`].
+pub(super) async fn accept<S>(
+    stream: &mut S,
+    config: &WsConfig,
+    http: bool,
+) -> Result<BytesMut, (Refused, BytesMut)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (answer, accepted) = match read(stream).await {
-        Ok((request, rest)) => match judge(&request, config) {
-            Ok(answer) => (answer, Ok(rest)),
-            Err(refused) => (refusal(refused), Err(refused)),
-        },
-        Err(refused) => (refusal(refused), Err(refused)),
+    let mut input = BytesMut::with_capacity(READ_BYTES);
+    let judged = match read(stream, &mut input).await {
+        Ok((request, len)) => judge(&request, config).map(|answer| (answer, len)),
+        Err(refused) => Err(refused),
     };
-    stream.write_all(&answer).await.map_err(|_| Refused::Gone)?;
-    stream.flush().await.map_err(|_| Refused::Gone)?;
+    if http && matches!(judged, Err(Refused::NotWebSocket)) {
+        return Err((Refused::NotWebSocket, input));
+    }
+    let gone = |_| (Refused::Gone, BytesMut::new());
+    let (answer, accepted) = match judged {
+        Ok((answer, len)) => (answer, Ok(input.split_off(len))),
+        Err(refused) => (refusal(refused), Err((refused, BytesMut::new()))),
+    };
+    stream.write_all(&answer).await.map_err(gone)?;
+    stream.flush().await.map_err(gone)?;
     accepted
 }
 
-async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Request, BytesMut), Refused> {
-    let mut input = BytesMut::with_capacity(READ_BYTES);
+/// Reads up to the end of a request, and a little more: the request, and its length.
+async fn read<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    input: &mut BytesMut,
+) -> Result<(Request, usize), Refused> {
     loop {
         // The end may have begun in the read before.
         let from = (input.len() + 1).saturating_sub(END.len());
-        if stream.read_buf(&mut input).await.map_err(|_| Refused::Gone)? == 0 {
+        if stream.read_buf(input).await.map_err(|_| Refused::Gone)? == 0 {
             return Err(Refused::Gone);
         }
         let end = input[from..].windows(END.len()).position(|bytes| bytes == END);
         if let Some(end) = end {
-            let rest = input.split_off(from + end + END.len());
-            let (_, request) =
-                Request::try_parse(&input).map_err(reason)?.ok_or(Refused::Malformed)?;
-            return Ok((request, rest));
+            let len = from + end + END.len();
+            let parsed = Request::try_parse(&input[..len]).map_err(reason)?;
+            return Ok((parsed.ok_or(Refused::Malformed)?.1, len));
         }
         if input.len() >= REQUEST_BYTES_MAX {
             return Err(Refused::TooLarge);
@@ -207,7 +220,7 @@ mod tests {
         let config = WsConfig { origins: origins.iter().map(|&o| o.to_owned()).collect() };
         client.write_all(request).await.unwrap();
         client.shutdown().await.unwrap();
-        let accepted = accept(&mut server, &config).await;
+        let accepted = accept(&mut server, &config, false).await.map_err(|(refused, _)| refused);
         drop(server);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -265,6 +278,17 @@ mod tests {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}\n{answer}");
         }
         assert_eq!(shake(GOOD.as_bytes(), &[]).await, (Err(Refused::Gone), String::new()));
+    }
+
+    #[tokio::test]
+    async fn where_http_is_spoken_too_another_request_comes_back_whole() {
+        for request in ["GET /v1 HTTP/1.1\r\nHost: h\r\n\r\n", "POST / HTTP/1.1\r\nHost: h\r\n\r\nbody"] {
+            let (mut client, mut server) = tokio::io::duplex(64 * 1024);
+            client.write_all(request.as_bytes()).await.unwrap();
+            let read = BytesMut::from(request.as_bytes());
+            let accepted = accept(&mut server, &WsConfig::default(), true).await;
+            assert_eq!(accepted, Err((Refused::NotWebSocket, read)));
+        }
     }
 
     #[tokio::test]

@@ -82,15 +82,17 @@ impl<S> fmt::Debug for WebSocket<S> {
 
 impl<S: Socket> WebSocket<S> {
     /// Makes a WebSocket of a stream that begins with the client's handshake. A refusal gives the stream back, so that
-    /// it can be closed politely.
+    /// it can be closed politely; one for [`Refused::NotWebSocket`] with what was read of it, and unanswered if `http`: then
+    /// somebody else answers it.
     pub(crate) async fn accept(
         mut stream: S,
         config: &WsConfig,
         edge: &Edge,
-    ) -> Result<Self, (Refused, S)> {
-        let input = match handshake::accept(&mut stream, config).await {
+        http: bool,
+    ) -> Result<Self, (Refused, S, BytesMut)> {
+        let input = match handshake::accept(&mut stream, config, http).await {
             Ok(input) => input,
-            Err(refused) => return Err((refused, stream)),
+            Err((refused, read)) => return Err((refused, stream, read)),
         };
         Ok(Self {
             stream,

@@ -15,7 +15,6 @@ use std::{sync::Arc, time::SystemTime};
 
 use moorline_core::{TenantId, Text};
 use moorline_edge::{Attempt, Authenticate, Denial, Identity, Verdict};
-use moorline_machine::registry::{Credential, DeviceRecord};
 use moorline_service::registry::{Registry, RegistryError, secrets::Secrets};
 
 /// Between a device's name and its client id; no name has it.
@@ -58,7 +57,8 @@ impl Devices {
         let (tenant, _) = known.ok_or(Denial::BadCredentials)?;
         let record = self.registry.device(tenant, &device).await.map_err(denial)?;
         let record = record.filter(|record| record.enabled).ok_or(Denial::BadCredentials)?;
-        if device.as_str().starts_with('~') || !holds(secrets, tenant, &device, &record, password) {
+        let holds = |record| secrets.holds(tenant, &device, record, password, now_ms()).is_some();
+        if device.as_str().starts_with('~') || !holds(&record) {
             return Err(Denial::BadCredentials);
         }
         let session = if attempt.client == device {
@@ -68,24 +68,6 @@ impl Devices {
         };
         Ok(Identity { tenant, session: Some(session) })
     }
-}
-
-/// Whether one of a device's secrets is this one, and counts now.
-fn holds(
-    secrets: &Secrets,
-    tenant: TenantId,
-    device: &Text,
-    record: &DeviceRecord,
-    secret: &[u8],
-) -> bool {
-    let now = now_ms();
-    let counts = |held: &&Credential| {
-        held.kind == moorline_api::SECRET
-            && held.not_before.is_none_or(|from| from.0 <= now)
-            && held.not_after.is_none_or(|until| now < until.0)
-    };
-    let mut counting = record.credentials.iter().filter(counts);
-    counting.any(|held| secrets.verify(tenant, device, held.id, secret, &held.verifier))
 }
 
 /// What an edge is given: a shared [`Devices`].

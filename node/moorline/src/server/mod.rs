@@ -24,7 +24,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
-use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Transport};
+use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Speaks, Transport};
+use moorline_fostrom::{Door, FostromMetrics, Http, Moonlight};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
@@ -107,7 +108,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
         Ok(())
     });
     let edge_stop = stop.child_token();
-    tasks.spawn(serve_mqtt(
+    tasks.spawn(serve_devices(
         Arc::clone(&started.node),
         Arc::clone(&started.service),
         clock,
@@ -293,6 +294,7 @@ fn service_config(config: &Config, clock: Clock, incarnation: Incarnation) -> Se
         incarnation,
         shards: moorline_core::shard::Shards::new(config.cluster.shards),
         clock: Arc::new(move || clock.wall()),
+        deliveries_per_tenant_s: config.mqtt.deliveries_per_tenant_s,
         fatal: Arc::new(fatal),
     }
 }
@@ -322,14 +324,18 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
-/// Serves MQTT whenever this node may, until told to stop.
-async fn serve_mqtt(
+/// Serves devices whenever this node may, until told to stop.
+async fn serve_devices(
     node: Arc<Node>,
     service: Arc<Service>,
     clock: Clock,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = EdgeMetrics::register(node.registry())?;
+    let fostrom = FostromMetrics::register(node.registry())?;
+    let door = node.secrets().map(|secrets| {
+        Door::new(service.registry(), secrets.clone(), clock, fostrom.clone())
+    });
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;
@@ -341,7 +347,7 @@ async fn serve_mqtt(
         let edge =
             Edge::new(node.config().mqtt.clone(), port, authenticate, metrics.clone(), clock);
         let serving = stop.child_token();
-        let mut listeners = listen(node.config(), &edge, &serving)?;
+        let mut listeners = listen(node.config(), &edge, door.as_ref(), &serving)?;
         node.set_listening(true);
         let ended = tokio::select! {
             ended = listeners.join_next() => ended,
@@ -361,13 +367,18 @@ async fn serve_mqtt(
 }
 
 /// Listens wherever the configuration says.
-fn listen(config: &Config, edge: &Edge, stop: &CancellationToken) -> anyhow::Result<JoinSet<()>> {
+fn listen(
+    config: &Config,
+    edge: &Edge,
+    door: Option<&Door>,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<()>> {
     let mut listeners = JoinSet::new();
-    for (address, transport) in transports(config)? {
+    for (address, transport) in transports(config, door)? {
         let name = transport.name();
         let listener = Listener::bind(address, transport, edge)
             .with_context(|| format!("listen.{name}: cannot listen on {address}"))?;
-        info!(%address, listener = name, "MQTT listens");
+        info!(%address, listener = name, "devices may connect");
         listeners.spawn(listener.run(stop.clone()));
     }
     Ok(listeners)
@@ -402,14 +413,24 @@ async fn wait_until_served(node: &Node, stop: &CancellationToken) -> bool {
 }
 
 /// Where to listen, and what is spoken there.
-fn transports(config: &Config) -> anyhow::Result<Vec<(SocketAddr, Transport)>> {
+fn transports(
+    config: &Config,
+    door: Option<&Door>,
+) -> anyhow::Result<Vec<(SocketAddr, Transport)>> {
     let tls = config.tls.as_ref().map(|tls| tls.load().context("tls")).transpose()?;
     let (listen, ws) = (&config.listen, Some(config.ws.clone()));
+    let http = door.map(|door| Arc::new(Http::new(door.clone())) as Arc<dyn Speaks>);
+    let moonlight = door.map(|door| Arc::new(Moonlight::new(door.clone())) as Arc<dyn Speaks>);
+    let none = Transport::default;
     let all = [
-        (Some(listen.mqtt), Transport::default()),
-        (listen.ws, Transport { tls: None, ws: ws.clone() }),
-        (listen.mqtts, Transport { tls: tls.clone(), ws: None }),
-        (listen.wss, Transport { tls, ws }),
+        (Some(listen.mqtt), none()),
+        (listen.ws, Transport { ws: ws.clone(), ..none() }),
+        (listen.mqtts, Transport { tls: tls.clone(), ..none() }),
+        (listen.wss, Transport { tls: tls.clone(), ws: ws.clone(), other: None }),
+        (listen.http, Transport { tls: None, ws: ws.clone(), other: http.clone() }),
+        (listen.https, Transport { tls: tls.clone(), ws, other: http }),
+        (listen.moonlight, Transport { other: moonlight.clone(), ..none() }),
+        (listen.moonlights, Transport { tls, ws: None, other: moonlight }),
     ];
     Ok(all.into_iter().filter_map(|(address, transport)| Some((address?, transport))).collect())
 }

@@ -22,6 +22,7 @@ mod harness;
 mod members;
 mod once;
 mod operating;
+mod fostrom;
 mod registry;
 mod retained;
 mod sessions;

@@ -1,68 +1,14 @@
 //! Tenants, devices, credentials and mail through the API of every node, while nodes die; and who may connect by them.
 
-use std::fs;
-
 use serde_json::{Value, json};
 
 use crate::harness::{
-    cluster::{Cluster, Shape},
+    api::{Api, text},
     http,
     packet::{Connect, Version},
     scenarios,
     wait::{SOON, until_true},
 };
-
-/// A cluster with a key, and its first token.
-struct Api {
-    cluster: Cluster,
-    token: String,
-    _key: tempfile::TempDir,
-}
-
-impl Api {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("cluster.key");
-        fs::write(&key, "5a".repeat(32)).unwrap();
-        let mut shape = Shape::of(3);
-        shape.extra = format!("[security]\nkey-file = {key:?}\n");
-        let cluster = Cluster::start_as(&shape);
-        let mut api = Self { cluster, token: String::new(), _key: dir };
-        let made = api.ask(1, "POST", "/tokens", &json!({ "name": "root", "role": "admin" }));
-        api.token = text(&made, 201, "token");
-        api
-    }
-
-    /// Asks a node; status and body.
-    #[track_caller]
-    fn ask(&self, node: u64, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        self.ask_as(&self.token, node, method, path, body)
-    }
-
-    #[track_caller]
-    fn ask_as(
-        &self,
-        token: &str,
-        node: u64,
-        method: &str,
-        path: &str,
-        body: &Value,
-    ) -> (u16, Value) {
-        let bearer = format!("Bearer {token}");
-        let headers: &[_] = if token.is_empty() { &[] } else { &[("authorization", &*bearer)] };
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let to = self.cluster.node(node).admin;
-        let answer = http::api(method, to, &format!("/api/v1{path}"), headers, &body);
-        (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
-    }
-}
-
-/// A field of an answer that must have this status.
-#[track_caller]
-fn text((status, body): &(u16, Value), expected: u16, field: &str) -> String {
-    assert_eq!(*status, expected, "{body}");
-    body[field].as_str().unwrap_or_else(|| panic!("no {field} in {body}")).to_owned()
-}
 
 /// The status and the problem's code.
 fn problem((status, body): (u16, Value)) -> (u16, String) {

@@ -14,9 +14,11 @@
 
 mod ask;
 mod devices;
+pub mod door;
 mod mail;
 pub mod secrets;
 pub mod settings;
+pub(crate) mod watch;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -32,6 +34,7 @@ pub use self::{
     ask::DeviceList,
     devices::{Change, Found},
     mail::Letter,
+    watch::{Heard, RECHECK, Watch},
 };
 use crate::{refusal_of, service::Inner};
 

@@ -12,9 +12,11 @@ use std::{fmt, fs, io, path::Path};
 
 use hmac::{Hmac, Mac};
 use moorline_core::{TenantId, Text};
-use moorline_machine::registry::LookupHash;
+use moorline_machine::registry::{Credential, DeviceRecord, LookupHash};
 use sha2::Sha256;
 
+/// The credential kind of generated secrets, kept as a keyed hash.
+pub const SECRET: u8 = 1;
 /// Bytes of the cluster's key.
 pub const KEY_BYTES: usize = 32;
 /// Characters of generated secrets, of 36 (Fostrom's) or 62.
@@ -132,6 +134,27 @@ impl Secrets {
         verifier: &[u8],
     ) -> bool {
         self.of_device(tenant, device, id, secret).verify_slice(verifier).is_ok()
+    }
+
+    /// The id of a device's credential of which this is the secret, and that counts now.
+    #[must_use]
+    pub fn holds(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        record: &DeviceRecord,
+        secret: &[u8],
+        now_ms: u64,
+    ) -> Option<u64> {
+        let counts = |held: &&Credential| {
+            held.kind == SECRET
+                && held.not_before.is_none_or(|from| from.0 <= now_ms)
+                && held.not_after.is_none_or(|until| now_ms < until.0)
+        };
+        let mut counting = record.credentials.iter().filter(counts);
+        let found =
+            counting.find(|held| self.verify(tenant, device, held.id, secret, &held.verifier));
+        found.map(|held| held.id)
     }
 
     /// What a credential is found by that does not name its device: `kind` says what was shown.

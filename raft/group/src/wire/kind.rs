@@ -106,6 +106,8 @@ kinds! {
     Retained = 26,
     /// Asks a shard's leader about devices or mail.
     Question = 27,
+    /// A shard's leader tells of devices: mail is ready, or they were changed.
+    News = 28,
     /// A member of a share can take messages: to the leader of the share's shard.
     ShareAttach = 30,
     /// Messages that a share lends to members.
@@ -136,7 +138,7 @@ mod tests {
             (Kind::SnapshotResume, 34),
             (Kind::ShareAttach, 30),
             (Kind::ShareDeliver, 31), (Kind::ShareCheck, 32), (Kind::ShareDetach, 33),
-            (Kind::Retained, 26), (Kind::Question, 27),
+            (Kind::Retained, 26), (Kind::Question, 27), (Kind::News, 28),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

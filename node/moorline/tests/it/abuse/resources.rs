@@ -20,6 +20,8 @@ const PER_ADDRESS: usize = 50;
 const HALF_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01";
 /// What one that never reads takes in before its system says stop, at least.
 const DEAF_BYTES: usize = 4096;
+/// Between two messages for many: a hundred a second.
+const BOMB_PAUSE: Duration = Duration::from_millis(10);
 
 /// Sockets from many addresses, as many from each as may be there.
 fn crowd(target: std::net::SocketAddr, many: usize, net: u8) -> Vec<Raw> {
@@ -134,7 +136,7 @@ fn one_message_for_many_is_theirs_and_others_go_between() {
     // Full, more come than a tenant's may in a second.
     let mut target = Target::start("connects-per-tenant-s = 0\n", "");
     let sent = "moorline_messages_delivered_total{protocol=\"mqtt5\",qos=\"0\"}";
-    target.abused("case 37", sent, |target| {
+    let bomb = |target: &Target| {
         let mut all: Vec<_> = (0..subscribers)
             .map(|number| {
                 let mut raw = opened(target, V5, &format!("many-{number}"));
@@ -146,7 +148,7 @@ fn one_message_for_many_is_theirs_and_others_go_between() {
         let mut sender = opened(target, V5, "bomber");
         for _ in 0..messages {
             sender.say(&publish(V5, 0, "bomb", b"x", None));
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(BOMB_PAUSE);
         }
         let expected = publish(V5, 0, "bomb", b"x", None);
         for raw in &mut all {
@@ -154,5 +156,7 @@ fn one_message_for_many_is_theirs_and_others_go_between() {
                 assert_eq!(raw.packet(), expected);
             }
         }
-    });
+    };
+    target.warm("case 37", bomb);
+    target.abused("case 37", sent, bomb);
 }

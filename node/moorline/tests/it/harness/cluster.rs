@@ -22,6 +22,7 @@ use super::{
 pub(crate) const SHARDS: u16 = 3;
 
 /// What a cluster is to be like.
+#[derive(Clone)]
 pub(crate) struct Shape {
     pub(crate) nodes: u64,
     /// What `[mqtt]` says.

@@ -13,9 +13,11 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// A paused node accepts connections and says nothing, so only this tells it from a slow one.
 const GLANCE_WAIT: Duration = Duration::from_secs(2);
 
-/// Status and body.
+/// Status, head and body.
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// All of it, in lower case.
+    pub(crate) head: String,
     pub(crate) body: String,
 }
 
@@ -76,5 +78,6 @@ fn send(
     let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "chunked: {head}");
-    Ok(Answer { status: status.ok_or(io::ErrorKind::InvalidData)?, body: body.to_owned() })
+    let status = status.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
 }

@@ -1,5 +1,6 @@
 //! What the tests share: clusters of processes, clients, waiting.
 
+pub(crate) mod api;
 pub(crate) mod cluster;
 pub(crate) mod flow;
 pub(crate) mod http;

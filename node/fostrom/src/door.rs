@@ -1,0 +1,155 @@
+//! Who a device is, and what it may have done: what HTTP and Moonlight share.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use moorline_core::{
+    UnixMillis,
+    op::{Answer, Declined, Denial, Op},
+};
+use moorline_dialects::fostrom::identity::Credentials;
+use moorline_edge::Clock;
+use moorline_service::registry::{
+    Registry, Watch,
+    door::{By, Guest, Shown},
+    secrets::Secrets,
+};
+use tracing::{debug, info};
+
+use crate::{bans::Bans, metrics::FostromMetrics};
+
+/// What a fleet's tenant is called, before its id.
+const ALIAS: &str = "fostrom:";
+
+/// Where devices are let in. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Door {
+    pub(crate) registry: Registry,
+    secrets: Secrets,
+    clock: Clock,
+    bans: Arc<Mutex<Bans>>,
+    pub(crate) metrics: FostromMetrics,
+}
+
+impl Door {
+    /// A door to a registry.
+    #[must_use]
+    pub fn new(registry: Registry, secrets: Secrets, clock: Clock, metrics: FostromMetrics) -> Self {
+        Self { registry, secrets, clock, bans: Arc::default(), metrics }
+    }
+
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.clock.wall()
+    }
+
+    fn bans(&self) -> MutexGuard<'_, Bans> {
+        // Every change is one entry.
+        self.bans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a device in for one request.
+    pub(crate) async fn admit(
+        &self,
+        credentials: &Credentials,
+        from: IpAddr,
+        by: By,
+    ) -> Result<Guest, Denial> {
+        self.judged(credentials, from, by, false).await.map(|(guest, _)| guest)
+    }
+
+    /// Lets a device in that stays: with news of it from now on.
+    pub(crate) async fn admit_to_stay(
+        &self,
+        credentials: &Credentials,
+        from: IpAddr,
+        by: By,
+    ) -> Result<(Guest, Watch), Denial> {
+        let (guest, watch) = self.judged(credentials, from, by, true).await?;
+        Ok((guest, watch.expect("it was asked for")))
+    }
+
+    async fn judged(
+        &self,
+        credentials: &Credentials,
+        from: IpAddr,
+        by: By,
+        stays: bool,
+    ) -> Result<(Guest, Option<Watch>), Denial> {
+        let from = from.to_canonical();
+        let admitted = self.judge(credentials, from, by, stays).await;
+        let result = match admitted {
+            Ok(_) => "accepted",
+            Err(Denial::Malformed) => "malformed",
+            Err(Denial::UnknownTenant) => "unknown_tenant",
+            Err(Denial::UnknownDevice) => "unknown_device",
+            Err(Denial::WrongSecret) => "wrong_secret",
+            Err(Denial::Disabled) => "disabled",
+            Err(Denial::Banned { .. }) => "banned",
+            Err(Denial::Stopping | Denial::Unavailable) => "unavailable",
+            Err(Denial::TooOften) => "too_often",
+        };
+        self.metrics.admitted.with_label_values(&[By::name(by as u8), result]).inc();
+        admitted
+    }
+
+    async fn judge(
+        &self,
+        credentials: &Credentials,
+        from: IpAddr,
+        by: By,
+        stays: bool,
+    ) -> Result<(Guest, Option<Watch>), Denial> {
+        let identity = &credentials.identity;
+        let device = &identity.device;
+        if let Some(retry_after_s) = self.bans().banned(device, from, self.now()) {
+            return Err(Denial::Banned { retry_after_s });
+        }
+        let alias = format!("{ALIAS}{}", identity.fleet);
+        let shown = Shown { alias: &alias, device, secret: credentials.secret.expose(), by };
+        let now = self.now();
+        let admitted = self.registry.admit(&self.secrets, shown, stays, now.0).await;
+        match admitted {
+            Ok(_) => self.bans().succeeded(device, from),
+            Err(Denial::UnknownTenant | Denial::UnknownDevice | Denial::WrongSecret) => {
+                if self.bans().failed(device, from, now) {
+                    info!(fleet = %identity.fleet, %device, %from, "a device failed too often and is banned for a while");
+                }
+            }
+            Err(_) => {}
+        }
+        admitted
+    }
+
+    /// Has something done for a device.
+    pub(crate) async fn run(&self, guest: &Guest, op: Op) -> Result<Answer, Declined> {
+        let name = match op {
+            Op::Heartbeat => "heartbeat",
+            Op::Event(_) => "event",
+            Op::FetchMail { .. } => "fetch_mail",
+            Op::CountMail => "count_mail",
+            Op::SettleMail { .. } => "settle_mail",
+        };
+        let outcome = self.registry.run(guest, op).await;
+        let result = match &outcome {
+            Ok(_) => "done",
+            Err(Declined::Refused(_)) => "refused",
+            Err(Declined::Denied(_)) => "denied",
+            Err(why) => {
+                debug!(%why, device = %guest.device, "declined");
+                "declined"
+            }
+        };
+        self.metrics.ops.with_label_values(&[By::name(guest.by as u8), name, result]).inc();
+        outcome
+    }
+
+    /// How many mails wait; [`None`] if nobody can say.
+    pub(crate) async fn mail_waits(&self, guest: &Guest) -> Option<bool> {
+        match self.registry.run(guest, Op::CountMail).await {
+            Ok(Answer::MailboxSize(size)) => Some(size > 0),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Fostrom over HTTP/1.1, by hyper: the sockets of what `moorline_dialects::fostrom::http` decides.
+//!
+//! # Invariants
+//!
+//! - **No body is read before it is known who sends it**, and none beyond [`BODY_BYTES_MAX`].
+//! - **Every wait ends**: a head within [`HEAD_WAIT`], which is also how long a connection may rest, a body within [`BODY_WAIT`].
+//!
+//! Checked by the cluster tests (`fostrom.rs`).
+
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use moorline_core::{
+    op::{Answer, Declined},
+    port::Refusal,
+};
+use moorline_dialects::fostrom::http::{self, BODY_BYTES_MAX, Head, Route, Routed};
+use moorline_edge::{Served, Speaks, Stranger, Visit};
+use moorline_service::registry::{
+    Watch,
+    door::{By, Guest},
+};
+use prometheus::IntGauge;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{door::Door, events};
+
+/// How long a request's head may take, and how long a connection may rest between two.
+const HEAD_WAIT: Duration = Duration::from_secs(30);
+/// How long a body may take.
+const BODY_WAIT: Duration = Duration::from_secs(10);
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of a request.
+const HEADERS_MAX: usize = 100;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// HTTP with server-sent events for Fostrom's devices: beside MQTT over WebSocket at the same listener.
+#[derive(Debug, Clone)]
+pub struct Http(Door);
+
+impl Http {
+    /// Behind this door.
+    #[must_use]
+    pub fn new(door: Door) -> Self {
+        Self(door)
+    }
+}
+
+impl Speaks for Http {
+    fn name(&self, tls: bool) -> &'static str {
+        if tls { "https" } else { "http" }
+    }
+
+    fn serve(&self, visit: Visit) -> Served {
+        Box::pin(serve(self.0.clone(), visit))
+    }
+}
+
+/// What the requests of one connection share.
+struct Connection {
+    door: Door,
+    peer: IpAddr,
+    stop: CancellationToken,
+    /// Until somebody has proved who it is.
+    stranger: Mutex<Option<Stranger>>,
+}
+
+async fn serve(door: Door, visit: Visit) {
+    let Visit { stream, peer, stop, stranger, .. } = visit;
+    let stranger = Mutex::new(stranger);
+    let shared = Arc::new(Connection { door, peer: peer.ip(), stop: stop.clone(), stranger });
+    let service = service_fn(move |request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(shared.answer(request).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%peer, %error, "an HTTP connection ended badly");
+    }
+}
+
+impl Connection {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let headers: Vec<_> =
+            head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        let head =
+            Head { method: head.method.as_str(), path: head.uri.path(), headers: &headers };
+        self.outcome(&head, body).await.unwrap_or_else(whole)
+    }
+
+    async fn outcome(
+        &self,
+        head: &Head<'_>,
+        body: Incoming,
+    ) -> Result<Response<Body>, http::Response> {
+        let Routed { route, credentials } = http::route(head)?;
+        let Some(credentials) = credentials else {
+            return Ok(whole(http::respond(&route, None, Ok(Answer::Done), None)));
+        };
+        if route == Route::Events {
+            let admitted = self.door.admit_to_stay(&credentials, self.peer, By::Http).await;
+            let admitted = admitted.map_err(http::denied)?;
+            self.is_known();
+            return Ok(self.stream(admitted, &route));
+        }
+        let admitted = self.door.admit(&credentials, self.peer, By::Http).await;
+        let guest = admitted.map_err(http::denied)?;
+        self.is_known();
+        let identity = Some(&credentials.identity);
+        let body = match timeout(BODY_WAIT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(http::declined(&Refusal::TooLarge.into()));
+            }
+            Ok(Err(_)) | Err(_) => {
+                return Err(http::declined(&Declined::Unreadable("the body broke off")));
+            }
+        };
+        let outcome = match http::op(&route, head, body)? {
+            None => Ok(Answer::Done),
+            Some(op) => self.door.run(&guest, op).await,
+        };
+        let waits = match &outcome {
+            Ok(Answer::Mail { size, .. } | Answer::MailboxSize(size) | Answer::Settled { size }) => {
+                Some(*size > 0)
+            }
+            _ => self.door.mail_waits(&guest).await,
+        };
+        Ok(whole(http::respond(&route, identity, outcome, waits)))
+    }
+
+    /// Its address may send another one who has to prove who it is.
+    fn is_known(&self) {
+        drop(self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn stream(&self, admitted: (Guest, Watch), route: &Route) -> Response<Body> {
+        let metric = self.door.metrics.connections.with_label_values(&["sse"]);
+        metric.inc();
+        let open = Open(metric);
+        let head = http::respond(route, None, Ok(Answer::Done), None);
+        let events = events::feed(self.door.clone(), admitted, self.stop.clone());
+        let frames = events.map(move |bytes| {
+            // Gone with the stream, however that ends.
+            let _ = &open;
+            Ok::<_, Infallible>(Frame::data(bytes))
+        });
+        with_body(&head, UnsyncBoxBody::new(StreamBody::new(frames)))
+    }
+}
+
+/// Counts a stream that is open.
+struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn whole(response: http::Response) -> Response<Body> {
+    let body = Full::new(response.body.clone());
+    with_body(&response, UnsyncBoxBody::new(body))
+}
+
+fn with_body(response: &http::Response, body: Body) -> Response<Body> {
+    let mut built = Response::new(body);
+    *built.status_mut() =
+        StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in &response.headers {
+        // Both are ours: letters and digits.
+        if let Ok(value) = value.parse() {
+            built.headers_mut().insert(*name, value);
+        }
+    }
+    built
+}

@@ -1,0 +1,95 @@
+//! A cluster with a key, and its API as an administrator uses it.
+
+use std::{collections::BTreeMap, fmt::Write, fs, net::SocketAddr};
+
+use serde_json::{Value, json};
+
+use super::{
+    cluster::{Cluster, Shape, ports},
+    http,
+};
+
+/// A cluster with a key, and its first token.
+pub(crate) struct Api {
+    pub(crate) cluster: Cluster,
+    pub(crate) token: String,
+    listens: BTreeMap<(u64, String), SocketAddr>,
+    key: tempfile::TempDir,
+}
+
+impl Api {
+    /// Three nodes.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::start_as(&Shape::of(3), &[])
+    }
+
+    /// Nodes that listen for more: each of `keys` is a key of `[listen]`. Where, says [`Self::at`]. What the shape has of more
+    /// configuration begins within `[security]`.
+    #[track_caller]
+    pub(crate) fn start_as(shape: &Shape, keys: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("cluster.key");
+        fs::write(&key, "5a".repeat(32)).unwrap();
+        let extra = format!("[security]\nkey-file = {key:?}\n{}", shape.extra);
+        let mut cluster = Cluster::prepare(&Shape { extra, ..shape.clone() });
+        let mut listens = BTreeMap::new();
+        for node in cluster.nodes() {
+            let mut lines = "[listen]\n".to_owned();
+            for (key, port) in keys.iter().zip(ports(keys.len())) {
+                writeln!(lines, "{key} = \"{port}\"").unwrap();
+                listens.insert((node.id, (*key).to_owned()), port);
+            }
+            let text = fs::read_to_string(&node.config).unwrap();
+            fs::write(&node.config, text.replace("[listen]\n", &lines)).unwrap();
+        }
+        cluster.bring_up();
+        let mut api = Self { cluster, token: String::new(), listens, key: dir };
+        let made = api.ask(1, "POST", "/tokens", &json!({ "name": "root", "role": "admin" }));
+        api.token = text(&made, 201, "token");
+        api
+    }
+
+    /// The cluster, its token, where its nodes listen for more, and the directory of its key.
+    pub(crate) fn into_parts(
+        self,
+    ) -> (Cluster, String, BTreeMap<(u64, String), SocketAddr>, tempfile::TempDir) {
+        (self.cluster, self.token, self.listens, self.key)
+    }
+
+    /// Where a node listens for what a key of `[listen]` says.
+    pub(crate) fn at(&self, node: u64, key: &str) -> SocketAddr {
+        self.listens[&(node, key.to_owned())]
+    }
+
+    /// Asks a node; status and body.
+    #[track_caller]
+    pub(crate) fn ask(&self, node: u64, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.ask_as(&self.token, node, method, path, body)
+    }
+
+    /// The same with another token.
+    #[track_caller]
+    pub(crate) fn ask_as(
+        &self,
+        token: &str,
+        node: u64,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> (u16, Value) {
+        let bearer = format!("Bearer {token}");
+        let headers: &[_] = if token.is_empty() { &[] } else { &[("authorization", &*bearer)] };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let to = self.cluster.node(node).admin;
+        let answer = http::api(method, to, &format!("/api/v1{path}"), headers, &body);
+        (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
+    }
+}
+
+/// A field of an answer that must have this status.
+#[track_caller]
+pub(crate) fn text((status, body): &(u16, Value), expected: u16, field: &str) -> String {
+    assert_eq!(*status, expected, "{body}");
+    body[field].as_str().unwrap_or_else(|| panic!("no {field} in {body}")).to_owned()
+}

@@ -1,0 +1,274 @@
+//! News of devices for those who serve one: mail is ready, or the device was changed or deleted.
+//!
+//! ```text
+//!   effect at the shard's leader ─► a frame to every node ─► whoever watches the device there
+//! ```
+//!
+//! # Invariants
+//!
+//! - **News are hints.** Whoever hears them asks the shard ([`Registry::next_mail`], [`Registry::device`]); losing one loses
+//!   nothing but time. A new leader says so to everybody ([`News::Anew`]), since its predecessor may have died with news
+//!   untold, and watchers ask again by themselves after [`RECHECK`].
+//! - **Bounded**: one entry for each connection that watches, two flags each; a frame tells of [`NEWS_PER_FRAME_MAX`] devices.
+//!
+//! Checked by the tests below and by the cluster tests (`fostrom.rs`).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use moorline_core::{NodeId, ShardId, TenantId, Text, shard::Shards};
+use moorline_group::wire::{Kind, Lane, Replier};
+use moorline_storage::{
+    StorageError,
+    record::{Reader, Writer},
+};
+use tokio::sync::Notify;
+
+use super::Registry;
+use crate::service::Inner;
+
+/// After how long without news a watcher should ask by itself: news may be lost with a connection between nodes.
+pub const RECHECK: Duration = Duration::from_secs(60);
+/// Devices that one frame tells of; more go in several.
+const NEWS_PER_FRAME_MAX: usize = 1_024;
+const VERSION: u8 = 1;
+/// Room that most frames fit into.
+const FRAME_BYTES: usize = 128;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// Another mail may be at the front.
+    pub mail: bool,
+    /// The device may have been changed or deleted.
+    pub device: bool,
+}
+
+/// One piece of news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Another mail is at the front.
+    Mail(TenantId, Text),
+    /// A device was made, changed or deleted.
+    Device(TenantId, Text),
+    /// The shard has a new leader: anything may have happened to its devices.
+    Anew,
+}
+
+pub(crate) fn encode(news: &[News]) -> Bytes {
+    let mut out = Writer::new(VERSION, FRAME_BYTES);
+    for one in news {
+        let (kind, whose) = match one {
+            News::Mail(tenant, device) => (1, Some((tenant, device))),
+            News::Device(tenant, device) => (2, Some((tenant, device))),
+            News::Anew => (3, None),
+        };
+        out.u8(kind);
+        if let Some((tenant, device)) = whose {
+            out.u32(tenant.0);
+            out.text(device);
+        }
+    }
+    out.done()
+}
+
+pub(crate) fn decode(bytes: Bytes) -> Result<Vec<News>, StorageError> {
+    let mut from = Reader::new(bytes, VERSION, "news frame")?;
+    let mut news = Vec::new();
+    while !from.is_empty() {
+        if news.len() == NEWS_PER_FRAME_MAX {
+            return Err(from.corrupt("more news than a frame may have".to_owned()));
+        }
+        news.push(match from.u8()? {
+            1 => News::Mail(TenantId(from.u32()?), from.text()?),
+            2 => News::Device(TenantId(from.u32()?), from.text()?),
+            3 => News::Anew,
+            other => return Err(from.corrupt(format!("news {other}"))),
+        });
+    }
+    Ok(news)
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    mail: AtomicBool,
+    device: AtomicBool,
+    bell: Notify,
+}
+
+impl Flags {
+    fn raise(&self, heard: Heard) {
+        if heard.mail {
+            self.mail.store(true, Ordering::Relaxed);
+        }
+        if heard.device {
+            self.device.store(true, Ordering::Relaxed);
+        }
+        // A permit is kept for a watcher that is busy.
+        self.bell.notify_one();
+    }
+}
+
+type Whose = (TenantId, Text);
+
+/// Who watches which device on this node.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers(Mutex<HashMap<Whose, Vec<Arc<Flags>>>>);
+
+impl Watchers {
+    fn all(&self) -> MutexGuard<'_, HashMap<Whose, Vec<Arc<Flags>>>> {
+        self.0.lock().expect("no panic while watchers are locked")
+    }
+
+    fn tell(&self, shard: ShardId, shards: Shards, news: Vec<News>) {
+        let all = self.all();
+        if all.is_empty() {
+            return;
+        }
+        let both = Heard { mail: true, device: true };
+        for one in news {
+            let (whose, heard) = match one {
+                News::Mail(tenant, device) => ((tenant, device), Heard { mail: true, ..Heard::default() }),
+                News::Device(tenant, device) => {
+                    ((tenant, device), Heard { device: true, ..Heard::default() })
+                }
+                News::Anew => {
+                    let of_shard = |(tenant, device): &Whose| {
+                        shards.of(*tenant, device.as_bytes()) == shard
+                    };
+                    let there = all.iter().filter(|(whose, _)| of_shard(whose));
+                    there.flat_map(|(_, watching)| watching).for_each(|flags| flags.raise(both));
+                    continue;
+                }
+            };
+            all.get(&whose).into_iter().flatten().for_each(|flags| flags.raise(heard));
+        }
+    }
+}
+
+/// One who watches a device, until it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    inner: Arc<Inner>,
+    whose: Whose,
+    flags: Arc<Flags>,
+}
+
+impl Watch {
+    /// Waits for news. Losing the future loses none.
+    pub async fn heard(&self) -> Heard {
+        loop {
+            let take = |flag: &AtomicBool| flag.swap(false, Ordering::Relaxed);
+            let heard = Heard { mail: take(&self.flags.mail), device: take(&self.flags.device) };
+            if heard != Heard::default() {
+                return heard;
+            }
+            self.flags.bell.notified().await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut all = self.inner.watchers.all();
+        let Some(watching) = all.get_mut(&self.whose) else { return };
+        watching.retain(|flags| !Arc::ptr_eq(flags, &self.flags));
+        if watching.is_empty() {
+            all.remove(&self.whose);
+        }
+    }
+}
+
+impl Registry {
+    /// Watches a device from now on. Ask for its state afterwards: news from before are not told.
+    #[must_use]
+    pub fn watch(&self, tenant: TenantId, device: &Text) -> Watch {
+        let (whose, flags) = ((tenant, device.clone()), Arc::<Flags>::default());
+        let mut all = self.inner.watchers.all();
+        all.entry(whose.clone()).or_default().push(Arc::clone(&flags));
+        drop(all);
+        Watch { inner: Arc::clone(&self.inner), whose, flags }
+    }
+}
+
+impl Inner {
+    /// Tells all nodes, this one included. Those that can't be reached hear from the next leader, or ask by themselves.
+    pub(crate) fn spread_news(&self, shard: ShardId, mut news: Vec<News>) {
+        while !news.is_empty() {
+            let rest = news.split_off(news.len().min(NEWS_PER_FRAME_MAX));
+            let below = self.below();
+            let frame = encode(&news);
+            for node in self.known_nodes().into_iter().filter(|node| *node != self.node) {
+                if below.peers.send(node, Lane::Data, Kind::News, shard, frame.clone()).is_err() {
+                    self.metrics.news_lost.inc();
+                }
+            }
+            self.watchers.tell(shard, self.shards, std::mem::replace(&mut news, rest));
+        }
+    }
+
+    /// From a shard's leader.
+    pub(crate) fn on_news(
+        self: &Arc<Self>,
+        from: NodeId,
+        shard: ShardId,
+        body: Bytes,
+        _: Option<Replier>,
+    ) {
+        match decode(body) {
+            Ok(news) => self.watchers.tell(shard, self.shards, news),
+            Err(problem) => self.bad_frame(from, &problem),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whose(device: &str) -> (TenantId, Text) {
+        (TenantId(7), Text::from(device))
+    }
+
+    fn watching(watchers: &Watchers, device: &str) -> Arc<Flags> {
+        let flags = Arc::<Flags>::default();
+        watchers.all().entry(whose(device)).or_default().push(Arc::clone(&flags));
+        flags
+    }
+
+    fn heard(flags: &Flags) -> (bool, bool) {
+        let take = |flag: &AtomicBool| flag.swap(false, Ordering::Relaxed);
+        (take(&flags.mail), take(&flags.device))
+    }
+
+    #[test]
+    fn news_reach_who_watches_that_device_and_a_new_leader_all_of_its_shard() {
+        let (watchers, shards) = (Watchers::default(), Shards::new(3));
+        let (pump, valve) = (watching(&watchers, "pump"), watching(&watchers, "valve"));
+        let again = watching(&watchers, "pump");
+        let of = |device: &str| shards.of(TenantId(7), device.as_bytes());
+        let (tenant, name) = whose("pump");
+        let news = vec![News::Mail(tenant, name.clone())];
+        watchers.tell(of("pump"), shards, decode(encode(&news)).unwrap());
+        assert_eq!([heard(&pump), heard(&again), heard(&valve)], [(true, false), (true, false), (false, false)]);
+        watchers.tell(of("pump"), shards, decode(encode(&[News::Device(tenant, name)])).unwrap());
+        assert_eq!([heard(&pump), heard(&valve)], [(false, true), (false, false)]);
+        watchers.tell(of("valve"), shards, decode(encode(&[News::Anew])).unwrap());
+        let same = of("pump") == of("valve");
+        assert_eq!([heard(&pump), heard(&valve)], [(same, same), (true, true)]);
+    }
+
+    #[test]
+    fn a_frame_that_is_no_news_is_refused() {
+        for wrong in [&b""[..], &[1, 9], &[1, 1, 0, 0], &[2]] {
+            assert!(decode(Bytes::copy_from_slice(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+}
