@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 19] = [
+pub const ORDER: [&str; 20] = [
     "protocols/core",
     "protocols/mqtt",
     "protocols/moonlight",
@@ -26,6 +26,7 @@ pub const ORDER: [&str; 19] = [
     "raft/router",
     "node/service",
     "node/edge",
+    "node/fostrom",
     "node/api",
     "node/moorline",
     "chaos-tests/oracle",

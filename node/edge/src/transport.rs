@@ -85,7 +85,9 @@ pub(crate) async fn carry(stream: TcpStream, mut accepted: Accepted, stop: Cance
             let shaken = Box::pin(shake_websocket(stream, ws, &accepted, &stop)).await;
             match shaken {
                 Shaken::WebSocket(stream) => serve(stream, accepted, opening).await,
-                Shaken::Http(other, stream) => visit(&other, stream, accepted, &stop, opening).await,
+                Shaken::Http(other, stream) => {
+                    visit(&other, stream, accepted, &stop, opening).await
+                }
                 Shaken::Nothing => {}
             }
         }
@@ -102,7 +104,9 @@ pub(crate) async fn carry(stream: TcpStream, mut accepted: Accepted, stop: Cance
             let shaken = Box::pin(shake_websocket(stream, ws, &accepted, &stop)).await;
             match shaken {
                 Shaken::WebSocket(stream) => serve(stream, accepted, opening).await,
-                Shaken::Http(other, stream) => visit(&other, stream, accepted, &stop, opening).await,
+                Shaken::Http(other, stream) => {
+                    visit(&other, stream, accepted, &stop, opening).await
+                }
                 Shaken::Nothing => {}
             }
         }

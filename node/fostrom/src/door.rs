@@ -36,7 +36,12 @@ pub struct Door {
 impl Door {
     /// A door to a registry.
     #[must_use]
-    pub fn new(registry: Registry, secrets: Secrets, clock: Clock, metrics: FostromMetrics) -> Self {
+    pub fn new(
+        registry: Registry,
+        secrets: Secrets,
+        clock: Clock,
+        metrics: FostromMetrics,
+    ) -> Self {
         Self { registry, secrets, clock, bans: Arc::default(), metrics }
     }
 

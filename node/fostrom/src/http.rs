@@ -16,7 +16,9 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{
+    BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody,
+};
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
@@ -115,8 +117,7 @@ impl Connection {
         let (head, body) = request.into_parts();
         let headers: Vec<_> =
             head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        let head =
-            Head { method: head.method.as_str(), path: head.uri.path(), headers: &headers };
+        let head = Head { method: head.method.as_str(), path: head.uri.path(), headers: &headers };
         self.outcome(&head, body).await.unwrap_or_else(whole)
     }
 
@@ -153,9 +154,9 @@ impl Connection {
             Some(op) => self.door.run(&guest, op).await,
         };
         let waits = match &outcome {
-            Ok(Answer::Mail { size, .. } | Answer::MailboxSize(size) | Answer::Settled { size }) => {
-                Some(*size > 0)
-            }
+            Ok(
+                Answer::Mail { size, .. } | Answer::MailboxSize(size) | Answer::Settled { size },
+            ) => Some(*size > 0),
             _ => self.door.mail_waits(&guest).await,
         };
         Ok(whole(http::respond(&route, identity, outcome, waits)))

@@ -8,7 +8,6 @@ pub struct FostromMetrics {
     pub(crate) connections: IntGaugeVec,
     pub(crate) admitted: IntCounterVec,
     pub(crate) ops: IntCounterVec,
-    pub(crate) mismatched: IntCounter,
     pub(crate) closed: IntCounterVec,
     pub(crate) cures: IntCounter,
 }
@@ -36,13 +35,6 @@ impl FostromMetrics {
                 "moorline_fostrom_ops_total",
                 "What devices asked for, by protocol and by what came of it",
                 &["protocol", "op", "result"],
-            )?,
-            mismatched: add(
-                registry,
-                IntCounter::new(
-                    "moorline_fostrom_packets_mismatched_total",
-                    "Packets that do not match their schema and were dropped",
-                )?,
             )?,
             closed: counters(
                 "moorline_fostrom_closed_total",

@@ -172,7 +172,8 @@ impl Connection {
             if self.closed.is_some() && self.output.is_empty() && !self.unflushed {
                 return Ok(());
             }
-            let due = self.machine.poll_timeout().map(|at| self.began + Duration::from_millis(at.0));
+            let due =
+                self.machine.poll_timeout().map(|at| self.began + Duration::from_millis(at.0));
             if self.closed.is_some() && due.is_some_and(|due| due <= Instant::now()) {
                 return Ok(());
             }
@@ -228,11 +229,8 @@ impl Connection {
                     self.format = connect.format;
                     let (door, peer) = (self.door.clone(), self.visit.peer.ip());
                     let shown = &connect.credentials;
-                    let credentials = identity::Credentials::new(
-                        &shown.fleet,
-                        &shown.device,
-                        &shown.secret,
-                    );
+                    let credentials =
+                        identity::Credentials::new(&shown.fleet, &shown.device, &shown.secret);
                     self.asked.push(Box::pin(async move {
                         let Ok(credentials) = credentials else {
                             return Answered::Admitted(Err(Denial::Malformed));
@@ -253,23 +251,22 @@ impl Connection {
         }
     }
 
-    fn ask(&mut self, token: Token, op: Op) {
+    fn ask(&self, token: Token, op: Op) {
         let Some(guest) = self.guest.clone() else { return };
         let (door, format) = (self.door.clone(), self.format);
         self.asked.push(Box::pin(async move {
-            let op = match op {
-                Op::Event(event) => payload::event(event).map(Op::Event),
-                other => Ok(other),
+            let op = if let Op::Event(event) = op {
+                payload::event(event).map(Op::Event)
+            } else {
+                Ok(op)
             };
             let outcome = match op {
                 Ok(op) => door.run(&guest, op).await,
                 Err(declined) => Err(declined),
             };
-            let outcome = outcome.map(|answer| match answer {
-                Answer::Mail { size, mail: Some(mail) } => {
-                    Answer::Mail { size, mail: Some(payload::mail(format, mail)) }
-                }
-                other => other,
+            let outcome = outcome.map(|answer| {
+                let Answer::Mail { size, mail } = answer else { return answer };
+                Answer::Mail { size, mail: mail.map(|mail| payload::mail(format, mail)) }
             });
             Answered::Op(token, outcome)
         }));
@@ -297,11 +294,12 @@ impl Connection {
         if heard.mail {
             self.machine.mail_arrived();
         }
-        if heard.device && let Some(guest) = self.guest.clone() {
+        if heard.device
+            && let Some(guest) = self.guest.clone()
+        {
             let door = self.door.clone();
-            self.asked.push(Box::pin(async move {
-                Answered::Still(door.registry.still(&guest).await)
-            }));
+            self.asked
+                .push(Box::pin(async move { Answered::Still(door.registry.still(&guest).await) }));
         }
     }
 }

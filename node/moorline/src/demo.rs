@@ -39,6 +39,12 @@ pub(crate) struct ReadyNode {
     /// Its MQTT address over WebSocket.
     #[serde(default)]
     pub(crate) ws: Option<SocketAddr>,
+    /// Where devices speak HTTP.
+    #[serde(default)]
+    pub(crate) http: Option<SocketAddr>,
+    /// Where they speak Moonlight.
+    #[serde(default)]
+    pub(crate) moonlight: Option<SocketAddr>,
     /// Its admin address.
     pub(crate) admin: SocketAddr,
     /// Its process.

@@ -42,17 +42,7 @@ impl ServiceMetrics {
                 &["state"],
             )?,
         )?;
-        let dropped = add(
-            registry,
-            IntCounterVec::new(
-                Opts::new(
-                    "moorline_messages_dropped_total",
-                    "Copies of messages that were dropped, by reason",
-                )
-                .const_label("layer", "service"),
-                &["reason"],
-            )?,
-        )?;
+        let dropped = dropped(registry)?;
         Ok(Self {
             links: gauge("moorline_service_links", "Connections the service knows")?,
             live_subscriptions: gauge(
@@ -110,6 +100,13 @@ impl ServiceMetrics {
             )?,
         })
     }
+}
+
+/// Copies that were dropped, by reason.
+fn dropped(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let name = "moorline_messages_dropped_total";
+    let opts = Opts::new(name, "Copies of messages that were dropped, by reason");
+    add(registry, IntCounterVec::new(opts.const_label("layer", "service"), &["reason"])?)
 }
 
 /// What is kept for later: wills and retained messages.

@@ -91,7 +91,10 @@ mod tests {
                 .count() as u64;
             let (given, due) = (many * copies, u64::from(per_s) * 60);
             let most = due + u64::from(per_s) + copies;
-            assert!(given <= most && given + copies >= due.min(60_000 * copies), "{copies}: {given}");
+            assert!(
+                given <= most && given + copies >= due.min(60_000 * copies),
+                "{copies}: {given}"
+            );
         }
     }
 

@@ -282,7 +282,9 @@ mod tests {
 
     #[tokio::test]
     async fn where_http_is_spoken_too_another_request_comes_back_whole() {
-        for request in ["GET /v1 HTTP/1.1\r\nHost: h\r\n\r\n", "POST / HTTP/1.1\r\nHost: h\r\n\r\nbody"] {
+        for request in
+            ["GET /v1 HTTP/1.1\r\nHost: h\r\n\r\n", "POST / HTTP/1.1\r\nHost: h\r\n\r\nbody"]
+        {
             let (mut client, mut server) = tokio::io::duplex(64 * 1024);
             client.write_all(request.as_bytes()).await.unwrap();
             let read = BytesMut::from(request.as_bytes());

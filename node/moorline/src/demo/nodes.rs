@@ -22,6 +22,8 @@ const SHARDS: u16 = 3;
 /// First ports that are tried, so that the printed lines are short on a machine where nothing else runs.
 const MQTT_PORT: u16 = 1883;
 const WS_PORT: u16 = 8083;
+const HTTP_PORT: u16 = 8080;
+const MOONLIGHT_PORT: u16 = 8484;
 const ADMIN_PORT: u16 = 9400;
 const CLUSTER_PORT: u16 = 7400;
 /// A demo is played with, measured and tested, all from one address: limits that keep strangers off would only be in the
@@ -50,6 +52,10 @@ struct Place {
     /// None in a directory of an earlier version: its configuration files have none either.
     #[serde(default)]
     ws: Option<SocketAddr>,
+    #[serde(default)]
+    http: Option<SocketAddr>,
+    #[serde(default)]
+    moonlight: Option<SocketAddr>,
     admin: SocketAddr,
     cluster: SocketAddr,
 }
@@ -167,6 +173,8 @@ impl Nodes {
                 id: node.place.id,
                 mqtt: node.place.mqtt,
                 ws: node.place.ws,
+                http: node.place.http,
+                moonlight: node.place.moonlight,
                 admin: node.place.admin,
                 pid: node.child.as_ref().and_then(Child::id).unwrap_or(0),
             })
@@ -245,6 +253,9 @@ fn new_places(nodes: u8) -> anyhow::Result<Vec<Place>> {
                 id: u64::from(node) + 1,
                 mqtt: port(MQTT_PORT + node)?,
                 ws: Some(port(WS_PORT + node)?),
+                // Beside WebSocket's, of which a demo of three has as many.
+                http: Some(port(HTTP_PORT + node)?),
+                moonlight: Some(port(MOONLIGHT_PORT + node)?),
                 admin: port(ADMIN_PORT + node)?,
                 cluster: port(CLUSTER_PORT + node)?,
             })
@@ -254,11 +265,13 @@ fn new_places(nodes: u8) -> anyhow::Result<Vec<Place>> {
 
 fn config_text(place: &Place, places: &[Place], dir: &Path, shards: Option<u16>) -> String {
     let data = dir.join(format!("node{}", place.id));
-    let ws = place.ws.map(|ws| format!("ws = \"{ws}\"\n")).unwrap_or_default();
+    let more = [("ws", place.ws), ("http", place.http), ("moonlight", place.moonlight)];
+    let more = more.into_iter().filter_map(|(key, at)| Some((key, at?)));
+    let more: String = more.map(|(key, at)| format!("{key} = \"{at}\"\n")).collect();
     let mut text = format!(
         "# Written by `moorline demo`; change it as you like, it is not written again.\n\
          [node]\nid = {}\ndata-dir = {:?}\n\n\
-         [listen]\nmqtt = \"{}\"\n{ws}admin = \"{}\"\ncluster = \"{}\"\n\n\
+         [listen]\nmqtt = \"{}\"\n{more}admin = \"{}\"\ncluster = \"{}\"\n\n\
          [cluster]\nname = \"demo\"\nshards = {}\npeers = [\n",
         place.id,
         data,
@@ -307,6 +320,10 @@ mod tests {
             let config = Config::parse(&text, Path::new("node.toml")).unwrap();
             assert_eq!((config.node.id, config.cluster.peers.len()), (place.id, 3));
             assert_eq!(config.listen.ws, place.ws);
+            assert_eq!(
+                (config.listen.http, config.listen.moonlight),
+                (place.http, place.moonlight)
+            );
             assert_eq!(config.mqtt.connects_per_client_s, 0);
         }
     }

@@ -26,10 +26,14 @@ pub(super) fn hello(nodes: &[ReadyNode], dir: &Path) -> String {
         out += "One node has no second copy: it survives a crash of its process, not the loss of its disk.\n";
     }
     for node in nodes {
-        let ReadyNode { id, mqtt, ws, admin, pid } = node;
+        let ReadyNode { id, mqtt, ws, http, admin, pid, .. } = node;
         let ws = ws.map(|ws| format!("   ws://{ws}")).unwrap_or_default();
-        writeln!(out, "  node {id}   mqtt {mqtt}{ws}   metrics http://{admin}/metrics   pid {pid}")
-            .expect("a String takes everything");
+        let http = http.map(|http| format!("   http://{http}")).unwrap_or_default();
+        writeln!(
+            out,
+            "  node {id}   mqtt {mqtt}{ws}{http}   metrics http://{admin}/metrics   pid {pid}"
+        )
+        .expect("a String takes everything");
     }
     write!(
         out,

@@ -333,9 +333,9 @@ async fn serve_devices(
 ) -> anyhow::Result<()> {
     let metrics = EdgeMetrics::register(node.registry())?;
     let fostrom = FostromMetrics::register(node.registry())?;
-    let door = node.secrets().map(|secrets| {
-        Door::new(service.registry(), secrets.clone(), clock, fostrom.clone())
-    });
+    let door = node
+        .secrets()
+        .map(|secrets| Door::new(service.registry(), secrets.clone(), clock, fostrom.clone()));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;

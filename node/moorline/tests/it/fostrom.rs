@@ -224,7 +224,9 @@ fn http_answers(api: &mut Api) {
     assert_eq!(known.json()["device"], json!({ "fleet_id": FLEET, "device_id": device.id }));
     let beat = device.request("POST", at(3), "/v1/heartbeat", "");
     assert_eq!((beat.status, beat.json()), (201, json!({ "ok": true })));
-    for line in ["cache-control: no-store", "content-type: application/json", "x-messages-available: false"] {
+    for line in
+        ["cache-control: no-store", "content-type: application/json", "x-messages-available: false"]
+    {
         assert!(beat.head.contains(line), "{line} in {}", beat.head);
     }
     assert_eq!(device.request("GET", at(1), "/v1/mailbox/next", "").status, 204);
@@ -316,7 +318,10 @@ fn streams(api: &mut Api) {
     assert_eq!(stream.event(), "new_mail");
     let mut late = Stream::open(&device, api.at(2, "http"));
     assert_eq!([late.event(), late.event()], ["connected", "new_mail"], "mail waits already");
-    assert_eq!(api.ask(2, "DELETE", &format!("/devices/{}?tenant=acme", device.id), &Value::Null).0, 204);
+    assert_eq!(
+        api.ask(2, "DELETE", &format!("/devices/{}?tenant=acme", device.id), &Value::Null).0,
+        204
+    );
     for stream in [&mut stream, &mut late] {
         until_true("the stream ends", SOON, || stream.event() == "disconnected");
     }
@@ -329,7 +334,8 @@ fn moonlight_mail(api: &mut Api) {
     assert_eq!(moon.hear(), Some(connected));
     assert_eq!(moon.ask(&Packet::Heartbeat), Packet::HeartbeatAck { success: true });
     assert_eq!(moon.next(), (0, None));
-    let sent: Vec<_> = (0..60).map(|n| send(api, n % 3 + 1, &device.id, "do", &json!({ "n": n }))).collect();
+    let sent: Vec<_> =
+        (0..60).map(|n| send(api, n % 3 + 1, &device.id, "do", &json!({ "n": n }))).collect();
     let sent: Vec<_> = sent.iter().map(|id| MailId::parse(id).unwrap()).collect();
     assert_eq!(moon.hear(), Some(Packet::NewMailEvent));
     assert_eq!(moon.next(), (60, Some(sent[0])));
@@ -361,7 +367,12 @@ fn mixed(api: &mut Api) {
     assert_eq!(moon.settle(id, Settlement::Reject), Some(0));
     until_true("the story is whole", SOON, || {
         story(api, &device.id, &first)
-            == ["queued by api", "delivered by http", "delivered by moonlight", "rejected by moonlight"]
+            == [
+                "queued by api",
+                "delivered by http",
+                "delivered by moonlight",
+                "rejected by moonlight",
+            ]
     });
 }
 
@@ -404,7 +415,10 @@ fn revoked(api: &mut Api) {
     assert_eq!(api.ask(2, "PUT", &path, &json!({ "enabled": false })).0, 200);
     for (node, moon) in &mut open {
         let said = moon.hear();
-        assert!(matches!(said, Some(Packet::Unauthorized(why)) if why as u8 == 5), "node {node}: {said:?}");
+        assert!(
+            matches!(said, Some(Packet::Unauthorized(why)) if why as u8 == 5),
+            "node {node}: {said:?}"
+        );
     }
     assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
 }
@@ -412,13 +426,18 @@ fn revoked(api: &mut Api) {
 fn banned(api: &mut Api) {
     let device = Device::new(api, "DEVICE0007");
     let http = api.at(1, "http");
-    let wrong = Device { secret: "FOS-0123456789ABCDEFGHIJKLMNOPQRSTUV".to_owned(), id: device.id.clone() };
+    let wrong =
+        Device { secret: "FOS-0123456789ABCDEFGHIJKLMNOPQRSTUV".to_owned(), id: device.id.clone() };
     for _ in 0..10 {
         assert_eq!(wrong.request("POST", http, "/v1/heartbeat", "").status, 401);
     }
     let banned = device.request("POST", http, "/v1/heartbeat", "");
     assert_eq!(banned.status, 403, "also with the right one");
-    assert!(banned.head.contains("retry-after: 900") || banned.head.contains("retry-after: 89"), "{}", banned.head);
+    assert!(
+        banned.head.contains("retry-after: 900") || banned.head.contains("retry-after: 89"),
+        "{}",
+        banned.head
+    );
     let said = device.moonlight(api.at(1, "moonlight")).hear().unwrap();
     assert!(matches!(said, Packet::Unauthorized(why) if why as u8 == 6), "{said:?}");
     let elsewhere = device.request("POST", api.at(2, "http"), "/v1/heartbeat", "");
@@ -427,7 +446,8 @@ fn banned(api: &mut Api) {
 
 fn leaders_die(api: &mut Api) {
     let device = Device::new(api, "DEVICE0008");
-    let sent: Vec<_> = (0..30).map(|n| send(api, n % 3 + 1, &device.id, "do", &json!({ "n": n }))).collect();
+    let sent: Vec<_> =
+        (0..30).map(|n| send(api, n % 3 + 1, &device.id, "do", &json!({ "n": n }))).collect();
     let mut done = Vec::new();
     while done.len() < sent.len() {
         let (victim, serving) = match done.len() {

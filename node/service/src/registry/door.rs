@@ -123,10 +123,7 @@ fn refusal(error: &RegistryError) -> Declined {
 }
 
 fn denial(error: &RegistryError) -> Denial {
-    match refusal(error) {
-        Declined::Denied(denial) => denial,
-        _ => Denial::Unavailable,
-    }
+    if let Declined::Denied(denial) = refusal(error) { denial } else { Denial::Unavailable }
 }
 
 fn mail_of(mail: Mail) -> op::Mail {
@@ -175,7 +172,8 @@ impl Registry {
     ///
     /// Why not.
     pub async fn still(&self, guest: &Guest) -> Result<(), Denial> {
-        let record = self.device(guest.tenant, &guest.device).await.map_err(|error| denial(&error))?;
+        let record =
+            self.device(guest.tenant, &guest.device).await.map_err(|error| denial(&error))?;
         let record = record.filter(|record| record.born == guest.born);
         let record = record.ok_or(Denial::UnknownDevice)?;
         if !record.credentials.iter().any(|held| held.id == guest.credential) {

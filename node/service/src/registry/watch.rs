@@ -135,14 +135,15 @@ impl Watchers {
         let both = Heard { mail: true, device: true };
         for one in news {
             let (whose, heard) = match one {
-                News::Mail(tenant, device) => ((tenant, device), Heard { mail: true, ..Heard::default() }),
+                News::Mail(tenant, device) => {
+                    ((tenant, device), Heard { mail: true, ..Heard::default() })
+                }
                 News::Device(tenant, device) => {
                     ((tenant, device), Heard { device: true, ..Heard::default() })
                 }
                 News::Anew => {
-                    let of_shard = |(tenant, device): &Whose| {
-                        shards.of(*tenant, device.as_bytes()) == shard
-                    };
+                    let of_shard =
+                        |(tenant, device): &Whose| shards.of(*tenant, device.as_bytes()) == shard;
                     let there = all.iter().filter(|(whose, _)| of_shard(whose));
                     there.flat_map(|(_, watching)| watching).for_each(|flags| flags.raise(both));
                     continue;
@@ -257,7 +258,10 @@ mod tests {
         let (tenant, name) = whose("pump");
         let news = vec![News::Mail(tenant, name.clone())];
         watchers.tell(of("pump"), shards, decode(encode(&news)).unwrap());
-        assert_eq!([heard(&pump), heard(&again), heard(&valve)], [(true, false), (true, false), (false, false)]);
+        assert_eq!(
+            [heard(&pump), heard(&again), heard(&valve)],
+            [(true, false), (true, false), (false, false)]
+        );
         watchers.tell(of("pump"), shards, decode(encode(&[News::Device(tenant, name)])).unwrap());
         assert_eq!([heard(&pump), heard(&valve)], [(false, true), (false, false)]);
         watchers.tell(of("valve"), shards, decode(encode(&[News::Anew])).unwrap());

@@ -81,7 +81,8 @@ fn a_mailbox_is_bounded_whatever_its_device_does() {
         http::api(method, admin, path, &[("authorization", bearer.as_str())], body)
     };
     let floods = if is_full() { 20_000 } else { 300 };
-    let requeued = "moorline_fostrom_ops_total{op=\"settle_mail\",protocol=\"http\",result=\"done\"}";
+    let requeued =
+        "moorline_fostrom_ops_total{op=\"settle_mail\",protocol=\"http\",result=\"done\"}";
     target.abused("case 38", requeued, |_| {
         // Nobody fetches: what has room waits, all else is refused.
         let sent: Vec<_> =

@@ -43,6 +43,8 @@ const WARM_KIB_MAX: u64 = 24 * 1024;
 const GIVEN_BACK: Duration = Duration::from_secs(30);
 /// Memory that does not shrink for so long is what stays: longer than the allocator takes.
 const STEADY: Duration = Duration::from_secs(12);
+/// What is not called shrinking.
+const STEADY_KIB: u64 = 256;
 /// Memory that a node keeps on purpose, each up to a limit of its own: entries, rows, what RocksDB holds of both, and routes that
 /// ended.
 const CACHES: [&str; 7] = [
@@ -158,13 +160,17 @@ impl Target {
         load(self);
         let most = self.uncached_kib + WARM_KIB_MAX;
         let (mut lowest, mut since) = (u64::MAX, Instant::now());
-        until_true(&format!("{what}, warm: memory goes back to {most} KiB"), GIVEN_BACK * 2, || {
-            let now = self.resident().saturating_sub(self.cached_kib());
-            if now < lowest {
-                (lowest, since) = (now, Instant::now());
-            }
-            lowest < most && since.elapsed() > STEADY
-        });
+        until_true(
+            &format!("{what}, warm: memory goes back to {most} KiB"),
+            GIVEN_BACK * 2,
+            || {
+                let now = self.resident().saturating_sub(self.cached_kib());
+                if now < lowest {
+                    (lowest, since) = (now, Instant::now());
+                }
+                lowest < most && since.elapsed() > STEADY
+            },
+        );
         println!("{what}: {} KiB beside the caches at first, {lowest} KiB warm", self.uncached_kib);
         self.uncached_kib = lowest;
     }

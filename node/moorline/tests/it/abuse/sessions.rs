@@ -115,9 +115,9 @@ fn sessions_and_what_waits_for_them_have_an_end() {
         clients / 5
     );
     let mut target = Target::start(&limits, "");
-    let (mut kept, mut refused) = (Vec::new(), Vec::new());
     let for_ever = |name: &str| Connect::durable(V5, name).expiring(u32::MAX);
-    target.abused("cases 16 and 35", &limit_metric("sessions_per_shard_max"), |target| {
+    let fill = |target: &Target| {
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
         // While there is room.
         let patient = Connect { keep_alive_s: 3_600, ..Connect::clean(V5, "kept-publisher") };
         let (mut publisher, _) = patient.to(target.mqtt);
@@ -161,7 +161,9 @@ fn sessions_and_what_waits_for_them_have_an_end() {
         for name in &refused[..refused.len().min(10)] {
             Connect::clean(V5, name).to(target.mqtt).0.disconnect();
         }
-    });
+    };
+    target.warm("cases 16 and 35", fill);
+    target.abused("cases 16 and 35", &limit_metric("sessions_per_shard_max"), fill);
     assert!(target.reached("session_queue_max") >= 5);
 }
 
