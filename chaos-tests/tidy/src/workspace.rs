@@ -78,7 +78,7 @@ pub const OWNED: [(&str, &[&str]); 7] = [
     ("rocksdb", &["storage/rocks"]),
     ("openraft", &["raft/group"]),
     ("tonic", &["raft/group"]),
-    ("hyper", &["node/moorline", "chaos-tests/cluster"]),
+    ("hyper", &["node/fostrom", "node/moorline", "chaos-tests/cluster"]),
     ("fuser", &["chaos-tests/lossyfs"]),
     ("rumqttd", &["chaos-tests/peers"]),
     ("socket2", &["node/edge", "node/moorline", "raft/group", "chaos-tests/cluster"]),

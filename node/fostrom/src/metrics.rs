@@ -24,7 +24,7 @@ impl FostromMetrics {
         };
         let connections =
             Opts::new("moorline_fostrom_connections", "Devices that are connected, by protocol");
-        Ok(Self {
+        let metrics = Self {
             connections: add(registry, IntGaugeVec::new(connections, &["protocol"])?)?,
             admitted: counters(
                 "moorline_fostrom_auth_attempts_total",
@@ -48,7 +48,23 @@ impl FostromMetrics {
                     "How often a device that drains its mailbox was made to begin anew",
                 )?,
             )?,
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// A series that is not there until something happens can't be watched.
+    fn begin(&self) {
+        for protocol in ["moonlight", "sse"] {
+            self.connections.with_label_values(&[protocol]);
+        }
+        for protocol in ["http", "moonlight"] {
+            self.admitted.with_label_values(&[protocol, "accepted"]);
+            self.admitted.with_label_values(&[protocol, "wrong_secret"]);
+            self.ops.with_label_values(&[protocol, "fetch_mail", "done"]);
+            self.ops.with_label_values(&[protocol, "settle_mail", "done"]);
+        }
+        self.closed.with_label_values(&["goodbye"]);
     }
 }
 

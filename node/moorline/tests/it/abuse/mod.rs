@@ -165,9 +165,10 @@ impl Target {
             GIVEN_BACK * 2,
             || {
                 let now = self.resident().saturating_sub(self.cached_kib());
-                if now < lowest {
-                    (lowest, since) = (now, Instant::now());
+                if now.saturating_add(STEADY_KIB) < lowest {
+                    since = Instant::now();
                 }
+                lowest = lowest.min(now);
                 lowest < most && since.elapsed() > STEADY
             },
         );
