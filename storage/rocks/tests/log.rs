@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Barrier, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -348,6 +348,13 @@ fn the_last_owner_may_be_the_writer_itself() {
     drop(log);
     let_go.send(()).unwrap();
     told.recv_timeout(PATIENCE).unwrap().unwrap();
+    // The writer closes it behind its last answer. A process that ended meanwhile would take the library's globals away from
+    // under it.
+    let (deadline, config) = (Instant::now() + PATIENCE, LogConfig::default());
+    while RocksLog::open(dir.path(), Create::Never, &config, abort(), &Registry::new()).is_err() {
+        assert!(Instant::now() < deadline, "it is not closed");
+        thread::yield_now();
+    }
 }
 
 #[test]
