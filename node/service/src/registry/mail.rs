@@ -76,7 +76,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`RegistryError`]; [`MailRefused::NotNext`] if another one is at the front.
+    /// [`RegistryError`]; `MailRefused::NotNext` if another one is at the front.
     pub async fn settle_mail(
         &self,
         tenant: TenantId,
