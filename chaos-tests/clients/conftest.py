@@ -54,6 +54,7 @@ class Node:
         self.port = int(port)
         self.ws_port = int(row["ws"].rsplit(":", 1)[1]) if row.get("ws") else None
         self.admin = row["admin"]
+        self.moonlight = row.get("moonlight")
         self.pid = row["pid"]
 
 
@@ -144,16 +145,19 @@ def free_ports(count):
 
 @pytest.fixture(scope="session")
 def secure(tmp_path_factory):
-    """One node that listens with TLS; where it is, with `mqtts_port`, `wss_port` and `ca`."""
+    """One node that listens with TLS; where it is, with `mqtts_port`, `wss_port`, `https_port`, `moonlights_port` and `ca`."""
     folder = tmp_path_factory.mktemp("secure")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         + ["-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"],
+        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+        # Strict clients take no authority's certificate for a server's.
+        + ["-addext", "basicConstraints=critical,CA:FALSE"],
         check=True,
         capture_output=True,
     )
-    mqtt, admin, cluster, mqtts, wss = free_ports(5)
+    mqtt, admin, cluster, mqtts, wss, https, moonlights = free_ports(7)
+    (folder / "cluster.key").write_text("5a" * 32)
     (folder / "node.toml").write_text(
         f"""
         [node]
@@ -163,6 +167,8 @@ def secure(tmp_path_factory):
         mqtt = "127.0.0.1:{mqtt}"
         mqtts = "127.0.0.1:{mqtts}"
         wss = "127.0.0.1:{wss}"
+        https = "127.0.0.1:{https}"
+        moonlights = "127.0.0.1:{moonlights}"
         admin = "127.0.0.1:{admin}"
         cluster = "127.0.0.1:{cluster}"
         [mqtt]
@@ -172,6 +178,9 @@ def secure(tmp_path_factory):
         [tls]
         cert = "{folder}/cert.pem"
         key = "{folder}/key.pem"
+        [security]
+        key-file = "{folder}/cluster.key"
+        anonymous = true
         [cluster]
         shards = 1
         peers = [{{ id = 1, address = "127.0.0.1:{cluster}" }}]
@@ -183,6 +192,7 @@ def secure(tmp_path_factory):
     row = {"id": 1, "mqtt": f"127.0.0.1:{mqtt}", "admin": f"127.0.0.1:{admin}", "pid": process.pid}
     node = Node(row)
     node.mqtts_port, node.wss_port, node.ca = mqtts, wss, str(folder / "cert.pem")
+    node.https_port, node.moonlights_port = https, moonlights
 
     def is_ready():
         assert process.poll() is None, (folder / "node.log").read_text()

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   workspace   the manifests: packages, what they use, in which order they may
+//!   lockfile    what programs bring along that must stay small
 //!   source      the files: which there are, and what they hold
 //!   tokens      Rust code as tokens: calls with bare numbers, tasks without an owner
 //!   words       the glossary, and who does not keep to it; notes that need an issue
@@ -21,6 +22,7 @@
 
 pub mod conformance;
 pub mod documents;
+pub mod lockfile;
 pub mod source;
 pub mod tokens;
 pub mod words;

@@ -14,11 +14,12 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 20] = [
+pub const ORDER: [&str; 21] = [
     "protocols/core",
     "protocols/mqtt",
     "protocols/moonlight",
     "protocols/dialects",
+    "agent",
     "storage/api",
     "storage/rocks",
     "raft/machine",

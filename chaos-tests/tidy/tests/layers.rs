@@ -1,10 +1,13 @@
 //! The arrows: who may use whom, and what pure crates must not know.
 
+use std::fs;
+
 use moorline_tidy::{
+    lockfile::{LIGHT, weight_complaints},
     none,
     source::files,
     tokens,
-    workspace::{PURE, Workspace, arrow_complaints, order_complaints},
+    workspace::{PURE, Workspace, arrow_complaints, order_complaints, root},
 };
 
 #[test]
@@ -36,4 +39,26 @@ fn the_service_knows_no_socket() {
         wrong.extend(tokens::world_complaints(file, true));
     }
     none("sockets belong to node/edge", &wrong);
+}
+
+#[test]
+fn the_agent_brings_no_database_along() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    none("a device's program stays small", &weight_complaints(&lock.parse().unwrap(), &LIGHT));
+}
+
+/// Files of crates that are not pure as a whole.
+const PURE_FILES: [&str; 4] =
+    ["agent/src/api/", "agent/src/question.rs", "agent/src/row.rs", "agent/src/uplink/attempts.rs"];
+
+#[test]
+fn pure_files_know_no_time_and_no_world() {
+    let files = files(&["rs"]);
+    for pure in PURE_FILES {
+        assert!(files.iter().any(|file| file.path.starts_with(pure)), "{pure} is gone");
+    }
+    let pure =
+        files.iter().filter(|file| PURE_FILES.iter().any(|pure| file.path.starts_with(pure)));
+    let wrong: Vec<_> = pure.flat_map(|file| tokens::world_complaints(file, false)).collect();
+    none("time and chance are arguments; decide in pure code, act at the rim", &wrong);
 }

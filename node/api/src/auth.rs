@@ -52,6 +52,8 @@ pub(crate) struct Caller {
     pub(crate) role: Role,
     /// [`None`]: of the cluster.
     tenant: Option<TenantId>,
+    /// Where the token is kept, under which name and in which version.
+    kept: (TenantId, Text, u64),
 }
 
 /// What is kept in the settings of a principal.
@@ -111,6 +113,15 @@ impl Caller {
         meant.then_some((own, record))
     }
 
+    /// Whether the token is still what it was, for requests that last. `true` also if nobody can say.
+    pub(crate) async fn still_counts(&self, api: &Api) -> bool {
+        let (tenant, name, version) = &self.kept;
+        match api.registry.device(*tenant, name).await {
+            Ok(record) => record.is_some_and(|record| record.enabled && record.version == *version),
+            Err(_) => true,
+        }
+    }
+
     /// Whether it may do at least what a role may.
     pub(crate) fn at_least(&self, role: Role) -> Result<(), Problem> {
         if self.role >= role {
@@ -147,8 +158,8 @@ impl FromRequestParts<Api> for Caller {
         let principal: Option<Principal> = serde_json::from_slice(&record.settings).ok();
         match principal {
             Some(Principal { role }) if verified => {
-                let tenant = (tenant != CLUSTER).then_some(tenant);
-                Ok(Self { role, tenant })
+                let kept = (tenant, name, record.version);
+                Ok(Self { role, tenant: (tenant != CLUSTER).then_some(tenant), kept })
             }
             _ => Err(Problem::unauthorised()),
         }

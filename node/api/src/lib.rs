@@ -1,4 +1,4 @@
-//! `/api/v1` of a node: tenants, devices, credentials, mail and API tokens, over any node, for people and applications.
+//! `/api/v1` of a node: tenants, devices, credentials, mail, events and API tokens, over any node, for people and applications.
 //!
 //! ```text
 //!   HTTP ──► auth (bearer token) ──► handlers ──► moorline_service::registry ──► the shards
@@ -17,10 +17,14 @@
 #![expect(unused_qualifications, reason = "`utoipa::path` repeats what stands in it")]
 
 mod auth;
+mod cloud_event;
+mod consumers;
 mod devices;
+mod events;
 mod extract;
 mod mail;
 mod problem;
+mod tail;
 mod tenants;
 mod tokens;
 mod versions;
@@ -56,7 +60,7 @@ pub struct Api {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Moorline",
-    description = "Tenants, devices, credentials and mail of a Moorline cluster. Any node answers for all."
+    description = "Tenants, devices, credentials, mail and events of a Moorline cluster. Any node answers for all."
 ))]
 struct Document;
 
@@ -70,6 +74,11 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(devices::delete_credential))
         .routes(routes!(mail::list, mail::send, mail::purge))
         .routes(routes!(mail::show, mail::cancel))
+        .routes(routes!(events::report))
+        .routes(routes!(events::stream))
+        .routes(routes!(consumers::list))
+        .routes(routes!(consumers::delete))
+        .routes(routes!(consumers::commit))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
 }

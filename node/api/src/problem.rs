@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use moorline_machine::{MailRefused, answer::Refused};
+use moorline_machine::{EventRefused, MailRefused, answer::Refused};
 use moorline_service::registry::RegistryError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -83,6 +83,17 @@ impl From<RegistryError> for Problem {
             }
             RegistryError::Refused(refused) => refused_as(&refused),
             RegistryError::Mail(refused) => mail_refused_as(refused),
+            RegistryError::Events(refused) => event_refused_as(refused),
+            RegistryError::TooManyReaders => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-readers",
+                "as many read events at this node, or of this tenant, as may: ask another node",
+            ),
+            RegistryError::DiskFull => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk-full",
+                "the cluster is out of disk space",
+            ),
         }
     }
 }
@@ -126,5 +137,27 @@ fn mail_refused_as(refused: MailRefused) -> Problem {
             Problem::new(S::INSUFFICIENT_STORAGE, "quota", "too many devices have mail waiting")
         }
         MailRefused::DeviceGone => Problem::not_found("device"),
+    }
+}
+
+fn event_refused_as(refused: EventRefused) -> Problem {
+    use StatusCode as S;
+    match refused {
+        EventRefused::TooLarge => {
+            Problem::new(S::PAYLOAD_TOO_LARGE, "too-large", "an event has at most 256 KiB")
+        }
+        EventRefused::DeviceGone => Problem::not_found("device"),
+        EventRefused::TooManyStreams => {
+            Problem::new(S::INSUFFICIENT_STORAGE, "quota", "too many tenants have events")
+        }
+        EventRefused::BeyondTail { last } => Problem::new(
+            S::CONFLICT,
+            "beyond-the-end",
+            format!("there is no such event yet; the last one of a shard has offset {last}"),
+        ),
+        EventRefused::TooManyConsumers => {
+            Problem::new(S::FORBIDDEN, "quota", "there are as many consumer groups as there may be")
+        }
+        EventRefused::NoSuchConsumer => Problem::not_found("consumer group"),
     }
 }

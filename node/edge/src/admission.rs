@@ -26,7 +26,7 @@ use crate::{
 
 /// How long a client that connects too often waits for its turn before it is refused: long enough for one that came back
 /// twice in a row, too short for a storm to pile up.
-const CONNECT_WAIT_MS_MAX: u64 = 2_000;
+pub(crate) const CONNECT_WAIT_MS_MAX: u64 = 2_000;
 /// Client ids remembered in each generation: 16 bytes each, and more than come in one at the rate of a tenant.
 const CLIENTS_MAX: usize = 65_536;
 /// Tenants remembered in each generation.

@@ -1,9 +1,14 @@
 //! Who may connect, and as whose: a port, so that an edge knows no credential store.
 
-use std::{fmt, future::Future, net::SocketAddr, pin::Pin};
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use moorline_core::{TenantId, Text};
+use moorline_core::{
+    TenantId, Text,
+    port::{Inbox, Port},
+};
+use moorline_mqtt::Version;
+use tokio_util::sync::DropGuard;
 
 /// An answer that may take a while (a lookup, a slow hash). The connection goes on waiting within its first-packet
 /// deadline.
@@ -23,6 +28,10 @@ pub trait Authenticate: Send + Sync + 'static {
 pub struct Attempt {
     /// Where it connects from.
     pub peer: SocketAddr,
+    /// Its protocol's version.
+    pub version: Version,
+    /// The keep-alive it sent, in seconds.
+    pub keep_alive_s: u16,
     /// Its client id, after an empty one was replaced.
     pub client: Text,
     /// Its user name, if it gave one.
@@ -36,6 +45,7 @@ impl fmt::Debug for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attempt")
             .field("peer", &self.peer)
+            .field("version", &self.version)
             .field("client", &self.client)
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "…"))
@@ -43,13 +53,37 @@ impl fmt::Debug for Attempt {
     }
 }
 
+/// Begins to watch over a connection that was let in, until what it gives is dropped: with the connection.
+pub type Begin = Box<dyn FnOnce(Arc<dyn Inbox>) -> DropGuard + Send>;
+
 /// Who a client is.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Whose topic space it lives in.
     pub tenant: TenantId,
     /// What its session is called, if not as its client id says: whoever it may take over is called the same.
     pub session: Option<Text>,
+    /// Who serves it, if not the service behind the edge: a platform where MQTT is something else.
+    pub port: Option<Arc<dyn Port>>,
+    /// Who tells it when it may not stay any more.
+    pub begin: Option<Begin>,
+}
+
+impl Identity {
+    /// A client of a tenant whose session is called as its client id says.
+    #[must_use]
+    pub fn of(tenant: TenantId) -> Self {
+        Self { tenant, session: None, port: None, begin: None }
+    }
+}
+
+/// By hand: neither a port nor a function has a form to print.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("tenant", &self.tenant)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a client may not connect.
@@ -64,6 +98,12 @@ pub enum Denial {
     /// It cannot be told now.
     #[error("the credentials cannot be checked now")]
     Unavailable,
+    /// Its platform does not have such client ids.
+    #[error("the client id means nothing here")]
+    ClientId,
+    /// Its platform speaks another version of MQTT.
+    #[error("another version of MQTT is spoken here")]
+    Version,
 }
 
 impl Denial {
@@ -74,6 +114,8 @@ impl Denial {
             Self::BadCredentials => "bad_credentials",
             Self::NotAuthorised => "not_authorised",
             Self::Unavailable => "unavailable",
+            Self::ClientId => "client_id",
+            Self::Version => "version",
         }
     }
 }
@@ -87,7 +129,7 @@ pub struct Anonymous {
 
 impl Authenticate for Anonymous {
     fn authenticate(&self, _attempt: Attempt) -> Verdict {
-        let identity = Identity { tenant: self.tenant, session: None };
+        let identity = Identity::of(self.tenant);
         Box::pin(std::future::ready(Ok(identity)))
     }
 
@@ -104,6 +146,8 @@ mod tests {
     fn a_password_is_never_printed() {
         let attempt = Attempt {
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            version: Version::V311,
+            keep_alive_s: 0,
             client: Text::from("c"),
             username: Some(Text::from("u")),
             password: Some(Bytes::from_static(b"secret")),

@@ -15,18 +15,18 @@ use moorline_mqtt::Millis;
 
 /// How often something may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub struct Rate {
     /// So often a second, in the long run; 0 for as often as anybody likes.
-    pub(crate) per_s: u32,
+    pub per_s: u32,
     /// So often at once, after a pause.
-    pub(crate) burst: u32,
+    pub burst: u32,
     /// The longest that anybody waits for his turn.
-    pub(crate) wait_ms_max: u64,
+    pub wait_ms_max: u64,
 }
 
 /// When somebody may; the later one is the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Turn {
+pub enum Turn {
     /// At once.
     Now,
     /// After so many milliseconds: the place is his.
@@ -37,7 +37,7 @@ pub(crate) enum Turn {
 
 /// A bucket for each key.
 #[derive(Debug)]
-pub(crate) struct Buckets<K> {
+pub struct Buckets<K> {
     rate: Rate,
     keys_max: usize,
     /// When each bucket is full again, in microseconds: those asked for since `turned`.
@@ -48,12 +48,14 @@ pub(crate) struct Buckets<K> {
 }
 
 impl<K: Eq + Hash> Buckets<K> {
-    pub(crate) fn new(rate: Rate, keys_max: usize) -> Self {
+    /// Of this rate, for so many keys in each generation.
+    #[must_use]
+    pub fn new(rate: Rate, keys_max: usize) -> Self {
         Self { rate, keys_max, young: HashMap::new(), old: HashMap::new(), turned: 0 }
     }
 
     /// Takes one token out of a key's bucket, or one that will be in it soon.
-    pub(crate) fn take(&mut self, key: K, now: Millis) -> Turn {
+    pub fn take(&mut self, key: K, now: Millis) -> Turn {
         let (turn, full_at) = self.look(&key, now);
         if turn != Turn::Refused && self.rate.per_s > 0 {
             self.young.insert(key, full_at);
@@ -62,7 +64,7 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 
     /// What taking a token would come to, without taking it.
-    pub(crate) fn peek(&mut self, key: &K, now: Millis) -> Turn {
+    pub fn peek(&mut self, key: &K, now: Millis) -> Turn {
         self.look(key, now).0
     }
 

@@ -7,6 +7,8 @@ use moorline_mqtt::server;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::{admission::CONNECT_WAIT_MS_MAX, bucket::Rate};
+
 /// `[mqtt]`: how a node treats MQTT clients.
 ///
 /// Every field has a default that works on a laptop; every duration says its unit. A key this version does not know is
@@ -212,6 +214,16 @@ impl EdgeConfig {
             return Err(EdgeConfigError::PacketTooLarge(self.packet_bytes_max));
         }
         Ok(self.protocol().check()?)
+    }
+
+    /// How often one client may connect.
+    #[must_use]
+    pub fn client_rate(&self) -> Rate {
+        Rate {
+            per_s: self.connects_per_client_s,
+            burst: self.connects_per_client_burst,
+            wait_ms_max: CONNECT_WAIT_MS_MAX,
+        }
     }
 
     /// What one session may take of its shard.

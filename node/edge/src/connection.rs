@@ -38,6 +38,7 @@ use tokio::{
     task::coop,
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
+use tokio_util::sync::DropGuard;
 use tracing::debug;
 
 use crate::{
@@ -102,6 +103,8 @@ struct Connection<S> {
     shared: Arc<Shared>,
     machine: server::Connection,
     link: Box<dyn Link>,
+    /// Somebody watches over it until this is dropped.
+    watched: Option<DropGuard>,
     notices: Vec<Notice>,
     input: BytesMut,
     output: BytesMut,
@@ -152,6 +155,7 @@ impl<S: Socket> Connection<S> {
             mailbox,
             machine,
             link,
+            watched: None,
             notices: Vec::new(),
             input: BytesMut::new(),
             output: BytesMut::new(),
@@ -275,6 +279,8 @@ impl<S: Socket> Connection<S> {
         self.client = Some(request.client.clone());
         let attempt = Attempt {
             peer: self.peer,
+            version: request.version,
+            keep_alive_s: request.keep_alive_sent_s,
             client: request.client.clone(),
             username: request.username.clone(),
             password: request.password.clone(),
@@ -328,8 +334,12 @@ impl<S: Socket> Connection<S> {
     }
 
     fn enter(&mut self, identity: Identity, request: ConnectRequest) {
-        let Identity { tenant, session } = identity;
+        let Identity { tenant, session, port, begin } = identity;
         self.stranger = None;
+        self.watched = begin.map(|begin| begin(self.mailbox.clone()));
+        if let Some(port) = port {
+            self.link = port.connect(self.mailbox.clone());
+        }
         let config = &self.shared.edge.config;
         self.link.open(Open {
             tenant,
@@ -347,6 +357,7 @@ impl<S: Socket> Connection<S> {
     fn close(&mut self, closed: Closed) {
         self.link.close(closed.close);
         self.mailbox.close();
+        self.watched = None;
         self.judging = None;
         if closed.reason == server::CloseReason::Stopping {
             self.stream.node_stops();
@@ -549,5 +560,7 @@ fn reason_of(denial: Denial) -> Reason {
         Denial::BadCredentials => Reason::BadUserNameOrPassword,
         Denial::NotAuthorised => Reason::NotAuthorized,
         Denial::Unavailable => Reason::ServerUnavailable,
+        Denial::ClientId => Reason::ClientIdentifierNotValid,
+        Denial::Version => Reason::UnsupportedProtocolVersion,
     }
 }

@@ -102,7 +102,8 @@ impl Queue {
             | Notice::Retained(_)
             | Notice::TakenOver
             | Notice::Stopping { .. }
-            | Notice::Lost => self.notices.push(notice),
+            | Notice::Lost
+            | Notice::Ended(_) => self.notices.push(notice),
         }
         if self.notices.len() > NOTICES_MAX || self.deliveries > DELIVERIES_MAX {
             // What is lost now is found again by a durable session that comes back; nothing else was promised.

@@ -425,7 +425,10 @@ fn is_bad_packet(reason: CloseReason) -> bool {
         | CloseReason::TakenOver
         | CloseReason::Stopping
         | CloseReason::Lost
-        | CloseReason::Overrun => false,
+        | CloseReason::Overrun
+        | CloseReason::Revoked
+        | CloseReason::Misused
+        | CloseReason::Finished => false,
     }
 }
 

@@ -3,25 +3,30 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use moorline_core::{
-    UnixMillis,
+    Millis, UnixMillis,
     op::{Answer, Declined, Denial, Op},
 };
-use moorline_dialects::fostrom::identity::Credentials;
-use moorline_edge::Clock;
+use moorline_dialects::fostrom::identity::{Credentials, Identity};
+use moorline_edge::{Buckets, Clock, Rate, Turn};
 use moorline_service::registry::{
     Registry, Watch,
     door::{By, Guest, Shown},
     secrets::Secrets,
 };
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use crate::{bans::Bans, metrics::FostromMetrics};
 
 /// What a fleet's tenant is called, before its id.
 const ALIAS: &str = "fostrom:";
+/// Devices whose connects are counted, in each generation.
+const DEVICES_MAX: usize = 65_536;
 
 /// Where devices are let in. Clones are the same.
 #[derive(Debug, Clone)]
@@ -30,7 +35,11 @@ pub struct Door {
     secrets: Secrets,
     clock: Clock,
     bans: Arc<Mutex<Bans>>,
+    /// How often a device comes by Moonlight. MQTT's edge counts its own, and a request by HTTP is no connection.
+    turns: Arc<Mutex<Buckets<Identity>>>,
     pub(crate) metrics: FostromMetrics,
+    /// Tasks of MQTT connections; each ends with its connection.
+    pub(crate) tasks: TaskTracker,
 }
 
 impl Door {
@@ -40,9 +49,18 @@ impl Door {
         registry: Registry,
         secrets: Secrets,
         clock: Clock,
+        rate: Rate,
         metrics: FostromMetrics,
     ) -> Self {
-        Self { registry, secrets, clock, bans: Arc::default(), metrics }
+        Self {
+            registry,
+            secrets,
+            clock,
+            bans: Arc::default(),
+            turns: Arc::new(Mutex::new(Buckets::new(rate, DEVICES_MAX))),
+            metrics,
+            tasks: TaskTracker::new(),
+        }
     }
 
     pub(crate) fn now(&self) -> UnixMillis {
@@ -72,7 +90,27 @@ impl Door {
         by: By,
     ) -> Result<(Guest, Watch), Denial> {
         let (guest, watch) = self.judged(credentials, from, by, true).await?;
+        if by == By::Moonlight {
+            self.wait_for_turn(&credentials.identity).await?;
+        }
         Ok((guest, watch.expect("it was asked for")))
+    }
+
+    /// Two connections that chase each other for one device do so no faster than this.
+    async fn wait_for_turn(&self, identity: &Identity) -> Result<(), Denial> {
+        let now = Millis(self.now().0);
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.take(identity.clone(), now)
+        };
+        match turn {
+            Turn::Now => Ok(()),
+            Turn::After(wait_ms) => {
+                sleep(Duration::from_millis(wait_ms)).await;
+                Ok(())
+            }
+            Turn::Refused => Err(Denial::TooOften),
+        }
     }
 
     async fn judged(
@@ -136,6 +174,19 @@ impl Door {
             Op::CountMail => "count_mail",
             Op::SettleMail { .. } => "settle_mail",
         };
+        let op = match self.checked(guest, op) {
+            Ok(Some(op)) => op,
+            // A device in the field can't mend it: it hears success, and its people see the count.
+            Ok(None) => {
+                self.metrics.mismatched.inc();
+                return Ok(Answer::Done);
+            }
+            Err(declined) => {
+                let protocol = By::name(guest.by as u8);
+                self.metrics.ops.with_label_values(&[protocol, name, "declined"]).inc();
+                return Err(declined);
+            }
+        };
         let outcome = self.registry.run(guest, op).await;
         let result = match &outcome {
             Ok(_) => "done",
@@ -148,6 +199,23 @@ impl Door {
         };
         self.metrics.ops.with_label_values(&[By::name(guest.by as u8), name, result]).inc();
         outcome
+    }
+
+    /// An op that may be done; `None` for an event that does not match its schema.
+    fn checked(&self, guest: &Guest, op: Op) -> Result<Option<Op>, Declined> {
+        let Op::Event(event) = &op else { return Ok(Some(op)) };
+        let settings = self.registry.settings(guest.tenant);
+        let schemas = &settings.fostrom.schemas;
+        if schemas.0.is_empty() {
+            return Ok(Some(op));
+        }
+        match schemas.check(event)? {
+            Ok(()) => Ok(Some(op)),
+            Err(mismatch) => {
+                info!(device = %guest.device, schema = %event.channel, %mismatch, "a packet was dropped");
+                Ok(None)
+            }
+        }
     }
 
     /// How many mails wait; [`None`] if nobody can say.

@@ -74,7 +74,7 @@ impl Feed {
                 biased;
                 () = self.stop.cancelled() => return None,
                 heard = self.watch.heard() => heard,
-                () = sleep_until(self.recheck_at) => Heard { mail: true, device: true },
+                () = sleep_until(self.recheck_at) => Heard::ANYTHING,
                 () = sleep_until(quiet_until) => return Some(sse::keep_alive(self.door.now().0)),
             };
             self.recheck_at = Instant::now() + RECHECK;

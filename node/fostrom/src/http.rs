@@ -31,7 +31,7 @@ use moorline_core::{
     port::Refusal,
 };
 use moorline_dialects::fostrom::http::{self, BODY_BYTES_MAX, Head, Route, Routed};
-use moorline_edge::{Served, Speaks, Stranger, Visit};
+use moorline_edge::{Served, Speaks, Stalling, Stranger, Visit};
 use moorline_service::registry::{
     Watch,
     door::{By, Guest},
@@ -47,6 +47,8 @@ use crate::{door::Door, events};
 const HEAD_WAIT: Duration = Duration::from_secs(30);
 /// How long a body may take.
 const BODY_WAIT: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what it is sent: a stream must not keep its place for nothing.
+const STALL_MAX: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
@@ -98,7 +100,7 @@ async fn serve(door: Door, visit: Visit) {
         .header_read_timeout(HEAD_WAIT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Stalling::new(stream, STALL_MAX)), service);
     let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
         served = serving.as_mut() => served,

@@ -1,9 +1,10 @@
-//! Fostrom's devices at a node: HTTP with server-sent events, and Moonlight.
+//! Fostrom's devices at a node: HTTP with server-sent events, Moonlight, and MQTT.
 //!
 //! ```text
 //!   edge's listener ──► http.rs ──────┐
-//!                  └──► moonlight.rs ─┤──► door.rs: who is it? ──► moorline_service::registry: what is done
-//!                       events.rs ◄───┘         ▲ bans.rs
+//!                  ├──► moonlight.rs ─┤──► door.rs: who is it? ──► moorline_service::registry: what is done
+//!   edge's connection ─► mqtt.rs ──────┤         ▲ bans.rs
+//!                       events.rs ◄───┘
 //!                            ▲ news of the device
 //! ```
 //!
@@ -18,7 +19,7 @@
 //!
 //! # Deliberately absent
 //!
-//! Fostrom over MQTT, which is a dialect of the MQTT edge.
+//! MQTT's packets (`node/edge`, `protocols/mqtt`): here it is told what they mean to Fostrom.
 
 mod bans;
 mod door;
@@ -26,8 +27,10 @@ mod events;
 mod http;
 mod metrics;
 mod moonlight;
+mod mqtt;
 
 pub use door::Door;
 pub use http::Http;
 pub use metrics::FostromMetrics;
 pub use moonlight::Moonlight;
+pub use mqtt::Mqtt;

@@ -8,6 +8,7 @@ pub struct FostromMetrics {
     pub(crate) connections: IntGaugeVec,
     pub(crate) admitted: IntCounterVec,
     pub(crate) ops: IntCounterVec,
+    pub(crate) mismatched: IntCounter,
     pub(crate) closed: IntCounterVec,
     pub(crate) cures: IntCounter,
 }
@@ -36,6 +37,13 @@ impl FostromMetrics {
                 "What devices asked for, by protocol and by what came of it",
                 &["protocol", "op", "result"],
             )?,
+            mismatched: add(
+                registry,
+                IntCounter::new(
+                    "moorline_fostrom_packets_mismatched_total",
+                    "Packets that do not match their schema and were dropped",
+                )?,
+            )?,
             closed: counters(
                 "moorline_fostrom_closed_total",
                 "Moonlight connections that ended, by reason",
@@ -55,10 +63,10 @@ impl FostromMetrics {
 
     /// A series that is not there until something happens can't be watched.
     fn begin(&self) {
-        for protocol in ["moonlight", "sse"] {
+        for protocol in ["moonlight", "mqtt", "sse"] {
             self.connections.with_label_values(&[protocol]);
         }
-        for protocol in ["http", "moonlight"] {
+        for protocol in ["http", "moonlight", "mqtt"] {
             self.admitted.with_label_values(&[protocol, "accepted"]);
             self.admitted.with_label_values(&[protocol, "wrong_secret"]);
             self.ops.with_label_values(&[protocol, "fetch_mail", "done"]);

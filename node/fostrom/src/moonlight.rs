@@ -277,6 +277,7 @@ impl Connection {
         match answered {
             Answered::Admitted(Ok((guest, watch, waits))) => {
                 self.visit.stranger = None;
+                watch.take_over();
                 self.watch = Some(watch);
                 self.recheck_at = Instant::now() + RECHECK;
                 self.guest = Some(guest);
@@ -291,6 +292,10 @@ impl Connection {
 
     fn hear(&mut self, heard: Heard) {
         self.recheck_at = Instant::now() + RECHECK;
+        if heard.taken_over {
+            let now = self.now();
+            return self.machine.taken_over(now);
+        }
         if heard.mail {
             self.machine.mail_arrived();
         }
@@ -308,7 +313,7 @@ async fn heard(watch: Option<&Watch>, recheck_at: Instant) -> Heard {
     let Some(watch) = watch else { return pending().await };
     tokio::select! {
         heard = watch.heard() => heard,
-        () = sleep_until(recheck_at) => Heard { mail: true, device: true },
+        () = sleep_until(recheck_at) => Heard::ANYTHING,
     }
 }
 

@@ -15,7 +15,9 @@ use hyper::{
     server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use moorline_edge::Stalling;
 use moorline_machine::MemberState;
+use moorline_service::registry::EVENT_READERS_MAX;
 use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -28,10 +30,12 @@ use crate::server::{
     node::{Check, Node},
 };
 
-/// Connections served at once; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections served at once; more wait in the backlog. However many read events, there is room for others.
+const CONNECTIONS_MAX: usize = 64 + EVENT_READERS_MAX;
 /// How long a client may take to send its request's head.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
+/// How long a client may take nothing of what it is sent: one that reads events must not keep its place for nothing.
+const STALL_MAX: Duration = Duration::from_secs(30);
 /// The largest request body taken; none of ours has one worth mentioning.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The pause after an accept that failed (no file descriptors left, most likely).
@@ -83,7 +87,7 @@ async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, node: Arc<N
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Stalling::new(stream, STALL_MAX)), service)
         .await;
     if let Err(error) = served {
         debug!(%error, "an admin connection ended badly");
@@ -92,7 +96,8 @@ async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, node: Arc<N
 
 /// What `node/api` answers.
 fn is_of_api(path: &str) -> bool {
-    const PARTS: [&str; 4] = ["tenants", "devices", "tokens", "openapi.json"];
+    const PARTS: [&str; 6] =
+        ["tenants", "devices", "events", "consumers", "tokens", "openapi.json"];
     let part = path.strip_prefix("/api/v1/").and_then(|rest| rest.split('/').next());
     part.is_some_and(|part| PARTS.contains(&part))
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::registry::{CredCommand, DeviceCommand, MailCommand, TenantCommand, TokenCommand};
+use crate::registry::{
+    CredCommand, DeviceCommand, EventsArgs, MailCommand, TenantCommand, TokenCommand,
+};
 
 /// A clustered IoT device broker: what it acknowledged is on the disks of a majority.
 #[derive(Debug, Parser)]
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     /// Mail to devices.
     #[command(subcommand)]
     Mail(MailCommand),
+    /// Print what devices send up.
+    Events(EventsArgs),
     /// Publish a message, or one per line of standard input.
     Pub(PubArgs),
     /// Subscribe and print what comes.

@@ -1,6 +1,8 @@
-//! `moorline token|tenant|device|cred|mail …`: requests to the API of a node, as JSON on standard output.
+//! `moorline token|tenant|device|cred|mail|events …`: requests to the API of a node, as JSON on standard output.
 //!
 //! Standard output is what the API answered, one line of JSON, or one field of it with `--only`. Exit codes: 3 not found, 4 refused, 5 nobody there.
+
+mod events;
 
 use std::{fmt, fs, path::PathBuf};
 
@@ -9,6 +11,7 @@ use clap::{Args, Subcommand};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+pub(crate) use self::events::{EventsArgs, run as read_events};
 use crate::{cli::AdminArgs, cluster::reason, http};
 
 /// Where to ask, and as whom.
@@ -115,6 +118,16 @@ pub(crate) enum DeviceCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Print what a device sends up, from now on.
+    Tail {
+        /// Its name.
+        name: String,
+        /// Print each event as CloudEvent in JSON, one a line.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
 }
 
 /// `moorline cred …`.
@@ -211,6 +224,29 @@ impl fmt::Display for Declined {
 
 impl std::error::Error for Declined {}
 
+fn exit_code(status: StatusCode) -> u8 {
+    match status {
+        StatusCode::NOT_FOUND => 3,
+        StatusCode::SERVICE_UNAVAILABLE => 5,
+        _ => 4,
+    }
+}
+
+impl ApiArgs {
+    /// The token, wherever it is.
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        match (&self.token, &self.token_file) {
+            (Some(token), _) => Ok(Some(token.clone())),
+            (None, Some(file)) => {
+                let text = fs::read_to_string(file);
+                let text = text.with_context(|| file.display().to_string())?;
+                Ok(Some(text.trim().to_owned()))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}
+
 /// A request, ready to be made.
 struct Asked {
     api: ApiArgs,
@@ -245,14 +281,7 @@ impl Asked {
 
     async fn run(self) -> anyhow::Result<()> {
         let Self { api, method, path, query, body } = self.of_tenant();
-        let token = match (api.token, api.token_file) {
-            (Some(token), _) => Some(token),
-            (None, Some(file)) => {
-                let text = fs::read_to_string(&file);
-                Some(text.with_context(|| file.display().to_string())?.trim().to_owned())
-            }
-            (None, None) => None,
-        };
+        let token = api.token()?;
         let mut pairs = form_urlencoded::Serializer::new(String::new());
         query.iter().for_each(|(key, value)| _ = pairs.append_pair(key, value));
         let query = pairs.finish();
@@ -262,11 +291,7 @@ impl Asked {
         let (status, answer) =
             http::request_as(method, admin, &path, body, token.as_deref()).await?;
         if !status.is_success() {
-            let code = match status {
-                StatusCode::NOT_FOUND => 3,
-                StatusCode::SERVICE_UNAVAILABLE => 5,
-                _ => 4,
-            };
+            let code = exit_code(status);
             return Err(Declined { code, why: reason(&answer) }.into());
         }
         if let Some(field) = &api.only {
@@ -326,6 +351,9 @@ pub(crate) async fn device(command: DeviceCommand) -> anyhow::Result<()> {
         }
         DeviceCommand::Delete { name, api } => {
             asked(api, Method::DELETE, &["devices", &name]).run().await
+        }
+        DeviceCommand::Tail { name, json, api } => {
+            read_events(EventsArgs::of_device(name, json, api)).await
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::{
         self, Attach, Attached, LeaseReport, Place, Push, PushWriter, Report, TakenOver, Upward,
     },
     lease::Leases,
-    registry::watch::News,
+    registry::watch::DeviceNews,
     service::Inner,
 };
 
@@ -79,10 +79,14 @@ impl Sink for Inner {
                 }
                 Effect::RetainedFull => self.metrics.dropped_retained.inc(),
                 Effect::Mail(MailEffect::Ready { tenant, device, size: _ }) => {
-                    news.push(News::Mail(tenant, device));
+                    news.push(DeviceNews::Mail(tenant, device));
                 }
                 Effect::DeviceChanged { tenant, device, .. } => {
-                    news.push(News::Device(tenant, device));
+                    news.push(DeviceNews::Device(tenant, device));
+                }
+                Effect::Events { tenant, appended } => {
+                    self.metrics.events.appended.inc_by(u64::from(appended));
+                    self.news.tell(shard, tenant);
                 }
                 Effect::Digest { .. }
                 | Effect::TenantChanged { .. }
@@ -120,10 +124,12 @@ impl Sink for Inner {
                 *leases = leading.map(begin);
             }
         }
+        // Who waits here looks whether it waits at the right node.
+        self.news.tell_all(shard);
         if role.leading {
             self.leading_began.notify_one();
             self.wills_due.notify_one();
-            self.spread_news(shard, vec![News::Anew]);
+            self.spread_news(shard, vec![DeviceNews::Anew]);
         }
     }
 }

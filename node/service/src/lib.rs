@@ -28,6 +28,7 @@ mod lease;
 mod live;
 mod member;
 mod metrics;
+mod news;
 mod once;
 mod parked;
 mod publish;
@@ -120,7 +121,7 @@ impl Service {
         self.inner.start_keeping();
     }
 
-    /// Tenants, devices and mail.
+    /// Tenants, devices, mail and events.
     #[must_use]
     pub fn registry(&self) -> registry::Registry {
         registry::Registry::new(Arc::clone(&self.inner))

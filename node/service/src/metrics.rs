@@ -17,6 +17,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) routes_removed_bytes: IntGauge,
     pub(crate) kept: KeptMetrics,
     pub(crate) shares: ShareMetrics,
+    pub(crate) events: EventMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
     pub(crate) pushes_lost: IntCounter,
@@ -69,6 +70,7 @@ impl ServiceMetrics {
             )?,
             kept: KeptMetrics::register(registry)?,
             shares: ShareMetrics::register(registry)?,
+            events: EventMetrics::register(registry)?,
             takeovers: counter(
                 "moorline_session_takeovers_total",
                 "Sessions taken over from a connection that still held them",
@@ -180,6 +182,51 @@ impl ShareMetrics {
                     "moorline_share_redeliveries_total",
                     "Messages lent again because the member that had them was lost",
                 )?,
+            )?,
+        })
+    }
+}
+
+/// What is counted of events in shards led here, and of who reads them at this node.
+#[derive(Debug, Clone)]
+pub(crate) struct EventMetrics {
+    pub(crate) appended: IntCounter,
+    pub(crate) kept: IntGauge,
+    pub(crate) kept_bytes: IntGauge,
+    pub(crate) consumers: IntGauge,
+    pub(crate) lag_max: IntGauge,
+    pub(crate) waiting: IntGauge,
+    pub(crate) readers: IntGauge,
+    pub(crate) readers_refused: IntCounter,
+}
+
+impl EventMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        Ok(Self {
+            appended: counter(
+                "moorline_events_appended_total",
+                "Events appended to the streams of the shards this node leads",
+            )?,
+            kept: gauge("moorline_events", "Events in the streams of the shards this node leads")?,
+            kept_bytes: gauge("moorline_events_bytes", "Bytes of their rows")?,
+            consumers: gauge(
+                "moorline_event_consumers",
+                "Consumer groups in the shards this node leads, one for each shard",
+            )?,
+            lag_max: gauge(
+                "moorline_event_consumer_lag_max",
+                "Events that the consumer group furthest behind has not committed, in one shard",
+            )?,
+            waiting: gauge(
+                "moorline_event_questions_waiting",
+                "Questions that wait at this leader for something new in a stream",
+            )?,
+            readers: gauge("moorline_event_readers", "Event streams this node serves")?,
+            readers_refused: counter(
+                "moorline_event_readers_refused_total",
+                "Event streams refused because the node, or the tenant, has as many as it may",
             )?,
         })
     }

@@ -31,11 +31,12 @@ use crate::{
     lease::Leases,
     live::Live,
     metrics::ServiceMetrics,
+    news::News,
     once::Onces,
     parked::Parked,
     quota::Quota,
     refusal_of,
-    registry::{door::Noted, watch::Watchers},
+    registry::{Readers, door::Noted, settings::Parsed, watch::Watchers},
     retained::{Gate, READS_MAX},
 };
 
@@ -128,8 +129,16 @@ pub(crate) struct Inner {
     pub(crate) reads: Semaphore,
     /// Who serves which device here and wants to hear of it.
     pub(crate) watchers: Watchers,
+    /// How many watches there were.
+    pub(crate) watches: AtomicU64,
     /// Which mail went out to whom last.
     pub(crate) noted: Noted,
+    /// Settings of tenants.
+    pub(crate) parsed: Parsed,
+    /// Who waits here for something new in streams.
+    pub(crate) news: Arc<News>,
+    /// Who reads events at this node.
+    pub(crate) event_readers: Arc<Readers>,
     /// A will is due in a shard led here.
     pub(crate) wills_due: Notify,
     pub(crate) accepting: AtomicBool,
@@ -183,7 +192,11 @@ impl Inner {
             gates: (0..=shards.count()).map(|_| Mutex::default()).collect(),
             reads: Semaphore::new(READS_MAX),
             watchers: Watchers::default(),
+            watches: AtomicU64::new(0),
             noted: Noted::default(),
+            parsed: Parsed::default(),
+            news: Arc::default(),
+            event_readers: Arc::default(),
             wills_due: Notify::new(),
             accepting: AtomicBool::new(true),
             metrics,
@@ -507,7 +520,7 @@ impl Inner {
         self.metrics.links.set(i64::try_from(self.conn_count()).unwrap_or(i64::MAX));
         self.metrics.live_subscriptions.set(i64::try_from(self.live.len()).unwrap_or(i64::MAX));
         let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
-        let mut lag_max = 0;
+        let (mut lag_max, mut consumer_lag_max) = (0, 0);
         let mut add = |what, count: usize| {
             *counts.entry(what).or_default() += i64::try_from(count).unwrap_or(i64::MAX);
         };
@@ -526,6 +539,12 @@ impl Inner {
                     add("shares", 1);
                     add("members", share.len());
                 }
+                let streams = machine.streams();
+                let totals = streams.totals();
+                add("events", usize::try_from(totals.events).unwrap_or(usize::MAX));
+                add("event bytes", usize::try_from(totals.bytes).unwrap_or(usize::MAX));
+                add("consumers", usize::try_from(totals.consumers).unwrap_or(usize::MAX));
+                consumer_lag_max = consumer_lag_max.max(streams.lag_max());
                 let shard = machine.counts();
                 add("sessions", shard.sessions);
                 add("held", shard.held);
@@ -556,6 +575,12 @@ impl Inner {
         shares.members.set(of("members"));
         shares.lag.set(of("lag"));
         shares.lag_max.set(i64::try_from(lag_max).unwrap_or(i64::MAX));
+        let events = &self.metrics.events;
+        events.kept.set(of("events"));
+        events.kept_bytes.set(of("event bytes"));
+        events.consumers.set(of("consumers"));
+        events.lag_max.set(i64::try_from(consumer_lag_max).unwrap_or(i64::MAX));
+        events.waiting.set(i64::try_from(self.news.len()).unwrap_or(i64::MAX));
         debug!(?counts, "observed");
     }
 }

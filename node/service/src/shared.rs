@@ -398,6 +398,7 @@ impl Inner {
             | Effect::RetainedFull
             | Effect::WillDropped { .. }
             | Effect::Mail(_)
+            | Effect::Events { .. }
             | Effect::DeviceChanged { .. }
             | Effect::TenantChanged { .. }
             | Effect::Digest { .. }) => return Some(other),

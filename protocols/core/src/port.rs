@@ -238,6 +238,19 @@ pub enum Notice {
     },
     /// The service can't keep the session's promise here any longer; the client should connect again.
     Lost,
+    /// The connection is over for a reason of its platform.
+    Ended(Ended),
+}
+
+/// Why a platform ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ended {
+    /// The device may not be here any more (MQTT 5: 0x87).
+    Revoked,
+    /// It did something that its platform does not have (MQTT 5: 0x83).
+    Misused,
+    /// All it asked is answered, and it said that it would not stay (MQTT 5: 0x00).
+    Finished,
 }
 
 impl Notice {
@@ -245,7 +258,11 @@ impl Notice {
     #[must_use]
     pub fn ends(&self) -> bool {
         match self {
-            Self::TakenOver | Self::Stopping { .. } | Self::Lost | Self::Opened(Err(_)) => true,
+            Self::TakenOver
+            | Self::Stopping { .. }
+            | Self::Lost
+            | Self::Ended(_)
+            | Self::Opened(Err(_)) => true,
             Self::Opened(Ok(_))
             | Self::Published { .. }
             | Self::Completed { .. }

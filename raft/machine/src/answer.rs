@@ -4,6 +4,7 @@ use moorline_core::{Epoch, Offset, QoS, ShardId, TenantId, Text};
 
 use crate::{
     command::{Holder, RouteTarget, SessionId},
+    events::{EventAnswer, EventRefused},
     mail::{MailAnswer, MailRefused},
     registry::Owner,
 };
@@ -81,6 +82,8 @@ pub enum Answer {
     },
     /// To commands about mail.
     Mail(MailAnswer),
+    /// To commands about events.
+    Events(EventAnswer),
     /// To `PutTenant`.
     Tenant {
         /// Which, also when the group chose it.
@@ -163,6 +166,8 @@ pub enum Refused {
     TooFarAhead,
     /// A command about mail.
     Mail(MailRefused),
+    /// A command about events.
+    Events(EventRefused),
     /// There is one already: a tenant with this name or alias, or what a condition says must not be there.
     Exists,
     /// A condition names another version.

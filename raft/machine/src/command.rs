@@ -7,6 +7,7 @@ use moorline_core::{
 };
 
 use crate::{
+    events::EventCommand,
     mail::MailCommand,
     registry::{DeleteDevice, DeleteLookup, DeleteTenant, PutDevice, PutLookup, PutTenant},
 };
@@ -256,6 +257,8 @@ pub enum Command {
     },
     /// About mail, which waits for its device.
     Mail(MailCommand),
+    /// About events, which devices send up.
+    Events(EventCommand),
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
     /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
     Tick,
@@ -420,6 +423,7 @@ impl Command {
             | Self::LeaveShare { .. }
             | Self::Retain { .. }
             | Self::Mail(_)
+            | Self::Events(_)
             | Self::Enqueue { .. }
             | Self::PutDevice(_)
             | Self::DeleteDevice(_)

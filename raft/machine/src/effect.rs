@@ -79,6 +79,13 @@ pub enum Effect {
     RetainedFull,
     /// News of mail.
     Mail(MailEffect),
+    /// There is more in a tenant's stream than before this batch: who waits for it may read.
+    Events {
+        /// Whose stream.
+        tenant: TenantId,
+        /// How many events more.
+        appended: u32,
+    },
     /// The shard began or ceased to hold filters; the meta group has to know.
     Routes(Vec<RouteChange>),
     /// A device was made, changed or deleted: what is known of its credentials, and its connections, may be wrong now.

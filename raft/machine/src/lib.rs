@@ -19,6 +19,7 @@
 //! - **Settled is settled.** A queue's head never goes back. Asserted in `shard::queue`; checked by
 //!   `tests/rules/queues.rs` and `chaos-tests/sim` (`checks::settled`).
 //! - **Mail is in strict order, one outstanding.** Checked by `tests/rules/mail_model.rs`.
+//! - **A stream has each event once, in order, until retention takes it.** Checked by `tests/rules/events_model.rs`.
 //! - **What memory holds comes from rows.** Checked by [`Machine::assert_derived`] wherever replicas are tested.
 //! - **A batch does a bounded amount of work**: long queues are removed in pieces, by `Tick`. Limits: `shard`, `meta`,
 //!   `producers`.
@@ -34,6 +35,7 @@ mod codec;
 pub mod command;
 mod digest;
 pub mod effect;
+pub mod events;
 mod keys;
 mod machine;
 pub mod mail;
@@ -51,6 +53,7 @@ pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder, COMMANDS_PER_BATCH_MAX, Ru
 pub use codec::{COMMAND_BYTES_MAX, Malformed, RunAnswers, TooLarge};
 pub use command::{Command, MemberState, Run};
 pub use effect::Effect;
+pub use events::{EventAnswer, EventCommand, EventRefused};
 pub use machine::Machine;
 pub use mail::{MAIL_DEAD_KEPT, MAIL_DONE_KEPT, MailAnswer, MailCommand, MailEffect, MailRefused};
 pub use meta::{
@@ -67,6 +70,7 @@ pub use shard::{
     SESSIONS_PER_SHARD_MAX, SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, SUBSCRIPTIONS_PER_SESSION_MAX,
     SessionInfo, ShareInfo,
 };
+pub use shard::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
 pub use shard::{
     DEVICE_BUCKETS_PER_PAGE_MAX, DEVICES_PER_SHARD_MAX, DeviceCursor, DevicesPage, DevicesQuery,
     LOOKUPS_PER_SHARD_MAX, RegistryCounts,

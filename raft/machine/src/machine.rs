@@ -33,7 +33,7 @@ use crate::{
     rows::{MembershipRow, NumberRow, Row, corrupt},
     shard::{
         Counts, DueWill, Mailboxes, Opening, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX,
-        SessionInfo, ShardState, ShareInfo,
+        SessionInfo, ShardState, ShareInfo, Streams,
     },
     step::Step,
 };
@@ -216,6 +216,7 @@ impl Machine {
                 Ok(shard.enqueue_retained(step, session, epoch, since, copies))
             }
             Command::Mail(command) => shard.mail(step, command),
+            Command::Events(command) => shard.events(step, command),
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
             Command::NodeGone { node, alive } => Ok(shard.node_gone(step, node, alive)),
             Command::Subscribe { session, epoch, subscriptions } => {
@@ -457,6 +458,12 @@ impl Machine {
     #[must_use]
     pub fn mailboxes(&self) -> &Mailboxes {
         self.shard.mailboxes()
+    }
+
+    /// What devices sent up, and who has read it.
+    #[must_use]
+    pub fn streams(&self) -> &Streams {
+        self.shard.streams()
     }
 
     /// Opens the rows anew and compares: for tests and simulations.

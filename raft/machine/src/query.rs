@@ -1,10 +1,12 @@
-//! What can be asked of a shard's registry and mailboxes, and what comes back, with their bytes: a question travels to the
+//! What can be asked of a shard's registry, mailboxes and streams, and what comes back, with their bytes: a question travels to the
 //! shard's leader, which reads its rows ([`crate::Machine::query`]).
 //!
 //! Nothing here is stored: nodes of one version ask each other. The version byte in front tells them apart.
 
+mod events;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_core::{TenantId, Text};
+use moorline_core::{Offset, TenantId, Text};
 use moorline_storage::{StorageError, View};
 
 use crate::{
@@ -14,8 +16,10 @@ use crate::{
     mail::{Mail, MailInfo, MailNote, Noted},
     registry::{DeviceRecord, LookupHash, Owner},
     rows::Row,
-    shard::{DeviceCursor, DevicesPage, DevicesQuery, MailPage},
+    shard::{ConsumersPage, DeviceCursor, DevicesPage, DevicesQuery, EventsPage, MailPage},
 };
+
+pub use self::events::{EVENTS_PAGE_BYTES_MAX, EVENTS_PER_PAGE_MAX};
 
 const VERSION: u8 = 1;
 /// Devices of one page.
@@ -78,6 +82,26 @@ pub enum Query {
         /// At most so many; 100 in any case.
         items_max: u16,
     },
+    /// A page of a tenant's stream in this shard.
+    Events {
+        /// Whose.
+        tenant: TenantId,
+        /// Only those behind this offset.
+        after: Offset,
+        /// Only those of this device.
+        device: Option<Text>,
+        /// Look at so many at most; [`EVENTS_PER_PAGE_MAX`] in any case.
+        items_max: u16,
+        /// Look at about so many bytes at most; [`EVENTS_PAGE_BYTES_MAX`] in any case.
+        bytes_max: u32,
+        /// How long who answers may wait for something that is newer than `after`; not the machine's business.
+        wait_ms: u32,
+    },
+    /// A tenant's consumer groups in this shard.
+    Consumers {
+        /// Whose.
+        tenant: TenantId,
+    },
 }
 
 /// A part of a mailbox.
@@ -106,6 +130,10 @@ pub enum Found {
     Mail(Option<(MailInfo, Option<Bytes>)>),
     /// To [`Query::Mails`].
     Mails(MailPage),
+    /// To [`Query::Events`].
+    Events(EventsPage),
+    /// To [`Query::Consumers`].
+    Consumers(ConsumersPage),
 }
 
 impl Machine {
@@ -144,6 +172,12 @@ impl Machine {
                     MailPart::Done => mailboxes.done(rows, *tenant, device, *after, most)?,
                 })
             }
+            Query::Events { tenant, after, device, items_max, bytes_max, wait_ms: _ } => {
+                let query =
+                    events::bounded(*tenant, *after, device.as_ref(), (*items_max, *bytes_max));
+                Found::Events(self.streams().events(rows, &query)?)
+            }
+            Query::Consumers { tenant } => Found::Consumers(self.streams().consumers(*tenant)),
         })
     }
 }
@@ -219,6 +253,7 @@ impl Query {
                 out.put_u16(*items_max);
                 out
             }
+            Self::Events { .. } | Self::Consumers { .. } => events::put_query(self),
         };
         out.freeze()
     }
@@ -255,6 +290,7 @@ impl Query {
                 after: reader.u64()?,
                 items_max: reader.u16()?,
             },
+            7 | 8 => events::read_query(kind, reader)?,
             _ => return Err(reader.malformed()),
         };
         whole.end()?;
@@ -391,6 +427,8 @@ impl Found {
                 page.mails.iter().for_each(|info| put_info(&mut out, info));
                 out.put_u8(u8::from(page.more));
             }
+            Self::Events(page) => out = events::put_page(page),
+            Self::Consumers(page) => out = events::put_consumers(page),
         }
         out.freeze()
     }
@@ -415,6 +453,8 @@ impl Found {
                 reader.option(|reader| Ok((read_info(reader)?, reader.option(read_bytes)?)))?,
             ),
             6 => Self::Mails(MailPage { mails: reader.list(40, read_info)?, more: reader.bool()? }),
+            7 => Self::Events(events::read_page(reader)?),
+            8 => Self::Consumers(events::read_consumers(reader)?),
             _ => return Err(reader.malformed()),
         };
         whole.end()?;

@@ -114,11 +114,17 @@ pub enum Kind {
     MailExpiry = 51,
     /// `mailbox u64`: what is left to remove of a mailbox that is forgotten.
     MailGarbage = 52,
+    /// `tenant u32`: how far a tenant's stream goes, and what of it is kept. Whole shard.
+    Stream = 60,
+    /// `tenant u32 | offset u64`: an event of a stream. Whole shard.
+    Event = 61,
+    /// `tenant u32 | name`: how far a consumer group has read a stream. Whole shard.
+    Consumer = 62,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 47] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -163,6 +169,9 @@ impl Kind {
         Self::MailDone,
         Self::MailExpiry,
         Self::MailGarbage,
+        Self::Stream,
+        Self::Event,
+        Self::Consumer,
     ];
 }
 
@@ -318,7 +327,8 @@ mod tests {
             numbers,
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
-                24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52
+                24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52,
+                60, 61, 62
             ]
         );
     }

@@ -25,7 +25,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
 use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Speaks, Transport};
-use moorline_fostrom::{Door, FostromMetrics, Http, Moonlight};
+use moorline_fostrom::{Door, FostromMetrics, Http, Moonlight, Mqtt};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
@@ -44,7 +44,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use self::{
@@ -333,15 +333,18 @@ async fn serve_devices(
 ) -> anyhow::Result<()> {
     let metrics = EdgeMetrics::register(node.registry())?;
     let fostrom = FostromMetrics::register(node.registry())?;
-    let door = node
-        .secrets()
-        .map(|secrets| Door::new(service.registry(), secrets.clone(), clock, fostrom.clone()));
+    let rate = node.config().mqtt.client_rate();
+    let door = node.secrets().map(|secrets| {
+        Door::new(service.registry(), secrets.clone(), clock, rate, fostrom.clone())
+    });
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;
         let authenticate = Arc::new(auth::ByRegistry(Arc::new(auth::Devices {
             registry: service.registry(),
             secrets: node.secrets().cloned(),
+            fostrom: door.clone().map(Mqtt::new),
+            tasks: TaskTracker::new(),
             anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
         })));
         let edge =

@@ -1,16 +1,21 @@
 //! Fostrom's devices over HTTP, server-sent events and Moonlight, on whichever node, while nodes die.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    thread,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use moorline_core::op::{Format, MailId, Settlement};
+use moorline_core::{
+    Text,
+    op::{Format, MailId, Settlement},
+};
 use moorline_moonlight::{
     Decoder, Packet,
-    codec::{Connect, Credentials, Next, Side},
+    codec::{Connect, ConnectFailedReason, Credentials, Next, Pulse, PulseError, PulseKind, Side},
     encode,
 };
 use serde_json::{Value, json};
@@ -19,8 +24,10 @@ use crate::harness::{
     api::{Api, text},
     cluster::Shape,
     http,
+    mqtt::{Client, Heard},
     packet::{self, Version},
     scenarios,
+    sse::Sse,
     wait::{SOON, until, until_true},
 };
 
@@ -177,9 +184,19 @@ impl Stream {
 
 #[test]
 fn fostroms_devices_are_served() {
-    let shape = Shape { extra: "anonymous = true\n".to_owned(), ..Shape::of(3) };
+    let limits =
+        "connects-per-client-s = 4\nconnects-per-client-burst = 4\nconnects-per-tenant-s = 0\n";
+    let (extra, mqtt) = ("anonymous = true\n".to_owned(), limits.to_owned());
+    let shape = Shape { extra, mqtt, ..Shape::of(3) };
     let mut api = Api::start_as(&shape, &["http", "moonlight"]);
-    let tenant = json!({ "name": "acme", "aliases": [format!("fostrom:{FLEET}")] });
+    let number = json!({ "type": "uint8" });
+    let schemas = json!({
+        "env": { "kind": "datapoint", "direction": "inbound", "fields": { "n": number } },
+        "hello": { "kind": "msg", "direction": "both" },
+    });
+    let settings = json!({ "fostrom": { "schemas": schemas } });
+    let aliases = [format!("fostrom:{FLEET}")];
+    let tenant = json!({ "name": "acme", "aliases": aliases, "settings": settings });
     assert_eq!(api.ask(1, "POST", "/tenants", &tenant).0, 201);
     scenarios(
         &mut api,
@@ -188,8 +205,13 @@ fn fostroms_devices_are_served() {
             ("one port has HTTP and MQTT over WebSocket", one_port),
             ("a stream tells of mail that came through another node", streams),
             ("Moonlight fetches and settles", moonlight_mail),
+            ("MQTT is pushed mail, and settles it by publishing", mqtt_mail),
+            ("MQTT ends what has no place in it", mqtt_ends),
             ("mail may be fetched by one protocol and settled by another", mixed),
+            ("what is sent up by any protocol is in the stream, in order", sent_up),
             ("who may not come in hears why", denied),
+            ("a device is one connection, the last", taken_over),
+            ("who comes again and again has its rate", too_often),
             ("who is revoked is turned out on every node", revoked),
             ("ten wrong secrets are a ban", banned),
             ("mail is settled once each while leaders die", leaders_die),
@@ -254,6 +276,8 @@ fn http_answers(api: &mut Api) {
         ("POST", "/v1/datapoint/env".to_owned(),          "[1]",       400, "deserialization_failed"),
         ("POST", "/v1/datapoint/env".to_owned(),          "",          400, "deserialization_failed"),
         ("POST", "/v1/datapoint/no%20name".to_owned(),    "{\"a\":1}", 422, "packet_schema_not_found"),
+        ("POST", "/v1/datapoint/unheard".to_owned(),      "{\"a\":1}", 422, "packet_schema_not_found"),
+        ("POST", "/v1/msg/env".to_owned(),                "{\"n\":1}", 422, "packet_schema_not_found"),
     ];
     for (method, path, body, status, code) in table {
         let answer = device.request(method, at(1), &path, body);
@@ -354,6 +378,76 @@ fn moonlight_mail(api: &mut Api) {
     until_true("it is closed", SOON, || moon.hear().is_none());
 }
 
+impl Device {
+    fn hello(&self, format: &str, keep_alive_s: u16) -> packet::Connect {
+        let login = Some((format!("{FLEET}::{}", self.id), self.secret.clone()));
+        packet::Connect { login, keep_alive_s, ..packet::Connect::clean(Version::V4, format) }
+    }
+}
+
+/// The payload of what was published to a device.
+#[track_caller]
+fn pushed(client: &mut Client, topic: &str) -> Value {
+    let message = client.message();
+    assert_eq!(message.topic, topic);
+    client.ack(&message);
+    serde_json::from_slice(&message.payload).unwrap()
+}
+
+fn mqtt_mail(api: &mut Api) {
+    let device = Device::new(api, "DEVICE0009");
+    let first = send(api, 1, &device.id, "one", &json!({ "n": 1 }));
+    let (mut client, _) = device.hello("JSON", 60).to(api.cluster.mqtt(2));
+    assert_eq!(client.subscribe(&[("mailbox/#", 1), ("resp/#", 1), ("other", 1)]), [1, 1, 0x80]);
+    let mail = json!({ "id": first, "name": "one", "payload": { "n": 1 }, "mailbox_size": 1 });
+    assert_eq!(pushed(&mut client, "mailbox/mail"), mail, "what waits comes by itself");
+    let second = send(api, 3, &device.id, "two", &Value::Null);
+    client.publish_acked(&format!("mailbox/ack/{second}"), b"");
+    let wrong = pushed(&mut client, "resp/error");
+    assert!(wrong["error"].as_str().unwrap().starts_with("not_next_mail"), "{wrong}");
+    client.publish_acked(&format!("mailbox/requeue/{first}"), b"");
+    assert_eq!(pushed(&mut client, "mailbox/mail")["id"], json!(second));
+    client.publish_acked(&format!("mailbox/ack/{second}"), b"");
+    assert_eq!(pushed(&mut client, "mailbox/mail")["id"], json!(first));
+    client.publish_acked(&format!("mailbox/reject/{first}"), b"");
+    client.publish_acked("mailbox/next", b"");
+    assert_eq!(pushed(&mut client, "mailbox/mail"), json!({ "id": null, "mailbox_size": 0 }));
+    client.publish_acked("heartbeat", b"");
+    // Nothing of it reaches the topics of other clients, and nothing of theirs comes here.
+    client.ping();
+    client.disconnect();
+}
+
+fn mqtt_ends(api: &mut Api) {
+    let device = Device::new(api, "DEVICE0010");
+    let at = api.cluster.mqtt(1);
+    let reason = |hello: packet::Connect| hello.reason(at);
+    assert_eq!(reason(device.hello("JSON", 60)), 0);
+    assert_eq!(reason(device.hello("MSGPACK", 60)), 0);
+    assert_eq!(reason(device.hello("my-client", 60)), 2, "no such format");
+    let mut wrong = device.hello("JSON", 60);
+    wrong.login = Some((format!("{FLEET}::{}", device.id), "FOS-wrong".to_owned()));
+    assert_eq!(reason(wrong), 5);
+    let mut five = device.hello("JSON", 60);
+    five.version = Version::V5;
+    assert_eq!(reason(five), 0x84);
+    for topic in ["elsewhere", "datapoint", "mailbox/ack"] {
+        let (mut client, _) = device.hello("JSON", 60).to(at);
+        client.publish_unchecked(topic, b"{}");
+        assert_eq!(client.hear(SOON), Heard::Closed, "{topic}");
+    }
+    // Who does not stay is closed after a while, and is pushed nothing.
+    send(api, 2, &device.id, "later", &Value::Null);
+    let (mut brief, _) = device.hello("JSON", 5).to(at);
+    brief.subscribe_1("mailbox/mail");
+    brief.publish_acked("heartbeat", b"");
+    assert_eq!(brief.hear(SOON), Heard::Closed);
+    let (mut stays, _) = device.hello("JSON", 60).to(at);
+    let path = format!("/devices/{}?tenant=acme", device.id);
+    assert_eq!(api.ask(2, "PUT", &path, &json!({ "enabled": false })).0, 200);
+    assert_eq!(stays.hear(SOON), Heard::Closed, "disabled");
+}
+
 fn mixed(api: &mut Api) {
     let device = Device::new(api, "DEVICE0004");
     let first = send(api, 1, &device.id, "mixed", &json!({ "deep": [1, { "a": null }] }));
@@ -374,6 +468,54 @@ fn mixed(api: &mut Api) {
                 "rejected by moonlight",
             ]
     });
+}
+
+fn sent_up(api: &mut Api) {
+    let device = Device::new(api, "DEVICE0011");
+    let bearer = format!("Bearer {}", api.token);
+    let headers = [("authorization", bearer.as_str())];
+    let path = format!("/api/v1/events?tenant=acme&device={}", device.id);
+    let mut events = Sse::open(api.cluster.node(3).admin, &path, &headers).unwrap();
+    let http = |n: u8| {
+        let body = json!({ "n": n }).to_string();
+        device.request("POST", api.at(1, "http"), "/v1/datapoint/env", &body)
+    };
+    assert_eq!((http(0).status, http(1).status), (201, 201));
+    let mut moon = device.moonlight(api.at(2, "moonlight"));
+    moon.hear();
+    let pulse = |n: u64, name: &str, payload: &Value| {
+        let (name, payload) = (Text::from(name), payload.to_string().into());
+        Packet::Pulse(Pulse { kind: PulseKind::Datapoint, txn: n, name, payload })
+    };
+    // Many at once; the answers come as they are ready.
+    (2..40).for_each(|n| moon.say(&pulse(n, "env", &json!({ "n": n }))));
+    for _ in 2..40 {
+        let answer = moon.hear().unwrap();
+        assert!(matches!(answer, Packet::PulseResp { result: Ok(()), .. }), "{answer:?}");
+    }
+    let refused = moon.ask(&pulse(99, "unheard", &json!({ "n": 1 })));
+    let expected = Err(PulseError::SchemaNotFound);
+    assert_eq!(refused, Packet::PulseResp { txn: 99, result: expected });
+    let (mut client, _) = device.hello("JSON", 60).to(api.cluster.mqtt(3));
+    assert_eq!(client.subscribe(&[("resp/#", 0)]), [0]);
+    // What does not match its schema is dropped, and its sender can't help it.
+    assert_eq!(http(40).status, 201);
+    for n in [41, 256, 42] {
+        client.publish_acked("datapoint/env", json!({ "n": n }).to_string().as_bytes());
+    }
+    client.publish_acked("msg/unheard", b"");
+    let said = client.message();
+    assert!(String::from_utf8_lossy(&said.payload).contains("packet_schema_not_found"));
+    client.publish_acked("msg/hello", b"");
+    let (mut numbers, mut protocols) = (Vec::new(), BTreeSet::new());
+    loop {
+        let said = events.next(SOON).expect("an event").data.unwrap();
+        protocols.insert(said["protocol"].as_str().unwrap().to_owned());
+        let Some(n) = said["data"]["n"].as_u64() else { break };
+        numbers.push(n);
+    }
+    assert_eq!(numbers, (0..=42).collect::<Vec<_>>());
+    assert_eq!(protocols, ["http", "moonlight", "mqtt"].map(str::to_owned).into());
 }
 
 fn denied(api: &mut Api) {
@@ -403,24 +545,59 @@ fn denied(api: &mut Api) {
     assert!(matches!(said, Packet::Unauthorized(why) if why as u8 == 4), "{said:?}");
 }
 
+fn taken_over(api: &mut Api) {
+    let device = Device::new(api, "DEVICE0012");
+    let mut stream = Stream::open(&device, api.at(1, "http"));
+    assert_eq!(stream.event(), "connected");
+    let mut first = device.moonlight(api.at(1, "moonlight"));
+    assert!(matches!(first.hear(), Some(Packet::Connected { .. })));
+    // By another protocol, on the same node: the later one is told from the earlier by its number.
+    let (mut second, _) = device.hello("JSON", 60).to(api.cluster.mqtt(1));
+    assert_eq!(first.hear(), Some(Packet::CloseConnection { from: Side::Server }));
+    assert_eq!(first.hear(), None);
+    second.ping();
+    let mut third = device.moonlight(api.at(1, "moonlight"));
+    assert!(matches!(third.hear(), Some(Packet::Connected { .. })));
+    assert_eq!(second.hear(SOON), Heard::Closed);
+    assert_eq!(third.ask(&Packet::Heartbeat), Packet::HeartbeatAck { success: true });
+    // A stream is no connection of the device itself.
+    send(api, 2, &device.id, "still", &Value::Null);
+    assert_eq!(stream.event(), "new_mail");
+    let goodbye = Packet::CloseConnection { from: Side::Client };
+    third.say(&goodbye);
+}
+
+fn too_often(api: &mut Api) {
+    let device = Device::new(api, "DEVICE0013");
+    // A burst, then those that wait for their turn, and then none.
+    let said: Vec<_> = thread::scope(|scope| {
+        let connects: Vec<_> = (0..20)
+            .map(|_| scope.spawn(|| device.moonlight(api.at(1, "moonlight")).hear()))
+            .collect();
+        connects.into_iter().map(|connect| connect.join().unwrap()).collect()
+    });
+    let refused = Some(Packet::ConnectFailed(ConnectFailedReason::Degraded));
+    let refused = said.iter().filter(|said| **said == refused).count();
+    assert!((1..20).contains(&refused), "{said:?}");
+}
+
 fn revoked(api: &mut Api) {
-    let device = Device::new(api, "DEVICE0006");
-    let mut open: Vec<_> =
-        [1, 2, 3].map(|node| (node, device.moonlight(api.at(node, "moonlight")))).into();
-    for (_, moon) in &mut open {
+    let mut open = Vec::new();
+    for node in [1, 2, 3] {
+        let device = Device::new(api, &format!("DEVICE006{node}"));
+        let mut moon = device.moonlight(api.at(node, "moonlight"));
         assert!(matches!(moon.hear(), Some(Packet::Connected { .. })));
+        open.push((node, device, moon));
     }
-    let path = format!("/devices/{}?tenant=acme", device.id);
-    let since = Instant::now();
-    assert_eq!(api.ask(2, "PUT", &path, &json!({ "enabled": false })).0, 200);
-    for (node, moon) in &mut open {
+    for (node, device, moon) in &mut open {
+        let path = format!("/devices/{}?tenant=acme", device.id);
+        let since = Instant::now();
+        assert_eq!(api.ask(*node % 3 + 1, "PUT", &path, &json!({ "enabled": false })).0, 200);
         let said = moon.hear();
-        assert!(
-            matches!(said, Some(Packet::Unauthorized(why)) if why as u8 == 5),
-            "node {node}: {said:?}"
-        );
+        let disabled = matches!(said, Some(Packet::Unauthorized(why)) if why as u8 == 5);
+        assert!(disabled, "node {node}: {said:?}");
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
     }
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
 }
 
 fn banned(api: &mut Api) {

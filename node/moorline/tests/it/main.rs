@@ -17,6 +17,7 @@ mod abuse;
 mod clocks;
 mod delivery;
 mod disks;
+mod events;
 mod failures;
 mod fostrom;
 mod harness;

@@ -1,19 +1,17 @@
 //! Tenants, devices, credentials and mail through the API of every node, while nodes die; and who may connect by them.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::harness::{
-    api::{Api, text},
+    api::{Api, problem, text},
     http,
-    packet::{Connect, Version},
+    mqtt::Heard,
+    packet::{Connect, Packet, Version},
     scenarios,
     wait::{SOON, until_true},
 };
-
-/// The status and the problem's code.
-fn problem((status, body): (u16, Value)) -> (u16, String) {
-    (status, body["code"].as_str().unwrap_or_default().to_owned())
-}
 
 #[test]
 fn the_registry_is_one_on_all_nodes() {
@@ -145,9 +143,23 @@ fn devices_connect(api: &mut Api) {
     ] {
         assert_eq!(connect(api, 1, user, password, "pump"), bad, "{user}");
     }
+    let mut login = Connect::clean(Version::V5, "stays");
+    login.login = Some(("pump@acme".to_owned(), secret.to_owned()));
+    let mut open: Vec<_> = [1, 2, 3]
+        .map(|node| {
+            Connect { client: format!("stays-{node}"), ..login.clone() }
+                .to(api.cluster.mqtt(node))
+                .0
+        })
+        .into();
     let id = made.1["id"].as_str().unwrap();
     let revoke = format!("/devices/pump/credentials/{id}?tenant=acme");
     assert_eq!(api.ask(3, "DELETE", &revoke, &Value::Null).0, 204);
+    let since = Instant::now();
+    for client in &mut open {
+        assert_eq!(client.hear(SOON), Heard::Packet(Packet::Disconnect { reason: 0x87 }));
+    }
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
     assert_eq!(connect(api, 1, "pump@acme", secret, "pump"), bad);
     // A device of the same name is another one.
     let again = text(&api.ask(2, "POST", credentials, &json!({})), 201, "secret");

@@ -4,6 +4,7 @@
 //! Checked by the cluster tests (`registry.rs`).
 
 use std::{
+    future::pending,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,16 +17,19 @@ use moorline_machine::{
     query::{Found, Query},
     registry::DeviceRecord,
 };
-use tokio::time::sleep;
+use moorline_router::Leaders;
+use tokio::time::{sleep, sleep_until};
 use tracing::error;
 
 use super::{Registry, RegistryError};
-use crate::service::Inner;
+use crate::{news::Listener, service::Inner};
 
 /// How long a question may take, all repeats together: longer than an election.
 const QUESTION_WAIT: Duration = Duration::from_secs(5);
 /// How long one try may take.
 const TRY_WAIT: Duration = Duration::from_secs(2);
+/// How long a question may wait at a leader for something new.
+const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The pause before the next.
 const TRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -44,24 +48,52 @@ impl Registry {
         shard: ShardId,
         query: &Query,
     ) -> Result<Found, RegistryError> {
-        let deadline = Instant::now() + QUESTION_WAIT;
+        self.question_waiting(shard, query, Duration::ZERO).await
+    }
+
+    /// The same of a question that may wait at the leader for so long before it is answered.
+    pub(super) async fn question_waiting(
+        &self,
+        shard: ShardId,
+        query: &Query,
+        wait: Duration,
+    ) -> Result<Found, RegistryError> {
+        let deadline = Instant::now() + wait + QUESTION_WAIT;
         let body = query.encode();
         let below = self.inner.below();
         loop {
             if let Some(leader) = below.router.leader(shard) {
-                let (lane, kind) = (Lane::Data, Kind::Question);
-                let asked = below.peers.call(leader, lane, kind, shard, body.clone(), TRY_WAIT);
-                if let Ok(answer) = asked.await {
-                    match Found::decode(answer) {
-                        Ok(found) => return Ok(found),
-                        Err(problem) => self.inner.bad_frame(leader, &problem),
-                    }
+                let (lane, kind, try_wait) = (Lane::Data, Kind::Question, wait + TRY_WAIT);
+                let asked = below.peers.call(leader, lane, kind, shard, body.clone(), try_wait);
+                let answer = tokio::select! {
+                    answer = asked => answer.ok(),
+                    // It may stand still, and another has taken over.
+                    () = self.another_leads(shard, leader) => None,
+                };
+                match answer.map(Found::decode) {
+                    Some(Ok(found)) => return Ok(found),
+                    Some(Err(problem)) => self.inner.bad_frame(leader, &problem),
+                    None => {}
                 }
             }
             if Instant::now() >= deadline {
                 return Err(RegistryError::Unavailable);
             }
             sleep(TRY_PAUSE).await;
+        }
+    }
+
+    /// Waits until it is news that another node than this one leads.
+    async fn another_leads(&self, shard: ShardId, leader: NodeId) {
+        let mut leaders = self.inner.below().router.leaders();
+        let known = leaders.borrow().get(&shard).copied();
+        let other = |now: &Leaders| {
+            let now = now.get(&shard).copied();
+            now != known && now.is_some_and(|now| now.node.is_some_and(|node| node != leader))
+        };
+        if leaders.wait_for(other).await.is_err() {
+            // The router stops: then so does everything that waits.
+            pending::<()>().await;
         }
     }
 }
@@ -82,20 +114,78 @@ impl Inner {
         let Some(reply) = reply else { return };
         let service = Arc::clone(self);
         self.tasks.spawn(async move {
+            // Before it reads, so that nothing is missed in between.
+            let listener = service.listener_for(shard, &query);
             if !service.pass_gate(shard).await {
                 return reply.refuse("not the leader");
             }
-            let read = service.below().groups.read(shard, |machine, rows| {
-                machine.query(rows, &query).map(|found| found.encode())
-            });
-            match read {
-                Some(Ok(found)) => reply.send(found),
-                None => reply.refuse("the shard is not here"),
-                Some(Err(problem)) => {
-                    error!(%shard, %problem, "cannot read the registry");
-                    (service.fatal)("rows can't be read");
-                }
+            let answered = match listener {
+                Some((listener, until)) => service.read_newer(shard, query, listener, until).await,
+                None => service.read_query(shard, &query),
+            };
+            match answered {
+                Ok(found) => reply.send(found.encode()),
+                Err(why) => reply.refuse(why),
             }
         });
+    }
+
+    fn read_query(&self, shard: ShardId, query: &Query) -> Result<Found, &'static str> {
+        let read = self.below().groups.read(shard, |machine, rows| machine.query(rows, query));
+        match read {
+            Some(Ok(found)) => Ok(found),
+            None => Err("the shard is not here"),
+            Some(Err(problem)) => {
+                error!(%shard, %problem, "cannot read what was asked for");
+                (self.fatal)("rows can't be read");
+                Err("rows can't be read")
+            }
+        }
+    }
+
+    // ---- questions that wait
+
+    /// For a question that may wait: what wakes it, and until when it may. `None` if it is to be answered at once.
+    fn listener_for(&self, shard: ShardId, query: &Query) -> Option<(Listener, Instant)> {
+        let Query::Events { tenant, wait_ms, .. } = query else { return None };
+        if *wait_ms == 0 {
+            return None;
+        }
+        let wait = Duration::from_millis(u64::from(*wait_ms)).min(EVENTS_WAIT_MAX);
+        Some((self.news.listen(shard, *tenant)?, Instant::now() + wait))
+    }
+
+    /// Answers when there is something behind the offset of the question, or in the end that there is nothing.
+    async fn read_newer(
+        &self,
+        shard: ShardId,
+        mut query: Query,
+        mut listener: Listener,
+        until: Instant,
+    ) -> Result<Found, &'static str> {
+        loop {
+            let found = self.read_query(shard, &query)?;
+            let (Found::Events(page), Query::Events { after, .. }) = (&found, &mut query) else {
+                return Ok(found);
+            };
+            let at_tail = page.upto.next() >= page.tail;
+            if !page.events.is_empty() || Instant::now() >= until {
+                return Ok(found);
+            }
+            // Those that were looked at are of other devices.
+            *after = page.upto;
+            if !at_tail {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Err("the node stops"),
+                () = sleep_until(until.into()) => return Ok(found),
+                () = listener.changed() => {}
+            }
+            if !self.delivery(shard).is_some_and(|delivery| delivery.is_leading()) {
+                return Err("not the leader");
+            }
+        }
     }
 }

@@ -19,18 +19,21 @@ use moorline_core::{
     port::Refusal,
 };
 use moorline_machine::{
-    Command, MailRefused,
+    Command, EventRefused, MailRefused,
     answer::Refused,
+    events::EventKind,
     mail::{Mail, MailAnswer, MailCommand, MailOp, NoteDelivered},
 };
 use moorline_router::Done;
 
-use super::{Registry, RegistryError, Watch, secrets::Secrets};
+use super::{NewEvent, Registry, RegistryError, Watch, secrets::Secrets};
 
 /// How a payload is to be read, in rows: there is none.
 pub const NOTHING: u8 = 0;
 /// JSON.
 pub const JSON: u8 = 1;
+/// Bytes.
+const BYTES: u8 = 2;
 /// Devices of which it is remembered which mail went out to them last, so that a device that asks again and again does not
 /// write history each time. When there are more, all are forgotten: each costs one note more.
 const NOTED_MAX: usize = 65_536;
@@ -119,11 +122,36 @@ fn refusal(error: &RegistryError) -> Declined {
             MailRefused::NoSuchMail => Declined::UnknownMail,
             MailRefused::DeviceGone => Denial::UnknownDevice.into(),
         },
+        RegistryError::Events(refused) => match refused {
+            EventRefused::TooLarge => Refusal::TooLarge.into(),
+            EventRefused::DeviceGone => Denial::UnknownDevice.into(),
+            EventRefused::TooManyStreams
+            | EventRefused::BeyondTail { .. }
+            | EventRefused::TooManyConsumers
+            | EventRefused::NoSuchConsumer => Refusal::Quota.into(),
+        },
+        RegistryError::TooManyReaders => Refusal::Busy.into(),
+        RegistryError::DiskFull => Refusal::DiskFull.into(),
     }
 }
 
 fn denial(error: &RegistryError) -> Denial {
     if let Declined::Denied(denial) = refusal(error) { denial } else { Denial::Unavailable }
+}
+
+fn new_event(guest: &Guest, event: op::Event) -> NewEvent {
+    let op::Event { kind, channel, format, body } = event;
+    let kind = match kind {
+        op::EventKind::Datapoint => EventKind::Datapoint,
+        op::EventKind::Message => EventKind::Message,
+        op::EventKind::System => EventKind::System,
+    };
+    let content_type = match format {
+        _ if body.is_empty() => NOTHING,
+        Format::Json => JSON,
+        Format::MsgPack => BYTES,
+    };
+    NewEvent { born: Some(guest.born), kind, channel, content_type, body, by: guest.by as u8 }
 }
 
 fn mail_of(mail: Mail) -> op::Mail {
@@ -192,7 +220,11 @@ impl Registry {
         let (tenant, device) = (guest.tenant, &guest.device);
         match op {
             Op::Heartbeat => Ok(Answer::Done),
-            Op::Event(_) => Err(Refusal::Unavailable.into()),
+            Op::Event(event) => {
+                // On its way before anything is waited for: events of one device keep their order.
+                let appended = self.append_event(tenant, device, new_event(guest, event));
+                appended.await.map(|_| Answer::Done).map_err(|error| refusal(&error))
+            }
             Op::CountMail => {
                 let (_, size) = self.front(guest).await?;
                 Ok(Answer::MailboxSize(size))

@@ -15,7 +15,7 @@ use moorline_machine::{
 
 use super::{
     Registry, RegistryError,
-    settings::{self, DeviceSettings, MailSettings, TenantSettings},
+    settings::{self, DeviceSettings, MailSettings},
 };
 
 /// Mails of one page of a list.
@@ -40,12 +40,7 @@ impl Registry {
     /// The settings that count for a device's mailbox.
     fn mail_settings(&self, tenant: TenantId, device: &DeviceRecord) -> MailSettings {
         let own = settings::read::<DeviceSettings>(&device.settings).mail;
-        own.unwrap_or_else(|| {
-            let tenant = self.tenant(tenant);
-            tenant.map_or_else(MailSettings::default, |tenant| {
-                settings::read::<TenantSettings>(&tenant.settings).mail
-            })
-        })
+        own.unwrap_or_else(|| self.settings(tenant).mail)
     }
 
     /// Puts a letter behind all others of the device.

@@ -1,4 +1,4 @@
-//! The registry as a node's API and its edges see it: tenants, devices, credentials, mail.
+//! The registry as a node's API and its edges see it: tenants, devices, credentials, mail, events.
 //!
 //! ```text
 //!   writes   Registry ─► router ─► the group's leader ─► log        (commands of `moorline_machine`)
@@ -13,9 +13,12 @@
 //! - **No secret reaches a command**: only what `secrets` made of it.
 
 mod ask;
+mod cursor;
 mod devices;
 pub mod door;
+mod events;
 mod mail;
+mod readers;
 pub mod secrets;
 pub mod settings;
 pub(crate) mod watch;
@@ -24,16 +27,21 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use moorline_core::{ShardId, TenantId, Text, port::Refusal};
 use moorline_machine::{
-    Answer, Command, MailRefused,
+    Answer, Command, EventRefused, MailRefused,
     answer::Refused,
     registry::{DeleteTenant, Owner, PutTenant, TenantRecord},
 };
 use moorline_router::SubmitError;
 
+pub(crate) use self::readers::Readers;
+use self::settings::TenantSettings;
 pub use self::{
     ask::DeviceList,
+    cursor::Cursor,
     devices::{Change, Found},
+    events::{ConsumerGroup, EventPlace, NewEvent},
     mail::Letter,
+    readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
     watch::{Heard, RECHECK, Watch},
 };
 use crate::{refusal_of, service::Inner};
@@ -67,6 +75,15 @@ pub enum RegistryError {
     /// Refused by a mailbox. Nothing happened.
     #[error("refused: {0:?}")]
     Mail(MailRefused),
+    /// Refused by a stream. Nothing happened.
+    #[error("refused: {0:?}")]
+    Events(EventRefused),
+    /// As many read events at this node as may. Nothing happened.
+    #[error("too many read events at this node")]
+    TooManyReaders,
+    /// The disk of too many nodes is nearly full. Nothing happened.
+    #[error("the cluster is out of disk space")]
+    DiskFull,
 }
 
 impl From<SubmitError> for RegistryError {
@@ -106,6 +123,16 @@ impl Registry {
     #[must_use]
     pub fn tenant(&self, tenant: TenantId) -> Option<TenantRecord> {
         self.meta(|meta| meta.tenant(tenant).cloned()).flatten()
+    }
+
+    /// What a tenant's settings say, or would if there were such a tenant.
+    #[must_use]
+    pub fn settings(&self, tenant: TenantId) -> Arc<TenantSettings> {
+        let found = self.meta(|meta| {
+            let record = meta.tenant(tenant)?;
+            Some(self.inner.parsed.get(tenant, record.version, &record.settings))
+        });
+        found.flatten().unwrap_or_default()
     }
 
     /// A tenant by its name.

@@ -4,15 +4,25 @@
 //! settings written by an older version read as they were meant; unknown ones are kept out at the door (`deny_unknown_fields`),
 //! not lost silently.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
-use moorline_machine::mail::{MAILBOX_BYTES_MAX, MAILBOX_ITEMS_MAX, MailLimits};
+use moorline_core::TenantId;
+use moorline_dialects::fostrom::schema::Schemas;
+use moorline_machine::{
+    events::{Retention, STREAM_BYTES_MAX},
+    mail::{MAILBOX_BYTES_MAX, MAILBOX_ITEMS_MAX, MailLimits},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 /// Devices of a tenant in each shard, if its settings say nothing.
 pub const DEVICES_PER_SHARD: u32 = 1_000_000;
+/// Tenants whose settings are held parsed: when there are more, all are parsed again.
+const PARSED_MAX: usize = 16_384;
 /// API tokens of a tenant.
 pub const API_TOKENS_MAX: usize = 32;
 
@@ -26,12 +36,21 @@ pub struct TenantSettings {
     pub devices_per_shard_max: u32,
     /// For all its mailboxes.
     pub mail: MailSettings,
+    /// For its events.
+    pub events: EventSettings,
+    /// For a tenant that is a fleet of Fostrom.
+    pub fostrom: FostromSettings,
 }
 
 impl Default for TenantSettings {
     fn default() -> Self {
-        let mail = MailSettings::default();
-        Self { plaintext: false, devices_per_shard_max: DEVICES_PER_SHARD, mail }
+        Self {
+            plaintext: false,
+            devices_per_shard_max: DEVICES_PER_SHARD,
+            mail: MailSettings::default(),
+            events: EventSettings::default(),
+            fostrom: FostromSettings::default(),
+        }
     }
 }
 
@@ -61,6 +80,66 @@ impl MailSettings {
     pub fn limits(&self) -> MailLimits {
         let items = self.items_max.min(MAILBOX_ITEMS_MAX);
         MailLimits { items, bytes: self.bytes_max.min(MAILBOX_BYTES_MAX) }
+    }
+}
+
+/// How long events are kept. The next event of a shard brings it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EventSettings {
+    /// Seconds that an event is kept, and at most a sixteenth longer.
+    pub keep_s: u32,
+    /// Bytes of them in each shard. Beyond it the oldest go, a sixteenth at a time.
+    pub bytes_max: u64,
+}
+
+impl Default for EventSettings {
+    fn default() -> Self {
+        Self { keep_s: 7 * 24 * 3_600, bytes_max: 256 * 1024 * 1024 }
+    }
+}
+
+impl EventSettings {
+    /// As the log takes them.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        Retention { keep_s: self.keep_s, bytes_max: self.bytes_max.min(STREAM_BYTES_MAX) }
+    }
+}
+
+/// What a fleet of Fostrom has besides.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FostromSettings {
+    /// Its packet schemas, by name. Without any, every packet is taken.
+    #[schema(value_type = Object)]
+    pub schemas: Schemas,
+}
+
+/// Parsed settings of tenants, as of a version: events and mail would read them anew each time.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed(Mutex<HashMap<TenantId, (u64, Arc<TenantSettings>)>>);
+
+impl Parsed {
+    /// The settings of a record.
+    pub(crate) fn get(
+        &self,
+        tenant: TenantId,
+        version: u64,
+        settings: &Bytes,
+    ) -> Arc<TenantSettings> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, parsed)) = all.get(&tenant)
+            && *known == version
+        {
+            return Arc::clone(parsed);
+        }
+        if all.len() >= PARSED_MAX {
+            all.clear();
+        }
+        let parsed = Arc::new(read::<TenantSettings>(settings));
+        all.insert(tenant, (version, Arc::clone(&parsed)));
+        parsed
     }
 }
 

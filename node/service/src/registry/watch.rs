@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! - **News are hints.** Whoever hears them asks the shard ([`Registry::next_mail`], [`Registry::device`]); losing one loses
-//!   nothing but time. A new leader says so to everybody ([`News::Anew`]), since its predecessor may have died with news
+//!   nothing but time. A new leader says so to everybody ([`DeviceNews::Anew`]), since its predecessor may have died with news
 //!   untold, and watchers ask again by themselves after [`RECHECK`].
 //! - **Bounded**: one entry for each connection that watches, two flags each; a frame tells of [`NEWS_PER_FRAME_MAX`] devices.
 //!
@@ -19,7 +19,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -38,6 +38,8 @@ use crate::service::Inner;
 pub const RECHECK: Duration = Duration::from_secs(60);
 /// Devices that one frame tells of; more go in several.
 const NEWS_PER_FRAME_MAX: usize = 1_024;
+/// Connections of one device that come within so long come at the same moment: longer than news are under way.
+const SAME_MOMENT: Duration = Duration::from_secs(5);
 const VERSION: u8 = 1;
 /// Room that most frames fit into.
 const FRAME_BYTES: usize = 128;
@@ -49,37 +51,50 @@ pub struct Heard {
     pub mail: bool,
     /// The device may have been changed or deleted.
     pub device: bool,
+    /// Another connection is the device now.
+    pub taken_over: bool,
+}
+
+impl Heard {
+    /// For who has heard nothing for long: mail and device may be others.
+    pub const ANYTHING: Self = Self { mail: true, device: true, taken_over: false };
 }
 
 /// One piece of news.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum DeviceNews {
     /// Another mail is at the front.
     Mail(TenantId, Text),
     /// A device was made, changed or deleted.
     Device(TenantId, Text),
     /// The shard has a new leader: anything may have happened to its devices.
     Anew,
+    /// This connection is the device now, and no other.
+    Here(TenantId, Text, u128),
 }
 
-pub(crate) fn encode(news: &[News]) -> Bytes {
+pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
     let mut out = Writer::new(VERSION, FRAME_BYTES);
     for one in news {
         let (kind, whose) = match one {
-            News::Mail(tenant, device) => (1, Some((tenant, device))),
-            News::Device(tenant, device) => (2, Some((tenant, device))),
-            News::Anew => (3, None),
+            DeviceNews::Mail(tenant, device) => (1, Some((tenant, device))),
+            DeviceNews::Device(tenant, device) => (2, Some((tenant, device))),
+            DeviceNews::Anew => (3, None),
+            DeviceNews::Here(tenant, device, _) => (4, Some((tenant, device))),
         };
         out.u8(kind);
         if let Some((tenant, device)) = whose {
             out.u32(tenant.0);
             out.text(device);
         }
+        if let DeviceNews::Here(.., id) = one {
+            out.u128(*id);
+        }
     }
     out.done()
 }
 
-pub(crate) fn decode(bytes: Bytes) -> Result<Vec<News>, StorageError> {
+pub(crate) fn decode(bytes: Bytes) -> Result<Vec<DeviceNews>, StorageError> {
     let mut from = Reader::new(bytes, VERSION, "news frame")?;
     let mut news = Vec::new();
     while !from.is_empty() {
@@ -87,29 +102,58 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Vec<News>, StorageError> {
             return Err(from.corrupt("more news than a frame may have".to_owned()));
         }
         news.push(match from.u8()? {
-            1 => News::Mail(TenantId(from.u32()?), from.text()?),
-            2 => News::Device(TenantId(from.u32()?), from.text()?),
-            3 => News::Anew,
+            1 => DeviceNews::Mail(TenantId(from.u32()?), from.text()?),
+            2 => DeviceNews::Device(TenantId(from.u32()?), from.text()?),
+            3 => DeviceNews::Anew,
+            4 => DeviceNews::Here(TenantId(from.u32()?), from.text()?, from.u128()?),
             other => return Err(from.corrupt(format!("news {other}"))),
         });
     }
     Ok(news)
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Flags {
+    /// The process, and which watch of it.
+    id: u128,
+    since: Instant,
     mail: AtomicBool,
     device: AtomicBool,
+    /// It is the device, until another is.
+    alone: AtomicBool,
+    taken_over: AtomicBool,
     bell: Notify,
 }
 
 impl Flags {
+    fn new(id: u128) -> Self {
+        Self {
+            id,
+            since: Instant::now(),
+            mail: AtomicBool::default(),
+            device: AtomicBool::default(),
+            alone: AtomicBool::default(),
+            taken_over: AtomicBool::default(),
+            bell: Notify::default(),
+        }
+    }
+
+    /// Whether it has to make room for a connection that just came. Of two that come at the same moment, each hears of the
+    /// other, and one of them stays.
+    fn yields_to(&self, other: u128) -> bool {
+        let is_older = self.since.elapsed() > SAME_MOMENT || self.id < other;
+        self.alone.load(Ordering::Relaxed) && self.id != other && is_older
+    }
+
     fn raise(&self, heard: Heard) {
         if heard.mail {
             self.mail.store(true, Ordering::Relaxed);
         }
         if heard.device {
             self.device.store(true, Ordering::Relaxed);
+        }
+        if heard.taken_over {
+            self.taken_over.store(true, Ordering::Relaxed);
         }
         // A permit is kept for a watcher that is busy.
         self.bell.notify_one();
@@ -127,25 +171,34 @@ impl Watchers {
         self.0.lock().expect("no panic while watchers are locked")
     }
 
-    fn tell(&self, shard: ShardId, shards: Shards, news: Vec<News>) {
+    fn tell(&self, shard: ShardId, shards: Shards, news: Vec<DeviceNews>) {
         let all = self.all();
         if all.is_empty() {
             return;
         }
-        let both = Heard { mail: true, device: true };
         for one in news {
             let (whose, heard) = match one {
-                News::Mail(tenant, device) => {
+                DeviceNews::Mail(tenant, device) => {
                     ((tenant, device), Heard { mail: true, ..Heard::default() })
                 }
-                News::Device(tenant, device) => {
+                DeviceNews::Device(tenant, device) => {
                     ((tenant, device), Heard { device: true, ..Heard::default() })
                 }
-                News::Anew => {
+                DeviceNews::Here(tenant, device, id) => {
+                    let there = all.get(&(tenant, device)).into_iter().flatten();
+                    let taken_over = Heard { taken_over: true, ..Heard::default() };
+                    there
+                        .filter(|flags| flags.yields_to(id))
+                        .for_each(|flags| flags.raise(taken_over));
+                    continue;
+                }
+                DeviceNews::Anew => {
                     let of_shard =
                         |(tenant, device): &Whose| shards.of(*tenant, device.as_bytes()) == shard;
                     let there = all.iter().filter(|(whose, _)| of_shard(whose));
-                    there.flat_map(|(_, watching)| watching).for_each(|flags| flags.raise(both));
+                    there
+                        .flat_map(|(_, watching)| watching)
+                        .for_each(|flags| flags.raise(Heard::ANYTHING));
                     continue;
                 }
             };
@@ -167,7 +220,11 @@ impl Watch {
     pub async fn heard(&self) -> Heard {
         loop {
             let take = |flag: &AtomicBool| flag.swap(false, Ordering::Relaxed);
-            let heard = Heard { mail: take(&self.flags.mail), device: take(&self.flags.device) };
+            let heard = Heard {
+                mail: take(&self.flags.mail),
+                device: take(&self.flags.device),
+                taken_over: take(&self.flags.taken_over),
+            };
             if heard != Heard::default() {
                 return heard;
             }
@@ -191,7 +248,10 @@ impl Registry {
     /// Watches a device from now on. Ask for its state afterwards: news from before are not told.
     #[must_use]
     pub fn watch(&self, tenant: TenantId, device: &Text) -> Watch {
-        let (whose, flags) = ((tenant, device.clone()), Arc::<Flags>::default());
+        let whose = (tenant, device.clone());
+        let process = u128::from(self.inner.incarnation.0) << 64;
+        let number = self.inner.watches.fetch_add(1, Ordering::Relaxed);
+        let flags = Arc::new(Flags::new(process | u128::from(number)));
         let mut all = self.inner.watchers.all();
         all.entry(whose.clone()).or_default().push(Arc::clone(&flags));
         drop(all);
@@ -199,9 +259,20 @@ impl Registry {
     }
 }
 
+impl Watch {
+    /// From now on this connection is the device: others that say so, on whichever node, hear that they are not any more.
+    pub fn take_over(&self) {
+        self.flags.alone.store(true, Ordering::Relaxed);
+        let (tenant, device) = self.whose.clone();
+        let shard = self.inner.shards.of(tenant, device.as_bytes());
+        let here = DeviceNews::Here(tenant, device, self.flags.id);
+        self.inner.spread_news(shard, vec![here]);
+    }
+}
+
 impl Inner {
     /// Tells all nodes, this one included. Those that can't be reached hear from the next leader, or ask by themselves.
-    pub(crate) fn spread_news(&self, shard: ShardId, mut news: Vec<News>) {
+    pub(crate) fn spread_news(&self, shard: ShardId, mut news: Vec<DeviceNews>) {
         while !news.is_empty() {
             let rest = news.split_off(news.len().min(NEWS_PER_FRAME_MAX));
             let below = self.below();
@@ -215,7 +286,7 @@ impl Inner {
         }
     }
 
-    /// From a shard's leader.
+    /// From a shard's leader, or a node where a device has come.
     pub(crate) fn on_news(
         self: &Arc<Self>,
         from: NodeId,
@@ -239,7 +310,7 @@ mod tests {
     }
 
     fn watching(watchers: &Watchers, device: &str) -> Arc<Flags> {
-        let flags = Arc::<Flags>::default();
+        let flags = Arc::new(Flags::new(watchers.all().values().flatten().count() as u128));
         watchers.all().entry(whose(device)).or_default().push(Arc::clone(&flags));
         flags
     }
@@ -256,17 +327,39 @@ mod tests {
         let again = watching(&watchers, "pump");
         let of = |device: &str| shards.of(TenantId(7), device.as_bytes());
         let (tenant, name) = whose("pump");
-        let news = vec![News::Mail(tenant, name.clone())];
+        let news = vec![DeviceNews::Mail(tenant, name.clone())];
         watchers.tell(of("pump"), shards, decode(encode(&news)).unwrap());
         assert_eq!(
             [heard(&pump), heard(&again), heard(&valve)],
             [(true, false), (true, false), (false, false)]
         );
-        watchers.tell(of("pump"), shards, decode(encode(&[News::Device(tenant, name)])).unwrap());
+        watchers.tell(
+            of("pump"),
+            shards,
+            decode(encode(&[DeviceNews::Device(tenant, name)])).unwrap(),
+        );
         assert_eq!([heard(&pump), heard(&valve)], [(false, true), (false, false)]);
-        watchers.tell(of("valve"), shards, decode(encode(&[News::Anew])).unwrap());
+        watchers.tell(of("valve"), shards, decode(encode(&[DeviceNews::Anew])).unwrap());
         let same = of("pump") == of("valve");
         assert_eq!([heard(&pump), heard(&valve)], [(same, same), (true, true)]);
+    }
+
+    #[test]
+    fn of_connections_that_are_one_device_the_last_stays() {
+        let (watchers, shards) = (Watchers::default(), Shards::new(1));
+        let [first, second, stream] = [(); 3].map(|()| watching(&watchers, "pump"));
+        let (tenant, name) = whose("pump");
+        let here = |id| {
+            let news = vec![DeviceNews::Here(tenant, name.clone(), id)];
+            watchers.tell(ShardId(1), shards, decode(encode(&news)).unwrap());
+            [&first, &second, &stream].map(|flags| flags.taken_over.swap(false, Ordering::Relaxed))
+        };
+        for flags in [&first, &second] {
+            flags.alone.store(true, Ordering::Relaxed);
+        }
+        assert_eq!(here(second.id), [true, false, false], "who only listens stays");
+        assert_eq!(here(first.id), [false; 3], "both came at the same moment");
+        assert_eq!(here(u128::MAX), [true, true, false], "of another node");
     }
 
     #[test]

@@ -54,6 +54,9 @@ impl Ending {
     ending!(TAKEN_OVER, TakenOver, SessionTakenOver, ServerUnavailable, true, None);
     ending!(LOST, Lost, ServerBusy, ServerUnavailable, true, None);
     ending!(OVERRUN, Overrun, ServerBusy, ServerUnavailable, true, None);
+    ending!(REVOKED, Revoked, NotAuthorized, NotAuthorized, true, None);
+    ending!(MISUSED, Misused, ImplementationSpecificError, UnspecifiedError, false, None);
+    ending!(FINISHED, Finished, Success, ServerUnavailable, true, None);
     ending!(STOPPING, Stopping, ServerShuttingDown, ServerUnavailable, true, None);
     ending!(
         CONNECT_TIMEOUT,

@@ -116,6 +116,7 @@ impl Connection {
             clean_start: connect.clean_start,
             expiry_s: self.peer.expiry_s,
             keep_alive_s: self.peer.keep_alive_s,
+            keep_alive_sent_s: self.peer.keep_alive_sent_s,
             credit,
             window: window.get(),
             user_properties: connect.properties.user,

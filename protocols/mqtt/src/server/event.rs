@@ -80,6 +80,8 @@ pub struct ConnectRequest {
     pub expiry_s: u32,
     /// The keep-alive in force, in seconds; 0 for none.
     pub keep_alive_s: u16,
+    /// The one that the client sent.
+    pub keep_alive_sent_s: u16,
     /// How many deliveries this connection can hold, for `Open::credit`.
     pub credit: u32,
     /// How many deliveries the client takes unacknowledged, for `Open::window`.
@@ -171,6 +173,12 @@ pub enum CloseReason {
     Lost,
     /// The service sent more deliveries than the credit it was given.
     Overrun,
+    /// The device may not be here any more.
+    Revoked,
+    /// It did something that its platform does not have.
+    Misused,
+    /// All it asked is answered, and it said that it would not stay.
+    Finished,
 }
 
 impl CloseReason {
@@ -203,6 +211,9 @@ impl CloseReason {
             Self::Stopping => "stopping",
             Self::Lost => "lost",
             Self::Overrun => "overrun",
+            Self::Revoked => "revoked",
+            Self::Misused => "misused",
+            Self::Finished => "finished",
         }
     }
 }

@@ -31,7 +31,10 @@ mod timers;
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::{BufMut, BytesMut};
-use moorline_core::{Offset, ShareNumber, Text, port::Notice};
+use moorline_core::{
+    Offset, ShareNumber, Text,
+    port::{Ended, Notice},
+};
 
 use crate::{
     Millis, Now,
@@ -170,6 +173,9 @@ impl Connection {
             Notice::TakenOver => self.fail(now, &Ending::TAKEN_OVER),
             Notice::Stopping { .. } => self.stop(now, None),
             Notice::Lost => self.fail(now, &Ending::LOST),
+            Notice::Ended(Ended::Revoked) => self.fail(now, &Ending::REVOKED),
+            Notice::Ended(Ended::Misused) => self.fail(now, &Ending::MISUSED),
+            Notice::Ended(Ended::Finished) => self.fail(now, &Ending::FINISHED),
         }
         self.note_pause(now.at);
     }

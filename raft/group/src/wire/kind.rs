@@ -104,7 +104,7 @@ kinds! {
     LiveOnce = 25,
     /// Asks a shard's leader for a page of its retained messages.
     Retained = 26,
-    /// Asks a shard's leader about devices or mail.
+    /// Asks a shard's leader about devices, mail or events; the last may wait for something new.
     Question = 27,
     /// A shard's leader tells of devices: mail is ready, or they were changed.
     News = 28,

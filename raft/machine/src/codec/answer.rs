@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::ShardId;
 
 use super::{
-    Malformed, Reader, mail, put_holder, put_list, put_option, put_session, put_target, put_text,
-    registry,
+    Malformed, Reader, events, mail, put_holder, put_list, put_option, put_session, put_target,
+    put_text, registry,
 };
 use crate::{
     answer::{Answer, Refused, RouteChange},
@@ -122,6 +122,7 @@ impl Answer {
                 out.put_u32(*sessions);
             }
             Self::Mail(answer) => mail::put_answer(out, *answer),
+            Self::Events(answer) => events::put_answer(out, *answer),
             Self::Tenant { .. } | Self::Device { .. } | Self::Taken(_) => {
                 registry::encode_answer(self, out);
             }
@@ -182,6 +183,9 @@ impl Answer {
             kind::PUBLISHED => Self::Published { sessions: reader.u32()? },
             kind @ mail::FIRST_KIND..=mail::LAST_KIND => {
                 Self::Mail(mail::read_answer(kind, reader)?)
+            }
+            kind @ events::FIRST_KIND..=events::LAST_KIND => {
+                Self::Events(events::read_answer(kind, reader)?)
             }
             kind::AT => Self::At(reader.u64()?),
             kind::REFUSED => Self::Refused(read_refused(reader)?),
@@ -268,6 +272,7 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::TooLarge => refused::TOO_LARGE,
         Refused::WrongGroup { .. } => refused::WRONG_GROUP,
         Refused::Mail(why) => return mail::put_refused(out, why),
+        Refused::Events(why) => return events::put_refused(out, why),
     };
     out.put_u8(code);
     if let Refused::WrongGroup { group } = why {
@@ -297,6 +302,9 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         refused::LEFT => Refused::Left,
         code @ mail::FIRST_KIND..=mail::LAST_KIND => {
             Refused::Mail(mail::read_refused(code, reader)?)
+        }
+        code @ events::FIRST_KIND..=events::LAST_KIND => {
+            Refused::Events(events::read_refused(code, reader)?)
         }
         refused::EXISTS => Refused::Exists,
         refused::VERSION_MISMATCH => Refused::VersionMismatch { version: reader.u64()? },

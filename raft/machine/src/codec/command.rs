@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, mail, message_len, put_holder, put_limits,
+    Malformed, Reader, TooLarge, encode_message, events, mail, message_len, put_holder, put_limits,
     put_list, put_option, put_options, put_session, put_target, put_text, read_message, registry,
 };
 use crate::command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription};
@@ -126,6 +126,7 @@ impl Command {
             }
             Self::JoinShare { .. } | Self::LeaveShare { .. } => self.encode_share(out),
             Self::Mail(command) => mail::put_command(out, command),
+            Self::Events(command) => events::put_command(out, command),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
             Self::CreateCluster { .. }
@@ -415,6 +416,9 @@ impl Command {
             kind::JOIN_SHARE | kind::LEAVE_SHARE => Self::decode_share(kind, &mut reader)?,
             mail::FIRST_KIND..=mail::LAST_KIND => {
                 Self::Mail(mail::read_command(kind, &mut reader)?)
+            }
+            events::FIRST_KIND..=events::LAST_KIND => {
+                Self::Events(events::read_command(kind, &mut reader)?)
             }
             kind::TICK => Self::Tick,
             kind::DIGEST => Self::Digest,

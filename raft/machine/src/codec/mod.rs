@@ -9,6 +9,7 @@
 
 mod answer;
 mod command;
+mod events;
 mod mail;
 mod message;
 mod registry;
@@ -26,6 +27,7 @@ use crate::command::{Holder, RouteTarget, SessionId};
 pub use answer::RunAnswers;
 pub use command::COMMAND_BYTES_MAX;
 pub(crate) use command::{FRAME_HEADER_BYTES, frame_len, put_node, read_node};
+pub(crate) use events::{put_event, read_event};
 pub(crate) use message::{encode_message, message_len, read_message};
 pub(crate) use registry::{
     put_bytes, put_credentials, put_owner, read_bytes, read_credentials, read_owner,

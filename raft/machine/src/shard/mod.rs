@@ -13,6 +13,7 @@
 //!   awaited.rs        sessions that are still to get what is retained
 //!   mailbox.rs        mail, which waits for its device
 //!   devices.rs        devices with their credentials, and how they are found
+//!   streams.rs        events, which devices send up
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
 //! ```
@@ -35,6 +36,7 @@ mod retained;
 mod sessions;
 mod shared;
 mod shares;
+mod streams;
 mod subscriptions;
 mod wills;
 
@@ -52,6 +54,7 @@ use moorline_storage::{
 pub use self::mailbox::{MailPage, Mailboxes};
 pub(crate) use self::sessions::Opening;
 pub use self::shares::{SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, ShareInfo};
+pub use self::streams::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
 use self::{
     awaited::Awaited, left::Left, once::Origins, retained::Retained, shared::SharedRefs,
@@ -142,6 +145,7 @@ pub(crate) struct ShardState {
     retained: Retained,
     awaited: Awaited,
     mailboxes: Mailboxes,
+    streams: Streams,
     registry: devices::Registry,
     /// Space for the matches of one message.
     found: Vec<(SessionId, Grant)>,
@@ -256,6 +260,7 @@ impl ShardState {
             retained: Retained::default(),
             awaited: Awaited::default(),
             mailboxes: Mailboxes::new(keys),
+            streams: Streams::new(keys),
             registry: devices::Registry::default(),
             found: Vec::new(),
         }
@@ -276,6 +281,7 @@ impl ShardState {
         }
         state.open_origins(rows)?;
         state.open_wills(rows)?;
+        state.streams.open(rows)?;
         state.open_registry(rows)?;
         Ok(state)
     }
@@ -464,6 +470,7 @@ impl ShardState {
         self.shared.flush(step);
         self.origins.flush(step);
         self.registry.flush(step);
+        self.streams.flush(step);
     }
 
     pub(crate) fn next_deadline(&self) -> Option<UnixMillis> {
@@ -474,8 +481,8 @@ impl ShardState {
         let will = self.wills.pending.first().map(|(at, _)| *at);
         let (retained, awaited) = (self.retained.next_deadline(), self.awaited.next_deadline());
         let (origin, left) = (self.origin_deadline(), self.left.next_deadline());
-        let mail = self.mailboxes.next_deadline();
-        [expires, will, retained, awaited, origin, left, mail].into_iter().flatten().min()
+        let (mail, events) = (self.mailboxes.next_deadline(), self.streams.next_deadline());
+        [expires, will, retained, awaited, origin, left, mail, events].into_iter().flatten().min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -499,6 +506,7 @@ impl ShardState {
         self.expire_retained(step);
         self.expire_awaited(step);
         self.mailboxes.tick(step)?;
+        self.streams.tick(step)?;
         self.collect_garbage(step)?;
         self.announce(step, &released);
         Ok(Answer::Released(released))
@@ -564,6 +572,7 @@ impl ShardState {
         assert_eq!(self.retained, other.retained);
         assert_eq!(self.awaited, other.awaited);
         self.mailboxes.assert_same(&other.mailboxes);
+        assert_eq!(self.streams, other.streams);
         assert_eq!(self.registry, other.registry);
         self.assert_registry(rows)?;
         assert_eq!(self.counts(), other.counts());

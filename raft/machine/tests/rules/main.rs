@@ -4,6 +4,8 @@
 
 mod dedupe;
 mod devices;
+mod events;
+mod events_model;
 mod harness;
 mod mail;
 mod mail_model;

@@ -13,12 +13,13 @@ use moorline_machine::{
         Command, Enqueued, Holder, NodeRecord, Origin, ProducerId, RouteTarget, SessionId,
         Subscription,
     },
+    events::{AppendEvent, Retention},
     mail::{MailOp, SendMail},
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
 
-use crate::{devices, harness::*, mail, tenants};
+use crate::{devices, events, harness::*, mail, tenants};
 
 fn session_id() -> impl Strategy<Value = SessionId> {
     // The buckets of the clients below, so that some of them meet.
@@ -99,6 +100,23 @@ fn mail_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn event_command() -> impl Strategy<Value = Command> {
+    let tenant = || (1..3_u32).prop_map(TenantId);
+    let retention =
+        (0..400_u32, 60..400_u64).prop_map(|(keep_s, bytes_max)| Retention { keep_s, bytes_max });
+    let born = prop::option::weighted(0.1, 1..4_u64);
+    prop_oneof![
+        6 => (tenant(), text(&CLIENTS), born, retention).prop_map(
+            |(tenant, device, born, retention)| events::append(AppendEvent {
+                tenant, born, retention, ..events::event(device.as_str(), b"{}")
+            })),
+        2 => (tenant(), text(&CLIENTS), 0..9_u64).prop_map(
+            |(tenant, consumer, offset)| events::commit(tenant, consumer.as_str(), offset)),
+        1 => (tenant(), text(&CLIENTS)).prop_map(
+            |(tenant, consumer)| events::delete(tenant, consumer.as_str())),
+    ]
+}
+
 fn shard_command() -> impl Strategy<Value = Command> {
     let expiry = prop::sample::select(&[0, 1, 60, u32::MAX][..]);
     let epoch = (1..4_u64).prop_map(Epoch);
@@ -151,6 +169,7 @@ fn shard_command() -> impl Strategy<Value = Command> {
             |(node, alive)| Command::NodeGone { node: NodeId(node), alive }),
         5 => devices::change(),
         6 => mail_command(),
+        6 => event_command(),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),
     ]

@@ -93,3 +93,8 @@ pub(crate) fn text((status, body): &(u16, Value), expected: u16, field: &str) ->
     assert_eq!(*status, expected, "{body}");
     body[field].as_str().unwrap_or_else(|| panic!("no {field} in {body}")).to_owned()
 }
+
+/// The status and the problem's code.
+pub(crate) fn problem((status, body): (u16, Value)) -> (u16, String) {
+    (status, body["code"].as_str().unwrap_or_default().to_owned())
+}

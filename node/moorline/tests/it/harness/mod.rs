@@ -8,6 +8,7 @@ pub(crate) mod mqtt;
 pub(crate) mod node;
 pub(crate) mod packet;
 pub(crate) mod rumqtt;
+pub(crate) mod sse;
 pub(crate) mod wait;
 
 use std::{

@@ -1,0 +1,190 @@
+//! Events as CloudEvents 1.0 in JSON, one line each.
+//!
+//! | attribute | what |
+//! |---|---|
+//! | `id` | shard and offset: `3-17`; unique in the cluster and tenant |
+//! | `source` | `/tenants/acme/devices/pump-1` |
+//! | `type` | `moorline.datapoint`, … |
+//! | `subject` | the channel, if the event has one |
+//! | `time` | the shard's log time |
+//! | `device`, `protocol` | extensions: whose it is, and by which protocol it came |
+//! | `data`, `data_base64` | the body: JSON as it came, or bytes |
+
+use std::fmt::Write;
+
+use moorline_core::{ShardId, UnixMillis};
+use moorline_machine::events::Event;
+use moorline_service::registry::door::By;
+use serde::de::IgnoredAny;
+
+/// How a body is to be read, as of mail.
+pub(crate) const NOTHING: u8 = 0;
+pub(crate) const JSON: u8 = 1;
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Appends an event to `out`: no line break is in it.
+pub(crate) fn write(out: &mut String, tenant: &str, shard: ShardId, event: &Event) {
+    let device = event.device.as_str();
+    let what = &event.event;
+    write!(out, r#"{{"specversion":"1.0","id":"{}","#, id(shard, event.offset.0)).expect(STRING);
+    write!(out, r#""source":"/tenants/{}/devices/{}","#, encoded(tenant), encoded(device))
+        .expect(STRING);
+    write!(out, r#""type":"moorline.{}","#, what.kind.name()).expect(STRING);
+    if !what.channel.is_empty() {
+        write!(out, r#""subject":{},"#, quoted(what.channel.as_str())).expect(STRING);
+    }
+    let (time, protocol) = (rfc3339(event.at), By::name(what.by));
+    write!(out, r#""time":"{time}","device":{},"protocol":"{protocol}""#, quoted(device))
+        .expect(STRING);
+    let json = what.content_type == JSON;
+    match std::str::from_utf8(&what.body).ok().filter(|text| json && is_json(text)) {
+        Some(text) => {
+            out.push_str(r#","datacontenttype":"application/json","data":"#);
+            // A line break in JSON stands between its parts: in a string it is escaped.
+            out.extend(text.chars().map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }));
+        }
+        None if what.content_type == NOTHING && what.body.is_empty() => {}
+        None => {
+            out.push_str(r#","datacontenttype":"application/octet-stream","data_base64":""#);
+            base64(out, &what.body);
+            out.push('"');
+        }
+    }
+    out.push('}');
+}
+
+const STRING: &str = "a string takes everything";
+
+/// An event's id.
+pub(crate) fn id(shard: ShardId, offset: u64) -> String {
+    format!("{shard}-{offset}")
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("any text can be a JSON string")
+}
+
+/// As the path of a URI wants it.
+fn encoded(part: &str) -> String {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    let mut out = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        if plain(byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect(STRING);
+        }
+    }
+    out
+}
+
+fn base64(out: &mut String, bytes: &[u8]) {
+    for chunk in bytes.chunks(3) {
+        let byte = |place: usize| u32::from(chunk.get(place).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let digit = BASE64[(bits >> (18 - 6 * place) & 63) as usize];
+            out.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+}
+
+/// In UTC, to the millisecond.
+pub(crate) fn rfc3339(at: UnixMillis) -> String {
+    const DAY_MS: u64 = 86_400_000;
+    let (days, rest) = (at.0 / DAY_MS, at.0 % DAY_MS);
+    // Days since 0000-03-01, in eras of 400 years: then a leap day is the last of its year.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..=9 => (year + 400 * era, month + 3),
+        _ => (year + 400 * era + 1, month - 9),
+    };
+    let (seconds, ms) = (rest / 1_000, rest % 1_000);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use moorline_core::Offset;
+    use moorline_machine::events::{EventKind, NewEvent};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn written(channel: &str, content_type: u8, body: &'static [u8]) -> Value {
+        let event = Event {
+            offset: Offset(17),
+            at: UnixMillis(1_795_284_000_123),
+            device: "a/ü 1".into(),
+            born: Some(5),
+            event: NewEvent {
+                kind: EventKind::Datapoint,
+                channel: channel.into(),
+                content_type,
+                body: Bytes::from_static(body),
+                by: 1,
+            },
+        };
+        let mut out = String::new();
+        write(&mut out, "acme", ShardId(3), &event);
+        assert!(!out.contains(['\n', '\r']), "{out}");
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
+    }
+
+    #[test]
+    fn an_event_has_what_cloud_events_ask_for() {
+        assert_eq!(
+            written("env", 1, b"{\"t\":\r\n21.50,\"s\":\"a\\nb\"}"),
+            json!({
+                "specversion": "1.0", "id": "3-17", "source": "/tenants/acme/devices/a%2F%C3%BC%201",
+                "type": "moorline.datapoint", "subject": "env", "time": "2026-11-21T18:00:00.123Z",
+                "device": "a/ü 1", "protocol": "mqtt",
+                "datacontenttype": "application/json", "data": { "t": 21.5, "s": "a\nb" },
+            })
+        );
+        let bytes = written("", 2, b"\xff\x00");
+        assert_eq!((&bytes["data_base64"], bytes.get("subject")), (&json!("/wA="), None));
+        assert_eq!(bytes["datacontenttype"], "application/octet-stream");
+        assert_eq!(written("", 1, b"no json")["data_base64"], "bm8ganNvbg==");
+        let nothing = written("door \"1\"", 0, b"");
+        assert_eq!((&nothing["subject"], nothing.get("data")), (&json!("door \"1\""), None));
+    }
+
+    #[test]
+    fn bytes_are_written_as_base64() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            let mut out = String::new();
+            base64(&mut out, bytes.as_bytes());
+            assert_eq!(out, text);
+        }
+    }
+
+    #[test]
+    fn times_are_days_of_the_calendar() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_799_999, "2000-02-29T23:59:59.999Z"),
+            (1_709_164_800_000, "2024-02-29T00:00:00.000Z"),
+            (1_735_689_599_000, "2024-12-31T23:59:59.000Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(UnixMillis(ms)), text);
+        }
+    }
+}
