@@ -10,6 +10,8 @@ use moorline_core::{
 use moorline_mqtt::Version;
 use tokio_util::sync::DropGuard;
 
+use crate::channel::Channel;
+
 /// An answer that may take a while (a lookup, a slow hash). The connection goes on waiting within its first-packet
 /// deadline.
 pub type Verdict = Pin<Box<dyn Future<Output = Result<Identity, Denial>> + Send>>;
@@ -38,6 +40,8 @@ pub struct Attempt {
     pub username: Option<Text>,
     /// Its password, if it gave one.
     pub password: Option<Bytes>,
+    /// What its TLS said and proved.
+    pub channel: Channel,
 }
 
 /// By hand: a password is never printed.
@@ -49,6 +53,7 @@ impl fmt::Debug for Attempt {
             .field("client", &self.client)
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("channel", &self.channel)
             .finish()
     }
 }
@@ -151,6 +156,7 @@ mod tests {
             client: Text::from("c"),
             username: Some(Text::from("u")),
             password: Some(Bytes::from_static(b"secret")),
+            channel: Channel::default(),
         };
         let printed = format!("{attempt:?}");
         assert!(!printed.contains("secret") && printed.contains("\"u\""), "{printed}");

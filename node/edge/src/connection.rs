@@ -46,6 +46,7 @@ use crate::{
     asked::Asked,
     authenticate::{Attempt, Denial, Identity, Verdict},
     bucket::Turn,
+    channel::Channel,
     edge::Edge,
     mailbox::Mailbox,
     socket::Socket,
@@ -284,6 +285,7 @@ impl<S: Socket> Connection<S> {
             client: request.client.clone(),
             username: request.username.clone(),
             password: request.password.clone(),
+            channel: Channel { tls: self.shared.transport.tls.is_some(), ..Channel::default() },
         };
         let verdict = self.shared.edge.authenticate.authenticate(attempt);
         self.judging = Some(Judging { verdict, request, waits: false });
