@@ -54,7 +54,11 @@ class Node:
         self.port = int(port)
         self.ws_port = int(row["ws"].rsplit(":", 1)[1]) if row.get("ws") else None
         self.admin = row["admin"]
-        self.moonlight = row.get("moonlight")
+        self.mqtt = row["mqtt"]
+        self.http, self.moonlight = row.get("http"), row.get("moonlight")
+        # With TLS, and whom to trust then.
+        self.mqtts, self.https, self.moonlights = row.get("mqtts"), row.get("https"), row.get("moonlights")
+        self.ca = row.get("ca")
         self.pid = row["pid"]
 
 
