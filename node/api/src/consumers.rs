@@ -10,6 +10,7 @@ use crate::{
     Api, Problem,
     auth::{Caller, Role},
     extract::{Asked, At, Body},
+    paging::checked,
     tokens::OfTenant,
 };
 
@@ -48,11 +49,9 @@ pub(crate) struct ConsumerView {
 
 /// A name a consumer group may have.
 pub(crate) fn group_name(name: &str) -> Result<Text, Problem> {
-    let well_formed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if name.is_empty() || name.len() > CONSUMER_NAME_BYTES_MAX || !name.bytes().all(well_formed) {
-        let why = "a consumer group's name has 1 to 64 of A-Z, a-z, 0-9, _, - and .";
-        return Err(Problem::malformed(why));
-    }
+    let is_of = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let why = "a consumer group's name has 1 to 64 of A-Z, a-z, 0-9, _, - and .";
+    checked(name, CONSUMER_NAME_BYTES_MAX, is_of, why)?;
     Ok(Text::from(name))
 }
 

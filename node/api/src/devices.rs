@@ -1,9 +1,8 @@
 //! Devices and their credentials, of one tenant at a time.
 
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
-use moorline_core::{ShardId, TenantId, Text, UnixMillis};
+use moorline_core::{TenantId, Text, UnixMillis};
 use moorline_machine::{
-    DeviceCursor,
     answer::Refused,
     registry::{
         CREDENTIALS_MAX, Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice,
@@ -15,12 +14,13 @@ use moorline_service::registry::{
     settings::{self, DeviceSettings, TenantSettings},
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::{
-    Api, ITEMS_PER_PAGE_MAX, Problem, SECRET,
+    Api, Problem, SECRET,
     auth::{Caller, Role},
     extract::{Asked, At, Body},
+    paging::{Page, forget, is_token},
     tokens::OfTenant,
     versions::{IfVersion, etag},
 };
@@ -99,18 +99,6 @@ pub(crate) struct DeviceList {
     next: Option<String>,
 }
 
-/// Which page.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Page {
-    /// A tenant's name; not needed with a token of that tenant.
-    tenant: Option<String>,
-    /// At most so many: 1 to 1,000.
-    limit: Option<usize>,
-    /// `next` of the page before.
-    after: Option<String>,
-}
-
 fn view(name: &Text, record: &DeviceRecord) -> DeviceView {
     let credential = |held: &Credential| CredentialView {
         id: format!("{:016x}", held.id),
@@ -128,14 +116,6 @@ fn view(name: &Text, record: &DeviceRecord) -> DeviceView {
         credentials: record.credentials.iter().map(credential).collect(),
         settings: settings::read(&record.settings),
     }
-}
-
-/// Where a page ended.
-fn place(cursor: &str) -> Option<(ShardId, DeviceCursor)> {
-    let mut parts = cursor.splitn(3, '.');
-    let shard = ShardId(parts.next()?.parse().ok()?);
-    let bucket = parts.next()?.parse().ok()?;
-    Some((shard, DeviceCursor { bucket, device: Text::from(parts.next()?) }))
 }
 
 /// A name a device may have.
@@ -185,22 +165,9 @@ pub(crate) async fn list(
     Asked(page): Asked<Page>,
 ) -> Result<Json<DeviceList>, Problem> {
     let (tenant, _) = caller.tenant(&api, page.tenant.as_deref()).await?;
-    let limit = page.limit.unwrap_or(100);
-    if !(1..=ITEMS_PER_PAGE_MAX).contains(&limit) {
-        return Err(Problem::malformed("limit: 1 to 1,000"));
-    }
-    let wrong = || Problem::malformed("after: what the page before said under `next`");
-    let after = match &page.after {
-        None => None,
-        Some(cursor) => Some(place(cursor).ok_or_else(wrong)?),
-    };
-    let found = api.registry.devices(tenant, after, limit).await?;
-    // Tokens are kept as devices are.
-    let shown = found.devices.iter().filter(|(name, _)| !name.as_str().starts_with('~'));
-    Ok(Json(DeviceList {
-        devices: shown.map(|(name, record)| view(name, record)).collect(),
-        next: found.next.map(|(shard, at)| format!("{}.{}.{}", shard.0, at.bucket, at.device)),
-    }))
+    let (rows, next) = page.read(&api, tenant).await?;
+    let shown = rows.iter().filter(|(name, _)| !is_token(name));
+    Ok(Json(DeviceList { devices: shown.map(|(name, record)| view(name, record)).collect(), next }))
 }
 
 /// Makes a device.
@@ -334,11 +301,7 @@ pub(crate) async fn delete(
     caller.at_least(Role::Operator)?;
     let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
     let device = device_name(&name)?;
-    match api.registry.delete_device(DeleteDevice { tenant, device, if_version }).await {
-        Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(RegistryError::Refused(Refused::NotFound)) => Err(Problem::not_found("device")),
-        Err(error) => Err(error.into()),
-    }
+    forget(&api, "device", DeleteDevice { tenant, device, if_version }).await
 }
 
 /// A credential to be made.

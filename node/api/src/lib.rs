@@ -23,6 +23,7 @@ mod devices;
 mod events;
 mod extract;
 mod mail;
+mod paging;
 mod problem;
 mod tail;
 mod tenants;
@@ -43,8 +44,6 @@ pub use problem::Problem;
 
 /// The largest request body: a mail's payload in base64 and what stands around it.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
-/// Items of one page of a list.
-pub(crate) const ITEMS_PER_PAGE_MAX: usize = 1_000;
 
 /// What the handlers need.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use axum::{
 use bytes::Bytes;
 use moorline_core::Text;
 use moorline_machine::{
-    mail::{MailAnswer, MailInfo, MailNote},
+    mail::{MAIL_NAME_BYTES_MAX, MailAnswer, MailInfo, MailNote},
     query::MailPart,
 };
 use moorline_service::registry::{
@@ -25,6 +25,7 @@ use crate::{
     auth::{Caller, Role},
     devices::{device_name, found},
     extract::{Asked, At, Body},
+    paging::checked,
     tokens::OfTenant,
 };
 
@@ -173,10 +174,9 @@ pub(crate) async fn send(
     let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
     let device = device_name(&name)?;
     let NewMail { name, payload, ttl_s, id } = new;
-    let well_formed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if name.is_empty() || name.len() > 255 || !name.bytes().all(well_formed) {
-        return Err(Problem::malformed("a mail's name has 1 to 255 of A-Z, a-z, 0-9, _ and -"));
-    }
+    let is_of = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let why = "a mail's name has 1 to 255 of A-Z, a-z, 0-9, _ and -";
+    checked(&name, MAIL_NAME_BYTES_MAX, is_of, why)?;
     let id = match (id, headers.get("idempotency-key")) {
         (Some(id), _) if id.get_version_num() == 7 => id,
         (Some(_), _) => return Err(Problem::malformed("id: a UUIDv7")),

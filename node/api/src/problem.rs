@@ -39,6 +39,14 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", format!("there is no such {what}"))
     }
 
+    /// What the registry says of one thing: that there is none is said with its name.
+    pub(crate) fn about(what: &str, error: RegistryError) -> Self {
+        if error == RegistryError::Refused(Refused::NotFound) {
+            return Self::not_found(what);
+        }
+        error.into()
+    }
+
     pub(crate) fn unauthorised() -> Self {
         let detail =
             "an API token is wanted: `Authorization: Bearer …`; `moorline token create` makes one";

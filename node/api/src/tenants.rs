@@ -2,14 +2,8 @@
 
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use moorline_core::{TenantId, Text};
-use moorline_machine::{
-    answer::Refused,
-    registry::{DeleteTenant, PutTenant, TenantRecord},
-};
-use moorline_service::registry::{
-    RegistryError,
-    settings::{self, TenantSettings},
-};
+use moorline_machine::registry::{DeleteTenant, PutTenant, TENANT_NAME_BYTES_MAX, TenantRecord};
+use moorline_service::registry::settings::{self, TenantSettings};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -17,6 +11,7 @@ use crate::{
     Api, Problem,
     auth::{Caller, Role},
     extract::{At, Body},
+    paging::{checked, is_small},
     versions::{IfVersion, etag},
 };
 
@@ -78,10 +73,8 @@ fn view(id: TenantId, record: &TenantRecord) -> TenantView {
 
 fn put(new: NewTenant, tenant: TenantId, if_version: Option<u64>) -> Result<PutTenant, Problem> {
     let NewTenant { name, aliases, enabled, settings } = new;
-    let well_formed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(well_formed) {
-        return Err(Problem::malformed("a name has 1 to 64 of a-z, 0-9 and -"));
-    }
+    let why = "a name has 1 to 64 of a-z, 0-9 and -";
+    checked(&name, TENANT_NAME_BYTES_MAX, is_small, why)?;
     for alias in &aliases {
         let parts =
             alias.split_once(':').filter(|(platform, id)| !platform.is_empty() && !id.is_empty());
@@ -201,9 +194,7 @@ pub(crate) async fn delete(
         let detail = "delete its devices and tokens first";
         return Err(Problem::new(StatusCode::CONFLICT, "not-empty", detail));
     }
-    match api.registry.delete_tenant(DeleteTenant { tenant, if_version }).await {
-        Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(RegistryError::Refused(Refused::NotFound)) => Err(Problem::not_found("tenant")),
-        Err(error) => Err(error.into()),
-    }
+    let gone = api.registry.delete_tenant(DeleteTenant { tenant, if_version }).await;
+    gone.map_err(|error| Problem::about("tenant", error))?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -2,11 +2,8 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use moorline_core::TenantId;
-use moorline_machine::{
-    answer::Refused,
-    registry::{DeleteDevice, PutDevice},
-};
-use moorline_service::registry::{RegistryError, secrets::Style};
+use moorline_machine::registry::{DeleteDevice, PutDevice};
+use moorline_service::registry::secrets::Style;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -14,6 +11,7 @@ use crate::{
     Api, Problem,
     auth::{self, CLUSTER, Caller, Principal, Role, kept_as},
     extract::{Asked, At, Body},
+    paging::{Rows, checked, forget, is_small},
 };
 
 /// Tokens of the cluster, or of one tenant, in each shard.
@@ -96,10 +94,7 @@ pub(crate) async fn create(
         }
     };
     let NewToken { name, role } = new;
-    let well_formed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(well_formed) {
-        return Err(Problem::malformed("a name has 1 to 64 of a-z, 0-9 and -"));
-    }
+    checked(&name, NAME_BYTES_MAX, is_small, "a name has 1 to 64 of a-z, 0-9 and -")?;
     let device = kept_as(&name);
     let (secret, credential) = api.new_secret(tenant, &device, Style::Plain);
     let settings = serde_json::to_vec(&Principal { role }).expect("a map with string keys");
@@ -133,10 +128,9 @@ pub(crate) async fn list(
     caller.at_least(Role::Admin)?;
     let tenant = whose(&api, &caller, of.tenant.as_deref()).await?;
     let mut views = Vec::new();
-    let mut after = None;
-    loop {
-        let page = api.registry.devices(tenant, after, crate::ITEMS_PER_PAGE_MAX).await?;
-        for (name, record) in page.devices {
+    let mut rows = Rows::new(&api, tenant);
+    while let Some(page) = rows.next().await? {
+        for (name, record) in page {
             let principal: Option<Principal> = serde_json::from_slice(&record.settings).ok();
             if let (Some(name), Some(Principal { role })) =
                 (name.as_str().strip_prefix('~'), principal)
@@ -144,11 +138,8 @@ pub(crate) async fn list(
                 views.push(TokenView { name: name.to_owned(), role, created_ms: record.created.0 });
             }
         }
-        after = page.next;
-        if after.is_none() {
-            return Ok(Json(views));
-        }
     }
+    Ok(Json(views))
 }
 
 /// Forgets a token: it is refused everywhere from the answer on.
@@ -168,9 +159,5 @@ pub(crate) async fn delete(
     caller.at_least(Role::Admin)?;
     let tenant = whose(&api, &caller, of.tenant.as_deref()).await?;
     let delete = DeleteDevice { tenant, device: kept_as(&name), if_version: None };
-    match api.registry.delete_device(delete).await {
-        Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(RegistryError::Refused(Refused::NotFound)) => Err(Problem::not_found("token")),
-        Err(error) => Err(error.into()),
-    }
+    forget(&api, "token", delete).await
 }

@@ -159,11 +159,7 @@ impl Mailboxes {
         after: u64,
         max: usize,
     ) -> Result<MailPage, StorageError> {
-        let mailbox = self.find(rows, tenant, device)?;
-        let ever = |mailbox: &Mailbox| mailbox.row.died;
-        mailbox.map_or(Ok(MailPage::default()), |mailbox| {
-            self.ring(rows, &mailbox, (Ring::Dead, ever(&mailbox)), after, max)
-        })
+        self.ring(rows, (tenant, device), Ring::Dead, after, max)
     }
 
     /// Mails that ended and are remembered, those with a place above `after`: at most `max`.
@@ -179,26 +175,27 @@ impl Mailboxes {
         after: u64,
         max: usize,
     ) -> Result<MailPage, StorageError> {
-        let mailbox = self.find(rows, tenant, device)?;
-        let ever = |mailbox: &Mailbox| mailbox.row.finished;
-        mailbox.map_or(Ok(MailPage::default()), |mailbox| {
-            self.ring(rows, &mailbox, (Ring::Done, ever(&mailbox)), after, max)
-        })
+        self.ring(rows, (tenant, device), Ring::Done, after, max)
     }
 
     fn ring(
         &self,
         rows: &(impl View + ?Sized),
-        mailbox: &Mailbox,
-        (ring, last): (Ring, u64),
+        (tenant, device): (TenantId, &Text),
+        ring: Ring,
         after: u64,
         max: usize,
     ) -> Result<MailPage, StorageError> {
         let mut page = MailPage::default();
+        let Some(mailbox) = self.find(rows, tenant, device)? else { return Ok(page) };
+        let last = match ring {
+            Ring::Done => mailbox.row.finished,
+            Ring::Dead => mailbox.row.died,
+        };
         let first = after.max(last.saturating_sub(ring.kept())).saturating_add(1);
         for number in first..=last {
             // Some of the dead were cancelled or purged.
-            let Some(row) = self.ended(rows, mailbox, ring, number)? else { continue };
+            let Some(row) = self.ended(rows, &mailbox, ring, number)? else { continue };
             if page.mails.len() >= max {
                 page.more = true;
                 break;
