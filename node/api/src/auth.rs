@@ -122,6 +122,12 @@ impl Caller {
         }
     }
 
+    /// What tells its token from all others.
+    pub(crate) fn id(&self) -> Vec<u8> {
+        let (tenant, name, _) = &self.kept;
+        [&tenant.0.to_be_bytes()[..], name.as_bytes(), b"\0"].concat()
+    }
+
     /// Whether it may do at least what a role may.
     pub(crate) fn at_least(&self, role: Role) -> Result<(), Problem> {
         if self.role >= role {

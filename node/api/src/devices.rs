@@ -14,6 +14,7 @@ use moorline_service::registry::{
     settings::{self, DeviceSettings, TenantSettings},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
@@ -21,10 +22,14 @@ use crate::{
     auth::{Caller, Role},
     extract::{Asked, At, Body},
     paging::{Page, forget, is_token},
+    patch::patched,
+    repeats::OfKey,
     tokens::OfTenant,
-    versions::{IfVersion, etag},
+    versions::{IfVersion, Known, etag},
 };
 
+/// What stands in the place of a device's name in a path.
+const RESERVED: [&str; 2] = ["import", "export"];
 /// How often a change of credentials is tried again after somebody else's came between.
 const TRIES_MAX: usize = 5;
 
@@ -32,16 +37,20 @@ const TRIES_MAX: usize = 5;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewDevice {
-    /// Unique in its tenant: printable, without `~` in front.
+    /// Unique in its tenant: printable, without `~` in front; neither `import` nor `export`.
     #[schema(example = "pump-1")]
     name: String,
-    /// The rest.
-    #[serde(flatten)]
-    device: DeviceBody,
+    /// Whether it may connect.
+    #[serde(default = "yes")]
+    enabled: bool,
+    /// What it is, and its limits.
+    #[serde(default)]
+    settings: DeviceSettings,
 }
 
 /// What can be written of a device.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct DeviceBody {
     /// Whether it may connect.
     #[serde(default = "yes")]
@@ -51,7 +60,7 @@ pub(crate) struct DeviceBody {
     settings: DeviceSettings,
 }
 
-fn yes() -> bool {
+pub(crate) fn yes() -> bool {
     true
 }
 
@@ -125,10 +134,14 @@ pub(crate) fn device_name(name: &str) -> Result<Text, Problem> {
         let why = "a device's name has 1 to 160 bytes, no control characters, and no ~ in front";
         return Err(Problem::malformed(why));
     }
+    if RESERVED.contains(&name) {
+        let why = "`import` and `export` are no names of devices: they are paths of this API";
+        return Err(Problem::malformed(why));
+    }
     Ok(Text::from(name))
 }
 
-fn devices_max(record: &moorline_machine::registry::TenantRecord) -> u32 {
+pub(crate) fn devices_max(record: &moorline_machine::registry::TenantRecord) -> u32 {
     settings::read::<TenantSettings>(&record.settings).devices_per_shard_max
 }
 
@@ -183,6 +196,7 @@ pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
     Asked(of): Asked<OfTenant>,
+    key: OfKey,
     Body(new): Body<NewDevice>,
 ) -> Result<axum::response::Response, Problem> {
     caller.at_least(Role::Operator)?;
@@ -191,13 +205,23 @@ pub(crate) async fn create(
     let put = PutDevice {
         tenant,
         device: device.clone(),
-        enabled: new.device.enabled,
+        enabled: new.enabled,
         credentials: Vec::new(),
-        settings: settings::written(&new.device.settings),
+        settings: settings::written(&new.settings),
         if_version: Some(0),
         devices_max: devices_max(&record),
     };
-    api.registry.put_device(put).await?;
+    match api.registry.put_device_plainly(put).await {
+        // This request may have made it, when a node died before it said so.
+        Err(RegistryError::Refused(Refused::Exists)) if key.is_again() => {
+            let record = found(&api, tenant, &device).await?;
+            let settings: DeviceSettings = settings::read(&record.settings);
+            if (record.enabled, &settings) != (new.enabled, &new.settings) {
+                return Err(RegistryError::Refused(Refused::Exists).into());
+            }
+        }
+        done => _ = done?,
+    }
     answer(&api, tenant, &device, StatusCode::CREATED).await
 }
 
@@ -207,6 +231,7 @@ pub(crate) async fn create(
     params(("device" = String, Path, description = "its name"), OfTenant),
     responses(
         (status = 200, description = "it", body = DeviceView),
+        (status = 304, description = "it has the version that `If-None-Match` names"),
         (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -215,9 +240,16 @@ pub(crate) async fn show(
     caller: Caller,
     At(name): At<String>,
     Asked(of): Asked<OfTenant>,
+    known: Known,
 ) -> Result<axum::response::Response, Problem> {
     let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    answer(&api, tenant, &device_name(&name)?, StatusCode::OK).await
+    let device = device_name(&name)?;
+    let record = found(&api, tenant, &device).await?;
+    let tag = etag(record.version);
+    if known.has(record.version) {
+        return Ok((StatusCode::NOT_MODIFIED, tag).into_response());
+    }
+    Ok((tag, Json(view(&device, &record))).into_response())
 }
 
 /// Replaces what is known of a device, but for its credentials. With `If-Match` only that version.
@@ -242,6 +274,38 @@ pub(crate) async fn replace(
     let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
     let device = device_name(&name)?;
     let change = |record: &DeviceRecord| {
+        Ok((body.enabled, record.credentials.clone(), settings::written(&body.settings)))
+    };
+    changed(&api, tenant, &device, devices_max(&of), if_version, change).await?;
+    answer(&api, tenant, &device, StatusCode::OK).await
+}
+
+/// Changes what a merge patch says of a device (RFC 7396) and leaves the rest. With `If-Match` only that version.
+#[utoipa::path(
+    patch, path = "/api/v1/devices/{device}",
+    params(("device" = String, Path, description = "its name"), OfTenant),
+    request_body(content = DeviceBody, content_type = "application/merge-patch+json", description = "what is to change; `null`: back to the default"),
+    responses(
+        (status = 200, description = "as it is now", body = DeviceView),
+        (status = 412, description = "it has another version", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn patch(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+    Asked(of): Asked<OfTenant>,
+    IfVersion(if_version): IfVersion,
+    Body(patch): Body<Value>,
+) -> Result<axum::response::Response, Problem> {
+    caller.at_least(Role::Operator)?;
+    let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    let device = device_name(&name)?;
+    let change = |record: &DeviceRecord| {
+        let settings = settings::read(&record.settings);
+        let body = DeviceBody { enabled: record.enabled, settings };
+        let body: DeviceBody = patched(&body, &patch)?;
         Ok((body.enabled, record.credentials.clone(), settings::written(&body.settings)))
     };
     changed(&api, tenant, &device, devices_max(&of), if_version, change).await?;

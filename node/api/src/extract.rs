@@ -27,11 +27,11 @@ pub(crate) struct At<T>(pub(crate) T);
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        let status = rejection.status();
-        let code = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => "too-large",
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => "not-json",
-            _ => "malformed",
+        let (status, code) = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
+            // Whether it is no JSON or not what is wanted: the caller has to write something else.
+            _ => (StatusCode::BAD_REQUEST, "malformed"),
         };
         Self::new(status, code, rejection.body_text())
     }

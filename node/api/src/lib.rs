@@ -17,20 +17,27 @@
 #![expect(unused_qualifications, reason = "`utoipa::path` repeats what stands in it")]
 
 mod auth;
+mod broadcast;
 mod cloud_event;
 mod consumers;
 mod devices;
+mod document;
 mod events;
+mod export;
 mod extract;
+mod import;
+mod lines;
 mod mail;
 mod paging;
+mod patch;
 mod problem;
+mod repeats;
 mod tail;
 mod tenants;
 mod tokens;
 mod versions;
 
-use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
+use axum::{Json, Router, extract::DefaultBodyLimit, http::StatusCode, middleware, routing::get};
 use moorline_core::{TenantId, Text};
 use moorline_machine::registry::{Credential, DeviceRecord};
 use moorline_service::registry::{
@@ -40,7 +47,9 @@ use moorline_service::registry::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use import::Imports;
 pub use problem::Problem;
+pub use repeats::forget_old_repeats;
 
 /// The largest request body: a mail's payload in base64 and what stands around it.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -54,6 +63,8 @@ pub struct Api {
     pub secrets: Secrets,
     /// Wall time in milliseconds since 1970.
     pub now: fn() -> u64,
+    /// How many imports may begin.
+    pub imports: Imports,
 }
 
 #[derive(OpenApi)]
@@ -66,13 +77,17 @@ struct Document;
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(tenants::list, tenants::create))
-        .routes(routes!(tenants::show, tenants::replace, tenants::delete))
+        .routes(routes!(tenants::show, tenants::replace, tenants::patch, tenants::delete))
         .routes(routes!(devices::list, devices::create))
-        .routes(routes!(devices::show, devices::replace, devices::delete))
+        .routes(routes!(devices::show, devices::replace, devices::patch, devices::delete))
         .routes(routes!(devices::create_credential))
         .routes(routes!(devices::delete_credential))
         .routes(routes!(mail::list, mail::send, mail::purge))
         .routes(routes!(mail::show, mail::cancel))
+        .routes(routes!(mail::settle))
+        .routes(routes!(broadcast::send))
+        .routes(routes!(import::import))
+        .routes(routes!(export::export))
         .routes(routes!(events::report))
         .routes(routes!(events::stream))
         .routes(routes!(consumers::list))
@@ -85,7 +100,7 @@ fn routes() -> OpenApiRouter<Api> {
 /// The document, as it is served.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    document::finished(routes().into_openapi())
 }
 
 /// The same as text, as it is checked in.
@@ -101,9 +116,15 @@ pub fn openapi_text() -> String {
 /// Everything below `/api/v1` that is described here.
 pub fn router(api: Api) -> Router {
     let (router, document) = routes().split_for_parts();
+    let document = document::finished(document);
     router
         .route("/api/v1/openapi.json", get(move || async move { Json(document) }))
+        .fallback(|| async { Problem::not_found("path") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "another method is wanted here")
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(api.clone(), repeats::once))
         .with_state(api)
 }
 

@@ -8,7 +8,7 @@ use axum::{
 use bytes::Bytes;
 use moorline_core::Text;
 use moorline_machine::{
-    mail::{MAIL_NAME_BYTES_MAX, MailAnswer, MailInfo, MailNote},
+    mail::{MAIL_NAME_BYTES_MAX, MailAnswer, MailInfo, MailNote, MailOp},
     query::MailPart,
 };
 use moorline_service::registry::{
@@ -26,11 +26,12 @@ use crate::{
     devices::{device_name, found},
     extract::{Asked, At, Body},
     paging::checked,
+    repeats::OfKey,
     tokens::OfTenant,
 };
 
 /// A mail to be sent.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewMail {
     /// What it is about: letters, digits, `_` and `-`.
@@ -167,38 +168,15 @@ pub(crate) async fn send(
     caller: Caller,
     At(name): At<String>,
     Asked(of): Asked<OfTenant>,
+    key: OfKey,
     headers: HeaderMap,
     Body(new): Body<NewMail>,
 ) -> Result<(StatusCode, Json<Sent>), Problem> {
     caller.at_least(Role::App)?;
     let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
     let device = device_name(&name)?;
-    let NewMail { name, payload, ttl_s, id } = new;
-    let is_of = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    let why = "a mail's name has 1 to 255 of A-Z, a-z, 0-9, _ and -";
-    checked(&name, MAIL_NAME_BYTES_MAX, is_of, why)?;
-    let id = match (id, headers.get("idempotency-key")) {
-        (Some(id), _) if id.get_version_num() == 7 => id,
-        (Some(_), _) => return Err(Problem::malformed("id: a UUIDv7")),
-        (None, Some(key)) => {
-            let key = key.to_str().ok().and_then(|key| Uuid::parse_str(key).ok());
-            key.filter(|key| key.get_version_num() == 7).ok_or_else(|| {
-                Problem::malformed("Idempotency-Key: a UUIDv7, which becomes the mail's id")
-            })?
-        }
-        (None, None) => new_id(&api),
-    };
-    let (content_type, payload) = match payload {
-        None | Some(Value::Null) => (NOTHING, Vec::new()),
-        Some(payload) => (JSON, serde_json::to_vec(&payload).expect("it was JSON")),
-    };
-    let letter = Letter {
-        id: id.as_u128(),
-        name: Text::from(name),
-        content_type,
-        payload: payload.into(),
-        ttl_s,
-    };
+    let id = mail_id(&api, new.id(), key, &headers)?;
+    let letter = new.letter(id)?;
     let answer = api.registry.send_mail(tenant, &device, letter).await?;
     let MailAnswer::Mailed { size, repeat, .. } = answer else {
         return Err(RegistryError::Unavailable.into());
@@ -206,9 +184,105 @@ pub(crate) async fn send(
     Ok((StatusCode::CREATED, Json(Sent { id, mailbox_size: size, repeat })))
 }
 
-fn new_id(api: &Api) -> Uuid {
-    let random: [u8; 10] = rand::random();
-    uuid::Builder::from_unix_timestamp_millis((api.now)(), &random).into_uuid()
+impl NewMail {
+    /// The id that its sender gave it.
+    pub(crate) fn id(&self) -> Option<Uuid> {
+        self.id
+    }
+
+    /// As the mailbox takes it.
+    pub(crate) fn letter(self, id: Uuid) -> Result<Letter, Problem> {
+        let is_of = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let why = "a mail's name has 1 to 255 of A-Z, a-z, 0-9, _ and -";
+        checked(&self.name, MAIL_NAME_BYTES_MAX, is_of, why)?;
+        let (content_type, payload) = match self.payload {
+            None | Some(Value::Null) => (NOTHING, Vec::new()),
+            Some(payload) => (JSON, serde_json::to_vec(&payload).expect("it was JSON")),
+        };
+        let (id, name, ttl_s) = (id.as_u128(), Text::from(self.name), self.ttl_s);
+        Ok(Letter { id, name, content_type, payload: payload.into(), ttl_s })
+    }
+}
+
+/// The id of a mail: as its sender says, or its key if that is one, or one that follows from the key; else a new one.
+pub(crate) fn mail_id(
+    api: &Api,
+    said: Option<Uuid>,
+    OfKey(key): OfKey,
+    headers: &HeaderMap,
+) -> Result<Uuid, Problem> {
+    let is_id = |id: &Uuid| id.get_version_num() == 7;
+    if let Some(said) = said {
+        return Some(said).filter(is_id).ok_or_else(|| Problem::malformed("id: a UUIDv7"));
+    }
+    let text = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let own = text.and_then(|key| Uuid::parse_str(key).ok()).filter(is_id);
+    Ok(own.or(key.map(|key| key.id())).unwrap_or_else(|| {
+        let random: [u8; 10] = rand::random();
+        uuid::Builder::from_unix_timestamp_millis((api.now)(), &random).into_uuid()
+    }))
+}
+
+/// What a device is to have said of a mail.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settlement {
+    op: SettleOp,
+}
+
+/// See [`MailOp`].
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum SettleOp {
+    /// It is done.
+    Ack,
+    /// It could not be done, and is removed.
+    Reject,
+    /// It goes behind all others.
+    Requeue,
+}
+
+/// What waits after a mail was settled.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Settled {
+    /// Mails that wait.
+    mailbox_size: u32,
+    /// It was settled so before: nothing changed.
+    repeat: bool,
+}
+
+/// Settles the mail at the front in the place of the device, which cannot.
+#[utoipa::path(
+    post, path = "/api/v1/devices/{device}/mailbox/{mail}/settle",
+    params(("device" = String, Path, description = "its name"), ("mail" = String, Path, description = "its id"), OfTenant),
+    request_body = Settlement,
+    responses(
+        (status = 200, description = "it is settled", body = Settled),
+        (status = 409, description = "another mail is at the front", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn settle(
+    State(api): State<Api>,
+    caller: Caller,
+    At((name, mail)): At<(String, String)>,
+    Asked(of): Asked<OfTenant>,
+    Body(settlement): Body<Settlement>,
+) -> Result<Json<Settled>, Problem> {
+    caller.at_least(Role::Operator)?;
+    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    let device = device_name(&name)?;
+    found(&api, tenant, &device).await?;
+    let op = match settlement.op {
+        SettleOp::Ack => MailOp::Ack,
+        SettleOp::Reject => MailOp::Reject,
+        SettleOp::Requeue => MailOp::Requeue,
+    };
+    let answer = api.registry.settle_mail(tenant, &device, id(&mail)?, op, By::Api as u8).await?;
+    let MailAnswer::Settled { size, repeat, .. } = answer else {
+        return Err(RegistryError::Unavailable.into());
+    };
+    Ok(Json(Settled { mailbox_size: size, repeat }))
 }
 
 /// The mails that wait for a device, or those that are dead.

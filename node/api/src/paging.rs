@@ -35,7 +35,7 @@ pub(crate) struct Page {
 }
 
 /// Where a page ended.
-type Place = Option<(ShardId, DeviceCursor)>;
+pub(crate) type Place = Option<(ShardId, DeviceCursor)>;
 
 impl Page {
     fn limit(&self) -> Result<usize, Problem> {

@@ -31,6 +31,11 @@ impl Problem {
         Self { status: status.as_u16(), code, title, detail: detail.into() }
     }
 
+    /// Its code and what it says: for one line of many.
+    pub(crate) fn into_parts(self) -> (&'static str, String) {
+        (self.code, self.detail)
+    }
+
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
     }

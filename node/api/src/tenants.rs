@@ -2,9 +2,16 @@
 
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use moorline_core::{TenantId, Text};
-use moorline_machine::registry::{DeleteTenant, PutTenant, TENANT_NAME_BYTES_MAX, TenantRecord};
-use moorline_service::registry::settings::{self, TenantSettings};
+use moorline_machine::{
+    answer::Refused,
+    registry::{DeleteTenant, PutTenant, TENANT_NAME_BYTES_MAX, TenantRecord},
+};
+use moorline_service::registry::{
+    RegistryError,
+    settings::{self, TenantSettings},
+};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
@@ -12,11 +19,16 @@ use crate::{
     auth::{Caller, Role},
     extract::{At, Body},
     paging::{checked, is_small},
-    versions::{IfVersion, etag},
+    patch::patched,
+    repeats::OfKey,
+    versions::{IfVersion, Known, etag},
 };
 
+/// How often a patch is tried again after somebody else's write came between.
+const TRIES_MAX: usize = 5;
+
 /// A tenant as it is written.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewTenant {
     /// Small letters, digits and `-`; unique in the cluster.
@@ -89,6 +101,16 @@ fn put(new: NewTenant, tenant: TenantId, if_version: Option<u64>) -> Result<PutT
     Ok(PutTenant { tenant, name: Text::from(name), aliases, enabled, settings, if_version })
 }
 
+/// What can be written of a tenant, as it is.
+fn body(record: &TenantRecord) -> NewTenant {
+    NewTenant {
+        name: record.name.to_string(),
+        aliases: record.aliases.iter().map(ToString::to_string).collect(),
+        enabled: record.enabled,
+        settings: settings::read(&record.settings),
+    }
+}
+
 /// What is there now, as an answer.
 fn answer(
     api: &Api,
@@ -126,10 +148,24 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
+    key: OfKey,
     Body(new): Body<NewTenant>,
 ) -> Result<axum::response::Response, Problem> {
     caller.of_cluster(Role::Admin)?;
-    let (id, _) = api.registry.put_tenant(put(new, TenantId(0), Some(0))?).await?;
+    let wanted = put(new, TenantId(0), Some(0))?;
+    let (id, _) = match api.registry.put_tenant(wanted.clone()).await {
+        // This request may have made it, when a node died before it said so.
+        Err(RegistryError::Refused(Refused::Exists)) if key.is_again() => {
+            let (id, record) = caller.tenant(&api, Some(wanted.name.as_str())).await?;
+            let PutTenant { name, aliases, enabled, settings, .. } = wanted;
+            let asked = TenantRecord { name, aliases, enabled, settings, ..record.clone() };
+            if body(&record) != body(&asked) {
+                return Err(RegistryError::Refused(Refused::Exists).into());
+            }
+            (id, record.version)
+        }
+        done => done?,
+    };
     answer(&api, id, StatusCode::CREATED)
 }
 
@@ -138,6 +174,7 @@ pub(crate) async fn create(
     get, path = "/api/v1/tenants/{tenant}", params(("tenant" = String, Path, description = "its name")),
     responses(
         (status = 200, description = "it", body = TenantView),
+        (status = 304, description = "it has the version that `If-None-Match` names"),
         (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -145,8 +182,12 @@ pub(crate) async fn show(
     State(api): State<Api>,
     caller: Caller,
     At(name): At<String>,
+    known: Known,
 ) -> Result<axum::response::Response, Problem> {
-    let (id, _) = caller.tenant(&api, Some(&name)).await?;
+    let (id, record) = caller.tenant(&api, Some(&name)).await?;
+    if known.has(record.version) {
+        return Ok((StatusCode::NOT_MODIFIED, etag(record.version)).into_response());
+    }
     answer(&api, id, StatusCode::OK)
 }
 
@@ -171,6 +212,42 @@ pub(crate) async fn replace(
     let (id, _) = caller.tenant(&api, Some(&name)).await?;
     api.registry.put_tenant(put(new, id, if_version)?).await?;
     answer(&api, id, StatusCode::OK)
+}
+
+/// Changes what a merge patch says of a tenant (RFC 7396) and leaves the rest. With `If-Match` only that version.
+#[utoipa::path(
+    patch, path = "/api/v1/tenants/{tenant}", params(("tenant" = String, Path, description = "its name")),
+    request_body(content = NewTenant, content_type = "application/merge-patch+json", description = "what is to change; `null`: back to the default"),
+    responses(
+        (status = 200, description = "as it is now", body = TenantView),
+        (status = 412, description = "it has another version", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn patch(
+    State(api): State<Api>,
+    caller: Caller,
+    At(name): At<String>,
+    IfVersion(if_version): IfVersion,
+    Body(patch): Body<Value>,
+) -> Result<axum::response::Response, Problem> {
+    caller.at_least(Role::Admin)?;
+    for _ in 0..TRIES_MAX {
+        let (id, record) = caller.tenant(&api, Some(&name)).await?;
+        let new: NewTenant = patched(&body(&record), &patch)?;
+        let wanted = put(new, id, if_version.or(Some(record.version)))?;
+        match api.registry.put_tenant(wanted).await {
+            Err(RegistryError::Refused(Refused::VersionMismatch { .. }))
+                if if_version.is_none() =>
+            {
+                // This node may not have applied the other write.
+                api.registry.refresh().await;
+            }
+            Err(error) => return Err(error.into()),
+            Ok(_) => return answer(&api, id, StatusCode::OK),
+        }
+    }
+    Err(RegistryError::Busy.into())
 }
 
 /// Forgets a tenant, which must have no devices any more.

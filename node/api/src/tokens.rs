@@ -12,6 +12,7 @@ use crate::{
     auth::{self, CLUSTER, Caller, Principal, Role, kept_as},
     extract::{Asked, At, Body},
     paging::{Rows, checked, forget, is_small},
+    versions::IfVersion,
 };
 
 /// Tokens of the cluster, or of one tenant, in each shard.
@@ -56,6 +57,8 @@ pub(crate) struct TokenView {
     role: Role,
     /// When it was made, in milliseconds since 1970.
     created_ms: u64,
+    /// For `If-Match`.
+    version: u64,
 }
 
 async fn whose(api: &Api, caller: &Caller, named: Option<&str>) -> Result<TenantId, Problem> {
@@ -135,7 +138,9 @@ pub(crate) async fn list(
             if let (Some(name), Some(Principal { role })) =
                 (name.as_str().strip_prefix('~'), principal)
             {
-                views.push(TokenView { name: name.to_owned(), role, created_ms: record.created.0 });
+                let (name, created_ms, version) =
+                    (name.to_owned(), record.created.0, record.version);
+                views.push(TokenView { name, role, created_ms, version });
             }
         }
     }
@@ -155,9 +160,10 @@ pub(crate) async fn delete(
     caller: Caller,
     At(name): At<String>,
     Asked(of): Asked<OfTenant>,
+    IfVersion(if_version): IfVersion,
 ) -> Result<StatusCode, Problem> {
     caller.at_least(Role::Admin)?;
     let tenant = whose(&api, &caller, of.tenant.as_deref()).await?;
-    let delete = DeleteDevice { tenant, device: kept_as(&name), if_version: None };
+    let delete = DeleteDevice { tenant, device: kept_as(&name), if_version };
     forget(&api, "token", delete).await
 }

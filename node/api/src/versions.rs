@@ -33,6 +33,30 @@ fn parse(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     version.map(Some).ok_or_else(|| Problem::malformed("If-Match takes one ETag as it was sent"))
 }
 
+/// Which versions whoever reads has already: `If-None-Match` of a GET.
+#[derive(Debug)]
+pub(crate) struct Known(Option<String>);
+
+impl Known {
+    /// Whether a version is among them, so that nothing has to be sent.
+    pub(crate) fn has(&self, version: u64) -> bool {
+        let Some(tags) = &self.0 else { return false };
+        let tag = format!("\"{version}\"");
+        tags.split(',')
+            .map(str::trim)
+            .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Known {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let tags = parts.headers.get(IF_NONE_MATCH);
+        Ok(Self(tags.and_then(|tags| tags.to_str().ok()).map(str::to_owned)))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for IfVersion {
     type Rejection = Problem;
 
@@ -50,6 +74,18 @@ pub(crate) fn etag(version: u64) -> [(axum::http::HeaderName, HeaderValue); 1] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_a_version_is_not_sent_it_again() {
+        let known = |tags: &str| Known(Some(tags.to_owned())).has(17);
+        for tags in ["\"17\"", "*", "W/\"17\"", "\"3\", \"17\""] {
+            assert!(known(tags), "{tags}");
+        }
+        for tags in ["", "17", "\"171\"", "\"1\", \"7\""] {
+            assert!(!known(tags), "{tags}");
+        }
+        assert!(!Known(None).has(17));
+    }
 
     #[test]
     fn conditions_read_as_versions() {

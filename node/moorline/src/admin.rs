@@ -96,8 +96,8 @@ async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, node: Arc<N
 
 /// What `node/api` answers.
 fn is_of_api(path: &str) -> bool {
-    const PARTS: [&str; 6] =
-        ["tenants", "devices", "events", "consumers", "tokens", "openapi.json"];
+    const PARTS: [&str; 7] =
+        ["tenants", "devices", "events", "consumers", "tokens", "mail", "openapi.json"];
     let part = path.strip_prefix("/api/v1/").and_then(|rest| rest.split('/').next());
     part.is_some_and(|part| PARTS.contains(&part))
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use moorline_api::Api;
+use moorline_api::{Api, Imports};
 use moorline_core::{Incarnation, NodeId, ShardId, Text, shard::Shards};
 use moorline_group::{
     Groups,
@@ -154,7 +154,8 @@ impl Node {
     pub(crate) fn set_service(&self, service: std::sync::Arc<moorline_service::Service>) {
         if let Some(secrets) = &self.secrets {
             let (registry, secrets) = (service.registry(), secrets.clone());
-            let api = moorline_api::router(Api { registry, secrets, now: now_ms });
+            let imports = Imports::default();
+            let api = moorline_api::router(Api { registry, secrets, now: now_ms, imports });
             assert!(self.api.set(api).is_ok(), "a node has one API");
         }
         assert!(self.service.set(service).is_ok(), "a node has one service");

@@ -146,6 +146,27 @@ impl Registry {
         Ok(Change { born, version, new })
     }
 
+    /// Makes or changes a device none of whose credentials, before or after, needs a lookup: one command, and nothing is read
+    /// first.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    ///
+    /// # Panics
+    ///
+    /// If one of them does.
+    pub async fn put_device_plainly(&self, put: PutDevice) -> Result<Change, RegistryError> {
+        let plain = put.credentials.iter().all(|held| held.lookup.is_none());
+        assert!(plain, "a credential with a lookup needs more than one write");
+        let shard = self.shard_of(put.tenant, &put.device);
+        let answer = self.ask(shard, Command::PutDevice(put)).await?;
+        let Answer::Device { born, version, new } = answer else {
+            return Err(RegistryError::Unavailable);
+        };
+        Ok(Change { born, version, new })
+    }
+
     /// Has a lookup lead to a device, whoever it led to before, if that one does not have the credential.
     async fn put_lookup(&self, hash: LookupHash, owner: Owner) -> Result<(), RegistryError> {
         let mut takes = None;

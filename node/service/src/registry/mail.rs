@@ -57,7 +57,22 @@ impl Registry {
         let Some(record) = self.device(tenant, device).await? else {
             return Err(RegistryError::Refused(Refused::NotFound));
         };
-        let settings = self.mail_settings(tenant, &record);
+        self.send_mail_to(tenant, device, &record, letter).await
+    }
+
+    /// The same to a device that was read a moment ago.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; `DeviceGone` if it is gone since.
+    pub async fn send_mail_to(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        record: &DeviceRecord,
+        letter: Letter,
+    ) -> Result<MailAnswer, RegistryError> {
+        let settings = self.mail_settings(tenant, record);
         let ttl_ms = letter.ttl_s.or(settings.ttl_s).map(|seconds| seconds.saturating_mul(1_000));
         let Letter { id, name, content_type, payload, .. } = letter;
         let requeues_max = settings.requeues_max;

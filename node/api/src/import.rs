@@ -1,0 +1,522 @@
+//! Devices by the thousand: lines of JSON in, a line of result for each out, while both last.
+//!
+//! ```text
+//!   body ──► Lines ──► at most WINDOW devices at once, over all shards ──► results, in the order of the lines
+//! ```
+//!
+//! A client that takes no results is sent nothing more, and then no more of its body is read.
+//!
+//! # Invariants
+//!
+//! - **The same file again changes nothing**: what is there as its line says it is `unchanged`. So whoever was cut off sends the
+//!   whole file again. Checked by the cluster tests (`bulk.rs`).
+//! - **A line that is wrong harms no other.**
+//! - **A secret is in the answer only if this import generated it**, and then only once.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, BodyDataStream},
+    extract::State,
+    http::StatusCode,
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream::FuturesOrdered};
+use moorline_core::{TenantId, Text, UnixMillis};
+use moorline_machine::{
+    answer::Refused,
+    registry::{CREDENTIALS_MAX, Credential, DeviceRecord, PutDevice},
+};
+use moorline_service::registry::{
+    RegistryError,
+    secrets::Style,
+    settings::{self, DeviceSettings},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    Api, Problem, SECRET,
+    auth::{Caller, Role},
+    devices::{SecretStyle, device_name, devices_max, yes},
+    extract::Asked,
+    lines::{self, Line, Lines, PIECE_BYTES, Source},
+};
+
+/// Devices that are written at once: some entries of the log for each of a dozen shards.
+const WINDOW: usize = 2_048;
+/// Imports at once on a node: more would share the same shards.
+pub(crate) const IMPORTS_MAX: usize = 4;
+/// How long a client may send nothing while nothing is under way.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How often a line is tried again while its shard is busy or has no leader, and the pause before: 15 s, longer than an election.
+const TRIES_MAX: usize = 75;
+/// See there.
+const TRY_PAUSE: Duration = Duration::from_millis(200);
+/// Bits that a secret of somebody else's must have: who guesses it has to try as often as for a key.
+const SECRET_BITS_MIN: usize = 128;
+/// Bytes of such a secret.
+const SECRET_BYTES_MAX: usize = 256;
+/// Different characters of such a secret: `aaaa…` has none of the bits its length promises.
+const SECRET_CHARACTERS_MIN: usize = 8;
+
+/// A line of an import.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImportLine {
+    /// Unique in its tenant.
+    #[schema(example = "pump-1")]
+    name: String,
+    /// Whether it may connect.
+    #[serde(default = "yes")]
+    enabled: bool,
+    /// What it is, and its limits.
+    #[serde(default)]
+    settings: DeviceSettings,
+    /// To be added to those it has.
+    #[serde(default)]
+    credentials: Vec<ImportCredential>,
+}
+
+/// A credential of a line.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImportCredential {
+    /// A secret the device has already, of at least 128 bits: 22 letters and digits, or 32 hexadecimal digits.
+    #[serde(default)]
+    secret: Option<String>,
+    /// In its place: generate one of this style, for a device that is new.
+    #[serde(default)]
+    generate: Option<SecretStyle>,
+    /// From when on it counts, in milliseconds since 1970.
+    #[serde(default)]
+    not_before_ms: Option<u64>,
+    /// Until when.
+    #[serde(default)]
+    not_after_ms: Option<u64>,
+}
+
+/// What became of a line.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ImportResult {
+    /// Its number, from 1.
+    line: u64,
+    /// The device, if the line named one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// `created`, `updated`, `unchanged` or `failed`.
+    result: &'static str,
+    /// If it failed: which problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// If it failed: what, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// The secrets that were generated: they are never shown again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<String>,
+}
+
+/// How to import.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct How {
+    /// A tenant's name; not needed with a token of that tenant.
+    tenant: Option<String>,
+    /// Change devices that are there and differ; otherwise such lines fail.
+    #[serde(default)]
+    update: bool,
+}
+
+/// Makes devices, one for each line: newline-delimited JSON in and out, results in the order of the lines. The same body again
+/// goes on where it was cut off: what is there already is `unchanged`.
+#[utoipa::path(
+    post, path = "/api/v1/devices/import", params(How),
+    request_body(content = ImportLine, content_type = "application/x-ndjson", description = "a device each line"),
+    responses(
+        (status = 200, description = "a result each line", body = ImportResult, content_type = "application/x-ndjson"),
+        (status = 503, description = "too many imports at this node", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn import(
+    State(api): State<Api>,
+    caller: Caller,
+    Asked(how): Asked<How>,
+    body: Body,
+) -> Result<Response, Problem> {
+    caller.at_least(Role::Operator)?;
+    let (tenant, record) = caller.tenant(&api, how.tenant.as_deref()).await?;
+    let Ok(permit) = Arc::clone(&api.imports.0).try_acquire_owned() else {
+        let detail = "as many imports are under way at this node as may: ask another node";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-imports", detail));
+    };
+    let plan = Plan { api, tenant, devices_max: devices_max(&record), update: how.update };
+    Ok(lines::answer(Import {
+        plan: Arc::new(plan),
+        body: Some(body.into_data_stream()),
+        lines: Lines::default(),
+        line: 0,
+        running: FuturesOrdered::new(),
+        _permit: permit,
+    }))
+}
+
+/// How many imports may begin. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Imports(Arc<Semaphore>);
+
+impl Default for Imports {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(IMPORTS_MAX)))
+    }
+}
+
+/// What holds for all lines.
+#[derive(Debug)]
+struct Plan {
+    api: Api,
+    tenant: TenantId,
+    devices_max: u32,
+    update: bool,
+}
+
+type Running = Pin<Box<dyn Future<Output = ImportResult> + Send>>;
+
+/// See the module.
+struct Import {
+    plan: Arc<Plan>,
+    /// Until its end.
+    body: Option<BodyDataStream>,
+    lines: Lines,
+    line: u64,
+    running: FuturesOrdered<Running>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Import {
+    /// Begins as many lines as may be under way.
+    fn begin_lines(&mut self) {
+        while self.running.len() < WINDOW {
+            let Some(line) = self.lines.next(self.body.is_none()) else { return };
+            self.line += 1;
+            let (plan, number) = (Arc::clone(&self.plan), self.line);
+            match line {
+                Line::Whole(text) if text.trim_ascii().is_empty() => {}
+                Line::Whole(text) => {
+                    self.running.push_back(Box::pin(async move { plan.one(number, &text).await }));
+                }
+                Line::TooLong => {
+                    let problem = Problem::new(
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        "too-large",
+                        "a line has at most 64 KiB",
+                    );
+                    let failed = failed(number, None, problem);
+                    self.running.push_back(Box::pin(std::future::ready(failed)));
+                }
+            }
+        }
+    }
+
+    /// Reads more of the body, or ends it. Cancel-safe, as a stream's `next` is.
+    async fn read(body: &mut Option<BodyDataStream>) -> Option<Bytes> {
+        match body {
+            Some(stream) => stream.next().await.and_then(Result::ok),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take(&mut self, piece: Option<Bytes>) {
+        match piece {
+            Some(piece) => self.lines.push(&piece),
+            None => self.body = None,
+        }
+    }
+}
+
+impl Source for Import {
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            self.begin_lines();
+            if self.running.is_empty() {
+                self.body.as_ref()?;
+                let Ok(piece) = timeout(SILENCE_MAX, Self::read(&mut self.body)).await else {
+                    self.body = None;
+                    let problem = Problem::new(
+                        StatusCode::REQUEST_TIMEOUT,
+                        "timeout",
+                        "nothing came for 30 s",
+                    );
+                    let mut out = Vec::new();
+                    lines::write(&mut out, &failed(self.line + 1, None, problem));
+                    return Some(out);
+                };
+                self.take(piece);
+                continue;
+            }
+            let room = self.running.len() < WINDOW;
+            tokio::select! {
+                Some(done) = self.running.next() => {
+                    let mut out = Vec::new();
+                    lines::write(&mut out, &done);
+                    while out.len() < PIECE_BYTES
+                        && let Some(Some(done)) = self.running.next().now_or_never()
+                    {
+                        lines::write(&mut out, &done);
+                    }
+                    return Some(out);
+                }
+                piece = Self::read(&mut self.body), if room => self.take(piece),
+            }
+        }
+    }
+}
+
+fn failed(line: u64, name: Option<String>, problem: Problem) -> ImportResult {
+    let (code, detail) = problem.into_parts();
+    let (code, detail) = (Some(code), Some(detail));
+    ImportResult { line, name, result: "failed", code, detail, secrets: Vec::new() }
+}
+
+/// What a line asks for, checked.
+struct Wanted {
+    device: Text,
+    enabled: bool,
+    settings: Bytes,
+    credentials: Vec<Credential>,
+    /// Of those, which were generated now.
+    generated: Vec<u64>,
+}
+
+impl Wanted {
+    /// Whether a device is as it was asked for: generated credentials are for new ones only.
+    fn is_met_by(&self, record: &DeviceRecord) -> bool {
+        record.enabled == self.enabled
+            && settings::read::<DeviceSettings>(&record.settings)
+                == settings::read::<DeviceSettings>(&self.settings)
+            && self.given().all(|wanted| record.credentials.iter().any(|held| same(held, wanted)))
+    }
+
+    fn given(&self) -> impl Iterator<Item = &Credential> {
+        self.credentials.iter().filter(|wanted| !self.generated.contains(&wanted.id))
+    }
+
+    /// Whether this line made it, and only the answer got lost.
+    fn made(&self, record: &DeviceRecord) -> bool {
+        let held = |id: &u64| record.credentials.iter().any(|held| held.id == *id);
+        !self.generated.is_empty() && self.generated.iter().all(held)
+    }
+}
+
+fn same(held: &Credential, wanted: &Credential) -> bool {
+    (held.id, held.not_before, held.not_after) == (wanted.id, wanted.not_before, wanted.not_after)
+        && held.verifier == wanted.verifier
+}
+
+impl Plan {
+    async fn one(&self, line: u64, text: &[u8]) -> ImportResult {
+        let parsed: ImportLine = match serde_json::from_slice(text) {
+            Ok(parsed) => parsed,
+            Err(error) => return failed(line, None, Problem::malformed(error.to_string())),
+        };
+        let name = Some(parsed.name.clone());
+        let (wanted, secrets) = match self.wanted(parsed) {
+            Ok(wanted) => wanted,
+            Err(problem) => return failed(line, name, problem),
+        };
+        for tried in 1.. {
+            match self.put(&wanted).await {
+                Ok(result) => {
+                    let secrets = if result == "created" { secrets } else { Vec::new() };
+                    return ImportResult { line, name, result, code: None, detail: None, secrets };
+                }
+                Err(Failed::ForNow(_)) if tried < TRIES_MAX => sleep(TRY_PAUSE).await,
+                Err(Failed::ForNow(problem) | Failed::ForGood(problem)) => {
+                    return failed(line, name, problem);
+                }
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    async fn put(&self, wanted: &Wanted) -> Result<&'static str, Failed> {
+        let (tenant, device) = (self.tenant, wanted.device.clone());
+        let put = PutDevice {
+            tenant,
+            device: device.clone(),
+            enabled: wanted.enabled,
+            credentials: wanted.credentials.clone(),
+            settings: wanted.settings.clone(),
+            if_version: Some(0),
+            devices_max: self.devices_max,
+        };
+        match self.api.registry.put_device_plainly(put.clone()).await {
+            Ok(_) => return Ok("created"),
+            Err(RegistryError::Refused(Refused::Exists)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let Some(record) = self.api.registry.device(tenant, &device).await? else {
+            return Err(RegistryError::Busy.into());
+        };
+        if wanted.made(&record) {
+            return Ok("created");
+        }
+        if wanted.is_met_by(&record) {
+            return Ok("unchanged");
+        }
+        if !self.update {
+            let detail = "it exists and differs from this line; with ?update=true it is changed";
+            let problem = Problem::new(StatusCode::CONFLICT, "exists", detail);
+            return Err(Failed::ForGood(problem));
+        }
+        let mut credentials = record.credentials.clone();
+        for given in wanted.given() {
+            credentials.retain(|held| held.id != given.id);
+            credentials.push(given.clone());
+        }
+        if credentials.len() > CREDENTIALS_MAX {
+            return Err(RegistryError::Refused(Refused::TooMany).into());
+        }
+        let if_version = Some(record.version);
+        self.api.registry.put_device(PutDevice { credentials, if_version, ..put }).await?;
+        Ok("updated")
+    }
+
+    fn wanted(&self, line: ImportLine) -> Result<(Wanted, Vec<String>), Problem> {
+        let device = device_name(&line.name)?;
+        if line.credentials.len() > CREDENTIALS_MAX {
+            return Err(Problem::malformed("a device has at most 8 credentials"));
+        }
+        let (mut credentials, mut generated, mut secrets) = (Vec::new(), Vec::new(), Vec::new());
+        for wanted in line.credentials {
+            let credential = match (wanted.secret, wanted.generate) {
+                (Some(secret), None) => self.given(&device, &secret)?,
+                (None, style) => {
+                    let style = match style.unwrap_or_default() {
+                        SecretStyle::Plain => Style::Plain,
+                        SecretStyle::Fostrom => Style::Fostrom,
+                    };
+                    let (secret, credential) = self.api.new_secret(self.tenant, &device, style);
+                    generated.push(credential.id);
+                    secrets.push(secret);
+                    credential
+                }
+                (Some(_), Some(_)) => {
+                    return Err(Problem::malformed("a credential: either `secret` or `generate`"));
+                }
+            };
+            credentials.push(Credential {
+                not_before: wanted.not_before_ms.map(UnixMillis),
+                not_after: wanted.not_after_ms.map(UnixMillis),
+                ..credential
+            });
+        }
+        let settings = settings::written(&line.settings);
+        let wanted = Wanted { device, enabled: line.enabled, settings, credentials, generated };
+        Ok((wanted, secrets))
+    }
+
+    /// Its id follows from the secret, so that the same line again means the same credential.
+    fn given(&self, device: &Text, secret: &str) -> Result<Credential, Problem> {
+        if !is_strong(secret) {
+            let why = "a secret needs 128 bits, such as 22 random letters and digits, and at most 256 bytes; or say \
+                       `generate`";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "weak-secret", why));
+        }
+        let secrets = &self.api.secrets;
+        let digest = secrets.verifier(self.tenant, device, 0, secret.as_bytes());
+        let id = u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
+        let verifier = secrets.verifier(self.tenant, device, id, secret.as_bytes());
+        Ok(Credential {
+            id,
+            kind: SECRET,
+            lookup: None,
+            verifier: verifier.to_vec().into(),
+            not_before: None,
+            not_after: None,
+            created: UnixMillis(0),
+        })
+    }
+}
+
+/// Whether somebody who knows only its alphabet would have to guess 128 bits.
+fn is_strong(secret: &str) -> bool {
+    // Hundredths of bits of a random character.
+    let all = |is_of: fn(&u8) -> bool| secret.bytes().all(|byte| is_of(&byte));
+    let bits = if all(|byte| byte.is_ascii_digit()) {
+        332
+    } else if all(u8::is_ascii_hexdigit) {
+        400
+    } else if all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+        || all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
+    {
+        516
+    } else if all(u8::is_ascii_alphanumeric) {
+        595
+    } else {
+        650
+    };
+    let mut characters: Vec<_> = secret.bytes().collect();
+    characters.sort_unstable();
+    characters.dedup();
+    secret.len() <= SECRET_BYTES_MAX
+        && secret.len() * bits / 100 >= SECRET_BITS_MIN
+        && characters.len() >= SECRET_CHARACTERS_MIN
+}
+
+/// Why a line was not done.
+enum Failed {
+    ForNow(Problem),
+    ForGood(Problem),
+}
+
+impl From<RegistryError> for Failed {
+    fn from(error: RegistryError) -> Self {
+        let for_now = match &error {
+            RegistryError::Busy | RegistryError::Unavailable => true,
+            RegistryError::Refused(refused) => matches!(refused, Refused::VersionMismatch { .. }),
+            RegistryError::Taken(_)
+            | RegistryError::Mail(_)
+            | RegistryError::Events(_)
+            | RegistryError::TooManyReaders
+            | RegistryError::DiskFull => false,
+        };
+        if for_now { Self::ForNow(error.into()) } else { Self::ForGood(error.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_of_somebody_else_must_be_as_hard_to_guess_as_ours() {
+        for (secret, strong) in [
+            ("0123456789abcdef0123456789abcdef", true),
+            ("0123456789abcdef0123456789abcde", false),
+            ("Zk3vQ9xLw2RtY7uPb5NcHd", true),
+            ("Zk3vQ9xLw2RtY7uPb5NcH", false),
+            ("FOS-0123456789ABCDEFGHIJKLMNOPQRSTUV", true),
+            ("hunter2", false),
+            ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
+        ] {
+            assert_eq!(is_strong(secret), strong, "{secret}");
+        }
+        assert!(!is_strong(&"0123456789abcdef".repeat(17)));
+    }
+
+    #[test]
+    fn a_line_says_what_it_knows_and_nothing_else() {
+        let read = |text: &str| serde_json::from_str::<ImportLine>(text).is_ok();
+        assert!(read(r#"{"name":"a"}"#));
+        assert!(read(r#"{"name":"a","credentials":[{"generate":"fostrom"},{"secret":"s"}]}"#));
+        assert!(!read(r#"{"name":"a","version":7}"#));
+        assert!(!read(r#"{"name":"a","name":"b"}"#));
+    }
+}
