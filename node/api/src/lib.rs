@@ -39,6 +39,7 @@ use moorline_service::registry::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use auth::Remote;
 pub use problem::Problem;
 
 /// The largest request body: a mail's payload in base64 and what stands around it.

@@ -155,6 +155,12 @@ impl TlsConfig {
 }
 
 impl Tls {
+    /// When the certificate expires, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn expires_s(&self) -> i64 {
+        self.files.state().0.until_s
+    }
+
     /// The same for clients that are not asked for a certificate, whatever the configuration says.
     #[must_use]
     pub fn silent(&self) -> Self {
