@@ -47,6 +47,7 @@ use moorline_service::registry::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use auth::Remote;
 pub use import::Imports;
 pub use problem::Problem;
 pub use repeats::forget_old_repeats;

@@ -101,6 +101,8 @@ struct Connection<S> {
     /// Until it is known who it is.
     stranger: Option<Stranger>,
     mailbox: Arc<Mailbox>,
+    /// What its TLS proved, until it is asked who it is.
+    channel: Option<Box<Channel>>,
     shared: Arc<Shared>,
     machine: server::Connection,
     link: Box<dyn Link>,
@@ -144,7 +146,8 @@ impl Woke {
 }
 
 impl<S: Socket> Connection<S> {
-    fn new(stream: S, Accepted { peer, stranger, mailbox, at, shared }: Accepted) -> Self {
+    fn new(stream: S, accepted: Accepted) -> Self {
+        let Accepted { peer, stranger, mailbox, channel, at, shared } = accepted;
         // 128 random bits: nobody else's id, on any node, and nobody can guess it to take the session over.
         let spare_id = Text::from(format!("auto-{:032x}", rand::random::<u128>()));
         let machine = server::Connection::new(Arc::clone(&shared.edge.protocol), at, spare_id);
@@ -154,6 +157,7 @@ impl<S: Socket> Connection<S> {
             peer,
             stranger: Some(stranger),
             mailbox,
+            channel,
             machine,
             link,
             watched: None,
@@ -285,7 +289,7 @@ impl<S: Socket> Connection<S> {
             client: request.client.clone(),
             username: request.username.clone(),
             password: request.password.clone(),
-            channel: Channel { tls: self.shared.transport.tls.is_some(), ..Channel::default() },
+            channel: self.channel.take().map_or_else(Channel::default, |channel| *channel),
         };
         let verdict = self.shared.edge.authenticate.authenticate(attempt);
         self.judging = Some(Judging { verdict, request, waits: false });

@@ -25,7 +25,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Stranger;
+use crate::{admission::Stranger, channel::Channel};
 
 /// Bytes both ways.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -52,6 +52,8 @@ pub struct Visit {
     pub peer: SocketAddr,
     /// Whether it came by TLS.
     pub tls: bool,
+    /// What its TLS said and proved.
+    pub channel: Channel,
     /// The node takes leave.
     pub stop: CancellationToken,
     /// To be dropped when it has said who it is: its address may send another stranger then.

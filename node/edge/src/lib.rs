@@ -54,5 +54,5 @@ pub use listener::Listener;
 pub use metrics::EdgeMetrics;
 pub use psk::{FoundPsk, PskKeys, PskOffer};
 pub use stalling::Stalling;
-pub use tls::{Tls, TlsConfig, TlsConfigError};
+pub use tls::{ClientCertificates, TLS_FILES_POLL, Tls, TlsConfig, TlsConfigError, TlsMetrics};
 pub use transport::Transport;

@@ -167,7 +167,7 @@ fn begin(
     let key = registered.key;
     registered.boxes.with(|boxes| boxes.insert(key, Arc::clone(&mailbox)));
     let (at, shared) = (edge.clock.now(), Arc::clone(shared));
-    let accepted = Accepted { peer, stranger, mailbox, at, shared };
+    let accepted = Accepted { peer, stranger, mailbox, channel: None, at, shared };
     let stop = stop.clone();
     connections.spawn(async move {
         let _registered = registered;

@@ -46,6 +46,7 @@ pub struct EdgeMetrics {
 /// What goes wrong below MQTT.
 #[derive(Debug, Clone)]
 struct Carriers {
+    tls_shook: IntCounterVec,
     tls_failed: IntCounterVec,
     websocket_refused: IntCounterVec,
     websocket_violated: IntCounterVec,
@@ -129,15 +130,22 @@ impl Connections {
 
 impl Carriers {
     fn register(to: &Registrar<'_>) -> prometheus::Result<Self> {
-        let of = |name, help, reasons: &[&str]| {
-            let counters = to.counters(name, help, &["reason"])?;
+        let labelled = |name, help, label, values: &[&str]| {
+            let counters = to.counters(name, help, &[label])?;
             // A scrape shows them also before the first.
-            for reason in reasons {
-                counters.with_label_values(&[reason]);
+            for value in values {
+                counters.with_label_values(&[value]);
             }
             Ok::<_, prometheus::Error>(counters)
         };
+        let of = |name, help, reasons: &[&str]| labelled(name, help, "reason", reasons);
         Ok(Self {
+            tls_shook: labelled(
+                "moorline_tls_handshakes_total",
+                "TLS handshakes of clients that succeeded, by kind",
+                "kind",
+                &tls::Shook::ALL.map(tls::Shook::label),
+            )?,
             tls_failed: of(
                 "moorline_tls_handshakes_failed_total",
                 "TLS handshakes of clients that failed, by reason",
@@ -261,6 +269,11 @@ impl EdgeMetrics {
     /// A socket could not be accepted.
     pub(crate) fn accept_failed(&self) {
         self.connections.accept_errors.inc();
+    }
+
+    /// A client's TLS handshake succeeded.
+    pub(crate) fn tls_shook(&self, kind: tls::Shook) {
+        self.carriers.tls_shook.with_label_values(&[kind.label()]).inc();
     }
 
     /// A client's TLS handshake failed.

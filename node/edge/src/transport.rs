@@ -14,12 +14,12 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
     admission::Stranger,
+    channel::Channel,
     config::WsConfig,
     connection::{Shared, linger, serve},
     edge::Edge,
@@ -27,7 +27,7 @@ use crate::{
     limit::EdgeLimit,
     mailbox::Mailbox,
     socket::Socket,
-    tls::{Failed, Tls},
+    tls::{Failed, Secure, Tls},
     websocket::{Refused, WebSocket},
 };
 
@@ -64,6 +64,8 @@ pub(crate) struct Accepted {
     pub(crate) peer: SocketAddr,
     pub(crate) stranger: Stranger,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// What its TLS proved; in a box, since plain ones have none.
+    pub(crate) channel: Option<Box<Channel>>,
     /// When, or when TLS was there: the first packet's deadline counts from here.
     pub(crate) at: Now,
     pub(crate) shared: Arc<Shared>,
@@ -93,12 +95,13 @@ pub(crate) async fn carry(stream: TcpStream, mut accepted: Accepted, stop: Cance
         }
         (Some(tls), ws) => {
             let shaken = Box::pin(shake_tls(stream, tls, &accepted, &stop)).await;
-            let Some(stream) = shaken else { return };
+            let Some(Secure { stream, channel, .. }) = shaken else { return };
+            accepted.channel = Some(Box::new(channel));
             accepted.at = shared.edge.clock.now();
             let Some(ws) = ws else {
                 return match other {
                     None => serve(stream, accepted, opening).await,
-                    Some(other) => visit(other, stream, accepted, &stop, opening).await,
+                    Some(other) => visit(other, Box::new(stream), accepted, &stop, opening).await,
                 };
             };
             let shaken = Box::pin(shake_websocket(stream, ws, &accepted, &stop)).await;
@@ -121,10 +124,11 @@ async fn visit(
     stop: &CancellationToken,
     opening: Opening<'_>,
 ) {
-    let Accepted { peer, stranger, shared, .. } = accepted;
+    let Accepted { peer, stranger, channel, .. } = accepted;
     drop(opening);
-    let tls = shared.transport.tls.is_some();
-    let visit = Visit { stream, peer, tls, stop: stop.clone(), stranger: Some(stranger) };
+    let channel = channel.map_or_else(Channel::default, |channel| *channel);
+    let (tls, stop) = (channel.tls, stop.clone());
+    let visit = Visit { stream, peer, tls, channel, stop, stranger: Some(stranger) };
     other.serve(visit).await;
 }
 
@@ -180,11 +184,14 @@ async fn shake_tls(
     tls: &Tls,
     accepted: &Accepted,
     stop: &CancellationToken,
-) -> Option<Box<TlsStream<TcpStream>>> {
+) -> Option<Secure> {
     let edge = &accepted.shared.edge;
     let wait_ms = edge.config.tls_handshake_ms;
     let failed = match within(tls.accept(stream), wait_ms, accepted, stop).await {
-        Ok(Ok(stream)) => return Some(Box::new(stream)),
+        Ok(Ok(secure)) => {
+            edge.metrics.tls_shook(secure.shook);
+            return Some(secure);
+        }
         Ok(Err((failed, error))) => {
             debug!(peer = %accepted.peer, %error, "TLS handshake failed");
             failed

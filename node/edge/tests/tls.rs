@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use moorline_core::port::Close;
 use moorline_edge::{Anonymous, EdgeConfig, TlsConfig, Transport, WsConfig};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::{
     ProtocolVersion,
     version::{TLS12, TLS13},
@@ -148,18 +149,25 @@ fn files_that_make_no_tls_are_named() {
     let missing = certificate.cert.with_file_name("missing.pem");
     let empty = certificate.cert.with_file_name("empty.pem");
     std::fs::write(&empty, "").unwrap();
+    let chain = certificate.cert.with_file_name("chain.pem");
+    let pem = |path| std::fs::read_to_string(path).unwrap();
+    let mut stranger = CertificateParams::new(Vec::new()).unwrap();
+    stranger.distinguished_name = DistinguishedName::new();
+    let stranger = stranger.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(&chain, pem(&certificate.cert) + &stranger.pem()).unwrap();
     #[rustfmt::skip]
     let table = [
         (&missing,          &certificate.key,  "cert: "),
         (&certificate.key,  &certificate.key,  "cert: "),
         (&empty,            &certificate.key,  "cert: "),
+        (&chain,            &certificate.key,  "cert: "),
         (&certificate.cert, &missing,          "key: "),
         (&certificate.cert, &certificate.cert, "key: "),
         (&certificate.cert, &empty,            "key: "),
         (&certificate.cert, &other.key,        "cert and key do not work together: "),
     ];
     for (cert, key, expected) in table {
-        let config = TlsConfig { cert: cert.clone(), key: key.clone() };
+        let config = TlsConfig::of(cert.clone(), key.clone());
         let error = config.load().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
         println!("{error}");

@@ -1,12 +1,24 @@
 //! The admin API of a node: health, metrics, the cluster as this node sees it, and what `moorline cluster` asks for.
 //!
-//! HTTP/1.1 by hyper, on `listen.admin`. Nobody is authenticated here yet: whoever reaches the port administers the
-//! cluster, so it binds to loopback by default.
+//! HTTP/1.1 by hyper, on `listen.admin` and `listen.api`. On the first nobody is authenticated but by the API of `node/api`: whoever
+//! reaches the port administers the cluster, so it binds to loopback by default. The second speaks TLS and is for other machines: what
+//! wants a token, health and metrics.
+//!
+//! # Invariants
+//!
+//! - **What needs no token and changes something is not on `listen.api`**, nor what tells of clients. Checked by `tests/it/tls.rs`.
+//! - **A stranger waits for nobody**: TLS and the head of a request have deadlines, and an address may have so many connections.
 //!
 //! `/health/live` never looks at peers: a supervisor that restarts nodes because others are down would take the rest of
 //! the cluster with it.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{body::Body, extract::ConnectInfo};
 use http_body_util::{BodyExt, Limited};
@@ -15,12 +27,18 @@ use hyper::{
     server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use moorline_edge::Stalling;
+use moorline_api::Remote;
+use moorline_edge::{Stalling, Tls};
 use moorline_machine::MemberState;
 use moorline_service::registry::EVENT_READERS_MAX;
 use prometheus::{Encoder, TextEncoder};
 use serde::Serialize;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
@@ -32,6 +50,10 @@ use crate::server::{
 
 /// Connections served at once; more wait in the backlog. However many read events, there is room for others.
 const CONNECTIONS_MAX: usize = 64 + EVENT_READERS_MAX;
+/// Connections of one address to `listen.api`: who reads events from one machine has enough of them, and there is room for others.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+/// How long a client may take for TLS.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take to send its request's head.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take nothing of what it is sent: one that reads events must not keep its place for nothing.
@@ -43,9 +65,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Answer = Response<Body>;
 
-/// Serves the admin API until `stop`.
-pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: CancellationToken) {
-    info!(address = %address(&listener), "admin API listens");
+/// Serves the admin API until `stop`; with TLS only what is for other machines.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    node: Arc<Node>,
+    stop: CancellationToken,
+) {
+    info!(address = %address(&listener), tls = tls.is_some(), "admin API listens");
+    let seats = Seats::default();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -55,7 +83,16 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>, stop: Cancella
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, peer)) => {
                     let node = Arc::clone(&node);
-                    connections.spawn(connection(stream, peer, node));
+                    match &tls {
+                        None => _ = connections.spawn(connection(stream, peer, node, false)),
+                        Some(tls) => match seats.take(peer.ip()) {
+                            Some(seat) => {
+                                let tls = tls.clone();
+                                connections.spawn(secure_connection(stream, peer, tls, node, seat));
+                            }
+                            None => node.metrics().api_crowded.inc(),
+                        },
+                    }
                 }
                 Err(error) => {
                     warn!(%error, "could not accept an admin connection");
@@ -71,15 +108,82 @@ fn address(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, node: Arc<Node>) {
+/// How many connections each address has.
+#[derive(Debug, Clone, Default)]
+struct Seats(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of them; given back when it is dropped.
+struct Seat {
+    seats: Seats,
+    address: IpAddr,
+}
+
+impl Seats {
+    fn with<R>(&self, change: impl FnOnce(&mut HashMap<IpAddr, usize>) -> R) -> R {
+        // Every change is complete before anything can panic.
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self, address: IpAddr) -> Option<Seat> {
+        let address = address.to_canonical();
+        let taken = self.with(|seats| {
+            let count = seats.entry(address).or_default();
+            let free = *count < CONNECTIONS_PER_ADDRESS_MAX;
+            *count += usize::from(free);
+            free
+        });
+        taken.then(|| Seat { seats: self.clone(), address })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.with(|seats| {
+            if let Some(count) = seats.get_mut(&self.address) {
+                *count -= 1;
+                if *count == 0 {
+                    seats.remove(&self.address);
+                }
+            }
+        });
+    }
+}
+
+async fn secure_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Tls,
+    node: Arc<Node>,
+    _seat: Seat,
+) {
+    match timeout(HANDSHAKE_WAIT, tls.secure(stream)).await {
+        Ok(Ok(stream)) => connection(stream, peer, node, true).await,
+        Ok(Err(error)) => {
+            node.metrics().api_tls_failed.inc();
+            debug!(%peer, %error, "TLS handshake with the API failed");
+        }
+        Err(_) => node.metrics().api_tls_late.inc(),
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    peer: SocketAddr,
+    node: Arc<Node>,
+    remote: bool,
+) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         let node = Arc::clone(&node);
         request.extensions_mut().insert(ConnectInfo(peer));
+        if remote {
+            request.extensions_mut().insert(Remote);
+        }
         async move {
             Ok::<_, Infallible>(match node.api().filter(|_| is_of_api(request.uri().path())) {
                 Some(api) => {
                     api.oneshot(request.map(Body::new)).await.unwrap_or_else(|no| match no {})
                 }
+                None if remote && !is_for_others(&request) => elsewhere(request.uri().path()),
                 None => answer(&node, request).await,
             })
         }
@@ -100,6 +204,24 @@ fn is_of_api(path: &str) -> bool {
         ["tenants", "devices", "events", "consumers", "tokens", "mail", "openapi.json"];
     let part = path.strip_prefix("/api/v1/").and_then(|rest| rest.split('/').next());
     part.is_some_and(|part| PARTS.contains(&part))
+}
+
+/// What anybody may know who reaches `listen.api`.
+fn is_for_others(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    path.starts_with("/health/") || matches!(path, "/livez" | "/readyz" | "/metrics")
+}
+
+fn elsewhere(path: &str) -> Answer {
+    if is_known(path) {
+        let detail = "only on the node's own machine: ask listen.admin";
+        return problem(StatusCode::NOT_FOUND, "not-here", detail);
+    }
+    if is_of_api(path) {
+        let detail = "this node has no security.key-file, so it knows no tenants and no tokens";
+        return problem(StatusCode::NOT_FOUND, "not-here", detail);
+    }
+    problem(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path")
 }
 
 async fn answer(node: &Node, request: Request<Incoming>) -> Answer {

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::registry::{
-    CredCommand, DeviceCommand, EventsArgs, MailCommand, TenantCommand, TokenCommand,
+use crate::{
+    ca::CaCommand,
+    registry::{CredCommand, DeviceCommand, EventsArgs, MailCommand, TenantCommand, TokenCommand},
 };
 
 /// A clustered IoT device broker: what it acknowledged is on the disks of a majority.
@@ -51,6 +52,9 @@ pub(crate) enum Command {
     /// Measure a broker, or Moorline beside its peers.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// An authority for TLS, and certificates of it.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Look at a configuration file.
     #[command(subcommand)]
     Config(ConfigCommand),

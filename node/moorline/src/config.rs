@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -102,26 +102,28 @@ pub(crate) struct NodeConfig {
     pub(crate) data_dir: PathBuf,
 }
 
-/// `[listen]`: where the node listens. Mostly plaintext, so on loopback unless you say otherwise.
+/// `[listen]`: where the node listens. Without any listener for clients it has `mqtts`, on loopback.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ListenConfig {
     /// MQTT over TCP.
-    pub(crate) mqtt: SocketAddr,
+    pub(crate) mqtt: Option<SocketAddr>,
     /// MQTT over WebSocket, on any path.
     pub(crate) ws: Option<SocketAddr>,
-    /// MQTT over TLS; needs `[tls]`.
+    /// MQTT over TLS.
     pub(crate) mqtts: Option<SocketAddr>,
-    /// MQTT over WebSocket over TLS; needs `[tls]`.
+    /// MQTT over WebSocket over TLS.
     pub(crate) wss: Option<SocketAddr>,
     /// HTTP device API with server-sent events, and MQTT over WebSocket; needs `security.key-file`.
     pub(crate) http: Option<SocketAddr>,
-    /// The same over TLS; needs `[tls]`, too.
+    /// The same over TLS.
     pub(crate) https: Option<SocketAddr>,
     /// Moonlight; needs `security.key-file`.
     pub(crate) moonlight: Option<SocketAddr>,
-    /// Moonlight over TLS; needs `[tls]`, too.
+    /// Moonlight over TLS.
     pub(crate) moonlights: Option<SocketAddr>,
+    /// What wants a token of the API, `/metrics` and `/health/*`, over TLS: for other machines.
+    pub(crate) api: Option<SocketAddr>,
     /// Admin API, `/metrics` and `/health/*` over HTTP. Whoever reaches it administers the cluster.
     pub(crate) admin: SocketAddr,
     /// Node to node gRPC.
@@ -131,7 +133,7 @@ pub(crate) struct ListenConfig {
 impl Default for ListenConfig {
     fn default() -> Self {
         Self {
-            mqtt: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            mqtt: None,
             ws: None,
             mqtts: None,
             wss: None,
@@ -139,8 +141,48 @@ impl Default for ListenConfig {
             https: None,
             moonlight: None,
             moonlights: None,
+            api: None,
             admin: SocketAddr::from(([127, 0, 0, 1], 9400)),
             cluster: SocketAddr::from(([127, 0, 0, 1], 7400)),
+        }
+    }
+}
+
+/// Where clients find MQTT over TLS, if nothing is said about clients.
+const MQTTS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8883);
+
+impl ListenConfig {
+    /// Where clients connect without TLS, by key.
+    fn plain(&self) -> [(&'static str, Option<SocketAddr>); 4] {
+        [
+            ("listen.mqtt", self.mqtt),
+            ("listen.ws", self.ws),
+            ("listen.http", self.http),
+            ("listen.moonlight", self.moonlight),
+        ]
+    }
+
+    /// Where clients connect with TLS, by key.
+    fn secure(&self) -> [(&'static str, Option<SocketAddr>); 4] {
+        [
+            ("listen.mqtts", self.mqtts),
+            ("listen.wss", self.wss),
+            ("listen.https", self.https),
+            ("listen.moonlights", self.moonlights),
+        ]
+    }
+
+    /// Every listener with TLS, by key.
+    pub(crate) fn with_tls(&self) -> Vec<(&'static str, SocketAddr)> {
+        let all = self.secure().into_iter().chain([("listen.api", self.api)]);
+        all.filter_map(|(key, address)| Some((key, address?))).collect()
+    }
+
+    /// A node that nobody could connect to would be of no use; one that speaks in plain has to be told to.
+    fn complete(&mut self) {
+        let none = self.plain().into_iter().chain(self.secure()).all(|(_, at)| at.is_none());
+        if none {
+            self.mqtts = Some(MQTTS_DEFAULT);
         }
     }
 }
@@ -294,10 +336,11 @@ impl Config {
 
     /// Parses and checks a file's text; `path` is for the error.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
             text: error.to_string().trim_end().to_owned(),
         })?;
+        config.listen.complete();
         let problems = config.check();
         if problems.is_empty() {
             Ok(config)
@@ -375,32 +418,20 @@ impl Config {
 
     fn check_listeners(&self, wrong: &mut impl FnMut(&str, String)) {
         let listen = &self.listen;
-        let with_tls = [
-            ("listen.mqtts", listen.mqtts),
-            ("listen.wss", listen.wss),
-            ("listen.https", listen.https),
-            ("listen.moonlights", listen.moonlights),
-        ];
         let of_devices = [
             ("listen.http", listen.http),
             ("listen.https", listen.https),
             ("listen.moonlight", listen.moonlight),
             ("listen.moonlights", listen.moonlights),
         ];
-        let plain = [Some(listen.mqtt), listen.ws, listen.http, listen.moonlight];
-        let addresses = plain
-            .into_iter()
-            .chain(with_tls.map(|(_, address)| address))
-            .flatten()
+        let clients = listen.plain().into_iter().chain(listen.secure());
+        let addresses = clients
+            .filter_map(|(_, address)| address)
+            .chain(listen.api)
             .chain([listen.admin, listen.cluster])
             .filter(|address| address.port() != 0);
         if addresses.clone().collect::<BTreeSet<_>>().len() != addresses.count() {
             wrong("listen", "two listeners share an address".to_owned());
-        }
-        for (key, address) in with_tls {
-            if address.is_some() && self.tls.is_none() {
-                wrong(key, "needs tls.cert and tls.key".to_owned());
-            }
         }
         for (key, address) in of_devices {
             if address.is_some() && self.security.key_file.is_none() {
@@ -479,7 +510,11 @@ mod tests {
     fn a_short_file_is_enough() {
         let config = Config::parse(GOOD, Path::new("moorline.toml")).unwrap();
         assert_eq!((config.node.id, config.cluster.shards), (1, 12));
-        assert!(config.listen.mqtt.ip().is_loopback());
+        assert_eq!(config.listen.with_tls(), [("listen.mqtts", MQTTS_DEFAULT)]);
+        assert!(config.listen.plain().iter().all(|(_, address)| address.is_none()));
+        let plain = format!("{GOOD}\n[listen]\nmqtt = \"127.0.0.1:1883\"\n");
+        let config = Config::parse(&plain, Path::new("moorline.toml")).unwrap();
+        assert!(config.listen.with_tls().is_empty(), "who says something gets no more");
     }
 
     #[test]
@@ -524,9 +559,9 @@ mod tests {
         let tls = |cert: &Path| format!("[tls]\ncert = {cert:?}\nkey = {cert:?}");
         #[rustfmt::skip]
         let table = [
-            (with("[listen]\nmqtts = \"[::1]:8883\""), "listen.mqtts: needs tls.cert and tls.key"),
-            (with("[listen]\nwss = \"[::1]:8884\""),   "listen.wss: needs tls.cert and tls.key"),
-            (with("[listen]\nws = \"127.0.0.1:1883\""), "listen: two listeners share an address"),
+            (with("[listen]\nws = \"127.0.0.1:9400\""), "listen: two listeners share an address"),
+            (with("[listen]\napi = \"[::1]:1\"\nwss = \"[::1]:1\""), "listen: two listeners share an address"),
+            (with("[tls]\ncert = \"c\"\nkey = \"k\"\nclient-certificates = \"no\""), "`ask` or `off`"),
             (with("[ws]\norigins = [\"a.example\"]"),    "ws: origins: \"a.example\" is not scheme://"),
             (with(&tls(Path::new("/nowhere.pem"))),      "tls: cert: /nowhere.pem: "),
             (with(&tls(&file)),                          "tls: cert: "),

@@ -7,7 +7,12 @@
 mod nodes;
 mod screen;
 
-use std::{io::IsTerminal, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    io::IsTerminal,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -45,6 +50,21 @@ pub(crate) struct ReadyNode {
     /// Where they speak Moonlight.
     #[serde(default)]
     pub(crate) moonlight: Option<SocketAddr>,
+    /// Its MQTT address over TLS.
+    #[serde(default)]
+    pub(crate) mqtts: Option<SocketAddr>,
+    /// Where devices speak HTTP, and MQTT over WebSocket, over TLS.
+    #[serde(default)]
+    pub(crate) https: Option<SocketAddr>,
+    /// Where they speak Moonlight over TLS.
+    #[serde(default)]
+    pub(crate) moonlights: Option<SocketAddr>,
+    /// The API over TLS.
+    #[serde(default)]
+    pub(crate) api: Option<SocketAddr>,
+    /// The authority of all nodes' certificates, a file.
+    #[serde(default)]
+    pub(crate) ca: Option<PathBuf>,
     /// Its admin address.
     pub(crate) admin: SocketAddr,
     /// Its process.

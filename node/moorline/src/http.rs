@@ -1,8 +1,9 @@
-//! A small HTTP client for the admin API: one request, one answer, a deadline; or an answer that lasts.
+//! A small HTTP client for the API, in plain on the node's own machine or over TLS: one request, one answer, a deadline; or an answer
+//! that lasts.
 
-use std::time::Duration;
+use std::{io, path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, StatusCode,
@@ -10,7 +11,18 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
 
 /// How long one request may take.
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -21,10 +33,98 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Nobody answered.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody answers at {address} ({why}); is the node running, and is this its listen.admin?")]
+#[error(
+    "nobody answers at {address} ({why}); is the node running, and is this its listen.admin or listen.api?"
+)]
 pub(crate) struct Unreachable {
     address: String,
     why: String,
+}
+
+/// The certificate at the other end is not trusted.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{address} shows a certificate that is not trusted ({why}). --ca FILE (or MOORLINE_CA) says whose certificates are: the authority's \
+     ca.pem. Of a development CA it is in tls/ of the node's data directory, of a demo in tls/ of the demo's"
+)]
+pub(crate) struct Distrusted {
+    address: String,
+    why: String,
+}
+
+/// Where to ask.
+#[derive(Clone)]
+pub(crate) struct Target {
+    /// `host:port`.
+    address: String,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Target {
+    /// `host:port` of a `listen.admin`.
+    pub(crate) fn plain(address: &str) -> Self {
+        Self { address: address.to_owned(), tls: None }
+    }
+
+    /// `https://host:port` of a `listen.api`, or `http://host:port`; trusts the authorities in `ca`, or else those of this machine.
+    pub(crate) fn parse(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        let wanted = "https://HOST:PORT is wanted";
+        let (scheme, rest) = url.split_once("://").context(wanted)?;
+        let address = rest.strip_suffix('/').unwrap_or(rest);
+        let uri: hyper::Uri = address.parse().context(wanted)?;
+        let host = uri.host().context(wanted)?;
+        let address =
+            if uri.port().is_some() { address.to_owned() } else { format!("{address}:443") };
+        match scheme {
+            "http" => return Ok(Self { address, tls: None }),
+            "https" => {}
+            _ => bail!("{scheme}:// is not spoken; {wanted}"),
+        }
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(ca)?)
+            .with_no_client_auth();
+        Ok(Self { address, tls: Some((TlsConnector::from(Arc::new(config)), name)) })
+    }
+
+    async fn connect(&self) -> anyhow::Result<Box<dyn Both>> {
+        let address = || self.address.clone();
+        let unreachable =
+            |error: io::Error| Unreachable { address: address(), why: error.to_string() };
+        let stream = TcpStream::connect(&self.address).await.map_err(unreachable)?;
+        let Some((connector, name)) = &self.tls else { return Ok(Box::new(stream)) };
+        match connector.connect(name.clone(), stream).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) if error.get_ref().is_some_and(|error| error.is::<rustls::Error>()) => {
+                Err(Distrusted { address: address(), why: error.to_string() }.into())
+            }
+            Err(error) => Err(unreachable(error).into()),
+        }
+    }
+}
+
+/// Bytes both ways.
+trait Both: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Both for S {}
+
+/// The authorities in a file, or those of this machine.
+fn roots(ca: Option<&Path>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = ca else {
+        // Some of a machine's may be of a kind nobody knows any more.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(roots);
+    };
+    let read = || format!("--ca {}", file.display());
+    for certificate in CertificateDer::pem_file_iter(file).with_context(read)? {
+        roots.add(certificate.with_context(read)?).with_context(read)?;
+    }
+    if roots.is_empty() {
+        bail!("{}: there is no certificate in it", read());
+    }
+    Ok(roots)
 }
 
 /// Asks a node's admin API. `address` is `host:port`.
@@ -34,40 +134,40 @@ pub(crate) async fn request(
     path: &str,
     body: Vec<u8>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    request_as(method, address, path, body, None).await
+    request_as(method, &Target::plain(address), path, body, None).await
 }
 
 /// The same with an API token.
 pub(crate) async fn request_as(
     method: Method,
-    address: &str,
+    target: &Target,
     path: &str,
     body: Vec<u8>,
     token: Option<&str>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     let headers = bearer(token);
-    timeout(REQUEST_WAIT, exchange(method, address, path, body, headers))
+    timeout(REQUEST_WAIT, exchange(method, target, path, body, headers))
         .await
-        .map_err(|_| silent(address))?
+        .map_err(|_| silent(target))?
 }
 
 fn bearer(token: Option<&str>) -> Vec<(&'static str, String)> {
     token.map(|token| ("authorization", format!("Bearer {token}"))).into_iter().collect()
 }
 
-fn silent(address: &str) -> anyhow::Error {
-    let (address, why) = (address.to_owned(), format!("no answer in {REQUEST_WAIT:?}"));
+fn silent(target: &Target) -> anyhow::Error {
+    let (address, why) = (target.address.clone(), format!("no answer in {REQUEST_WAIT:?}"));
     Unreachable { address, why }.into()
 }
 
 async fn exchange(
     method: Method,
-    address: &str,
+    target: &Target,
     path: &str,
     body: Vec<u8>,
     headers: Vec<(&'static str, String)>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let mut stream = begin(method, address, path, body, headers).await?;
+    let mut stream = begin(method, target, path, body, headers).await?;
     Ok((stream.status, stream.rest().await?))
 }
 
@@ -101,7 +201,7 @@ impl Stream {
 
 /// Asks a node for server-sent events, behind an event id.
 pub(crate) async fn stream(
-    address: &str,
+    target: &Target,
     path: &str,
     token: Option<&str>,
     last_event_id: Option<&str>,
@@ -109,20 +209,18 @@ pub(crate) async fn stream(
     let mut headers = bearer(token);
     headers.push(("accept", "text/event-stream".to_owned()));
     headers.extend(last_event_id.map(|id| ("last-event-id", id.to_owned())));
-    let begun = begin(Method::GET, address, path, Vec::new(), headers);
-    timeout(REQUEST_WAIT, begun).await.map_err(|_| silent(address))?
+    let begun = begin(Method::GET, target, path, Vec::new(), headers);
+    timeout(REQUEST_WAIT, begun).await.map_err(|_| silent(target))?
 }
 
 async fn begin(
     method: Method,
-    address: &str,
+    target: &Target,
     path: &str,
     body: Vec<u8>,
     headers: Vec<(&'static str, String)>,
 ) -> anyhow::Result<Stream> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| Unreachable { address: address.to_owned(), why: error.to_string() })?;
+    let stream = target.connect().await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
@@ -132,7 +230,7 @@ async fn begin(
     let request = request
         .method(method)
         .uri(path)
-        .header("host", address)
+        .header("host", &target.address)
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await.context("the connection broke")?;

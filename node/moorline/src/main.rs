@@ -5,6 +5,7 @@
 
 mod admin;
 mod bench;
+mod ca;
 mod cli;
 mod cluster;
 mod config;
@@ -24,6 +25,8 @@ use crate::cli::{Cli, Command, ConfigCommand};
 
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
+/// Refused: also by us, who do not trust the other side.
+const EXIT_REFUSED: u8 = 4;
 /// Nobody there, or no quorum.
 const EXIT_UNAVAILABLE: u8 = 5;
 
@@ -41,6 +44,8 @@ fn main() -> ExitCode {
                 EXIT_USAGE
             } else if error.is::<http::Unreachable>() {
                 EXIT_UNAVAILABLE
+            } else if error.is::<http::Distrusted>() {
+                EXIT_REFUSED
             } else if let Some(declined) = error.downcast_ref::<registry::Declined>() {
                 declined.code
             } else {
@@ -71,6 +76,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Pub(args) => client_runtime()?.block_on(pubsub::publish(args)),
         Command::Sub(args) => client_runtime()?.block_on(pubsub::subscribe(args)),
         Command::Bench(command) => bench::run(command),
+        Command::Ca(command) => ca::run(command),
         Command::Config(ConfigCommand::Check { config }) => {
             config::Config::load(&config)?;
             println!("{}: fine", config.display());

@@ -1,7 +1,10 @@
 //! What the node as a whole tells Prometheus; layers below register their own into the same registry.
 
 use moorline_core::NodeId;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector};
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    process_collector::ProcessCollector,
+};
 
 /// Metrics that belong to no layer.
 #[derive(Debug, Clone)]
@@ -12,6 +15,12 @@ pub(crate) struct NodeMetrics {
     pub(crate) disk_free: IntGauge,
     /// 1 while the node serves clients.
     pub(crate) ready: IntGauge,
+    /// Connections to `listen.api` that were turned away because their address has too many.
+    pub(crate) api_crowded: IntCounter,
+    /// Those whose TLS failed.
+    pub(crate) api_tls_failed: IntCounter,
+    /// Those whose TLS took too long.
+    pub(crate) api_tls_late: IntCounter,
 }
 
 impl NodeMetrics {
@@ -29,7 +38,15 @@ impl NodeMetrics {
         info.with_label_values(&[env!("CARGO_PKG_VERSION"), &node.to_string()]).set(1);
         registry.register(Box::new(info))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
+        let refused = IntCounterVec::new(
+            Opts::new("moorline_api_refused_total", "Connections refused at listen.api, by reason"),
+            &["reason"],
+        )?;
+        registry.register(Box::new(refused.clone()))?;
         Ok(Self {
+            api_crowded: refused.with_label_values(&["per_address"]),
+            api_tls_failed: refused.with_label_values(&["tls"]),
+            api_tls_late: refused.with_label_values(&["timeout"]),
             survivable: gauge(
                 "moorline_guarantee_survivable_nodes",
                 "How many more nodes may die before a shard stops accepting",

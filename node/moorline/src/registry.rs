@@ -12,13 +12,23 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 pub(crate) use self::events::{EventsArgs, run as read_events};
-use crate::{cli::AdminArgs, cluster::reason, http};
+use crate::{
+    cli::AdminArgs,
+    cluster::reason,
+    http::{self, Target},
+};
 
 /// Where to ask, and as whom.
 #[derive(Debug, Args)]
 pub(crate) struct ApiArgs {
     #[command(flatten)]
     admin: AdminArgs,
+    /// `https://HOST:PORT` of a node's `listen.api`, instead of --admin.
+    #[arg(long, env = "MOORLINE_API")]
+    api: Option<String>,
+    /// Whose certificates are trusted there, in PEM; without it those this machine trusts.
+    #[arg(long, env = "MOORLINE_CA")]
+    ca: Option<PathBuf>,
     /// An API token. On the command line others see it: prefer the environment, or --token-file.
     #[arg(long, env = "MOORLINE_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -269,6 +279,17 @@ fn encode(part: &str) -> String {
         .collect()
 }
 
+impl ApiArgs {
+    fn target(&self) -> anyhow::Result<Target> {
+        match &self.api {
+            Some(url) => {
+                Target::parse(url, self.ca.as_deref()).with_context(|| format!("--api {url}"))
+            }
+            None => Ok(Target::plain(&self.admin.admin)),
+        }
+    }
+}
+
 impl Asked {
     fn with(self, body: Value) -> Self {
         Self { body, ..self }
@@ -287,9 +308,9 @@ impl Asked {
         let query = pairs.finish();
         let path = if query.is_empty() { path } else { format!("{path}?{query}") };
         let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body)? };
-        let admin = &api.admin.admin;
+        let target = api.target()?;
         let (status, answer) =
-            http::request_as(method, admin, &path, body, token.as_deref()).await?;
+            http::request_as(method, &target, &path, body, token.as_deref()).await?;
         if !status.is_success() {
             let code = exit_code(status);
             return Err(Declined { code, why: reason(&answer) }.into());

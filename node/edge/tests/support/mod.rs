@@ -117,6 +117,19 @@ impl Link for DoubleLink {
     }
 }
 
+/// Lets everybody in, and tells what their TLS proved.
+pub struct Notes(pub Sender<moorline_edge::Channel>);
+
+impl Authenticate for Notes {
+    fn authenticate(&self, attempt: Attempt) -> Verdict {
+        self.0.send(attempt.channel.clone()).unwrap();
+        Anonymous { tenant: TENANT }.authenticate(attempt)
+    }
+    fn method(&self) -> &'static str {
+        "notes"
+    }
+}
+
 pub struct Refuses;
 
 impl Authenticate for Refuses {

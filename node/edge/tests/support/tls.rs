@@ -22,17 +22,36 @@ pub struct Certificate {
 
 impl Certificate {
     pub fn new() -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    fn in_dir(dir: TempDir) -> Self {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("cert.pem"), cert.pem()).unwrap();
         std::fs::write(dir.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
         Self { dir, certificate: cert.der().clone() }
     }
 
+    /// Another one in the same files.
+    pub fn renewed(self) -> Self {
+        Self::in_dir(self.dir)
+    }
+
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// What a client has that trusts this certificate and nothing else.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        roots
+    }
+
     pub fn config(&self) -> TlsConfig {
         let file = |name| self.dir.path().join(name);
-        TlsConfig { cert: file("cert.pem"), key: file("key.pem") }
+        TlsConfig::of(file("cert.pem"), file("key.pem"))
     }
 
     pub fn tls(&self) -> Tls {
@@ -45,12 +64,10 @@ impl Certificate {
         stream: TcpStream,
         versions: &[&'static SupportedProtocolVersion],
     ) -> io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await

@@ -11,11 +11,12 @@ use std::{
 };
 
 use anyhow::Context;
+use moorline_edge::TlsConfig;
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 
 use super::ReadyNode;
-use crate::cli::DemoArgs;
+use crate::{ca::dev, cli::DemoArgs};
 
 /// Shards when nothing else is said: few cores, few groups.
 const SHARDS: u16 = 3;
@@ -24,6 +25,10 @@ const MQTT_PORT: u16 = 1883;
 const WS_PORT: u16 = 8083;
 const HTTP_PORT: u16 = 8080;
 const MOONLIGHT_PORT: u16 = 8484;
+const MQTTS_PORT: u16 = 8883;
+const HTTPS_PORT: u16 = 8443;
+const MOONLIGHTS_PORT: u16 = 8494;
+const API_PORT: u16 = 9443;
 const ADMIN_PORT: u16 = 9400;
 const CLUSTER_PORT: u16 = 7400;
 /// A demo is played with, measured and tested, all from one address: limits that keep strangers off would only be in the
@@ -56,6 +61,14 @@ struct Place {
     http: Option<SocketAddr>,
     #[serde(default)]
     moonlight: Option<SocketAddr>,
+    #[serde(default)]
+    mqtts: Option<SocketAddr>,
+    #[serde(default)]
+    https: Option<SocketAddr>,
+    #[serde(default)]
+    moonlights: Option<SocketAddr>,
+    #[serde(default)]
+    api: Option<SocketAddr>,
     admin: SocketAddr,
     cluster: SocketAddr,
 }
@@ -90,6 +103,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Nodes {
     nodes: Vec<Node>,
+    /// The authority of their certificates.
+    ca: PathBuf,
 }
 
 impl Nodes {
@@ -105,6 +120,7 @@ impl Nodes {
         };
         std::fs::write(&known, serde_json::to_vec_pretty(&places)?)?;
         write_key(dir)?;
+        let dev = dev::prepare(dir, Vec::new())?;
         let ready = dir.join("ready.json");
         if ready.exists() {
             std::fs::remove_file(ready)?;
@@ -113,12 +129,13 @@ impl Nodes {
         for place in &places {
             let config = dir.join(format!("node{}.toml", place.id));
             if !config.exists() {
-                std::fs::write(&config, config_text(place, &places, dir, args.shards))?;
+                std::fs::write(&config, config_text(place, &places, dir, &dev.tls, args.shards))?;
             }
             let log = dir.join(format!("node{}.log", place.id));
             nodes.push(Node { place: place.clone(), config, log, child: None, died: None });
         }
-        Ok(Self { nodes })
+        let ca = std::path::absolute(&dev.ca)?;
+        Ok(Self { nodes, ca })
     }
 
     /// Starts every node that does not run.
@@ -175,6 +192,11 @@ impl Nodes {
                 ws: node.place.ws,
                 http: node.place.http,
                 moonlight: node.place.moonlight,
+                mqtts: node.place.mqtts,
+                https: node.place.https,
+                moonlights: node.place.moonlights,
+                api: node.place.api,
+                ca: Some(self.ca.clone()),
                 admin: node.place.admin,
                 pid: node.child.as_ref().and_then(Child::id).unwrap_or(0),
             })
@@ -256,6 +278,10 @@ fn new_places(nodes: u8) -> anyhow::Result<Vec<Place>> {
                 // Beside WebSocket's, of which a demo of three has as many.
                 http: Some(port(HTTP_PORT + node)?),
                 moonlight: Some(port(MOONLIGHT_PORT + node)?),
+                mqtts: Some(port(MQTTS_PORT + node)?),
+                https: Some(port(HTTPS_PORT + node)?),
+                moonlights: Some(port(MOONLIGHTS_PORT + node)?),
+                api: Some(port(API_PORT + node)?),
                 admin: port(ADMIN_PORT + node)?,
                 cluster: port(CLUSTER_PORT + node)?,
             })
@@ -263,9 +289,23 @@ fn new_places(nodes: u8) -> anyhow::Result<Vec<Place>> {
         .collect()
 }
 
-fn config_text(place: &Place, places: &[Place], dir: &Path, shards: Option<u16>) -> String {
+fn config_text(
+    place: &Place,
+    places: &[Place],
+    dir: &Path,
+    tls: &TlsConfig,
+    shards: Option<u16>,
+) -> String {
     let data = dir.join(format!("node{}", place.id));
-    let more = [("ws", place.ws), ("http", place.http), ("moonlight", place.moonlight)];
+    let more = [
+        ("ws", place.ws),
+        ("http", place.http),
+        ("moonlight", place.moonlight),
+        ("mqtts", place.mqtts),
+        ("https", place.https),
+        ("moonlights", place.moonlights),
+        ("api", place.api),
+    ];
     let more = more.into_iter().filter_map(|(key, at)| Some((key, at?)));
     let more: String = more.map(|(key, at)| format!("{key} = \"{at}\"\n")).collect();
     let mut text = format!(
@@ -288,7 +328,9 @@ fn config_text(place: &Place, places: &[Place], dir: &Path, shards: Option<u16>)
     text + "]\n\n"
         + LIMITS
         + &format!(
-            "\n# Everybody may connect, and devices of the registry as themselves.\n[security]\nkey-file = {key:?}\nanonymous = true\n"
+            "\n# Of the demo's own authority.\n[tls]\ncert = {:?}\nkey = {:?}\n\
+             \n# Everybody may connect, and devices of the registry as themselves.\n[security]\nkey-file = {key:?}\nanonymous = true\n",
+            tls.cert, tls.key
         )
 }
 
@@ -315,8 +357,11 @@ mod tests {
     #[test]
     fn the_files_it_writes_are_good_configurations() {
         let places = new_places(3).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let tls = dev::prepare(&dir.path().join("a \"quoted\" dir"), Vec::new()).unwrap().tls;
         for place in &places {
-            let text = config_text(place, &places, Path::new("a \"quoted\" dir"), None);
+            let dir = Path::new("a \"quoted\" dir");
+            let text = config_text(place, &places, dir, &tls, None);
             let config = Config::parse(&text, Path::new("node.toml")).unwrap();
             assert_eq!((config.node.id, config.cluster.peers.len()), (place.id, 3));
             assert_eq!(config.listen.ws, place.ws);

@@ -1,6 +1,9 @@
 //! What the demo shows: a hello with lines to paste, then one screen that is drawn again every second.
 
-use std::{collections::BTreeMap, fmt::Write as _, io::Write as _, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap, fmt::Write as _, io::Write as _, net::SocketAddr, path::Path,
+    time::Instant,
+};
 
 use hyper::Method;
 
@@ -26,14 +29,21 @@ pub(super) fn hello(nodes: &[ReadyNode], dir: &Path) -> String {
         out += "One node has no second copy: it survives a crash of its process, not the loss of its disk.\n";
     }
     for node in nodes {
-        let ReadyNode { id, mqtt, ws, http, admin, pid, .. } = node;
-        let ws = ws.map(|ws| format!("   ws://{ws}")).unwrap_or_default();
-        let http = http.map(|http| format!("   http://{http}")).unwrap_or_default();
+        let ReadyNode { id, mqtt, ws, http, mqtts, https, api, admin, pid, .. } = node;
+        let with = |at: &Option<SocketAddr>, before: &str| {
+            at.map(|at| format!("   {before}{at}")).unwrap_or_default()
+        };
+        let secure = [with(mqtts, "mqtts "), with(https, "https://"), with(api, "api https://")];
         writeln!(
             out,
-            "  node {id}   mqtt {mqtt}{ws}{http}   metrics http://{admin}/metrics   pid {pid}"
+            "  node {id}   mqtt {mqtt}{}{}   metrics http://{admin}/metrics   pid {pid}",
+            with(ws, "ws://"),
+            with(http, "http://"),
         )
         .expect("a String takes everything");
+        if secure.iter().any(|at| !at.is_empty()) {
+            writeln!(out, "     by TLS{}", secure.concat()).expect("a String takes everything");
+        }
     }
     write!(
         out,
@@ -41,16 +51,30 @@ pub(super) fn hello(nodes: &[ReadyNode], dir: &Path) -> String {
          mosquitto_sub -h 127.0.0.1 -p {} -t 'demo/#' -q 1 -i reader -c -v\n  \
          mosquitto_pub -h 127.0.0.1 -p {} -t demo/hello -q 1 -m 'acknowledged means on a majority of disks'\n  \
          kill -9 {}\n  \
-         {} cluster status --admin {}\n\
+         {} cluster status --admin {}\n{}\
          Ctrl-C stops the cluster; the next demo in the same directory goes on with its data.\n",
         last.mqtt.port(),
         first.mqtt.port(),
         first.pid,
         program(),
         last.admin,
+        by_tls(first),
     )
     .expect("a String takes everything");
     out
+}
+
+/// The same by TLS: clients have to trust the demo's authority.
+fn by_tls(node: &ReadyNode) -> String {
+    let (Some(mqtts), Some(api), Some(ca)) = (node.mqtts, node.api, &node.ca) else {
+        return String::new();
+    };
+    let (mqtts, api, ca) = (mqtts.port(), api.port(), ca.display());
+    format!(
+        "by TLS:\n  \
+         mosquitto_pub --cafile '{ca}' -h localhost -p {mqtts} -t demo/hello -q 1 -m 'the same by TLS'\n  \
+         curl --cacert '{ca}' https://localhost:{api}/health/ready\n"
+    )
 }
 
 /// How this program is called from another terminal: by where it is, unless a shell finds it.

@@ -116,10 +116,10 @@ struct Reader {
 impl Reader {
     /// Reads until the connection ends, or enough was printed.
     async fn read(&mut self) -> anyhow::Result<()> {
-        let address = &self.args.api.admin.admin;
+        let target = self.args.api.target()?;
         let path = self.path();
         let mut stream =
-            http::stream(address, &path, self.token.as_deref(), self.cursor.as_deref()).await?;
+            http::stream(&target, &path, self.token.as_deref(), self.cursor.as_deref()).await?;
         if !stream.status.is_success() {
             return Err(declined(stream.status, &stream.rest().await?));
         }
@@ -209,9 +209,9 @@ impl Reader {
         let path =
             format!("/api/v1/consumers/{}/commit{}", encode(group), query.unwrap_or_default());
         let body = serde_json::to_vec(&json!({ "cursor": cursor }))?;
-        let address = &self.args.api.admin.admin;
+        let target = self.args.api.target()?;
         let (status, answer) =
-            http::request_as(Method::POST, address, &path, body, self.token.as_deref()).await?;
+            http::request_as(Method::POST, &target, &path, body, self.token.as_deref()).await?;
         if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE {
             // What was not taken is committed with what comes.
             return Ok(());

@@ -19,12 +19,13 @@ mod members;
 mod mover;
 pub(crate) mod node;
 mod reconcile;
+mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
-use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Speaks, Transport};
+use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
 use moorline_fostrom::{Door, FostromMetrics, Http, Moonlight, Mqtt};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
@@ -52,6 +53,7 @@ use self::{
     mover::Mover,
     node::{Node, Parts},
     reconcile::Reconciler,
+    tls::Certificates,
 };
 use crate::{admin, cli::ServerArgs, config::Config, logging, metrics::NodeMetrics};
 
@@ -95,27 +97,38 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
+    let api_socket = match config.listen.api {
+        Some(address) => Some(bind(address, "listen.api").await?),
+        None => None,
+    };
     // The one clock of this process: see `docs/decisions/011-log-time.md`.
     let clock = Clock::start();
     let left = CancellationToken::new();
     let started = start(&config, clock, &stop, &left, &mut tasks).await?;
 
-    let node = Arc::clone(&started.node);
+    let certificates = Certificates::prepare(&config)?;
+    certificates.watch(started.node.registry(), &mut tasks, stop.child_token())?;
     let admin_stop = CancellationToken::new();
-    let token = admin_stop.clone();
-    tasks.spawn(async move {
-        admin::serve(admin_socket, node, token).await;
-        Ok(())
-    });
-    let edge_stop = stop.child_token();
+    // The API asks for tokens, not for certificates: a browser would trouble its user with the question.
+    let secure = api_socket.zip(certificates.tls.as_ref().map(Tls::silent));
+    let secure = secure.map(|(socket, tls)| (socket, Some(tls)));
+    for (socket, tls) in [(admin_socket, None)].into_iter().chain(secure) {
+        let served = admin::serve(socket, tls, Arc::clone(&started.node), admin_stop.clone());
+        tasks.spawn(async move {
+            served.await;
+            Ok(())
+        });
+    }
     tasks.spawn(serve_devices(
         Arc::clone(&started.node),
         Arc::clone(&started.service),
         clock,
-        edge_stop,
+        certificates.tls.clone(),
+        stop.child_token(),
     ));
 
-    let result = wait_for_the_end(&stop, &left, &mut tasks, stop_with_stdin, &started).await;
+    let ends = Ends { stop: &stop, left: &left, with_stdin: stop_with_stdin };
+    let result = wait_for_the_end(&ends, &mut tasks, &started, &certificates).await;
     stop_node(started, &stop).await;
     admin_stop.cancel();
     while let Some(ended) = tasks.join_next().await {
@@ -329,6 +342,7 @@ async fn serve_devices(
     node: Arc<Node>,
     service: Arc<Service>,
     clock: Clock,
+    tls: Option<Tls>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = EdgeMetrics::register(node.registry())?;
@@ -350,7 +364,7 @@ async fn serve_devices(
         let edge =
             Edge::new(node.config().mqtt.clone(), port, authenticate, metrics.clone(), clock);
         let serving = stop.child_token();
-        let mut listeners = listen(node.config(), &edge, door.as_ref(), &serving)?;
+        let mut listeners = listen(node.config(), &edge, tls.as_ref(), door.as_ref(), &serving)?;
         node.set_listening(true);
         let ended = tokio::select! {
             ended = listeners.join_next() => ended,
@@ -373,11 +387,12 @@ async fn serve_devices(
 fn listen(
     config: &Config,
     edge: &Edge,
+    tls: Option<&Tls>,
     door: Option<&Door>,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
     let mut listeners = JoinSet::new();
-    for (address, transport) in transports(config, door)? {
+    for (address, transport) in transports(config, tls, door) {
         let name = transport.name();
         let listener = Listener::bind(address, transport, edge)
             .with_context(|| format!("listen.{name}: cannot listen on {address}"))?;
@@ -418,15 +433,16 @@ async fn wait_until_served(node: &Node, stop: &CancellationToken) -> bool {
 /// Where to listen, and what is spoken there.
 fn transports(
     config: &Config,
+    tls: Option<&Tls>,
     door: Option<&Door>,
-) -> anyhow::Result<Vec<(SocketAddr, Transport)>> {
-    let tls = config.tls.as_ref().map(|tls| tls.load().context("tls")).transpose()?;
+) -> Vec<(SocketAddr, Transport)> {
+    let tls = tls.cloned();
     let (listen, ws) = (&config.listen, Some(config.ws.clone()));
     let http = door.map(|door| Arc::new(Http::new(door.clone())) as Arc<dyn Speaks>);
     let moonlight = door.map(|door| Arc::new(Moonlight::new(door.clone())) as Arc<dyn Speaks>);
     let none = Transport::default;
     let all = [
-        (Some(listen.mqtt), none()),
+        (listen.mqtt, none()),
         (listen.ws, Transport { ws: ws.clone(), ..none() }),
         (listen.mqtts, Transport { tls: tls.clone(), ..none() }),
         (listen.wss, Transport { tls: tls.clone(), ws: ws.clone(), other: None }),
@@ -435,17 +451,25 @@ fn transports(
         (listen.moonlight, Transport { other: moonlight.clone(), ..none() }),
         (listen.moonlights, Transport { tls, ws: None, other: moonlight }),
     ];
-    Ok(all.into_iter().filter_map(|(address, transport)| Some((address?, transport))).collect())
+    all.into_iter().filter_map(|(address, transport)| Some((address?, transport))).collect()
+}
+
+/// What ends a node, besides signals.
+struct Ends<'a> {
+    stop: &'a CancellationToken,
+    left: &'a CancellationToken,
+    with_stdin: bool,
 }
 
 /// Waits for a signal, the end of standard input, or a task that ends with an error.
 async fn wait_for_the_end(
-    stop: &CancellationToken,
-    left: &CancellationToken,
+    ends: &Ends<'_>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-    with_stdin: bool,
     started: &Started,
+    certificates: &Certificates,
 ) -> anyhow::Result<()> {
+    let Ends { stop, left, with_stdin } = *ends;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut refusals = started.peers.refusals();
@@ -455,6 +479,7 @@ async fn wait_for_the_end(
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => certificates.reload(),
             () = stdin_closed(), if with_stdin => return Ok(()),
             () = left.cancelled() => return Ok(()),
             () = stop.cancelled() => bail!("the node stopped itself"),

@@ -140,6 +140,11 @@ impl Node {
         &self.groups
     }
 
+    /// What it counts of itself.
+    pub(crate) fn metrics(&self) -> &NodeMetrics {
+        &self.metrics
+    }
+
     /// Where metrics are registered.
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry

@@ -77,6 +77,12 @@ pub struct TlsFiles {
     pub server_name: String,
 }
 
+/// The name that only the certificate of one node has, so that no other node's passes for it: `node-N.DOMAIN`.
+#[must_use]
+pub fn node_name(node: u64, domain: &str) -> String {
+    format!("node-{node}.{domain}")
+}
+
 /// The TLS configurations of both directions.
 #[derive(Debug, Clone)]
 pub(super) struct Tls {

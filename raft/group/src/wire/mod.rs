@@ -62,7 +62,7 @@ use self::{
     state::States,
 };
 pub use self::{
-    config::{TlsFiles, WireConfig},
+    config::{TlsFiles, WireConfig, node_name},
     error::{CallError, SendError, WireError},
     handler::{Handler, Replier},
     hello::{Refusal, RefusalReason},
