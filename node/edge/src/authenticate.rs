@@ -6,6 +6,7 @@ use bytes::Bytes;
 use moorline_core::{
     TenantId, Text,
     port::{Inbox, Port},
+    rights::Who,
 };
 use moorline_mqtt::Version;
 use tokio_util::sync::DropGuard;
@@ -67,6 +68,8 @@ pub struct Identity {
     pub tenant: TenantId,
     /// What its session is called, if not as its client id says: whoever it may take over is called the same.
     pub session: Option<Text>,
+    /// Which device it is, and so what it may publish and subscribe to.
+    pub who: Option<Arc<Who>>,
     /// Who serves it, if not the service behind the edge: a platform where MQTT is something else.
     pub port: Option<Arc<dyn Port>>,
     /// Who tells it when it may not stay any more.
@@ -77,7 +80,7 @@ impl Identity {
     /// A client of a tenant whose session is called as its client id says.
     #[must_use]
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenant, session: None, port: None, begin: None }
+        Self { tenant, session: None, who: None, port: None, begin: None }
     }
 }
 

@@ -340,7 +340,7 @@ impl<S: Socket> Connection<S> {
     }
 
     fn enter(&mut self, identity: Identity, request: ConnectRequest) {
-        let Identity { tenant, session, port, begin } = identity;
+        let Identity { tenant, session, who, port, begin } = identity;
         self.stranger = None;
         self.watched = begin.map(|begin| begin(self.mailbox.clone()));
         if let Some(port) = port {
@@ -350,6 +350,7 @@ impl<S: Socket> Connection<S> {
         self.link.open(Open {
             tenant,
             client: session.unwrap_or(request.client),
+            who,
             clean_start: request.clean_start,
             expiry_s: request.expiry_s,
             credit: request.credit,

@@ -13,7 +13,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering},
     },
 };
@@ -21,15 +21,18 @@ use std::{
 use moorline_core::{
     ConnId, Delivery, Epoch, Message, Offset, ShardId, ShareNumber, TenantId, Text,
     port::{Close, Filter, Inbox, Link, Notice, Open, Published, Refusal, SHARE_LENT_MAX, Token},
+    rights::Who,
 };
-use moorline_machine::{Answer, answer::Refused, command::SessionId};
+use moorline_machine::{Answer, answer::Refused, command::SessionId, registry::Owner};
 use moorline_router::{Answered, SubmitError};
+use prometheus::IntCounter;
 
 use crate::{
     frames::{Attach, Publisher, Push},
     member::{Members, Taken},
     refusal_of,
     retained::Retaining,
+    rights::Rights,
     service::{Asked, Inner},
     settle::{Hand, Settled},
 };
@@ -53,6 +56,19 @@ pub(crate) struct Conn {
     swept: AtomicBool,
     /// While it is sent retained messages.
     retaining: Mutex<Option<Arc<Retaining>>>,
+    known: RwLock<Known>,
+    /// Counts what it may not read.
+    unread: IntCounter,
+    /// Whether some of it is to be settled.
+    passed_over: AtomicBool,
+}
+
+/// Who it is and what it may do, once it has said so.
+#[derive(Debug, Default)]
+struct Known {
+    tenant: Option<TenantId>,
+    who: Option<Arc<Who>>,
+    rights: Option<Rights>,
 }
 
 impl fmt::Debug for Conn {
@@ -115,7 +131,7 @@ pub(crate) struct Tell {
 }
 
 impl Conn {
-    pub(crate) fn new(id: ConnId, inbox: Arc<dyn Inbox>) -> Self {
+    pub(crate) fn new(id: ConnId, inbox: Arc<dyn Inbox>, unread: IntCounter) -> Self {
         Self {
             id,
             inbox,
@@ -125,7 +141,87 @@ impl Conn {
             window: AtomicU16::new(0),
             swept: AtomicBool::new(true),
             retaining: Mutex::default(),
+            known: RwLock::default(),
+            unread,
+            passed_over: AtomicBool::new(false),
         }
+    }
+
+    // ---- rights
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().expect("no panic while it is locked")
+    }
+
+    pub(crate) fn set_rights(
+        &self,
+        tenant: TenantId,
+        who: Option<Arc<Who>>,
+        rights: Option<Rights>,
+    ) {
+        let mut known = self.known.write().expect("no panic while it is locked");
+        *known = Known { tenant: Some(tenant), who, rights };
+    }
+
+    /// Gives it others; those it had, if these differ.
+    pub(crate) fn replace_rights(
+        &self,
+        who: Option<Arc<Who>>,
+        rights: Option<Rights>,
+    ) -> Option<Option<Rights>> {
+        let mut known = self.known.write().expect("no panic while it is locked");
+        known.who = who;
+        let before = std::mem::replace(&mut known.rights, rights);
+        (before != known.rights).then_some(before)
+    }
+
+    pub(crate) fn who(&self) -> Option<Arc<Who>> {
+        self.known().who.clone()
+    }
+
+    /// Whose what it retains is.
+    pub(crate) fn owner(&self, tenant: TenantId) -> Option<Owner> {
+        let known = self.known();
+        known.who.as_ref().map(|who| Owner { tenant, device: who.device.clone(), born: who.born })
+    }
+
+    /// Its tenant and device, once: for who forgets them.
+    pub(crate) fn end_rights(&self) -> Option<(TenantId, Option<Arc<Who>>)> {
+        let mut known = self.known.write().expect("no panic while it is locked");
+        known.tenant.take().map(|tenant| (tenant, known.who.clone()))
+    }
+
+    pub(crate) fn is_of(&self, tenant: TenantId) -> bool {
+        self.known().tenant == Some(tenant)
+    }
+
+    pub(crate) fn may_all(&self) -> bool {
+        self.known().rights.is_none()
+    }
+
+    pub(crate) fn may_publish(&self, topic: &Text) -> bool {
+        self.known().rights.as_ref().is_none_or(|rights| rights.may_publish(topic))
+    }
+
+    pub(crate) fn may_subscribe(&self, filter: &Text) -> bool {
+        self.known().rights.as_ref().is_none_or(|rights| rights.may_subscribe(filter))
+    }
+
+    /// Whether a delivery may go to it; counted if not.
+    pub(crate) fn may_read(&self, delivery: &Delivery) -> bool {
+        let known = self.known();
+        // Of what the client has already only the release goes out, without a topic.
+        let may = delivery.released
+            || known.rights.as_ref().is_none_or(|rights| rights.may_read(&delivery.message.topic));
+        if !may {
+            self.unread.inc();
+        }
+        may
+    }
+
+    /// Whether it passed over something of its queue, which the sweep settles.
+    pub(crate) fn take_passed_over(&self) -> bool {
+        self.passed_over.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn id(&self) -> ConnId {
@@ -151,6 +247,8 @@ impl Conn {
         let mut members = self.members();
         let taken = members.take(&push);
         if let Taken::Next(number) = taken {
+            // Not settled: the connection is about to end, and then others get them.
+            push.deliveries.retain(|delivery| self.may_read(delivery));
             push.deliveries.iter_mut().for_each(|delivery| delivery.share = Some(number));
             // Under the lock, so that two pushes can't overtake each other on the way to the edge.
             self.push(Notice::Deliver(push.deliveries));
@@ -161,6 +259,11 @@ impl Conn {
     /// The sweep has come by for its shares, or has to. Whether that is news.
     pub(crate) fn mark_swept(&self, swept: bool) -> bool {
         self.swept.swap(swept, Ordering::AcqRel) != swept
+    }
+
+    /// Whether it takes part in shares.
+    pub(crate) fn has_shares(&self) -> bool {
+        self.members().any()
     }
 
     /// How many items a share may lend it.
@@ -206,6 +309,9 @@ impl Conn {
 
     /// Hands on a message that passes by.
     pub(crate) fn pass(&self, delivery: Delivery) -> bool {
+        if !self.may_read(&delivery) {
+            return true;
+        }
         if !delivery.message.retain {
             return self.push(Notice::Deliver(vec![delivery]));
         }
@@ -287,7 +393,7 @@ impl Conn {
     }
 
     /// Deliveries from the shard's leader. `false` if some were lost on the way: attach anew.
-    pub(crate) fn take(&self, push: Push) -> bool {
+    pub(crate) fn take(&self, mut push: Push) -> bool {
         let mut state = self.state();
         let State::Durable(durable) = &mut *state else {
             return true;
@@ -307,6 +413,19 @@ impl Conn {
         for offset in offsets() {
             durable.next = offset.next();
             durable.hand.deliver(offset);
+        }
+        push.deliveries.retain(|delivery| {
+            let may = self.may_read(delivery);
+            if let (false, Some(offset)) = (may, delivery.offset) {
+                // As if the client had acknowledged it.
+                durable.returned += u32::from(durable.hand.settle(offset));
+                durable.dirty = true;
+                self.passed_over.store(true, Ordering::Release);
+            }
+            may
+        });
+        if push.deliveries.is_empty() {
+            return true;
         }
         let mut kept = push.deliveries.iter().filter(|delivery| delivery.message.retain).peekable();
         if kept.peek().is_some()

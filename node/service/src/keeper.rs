@@ -62,6 +62,8 @@ impl Inner {
         self.keep(Self::keep_ticking);
         self.keep(Self::keep_deadlines);
         self.keep(Self::keep_wills);
+        self.keep(Self::keep_rights);
+        self.keep(Self::keep_forgetting);
         for shard in self.shards.all() {
             self.keep(move |service| service.read_rows(shard));
         }

@@ -220,6 +220,9 @@ impl Inner {
         if !conn.take(push) {
             self.mark_unattached(&conn);
         }
+        if conn.take_passed_over() {
+            self.mark_dirty(&conn);
+        }
     }
 
     pub(crate) fn wake_reader(&self, shard: ShardId, delivery: &ShardDelivery) {

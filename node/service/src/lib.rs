@@ -20,6 +20,7 @@
 mod conn;
 mod delivery;
 mod expiry;
+mod forget;
 mod frames;
 mod gone;
 mod keeper;
@@ -35,6 +36,7 @@ mod publish;
 mod quota;
 pub mod registry;
 mod retained;
+mod rights;
 mod service;
 mod settle;
 mod share_frames;

@@ -130,6 +130,13 @@ impl Live {
         (true, tables.release(conn, tenant, filter))
     }
 
+    /// What a connection holds.
+    pub(crate) fn filters_of(&self, conn: ConnId) -> Vec<Text> {
+        let tables = self.tables.read().expect("no panic while it is locked");
+        let filters = tables.conns.get(&conn).map(|held| &held.filters);
+        filters.into_iter().flatten().cloned().collect()
+    }
+
     /// Ends all of a connection; gives the filters nobody on this node holds any more.
     pub(crate) fn leave(&self, conn: ConnId) -> Vec<(TenantId, Text)> {
         let mut tables = self.tables.write().expect("no panic while it is locked");

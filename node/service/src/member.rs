@@ -112,6 +112,11 @@ pub(crate) struct Members {
 }
 
 impl Members {
+    /// Whether there are any.
+    pub(crate) fn any(&self) -> bool {
+        !self.held.is_empty() || !self.asked.is_empty()
+    }
+
     /// A subscription is asked for: what unsubscribes from now on comes behind it.
     pub(crate) fn ask(&mut self, filter: &Text) -> Ticket {
         self.last_ticket += 1;

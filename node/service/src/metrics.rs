@@ -18,6 +18,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) kept: KeptMetrics,
     pub(crate) shares: ShareMetrics,
     pub(crate) events: EventMetrics,
+    pub(crate) rights: RightsMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
     pub(crate) pushes_lost: IntCounter,
@@ -71,6 +72,7 @@ impl ServiceMetrics {
             kept: KeptMetrics::register(registry)?,
             shares: ShareMetrics::register(registry)?,
             events: EventMetrics::register(registry)?,
+            rights: RightsMetrics::register(registry)?,
             takeovers: counter(
                 "moorline_session_takeovers_total",
                 "Sessions taken over from a connection that still held them",
@@ -100,6 +102,35 @@ impl ServiceMetrics {
                 "moorline_service_bad_frames_total",
                 "Frames of other nodes that did not read",
             )?,
+        })
+    }
+}
+
+/// What topic rights refused.
+#[derive(Debug, Clone)]
+pub(crate) struct RightsMetrics {
+    pub(crate) publishes: IntCounter,
+    pub(crate) filters: IntCounter,
+    pub(crate) wills: IntCounter,
+    pub(crate) wills_due: IntCounter,
+    pub(crate) deliveries: IntCounter,
+    pub(crate) pruned: IntCounter,
+    pub(crate) narrowed: IntCounter,
+}
+
+impl RightsMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let name = "moorline_rights_refused_total";
+        let help = "What clients may not do with a topic and wanted to, by what it was";
+        let refused = add(registry, IntCounterVec::new(Opts::new(name, help), &["what"])?)?;
+        Ok(Self {
+            publishes: refused.with_label_values(&["publish"]),
+            filters: refused.with_label_values(&["subscribe"]),
+            wills: refused.with_label_values(&["will"]),
+            wills_due: refused.with_label_values(&["will-due"]),
+            deliveries: refused.with_label_values(&["delivery"]),
+            pruned: refused.with_label_values(&["resumed-subscription"]),
+            narrowed: refused.with_label_values(&["live-connection"]),
         })
     }
 }

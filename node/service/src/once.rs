@@ -103,6 +103,11 @@ impl Inner {
             return;
         };
         let flow = Flow { conn: Arc::clone(conn), token, whose, packet };
+        if !conn.may_publish(&message.topic) {
+            self.metrics.rights.publishes.inc();
+            // It may be the repeat of one that has its number: then that goes.
+            return self.give_up(flow, Refusal::NotAuthorised);
+        }
         if !self.accepting.load(Ordering::Acquire) {
             return flow.refuse(Refusal::DiskFull);
         }

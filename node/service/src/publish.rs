@@ -19,6 +19,7 @@ use moorline_machine::{
     Answer, Command,
     answer::Refused,
     command::{Origin, RouteTarget},
+    registry::Owner,
 };
 use moorline_router::{Answered, Done, SubmitError};
 
@@ -106,6 +107,8 @@ struct Publication<'a> {
     message: Message,
     /// Of QoS 2.
     origin: Option<Origin>,
+    /// The device that publishes it.
+    owner: Option<Owner>,
 }
 
 /// A message for the live sessions of a node.
@@ -207,6 +210,10 @@ impl Inner {
         let Some(whose) = conn.whose() else {
             return refuse(Refusal::NotAuthorised);
         };
+        if !conn.may_publish(&message.topic) {
+            self.metrics.rights.publishes.inc();
+            return refuse(Refusal::NotAuthorised);
+        }
         if !self.accepting.load(Ordering::Acquire) {
             return refuse(Refusal::DiskFull);
         }
@@ -214,7 +221,8 @@ impl Inner {
         if !answer {
             self.pass(whose.publisher(), &targets, &message);
             if message.retain {
-                self.retain(whose.tenant, None, message, Done::Ignore);
+                let owner = conn.owner(whose.tenant);
+                self.retain(whose.tenant, owner, None, message, Done::Ignore);
             }
             return;
         }
@@ -233,7 +241,8 @@ impl Inner {
             _ => {
                 let waits = Waits::AtLeastOnce(Arc::clone(conn), token);
                 let (publisher, targets) = (whose.publisher(), &targets[..]);
-                let publication = Publication { publisher, targets, message, origin: None };
+                let owner = conn.owner(whose.tenant).filter(|_| message.retain);
+                let publication = Publication { publisher, targets, message, origin: None, owner };
                 self.publish_to_several(waits, publication);
             }
         }
@@ -242,13 +251,20 @@ impl Inner {
     /// A publish of QoS 2 that has its number goes to everybody who wants it.
     pub(crate) fn publish_numbered(self: &Arc<Self>, numbered: Numbered) {
         let Numbered { flow, origin, message } = numbered;
+        // It may have waited for its number, or for the lease.
+        if !flow.conn.may_publish(&message.topic) {
+            self.metrics.rights.publishes.inc();
+            return self.give_up(flow, Refusal::NotAuthorised);
+        }
         let publisher = flow.whose.publisher();
         let targets = &self.targets(publisher.tenant, &message)[..];
+        let owner = flow.conn.owner(publisher.tenant).filter(|_| message.retain);
         let waits = Waits::ExactlyOnce(Arc::clone(self), flow);
         if targets.is_empty() && !message.retain {
             return waits.tell(Ok(Published { matched: false }));
         }
-        let publication = Publication { publisher, targets, message, origin: Some(origin) };
+        let origin = Some(origin);
+        let publication = Publication { publisher, targets, message, origin, owner };
         self.publish_to_several(waits, publication);
     }
 
@@ -268,7 +284,7 @@ impl Inner {
     }
 
     fn publish_to_several(self: &Arc<Self>, waits: Waits, publication: Publication<'_>) {
-        let Publication { publisher, targets, message, origin } = publication;
+        let Publication { publisher, targets, message, origin, owner } = publication;
         let waiting = targets.len() + usize::from(message.retain);
         let tally = Mutex::new(Tally::of(waiting, origin.is_some()));
         let several = Arc::new(Several { waits, tally });
@@ -276,7 +292,7 @@ impl Inner {
             let several = Arc::clone(&several);
             let done = move |outcome| several.retained(retained(outcome));
             let done = Done::Call(Box::new(done));
-            self.retain(publisher.tenant, origin, message.clone(), done);
+            self.retain(publisher.tenant, owner, origin, message.clone(), done);
         }
         let mut live: Option<Bytes> = None;
         let now = self.now();
@@ -320,10 +336,17 @@ impl Inner {
     }
 
     /// Has the shard of a message's topic keep it for later subscribers.
-    fn retain(&self, tenant: TenantId, origin: Option<Origin>, message: Message, done: Done) {
+    fn retain(
+        &self,
+        tenant: TenantId,
+        owner: Option<Owner>,
+        origin: Option<Origin>,
+        message: Message,
+        done: Done,
+    ) {
         let shard = self.shards.of(tenant, message.topic.as_bytes());
         let message = expiry::for_log(message, self.now());
-        let command = Command::Retain { tenant, origin, message };
+        let command = Command::Retain { tenant, owner, origin, message };
         self.below().router.submit(shard, &command, done);
     }
 

@@ -188,6 +188,7 @@ impl Stream {
         let admitted: Vec<_> = page
             .into_iter()
             .filter(|delivery| noted.admits(self.began, &delivery.message.topic))
+            .filter(|delivery| self.conn.may_read(delivery))
             .collect();
         let any = !admitted.is_empty();
         // Under the lock, so that what is noted comes behind it.

@@ -10,8 +10,10 @@ use std::{
 };
 
 use moorline_core::{
-    ConnId, Incarnation, Message, NodeId, QoS, ShardId, TenantId, Text, UnixMillis,
+    ConnId, Incarnation, Message, NodeId, QoS, ShardId, TenantId, Text, UnixMillis, Will,
     port::{Close, Notice, Open, Opened, Refusal, Token},
+    rights::Rules,
+    session_name,
     shard::Shards,
 };
 use moorline_group::{Groups, wire::Peers};
@@ -38,6 +40,7 @@ use crate::{
     refusal_of,
     registry::{Readers, door::Noted, settings::Parsed, watch::Watchers},
     retained::{Gate, READS_MAX},
+    rights::Holders,
 };
 
 /// The layers below, known once they are started.
@@ -135,6 +138,10 @@ pub(crate) struct Inner {
     pub(crate) noted: Noted,
     /// Settings of tenants.
     pub(crate) parsed: Parsed,
+    /// Whose connections are here.
+    pub(crate) holders: Holders,
+    /// What a device may whose tenant says nothing.
+    pub(crate) own_subtree: Rules,
     /// Who waits here for something new in streams.
     pub(crate) news: Arc<News>,
     /// Who reads events at this node.
@@ -195,6 +202,8 @@ impl Inner {
             watches: AtomicU64::new(0),
             noted: Noted::default(),
             parsed: Parsed::default(),
+            holders: Holders::default(),
+            own_subtree: Rules::own_subtree(),
             news: Arc::default(),
             event_readers: Arc::default(),
             wills_due: Notify::new(),
@@ -253,7 +262,7 @@ impl Inner {
 
     pub(crate) fn connect(&self, inbox: Arc<dyn moorline_core::port::Inbox>) -> Arc<Conn> {
         let id = ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed));
-        let conn = Arc::new(Conn::new(id, inbox));
+        let conn = Arc::new(Conn::new(id, inbox, self.metrics.rights.deliveries.clone()));
         self.conns.write().expect("no panic while it is locked").insert(id, Arc::clone(&conn));
         conn
     }
@@ -334,7 +343,23 @@ impl Inner {
         }
     }
 
-    fn open(self: &Arc<Self>, conn: &Arc<Conn>, open: Open) {
+    fn open(self: &Arc<Self>, conn: &Arc<Conn>, mut open: Open) {
+        let refuse = || _ = conn.push(Notice::Opened(Err(Refusal::NotAuthorised)));
+        open.client = match &open.who {
+            Some(who) => session_name::of_device(&who.device, who.born, &open.client),
+            None if session_name::is_free(&open.client) => open.client,
+            None => return refuse(),
+        };
+        self.begin_rights(conn, open.tenant, open.who.clone());
+        if self.conn(conn.id()).is_none() {
+            // It was closed while it waited.
+            self.end_rights(conn);
+        }
+        let denied = |will: &Will| !conn.may_publish(&will.message.topic);
+        if open.will.as_ref().is_some_and(denied) {
+            self.metrics.rights.wills.inc();
+            return refuse();
+        }
         let shard = self.shards.of(open.tenant, open.client.as_bytes());
         let command = Command::OpenSession {
             tenant: open.tenant,
@@ -370,9 +395,17 @@ impl Inner {
                     self.close_session(whose, Close::Broken);
                     return;
                 }
-                conn.push(Notice::Opened(Ok(Opened { present, first: head, end: tail })));
-                if durable {
-                    self.attach(conn);
+                let opened = Opened { present, first: head, end: tail };
+                if present && !conn.may_all() {
+                    let (service, conn) = (Arc::clone(self), Arc::clone(conn));
+                    self.tasks.spawn(async move {
+                        match service.prune(&conn, whose).await {
+                            Ok(()) => service.let_in(&conn, opened, durable),
+                            Err(refusal) => _ = conn.push(Notice::Opened(Err(refusal))),
+                        }
+                    });
+                } else {
+                    self.let_in(conn, opened, durable);
                 }
                 return;
             }
@@ -386,7 +419,16 @@ impl Inner {
         conn.push(Notice::Opened(Err(refusal)));
     }
 
+    /// A client hears that its session is open.
+    fn let_in(self: &Arc<Self>, conn: &Arc<Conn>, opened: Opened, durable: bool) {
+        conn.push(Notice::Opened(Ok(opened)));
+        if durable {
+            self.attach(conn);
+        }
+    }
+
     pub(crate) fn close(self: &Arc<Self>, conn: &Arc<Conn>, close: Close) {
+        self.end_rights(conn);
         self.conns.write().expect("no panic while it is locked").remove(&conn.id());
         self.drop_live_routes(conn.id());
         let Some((whose, settled)) = conn.end() else {

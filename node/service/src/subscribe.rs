@@ -64,6 +64,13 @@ async fn both(
     Ok(order.iter().copied().filter_map(next).collect())
 }
 
+/// The answers to the filters that a client may subscribe to, and between them those to the others.
+fn with_denied(may: &[bool], granted: Vec<Result<QoS, Refusal>>) -> Vec<Result<QoS, Refusal>> {
+    let mut granted = granted.into_iter();
+    let mut next = || granted.next().unwrap_or(Err(Refusal::Unavailable));
+    may.iter().map(|may| if *may { next() } else { Err(Refusal::NotAuthorised) }).collect()
+}
+
 fn granted(options: SubscriptionOptions) -> SubscriptionOptions {
     SubscriptionOptions { qos: options.qos.min(GRANTED_MAX), ..options }
 }
@@ -121,6 +128,17 @@ impl Inner {
             return;
         };
         let deadline = Instant::now() + SUBSCRIBE_WAIT;
+        let may: Vec<bool> =
+            filters.iter().map(|asked| conn.may_subscribe(&asked.filter)).collect();
+        let mut allowed = may.iter().copied();
+        let filters: Vec<_> =
+            filters.into_iter().filter(|_| allowed.next() == Some(true)).collect();
+        self.metrics.rights.filters.inc_by((may.len() - filters.len()) as u64);
+        if filters.is_empty() {
+            let granted = Ok(vec![Err(Refusal::NotAuthorised); may.len()]);
+            conn.push(Notice::Subscribed { token, granted });
+            return;
+        }
         let order: Vec<bool> = filters.iter().map(|asked| is_shared(&asked.filter)).collect();
         let (shared, plain): (Vec<_>, Vec<_>) =
             filters.into_iter().partition(|asked| is_shared(&asked.filter));
@@ -136,14 +154,14 @@ impl Inner {
             let plain =
                 (!plain.is_empty()).then(|| self.subscribe_durable(conn, whose, plain, deadline));
             let granted = both(order, plain, shared);
-            self.answer_subscribe(conn, token, async { (granted.await, None) });
+            self.answer_subscribe(conn, token, may, async { (granted.await, None) });
         } else {
             // Live ones are granted together or not at all.
             let first = order.iter().position(|shared| !shared);
             let (plain, passing) =
                 first.map(|_| self.subscribe_live(conn, whose, plain, deadline)).unzip();
             let granted = both(order, plain, shared);
-            self.answer_subscribe(conn, token, async move {
+            self.answer_subscribe(conn, token, may, async move {
                 let granted = granted.await;
                 let each = granted.as_deref().unwrap_or_default();
                 let holds = first.is_some_and(|first| each.get(first).is_some_and(Result::is_ok));
@@ -157,11 +175,13 @@ impl Inner {
         self: &Arc<Self>,
         conn: &Arc<Conn>,
         token: Token,
+        may: Vec<bool>,
         granted: impl Future<Output = (Granted, Option<Passing>)> + Send + 'static,
     ) {
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         let answered = async move {
             let (granted, passing) = granted.await;
+            let granted = granted.map(|granted| with_denied(&may, granted));
             conn.push(Notice::Subscribed { token, granted });
             let Some(Passing { stream, tenant, wants }) = passing else { return };
             let sent = service.send_retained(&stream, tenant, &wants, Goal::Connection).await;

@@ -24,6 +24,7 @@ use moorline_machine::{
     Answer, Command, DueWill, NUMBERS_SPAN_MAX,
     answer::Refused,
     command::{Origin, RouteTarget},
+    registry::Owner,
 };
 use tokio::{
     task::{Id, JoinError, JoinSet},
@@ -46,6 +47,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 /// How long a node with live sessions may take to answer one try.
 const LIVE_WAIT: Duration = Duration::from_secs(2);
+
+/// Whose a will is.
+struct Whose {
+    tenant: TenantId,
+    owner: Option<Owner>,
+}
 
 /// Wills on their way.
 #[derive(Debug, Default)]
@@ -182,12 +189,22 @@ impl Inner {
 
     /// Publishes a will to everybody who wants it now, and then has it forgotten; false if it is still due.
     async fn publish_will(self: Arc<Self>, shard: ShardId, origin: Origin, will: DueWill) -> bool {
-        let DueWill { number, tenant, message } = will;
+        let DueWill { number, tenant, owner, message } = will;
         debug!(%shard, number, "a will is due");
-        if !self.spread(shard, tenant, origin, message).await {
-            return false;
+        match self.may_will(tenant, owner.as_ref(), &message.topic).await {
+            None => {
+                sleep(AGAIN_PAUSE).await;
+                return false;
+            }
+            // Its device was deleted or disabled meanwhile, or may not say that any more.
+            Some(false) => self.metrics.rights.wills_due.inc(),
+            Some(true) => {
+                if !self.spread(shard, Whose { tenant, owner }, origin, message).await {
+                    return false;
+                }
+                self.metrics.kept.wills_published.inc();
+            }
         }
-        self.metrics.kept.wills_published.inc();
         let done = Command::WillsDone { numbers: vec![number] };
         while self.leads(shard) {
             match self.below().router.ask(shard, &done).await {
@@ -203,10 +220,11 @@ impl Inner {
     async fn spread(
         self: &Arc<Self>,
         shard: ShardId,
-        tenant: TenantId,
+        whose: Whose,
         origin: Origin,
         message: Message,
     ) -> bool {
+        let Whose { tenant, owner } = whose;
         let mut targets = Vec::new();
         self.below().groups.read(ShardId::META, |machine, _| {
             machine.meta().routes(tenant, message.topic.as_bytes(), &mut targets);
@@ -217,7 +235,8 @@ impl Inner {
         let mut parts = JoinSet::new();
         if message.retain {
             let to = self.shards.of(tenant, message.topic.as_bytes());
-            let retain = Command::Retain { tenant, origin: Some(origin), message: message.clone() };
+            let (origin, message) = (Some(origin), message.clone());
+            let retain = Command::Retain { tenant, owner, origin, message };
             parts.spawn(Arc::clone(self).tell_shard(shard, to, Arc::new(retain)));
         }
         // Its client may want to know that it was published: No Local does not keep it from it.

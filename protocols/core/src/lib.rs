@@ -21,6 +21,8 @@ pub mod id;
 pub mod message;
 pub mod op;
 pub mod port;
+pub mod rights;
+pub mod session_name;
 pub mod shard;
 pub mod subscription;
 pub mod text;

@@ -21,7 +21,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     ConnId, Delivery, Message, NodeId, Offset, QoS, ShareNumber, SubscriptionOptions, TenantId,
-    Text, Will,
+    Text, Will, rights::Who,
 };
 
 /// Names an answer's question. Chosen by the edge; the service only gives it back.
@@ -96,8 +96,11 @@ pub struct Overflow;
 pub struct Open {
     /// Whose session. Comes from the authenticated identity, never from the client's words.
     pub tenant: TenantId,
-    /// The client's id within the tenant.
+    /// The client's id within the tenant; of a device, among the ids of its own.
     pub client: Text,
+    /// Which device of the tenant it is: the session is bound to it, and it has that device's rights. `None`: any client, which
+    /// has the tenant's.
+    pub who: Option<Arc<Who>>,
     /// Whether to forget what an earlier session left (MQTT Clean Start; 3.1.1 Clean Session).
     pub clean_start: bool,
     /// Seconds the session outlives its connection: 0 ends with it (a clean session), `u32::MAX` never ends.

@@ -8,8 +8,9 @@ use moorline_core::{
 
 use crate::{
     events::EventCommand,
+    forget::{Forget, Forgotten},
     mail::MailCommand,
-    registry::{DeleteDevice, DeleteLookup, DeleteTenant, PutDevice, PutLookup, PutTenant},
+    registry::{DeleteDevice, DeleteLookup, DeleteTenant, Owner, PutDevice, PutLookup, PutTenant},
 };
 
 /// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
@@ -238,6 +239,8 @@ pub enum Command {
     Retain {
         /// Whose topic space.
         tenant: TenantId,
+        /// The device that retains it: the message goes with it.
+        owner: Option<Owner>,
         /// As in `PublishOnce`, if it is to count once.
         origin: Option<Origin>,
         /// As in `Publish`.
@@ -357,6 +360,10 @@ pub enum Command {
     PutLookup(PutLookup),
     /// As `PutLookup`.
     DeleteLookup(DeleteLookup),
+    /// Every shard.
+    Forget(Forget),
+    /// The group that deleted them.
+    Forgotten(Forgotten),
 }
 
 /// How a node stands in its cluster.
@@ -406,7 +413,7 @@ pub(crate) enum Scope {
 impl Command {
     pub(crate) fn scope(&self) -> Scope {
         match self {
-            Self::Tick | Self::Digest => Scope::Any,
+            Self::Tick | Self::Digest | Self::Forgotten(_) => Scope::Any,
             Self::OpenSession { .. }
             | Self::CloseSession { .. }
             | Self::NodeGone { .. }
@@ -428,7 +435,8 @@ impl Command {
             | Self::PutDevice(_)
             | Self::DeleteDevice(_)
             | Self::PutLookup(_)
-            | Self::DeleteLookup(_) => Scope::Shard,
+            | Self::DeleteLookup(_)
+            | Self::Forget(_) => Scope::Shard,
             Self::CreateCluster { .. }
             | Self::RegisterNode(_)
             | Self::SetRoute { .. }

@@ -36,6 +36,7 @@ pub mod command;
 mod digest;
 pub mod effect;
 pub mod events;
+pub mod forget;
 mod keys;
 mod machine;
 pub mod mail;

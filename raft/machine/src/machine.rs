@@ -209,8 +209,8 @@ impl Machine {
             Command::CloseSession { session, epoch, expiry_s, forget_will } => {
                 shard.close_session(step, session, epoch, expiry_s, forget_will)
             }
-            Command::Retain { tenant, origin, message } => {
-                Ok(shard.retain(step, tenant, origin, message))
+            Command::Retain { tenant, owner, origin, message } => {
+                Ok(shard.retain(step, tenant, owner, origin, message))
             }
             Command::Enqueue { session, epoch, since, copies } => {
                 Ok(shard.enqueue_retained(step, session, epoch, since, copies))
@@ -259,7 +259,9 @@ impl Machine {
             | Command::PutDevice(_)
             | Command::DeleteDevice(_)
             | Command::PutLookup(_)
-            | Command::DeleteLookup(_)) => self.apply_registry(step, other),
+            | Command::DeleteLookup(_)
+            | Command::Forget(_)
+            | Command::Forgotten(_)) => self.apply_registry(step, other),
         }
     }
 

@@ -24,6 +24,7 @@ use moorline_storage::{Rows, StorageError, View, key::Kind};
 use crate::{
     answer::{Answer, Refused},
     command::{MemberState, NodeRecord, RouteTarget},
+    forget::Forgetting,
     keys::{Keys, Suffix, note},
     rows::{ClusterRow, NodeRow, PlacementRow, RouteRow, Row, corrupt},
     step::Step,
@@ -98,6 +99,8 @@ pub struct MetaState {
     /// What lets a node join, and until when.
     tokens: BTreeMap<u128, UnixMillis>,
     tenants: tenants::Tenants,
+    /// Deleted tenants of which shards may have something.
+    pub(crate) forgetting: Forgetting,
     routes: BTreeMap<TenantId, Trie<RouteTarget, RouteState>>,
     routes_len: usize,
     /// Present routes that lead to a process, so that they can be dropped with it.
@@ -119,6 +122,7 @@ impl MetaState {
             members: BTreeMap::new(),
             tokens: BTreeMap::new(),
             tenants: tenants::Tenants::default(),
+            forgetting: Forgetting::default(),
             routes: BTreeMap::new(),
             routes_len: 0,
             of_nodes: BTreeSet::new(),
@@ -128,6 +132,7 @@ impl MetaState {
         if keys.group() != ShardId::META {
             return Ok(state);
         }
+        state.forgetting = Forgetting::open(keys, rows)?;
         if let Some(row) = rows.get(&keys.setting(CLUSTER))? {
             let ClusterRow { cluster, shards, replicas } = ClusterRow::from_bytes(&row)?;
             state.cluster = Some(ClusterRecord { cluster, shards, replicas });
@@ -459,6 +464,7 @@ impl MetaState {
         assert_eq!(self.members, other.members);
         assert_eq!(self.tokens, other.tokens);
         assert_eq!(self.tenants, other.tenants);
+        assert_eq!(self.forgetting, other.forgetting);
         assert_eq!(self.routes_len, other.routes_len);
         assert_eq!(self.of_nodes, other.of_nodes);
         assert_eq!(self.tombstones, other.tombstones);

@@ -11,7 +11,8 @@ use moorline_storage::{StorageError, View};
 
 use crate::{
     Malformed,
-    codec::{Reader, put_option, put_text},
+    codec::{Reader, put_list, put_option, put_session, put_text},
+    command::SessionId,
     machine::Machine,
     mail::{Mail, MailInfo, MailNote, Noted},
     registry::{DeviceRecord, LookupHash, Owner},
@@ -26,6 +27,8 @@ const VERSION: u8 = 1;
 const DEVICES_MAX: u16 = 256;
 /// About the most bytes of one page of devices.
 const DEVICES_BYTES_MAX: usize = 256 * 1024;
+/// The kind of that question and its answer.
+const SUBSCRIPTIONS: u8 = 80;
 /// Mails of one page.
 const MAILS_MAX: u16 = 100;
 
@@ -102,6 +105,11 @@ pub enum Query {
         /// Whose.
         tenant: TenantId,
     },
+    /// What a session is subscribed to.
+    Subscriptions {
+        /// Which.
+        session: SessionId,
+    },
 }
 
 /// A part of a mailbox.
@@ -134,6 +142,8 @@ pub enum Found {
     Events(EventsPage),
     /// To [`Query::Consumers`].
     Consumers(ConsumersPage),
+    /// To [`Query::Subscriptions`]: the filters, those of shares whole. At most [`crate::SUBSCRIPTIONS_PER_SESSION_MAX`].
+    Subscriptions(Vec<Text>),
 }
 
 impl Machine {
@@ -178,6 +188,10 @@ impl Machine {
                 Found::Events(self.streams().events(rows, &query)?)
             }
             Query::Consumers { tenant } => Found::Consumers(self.streams().consumers(*tenant)),
+            Query::Subscriptions { session } => {
+                let subscriptions = self.subscriptions(rows, *session)?.into_iter();
+                Found::Subscriptions(subscriptions.map(|one| one.filter).collect())
+            }
         })
     }
 }
@@ -254,6 +268,11 @@ impl Query {
                 out
             }
             Self::Events { .. } | Self::Consumers { .. } => events::put_query(self),
+            Self::Subscriptions { session } => {
+                let mut out = begin(SUBSCRIPTIONS);
+                put_session(&mut out, *session);
+                out
+            }
         };
         out.freeze()
     }
@@ -291,6 +310,7 @@ impl Query {
                 items_max: reader.u16()?,
             },
             7 | 8 => events::read_query(kind, reader)?,
+            SUBSCRIPTIONS => Self::Subscriptions { session: reader.session()? },
             _ => return Err(reader.malformed()),
         };
         whole.end()?;
@@ -429,6 +449,10 @@ impl Found {
             }
             Self::Events(page) => out = events::put_page(page),
             Self::Consumers(page) => out = events::put_consumers(page),
+            Self::Subscriptions(filters) => {
+                out = begin(SUBSCRIPTIONS);
+                put_list(&mut out, filters, put_text);
+            }
         }
         out.freeze()
     }
@@ -455,6 +479,7 @@ impl Found {
             6 => Self::Mails(MailPage { mails: reader.list(40, read_info)?, more: reader.bool()? }),
             7 => Self::Events(events::read_page(reader)?),
             8 => Self::Consumers(events::read_consumers(reader)?),
+            SUBSCRIPTIONS => Self::Subscriptions(reader.list(4, Reader::text)?),
             _ => return Err(reader.malformed()),
         };
         whole.end()?;

@@ -120,11 +120,18 @@ pub enum Kind {
     Event = 61,
     /// `tenant u32 | name`: how far a consumer group has read a stream. Whole shard.
     Consumer = 62,
+    /// `tenant u32 | birth u64 | device`: a device, or without a name a tenant, that was deleted, as long as other shards may have
+    /// something of it. Whole shard.
+    Forgetting = 80,
+    /// `tenant u32 | topic`: whose the retained message of a topic is, if a device's.
+    RetainedOwner = 81,
+    /// `number u64`: whose a will is that is due, if a device's. Whole shard.
+    WillOwner = 82,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 50] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -172,6 +179,9 @@ impl Kind {
         Self::Stream,
         Self::Event,
         Self::Consumer,
+        Self::Forgetting,
+        Self::RetainedOwner,
+        Self::WillOwner,
     ];
 }
 
@@ -328,7 +338,7 @@ mod tests {
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
                 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52,
-                60, 61, 62
+                60, 61, 62, 80, 81, 82
             ]
         );
     }

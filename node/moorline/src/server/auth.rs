@@ -91,9 +91,10 @@ impl Devices {
         } else {
             Text::from(format!("{device}{UNIT}{}", attempt.client))
         };
+        let who = Some(self.registry.who(&device, &record));
         let guest = Guest { tenant, device, born: record.born, credential, by: By::Mqtt };
         let begin = self.watching(guest, watch);
-        Ok(Identity { session: Some(session), begin: Some(begin), ..Identity::of(tenant) })
+        Ok(Identity { session: Some(session), who, begin: Some(begin), ..Identity::of(tenant) })
     }
 
     /// Ends a connection when its device may not stay.

@@ -43,7 +43,7 @@ pub struct DeviceList {
 }
 
 impl Registry {
-    pub(super) async fn question(
+    pub(crate) async fn question(
         &self,
         shard: ShardId,
         query: &Query,

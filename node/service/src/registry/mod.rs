@@ -34,6 +34,7 @@ use moorline_machine::{
 use moorline_router::SubmitError;
 
 pub(crate) use self::readers::Readers;
+pub(crate) use self::settings::Class;
 use self::settings::TenantSettings;
 pub use self::{
     ask::DeviceList,

@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::TenantId;
+use moorline_core::{
+    TenantId,
+    rights::{Lists, Pattern, Rules},
+};
 use moorline_dialects::fostrom::schema::Schemas;
 use moorline_machine::{
     events::{Retention, STREAM_BYTES_MAX},
@@ -38,6 +41,10 @@ pub struct TenantSettings {
     pub mail: MailSettings,
     /// For its events.
     pub events: EventSettings,
+    /// Which topics its clients may use. Without it, a device those below its own name, and any other client all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TopicLists>)]
+    pub topics: Option<TopicRules>,
     /// For a tenant that is a fleet of Fostrom.
     pub fostrom: FostromSettings,
 }
@@ -49,6 +56,7 @@ impl Default for TenantSettings {
             devices_per_shard_max: DEVICES_PER_SHARD,
             mail: MailSettings::default(),
             events: EventSettings::default(),
+            topics: None,
             fostrom: FostromSettings::default(),
         }
     }
@@ -116,6 +124,60 @@ pub struct FostromSettings {
     pub schemas: Schemas,
 }
 
+/// Which topics may be used: topic filters in which `{device}`, `{type}` and `{class}` stand for a level of the client's own.
+/// What no list allows is denied.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TopicLists {
+    /// Topics that may be published to.
+    pub publish: Vec<String>,
+    /// Topics that may be subscribed to.
+    pub subscribe: Vec<String>,
+    /// Topics that may not be published to all the same.
+    pub deny_publish: Vec<String>,
+    /// Topics that are not delivered all the same.
+    pub deny_subscribe: Vec<String>,
+}
+
+/// [`TopicLists`] that were read: as they are compared with topics.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "TopicLists", into = "TopicLists")]
+pub struct TopicRules(pub Rules);
+
+impl TryFrom<TopicLists> for TopicRules {
+    type Error = String;
+
+    fn try_from(lists: TopicLists) -> Result<Self, String> {
+        let read = |texts: &[String]| {
+            let one = |text: &String| {
+                Pattern::parse(text).map_err(|why| format!("the pattern {text:?}: {why}"))
+            };
+            texts.iter().map(one).collect::<Result<Vec<_>, _>>()
+        };
+        let rules = Rules::of(Lists {
+            publish: read(&lists.publish)?,
+            subscribe: read(&lists.subscribe)?,
+            deny_publish: read(&lists.deny_publish)?,
+            deny_subscribe: read(&lists.deny_subscribe)?,
+        });
+        rules.map(Self).map_err(|why| why.to_string())
+    }
+}
+
+impl From<TopicRules> for TopicLists {
+    fn from(TopicRules(rules): TopicRules) -> Self {
+        let written =
+            |list: &[Pattern]| list.iter().map(|pattern| pattern.text().to_string()).collect();
+        let lists = rules.lists();
+        Self {
+            publish: written(&lists.publish),
+            subscribe: written(&lists.subscribe),
+            deny_publish: written(&lists.deny_publish),
+            deny_subscribe: written(&lists.deny_subscribe),
+        }
+    }
+}
+
 /// Parsed settings of tenants, as of a version: events and mail would read them anew each time.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed(Mutex<HashMap<TenantId, (u64, Arc<TenantSettings>)>>);
@@ -169,6 +231,10 @@ pub struct DeviceSettings {
     pub offline_after_s: u32,
     /// In the place of the tenant's.
     pub mail: Option<MailSettings>,
+    /// Which topics it may use, in the place of the tenant's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TopicLists>)]
+    pub topics: Option<TopicRules>,
 }
 
 impl Default for DeviceSettings {
@@ -179,6 +245,7 @@ impl Default for DeviceSettings {
             labels: BTreeSet::new(),
             offline_after_s: 300,
             mail: None,
+            topics: None,
         }
     }
 }
@@ -209,7 +276,13 @@ mod tests {
         assert_eq!(read("{}").unwrap(), DeviceSettings::default());
         assert_eq!(read(r#"{"class":"gateway"}"#).unwrap().class, Class::Gateway);
         assert!(read(r#"{"clas":"gateway"}"#).is_err());
-        let settings = DeviceSettings { kind: Some("pump".into()), ..DeviceSettings::default() };
-        assert_eq!(super::read::<DeviceSettings>(&written(&settings)), settings);
+        let rules = r#"{"topics":{"publish":["{device}/#"],"deny-subscribe":["x"]}}"#;
+        let topics = read(rules).unwrap();
+        let written = String::from_utf8(written(&topics).to_vec()).unwrap();
+        assert!(written.contains(r#""publish":["{device}/#"]"#), "{written}");
+        let wrong = read(r#"{"topics":{"publish":["a{device}"]}}"#).unwrap_err().to_string();
+        assert!(wrong.contains(r#"the pattern "a{device}": a placeholder"#), "{wrong}");
+        let settings = DeviceSettings { kind: Some("pump".into()), ..topics };
+        assert_eq!(super::read::<DeviceSettings>(&super::written(&settings)), settings);
     }
 }

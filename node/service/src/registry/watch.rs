@@ -171,6 +171,14 @@ impl Watchers {
         self.0.lock().expect("no panic while watchers are locked")
     }
 
+    /// A tenant changed: all who watch a device of it ask.
+    pub(crate) fn tell_tenant(&self, tenant: TenantId) {
+        let all = self.all();
+        let of_tenant = all.iter().filter(|((of, _), _)| *of == tenant);
+        let heard = Heard { device: true, ..Heard::default() };
+        of_tenant.flat_map(|(_, watching)| watching).for_each(|flags| flags.raise(heard));
+    }
+
     fn tell(&self, shard: ShardId, shards: Shards, news: Vec<DeviceNews>) {
         let all = self.all();
         if all.is_empty() {
@@ -282,8 +290,14 @@ impl Inner {
                     self.metrics.news_lost.inc();
                 }
             }
-            self.watchers.tell(shard, self.shards, std::mem::replace(&mut news, rest));
+            self.hear_news(shard, std::mem::replace(&mut news, rest));
         }
+    }
+
+    fn hear_news(&self, shard: ShardId, news: Vec<DeviceNews>) {
+        let of_shard = |tenant, device: &Text| self.shards.of(tenant, device.as_bytes()) == shard;
+        self.holders.hear(of_shard, &news);
+        self.watchers.tell(shard, self.shards, news);
     }
 
     /// From a shard's leader, or a node where a device has come.
@@ -295,7 +309,7 @@ impl Inner {
         _: Option<Replier>,
     ) {
         match decode(body) {
-            Ok(news) => self.watchers.tell(shard, self.shards, news),
+            Ok(news) => self.hear_news(shard, news),
             Err(problem) => self.bad_frame(from, &problem),
         }
     }

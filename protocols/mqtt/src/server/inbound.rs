@@ -255,7 +255,11 @@ impl Connection {
             Ok(_) => Verdict { reason: Reason::Success, why: None },
             // A refusal can't be said before version 5, and closing the connection would stop everything else this client
             // has to say for as long as somebody stays away. The drop is counted where it happened.
-            Err(Refusal::Quota) if !v5 => Verdict { reason: Reason::Success, why: None },
+            // Of a topic that it may not publish to the same: the client would send it again whenever it comes back, and never
+            // get to what it may say (docs/decisions/022-topic-rights.md).
+            Err(Refusal::Quota | Refusal::NotAuthorised) if !v5 => {
+                Verdict { reason: Reason::Success, why: None }
+            }
             Err(refusal) => {
                 self.counters.publishes_refused += 1;
                 let Some(reason) = answer_of(refusal).filter(|_| v5) else {

@@ -7,9 +7,13 @@ use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
     Malformed, Reader, TooLarge, encode_message, events, mail, message_len, put_holder, put_limits,
-    put_list, put_option, put_options, put_session, put_target, put_text, read_message, registry,
+    put_list, put_option, put_options, put_owner, put_session, put_target, put_text, read_message,
+    read_owner, registry,
 };
-use crate::command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription};
+use crate::{
+    command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription},
+    forget::{Forget, Forgotten},
+};
 
 /// The largest command, its kind included: half a batch. Whoever takes a message in refuses larger ones before.
 pub const COMMAND_BYTES_MAX: usize = 512 * 1024;
@@ -50,6 +54,10 @@ mod kind {
     pub(super) const SET_MEMBER: u8 = 39;
     pub(super) const PLACE: u8 = 40;
     pub(super) const PLACED: u8 = 41;
+    /// `Retain` with an owner.
+    pub(super) const RETAIN_OWNED: u8 = 80;
+    pub(super) const FORGET: u8 = 81;
+    pub(super) const FORGOTTEN: u8 = 82;
 }
 
 /// The whole length of the frame at the front of `bytes`, if it is all there.
@@ -145,6 +153,14 @@ impl Command {
             | Self::DeleteDevice(_)
             | Self::PutLookup(_)
             | Self::DeleteLookup(_) => registry::encode(self, out),
+            Self::Forget(Forget { owners }) => {
+                out.put_u8(kind::FORGET);
+                put_list(out, owners, put_owner);
+            }
+            Self::Forgotten(Forgotten { owners }) => {
+                out.put_u8(kind::FORGOTTEN);
+                put_list(out, owners, put_owner);
+            }
         }
     }
 
@@ -198,9 +214,10 @@ impl Command {
                 out.put_u8(kind::WILLS_DONE);
                 put_list(out, numbers, |out, number| out.put_u64(*number));
             }
-            Self::Retain { tenant, origin, message } => {
-                out.put_u8(kind::RETAIN);
+            Self::Retain { tenant, owner, origin, message } => {
+                out.put_u8(if owner.is_some() { kind::RETAIN_OWNED } else { kind::RETAIN });
                 out.put_u32(tenant.0);
+                owner.iter().for_each(|owner| put_owner(out, owner));
                 put_option(out, *origin, |out, origin| {
                     put_session(out, origin.session);
                     out.put_u64(origin.number);
@@ -393,7 +410,7 @@ impl Command {
                 expiry_s: reader.option(Reader::u32)?,
                 forget_will: kind == kind::SAY_GOODBYE,
             },
-            kind @ (kind::RETAIN | kind::ENQUEUE | kind::WILLS_DONE) => {
+            kind @ (kind::RETAIN | kind::RETAIN_OWNED | kind::ENQUEUE | kind::WILLS_DONE) => {
                 return Self::decode_kept(kind, reader);
             }
             kind::NODE_GONE => {
@@ -431,6 +448,14 @@ impl Command {
         Ok(command)
     }
 
+    fn decode_forget(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
+        let owners = reader.list(OWNER_BYTES_MIN, read_owner)?;
+        Ok(match kind {
+            kind::FORGET => Self::Forget(Forget { owners }),
+            _ => Self::Forgotten(Forgotten { owners }),
+        })
+    }
+
     fn decode_exactly_once(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
         let session = reader.session()?;
         if kind == kind::RELEASE {
@@ -457,13 +482,16 @@ impl Command {
 
     fn decode_kept(kind: u8, mut reader: Reader) -> Result<Self, Malformed> {
         let command = match kind {
-            kind::RETAIN => {
+            kind::RETAIN | kind::RETAIN_OWNED => {
                 let tenant = reader.tenant()?;
+                let owned = kind == kind::RETAIN_OWNED;
+                let owner = owned.then(|| read_owner(&mut reader)).transpose()?;
                 let origin = reader.option(|reader| {
                     let session = reader.session()?;
                     Ok(Origin { session, number: reader.u64()?, floor: reader.u64()? })
                 })?;
-                return Ok(Self::Retain { tenant, origin, message: read_message(reader.tail())? });
+                let message = read_message(reader.tail())?;
+                return Ok(Self::Retain { tenant, owner, origin, message });
             }
             kind::ENQUEUE => Self::Enqueue {
                 session: reader.session()?,
@@ -519,10 +547,14 @@ impl Command {
                 group: ShardId(reader.u16()?),
                 voters: reader.list(8, read_node_id)?,
             },
+            kind::FORGET | kind::FORGOTTEN => Self::decode_forget(kind, reader)?,
             _ => return Err(Malformed { what: "command kind" }),
         })
     }
 }
+
+/// The least bytes of an owner: as below.
+const OWNER_BYTES_MIN: usize = 16;
 
 /// The least bytes of a copy: lets a count be checked before anything is allocated for it.
 const COPY_BYTES_MIN: usize = 15;

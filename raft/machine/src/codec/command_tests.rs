@@ -7,7 +7,10 @@ use moorline_core::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::command::{Holder, RouteTarget, SessionId};
+use crate::{
+    command::{Holder, RouteTarget, SessionId},
+    registry::Owner,
+};
 
 /// Commands with their frames, without the length in front.
 fn every_command() -> Vec<(Command, &'static str)> {
@@ -89,6 +92,7 @@ fn kept_commands(
 ) -> Vec<(Command, &'static str)> {
     let (tenant, epoch) = (TenantId(7), Epoch(8));
     let will = Some(Box::new(Will { message: message.clone(), delay_s: 10 }));
+    let owner = Owner { tenant, device: "d".into(), born: 9 };
     let origin = Some(Origin { session, number: 4, floor: 2 });
     let ids = [5, 6].into_iter().filter_map(NonZeroU32::new).collect();
     let copy = Enqueued { qos: QoS::ExactlyOnce, ids, message: message.clone() };
@@ -102,9 +106,15 @@ fn kept_commands(
             "0f 0102 0000000000000003 0000000000000008 00"),
         (Command::WillsDone { numbers: vec![4, 6] },
             "10 00000002 0000000000000004 0000000000000006"),
-        (Command::Retain { tenant, origin, message: message.clone() },
+        (Command::Retain { tenant, owner: None, origin, message: message.clone() },
             "11 00000007 01 0102 0000000000000003 0000000000000004 0000000000000002 01 00000001 74 00000000 78797a"),
-        (Command::Retain { tenant, origin: None, message },
+        (Command::Retain { tenant, owner: Some(owner.clone()), origin: None, message: message.clone() },
+            "50 00000007 00000007 00000001 64 0000000000000009 00 01 00000001 74 00000000 78797a"),
+        (Command::Forget(Forget { owners: vec![owner.clone()] }),
+            "51 00000001 00000007 00000001 64 0000000000000009"),
+        (Command::Forgotten(Forgotten { owners: vec![owner] }),
+            "52 00000001 00000007 00000001 64 0000000000000009"),
+        (Command::Retain { tenant, owner: None, origin: None, message },
             "11 00000007 00 01 00000001 74 00000000 78797a"),
         (Command::Enqueue { session, epoch, since: 9, copies: vec![copy] },
             "12 0102 0000000000000003 0000000000000008 0000000000000009 00000001 \

@@ -5,7 +5,7 @@ use moorline_core::{TenantId, Text, shard::bucket_of};
 use moorline_storage::key::Kind;
 
 use super::Keys;
-use crate::registry::{LOOKUP_TENANT, LookupHash};
+use crate::registry::{LOOKUP_TENANT, LookupHash, Owner};
 
 impl Keys {
     pub(crate) fn device(self, tenant: TenantId, device: &Text) -> Bytes {
@@ -38,6 +38,21 @@ impl Keys {
 
     pub(crate) fn registry_counts(self, tenant: TenantId) -> Bytes {
         self.whole(Kind::RegistryCounts, 4).u32(tenant.0).done()
+    }
+
+    pub(crate) fn forgetting(self, owner: &Owner) -> Bytes {
+        let key = self.whole(Kind::Forgetting, 12 + owner.device.len());
+        key.u32(owner.tenant.0).u64(owner.born).bytes(owner.device.as_bytes()).done()
+    }
+
+    pub(crate) fn retained_owner(self, tenant: TenantId, topic: &Text) -> Bytes {
+        let bucket = bucket_of(tenant, topic.as_bytes());
+        let key = self.key(bucket, Kind::RetainedOwner, 4 + topic.len());
+        key.u32(tenant.0).bytes(topic.as_bytes()).done()
+    }
+
+    pub(crate) fn will_owner(self, number: u64) -> Bytes {
+        self.whole(Kind::WillOwner, 8).u64(number).done()
     }
 
     pub(crate) fn tenant_record(self, tenant: TenantId) -> Bytes {

@@ -1,12 +1,13 @@
 //! The registry's commands and reads, handed on to the meta group's tenants and the shards' devices.
 
-use moorline_core::{TenantId, Text};
+use moorline_core::{TenantId, Text, UnixMillis};
 use moorline_storage::{Rows, StorageError, View};
 
 use super::Machine;
 use crate::{
     answer::Answer,
     command::Command,
+    forget::Forgotten,
     registry::{DeviceRecord, LookupHash, Owner},
     shard::{DevicesPage, DevicesQuery, RegistryCounts},
     step::Step,
@@ -29,8 +30,19 @@ impl Machine {
             Command::DeleteDevice(delete) => self.shard.delete_device(step, delete),
             Command::PutLookup(put) => self.shard.put_lookup(step, put),
             Command::DeleteLookup(delete) => self.shard.delete_lookup(step, &delete),
+            Command::Forget(forget) => self.shard.forget(step, &forget),
+            Command::Forgotten(Forgotten { owners }) => {
+                self.meta.forgetting.end(step, &owners);
+                self.shard.forgetting.end(step, &owners);
+                Ok(Answer::Done)
+            }
             other => unreachable!("{other:?} is not about the registry"),
         }
+    }
+
+    /// Devices and tenants deleted in this group of which other shards may have something, and when they were deleted.
+    pub fn forgetting(&self) -> impl Iterator<Item = (Owner, UnixMillis)> {
+        self.meta.forgetting.all().chain(self.shard.forgetting.all())
     }
 
     /// What is known of a device of this shard.

@@ -19,6 +19,7 @@ use super::MetaState;
 use crate::{
     answer::{Answer, Refused},
     effect::Effect,
+    forget,
     registry::{DeleteTenant, PutTenant, TenantRecord, check_version},
     rows::{NumberRow, Row, TenantRow},
     step::Step,
@@ -249,6 +250,10 @@ impl MetaState {
         if let Err(refused) = check_version(Some(known.version), if_version) {
             return Answer::Refused(refused);
         }
+        if self.forgetting.is_full() {
+            return Answer::Refused(Refused::TooMany);
+        }
+        self.forgetting.begin(step, &forget::whole(tenant));
         let named = self.tenants.named.contains(&tenant);
         let key = if named { self.keys.tenant(tenant) } else { self.keys.tenant_record(tenant) };
         step.delete(key);

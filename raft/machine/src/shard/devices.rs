@@ -219,6 +219,11 @@ impl ShardState {
         if let Err(refused) = check_version(Some(version), if_version) {
             return Ok(Answer::Refused(refused));
         }
+        if self.forgetting.is_full() {
+            return Ok(Answer::Refused(Refused::TooMany));
+        }
+        let owner = Owner { tenant, device: device.clone(), born };
+        self.forgetting.begin(step, &owner);
         let bytes = (device.len() + row.len()) as u64;
         self.registry.count(tenant, |counts| {
             counts.devices -= 1;

@@ -13,6 +13,7 @@
 //!   awaited.rs        sessions that are still to get what is retained
 //!   mailbox.rs        mail, which waits for its device
 //!   devices.rs        devices with their credentials, and how they are found
+//!   forget.rs         what deleted devices and tenants left here
 //!   streams.rs        events, which devices send up
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
@@ -27,6 +28,7 @@
 
 mod awaited;
 mod devices;
+mod forget;
 mod left;
 mod mailbox;
 mod numbers;
@@ -78,7 +80,9 @@ pub use self::{
 use crate::{
     answer::Answer,
     command::{Holder, SessionId},
+    forget::Forgetting,
     keys::{Keys, Suffix, note},
+    registry::Owner,
     rows::{
         AwaitedRow, CountersRow, GarbageRow, LeftRow, MembershipRow, NumberRow, OriginRow,
         RetainedRow, Row, SessionRow, SubscriptionRow, WillRow, corrupt,
@@ -119,6 +123,10 @@ pub(crate) struct ShardState {
     keys: Keys,
     /// Those of clients, and a queue for each of `shares`.
     sessions: BTreeMap<SessionId, Session>,
+    /// Those of clients, by name: what a deleted device left is found by it.
+    names: BTreeSet<(TenantId, Text, SessionId)>,
+    /// Devices deleted here of which other shards may have something.
+    pub(crate) forgetting: Forgetting,
     shares: BTreeMap<SessionId, Share>,
     left: Left,
     /// What sessions are subscribed to by shares, which may be in other shards.
@@ -243,6 +251,8 @@ impl ShardState {
         Self {
             keys,
             sessions: BTreeMap::new(),
+            names: BTreeSet::new(),
+            forgetting: Forgetting::default(),
             shares: BTreeMap::new(),
             left: Left::default(),
             shared_filters: BTreeMap::new(),
@@ -283,6 +293,7 @@ impl ShardState {
         state.open_wills(rows)?;
         state.streams.open(rows)?;
         state.open_registry(rows)?;
+        state.forgetting = Forgetting::open(keys, rows)?;
         Ok(state)
     }
 
@@ -319,7 +330,9 @@ impl ShardState {
         scan(Kind::Session, &mut |mut suffix, row| {
             let tenant = TenantId(suffix.u32()?);
             let (client, row) = (suffix.text()?, SessionRow::from_bytes(row)?);
-            self.add(SessionId { bucket, number: row.number }, tenant, client, row);
+            let id = SessionId { bucket, number: row.number };
+            self.names.insert((tenant, client.clone(), id));
+            self.add(id, tenant, client, row);
             Ok(())
         })?;
         scan(Kind::Share, &mut |mut suffix, row| {
@@ -377,6 +390,11 @@ impl ShardState {
         scan(Kind::Retained, &mut |mut suffix, row| {
             let (tenant, topic) = (TenantId(suffix.u32()?), suffix.text()?);
             self.open_retained(tenant, &topic, &RetainedRow::from_bytes(row)?);
+            Ok(())
+        })?;
+        scan(Kind::RetainedOwner, &mut |mut suffix, row| {
+            suffix.u32()?;
+            self.open_retained_owner(suffix.text()?, &Owner::from_bytes(row)?);
             Ok(())
         })?;
         scan(Kind::Awaited, &mut |mut suffix, row| {
@@ -559,6 +577,8 @@ impl ShardState {
         rows: &(impl View + ?Sized),
     ) -> Result<(), StorageError> {
         assert_eq!(self.sessions, other.sessions);
+        assert_eq!(self.names, other.names);
+        assert_eq!(self.forgetting, other.forgetting);
         assert_eq!(self.shares, other.shares);
         assert_eq!(self.left, other.left);
         assert_eq!(self.shared_filters, other.shared_filters);

@@ -30,6 +30,7 @@ use crate::{
     codec::message_len,
     command::{Origin, SessionId},
     effect::Effect,
+    registry::Owner,
     rows::{RetainedRow, Row, corrupt},
     step::Step,
 };
@@ -50,6 +51,9 @@ pub(super) struct Retained {
     tenants: BTreeMap<TenantId, Topics>,
     /// Those that will expire, by when.
     expiring: BTreeSet<(UnixMillis, TenantId, Text)>,
+    /// Which device retained what, and the same by device.
+    owners: BTreeMap<(TenantId, Text), (Text, u64)>,
+    owned: BTreeSet<(TenantId, Text, u64, Text)>,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -102,6 +106,9 @@ impl Retained {
     }
 
     fn remove(&mut self, tenant: TenantId, topic: &Text) -> Option<Kept> {
+        if let Some((device, born)) = self.owners.remove(&(tenant, topic.clone())) {
+            self.owned.remove(&(tenant, device, born, topic.clone()));
+        }
         let topics = self.tenants.get_mut(&tenant)?;
         let kept = topics.known.remove(topic)?;
         topics.bytes -= kept.bytes;
@@ -112,6 +119,24 @@ impl Retained {
             self.expiring.remove(&(at, tenant, topic.clone()));
         }
         Some(kept)
+    }
+
+    /// Takes note of who retained a topic's message, which is there.
+    fn own(&mut self, topic: Text, owner: &Owner) {
+        // A copy: the text is a slice of the whole log entry.
+        let (tenant, device, born) = (owner.tenant, Text::from(owner.device.as_str()), owner.born);
+        self.owners.insert((tenant, topic.clone()), (device.clone(), born));
+        self.owned.insert((tenant, device, born, topic));
+    }
+
+    /// What devices retained: tenant, device, birth, topic.
+    pub(super) fn owned(&self) -> &BTreeSet<(TenantId, Text, u64, Text)> {
+        &self.owned
+    }
+
+    /// A topic of a tenant.
+    pub(super) fn first_of(&self, tenant: TenantId) -> Option<Text> {
+        self.tenants.get(&tenant)?.known.keys().next().cloned()
     }
 
     /// Whether a message of so many bytes can take the place of `before`.
@@ -177,19 +202,25 @@ impl ShardState {
         self.counts.retained_bytes += bytes;
     }
 
+    /// Takes a row into memory that says whose a retained message is.
+    pub(super) fn open_retained_owner(&mut self, topic: Text, owner: &Owner) {
+        self.retained.own(topic, owner);
+    }
+
     /// Keeps a message for later subscribers, or forgets the topic's if it is empty. With an origin: once.
     pub(crate) fn retain<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
+        owner: Option<Owner>,
         origin: Option<Origin>,
         message: Message,
     ) -> Answer {
-        let Some(origin) = origin else { return self.keep(step, tenant, message) };
+        let Some(origin) = origin else { return self.keep(step, tenant, owner, message) };
         let SessionId { bucket, number } = origin.session;
         let session = SessionId { bucket: bucket | HEARD_TO_RETAIN, number };
         self.once(step, Origin { session, ..origin }, |state, step| {
-            state.keep(step, tenant, message)
+            state.keep(step, tenant, owner, message)
         })
     }
 
@@ -197,6 +228,7 @@ impl ShardState {
         &mut self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
+        owner: Option<Owner>,
         mut message: Message,
     ) -> Answer {
         if let Some(UnixMillis(in_ms)) = message.expires_at {
@@ -215,24 +247,36 @@ impl ShardState {
             step.effects.push(Effect::RetainedFull);
             return Answer::Refused(Refused::RetainedFull);
         }
+        let was_owned = self.retained.owners.contains_key(&(tenant, topic.clone()));
         if before.is_some() {
             self.uncount_retained(tenant, &topic);
         }
         self.retained.insert(tenant, &topic, Kept { bytes, expires_at: message.expires_at });
         self.counts.retained += 1;
         self.counts.retained_bytes += bytes;
+        match owner {
+            Some(owner) => {
+                step.put(self.keys.retained_owner(tenant, &topic), owner.to_bytes());
+                self.retained.own(topic.clone(), &owner);
+            }
+            None if was_owned => step.delete(self.keys.retained_owner(tenant, &topic)),
+            None => {}
+        }
         let bucket = bucket_of(tenant, topic.as_bytes());
         let key = self.keys.retained(bucket, tenant, &topic);
         step.put(key, RetainedRow(Message { topic, retain: true, ..message }).to_bytes());
         Answer::Done
     }
 
-    fn forget_retained<R: Rows + ?Sized>(
+    pub(super) fn forget_retained<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
         topic: &Text,
     ) {
+        if self.retained.owners.contains_key(&(tenant, topic.clone())) {
+            step.delete(self.keys.retained_owner(tenant, topic));
+        }
         if self.uncount_retained(tenant, topic) {
             let bucket = bucket_of(tenant, topic.as_bytes());
             step.delete(self.keys.retained(bucket, tenant, topic));

@@ -132,6 +132,7 @@ impl ShardState {
         step.put(self.keys.session(bucket, tenant, &client), row.to_bytes());
         // A copy: the text is a slice of the whole log entry.
         let client = Text::from(client.as_str());
+        self.names.insert((tenant, client.clone(), id));
         self.add(id, tenant, client, row);
         self.put_will(step, id, will.as_deref());
         step.effects.push(Effect::Opened { session: id, epoch, holder, previous });
@@ -274,6 +275,7 @@ impl ShardState {
         self.unindex(id, &session);
         if self.shares.remove(&id).is_none() {
             step.delete(self.keys.session(id.bucket, session.tenant, &session.client));
+            self.names.remove(&(session.tenant, session.client.clone(), id));
         }
 
         let counters = session.counters;

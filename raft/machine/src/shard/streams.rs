@@ -149,6 +149,21 @@ impl Streams {
         }
     }
 
+    /// Other retention for a stream that gets no more events.
+    pub(super) fn retire<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        tenant: TenantId,
+        retention: Retention,
+    ) {
+        let Some(stream) = self.known.get(&tenant) else { return };
+        let row = StreamRow { retention, ..stream.row };
+        if row != stream.row {
+            step.put(self.keys.stream(tenant), row.to_bytes());
+            self.change(tenant, row);
+        }
+    }
+
     /// Writes each stream that was appended to, once, and says that there is more in it.
     pub(super) fn flush<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>) {
         for tenant in self.dirty.drain(..) {

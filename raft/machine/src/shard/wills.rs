@@ -19,7 +19,7 @@
 
 use std::collections::BTreeSet;
 
-use moorline_core::{Message, TenantId, UnixMillis, Will};
+use moorline_core::{Message, TenantId, UnixMillis, Will, session_name};
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
 use super::{Session, ShardState};
@@ -28,6 +28,7 @@ use crate::{
     command::SessionId,
     effect::Effect,
     keys::{Suffix, note},
+    registry::Owner,
     rows::{DueWillRow, NumberRow, Row, WillRow, corrupt},
     step::Step,
 };
@@ -62,6 +63,8 @@ pub struct DueWill {
     pub number: u64,
     /// Whose topic space.
     pub tenant: TenantId,
+    /// The device whose will it is.
+    pub owner: Option<Owner>,
     /// What. `expires_at` is relative: milliseconds from when it is published.
     pub message: Message,
 }
@@ -145,6 +148,7 @@ impl ShardState {
             return Ok(());
         }
         let tenant = session.tenant;
+        let owner = session_name::device_of(&session.client);
         let key = self.keys.will(id);
         let row = step.rows.get(&key)?.ok_or_else(|| corrupt(WillRow::WHAT, &"it is missing"))?;
         let WillRow(Will { message, .. }) = WillRow::from_bytes(&row)?;
@@ -158,6 +162,10 @@ impl ShardState {
         let number = self.wills.counted;
         step.put(self.keys.next_will(), NumberRow(number).to_bytes());
         step.put_fresh(self.keys.due_will(number), DueWillRow { tenant, message }.to_bytes());
+        if let Some((device, born)) = owner {
+            let owner = Owner { tenant, device, born };
+            step.put_fresh(self.keys.will_owner(number), owner.to_bytes());
+        }
         self.wills.due.insert(number);
         step.effects.push(Effect::WillDue);
         Ok(())
@@ -185,6 +193,7 @@ impl ShardState {
         for &number in numbers {
             if self.wills.due.remove(&number) {
                 step.delete(self.keys.due_will(number));
+                step.delete(self.keys.will_owner(number));
             }
         }
         Answer::Done
@@ -201,7 +210,9 @@ impl ShardState {
             let row = rows.get(&self.keys.due_will(number))?;
             let row = row.ok_or_else(|| corrupt(DueWillRow::WHAT, &"it is missing"))?;
             let DueWillRow { tenant, message } = DueWillRow::from_bytes(&row)?;
-            Ok(DueWill { number, tenant, message })
+            let owner = rows.get(&self.keys.will_owner(number))?;
+            let owner = owner.map(|row| Owner::from_bytes(&row)).transpose()?;
+            Ok(DueWill { number, tenant, owner, message })
         })
         .collect()
     }

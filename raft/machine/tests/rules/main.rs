@@ -6,6 +6,7 @@ mod dedupe;
 mod devices;
 mod events;
 mod events_model;
+mod forget;
 mod harness;
 mod mail;
 mod mail_model;

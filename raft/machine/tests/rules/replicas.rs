@@ -143,7 +143,7 @@ fn shard_command() -> impl Strategy<Value = Command> {
                 let payload = if empty { Bytes::new() } else { Bytes::from_static(b"kept") };
                 let session = SessionId { bucket: 9, number: 1 };
                 let origin = number.map(|number| Origin { session, number, floor: number / 2 });
-                Command::Retain { tenant, origin, message: Message { payload, ..message } }
+                Command::Retain { tenant, owner: None, origin, message: Message { payload, ..message } }
             }),
         2 => (session_id(), epoch.clone(), 0..1_000_000_u64, publishing()).prop_map(
             |(session, epoch, since, publish)| {

@@ -17,7 +17,7 @@ fn kept(topic: &str, payload: &[u8]) -> Message {
 }
 
 fn retain(topic: &str, payload: &[u8]) -> Command {
-    Command::Retain { tenant: TENANT, origin: None, message: kept(topic, payload) }
+    Command::Retain { tenant: TENANT, owner: None, origin: None, message: kept(topic, payload) }
 }
 
 /// What is retained for a filter, page by page.
@@ -99,7 +99,7 @@ fn what_has_expired_is_not_given_and_goes() {
     let mut group = Group::new(SHARD);
     let expiring = |topic, in_ms| {
         let message = Message { expires_at: Some(UnixMillis(in_ms)), ..kept(topic, b"x") };
-        Command::Retain { tenant: TENANT, origin: None, message }
+        Command::Retain { tenant: TENANT, owner: None, origin: None, message }
     };
     group.batch(&[retain("gone", b"x"), expiring("gone", 0), expiring("t", 500), retain("u", b"")]);
     assert_eq!(topics(&group, "#"), ["t"], "a lifetime of 0 is over at once");
@@ -135,7 +135,12 @@ fn with_an_origin_it_counts_once() {
     let mut group = Group::new(SHARD);
     let origin = Origin { session: SessionId { bucket: 3, number: 9 }, number: 4, floor: 1 };
     let message = kept("t", b"gone");
-    let will = Command::Retain { tenant: TENANT, origin: Some(origin), message: message.clone() };
+    let will = Command::Retain {
+        tenant: TENANT,
+        owner: None,
+        origin: Some(origin),
+        message: message.clone(),
+    };
     let publish = Command::PublishOnce { tenant: TENANT, origin, message };
     let (session, _) = group.subscriber("s", 1, "t");
     group.batch(&[publish, will.clone()]);

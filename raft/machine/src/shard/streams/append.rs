@@ -117,7 +117,7 @@ impl Streams {
         Answer::Events(EventAnswer::Committed { offset: *offset })
     }
 
-    pub(super) fn delete_consumer<R: Rows + ?Sized>(
+    pub(in crate::shard) fn delete_consumer<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         delete: &DeleteConsumer,
