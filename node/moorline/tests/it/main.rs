@@ -30,4 +30,5 @@ mod sessions;
 mod shares;
 mod single;
 mod space;
+mod tls;
 mod wills;
