@@ -26,6 +26,7 @@ mod once;
 mod operating;
 mod registry;
 mod retained;
+mod rights;
 mod sessions;
 mod shares;
 mod single;
