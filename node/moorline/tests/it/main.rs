@@ -21,6 +21,7 @@ mod events;
 mod failures;
 mod fostrom;
 mod harness;
+mod isolation;
 mod members;
 mod once;
 mod operating;
