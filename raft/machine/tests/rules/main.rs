@@ -8,6 +8,7 @@ mod events;
 mod events_model;
 mod forget;
 mod harness;
+mod isolation;
 mod mail;
 mod mail_model;
 mod members;

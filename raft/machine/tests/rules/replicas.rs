@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions,
-    TenantId, Text, UnixMillis, Will, port::SessionLimits,
+    TenantId, Text, UnixMillis, Will, port::SessionLimits, session_name,
 };
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, MailCommand, RunAnswers, RunBuilder,
@@ -14,7 +14,9 @@ use moorline_machine::{
         Subscription,
     },
     events::{AppendEvent, Retention},
+    forget::{Forget, Forgotten, whole},
     mail::{MailOp, SendMail},
+    registry::Owner,
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
@@ -117,6 +119,25 @@ fn event_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn owner() -> impl Strategy<Value = Owner> {
+    (text(&CLIENTS), 1..4_u64).prop_map(|(device, born)| Owner {
+        tenant: TenantId(1),
+        device,
+        born,
+    })
+}
+
+/// A client's session, or a device's.
+fn client() -> impl Strategy<Value = Text> {
+    let device = owner().prop_map(|of| session_name::of_device(&of.device, of.born, &of.device));
+    prop_oneof![text(&CLIENTS), device]
+}
+
+fn forgotten() -> impl Strategy<Value = Vec<Owner>> {
+    let whole = (1..4_u32).prop_map(|tenant| whole(TenantId(tenant)));
+    prop::collection::vec(prop_oneof![4 => owner(), 1 => whole], 1..3)
+}
+
 fn shard_command() -> impl Strategy<Value = Command> {
     let expiry = prop::sample::select(&[0, 1, 60, u32::MAX][..]);
     let epoch = (1..4_u64).prop_map(Epoch);
@@ -131,19 +152,19 @@ fn shard_command() -> impl Strategy<Value = Command> {
         1 => (session_id(), 0..9_u64).prop_map(|(member, version)| Command::LeaveShare {
             tenant: TenantId(1), filter: SHARED.into(), member, version,
         }),
-        4 => (text(&CLIENTS), any::<bool>(), expiry.clone(), holder(), will()).prop_map(
+        4 => (client(), any::<bool>(), expiry.clone(), holder(), will()).prop_map(
             |(client, clean_start, expiry_s, holder, will)| Command::OpenSession {
                 tenant: TenantId(1), client, clean_start, expiry_s, holder, will,
                 limits: SessionLimits { queue_items: 3 + expiry_s % 2, ..SessionLimits::none() },
                 sessions_max: 4,
             }),
-        3 => (publishing(), prop::option::of(0..9_u64), any::<bool>()).prop_map(
-            |(publish, number, empty)| {
+        3 => (publishing(), prop::option::of(0..9_u64), any::<bool>(), prop::option::of(owner())).prop_map(
+            |(publish, number, empty, owner)| {
                 let Command::Publish { tenant, message, .. } = publish else { unreachable!() };
                 let payload = if empty { Bytes::new() } else { Bytes::from_static(b"kept") };
                 let session = SessionId { bucket: 9, number: 1 };
                 let origin = number.map(|number| Origin { session, number, floor: number / 2 });
-                Command::Retain { tenant, owner: None, origin, message: Message { payload, ..message } }
+                Command::Retain { tenant, owner, origin, message: Message { payload, ..message } }
             }),
         2 => (session_id(), epoch.clone(), 0..1_000_000_u64, publishing()).prop_map(
             |(session, epoch, since, publish)| {
@@ -168,6 +189,8 @@ fn shard_command() -> impl Strategy<Value = Command> {
         1 => (1..3_u64, prop::option::of((1..3_u64).prop_map(Incarnation))).prop_map(
             |(node, alive)| Command::NodeGone { node: NodeId(node), alive }),
         5 => devices::change(),
+        1 => forgotten().prop_map(|owners| Command::Forget(Forget { owners })),
+        1 => forgotten().prop_map(|owners| Command::Forgotten(Forgotten { owners })),
         6 => mail_command(),
         6 => event_command(),
         1 => Just(Command::Tick),
@@ -204,6 +227,7 @@ fn meta_command() -> impl Strategy<Value = Command> {
             tenant: TenantId(tenant), name,
         }),
         4 => tenants::put(),
+        1 => forgotten().prop_map(|owners| Command::Forgotten(Forgotten { owners })),
         2 => tenants::delete(),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),

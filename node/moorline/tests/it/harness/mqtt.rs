@@ -263,6 +263,15 @@ impl Client {
         assert_eq!(self.pubrel(id), 0, "{} publishes to {topic}", self.name);
     }
 
+    /// Publishes with QoS 2, all four packets, whether anybody hears it or not.
+    #[track_caller]
+    pub(crate) fn publish_once_any(&mut self, topic: &str, payload: &[u8]) {
+        let id = self.new_id();
+        self.publish_2(id, topic, payload, false);
+        assert!(self.pubrec(id) < 0x80, "{} publishes to {topic}", self.name);
+        assert_eq!(self.pubrel(id), 0, "{} publishes to {topic}", self.name);
+    }
+
     /// Says that a QoS 2 delivery arrived, and waits for its PUBREL.
     #[track_caller]
     pub(crate) fn receive(&mut self, message: &Publish) {
