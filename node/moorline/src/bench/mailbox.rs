@@ -112,18 +112,18 @@ async fn one(device: &mut Caller) -> anyhow::Result<(Duration, Duration)> {
 
 /// A thread for each replica's disk.
 struct Disks {
-    begin: Vec<mpsc::Sender<()>>,
+    begin: Vec<mpsc::SyncSender<()>>,
     synced: mpsc::Receiver<std::io::Result<()>>,
 }
 
 impl Disks {
     fn start(dir: &Path) -> anyhow::Result<Self> {
-        let (done, synced) = mpsc::channel();
+        let (done, synced) = mpsc::sync_channel(REPLICAS);
         let mut begin = Vec::new();
         for replica in 0..REPLICAS {
             let path = dir.join(format!("sync-{replica}"));
             let mut file = OpenOptions::new().create_new(true).append(true).open(path)?;
-            let (sender, told) = mpsc::channel();
+            let (sender, told) = mpsc::sync_channel(1);
             let done = done.clone();
             begin.push(sender);
             // Ends with the sender.

@@ -21,6 +21,7 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{ApiArgs, Declined, exit_code};
 use crate::{
+    EXIT_UNAVAILABLE,
     cluster::reason,
     http::{self, Unreachable},
 };
@@ -176,6 +177,7 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<()> {
         token: args.api.token()?,
         progress: Progress::begin(Some(total)),
         tally: Tally::default(),
+        reached: false,
         args,
     };
     let mut give_up_at = None;
@@ -183,10 +185,7 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<()> {
         let before = import.tally.lines;
         match import.attempt().await {
             Ok(()) => break,
-            Err(error) if error.is::<Declined>() => return Err(error),
-            Err(error) if import.tally.lines == 0 && error.is::<Unreachable>() => {
-                return Err(error);
-            }
+            Err(error) if import.is_final(&error) => return Err(error),
             Err(error) => {
                 if import.tally.lines > before {
                     give_up_at = None;
@@ -228,9 +227,19 @@ struct Import {
     token: Option<String>,
     progress: Progress,
     tally: Tally,
+    /// A node took a line once.
+    reached: bool,
 }
 
 impl Import {
+    /// Whether to try again would not help: what was never there, and what was refused for another reason than an election.
+    fn is_final(&self, error: &anyhow::Error) -> bool {
+        match error.downcast_ref::<Declined>() {
+            Some(declined) => !self.reached || declined.code != EXIT_UNAVAILABLE,
+            None => !self.reached && error.is::<Unreachable>(),
+        }
+    }
+
     /// One connection: from behind the last line that was answered to the end of the file.
     async fn attempt(&mut self) -> anyhow::Result<()> {
         let first = self.tally.lines;
@@ -246,6 +255,7 @@ impl Import {
             let why = reason(&stream.rest().await?);
             return Err(Declined { code, why }.into());
         }
+        self.reached = true;
         let mut answers = Answers::new(stream);
         while let Some(line) = answers.next().await? {
             self.take(first, &line)?;
