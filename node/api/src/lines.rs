@@ -1,5 +1,7 @@
 //! Newline-delimited JSON, in both directions: lines out of pieces of a body, and answers in pieces of some size.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{
@@ -9,11 +11,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::stream::{self, Stream};
+use futures_util::{
+    StreamExt,
+    stream::{self, Stream},
+};
 use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
 
 /// Bytes of a line: a device with its settings and credentials, several times over.
 pub(crate) const LINE_BYTES_MAX: usize = 64 * 1024;
+/// How long a client may take to send a body that is no import.
+const BODY_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of a piece of an answer.
 pub(crate) const PIECE_BYTES: usize = 16 * 1024;
 
@@ -74,6 +82,19 @@ impl Lines {
 pub(crate) fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(&mut *out, value).expect("a map with string keys");
     out.push(b'\n');
+}
+
+/// A body that breaks off if it takes too long: whoever sends a byte now and then must not keep its place for it.
+pub(crate) fn in_time(body: Body) -> Body {
+    let until = Instant::now() + BODY_WAIT;
+    let pieces = stream::unfold(body.into_data_stream(), move |mut body| async move {
+        let piece = match timeout_at(until, body.next()).await {
+            Ok(piece) => piece?.map_err(|_| "the body broke off"),
+            Err(_) => Err("the body took too long"),
+        };
+        Some((piece, body))
+    });
+    Body::from_stream(pieces)
 }
 
 /// Somebody who has lines to say.

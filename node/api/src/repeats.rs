@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Api, BODY_BYTES_MAX, Problem, auth::Caller, paging::Rows};
+use crate::{Api, BODY_BYTES_MAX, Problem, auth::Caller, lines, paging::Rows};
 
 /// Whose rows they are: nobody's, as 0 is the administrators'.
 const REPEATS: TenantId = TenantId(u32::MAX);
@@ -123,6 +123,7 @@ enum Found {
 
 /// Around every handler.
 pub(crate) async fn once(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let request = if is_import(&request) { request } else { request.map(lines::in_time) };
     match through(&api, request, next).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),

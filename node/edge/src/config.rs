@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use moorline_core::port::{SHARE_LENT_MAX, SessionLimits};
 use moorline_mqtt::server;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{admission::CONNECT_WAIT_MS_MAX, bucket::Rate};
@@ -13,7 +13,7 @@ use crate::{admission::CONNECT_WAIT_MS_MAX, bucket::Rate};
 ///
 /// Every field has a default that works on a laptop; every duration says its unit. A key this version does not know is
 /// an error, not a silence.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct EdgeConfig {
     /// Connections held at once, at all listeners together. Beyond it a client is turned away at once, so that those connected keep their share
@@ -139,7 +139,7 @@ impl Default for EdgeConfig {
 }
 
 /// `[ws]`: how a node treats WebSocket clients, over TLS or not.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WsConfig {
     /// Web pages that may connect, as `scheme://host:port` the way browsers say it; empty for any. A client that is no

@@ -23,8 +23,11 @@ use std::{
 use axum::{body::Body, extract::ConnectInfo};
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE,
-    server::conn::http1, service::service_fn,
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING},
+    server::conn::http1,
+    service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_api::Remote;
@@ -58,6 +61,8 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take nothing of what it is sent: one that reads events must not keep its place for nothing.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// How long a client may take to send its request's body. Imports have a deadline of their own (`node/api`).
+const BODY_WAIT: Duration = Duration::from_secs(10);
 /// The largest request body taken; none of ours has one worth mentioning.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The pause after an accept that failed (no file descriptors left, most likely).
@@ -172,20 +177,28 @@ async fn connection(
     node: Arc<Node>,
     remote: bool,
 ) {
+    let serving = Arc::clone(&node);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let node = Arc::clone(&node);
+        let node = Arc::clone(&serving);
         request.extensions_mut().insert(ConnectInfo(peer));
         if remote {
             request.extensions_mut().insert(Remote);
         }
+        // What a proxy in front takes for the end of the body may be another place: then nothing behind it is a request.
+        let ends = request.headers().contains_key(TRANSFER_ENCODING);
         async move {
-            Ok::<_, Infallible>(match node.api().filter(|_| is_of_api(request.uri().path())) {
+            let mut answer = match node.api().filter(|_| is_of_api(request.uri().path())) {
                 Some(api) => {
                     api.oneshot(request.map(Body::new)).await.unwrap_or_else(|no| match no {})
                 }
                 None if remote && !is_for_others(&request) => elsewhere(request.uri().path()),
                 None => answer(&node, request).await,
-            })
+            };
+            if ends {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            node.metrics().answered(answer.status());
+            Ok::<_, Infallible>(answer)
         }
     });
     let served = http1::Builder::new()
@@ -194,6 +207,9 @@ async fn connection(
         .serve_connection(TokioIo::new(Stalling::new(stream, STALL_MAX)), service)
         .await;
     if let Err(error) = served {
+        if error.is_parse() || error.is_timeout() {
+            node.metrics().malformed();
+        }
         debug!(%error, "an admin connection ended badly");
     }
 }
@@ -226,7 +242,8 @@ fn elsewhere(path: &str) -> Answer {
 
 async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
+    let read = timeout(BODY_WAIT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let Ok(Ok(body)) = read else {
         return problem(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too-large",

@@ -232,6 +232,14 @@ pub(crate) enum ConfigCommand {
         /// The file.
         config: PathBuf,
     },
+    /// Print every value that counts, those of the file and the defaults.
+    Show {
+        /// The file.
+        config: PathBuf,
+        /// Print where each comes from: a line of the file, or the defaults.
+        #[arg(long)]
+        origin: bool,
+    },
 }
 
 /// `moorline bench …`.
@@ -243,6 +251,10 @@ pub(crate) enum BenchCommand {
     Compare(CompareArgs),
     /// The same for how brokers grow: queues of sessions that are away, one to many, connections that rest.
     Sizes(SizesArgs),
+    /// Import many devices into three nodes: time, disk, memory, and how fast one is found among them.
+    Registry(RegistryArgs),
+    /// How long next and ack of a mail take on three quiet nodes, in multiples of one sync on a majority.
+    Mailbox(MailboxArgs),
     /// Memory and time of the route trie, without a broker.
     Routes(RoutesArgs),
     /// How fast this disk syncs.
@@ -416,6 +428,46 @@ pub(crate) struct SizesArgs {
     /// Seconds of measurement of the fan-outs.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
+}
+
+/// `moorline bench registry`.
+#[derive(Debug, Args)]
+pub(crate) struct RegistryArgs {
+    /// Devices, each with a secret.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) devices: u64,
+    /// Devices that are looked up by the API, one after the other by 8 clients.
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) lookups: u64,
+    /// Devices that connect, the same way.
+    #[arg(long, default_value_t = 8_000)]
+    pub(crate) connects: u64,
+    /// Shards.
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// Where data and logs go; must be on the disk you mean to measure. A temporary directory below it is removed.
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `moorline bench mailbox`.
+#[derive(Debug, Args)]
+pub(crate) struct MailboxArgs {
+    /// Mails.
+    #[arg(long, default_value_t = 2_000)]
+    pub(crate) mails: u64,
+    /// Shards.
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// Where data and logs go; must be on the disk you mean to measure. A temporary directory below it is removed.
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `moorline bench routes`.

@@ -4,6 +4,8 @@
 //! its line. Everything the types cannot check is checked by [`Config::check`], which reports all errors at once.
 //! `docs/configuration.md` lists every key; `the_reference_names_every_key` holds it to this file.
 
+mod show;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -11,7 +13,9 @@ use std::{
 };
 
 use moorline_core::{NodeId, shard::SHARDS_MAX};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::show::show;
 
 /// Why a configuration is not used.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +47,7 @@ pub(crate) enum ConfigError {
 }
 
 /// A node's configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Config {
     /// Who this node is.
@@ -74,7 +78,7 @@ pub(crate) struct Config {
 }
 
 /// `[security]`: who may connect.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SecurityConfig {
     /// The cluster's key, 64 hexadecimal digits, the same for every node. Outside the data directory: a stolen disk must not
@@ -93,7 +97,7 @@ impl SecurityConfig {
 }
 
 /// `[node]`: who this node is.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct NodeConfig {
     /// The node's id, from 1. Never give it to another data directory again.
@@ -103,7 +107,7 @@ pub(crate) struct NodeConfig {
 }
 
 /// `[listen]`: where the node listens. Without any listener for clients it has `mqtts`, on loopback.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ListenConfig {
     /// MQTT over TCP.
@@ -188,7 +192,7 @@ impl ListenConfig {
 }
 
 /// `[cluster]`: the cluster this node belongs to.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ClusterConfig {
     /// The cluster's name. Nodes of clusters with different names refuse each other.
@@ -225,7 +229,7 @@ impl ClusterConfig {
 }
 
 /// One entry of `cluster.peers`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct PeerConfig {
     /// The node's id.
@@ -235,7 +239,7 @@ pub(crate) struct PeerConfig {
 }
 
 /// `[cluster.tls]`: PEM files.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct TlsConfig {
     /// The authority that signed every node's certificate.
@@ -249,7 +253,7 @@ pub(crate) struct TlsConfig {
 }
 
 /// `[storage]`: how the node uses its disk.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct StorageConfig {
     /// Size of the reserve file that is given up when the disk is nearly full.
@@ -280,7 +284,7 @@ impl Default for StorageConfig {
 }
 
 /// `[log]`: what the node logs, to standard error.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct LogConfig {
     /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,moorline_group=debug`.
@@ -296,7 +300,7 @@ impl Default for LogConfig {
 }
 
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LogFormat {
     /// Text on a terminal, else JSON.

@@ -1,13 +1,21 @@
 //! A small HTTP client for the API, in plain on the node's own machine or over TLS: one request, one answer, a deadline; or an answer
 //! that lasts.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::{
     Method, Request, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Body, Bytes, Frame, Incoming},
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
@@ -19,6 +27,7 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::mpsc,
     task::JoinSet,
     time::timeout,
 };
@@ -145,13 +154,24 @@ pub(crate) async fn request_as(
     body: Vec<u8>,
     token: Option<&str>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
-    let headers = bearer(token);
+    request_with(method, target, path, body, bearer(token)).await
+}
+
+/// The same with more headers.
+pub(crate) async fn request_with(
+    method: Method,
+    target: &Target,
+    path: &str,
+    body: Vec<u8>,
+    headers: Vec<(&'static str, String)>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     timeout(REQUEST_WAIT, exchange(method, target, path, body, headers))
         .await
         .map_err(|_| silent(target))?
 }
 
-fn bearer(token: Option<&str>) -> Vec<(&'static str, String)> {
+/// A token as a header.
+pub(crate) fn bearer(token: Option<&str>) -> Vec<(&'static str, String)> {
     token.map(|token| ("authorization", format!("Bearer {token}"))).into_iter().collect()
 }
 
@@ -167,15 +187,58 @@ async fn exchange(
     body: Vec<u8>,
     headers: Vec<(&'static str, String)>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
+    let body = Either::Left(Full::new(Bytes::from(body)));
     let mut stream = begin(method, target, path, body, headers).await?;
     Ok((stream.status, stream.rest().await?))
+}
+
+/// A body: all of it, or pieces as they come.
+type Sent = Either<Full<Bytes>, Pieces>;
+
+/// A body that lasts until its sender is dropped.
+pub(crate) struct Pieces(mpsc::Receiver<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = ready!(self.0.poll_recv(context));
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+/// Sends lines while the answer is read.
+pub(crate) async fn upload(
+    target: &Target,
+    path: &str,
+    token: Option<&str>,
+    body: mpsc::Receiver<Bytes>,
+) -> anyhow::Result<Stream> {
+    exchange_lines(Method::POST, target, path, token, body).await
+}
+
+/// The same with any method.
+pub(crate) async fn exchange_lines(
+    method: Method,
+    target: &Target,
+    path: &str,
+    token: Option<&str>,
+    body: mpsc::Receiver<Bytes>,
+) -> anyhow::Result<Stream> {
+    let body = Either::Right(Pieces(body));
+    let begun = begin(method, target, path, body, bearer(token));
+    timeout(REQUEST_WAIT, begun).await.map_err(|_| silent(target))?
 }
 
 /// An answer that lasts. The connection goes with it.
 pub(crate) struct Stream {
     pub(crate) status: StatusCode,
     body: Incoming,
-    _connection: (http1::SendRequest<Full<Bytes>>, JoinSet<hyper::Result<()>>),
+    _connection: (http1::SendRequest<Sent>, JoinSet<hyper::Result<()>>),
 }
 
 impl Stream {
@@ -209,7 +272,8 @@ pub(crate) async fn stream(
     let mut headers = bearer(token);
     headers.push(("accept", "text/event-stream".to_owned()));
     headers.extend(last_event_id.map(|id| ("last-event-id", id.to_owned())));
-    let begun = begin(Method::GET, target, path, Vec::new(), headers);
+    let body = Either::Left(Full::default());
+    let begun = begin(Method::GET, target, path, body, headers);
     timeout(REQUEST_WAIT, begun).await.map_err(|_| silent(target))?
 }
 
@@ -217,7 +281,7 @@ async fn begin(
     method: Method,
     target: &Target,
     path: &str,
-    body: Vec<u8>,
+    body: Sent,
     headers: Vec<(&'static str, String)>,
 ) -> anyhow::Result<Stream> {
     let stream = target.connect().await?;
@@ -232,7 +296,7 @@ async fn begin(
         .uri(path)
         .header("host", &target.address)
         .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))?;
+        .body(body)?;
     let response = sender.send_request(request).await.context("the connection broke")?;
     let status = response.status();
     Ok(Stream { status, body: response.into_body(), _connection: (sender, tasks) })

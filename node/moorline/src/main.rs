@@ -77,6 +77,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sub(args) => client_runtime()?.block_on(pubsub::subscribe(args)),
         Command::Bench(command) => bench::run(command),
         Command::Ca(command) => ca::run(command),
+        Command::Config(ConfigCommand::Show { config, origin }) => {
+            print!("{}", config::show(&config, origin)?);
+            Ok(())
+        }
         Command::Config(ConfigCommand::Check { config }) => {
             config::Config::load(&config)?;
             println!("{}: fine", config.display());

@@ -1,5 +1,6 @@
 //! What the node as a whole tells Prometheus; layers below register their own into the same registry.
 
+use hyper::StatusCode;
 use moorline_core::NodeId;
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -21,6 +22,28 @@ pub(crate) struct NodeMetrics {
     pub(crate) api_tls_failed: IntCounter,
     /// Those whose TLS took too long.
     pub(crate) api_tls_late: IntCounter,
+    /// What requests to the admin listener came to.
+    pub(crate) answers: IntCounterVec,
+}
+
+/// Classes of answers: of their status, or that the request was no HTTP.
+const ANSWERS: [&str; 4] = ["done", "refused", "failed", "malformed"];
+
+impl NodeMetrics {
+    /// Counts an answer.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        let class = match status.as_u16() {
+            500.. => "failed",
+            400.. => "refused",
+            _ => "done",
+        };
+        self.answers.with_label_values(&[class]).inc();
+    }
+
+    /// Counts what was no HTTP, or did not come in time.
+    pub(crate) fn malformed(&self) {
+        self.answers.with_label_values(&["malformed"]).inc();
+    }
 }
 
 impl NodeMetrics {
@@ -37,6 +60,15 @@ impl NodeMetrics {
         )?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION"), &node.to_string()]).set(1);
         registry.register(Box::new(info))?;
+        let answers = IntCounterVec::new(
+            Opts::new(
+                "moorline_admin_answers_total",
+                "Requests to the admin listener, by what they came to",
+            ),
+            &["class"],
+        )?;
+        ANSWERS.iter().for_each(|class| _ = answers.with_label_values(&[*class]));
+        registry.register(Box::new(answers.clone()))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let refused = IntCounterVec::new(
             Opts::new("moorline_api_refused_total", "Connections refused at listen.api, by reason"),
@@ -55,6 +87,7 @@ impl NodeMetrics {
                 "moorline_disk_free_bytes",
                 "Free space on the data directory's file system",
             )?,
+            answers,
             ready: gauge("moorline_ready", "1 while this node serves clients")?,
         })
     }

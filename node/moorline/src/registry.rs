@@ -1,16 +1,24 @@
 //! `moorline token|tenant|device|cred|mail|events …`: requests to the API of a node, as JSON on standard output.
 //!
-//! Standard output is what the API answered, one line of JSON, or one field of it with `--only`. Exit codes: 3 not found, 4 refused, 5 nobody there.
+//! Standard output is what the API answered: a table or lines on a terminal, JSON elsewhere and with `--json`, one field of it
+//! with `--only`. Exit codes: 3 not found, 4 refused, 5 nobody there.
 
+mod bulk;
 mod events;
+mod table;
 
-use std::{fmt, fs, path::PathBuf};
+use std::{
+    fmt, fs,
+    io::{self, BufRead, IsTerminal, Write},
+    path::PathBuf,
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use self::bulk::{BroadcastArgs, ExportArgs, ImportArgs};
 pub(crate) use self::events::{EventsArgs, run as read_events};
 use crate::{
     cli::AdminArgs,
@@ -41,6 +49,12 @@ pub(crate) struct ApiArgs {
     /// Print only this field of the answer, as it is: for scripts.
     #[arg(long, value_name = "FIELD")]
     only: Option<String>,
+    /// Print JSON, also on a terminal; lines of it where there are many.
+    #[arg(long)]
+    json: bool,
+    /// Of a request that makes or sends something: the same key again within 24 hours gets the first answer.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
 }
 
 /// `moorline token …`.
@@ -88,6 +102,46 @@ pub(crate) enum TenantCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Show one tenant.
+    Show {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Change what a JSON merge patch says of a tenant.
+    Update {
+        /// Its name.
+        name: String,
+        /// `{"settings": {"mail": {"items-max": 100}}}`: `null` takes something away.
+        patch: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Let no client of it connect, and turn out those that have.
+    Disable {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Let its clients connect again.
+    Enable {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Forget a tenant, which must have no devices and tokens any more.
+    Delete {
+        /// Its name.
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
 }
 
 /// `moorline device …`.
@@ -121,10 +175,40 @@ pub(crate) enum DeviceCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Change what a JSON merge patch says of a device.
+    Update {
+        /// Its name.
+        name: String,
+        /// `{"settings": {"labels": ["north"]}}`: `null` takes something away.
+        patch: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Let a device connect no more, and turn it out if it has.
+    Disable {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Let a device connect again.
+    Enable {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Make many devices from lines of JSON. The same file again goes on where it was cut off.
+    Import(ImportArgs),
+    /// Write all devices as lines of JSON, as `import` takes them; without secrets.
+    Export(ExportArgs),
     /// Forget a device with its credentials and mail.
     Delete {
         /// Its name.
         name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -132,9 +216,6 @@ pub(crate) enum DeviceCommand {
     Tail {
         /// Its name.
         name: String,
-        /// Print each event as CloudEvent in JSON, one a line.
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -209,13 +290,38 @@ pub(crate) enum MailCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Send a mail to all devices with a label.
+    Broadcast(BroadcastArgs),
+    /// Settle the mail at the front in the device's place: it is done.
+    Ack(SettleArgs),
+    /// The same: it could not be done, and is removed.
+    Reject(SettleArgs),
+    /// The same: it goes behind all others.
+    Requeue(SettleArgs),
     /// Empty a mailbox.
     Purge {
         /// The device.
         device: String,
+        /// What was requeued too often instead.
+        #[arg(long)]
+        dead: bool,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         api: ApiArgs,
     },
+}
+
+/// Which mail.
+#[derive(Debug, Args)]
+pub(crate) struct SettleArgs {
+    /// The device.
+    device: String,
+    /// The mail's id: it must be at the front.
+    id: String,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 /// The API said no.
@@ -255,20 +361,60 @@ impl ApiArgs {
             (None, None) => Ok(None),
         }
     }
+
+    /// A path of the API with its query, and the tenant in it.
+    fn path(&self, path: &[&str], query: Vec<(&str, String)>) -> String {
+        let path = path.iter().map(|part| encode(part)).collect::<Vec<_>>().join("/");
+        let mut pairs = form_urlencoded::Serializer::new(String::new());
+        let tenant = self.tenant.clone().map(|tenant| ("tenant", tenant));
+        query.into_iter().chain(tenant).for_each(|(key, value)| _ = pairs.append_pair(key, &value));
+        let query = pairs.finish();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("/api/v1/{path}{mark}{query}")
+    }
+
+    /// Prints an answer as whoever reads it wants it.
+    fn print(&self, answer: &[u8]) -> anyhow::Result<()> {
+        if let Some(field) = &self.only {
+            let answer: Value = serde_json::from_slice(answer).context("the answer is no JSON")?;
+            let found = answer.get(field).with_context(|| format!("no {field} in the answer"))?;
+            println!("{}", found.as_str().map_or_else(|| found.to_string(), str::to_owned));
+        } else if self.json || !io::stdout().is_terminal() {
+            if !answer.is_empty() {
+                println!("{}", String::from_utf8_lossy(answer));
+            }
+        } else if let Ok(answer) = serde_json::from_slice(answer) {
+            print!("{}", table::text(&answer));
+        }
+        Ok(())
+    }
+}
+
+/// Asks whoever sits there before something is gone for good.
+fn confirmed(what: &str, yes: bool) -> anyhow::Result<()> {
+    if yes || !io::stdin().is_terminal() {
+        return Ok(());
+    }
+    eprint!("{what}? It is gone for good. [y/N] ");
+    io::stderr().flush()?;
+    let mut said = String::new();
+    io::stdin().lock().read_line(&mut said)?;
+    anyhow::ensure!(matches!(said.trim(), "y" | "yes"), "nothing was done");
+    Ok(())
 }
 
 /// A request, ready to be made.
 struct Asked {
     api: ApiArgs,
     method: Method,
-    path: String,
+    path: Vec<String>,
     query: Vec<(&'static str, String)>,
     body: Value,
 }
 
 fn asked(api: ApiArgs, method: Method, path: &[&str]) -> Asked {
-    let encoded = path.iter().map(|part| encode(part)).collect::<Vec<_>>().join("/");
-    Asked { api, method, path: format!("/api/v1/{encoded}"), query: Vec::new(), body: Value::Null }
+    let path = path.iter().map(ToString::to_string).collect();
+    Asked { api, method, path, query: Vec::new(), body: Value::Null }
 }
 
 /// As a path wants it: a device's name may have a slash in it.
@@ -301,34 +447,26 @@ impl Asked {
     }
 
     async fn run(self) -> anyhow::Result<()> {
-        let Self { api, method, path, query, body } = self.of_tenant();
-        let token = api.token()?;
-        let mut pairs = form_urlencoded::Serializer::new(String::new());
-        query.iter().for_each(|(key, value)| _ = pairs.append_pair(key, value));
-        let query = pairs.finish();
-        let path = if query.is_empty() { path } else { format!("{path}?{query}") };
+        let Self { api, method, path, query, body } = self;
+        let path: Vec<_> = path.iter().map(String::as_str).collect();
+        let path = api.path(&path, query);
         let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body)? };
-        let target = api.target()?;
+        let mut headers = http::bearer(api.token()?.as_deref());
+        let key = api.idempotency_key.clone().filter(|_| method == Method::POST);
+        headers.extend(key.map(|key| ("idempotency-key", key)));
         let (status, answer) =
-            http::request_as(method, &target, &path, body, token.as_deref()).await?;
+            http::request_with(method, &api.target()?, &path, body, headers).await?;
         if !status.is_success() {
             let code = exit_code(status);
             return Err(Declined { code, why: reason(&answer) }.into());
         }
-        if let Some(field) = &api.only {
-            let answer: Value = serde_json::from_slice(&answer).context("the answer is no JSON")?;
-            let found = answer.get(field).with_context(|| format!("no {field} in the answer"))?;
-            println!("{}", found.as_str().map_or_else(|| found.to_string(), str::to_owned));
-        } else if !answer.is_empty() {
-            println!("{}", String::from_utf8_lossy(&answer));
-        }
-        Ok(())
+        api.print(&answer)
     }
+}
 
-    fn of_tenant(self) -> Self {
-        let tenant = self.api.tenant.clone();
-        self.and("tenant", tenant)
-    }
+/// A merge patch as it was typed.
+fn patch_of(text: &str) -> anyhow::Result<Value> {
+    serde_json::from_str(text).context("the patch is no JSON")
 }
 
 /// Runs it.
@@ -353,6 +491,24 @@ pub(crate) async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
             asked(api, Method::POST, &["tenants"]).with(body).run().await
         }
         TenantCommand::List { api } => asked(api, Method::GET, &["tenants"]).run().await,
+        TenantCommand::Show { name, api } => {
+            asked(api, Method::GET, &["tenants", &name]).run().await
+        }
+        TenantCommand::Update { name, patch, api } => {
+            asked(api, Method::PATCH, &["tenants", &name]).with(patch_of(&patch)?).run().await
+        }
+        TenantCommand::Disable { name, api } => {
+            let patch = json!({ "enabled": false });
+            asked(api, Method::PATCH, &["tenants", &name]).with(patch).run().await
+        }
+        TenantCommand::Enable { name, api } => {
+            let patch = json!({ "enabled": true });
+            asked(api, Method::PATCH, &["tenants", &name]).with(patch).run().await
+        }
+        TenantCommand::Delete { name, yes, api } => {
+            confirmed(&format!("Forget tenant {name}"), yes)?;
+            asked(api, Method::DELETE, &["tenants", &name]).run().await
+        }
     }
 }
 
@@ -370,12 +526,24 @@ pub(crate) async fn device(command: DeviceCommand) -> anyhow::Result<()> {
         DeviceCommand::Show { name, api } => {
             asked(api, Method::GET, &["devices", &name]).run().await
         }
-        DeviceCommand::Delete { name, api } => {
+        DeviceCommand::Update { name, patch, api } => {
+            asked(api, Method::PATCH, &["devices", &name]).with(patch_of(&patch)?).run().await
+        }
+        DeviceCommand::Disable { name, api } => {
+            let patch = json!({ "enabled": false });
+            asked(api, Method::PATCH, &["devices", &name]).with(patch).run().await
+        }
+        DeviceCommand::Enable { name, api } => {
+            let patch = json!({ "enabled": true });
+            asked(api, Method::PATCH, &["devices", &name]).with(patch).run().await
+        }
+        DeviceCommand::Import(args) => bulk::import(args).await,
+        DeviceCommand::Export(args) => bulk::export(args).await,
+        DeviceCommand::Delete { name, yes, api } => {
+            confirmed(&format!("Forget device {name} with its mail"), yes)?;
             asked(api, Method::DELETE, &["devices", &name]).run().await
         }
-        DeviceCommand::Tail { name, json, api } => {
-            read_events(EventsArgs::of_device(name, json, api)).await
-        }
+        DeviceCommand::Tail { name, api } => read_events(EventsArgs::of_device(name, api)).await,
     }
 }
 
@@ -413,10 +581,22 @@ pub(crate) async fn mail(command: MailCommand) -> anyhow::Result<()> {
         MailCommand::Cancel { device, id, api } => {
             asked(api, Method::DELETE, &["devices", &device, "mailbox", &id]).run().await
         }
-        MailCommand::Purge { device, api } => {
-            asked(api, Method::DELETE, &["devices", &device, "mailbox"]).run().await
+        MailCommand::Broadcast(args) => bulk::broadcast(args).await,
+        MailCommand::Ack(args) => settle(args, "ack").await,
+        MailCommand::Reject(args) => settle(args, "reject").await,
+        MailCommand::Requeue(args) => settle(args, "requeue").await,
+        MailCommand::Purge { device, dead, yes, api } => {
+            confirmed(&format!("Empty the mailbox of {device}"), yes)?;
+            let asked = asked(api, Method::DELETE, &["devices", &device, "mailbox"]);
+            asked.and("dead", dead.then(|| "true".to_owned())).run().await
         }
     }
+}
+
+async fn settle(args: SettleArgs, op: &str) -> anyhow::Result<()> {
+    let SettleArgs { device, id, api } = args;
+    let path = ["devices", &device, "mailbox", &id, "settle"];
+    asked(api, Method::POST, &path).with(json!({ "op": op })).run().await
 }
 
 #[cfg(test)]

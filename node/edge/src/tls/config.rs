@@ -22,14 +22,14 @@ use rustls::{
     },
     server::NoServerSessionStorage,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::verifier::AnyCertificate;
 
 /// `[tls]`: what a node shows its clients, and asks of them. Read when the node starts, and again when a file changes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TlsConfig {
     /// The certificate and those that lead to its authority, in PEM, its own first.
@@ -42,7 +42,7 @@ pub struct TlsConfig {
 }
 
 /// Whether clients are asked for a certificate.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientCertificates {
     /// They may show one, and have to have its key; whose it is, is asked later.

@@ -2,14 +2,17 @@
 //!
 //! Rates of one run on one machine are only worth something as ratios; `docs/benchmarks.md` holds those.
 
+mod caller;
 mod compare;
 mod disk;
 mod fan_out;
 mod idle;
 mod load;
+mod mailbox;
 mod peers;
 mod process;
 mod queueing;
+mod registry;
 mod report;
 mod routes;
 mod sizes;
@@ -28,6 +31,8 @@ pub(crate) fn run(command: BenchCommand) -> anyhow::Result<()> {
         }
         BenchCommand::Compare(args) => compare::run(&args),
         BenchCommand::Sizes(args) => sizes::run(&args),
+        BenchCommand::Registry(args) => registry::run(&args),
+        BenchCommand::Mailbox(args) => mailbox::run(&args),
         BenchCommand::Routes(args) => routes::run(&args),
         BenchCommand::Disk(args) => disk::run(&args),
         BenchCommand::Hold(args) => idle::hold(&args),

@@ -98,10 +98,19 @@ fn targets(ports: &[u16]) -> Vec<String> {
 }
 
 fn moorline(args: &PeersArgs, dir: &Path) -> anyhow::Result<Running> {
+    demo(args.shards, dir).map(|(running, _)| running)
+}
+
+/// Three nodes of this program with their data below `dir`, and where they are.
+pub(crate) fn demo(
+    shards: Option<u16>,
+    dir: &Path,
+) -> anyhow::Result<(Running, Vec<crate::demo::ReadyNode>)> {
+    std::fs::create_dir_all(dir)?;
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
     command.args(["demo", "--quiet", "--fresh", "--no-restart", "--dir"]).arg(dir.join("demo"));
-    if let Some(shards) = args.shards {
+    if let Some(shards) = shards {
         command.args(["--shards", &shards.to_string()]);
     }
     let child = spawn(&mut command, &dir.join("demo.log"))?;
@@ -118,7 +127,7 @@ fn moorline(args: &PeersArgs, dir: &Path) -> anyhow::Result<Running> {
     let nodes: Vec<crate::demo::ReadyNode> = serde_json::from_str(&text)?;
     running.targets = nodes.iter().map(|node| node.mqtt.to_string()).collect();
     running.pids = nodes.iter().map(|node| node.pid).collect();
-    Ok(running)
+    Ok((running, nodes))
 }
 
 fn nats(args: &PeersArgs, dir: &Path, sync: &str) -> anyhow::Result<Running> {

@@ -129,7 +129,7 @@ pub(crate) fn run(what: &Queueing, dir: &Path, nodes: usize) -> anyhow::Result<V
 }
 
 /// What is on the disk once nothing changes any more: logs are purged and tables compacted some time later.
-async fn settled_disk_bytes(dir: &Path) -> anyhow::Result<u64> {
+pub(super) async fn settled_disk_bytes(dir: &Path) -> anyhow::Result<u64> {
     let deadline = Instant::now() + SETTLE_WAIT;
     let (mut bytes, mut since) = (disk_bytes(dir)?, Instant::now());
     while since.elapsed() < SETTLE_QUIET && Instant::now() < deadline {
@@ -143,7 +143,7 @@ async fn settled_disk_bytes(dir: &Path) -> anyhow::Result<u64> {
 }
 
 /// Blocks of all files below `dir`. What goes away meanwhile, file or directory, counts nothing.
-fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
+pub(super) fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
     let (mut bytes, mut dirs) = (0, vec![dir.to_owned()]);
     while let Some(dir) = dirs.pop() {
         let entries = match std::fs::read_dir(&dir) {

@@ -49,18 +49,15 @@ pub(crate) struct EventsArgs {
     /// End after so many events.
     #[arg(long)]
     count: Option<u64>,
-    /// Print each event as CloudEvent in JSON, one a line.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     api: ApiArgs,
 }
 
 impl EventsArgs {
     /// Those of one device, from now on.
-    pub(super) fn of_device(device: String, json: bool, api: ApiArgs) -> Self {
+    pub(super) fn of_device(device: String, api: ApiArgs) -> Self {
         let (group, kind, channel, after, count) = (None, None, None, None, None);
-        Self { group, device: Some(device), kind, channel, after, count, json, api }
+        Self { group, device: Some(device), kind, channel, after, count, api }
     }
 }
 
@@ -178,7 +175,7 @@ impl Reader {
     }
 
     fn shown(&self, data: &str) -> anyhow::Result<String> {
-        if self.args.json {
+        if self.args.api.json {
             return Ok(data.to_owned());
         }
         let event: Value = serde_json::from_str(data).context("an event is no JSON")?;

@@ -19,6 +19,7 @@ mod members;
 mod mover;
 pub(crate) mod node;
 mod reconcile;
+mod repeats;
 mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -211,6 +212,7 @@ async fn start(
     tasks.spawn(reconciler.run(stop.child_token()));
     tasks.spawn(Mover { node: Arc::clone(&node) }.run(stop.child_token()));
     watch_disk(config, disk_state, &service, stop, tasks)?;
+    tasks.spawn(repeats::forget_old(Arc::clone(&node), stop.child_token()));
     Ok(Started { node, peers, groups, router, service, _disk: disk })
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct Node {
     router: Router,
     service: OnceLock<std::sync::Arc<moorline_service::Service>>,
     secrets: Option<Secrets>,
-    api: OnceLock<axum::Router>,
+    api: OnceLock<(Api, axum::Router)>,
     disk: DiskState,
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
@@ -140,7 +140,7 @@ impl Node {
         &self.groups
     }
 
-    /// What it counts of itself.
+    /// Metrics that belong to no layer.
     pub(crate) fn metrics(&self) -> &NodeMetrics {
         &self.metrics
     }
@@ -160,7 +160,8 @@ impl Node {
         if let Some(secrets) = &self.secrets {
             let (registry, secrets) = (service.registry(), secrets.clone());
             let imports = Imports::default();
-            let api = moorline_api::router(Api { registry, secrets, now: now_ms, imports });
+            let api = Api { registry, secrets, now: now_ms, imports };
+            let api = (api.clone(), moorline_api::router(api));
             assert!(self.api.set(api).is_ok(), "a node has one API");
         }
         assert!(self.service.set(service).is_ok(), "a node has one service");
@@ -168,7 +169,12 @@ impl Node {
 
     /// What answers for tenants, devices and mail, if this node has the cluster's key.
     pub(crate) fn api(&self) -> Option<axum::Router> {
-        self.api.get().cloned()
+        self.api.get().map(|(_, router)| router.clone())
+    }
+
+    /// What its handlers work with.
+    pub(crate) fn api_state(&self) -> Option<&Api> {
+        self.api.get().map(|(api, _)| api)
     }
 
     /// The cluster's key.

@@ -14,6 +14,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one packet of many")]
 
 mod abuse;
+mod bulk;
 mod clocks;
 mod delivery;
 mod disks;

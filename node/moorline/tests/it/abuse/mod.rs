@@ -6,6 +6,7 @@
 //!
 //! `MOORLINE_ABUSE=full` (`scripts/verify abuse`) makes those cases large that come in thousands.
 
+mod api;
 mod framing;
 mod mailboxes;
 mod properties;

@@ -77,7 +77,25 @@ fn send(
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "chunked: {head}");
+    let head = head.to_ascii_lowercase();
+    let is_chunked = head.contains("transfer-encoding: chunked");
+    let body = if is_chunked { unchunked(body)? } else { body.to_owned() };
     let status = status.ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
+    Ok(Answer { status, head, body })
+}
+
+/// A body without the lengths of its chunks, up to the last one.
+fn unchunked(mut body: &str) -> io::Result<String> {
+    let mut whole = String::new();
+    loop {
+        let (length, rest) = body.split_once("\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+        let length = usize::from_str_radix(length, 16).map_err(|_| io::ErrorKind::InvalidData)?;
+        if length == 0 {
+            return Ok(whole);
+        }
+        let chunk = rest.get(..length).ok_or(io::ErrorKind::UnexpectedEof)?;
+        whole.push_str(chunk);
+        let rest = &rest[length..];
+        body = rest.strip_prefix("\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    }
 }
