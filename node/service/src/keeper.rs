@@ -64,6 +64,7 @@ impl Inner {
         self.keep(Self::keep_wills);
         for shard in self.shards.all() {
             self.keep(move |service| service.read_rows(shard));
+            self.keep(move |service| service.keep_presence(shard));
         }
     }
 
@@ -162,6 +163,7 @@ impl Inner {
         match below.router.ask(ShardId::META, &register).await {
             Ok(Answer::At(_) | Answer::Done) => {
                 info!("this process is registered");
+                self.report_presence_anew();
                 self.announce_live_routes().await;
             }
             Ok(Answer::Partly(_)) => {}

@@ -18,6 +18,8 @@ pub(crate) struct ServiceMetrics {
     pub(crate) kept: KeptMetrics,
     pub(crate) shares: ShareMetrics,
     pub(crate) events: EventMetrics,
+    pub(crate) presence: PresenceMetrics,
+    pub(crate) registry: RegistryMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
     pub(crate) pushes_lost: IntCounter,
@@ -71,6 +73,8 @@ impl ServiceMetrics {
             kept: KeptMetrics::register(registry)?,
             shares: ShareMetrics::register(registry)?,
             events: EventMetrics::register(registry)?,
+            presence: PresenceMetrics::register(registry)?,
+            registry: RegistryMetrics::register(registry)?,
             takeovers: counter(
                 "moorline_session_takeovers_total",
                 "Sessions taken over from a connection that still held them",
@@ -227,6 +231,80 @@ impl EventMetrics {
             readers_refused: counter(
                 "moorline_event_readers_refused_total",
                 "Event streams refused because the node, or the tenant, has as many as it may",
+            )?,
+        })
+    }
+}
+
+/// Who is there.
+#[derive(Debug, Clone)]
+pub(crate) struct PresenceMetrics {
+    pub(crate) connected: IntGauge,
+    pub(crate) active: IntGauge,
+    pub(crate) offline: IntGauge,
+    pub(crate) reports: IntCounter,
+    pub(crate) dropped: IntCounter,
+}
+
+impl PresenceMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        let help = "Devices of the shards this node leads; offline are also those that never came";
+        let devices = add(
+            registry,
+            IntGaugeVec::new(Opts::new("moorline_presence_devices", help), &["state"])?,
+        )?;
+        Ok(Self {
+            connected: devices.with_label_values(&["connected"]),
+            active: devices.with_label_values(&["active"]),
+            offline: devices.with_label_values(&["offline"]),
+            reports: counter(
+                "moorline_presence_reports_total",
+                "Reports of this node about the presence of devices that their shards took",
+            )?,
+            dropped: counter(
+                "moorline_presence_dropped_total",
+                "Devices of which nothing was noted, since too many others were noticed lately",
+            )?,
+        })
+    }
+}
+
+/// What the registry holds.
+#[derive(Debug, Clone)]
+pub(crate) struct RegistryMetrics {
+    pub(crate) tenants: IntGauge,
+    pub(crate) devices: IntGauge,
+    pub(crate) device_bytes: IntGauge,
+    pub(crate) lookups: IntGauge,
+    pub(crate) mailboxes: IntGauge,
+    pub(crate) mails: IntGauge,
+    pub(crate) mail_bytes: IntGauge,
+    pub(crate) mails_dead: IntGauge,
+    pub(crate) streams: IntGauge,
+}
+
+impl RegistryMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        Ok(Self {
+            tenants: gauge("moorline_tenants", "Tenants of the cluster, as this node knows them")?,
+            devices: gauge("moorline_devices", "Devices of the shards this node leads")?,
+            device_bytes: gauge("moorline_devices_bytes", "Bytes of their names and rows")?,
+            lookups: gauge(
+                "moorline_credential_lookups",
+                "Credentials by which a device is found, in the shards this node leads",
+            )?,
+            mailboxes: gauge(
+                "moorline_mailboxes",
+                "Mailboxes with mail in them, of the shards this node leads",
+            )?,
+            mails: gauge("moorline_mails_waiting", "Mails that wait in them")?,
+            mail_bytes: gauge("moorline_mails_waiting_bytes", "Bytes of their names and payloads")?,
+            mails_dead: gauge("moorline_mails_dead", "Mails that were requeued too often")?,
+            streams: gauge(
+                "moorline_event_streams",
+                "Streams of events in the shards this node leads, one for each tenant and shard",
             )?,
         })
     }

@@ -36,7 +36,9 @@ use crate::{
     parked::Parked,
     quota::Quota,
     refusal_of,
-    registry::{Readers, door::Noted, settings::Parsed, watch::Watchers},
+    registry::{
+        Readers, door::Noted, presence::Reporter, settings::Parsed, watch::Watchers,
+    },
     retained::{Gate, READS_MAX},
 };
 
@@ -133,6 +135,8 @@ pub(crate) struct Inner {
     pub(crate) watches: AtomicU64,
     /// Which mail went out to whom last.
     pub(crate) noted: Noted,
+    /// By shard: what it is to be told of presence.
+    pub(crate) reporters: Vec<Reporter>,
     /// Settings of tenants.
     pub(crate) parsed: Parsed,
     /// Who waits here for something new in streams.
@@ -194,6 +198,7 @@ impl Inner {
             watchers: Watchers::default(),
             watches: AtomicU64::new(0),
             noted: Noted::default(),
+            reporters: (0..=shards.count()).map(|_| Reporter::default()).collect(),
             parsed: Parsed::default(),
             news: Arc::default(),
             event_readers: Arc::default(),

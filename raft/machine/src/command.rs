@@ -9,6 +9,7 @@ use moorline_core::{
 use crate::{
     events::EventCommand,
     mail::MailCommand,
+    presence::ReportPresence,
     registry::{DeleteDevice, DeleteLookup, DeleteTenant, PutDevice, PutLookup, PutTenant},
 };
 
@@ -259,6 +260,8 @@ pub enum Command {
     Mail(MailCommand),
     /// About events, which devices send up.
     Events(EventCommand),
+    /// How devices stand with a process of a node. Answered with `Done`.
+    Presence(ReportPresence),
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
     /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
     Tick,
@@ -424,6 +427,7 @@ impl Command {
             | Self::Retain { .. }
             | Self::Mail(_)
             | Self::Events(_)
+            | Self::Presence(_)
             | Self::Enqueue { .. }
             | Self::PutDevice(_)
             | Self::DeleteDevice(_)

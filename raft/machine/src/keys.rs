@@ -4,6 +4,7 @@
 
 mod events;
 mod mail;
+mod presence;
 mod registry;
 
 use std::ops::ControlFlow;

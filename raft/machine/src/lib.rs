@@ -19,6 +19,7 @@
 //! - **Settled is settled.** A queue's head never goes back. Asserted in `shard::queue`; checked by
 //!   `tests/rules/queues.rs` and `chaos-tests/sim` (`checks::settled`).
 //! - **Mail is in strict order, one outstanding.** Checked by `tests/rules/mail_model.rs`.
+//! - **A device's presence outlives nodes and leaders, and each change of it is one event.** Checked by `tests/rules/presence.rs`.
 //! - **A stream has each event once, in order, until retention takes it.** Checked by `tests/rules/events_model.rs`.
 //! - **What memory holds comes from rows.** Checked by [`Machine::assert_derived`] wherever replicas are tested.
 //! - **A batch does a bounded amount of work**: long queues are removed in pieces, by `Tick`. Limits: `shard`, `meta`,
@@ -41,6 +42,7 @@ mod machine;
 pub mod mail;
 mod meta;
 pub mod placement;
+pub mod presence;
 mod producers;
 pub mod query;
 pub mod registry;
@@ -70,6 +72,7 @@ pub use shard::{
     SESSIONS_PER_SHARD_MAX, SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, SUBSCRIPTIONS_PER_SESSION_MAX,
     SessionInfo, ShareInfo,
 };
+pub use shard::PresenceCounts;
 pub use shard::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
 pub use shard::{
     DEVICE_BUCKETS_PER_PAGE_MAX, DEVICES_PER_SHARD_MAX, DeviceCursor, DevicesPage, DevicesQuery,

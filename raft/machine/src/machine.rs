@@ -16,7 +16,7 @@ mod registry;
 
 use bytes::Bytes;
 use moorline_core::{
-    Delivery, Grant, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
+    Delivery, Grant, Incarnation, NodeId, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
 };
 use moorline_storage::{Rows, StorageError, View};
 
@@ -29,6 +29,7 @@ use crate::{
     effect::Effect,
     keys::Keys,
     meta::MetaState,
+    presence::PresenceRecord,
     producers::{Place, Producers},
     rows::{MembershipRow, NumberRow, Row, corrupt},
     shard::{
@@ -217,8 +218,13 @@ impl Machine {
             }
             Command::Mail(command) => shard.mail(step, command),
             Command::Events(command) => shard.events(step, command),
+            Command::Presence(report) => shard.report_presence(step, &report),
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
-            Command::NodeGone { node, alive } => Ok(shard.node_gone(step, node, alive)),
+            Command::NodeGone { node, alive } => {
+                let sessions = shard.node_gone(step, node, alive);
+                let more = shard.presence_gone(step, node, alive)?;
+                Ok(if more { Answer::Partly(Vec::new()) } else { sessions })
+            }
             Command::Subscribe { session, epoch, subscriptions } => {
                 shard.subscribe(step, session, epoch, &subscriptions)
             }
@@ -344,6 +350,26 @@ impl Machine {
         client: &Text,
     ) -> Result<Option<SessionInfo<'_>>, StorageError> {
         Ok(self.shard.find(rows, tenant, client)?.and_then(|id| self.shard.session(id)))
+    }
+
+    /// What is known of a device's presence.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn presence(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        device: &Text,
+    ) -> Result<Option<PresenceRecord>, StorageError> {
+        self.shard.presence(rows, tenant, device)
+    }
+
+    /// Whether devices are held connected by processes of a node other than the one that lives.
+    #[must_use]
+    pub fn has_presence_of(&self, node: NodeId, alive: Option<Incarnation>) -> bool {
+        self.shard.has_presence_of(node, alive)
     }
 
     /// All sessions, by ascending id.

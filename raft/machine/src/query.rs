@@ -4,6 +4,7 @@
 //! Nothing here is stored: nodes of one version ask each other. The version byte in front tells them apart.
 
 mod events;
+mod presence;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Offset, TenantId, Text};
@@ -14,6 +15,7 @@ use crate::{
     codec::{Reader, put_option, put_text},
     machine::Machine,
     mail::{Mail, MailInfo, MailNote, Noted},
+    presence::{PRESENCE_PER_QUESTION_MAX, PresenceRecord},
     registry::{DeviceRecord, LookupHash, Owner},
     rows::Row,
     shard::{ConsumersPage, DeviceCursor, DevicesPage, DevicesQuery, EventsPage, MailPage},
@@ -102,6 +104,13 @@ pub enum Query {
         /// Whose.
         tenant: TenantId,
     },
+    /// What is known of the presence of devices of this shard.
+    Presence {
+        /// Whose.
+        tenant: TenantId,
+        /// Which: the first [`crate::presence::PRESENCE_PER_QUESTION_MAX`] count.
+        devices: Vec<Text>,
+    },
 }
 
 /// A part of a mailbox.
@@ -134,6 +143,8 @@ pub enum Found {
     Events(EventsPage),
     /// To [`Query::Consumers`].
     Consumers(ConsumersPage),
+    /// To [`Query::Presence`]: one for each, in order; `None` of those that were never heard from.
+    Presence(Vec<Option<PresenceRecord>>),
 }
 
 impl Machine {
@@ -178,6 +189,11 @@ impl Machine {
                 Found::Events(self.streams().events(rows, &query)?)
             }
             Query::Consumers { tenant } => Found::Consumers(self.streams().consumers(*tenant)),
+            Query::Presence { tenant, devices } => {
+                let devices = devices.iter().take(PRESENCE_PER_QUESTION_MAX);
+                let read = |device| self.presence(rows, *tenant, device);
+                Found::Presence(devices.map(read).collect::<Result<_, _>>()?)
+            }
         })
     }
 }
@@ -254,6 +270,7 @@ impl Query {
                 out
             }
             Self::Events { .. } | Self::Consumers { .. } => events::put_query(self),
+            Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
         };
         out.freeze()
     }
@@ -291,6 +308,7 @@ impl Query {
                 items_max: reader.u16()?,
             },
             7 | 8 => events::read_query(kind, reader)?,
+            presence::KIND => presence::read_query(reader)?,
             _ => return Err(reader.malformed()),
         };
         whole.end()?;
@@ -429,6 +447,7 @@ impl Found {
             }
             Self::Events(page) => out = events::put_page(page),
             Self::Consumers(page) => out = events::put_consumers(page),
+            Self::Presence(found) => out = presence::put_found(found),
         }
         out.freeze()
     }
@@ -455,6 +474,7 @@ impl Found {
             6 => Self::Mails(MailPage { mails: reader.list(40, read_info)?, more: reader.bool()? }),
             7 => Self::Events(events::read_page(reader)?),
             8 => Self::Consumers(events::read_consumers(reader)?),
+            presence::KIND => Self::Presence(presence::read_found(reader)?),
             _ => return Err(reader.malformed()),
         };
         whole.end()?;

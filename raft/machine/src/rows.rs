@@ -9,6 +9,7 @@
 pub(crate) mod events;
 mod kept;
 pub(crate) mod mail;
+pub(crate) mod presence;
 mod registry;
 
 use std::num::NonZeroU32;

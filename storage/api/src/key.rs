@@ -120,11 +120,17 @@ pub enum Kind {
     Event = 61,
     /// `tenant u32 | name`: how far a consumer group has read a stream. Whole shard.
     Consumer = 62,
+    /// `tenant u32 | device`: the presence of a device that is connected or active.
+    Present = 74,
+    /// The same of one that is offline.
+    Offline = 75,
+    /// `tenant u32`: how events of a tenant's mail are kept. Whole shard.
+    MailEvents = 76,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 50] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -172,6 +178,9 @@ impl Kind {
         Self::Stream,
         Self::Event,
         Self::Consumer,
+        Self::Present,
+        Self::Offline,
+        Self::MailEvents,
     ];
 }
 
@@ -328,7 +337,7 @@ mod tests {
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
                 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52,
-                60, 61, 62
+                60, 61, 62, 74, 75, 76,
             ]
         );
     }

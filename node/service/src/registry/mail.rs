@@ -64,7 +64,9 @@ impl Registry {
         let mail = NewMail { id, name, content_type, payload, ttl_ms, requeues_max };
         let (device, born) = (device.clone(), Some(record.born));
         let send = SendMail { tenant, device, mail, limits: settings.limits(), born };
-        self.mail(MailCommand::Send(send)).await
+        let events = self.settings(tenant).events;
+        let events = events.mail.then(|| events.retention());
+        self.mail(MailCommand::SendKnown(send, events)).await
     }
 
     /// The device is done with the mail at the front.

@@ -18,6 +18,7 @@ mod devices;
 pub mod door;
 mod events;
 mod mail;
+pub(crate) mod presence;
 mod readers;
 pub mod secrets;
 pub mod settings;
@@ -41,6 +42,7 @@ pub use self::{
     devices::{Change, Found},
     events::{ConsumerGroup, EventPlace, NewEvent},
     mail::Letter,
+    presence::Present,
     readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
     watch::{Heard, RECHECK, Watch},
 };

@@ -21,6 +21,8 @@ use utoipa::ToSchema;
 
 /// Devices of a tenant in each shard, if its settings say nothing.
 pub const DEVICES_PER_SHARD: u32 = 1_000_000;
+/// Seconds of silence after which a device is offline, if neither it nor its tenant say anything.
+pub const OFFLINE_AFTER_S: u32 = 300;
 /// Tenants whose settings are held parsed: when there are more, all are parsed again.
 const PARSED_MAX: usize = 16_384;
 /// API tokens of a tenant.
@@ -34,6 +36,8 @@ pub struct TenantSettings {
     pub plaintext: bool,
     /// Devices in each shard.
     pub devices_per_shard_max: u32,
+    /// Silent for longer than so many seconds, a device is offline, if it says nothing else.
+    pub offline_after_s: u32,
     /// For all its mailboxes.
     pub mail: MailSettings,
     /// For its events.
@@ -47,6 +51,7 @@ impl Default for TenantSettings {
         Self {
             plaintext: false,
             devices_per_shard_max: DEVICES_PER_SHARD,
+            offline_after_s: OFFLINE_AFTER_S,
             mail: MailSettings::default(),
             events: EventSettings::default(),
             fostrom: FostromSettings::default(),
@@ -91,11 +96,16 @@ pub struct EventSettings {
     pub keep_s: u32,
     /// Bytes of them in each shard. Beyond it the oldest go, a sixteenth at a time.
     pub bytes_max: u64,
+    /// Whether devices that come, go, or fall silent are events.
+    pub presence: bool,
+    /// Whether what becomes of mail is an event: from the next mail in each shard on.
+    pub mail: bool,
 }
 
 impl Default for EventSettings {
     fn default() -> Self {
-        Self { keep_s: 7 * 24 * 3_600, bytes_max: 256 * 1024 * 1024 }
+        let (keep_s, bytes_max) = (7 * 24 * 3_600, 256 * 1024 * 1024);
+        Self { keep_s, bytes_max, presence: true, mail: true }
     }
 }
 
@@ -155,7 +165,7 @@ pub enum Class {
 }
 
 /// A device's settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DeviceSettings {
     /// What sort of thing it is, in the operator's words.
@@ -165,22 +175,10 @@ pub struct DeviceSettings {
     pub class: Class,
     /// For finding it, and for mail to many.
     pub labels: BTreeSet<String>,
-    /// Silent for longer than so many seconds, it is offline.
-    pub offline_after_s: u32,
+    /// Silent for longer than so many seconds, it is offline; without it as its tenant says.
+    pub offline_after_s: Option<u32>,
     /// In the place of the tenant's.
     pub mail: Option<MailSettings>,
-}
-
-impl Default for DeviceSettings {
-    fn default() -> Self {
-        Self {
-            kind: None,
-            class: Class::default(),
-            labels: BTreeSet::new(),
-            offline_after_s: 300,
-            mail: None,
-        }
-    }
 }
 
 /// Settings as they were stored; those of a later version, or none, are the defaults.

@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, events, mail, message_len, put_holder, put_limits,
+    Malformed, Reader, TooLarge, encode_message, events, mail, message_len, presence, put_holder, put_limits,
     put_list, put_option, put_options, put_session, put_target, put_text, read_message, registry,
 };
 use crate::command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription};
@@ -127,6 +127,7 @@ impl Command {
             Self::JoinShare { .. } | Self::LeaveShare { .. } => self.encode_share(out),
             Self::Mail(command) => mail::put_command(out, command),
             Self::Events(command) => events::put_command(out, command),
+            Self::Presence(report) => presence::put_command(out, report),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
             Self::CreateCluster { .. }
@@ -417,6 +418,8 @@ impl Command {
             mail::FIRST_KIND..=mail::LAST_KIND => {
                 Self::Mail(mail::read_command(kind, &mut reader)?)
             }
+            presence::REPORT => Self::Presence(presence::read_command(&mut reader)?),
+            mail::SEND_KNOWN => Self::Mail(mail::read_command(kind, &mut reader)?),
             events::FIRST_KIND..=events::LAST_KIND => {
                 Self::Events(events::read_command(kind, &mut reader)?)
             }
