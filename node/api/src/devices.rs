@@ -5,6 +5,7 @@ use moorline_core::{ShardId, TenantId, Text, UnixMillis};
 use moorline_machine::{
     DeviceCursor,
     answer::Refused,
+    presence::PresenceRecord,
     registry::{
         CREDENTIALS_MAX, Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice,
     },
@@ -21,6 +22,7 @@ use crate::{
     Api, ITEMS_PER_PAGE_MAX, Problem, SECRET,
     auth::{Caller, Role},
     extract::{Asked, At, Body},
+    presence::{self, PresenceView},
     tokens::OfTenant,
     versions::{IfVersion, etag},
 };
@@ -70,6 +72,8 @@ pub(crate) struct DeviceView {
     updated_ms: u64,
     /// What it proves its identity with; secrets are not shown.
     credentials: Vec<CredentialView>,
+    /// Whether it is connected, and since when.
+    presence: PresenceView,
     /// What it is, and its limits.
     settings: DeviceSettings,
 }
@@ -87,6 +91,8 @@ pub(crate) struct CredentialView {
     not_before_ms: Option<u64>,
     /// Until when.
     not_after_ms: Option<u64>,
+    /// When a device last came in with it, to about a minute.
+    last_used_ms: Option<u64>,
 }
 
 /// A piece of a list.
@@ -109,15 +115,18 @@ pub(crate) struct Page {
     limit: Option<usize>,
     /// `next` of the page before.
     after: Option<String>,
+    /// Only those that are so now. A page may be short, or empty, although there are more.
+    presence: Option<presence::State>,
 }
 
-fn view(name: &Text, record: &DeviceRecord) -> DeviceView {
+fn view(name: &Text, record: &DeviceRecord, presence: Option<&PresenceRecord>) -> DeviceView {
     let credential = |held: &Credential| CredentialView {
         id: format!("{:016x}", held.id),
         kind: if held.kind == SECRET { "secret" } else { "other" },
         created_ms: held.created.0,
         not_before_ms: held.not_before.map(|at| at.0),
         not_after_ms: held.not_after.map(|at| at.0),
+        last_used_ms: presence.and_then(|presence| presence.used_at(held.id)).map(|at| at.0),
     };
     DeviceView {
         name: name.to_string(),
@@ -126,6 +135,7 @@ fn view(name: &Text, record: &DeviceRecord) -> DeviceView {
         created_ms: record.created.0,
         updated_ms: record.updated.0,
         credentials: record.credentials.iter().map(credential).collect(),
+        presence: PresenceView::of(presence),
         settings: settings::read(&record.settings),
     }
 }
@@ -168,7 +178,11 @@ async fn answer(
     status: StatusCode,
 ) -> Result<axum::response::Response, Problem> {
     let record = found(api, tenant, device).await?;
-    Ok((status, etag(record.version), Json(view(device, &record))).into_response())
+    let one = [(device.clone(), record)];
+    let presence = presence::of_devices(api, tenant, &one).await?;
+    let [(device, record)] = &one;
+    let shown = view(device, record, presence.first().and_then(Option::as_ref));
+    Ok((status, etag(record.version), Json(shown)).into_response())
 }
 
 /// A tenant's devices, page by page.
@@ -196,9 +210,14 @@ pub(crate) async fn list(
     };
     let found = api.registry.devices(tenant, after, limit).await?;
     // Tokens are kept as devices are.
-    let shown = found.devices.iter().filter(|(name, _)| !name.as_str().starts_with('~'));
+    let mut devices = found.devices;
+    devices.retain(|(name, _)| !name.as_str().starts_with('~'));
+    let presence = presence::of_devices(&api, tenant, &devices).await?;
+    let shown = devices.iter().zip(&presence);
+    let shown = shown.map(|((name, record), known)| view(name, record, known.as_ref()));
+    let wanted = |view: &DeviceView| page.presence.is_none_or(|state| state == view.presence.state);
     Ok(Json(DeviceList {
-        devices: shown.map(|(name, record)| view(name, record)).collect(),
+        devices: shown.filter(wanted).collect(),
         next: found.next.map(|(shard, at)| format!("{}.{}.{}", shard.0, at.bucket, at.device)),
     }))
 }

@@ -16,6 +16,7 @@
 
 #![expect(unused_qualifications, reason = "`utoipa::path` repeats what stands in it")]
 
+mod audit;
 mod auth;
 mod cloud_event;
 mod consumers;
@@ -23,14 +24,16 @@ mod devices;
 mod events;
 mod extract;
 mod mail;
+mod presence;
 mod problem;
 mod tail;
 mod tenants;
 mod tokens;
 mod versions;
 
-use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
+use axum::{Json, Router, extract::DefaultBodyLimit, middleware, routing::get};
 use moorline_core::{TenantId, Text};
+use moorline_edge::Doorkeeper;
 use moorline_machine::registry::{Credential, DeviceRecord};
 use moorline_service::registry::{
     Registry,
@@ -81,6 +84,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(consumers::commit))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
+        .routes(routes!(audit::list))
 }
 
 /// The document, as it is served.
@@ -102,9 +106,11 @@ pub fn openapi_text() -> String {
 /// Everything below `/api/v1` that is described here.
 pub fn router(api: Api) -> Router {
     let (router, document) = routes().split_for_parts();
+    let around = audit::Around { api: api.clone(), doors: Doorkeeper::default() };
     router
         .route("/api/v1/openapi.json", get(move || async move { Json(document) }))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(around, audit::noted))
         .with_state(api)
 }
 

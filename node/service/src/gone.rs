@@ -132,9 +132,9 @@ impl Inner {
             }
             machine.has_presence_of(node, alive)
                 || machine.sessions().any(|session| {
-                let of_node = session.holder.filter(|holder| holder.node == node);
-                of_node.is_some_and(|holder| Some(holder.incarnation) != alive)
-            })
+                    let of_node = session.holder.filter(|holder| holder.node == node);
+                    of_node.is_some_and(|holder| Some(holder.incarnation) != alive)
+                })
         });
         left.unwrap_or(false)
     }

@@ -33,6 +33,7 @@ mod once;
 mod parked;
 mod publish;
 mod quota;
+mod rates;
 pub mod registry;
 mod retained;
 mod service;

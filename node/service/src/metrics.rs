@@ -27,6 +27,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) dropped_passing: IntCounter,
     pub(crate) dropped_queue_full: IntCounter,
     pub(crate) dropped_quota: IntCounter,
+    pub(crate) quota_refused: IntCounterVec,
     pub(crate) dropped_wills: IntCounter,
     pub(crate) dropped_retained: IntCounter,
     pub(crate) lease_failures: IntCounter,
@@ -93,6 +94,7 @@ impl ServiceMetrics {
             )?,
             dropped_passing: dropped.with_label_values(&["passing"]),
             dropped_queue_full: dropped.with_label_values(&["queue-full"]),
+            quota_refused: quota_refused(registry)?,
             dropped_quota: dropped.with_label_values(&["deliveries_per_tenant_s"]),
             dropped_wills: dropped.with_label_values(&["wills-due"]),
             dropped_retained: dropped.with_label_values(&["retained-full"]),
@@ -106,6 +108,33 @@ impl ServiceMetrics {
             )?,
         })
     }
+}
+
+impl ServiceMetrics {
+    /// Shows what was counted of the registry, mail and presence.
+    pub(crate) fn show_registry(&self, of: impl Fn(&str) -> i64) {
+        let PresenceMetrics { connected, active, offline, .. } = &self.presence;
+        connected.set(of("connected"));
+        active.set(of("active"));
+        offline.set((of("devices") - of("connected") - of("active")).max(0));
+        let registry = &self.registry;
+        registry.tenants.set(of("tenants"));
+        registry.devices.set(of("devices"));
+        registry.device_bytes.set(of("device bytes"));
+        registry.lookups.set(of("lookups"));
+        registry.mailboxes.set(of("mailboxes"));
+        registry.mails.set(of("mails"));
+        registry.mail_bytes.set(of("mail bytes"));
+        registry.mails_dead.set(of("dead mails"));
+        registry.streams.set(of("streams"));
+    }
+}
+
+/// What was refused to tenants, by setting.
+fn quota_refused(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "What tenants wanted to say beyond what they may in a second, by setting";
+    let opts = Opts::new("moorline_tenant_quota_refused_total", help);
+    add(registry, IntCounterVec::new(opts, &["quota"])?)
 }
 
 /// Copies that were dropped, by reason.
@@ -282,12 +311,22 @@ pub(crate) struct RegistryMetrics {
     pub(crate) mail_bytes: IntGauge,
     pub(crate) mails_dead: IntGauge,
     pub(crate) streams: IntGauge,
+    pub(crate) refused: IntCounterVec,
 }
 
 impl RegistryMetrics {
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        let help = "Requests to the API that were refused to whoever asked, by HTTP status";
+        let refused = add(
+            registry,
+            IntCounterVec::new(Opts::new("moorline_api_refused_total", help), &["status"])?,
+        )?;
+        for status in ["401", "403", "429"] {
+            refused.with_label_values(&[status]);
+        }
         Ok(Self {
+            refused,
             tenants: gauge("moorline_tenants", "Tenants of the cluster, as this node knows them")?,
             devices: gauge("moorline_devices", "Devices of the shards this node leads")?,
             device_bytes: gauge("moorline_devices_bytes", "Bytes of their names and rows")?,

@@ -7,6 +7,7 @@ use moorline_core::{
 };
 
 use crate::{
+    audit::Audited,
     events::EventCommand,
     mail::MailCommand,
     presence::ReportPresence,
@@ -360,6 +361,8 @@ pub enum Command {
     PutLookup(PutLookup),
     /// As `PutLookup`.
     DeleteLookup(DeleteLookup),
+    /// One of the registry or of mail, with who wants it: it leaves a record if it changes anything.
+    Audited(Box<Audited>),
 }
 
 /// How a node stands in its cluster.
@@ -410,6 +413,7 @@ impl Command {
     pub(crate) fn scope(&self) -> Scope {
         match self {
             Self::Tick | Self::Digest => Scope::Any,
+            Self::Audited(audited) => audited.command.scope(),
             Self::OpenSession { .. }
             | Self::CloseSession { .. }
             | Self::NodeGone { .. }

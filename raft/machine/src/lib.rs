@@ -31,6 +31,7 @@
 //! (`node/service`), packets (`protocols/mqtt`).
 
 pub mod answer;
+pub mod audit;
 pub mod batch;
 mod codec;
 pub mod command;
@@ -63,6 +64,7 @@ pub use meta::{
     TOMBSTONES_MAX, Target,
 };
 pub use producers::{ANSWERS_PER_PRODUCER_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};
+pub use shard::PresenceCounts;
 pub use shard::{
     AWAIT_MS, AWAITED_TOPICS_MAX, AWAITED_TOPICS_PER_SHARD_MAX, Counts, DEADLINES_PER_TICK_MAX,
     DUE_WILLS_MAX, DueWill, GARBAGE_ROWS_PER_TICK_MAX, LEFT_MAX, LEFT_MS, MailPage, Mailboxes,
@@ -72,7 +74,6 @@ pub use shard::{
     SESSIONS_PER_SHARD_MAX, SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, SUBSCRIPTIONS_PER_SESSION_MAX,
     SessionInfo, ShareInfo,
 };
-pub use shard::PresenceCounts;
 pub use shard::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
 pub use shard::{
     DEVICE_BUCKETS_PER_PAGE_MAX, DEVICES_PER_SHARD_MAX, DeviceCursor, DevicesPage, DevicesQuery,

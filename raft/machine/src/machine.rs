@@ -16,12 +16,14 @@ mod registry;
 
 use bytes::Bytes;
 use moorline_core::{
-    Delivery, Grant, Incarnation, NodeId, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
+    Delivery, Grant, Incarnation, NodeId, Offset, ShardId, SubscriptionOptions, TenantId, Text,
+    UnixMillis,
 };
 use moorline_storage::{Rows, StorageError, View};
 
 use crate::{
     answer::{Answer, Refused, RouteChange},
+    audit::{AuditPage, Audits},
     batch::Batch,
     codec::RunAnswers,
     command::{Command, Run, Scope, SessionId, Subscription},
@@ -49,6 +51,7 @@ pub struct Machine {
     producers: Producers,
     shard: ShardState,
     meta: MetaState,
+    audits: Audits,
 }
 
 impl Machine {
@@ -70,6 +73,7 @@ impl Machine {
             producers: Producers::open(keys, rows)?,
             shard: ShardState::open(keys, rows)?,
             meta: MetaState::open(keys, rows)?,
+            audits: Audits::open(keys, rows)?,
         })
     }
 
@@ -154,7 +158,7 @@ impl Machine {
     }
 
     #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
-    fn apply_command<R: Rows + ?Sized>(
+    pub(crate) fn apply_command<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         command: Command,
@@ -266,6 +270,7 @@ impl Machine {
             | Command::DeleteDevice(_)
             | Command::PutLookup(_)
             | Command::DeleteLookup(_)) => self.apply_registry(step, other),
+            Command::Audited(audited) => self.apply_audited(step, *audited),
         }
     }
 
@@ -289,6 +294,25 @@ impl Machine {
             Command::Placed { group, voters } => Ok(meta.placed(step, group, &voters)),
             other => unreachable!("{other:?} is not about members"),
         }
+    }
+
+    pub(crate) fn audits(&mut self) -> &mut Audits {
+        &mut self.audits
+    }
+
+    /// Records of this group's audit behind a number, of one tenant or of all.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn audit(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: Option<TenantId>,
+        after: u64,
+        items_max: usize,
+    ) -> Result<AuditPage, StorageError> {
+        self.audits.read(rows, tenant, after, items_max)
     }
 
     /// Log time: the highest time of any batch so far.
@@ -505,6 +529,7 @@ impl Machine {
         let opened = Self::open(self.keys.group(), rows)?;
         assert_eq!(self.time, opened.time);
         assert_eq!(self.producers, opened.producers);
+        assert_eq!(self.audits, opened.audits);
         self.shard.assert_same(&opened.shard, rows)?;
         self.meta.assert_same(&opened.meta, rows)
     }

@@ -3,6 +3,7 @@
 //!
 //! Nothing here is stored: nodes of one version ask each other. The version byte in front tells them apart.
 
+mod audit;
 mod events;
 mod presence;
 
@@ -12,6 +13,7 @@ use moorline_storage::{StorageError, View};
 
 use crate::{
     Malformed,
+    audit::AuditPage,
     codec::{Reader, put_option, put_text},
     machine::Machine,
     mail::{Mail, MailInfo, MailNote, Noted},
@@ -111,6 +113,15 @@ pub enum Query {
         /// Which: the first [`crate::presence::PRESENCE_PER_QUESTION_MAX`] count.
         devices: Vec<Text>,
     },
+    /// A page of the audit of this shard, or of the meta group.
+    Audit {
+        /// Whose; `None`: of all.
+        tenant: Option<TenantId>,
+        /// Only those behind this number.
+        after: u64,
+        /// At most so many.
+        items_max: u16,
+    },
 }
 
 /// A part of a mailbox.
@@ -145,6 +156,8 @@ pub enum Found {
     Consumers(ConsumersPage),
     /// To [`Query::Presence`]: one for each, in order; `None` of those that were never heard from.
     Presence(Vec<Option<PresenceRecord>>),
+    /// To [`Query::Audit`].
+    Audit(AuditPage),
 }
 
 impl Machine {
@@ -193,6 +206,9 @@ impl Machine {
                 let devices = devices.iter().take(PRESENCE_PER_QUESTION_MAX);
                 let read = |device| self.presence(rows, *tenant, device);
                 Found::Presence(devices.map(read).collect::<Result<_, _>>()?)
+            }
+            Query::Audit { tenant, after, items_max } => {
+                Found::Audit(self.audit(rows, *tenant, *after, usize::from(*items_max))?)
             }
         })
     }
@@ -271,6 +287,9 @@ impl Query {
             }
             Self::Events { .. } | Self::Consumers { .. } => events::put_query(self),
             Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
+            Self::Audit { tenant, after, items_max } => {
+                audit::put_query(*tenant, *after, *items_max)
+            }
         };
         out.freeze()
     }
@@ -309,6 +328,7 @@ impl Query {
             },
             7 | 8 => events::read_query(kind, reader)?,
             presence::KIND => presence::read_query(reader)?,
+            audit::KIND => audit::read_query(reader)?,
             _ => return Err(reader.malformed()),
         };
         whole.end()?;
@@ -448,6 +468,7 @@ impl Found {
             Self::Events(page) => out = events::put_page(page),
             Self::Consumers(page) => out = events::put_consumers(page),
             Self::Presence(found) => out = presence::put_found(found),
+            Self::Audit(page) => out = audit::put_page(page),
         }
         out.freeze()
     }
@@ -475,6 +496,7 @@ impl Found {
             7 => Self::Events(events::read_page(reader)?),
             8 => Self::Consumers(events::read_consumers(reader)?),
             presence::KIND => Self::Presence(presence::read_found(reader)?),
+            audit::KIND => Self::Audit(audit::read_page(reader)?),
             _ => return Err(reader.malformed()),
         };
         whole.end()?;

@@ -126,11 +126,15 @@ pub enum Kind {
     Offline = 75,
     /// `tenant u32`: how events of a tenant's mail are kept. Whole shard.
     MailEvents = 76,
+    /// How far the audit of a group goes. Whole shard, and meta.
+    AuditEnd = 77,
+    /// `number u64`: a record of the audit. Whole shard, and meta.
+    AuditRecord = 78,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 52] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -181,6 +185,8 @@ impl Kind {
         Self::Present,
         Self::Offline,
         Self::MailEvents,
+        Self::AuditEnd,
+        Self::AuditRecord,
     ];
 }
 
@@ -337,7 +343,7 @@ mod tests {
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
                 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52,
-                60, 61, 62, 74, 75, 76,
+                60, 61, 62, 74, 75, 76, 77, 78,
             ]
         );
     }

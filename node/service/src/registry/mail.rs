@@ -15,8 +15,10 @@ use moorline_machine::{
 
 use super::{
     Registry, RegistryError,
+    audit::without_record,
     settings::{self, DeviceSettings, MailSettings},
 };
+use crate::rates::Rated;
 
 /// Mails of one page of a list.
 const MAILS_PER_PAGE_MAX: u16 = 100;
@@ -54,6 +56,9 @@ impl Registry {
         device: &Text,
         letter: Letter,
     ) -> Result<MailAnswer, RegistryError> {
+        if !self.inner.may_say(tenant, &[(Rated::Mails, 1)]) {
+            return Err(RegistryError::Busy);
+        }
         let Some(record) = self.device(tenant, device).await? else {
             return Err(RegistryError::Refused(Refused::NotFound));
         };
@@ -114,8 +119,10 @@ impl Registry {
         let mut all = 0;
         loop {
             let purge = PurgeMail { tenant, device: device.clone(), dead };
-            let MailAnswer::Purged { removed, more } = self.mail(MailCommand::Purge(purge)).await?
-            else {
+            let purged = self.mail(MailCommand::Purge(purge));
+            // One record for all pieces: that of the first.
+            let purged = if all > 0 { without_record(purged).await? } else { purged.await? };
+            let MailAnswer::Purged { removed, more } = purged else {
                 return Err(RegistryError::Unavailable);
             };
             all += u64::from(removed);

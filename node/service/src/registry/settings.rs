@@ -38,6 +38,8 @@ pub struct TenantSettings {
     pub devices_per_shard_max: u32,
     /// Silent for longer than so many seconds, a device is offline, if it says nothing else.
     pub offline_after_s: u32,
+    /// What it may say in a second.
+    pub quotas: QuotaSettings,
     /// For all its mailboxes.
     pub mail: MailSettings,
     /// For its events.
@@ -52,10 +54,32 @@ impl Default for TenantSettings {
             plaintext: false,
             devices_per_shard_max: DEVICES_PER_SHARD,
             offline_after_s: OFFLINE_AFTER_S,
+            quotas: QuotaSettings::default(),
             mail: MailSettings::default(),
             events: EventSettings::default(),
             fostrom: FostromSettings::default(),
         }
+    }
+}
+
+/// What a tenant may say at each node in a second; a second's worth at once. 0: as much as it likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct QuotaSettings {
+    /// Publishes by MQTT.
+    pub publishes_s: u32,
+    /// Bytes of their topics and payloads.
+    pub publish_bytes_s: u64,
+    /// Events, by whichever protocol.
+    pub events_s: u32,
+    /// Mails that applications send.
+    pub mails_s: u32,
+}
+
+impl Default for QuotaSettings {
+    fn default() -> Self {
+        let publish_bytes_s = 256 * 1024 * 1024;
+        Self { publishes_s: 200_000, publish_bytes_s, events_s: 20_000, mails_s: 5_000 }
     }
 }
 

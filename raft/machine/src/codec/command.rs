@@ -6,8 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, events, mail, message_len, presence, put_holder, put_limits,
-    put_list, put_option, put_options, put_session, put_target, put_text, read_message, registry,
+    Malformed, Reader, TooLarge, audit, encode_message, events, mail, message_len, presence,
+    put_holder, put_limits, put_list, put_option, put_options, put_session, put_target, put_text,
+    read_message, registry,
 };
 use crate::command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription};
 
@@ -83,6 +84,15 @@ impl Command {
         Ok(())
     }
 
+    /// The same of a command within another, whose length is checked with it.
+    pub(super) fn encode_framed(&self, out: &mut BytesMut) {
+        let start = out.len();
+        out.put_u32(0);
+        self.encode_body(out);
+        let len = u32::try_from(out.len() - start - FRAME_HEADER_BYTES).unwrap_or(u32::MAX);
+        out[start..start + FRAME_HEADER_BYTES].copy_from_slice(&len.to_be_bytes());
+    }
+
     fn encode_body(&self, out: &mut BytesMut) {
         match self {
             Self::OpenSession { .. } | Self::CloseSession { .. } => self.encode_life(out),
@@ -146,6 +156,7 @@ impl Command {
             | Self::DeleteDevice(_)
             | Self::PutLookup(_)
             | Self::DeleteLookup(_) => registry::encode(self, out),
+            Self::Audited(audited) => audit::put_command(out, audited),
         }
     }
 
@@ -397,10 +408,8 @@ impl Command {
             kind @ (kind::RETAIN | kind::ENQUEUE | kind::WILLS_DONE) => {
                 return Self::decode_kept(kind, reader);
             }
-            kind::NODE_GONE => {
-                let (node, alive) = read_process(&mut reader)?;
-                Self::NodeGone { node, alive }
-            }
+            audit::AUDITED => return Ok(Self::Audited(Box::new(audit::read_command(reader)?))),
+            kind::NODE_GONE => read_node_gone(&mut reader)?,
             kind::SUBSCRIBE => Self::Subscribe {
                 session: reader.session()?,
                 epoch: reader.epoch()?,
@@ -415,11 +424,10 @@ impl Command {
                 filters: reader.list(4, Reader::text)?,
             },
             kind::JOIN_SHARE | kind::LEAVE_SHARE => Self::decode_share(kind, &mut reader)?,
-            mail::FIRST_KIND..=mail::LAST_KIND => {
+            presence::REPORT => Self::Presence(presence::read_command(&mut reader)?),
+            mail::FIRST_KIND..=mail::LAST_KIND | mail::SEND_KNOWN => {
                 Self::Mail(mail::read_command(kind, &mut reader)?)
             }
-            presence::REPORT => Self::Presence(presence::read_command(&mut reader)?),
-            mail::SEND_KNOWN => Self::Mail(mail::read_command(kind, &mut reader)?),
             events::FIRST_KIND..=events::LAST_KIND => {
                 Self::Events(events::read_command(kind, &mut reader)?)
             }
@@ -602,6 +610,11 @@ fn read_node_id(reader: &mut Reader) -> Result<NodeId, Malformed> {
 fn put_process(out: &mut BytesMut, node: NodeId, alive: Option<Incarnation>) {
     out.put_u64(node.0);
     put_option(out, alive, |out, alive| out.put_u64(alive.0));
+}
+
+fn read_node_gone(reader: &mut Reader) -> Result<Command, Malformed> {
+    let (node, alive) = read_process(reader)?;
+    Ok(Command::NodeGone { node, alive })
 }
 
 fn read_process(reader: &mut Reader) -> Result<(NodeId, Option<Incarnation>), Malformed> {

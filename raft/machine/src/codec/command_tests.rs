@@ -111,7 +111,11 @@ fn kept_commands(
              02 02 00000005 00000006 0000000d 01 00000001 74 00000000 78797a"),
     ];
     let known = mail::every_command().into_iter().chain(events::every_command());
-    all.into_iter().chain(known).chain(presence::every_command()).collect()
+    all.into_iter()
+        .chain(known)
+        .chain(presence::every_command())
+        .chain(audit::every_command())
+        .collect()
 }
 
 fn share_commands() -> [(Command, &'static str); 2] {

@@ -8,6 +8,7 @@
 //! - **Zero-copy.** What is read stays a slice of the buffer it came in.
 
 mod answer;
+mod audit;
 mod command;
 mod events;
 mod mail;
@@ -26,6 +27,7 @@ use moorline_core::{
 use crate::command::{Holder, RouteTarget, SessionId};
 
 pub use answer::RunAnswers;
+pub(crate) use audit::{put_audited_by, read_audited_by};
 pub use command::COMMAND_BYTES_MAX;
 pub(crate) use command::{FRAME_HEADER_BYTES, frame_len, put_node, read_node};
 pub(crate) use events::{put_event, read_event};

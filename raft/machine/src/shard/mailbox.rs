@@ -50,8 +50,8 @@ use crate::{
     answer::{Answer, Refused},
     command::SessionId,
     effect::Effect,
-    keys::{Keys, Suffix, note},
     events::{AppendEvent, EventKind, NEWS, NewEvent},
+    keys::{Keys, Suffix, note},
     mail::{MailCommand, MailCounts, MailEffect, MailNews, MailRefused, Noted},
     rows::{
         Row, corrupt,

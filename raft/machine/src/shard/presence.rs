@@ -346,9 +346,8 @@ impl ShardState {
             let gone = self.presence_of(node, alive).next();
             let Some((process, (tenant, device))) = gone else { return Ok(false) };
             let before = self.presence.get(&*step.rows, tenant, &device)?;
-            let before = before.ok_or_else(|| {
-                crate::rows::corrupt(PresenceRecord::WHAT, &"it is missing")
-            })?;
+            let before = before
+                .ok_or_else(|| crate::rows::corrupt(PresenceRecord::WHAT, &"it is missing"))?;
             let mut after = before.clone();
             let was_last = after.lose(process, step.time);
             self.presence.put(step, tenant, &device, Some(&before), &after);
@@ -385,9 +384,8 @@ impl ShardState {
             let due = self.presence.due.first().filter(|(at, ..)| *at <= step.time);
             let Some((_, tenant, device)) = due.cloned() else { return Ok(()) };
             let before = self.presence.get(&*step.rows, tenant, &device)?;
-            let before = before.ok_or_else(|| {
-                crate::rows::corrupt(PresenceRecord::WHAT, &"it is missing")
-            })?;
+            let before = before
+                .ok_or_else(|| crate::rows::corrupt(PresenceRecord::WHAT, &"it is missing"))?;
             let after = PresenceRecord {
                 state: PresenceState::Offline,
                 since: step.time,

@@ -155,7 +155,10 @@ fn a_device_is_connected_until_the_last_process_lets_it_go() {
     group.one(from(NODE, vec![open("d", born)]));
     group.one(from(OTHER, vec![open("d", born)]));
     group.one(from(NODE, vec![report("d", born)]));
-    assert_eq!((state(&group, "d"), said(&group)), (PresenceState::Connected, vec!["connected".into()]));
+    assert_eq!(
+        (state(&group, "d"), said(&group)),
+        (PresenceState::Connected, vec!["connected".into()])
+    );
     assert_eq!(record(&group, "d").node, NodeId(OTHER.0));
     group.one(from(OTHER, vec![report("d", born)]));
     assert_eq!(said(&group), ["connected", "disconnected"]);
@@ -258,6 +261,8 @@ fn the_last_use_of_each_credential_is_kept_and_links_are_bounded() {
     }
     assert_eq!(record(&group, "d").links.len(), PRESENCE_LINKS_MAX);
     let query = Query::Presence { tenant: TENANT, devices: vec!["d".into(), "e".into()] };
-    let Found::Presence(found) = group.machine.query(&group.rows, &query).unwrap() else { panic!() };
+    let Found::Presence(found) = group.machine.query(&group.rows, &query).unwrap() else {
+        panic!()
+    };
     assert_eq!(found, [Some(record(&group, "d")), None]);
 }

@@ -20,7 +20,7 @@ use moorline_machine::{
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
 
-use crate::{devices, events, harness::*, mail, presence, tenants};
+use crate::{audit, devices, events, harness::*, mail, presence, tenants};
 
 fn session_id() -> impl Strategy<Value = SessionId> {
     // The buckets of the clients below, so that some of them meet.
@@ -174,6 +174,7 @@ fn shard_command() -> impl Strategy<Value = Command> {
         1 => (1..3_u64, prop::option::of((1..3_u64).prop_map(Incarnation))).prop_map(
             |(node, alive)| Command::NodeGone { node: NodeId(node), alive }),
         5 => devices::change(),
+        2 => devices::change().prop_map(audit::audited),
         6 => mail_command(),
         6 => event_command(),
         4 => presence_command(),
