@@ -27,10 +27,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use moorline_core::{TenantId, Text};
+use moorline_core::Text;
 use moorline_machine::{
     answer::Refused,
-    registry::{DeleteDevice, DeviceRecord, LookupHash, PutDevice},
+    registry::{DeleteDevice, DeviceRecord, LookupHash, NOBODY, PutDevice},
 };
 use moorline_service::registry::RegistryError;
 use serde::{Deserialize, Serialize};
@@ -39,8 +39,6 @@ use uuid::Uuid;
 
 use crate::{Api, BODY_BYTES_MAX, Problem, auth::Caller, lines, paging::Rows};
 
-/// Whose rows they are: nobody's, as 0 is the administrators'.
-const REPEATS: TenantId = TenantId(u32::MAX);
 /// How long a repeat is known as one.
 pub(crate) const KEPT_MS: u64 = 24 * 3_600 * 1_000;
 /// Requests that are known in each shard: about 1 KiB each.
@@ -179,7 +177,7 @@ fn row_of(seed: LookupHash) -> Text {
 
 fn put(seed: LookupHash, kept: &Kept, if_version: u64) -> PutDevice {
     PutDevice {
-        tenant: REPEATS,
+        tenant: NOBODY,
         device: row_of(seed),
         enabled: true,
         credentials: Vec::new(),
@@ -204,7 +202,7 @@ async fn reserve(api: &Api, seed: LookupHash, request: &str) -> Result<(Found, b
             Err(RegistryError::Refused(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        let Some(record) = api.registry.device(REPEATS, &row_of(seed)).await? else {
+        let Some(record) = api.registry.device(NOBODY, &row_of(seed)).await? else {
             if_version = 0;
             continue;
         };
@@ -242,7 +240,7 @@ async fn keep(
     let status = parts.status;
     if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
         let delete =
-            DeleteDevice { tenant: REPEATS, device: row_of(seed), if_version: Some(version) };
+            DeleteDevice { tenant: NOBODY, device: row_of(seed), if_version: Some(version) };
         // A key that stays reserved is tried anew by its next request.
         let _forgotten = api.registry.delete_device(delete).await;
     }
@@ -300,13 +298,13 @@ fn said_again(said: &Said) -> Response {
 ///
 /// [`Problem`], if the shards did not answer.
 pub async fn forget_old_repeats(api: &Api) -> Result<u64, Problem> {
-    let (mut rows, mut gone) = (Rows::new(api, REPEATS), 0);
+    let (mut rows, mut gone) = (Rows::new(api, NOBODY), 0);
     let now = (api.now)();
     while let Some(page) = rows.next().await? {
         for (device, record) in page {
             if record.updated.0.saturating_add(KEPT_MS) < now {
                 let if_version = Some(record.version);
-                let delete = DeleteDevice { tenant: REPEATS, device, if_version };
+                let delete = DeleteDevice { tenant: NOBODY, device, if_version };
                 gone += u64::from(api.registry.delete_device(delete).await.is_ok());
             }
         }

@@ -3,6 +3,7 @@
 //! Standard output is what the API answered: a table or lines on a terminal, JSON elsewhere and with `--json`, one field of it
 //! with `--only`. Exit codes: 3 not found, 4 refused, 5 nobody there.
 
+mod audit;
 mod bulk;
 mod events;
 mod table;
@@ -18,6 +19,7 @@ use clap::{Args, Subcommand};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+pub(crate) use self::audit::{AuditArgs, run as read_audit};
 use self::bulk::{BroadcastArgs, ExportArgs, ImportArgs};
 pub(crate) use self::events::{EventsArgs, run as read_events};
 use crate::{

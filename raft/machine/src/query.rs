@@ -3,7 +3,9 @@
 //!
 //! Nothing here is stored: nodes of one version ask each other. The version byte in front tells them apart.
 
+mod audit;
 mod events;
+mod presence;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Offset, TenantId, Text};
@@ -11,10 +13,12 @@ use moorline_storage::{StorageError, View};
 
 use crate::{
     Malformed,
+    audit::AuditPage,
     codec::{Reader, put_list, put_option, put_session, put_text},
     command::SessionId,
     machine::Machine,
     mail::{Mail, MailInfo, MailNote, Noted},
+    presence::{PRESENCE_PER_QUESTION_MAX, PresenceRecord},
     registry::{DeviceRecord, LookupHash, Owner},
     rows::Row,
     shard::{ConsumersPage, DeviceCursor, DevicesPage, DevicesQuery, EventsPage, MailPage},
@@ -110,6 +114,22 @@ pub enum Query {
         /// Which.
         session: SessionId,
     },
+    /// What is known of the presence of devices of this shard.
+    Presence {
+        /// Whose.
+        tenant: TenantId,
+        /// Which: the first [`crate::presence::PRESENCE_PER_QUESTION_MAX`] count.
+        devices: Vec<Text>,
+    },
+    /// A page of the audit of this shard, or of the meta group.
+    Audit {
+        /// Whose; `None`: of all.
+        tenant: Option<TenantId>,
+        /// Only those behind this number.
+        after: u64,
+        /// At most so many.
+        items_max: u16,
+    },
 }
 
 /// A part of a mailbox.
@@ -144,6 +164,10 @@ pub enum Found {
     Consumers(ConsumersPage),
     /// To [`Query::Subscriptions`]: the filters, those of shares whole. At most [`crate::SUBSCRIPTIONS_PER_SESSION_MAX`].
     Subscriptions(Vec<Text>),
+    /// To [`Query::Presence`]: one for each, in order; `None` of those that were never heard from.
+    Presence(Vec<Option<PresenceRecord>>),
+    /// To [`Query::Audit`].
+    Audit(AuditPage),
 }
 
 impl Machine {
@@ -191,6 +215,14 @@ impl Machine {
             Query::Subscriptions { session } => {
                 let subscriptions = self.subscriptions(rows, *session)?.into_iter();
                 Found::Subscriptions(subscriptions.map(|one| one.filter).collect())
+            }
+            Query::Presence { tenant, devices } => {
+                let devices = devices.iter().take(PRESENCE_PER_QUESTION_MAX);
+                let read = |device| self.presence(rows, *tenant, device);
+                Found::Presence(devices.map(read).collect::<Result<_, _>>()?)
+            }
+            Query::Audit { tenant, after, items_max } => {
+                Found::Audit(self.audit(rows, *tenant, *after, usize::from(*items_max))?)
             }
         })
     }
@@ -273,6 +305,10 @@ impl Query {
                 put_session(&mut out, *session);
                 out
             }
+            Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
+            Self::Audit { tenant, after, items_max } => {
+                audit::put_query(*tenant, *after, *items_max)
+            }
         };
         out.freeze()
     }
@@ -311,6 +347,8 @@ impl Query {
             },
             7 | 8 => events::read_query(kind, reader)?,
             SUBSCRIPTIONS => Self::Subscriptions { session: reader.session()? },
+            presence::KIND => presence::read_query(reader)?,
+            audit::KIND => audit::read_query(reader)?,
             _ => return Err(reader.malformed()),
         };
         whole.end()?;
@@ -453,6 +491,8 @@ impl Found {
                 out = begin(SUBSCRIPTIONS);
                 put_list(&mut out, filters, put_text);
             }
+            Self::Presence(found) => out = presence::put_found(found),
+            Self::Audit(page) => out = audit::put_page(page),
         }
         out.freeze()
     }
@@ -480,6 +520,8 @@ impl Found {
             7 => Self::Events(events::read_page(reader)?),
             8 => Self::Consumers(events::read_consumers(reader)?),
             SUBSCRIPTIONS => Self::Subscriptions(reader.list(4, Reader::text)?),
+            presence::KIND => Self::Presence(presence::read_found(reader)?),
+            audit::KIND => Self::Audit(audit::read_page(reader)?),
             _ => return Err(reader.malformed()),
         };
         whole.end()?;

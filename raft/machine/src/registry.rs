@@ -26,6 +26,9 @@ use crate::answer::Refused;
 
 /// Whose lookups are, when their bucket is computed: who asks does not know the tenant yet.
 pub const LOOKUP_TENANT: TenantId = TenantId(0);
+/// Whose rows are what the API keeps of its own: no device has a session there, so that nothing of one is to be forgotten elsewhere,
+/// and nobody is told of changes or has to account for them.
+pub const NOBODY: TenantId = TenantId(u32::MAX);
 /// Bytes of a tenant's name.
 pub const TENANT_NAME_BYTES_MAX: usize = 64;
 /// What one tenant is called by its platforms: a handful each.

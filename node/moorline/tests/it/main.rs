@@ -14,6 +14,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one packet of many")]
 
 mod abuse;
+mod audit;
 mod bulk;
 mod clocks;
 mod delivery;
@@ -26,6 +27,8 @@ mod isolation;
 mod members;
 mod once;
 mod operating;
+mod presence;
+mod quotas;
 mod registry;
 mod retained;
 mod rights;

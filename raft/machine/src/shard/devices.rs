@@ -38,7 +38,7 @@ use crate::{
     keys::{Suffix, note},
     registry::{
         Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeleteLookup, DeviceRecord, LookupHash,
-        Owner, PutDevice, PutLookup, check_text, check_version,
+        NOBODY, Owner, PutDevice, PutLookup, check_text, check_version,
     },
     rows::{RegistryCountsRow, Row},
     step::Step,
@@ -219,11 +219,13 @@ impl ShardState {
         if let Err(refused) = check_version(Some(version), if_version) {
             return Ok(Answer::Refused(refused));
         }
-        if self.forgetting.is_full() {
-            return Ok(Answer::Refused(Refused::TooMany));
+        if tenant != NOBODY {
+            if self.forgetting.is_full() {
+                return Ok(Answer::Refused(Refused::TooMany));
+            }
+            let owner = Owner { tenant, device: device.clone(), born };
+            self.forgetting.begin(step, &owner);
         }
-        let owner = Owner { tenant, device: device.clone(), born };
-        self.forgetting.begin(step, &owner);
         let bytes = (device.len() + row.len()) as u64;
         self.registry.count(tenant, |counts| {
             counts.devices -= 1;
@@ -231,6 +233,7 @@ impl ShardState {
         });
         step.delete(key);
         self.forget_mailbox(step, tenant, &device)?;
+        self.forget_presence(step, tenant, &device)?;
         step.effects.push(Effect::DeviceChanged { tenant, device, born, version, gone: true });
         Ok(Answer::Done)
     }
