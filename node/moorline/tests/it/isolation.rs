@@ -122,7 +122,7 @@ impl Side {
     fn connect(&mut self, api: &Api, chance: &mut Chance) {
         let key = (chance.of(&DEVICES), chance.of(&CLIENTS));
         self.clients.remove(&key);
-        let version = chance.of(&[Version::V5, Version::V311]);
+        let version = chance.of(&[Version::V5, Version::V4]);
         let kind = if chance.below(2) == 0 { Connect::clean } else { Connect::durable };
         let mut connect = kind(version, key.1);
         let user = format!("{}@{}", key.0, self.name);
@@ -136,7 +136,7 @@ impl Side {
     }
 
     /// One of its clients, if it has one.
-    fn any(&mut self, chance: &mut Chance) -> Option<(&'static str, &'static str)> {
+    fn any(&self, chance: &mut Chance) -> Option<(&'static str, &'static str)> {
         let keys: Vec<_> = self.clients.keys().copied().collect();
         (!keys.is_empty()).then(|| chance.of(&keys))
     }
@@ -147,7 +147,7 @@ impl Side {
         let (topic, payload) = (chance.of(&TOPICS), self.write());
         let client = self.clients.get_mut(&key).unwrap();
         match chance.below(3) {
-            0 => client.retain(topic, &payload, None),
+            0 => client.retain(topic, payload.as_bytes(), None),
             1 => client.publish_once_any(topic, payload.as_bytes()),
             _ => {
                 let id = client.publish(topic, payload.as_bytes());
@@ -166,7 +166,7 @@ impl Side {
     }
 
     /// Writes mail and events, and reads all that there is.
-    fn use_api(&mut self, api: &Api, chance: &mut Chance) {
+    fn use_api(&self, api: &Api, chance: &mut Chance) {
         let (device, node) = (chance.of(&DEVICES), chance.node());
         let ask = |method: &str, path: &str, body: &Value| {
             api.ask_as(&self.token, node, method, path, body)

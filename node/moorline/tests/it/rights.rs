@@ -158,7 +158,7 @@ fn own_subtree(api: &mut Api) {
         assert_eq!(client.puback(id), DENIED, "{topic:?}");
     }
     // 3.1.1 can't say no: acknowledged, dropped and counted.
-    let old = pump.login(Connect::clean(Version::V311, "old"));
+    let old = pump.login(Connect::clean(Version::V4, "old"));
     let (mut old, _) = old.to(api.cluster.mqtt(3));
     old.publish_acked("other/a", b"canary");
     old.publish_once("other/a", b"canary");
@@ -186,7 +186,7 @@ fn subscribing(api: &mut Api) {
     assert_eq!(client.subscribe(&filters), expected);
     assert_eq!(kept.subscribe(&filters), expected);
     assert_eq!(refused(api, "subscribe") - before, 20);
-    let old = mine.login(Connect::clean(Version::V311, "old"));
+    let old = mine.login(Connect::clean(Version::V4, "old"));
     let (mut old, _) = old.to(api.cluster.mqtt(3));
     assert_eq!(old.subscribe(&[("x/+/x", 1), ("x/mine/x", 1)]), [0x80, 1]);
     let mut writer = all(api, "acme", "writer").clean(api, 3, "w");
@@ -220,7 +220,7 @@ fn client_ids(api: &mut Api) {
         client.hears_nothing();
         client.disconnect();
     }
-    let unnamed = Connect { expiry_s: None, ..Connect::durable(Version::V311, "") };
+    let unnamed = Connect { expiry_s: None, ..Connect::durable(Version::V4, "") };
     let refused = device.login(unnamed).attempt(api.cluster.mqtt(1));
     assert!(refused.is_err(), "3.1.1 has no durable session without a client id");
 }
@@ -259,8 +259,8 @@ fn left_out(api: &mut Api) {
     } });
     let wide = Device::make(api, "acme", "wide", &topics);
     let mut writer = all(api, "acme", "writer-22").clean(api, 3, "w");
-    writer.retain("secret/retained/key", "canary", None);
-    writer.retain("plain/retained", "kept", None);
+    writer.retain("secret/retained/key", b"canary", None);
+    writer.retain("plain/retained", b"kept", None);
     let mut clean = wide.clean(api, 1, "clean");
     let (mut kept, _) = wide.durable(api, 2, "kept");
     let before = refused(api, "delivery");
@@ -287,7 +287,7 @@ fn left_out(api: &mut Api) {
     let (mut kept, present) = wide.durable(api, 3, "kept");
     assert!(present);
     kept.hears_nothing();
-    writer.retain("plain/retained", "", None);
+    writer.retain("plain/retained", b"", None);
     assert_eq!(kept.take(1), [""]);
 }
 
@@ -303,7 +303,7 @@ fn wills(api: &mut Api) {
     };
     let before = (refused(api, "will"), refused(api, "will-due"));
     assert_eq!(leave("no", "forbidden", 0).reason(at), DENIED);
-    let old = leaver.login(Connect::clean(Version::V311, "old").leaving("forbidden", "old", 0));
+    let old = leaver.login(Connect::clean(Version::V4, "old").leaving("forbidden", "old", 0));
     assert_eq!(old.reason(at), 5);
     assert_eq!(refused(api, "will") - before.0, 2);
     drop(leave("heard", "leaver/will", 0).to(at));
@@ -348,9 +348,9 @@ fn deleted(api: &mut Api) {
         away.push(client);
     }
     let mut here = mortal.clean(api, 2, "here");
-    here.retain("mortal/state", "canary", None);
+    here.retain("mortal/state", b"canary", None);
     for number in 0..9 {
-        here.retain(&format!("mortal/{number}"), "canary", None);
+        here.retain(&format!("mortal/{number}"), b"canary", None);
     }
     drop(away);
     writer.publish_acked("mortal/x", b"canary");
@@ -558,7 +558,7 @@ fn deleted_tenant(api: &mut Api) {
     let device = Device::make(api, "ruled", "last", &json!({}));
     let (mut client, _) = device.durable(api, 1, "c");
     client.subscribe_1("last/#");
-    client.retain("last/state", "canary", None);
+    client.retain("last/state", b"canary", None);
     drop(client);
     let path = "/devices/last/events?tenant=ruled";
     let event = json!({ "type": "datapoint", "channel": "env", "data": { "t": 1 } });
