@@ -58,7 +58,7 @@ class Node:
         self.http, self.moonlight = row.get("http"), row.get("moonlight")
         # With TLS, and whom to trust then.
         self.mqtts, self.https, self.moonlights = row.get("mqtts"), row.get("https"), row.get("moonlights")
-        self.ca = row.get("ca")
+        self.ca, self.api = row.get("ca"), row.get("api")
         self.pid = row["pid"]
 
 

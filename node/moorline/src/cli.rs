@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    bench::Way,
     ca::CaCommand,
     registry::{
         AuditArgs, CredCommand, DeviceCommand, EventsArgs, MailCommand, TenantCommand, TokenCommand,
@@ -259,6 +260,8 @@ pub(crate) enum BenchCommand {
     Registry(RegistryArgs),
     /// How long next and ack of a mail take on three quiet nodes, in multiples of one sync on a majority.
     Mailbox(MailboxArgs),
+    /// How many devices a cluster lets in in a second, over TCP and TLS.
+    Connect(ConnectArgs),
     /// Memory and time of the route trie, without a broker.
     Routes(RoutesArgs),
     /// How fast this disk syncs.
@@ -470,6 +473,29 @@ pub(crate) struct MailboxArgs {
     #[arg(long, default_value = ".")]
     pub(crate) dir: PathBuf,
     /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `moorline bench connect`.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// The directory of a demo that runs; without it one is started, and ended.
+    #[arg(long)]
+    pub(crate) demo: Option<PathBuf>,
+    /// How, one after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = [Way::Tcp, Way::Tls, Way::Resumed], value_enum)]
+    pub(crate) ways: Vec<Way>,
+    /// Devices that connect at the same time; each place is at one node.
+    #[arg(long, default_value_t = 48)]
+    pub(crate) places: usize,
+    /// Seconds of each way.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Where data and logs of a demo that is started go.
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Print one JSON object a line.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -4,6 +4,7 @@
 
 mod caller;
 mod compare;
+mod connect;
 mod disk;
 mod fan_out;
 mod idle;
@@ -18,6 +19,7 @@ mod routes;
 mod sizes;
 mod wire;
 
+pub(crate) use connect::Way;
 pub(crate) use report::Fact;
 
 use crate::cli::BenchCommand;
@@ -31,6 +33,7 @@ pub(crate) fn run(command: BenchCommand) -> anyhow::Result<()> {
         }
         BenchCommand::Compare(args) => compare::run(&args),
         BenchCommand::Sizes(args) => sizes::run(&args),
+        BenchCommand::Connect(args) => connect::run(&args),
         BenchCommand::Registry(args) => registry::run(&args),
         BenchCommand::Mailbox(args) => mailbox::run(&args),
         BenchCommand::Routes(args) => routes::run(&args),
