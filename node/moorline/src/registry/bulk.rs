@@ -401,7 +401,8 @@ pub(crate) async fn broadcast(args: BroadcastArgs) -> anyhow::Result<()> {
     sender.send(Bytes::from(body)).await?;
     drop(sender);
     let target = args.api.target()?;
-    let began = http::exchange_lines(Method::POST, &target, &path, token.as_deref(), pieces).await?;
+    let began =
+        http::exchange_lines(Method::POST, &target, &path, token.as_deref(), pieces).await?;
     let mut answers = begun(began).await?;
     let mut total = Value::Null;
     while let Some(line) = answers.next().await? {
