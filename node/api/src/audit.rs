@@ -87,7 +87,8 @@ async fn asked(api: &Api, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     let path = path.map_or_else(|| request.uri().path(), MatchedPath::as_str);
     let what = format!("{} {path}", request.method());
-    let mut response = as_actor(Actor::of(&what, id.as_u128(), &address), next.run(request)).await;
+    let mut response =
+        as_actor(Some(Actor::of(&what, id.as_u128(), &address)), next.run(request)).await;
     if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         api.registry.count_refused(response.status().as_u16());
     }

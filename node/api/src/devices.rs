@@ -259,7 +259,7 @@ pub(crate) async fn create(
     answer(&api, tenant, &device, StatusCode::CREATED).await
 }
 
-/// One device.
+/// One device. Its `ETag` is of what was written: its presence changes without it.
 #[utoipa::path(
     get, path = "/api/v1/devices/{device}",
     params(("device" = String, Path, description = "its name"), OfTenant),

@@ -26,7 +26,7 @@ pub(crate) struct AuditArgs {
 /// Runs it.
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<()> {
     let AuditArgs { mut after, json, api } = args;
-    let token = api.token()?;
+    let (token, target) = (api.token()?, api.target()?);
     loop {
         let mut path = format!("/api/v1/audit?limit={LIMIT}");
         for (key, value) in [("tenant", &api.tenant), ("after", &after)] {
@@ -34,9 +34,9 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<()> {
                 path.push_str(&format!("&{key}={}", encode(value)));
             }
         }
-        let (admin, body) = (&api.admin.admin, Vec::new());
+        let body = Vec::new();
         let (status, answer) =
-            http::request_as(Method::GET, admin, &path, body, token.as_deref()).await?;
+            http::request_as(Method::GET, &target, &path, body, token.as_deref()).await?;
         if status != StatusCode::OK {
             return Err(Declined { code: exit_code(status), why: reason(&answer) }.into());
         }

@@ -62,9 +62,15 @@ fn cut(text: &str) -> Text {
     Text::from(&text[..end])
 }
 
+/// The actor of this request, for what goes on behind it ([`as_actor`]).
+#[must_use]
+pub fn current() -> Option<Actor> {
+    ACTOR.try_with(Clone::clone).ok().flatten()
+}
+
 /// Runs what an actor asks for.
-pub async fn as_actor<F: Future>(actor: Actor, asked: F) -> F::Output {
-    ACTOR.scope(Some(actor), asked).await
+pub async fn as_actor<F: Future>(actor: Option<Actor>, asked: F) -> F::Output {
+    ACTOR.scope(actor, asked).await
 }
 
 /// Runs what has its record already.
@@ -161,8 +167,7 @@ impl Registry {
 
     /// A command with its actor, if it is one that is audited.
     pub(super) fn with_actor(&self, command: Command) -> Command {
-        let actor = ACTOR.try_with(Clone::clone).ok().flatten();
-        let Some(Actor { request, request_id, address, who }) = actor else { return command };
+        let Some(Actor { request, request_id, address, who }) = current() else { return command };
         if !is_audited(&command) {
             return command;
         }
@@ -202,7 +207,7 @@ mod tests {
         let actor = Actor::of("GET /", 1, "::1");
         let known = || ACTOR.try_with(|actor| actor.is_some()).unwrap_or(false);
         assert!(!known());
-        as_actor(actor.clone(), async {
+        as_actor(Some(actor.clone()), async {
             assert!(known());
             identified("0/root");
             identified("0/other");
