@@ -21,7 +21,7 @@ use axum::{
 };
 use moorline_core::{TenantId, Text};
 use moorline_machine::registry::TenantRecord;
-use moorline_service::registry::RegistryError;
+use moorline_service::registry::{RegistryError, audit::identified};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -164,6 +164,7 @@ impl FromRequestParts<Api> for Caller {
         let principal: Option<Principal> = serde_json::from_slice(&record.settings).ok();
         match principal {
             Some(Principal { role }) if verified => {
+                identified(&format!("{}/{}", tenant.0, name.as_str().trim_start_matches('~')));
                 let kept = (tenant, name, record.version);
                 Ok(Self { role, tenant: (tenant != CLUSTER).then_some(tenant), kept })
             }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `id` | shard and offset: `3-17`; unique in the cluster and tenant |
 //! | `source` | `/tenants/acme/devices/pump-1` |
-//! | `type` | `moorline.datapoint`, … |
+//! | `type` | `moorline.datapoint`, …; of what the cluster says itself `moorline.presence.offline`, `moorline.mail.acked`, … |
 //! | `subject` | the channel, if the event has one |
 //! | `time` | the shard's log time |
 //! | `device`, `protocol` | extensions: whose it is, and by which protocol it came |
@@ -13,9 +13,14 @@
 use std::fmt::Write;
 
 use moorline_core::{ShardId, UnixMillis};
-use moorline_machine::events::Event;
+use moorline_machine::{
+    events::{Event, EventKind, NEWS, NewEvent},
+    mail::MailNews,
+    presence::PresenceNews,
+};
 use moorline_service::registry::door::By;
 use serde::de::IgnoredAny;
+use serde_json::json;
 
 /// How a body is to be read, as of mail.
 pub(crate) const NOTHING: u8 = 0;
@@ -30,13 +35,23 @@ pub(crate) fn write(out: &mut String, tenant: &str, shard: ShardId, event: &Even
     write!(out, r#"{{"specversion":"1.0","id":"{}","#, id(shard, event.offset.0)).expect(STRING);
     write!(out, r#""source":"/tenants/{}/devices/{}","#, encoded(tenant), encoded(device))
         .expect(STRING);
-    write!(out, r#""type":"moorline.{}","#, what.kind.name()).expect(STRING);
-    if !what.channel.is_empty() {
-        write!(out, r#""subject":{},"#, quoted(what.channel.as_str())).expect(STRING);
+    let kind = what.kind.name();
+    if what.content_type == NEWS {
+        // What the cluster itself says: its kind says what happened.
+        write!(out, r#""type":"moorline.{kind}.{}","#, what.channel).expect(STRING);
+    } else {
+        write!(out, r#""type":"moorline.{kind}","#).expect(STRING);
+        if !what.channel.is_empty() {
+            write!(out, r#""subject":{},"#, quoted(what.channel.as_str())).expect(STRING);
+        }
     }
     let (time, protocol) = (rfc3339(event.at), By::name(what.by));
     write!(out, r#""time":"{time}","device":{},"protocol":"{protocol}""#, quoted(device))
         .expect(STRING);
+    if let Some(data) = news(what) {
+        write!(out, r#","datacontenttype":"application/json","data":{data}}}"#).expect(STRING);
+        return;
+    }
     let json = what.content_type == JSON;
     match std::str::from_utf8(&what.body).ok().filter(|text| json && is_json(text)) {
         Some(text) => {
@@ -52,6 +67,34 @@ pub(crate) fn write(out: &mut String, tenant: &str, shard: ShardId, event: &Even
         }
     }
     out.push('}');
+}
+
+/// What the cluster has to say about presence or mail.
+fn news(event: &NewEvent) -> Option<serde_json::Value> {
+    if event.content_type != NEWS {
+        return None;
+    }
+    let body = event.body.clone();
+    match event.kind {
+        EventKind::Presence => {
+            let news = PresenceNews::decode(body).ok()?;
+            Some(json!({
+                "node": news.node.0,
+                "connected": news.connected.map(rfc3339),
+                "disconnected": news.disconnected.map(rfc3339),
+                "heard": rfc3339(news.heard),
+            }))
+        }
+        EventKind::Mail => {
+            let MailNews { id, name, requeues, detail } = MailNews::decode(body).ok()?;
+            let id = uuid::Uuid::from_u128(id);
+            let detail = (!detail.is_empty()).then(|| detail.to_string());
+            Some(json!({
+                "mail": id, "name": name.as_str(), "requeues": requeues, "detail": detail,
+            }))
+        }
+        EventKind::Datapoint | EventKind::Message | EventKind::System | EventKind::State => None,
+    }
 }
 
 const STRING: &str = "a string takes everything";

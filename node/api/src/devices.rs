@@ -4,6 +4,7 @@ use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use moorline_core::{TenantId, Text, UnixMillis};
 use moorline_machine::{
     answer::Refused,
+    presence::PresenceRecord,
     registry::{
         CREDENTIALS_MAX, Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice,
     },
@@ -23,6 +24,7 @@ use crate::{
     extract::{Asked, At, Body},
     paging::{Page, forget, is_token},
     patch::patched,
+    presence::{self, PresenceView},
     repeats::OfKey,
     tokens::OfTenant,
     versions::{IfVersion, Known, etag},
@@ -79,6 +81,8 @@ pub(crate) struct DeviceView {
     updated_ms: u64,
     /// What it proves its identity with; secrets are not shown.
     credentials: Vec<CredentialView>,
+    /// Whether it is connected, and since when.
+    presence: PresenceView,
     /// What it is, and its limits.
     settings: DeviceSettings,
 }
@@ -96,6 +100,8 @@ pub(crate) struct CredentialView {
     not_before_ms: Option<u64>,
     /// Until when.
     not_after_ms: Option<u64>,
+    /// When a device last came in with it, to about a minute.
+    last_used_ms: Option<u64>,
 }
 
 /// A piece of a list.
@@ -108,13 +114,14 @@ pub(crate) struct DeviceList {
     next: Option<String>,
 }
 
-fn view(name: &Text, record: &DeviceRecord) -> DeviceView {
+fn view(name: &Text, record: &DeviceRecord, presence: Option<&PresenceRecord>) -> DeviceView {
     let credential = |held: &Credential| CredentialView {
         id: format!("{:016x}", held.id),
         kind: if held.kind == SECRET { "secret" } else { "other" },
         created_ms: held.created.0,
         not_before_ms: held.not_before.map(|at| at.0),
         not_after_ms: held.not_after.map(|at| at.0),
+        last_used_ms: presence.and_then(|presence| presence.used_at(held.id)).map(|at| at.0),
     };
     DeviceView {
         name: name.to_string(),
@@ -123,6 +130,7 @@ fn view(name: &Text, record: &DeviceRecord) -> DeviceView {
         created_ms: record.created.0,
         updated_ms: record.updated.0,
         credentials: record.credentials.iter().map(credential).collect(),
+        presence: PresenceView::of(presence),
         settings: settings::read(&record.settings),
     }
 }
@@ -161,7 +169,11 @@ async fn answer(
     status: StatusCode,
 ) -> Result<axum::response::Response, Problem> {
     let record = found(api, tenant, device).await?;
-    Ok((status, etag(record.version), Json(view(device, &record))).into_response())
+    let one = [(device.clone(), record)];
+    let presence = presence::of_devices(api, tenant, &one).await?;
+    let [(device, record)] = &one;
+    let shown = view(device, record, presence.first().and_then(Option::as_ref));
+    Ok((status, etag(record.version), Json(shown)).into_response())
 }
 
 /// A tenant's devices, page by page.
@@ -178,9 +190,14 @@ pub(crate) async fn list(
     Asked(page): Asked<Page>,
 ) -> Result<Json<DeviceList>, Problem> {
     let (tenant, _) = caller.tenant(&api, page.tenant.as_deref()).await?;
-    let (rows, next) = page.read(&api, tenant).await?;
-    let shown = rows.iter().filter(|(name, _)| !is_token(name));
-    Ok(Json(DeviceList { devices: shown.map(|(name, record)| view(name, record)).collect(), next }))
+    let (mut rows, next) = page.read(&api, tenant).await?;
+    // Tokens are kept as devices are.
+    rows.retain(|(name, _)| !is_token(name));
+    let presence = presence::of_devices(&api, tenant, &rows).await?;
+    let shown = rows.iter().zip(&presence);
+    let shown = shown.map(|((name, record), known)| view(name, record, known.as_ref()));
+    let wanted = |view: &DeviceView| page.presence.is_none_or(|state| state == view.presence.state);
+    Ok(Json(DeviceList { devices: shown.filter(wanted).collect(), next }))
 }
 
 /// Makes a device.
@@ -225,7 +242,7 @@ pub(crate) async fn create(
     answer(&api, tenant, &device, StatusCode::CREATED).await
 }
 
-/// One device.
+/// One device. Its `ETag` is of what was written: its presence changes without it.
 #[utoipa::path(
     get, path = "/api/v1/devices/{device}",
     params(("device" = String, Path, description = "its name"), OfTenant),
@@ -249,7 +266,11 @@ pub(crate) async fn show(
     if known.has(record.version) {
         return Ok((StatusCode::NOT_MODIFIED, tag).into_response());
     }
-    Ok((tag, Json(view(&device, &record))).into_response())
+    let one = [(device, record)];
+    let presence = presence::of_devices(&api, tenant, &one).await?;
+    let [(device, record)] = &one;
+    let shown = view(device, record, presence.first().and_then(Option::as_ref));
+    Ok((tag, Json(shown)).into_response())
 }
 
 /// Replaces what is known of a device, but for its credentials. With `If-Match` only that version.

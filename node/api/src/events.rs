@@ -83,7 +83,7 @@ pub(crate) struct Which {
     tenant: Option<String>,
     /// Only those of this device.
     device: Option<String>,
-    /// Only `datapoint`, `message`, `system`, `presence`, `mail` or `state`.
+    /// Only `datapoint`, `message`, `system`, `presence`, `mail` or `state`; also `presence.offline`, `mail.acked`, ….
     #[serde(rename = "type")]
     kind: Option<String>,
     /// Only those of this channel.
@@ -183,16 +183,21 @@ pub(crate) async fn stream(
 }
 
 fn filter(which: &Which) -> Result<Filter, Problem> {
+    let mut channel = which.channel.as_deref().map(Text::from);
     let kind = match &which.kind {
         None => None,
         Some(name) => {
-            let name = name.strip_prefix(TYPE_PREFIX).unwrap_or(name);
+            let mut name = name.strip_prefix(TYPE_PREFIX).unwrap_or(name);
+            // `presence.offline`, as the cluster's own events are called.
+            if let Some((kind, what)) = name.split_once('.') {
+                name = kind;
+                channel = Some(Text::from(what));
+            }
             let known = EventKind::ALL.into_iter().find(|kind| kind.name() == name);
             Some(known.ok_or_else(|| Problem::malformed("type: there is no such kind of event"))?)
         }
     };
     let device = which.device.as_deref().map(device_name).transpose()?;
-    let channel = which.channel.as_deref().map(Text::from);
     Ok(Filter { device, kind, channel })
 }
 

@@ -30,6 +30,7 @@ use moorline_machine::{
 };
 use moorline_service::registry::{
     RegistryError,
+    audit::{self, Actor, as_actor},
     secrets::Style,
     settings::{self, DeviceSettings},
 };
@@ -156,7 +157,8 @@ pub(crate) async fn import(
         let detail = "as many imports are under way at this node as may: ask another node";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-imports", detail));
     };
-    let plan = Plan { api, tenant, devices_max: devices_max(&record), update: how.update };
+    let (devices_max, actor) = (devices_max(&record), audit::current());
+    let plan = Plan { api, tenant, devices_max, update: how.update, actor };
     Ok(lines::answer(Import {
         plan: Arc::new(plan),
         body: Some(body.into_data_stream()),
@@ -184,6 +186,8 @@ struct Plan {
     tenant: TenantId,
     devices_max: u32,
     update: bool,
+    /// Who asked: lines are worked on when the handler has returned.
+    actor: Option<Actor>,
 }
 
 type Running = Pin<Box<dyn Future<Output = ImportResult> + Send>>;
@@ -209,7 +213,9 @@ impl Import {
             match line {
                 Line::Whole(text) if text.trim_ascii().is_empty() => {}
                 Line::Whole(text) => {
-                    self.running.push_back(Box::pin(async move { plan.one(number, &text).await }));
+                    let actor = plan.actor.clone();
+                    let worked_on = async move { plan.one(number, &text).await };
+                    self.running.push_back(Box::pin(as_actor(actor, worked_on)));
                 }
                 Line::TooLong => {
                     let problem = Problem::new(

@@ -16,6 +16,7 @@
 
 #![expect(unused_qualifications, reason = "`utoipa::path` repeats what stands in it")]
 
+mod audit;
 mod auth;
 mod broadcast;
 mod cloud_event;
@@ -30,6 +31,7 @@ mod lines;
 mod mail;
 mod paging;
 mod patch;
+mod presence;
 mod problem;
 mod repeats;
 mod tail;
@@ -39,6 +41,7 @@ mod versions;
 
 use axum::{Json, Router, extract::DefaultBodyLimit, http::StatusCode, middleware, routing::get};
 use moorline_core::{TenantId, Text};
+use moorline_edge::Doorkeeper;
 use moorline_machine::registry::{Credential, DeviceRecord};
 use moorline_service::registry::{
     Registry,
@@ -96,6 +99,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(consumers::commit))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
+        .routes(routes!(audit::list))
 }
 
 /// The document, as it is served.
@@ -117,6 +121,7 @@ pub fn openapi_text() -> String {
 /// Everything below `/api/v1` that is described here.
 pub fn router(api: Api) -> Router {
     let (router, document) = routes().split_for_parts();
+    let around = audit::Around { api: api.clone(), doors: Doorkeeper::default() };
     let document = document::finished(document);
     router
         .route("/api/v1/openapi.json", get(move || async move { Json(document) }))
@@ -126,6 +131,7 @@ pub fn router(api: Api) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(api.clone(), repeats::once))
+        .layer(middleware::from_fn_with_state(around, audit::noted))
         .with_state(api)
 }
 

@@ -14,7 +14,7 @@ use moorline_machine::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::{Api, Problem};
+use crate::{Api, Problem, presence::State};
 
 /// Items of one page of a list.
 pub(crate) const ITEMS_PER_PAGE_MAX: usize = 1_000;
@@ -32,6 +32,8 @@ pub(crate) struct Page {
     pub(crate) limit: Option<usize>,
     /// `next` of the page before.
     pub(crate) after: Option<String>,
+    /// Only those that are so now. A page may be short, or empty, although there are more.
+    pub(crate) presence: Option<State>,
 }
 
 /// Where a page ended.

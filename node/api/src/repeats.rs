@@ -40,7 +40,7 @@ use uuid::Uuid;
 use crate::{Api, BODY_BYTES_MAX, Problem, auth::Caller, paging::Rows};
 
 /// Whose rows they are: nobody's, as 0 is the administrators'.
-const REPEATS: TenantId = TenantId(u32::MAX);
+const REPEATS: TenantId = moorline_service::registry::audit::NOT_AUDITED;
 /// How long a repeat is known as one.
 pub(crate) const KEPT_MS: u64 = 24 * 3_600 * 1_000;
 /// Requests that are known in each shard: about 1 KiB each.

@@ -103,6 +103,9 @@ pub enum Denial {
     /// Known, and not allowed here.
     #[error("not authorised")]
     NotAuthorised,
+    /// It, or its address, failed too often.
+    #[error("banned for a while")]
+    Banned,
     /// It cannot be told now.
     #[error("the credentials cannot be checked now")]
     Unavailable,
@@ -121,6 +124,7 @@ impl Denial {
         match self {
             Self::BadCredentials => "bad_credentials",
             Self::NotAuthorised => "not_authorised",
+            Self::Banned => "banned",
             Self::Unavailable => "unavailable",
             Self::ClientId => "client_id",
             Self::Version => "version",

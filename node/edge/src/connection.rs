@@ -566,6 +566,7 @@ fn reason_of(denial: Denial) -> Reason {
     match denial {
         Denial::BadCredentials => Reason::BadUserNameOrPassword,
         Denial::NotAuthorised => Reason::NotAuthorized,
+        Denial::Banned => Reason::Banned,
         Denial::Unavailable => Reason::ServerUnavailable,
         Denial::ClientId => Reason::ClientIdentifierNotValid,
         Denial::Version => Reason::UnsupportedProtocolVersion,

@@ -24,6 +24,7 @@
 mod admission;
 mod asked;
 mod authenticate;
+mod bans;
 mod bucket;
 mod channel;
 mod clock;
@@ -44,6 +45,7 @@ mod websocket;
 
 pub use admission::Stranger;
 pub use authenticate::{Anonymous, Attempt, Authenticate, Begin, Denial, Identity, Verdict};
+pub use bans::{ADDRESS_RULE, BanRule, Bans, Doorkeeper, IDENTITY_RULE};
 pub use bucket::{Buckets, Rate, Turn};
 pub use channel::{Channel, Proof, PskHolder};
 pub use clock::Clock;

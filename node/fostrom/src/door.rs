@@ -7,11 +7,11 @@ use std::{
 };
 
 use moorline_core::{
-    Millis, UnixMillis,
+    Millis, Text, UnixMillis,
     op::{Answer, Declined, Denial, Op},
 };
 use moorline_dialects::fostrom::identity::{Credentials, Identity};
-use moorline_edge::{Buckets, Clock, Rate, Turn};
+use moorline_edge::{BanRule, Bans, Buckets, Clock, Rate, Turn};
 use moorline_service::registry::{
     Registry, Watch,
     door::{By, Guest, Shown},
@@ -21,12 +21,15 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-use crate::{bans::Bans, metrics::FostromMetrics};
+use crate::metrics::FostromMetrics;
 
 /// What a fleet's tenant is called, before its id.
 const ALIAS: &str = "fostrom:";
 /// Devices whose connects are counted, in each generation.
 const DEVICES_MAX: usize = 65_536;
+/// Ten failures in five minutes, of a device id from one address, are a ban for fifteen: as Fostrom's agents expect it.
+const RULE: BanRule =
+    BanRule { failures_max: 10, window_ms: 5 * 60 * 1_000, ban_ms: 15 * 60 * 1_000 };
 
 /// Where devices are let in. Clones are the same.
 #[derive(Debug, Clone)]
@@ -34,7 +37,7 @@ pub struct Door {
     pub(crate) registry: Registry,
     secrets: Secrets,
     clock: Clock,
-    bans: Arc<Mutex<Bans>>,
+    bans: Arc<Mutex<Bans<(Text, IpAddr)>>>,
     /// How often a device comes by Moonlight. MQTT's edge counts its own, and a request by HTTP is no connection.
     turns: Arc<Mutex<Buckets<Identity>>>,
     pub(crate) metrics: FostromMetrics,
@@ -56,7 +59,7 @@ impl Door {
             registry,
             secrets,
             clock,
-            bans: Arc::default(),
+            bans: Arc::new(Mutex::new(Bans::new(RULE))),
             turns: Arc::new(Mutex::new(Buckets::new(rate, DEVICES_MAX))),
             metrics,
             tasks: TaskTracker::new(),
@@ -67,7 +70,7 @@ impl Door {
         self.clock.wall()
     }
 
-    fn bans(&self) -> MutexGuard<'_, Bans> {
+    fn bans(&self) -> MutexGuard<'_, Bans<(Text, IpAddr)>> {
         // Every change is one entry.
         self.bans.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,7 +149,8 @@ impl Door {
     ) -> Result<(Guest, Option<Watch>), Denial> {
         let identity = &credentials.identity;
         let device = &identity.device;
-        if let Some(retry_after_s) = self.bans().banned(device, from, self.now()) {
+        let who = (device.clone(), from);
+        if let Some(retry_after_s) = self.bans().banned(&who, self.now()) {
             return Err(Denial::Banned { retry_after_s });
         }
         let alias = format!("{ALIAS}{}", identity.fleet);
@@ -154,9 +158,9 @@ impl Door {
         let now = self.now();
         let admitted = self.registry.admit(&self.secrets, shown, stays, now.0).await;
         match admitted {
-            Ok(_) => self.bans().succeeded(device, from),
+            Ok(_) => self.bans().succeeded(&who),
             Err(Denial::UnknownTenant | Denial::UnknownDevice | Denial::WrongSecret) => {
-                if self.bans().failed(device, from, now) {
+                if self.bans().failed(who, now) {
                     info!(fleet = %identity.fleet, %device, %from, "a device failed too often and is banned for a while");
                 }
             }

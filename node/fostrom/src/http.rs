@@ -172,7 +172,8 @@ impl Connection {
     fn stream(&self, admitted: (Guest, Watch), route: &Route) -> Response<Body> {
         let metric = self.door.metrics.connections.with_label_values(&["sse"]);
         metric.inc();
-        let open = Open(metric);
+        // An open stream is a connection that speaks for the device.
+        let open = (Open(metric), self.door.registry.arrive(&admitted.0));
         let head = http::respond(route, None, Ok(Answer::Done), None);
         let events = events::feed(self.door.clone(), admitted, self.stop.clone());
         let frames = events.map(move |bytes| {

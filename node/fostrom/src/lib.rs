@@ -3,7 +3,7 @@
 //! ```text
 //!   edge's listener ──► http.rs ──────┐
 //!                  ├──► moonlight.rs ─┤──► door.rs: who is it? ──► moorline_service::registry: what is done
-//!   edge's connection ─► mqtt.rs ──────┤         ▲ bans.rs
+//!   edge's connection ─► mqtt.rs ──────┤
 //!                       events.rs ◄───┘
 //!                            ▲ news of the device
 //! ```
@@ -21,7 +21,6 @@
 //!
 //! MQTT's packets (`node/edge`, `protocols/mqtt`): here it is told what they mean to Fostrom.
 
-mod bans;
 mod door;
 mod events;
 mod http;

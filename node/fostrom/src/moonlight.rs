@@ -31,7 +31,7 @@ use moorline_dialects::fostrom::{identity, payload};
 use moorline_edge::{Served, Speaks, Stream, Visit};
 use moorline_moonlight::server::{Action, CloseReason, Server};
 use moorline_service::registry::{
-    Heard, RECHECK, Watch,
+    Heard, Present, RECHECK, Watch,
     door::{By, Guest},
 };
 use tokio::{
@@ -105,6 +105,8 @@ struct Connection {
     asked: FuturesUnordered<Asked>,
     guest: Option<Guest>,
     watch: Option<Watch>,
+    /// It is connected as long as this is there.
+    present: Option<Present>,
     recheck_at: Instant,
     closed: Option<CloseReason>,
 }
@@ -124,6 +126,7 @@ impl Connection {
             asked: FuturesUnordered::new(),
             guest: None,
             watch: None,
+            present: None,
             recheck_at: began + RECHECK,
             closed: None,
         }
@@ -279,6 +282,7 @@ impl Connection {
                 self.visit.stranger = None;
                 watch.take_over();
                 self.watch = Some(watch);
+                self.present = Some(self.door.registry.arrive(&guest));
                 self.recheck_at = Instant::now() + RECHECK;
                 self.guest = Some(guest);
                 self.machine.authenticated(now, Ok(waits));

@@ -267,6 +267,12 @@ impl Drop for Counted {
 
 impl Session {
     async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Option<Watch>) {
+        // A short visit is heard, and is no connection that speaks for the device.
+        let present = (!self.short_lived).then(|| self.door.registry.arrive(&self.guest));
+        if self.short_lived {
+            self.door.registry.heard(&self.guest);
+        }
+        let _present = present;
         let gauge = self.door.metrics.connections.with_label_values(&["mqtt"]);
         gauge.inc();
         let _counted = Counted(gauge);

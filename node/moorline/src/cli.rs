@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     ca::CaCommand,
-    registry::{CredCommand, DeviceCommand, EventsArgs, MailCommand, TenantCommand, TokenCommand},
+    registry::{
+        AuditArgs, CredCommand, DeviceCommand, EventsArgs, MailCommand, TenantCommand, TokenCommand,
+    },
 };
 
 /// A clustered IoT device broker: what it acknowledged is on the disks of a majority.
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Mail(MailCommand),
     /// Print what devices send up.
     Events(EventsArgs),
+    /// Print who changed what.
+    Audit(AuditArgs),
     /// Publish a message, or one per line of standard input.
     Pub(PubArgs),
     /// Subscribe and print what comes.

@@ -72,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Device(command) => client_runtime()?.block_on(registry::device(command)),
         Command::Cred(command) => client_runtime()?.block_on(registry::cred(command)),
         Command::Mail(command) => client_runtime()?.block_on(registry::mail(command)),
+        Command::Audit(args) => client_runtime()?.block_on(registry::read_audit(args)),
         Command::Events(args) => client_runtime()?.block_on(registry::read_events(args)),
         Command::Pub(args) => client_runtime()?.block_on(pubsub::publish(args)),
         Command::Sub(args) => client_runtime()?.block_on(pubsub::subscribe(args)),

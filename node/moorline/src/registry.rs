@@ -2,6 +2,7 @@
 //!
 //! Standard output is what the API answered, one line of JSON, or one field of it with `--only`. Exit codes: 3 not found, 4 refused, 5 nobody there.
 
+mod audit;
 mod events;
 
 use std::{fmt, fs, path::PathBuf};
@@ -11,6 +12,7 @@ use clap::{Args, Subcommand};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+pub(crate) use self::audit::{AuditArgs, run as read_audit};
 pub(crate) use self::events::{EventsArgs, run as read_events};
 use crate::{
     cli::AdminArgs,

@@ -130,10 +130,11 @@ impl Inner {
                 let known = machine.meta().nodes().get(&node);
                 return known.is_some_and(|known| !known.gone && alive.is_none());
             }
-            machine.sessions().any(|session| {
-                let of_node = session.holder.filter(|holder| holder.node == node);
-                of_node.is_some_and(|holder| Some(holder.incarnation) != alive)
-            })
+            machine.has_presence_of(node, alive)
+                || machine.sessions().any(|session| {
+                    let of_node = session.holder.filter(|holder| holder.node == node);
+                    of_node.is_some_and(|holder| Some(holder.incarnation) != alive)
+                })
         });
         left.unwrap_or(false)
     }

@@ -66,6 +66,7 @@ impl Inner {
         self.keep(Self::keep_forgetting);
         for shard in self.shards.all() {
             self.keep(move |service| service.read_rows(shard));
+            self.keep(move |service| service.keep_presence(shard));
         }
     }
 
@@ -164,6 +165,7 @@ impl Inner {
         match below.router.ask(ShardId::META, &register).await {
             Ok(Answer::At(_) | Answer::Done) => {
                 info!("this process is registered");
+                self.report_presence_anew();
                 self.announce_live_routes().await;
             }
             Ok(Answer::Partly(_)) => {}

@@ -34,6 +34,7 @@ mod once;
 mod parked;
 mod publish;
 mod quota;
+mod rates;
 pub mod registry;
 mod retained;
 mod rights;

@@ -18,6 +18,8 @@ pub(crate) struct ServiceMetrics {
     pub(crate) kept: KeptMetrics,
     pub(crate) shares: ShareMetrics,
     pub(crate) events: EventMetrics,
+    pub(crate) presence: PresenceMetrics,
+    pub(crate) registry: RegistryMetrics,
     pub(crate) rights: RightsMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
@@ -26,6 +28,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) dropped_passing: IntCounter,
     pub(crate) dropped_queue_full: IntCounter,
     pub(crate) dropped_quota: IntCounter,
+    pub(crate) quota_refused: IntCounterVec,
     pub(crate) dropped_wills: IntCounter,
     pub(crate) dropped_retained: IntCounter,
     pub(crate) lease_failures: IntCounter,
@@ -37,13 +40,7 @@ impl ServiceMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
         let counter = |name, help| add(registry, IntCounter::new(name, help)?);
-        let sessions = add(
-            registry,
-            IntGaugeVec::new(
-                Opts::new("moorline_sessions", "Sessions of the shards this node leads"),
-                &["state"],
-            )?,
-        )?;
+        let sessions = sessions(registry)?;
         let dropped = dropped(registry)?;
         Ok(Self {
             links: gauge("moorline_service_links", "Connections the service knows")?,
@@ -72,6 +69,8 @@ impl ServiceMetrics {
             kept: KeptMetrics::register(registry)?,
             shares: ShareMetrics::register(registry)?,
             events: EventMetrics::register(registry)?,
+            presence: PresenceMetrics::register(registry)?,
+            registry: RegistryMetrics::register(registry)?,
             rights: RightsMetrics::register(registry)?,
             takeovers: counter(
                 "moorline_session_takeovers_total",
@@ -91,6 +90,7 @@ impl ServiceMetrics {
             )?,
             dropped_passing: dropped.with_label_values(&["passing"]),
             dropped_queue_full: dropped.with_label_values(&["queue-full"]),
+            quota_refused: quota_refused(registry)?,
             dropped_quota: dropped.with_label_values(&["deliveries_per_tenant_s"]),
             dropped_wills: dropped.with_label_values(&["wills-due"]),
             dropped_retained: dropped.with_label_values(&["retained-full"]),
@@ -104,6 +104,39 @@ impl ServiceMetrics {
             )?,
         })
     }
+}
+
+impl ServiceMetrics {
+    /// Shows what was counted of the registry, mail and presence.
+    pub(crate) fn show_registry(&self, of: impl Fn(&str) -> i64) {
+        let PresenceMetrics { connected, active, offline, .. } = &self.presence;
+        connected.set(of("connected"));
+        active.set(of("active"));
+        offline.set((of("devices") - of("connected") - of("active")).max(0));
+        let registry = &self.registry;
+        registry.tenants.set(of("tenants"));
+        registry.devices.set(of("devices"));
+        registry.device_bytes.set(of("device bytes"));
+        registry.lookups.set(of("lookups"));
+        registry.mailboxes.set(of("mailboxes"));
+        registry.mails.set(of("mails"));
+        registry.mail_bytes.set(of("mail bytes"));
+        registry.mails_dead.set(of("dead mails"));
+        registry.streams.set(of("streams"));
+    }
+}
+
+/// Sessions, by whether they have a connection.
+fn sessions(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
+    let opts = Opts::new("moorline_sessions", "Sessions of the shards this node leads");
+    add(registry, IntGaugeVec::new(opts, &["state"])?)
+}
+
+/// What was refused to tenants, by setting.
+fn quota_refused(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "What tenants wanted to say beyond what they may in a second, by setting";
+    let opts = Opts::new("moorline_tenant_quota_refused_total", help);
+    add(registry, IntCounterVec::new(opts, &["quota"])?)
 }
 
 /// What topic rights refused.
@@ -258,6 +291,90 @@ impl EventMetrics {
             readers_refused: counter(
                 "moorline_event_readers_refused_total",
                 "Event streams refused because the node, or the tenant, has as many as it may",
+            )?,
+        })
+    }
+}
+
+/// Who is there.
+#[derive(Debug, Clone)]
+pub(crate) struct PresenceMetrics {
+    pub(crate) connected: IntGauge,
+    pub(crate) active: IntGauge,
+    pub(crate) offline: IntGauge,
+    pub(crate) reports: IntCounter,
+    pub(crate) dropped: IntCounter,
+}
+
+impl PresenceMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        let help = "Devices of the shards this node leads; offline are also those that never came";
+        let devices = add(
+            registry,
+            IntGaugeVec::new(Opts::new("moorline_presence_devices", help), &["state"])?,
+        )?;
+        Ok(Self {
+            connected: devices.with_label_values(&["connected"]),
+            active: devices.with_label_values(&["active"]),
+            offline: devices.with_label_values(&["offline"]),
+            reports: counter(
+                "moorline_presence_reports_total",
+                "Reports of this node about the presence of devices that their shards took",
+            )?,
+            dropped: counter(
+                "moorline_presence_dropped_total",
+                "Devices of which nothing was noted, since too many others were noticed lately",
+            )?,
+        })
+    }
+}
+
+/// What the registry holds.
+#[derive(Debug, Clone)]
+pub(crate) struct RegistryMetrics {
+    pub(crate) tenants: IntGauge,
+    pub(crate) devices: IntGauge,
+    pub(crate) device_bytes: IntGauge,
+    pub(crate) lookups: IntGauge,
+    pub(crate) mailboxes: IntGauge,
+    pub(crate) mails: IntGauge,
+    pub(crate) mail_bytes: IntGauge,
+    pub(crate) mails_dead: IntGauge,
+    pub(crate) streams: IntGauge,
+    pub(crate) refused: IntCounterVec,
+}
+
+impl RegistryMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        let help = "Requests to the API that were refused to whoever asked, by HTTP status";
+        let refused = add(
+            registry,
+            IntCounterVec::new(Opts::new("moorline_api_refused_total", help), &["status"])?,
+        )?;
+        for status in ["401", "403", "429"] {
+            refused.with_label_values(&[status]);
+        }
+        Ok(Self {
+            refused,
+            tenants: gauge("moorline_tenants", "Tenants of the cluster, as this node knows them")?,
+            devices: gauge("moorline_devices", "Devices of the shards this node leads")?,
+            device_bytes: gauge("moorline_devices_bytes", "Bytes of their names and rows")?,
+            lookups: gauge(
+                "moorline_credential_lookups",
+                "Credentials by which a device is found, in the shards this node leads",
+            )?,
+            mailboxes: gauge(
+                "moorline_mailboxes",
+                "Mailboxes with mail in them, of the shards this node leads",
+            )?,
+            mails: gauge("moorline_mails_waiting", "Mails that wait in them")?,
+            mail_bytes: gauge("moorline_mails_waiting_bytes", "Bytes of their names and payloads")?,
+            mails_dead: gauge("moorline_mails_dead", "Mails that were requeued too often")?,
+            streams: gauge(
+                "moorline_event_streams",
+                "Streams of events in the shards this node leads, one for each tenant and shard",
             )?,
         })
     }

@@ -111,6 +111,9 @@ impl Inner {
         if !self.accepting.load(Ordering::Acquire) {
             return flow.refuse(Refusal::DiskFull);
         }
+        if !self.may_publish(whose.tenant, &message) {
+            return flow.refuse(Refusal::Busy);
+        }
         let Whose { shard, session, epoch, .. } = whose;
         let command = Command::Receive { session, epoch, packet };
         let service = Arc::clone(self);

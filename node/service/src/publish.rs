@@ -217,6 +217,9 @@ impl Inner {
         if !self.accepting.load(Ordering::Acquire) {
             return refuse(Refusal::DiskFull);
         }
+        if !self.may_publish(whose.tenant, &message) {
+            return refuse(Refusal::Busy);
+        }
         let targets = self.targets(whose.tenant, &message);
         if !answer {
             self.pass(whose.publisher(), &targets, &message);

@@ -18,7 +18,7 @@ use moorline_core::{
 };
 use moorline_group::{Groups, wire::Peers};
 use moorline_machine::{
-    Answer, Command,
+    Answer, Command, Machine,
     command::{Holder, NodeRecord, RouteTarget},
 };
 use moorline_router::{Done, Router, SubmitError};
@@ -37,8 +37,9 @@ use crate::{
     once::Onces,
     parked::Parked,
     quota::Quota,
+    rates::{Rated, Rates},
     refusal_of,
-    registry::{Readers, door::Noted, settings::Parsed, watch::Watchers},
+    registry::{Readers, door::Noted, presence::Reporter, settings::Parsed, watch::Watchers},
     retained::{Gate, READS_MAX},
     rights::Holders,
 };
@@ -105,6 +106,8 @@ pub(crate) struct Inner {
     next_conn: AtomicU64,
     conns: RwLock<HashMap<ConnId, Arc<Conn>>>,
     pub(crate) live: Live,
+    /// What tenants may say in a second.
+    rates: Rates,
     /// Grows with every change of this node's routes.
     route_version: AtomicU64,
     pub(crate) deliveries: Vec<Mutex<ShardDelivery>>,
@@ -136,6 +139,8 @@ pub(crate) struct Inner {
     pub(crate) watches: AtomicU64,
     /// Which mail went out to whom last.
     pub(crate) noted: Noted,
+    /// By shard: what it is to be told of presence.
+    pub(crate) reporters: Vec<Reporter>,
     /// Settings of tenants.
     pub(crate) parsed: Parsed,
     /// Whose connections are here.
@@ -172,6 +177,7 @@ impl Inner {
         let ServiceConfig { node, incarnation, shards, clock, deliveries_per_tenant_s, fatal } =
             config;
         let dropped = metrics.dropped_quota.clone();
+        let rates = Rates::new(&metrics.quota_refused);
         let live = Live::new(Quota::new(deliveries_per_tenant_s, dropped));
         Arc::new_cyclic(|myself| Self {
             node,
@@ -181,6 +187,7 @@ impl Inner {
             next_conn: AtomicU64::new(1),
             conns: RwLock::default(),
             live,
+            rates,
             route_version: AtomicU64::new(1),
             deliveries: (0..=shards.count()).map(|_| Mutex::default()).collect(),
             readers: (0..=shards.count()).map(|_| Notify::new()).collect(),
@@ -201,6 +208,7 @@ impl Inner {
             watchers: Watchers::default(),
             watches: AtomicU64::new(0),
             noted: Noted::default(),
+            reporters: (0..=shards.count()).map(|_| Reporter::default()).collect(),
             parsed: Parsed::default(),
             holders: Holders::default(),
             own_subtree: Rules::own_subtree(),
@@ -246,6 +254,23 @@ impl Inner {
     pub(crate) fn log_time(&self, shard: ShardId) -> UnixMillis {
         // A replica that is just being opened or closed delivers nothing.
         self.below().groups.log_time(shard).unwrap_or_else(|| self.now())
+    }
+
+    /// Whether a tenant may say this now.
+    pub(crate) fn may_say(&self, tenant: TenantId, what: &[(Rated, u64)]) -> bool {
+        self.rates.take(tenant, what, || {
+            let found = self.below().groups.read(ShardId::META, |machine, _| {
+                let record = machine.meta().tenant(tenant)?;
+                Some(self.parsed.get(tenant, record.version, &record.settings).quotas)
+            });
+            found.flatten().unwrap_or_default()
+        })
+    }
+
+    /// The same of a publish.
+    pub(crate) fn may_publish(&self, tenant: TenantId, message: &Message) -> bool {
+        let bytes = (message.topic.len() + message.payload.len()) as u64;
+        self.may_say(tenant, &[(Rated::Publishes, 1), (Rated::PublishBytes, bytes)])
     }
 
     /// A version for a change of this node's routes.
@@ -587,6 +612,7 @@ impl Inner {
                 add("event bytes", usize::try_from(totals.bytes).unwrap_or(usize::MAX));
                 add("consumers", usize::try_from(totals.consumers).unwrap_or(usize::MAX));
                 consumer_lag_max = consumer_lag_max.max(streams.lag_max());
+                count_registry(machine, &mut add);
                 let shard = machine.counts();
                 add("sessions", shard.sessions);
                 add("held", shard.held);
@@ -600,6 +626,7 @@ impl Inner {
         }
         self.below().groups.read(ShardId::META, |machine, _| {
             add("removed routes", machine.meta().removed_routes_bytes());
+            add("tenants", machine.meta().tenants().len());
         });
         let of = |what| counts.get(what).copied().unwrap_or(0);
         self.metrics.routes_removed_bytes.set(of("removed routes"));
@@ -623,6 +650,25 @@ impl Inner {
         events.consumers.set(of("consumers"));
         events.lag_max.set(i64::try_from(consumer_lag_max).unwrap_or(i64::MAX));
         events.waiting.set(i64::try_from(self.news.len()).unwrap_or(i64::MAX));
+        self.metrics.show_registry(|what| counts.get(what).copied().unwrap_or(0));
         debug!(?counts, "observed");
     }
+}
+
+/// Counts what a shard has of the registry, mail and presence.
+fn count_registry(machine: &Machine, add: &mut impl FnMut(&'static str, usize)) {
+    let whole = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    add("streams", whole(machine.streams().totals().streams));
+    for (_, mail) in machine.mailboxes().tenants() {
+        add("mailboxes", whole(mail.mailboxes));
+        add("mails", whole(mail.mails));
+        add("mail bytes", whole(mail.bytes));
+        add("dead mails", whole(mail.dead));
+    }
+    let shard = machine.counts();
+    add("devices", whole(shard.registry.devices));
+    add("device bytes", whole(shard.registry.device_bytes));
+    add("lookups", whole(shard.registry.lookups));
+    add("connected", shard.presence.connected);
+    add("active", shard.presence.active);
 }

@@ -7,9 +7,11 @@ use moorline_core::{
 };
 
 use crate::{
+    audit::Audited,
     events::EventCommand,
     forget::{Forget, Forgotten},
     mail::MailCommand,
+    presence::ReportPresence,
     registry::{DeleteDevice, DeleteLookup, DeleteTenant, Owner, PutDevice, PutLookup, PutTenant},
 };
 
@@ -262,6 +264,8 @@ pub enum Command {
     Mail(MailCommand),
     /// About events, which devices send up.
     Events(EventCommand),
+    /// How devices stand with a process of a node. Answered with `Done`.
+    Presence(ReportPresence),
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
     /// removed: a piece of it, so that no entry takes long ([`crate::Machine::next_deadline`] says when there is more).
     Tick,
@@ -360,6 +364,8 @@ pub enum Command {
     PutLookup(PutLookup),
     /// As `PutLookup`.
     DeleteLookup(DeleteLookup),
+    /// One of the registry or of mail, with who wants it: it leaves a record if it changes anything.
+    Audited(Box<Audited>),
     /// Every shard.
     Forget(Forget),
     /// The group that deleted them.
@@ -414,6 +420,7 @@ impl Command {
     pub(crate) fn scope(&self) -> Scope {
         match self {
             Self::Tick | Self::Digest | Self::Forgotten(_) => Scope::Any,
+            Self::Audited(audited) => audited.command.scope(),
             Self::OpenSession { .. }
             | Self::CloseSession { .. }
             | Self::NodeGone { .. }
@@ -431,6 +438,7 @@ impl Command {
             | Self::Retain { .. }
             | Self::Mail(_)
             | Self::Events(_)
+            | Self::Presence(_)
             | Self::Enqueue { .. }
             | Self::PutDevice(_)
             | Self::DeleteDevice(_)

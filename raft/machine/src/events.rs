@@ -44,6 +44,9 @@ pub const EVENT_BYTES_PER_TICK_MAX: u64 = 8 * 1024 * 1024;
 /// that becomes too old, would cost an entry of the log to remove one event.
 pub const RETENTION_SLACK: u64 = 16;
 
+/// The content type of a body that the machine wrote itself: [`crate::presence::PresenceNews`], [`crate::mail::MailNews`].
+pub const NEWS: u8 = 3;
+
 /// What a leader proposes about events. Variants are added, never renumbered: old logs hold them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventCommand {
@@ -77,7 +80,7 @@ pub struct NewEvent {
     pub kind: EventKind,
     /// Which of that kind: a schema's name, a topic; at most [`EVENT_CHANNEL_BYTES_MAX`] bytes, or none. Opaque here.
     pub channel: Text,
-    /// How the body is to be read; opaque here (0: there is none, 1: JSON, 2: bytes).
+    /// How the body is to be read; opaque here (0: there is none, 1: JSON, 2: bytes) but for [`NEWS`].
     pub content_type: u8,
     /// At most [`EVENT_BODY_BYTES_MAX`] bytes.
     pub body: Bytes,

@@ -2,8 +2,10 @@
 //!
 //! Rows of one bucket lie together, and of one session in it, in order of offset or filter.
 
+mod audit;
 mod events;
 mod mail;
+mod presence;
 mod registry;
 
 use std::ops::ControlFlow;

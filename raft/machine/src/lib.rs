@@ -19,6 +19,7 @@
 //! - **Settled is settled.** A queue's head never goes back. Asserted in `shard::queue`; checked by
 //!   `tests/rules/queues.rs` and `chaos-tests/sim` (`checks::settled`).
 //! - **Mail is in strict order, one outstanding.** Checked by `tests/rules/mail_model.rs`.
+//! - **A device's presence outlives nodes and leaders, and each change of it is one event.** Checked by `tests/rules/presence.rs`.
 //! - **A stream has each event once, in order, until retention takes it.** Checked by `tests/rules/events_model.rs`.
 //! - **What memory holds comes from rows.** Checked by [`Machine::assert_derived`] wherever replicas are tested.
 //! - **A batch does a bounded amount of work**: long queues are removed in pieces, by `Tick`. Limits: `shard`, `meta`,
@@ -30,6 +31,7 @@
 //! (`node/service`), packets (`protocols/mqtt`).
 
 pub mod answer;
+pub mod audit;
 pub mod batch;
 mod codec;
 pub mod command;
@@ -42,6 +44,7 @@ mod machine;
 pub mod mail;
 mod meta;
 pub mod placement;
+pub mod presence;
 mod producers;
 pub mod query;
 pub mod registry;
@@ -62,6 +65,7 @@ pub use meta::{
     TOMBSTONES_MAX, Target,
 };
 pub use producers::{ANSWERS_PER_PRODUCER_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};
+pub use shard::PresenceCounts;
 pub use shard::{
     AWAIT_MS, AWAITED_TOPICS_MAX, AWAITED_TOPICS_PER_SHARD_MAX, Counts, DEADLINES_PER_TICK_MAX,
     DUE_WILLS_MAX, DueWill, GARBAGE_ROWS_PER_TICK_MAX, LEFT_MAX, LEFT_MS, MailPage, Mailboxes,

@@ -16,12 +16,14 @@ mod registry;
 
 use bytes::Bytes;
 use moorline_core::{
-    Delivery, Grant, Offset, ShardId, SubscriptionOptions, TenantId, Text, UnixMillis,
+    Delivery, Grant, Incarnation, NodeId, Offset, ShardId, SubscriptionOptions, TenantId, Text,
+    UnixMillis,
 };
 use moorline_storage::{Rows, StorageError, View};
 
 use crate::{
     answer::{Answer, Refused, RouteChange},
+    audit::{AuditPage, Audits},
     batch::Batch,
     codec::RunAnswers,
     command::{Command, Run, Scope, SessionId, Subscription},
@@ -29,6 +31,7 @@ use crate::{
     effect::Effect,
     keys::Keys,
     meta::MetaState,
+    presence::PresenceRecord,
     producers::{Place, Producers},
     rows::{MembershipRow, NumberRow, Row, corrupt},
     shard::{
@@ -48,6 +51,7 @@ pub struct Machine {
     producers: Producers,
     shard: ShardState,
     meta: MetaState,
+    audits: Audits,
 }
 
 impl Machine {
@@ -69,6 +73,7 @@ impl Machine {
             producers: Producers::open(keys, rows)?,
             shard: ShardState::open(keys, rows)?,
             meta: MetaState::open(keys, rows)?,
+            audits: Audits::open(keys, rows)?,
         })
     }
 
@@ -153,7 +158,7 @@ impl Machine {
     }
 
     #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]
-    fn apply_command<R: Rows + ?Sized>(
+    pub(crate) fn apply_command<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         command: Command,
@@ -217,8 +222,13 @@ impl Machine {
             }
             Command::Mail(command) => shard.mail(step, command),
             Command::Events(command) => shard.events(step, command),
+            Command::Presence(report) => shard.report_presence(step, &report),
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
-            Command::NodeGone { node, alive } => Ok(shard.node_gone(step, node, alive)),
+            Command::NodeGone { node, alive } => {
+                let sessions = shard.node_gone(step, node, alive);
+                let more = shard.presence_gone(step, node, alive)?;
+                Ok(if more { Answer::Partly(Vec::new()) } else { sessions })
+            }
             Command::Subscribe { session, epoch, subscriptions } => {
                 shard.subscribe(step, session, epoch, &subscriptions)
             }
@@ -262,6 +272,7 @@ impl Machine {
             | Command::DeleteLookup(_)
             | Command::Forget(_)
             | Command::Forgotten(_)) => self.apply_registry(step, other),
+            Command::Audited(audited) => self.apply_audited(step, *audited),
         }
     }
 
@@ -285,6 +296,25 @@ impl Machine {
             Command::Placed { group, voters } => Ok(meta.placed(step, group, &voters)),
             other => unreachable!("{other:?} is not about members"),
         }
+    }
+
+    pub(crate) fn audits(&mut self) -> &mut Audits {
+        &mut self.audits
+    }
+
+    /// Records of this group's audit behind a number, of one tenant or of all.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn audit(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: Option<TenantId>,
+        after: u64,
+        items_max: usize,
+    ) -> Result<AuditPage, StorageError> {
+        self.audits.read(rows, tenant, after, items_max)
     }
 
     /// Log time: the highest time of any batch so far.
@@ -346,6 +376,26 @@ impl Machine {
         client: &Text,
     ) -> Result<Option<SessionInfo<'_>>, StorageError> {
         Ok(self.shard.find(rows, tenant, client)?.and_then(|id| self.shard.session(id)))
+    }
+
+    /// What is known of a device's presence.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn presence(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        device: &Text,
+    ) -> Result<Option<PresenceRecord>, StorageError> {
+        self.shard.presence(rows, tenant, device)
+    }
+
+    /// Whether devices are held connected by processes of a node other than the one that lives.
+    #[must_use]
+    pub fn has_presence_of(&self, node: NodeId, alive: Option<Incarnation>) -> bool {
+        self.shard.has_presence_of(node, alive)
     }
 
     /// All sessions, by ascending id.
@@ -481,6 +531,7 @@ impl Machine {
         let opened = Self::open(self.keys.group(), rows)?;
         assert_eq!(self.time, opened.time);
         assert_eq!(self.producers, opened.producers);
+        assert_eq!(self.audits, opened.audits);
         self.shard.assert_same(&opened.shard, rows)?;
         self.meta.assert_same(&opened.meta, rows)
     }

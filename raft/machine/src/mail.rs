@@ -20,6 +20,8 @@
 use bytes::Bytes;
 use moorline_core::{TenantId, Text, UnixMillis};
 
+use crate::events::Retention;
+
 /// Mail in one mailbox, whatever a command's limits say: what a Moonlight frame can count (`mailbox_size` is 16 bits).
 pub const MAILBOX_ITEMS_MAX: u32 = 65_535;
 /// Bytes of mail in one mailbox, names and payloads, whatever a command's limits say.
@@ -60,6 +62,9 @@ pub enum MailCommand {
     Cancel(CancelMail),
     /// Empties a mailbox, or its dead list: a piece of it ([`MailAnswer::Purged`]).
     Purge(PurgeMail),
+    /// As `Send`, to a device whose row says that it was made with that version: mail for one that is gone is refused, also when
+    /// it had no mailbox. With how events of this tenant's mail are kept from now on; without it there are none.
+    SendKnown(SendMail, Option<Retention>),
 }
 
 impl MailCommand {
@@ -68,6 +73,7 @@ impl MailCommand {
     pub fn mailbox(&self) -> (TenantId, &Text) {
         match self {
             Self::Send(SendMail { tenant, device, .. })
+            | Self::SendKnown(SendMail { tenant, device, .. }, _)
             | Self::Settle(SettleMail { tenant, device, .. })
             | Self::NoteDelivered(NoteDelivered { tenant, device, .. })
             | Self::Cancel(CancelMail { tenant, device, .. })
@@ -418,4 +424,34 @@ pub struct MailCounts {
     pub bytes: u64,
     /// Mails on dead lists.
     pub dead: u64,
+}
+
+/// The body of an event of mail; its channel says what happened ([`Noted::name`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailNews {
+    /// Which mail.
+    pub id: u128,
+    /// Its name.
+    pub name: Text,
+    /// How often it was requeued by then.
+    pub requeues: u16,
+    /// More about what happened.
+    pub detail: Text,
+}
+
+impl MailNews {
+    /// As the body of an event of the content type [`crate::events::NEWS`].
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        crate::codec::encode_mail_news(self)
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// When it is none of this version.
+    pub fn decode(body: Bytes) -> Result<Self, crate::Malformed> {
+        crate::codec::decode_mail_news(body)
+    }
 }

@@ -3,7 +3,9 @@
 //!
 //! Nothing here is stored: nodes of one version ask each other. The version byte in front tells them apart.
 
+mod audit;
 mod events;
+mod presence;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Offset, TenantId, Text};
@@ -11,10 +13,12 @@ use moorline_storage::{StorageError, View};
 
 use crate::{
     Malformed,
+    audit::AuditPage,
     codec::{Reader, put_list, put_option, put_session, put_text},
     command::SessionId,
     machine::Machine,
     mail::{Mail, MailInfo, MailNote, Noted},
+    presence::{PRESENCE_PER_QUESTION_MAX, PresenceRecord},
     registry::{DeviceRecord, LookupHash, Owner},
     rows::Row,
     shard::{ConsumersPage, DeviceCursor, DevicesPage, DevicesQuery, EventsPage, MailPage},
@@ -105,6 +109,22 @@ pub enum Query {
         /// Whose.
         tenant: TenantId,
     },
+    /// What is known of the presence of devices of this shard.
+    Presence {
+        /// Whose.
+        tenant: TenantId,
+        /// Which: the first [`crate::presence::PRESENCE_PER_QUESTION_MAX`] count.
+        devices: Vec<Text>,
+    },
+    /// A page of the audit of this shard, or of the meta group.
+    Audit {
+        /// Whose; `None`: of all.
+        tenant: Option<TenantId>,
+        /// Only those behind this number.
+        after: u64,
+        /// At most so many.
+        items_max: u16,
+    },
     /// What a session is subscribed to.
     Subscriptions {
         /// Which.
@@ -142,6 +162,10 @@ pub enum Found {
     Events(EventsPage),
     /// To [`Query::Consumers`].
     Consumers(ConsumersPage),
+    /// To [`Query::Presence`]: one for each, in order; `None` of those that were never heard from.
+    Presence(Vec<Option<PresenceRecord>>),
+    /// To [`Query::Audit`].
+    Audit(AuditPage),
     /// To [`Query::Subscriptions`]: the filters, those of shares whole. At most [`crate::SUBSCRIPTIONS_PER_SESSION_MAX`].
     Subscriptions(Vec<Text>),
 }
@@ -188,6 +212,14 @@ impl Machine {
                 Found::Events(self.streams().events(rows, &query)?)
             }
             Query::Consumers { tenant } => Found::Consumers(self.streams().consumers(*tenant)),
+            Query::Presence { tenant, devices } => {
+                let devices = devices.iter().take(PRESENCE_PER_QUESTION_MAX);
+                let read = |device| self.presence(rows, *tenant, device);
+                Found::Presence(devices.map(read).collect::<Result<_, _>>()?)
+            }
+            Query::Audit { tenant, after, items_max } => {
+                Found::Audit(self.audit(rows, *tenant, *after, usize::from(*items_max))?)
+            }
             Query::Subscriptions { session } => {
                 let subscriptions = self.subscriptions(rows, *session)?.into_iter();
                 Found::Subscriptions(subscriptions.map(|one| one.filter).collect())
@@ -268,6 +300,10 @@ impl Query {
                 out
             }
             Self::Events { .. } | Self::Consumers { .. } => events::put_query(self),
+            Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
+            Self::Audit { tenant, after, items_max } => {
+                audit::put_query(*tenant, *after, *items_max)
+            }
             Self::Subscriptions { session } => {
                 let mut out = begin(SUBSCRIPTIONS);
                 put_session(&mut out, *session);
@@ -310,6 +346,8 @@ impl Query {
                 items_max: reader.u16()?,
             },
             7 | 8 => events::read_query(kind, reader)?,
+            presence::KIND => presence::read_query(reader)?,
+            audit::KIND => audit::read_query(reader)?,
             SUBSCRIPTIONS => Self::Subscriptions { session: reader.session()? },
             _ => return Err(reader.malformed()),
         };
@@ -449,6 +487,8 @@ impl Found {
             }
             Self::Events(page) => out = events::put_page(page),
             Self::Consumers(page) => out = events::put_consumers(page),
+            Self::Presence(found) => out = presence::put_found(found),
+            Self::Audit(page) => out = audit::put_page(page),
             Self::Subscriptions(filters) => {
                 out = begin(SUBSCRIPTIONS);
                 put_list(&mut out, filters, put_text);
@@ -479,6 +519,8 @@ impl Found {
             6 => Self::Mails(MailPage { mails: reader.list(40, read_info)?, more: reader.bool()? }),
             7 => Self::Events(events::read_page(reader)?),
             8 => Self::Consumers(events::read_consumers(reader)?),
+            presence::KIND => Self::Presence(presence::read_found(reader)?),
+            audit::KIND => Self::Audit(audit::read_page(reader)?),
             SUBSCRIPTIONS => Self::Subscriptions(reader.list(4, Reader::text)?),
             _ => return Err(reader.malformed()),
         };

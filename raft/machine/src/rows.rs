@@ -6,9 +6,11 @@
 //! - **A row that can't be read stops the replica** ([`StorageError::Corrupt`]): it is rebuilt from the leader, never
 //!   guessed at.
 
+pub(crate) mod audit;
 pub(crate) mod events;
 mod kept;
 pub(crate) mod mail;
+pub(crate) mod presence;
 mod registry;
 
 use std::num::NonZeroU32;

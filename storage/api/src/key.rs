@@ -120,6 +120,16 @@ pub enum Kind {
     Event = 61,
     /// `tenant u32 | name`: how far a consumer group has read a stream. Whole shard.
     Consumer = 62,
+    /// `tenant u32 | device`: the presence of a device that is connected or active.
+    Present = 74,
+    /// The same of one that is offline.
+    Offline = 75,
+    /// `tenant u32`: how events of a tenant's mail are kept. Whole shard.
+    MailEvents = 76,
+    /// How far the audit of a group goes. Whole shard, and meta.
+    AuditEnd = 77,
+    /// `number u64`: a record of the audit. Whole shard, and meta.
+    AuditRecord = 78,
     /// `tenant u32 | birth u64 | device`: a device, or without a name a tenant, that was deleted, as long as other shards may have
     /// something of it. Whole shard.
     Forgetting = 80,
@@ -131,7 +141,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 55] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -179,6 +189,11 @@ impl Kind {
         Self::Stream,
         Self::Event,
         Self::Consumer,
+        Self::Present,
+        Self::Offline,
+        Self::MailEvents,
+        Self::AuditEnd,
+        Self::AuditRecord,
         Self::Forgetting,
         Self::RetainedOwner,
         Self::WillOwner,
@@ -338,7 +353,7 @@ mod tests {
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
                 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52,
-                60, 61, 62, 80, 81, 82
+                60, 61, 62, 74, 75, 76, 77, 78, 80, 81, 82
             ]
         );
     }

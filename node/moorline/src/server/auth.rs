@@ -10,17 +10,17 @@
 //!
 //! - **A device's sessions are its own**: their names begin with the device's, so no other device can take them over,
 //!   whatever client id it says.
-//! - **Unknown, disabled and wrong look the same from outside.**
+//! - **Unknown, disabled and wrong look the same from outside.** Who fails five times in a minute is banned for five.
 //! - **A device that is disabled, deleted, or whose credential is, leaves at once**, on whichever node. Checked by the cluster
 //!   tests (`registry.rs`).
 
 use std::{sync::Arc, time::SystemTime};
 
 use moorline_core::{
-    TenantId, Text, op,
+    TenantId, Text, UnixMillis, op,
     port::{Ended, Notice},
 };
-use moorline_edge::{Attempt, Authenticate, Begin, Denial, Identity, Verdict};
+use moorline_edge::{Attempt, Authenticate, Begin, Denial, Doorkeeper, Identity, Verdict};
 use moorline_fostrom::Mqtt;
 use moorline_service::registry::{
     RECHECK, Registry, RegistryError, Watch,
@@ -29,6 +29,7 @@ use moorline_service::registry::{
 };
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
 
 /// Between a device's name and its client id; no name has it.
 const UNIT: char = '\u{1F}';
@@ -44,6 +45,8 @@ pub(crate) struct Devices {
     pub(crate) tasks: TaskTracker,
     /// Whose client everybody else is.
     pub(crate) anonymous: Option<TenantId>,
+    /// Who failed too often. Devices of Fostrom are counted at their own door.
+    pub(crate) doors: Doorkeeper,
 }
 
 /// Wall time in milliseconds since 1970.
@@ -66,6 +69,27 @@ fn denial(error: RegistryError) -> Denial {
 }
 
 impl Devices {
+    /// Judges who has not failed too often, so that nobody guesses for long.
+    async fn judge_unless_banned(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
+        // Who names nobody is counted with all others of its address that do so.
+        let (who, from) = (attempt.username.clone().unwrap_or_default(), attempt.peer.ip());
+        let doors = self.doors.clone();
+        if doors.banned(&who, from, UnixMillis(now_ms())).is_some() {
+            return Err(Denial::Banned);
+        }
+        let judged = self.judge(attempt).await;
+        match &judged {
+            Ok(_) => doors.succeeded(&who, from),
+            Err(Denial::BadCredentials) => {
+                if doors.failed(&who, from, UnixMillis(now_ms())) {
+                    info!(%who, %from, "a client failed too often and is banned for a while");
+                }
+            }
+            Err(_) => {}
+        }
+        judged
+    }
+
     async fn judge(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
         if let Some(fostrom) = self.fostrom.clone().filter(|_| Mqtt::is_meant(&attempt)) {
             return fostrom.judge(attempt).await;
@@ -92,7 +116,7 @@ impl Devices {
             Text::from(format!("{device}{UNIT}{}", attempt.client))
         };
         let who = Some(self.registry.who(&device, &record));
-        let guest = Guest { tenant, device, born: record.born, credential, by: By::Mqtt };
+        let guest = Guest::of(tenant, &device, &record, credential, By::Mqtt);
         let begin = self.watching(guest, watch);
         Ok(Identity { session: Some(session), who, begin: Some(begin), ..Identity::of(tenant) })
     }
@@ -104,7 +128,9 @@ impl Devices {
             let token = CancellationToken::new();
             let ends = token.clone();
             let tasks = devices.tasks.clone();
+            let present = devices.registry.arrive(&guest);
             tasks.spawn(async move {
+                let _present = present;
                 tokio::select! {
                     () = token.cancelled() => {}
                     () = devices.until_revoked(&guest, &watch) => {
@@ -138,7 +164,7 @@ pub(crate) struct ByRegistry(pub(crate) Arc<Devices>);
 
 impl Authenticate for ByRegistry {
     fn authenticate(&self, attempt: Attempt) -> Verdict {
-        Box::pin(Arc::clone(&self.0).judge(attempt))
+        Box::pin(Arc::clone(&self.0).judge_unless_banned(attempt))
     }
 
     fn method(&self) -> &'static str {

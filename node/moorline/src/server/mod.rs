@@ -360,6 +360,7 @@ async fn serve_devices(
             fostrom: door.clone().map(Mqtt::new),
             tasks: TaskTracker::new(),
             anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
+            doors: moorline_edge::Doorkeeper::default(),
         })));
         let edge =
             Edge::new(node.config().mqtt.clone(), port, authenticate, metrics.clone(), clock);

@@ -510,6 +510,9 @@ fn sent_up(api: &mut Api) {
     let (mut numbers, mut protocols) = (Vec::new(), BTreeSet::new());
     loop {
         let said = events.next(SOON).expect("an event").data.unwrap();
+        if said["type"].as_str().unwrap().starts_with("moorline.presence.") {
+            continue;
+        }
         protocols.insert(said["protocol"].as_str().unwrap().to_owned());
         let Some(n) = said["data"]["n"].as_u64() else { break };
         numbers.push(n);

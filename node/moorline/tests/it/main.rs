@@ -14,6 +14,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one packet of many")]
 
 mod abuse;
+mod audit;
 mod clocks;
 mod delivery;
 mod disks;
@@ -24,10 +25,13 @@ mod harness;
 mod members;
 mod once;
 mod operating;
+mod presence;
+mod quotas;
 mod registry;
 mod retained;
 mod sessions;
 mod shares;
 mod single;
 mod space;
+mod tls;
 mod wills;

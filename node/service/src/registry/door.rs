@@ -23,10 +23,15 @@ use moorline_machine::{
     answer::Refused,
     events::EventKind,
     mail::{Mail, MailAnswer, MailCommand, MailOp, NoteDelivered},
+    registry::DeviceRecord,
 };
 use moorline_router::Done;
 
-use super::{NewEvent, Registry, RegistryError, Watch, secrets::Secrets};
+use super::{
+    NewEvent, Registry, RegistryError, Watch,
+    secrets::Secrets,
+    settings::{self, DeviceSettings},
+};
 
 /// How a payload is to be read, in rows: there is none.
 pub const NOTHING: u8 = 0;
@@ -79,6 +84,24 @@ pub struct Guest {
     pub credential: u64,
     /// How it came.
     pub by: By,
+    /// Silent for so many seconds, it is offline; without it as its tenant says.
+    pub offline_after_s: Option<u32>,
+}
+
+impl Guest {
+    /// A device that proved with one of its credentials that it is the one of a record.
+    #[must_use]
+    pub fn of(
+        tenant: TenantId,
+        device: &Text,
+        record: &DeviceRecord,
+        credential: u64,
+        by: By,
+    ) -> Self {
+        let offline_after_s = settings::read::<DeviceSettings>(&record.settings).offline_after_s;
+        let (device, born) = (device.clone(), record.born);
+        Self { tenant, device, born, credential, by, offline_after_s }
+    }
 }
 
 /// What a device shows of itself.
@@ -190,8 +213,7 @@ impl Registry {
         if !record.enabled || !of.enabled {
             return Err(Denial::Disabled);
         }
-        let guest = Guest { tenant, device: device.clone(), born: record.born, credential, by };
-        Ok((guest, watch))
+        Ok((Guest::of(tenant, device, &record, credential, by), watch))
     }
 
     /// Whether a device that was let in may stay.
@@ -218,6 +240,7 @@ impl Registry {
     /// Why it was not done.
     pub async fn run(&self, guest: &Guest, op: Op) -> Result<Answer, Declined> {
         let (tenant, device) = (guest.tenant, &guest.device);
+        self.heard(guest);
         match op {
             Op::Heartbeat => Ok(Answer::Done),
             Op::Event(event) => {

@@ -16,6 +16,7 @@ use moorline_machine::{
 use tokio::time::{Instant, sleep};
 
 use super::{Cursor, Reading, Registry, RegistryError};
+use crate::rates::Rated;
 
 /// About the most bytes of one page: a reader holds one of each shard.
 const PAGE_BYTES_MAX: u32 = 64 * 1024;
@@ -86,7 +87,8 @@ impl Registry {
     ) -> impl Future<Output = Result<EventPlace, RegistryError>> + Send + use<> {
         let shard = self.shard_of(tenant, device);
         let accepting = self.inner.accepting.load(Ordering::Acquire);
-        let asked = accepting.then(|| {
+        let may = self.inner.may_say(tenant, &[(Rated::Events, 1)]);
+        let asked = (accepting && may).then(|| {
             let NewEvent { born, kind, channel, content_type, body, by } = event;
             let append = AppendEvent {
                 tenant,
@@ -99,7 +101,9 @@ impl Registry {
             self.inner.below().router.ask(shard, &command)
         });
         async move {
-            let Some(asked) = asked else { return Err(RegistryError::DiskFull) };
+            let Some(asked) = asked else {
+                return Err(if may { RegistryError::DiskFull } else { RegistryError::Busy });
+            };
             let Answer::Events(EventAnswer::Appended { offset, at }) = event_answer(asked.await?)?
             else {
                 return Err(RegistryError::Unavailable);

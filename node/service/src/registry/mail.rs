@@ -15,8 +15,10 @@ use moorline_machine::{
 
 use super::{
     Registry, RegistryError,
+    audit::without_record,
     settings::{self, DeviceSettings, MailSettings},
 };
+use crate::rates::Rated;
 
 /// Mails of one page of a list.
 const MAILS_PER_PAGE_MAX: u16 = 100;
@@ -54,6 +56,9 @@ impl Registry {
         device: &Text,
         letter: Letter,
     ) -> Result<MailAnswer, RegistryError> {
+        if !self.inner.may_say(tenant, &[(Rated::Mails, 1)]) {
+            return Err(RegistryError::Busy);
+        }
         let Some(record) = self.device(tenant, device).await? else {
             return Err(RegistryError::Refused(Refused::NotFound));
         };
@@ -79,7 +84,9 @@ impl Registry {
         let mail = NewMail { id, name, content_type, payload, ttl_ms, requeues_max };
         let (device, born) = (device.clone(), Some(record.born));
         let send = SendMail { tenant, device, mail, limits: settings.limits(), born };
-        self.mail(MailCommand::Send(send)).await
+        let events = self.settings(tenant).events;
+        let events = events.mail.then(|| events.retention());
+        self.mail(MailCommand::SendKnown(send, events)).await
     }
 
     /// The device is done with the mail at the front.
@@ -127,8 +134,10 @@ impl Registry {
         let mut all = 0;
         loop {
             let purge = PurgeMail { tenant, device: device.clone(), dead };
-            let MailAnswer::Purged { removed, more } = self.mail(MailCommand::Purge(purge)).await?
-            else {
+            let purged = self.mail(MailCommand::Purge(purge));
+            // One record for all pieces: that of the first.
+            let purged = if all > 0 { without_record(purged).await? } else { purged.await? };
+            let MailAnswer::Purged { removed, more } = purged else {
                 return Err(RegistryError::Unavailable);
             };
             all += u64::from(removed);

@@ -13,11 +13,13 @@
 //! - **No secret reaches a command**: only what `secrets` made of it.
 
 mod ask;
+pub mod audit;
 mod cursor;
 mod devices;
 pub mod door;
 mod events;
 mod mail;
+pub(crate) mod presence;
 mod readers;
 pub mod secrets;
 pub mod settings;
@@ -42,6 +44,7 @@ pub use self::{
     devices::{Change, Found},
     events::{ConsumerGroup, EventPlace, NewEvent},
     mail::Letter,
+    presence::Present,
     readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
     watch::{Heard, RECHECK, Watch},
 };
@@ -99,6 +102,7 @@ impl Registry {
     }
 
     async fn ask(&self, group: ShardId, command: Command) -> Result<Answer, RegistryError> {
+        let command = self.with_actor(command);
         let answer = self.inner.below().router.ask(group, &command).await?;
         let Answer::Refused(refused) = answer else { return Ok(answer) };
         if let Refused::Mail(refused) = refused {
@@ -181,6 +185,17 @@ impl Registry {
     /// [`RegistryError`].
     pub async fn delete_tenant(&self, delete: DeleteTenant) -> Result<(), RegistryError> {
         self.ask(ShardId::META, Command::DeleteTenant(delete)).await.map(drop)
+    }
+
+    /// A request was refused with this HTTP status.
+    pub fn count_refused(&self, status: u16) {
+        let refused = &self.inner.metrics.registry.refused;
+        let status = match status {
+            401 => "401",
+            429 => "429",
+            _ => "403",
+        };
+        refused.with_label_values(&[status]).inc();
     }
 
     fn shard_of(&self, tenant: TenantId, device: &Text) -> ShardId {

@@ -24,6 +24,8 @@ use utoipa::ToSchema;
 
 /// Devices of a tenant in each shard, if its settings say nothing.
 pub const DEVICES_PER_SHARD: u32 = 1_000_000;
+/// Seconds of silence after which a device is offline, if neither it nor its tenant say anything.
+pub const OFFLINE_AFTER_S: u32 = 300;
 /// Tenants whose settings are held parsed: when there are more, all are parsed again.
 const PARSED_MAX: usize = 16_384;
 /// API tokens of a tenant.
@@ -37,6 +39,10 @@ pub struct TenantSettings {
     pub plaintext: bool,
     /// Devices in each shard.
     pub devices_per_shard_max: u32,
+    /// Silent for longer than so many seconds, a device is offline, if it says nothing else.
+    pub offline_after_s: u32,
+    /// What it may say in a second.
+    pub quotas: QuotaSettings,
     /// For all its mailboxes.
     pub mail: MailSettings,
     /// For its events.
@@ -54,11 +60,34 @@ impl Default for TenantSettings {
         Self {
             plaintext: false,
             devices_per_shard_max: DEVICES_PER_SHARD,
+            offline_after_s: OFFLINE_AFTER_S,
+            quotas: QuotaSettings::default(),
             mail: MailSettings::default(),
             events: EventSettings::default(),
             topics: None,
             fostrom: FostromSettings::default(),
         }
+    }
+}
+
+/// What a tenant may say at each node in a second; a second's worth at once. 0: as much as it likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct QuotaSettings {
+    /// Publishes by MQTT.
+    pub publishes_s: u32,
+    /// Bytes of their topics and payloads.
+    pub publish_bytes_s: u64,
+    /// Events, by whichever protocol.
+    pub events_s: u32,
+    /// Mails that applications send.
+    pub mails_s: u32,
+}
+
+impl Default for QuotaSettings {
+    fn default() -> Self {
+        let publish_bytes_s = 256 * 1024 * 1024;
+        Self { publishes_s: 200_000, publish_bytes_s, events_s: 20_000, mails_s: 5_000 }
     }
 }
 
@@ -99,11 +128,16 @@ pub struct EventSettings {
     pub keep_s: u32,
     /// Bytes of them in each shard. Beyond it the oldest go, a sixteenth at a time.
     pub bytes_max: u64,
+    /// Whether devices that come, go, or fall silent are events.
+    pub presence: bool,
+    /// Whether what becomes of mail is an event: from the next mail in each shard on.
+    pub mail: bool,
 }
 
 impl Default for EventSettings {
     fn default() -> Self {
-        Self { keep_s: 7 * 24 * 3_600, bytes_max: 256 * 1024 * 1024 }
+        let (keep_s, bytes_max) = (7 * 24 * 3_600, 256 * 1024 * 1024);
+        Self { keep_s, bytes_max, presence: true, mail: true }
     }
 }
 
@@ -217,7 +251,7 @@ pub enum Class {
 }
 
 /// A device's settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DeviceSettings {
     /// What sort of thing it is, in the operator's words.
@@ -227,27 +261,14 @@ pub struct DeviceSettings {
     pub class: Class,
     /// For finding it, and for mail to many.
     pub labels: BTreeSet<String>,
-    /// Silent for longer than so many seconds, it is offline.
-    pub offline_after_s: u32,
+    /// Silent for longer than so many seconds, it is offline; without it as its tenant says.
+    pub offline_after_s: Option<u32>,
     /// In the place of the tenant's.
     pub mail: Option<MailSettings>,
     /// Which topics it may use, in the place of the tenant's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TopicLists>)]
     pub topics: Option<TopicRules>,
-}
-
-impl Default for DeviceSettings {
-    fn default() -> Self {
-        Self {
-            kind: None,
-            class: Class::default(),
-            labels: BTreeSet::new(),
-            offline_after_s: 300,
-            mail: None,
-            topics: None,
-        }
-    }
 }
 
 /// Settings as they were stored; those of a later version, or none, are the defaults.

@@ -25,6 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
+    transport::server::TlsConnectInfo,
     transport::{Server, server::Connected},
 };
 use tracing::{debug, warn};
@@ -84,15 +85,15 @@ impl peer_server::Peer for Accept {
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Frames>, Status> {
-        self.accept(Lane::Control, request.into_inner()).await
+        self.accept(Lane::Control, request).await
     }
 
     async fn data(&self, request: Request<Streaming<Frame>>) -> Result<Response<Frames>, Status> {
-        self.accept(Lane::Data, request.into_inner()).await
+        self.accept(Lane::Data, request).await
     }
 
     async fn bulk(&self, request: Request<Streaming<Frame>>) -> Result<Response<Frames>, Status> {
-        self.accept(Lane::Bulk, request.into_inner()).await
+        self.accept(Lane::Bulk, request).await
     }
 }
 
@@ -100,8 +101,11 @@ impl Accept {
     async fn accept(
         &self,
         lane: Lane,
-        mut inbound: Streaming<Frame>,
+        request: Request<Streaming<Frame>>,
     ) -> Result<Response<Frames>, Status> {
+        let shown = request.extensions().get::<TlsConnectInfo<()>>();
+        let shown = shown.and_then(TlsConnectInfo::peer_certs);
+        let mut inbound = request.into_inner();
         let first = timeout(HELLO_DEADLINE, inbound.message())
             .await
             .map_err(|_| Status::deadline_exceeded("no hello"))??;
@@ -112,7 +116,12 @@ impl Accept {
 
         let shared = &self.shared;
         let (from, own) = (hello.from.node, shared.own);
-        let refused = shared.expected(from).check_hello(&hello);
+        let refused = match &shared.tls {
+            Some(tls) if !shown.is_some_and(|shown| tls.is_of(from, &shown[0])) => {
+                Some(RefusalReason::Certificate)
+            }
+            Some(_) | None => shared.expected(from).check_hello(&hello),
+        };
         let send_queue = SendQueue::new(limits(lane), shared.metrics.lane(lane).sent.clone());
         let header =
             Header { kind: HELLO_KIND, role: Role::Response, shard: ShardId(0), correlation: 0 };

@@ -3,6 +3,11 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use moorline_core::{Incarnation, NodeId};
+use rustls::{
+    client::verify_server_name,
+    pki_types::{CertificateDer, ServerName},
+    server::ParsedCertificate,
+};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 use super::{error::WireError, kind::Lane, send_queue::QueueLimits};
@@ -73,7 +78,7 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// A DNS name that every node's certificate carries.
+    /// A DNS name that every node's certificate carries, beside [its own](node_name).
     pub server_name: String,
 }
 
@@ -86,8 +91,24 @@ pub fn node_name(node: u64, domain: &str) -> String {
 /// The TLS configurations of both directions.
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
-    pub(super) client: ClientTlsConfig,
+    client: ClientTlsConfig,
     pub(super) server: ServerTlsConfig,
+    domain: String,
+}
+
+impl Tls {
+    /// How to connect to a node: only its own certificate will do.
+    pub(super) fn client(&self, to: NodeId) -> ClientTlsConfig {
+        self.client.clone().domain_name(node_name(to.0, &self.domain))
+    }
+
+    /// Whether a certificate is that of a node. Who signed it was checked by the handshake.
+    pub(super) fn is_of(&self, node: NodeId, certificate: &CertificateDer<'_>) -> bool {
+        let name = ServerName::try_from(node_name(node.0, &self.domain));
+        let certificate = ParsedCertificate::try_from(certificate);
+        let (Ok(name), Ok(certificate)) = (name, certificate) else { return false };
+        verify_server_name(&certificate, &name).is_ok()
+    }
 }
 
 impl TlsFiles {
@@ -97,11 +118,8 @@ impl TlsFiles {
         };
         let ca = Certificate::from_pem(read(&self.ca)?);
         let identity = Identity::from_pem(read(&self.certificate)?, read(&self.key)?);
-        let client = ClientTlsConfig::new()
-            .domain_name(self.server_name.clone())
-            .ca_certificate(ca.clone())
-            .identity(identity.clone());
+        let client = ClientTlsConfig::new().ca_certificate(ca.clone()).identity(identity.clone());
         let server = ServerTlsConfig::new().identity(identity).client_ca_root(ca);
-        Ok(Tls { client, server })
+        Ok(Tls { client, server, domain: self.server_name.clone() })
     }
 }

@@ -35,12 +35,21 @@ pub enum RefusalReason {
     Unknown = 5,
     /// The other was removed from this cluster.
     Removed = 6,
+    /// The other's certificate is not that of the node it says it is.
+    Certificate = 7,
 }
 
 impl RefusalReason {
     /// All reasons.
-    pub const ALL: [Self; 6] =
-        [Self::Version, Self::Cluster, Self::Node, Self::Store, Self::Unknown, Self::Removed];
+    pub const ALL: [Self; 7] = [
+        Self::Version,
+        Self::Cluster,
+        Self::Node,
+        Self::Store,
+        Self::Unknown,
+        Self::Removed,
+        Self::Certificate,
+    ];
 
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| *reason as u8 == number)
@@ -56,6 +65,7 @@ impl RefusalReason {
             Self::Store => "store",
             Self::Unknown => "unknown",
             Self::Removed => "removed",
+            Self::Certificate => "certificate",
         }
     }
 }
@@ -69,6 +79,7 @@ impl fmt::Display for RefusalReason {
             Self::Store => "its data directory is not the one registered for its node id",
             Self::Unknown => "its node id is not part of the cluster",
             Self::Removed => "its node id was removed from the cluster",
+            Self::Certificate => "its certificate is not that of its node id",
         })
     }
 }

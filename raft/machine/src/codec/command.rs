@@ -6,13 +6,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, encode_message, events, mail, message_len, put_holder, put_limits,
-    put_list, put_option, put_options, put_owner, put_session, put_target, put_text, read_message,
-    read_owner, registry,
+    Malformed, Reader, TooLarge, audit, encode_message, events, mail, message_len, presence,
+    put_holder, put_limits, put_list, put_option, put_options, put_owner, put_session, put_target,
+    put_text, read_message, read_owner, registry,
 };
 use crate::{
     command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription},
     forget::{Forget, Forgotten},
+    registry::Owner,
 };
 
 /// The largest command, its kind included: half a batch. Whoever takes a message in refuses larger ones before.
@@ -91,6 +92,15 @@ impl Command {
         Ok(())
     }
 
+    /// The same of a command within another, whose length is checked with it.
+    pub(super) fn encode_framed(&self, out: &mut BytesMut) {
+        let start = out.len();
+        out.put_u32(0);
+        self.encode_body(out);
+        let len = u32::try_from(out.len() - start - FRAME_HEADER_BYTES).unwrap_or(u32::MAX);
+        out[start..start + FRAME_HEADER_BYTES].copy_from_slice(&len.to_be_bytes());
+    }
+
     fn encode_body(&self, out: &mut BytesMut) {
         match self {
             Self::OpenSession { .. } | Self::CloseSession { .. } => self.encode_life(out),
@@ -135,6 +145,7 @@ impl Command {
             Self::JoinShare { .. } | Self::LeaveShare { .. } => self.encode_share(out),
             Self::Mail(command) => mail::put_command(out, command),
             Self::Events(command) => events::put_command(out, command),
+            Self::Presence(report) => presence::put_command(out, report),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
             Self::CreateCluster { .. }
@@ -153,14 +164,9 @@ impl Command {
             | Self::DeleteDevice(_)
             | Self::PutLookup(_)
             | Self::DeleteLookup(_) => registry::encode(self, out),
-            Self::Forget(Forget { owners }) => {
-                out.put_u8(kind::FORGET);
-                put_list(out, owners, put_owner);
-            }
-            Self::Forgotten(Forgotten { owners }) => {
-                out.put_u8(kind::FORGOTTEN);
-                put_list(out, owners, put_owner);
-            }
+            Self::Audited(audited) => audit::put_command(out, audited),
+            Self::Forget(Forget { owners }) => put_owners(out, kind::FORGET, owners),
+            Self::Forgotten(Forgotten { owners }) => put_owners(out, kind::FORGOTTEN, owners),
         }
     }
 
@@ -413,10 +419,8 @@ impl Command {
             kind @ (kind::RETAIN | kind::RETAIN_OWNED | kind::ENQUEUE | kind::WILLS_DONE) => {
                 return Self::decode_kept(kind, reader);
             }
-            kind::NODE_GONE => {
-                let (node, alive) = read_process(&mut reader)?;
-                Self::NodeGone { node, alive }
-            }
+            audit::AUDITED => return Ok(Self::Audited(Box::new(audit::read_command(reader)?))),
+            kind::NODE_GONE => read_node_gone(&mut reader)?,
             kind::SUBSCRIBE => Self::Subscribe {
                 session: reader.session()?,
                 epoch: reader.epoch()?,
@@ -431,7 +435,8 @@ impl Command {
                 filters: reader.list(4, Reader::text)?,
             },
             kind::JOIN_SHARE | kind::LEAVE_SHARE => Self::decode_share(kind, &mut reader)?,
-            mail::FIRST_KIND..=mail::LAST_KIND => {
+            presence::REPORT => Self::Presence(presence::read_command(&mut reader)?),
+            mail::FIRST_KIND..=mail::LAST_KIND | mail::SEND_KNOWN => {
                 Self::Mail(mail::read_command(kind, &mut reader)?)
             }
             events::FIRST_KIND..=events::LAST_KIND => {
@@ -631,6 +636,16 @@ fn read_node_id(reader: &mut Reader) -> Result<NodeId, Malformed> {
 fn put_process(out: &mut BytesMut, node: NodeId, alive: Option<Incarnation>) {
     out.put_u64(node.0);
     put_option(out, alive, |out, alive| out.put_u64(alive.0));
+}
+
+fn put_owners(out: &mut BytesMut, kind: u8, owners: &[Owner]) {
+    out.put_u8(kind);
+    put_list(out, owners, put_owner);
+}
+
+fn read_node_gone(reader: &mut Reader) -> Result<Command, Malformed> {
+    let (node, alive) = read_process(reader)?;
+    Ok(Command::NodeGone { node, alive })
 }
 
 fn read_process(reader: &mut Reader) -> Result<(NodeId, Option<Incarnation>), Malformed> {

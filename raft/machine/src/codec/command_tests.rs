@@ -120,7 +120,12 @@ fn kept_commands(
             "12 0102 0000000000000003 0000000000000008 0000000000000009 00000001 \
              02 02 00000005 00000006 0000000d 01 00000001 74 00000000 78797a"),
     ];
-    all.into_iter().chain(mail::every_command()).chain(events::every_command()).collect()
+    let known = mail::every_command().into_iter().chain(events::every_command());
+    all.into_iter()
+        .chain(known)
+        .chain(presence::every_command())
+        .chain(audit::every_command())
+        .collect()
 }
 
 fn share_commands() -> [(Command, &'static str); 2] {

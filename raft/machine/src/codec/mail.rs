@@ -1,8 +1,9 @@
 //! Commands, answers and refusals about mail in bytes: each is what follows its kind.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use moorline_core::{TenantId, Text};
 
-use super::{Malformed, Reader, put_option, put_text};
+use super::{Malformed, Reader, put_option, put_retention, put_text, read_retention};
 use crate::mail::{
     CancelMail, MailAnswer, MailCommand, MailLimits, MailOp, MailRefused, NewMail, NoteDelivered,
     PurgeMail, SendMail, SettleMail,
@@ -34,6 +35,9 @@ mod refused {
     pub(super) const DEVICE_GONE: u8 = 55;
 }
 
+/// Frozen, as those of `kind`: a command that came later, when other numbers lay behind them.
+pub(super) const SEND_KNOWN: u8 = 76;
+
 /// The first number of commands, answers and refusals about mail.
 pub(super) const FIRST_KIND: u8 = 50;
 /// The last one.
@@ -43,19 +47,13 @@ pub(super) const LAST_KIND: u8 = 59;
 pub(super) fn put_command(out: &mut BytesMut, command: &MailCommand) {
     match command {
         MailCommand::Send(send) => {
-            let SendMail { tenant, device, mail, limits, born } = send;
             out.put_u8(kind::SEND);
-            out.put_u32(tenant.0);
-            put_text(out, device);
-            out.put_u128(mail.id);
-            put_text(out, &mail.name);
-            out.put_u8(mail.content_type);
-            put_bytes(out, &mail.payload);
-            put_option(out, mail.ttl_ms, BufMut::put_u64);
-            out.put_u16(mail.requeues_max);
-            out.put_u32(limits.items);
-            out.put_u64(limits.bytes);
-            put_option(out, *born, BufMut::put_u64);
+            put_send(out, send);
+        }
+        MailCommand::SendKnown(send, events) => {
+            out.put_u8(SEND_KNOWN);
+            put_send(out, send);
+            put_option(out, *events, put_retention);
         }
         MailCommand::Settle(SettleMail { tenant, device, id, op, by, detail }) => {
             out.put_u8(kind::SETTLE);
@@ -89,24 +87,47 @@ pub(super) fn put_command(out: &mut BytesMut, command: &MailCommand) {
     }
 }
 
-/// Reads what follows a kind between [`FIRST_KIND`] and [`LAST_KIND`].
+fn put_send(out: &mut BytesMut, send: &SendMail) {
+    let SendMail { tenant, device, mail, limits, born } = send;
+    out.put_u32(tenant.0);
+    put_text(out, device);
+    out.put_u128(mail.id);
+    put_text(out, &mail.name);
+    out.put_u8(mail.content_type);
+    put_bytes(out, &mail.payload);
+    put_option(out, mail.ttl_ms, BufMut::put_u64);
+    out.put_u16(mail.requeues_max);
+    out.put_u32(limits.items);
+    out.put_u64(limits.bytes);
+    put_option(out, *born, BufMut::put_u64);
+}
+
+fn read_send(reader: &mut Reader, tenant: TenantId, device: Text) -> Result<SendMail, Malformed> {
+    Ok(SendMail {
+        tenant,
+        device,
+        mail: NewMail {
+            id: reader.u128()?,
+            name: reader.text()?,
+            content_type: reader.u8()?,
+            payload: read_bytes(reader)?,
+            ttl_ms: reader.option(Reader::u64)?,
+            requeues_max: reader.u16()?,
+        },
+        limits: MailLimits { items: reader.u32()?, bytes: reader.u64()? },
+        born: reader.option(Reader::u64)?,
+    })
+}
+
+/// Reads what follows a kind between [`FIRST_KIND`] and [`LAST_KIND`], or [`SEND_KNOWN`].
 pub(super) fn read_command(kind: u8, reader: &mut Reader) -> Result<MailCommand, Malformed> {
     let (tenant, device) = (reader.tenant()?, reader.text()?);
     Ok(match kind {
-        kind::SEND => MailCommand::Send(SendMail {
-            tenant,
-            device,
-            mail: NewMail {
-                id: reader.u128()?,
-                name: reader.text()?,
-                content_type: reader.u8()?,
-                payload: read_bytes(reader)?,
-                ttl_ms: reader.option(Reader::u64)?,
-                requeues_max: reader.u16()?,
-            },
-            limits: MailLimits { items: reader.u32()?, bytes: reader.u64()? },
-            born: reader.option(Reader::u64)?,
-        }),
+        kind::SEND => MailCommand::Send(read_send(reader, tenant, device)?),
+        SEND_KNOWN => {
+            let send = read_send(reader, tenant, device)?;
+            MailCommand::SendKnown(send, reader.option(read_retention)?)
+        }
         kind::SETTLE => {
             let (id, op) = (reader.u128()?, reader.u8()?);
             let op = MailOp::from_number(op).ok_or(reader.malformed())?;
@@ -205,8 +226,6 @@ fn read_bytes(reader: &mut Reader) -> Result<Bytes, Malformed> {
 /// Every command about mail, with its frame but for the length in front: for the tests of all commands.
 #[cfg(test)]
 pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
-    use moorline_core::TenantId;
-
     let tenant = TenantId(7);
     let device = || "d".into();
     let mail = NewMail {
@@ -230,9 +249,12 @@ pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
         (MailCommand::Send(send),
             "32 00000007 00000001 64 00000000000000000000000000000001 00000001 6e 02 00000003 78797a \
              01 0000000000000003 0004 00000005 0000000000000006 00"),
-        (MailCommand::Send(known),
+        (MailCommand::Send(known.clone()),
             "32 00000007 00000001 64 00000000000000000000000000000001 00000001 6e 02 00000003 78797a \
              00 0004 00000005 0000000000000006 01 0000000000000009"),
+        (MailCommand::SendKnown(known, Some(crate::events::Retention { keep_s: 1, bytes_max: 2 })),
+            "4c 00000007 00000001 64 00000000000000000000000000000001 00000001 6e 02 00000003 78797a \
+             00 0004 00000005 0000000000000006 01 0000000000000009 01 00000001 0000000000000002"),
         (settle(MailOp::Ack, "".into()),
             "33 00000007 00000001 64 00000000000000000000000000000001 01 08 00000000"),
         (settle(MailOp::Reject, "w".into()),

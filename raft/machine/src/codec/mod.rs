@@ -8,10 +8,12 @@
 //! - **Zero-copy.** What is read stays a slice of the buffer it came in.
 
 mod answer;
+mod audit;
 mod command;
 mod events;
 mod mail;
 mod message;
+mod presence;
 mod registry;
 
 use std::num::NonZeroU32;
@@ -25,10 +27,15 @@ use moorline_core::{
 use crate::command::{Holder, RouteTarget, SessionId};
 
 pub use answer::RunAnswers;
+pub(crate) use audit::{put_audited_by, read_audited_by};
 pub use command::COMMAND_BYTES_MAX;
 pub(crate) use command::{FRAME_HEADER_BYTES, frame_len, put_node, read_node};
 pub(crate) use events::{put_event, read_event};
 pub(crate) use message::{encode_message, message_len, read_message};
+pub(crate) use presence::{
+    decode_mail_news, decode_presence_news, encode_mail_news, encode_presence_news, put_retention,
+    put_time, read_retention,
+};
 pub(crate) use registry::{
     put_bytes, put_credentials, put_owner, read_bytes, read_credentials, read_owner,
 };

@@ -231,6 +231,7 @@ impl ShardState {
         });
         step.delete(key);
         self.forget_mailbox(step, tenant, &device)?;
+        self.forget_presence(step, tenant, &device)?;
         step.effects.push(Effect::DeviceChanged { tenant, device, born, version, gone: true });
         Ok(Answer::Done)
     }

@@ -25,6 +25,8 @@
 //! - **One card for each mail, and one row where its card says it is.** Checked by the same test after each command.
 //! - **What memory holds is the row of each mailbox that is not empty**, and sums of all. Checked by
 //!   [`Mailboxes::assert_same`].
+//! - **Whatever happens to a mail is one event**, in the same step, where the tenant wants events. Checked by
+//!   `tests/rules/mail_events.rs`.
 //! - **Ready is said whenever another mail is at the front.** Only [`Mailboxes::close`] says it.
 //!
 //! # Deliberately absent
@@ -48,8 +50,9 @@ use crate::{
     answer::{Answer, Refused},
     command::SessionId,
     effect::Effect,
+    events::{AppendEvent, EventKind, NEWS, NewEvent},
     keys::{Keys, Suffix, note},
-    mail::{MailCommand, MailCounts, MailEffect, MailRefused},
+    mail::{MailCommand, MailCounts, MailEffect, MailNews, MailRefused, Noted},
     rows::{
         Row, corrupt,
         mail::{MailCard, MailGarbageRow, MailboxRow},
@@ -70,6 +73,19 @@ pub struct Mailboxes {
     /// Those that were forgotten.
     garbage: BTreeMap<SessionId, MailGarbageRow>,
     counts: BTreeMap<TenantId, MailCounts>,
+    /// What happened in this step, and is not among the events yet.
+    happened: Vec<Happened>,
+}
+
+/// Something that happened to a mail.
+#[derive(Debug, PartialEq)]
+struct Happened {
+    tenant: TenantId,
+    device: Text,
+    born: u64,
+    what: Noted,
+    by: u8,
+    news: MailNews,
 }
 
 /// A mailbox while it is being changed: between [`Mailboxes::find`] and [`Mailboxes::close`].
@@ -92,6 +108,7 @@ impl Mailboxes {
             expiring: BTreeSet::new(),
             garbage: BTreeMap::new(),
             counts: BTreeMap::new(),
+            happened: Vec::new(),
         }
     }
 
@@ -259,12 +276,33 @@ impl ShardState {
         command: MailCommand,
     ) -> Result<Answer, StorageError> {
         let mailboxes = &mut self.mailboxes;
-        match command {
+        let answer = match command {
             MailCommand::Send(send) => self.send_mail(step, send),
+            MailCommand::SendKnown(send, events) => self.send_known(step, send, events),
             MailCommand::Settle(settle) => mailboxes.settle(step, settle),
             MailCommand::NoteDelivered(delivered) => mailboxes.note_delivered(step, delivered),
             MailCommand::Cancel(cancel) => mailboxes.cancel(step, &cancel),
             MailCommand::Purge(purge) => mailboxes.purge(step, &purge),
+        };
+        self.say_mail(step);
+        answer
+    }
+
+    /// Appends an event for each thing that happened to mail in this step, where the tenant wants that.
+    pub(super) fn say_mail<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>) {
+        for happened in std::mem::take(&mut self.mailboxes.happened) {
+            let Happened { tenant, device, born, what, by, news } = happened;
+            let Some(retention) = self.streams.of_mail(tenant) else { continue };
+            let event = NewEvent {
+                kind: EventKind::Mail,
+                channel: Text::from(what.name()),
+                content_type: NEWS,
+                body: news.encode(),
+                by,
+            };
+            let born = (born > 0).then_some(born);
+            // A shard with too many streams keeps none of it, as it does for what devices say.
+            self.streams.append(step, AppendEvent { tenant, device, born, event, retention });
         }
     }
 

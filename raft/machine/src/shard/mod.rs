@@ -15,6 +15,7 @@
 //!   devices.rs        devices with their credentials, and how they are found
 //!   forget.rs         what deleted devices and tenants left here
 //!   streams.rs        events, which devices send up
+//!   presence.rs       who is connected, and who is silent for how long
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
 //! ```
@@ -33,6 +34,7 @@ mod left;
 mod mailbox;
 mod numbers;
 mod once;
+mod presence;
 mod queue;
 mod retained;
 mod sessions;
@@ -54,6 +56,7 @@ use moorline_storage::{
 };
 
 pub use self::mailbox::{MailPage, Mailboxes};
+pub use self::presence::PresenceCounts;
 pub(crate) use self::sessions::Opening;
 pub use self::shares::{SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, ShareInfo};
 pub use self::streams::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
@@ -155,6 +158,7 @@ pub(crate) struct ShardState {
     mailboxes: Mailboxes,
     streams: Streams,
     registry: devices::Registry,
+    presence: presence::Presences,
     /// Space for the matches of one message.
     found: Vec<(SessionId, Grant)>,
 }
@@ -195,6 +199,8 @@ pub struct Counts {
     pub retained_bytes: u64,
     /// Devices and lookups, of all tenants.
     pub registry: RegistryCounts,
+    /// Devices that are connected, and active.
+    pub presence: PresenceCounts,
     /// Producers whose answers are remembered.
     pub producers: usize,
 }
@@ -272,6 +278,7 @@ impl ShardState {
             mailboxes: Mailboxes::new(keys),
             streams: Streams::new(keys),
             registry: devices::Registry::default(),
+            presence: presence::Presences::new(keys),
             found: Vec::new(),
         }
     }
@@ -287,6 +294,7 @@ impl ShardState {
             let Some(bucket) = first_bucket(keys, rows, bucket)? else { break };
             state.open_bucket(rows, bucket)?;
             state.mailboxes.open_bucket(rows, bucket)?;
+            state.presence.open_bucket(rows, bucket)?;
             next = bucket.checked_add(1);
         }
         state.open_origins(rows)?;
@@ -500,7 +508,11 @@ impl ShardState {
         let (retained, awaited) = (self.retained.next_deadline(), self.awaited.next_deadline());
         let (origin, left) = (self.origin_deadline(), self.left.next_deadline());
         let (mail, events) = (self.mailboxes.next_deadline(), self.streams.next_deadline());
-        [expires, will, retained, awaited, origin, left, mail, events].into_iter().flatten().min()
+        let presence = self.presence.next_deadline();
+        [expires, will, retained, awaited, origin, left, mail, events, presence]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -524,6 +536,8 @@ impl ShardState {
         self.expire_retained(step);
         self.expire_awaited(step);
         self.mailboxes.tick(step)?;
+        self.say_mail(step);
+        self.tick_presence(step)?;
         self.streams.tick(step)?;
         self.collect_garbage(step)?;
         self.announce(step, &released);
@@ -555,7 +569,8 @@ impl ShardState {
         let sessions = self.sessions.len() - self.shares.len();
         let (held, due_wills, registry) =
             (self.held.len(), self.wills.due_len(), self.registry_total());
-        Counts { sessions, held, due_wills, registry, ..self.counts }
+        let presence = self.presence.counts();
+        Counts { sessions, held, due_wills, registry, presence, ..self.counts }
     }
 
     pub(crate) fn session(&self, id: SessionId) -> Option<SessionInfo<'_>> {
@@ -593,6 +608,7 @@ impl ShardState {
         assert_eq!(self.awaited, other.awaited);
         self.mailboxes.assert_same(&other.mailboxes);
         assert_eq!(self.streams, other.streams);
+        assert_eq!(self.presence, other.presence);
         assert_eq!(self.registry, other.registry);
         self.assert_registry(rows)?;
         assert_eq!(self.counts(), other.counts());

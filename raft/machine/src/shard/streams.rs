@@ -4,6 +4,7 @@
 //!   Stream (tenant)            head, tail, bytes, the time of the oldest event, what is to be kept
 //!   Event (tenant, offset)     an event, never rewritten
 //!   Consumer (tenant, name)    up to where a consumer group has read
+//!   MailEvents (tenant)        how events of its mail are kept, as the last mail said
 //!
 //!   append.rs   events come in; consumer groups come, go and commit
 //!   expire.rs   what time does: the oldest go, in pieces
@@ -45,6 +46,7 @@ use crate::{
     rows::{
         Row, corrupt,
         events::{ConsumerRow, StreamRow},
+        presence::MailEventsRow,
     },
     step::Step,
 };
@@ -59,6 +61,8 @@ pub struct Streams {
     /// Those that were appended to in this batch.
     dirty: Vec<TenantId>,
     totals: StreamTotals,
+    /// How events of mail are kept, by tenant; only of those that ever had mail.
+    mail: BTreeMap<TenantId, MailEventsRow>,
 }
 
 /// A tenant's stream.
@@ -95,6 +99,7 @@ impl Streams {
             due: BTreeSet::new(),
             dirty: Vec::new(),
             totals: StreamTotals::default(),
+            mail: BTreeMap::new(),
         }
     }
 
@@ -125,7 +130,35 @@ impl Streams {
             };
             note(&mut failed, read())
         })?;
+        let (from, to) = keys.range(Kind::MailEvents);
+        rows.scan(&from, &to, &mut |key, row| {
+            let mut read = || {
+                let tenant = TenantId(Suffix::of(key)?.u32()?);
+                self.mail.insert(tenant, MailEventsRow::from_bytes(row)?);
+                Ok(())
+            };
+            note(&mut failed, read())
+        })?;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// From now on events of a tenant's mail are kept so, or there are none.
+    pub(super) fn keep_mail<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        tenant: TenantId,
+        events: Option<Retention>,
+    ) {
+        let row = MailEventsRow(events);
+        if self.mail.get(&tenant) != Some(&row) {
+            self.mail.insert(tenant, row);
+            step.put(self.keys.mail_events(tenant), row.to_bytes());
+        }
+    }
+
+    /// How events of a tenant's mail are kept, if there are to be any.
+    pub(super) fn of_mail(&self, tenant: TenantId) -> Option<Retention> {
+        self.mail.get(&tenant).and_then(|row| row.0)
     }
 
     /// Takes a stream without consumer groups into memory.

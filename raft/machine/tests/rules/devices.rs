@@ -57,6 +57,16 @@ fn delete_if(device: &str, if_version: Option<u64>) -> Command {
     Command::DeleteDevice(DeleteDevice { tenant: TENANT, device: device.into(), if_version })
 }
 
+/// Makes a device without lookups.
+pub(crate) fn put_plain(device: &str) -> Command {
+    Command::PutDevice(PutDevice { credentials: Vec::new(), ..putting(device) })
+}
+
+/// Deletes it, whatever its version.
+pub(crate) fn delete_plain(device: &str) -> Command {
+    delete_if(device, None)
+}
+
 fn owner(device: &str, born: u64) -> Owner {
     Owner { tenant: TENANT, device: device.into(), born }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test says where")]
 
+mod audit;
 mod dedupe;
 mod devices;
 mod events;
@@ -9,11 +10,13 @@ mod events_model;
 mod forget;
 mod harness;
 mod mail;
+mod mail_events;
 mod mail_model;
 mod members;
 mod meta;
 mod once;
 mod placement;
+mod presence;
 mod queues;
 mod replicas;
 mod retained;

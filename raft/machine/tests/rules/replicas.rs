@@ -15,11 +15,12 @@ use moorline_machine::{
     },
     events::{AppendEvent, Retention},
     mail::{MailOp, SendMail},
+    presence::PresenceReport,
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
 
-use crate::{devices, events, harness::*, mail, tenants};
+use crate::{audit, devices, events, harness::*, mail, presence, tenants};
 
 fn session_id() -> impl Strategy<Value = SessionId> {
     // The buckets of the clients below, so that some of them meet.
@@ -92,6 +93,11 @@ fn mail_command() -> impl Strategy<Value = Command> {
             let mut send = SendMail { born, ..mail::send_mail(id) };
             (send.mail.ttl_ms, send.mail.requeues_max) = (ttl_ms, requeues_max);
             Command::Mail(MailCommand::Send(send))
+        }),
+        2 => (id(), early_birth(), any::<bool>()).prop_map(|(id, born, says)| {
+            let send = SendMail { tenant: TenantId(1), born: Some(born), ..mail::send_mail(id) };
+            let events = says.then_some(Retention { keep_s: 300, bytes_max: 400 });
+            Command::Mail(MailCommand::SendKnown(send, events))
         }),
         4 => (id(), op).prop_map(|(id, op)| mail::settle_mail(id, op)),
         1 => id().prop_map(mail::cancel),
@@ -168,11 +174,37 @@ fn shard_command() -> impl Strategy<Value = Command> {
         1 => (1..3_u64, prop::option::of((1..3_u64).prop_map(Incarnation))).prop_map(
             |(node, alive)| Command::NodeGone { node: NodeId(node), alive }),
         5 => devices::change(),
+        2 => devices::change().prop_map(audit::audited),
         6 => mail_command(),
         6 => event_command(),
+        4 => presence_command(),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),
     ]
+}
+
+/// Births of devices that were made first in an early batch: some of them are met.
+fn early_birth() -> impl Strategy<Value = u64> {
+    (1..8_u64, 0..3_u64).prop_map(|(index, ordinal)| index << 16 | ordinal)
+}
+
+fn presence_command() -> impl Strategy<Value = Command> {
+    let device = prop::sample::select(&["a", "b", "d"][..]);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let report = (1..3_u32, device, early_birth(), flags, 0..300_u32).prop_map(
+        |(tenant, device, born, (open, came, says), offline_after_s)| PresenceReport {
+            tenant: TenantId(tenant),
+            open,
+            came,
+            heard_ago_ms: came.then_some(7),
+            credential: born & 3,
+            offline_after_s,
+            events: says.then_some(Retention { keep_s: 300, bytes_max: 400 }),
+            ..presence::report(device, born)
+        },
+    );
+    (1..3_u64, 1..3_u64, prop::collection::vec(report, 1..5))
+        .prop_map(|(node, process, reports)| presence::from((node, process), reports))
 }
 
 fn meta_command() -> impl Strategy<Value = Command> {

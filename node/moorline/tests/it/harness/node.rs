@@ -122,6 +122,11 @@ impl Node {
         self.signal(Signal::CONT);
     }
 
+    /// SIGHUP: it reads its certificates again.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();

@@ -17,7 +17,7 @@ use moorline_core::{Incarnation, NodeId, ShardId};
 use prometheus::Registry;
 use tokio::time::timeout;
 
-use super::{Kind, Lane, PeerState, Peers, Replier, TlsFiles, WireConfig};
+use super::{Kind, Lane, PeerState, Peers, Replier, TlsFiles, WireConfig, node_name};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use moorline_core::{Offset, Text, UnixMillis};
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
-use super::{Mailbox, Mailboxes};
+use super::{Happened, Mailbox, Mailboxes};
 use crate::{
     command::SessionId,
     effect::Effect,
     keys::Suffix,
-    mail::{MAIL_DEAD_KEPT, MAIL_DONE_KEPT, MAIL_NOTES_MAX, MailEffect, MailNote, Noted},
+    mail::{MAIL_DEAD_KEPT, MAIL_DONE_KEPT, MAIL_NOTES_MAX, MailEffect, MailNews, MailNote, Noted},
     rows::{
         Row, corrupt,
         mail::{MailCard, MailEndedRow, MailExpiryRow, MailRow},
@@ -63,6 +63,25 @@ impl MailCard {
 }
 
 impl Mailboxes {
+    /// Takes note of what is to be an event.
+    pub(super) fn happened(
+        &mut self,
+        mailbox: &Mailbox,
+        id: u128,
+        card: &MailCard,
+        how: &What<'_>,
+    ) {
+        let (name, requeues, detail) = (card.name.clone(), card.requeues, how.detail.clone());
+        self.happened.push(Happened {
+            tenant: mailbox.tenant,
+            device: mailbox.device.clone(),
+            born: mailbox.row.born,
+            what: how.what,
+            by: how.by,
+            news: MailNews { id, name, requeues, detail },
+        });
+    }
+
     /// Puts a mail behind all others, and its card.
     pub(super) fn enqueue<R: Rows + ?Sized>(
         &self,
@@ -147,7 +166,7 @@ impl Mailboxes {
 
     /// Ends a queued mail: nobody gets it any more. Its card stays for a while.
     pub(super) fn finish<R: Rows + ?Sized>(
-        &self,
+        &mut self,
         step: &mut Step<'_, R>,
         mailbox: &mut Mailbox,
         id: u128,
@@ -156,6 +175,7 @@ impl Mailboxes {
     ) -> Result<(), StorageError> {
         self.take(step, mailbox, &card)?;
         card.note(step.time, how);
+        self.happened(mailbox, id, &card, how);
         mailbox.row.finished += 1;
         let number = mailbox.row.finished;
         self.end(step, mailbox, id, card, (Ring::Done, number, Bytes::new()), how)?;

@@ -7,6 +7,7 @@ use super::{Mailbox, Mailboxes, line::What, refused};
 use crate::{
     answer::{Answer, Refused},
     command::SessionId,
+    events::Retention,
     mail::{
         MAIL_DEVICE_BYTES_MAX, MAIL_NAME_BYTES_MAX, MAIL_PAYLOAD_BYTES_MAX, MAILBOX_BYTES_MAX,
         MAILBOX_ITEMS_MAX, MAILBOXES_PER_SHARD_MAX, MailAnswer, MailRefused, NewMail, Noted,
@@ -42,6 +43,20 @@ impl SendMail {
 }
 
 impl ShardState {
+    pub(super) fn send_known<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        send: SendMail,
+        events: Option<Retention>,
+    ) -> Result<Answer, StorageError> {
+        let record = self.device(&*step.rows, send.tenant, &send.device)?;
+        if record.is_none_or(|record| Some(record.born) != send.born) {
+            return Ok(refused(MailRefused::DeviceGone));
+        }
+        self.streams.keep_mail(step, send.tenant, events);
+        self.send_mail(step, send)
+    }
+
     pub(super) fn send_mail<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
@@ -119,7 +134,7 @@ impl Mailboxes {
     }
 
     fn queue_new<R: Rows + ?Sized>(
-        &self,
+        &mut self,
         step: &mut Step<'_, R>,
         mailbox: &mut Mailbox,
         mail: NewMail,
@@ -138,7 +153,9 @@ impl Mailboxes {
             notes_dropped: 0,
             notes: Vec::new(),
         };
-        card.note(step.time, &What { what: Noted::Queued, by: 0, detail: &Text::default() });
+        let how = What { what: Noted::Queued, by: 0, detail: &Text::default() };
+        card.note(step.time, &how);
+        self.happened(mailbox, id, &card, &how);
         // A mail of this id that was settled and has been forgotten since is another.
         mailbox.row.last = mailbox.row.last.filter(|(last, _)| *last != id);
         self.enqueue(step, mailbox, id, card, payload);

@@ -62,7 +62,7 @@ impl Mailboxes {
 
     /// Puts the front behind all others, or on the dead list.
     fn requeue<R: Rows + ?Sized>(
-        &self,
+        &mut self,
         step: &mut Step<'_, R>,
         mailbox: &mut Mailbox,
         id: u128,
@@ -77,11 +77,13 @@ impl Mailboxes {
         // Stays below `u16::MAX`: that many are never too many.
         card.requeues = card.requeues.saturating_add(1);
         if card.requeues <= card.requeues_max {
+            self.happened(mailbox, id, &card, how);
             self.enqueue(step, mailbox, id, card, payload);
             return Ok(());
         }
         let dead = What { what: Noted::Dead, by: how.by, detail: &Text::default() };
         card.note(step.time, &dead);
+        self.happened(mailbox, id, &card, &dead);
         mailbox.row.died += 1;
         let place = (Ring::Dead, mailbox.row.died, payload);
         let replaced = self.end(step, mailbox, id, card, place, &dead)?;
@@ -90,7 +92,7 @@ impl Mailboxes {
     }
 
     pub(super) fn note_delivered<R: Rows + ?Sized>(
-        &self,
+        &mut self,
         step: &mut Step<'_, R>,
         delivered: NoteDelivered,
     ) -> Result<Answer, StorageError> {
@@ -105,7 +107,9 @@ impl Mailboxes {
         let Some((mailbox, mut card)) = found else {
             return Ok(refused(MailRefused::NoSuchMail));
         };
-        card.note(step.time, &What { what: Noted::Delivered, by, detail: &detail });
+        let how = What { what: Noted::Delivered, by, detail: &detail };
+        card.note(step.time, &how);
+        self.happened(&mailbox, id, &card, &how);
         step.put(self.keys.mail_by_id(mailbox.id, id), card.to_bytes());
         Ok(Answer::Done)
     }
@@ -129,6 +133,8 @@ impl Mailboxes {
                 self.finish(step, &mut mailbox, *id, card, &how)?;
             }
             Noted::Dead => {
+                let how = What { what: Noted::Cancelled, by: 0, detail: &Text::default() };
+                self.happened(&mailbox, *id, &card, &how);
                 let slot = Ring::Dead.slot(card.place);
                 step.delete(self.keys.mail_ended(mailbox.id, Ring::Dead as u8, slot));
                 step.delete(self.keys.mail_by_id(mailbox.id, *id));
@@ -177,7 +183,7 @@ impl Mailboxes {
     }
 
     fn purge_dead<R: Rows + ?Sized>(
-        &self,
+        &mut self,
         step: &mut Step<'_, R>,
         mailbox: &mut Mailbox,
     ) -> Result<u32, StorageError> {
@@ -188,7 +194,10 @@ impl Mailboxes {
             dead.push((suffix.u16()?, MailEndedRow::from_bytes(row)?.id));
             Ok(ring == Ring::Dead as u8)
         })?;
+        let how = What { what: Noted::Purged, by: 0, detail: &Text::default() };
         for (slot, id) in &dead {
+            let card = self.card_of(step.rows, mailbox.id, *id)?;
+            self.happened(mailbox, *id, &card, &how);
             step.delete(self.keys.mail_ended(mailbox.id, Ring::Dead as u8, *slot));
             step.delete(self.keys.mail_by_id(mailbox.id, *id));
         }

@@ -53,7 +53,11 @@ impl ShardState {
 }
 
 impl Streams {
-    fn append<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>, append: AppendEvent) -> Answer {
+    pub(in crate::shard) fn append<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        append: AppendEvent,
+    ) -> Answer {
         let AppendEvent { tenant, device, born, event, mut retention } = append;
         retention.bytes_max = retention.bytes_max.min(STREAM_BYTES_MAX);
         if !self.known.contains_key(&tenant) {
