@@ -177,8 +177,10 @@ mod tests {
         let rates = Rates::new(&refused);
         let one = || QuotaSettings { events_s: 1, ..QuotaSettings::default() };
         let take = |tenant| rates.take(TenantId(tenant), &[(Rated::Events, 1)], one);
-        assert!(take(1) && !take(1) && take(2));
-        assert_eq!(refused.with_label_values(&["events-s"]).get(), 1);
+        // Of the first a moment is paid by the second.
+        let passed = (0..5).filter(|_| take(1)).count();
+        assert!((1..=2).contains(&passed) && take(2), "{passed}");
+        assert_eq!(refused.with_label_values(&["events-s"]).get(), 5 - passed as u64);
         (0..40_000).for_each(|tenant| _ = take(tenant));
         assert!(rates.tenants.lock().unwrap().len() <= TENANTS_MAX);
     }

@@ -165,7 +165,7 @@ fn mail_speaks(api: &mut Api) {
     };
     let (first, _) = (send("open", None), send("late", Some(1)));
     let cancel = format!("/devices/gate/mailbox/{first}?tenant=acme");
-    assert_eq!(api.ask(2, "DELETE", &cancel, &Value::Null).0, 200);
+    assert_eq!(api.ask(2, "DELETE", &cancel, &Value::Null).0, 204);
     let mut sse = tail(api, "device=gate&type=mail");
     let said = sse.next(READY).unwrap().data.unwrap();
     assert_eq!(said["type"], "moorline.mail.queued");

@@ -14,7 +14,7 @@ use crate::harness::{
 #[test]
 fn tenants_have_quotas_and_guessers_are_banned() {
     let mut api = Api::start();
-    let few = json!({ "publishes-s": 5, "events-s": 5, "mails-s": 5 });
+    let few = json!({ "publishes-s": 5, "events-s": 1, "mails-s": 1 });
     let small = json!({ "name": "small", "settings": { "quotas": few } });
     assert_eq!(api.ask(1, "POST", "/tenants", &small).0, 201);
     assert_eq!(api.ask(1, "POST", "/tenants", &json!({ "name": "large" })).0, 201);
