@@ -61,7 +61,7 @@ class Fleet:
         self.token = None
         made = self.ask("POST", "/tokens", {"name": "sdk-root", "role": "admin"})
         self.token = made["token"]
-        settings = {"fostrom": {"schemas": SCHEMAS}}
+        settings = {"plaintext": True, "fostrom": {"schemas": SCHEMAS}}
         self.ask("POST", "/tenants", {"name": TENANT, "aliases": [f"fostrom:{FLEET}"], "settings": settings})
         self.ask("POST", f"/devices?tenant={TENANT}", {"name": DEVICE})
         made = self.ask("POST", f"/devices/{DEVICE}/credentials?tenant={TENANT}", {"style": "fostrom"})

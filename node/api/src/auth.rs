@@ -21,11 +21,19 @@ use axum::{
 };
 use moorline_core::{TenantId, Text};
 use moorline_machine::registry::TenantRecord;
-use moorline_service::registry::{RegistryError, audit::identified};
+use moorline_service::registry::{
+    RegistryError,
+    audit::identified,
+    settings::{self, DeviceSettings},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Api, Problem};
+use crate::{
+    Api, Problem,
+    devices::{device_name, found},
+    scope::Scope,
+};
 
 /// Tenant 0 is nobody's: administrators of the cluster are kept there.
 pub(crate) const CLUSTER: TenantId = TenantId(0);
@@ -50,6 +58,8 @@ pub(crate) enum Role {
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) role: Role,
+    /// Which devices it is for.
+    pub(crate) scope: Scope,
     /// [`None`]: of the cluster.
     tenant: Option<TenantId>,
     /// Where the token is kept, under which name and in which version.
@@ -60,6 +70,8 @@ pub(crate) struct Caller {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Principal {
     pub(crate) role: Role,
+    #[serde(default, skip_serializing_if = "Scope::is_all")]
+    pub(crate) scope: Scope,
 }
 
 /// The name under which a principal is kept.
@@ -87,8 +99,21 @@ impl<'a> Token<'a> {
 }
 
 impl Caller {
-    /// The tenant that is meant: the caller's own, or for the cluster's administrators the one they name.
+    /// The tenant that is meant: the caller's own, or for the cluster's administrators the one they name. Refused for a token
+    /// that is for some of its devices.
     pub(crate) async fn tenant(
+        &self,
+        api: &Api,
+        named: Option<&str>,
+    ) -> Result<(TenantId, TenantRecord), Problem> {
+        if !self.scope.is_all() {
+            return Err(Problem::forbidden("this token is for some devices of its tenant only"));
+        }
+        self.tenant_of_some(api, named).await
+    }
+
+    /// The same, also for a token that is for some devices: for routes that ask [`Self::device`] or [`Self::covers`] next.
+    pub(crate) async fn tenant_of_some(
         &self,
         api: &Api,
         named: Option<&str>,
@@ -104,6 +129,30 @@ impl Caller {
             return Err(RegistryError::Unavailable.into());
         }
         self.find_tenant(api, named).ok_or_else(|| Problem::not_found("tenant"))
+    }
+
+    /// A device's name, if the token is for it.
+    pub(crate) async fn device(
+        &self,
+        api: &Api,
+        tenant: TenantId,
+        name: &str,
+    ) -> Result<Text, Problem> {
+        let device = device_name(name)?;
+        if self.scope.is_all() {
+            return Ok(device);
+        }
+        let record = found(api, tenant, &device).await?;
+        self.covers(&device, &settings::read(&record.settings))?;
+        Ok(device)
+    }
+
+    /// Whether the token is for a device that is, or is to be, like this.
+    pub(crate) fn covers(&self, device: &Text, settings: &DeviceSettings) -> Result<(), Problem> {
+        match self.scope.covers(device.as_str(), settings) {
+            true => Ok(()),
+            false => Err(Problem::not_found("device")),
+        }
     }
 
     fn find_tenant(&self, api: &Api, named: Option<&str>) -> Option<(TenantId, TenantRecord)> {
@@ -163,10 +212,10 @@ impl FromRequestParts<Api> for Caller {
         let verified = api.holds(tenant, &name, &record, secret.as_bytes());
         let principal: Option<Principal> = serde_json::from_slice(&record.settings).ok();
         match principal {
-            Some(Principal { role }) if verified => {
+            Some(Principal { role, scope }) if verified => {
                 identified(&format!("{}/{}", tenant.0, name.as_str().trim_start_matches('~')));
                 let kept = (tenant, name, record.version);
-                Ok(Self { role, tenant: (tenant != CLUSTER).then_some(tenant), kept })
+                Ok(Self { role, scope, tenant: (tenant != CLUSTER).then_some(tenant), kept })
             }
             _ => Err(Problem::unauthorised()),
         }

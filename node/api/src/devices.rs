@@ -1,17 +1,14 @@
-//! Devices and their credentials, of one tenant at a time.
+//! Devices, of one tenant at a time. Their credentials: `credentials.rs`.
 
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
-use moorline_core::{TenantId, Text, UnixMillis};
+use moorline_core::{TenantId, Text};
 use moorline_machine::{
     answer::Refused,
     presence::PresenceRecord,
-    registry::{
-        CREDENTIALS_MAX, Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice,
-    },
+    registry::{Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice},
 };
 use moorline_service::registry::{
     RegistryError,
-    secrets::Style,
     settings::{self, DeviceSettings, TenantSettings},
 };
 use serde::{Deserialize, Serialize};
@@ -19,8 +16,9 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    Api, Problem, SECRET,
+    Api, Problem,
     auth::{Caller, Role},
+    credentials::CredentialView,
     extract::{Asked, At, Body},
     paging::{Page, forget, is_token},
     patch::patched,
@@ -87,23 +85,6 @@ pub(crate) struct DeviceView {
     settings: DeviceSettings,
 }
 
-/// A credential, without its secret.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct CredentialView {
-    /// Its number in the device.
-    id: String,
-    /// `secret`: generated, and kept as a keyed hash.
-    kind: &'static str,
-    /// When it was made, in milliseconds since 1970.
-    created_ms: u64,
-    /// From when on it counts.
-    not_before_ms: Option<u64>,
-    /// Until when.
-    not_after_ms: Option<u64>,
-    /// When a device last came in with it, to about a minute.
-    last_used_ms: Option<u64>,
-}
-
 /// A piece of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeviceList {
@@ -123,14 +104,7 @@ pub(crate) struct OfPresence {
 }
 
 fn view(name: &Text, record: &DeviceRecord, presence: Option<&PresenceRecord>) -> DeviceView {
-    let credential = |held: &Credential| CredentialView {
-        id: format!("{:016x}", held.id),
-        kind: if held.kind == SECRET { "secret" } else { "other" },
-        created_ms: held.created.0,
-        not_before_ms: held.not_before.map(|at| at.0),
-        not_after_ms: held.not_after.map(|at| at.0),
-        last_used_ms: presence.and_then(|presence| presence.used_at(held.id)).map(|at| at.0),
-    };
+    let credential = |held: &Credential| CredentialView::of(held, presence);
     DeviceView {
         name: name.to_string(),
         enabled: record.enabled,
@@ -207,9 +181,11 @@ pub(crate) async fn list(
     Asked(page): Asked<Page>,
     Asked(of): Asked<OfPresence>,
 ) -> Result<Json<DeviceList>, Problem> {
-    let (tenant, _) = caller.tenant(&api, page.tenant.as_deref()).await?;
+    let (tenant, _) = caller.tenant_of_some(&api, page.tenant.as_deref()).await?;
     let (mut rows, next) = page.read(&api, tenant).await?;
-    rows.retain(|(name, _)| !is_token(name));
+    rows.retain(|(name, record)| {
+        !is_token(name) && caller.covers(name, &settings::read(&record.settings)).is_ok()
+    });
     let presence = presence::of_devices(&api, tenant, &rows).await?;
     let shown = rows.iter().zip(&presence);
     let shown = shown.map(|((name, record), known)| view(name, record, known.as_ref()));
@@ -234,8 +210,9 @@ pub(crate) async fn create(
     Body(new): Body<NewDevice>,
 ) -> Result<axum::response::Response, Problem> {
     caller.at_least(Role::Operator)?;
-    let (tenant, record) = caller.tenant(&api, of.tenant.as_deref()).await?;
+    let (tenant, record) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
     let device = device_name(&new.name)?;
+    caller.covers(&device, &new.settings)?;
     let put = PutDevice {
         tenant,
         device: device.clone(),
@@ -276,8 +253,8 @@ pub(crate) async fn show(
     Asked(of): Asked<OfTenant>,
     known: Known,
 ) -> Result<axum::response::Response, Problem> {
-    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     let record = found(&api, tenant, &device).await?;
     if known.has(record.version) {
         return Ok((StatusCode::NOT_MODIFIED, etag(record.version)).into_response());
@@ -304,9 +281,10 @@ pub(crate) async fn replace(
     Body(body): Body<DeviceBody>,
 ) -> Result<axum::response::Response, Problem> {
     caller.at_least(Role::Operator)?;
-    let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, of) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     let change = |record: &DeviceRecord| {
+        caller.covers(&device, &body.settings)?;
         Ok((body.enabled, record.credentials.clone(), settings::written(&body.settings)))
     };
     changed(&api, tenant, &device, devices_max(&of), if_version, change).await?;
@@ -333,12 +311,13 @@ pub(crate) async fn patch(
     Body(patch): Body<Value>,
 ) -> Result<axum::response::Response, Problem> {
     caller.at_least(Role::Operator)?;
-    let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, of) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     let change = |record: &DeviceRecord| {
         let settings = settings::read(&record.settings);
         let body = DeviceBody { enabled: record.enabled, settings };
         let body: DeviceBody = patched(&body, &patch)?;
+        caller.covers(&device, &body.settings)?;
         Ok((body.enabled, record.credentials.clone(), settings::written(&body.settings)))
     };
     changed(&api, tenant, &device, devices_max(&of), if_version, change).await?;
@@ -346,7 +325,7 @@ pub(crate) async fn patch(
 }
 
 /// Writes a device as `change` says, from what it is; again if somebody else's write came between.
-async fn changed(
+pub(crate) async fn changed(
     api: &Api,
     tenant: TenantId,
     device: &Text,
@@ -396,115 +375,7 @@ pub(crate) async fn delete(
     IfVersion(if_version): IfVersion,
 ) -> Result<StatusCode, Problem> {
     caller.at_least(Role::Operator)?;
-    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     forget(&api, "device", DeleteDevice { tenant, device, if_version }).await
-}
-
-/// A credential to be made.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct NewCredential {
-    /// How the secret looks.
-    style: SecretStyle,
-    /// From when on it counts, in milliseconds since 1970.
-    not_before_ms: Option<u64>,
-    /// Until when.
-    not_after_ms: Option<u64>,
-}
-
-/// How a generated secret looks.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum SecretStyle {
-    /// 43 letters and digits.
-    #[default]
-    Plain,
-    /// `FOS-` and 32 capital letters and digits.
-    Fostrom,
-}
-
-/// A credential that was made.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct MadeCredential {
-    /// Its number in the device.
-    id: String,
-    /// The secret: it is never shown again.
-    secret: String,
-}
-
-/// Makes a secret for a device, beside those it has.
-#[utoipa::path(
-    post, path = "/api/v1/devices/{device}/credentials",
-    params(("device" = String, Path, description = "its name"), OfTenant), request_body = NewCredential,
-    responses(
-        (status = 201, description = "it is made; this is the only time the secret is shown", body = MadeCredential),
-        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
-    )
-)]
-pub(crate) async fn create_credential(
-    State(api): State<Api>,
-    caller: Caller,
-    At(name): At<String>,
-    Asked(of): Asked<OfTenant>,
-    Body(new): Body<NewCredential>,
-) -> Result<(StatusCode, Json<MadeCredential>), Problem> {
-    caller.at_least(Role::Operator)?;
-    let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
-    let style = match new.style {
-        SecretStyle::Plain => Style::Plain,
-        SecretStyle::Fostrom => Style::Fostrom,
-    };
-    let (secret, credential) = api.new_secret(tenant, &device, style);
-    let credential = Credential {
-        not_before: new.not_before_ms.map(UnixMillis),
-        not_after: new.not_after_ms.map(UnixMillis),
-        ..credential
-    };
-    changed(&api, tenant, &device, devices_max(&of), None, |record| {
-        let mut credentials = record.credentials.clone();
-        if credentials.len() >= CREDENTIALS_MAX {
-            return Err(RegistryError::Refused(Refused::TooMany).into());
-        }
-        credentials.push(credential.clone());
-        Ok((record.enabled, credentials, record.settings.clone()))
-    })
-    .await?;
-    let id = format!("{:016x}", credential.id);
-    Ok((StatusCode::CREATED, Json(MadeCredential { id, secret })))
-}
-
-/// Revokes a credential: it is refused everywhere from the answer on.
-#[utoipa::path(
-    delete, path = "/api/v1/devices/{device}/credentials/{credential}",
-    params(
-        ("device" = String, Path, description = "its name"),
-        ("credential" = String, Path, description = "its id"), OfTenant,
-    ),
-    responses(
-        (status = 204, description = "it is gone"),
-        (status = "default", description = "a problem", body = Problem, content_type = "application/problem+json"),
-    )
-)]
-pub(crate) async fn delete_credential(
-    State(api): State<Api>,
-    caller: Caller,
-    At((name, credential)): At<(String, String)>,
-    Asked(of): Asked<OfTenant>,
-) -> Result<StatusCode, Problem> {
-    caller.at_least(Role::Operator)?;
-    let (tenant, of) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
-    let id = u64::from_str_radix(&credential, 16).map_err(|_| Problem::not_found("credential"))?;
-    changed(&api, tenant, &device, devices_max(&of), None, |record| {
-        let mut credentials = record.credentials.clone();
-        credentials.retain(|held| held.id != id);
-        if credentials.len() == record.credentials.len() {
-            return Err(Problem::not_found("credential"));
-        }
-        Ok((record.enabled, credentials, record.settings.clone()))
-    })
-    .await?;
-    Ok(StatusCode::NO_CONTENT)
 }

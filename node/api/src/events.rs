@@ -111,8 +111,8 @@ pub(crate) async fn report(
     Body(report): Body<Report>,
 ) -> Result<(StatusCode, Json<Reported>), Problem> {
     caller.at_least(Role::App)?;
-    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     let Report { kind, channel, data } = report;
     if channel.len() > EVENT_CHANNEL_BYTES_MAX || channel.chars().any(char::is_control) {
         let why = "a channel has at most 1024 bytes, and no control characters";
@@ -160,7 +160,13 @@ pub(crate) async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.at_least(Role::App)?;
-    let (tenant, record) = caller.tenant(&api, which.tenant.as_deref()).await?;
+    let (tenant, record) = caller.tenant_of_some(&api, which.tenant.as_deref()).await?;
+    if !caller.scope.is_all() {
+        let wanted = || Problem::forbidden("?device=… says which of its devices this token means");
+        // A consumer group is all devices' of its tenant.
+        let one = which.device.as_deref().filter(|_| which.group.is_none()).ok_or_else(wanted)?;
+        caller.device(&api, tenant, one).await?;
+    }
     let filter = filter(&which)?;
     let reading = api.registry.begin_reading(tenant)?;
     let from = match headers.get("last-event-id") {

@@ -44,7 +44,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     Api, Problem, SECRET,
     auth::{Caller, Role},
-    devices::{SecretStyle, device_name, devices_max, yes},
+    credentials::SecretStyle,
+    devices::{device_name, devices_max, yes},
     extract::Asked,
     lines::{self, Line, Lines, PIECE_BYTES, Source},
 };

@@ -21,6 +21,7 @@ mod auth;
 mod broadcast;
 mod cloud_event;
 mod consumers;
+mod credentials;
 mod devices;
 mod document;
 mod events;
@@ -33,7 +34,9 @@ mod paging;
 mod patch;
 mod presence;
 mod problem;
+mod provisioning;
 mod repeats;
+mod scope;
 mod tail;
 mod tenants;
 mod tokens;
@@ -84,8 +87,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tenants::show, tenants::replace, tenants::patch, tenants::delete))
         .routes(routes!(devices::list, devices::create))
         .routes(routes!(devices::show, devices::replace, devices::patch, devices::delete))
-        .routes(routes!(devices::create_credential))
-        .routes(routes!(devices::delete_credential))
+        .routes(routes!(credentials::list, credentials::create))
+        .routes(routes!(credentials::delete))
         .routes(routes!(mail::list, mail::send, mail::purge))
         .routes(routes!(mail::show, mail::cancel))
         .routes(routes!(mail::settle))
@@ -100,6 +103,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
         .routes(routes!(audit::list))
+        .routes(routes!(provisioning::list, provisioning::create))
+        .routes(routes!(provisioning::delete))
+        .routes(routes!(provisioning::provision))
 }
 
 /// The document, as it is served.

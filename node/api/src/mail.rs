@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     Api, Problem,
     auth::{Caller, Role},
-    devices::{device_name, found},
+    devices::found,
     extract::{Asked, At, Body},
     paging::checked,
     repeats::OfKey,
@@ -173,8 +173,8 @@ pub(crate) async fn send(
     Body(new): Body<NewMail>,
 ) -> Result<(StatusCode, Json<Sent>), Problem> {
     caller.at_least(Role::App)?;
-    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     let id = mail_id(&api, new.id(), key, &headers)?;
     let letter = new.letter(id)?;
     let answer = api.registry.send_mail(tenant, &device, letter).await?;
@@ -270,8 +270,8 @@ pub(crate) async fn settle(
     Body(settlement): Body<Settlement>,
 ) -> Result<Json<Settled>, Problem> {
     caller.at_least(Role::Operator)?;
-    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     found(&api, tenant, &device).await?;
     let op = match settlement.op {
         SettleOp::Ack => MailOp::Ack,
@@ -300,8 +300,8 @@ pub(crate) async fn list(
     At(name): At<String>,
     Asked(which): Asked<Which>,
 ) -> Result<Json<MailList>, Problem> {
-    let (tenant, _) = caller.tenant(&api, which.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, which.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     found(&api, tenant, &device).await?;
     let part = if which.dead { MailPart::Dead } else { MailPart::Queued };
     let page = api.registry.mails(tenant, &device, part, which.after.unwrap_or(0)).await?;
@@ -326,8 +326,8 @@ pub(crate) async fn purge(
     Asked(which): Asked<Which>,
 ) -> Result<Json<Purged>, Problem> {
     caller.at_least(Role::Operator)?;
-    let (tenant, _) = caller.tenant(&api, which.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, which.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     found(&api, tenant, &device).await?;
     Ok(Json(Purged { removed: api.registry.purge_mail(tenant, &device, which.dead).await? }))
 }
@@ -347,8 +347,8 @@ pub(crate) async fn show(
     At((name, mail)): At<(String, String)>,
     Asked(of): Asked<OfTenant>,
 ) -> Result<Json<MailView>, Problem> {
-    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     let found = api.registry.mail_info(tenant, &device, id(&mail)?).await?;
     let (info, payload) = found.ok_or_else(|| Problem::not_found("mail"))?;
     Ok(Json(view(&info, payload.as_ref())))
@@ -370,8 +370,8 @@ pub(crate) async fn cancel(
     Asked(of): Asked<OfTenant>,
 ) -> Result<StatusCode, Problem> {
     caller.at_least(Role::App)?;
-    let (tenant, _) = caller.tenant(&api, of.tenant.as_deref()).await?;
-    let device = device_name(&name)?;
+    let (tenant, _) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
+    let device = caller.device(&api, tenant, &name).await?;
     api.registry.cancel_mail(tenant, &device, id(&mail)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

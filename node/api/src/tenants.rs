@@ -34,7 +34,8 @@ pub(crate) struct NewTenant {
     /// Small letters, digits and `-`; unique in the cluster.
     #[schema(example = "acme")]
     name: String,
-    /// How platforms call it: `fostrom:FLEET001`. Unique in the cluster.
+    /// How platforms call it: `fostrom:FLEET001`; `host:NAME` for the host name by which its devices come (SNI), `host:*`
+    /// for all that have no other tenant. Unique in the cluster.
     #[serde(default)]
     aliases: Vec<String>,
     /// Whether its clients may connect.
@@ -96,6 +97,7 @@ fn put(new: NewTenant, tenant: TenantId, if_version: Option<u64>) -> Result<PutT
             ));
         }
     }
+    settings.trust_anchors.check().map_err(Problem::malformed)?;
     let settings = settings::written(&settings);
     let aliases = aliases.into_iter().map(Text::from).collect();
     Ok(PutTenant { tenant, name: Text::from(name), aliases, enabled, settings, if_version })

@@ -12,6 +12,7 @@ use crate::{
     auth::{self, CLUSTER, Caller, Principal, Role, kept_as},
     extract::{Asked, At, Body},
     paging::{Rows, checked, forget, is_small},
+    scope::Scope,
     versions::IfVersion,
 };
 
@@ -29,6 +30,9 @@ pub(crate) struct NewToken {
     name: String,
     /// What it may do.
     role: Role,
+    /// Of a tenant's token that is no administrator's: for which of its devices. Without it for all.
+    #[serde(default)]
+    scope: Scope,
 }
 
 /// A token that was made.
@@ -55,6 +59,8 @@ pub(crate) struct OfTenant {
 pub(crate) struct TokenView {
     name: String,
     role: Role,
+    #[serde(skip_serializing_if = "Scope::is_all")]
+    scope: Scope,
     /// When it was made, in milliseconds since 1970.
     created_ms: u64,
     /// For `If-Match`.
@@ -96,11 +102,17 @@ pub(crate) async fn create(
             CLUSTER
         }
     };
-    let NewToken { name, role } = new;
+    let NewToken { name, role, scope } = new;
+    scope.check()?;
+    if !scope.is_all() && (role == Role::Admin || tenant == CLUSTER) {
+        let why =
+            "scope: only tokens of a tenant, and none of its administrators, are for some devices";
+        return Err(Problem::malformed(why));
+    }
     checked(&name, NAME_BYTES_MAX, is_small, "a name has 1 to 64 of a-z, 0-9 and -")?;
     let device = kept_as(&name);
     let (secret, credential) = api.new_secret(tenant, &device, Style::Plain);
-    let settings = serde_json::to_vec(&Principal { role }).expect("a map with string keys");
+    let settings = serde_json::to_vec(&Principal { role, scope }).expect("a map with string keys");
     let put = PutDevice {
         tenant,
         device,
@@ -135,12 +147,12 @@ pub(crate) async fn list(
     while let Some(page) = rows.next().await? {
         for (name, record) in page {
             let principal: Option<Principal> = serde_json::from_slice(&record.settings).ok();
-            if let (Some(name), Some(Principal { role })) =
+            if let (Some(name), Some(Principal { role, scope })) =
                 (name.as_str().strip_prefix('~'), principal)
             {
                 let (name, created_ms, version) =
                     (name.to_owned(), record.created.0, record.version);
-                views.push(TokenView { name, role, created_ms, version });
+                views.push(TokenView { name, role, scope, created_ms, version });
             }
         }
     }

@@ -45,14 +45,14 @@ pub struct Attempt {
     pub channel: Channel,
 }
 
-/// By hand: a password is never printed.
+/// By hand: a password is never printed, nor a user name, which may be a token.
 impl fmt::Debug for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attempt")
             .field("peer", &self.peer)
             .field("version", &self.version)
             .field("client", &self.client)
-            .field("username", &self.username)
+            .field("username", &self.username.as_ref().map(|_| "…"))
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("channel", &self.channel)
             .finish()
@@ -106,6 +106,15 @@ pub enum Denial {
     /// It, or its address, failed too often.
     #[error("banned for a while")]
     Banned,
+    /// Right, and not valid yet or any more.
+    #[error("the credentials are not valid now")]
+    Expired,
+    /// Its tenant takes credentials with TLS only.
+    #[error("credentials may be shown with TLS only")]
+    Plaintext,
+    /// Too many credentials are being checked.
+    #[error("too many credentials are being checked")]
+    Busy,
     /// It cannot be told now.
     #[error("the credentials cannot be checked now")]
     Unavailable,
@@ -118,6 +127,19 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::BadCredentials,
+        Self::NotAuthorised,
+        Self::Banned,
+        Self::Expired,
+        Self::Plaintext,
+        Self::Busy,
+        Self::Unavailable,
+        Self::ClientId,
+        Self::Version,
+    ];
+
     /// For a metric's label.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -125,6 +147,9 @@ impl Denial {
             Self::BadCredentials => "bad_credentials",
             Self::NotAuthorised => "not_authorised",
             Self::Banned => "banned",
+            Self::Expired => "expired",
+            Self::Plaintext => "plaintext",
+            Self::Busy => "busy",
             Self::Unavailable => "unavailable",
             Self::ClientId => "client_id",
             Self::Version => "version",
@@ -155,17 +180,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_never_printed() {
+    fn neither_a_password_nor_a_token_is_printed() {
         let attempt = Attempt {
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             version: Version::V311,
             keep_alive_s: 0,
             client: Text::from("c"),
-            username: Some(Text::from("u")),
+            username: Some(Text::from("token")),
             password: Some(Bytes::from_static(b"secret")),
             channel: Channel::default(),
         };
         let printed = format!("{attempt:?}");
-        assert!(!printed.contains("secret") && printed.contains("\"u\""), "{printed}");
+        assert!(!printed.contains("secret") && !printed.contains("token"), "{printed}");
     }
 }

@@ -565,7 +565,8 @@ fn will_of(will: codec::Will) -> Will {
 fn reason_of(denial: Denial) -> Reason {
     match denial {
         Denial::BadCredentials => Reason::BadUserNameOrPassword,
-        Denial::NotAuthorised => Reason::NotAuthorized,
+        Denial::NotAuthorised | Denial::Expired | Denial::Plaintext => Reason::NotAuthorized,
+        Denial::Busy => Reason::ServerBusy,
         Denial::Banned => Reason::Banned,
         Denial::Unavailable => Reason::ServerUnavailable,
         Denial::ClientId => Reason::ClientIdentifierNotValid,

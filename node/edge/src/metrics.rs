@@ -112,11 +112,7 @@ impl Connections {
                 "Clients turned away before a session was opened, by reason",
                 &["reason"],
             )?,
-            auth_attempts: to.counters(
-                "moorline_auth_attempts_total",
-                "Authentication attempts, by result",
-                &["method", "result"],
-            )?,
+            auth_attempts: auth_attempts(to)?,
             bad_packets: to.counters(
                 "moorline_bad_packets_total",
                 "Packets that broke a rule and ended their connection, by reason",
@@ -163,6 +159,16 @@ impl Carriers {
             )?,
         })
     }
+}
+
+/// A result that is not there until it happens can't be watched.
+fn auth_attempts(to: &Registrar<'_>) -> prometheus::Result<IntCounterVec> {
+    let help = "Authentication attempts, by result";
+    let attempts = to.counters("moorline_auth_attempts_total", help, &["method", "result"])?;
+    for result in Denial::ALL.map(Denial::label).into_iter().chain(["accepted"]) {
+        attempts.with_label_values(&["registry", result]);
+    }
+    Ok(attempts)
 }
 
 impl Traffic {

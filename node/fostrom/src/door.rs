@@ -31,6 +31,13 @@ const DEVICES_MAX: usize = 65_536;
 const RULE: BanRule =
     BanRule { failures_max: 10, window_ms: 5 * 60 * 1_000, ban_ms: 15 * 60 * 1_000 };
 
+/// Where a device comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct From {
+    pub(crate) address: IpAddr,
+    pub(crate) tls: bool,
+}
+
 /// Where devices are let in. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Door {
@@ -79,7 +86,7 @@ impl Door {
     pub(crate) async fn admit(
         &self,
         credentials: &Credentials,
-        from: IpAddr,
+        from: From,
         by: By,
     ) -> Result<Guest, Denial> {
         self.judged(credentials, from, by, false).await.map(|(guest, _)| guest)
@@ -89,7 +96,7 @@ impl Door {
     pub(crate) async fn admit_to_stay(
         &self,
         credentials: &Credentials,
-        from: IpAddr,
+        from: From,
         by: By,
     ) -> Result<(Guest, Watch), Denial> {
         let (guest, watch) = self.judged(credentials, from, by, true).await?;
@@ -119,11 +126,11 @@ impl Door {
     async fn judged(
         &self,
         credentials: &Credentials,
-        from: IpAddr,
+        from: From,
         by: By,
         stays: bool,
     ) -> Result<(Guest, Option<Watch>), Denial> {
-        let from = from.to_canonical();
+        let from = From { address: from.address.to_canonical(), ..from };
         let admitted = self.judge(credentials, from, by, stays).await;
         let result = match admitted {
             Ok(_) => "accepted",
@@ -132,6 +139,7 @@ impl Door {
             Err(Denial::UnknownDevice) => "unknown_device",
             Err(Denial::WrongSecret) => "wrong_secret",
             Err(Denial::Disabled) => "disabled",
+            Err(Denial::Plaintext) => "plaintext",
             Err(Denial::Banned { .. }) => "banned",
             Err(Denial::Stopping | Denial::Unavailable) => "unavailable",
             Err(Denial::TooOften) => "too_often",
@@ -143,10 +151,11 @@ impl Door {
     async fn judge(
         &self,
         credentials: &Credentials,
-        from: IpAddr,
+        from: From,
         by: By,
         stays: bool,
     ) -> Result<(Guest, Option<Watch>), Denial> {
+        let From { address: from, tls } = from;
         let identity = &credentials.identity;
         let device = &identity.device;
         let who = (device.clone(), from);
@@ -154,7 +163,7 @@ impl Door {
             return Err(Denial::Banned { retry_after_s });
         }
         let alias = format!("{ALIAS}{}", identity.fleet);
-        let shown = Shown { alias: &alias, device, secret: credentials.secret.expose(), by };
+        let shown = Shown { alias: &alias, device, secret: credentials.secret.expose(), by, tls };
         let now = self.now();
         let admitted = self.registry.admit(&self.secrets, shown, stays, now.0).await;
         match admitted {

@@ -9,7 +9,6 @@
 
 use std::{
     convert::Infallible,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -41,7 +40,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{door::Door, events};
+use crate::{
+    door::{Door, From},
+    events,
+};
 
 /// How long a request's head may take, and how long a connection may rest between two.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
@@ -81,16 +83,17 @@ impl Speaks for Http {
 /// What the requests of one connection share.
 struct Connection {
     door: Door,
-    peer: IpAddr,
+    from: From,
     stop: CancellationToken,
     /// Until somebody has proved who it is.
     stranger: Mutex<Option<Stranger>>,
 }
 
 async fn serve(door: Door, visit: Visit) {
-    let Visit { stream, peer, stop, stranger, .. } = visit;
+    let Visit { stream, peer, tls, stop, stranger, .. } = visit;
     let stranger = Mutex::new(stranger);
-    let shared = Arc::new(Connection { door, peer: peer.ip(), stop: stop.clone(), stranger });
+    let from = From { address: peer.ip(), tls };
+    let shared = Arc::new(Connection { door, from, stop: stop.clone(), stranger });
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(shared.answer(request).await) }
@@ -133,12 +136,12 @@ impl Connection {
             return Ok(whole(http::respond(&route, None, Ok(Answer::Done), None)));
         };
         if route == Route::Events {
-            let admitted = self.door.admit_to_stay(&credentials, self.peer, By::Http).await;
+            let admitted = self.door.admit_to_stay(&credentials, self.from, By::Http).await;
             let admitted = admitted.map_err(http::denied)?;
             self.is_known();
             return Ok(self.stream(admitted, &route));
         }
-        let admitted = self.door.admit(&credentials, self.peer, By::Http).await;
+        let admitted = self.door.admit(&credentials, self.from, By::Http).await;
         let guest = admitted.map_err(http::denied)?;
         self.is_known();
         let identity = Some(&credentials.identity);

@@ -69,6 +69,7 @@ impl FostromMetrics {
         for protocol in ["http", "moonlight", "mqtt"] {
             self.admitted.with_label_values(&[protocol, "accepted"]);
             self.admitted.with_label_values(&[protocol, "wrong_secret"]);
+            self.admitted.with_label_values(&[protocol, "plaintext"]);
             self.ops.with_label_values(&[protocol, "fetch_mail", "done"]);
             self.ops.with_label_values(&[protocol, "settle_mail", "done"]);
         }

@@ -40,7 +40,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::door::Door;
+use crate::door::{Door, From};
 
 /// Room for a read: what agents send has some hundred bytes.
 const READ_BYTES: usize = 4 * 1024;
@@ -230,7 +230,8 @@ impl Connection {
             match action {
                 Action::Authenticate(connect) => {
                     self.format = connect.format;
-                    let (door, peer) = (self.door.clone(), self.visit.peer.ip());
+                    let from = From { address: self.visit.peer.ip(), tls: self.visit.tls };
+                    let door = self.door.clone();
                     let shown = &connect.credentials;
                     let credentials =
                         identity::Credentials::new(&shown.fleet, &shown.device, &shown.secret);
@@ -238,7 +239,7 @@ impl Connection {
                         let Ok(credentials) = credentials else {
                             return Answered::Admitted(Err(Denial::Malformed));
                         };
-                        let admitted = door.admit_to_stay(&credentials, peer, By::Moonlight).await;
+                        let admitted = door.admit_to_stay(&credentials, from, By::Moonlight).await;
                         let (guest, watch) = match admitted {
                             Ok(admitted) => admitted,
                             Err(denial) => return Answered::Admitted(Err(denial)),

@@ -45,7 +45,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::door::Door;
+use crate::door::{Door, From};
 
 /// What a connection may ask before it is answered: the edge's own windows are smaller for all but QoS 0.
 const ASKS_MAX: usize = 2_048;
@@ -92,8 +92,8 @@ impl Mqtt {
             keep_alive_s: attempt.keep_alive_s,
         };
         let opening = mqtt::hello(&hello).map_err(denial)?;
-        let admitted =
-            self.0.admit_to_stay(&opening.credentials, attempt.peer.ip(), By::Mqtt).await;
+        let from = From { address: attempt.peer.ip(), tls: attempt.channel.tls };
+        let admitted = self.0.admit_to_stay(&opening.credentials, from, By::Mqtt).await;
         let (guest, watch) = admitted.map_err(|why| denial(mqtt::denied(why)))?;
         let (tenant, session) = (guest.tenant, Some(guest.device.clone()));
         let device = Device {

@@ -216,8 +216,17 @@ async fn connection(
 
 /// What `node/api` answers.
 fn is_of_api(path: &str) -> bool {
-    const PARTS: [&str; 7] =
-        ["tenants", "devices", "events", "consumers", "tokens", "mail", "openapi.json"];
+    const PARTS: [&str; 9] = [
+        "tenants",
+        "devices",
+        "events",
+        "consumers",
+        "tokens",
+        "mail",
+        "provision",
+        "provisioning-keys",
+        "openapi.json",
+    ];
     let part = path.strip_prefix("/api/v1/").and_then(|rest| rest.split('/').next());
     part.is_some_and(|part| PARTS.contains(&part))
 }

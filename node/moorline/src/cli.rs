@@ -8,7 +8,8 @@ use crate::{
     bench::Way,
     ca::CaCommand,
     registry::{
-        AuditArgs, CredCommand, DeviceCommand, EventsArgs, MailCommand, TenantCommand, TokenCommand,
+        AuditArgs, CredCommand, DeviceCommand, EventsArgs, MailCommand, ProvisioningCommand,
+        TenantCommand, TokenCommand,
     },
 };
 
@@ -43,6 +44,9 @@ pub(crate) enum Command {
     /// Secrets of devices.
     #[command(subcommand)]
     Cred(CredCommand),
+    /// Make, show and revoke keys by which devices make themselves known.
+    #[command(subcommand)]
+    ProvisioningKey(ProvisioningCommand),
     /// Mail to devices.
     #[command(subcommand)]
     Mail(MailCommand),

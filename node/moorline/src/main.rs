@@ -71,6 +71,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tenant(command) => client_runtime()?.block_on(registry::tenant(command)),
         Command::Device(command) => client_runtime()?.block_on(registry::device(command)),
         Command::Cred(command) => client_runtime()?.block_on(registry::cred(command)),
+        Command::ProvisioningKey(command) => {
+            client_runtime()?.block_on(registry::provisioning_key(command))
+        }
         Command::Mail(command) => client_runtime()?.block_on(registry::mail(command)),
         Command::Audit(args) => client_runtime()?.block_on(registry::read_audit(args)),
         Command::Events(args) => client_runtime()?.block_on(registry::read_events(args)),

@@ -5,7 +5,9 @@
 
 mod audit;
 mod bulk;
+mod credentials;
 mod events;
+mod provisioning;
 mod table;
 
 use std::{
@@ -21,7 +23,11 @@ use serde_json::{Value, json};
 
 pub(crate) use self::audit::{AuditArgs, run as read_audit};
 use self::bulk::{BroadcastArgs, ExportArgs, ImportArgs};
-pub(crate) use self::events::{EventsArgs, run as read_events};
+pub(crate) use self::{
+    credentials::{CredCommand, run as cred},
+    events::{EventsArgs, run as read_events},
+    provisioning::{ProvisioningCommand, run as provisioning_key},
+};
 use crate::{
     cli::AdminArgs,
     cluster::reason,
@@ -69,6 +75,12 @@ pub(crate) enum TokenCommand {
         /// `admin`, `operator`, `app` or `read-only`.
         #[arg(long, default_value = "admin")]
         role: String,
+        /// Of a tenant's token: only for devices of this name, in which `*` stands for anything; may be given again.
+        #[arg(long = "device")]
+        devices: Vec<String>,
+        /// Of a tenant's token: only for devices with this label; may be given again.
+        #[arg(long = "label")]
+        labels: Vec<String>,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -96,6 +108,21 @@ pub(crate) enum TenantCommand {
         /// How a platform calls it (`fostrom:FLEET001`); may be given again.
         #[arg(long = "alias")]
         aliases: Vec<String>,
+        /// Let its devices show their credentials without TLS.
+        #[arg(long)]
+        plaintext: bool,
+        /// Let its devices have passwords that people chose.
+        #[arg(long)]
+        chosen_passwords: bool,
+        /// A PEM file of authorities whose certificates name its devices.
+        #[arg(long, value_name = "FILE")]
+        trust_anchors: Option<PathBuf>,
+        /// A PEM file with their lists of revoked certificates.
+        #[arg(long, value_name = "FILE", requires = "trust_anchors")]
+        revoked: Option<PathBuf>,
+        /// By what a certificate names its device: `common-name`, `dns-name` or `uri`.
+        #[arg(long, default_value = "common-name")]
+        named_by: String,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -218,30 +245,6 @@ pub(crate) enum DeviceCommand {
     Tail {
         /// Its name.
         name: String,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
-}
-
-/// `moorline cred …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum CredCommand {
-    /// Make a secret for a device. It is shown once.
-    Create {
-        /// The device.
-        device: String,
-        /// `plain`, or `fostrom` as its devices want it.
-        #[arg(long, default_value = "plain")]
-        style: String,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
-    /// Revoke a secret.
-    Revoke {
-        /// The device.
-        device: String,
-        /// The credential's id, as `device show` has it.
-        id: String,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -405,6 +408,12 @@ fn confirmed(what: &str, yes: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is in a file, if there is one.
+fn text_of(file: Option<PathBuf>) -> anyhow::Result<String> {
+    let Some(file) = file else { return Ok(String::new()) };
+    fs::read_to_string(&file).with_context(|| file.display().to_string())
+}
+
 /// A request, ready to be made.
 struct Asked {
     api: ApiArgs,
@@ -474,8 +483,9 @@ fn patch_of(text: &str) -> anyhow::Result<Value> {
 /// Runs it.
 pub(crate) async fn token(command: TokenCommand) -> anyhow::Result<()> {
     match command {
-        TokenCommand::Create { name, role, api } => {
-            let body = json!({ "name": name, "role": role });
+        TokenCommand::Create { name, role, devices, labels, api } => {
+            let scope = json!({ "devices": devices, "labels": labels });
+            let body = json!({ "name": name, "role": role, "scope": scope });
             asked(api, Method::POST, &["tokens"]).with(body).run().await
         }
         TokenCommand::List { api } => asked(api, Method::GET, &["tokens"]).run().await,
@@ -488,8 +498,24 @@ pub(crate) async fn token(command: TokenCommand) -> anyhow::Result<()> {
 /// Runs it.
 pub(crate) async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
     match command {
-        TenantCommand::Create { name, aliases, api } => {
-            let body = json!({ "name": name, "aliases": aliases });
+        TenantCommand::Create {
+            name,
+            aliases,
+            plaintext,
+            chosen_passwords,
+            trust_anchors,
+            revoked,
+            named_by,
+            api,
+        } => {
+            let (certificates, revoked) = (text_of(trust_anchors)?, text_of(revoked)?);
+            let settings = json!({
+                "plaintext": plaintext,
+                "chosen-passwords": chosen_passwords,
+                "trust-anchors":
+                    { "certificates": certificates, "revoked": revoked, "named-by": named_by },
+            });
+            let body = json!({ "name": name, "aliases": aliases, "settings": settings });
             asked(api, Method::POST, &["tenants"]).with(body).run().await
         }
         TenantCommand::List { api } => asked(api, Method::GET, &["tenants"]).run().await,
@@ -546,19 +572,6 @@ pub(crate) async fn device(command: DeviceCommand) -> anyhow::Result<()> {
             asked(api, Method::DELETE, &["devices", &name]).run().await
         }
         DeviceCommand::Tail { name, api } => read_events(EventsArgs::of_device(name, api)).await,
-    }
-}
-
-/// Runs it.
-pub(crate) async fn cred(command: CredCommand) -> anyhow::Result<()> {
-    match command {
-        CredCommand::Create { device, style, api } => {
-            let path = ["devices", &device, "credentials"];
-            asked(api, Method::POST, &path).with(json!({ "style": style })).run().await
-        }
-        CredCommand::Revoke { device, id, api } => {
-            asked(api, Method::DELETE, &["devices", &device, "credentials", &id]).run().await
-        }
     }
 }
 

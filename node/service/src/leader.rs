@@ -47,6 +47,12 @@ impl Sink for Inner {
         if effects.is_empty() {
             return;
         }
+        // Every node has the meta group: none has to be told.
+        for effect in &effects {
+            if let Effect::TenantChanged { tenant } = effect {
+                self.watchers.tell_of_tenant(*tenant);
+            }
+        }
         let Some(mut delivery) = self.delivery(shard) else { return };
         if !delivery.is_leading() {
             return;

@@ -205,6 +205,9 @@ pub enum Denial {
     /// The device is disabled.
     #[error("the device is disabled")]
     Disabled,
+    /// It showed its secret without TLS, which its tenant does not allow.
+    #[error("credentials may be shown with TLS only")]
+    Plaintext,
     /// It failed too often, or from where others failed.
     #[error("too many failed attempts: banned for {retry_after_s} s")]
     Banned {

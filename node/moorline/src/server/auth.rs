@@ -2,29 +2,36 @@
 //!
 //! | user name | password | who |
 //! |---|---|---|
-//! | `DEVICE@TENANT` | one of the device's secrets | the device, in its tenant |
 //! | `FLEET::DEVICE` | the device's secret | a device of Fostrom, to which MQTT is something else |
-//! | anything else, or none | | refused; with `security.anonymous` a client of the demo tenant |
+//! | anything else | | a device of the registry, by whatever it shows: `moorline_service::registry::credential::prove` |
+//! | nothing that means anything, or none | | refused; with `security.anonymous` a client of the demo tenant |
 //!
 //! # Invariants
 //!
 //! - **A device's sessions are its own**: their names begin with the device's, so no other device can take them over,
-//!   whatever client id it says.
+//!   whatever client id it says. Checked by the cluster tests (`credentials.rs`).
 //! - **Unknown, disabled and wrong look the same from outside.** Who fails five times in a minute is banned for five.
 //! - **A device that is disabled, deleted, or whose credential is, leaves at once**, on whichever node. Checked by the cluster
-//!   tests (`registry.rs`).
+//!   tests (`registry.rs`, `credentials.rs`).
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use moorline_core::{
     TenantId, Text, UnixMillis, op,
     port::{Ended, Notice},
 };
-use moorline_edge::{Attempt, Authenticate, Begin, Denial, Doorkeeper, Identity, Verdict};
+use moorline_edge::{
+    Attempt, Authenticate, Begin, Denial, Doorkeeper, FoundPsk, Identity, Proof, PskHolder,
+    PskKeys, PskOffer, Verdict,
+};
 use moorline_fostrom::Mqtt;
 use moorline_service::registry::{
-    RECHECK, Registry, RegistryError, Watch,
-    door::{By, Guest},
+    RECHECK, Registry, Watch,
+    credential::prove::{Claim, Holder, Possession, Proven, Stay, Unproven},
+    door::By,
     secrets::Secrets,
 };
 use tokio::time::timeout;
@@ -55,16 +62,30 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn denial(error: RegistryError) -> Denial {
-    match error {
-        RegistryError::Busy
-        | RegistryError::Unavailable
-        | RegistryError::TooManyReaders
-        | RegistryError::DiskFull => Denial::Unavailable,
-        RegistryError::Refused(_)
-        | RegistryError::Taken(_)
-        | RegistryError::Mail(_)
-        | RegistryError::Events(_) => Denial::BadCredentials,
+fn denial(unproven: Unproven) -> Denial {
+    match unproven {
+        Unproven::Nothing | Unproven::Wrong => Denial::BadCredentials,
+        Unproven::Expired => Denial::Expired,
+        Unproven::Plaintext => Denial::Plaintext,
+        Unproven::Busy => Denial::Busy,
+        Unproven::Unavailable => Denial::Unavailable,
+    }
+}
+
+/// Whether somebody says `NAME@TENANT` and a password: if that is nobody, it is a mistake.
+fn names_a_tenant(attempt: &Attempt) -> bool {
+    let names = attempt.username.as_ref().is_some_and(|name| name.as_str().contains('@'));
+    names && attempt.password.is_some()
+}
+
+fn possession(proof: Option<&Proof>) -> Possession {
+    match proof {
+        None => Possession::Nothing,
+        Some(Proof::Certificates(chain)) => Possession::Certificates(Arc::clone(chain)),
+        Some(Proof::Psk(holder)) => {
+            let PskHolder { tenant, device, born, credential } = PskHolder::clone(holder);
+            Possession::Psk(Holder { tenant, device, born, credential })
+        }
     }
 }
 
@@ -82,7 +103,8 @@ impl Devices {
             Ok(_) => doors.succeeded(&who, from),
             Err(Denial::BadCredentials) => {
                 if doors.failed(&who, from, UnixMillis(now_ms())) {
-                    info!(%who, %from, "a client failed too often and is banned for a while");
+                    // Not who: that may be a token.
+                    info!(%from, "a client failed too often and is banned for a while");
                 }
             }
             Err(_) => {}
@@ -94,46 +116,52 @@ impl Devices {
         if let Some(fostrom) = self.fostrom.clone().filter(|_| Mqtt::is_meant(&attempt)) {
             return fostrom.judge(attempt).await;
         }
-        let named = attempt.username.as_ref().and_then(|name| name.as_str().rsplit_once('@'));
-        let (Some((device, tenant)), Some(password)) = (named, &attempt.password) else {
-            let tenant = self.anonymous.ok_or(Denial::BadCredentials)?;
-            return Ok(Identity::of(tenant));
+        let proven = self.prove(&attempt).await;
+        let Proven { stay, watch, who } = match (proven, self.anonymous) {
+            (Ok(proven), _) => proven,
+            (Err(Unproven::Nothing), Some(tenant)) if !names_a_tenant(&attempt) => {
+                return Ok(Identity::of(tenant));
+            }
+            (Err(unproven), _) => return Err(denial(unproven)),
         };
-        let secrets = self.secrets.as_ref().ok_or(Denial::NotAuthorised)?;
-        let device = Text::from(device);
-        let known = self.registry.tenant_by_name(tenant).filter(|(_, record)| record.enabled);
-        let (tenant, _) = known.ok_or(Denial::BadCredentials)?;
-        // Before its row is read: what changes from then on is told.
-        let watch = self.registry.watch(tenant, &device);
-        let record = self.registry.device(tenant, &device).await.map_err(denial)?;
-        let record = record.filter(|record| record.enabled).ok_or(Denial::BadCredentials)?;
-        let credential = secrets.holds(tenant, &device, &record, password, now_ms());
-        let credential = credential.filter(|_| !device.as_str().starts_with('~'));
-        let credential = credential.ok_or(Denial::BadCredentials)?;
-        let session = if attempt.client == device {
+        let (tenant, device) = (stay.guest.tenant, &stay.guest.device);
+        let session = if attempt.client == *device {
             device.clone()
         } else {
             Text::from(format!("{device}{UNIT}{}", attempt.client))
         };
-        let who = Some(self.registry.who(&device, &record));
-        let guest = Guest::of(tenant, &device, &record, credential, By::Mqtt);
-        let begin = self.watching(guest, watch);
+        let begin = self.watching(stay, watch);
+        let who = Some(who);
         Ok(Identity { session: Some(session), who, begin: Some(begin), ..Identity::of(tenant) })
     }
 
+    async fn prove(&self, attempt: &Attempt) -> Result<Proven, Unproven> {
+        let secrets = self.secrets.as_ref().ok_or(Unproven::Nothing)?;
+        let claim = Claim {
+            by: By::Mqtt,
+            tls: attempt.channel.tls,
+            server_name: attempt.channel.server_name.as_ref(),
+            client: &attempt.client,
+            user: attempt.username.as_ref(),
+            password: attempt.password.as_deref(),
+            possession: possession(attempt.channel.proof.as_ref()),
+        };
+        self.registry.prove(secrets, &claim, now_ms()).await
+    }
+
     /// Ends a connection when its device may not stay.
-    fn watching(self: &Arc<Self>, guest: Guest, watch: Watch) -> Begin {
+    fn watching(self: &Arc<Self>, stay: Stay, watch: Watch) -> Begin {
         let devices = Arc::clone(self);
         Box::new(move |inbox| {
             let token = CancellationToken::new();
             let ends = token.clone();
             let tasks = devices.tasks.clone();
-            let present = devices.registry.arrive(&guest);
+            let present = devices.registry.arrive(&stay.guest);
             tasks.spawn(async move {
                 let _present = present;
                 tokio::select! {
                     () = token.cancelled() => {}
-                    () = devices.until_revoked(&guest, &watch) => {
+                    () = devices.until_revoked(&stay, &watch) => {
                         // One that takes nothing is ending anyway.
                         inbox.push(Notice::Ended(Ended::Revoked)).unwrap_or_default();
                     }
@@ -143,14 +171,16 @@ impl Devices {
         })
     }
 
-    async fn until_revoked(&self, guest: &Guest, watch: &Watch) {
+    async fn until_revoked(&self, stay: &Stay, watch: &Watch) {
         loop {
+            let left_ms = stay.until_ms.map(|until| until.saturating_sub(now_ms()));
+            let left = left_ms.map_or(RECHECK, Duration::from_millis);
             // Also without news: they may be lost with a connection between nodes.
-            let heard = timeout(RECHECK, watch.heard()).await;
+            let heard = timeout(left.min(RECHECK), watch.heard()).await;
             if heard.is_ok_and(|heard| !heard.device) {
                 continue;
             }
-            match self.registry.still(guest).await {
+            match self.registry.stays(stay, now_ms()).await {
                 Ok(()) | Err(op::Denial::Unavailable) => {}
                 Err(_) => return,
             }
@@ -169,5 +199,17 @@ impl Authenticate for ByRegistry {
 
     fn method(&self) -> &'static str {
         "registry"
+    }
+}
+
+impl PskKeys for ByRegistry {
+    fn find(&self, identity: &[u8]) -> FoundPsk {
+        let (devices, identity) = (Arc::clone(&self.0), identity.to_vec());
+        Box::pin(async move {
+            let secrets = devices.secrets.as_ref()?;
+            let (key, holder) = devices.registry.psk(secrets, &identity, now_ms()).await?;
+            let Holder { tenant, device, born, credential } = holder;
+            Some(PskOffer { key, holder: PskHolder { tenant, device, born, credential } })
+        })
     }
 }

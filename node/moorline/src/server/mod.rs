@@ -349,6 +349,9 @@ async fn serve_devices(
 ) -> anyhow::Result<()> {
     let metrics = EdgeMetrics::register(node.registry())?;
     let fostrom = FostromMetrics::register(node.registry())?;
+    if let Some(secrets) = node.secrets() {
+        secrets.passwords().register(node.registry())?;
+    }
     let rate = node.config().mqtt.client_rate();
     let door = node.secrets().map(|secrets| {
         Door::new(service.registry(), secrets.clone(), clock, rate, fostrom.clone())
@@ -356,16 +359,22 @@ async fn serve_devices(
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;
-        let authenticate = Arc::new(auth::ByRegistry(Arc::new(auth::Devices {
+        let devices = auth::ByRegistry(Arc::new(auth::Devices {
             registry: service.registry(),
             secrets: node.secrets().cloned(),
             fostrom: door.clone().map(Mqtt::new),
             tasks: TaskTracker::new(),
             anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
             doors: moorline_edge::Doorkeeper::default(),
-        })));
-        let edge =
-            Edge::new(node.config().mqtt.clone(), port, authenticate, metrics.clone(), clock);
+        }));
+        let tls = match &tls {
+            Some(tls) if node.secrets().is_some() => {
+                Some(tls.with_psk(Arc::new(devices.clone())).context("tls")?)
+            }
+            tls => tls.clone(),
+        };
+        let mqtt = node.config().mqtt.clone();
+        let edge = Edge::new(mqtt, port, Arc::new(devices), metrics.clone(), clock);
         let serving = stop.child_token();
         let mut listeners = listen(node.config(), &edge, tls.as_ref(), door.as_ref(), &serving)?;
         node.set_listening(true);

@@ -14,9 +14,12 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one packet of many")]
 
 mod abuse;
+mod access_keys;
 mod audit;
 mod bulk;
+mod canaries;
 mod clocks;
+mod credentials;
 mod delivery;
 mod disks;
 mod events;

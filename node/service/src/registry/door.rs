@@ -23,7 +23,7 @@ use moorline_machine::{
     answer::Refused,
     events::EventKind,
     mail::{Mail, MailAnswer, MailCommand, MailOp, NoteDelivered},
-    registry::DeviceRecord,
+    registry::{Credential, DeviceRecord},
 };
 use moorline_router::Done;
 
@@ -42,6 +42,9 @@ const BYTES: u8 = 2;
 /// Devices of which it is remembered which mail went out to them last, so that a device that asks again and again does not
 /// write history each time. When there are more, all are forgotten: each costs one note more.
 const NOTED_MAX: usize = 65_536;
+
+/// The credential of a device that is named by a certificate of its tenant's authorities: no credential of its own.
+pub const BY_AUTHORITY: u64 = 0;
 
 /// By which protocol something was done. Rows hold the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,6 +118,8 @@ pub struct Shown<'a> {
     pub secret: &'a [u8],
     /// How it comes.
     pub by: By,
+    /// Whether it comes by TLS.
+    pub tls: bool,
 }
 
 /// Which mail went out to whom last.
@@ -196,7 +201,7 @@ impl Registry {
         watched: bool,
         now_ms: u64,
     ) -> Result<(Guest, Option<Watch>), Denial> {
-        let Shown { alias, device, secret, by } = shown;
+        let Shown { alias, device, secret, by, tls } = shown;
         let known = match self.tenant_by_alias(alias) {
             // It may have been made on another node a moment ago.
             None if self.refresh().await => self.tenant_by_alias(alias),
@@ -204,6 +209,9 @@ impl Registry {
             known => known,
         };
         let (tenant, of) = known.ok_or(Denial::UnknownTenant)?;
+        if !tls && !self.takes_plaintext(tenant) {
+            return Err(Denial::Plaintext);
+        }
         // Before its row is read: what changes from then on is told.
         let watch = watched.then(|| self.watch(tenant, device));
         let record = self.device(tenant, device).await.map_err(|error| denial(&error))?;
@@ -226,7 +234,8 @@ impl Registry {
             self.device(guest.tenant, &guest.device).await.map_err(|error| denial(&error))?;
         let record = record.filter(|record| record.born == guest.born);
         let record = record.ok_or(Denial::UnknownDevice)?;
-        if !record.credentials.iter().any(|held| held.id == guest.credential) {
+        let held = |held: &Credential| held.id == guest.credential;
+        if guest.credential != BY_AUTHORITY && !record.credentials.iter().any(held) {
             return Err(Denial::WrongSecret);
         }
         let enabled = self.tenant(guest.tenant).is_some_and(|tenant| tenant.enabled);

@@ -14,6 +14,7 @@
 
 mod ask;
 pub mod audit;
+pub mod credential;
 mod cursor;
 mod devices;
 pub mod door;
@@ -138,6 +139,14 @@ impl Registry {
             Some(self.inner.parsed.get(tenant, record.version, &record.settings))
         });
         found.flatten().unwrap_or_default()
+    }
+
+    /// Whether a tenant's devices may show their credentials without TLS. Those of a tenant that nobody has written
+    /// settings for may: that is the one of the demo.
+    #[must_use]
+    pub fn takes_plaintext(&self, tenant: TenantId) -> bool {
+        let unwritten = |record: TenantRecord| record.settings.is_empty();
+        self.settings(tenant).plaintext || self.tenant(tenant).is_some_and(unwritten)
     }
 
     /// A tenant by its name.

@@ -1,32 +1,45 @@
-//! Secrets of devices and API tokens: made here, shown once, and kept only as keyed hashes.
+//! Secrets of devices and API tokens: made here, shown once, and kept only as keyed hashes. Pre-shared keys, which TLS needs
+//! as they are, are sealed.
 //!
 //! A generated secret has at least 160 random bits, so nobody guesses it and a fast hash is enough; the key of the hash is the
-//! cluster's, in a file outside the data directory, so that a stolen disk gives nothing to try secrets against.
+//! cluster's, in a file outside the data directory, so that a stolen disk gives nothing to try secrets against. What people choose
+//! goes through [`Passwords`].
 //!
 //! # Invariants
 //!
 //! - **No secret leaves this file but in the answer to whoever asked for it**: `Debug` prints none. Checked below.
 //! - **Comparisons take the same time whatever differs.**
 
-use std::{fmt, fs, io, path::Path};
+use std::{fmt, fs, io, path::Path, sync::Arc};
 
+use bytes::Bytes;
+use chacha20poly1305::{
+    Key, XChaCha20Poly1305, XNonce,
+    aead::{Aead, KeyInit, Payload},
+};
 use hmac::{Hmac, Mac};
 use moorline_core::{TenantId, Text};
 use moorline_machine::registry::{Credential, DeviceRecord, LookupHash};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
-/// The credential kind of generated secrets, kept as a keyed hash.
-pub const SECRET: u8 = 1;
+pub use super::credential::kind::SECRET;
+use super::credential::password::{Passwords, Place};
+
 /// Bytes of the cluster's key.
 pub const KEY_BYTES: usize = 32;
 /// Characters of generated secrets, of 36 (Fostrom's) or 62.
 const UPPER: &[u8; 36] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 const BASE62: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// The cluster's key, and what is done with it.
+/// Bytes of the nonce in front of what is sealed: so many that random ones never meet.
+const NONCE_BYTES: usize = 24;
+
+/// The cluster's key, and what is done with it. Clones are the same.
 #[derive(Clone)]
 pub struct Secrets {
-    key: [u8; KEY_BYTES],
+    key: Zeroizing<[u8; KEY_BYTES]>,
+    passwords: Arc<Passwords>,
 }
 
 impl fmt::Debug for Secrets {
@@ -70,7 +83,15 @@ impl Secrets {
     /// With this key.
     #[must_use]
     pub fn new(key: [u8; KEY_BYTES]) -> Self {
-        Self { key }
+        let of = |purpose| mac(&key, purpose, &[]).finalize().into_bytes().into();
+        let passwords = Passwords::new(of("moorline password pepper v1"), rand::random());
+        Self { key: Zeroizing::new(key), passwords: Arc::new(passwords) }
+    }
+
+    /// Passwords that people chose.
+    #[must_use]
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
     }
 
     /// Reads a key file: 64 hexadecimal digits.
@@ -91,7 +112,7 @@ impl Secrets {
             let pair = &digits[2 * place..2 * place + 2];
             *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
         }
-        Ok(Self { key })
+        Ok(Self::new(key))
     }
 
     /// What tells two keys apart and gives neither away.
@@ -102,14 +123,7 @@ impl Secrets {
     }
 
     fn mac(&self, purpose: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
-        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.key).expect("any length will do");
-        mac.update(purpose.as_bytes());
-        for part in parts {
-            // With their lengths, so that no two lists of parts look alike.
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
-        }
-        mac
+        mac(&self.key, purpose, parts)
     }
 
     fn of_device(&self, tenant: TenantId, device: &Text, id: u64, secret: &[u8]) -> Hmac<Sha256> {
@@ -146,15 +160,22 @@ impl Secrets {
         secret: &[u8],
         now_ms: u64,
     ) -> Option<u64> {
-        let counts = |held: &&Credential| {
-            held.kind == SECRET
-                && held.not_before.is_none_or(|from| from.0 <= now_ms)
-                && held.not_after.is_none_or(|until| now_ms < until.0)
-        };
-        let mut counting = record.credentials.iter().filter(counts);
-        let found =
-            counting.find(|held| self.verify(tenant, device, held.id, secret, &held.verifier));
-        found.map(|held| held.id)
+        let mut fitting = self.fitting(tenant, device, record, secret);
+        fitting.find(|held| counts(held, now_ms)).map(|held| held.id)
+    }
+
+    /// A device's credentials of which this is the secret, also those that do not count now.
+    pub(crate) fn fitting<'a>(
+        &'a self,
+        tenant: TenantId,
+        device: &'a Text,
+        record: &'a DeviceRecord,
+        secret: &'a [u8],
+    ) -> impl Iterator<Item = &'a Credential> {
+        let mut all = record.credentials.iter().filter(|held| held.kind == SECRET);
+        std::iter::from_fn(move || {
+            all.find(|held| self.verify(tenant, device, held.id, secret, &held.verifier))
+        })
     }
 
     /// What a credential is found by that does not name its device: `kind` says what was shown.
@@ -163,6 +184,76 @@ impl Secrets {
         let mac = self.mac("moorline lookup v1", &[kind.as_bytes(), shown]);
         LookupHash(mac.finalize().into_bytes().into())
     }
+
+    /// What a login is found by, in its tenant: as much of a client id and a user name as it asks for.
+    #[must_use]
+    pub fn lookup_login(
+        &self,
+        tenant: TenantId,
+        client: Option<&Text>,
+        user: Option<&Text>,
+    ) -> LookupHash {
+        let said = |text: Option<&Text>| [u8::from(text.is_some())];
+        let bytes = |text: Option<&Text>| text.map(|text| text.as_bytes().to_vec());
+        let (client_said, user_said) = (said(client), said(user));
+        let (client, user) = (bytes(client).unwrap_or_default(), bytes(user).unwrap_or_default());
+        let tenant = tenant.0.to_be_bytes();
+        let parts = [&b"login"[..], &tenant, &client_said, &client, &user_said, &user];
+        LookupHash(self.mac("moorline lookup v1", &parts).finalize().into_bytes().into())
+    }
+
+    /// Seals a pre-shared key for its credential: a nonce, and the key behind it.
+    ///
+    /// # Panics
+    ///
+    /// Never: a key is far below what the cipher can take.
+    #[must_use]
+    pub fn seal(&self, place: Place<'_>, nonce: [u8; NONCE_BYTES], key: &[u8]) -> Bytes {
+        let about = about(place);
+        let payload = Payload { msg: key, aad: &about };
+        let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload);
+        let sealed = sealed.expect("a key is short");
+        [&nonce[..], &sealed].concat().into()
+    }
+
+    /// The key that was sealed for this credential; [`None`] if it is of another, or was changed.
+    #[must_use]
+    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
+        let about = about(place);
+        let payload = Payload { msg: sealed, aad: &about };
+        self.cipher().decrypt(&XNonce::from(*nonce), payload).ok().map(Zeroizing::new)
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        let key: [u8; KEY_BYTES] =
+            self.mac("moorline psk seal v1", &[]).finalize().into_bytes().into();
+        XChaCha20Poly1305::new(&Key::from(key))
+    }
+}
+
+fn mac(key: &[u8; KEY_BYTES], purpose: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key).expect("any length will do");
+    mac.update(purpose.as_bytes());
+    for part in parts {
+        // With their lengths, so that no two lists of parts look alike.
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    mac
+}
+
+/// What a sealed key belongs to.
+fn about(place: Place<'_>) -> Vec<u8> {
+    let Place { tenant, device, id } = place;
+    [&tenant.0.to_be_bytes()[..], &id.to_be_bytes(), device.as_bytes()].concat()
+}
+
+/// Whether a credential counts at a moment.
+#[must_use]
+pub fn counts(held: &Credential, now_ms: u64) -> bool {
+    held.not_before.is_none_or(|from| from.0 <= now_ms)
+        && held.not_after.is_none_or(|until| now_ms < until.0)
 }
 
 #[cfg(test)]
@@ -189,6 +280,46 @@ mod tests {
         assert!(wrong.iter().all(|verified| !verified));
         assert_ne!(secrets.fingerprint(), other.fingerprint());
         assert_ne!(secrets.lookup("token", b"a"), secrets.lookup("psk", b"a"));
+    }
+
+    #[test]
+    fn a_sealed_key_opens_for_its_credential_only() {
+        let (secrets, other) = (Secrets::new([1; KEY_BYTES]), Secrets::new([2; KEY_BYTES]));
+        let (device, wrong) = (Text::from("pump"), Text::from("pum"));
+        let place = Place { tenant: TENANT, device: &device, id: 3 };
+        let sealed = secrets.seal(place, [9; NONCE_BYTES], b"a key of sixteen");
+        assert!(!sealed.windows(5).any(|part| part == b"a key"));
+        assert_eq!(secrets.open(place, &sealed).unwrap().as_slice(), b"a key of sixteen");
+        let mut changed = sealed.to_vec();
+        changed[NONCE_BYTES] ^= 1;
+        #[rustfmt::skip]
+        let refused = [
+            secrets.open(place, &changed),
+            secrets.open(place, &sealed[..NONCE_BYTES]),
+            secrets.open(place, &[]),
+            secrets.open(Place { id: 4, ..place }, &sealed),
+            secrets.open(Place { device: &wrong, ..place }, &sealed),
+            secrets.open(Place { tenant: TenantId(8), ..place }, &sealed),
+            other.open(place, &sealed),
+        ];
+        assert!(refused.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn logins_of_two_tenants_and_other_words_are_found_by_other_hashes() {
+        let secrets = Secrets::new([1; KEY_BYTES]);
+        let (one, two) = (Text::from("one"), Text::from("two"));
+        let hashes = [
+            secrets.lookup_login(TENANT, None, Some(&one)),
+            secrets.lookup_login(TenantId(8), None, Some(&one)),
+            secrets.lookup_login(TENANT, Some(&one), None),
+            secrets.lookup_login(TENANT, Some(&one), Some(&two)),
+            secrets.lookup_login(TENANT, Some(&two), Some(&one)),
+            secrets.lookup_login(TENANT, Some(&one), Some(&Text::default())),
+        ];
+        for (at, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[..at].contains(hash), "{at}");
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ use moorline_machine::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
+use super::credential::trust::TrustSettings;
+
 /// Devices of a tenant in each shard, if its settings say nothing.
 pub const DEVICES_PER_SHARD: u32 = 1_000_000;
 /// Seconds of silence after which a device is offline, if neither it nor its tenant say anything.
@@ -35,8 +37,12 @@ pub const API_TOKENS_MAX: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TenantSettings {
-    /// Whether its devices may connect without TLS.
+    /// Whether its devices may show their credentials without TLS.
     pub plaintext: bool,
+    /// Whether its devices may have passwords that people chose, which cost 22 ms of a core each time they are not known.
+    pub chosen_passwords: bool,
+    /// Whose certificates its devices may show.
+    pub trust_anchors: TrustSettings,
     /// Devices in each shard.
     pub devices_per_shard_max: u32,
     /// Silent for longer than so many seconds, a device is offline, if it says nothing else.
@@ -59,6 +65,8 @@ impl Default for TenantSettings {
     fn default() -> Self {
         Self {
             plaintext: false,
+            chosen_passwords: false,
+            trust_anchors: TrustSettings::default(),
             devices_per_shard_max: DEVICES_PER_SHARD,
             offline_after_s: OFFLINE_AFTER_S,
             quotas: QuotaSettings::default(),

@@ -215,6 +215,16 @@ impl Watchers {
     }
 }
 
+impl Watchers {
+    /// A tenant was changed or deleted: its devices may not be what they were.
+    pub(crate) fn tell_of_tenant(&self, tenant: TenantId) {
+        let all = self.all();
+        let of_tenant = all.iter().filter(|((of, _), _)| *of == tenant);
+        let changed = Heard { device: true, ..Heard::default() };
+        of_tenant.flat_map(|(_, watching)| watching).for_each(|flags| flags.raise(changed));
+    }
+}
+
 /// One who watches a device, until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -356,6 +366,16 @@ mod tests {
         watchers.tell(of("valve"), shards, decode(encode(&[DeviceNews::Anew])).unwrap());
         let same = of("pump") == of("valve");
         assert_eq!([heard(&pump), heard(&valve)], [(same, same), (true, true)]);
+    }
+
+    #[test]
+    fn a_change_of_a_tenant_reaches_all_who_watch_its_devices() {
+        let watchers = Watchers::default();
+        let (pump, valve) = (watching(&watchers, "pump"), watching(&watchers, "valve"));
+        watchers.tell_of_tenant(TenantId(8));
+        assert_eq!([heard(&pump), heard(&valve)], [(false, false), (false, false)]);
+        watchers.tell_of_tenant(TenantId(7));
+        assert_eq!([heard(&pump), heard(&valve)], [(false, true), (false, true)]);
     }
 
     #[test]

@@ -219,7 +219,7 @@ pub fn denied(denial: Denial) -> Response {
     let (status, retry_after_s) = match denial {
         Denial::Malformed => (400, None),
         Denial::UnknownTenant | Denial::UnknownDevice | Denial::WrongSecret => (401, None),
-        Denial::Disabled => (403, None),
+        Denial::Disabled | Denial::Plaintext => (403, None),
         Denial::Banned { retry_after_s } => (403, Some(retry_after_s)),
         Denial::TooOften => (429, Some(RETRY_AFTER_S)),
         Denial::Stopping | Denial::Unavailable => (503, Some(RETRY_AFTER_S)),

@@ -103,6 +103,7 @@ pub fn denied(denial: Denial) -> Connack {
         | Denial::UnknownDevice
         | Denial::WrongSecret
         | Denial::Disabled
+        | Denial::Plaintext
         | Denial::Banned { .. } => Connack::NotAuthorised,
         Denial::Stopping | Denial::Unavailable | Denial::TooOften => Connack::Unavailable,
     }

@@ -39,6 +39,7 @@ pub fn denied(denial: Denial) -> String {
         | Denial::UnknownDevice
         | Denial::WrongSecret
         | Denial::Disabled
+        | Denial::Plaintext
         | Denial::Banned { .. } => "unauthorized",
         Denial::Stopping | Denial::Unavailable | Denial::TooOften => "connect_failed",
     };

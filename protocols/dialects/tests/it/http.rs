@@ -170,7 +170,7 @@ fn refusals_have_their_status() {
         (Denial::UnknownDevice, 401, None),  (Denial::WrongSecret, 401, None),
         (Denial::Disabled, 403, None),       (Denial::Banned { retry_after_s: 900 }, 403, Some("900")),
         (Denial::Stopping, 503, Some("1")),  (Denial::Unavailable, 503, Some("1")),
-        (Denial::TooOften, 429, Some("1")),
+        (Denial::TooOften, 429, Some("1")),  (Denial::Plaintext, 403, None),
     ];
     for (denial, status, retry_after) in denials {
         for response in [denied(denial), declined(&Declined::Denied(denial))] {

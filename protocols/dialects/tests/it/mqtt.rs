@@ -47,7 +47,7 @@ fn denials_have_their_return_codes() {
     let table = [
         (Denial::Malformed, 5), (Denial::UnknownTenant, 5), (Denial::UnknownDevice, 5),
         (Denial::WrongSecret, 5), (Denial::Disabled, 5), (Denial::Banned { retry_after_s: 1 }, 5),
-        (Denial::Stopping, 3), (Denial::Unavailable, 3), (Denial::TooOften, 3),
+        (Denial::Plaintext, 5), (Denial::Stopping, 3), (Denial::Unavailable, 3), (Denial::TooOften, 3),
     ];
     for (denial, code) in table {
         assert_eq!(denied(denial) as u8, code, "{denial}");

@@ -347,6 +347,8 @@ fn denied(denial: Denial) -> Packet {
         Denial::UnknownDevice => Packet::Unauthorized(UnauthorizedReason::DeviceNotFound),
         Denial::WrongSecret => Packet::Unauthorized(UnauthorizedReason::SecretIncorrect),
         Denial::Disabled => Packet::Unauthorized(UnauthorizedReason::DeviceDisabled),
+        // It has no reason of its own on the wire.
+        Denial::Plaintext => Packet::Unauthorized(UnauthorizedReason::Unknown),
         Denial::Banned { .. } => Packet::Unauthorized(UnauthorizedReason::TemporaryBan),
         Denial::Stopping => Packet::ConnectFailed(ConnectFailedReason::Restarting),
         Denial::Unavailable => Packet::ConnectFailed(ConnectFailedReason::Unavailable),

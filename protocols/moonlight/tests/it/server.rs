@@ -116,6 +116,7 @@ fn who_may_not_come_in_hears_why() {
         (Denial::UnknownDevice,                 "040003"),
         (Denial::WrongSecret,                   "040004"),
         (Denial::Disabled,                      "040005"),
+        (Denial::Plaintext,                     "040000"),
         (Denial::Banned { retry_after_s: 900 }, "040006"),
         (Denial::Stopping,                      "050001"),
         (Denial::Unavailable,                   "050002"),

@@ -122,7 +122,8 @@ impl fmt::Debug for Connect {
             .field("keep_alive_s", &self.keep_alive_s)
             .field("client_id", &self.client_id)
             .field("will", &self.will)
-            .field("username", &self.username)
+            // It may be an access token.
+            .field("username", &Hidden(self.username.as_ref().map(Text::bytes)))
             .field("password", &Hidden(self.password.as_ref()))
             .field("properties", &self.properties)
             .finish()

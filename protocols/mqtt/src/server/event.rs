@@ -98,7 +98,8 @@ impl fmt::Debug for ConnectRequest {
             .field("version", &self.version)
             .field("client", &self.client)
             .field("assigned", &self.assigned)
-            .field("username", &self.username)
+            // It may be an access token.
+            .field("username", &Hidden(self.username.as_ref().map(Text::bytes)))
             .field("password", &Hidden(self.password.as_ref()))
             .field("clean_start", &self.clean_start)
             .field("expiry_s", &self.expiry_s)

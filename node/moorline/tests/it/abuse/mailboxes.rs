@@ -48,6 +48,7 @@ impl Known {
     fn tenant(&self, name: &str, more: &Value) {
         let mut tenant = json!({ "name": name });
         tenant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        tenant["settings"]["plaintext"] = json!(true);
         let made = self.ask("POST", "/tenants", &tenant);
         assert_eq!(made.0, 201, "{}", made.1);
     }

@@ -1,0 +1,235 @@
+//! What of a certificate matters to us: fingerprints, the name of its subject, and until when it counts.
+//!
+//! webpki reads certificates and says nothing of their common name and validity, so this file looks for both, in the few fields
+//! in front of them. What it can't read has neither.
+
+use moorline_core::{Text, UnixMillis};
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+use webpki::EndEntityCert;
+
+use super::kind::{HASH_BYTES, Pin, Pinned};
+
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const OID: u8 = 0x06;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+/// `[0]` in front of a version.
+const EXPLICIT_VERSION: u8 = 0xA0;
+/// UTF8String, PrintableString, IA5String.
+const STRINGS: [u8; 3] = [0x0C, 0x13, 0x16];
+/// 2.5.4.3.
+const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
+/// Serial number, algorithm and issuer stand in front of the validity.
+const FIELDS_BEFORE_VALIDITY: usize = 3;
+
+/// What pins a certificate, or its key. [`None`] if the key can't be found.
+#[must_use]
+pub fn pin(what: Pinned, certificate: &CertificateDer<'_>) -> Option<Pin> {
+    let sha256: [u8; HASH_BYTES] = match what {
+        Pinned::Certificate => Sha256::digest(certificate).into(),
+        Pinned::Key => {
+            let read = EndEntityCert::try_from(certificate).ok()?;
+            Sha256::digest(read.subject_public_key_info()).into()
+        }
+    };
+    Some(Pin { what, sha256 })
+}
+
+/// Names by which a certificate may call its device.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Names {
+    /// The common name of its subject, if there is exactly one.
+    pub(super) common: Option<Text>,
+    /// DNS names.
+    pub(super) dns: Vec<Text>,
+    /// URIs.
+    pub(super) uris: Vec<Text>,
+}
+
+/// Those of a certificate that webpki has read.
+pub(super) fn names(certificate: &EndEntityCert<'_>) -> Names {
+    Names {
+        common: common_name(certificate.subject()),
+        dns: certificate.valid_dns_names().map(Text::from).collect(),
+        uris: certificate.valid_uri_names().map(Text::from).collect(),
+    }
+}
+
+/// From when on and until when a certificate counts, both inclusive. [`None`] if it does not say.
+#[must_use]
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<(UnixMillis, UnixMillis)> {
+    let mut outer = Der(certificate);
+    let mut whole = Der(outer.take(SEQUENCE)?);
+    let mut fields = Der(whole.take(SEQUENCE)?);
+    if fields.0.first() == Some(&EXPLICIT_VERSION) {
+        fields.any()?;
+    }
+    for _ in 0..FIELDS_BEFORE_VALIDITY {
+        fields.any()?;
+    }
+    let mut validity = Der(fields.take(SEQUENCE)?);
+    let mut time = || {
+        let (tag, text) = validity.any()?;
+        let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
+        moment(tag, text)
+    };
+    Some((time()?, time()?))
+}
+
+/// Whether it counts at a moment.
+#[must_use]
+pub fn counts(certificate: &CertificateDer<'_>, now_ms: u64) -> bool {
+    validity(certificate).is_some_and(|(from, until)| from.0 <= now_ms && now_ms <= until.0)
+}
+
+/// `yymmddhhmmss`, or with four digits of the year.
+fn moment(tag: u8, text: &str) -> Option<UnixMillis> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let (year, rest) = match (tag, text.len()) {
+        (UTC_TIME, 12) => {
+            let year: i64 = text[..2].parse().ok()?;
+            (if year < 50 { 2_000 + year } else { 1_900 + year }, &text[2..])
+        }
+        (GENERALIZED_TIME, 14) => (text[..4].parse().ok()?, &text[4..]),
+        _ => return None,
+    };
+    let number = |at: usize| rest[2 * at..2 * at + 2].parse::<i64>().ok();
+    let [month, day, hour, minute, second] =
+        [number(0)?, number(1)?, number(2)?, number(3)?, number(4)?];
+    if !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
+        return None;
+    }
+    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+    Some(UnixMillis(u64::try_from(seconds * 1_000).unwrap_or(0)))
+}
+
+/// Days of the Gregorian calendar, with years that begin in March, so that a leap day is the last of its year.
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// The common name of a subject, if there is exactly one.
+fn common_name(subject: &[u8]) -> Option<Text> {
+    let (mut rest, mut found) = (Der(subject), None);
+    while !rest.0.is_empty() {
+        let mut set = Der(rest.take(SET)?);
+        while !set.0.is_empty() {
+            let mut attribute = Der(set.take(SEQUENCE)?);
+            if attribute.take(OID)? != COMMON_NAME {
+                continue;
+            }
+            let (tag, value) = attribute.any()?;
+            if found.is_some() || !STRINGS.contains(&tag) {
+                return None;
+            }
+            found = Some(Text::from(std::str::from_utf8(value).ok()?));
+        }
+    }
+    found
+}
+
+/// DER values one behind the other.
+struct Der<'a>(&'a [u8]);
+
+impl<'a> Der<'a> {
+    /// The next value, which must have this tag.
+    fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
+        self.any().filter(|(found, _)| *found == tag).map(|(_, value)| value)
+    }
+
+    /// The next value and its tag.
+    fn any(&mut self) -> Option<(u8, &'a [u8])> {
+        let (&[tag, first], rest) = self.0.split_first_chunk()?;
+        let (bytes, rest) = match usize::from(first) {
+            short @ 0..=0x7F => (short, rest),
+            long @ 0x81..=0x83 => {
+                let (digits, rest) = rest.split_at_checked(long - 0x80)?;
+                (digits.iter().fold(0, |sum, digit| sum << 8 | usize::from(*digit)), rest)
+            }
+            _ => return None,
+        };
+        let (value, rest) = rest.split_at_checked(bytes)?;
+        self.0 = rest;
+        Some((tag, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    fn certificate(
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (CertificateDer<'static>, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["pump.example".to_owned()]).unwrap();
+        change(&mut params);
+        (params.self_signed(&key).unwrap().der().clone(), key)
+    }
+
+    #[test]
+    fn a_certificate_is_pinned_whole_or_by_its_key() {
+        let (one, key) = certificate(|_| {});
+        let again = CertificateParams::new(vec!["other".to_owned()]).unwrap();
+        let again = again.self_signed(&key).unwrap().der().clone();
+        let pinned = |what, of: &CertificateDer<'_>| pin(what, of).unwrap().sha256;
+        assert_eq!(pinned(Pinned::Key, &one), pinned(Pinned::Key, &again));
+        assert_ne!(pinned(Pinned::Certificate, &one), pinned(Pinned::Certificate, &again));
+        assert_eq!(pin(Pinned::Key, &CertificateDer::from(vec![1, 2, 3])), None);
+    }
+
+    #[test]
+    fn names_and_validity_are_found() {
+        let (made, _) = certificate(|params| {
+            params.distinguished_name.push(DnType::OrganizationName, "acme");
+            params.distinguished_name.push(DnType::CommonName, "pump-1");
+            params.not_before = date_time_ymd(2026, 2, 28);
+            params.not_after = date_time_ymd(2051, 3, 1);
+        });
+        let names = names(&EndEntityCert::try_from(&made).unwrap());
+        assert_eq!(names.common, Some(Text::from("pump-1")));
+        assert_eq!(names.dns, [Text::from("pump.example")]);
+        let (from, until) = validity(&made).unwrap();
+        assert_eq!((from.0, until.0), (1_772_236_800_000, 2_561_241_600_000));
+        assert!(counts(&made, from.0) && !counts(&made, from.0 - 1) && !counts(&made, until.0 + 1));
+    }
+
+    #[test]
+    fn what_is_cut_off_anywhere_has_no_name_and_no_validity() {
+        let (made, _) = certificate(|_| {});
+        for end in 0..made.len() {
+            assert_eq!(validity(&CertificateDer::from(&made[..end])), None, "{end}");
+        }
+        for wrong in [&b"\x31\x84\0\0\0\0"[..], b"\x31\x05\x30", b"\x30\0", b"\x31\x02\x30\0"] {
+            assert_eq!(common_name(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        #[rustfmt::skip]
+        let table = [
+            (UTC_TIME, "700101000000", Some(0)), (UTC_TIME, "000229000000", Some(951_782_400_000)),
+            (GENERALIZED_TIME, "20991231235959", Some(4_102_444_799_000)),
+            (UTC_TIME, "701301000000", None), (UTC_TIME, "70010100000", None), (UTC_TIME, "70010100000x", None),
+            (GENERALIZED_TIME, "700101000000", None),
+        ];
+        for (tag, text, expected) in table {
+            assert_eq!(moment(tag, text), expected.map(UnixMillis), "{text}");
+        }
+    }
+}

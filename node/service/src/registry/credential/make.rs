@@ -1,0 +1,359 @@
+//! A credential out of what an operator asked for, with what has to be shown to them once.
+//!
+//! # Invariants
+//!
+//! - **What is generated has at least 256 bits**; what somebody brings is long enough, or goes through the slow hash. Checked below.
+//! - **`Debug` prints no secret.**
+
+use std::fmt;
+
+use bytes::Bytes;
+use moorline_core::{Text, UnixMillis};
+use moorline_machine::registry::{Credential, LookupHash};
+use zeroize::Zeroizing;
+
+use super::{
+    kind::{
+        CLIENT_BYTES_MAX, IDENTITY_BYTES_MAX, Kept, Login, Password, Pin, Pinned, Psk,
+        USER_BYTES_MAX,
+    },
+    password::{Busy, Place, SALT_BYTES},
+};
+use crate::registry::secrets::{Secrets, Style, generate};
+
+/// Bytes of a token that somebody brings: those of ThingsBoard have 20 random characters.
+const TOKEN_BYTES_MIN: usize = 20;
+/// See [`TOKEN_BYTES_MIN`].
+const TOKEN_BYTES_MAX: usize = 128;
+/// Bytes of a pre-shared key: 128 bits, and what a verifier has room for.
+const KEY_BYTES_MIN: usize = 16;
+/// See [`KEY_BYTES_MIN`].
+const KEY_BYTES_MAX: usize = 64;
+/// Bytes of a key that is generated.
+const KEY_BYTES: usize = 32;
+/// Bytes of a password that somebody chose: what is hashed has to end.
+const PASSWORD_BYTES_MAX: usize = 256;
+
+/// Something that is secret, and wiped when it is dropped.
+#[derive(Clone)]
+pub struct Secret(pub Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Secret {
+    /// Out of text or bytes.
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Zeroizing::new(bytes.into()))
+    }
+}
+
+/// Which password a login has.
+#[derive(Debug, Clone)]
+pub enum WantedPassword {
+    /// None: who says the rest is let in.
+    None,
+    /// A new one.
+    Generated,
+    /// One that somebody chose.
+    Chosen(Secret),
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// A generated secret, shown together with the device's name.
+    Secret(Style),
+    /// A token that says by itself whose it is: a new one, or one that somebody brings.
+    Token(Option<Secret>),
+    /// What an MQTT client says.
+    Login {
+        /// Its client id.
+        client: Option<Text>,
+        /// Its user name.
+        user: Option<Text>,
+        /// Its password.
+        password: WantedPassword,
+    },
+    /// A certificate.
+    Certificate(Pin),
+    /// A pre-shared key: a new one, or one that somebody brings.
+    Psk {
+        /// What the client calls it.
+        identity: Bytes,
+        /// The key.
+        key: Option<Secret>,
+    },
+}
+
+/// A credential that was made.
+pub struct Made {
+    /// What is kept.
+    pub credential: Credential,
+    /// What was generated, to be shown once: a secret, a token, a password, or a key in hexadecimal digits.
+    pub shown: Option<Zeroizing<String>>,
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("credential", &self.credential).finish_non_exhaustive()
+    }
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmakeable {
+    /// Too many passwords are being hashed.
+    Busy,
+    /// It can't be as it is asked for: why.
+    Malformed(&'static str),
+}
+
+impl From<Busy> for Unmakeable {
+    fn from(_: Busy) -> Self {
+        Self::Busy
+    }
+}
+
+/// What a certificate is found by.
+#[must_use]
+pub(super) fn lookup_of_pin(secrets: &Secrets, pin: Pin) -> LookupHash {
+    let kind = match pin.what {
+        Pinned::Certificate => "certificate",
+        Pinned::Key => "certificate key",
+    };
+    secrets.lookup(kind, &pin.sha256)
+}
+
+/// What a token is found by.
+#[must_use]
+pub(super) fn lookup_of_token(secrets: &Secrets, token: &[u8]) -> LookupHash {
+    secrets.lookup("token", token)
+}
+
+/// What a pre-shared key is found by.
+#[must_use]
+pub(super) fn lookup_of_identity(secrets: &Secrets, identity: &[u8]) -> LookupHash {
+    secrets.lookup("psk", identity)
+}
+
+/// Makes a credential for a place, out of randomness.
+///
+/// # Errors
+///
+/// [`Unmakeable`].
+pub async fn make(
+    secrets: &Secrets,
+    place: Place<'_>,
+    wanted: Wanted,
+    random: fn() -> u8,
+) -> Result<Made, Unmakeable> {
+    let hashed = |secret: &[u8]| secrets.verifier(place.tenant, place.device, place.id, secret);
+    let mut shown = None;
+    let (kept, lookup) = match wanted {
+        Wanted::Secret(style) => {
+            let secret = new_secret(style, random);
+            let kept = Kept::Secret(hashed(secret.as_bytes()));
+            shown = Some(secret);
+            (kept, None)
+        }
+        Wanted::Token(brought) => {
+            let token = match brought {
+                Some(token) => check_token(token)?,
+                None => {
+                    let token = new_secret(Style::Plain, random);
+                    shown = Some(token.clone());
+                    Secret::new(token.as_bytes())
+                }
+            };
+            (Kept::Token(hashed(&token.0)), Some(lookup_of_token(secrets, &token.0)))
+        }
+        Wanted::Login { client, user, password } => {
+            check_login(client.as_ref(), user.as_ref())?;
+            let lookup = secrets.lookup_login(place.tenant, client.as_ref(), user.as_ref());
+            let password = match password {
+                WantedPassword::None => None,
+                WantedPassword::Generated => {
+                    let password = new_secret(Style::Plain, random);
+                    let kept = Password::Generated(hashed(password.as_bytes()));
+                    shown = Some(password);
+                    Some(kept)
+                }
+                WantedPassword::Chosen(password) => {
+                    let password = check_password(password)?;
+                    let salt: [u8; SALT_BYTES] = std::array::from_fn(|_| random());
+                    Some(Password::Chosen(secrets.passwords().hash(&password.0, salt).await?))
+                }
+            };
+            (Kept::Login(Login { client, user, password }), Some(lookup))
+        }
+        Wanted::Certificate(pin) => (Kept::Certificate(pin), Some(lookup_of_pin(secrets, pin))),
+        Wanted::Psk { identity, key } => {
+            check_identity(&identity)?;
+            let key = match key {
+                Some(key) => check_key(key)?,
+                None => {
+                    let key = Secret::new((0..KEY_BYTES).map(|_| random()).collect::<Vec<_>>());
+                    let digits = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
+                    shown = Some(Zeroizing::new(digits));
+                    key
+                }
+            };
+            let sealed = secrets.seal(place, std::array::from_fn(|_| random()), &key.0);
+            let lookup = lookup_of_identity(secrets, &identity);
+            (Kept::Psk(Psk { identity, sealed }), Some(lookup))
+        }
+    };
+    let credential = Credential {
+        id: place.id,
+        kind: kept.kind(),
+        lookup,
+        verifier: kept.to_bytes(),
+        not_before: None,
+        not_after: None,
+        created: UnixMillis(0),
+    };
+    Ok(Made { credential, shown })
+}
+
+fn new_secret(style: Style, mut random: fn() -> u8) -> Zeroizing<String> {
+    Zeroizing::new(generate(style, &mut random))
+}
+
+fn check_token(token: Secret) -> Result<Secret, Unmakeable> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
+    let fits = (TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.0.len());
+    if fits && token.0.iter().all(plain) {
+        return Ok(token);
+    }
+    Err(Unmakeable::Malformed("a token has 20 to 128 letters, digits, and - _ . ~"))
+}
+
+fn check_login(client: Option<&Text>, user: Option<&Text>) -> Result<(), Unmakeable> {
+    if client.is_none() && user.is_none() {
+        return Err(Unmakeable::Malformed("a login has a client id, a user name, or both"));
+    }
+    let wrong = |text: &Text, bytes_max: usize| {
+        text.is_empty() || text.len() > bytes_max || text.as_str().chars().any(char::is_control)
+    };
+    if client.is_some_and(|client| wrong(client, CLIENT_BYTES_MAX)) {
+        return Err(Unmakeable::Malformed(
+            "a client id has 1 to 72 bytes and no control characters",
+        ));
+    }
+    // That is how devices of Fostrom are called.
+    if user.is_some_and(|user| wrong(user, USER_BYTES_MAX) || user.as_str().contains("::")) {
+        let why = "a user name has 1 to 88 bytes, no control characters, and no `::`";
+        return Err(Unmakeable::Malformed(why));
+    }
+    Ok(())
+}
+
+fn check_password(password: Secret) -> Result<Secret, Unmakeable> {
+    if (1..=PASSWORD_BYTES_MAX).contains(&password.0.len()) {
+        return Ok(password);
+    }
+    Err(Unmakeable::Malformed("a password has 1 to 256 bytes"))
+}
+
+fn check_identity(identity: &[u8]) -> Result<(), Unmakeable> {
+    // What C libraries can show has no zero in it.
+    if (1..=IDENTITY_BYTES_MAX).contains(&identity.len()) && !identity.contains(&0) {
+        return Ok(());
+    }
+    Err(Unmakeable::Malformed("an identity has 1 to 120 bytes, none of them zero"))
+}
+
+fn check_key(key: Secret) -> Result<Secret, Unmakeable> {
+    if (KEY_BYTES_MIN..=KEY_BYTES_MAX).contains(&key.0.len()) {
+        return Ok(key);
+    }
+    Err(Unmakeable::Malformed("a pre-shared key has 16 to 64 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::TenantId;
+
+    use super::*;
+
+    fn made(wanted: Wanted) -> Result<Made, Unmakeable> {
+        let (secrets, device) = (Secrets::new([1; 32]), Text::from("pump"));
+        let place = Place { tenant: TenantId(7), device: &device, id: 3 };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(make(&secrets, place, wanted, rand::random))
+    }
+
+    fn login(client: Option<&str>, user: Option<&str>, password: WantedPassword) -> Wanted {
+        Wanted::Login { client: client.map(Text::from), user: user.map(Text::from), password }
+    }
+
+    #[test]
+    fn what_is_generated_is_shown_and_not_kept() {
+        let identity = Bytes::from_static(b"pump");
+        for wanted in [
+            Wanted::Secret(Style::Plain),
+            Wanted::Token(None),
+            login(None, Some("u"), WantedPassword::Generated),
+            Wanted::Psk { identity, key: None },
+        ] {
+            let Made { credential, shown } = made(wanted.clone()).unwrap();
+            let shown = shown.unwrap();
+            assert!(shown.len() >= 43);
+            let kept = String::from_utf8_lossy(&credential.verifier).into_owned();
+            assert!(!kept.contains(shown.as_str()), "{wanted:?}");
+            assert!(Kept::read(credential.kind, &credential.verifier).is_some());
+            let again = made(wanted).unwrap();
+            assert!(*again.shown.unwrap() != *shown, "chance is new each time");
+        }
+    }
+
+    #[test]
+    fn what_is_brought_has_to_fit() {
+        let chosen = |text: &str| WantedPassword::Chosen(Secret::new(text));
+        let psk = |identity: &'static [u8], key: &str| {
+            let identity = Bytes::from_static(identity);
+            Wanted::Psk { identity, key: Some(Secret::new(key)) }
+        };
+        let fits = [
+            Wanted::Token(Some(Secret::new("A1B2C3D4E5F6G7H8I9J0"))),
+            login(Some("c"), None, WantedPassword::None),
+            login(Some("c"), Some("bob@example.com"), chosen("x")),
+            psk(b"x", "sixteen bytes ok"),
+        ];
+        for wanted in fits {
+            assert!(made(wanted).unwrap().shown.is_none());
+        }
+        let long = "x".repeat(257);
+        let refused = [
+            Wanted::Token(Some(Secret::new("short"))),
+            Wanted::Token(Some(Secret::new("twenty characters @ it"))),
+            login(None, None, chosen("x")),
+            login(Some(""), None, chosen("x")),
+            login(None, Some("FLEET::DEVICE"), chosen("x")),
+            login(None, Some("a\u{1F}b"), chosen("x")),
+            login(None, Some("u"), chosen("")),
+            login(None, Some("u"), chosen(&long)),
+            psk(b"", "sixteen bytes ok"),
+            psk(b"a\0b", "sixteen bytes ok"),
+            psk(b"x", "short"),
+        ];
+        for wanted in refused {
+            let why = made(wanted.clone()).map(drop);
+            assert!(matches!(why, Err(Unmakeable::Malformed(_))), "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_brought_is_printed() {
+        let wanted = login(None, Some("u"), WantedPassword::Chosen(Secret::new("canary")));
+        let token = Wanted::Token(Some(Secret::new("canary")));
+        assert!(!format!("{wanted:?} {token:?}").contains("canary"));
+        let shown = made(Wanted::Token(None)).unwrap();
+        assert!(!format!("{shown:?}").contains(shown.shown.as_ref().unwrap().as_str()));
+    }
+}
