@@ -202,9 +202,7 @@ impl CredentialView {
             created_ms: held.created.0,
             not_before_ms: held.not_before.map(|at| at.0),
             not_after_ms: held.not_after.map(|at| at.0),
-            last_used_ms: presence
-                .and_then(|presence| presence.used_at(held.id))
-                .map(|at| at.0),
+            last_used_ms: presence.and_then(|presence| presence.used_at(held.id)).map(|at| at.0),
             user: None,
             client_id: None,
             pin: None,

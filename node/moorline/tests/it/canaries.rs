@@ -27,22 +27,7 @@ fn no_secret_is_where_it_can_be_read() {
     let hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
     let (token, key) = (format!("{CANARY}-{CANARY}"), hex.repeat(2));
     secrets.push(hex);
-    let mut generated = Vec::new();
-    for wanted in [
-        json!({ "kind": "secret" }),
-        json!({ "kind": "secret", "style": "fostrom" }),
-        json!({ "kind": "token" }),
-        json!({ "kind": "token", "token": token }),
-        json!({ "kind": "password", "user": "generated" }),
-        json!({ "kind": "password", "user": "chosen", "password": CANARY }),
-        json!({ "kind": "psk", "key": key }),
-        json!({ "kind": "psk", "identity": "generated" }),
-    ] {
-        let path = "/devices/DEVICE0001/credentials?tenant=acme";
-        let made = api.ask(2, "POST", path, &wanted);
-        text(&made, 201, "id");
-        generated.push(made.1["secret"].as_str().unwrap_or_default().to_owned());
-    }
+    let generated = made(&api, &token, &key);
     let rights = json!({ "name": "line", "devices": ["*"], "devices_max": 3 });
     let line = text(&api.ask(3, "POST", "/provisioning-keys?tenant=acme", &rights), 201, "secret");
     let asked = json!({ "key": line, "device": "made" });
@@ -66,21 +51,7 @@ fn no_secret_is_where_it_can_be_read() {
             connect.reason(api.cluster.mqtt(node));
         }
     }
-    // And in requests that are refused.
-    for (path, body) in [
-        (
-            "/devices/DEVICE0001/credentials?tenant=acme",
-            json!({ "kind": "token", "token": CANARY }),
-        ),
-        (
-            "/devices/DEVICE0001/credentials?tenant=acme",
-            json!({ "kind": "secret", "password": CANARY }),
-        ),
-        ("/provision", json!({ "key": format!("mlp_1_x_{CANARY}"), "device": "x" })),
-    ] {
-        let (status, problem) = api.ask(1, "POST", path, &body);
-        assert!(status >= 400 && !problem.to_string().contains(CANARY), "{problem}");
-    }
+    refused(&api);
     secrets.extend(generated.into_iter().chain([line, made]).filter(|secret| !secret.is_empty()));
     // Long parts of them, too: a line that is cut short is as bad.
     let parts: Vec<_> =
@@ -101,6 +72,45 @@ fn no_secret_is_where_it_can_be_read() {
             assert!(!log.contains(part.as_str()), "{part} is in the log of node {node}");
         }
         nowhere_in(&data, &parts);
+    }
+}
+
+/// Makes credentials of every kind that has a secret; what was generated for each.
+fn made(api: &Api, token: &str, key: &str) -> Vec<String> {
+    let mut generated = Vec::new();
+    for wanted in [
+        json!({ "kind": "secret" }),
+        json!({ "kind": "secret", "style": "fostrom" }),
+        json!({ "kind": "token" }),
+        json!({ "kind": "token", "token": token }),
+        json!({ "kind": "password", "user": "generated" }),
+        json!({ "kind": "password", "user": "chosen", "password": CANARY }),
+        json!({ "kind": "psk", "key": key }),
+        json!({ "kind": "psk", "identity": "generated" }),
+    ] {
+        let path = "/devices/DEVICE0001/credentials?tenant=acme";
+        let made = api.ask(2, "POST", path, &wanted);
+        text(&made, 201, "id");
+        generated.push(made.1["secret"].as_str().unwrap_or_default().to_owned());
+    }
+    generated
+}
+
+/// And in requests that are refused.
+fn refused(api: &Api) {
+    for (path, body) in [
+        (
+            "/devices/DEVICE0001/credentials?tenant=acme",
+            json!({ "kind": "token", "token": CANARY }),
+        ),
+        (
+            "/devices/DEVICE0001/credentials?tenant=acme",
+            json!({ "kind": "secret", "password": CANARY }),
+        ),
+        ("/provision", json!({ "key": format!("mlp_1_x_{CANARY}"), "device": "x" })),
+    ] {
+        let (status, problem) = api.ask(1, "POST", path, &body);
+        assert!(status >= 400 && !problem.to_string().contains(CANARY), "{problem}");
     }
 }
 
