@@ -21,6 +21,7 @@ use http_body_util::{
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
+    header::{CONNECTION, HeaderValue, TRANSFER_ENCODING},
     server::conn::http1,
     service::service_fn,
 };
@@ -122,8 +123,14 @@ impl Connection {
         let (head, body) = request.into_parts();
         let headers: Vec<_> =
             head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        // What a proxy in front takes for the end of such a body may be another place: nothing behind it is a request.
+        let ends = head.headers.contains_key(TRANSFER_ENCODING);
         let head = Head { method: head.method.as_str(), path: head.uri.path(), headers: &headers };
-        self.outcome(&head, body).await.unwrap_or_else(whole)
+        let mut answer = self.outcome(&head, body).await.unwrap_or_else(whole);
+        if ends {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
     }
 
     async fn outcome(
