@@ -346,7 +346,7 @@ impl RegistryMetrics {
         let help = "Requests to the API that were refused to whoever asked, by HTTP status";
         let refused = add(
             registry,
-            IntCounterVec::new(Opts::new("moorline_api_refused_total", help), &["status"])?,
+            IntCounterVec::new(Opts::new("moorline_api_unauthorised_total", help), &["status"])?,
         )?;
         for status in ["401", "403", "429"] {
             refused.with_label_values(&[status]);

@@ -101,7 +101,7 @@ mod tests {
         assert!(line("cluster.shards").starts_with("cluster.shards = 3 "));
         assert!(line("cluster.shards").ends_with(&at(6)));
         assert!(line("listen.ws").ends_with(&at(9)));
-        assert!(line("listen.mqtt").ends_with("# default"));
+        assert!(line("listen.admin").ends_with("# default"));
         assert!(line("cluster.peers").ends_with(&at(7)));
         assert!(!shown.contains("canary"));
         assert!(!show(&file, false).unwrap().contains('#'));

@@ -118,7 +118,7 @@ fn of_a_tenant(api: &mut Api) {
         assert_eq!(api.ask(1, "GET", &format!("/audit?{wrong}"), &Value::Null).0, 400, "{wrong}");
     }
     let page = http::get(api.cluster.node(1).admin, "/metrics").unwrap().body;
-    assert!(page.contains("moorline_api_refused_total{status=\"403\"} 1"), "{page}");
+    assert!(page.contains("moorline_api_unauthorised_total{status=\"403\"} 1"), "{page}");
 }
 
 fn no_secret(api: &mut Api) {

@@ -121,5 +121,5 @@ fn tokens(api: &mut Api) {
     let new = json!({ "name": "second", "role": "admin" });
     let second = text(&api.ask(2, "POST", "/tokens", &new), 201, "token");
     assert_eq!(api.ask_as(&second, 1, "GET", "/tenants", &Value::Null).0, 200);
-    assert_eq!(counted(api, 1, "moorline_api_refused_total{status=\"429\"}"), 2);
+    assert_eq!(counted(api, 1, "moorline_api_unauthorised_total{status=\"429\"}"), 2);
 }
