@@ -64,7 +64,7 @@ async fn measure(args: &MailboxArgs, node: &ReadyNode, dir: &Path) -> anyhow::Re
     }
     let http = node.http.context("the demo has no listener for HTTP")?.to_string();
     let headers = vec![
-        ("x-fleet-id", "BENCH0001".to_owned()),
+        ("x-fleet-id", "BENCH001".to_owned()),
         ("x-device-id", "DEVICE0001".to_owned()),
         ("x-device-secret", secret),
     ];
@@ -102,7 +102,8 @@ async fn one(device: &mut Caller) -> anyhow::Result<(Duration, Duration)> {
     let before = Instant::now();
     let (status, _, body) = device.ask(Method::GET, "/v1/mailbox/next", &Value::Null).await?;
     let next = before.elapsed();
-    ensure!(status == StatusCode::OK, "next was answered with {status}");
+    let text = String::from_utf8_lossy(&body);
+    ensure!(status == StatusCode::OK, "next was answered with {status}: {text}");
     let mail: Value = serde_json::from_slice(&body)?;
     let id = mail["id"].as_str().context("a mail without an id")?;
     let before = Instant::now();

@@ -97,7 +97,7 @@ pub(super) async fn prepare(admin: &str) -> anyhow::Result<String> {
     let token = made["token"].as_str().context("no token")?.to_owned();
     let mut caller = Caller::connect(admin, http::bearer(Some(&token))).await?;
     let settings = json!({ "mail": { "items-max": 60_000, "bytes-max": 67_108_864, "requeues-max": 100, "ttl-s": null } });
-    let tenant = json!({ "name": "bench", "aliases": ["fostrom:BENCH0001"], "settings": settings });
+    let tenant = json!({ "name": "bench", "aliases": ["fostrom:BENCH001"], "settings": settings });
     caller.done(Method::POST, "/api/v1/tenants", &tenant).await?;
     Ok(token)
 }
