@@ -216,7 +216,8 @@ async fn connection(
 
 /// What `node/api` answers.
 fn is_of_api(path: &str) -> bool {
-    const PARTS: [&str; 9] = [
+    const PARTS: [&str; 10] = [
+        "audit",
         "tenants",
         "devices",
         "events",

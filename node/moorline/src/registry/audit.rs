@@ -16,16 +16,14 @@ pub(crate) struct AuditArgs {
     /// From behind this cursor: what an earlier run printed to standard error.
     #[arg(long)]
     after: Option<String>,
-    /// Print each record in JSON, one a line.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     api: ApiArgs,
 }
 
 /// Runs it.
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<()> {
-    let AuditArgs { mut after, json, api } = args;
+    let AuditArgs { mut after, api } = args;
+    let json = api.json;
     let (token, target) = (api.token()?, api.target()?);
     loop {
         let mut path = format!("/api/v1/audit?limit={LIMIT}");

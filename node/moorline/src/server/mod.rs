@@ -33,7 +33,10 @@ use moorline_group::{
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
 };
 use moorline_router::{Router, RouterConfig};
-use moorline_service::{Service, ServiceConfig, registry::secrets::Secrets};
+use moorline_service::{
+    Service, ServiceConfig,
+    registry::{credential::password::Passwords, secrets::Secrets},
+};
 use moorline_storage_rocks::{
     LogConfig, StoreConfig, abort,
     disk::{Disk, Wanted},
@@ -349,8 +352,10 @@ async fn serve_devices(
 ) -> anyhow::Result<()> {
     let metrics = EdgeMetrics::register(node.registry())?;
     let fostrom = FostromMetrics::register(node.registry())?;
-    if let Some(secrets) = node.secrets() {
-        secrets.passwords().register(node.registry())?;
+    match node.secrets() {
+        Some(secrets) => secrets.passwords().register(node.registry())?,
+        // It checks none, and says so.
+        None => Passwords::new([0; 32], [0; 32]).register(node.registry())?,
     }
     let rate = node.config().mqtt.client_rate();
     let door = node.secrets().map(|secrets| {

@@ -55,19 +55,19 @@ fn publishes(api: &mut Api) {
     let (small, large) = (device(api, "small", "pump"), device(api, "large", "pump"));
     let mut loud = login("pump", "small", &small).to(api.cluster.mqtt(1)).0;
     let mut quiet = login("pump", "large", &large).to(api.cluster.mqtt(1)).0;
-    let ids: Vec<_> = (0..16).map(|_| loud.publish("t", b"x")).collect();
+    let ids: Vec<_> = (0..16).map(|_| loud.publish("pump/t", b"x")).collect();
     let reasons: Vec<_> = ids.into_iter().map(|id| loud.puback(id)).collect();
     let refused = reasons.iter().filter(|reason| **reason == 0x97).count();
     assert!((3..=11).contains(&refused), "{reasons:?}");
     for _ in 0..20 {
-        let id = quiet.publish("t", b"x");
+        let id = quiet.publish("pump/t", b"x");
         assert_ne!(quiet.puback(id), 0x97, "another tenant has its own");
     }
     let series = "moorline_tenant_quota_refused_total{quota=\"publishes-s\"}";
     assert_eq!(counted(api, 1, series), refused as u64);
     // It is as it was a moment later.
     until_true("it has paid", SOON, || {
-        let id = loud.publish("t", b"x");
+        let id = loud.publish("pump/t", b"x");
         loud.puback(id) != 0x97
     });
 }

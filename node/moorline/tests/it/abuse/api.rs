@@ -296,6 +296,7 @@ fn body_of(path: &str, method: &str) -> &'static str {
         ("settle", _) => r#"{"op":"ack"}"#,
         ("commit", _) => r#"{"cursor":"1"}"#,
         ("events", _) => r#"{"type":"datapoint"}"#,
+        ("provisioning-keys", _) => r#"{"name":"made","devices":["*"],"devices_max":1}"#,
         ("tokens", _) => r#"{"name":"made","role":"app"}"#,
         ("devices", _) => r#"{"name":"made"}"#,
         ("mail", _) => r#"{"selector":{"label":"a"},"mail":{"name":"open"}}"#,
@@ -345,7 +346,8 @@ fn what_belongs_to_others_is_what_does_not_exist() {
                     let all = [("secret", "acme"), ("deleted", "deleted"), ("random", "random")];
                     places.insert("path", all.map(|(device, tenant)| in_path(device, tenant)));
                 }
-                if !path.starts_with("/api/v1/tenants") {
+                // Who provisions a device has a key, and no tenant to name.
+                if !path.starts_with("/api/v1/tenants") && !path.ends_with("/provision") {
                     let path = in_path("pump", "").replace("{name}", "op");
                     places.insert(
                         "query",

@@ -144,14 +144,14 @@ fn one_tenant_is_loud() {
         let mut all: Vec<_> = (0..subscribers)
             .map(|number| {
                 let mut raw = of_loud(target, &secret, &format!("loud-{number}"));
-                raw.say(&subscribe(Version::V5, 1, &[("bomb", 0)]));
+                raw.say(&subscribe(Version::V5, 1, &[("bomber/all", 0)]));
                 assert_eq!(*raw.packet().last().unwrap(), 0);
                 raw
             })
             .collect();
         let mut sender = of_loud(target, &secret, "sender");
         for _ in 0..messages {
-            sender.say(&publish(Version::V5, 0, "bomb", b"x", None));
+            sender.say(&publish(Version::V5, 0, "bomber/all", b"x", None));
             std::thread::sleep(Duration::from_millis(10));
         }
         sender.say(&[0xC0, 0]);
@@ -159,7 +159,7 @@ fn one_tenant_is_loud() {
         let lost = usize::try_from(target.metric(dropped) - before).unwrap() / subscribers;
         assert!(lost > messages / 2, "{lost} of {messages} messages went to nobody");
         // The others went to all.
-        let expected = publish(Version::V5, 0, "bomb", b"x", None);
+        let expected = publish(Version::V5, 0, "bomber/all", b"x", None);
         for raw in &mut all {
             for _ in 0..messages - lost {
                 assert_eq!(raw.packet(), expected);
