@@ -229,7 +229,7 @@ fn moorline(api: &Api, node: u64, arguments: &[&str]) -> Output {
 }
 
 fn imports_outlive_a_node(api: &mut Api) {
-    const DEVICES: usize = 20_000;
+    const DEVICES: usize = 100_000;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("devices.ndjson");
     let mut text = String::new();
@@ -237,7 +237,7 @@ fn imports_outlive_a_node(api: &mut Api) {
         writeln!(
             text,
             "{}",
-            json!({ "name": format!("many-{number:05}"), "settings": { "labels": ["many"] } })
+            json!({ "name": format!("many-{number:06}"), "settings": { "labels": ["many"] } })
         )
         .unwrap();
     }
@@ -252,7 +252,7 @@ fn imports_outlive_a_node(api: &mut Api) {
             command.env("MOORLINE_TENANT", "acme").env("MOORLINE_ADMIN", admin).output().unwrap()
         });
         until_true("some are imported", SOON, || {
-            let path = "/devices/many-00500?tenant=acme";
+            let path = "/devices/many-000500?tenant=acme";
             api.ask(1, "GET", path, &Value::Null).0 == 200
         });
         // The node that is asked, so that the connection breaks too.
