@@ -3,6 +3,7 @@
 MOORLINE_BINARY names the program. `scripts/verify clients` sets it, and runs this in an environment of its own.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -83,6 +84,15 @@ class Cluster:
         """The nodes as they are now: a restarted one has another process."""
         rows = json.loads((self.directory / "ready.json").read_text())
         return [Node(row) for row in rows]
+
+    @functools.cached_property
+    def token(self):
+        """An administrator's: the first of a cluster needs none."""
+        body = json.dumps({"name": "root", "role": "admin"}).encode()
+        url = f"http://{self.nodes[0].admin}/api/v1/tokens"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=HTTP_S) as answer:
+            return json.load(answer)["token"]
 
     def session(self, client_id):
         """A client's session as the first node's replica has it, or None."""

@@ -58,9 +58,6 @@ class Fleet:
 
     def __init__(self, cluster):
         self.cluster = cluster
-        self.token = None
-        made = self.ask("POST", "/tokens", {"name": "sdk-root", "role": "admin"})
-        self.token = made["token"]
         settings = {"plaintext": True, "fostrom": {"schemas": SCHEMAS}}
         self.ask("POST", "/tenants", {"name": TENANT, "aliases": [f"fostrom:{FLEET}"], "settings": settings})
         self.ask("POST", f"/devices?tenant={TENANT}", {"name": DEVICE})
@@ -72,9 +69,7 @@ class Fleet:
         return ",".join(node.moonlight for node in self.cluster.nodes)
 
     def ask(self, method, path, body=None, node=0):
-        headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.cluster.token}"}
         data = None if body is None else json.dumps(body).encode()
         url = f"http://{self.cluster.nodes[node].admin}/api/v1{path}"
         request = urllib.request.Request(url, data, headers, method=method)

@@ -29,15 +29,10 @@ class Fleet:
 
     def __init__(self, cluster):
         self.cluster = cluster
-        self.token = None
-        self.token = self.ask("POST", "/tokens", {"name": "matrix-root", "role": "admin"})["token"]
-        settings = {"plaintext": True}
-        self.ask("POST", "/tenants", {"name": TENANT, "aliases": [f"fostrom:{FLEET}"], "settings": settings})
+        self.ask("POST", "/tenants", {"name": TENANT, "aliases": [f"fostrom:{FLEET}"]})
 
     def ask(self, method, path, body=None):
-        headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.cluster.token}"}
         data = None if body is None else json.dumps(body).encode()
         deadline = time.monotonic() + ANSWER_S
         while True:
