@@ -21,7 +21,7 @@
 //! - **A wrong password costs the same whether its user exists**, in a tenant that has chosen passwords.
 //! - **Nothing is looked at without TLS in a tenant that wants it.**
 //!
-//! Checked by the cluster tests (`credentials.rs`, `certificates.rs`).
+//! Checked by the cluster tests (`credentials.rs`), but for certificates and pre-shared keys, of which only the parts have tests.
 
 use std::sync::Arc;
 
