@@ -370,9 +370,14 @@ fn deleted(api: &mut Api) {
     assert_eq!(here.hear(SOON), Heard::Packet(Packet::Disconnect { reason: DENIED }));
     assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
     until_true("what it retained is gone", SOON, || {
+        writer.subscribe_1("mortal/#");
+        let heard = writer.hear(Duration::from_millis(300));
+        while let Heard::Packet(_) = writer.hear(Duration::from_millis(100)) {}
+        heard == Heard::Nothing
+    });
+    until_true("it is not counted any more", SOON, || {
         gauge(api, "moorline_retained_messages") <= retained
     });
-    writer.subscribe_1("mortal/#");
     writer.hears_nothing();
     // Another device of that name is another one.
     let again = Device::make(api, "acme", "mortal", &json!({}));
