@@ -159,7 +159,8 @@ async fn make_devices(node: &ReadyNode, count: usize) -> anyhow::Result<Vec<Devi
     };
     let run = format!("{:08x}", rand::random::<u32>());
     let tenant = format!("{TENANT}-{run}");
-    ask("tenants", Some(&token), json!({ "name": tenant })).await?;
+    let tenant_of_bench = json!({ "name": tenant, "settings": { "plaintext": true } });
+    ask("tenants", Some(&token), tenant_of_bench).await?;
     let mut devices = Vec::with_capacity(count);
     for number in 0..count {
         let name = format!("d{number}");

@@ -96,7 +96,9 @@ pub(super) async fn prepare(admin: &str) -> anyhow::Result<String> {
     let made = nobody.done(Method::POST, "/api/v1/tokens", &first).await?;
     let token = made["token"].as_str().context("no token")?.to_owned();
     let mut caller = Caller::connect(admin, http::bearer(Some(&token))).await?;
-    let settings = json!({ "mail": { "items-max": 60_000, "bytes-max": 67_108_864, "requeues-max": 100, "ttl-s": null } });
+    let mail =
+        json!({ "items-max": 60_000, "bytes-max": 67_108_864, "requeues-max": 100, "ttl-s": null });
+    let settings = json!({ "mail": mail, "plaintext": true });
     let tenant = json!({ "name": "bench", "aliases": ["fostrom:BENCH001"], "settings": settings });
     caller.done(Method::POST, "/api/v1/tenants", &tenant).await?;
     Ok(token)
