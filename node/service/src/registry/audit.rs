@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //!
-//! - **Whatever is asked within [`as_actor`] has its actor**, since commands are only made in [`Registry::ask`]; what is asked
+//! - **Whatever is asked within [`as_actor`] has its actor**, since commands are only made in `Registry::ask`; what is asked
 //!   elsewhere (by devices, by the cluster itself) is not audited. A task that is spawned is elsewhere.
 //! - **One round trip**: the record is made by the command it is about.
 //!
