@@ -11,14 +11,12 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use moorline_core::op::Denial;
 use moorline_dialects::fostrom::{sse, words};
-use moorline_service::registry::{Heard, RECHECK, Watch, door::Guest};
+use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, Watch, door::Guest};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::door::Door;
 
-/// The pause before the shard is asked again that could not answer.
-const AGAIN: Duration = Duration::from_secs(1);
 /// After how long a device that may not come back yet should try.
 const RECONNECT_MS: u64 = 300_000;
 
@@ -89,7 +87,7 @@ impl Feed {
         if heard.device {
             match self.door.registry.still(&self.guest).await {
                 Ok(()) => {}
-                Err(Denial::Unavailable) => self.recheck_at = Instant::now() + AGAIN,
+                Err(Denial::Unavailable) => self.recheck_at = Instant::now() + ASK_AGAIN,
                 Err(denial) => {
                     self.ended = true;
                     return Some(sse::disconnected(&words::denied(denial), RECONNECT_MS));
@@ -103,7 +101,7 @@ impl Feed {
             Some(true) => Some(Bytes::from_static(sse::NEW_MAIL)),
             Some(false) => None,
             None => {
-                self.recheck_at = Instant::now() + AGAIN;
+                self.recheck_at = Instant::now() + ASK_AGAIN;
                 None
             }
         }

@@ -31,7 +31,7 @@ use moorline_dialects::fostrom::{identity, payload};
 use moorline_edge::{Served, Speaks, Stream, Visit};
 use moorline_moonlight::server::{Action, CloseReason, Server};
 use moorline_service::registry::{
-    Heard, Present, RECHECK, Watch,
+    ASK_AGAIN, Heard, Present, RECHECK, Watch,
     door::{By, Guest},
 };
 use tokio::{
@@ -290,7 +290,10 @@ impl Connection {
             }
             Answered::Admitted(Err(denial)) => self.machine.authenticated(now, Err(denial)),
             Answered::Op(token, outcome) => self.machine.answered(now, token, outcome),
-            Answered::Still(Ok(()) | Err(Denial::Unavailable)) => {}
+            Answered::Still(Ok(())) => {}
+            Answered::Still(Err(Denial::Unavailable)) => {
+                self.recheck_at = Instant::now() + ASK_AGAIN;
+            }
             Answered::Still(Err(denial)) => self.machine.revoke(now, denial),
         }
     }

@@ -36,7 +36,7 @@ use moorline_dialects::fostrom::mqtt::{
 };
 use moorline_edge::{Attempt, Identity};
 use moorline_service::registry::{
-    Heard, RECHECK, Watch,
+    ASK_AGAIN, Heard, RECHECK, Watch,
     door::{By, Guest},
 };
 use prometheus::IntGauge;
@@ -140,6 +140,7 @@ impl Port for Device {
             short_lived: self.short_lived,
             filters: Vec::new(),
             in_hand: None,
+            unsure: false,
             events: FuturesUnordered::new(),
         };
         self.door.tasks.spawn(session.run(asked, watch));
@@ -253,6 +254,8 @@ struct Session {
     filters: Vec<Granted>,
     /// The mail that was sent out last and is not settled.
     in_hand: Option<MailId>,
+    /// The shard could not say whether the device may stay.
+    unsure: bool,
     events: FuturesUnordered<Appending>,
 }
 
@@ -295,8 +298,10 @@ impl Session {
                     self.answer(token, &topic, qos, outcome)
                 }
                 heard = heard(watch.as_ref(), recheck_at) => {
-                    recheck_at = Instant::now() + RECHECK;
-                    self.hear(heard).await
+                    let goes_on = self.hear(heard).await;
+                    let wait = if self.unsure { ASK_AGAIN } else { RECHECK };
+                    recheck_at = Instant::now() + wait;
+                    goes_on
                 }
                 () = sleep_until(idle_until), if is_idle => {
                     tell(&self.inbox, Notice::Ended(Ended::Finished));
@@ -452,12 +457,13 @@ impl Session {
             tell(&self.inbox, Notice::TakenOver);
             return false;
         }
-        if heard.device
-            && let Err(denial) = self.door.registry.still(&self.guest).await
-            && denial != Denial::Unavailable
-        {
-            tell(&self.inbox, Notice::Ended(Ended::Revoked));
-            return false;
+        if heard.device {
+            let stays = self.door.registry.still(&self.guest).await;
+            self.unsure = stays == Err(Denial::Unavailable);
+            if stays.is_err() && !self.unsure {
+                tell(&self.inbox, Notice::Ended(Ended::Revoked));
+                return false;
+            }
         }
         !heard.mail || self.push_front().await
     }

@@ -29,7 +29,7 @@ use moorline_edge::{
 };
 use moorline_fostrom::Mqtt;
 use moorline_service::registry::{
-    RECHECK, Registry, Watch,
+    ASK_AGAIN, RECHECK, Registry, Watch,
     credential::prove::{Claim, Holder, Possession, Proven, Stay, Unproven},
     door::By,
     secrets::Secrets,
@@ -172,16 +172,18 @@ impl Devices {
     }
 
     async fn until_revoked(&self, stay: &Stay, watch: &Watch) {
+        let mut recheck = RECHECK;
         loop {
             let left_ms = stay.until_ms.map(|until| until.saturating_sub(now_ms()));
-            let left = left_ms.map_or(RECHECK, Duration::from_millis);
+            let left = left_ms.map_or(recheck, Duration::from_millis);
             // Also without news: they may be lost with a connection between nodes.
-            let heard = timeout(left.min(RECHECK), watch.heard()).await;
+            let heard = timeout(left.min(recheck), watch.heard()).await;
             if heard.is_ok_and(|heard| !heard.device) {
                 continue;
             }
             match self.registry.stays(stay, now_ms()).await {
-                Ok(()) | Err(op::Denial::Unavailable) => {}
+                Ok(()) => recheck = RECHECK,
+                Err(op::Denial::Unavailable) => recheck = ASK_AGAIN,
                 Err(_) => return,
             }
         }

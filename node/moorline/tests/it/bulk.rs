@@ -151,6 +151,7 @@ fn patches(api: &mut Api) {
     let late = with(api, 2, "PATCH", path, &[("if-match", &tag)], r#"{"enabled":true}"#);
     assert_eq!((late.status, &late.json()["code"]), (412, &json!("version-mismatch")));
     assert_eq!(with(api, 3, "GET", path, &[("if-none-match", &tag)], "").status, 200);
+    assert_eq!(with(api, 1, "PATCH", path, &[], "null").status, 400);
     for wrong in [json!({ "version": 7 }), json!({ "settings": { "typ": "x" } }), json!([1])] {
         assert_eq!(problem(api.ask(1, "PATCH", path, &wrong)).0, 400, "{wrong}");
     }

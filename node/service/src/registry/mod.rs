@@ -47,7 +47,7 @@ pub use self::{
     mail::Letter,
     presence::Present,
     readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
-    watch::{Heard, RECHECK, Watch},
+    watch::{ASK_AGAIN, Heard, RECHECK, Watch},
 };
 use crate::{refusal_of, service::Inner};
 

@@ -36,6 +36,8 @@ use crate::service::Inner;
 
 /// After how long without news a watcher should ask by itself: news may be lost with a connection between nodes.
 pub const RECHECK: Duration = Duration::from_secs(60);
+/// After how long it should ask again when the shard could not answer.
+pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Devices that one frame tells of; more go in several.
 const NEWS_PER_FRAME_MAX: usize = 1_024;
 /// Connections of one device that come within so long come at the same moment: longer than news are under way.
