@@ -149,7 +149,7 @@ fn mail_refused_as(refused: MailRefused) -> Problem {
         MailRefused::TooManyMailboxes => {
             Problem::new(S::INSUFFICIENT_STORAGE, "quota", "too many devices have mail waiting")
         }
-        MailRefused::DeviceGone => Problem::not_found("device"),
+        MailRefused::DeviceGone | MailRefused::DeviceChanged => Problem::not_found("device"),
     }
 }
 

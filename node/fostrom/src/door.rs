@@ -14,7 +14,7 @@ use moorline_dialects::fostrom::identity::{Credentials, Identity};
 use moorline_edge::{BanRule, Bans, Buckets, Clock, Rate, Turn};
 use moorline_service::registry::{
     Registry, Watch,
-    door::{By, Guest, Shown},
+    door::{Admitted, By, Guest, Shown},
     secrets::Secrets,
 };
 use tokio::time::sleep;
@@ -88,8 +88,22 @@ impl Door {
         credentials: &Credentials,
         from: From,
         by: By,
-    ) -> Result<Guest, Denial> {
-        self.judged(credentials, from, by, false).await.map(|(guest, _)| guest)
+    ) -> Result<Admitted, Denial> {
+        self.judged(credentials, from, by, false).await
+    }
+
+    /// Whether a device that was let in for a request before might be again, by all that is known here: for
+    /// [`run_if`](Self::run_if).
+    pub(crate) fn may_return(
+        &self,
+        admitted: &Admitted,
+        credentials: &Credentials,
+        from: From,
+    ) -> bool {
+        let (identity, now) = (&credentials.identity, self.now());
+        let who = (identity.device.clone(), from.address.to_canonical());
+        self.bans().banned(&who, now).is_none()
+            && self.registry.may_return(admitted, &alias_of(identity), from.tls, now.0)
     }
 
     /// Lets a device in that stays: with news of it from now on.
@@ -99,7 +113,7 @@ impl Door {
         from: From,
         by: By,
     ) -> Result<(Guest, Watch), Denial> {
-        let (guest, watch) = self.judged(credentials, from, by, true).await?;
+        let Admitted { guest, watch, .. } = self.judged(credentials, from, by, true).await?;
         if by == By::Moonlight {
             self.wait_for_turn(&credentials.identity).await?;
         }
@@ -129,7 +143,7 @@ impl Door {
         from: From,
         by: By,
         stays: bool,
-    ) -> Result<(Guest, Option<Watch>), Denial> {
+    ) -> Result<Admitted, Denial> {
         let from = From { address: from.address.to_canonical(), ..from };
         let admitted = self.judge(credentials, from, by, stays).await;
         let result = match admitted {
@@ -154,7 +168,7 @@ impl Door {
         from: From,
         by: By,
         stays: bool,
-    ) -> Result<(Guest, Option<Watch>), Denial> {
+    ) -> Result<Admitted, Denial> {
         let From { address: from, tls } = from;
         let identity = &credentials.identity;
         let device = &identity.device;
@@ -162,7 +176,7 @@ impl Door {
         if let Some(retry_after_s) = self.bans().banned(&who, self.now()) {
             return Err(Denial::Banned { retry_after_s });
         }
-        let alias = format!("{ALIAS}{}", identity.fleet);
+        let alias = alias_of(identity);
         let shown = Shown { alias: &alias, device, secret: credentials.secret.expose(), by, tls };
         let now = self.now();
         let admitted = self.registry.admit(&self.secrets, shown, stays, now.0).await;
@@ -178,15 +192,22 @@ impl Door {
         admitted
     }
 
+    /// Has something done for a device that was let in for another request: [`None`] if it has to be let in anew.
+    pub(crate) async fn run_if(
+        &self,
+        admitted: &Admitted,
+        op: Op,
+    ) -> Option<Result<Answer, Declined>> {
+        let (guest, name) = (&admitted.guest, name_of(&op));
+        let outcome = self.registry.run_if(guest, admitted.version, op).await.transpose()?;
+        self.metrics.admitted.with_label_values(&[By::name(guest.by as u8), "accepted"]).inc();
+        self.count(guest, name, &outcome);
+        Some(outcome)
+    }
+
     /// Has something done for a device.
     pub(crate) async fn run(&self, guest: &Guest, op: Op) -> Result<Answer, Declined> {
-        let name = match op {
-            Op::Heartbeat => "heartbeat",
-            Op::Event(_) => "event",
-            Op::FetchMail { .. } => "fetch_mail",
-            Op::CountMail => "count_mail",
-            Op::SettleMail { .. } => "settle_mail",
-        };
+        let name = name_of(&op);
         let op = match self.checked(guest, op) {
             Ok(Some(op)) => op,
             // A device in the field can't mend it: it hears success, and its people see the count.
@@ -201,7 +222,12 @@ impl Door {
             }
         };
         let outcome = self.registry.run(guest, op).await;
-        let result = match &outcome {
+        self.count(guest, name, &outcome);
+        outcome
+    }
+
+    fn count(&self, guest: &Guest, name: &str, outcome: &Result<Answer, Declined>) {
+        let result = match outcome {
             Ok(_) => "done",
             Err(Declined::Refused(_)) => "refused",
             Err(Declined::Denied(_)) => "denied",
@@ -211,7 +237,6 @@ impl Door {
             }
         };
         self.metrics.ops.with_label_values(&[By::name(guest.by as u8), name, result]).inc();
-        outcome
     }
 
     /// An op that may be done; `None` for an event that does not match its schema.
@@ -237,5 +262,19 @@ impl Door {
             Ok(Answer::MailboxSize(size)) => Some(size > 0),
             _ => None,
         }
+    }
+}
+
+fn alias_of(identity: &Identity) -> String {
+    format!("{ALIAS}{}", identity.fleet)
+}
+
+fn name_of(op: &Op) -> &'static str {
+    match op {
+        Op::Heartbeat => "heartbeat",
+        Op::Event(_) => "event",
+        Op::FetchMail { .. } => "fetch_mail",
+        Op::CountMail => "count_mail",
+        Op::SettleMail { .. } => "settle_mail",
     }
 }

@@ -3,6 +3,8 @@
 //! # Invariants
 //!
 //! - **No body is read before it is known who sends it**, and none beyond [`BODY_BYTES_MAX`].
+//! - **A device that asks again by one connection is let in by the version of its row**, compared where its mailbox is, with the same
+//!   question or command: nobody whom a row that has changed since let in gets or settles anything.
 //! - **Every wait ends**: a head within [`HEAD_WAIT`], which is also how long a connection may rest, a body within [`BODY_WAIT`].
 //!
 //! Checked by the cluster tests (`fostrom.rs`).
@@ -27,14 +29,17 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_core::{
-    op::{Answer, Declined},
+    op::{Answer, Declined, Op},
     port::Refusal,
 };
-use moorline_dialects::fostrom::http::{self, BODY_BYTES_MAX, Head, Route, Routed};
+use moorline_dialects::fostrom::{
+    http::{self, BODY_BYTES_MAX, Head, Route, Routed},
+    identity::Credentials,
+};
 use moorline_edge::{Served, Speaks, Stalling, Stranger, Visit};
 use moorline_service::registry::{
     Watch,
-    door::{By, Guest},
+    door::{Admitted, By, Guest},
 };
 use prometheus::IntGauge;
 use tokio::time::timeout;
@@ -88,13 +93,22 @@ struct Connection {
     stop: CancellationToken,
     /// Until somebody has proved who it is.
     stranger: Mutex<Option<Stranger>>,
+    /// Who was let in last, and by what.
+    known: Mutex<Option<Arc<Known>>>,
+}
+
+/// Who was let in, and what it showed.
+struct Known {
+    credentials: Credentials,
+    admitted: Admitted,
 }
 
 async fn serve(door: Door, visit: Visit) {
     let Visit { stream, peer, tls, stop, stranger, .. } = visit;
     let stranger = Mutex::new(stranger);
     let from = From { address: peer.ip(), tls };
-    let shared = Arc::new(Connection { door, from, stop: stop.clone(), stranger });
+    let known = Mutex::new(None);
+    let shared = Arc::new(Connection { door, from, stop: stop.clone(), stranger, known });
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(shared.answer(request).await) }
@@ -148,10 +162,10 @@ impl Connection {
             self.is_known();
             return Ok(self.stream(admitted, &route));
         }
-        let admitted = self.door.admit(&credentials, self.from, By::Http).await;
-        let guest = admitted.map_err(http::denied)?;
-        self.is_known();
-        let identity = Some(&credentials.identity);
+        let known = match self.known(&credentials) {
+            Some(known) if route.is_about_mail() => known,
+            _ => self.admit(&credentials).await?,
+        };
         let body = match timeout(BODY_WAIT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
@@ -161,17 +175,49 @@ impl Connection {
                 return Err(http::declined(&Declined::Unreadable("the body broke off")));
             }
         };
+        let (guest, identity) = (&known.admitted.guest, Some(&credentials.identity));
         let outcome = match http::op(&route, head, body)? {
             None => Ok(Answer::Done),
-            Some(op) => self.door.run(&guest, op).await,
+            Some(op) if route.is_about_mail() => self.run_if(&known, op).await?,
+            Some(op) => self.door.run(guest, op).await,
         };
         let waits = match &outcome {
             Ok(
                 Answer::Mail { size, .. } | Answer::MailboxSize(size) | Answer::Settled { size },
             ) => Some(*size > 0),
-            _ => self.door.mail_waits(&guest).await,
+            _ => self.door.mail_waits(guest).await,
         };
         Ok(whole(http::respond(&route, identity, outcome, waits)))
+    }
+
+    /// Who was let in last, if it shows the same again and might still be let in.
+    fn known(&self, credentials: &Credentials) -> Option<Arc<Known>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let is_same = known.credentials.are_same(credentials)
+            && self.door.may_return(&known.admitted, credentials, self.from);
+        is_same.then_some(known)
+    }
+
+    async fn admit(&self, credentials: &Credentials) -> Result<Arc<Known>, http::Response> {
+        let admitted = self.door.admit(credentials, self.from, By::Http).await;
+        let admitted = admitted.map_err(http::denied)?;
+        self.is_known();
+        let known = Arc::new(Known { credentials: credentials.clone(), admitted });
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&known));
+        Ok(known)
+    }
+
+    /// Has something done about its mail: as it was let in, else as it is let in now.
+    async fn run_if(
+        &self,
+        known: &Known,
+        op: Op,
+    ) -> Result<Result<Answer, Declined>, http::Response> {
+        if let Some(outcome) = self.door.run_if(&known.admitted, op.clone()).await {
+            return Ok(outcome);
+        }
+        let known = self.admit(&known.credentials).await?;
+        Ok(self.door.run(&known.admitted.guest, op).await)
     }
 
     /// Its address may send another one who has to prove who it is.

@@ -170,12 +170,15 @@ impl Holders {
     }
 }
 
+fn who_in(device: &Text, record: &DeviceRecord) -> Arc<Who> {
+    who_of(device, record.born, settings::read(&record.settings))
+}
+
 /// What of a device's row patterns are compared with.
-fn who_of(device: &Text, record: &DeviceRecord) -> Arc<Who> {
-    let settings: DeviceSettings = settings::read(&record.settings);
+pub(crate) fn who_of(device: &Text, born: u64, settings: DeviceSettings) -> Arc<Who> {
     Arc::new(Who {
         device: device.clone(),
-        born: record.born,
+        born,
         kind: settings.kind.map(Text::from),
         class: match settings.class {
             Class::Device => "device",
@@ -183,14 +186,6 @@ fn who_of(device: &Text, record: &DeviceRecord) -> Arc<Who> {
         },
         own: settings.topics.map(|TopicRules(rules)| rules),
     })
-}
-
-impl Registry {
-    /// Who a device is to its rights, as its row says.
-    #[must_use]
-    pub fn who(&self, device: &Text, record: &DeviceRecord) -> Arc<Who> {
-        who_of(device, record)
-    }
 }
 
 impl Inner {
@@ -243,7 +238,7 @@ impl Inner {
             None => None,
             Some(owner) => match registry.device(tenant, &owner.device).await {
                 Ok(Some(record)) if record.born == owner.born && record.enabled => {
-                    Some(who_of(&owner.device, &record))
+                    Some(who_in(&owner.device, &record))
                 }
                 Ok(_) => return Some(false),
                 Err(_) => return None,
@@ -305,7 +300,7 @@ impl Inner {
                 return;
             }
         };
-        let who = who_of(&device, &record);
+        let who = who_in(&device, &record);
         for conn in conns.into_iter().filter_map(|conn| self.conn(conn)) {
             if conn.who().is_some_and(|known| known.born == who.born) {
                 self.look_again(conn, tenant, Some(Arc::clone(&who))).await;

@@ -39,7 +39,7 @@ use crate::{
     quota::Quota,
     rates::{Rated, Rates},
     refusal_of,
-    registry::{Readers, door::Noted, presence::Reporter, settings::Parsed, watch::Watchers},
+    registry::{Readers, notes::Notes, presence::Reporter, settings::Parsed, watch::Watchers},
     retained::{Gate, READS_MAX},
     rights::Holders,
 };
@@ -138,7 +138,7 @@ pub(crate) struct Inner {
     /// How many watches there were.
     pub(crate) watches: AtomicU64,
     /// Which mail went out to whom last.
-    pub(crate) noted: Noted,
+    pub(crate) notes: Notes,
     /// By shard: what it is to be told of presence.
     pub(crate) reporters: Vec<Reporter>,
     /// Settings of tenants.
@@ -207,7 +207,7 @@ impl Inner {
             reads: Semaphore::new(READS_MAX),
             watchers: Watchers::default(),
             watches: AtomicU64::new(0),
-            noted: Noted::default(),
+            notes: Notes::default(),
             reporters: (0..=shards.count()).map(|_| Reporter::default()).collect(),
             parsed: Parsed::default(),
             holders: Holders::default(),

@@ -65,6 +65,8 @@ pub enum MailCommand {
     /// As `Send`, to a device whose row says that it was made with that version: mail for one that is gone is refused, also when
     /// it had no mailbox. With how events of this tenant's mail are kept from now on; without it there are none.
     SendKnown(SendMail, Option<Retention>),
+    /// As `Settle`, with more that is to be so, or to be noted, in the same command.
+    SettleIf(SettleMail, SettleIf),
 }
 
 impl MailCommand {
@@ -75,6 +77,7 @@ impl MailCommand {
             Self::Send(SendMail { tenant, device, .. })
             | Self::SendKnown(SendMail { tenant, device, .. }, _)
             | Self::Settle(SettleMail { tenant, device, .. })
+            | Self::SettleIf(SettleMail { tenant, device, .. }, _)
             | Self::NoteDelivered(NoteDelivered { tenant, device, .. })
             | Self::Cancel(CancelMail { tenant, device, .. })
             | Self::Purge(PurgeMail { tenant, device, .. }) => (*tenant, device),
@@ -139,6 +142,16 @@ pub struct SettleMail {
     pub by: u8,
     /// Why, at most [`MAIL_DETAIL_BYTES_MAX`] bytes.
     pub detail: Text,
+}
+
+/// See [`MailCommand::SettleIf`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettleIf {
+    /// Only if this is the version of the device's row: then whoever was let in by that row still may.
+    pub version: Option<u64>,
+    /// That the mail went out to the device, by the same protocol, is noted with this: a note of its own would be one more sync,
+    /// which the settlement would wait for.
+    pub delivered: bool,
 }
 
 /// What a device can do with the mail at the front.
@@ -246,6 +259,8 @@ pub enum MailRefused {
     TooManyMailboxes,
     /// It is for a device that is gone: a later one has its name.
     DeviceGone,
+    /// The device's row has another version than was asked for, or is gone.
+    DeviceChanged,
 }
 
 /// What the leader of a mailbox's shard tells others. Losing it loses no mail: rows are the truth.

@@ -26,13 +26,15 @@ use crate::{
 
 pub use self::events::{EVENTS_PAGE_BYTES_MAX, EVENTS_PER_PAGE_MAX};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Devices of one page.
 const DEVICES_MAX: u16 = 256;
 /// About the most bytes of one page of devices.
 const DEVICES_BYTES_MAX: usize = 256 * 1024;
 /// The kind of that question and its answer.
 const SUBSCRIPTIONS: u8 = 80;
+/// The kind of an answer that the device's row is another.
+const CHANGED: u8 = 81;
 /// Mails of one page.
 const MAILS_MAX: u16 = 100;
 
@@ -66,6 +68,8 @@ pub enum Query {
         tenant: TenantId,
         /// Which.
         device: Text,
+        /// Only if this is the version of the device's row: then whoever was let in by that row still may.
+        if_version: Option<u64>,
     },
     /// One mail.
     Mail {
@@ -154,6 +158,8 @@ pub enum Found {
     Devices(DevicesPage),
     /// To [`Query::Front`]: the mail, and how many wait, it included.
     Front(Option<(Mail, u32)>),
+    /// To [`Query::Front`]: the device's row has another version than was asked for, or is gone.
+    Changed,
     /// To [`Query::Mail`]: what is known of it, and its payload as long as it has one.
     Mail(Option<(MailInfo, Option<Bytes>)>),
     /// To [`Query::Mails`].
@@ -190,7 +196,13 @@ impl Machine {
                 };
                 Found::Devices(self.devices(rows, &query)?)
             }
-            Query::Front { tenant, device } => {
+            Query::Front { tenant, device, if_version } => {
+                if let Some(version) = if_version {
+                    let record = self.device(rows, *tenant, device)?;
+                    if record.is_none_or(|record| record.version != *version) {
+                        return Ok(Found::Changed);
+                    }
+                }
                 Found::Front(mailboxes.front(rows, *tenant, device)?)
             }
             Query::Mail { tenant, device, id } => {
@@ -286,7 +298,11 @@ impl Query {
                 put_option(&mut out, after.as_ref(), put_cursor);
                 out
             }
-            Self::Front { tenant, device } => named(4, tenant, device),
+            Self::Front { tenant, device, if_version } => {
+                let mut out = named(4, tenant, device);
+                put_option(&mut out, *if_version, BufMut::put_u64);
+                out
+            }
             Self::Mail { tenant, device, id } => {
                 let mut out = named(5, tenant, device);
                 out.put_u128(*id);
@@ -329,7 +345,11 @@ impl Query {
                 items_max: reader.u16()?,
                 after: reader.option(read_cursor)?,
             },
-            4 => Self::Front { tenant: reader.tenant()?, device: reader.text()? },
+            4 => Self::Front {
+                tenant: reader.tenant()?,
+                device: reader.text()?,
+                if_version: reader.option(Reader::u64)?,
+            },
             5 => {
                 Self::Mail { tenant: reader.tenant()?, device: reader.text()?, id: reader.u128()? }
             }
@@ -472,6 +492,7 @@ impl Found {
                     out.put_u32(*size);
                 });
             }
+            Self::Changed => out = begin(CHANGED),
             Self::Mail(found) => {
                 out = begin(5);
                 put_option(&mut out, found.as_ref(), |out, (info, payload)| {
@@ -520,6 +541,7 @@ impl Found {
             7 => Self::Events(events::read_page(reader)?),
             8 => Self::Consumers(events::read_consumers(reader)?),
             SUBSCRIPTIONS => Self::Subscriptions(reader.list(4, Reader::text)?),
+            CHANGED => Self::Changed,
             presence::KIND => Self::Presence(presence::read_found(reader)?),
             audit::KIND => Self::Audit(audit::read_page(reader)?),
             _ => return Err(reader.malformed()),
@@ -575,7 +597,8 @@ mod tests {
             Query::Lookup { hash: LookupHash([7; 32]) },
             Query::Devices { tenant, after, items_max: 10 },
             Query::Devices { tenant, after: None, items_max: 10 },
-            Query::Front { tenant, device: device.clone() },
+            Query::Front { tenant, device: device.clone(), if_version: None },
+            Query::Front { tenant, device: device.clone(), if_version: Some(7) },
             Query::Mail { tenant, device: device.clone(), id: 1 << 100 },
             Query::Mails { tenant, device, part: MailPart::Dead, after: 4, items_max: 10 },
         ] {
@@ -608,6 +631,7 @@ mod tests {
             Found::Devices(DevicesPage { devices, next }),
             Found::Front(Some((mail(), 3))),
             Found::Front(None),
+            Found::Changed,
             Found::Mail(Some((info(), Some(Bytes::from_static(b"{}"))))),
             Found::Mail(Some((info(), None))),
             Found::Mails(MailPage { mails: vec![info(), info()], more: true }),

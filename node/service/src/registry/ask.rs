@@ -25,13 +25,13 @@ use super::{Registry, RegistryError};
 use crate::{news::Listener, service::Inner};
 
 /// How long a question may take, all repeats together: longer than an election.
-const QUESTION_WAIT: Duration = Duration::from_secs(5);
+pub(super) const QUESTION_WAIT: Duration = Duration::from_secs(5);
 /// How long one try may take.
 const TRY_WAIT: Duration = Duration::from_secs(2);
 /// How long a question may wait at a leader for something new.
 const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The pause before the next.
-const TRY_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const TRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A piece of a tenant's devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,11 +7,6 @@
 //!   by the cluster tests (`fostrom.rs`).
 //! - **Disabled is said only to who knows the secret.** Checked by the same.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
-
 use bytes::Bytes;
 use moorline_core::{
     TenantId, Text,
@@ -19,17 +14,16 @@ use moorline_core::{
     port::Refusal,
 };
 use moorline_machine::{
-    Command, EventRefused, MailRefused,
+    EventRefused, MailRefused,
     answer::Refused,
     events::EventKind,
-    mail::{Mail, MailAnswer, MailCommand, MailOp, NoteDelivered},
+    mail::{Mail, MailAnswer, MailOp},
     registry::{Credential, DeviceRecord},
 };
-use moorline_router::Done;
 
 use super::{
     NewEvent, Registry, RegistryError, Watch,
-    secrets::Secrets,
+    secrets::{Secrets, counts},
     settings::{self, DeviceSettings},
 };
 
@@ -39,10 +33,6 @@ pub const NOTHING: u8 = 0;
 pub const JSON: u8 = 1;
 /// Bytes.
 const BYTES: u8 = 2;
-/// Devices of which it is remembered which mail went out to them last, so that a device that asks again and again does not
-/// write history each time. When there are more, all are forgotten: each costs one note more.
-const NOTED_MAX: usize = 65_536;
-
 /// The credential of a device that is named by a certificate of its tenant's authorities: no credential of its own.
 pub const BY_AUTHORITY: u64 = 0;
 
@@ -92,19 +82,32 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A device that proved with one of its credentials that it is the one of a record.
+    /// A device that proved with one of its credentials, by a protocol, that it is the one of a record with these settings.
     #[must_use]
     pub fn of(
         tenant: TenantId,
         device: &Text,
         record: &DeviceRecord,
-        credential: u64,
-        by: By,
+        settings: &DeviceSettings,
+        (credential, by): (u64, By),
     ) -> Self {
-        let offline_after_s = settings::read::<DeviceSettings>(&record.settings).offline_after_s;
+        let offline_after_s = settings.offline_after_s;
         let (device, born) = (device.clone(), record.born);
         Self { tenant, device, born, credential, by, offline_after_s }
     }
+}
+
+/// A device that was let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Who it is.
+    pub guest: Guest,
+    /// The version of its row that says so.
+    pub version: u64,
+    /// Until when its credential counts, in milliseconds since 1970.
+    pub until_ms: Option<u64>,
+    /// News of it, if that was asked for.
+    pub watch: Option<Watch>,
 }
 
 /// What a device shows of itself.
@@ -122,21 +125,6 @@ pub struct Shown<'a> {
     pub tls: bool,
 }
 
-/// Which mail went out to whom last.
-#[derive(Debug, Default)]
-pub(crate) struct Noted(Mutex<HashMap<(TenantId, Text), u128>>);
-
-impl Noted {
-    /// Whether this is another than last time.
-    fn is_news(&self, tenant: TenantId, device: &Text, id: u128) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= NOTED_MAX {
-            all.clear();
-        }
-        all.insert((tenant, device.clone()), id) != Some(id)
-    }
-}
-
 fn refusal(error: &RegistryError) -> Declined {
     match error {
         RegistryError::Busy => Refusal::Busy.into(),
@@ -149,6 +137,8 @@ fn refusal(error: &RegistryError) -> Declined {
             MailRefused::NotNext { .. } => Declined::NotNextMail,
             MailRefused::NoSuchMail => Declined::UnknownMail,
             MailRefused::DeviceGone => Denial::UnknownDevice.into(),
+            // Asked again, it is another version that is asked for.
+            MailRefused::DeviceChanged => Refusal::Unavailable.into(),
         },
         RegistryError::Events(refused) => match refused {
             EventRefused::TooLarge => Refusal::TooLarge.into(),
@@ -200,7 +190,7 @@ impl Registry {
         shown: Shown<'_>,
         watched: bool,
         now_ms: u64,
-    ) -> Result<(Guest, Option<Watch>), Denial> {
+    ) -> Result<Admitted, Denial> {
         let Shown { alias, device, secret, by, tls } = shown;
         let known = match self.tenant_by_alias(alias) {
             // It may have been made on another node a moment ago.
@@ -216,12 +206,26 @@ impl Registry {
         let watch = watched.then(|| self.watch(tenant, device));
         let record = self.device(tenant, device).await.map_err(|error| denial(&error))?;
         let record = record.ok_or(Denial::UnknownDevice)?;
-        let holds = secrets.holds(tenant, device, &record, secret, now_ms);
-        let credential = holds.ok_or(Denial::WrongSecret)?;
+        let mut fitting = secrets.fitting(tenant, device, &record, secret);
+        let held = fitting.find(|held| counts(held, now_ms)).ok_or(Denial::WrongSecret)?;
         if !record.enabled || !of.enabled {
             return Err(Denial::Disabled);
         }
-        Ok((Guest::of(tenant, device, &record, credential, by), watch))
+        let settings = settings::read(&record.settings);
+        let guest = Guest::of(tenant, device, &record, &settings, (held.id, by));
+        let until_ms = held.not_after.map(|until| until.0);
+        Ok(Admitted { guest, version: record.version, until_ms, watch })
+    }
+
+    /// Whether a device that was let in before might be again, by all that is known here. Whether its row is still the one that
+    /// let it in is for [`run_if`](Self::run_if).
+    #[must_use]
+    pub fn may_return(&self, admitted: &Admitted, alias: &str, tls: bool, now_ms: u64) -> bool {
+        let tenant = admitted.guest.tenant;
+        let known = self.tenant_by_alias(alias);
+        known.is_some_and(|(id, of)| id == tenant && of.enabled)
+            && (tls || self.takes_plaintext(tenant))
+            && admitted.until_ms.is_none_or(|until| now_ms < until)
     }
 
     /// Whether a device that was let in may stay.
@@ -248,21 +252,55 @@ impl Registry {
     ///
     /// Why it was not done.
     pub async fn run(&self, guest: &Guest, op: Op) -> Result<Answer, Declined> {
-        let (tenant, device) = (guest.tenant, &guest.device);
         self.heard(guest);
+        self.done(guest, op, None).await.map_err(|error| refusal(&error))
+    }
+
+    /// The same about its mail, for a device that is not told of changes: only if its row has still the version that let it in,
+    /// asked along with the rest. [`None`]: it has another, or this is about something else than its mail; nothing was done.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not done.
+    pub async fn run_if(
+        &self,
+        guest: &Guest,
+        version: u64,
+        op: Op,
+    ) -> Result<Option<Answer>, Declined> {
+        if !is_about_mail(&op) {
+            return Ok(None);
+        }
+        match self.done(guest, op, Some(version)).await {
+            Ok(answer) => {
+                self.heard(guest);
+                Ok(Some(answer))
+            }
+            Err(RegistryError::Mail(MailRefused::DeviceChanged)) => Ok(None),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    async fn done(
+        &self,
+        guest: &Guest,
+        op: Op,
+        if_version: Option<u64>,
+    ) -> Result<Answer, RegistryError> {
+        let (tenant, device) = (guest.tenant, &guest.device);
         match op {
             Op::Heartbeat => Ok(Answer::Done),
             Op::Event(event) => {
                 // On its way before anything is waited for: events of one device keep their order.
-                let appended = self.append_event(tenant, device, new_event(guest, event));
-                appended.await.map(|_| Answer::Done).map_err(|error| refusal(&error))
+                self.append_event(tenant, device, new_event(guest, event)).await?;
+                Ok(Answer::Done)
             }
             Op::CountMail => {
-                let (_, size) = self.front(guest).await?;
-                Ok(Answer::MailboxSize(size))
+                let (_, size) = self.next_mail(tenant, device, if_version).await?;
+                Ok(Answer::MailboxSize(size.into()))
             }
             Op::FetchMail { header_only } => {
-                let (mail, size) = self.front(guest).await?;
+                let (mail, size) = self.next_mail(tenant, device, if_version).await?;
                 if let Some(mail) = &mail {
                     self.note_delivered(guest, mail.id);
                 }
@@ -270,7 +308,7 @@ impl Registry {
                     true => op::Mail { payload: Bytes::new(), ..mail },
                     false => mail,
                 });
-                Ok(Answer::Mail { size, mail })
+                Ok(Answer::Mail { size: size.into(), mail })
             }
             Op::SettleMail { id, settlement } => {
                 let op = match settlement {
@@ -278,31 +316,20 @@ impl Registry {
                     Settlement::Reject => MailOp::Reject,
                     Settlement::Requeue => MailOp::Requeue,
                 };
-                let settled = self.settle_mail(tenant, device, id.0, op, guest.by as u8).await;
-                match settled.map_err(|error| refusal(&error))? {
+                match self.settle_as(guest, id.0, op, if_version).await? {
                     MailAnswer::Settled { size, .. } => Ok(Answer::Settled { size: size.into() }),
                     MailAnswer::Mailed { .. } | MailAnswer::Purged { .. } => {
-                        Err(Refusal::Unavailable.into())
+                        Err(RegistryError::Unavailable)
                     }
                 }
             }
         }
     }
+}
 
-    async fn front(&self, guest: &Guest) -> Result<(Option<Mail>, u64), Declined> {
-        let front = self.next_mail(guest.tenant, &guest.device).await;
-        front.map(|(mail, size)| (mail, size.into())).map_err(|error| refusal(&error))
-    }
-
-    /// Takes note in a mail's history that it went out. Nobody waits for it.
-    fn note_delivered(&self, guest: &Guest, id: u128) {
-        let (tenant, device) = (guest.tenant, guest.device.clone());
-        if !self.inner.noted.is_news(tenant, &device, id) {
-            return;
-        }
-        let shard = self.shard_of(tenant, &device);
-        let (by, detail) = (guest.by as u8, Text::default());
-        let note = MailCommand::NoteDelivered(NoteDelivered { tenant, device, id, by, detail });
-        self.inner.below().router.submit(shard, &Command::Mail(note), Done::Ignore);
+fn is_about_mail(op: &Op) -> bool {
+    match op {
+        Op::CountMail | Op::FetchMail { .. } | Op::SettleMail { .. } => true,
+        Op::Heartbeat | Op::Event(_) => false,
     }
 }

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use moorline_core::{TenantId, Text};
 use moorline_machine::{
-    Answer, Command, MailPage,
+    Answer, Command, MailPage, MailRefused,
     answer::Refused,
     mail::{
         CancelMail, Mail, MailAnswer, MailCommand, MailInfo, MailOp, NewMail, PurgeMail, SendMail,
-        SettleMail,
+        SettleIf, SettleMail,
     },
     query::{Found, MailPart, Query},
     registry::DeviceRecord,
@@ -16,6 +16,7 @@ use moorline_machine::{
 use super::{
     Registry, RegistryError,
     audit::without_record,
+    door::Guest,
     settings::{self, DeviceSettings, MailSettings},
 };
 use crate::rates::Rated;
@@ -106,6 +107,20 @@ impl Registry {
         self.mail(MailCommand::Settle(SettleMail { tenant, device, id, op, by, detail })).await
     }
 
+    /// The same, as a device says so that was let in. `if_version`: see [`SettleIf::version`].
+    pub(super) async fn settle_as(
+        &self,
+        guest: &Guest,
+        id: u128,
+        op: MailOp,
+        if_version: Option<u64>,
+    ) -> Result<MailAnswer, RegistryError> {
+        let only = SettleIf { version: if_version, delivered: self.notes_with(guest, id) };
+        let (tenant, device, by) = (guest.tenant, guest.device.clone(), guest.by as u8);
+        let settle = SettleMail { tenant, device, id, op, by, detail: Text::default() };
+        self.mail(MailCommand::SettleIf(settle, only)).await
+    }
+
     /// Removes a mail, wherever it is in its mailbox.
     ///
     /// # Errors
@@ -151,14 +166,18 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`RegistryError`].
+    /// [`RegistryError`]; `DeviceChanged` if the device's row has not the version that is asked for.
     pub async fn next_mail(
         &self,
         tenant: TenantId,
         device: &Text,
+        if_version: Option<u64>,
     ) -> Result<(Option<Mail>, u32), RegistryError> {
-        let query = Query::Front { tenant, device: device.clone() };
+        let query = Query::Front { tenant, device: device.clone(), if_version };
         let found = self.question(self.shard_of(tenant, device), &query).await?;
+        if found == Found::Changed {
+            return Err(RegistryError::Mail(MailRefused::DeviceChanged));
+        }
         let Found::Front(front) = found else { return Err(RegistryError::Unavailable) };
         Ok(front.map_or((None, 0), |(mail, size)| (Some(mail), size)))
     }

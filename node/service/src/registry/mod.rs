@@ -20,13 +20,18 @@ mod devices;
 pub mod door;
 mod events;
 mod mail;
+pub(crate) mod notes;
 pub(crate) mod presence;
 mod readers;
 pub mod secrets;
 pub mod settings;
 pub(crate) mod watch;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use moorline_core::{ShardId, TenantId, Text, port::Refusal};
 use moorline_machine::{
@@ -35,10 +40,10 @@ use moorline_machine::{
     registry::{DeleteTenant, Owner, PutTenant, TenantRecord},
 };
 use moorline_router::SubmitError;
+use tokio::time::sleep;
 
 pub(crate) use self::readers::Readers;
 pub(crate) use self::settings::Class;
-use self::settings::TenantSettings;
 pub use self::{
     ask::DeviceList,
     cursor::Cursor,
@@ -48,6 +53,10 @@ pub use self::{
     presence::Present,
     readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
     watch::{ASK_AGAIN, Heard, RECHECK, Watch},
+};
+use self::{
+    ask::{QUESTION_WAIT, TRY_PAUSE},
+    settings::TenantSettings,
 };
 use crate::{refusal_of, service::Inner};
 
@@ -113,9 +122,16 @@ impl Registry {
     }
 
     /// Waits until this node has applied all tenants that were made before this was called, on any node. `false` if nobody
-    /// can say.
+    /// can say, for longer than an election takes.
     pub async fn refresh(&self) -> bool {
-        self.inner.is_meta_current().await
+        let deadline = Instant::now() + QUESTION_WAIT;
+        while !self.inner.is_meta_current().await {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            sleep(TRY_PAUSE).await;
+        }
+        true
     }
 
     /// All tenants, by id.

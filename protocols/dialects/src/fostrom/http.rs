@@ -71,6 +71,22 @@ pub enum Route {
     Events,
 }
 
+impl Route {
+    /// Whether it asks for mail, or settles it.
+    #[must_use]
+    pub fn is_about_mail(&self) -> bool {
+        match self {
+            Self::MailboxSize | Self::NextMail | Self::Settle(..) => true,
+            Self::Root
+            | Self::Describe
+            | Self::Heartbeat
+            | Self::Datapoint(_)
+            | Self::Message(_)
+            | Self::Events => false,
+        }
+    }
+}
+
 /// A route, and who asks; nobody in particular for [`Route::Root`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routed {

@@ -7,6 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use moorline_core::Text;
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 /// Characters of a fleet's id.
@@ -112,6 +113,13 @@ impl Credentials {
         let at =
             at.ok_or(if username.is_empty() { Misshapen::FleetMissing } else { Misshapen::Fleet })?;
         Self::new(&username[..at], &username[at + SEPARATOR.len()..], password)
+    }
+
+    /// Whether the others are the same; the secrets are compared in constant time.
+    #[must_use]
+    pub fn are_same(&self, others: &Self) -> bool {
+        self.identity == others.identity
+            && bool::from(self.secret.expose().ct_eq(others.secret.expose()))
     }
 
     /// Whether a registry may give these to a device: nothing in them is changed by upper-casing.

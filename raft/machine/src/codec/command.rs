@@ -441,7 +441,7 @@ impl Command {
             },
             kind::JOIN_SHARE | kind::LEAVE_SHARE => Self::decode_share(kind, &mut reader)?,
             presence::REPORT => Self::Presence(presence::read_command(&mut reader)?),
-            mail::FIRST_KIND..=mail::LAST_KIND | mail::SEND_KNOWN => {
+            mail::FIRST_KIND..=mail::LAST_KIND | mail::SEND_KNOWN | mail::SETTLE_IF => {
                 Self::Mail(mail::read_command(kind, &mut reader)?)
             }
             events::FIRST_KIND..=events::LAST_KIND => {

@@ -6,7 +6,7 @@ use moorline_core::{TenantId, Text};
 use super::{Malformed, Reader, put_option, put_retention, put_text, read_retention};
 use crate::mail::{
     CancelMail, MailAnswer, MailCommand, MailLimits, MailOp, MailRefused, NewMail, NoteDelivered,
-    PurgeMail, SendMail, SettleMail,
+    PurgeMail, SendMail, SettleIf, SettleMail,
 };
 
 /// Frozen: logs hold these numbers, all between [`FIRST_KIND`] and [`LAST_KIND`].
@@ -33,10 +33,13 @@ mod refused {
     pub(super) const NO_SUCH_MAIL: u8 = 53;
     pub(super) const TOO_MANY_MAILBOXES: u8 = 54;
     pub(super) const DEVICE_GONE: u8 = 55;
+    pub(super) const DEVICE_CHANGED: u8 = 56;
 }
 
 /// Frozen, as those of `kind`: a command that came later, when other numbers lay behind them.
 pub(super) const SEND_KNOWN: u8 = 76;
+/// As [`SEND_KNOWN`].
+pub(super) const SETTLE_IF: u8 = 83;
 
 /// The first number of commands, answers and refusals about mail.
 pub(super) const FIRST_KIND: u8 = 50;
@@ -55,14 +58,15 @@ pub(super) fn put_command(out: &mut BytesMut, command: &MailCommand) {
             put_send(out, send);
             put_option(out, *events, put_retention);
         }
-        MailCommand::Settle(SettleMail { tenant, device, id, op, by, detail }) => {
+        MailCommand::Settle(settle) => {
             out.put_u8(kind::SETTLE);
-            out.put_u32(tenant.0);
-            put_text(out, device);
-            out.put_u128(*id);
-            out.put_u8(*op as u8);
-            out.put_u8(*by);
-            put_text(out, detail);
+            put_settle(out, settle);
+        }
+        MailCommand::SettleIf(settle, SettleIf { version, delivered }) => {
+            out.put_u8(SETTLE_IF);
+            put_settle(out, settle);
+            put_option(out, *version, BufMut::put_u64);
+            out.put_u8(u8::from(*delivered));
         }
         MailCommand::NoteDelivered(NoteDelivered { tenant, device, id, by, detail }) => {
             out.put_u8(kind::NOTE_DELIVERED);
@@ -102,6 +106,27 @@ fn put_send(out: &mut BytesMut, send: &SendMail) {
     put_option(out, *born, BufMut::put_u64);
 }
 
+fn put_settle(out: &mut BytesMut, settle: &SettleMail) {
+    let SettleMail { tenant, device, id, op, by, detail } = settle;
+    out.put_u32(tenant.0);
+    put_text(out, device);
+    out.put_u128(*id);
+    out.put_u8(*op as u8);
+    out.put_u8(*by);
+    put_text(out, detail);
+}
+
+fn read_settle(
+    reader: &mut Reader,
+    tenant: TenantId,
+    device: Text,
+) -> Result<SettleMail, Malformed> {
+    let (id, op) = (reader.u128()?, reader.u8()?);
+    let op = MailOp::from_number(op).ok_or(reader.malformed())?;
+    let (by, detail) = (reader.u8()?, reader.text()?);
+    Ok(SettleMail { tenant, device, id, op, by, detail })
+}
+
 fn read_send(reader: &mut Reader, tenant: TenantId, device: Text) -> Result<SendMail, Malformed> {
     Ok(SendMail {
         tenant,
@@ -119,7 +144,7 @@ fn read_send(reader: &mut Reader, tenant: TenantId, device: Text) -> Result<Send
     })
 }
 
-/// Reads what follows a kind between [`FIRST_KIND`] and [`LAST_KIND`], or [`SEND_KNOWN`].
+/// Reads what follows a kind between [`FIRST_KIND`] and [`LAST_KIND`], or [`SEND_KNOWN`], or [`SETTLE_IF`].
 pub(super) fn read_command(kind: u8, reader: &mut Reader) -> Result<MailCommand, Malformed> {
     let (tenant, device) = (reader.tenant()?, reader.text()?);
     Ok(match kind {
@@ -128,11 +153,11 @@ pub(super) fn read_command(kind: u8, reader: &mut Reader) -> Result<MailCommand,
             let send = read_send(reader, tenant, device)?;
             MailCommand::SendKnown(send, reader.option(read_retention)?)
         }
-        kind::SETTLE => {
-            let (id, op) = (reader.u128()?, reader.u8()?);
-            let op = MailOp::from_number(op).ok_or(reader.malformed())?;
-            let (by, detail) = (reader.u8()?, reader.text()?);
-            MailCommand::Settle(SettleMail { tenant, device, id, op, by, detail })
+        kind::SETTLE => MailCommand::Settle(read_settle(reader, tenant, device)?),
+        SETTLE_IF => {
+            let settle = read_settle(reader, tenant, device)?;
+            let (version, delivered) = (reader.option(Reader::u64)?, reader.bool()?);
+            MailCommand::SettleIf(settle, SettleIf { version, delivered })
         }
         kind::NOTE_DELIVERED => {
             let (id, by, detail) = (reader.u128()?, reader.u8()?, reader.text()?);
@@ -194,6 +219,7 @@ pub(super) fn put_refused(out: &mut BytesMut, why: MailRefused) {
         MailRefused::NoSuchMail => refused::NO_SUCH_MAIL,
         MailRefused::TooManyMailboxes => refused::TOO_MANY_MAILBOXES,
         MailRefused::DeviceGone => refused::DEVICE_GONE,
+        MailRefused::DeviceChanged => refused::DEVICE_CHANGED,
     });
     if let MailRefused::NotNext { front } = why {
         put_option(out, front, BufMut::put_u128);
@@ -209,6 +235,7 @@ pub(super) fn read_refused(code: u8, reader: &mut Reader) -> Result<MailRefused,
         refused::NO_SUCH_MAIL => MailRefused::NoSuchMail,
         refused::TOO_MANY_MAILBOXES => MailRefused::TooManyMailboxes,
         refused::DEVICE_GONE => MailRefused::DeviceGone,
+        refused::DEVICE_CHANGED => MailRefused::DeviceChanged,
         _ => return Err(Malformed { what: "refusal" }),
     })
 }
@@ -241,8 +268,10 @@ pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
     let mut known = send.clone();
     known.born = Some(9);
     known.mail.ttl_ms = None;
-    let settle = |op, detail| {
-        MailCommand::Settle(SettleMail { tenant, device: device(), id: 1, op, by: 8, detail })
+    let mail = |op, detail| SettleMail { tenant, device: device(), id: 1, op, by: 8, detail };
+    let settle = |op, detail| MailCommand::Settle(mail(op, detail));
+    let settle_if = |version, delivered| {
+        MailCommand::SettleIf(mail(MailOp::Ack, "".into()), SettleIf { version, delivered })
     };
     #[rustfmt::skip]
     let all = [
@@ -261,6 +290,10 @@ pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
             "33 00000007 00000001 64 00000000000000000000000000000001 02 08 00000001 77"),
         (settle(MailOp::Requeue, "".into()),
             "33 00000007 00000001 64 00000000000000000000000000000001 03 08 00000000"),
+        (settle_if(Some(9), false),
+            "53 00000007 00000001 64 00000000000000000000000000000001 01 08 00000000 01 0000000000000009 00"),
+        (settle_if(None, true),
+            "53 00000007 00000001 64 00000000000000000000000000000001 01 08 00000000 00 01"),
         (MailCommand::NoteDelivered(NoteDelivered { tenant, device: device(), id: 1, by: 8, detail: "w".into() }),
             "34 00000007 00000001 64 00000000000000000000000000000001 08 00000001 77"),
         (MailCommand::Cancel(CancelMail { tenant, device: device(), id: 1 }),
@@ -292,6 +325,7 @@ mod tests {
             (refused(MailRefused::NoSuchMail),                  "08 35"),
             (refused(MailRefused::TooManyMailboxes),            "08 36"),
             (refused(MailRefused::DeviceGone),                  "08 37"),
+            (refused(MailRefused::DeviceChanged),               "08 38"),
         ];
         for (answer, expected) in table {
             let mut out = BytesMut::new();
@@ -303,7 +337,7 @@ mod tests {
             }
             assert_eq!(Answer::decode(&mut bytes.clone()).unwrap(), answer);
         }
-        for unknown in [&[53][..], &[59], &[8, 56], &[8, 59]] {
+        for unknown in [&[53][..], &[59], &[8, 57], &[8, 59]] {
             assert!(Answer::decode(&mut Bytes::copy_from_slice(unknown)).is_err());
         }
     }

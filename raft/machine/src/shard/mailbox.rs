@@ -279,7 +279,8 @@ impl ShardState {
         let answer = match command {
             MailCommand::Send(send) => self.send_mail(step, send),
             MailCommand::SendKnown(send, events) => self.send_known(step, send, events),
-            MailCommand::Settle(settle) => mailboxes.settle(step, settle),
+            MailCommand::Settle(settle) => mailboxes.settle(step, settle, false),
+            MailCommand::SettleIf(settle, only) => self.settle_if(step, settle, only),
             MailCommand::NoteDelivered(delivered) => mailboxes.note_delivered(step, delivered),
             MailCommand::Cancel(cancel) => mailboxes.cancel(step, &cancel),
             MailCommand::Purge(purge) => mailboxes.purge(step, &purge),

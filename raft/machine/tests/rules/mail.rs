@@ -9,11 +9,15 @@ use moorline_machine::{
         CancelMail, MAIL_DETAIL_BYTES_MAX, MAIL_DEVICE_BYTES_MAX, MAIL_GARBAGE_ROWS_PER_TICK_MAX,
         MAIL_NAME_BYTES_MAX, MAIL_NOTES_MAX, MAIL_PAYLOAD_BYTES_MAX, MAIL_PER_TICK_MAX,
         MAILBOX_BYTES_MAX, MAILBOX_ITEMS_MAX, MailInfo, MailLimits, MailOp, NewMail, NoteDelivered,
-        Noted, PURGED_PER_COMMAND_MAX, PurgeMail, SendMail, SettleMail,
+        Noted, PURGED_PER_COMMAND_MAX, PurgeMail, SendMail, SettleIf, SettleMail,
     },
+    query::{Found, Query},
 };
 
-use crate::harness::*;
+use crate::{
+    devices::{delete_plain, put_plain},
+    harness::*,
+};
 
 pub(crate) const KIND_MAILBOX: u8 = 29;
 pub(crate) const KIND_MAIL: u8 = 30;
@@ -54,10 +58,18 @@ fn expiring(id: u128, ttl_ms: u64) -> Command {
     send_with(id, |send| send.mail.ttl_ms = Some(ttl_ms))
 }
 
-pub(crate) fn settle_mail(id: u128, op: MailOp) -> Command {
+fn settlement(id: u128, op: MailOp) -> SettleMail {
     let (device, detail) = (device(), "why".into());
-    let settle = SettleMail { tenant: TENANT, device, id, op, by: 3, detail };
-    Command::Mail(MailCommand::Settle(settle))
+    SettleMail { tenant: TENANT, device, id, op, by: 3, detail }
+}
+
+pub(crate) fn settle_mail(id: u128, op: MailOp) -> Command {
+    Command::Mail(MailCommand::Settle(settlement(id, op)))
+}
+
+fn ack_if(id: u128, version: Option<u64>, delivered: bool) -> Command {
+    let only = SettleIf { version, delivered };
+    Command::Mail(MailCommand::SettleIf(settlement(id, MailOp::Ack), only))
 }
 
 fn ack(id: u128) -> Command {
@@ -456,6 +468,57 @@ fn a_delivery_is_noted_and_changes_nothing_else() {
     assert_eq!(info(&group, 1).unwrap().state, Noted::Acked);
     let mut empty = Group::new(SHARD);
     assert_eq!(empty.one(delivered(1)), refused(MailRefused::NoSuchMail));
+}
+
+#[test]
+fn a_settlement_notes_the_delivery_before_it() {
+    let mut group = with_mail([1, 2]);
+    assert_eq!(group.one(ack_if(2, None, true)), not_next(Some(1)));
+    assert_eq!(history(&group, 2), [Noted::Queued], "it was not settled");
+    for _ in 0..2 {
+        let repeat = front(&group).is_some_and(|(id, _)| id == 2);
+        assert_eq!(group.one(ack_if(1, None, true)), settled(1, repeat));
+        assert_eq!(history(&group, 1), [Noted::Queued, Noted::Delivered, Noted::Acked]);
+    }
+    let notes = info(&group, 1).unwrap().notes;
+    let [_, delivered, acked] = &notes[..] else { panic!("{notes:?}") };
+    assert_eq!((delivered.by, &delivered.detail), (3, &Text::default()));
+    assert_eq!((acked.by, &acked.detail), (3, &"why".into()));
+    assert_eq!(group.one(ack_if(2, None, false)), settled(0, false));
+    assert_eq!(history(&group, 2), [Noted::Queued, Noted::Acked]);
+}
+
+#[test]
+fn whom_an_earlier_version_of_the_row_let_in_gets_and_settles_nothing() {
+    let mut group = Group::new(SHARD);
+    let version = |answer: Answer| {
+        let Answer::Device { version, .. } = answer else { panic!("{answer:?}") };
+        Some(version)
+    };
+    let found = |group: &Group, if_version| {
+        let query = Query::Front { tenant: TENANT, device: device(), if_version };
+        match group.machine.query(&group.rows, &query).unwrap() {
+            Found::Front(front) => front.map(|(mail, _)| mail.id),
+            Found::Changed => Some(0),
+            other => panic!("{other:?}"),
+        }
+    };
+    let gone = refused(MailRefused::DeviceChanged);
+    group.one(send(1));
+    assert_eq!((found(&group, Some(7)), found(&group, None)), (Some(0), Some(1)), "no device");
+    assert_eq!(group.one(ack_if(1, Some(7), false)), gone);
+    let first = version(group.one(put_plain("d")));
+    assert_eq!(found(&group, first), Some(1));
+    let second = version(group.one(put_plain("d")));
+    assert_eq!((found(&group, first), found(&group, second)), (Some(0), Some(1)));
+    assert_eq!(group.one(ack_if(1, first, true)), gone);
+    assert_eq!(history(&group, 1), [Noted::Queued]);
+    assert!(group.effects.is_empty());
+    assert_eq!(group.one(ack_if(1, second, false)), settled(0, false));
+    group.one(send(2));
+    group.one(delete_plain("d"));
+    assert_eq!(group.one(ack_if(2, second, false)), gone);
+    assert_eq!(found(&group, second), Some(0));
 }
 
 #[test]

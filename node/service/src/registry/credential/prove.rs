@@ -36,10 +36,14 @@ use super::{
     make::{lookup_of_identity, lookup_of_pin, lookup_of_token},
     password::{Busy, Place},
 };
-use crate::registry::{
-    Registry, RegistryError, Watch,
-    door::{BY_AUTHORITY, By, Guest},
-    secrets::{Secrets, counts},
+use crate::{
+    registry::{
+        Registry, RegistryError, Watch,
+        door::{BY_AUTHORITY, By, Guest},
+        secrets::{Secrets, counts},
+        settings,
+    },
+    rights::who_of,
 };
 
 /// Which tenant has a host name; see the module.
@@ -326,8 +330,9 @@ impl Attempt<'_> {
         chain: Option<Chain>,
     ) -> Proven {
         let Row { tenant, device, record, watch } = row;
-        let who = self.registry.who(&device, &record);
-        let guest = Guest::of(tenant, &device, &record, credential, self.claim.by);
+        let settings = settings::read(&record.settings);
+        let guest = Guest::of(tenant, &device, &record, &settings, (credential, self.claim.by));
+        let who = who_of(&device, record.born, settings);
         Proven { stay: Stay { guest, until_ms, tls: self.claim.tls, chain }, watch, who }
     }
 

@@ -12,12 +12,13 @@ use crate::{
     answer::{Answer, Refused},
     mail::{
         CancelMail, MAIL_DETAIL_BYTES_MAX, MailAnswer, MailOp, MailRefused, NoteDelivered, Noted,
-        PURGED_PER_COMMAND_MAX, PurgeMail, SettleMail,
+        PURGED_PER_COMMAND_MAX, PurgeMail, SettleIf, SettleMail,
     },
     rows::{
         Row, corrupt,
         mail::{MailCard, MailEndedRow, MailRow, MailboxRow},
     },
+    shard::ShardState,
     step::Step,
 };
 
@@ -26,11 +27,31 @@ fn settled(mailbox: &Mailbox, repeat: bool) -> Answer {
     Answer::Mail(MailAnswer::Settled { size, next: size > 0, repeat })
 }
 
+impl ShardState {
+    pub(super) fn settle_if<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        settle: SettleMail,
+        only: SettleIf,
+    ) -> Result<Answer, StorageError> {
+        let SettleIf { version, delivered } = only;
+        if let Some(version) = version {
+            let record = self.device(&*step.rows, settle.tenant, &settle.device)?;
+            if record.is_none_or(|record| record.version != version) {
+                return Ok(refused(MailRefused::DeviceChanged));
+            }
+        }
+        self.mailboxes.settle(step, settle, delivered)
+    }
+}
+
 impl Mailboxes {
+    /// `delivered`: see [`SettleIf::delivered`].
     pub(super) fn settle<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         settle: SettleMail,
+        delivered: bool,
     ) -> Result<Answer, StorageError> {
         let SettleMail { tenant, device, id, op, by, detail } = settle;
         if detail.len() > MAIL_DETAIL_BYTES_MAX {
@@ -45,7 +66,12 @@ impl Mailboxes {
             let not_next = refused(MailRefused::NotNext { front });
             return Ok(if repeat { settled(&mailbox, true) } else { not_next });
         }
-        let card = self.card_of(step.rows, mailbox.id, id)?;
+        let mut card = self.card_of(step.rows, mailbox.id, id)?;
+        if delivered {
+            let how = What { what: Noted::Delivered, by, detail: &Text::default() };
+            card.note(step.time, &how);
+            self.happened(&mailbox, id, &card, &how);
+        }
         let how = |what| What { what, by, detail: &detail };
         match op {
             MailOp::Ack => self.finish(step, &mut mailbox, id, card, &how(Noted::Acked))?,
