@@ -417,21 +417,33 @@ impl Inner {
     }
 
     /// Waits until this node has confirmed, after this call, that it leads the shard, and has applied what was committed
-    /// before.
+    /// before. To be called by tasks that nobody cancels: the first one asks for itself, those who come meanwhile ask together.
     pub(crate) async fn pass_gate(self: &Arc<Self>, shard: ShardId) -> bool {
-        let (sender, passed) = oneshot::channel();
-        {
+        let passed = {
             let Some(mut gate) = self.gate(shard) else { return false };
             if gate.waiting.len() >= GATE_WAITERS_MAX {
                 return false;
             }
-            gate.waiting.push(sender);
-            if !std::mem::replace(&mut gate.running, true) {
+            if std::mem::replace(&mut gate.running, true) {
+                let (sender, passed) = oneshot::channel();
+                gate.waiting.push(sender);
+                Some(passed)
+            } else {
+                None
+            }
+        };
+        if let Some(passed) = passed {
+            return passed.await.unwrap_or(false);
+        }
+        let passed = self.below().groups.barrier(shard).await.is_ok();
+        if let Some(mut gate) = self.gate(shard) {
+            gate.running = !gate.waiting.is_empty();
+            if gate.running {
                 let service = Arc::clone(self);
                 self.tasks.spawn(async move { service.run_gate(shard).await });
             }
         }
-        passed.await.unwrap_or(false)
+        passed
     }
 
     async fn run_gate(&self, shard: ShardId) {

@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     fs::{File, OpenOptions},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    num::NonZero,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -31,6 +32,8 @@ const MOONLIGHTS_PORT: u16 = 8494;
 const API_PORT: u16 = 9443;
 const ADMIN_PORT: u16 = 9400;
 const CLUSTER_PORT: u16 = 7400;
+/// What says to tokio how many threads work in a node; as many as there are cores if nobody does.
+const WORKERS: &str = "TOKIO_WORKER_THREADS";
 /// A demo is played with, measured and tested, all from one address: limits that keep strangers off would only be in the
 /// way.
 const LIMITS: &str = "\
@@ -79,6 +82,8 @@ struct Node {
     place: Place,
     config: PathBuf,
     log: PathBuf,
+    /// Threads that work in it.
+    workers: usize,
     child: Option<Child>,
     died: Option<Instant>,
 }
@@ -125,6 +130,9 @@ impl Nodes {
         if ready.exists() {
             std::fs::remove_file(ready)?;
         }
+        // They share the cores: more threads than cores only stand in each other's way.
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = cores.div_ceil(places.len());
         let mut nodes = Vec::new();
         for place in &places {
             let config = dir.join(format!("node{}.toml", place.id));
@@ -132,7 +140,8 @@ impl Nodes {
                 std::fs::write(&config, config_text(place, &places, dir, &dev.tls, args.shards))?;
             }
             let log = dir.join(format!("node{}.log", place.id));
-            nodes.push(Node { place: place.clone(), config, log, child: None, died: None });
+            let place = place.clone();
+            nodes.push(Node { place, config, log, workers, child: None, died: None });
         }
         let ca = std::path::absolute(&dev.ca)?;
         Ok(Self { nodes, ca })
@@ -223,7 +232,11 @@ impl Nodes {
 impl Node {
     fn start(&mut self) -> anyhow::Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        if std::env::var_os(WORKERS).is_none() {
+            command.env(WORKERS, self.workers.to_string());
+        }
+        let child = command
             .args(["server", "--stop-with-stdin", "--config"])
             .arg(&self.config)
             .stdin(Stdio::piped())

@@ -50,10 +50,12 @@ impl Device {
         Self { id: id.to_owned(), secret: text(&made, 201, "secret") }
     }
 
+    fn headers(&self) -> [(&str, &str); 3] {
+        [("X-Fleet-ID", FLEET), ("x-device-id", &*self.id), ("X-DEVICE-SECRET", &*self.secret)]
+    }
+
     fn request(&self, method: &str, to: SocketAddr, path: &str, body: &str) -> http::Answer {
-        let headers =
-            [("X-Fleet-ID", FLEET), ("x-device-id", &*self.id), ("X-DEVICE-SECRET", &*self.secret)];
-        http::api(method, to, path, &headers, body)
+        http::api(method, to, path, &self.headers(), body)
     }
 
     fn moonlight(&self, to: SocketAddr) -> Moon {
@@ -202,6 +204,7 @@ fn fostroms_devices_are_served() {
         &mut api,
         &[
             ("HTTP answers as its table says", http_answers),
+            ("a connection that is kept", kept),
             ("one port has HTTP and MQTT over WebSocket", one_port),
             ("a stream tells of mail that came through another node", streams),
             ("Moonlight fetches and settles", moonlight_mail),
@@ -265,6 +268,10 @@ fn http_answers(api: &mut Api) {
         assert_eq!((next.status, next.json()), (200, mail), "the same until it is settled");
     }
     let [first, second] = &sent;
+    until_true("each node noted what it gave out", SOON, || {
+        let http = "delivered by http";
+        story(api, &device.id, first) == ["queued by api", http, http, http]
+    });
     let unknown = "018f4d1f-2a55-7f0e-b4ea-5f7c3e6fa001";
     #[rustfmt::skip]
     let table = [
@@ -301,6 +308,57 @@ fn http_answers(api: &mut Api) {
         told_first.dedup();
         told_first == told
     });
+}
+
+/// One connection for many requests: each is answered by what the registry says then.
+fn kept(api: &mut Api) {
+    let device = Device::new(api, "DEVICE0031");
+    let other = Device::new(api, "DEVICE0032");
+    let mails: Vec<_> =
+        (0..6).map(|number| send(api, 1, &device.id, "open", &json!({ "n": number }))).collect();
+    let mut kept = http::Kept::open(api.at(2, "http"));
+    let next = |kept: &mut http::Kept| kept.ask("GET", "/v1/mailbox/next", &device.headers());
+    let ack = |kept: &mut http::Kept, mail: &str| {
+        kept.ask("PUT", &format!("/v1/mailbox/ack/{mail}"), &device.headers())
+    };
+    for mail in &mails[..2] {
+        assert_eq!(next(&mut kept).json()["id"], json!(mail));
+        assert_eq!(ack(&mut kept, mail).status, 200);
+        let told = ["queued by api", "delivered by http", "acked by http"];
+        assert_eq!(story(api, &device.id, mail), told, "noted by the ack itself");
+    }
+    // Another device by the same connection, and a wrong secret: nobody is taken for who came before.
+    let of_other = kept.ask("GET", "/v1/mailbox/next", &other.headers());
+    assert_eq!((of_other.status, of_other.body), (204, String::new()));
+    assert_eq!(next(&mut kept).json()["id"], json!(mails[2]));
+    let mut wrong = device.headers();
+    wrong[2].1 = "FOS-0123456789ABCDEF0123456789ABCDEF";
+    for path in ["/v1/mailbox/next", "/v1/mailbox/size"] {
+        assert_eq!(kept.ask("GET", path, &wrong).status, 401);
+    }
+    // Its row changes: that costs nothing but a look.
+    let path = format!("/devices/{}?tenant=acme", device.id);
+    let labels = json!({ "settings": { "labels": ["changed"] } });
+    assert_eq!(api.ask(3, "PUT", &path, &labels).0, 200);
+    assert_eq!(ack(&mut kept, &mails[2]).status, 200);
+    assert_eq!(next(&mut kept).json()["id"], json!(mails[3]));
+    // Disabled and deleted credentials let nobody in from the next request on.
+    let enable = |enabled: bool| {
+        assert_eq!(api.ask(1, "PUT", &path, &json!({ "enabled": enabled })).0, 200);
+    };
+    enable(false);
+    assert_eq!(ack(&mut kept, &mails[3]).status, 403);
+    assert_eq!(next(&mut kept).status, 403);
+    enable(true);
+    assert_eq!(ack(&mut kept, &mails[3]).status, 200);
+    let credentials = format!("/devices/{}/credentials", device.id);
+    let listed = api.ask(1, "GET", &format!("{credentials}?tenant=acme"), &Value::Null);
+    let id = listed.1[0]["id"].as_str().unwrap().to_owned();
+    let gone = api.ask(1, "DELETE", &format!("{credentials}/{id}?tenant=acme"), &Value::Null);
+    assert_eq!(gone.0, 204, "{}", gone.1);
+    assert_eq!(ack(&mut kept, &mails[4]).status, 401);
+    assert_eq!(next(&mut kept).status, 401);
+    assert_eq!(story(api, &device.id, &mails[4]), ["queued by api"]);
 }
 
 fn one_port(api: &mut Api) {
@@ -453,6 +511,9 @@ fn mixed(api: &mut Api) {
     let first = send(api, 1, &device.id, "mixed", &json!({ "deep": [1, { "a": null }] }));
     let next = device.request("GET", api.at(2, "http"), "/v1/mailbox/next", "");
     assert_eq!(next.json()["id"], json!(first));
+    until_true("that is noted", SOON, || {
+        story(api, &device.id, &first) == ["queued by api", "delivered by http"]
+    });
     let mut moon = device.moonlight(api.at(3, "moonlight"));
     let connected = Packet::Connected { mail_available: true, keep_alive: true };
     assert_eq!(moon.hear(), Some(connected));

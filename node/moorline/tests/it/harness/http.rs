@@ -1,7 +1,7 @@
-//! A very small HTTP client: one request a connection, a deadline, no surprises.
+//! A very small HTTP client: one request a connection, or one connection that is kept; deadlines, no surprises.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -82,6 +82,38 @@ fn send(
     let body = if is_chunked { unchunked(body)? } else { body.to_owned() };
     let status = status.ok_or(io::ErrorKind::InvalidData)?;
     Ok(Answer { status, head, body })
+}
+
+/// A connection that stays for more than one request.
+pub(crate) struct Kept(BufReader<TcpStream>);
+
+impl Kept {
+    pub(crate) fn open(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&to, ANSWER_WAIT).unwrap();
+        stream.set_read_timeout(Some(ANSWER_WAIT)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Asks without a body; the answer's body has a length.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n");
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        request += "\r\n";
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(self.0.read_line(&mut head).unwrap() > 0, "closed after {head:?}");
+        }
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        let head = head.to_ascii_lowercase();
+        let length = head.split_once("content-length: ").and_then(|(_, rest)| rest.lines().next());
+        let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+        self.0.read_exact(&mut body).unwrap();
+        Answer { status, head, body: String::from_utf8(body).unwrap() }
+    }
 }
 
 /// A body without the lengths of its chunks, up to the last one.
