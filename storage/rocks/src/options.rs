@@ -4,8 +4,8 @@ use std::path::Path;
 
 use moorline_storage::key::BUCKET_PREFIX_BYTES;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, LogLevel,
-    Options, SliceTransform,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    DBRecoveryMode, LogLevel, Options, SliceTransform,
 };
 
 /// The column family of all rows.
@@ -13,6 +13,8 @@ pub(crate) const STATE: &str = "state";
 
 const MIB: usize = 1024 * 1024;
 const BLOCK_BYTES: usize = 16 * 1024;
+/// A piece of an index or a filter.
+const METADATA_BLOCK_BYTES: usize = 8 * 1024;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 /// RocksDB's own log files, for whoever looks into a problem: a few, and small.
 const INFO_FILES: usize = 3;
@@ -132,6 +134,12 @@ pub(crate) fn rows(config: &StoreConfig) -> Options {
     table.set_block_cache(&Cache::new_lru_cache(config.block_cache_bytes));
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In pieces: the filter of a file with a million rows as a whole has no room in a shard of the cache, so that each read of
+    // a row would read all of it from the file and sum it. `tests/reads.rs`.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(METADATA_BLOCK_BYTES);
+    table.set_pin_top_level_index_and_filter(true);
     // For whole keys, and for shard and bucket: scans stay within one bucket.
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     table.set_whole_key_filtering(true);
