@@ -158,7 +158,7 @@ impl ServiceMetrics {
 
 /// What was refused to tenants, by setting.
 fn quota_refused(registry: &Registry) -> prometheus::Result<IntCounterVec> {
-    let help = "What tenants wanted to say beyond what they may in a second, by setting";
+    let help = "What tenants wanted beyond what they may at this node, by setting";
     let opts = Opts::new("moorline_tenant_quota_refused_total", help);
     add(registry, IntCounterVec::new(opts, &["quota"])?)
 }

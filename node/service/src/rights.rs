@@ -105,8 +105,19 @@ impl Holders {
         self.tables.lock().expect("no panic while it is locked")
     }
 
-    fn enter(&self, conn: ConnId, tenant: TenantId, who: Option<&Who>, version: u64) {
+    /// `false` if the tenant has as many connections here as it may; then nothing was noted.
+    fn enter(
+        &self,
+        conn: ConnId,
+        tenant: TenantId,
+        who: Option<&Who>,
+        (version, connections_max): (u64, Option<usize>),
+    ) -> bool {
         let mut tables = self.tables();
+        let here = tables.tenants.get(&tenant).map_or(0, |(_, count)| *count);
+        if connections_max.is_some_and(|max| here >= max) {
+            return false;
+        }
         // An older version is found out at the next look.
         let (known, count) = tables.tenants.entry(tenant).or_insert((version, 0));
         *known = version.min(*known);
@@ -114,6 +125,7 @@ impl Holders {
         if let Some(who) = who {
             tables.devices.entry((tenant, who.device.clone())).or_default().insert(conn);
         }
+        true
     }
 
     pub(crate) fn leave(&self, conn: ConnId, tenant: TenantId, who: Option<&Who>) {
@@ -207,13 +219,32 @@ impl Inner {
         (rules.map(|rules| Rights { rules, who: who.cloned() }), version)
     }
 
-    /// A connection says who it is: from now on changes reach it.
-    pub(crate) fn begin_rights(&self, conn: &Arc<Conn>, tenant: TenantId, who: Option<Arc<Who>>) {
+    /// A connection says who it is: from now on changes reach it. `false` if its tenant has as many here as it may.
+    pub(crate) fn begin_rights(
+        &self,
+        conn: &Arc<Conn>,
+        tenant: TenantId,
+        who: Option<Arc<Who>>,
+    ) -> bool {
         let (_, version) = self.rights_of(tenant, who.as_ref());
-        self.holders.enter(conn.id(), tenant, who.as_deref(), version);
+        let as_of = (version, self.connections_max(tenant));
+        if !self.holders.enter(conn.id(), tenant, who.as_deref(), as_of) {
+            return false;
+        }
         // Read after it was entered: a change in between is one of a later version.
         let (rights, _) = self.rights_of(tenant, who.as_ref());
         conn.set_rights(tenant, who, rights);
+        true
+    }
+
+    fn connections_max(&self, tenant: TenantId) -> Option<usize> {
+        let read = self.below().groups.read(ShardId::META, |machine, _| {
+            let record = machine.meta().tenant(tenant)?;
+            let settings = self.parsed.get(tenant, record.version, &record.settings);
+            Some(settings.quotas.connections_max)
+        });
+        let max = read.flatten().filter(|max| *max > 0)?;
+        usize::try_from(max).ok()
     }
 
     /// A connection is gone.

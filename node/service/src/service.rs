@@ -375,7 +375,11 @@ impl Inner {
             None if session_name::is_free(&open.client) => open.client,
             None => return refuse(),
         };
-        self.begin_rights(conn, open.tenant, open.who.clone());
+        if !self.begin_rights(conn, open.tenant, open.who.clone()) {
+            self.metrics.quota_refused.with_label_values(&["connections-max"]).inc();
+            conn.push(Notice::Opened(Err(Refusal::Quota)));
+            return;
+        }
         if self.conn(conn.id()).is_none() {
             // It was closed while it waited.
             self.end_rights(conn);

@@ -23,6 +23,7 @@ fn tenants_have_quotas_and_guessers_are_banned() {
         &[
             ("publishes beyond a tenant's rate are refused", publishes),
             ("events and mails beyond it are refused", events_and_mails),
+            ("clients beyond its number at a node are refused", connections),
             ("who guesses a password is banned, its neighbours are not", guesses),
             ("who guesses a token is banned, other tokens are not", tokens),
         ],
@@ -70,6 +71,30 @@ fn publishes(api: &mut Api) {
         let id = loud.publish("pump/t", b"x");
         loud.puback(id) != 0x97
     });
+}
+
+fn connections(api: &mut Api) {
+    let few = json!({ "name": "few", "settings": { "quotas": { "connections-max": 2 } } });
+    assert_eq!(api.ask(1, "POST", "/tenants", &few).0, 201);
+    let secrets = ["a", "b", "c"].map(|name| (name, device(api, "few", name)));
+    let login = |at: usize| login(secrets[at].0, "few", &secrets[at].1);
+    let mut first = login(0).to(api.cluster.mqtt(1)).0;
+    let mut second = login(1).to(api.cluster.mqtt(1)).0;
+    assert_eq!(login(2).reason(api.cluster.mqtt(1)), 0x97);
+    let mut old = login(2);
+    old.version = Version::V4;
+    assert_eq!(old.reason(api.cluster.mqtt(1)), 3);
+    let series = "moorline_tenant_quota_refused_total{quota=\"connections-max\"}";
+    assert_eq!(counted(api, 1, series), 2);
+    // Another node has room, and so has this one when somebody goes.
+    let mut third = login(2).to(api.cluster.mqtt(2)).0;
+    for client in [&mut first, &mut second, &mut third] {
+        client.ping();
+    }
+    first.disconnect();
+    until_true("there is room again", SOON, || login(0).reason(api.cluster.mqtt(1)) == 0);
+    let quiet = device(api, "large", "elsewhere");
+    self::login("elsewhere", "large", &quiet).to(api.cluster.mqtt(1)).0.ping();
 }
 
 fn events_and_mails(api: &mut Api) {

@@ -78,7 +78,7 @@ impl Default for TenantSettings {
     }
 }
 
-/// What a tenant may say at each node in a second; a second's worth at once. 0: as much as it likes.
+/// What a tenant may have and say at each node in a second; a second's worth at once. 0: as much as it likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct QuotaSettings {
@@ -90,12 +90,20 @@ pub struct QuotaSettings {
     pub events_s: u32,
     /// Mails that applications send.
     pub mails_s: u32,
+    /// Clients of MQTT that are connected at the node at once.
+    pub connections_max: u32,
 }
 
 impl Default for QuotaSettings {
     fn default() -> Self {
         let publish_bytes_s = 256 * 1024 * 1024;
-        Self { publishes_s: 200_000, publish_bytes_s, events_s: 20_000, mails_s: 5_000 }
+        Self {
+            publishes_s: 200_000,
+            publish_bytes_s,
+            events_s: 20_000,
+            mails_s: 5_000,
+            connections_max: 0,
+        }
     }
 }
 
