@@ -497,11 +497,12 @@ fn whom_an_earlier_version_of_the_row_let_in_gets_and_settles_nothing() {
     };
     let found = |group: &Group, if_version| {
         let query = Query::Front { tenant: TENANT, device: device(), if_version };
-        match group.machine.query(&group.rows, &query).unwrap() {
-            Found::Front(front) => front.map(|(mail, _)| mail.id),
-            Found::Changed => Some(0),
-            other => panic!("{other:?}"),
+        let found = group.machine.query(&group.rows, &query).unwrap();
+        if found == Found::Changed {
+            return Some(0);
         }
+        let Found::Front(front) = found else { panic!("{found:?}") };
+        front.map(|(mail, _)| mail.id)
     };
     let gone = refused(MailRefused::DeviceChanged);
     group.one(send(1));
