@@ -86,7 +86,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Config(ConfigCommand::Check { config }) => {
-            config::Config::load(&config)?;
+            let problems = server::check_files(&config::Config::load(&config)?);
+            if !problems.is_empty() {
+                return Err(config::ConfigError::Wrong { path: config, problems }.into());
+            }
             println!("{}: fine", config.display());
             Ok(())
         }

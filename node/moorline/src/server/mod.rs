@@ -280,13 +280,26 @@ fn wire_config(
         cluster: cluster_id(&config.cluster.name),
         store,
         peers,
-        tls: config.cluster.tls.as_ref().map(|tls| TlsFiles {
-            ca: tls.ca.clone(),
-            certificate: tls.cert.clone(),
-            key: tls.key.clone(),
-            server_name: tls.domain.clone(),
-        }),
+        tls: cluster_tls(config),
     }
+}
+
+fn cluster_tls(config: &Config) -> Option<TlsFiles> {
+    config.cluster.tls.as_ref().map(|tls| TlsFiles {
+        ca: tls.ca.clone(),
+        certificate: tls.cert.clone(),
+        key: tls.key.clone(),
+        server_name: tls.domain.clone(),
+    })
+}
+
+/// Reads the files that a configuration names, as a node does when it starts: what is wrong with them.
+pub(crate) fn check_files(config: &Config) -> Vec<String> {
+    let tls = config.tls.as_ref().map(|files| files.load().map(drop).context("tls"));
+    let cluster = cluster_tls(config).map(|files| files.check().context("cluster.tls"));
+    let key = Some(secrets(config).map(drop));
+    let read = [tls, cluster, key].into_iter().flatten();
+    read.filter_map(Result::err).map(|problem| format!("{problem:#}")).collect()
 }
 
 fn groups_config(config: &Config, clock: Clock) -> GroupsConfig {

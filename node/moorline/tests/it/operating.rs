@@ -160,6 +160,8 @@ fn config_check_points_at_everything_that_is_wrong() {
     let fine = check(&good);
     assert_eq!(fine.status.code(), Some(0), "{}", said(&fine));
 
+    let tls = "\n[tls]\ncert = \"/nowhere/a\"\nkey = \"/nowhere/b\"\n";
+    let mutual = "\n[cluster.tls]\nca = \"/nowhere/c\"\ncert = \"/nowhere/d\"\nkey = \"/nowhere/e\"\ndomain = \"d\"\n";
     #[rustfmt::skip]
     let table = [
         (good.replace("data-dir", "datadir"),                       &["line 3", "datadir"][..]),
@@ -167,6 +169,8 @@ fn config_check_points_at_everything_that_is_wrong() {
         (good.replace("id = 1\n", "id = 9\n")
              .replace("shards = 3", "shards = 4000"),               &["cluster.peers", "cluster.shards"][..]),
         ("nonsense".to_owned(),                                     &["line 1"][..]),
+        (format!("{good}{tls}"),                                    &["tls: cert: /nowhere/a"][..]),
+        (format!("{good}{mutual}"),                                 &["cluster.tls: ", "/nowhere/c"][..]),
     ];
     for (text, words) in table {
         let output = check(&text);

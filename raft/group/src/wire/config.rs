@@ -112,6 +112,15 @@ impl Tls {
 }
 
 impl TlsFiles {
+    /// Whether the files can be read.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::TlsFile`], with the file that can't.
+    pub fn check(&self) -> Result<(), WireError> {
+        self.read().map(drop)
+    }
+
     pub(super) fn read(&self) -> Result<Tls, WireError> {
         let read = |path: &PathBuf| {
             fs::read(path).map_err(|source| WireError::TlsFile { path: path.clone(), source })
