@@ -210,6 +210,12 @@ impl Model {
                 self.digests.entry((*shard, *index)).or_default().push(digest);
             }
             Op::Mark { stage } => self.stages.push(*stage),
+            // Sorted out by `requests` and by the check of coverage.
+            Op::Record { .. }
+            | Op::Mail { .. }
+            | Op::Revoke { .. }
+            | Op::Leads { .. }
+            | Op::Snapshots { .. } => {}
         }
     }
 

@@ -43,7 +43,12 @@ pub fn check(events: &[Event]) -> Check {
             | Op::Publish { .. }
             | Op::Fault { .. }
             | Op::Digest { .. }
-            | Op::Mark { .. } => {}
+            | Op::Mark { .. }
+            | Op::Record { .. }
+            | Op::Mail { .. }
+            | Op::Revoke { .. }
+            | Op::Leads { .. }
+            | Op::Snapshots { .. } => {}
         }
     }
     check.detail = format!("at most {most} in flight");

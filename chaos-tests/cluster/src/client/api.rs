@@ -1,0 +1,91 @@
+//! The API as an application uses it: a tenant of the run's own, devices, credentials.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::http::{Answer, AskError, Http, Question};
+
+/// The tenant of a run.
+pub const TENANT: &str = "chaos";
+/// What Fostrom's devices call it.
+pub const FLEET: &str = "CHAOSFLT";
+/// How long the first token and the tenant may take: the meta group may still elect.
+const FIRST_MAX: Duration = Duration::from_secs(30);
+/// How often something that failed is tried again before the faults begin.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
+/// The API, with a token.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// How nodes are reached.
+    pub http: Http,
+    token: String,
+}
+
+impl Api {
+    /// Makes the first token of a cluster, and the tenant.
+    pub async fn open(http: Http, node: SocketAddr) -> Result<Self> {
+        let mut api = Self { http, token: String::new() };
+        let token = json!({ "name": "root", "role": "admin" });
+        let made = api.insist(node, "/api/v1/tokens", token).await?;
+        made["token"].as_str().context("a token without a token")?.clone_into(&mut api.token);
+        let tenant = json!({ "name": TENANT, "aliases": [format!("fostrom:{FLEET}")] });
+        api.insist(node, "/api/v1/tenants", tenant).await?;
+        Ok(api)
+    }
+
+    /// Asks one node, below `/api/v1`, in the tenant.
+    pub async fn ask(
+        &self,
+        node: SocketAddr,
+        method: Method,
+        path: &str,
+        (condition, body): (Option<u64>, Option<Value>),
+    ) -> Result<Answer, AskError> {
+        let mut headers = vec![("authorization", format!("Bearer {}", self.token))];
+        headers.extend(condition.map(|version| ("if-match", format!("\"{version}\""))));
+        let path = format!("/api/v1{path}?tenant={TENANT}");
+        self.http.ask(node, &Question { method, path, headers, body }).await
+    }
+
+    /// Makes a device of Fostrom's; its secret, and the number of that credential.
+    pub async fn device(
+        &self,
+        node: SocketAddr,
+        name: &str,
+        settings: &Value,
+    ) -> Result<(String, String)> {
+        let device = format!("/api/v1/devices?tenant={TENANT}");
+        let new = json!({ "name": name, "settings": settings });
+        self.insist(node, &device, new).await?;
+        let path = format!("/api/v1/devices/{name}/credentials?tenant={TENANT}");
+        let made = self.insist(node, &path, json!({ "style": "fostrom" })).await?;
+        let word = |key: &str| made[key].as_str().map(str::to_owned).context("a credential");
+        Ok((word("secret")?, word("id")?))
+    }
+
+    /// Posts until it is done: only before the faults.
+    async fn insist(&self, node: SocketAddr, path: &str, body: Value) -> Result<Value> {
+        let deadline = Instant::now() + FIRST_MAX;
+        let bearer = format!("Bearer {}", self.token);
+        let headers =
+            if self.token.is_empty() { Vec::new() } else { vec![("authorization", bearer)] };
+        let (method, path) = (Method::POST, path.to_owned());
+        let question = Question { method, path: path.clone(), headers, body: Some(body) };
+        loop {
+            let answer = self.http.ask(node, &question).await;
+            match answer {
+                Ok(answer) if (200..300).contains(&answer.status) => return Ok(answer.json()),
+                Ok(answer) if answer.status < 500 => bail!("{path}: {}", answer.words()),
+                Ok(_) | Err(_) if Instant::now() < deadline => sleep(TRY_EVERY).await,
+                Ok(answer) => bail!("{path}: {}", answer.words()),
+                Err(error) => bail!("{path}: {error}"),
+            }
+        }
+    }
+}
