@@ -374,7 +374,7 @@ const LIMITS: &str = "[mqtt]\nunauthenticated-per-address-max = 0\nconnects-per-
     inflight-max = 256\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
 
 /// The key that the nodes of a run share; it guards nothing.
-const KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+pub const KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
 /// Where a node has its key: beside its data.
 fn key_file(data: &Path) -> PathBuf {

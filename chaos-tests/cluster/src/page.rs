@@ -67,6 +67,7 @@ fn points(events: &[Event]) -> BTreeMap<Workload, Vec<Point>> {
             | Op::Digest { .. }
             | Op::Mark { .. }
             | Op::Revoke { .. }
+            | Op::Log { .. }
             | Op::Leads { .. }
             | Op::Snapshots { .. } => continue,
         };

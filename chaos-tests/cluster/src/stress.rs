@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use moorline_oracle::gaps::{self, Spread};
-use moorline_oracle::history::{FORMAT, Header, Stage};
-use moorline_oracle::{Event, Rules, Verdict, judge_with};
+use moorline_oracle::history::{FORMAT, Header, Stage, Unwanted};
+use moorline_oracle::{Event, Op, Phase, Rules, Verdict, judge_with};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -20,12 +20,12 @@ use crate::client::mailbox::Mailboxes;
 use crate::client::publisher::{Pace, Publisher};
 use crate::client::registry::Registry;
 use crate::client::subscriber::{Habit, Subscriber};
-use crate::cluster::{Cluster, Recipe};
+use crate::cluster::{Cluster, KEY, Recipe};
 use crate::http::Http;
 use crate::nemesis::Nemesis;
 use crate::network::Scope;
 use crate::page;
-use crate::recorder::Recorder;
+use crate::recorder::{Actor, Recorder};
 use crate::report::Report;
 use crate::run::{digests, drain, end, lateness, logs, machine, mark, nanos, wait_subscribed};
 use crate::scenario::{Net, Scenario};
@@ -83,8 +83,9 @@ pub async fn run(scenario: &mut Scenario, binary: &Path, directory: &Path) -> Re
     let ended = cluster.stop().await;
     // Whom it hit, also of a run that did not come to its end.
     fs::write(&schedule, scenario.json())?;
-    let (starts, late) = ran.with_context(|| logs(&cluster))?;
+    let Acted { starts, late, secrets } = ran.with_context(|| logs(&cluster))?;
     ended?;
+    look_through(&cluster, &recorder, &secrets)?;
 
     let events = recorder.finish().context("the history could not be written")?;
     let verdict = judged(&header, &events);
@@ -117,8 +118,35 @@ fn recipe(scenario: &Scenario, binary: &Path) -> Result<Recipe> {
     })
 }
 
-/// How long each start took, and how late the harness itself was at worst.
-type Acted = (Vec<Duration>, Duration);
+/// Looks through the nodes' logs for what must not be there.
+fn look_through(cluster: &Cluster, recorder: &Recorder, secrets: &[String]) -> Result<()> {
+    for node in &cluster.nodes {
+        let log = fs::read(node.log()).with_context(|| format!("{}", node.log().display()))?;
+        for line in String::from_utf8_lossy(&log).lines() {
+            let actor = Actor { name: "harness", node: Some(node.id) };
+            let note = |why, line: &str| {
+                recorder.note(actor, Phase::Ok, Op::Log { why, line: line.to_owned() });
+            };
+            if line.contains("panicked at") {
+                note(Unwanted::Panic, line);
+            }
+            if let Some(secret) = secrets.iter().find(|secret| line.contains(secret.as_str())) {
+                note(Unwanted::Secret, &line.replace(secret.as_str(), "SECRET"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a run leaves besides its history.
+struct Acted {
+    /// How long each start took until the node was ready.
+    starts: Vec<Duration>,
+    /// How late the harness itself was at worst.
+    late: Duration,
+    /// What must be in no log.
+    secrets: Vec<String>,
+}
 
 /// The clients of a run, at work.
 struct Clients {
@@ -130,6 +158,7 @@ struct Clients {
     visiting: JoinSet<Mailboxes>,
     watching: JoinSet<()>,
     http: Http,
+    secrets: Vec<String>,
 }
 
 impl Clients {
@@ -139,6 +168,8 @@ impl Clients {
         let http = Http::default();
         let api = Api::open(http.clone(), shared.peers[0].admin).await?;
         let boxes = Mailboxes::open(Arc::clone(shared), api.clone(), random.random()).await?;
+        let given = [KEY.to_owned(), api.token().to_owned()];
+        let secrets = given.into_iter().chain(boxes.secrets()).collect();
         let mut all = Self {
             subscribers: JoinSet::new(),
             publishers: JoinSet::new(),
@@ -146,6 +177,7 @@ impl Clients {
             visiting: JoinSet::new(),
             watching: JoinSet::new(),
             http,
+            secrets,
         };
         let many = usize::try_from(CLIENTS)?;
         for number in 0..CLIENTS {
@@ -231,6 +263,7 @@ async fn act(
     mark(shared, if drained { Stage::Drained } else { Stage::DrainTimedOut });
     nemesis.look_for_deaths()?;
     digests(shared).await?;
+    let secrets = std::mem::take(&mut clients.secrets);
     clients.end(shared).await?;
-    Ok((nemesis.starts, late))
+    Ok(Acted { starts: nemesis.starts, late, secrets })
 }

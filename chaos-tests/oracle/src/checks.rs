@@ -9,6 +9,7 @@ pub mod duplicates;
 pub mod enough;
 pub mod flow;
 mod linear;
+pub mod logs;
 pub mod loss;
 pub mod mailbox;
 pub mod once;
@@ -64,6 +65,8 @@ pub const ONE_END: &str = "one-end";
 pub const CONSERVATION: &str = "conservation";
 /// Name of the check that who is revoked stays out.
 pub const REVOCATION: &str = "revocation";
+/// Name of the check of the nodes' logs.
+pub const LOGS: &str = "logs";
 /// Name of the check that the run reached what it was for.
 pub const COVERAGE: &str = "coverage";
 
@@ -129,7 +132,7 @@ pub fn judge_with(events: &[Event], rules: &Rules, wanted: Option<&Wanted>) -> V
         checks.extend([conservation::check(&requests), revocation::check(&requests)]);
     }
     if let Some(wanted) = wanted {
-        checks.push(coverage::check(events, wanted, &requests.problems));
+        checks.extend([logs::check(events), coverage::check(events, wanted, &requests.problems)]);
     }
     let counts = count(&model);
     checks.push(enough::check(&model, &counts, rules));

@@ -161,6 +161,7 @@ fn ends_window(event: &Event) -> bool {
         | Op::Record { .. }
         | Op::Mail { .. }
         | Op::Revoke { .. }
+        | Op::Log { .. }
         | Op::Leads { .. }
         | Op::Snapshots { .. } => false,
     }
@@ -225,6 +226,7 @@ impl Track {
                 | Op::Record { .. }
                 | Op::Mail { .. }
                 | Op::Revoke { .. }
+                | Op::Log { .. }
                 | Op::Leads { .. }
                 | Op::Snapshots { .. } => {}
             }

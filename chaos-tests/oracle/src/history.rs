@@ -232,6 +232,13 @@ pub enum Op {
         /// In which term.
         term: u64,
     },
+    /// A node wrote a line that must not be in its log.
+    Log {
+        /// Why not.
+        why: Unwanted,
+        /// The line, without what is secret.
+        line: String,
+    },
     /// A node was seen to have installed snapshots that others sent.
     Snapshots {
         /// How many more than when it was last asked.
@@ -242,6 +249,16 @@ pub enum Op {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+/// Why a line must not be in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unwanted {
+    /// A thread panicked.
+    Panic,
+    /// It holds a secret: a key, a token, a device's secret.
+    Secret,
 }
 
 /// Where a run is.

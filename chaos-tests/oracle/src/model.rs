@@ -214,6 +214,7 @@ impl Model {
             Op::Record { .. }
             | Op::Mail { .. }
             | Op::Revoke { .. }
+            | Op::Log { .. }
             | Op::Leads { .. }
             | Op::Snapshots { .. } => {}
         }

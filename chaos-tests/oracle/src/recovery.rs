@@ -99,6 +99,7 @@ pub fn workload(op: &Op) -> Option<Workload> {
         | Op::Digest { .. }
         | Op::Mark { .. }
         | Op::Revoke { .. }
+        | Op::Log { .. }
         | Op::Leads { .. }
         | Op::Snapshots { .. } => None,
     }

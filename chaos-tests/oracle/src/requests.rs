@@ -278,6 +278,7 @@ impl Requests {
                 | Op::Fault { .. }
                 | Op::Digest { .. }
                 | Op::Mark { .. }
+                | Op::Log { .. }
                 | Op::Leads { .. }
                 | Op::Snapshots { .. } => true,
             };

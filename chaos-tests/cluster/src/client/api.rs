@@ -39,6 +39,11 @@ impl Api {
         Ok(api)
     }
 
+    /// What must be in no log.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Asks one node, below `/api/v1`, in the tenant.
     pub async fn ask(
         &self,

@@ -113,6 +113,11 @@ impl Mailboxes {
         Ok(Self { shared, api, random: StdRng::seed_from_u64(seed), devices, mails: 0 })
     }
 
+    /// What must be in no log.
+    pub fn secrets(&self) -> impl Iterator<Item = String> {
+        self.devices.iter().map(|device| device.secret.clone())
+    }
+
     /// Sends, fetches and settles until told to drain, then waits for what is under way. Revokes this many credentials, evenly over
     /// `lasts`.
     pub async fn run(mut self, period: Duration, lasts: Duration, revocations: u32) -> Self {

@@ -130,6 +130,7 @@ fn workload(op: &Op) -> Option<(usize, bool)> {
         | Op::Fault { .. }
         | Op::Digest { .. }
         | Op::Mark { .. }
+        | Op::Log { .. }
         | Op::Leads { .. }
         | Op::Snapshots { .. } => None,
     }

@@ -47,6 +47,7 @@ pub fn check(events: &[Event]) -> Check {
             | Op::Record { .. }
             | Op::Mail { .. }
             | Op::Revoke { .. }
+            | Op::Log { .. }
             | Op::Leads { .. }
             | Op::Snapshots { .. } => {}
         }
