@@ -114,13 +114,13 @@ impl Registry {
 fn draw_ask(random: &mut StdRng, value: u64, known: &[u64]) -> RecordAsk {
     let (fresh, stale) = (known.last().copied(), known.first().copied());
     match random.random_range(0..100) {
-        0..40 => RecordAsk::Get,
-        40..55 => RecordAsk::Create { value },
-        55..80 if fresh.is_some() => RecordAsk::Update { value, if_version: fresh },
-        55..85 if stale.is_some() => RecordAsk::Update { value, if_version: stale },
+        0..38 => RecordAsk::Get,
+        38..56 => RecordAsk::Create { value },
+        56..80 if fresh.is_some() => RecordAsk::Update { value, if_version: fresh },
+        56..85 if stale.is_some() => RecordAsk::Update { value, if_version: stale },
         85..92 => RecordAsk::Update { value, if_version: None },
-        92..97 if fresh.is_some() => RecordAsk::Delete { if_version: fresh },
-        97..100 => RecordAsk::Delete { if_version: None },
+        92..96 if fresh.is_some() => RecordAsk::Delete { if_version: fresh },
+        98..100 => RecordAsk::Delete { if_version: None },
         _ => RecordAsk::Get,
     }
 }
