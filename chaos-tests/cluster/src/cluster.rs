@@ -162,6 +162,33 @@ impl Cluster {
         Ok(())
     }
 
+    /// Makes the first token of the cluster, on a node's own machine.
+    pub async fn first_token(&self) -> Result<String> {
+        let admin = self.addresses[0].admin;
+        let (mut command, admin) = match &self.network {
+            Some(network) => {
+                let mut command = Command::new("ip");
+                let space = network.space(self.nodes[0].id);
+                command.args(["netns", "exec", &space]).arg(&self.recipe.binary);
+                (command, SocketAddr::from(([127, 0, 0, 1], admin.port())))
+            }
+            None => (Command::new(&self.recipe.binary), admin),
+        };
+        command.args(["token", "create", "root", "--only", "token", "--admin"]);
+        command.arg(admin.to_string());
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            let made =
+                timeout(READY_MAX, command.output()).await.context("token create hangs")??;
+            if made.status.success() {
+                return Ok(String::from_utf8_lossy(&made.stdout).trim().to_owned());
+            }
+            let said = String::from_utf8_lossy(&made.stderr);
+            ensure!(Instant::now() < deadline, "token create: {}: {said}", made.status);
+            sleep(READY_EVERY).await;
+        }
+    }
+
     /// Has a node start with a directory that is empty and not its own, whatever its disk is; or, if not, with its own again. It
     /// must not run.
     pub fn set_emptied(&self, at: usize, emptied: bool) -> Result<()> {
@@ -395,12 +422,18 @@ fn common(recipe: &Recipe, id: u32, data: &Path, own: &Addresses) -> String {
     } else {
         (String::new(), String::new())
     };
+    // In a namespace of its own a node can be asked from its own machine, which is where the first token is made.
+    let admin = if recipe.networks {
+        SocketAddr::from(([0, 0, 0, 0], own.admin.port()))
+    } else {
+        own.admin
+    };
     format!(
         "[node]\nid = {id}\ndata-dir = {}\n\n[listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n{http}\n\
          {security}{LIMITS}\n[cluster]\nshards = {}\n",
         text(data),
         own.mqtt,
-        own.admin,
+        admin,
         own.cluster,
         recipe.shards,
     )

@@ -166,7 +166,8 @@ impl Clients {
     async fn begin(scenario: &Scenario, cluster: &Cluster, shared: &Arc<Shared>) -> Result<Self> {
         let mut random = StdRng::seed_from_u64(scenario.seed);
         let http = Http::default();
-        let api = Api::open(http.clone(), shared.peers[0].admin).await?;
+        let token = cluster.first_token().await?;
+        let api = Api::open(http.clone(), shared.peers[0].admin, token).await?;
         let boxes = Mailboxes::open(Arc::clone(shared), api.clone(), random.random()).await?;
         let given = [KEY.to_owned(), api.token().to_owned()];
         let secrets = given.into_iter().chain(boxes.secrets()).collect();

@@ -14,7 +14,7 @@ use crate::http::{Answer, AskError, Http, Question};
 pub const TENANT: &str = "chaos";
 /// What Fostrom's devices call it.
 pub const FLEET: &str = "CHAOSFLT";
-/// How long the first token and the tenant may take: the meta group may still elect.
+/// How long the tenant and each device may take: the meta group may still elect.
 const FIRST_MAX: Duration = Duration::from_secs(30);
 /// How often something that failed is tried again before the faults begin.
 const TRY_EVERY: Duration = Duration::from_millis(100);
@@ -28,12 +28,9 @@ pub struct Api {
 }
 
 impl Api {
-    /// Makes the first token of a cluster, and the tenant.
-    pub async fn open(http: Http, node: SocketAddr) -> Result<Self> {
-        let mut api = Self { http, token: String::new() };
-        let token = json!({ "name": "root", "role": "admin" });
-        let made = api.insist(node, "/api/v1/tokens", token).await?;
-        made["token"].as_str().context("a token without a token")?.clone_into(&mut api.token);
+    /// Makes the tenant, with an administrator's token.
+    pub async fn open(http: Http, node: SocketAddr, token: String) -> Result<Self> {
+        let api = Self { http, token };
         let aliases = [format!("fostrom:{FLEET}")];
         // TLS is tested elsewhere, and would take the time of two cores.
         let settings = json!({ "plaintext": true });
@@ -81,8 +78,7 @@ impl Api {
     async fn insist(&self, node: SocketAddr, path: &str, body: Value) -> Result<Value> {
         let deadline = Instant::now() + FIRST_MAX;
         let bearer = format!("Bearer {}", self.token);
-        let headers =
-            if self.token.is_empty() { Vec::new() } else { vec![("authorization", bearer)] };
+        let headers = vec![("authorization", bearer)];
         let (method, path) = (Method::POST, path.to_owned());
         let question = Question { method, path: path.clone(), headers, body: Some(body) };
         loop {
