@@ -49,6 +49,9 @@ pub struct Group {
     /// Who leads it, if anybody is known to.
     #[serde(default)]
     pub leader: Option<u32>,
+    /// In which term.
+    #[serde(default)]
+    pub term: u64,
     /// Who votes in it.
     #[serde(default)]
     pub voters: Vec<u32>,
@@ -148,6 +151,12 @@ pub async fn init(node: SocketAddr) -> Result<()> {
 pub async fn view(node: SocketAddr) -> Result<View> {
     let body = ok(node, Method::GET, "/api/v1/cluster", ANSWER_MAX).await?;
     serde_json::from_slice(&body).context("the view of the cluster is not what it should be")
+}
+
+/// A node's metrics, as text.
+pub async fn metrics(node: SocketAddr) -> Result<String> {
+    let body = ok(node, Method::GET, "/metrics", ANSWER_MAX).await?;
+    String::from_utf8(body.to_vec()).context("metrics are text")
 }
 
 /// A token that lets one node in.

@@ -1,6 +1,10 @@
-//! The clients of a run: publishers that count, subscribers that keep their sessions.
+//! The clients of a run: publishers that count, subscribers that keep their sessions, devices with mail, and who administers
+//! records.
 
+pub mod api;
+pub mod mailbox;
 pub mod publisher;
+pub mod registry;
 pub mod subscriber;
 
 use std::net::SocketAddr;
@@ -37,6 +41,8 @@ pub struct Peer {
     pub mqtt: SocketAddr,
     /// Where it answers about itself.
     pub admin: SocketAddr,
+    /// Where it speaks HTTP with Fostrom's devices, if it does.
+    pub http: SocketAddr,
     /// Whether the harness believes that it runs.
     pub up: AtomicBool,
 }
@@ -62,6 +68,7 @@ pub struct Shared {
     /// Cancelled when everything is to end.
     pub stop: CancellationToken,
     connections: AtomicU64,
+    requests: AtomicU64,
 }
 
 /// How far publishers and subscribers are.
@@ -174,7 +181,19 @@ impl Shared {
             drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             connections: AtomicU64::new(1),
+            requests: AtomicU64::new(1),
         }
+    }
+
+    /// The number of a request, given to no other of the run.
+    fn number(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The place of a node for one request: any, but one of those known to be down only now and then.
+    fn draw(&self, random: &mut StdRng) -> usize {
+        let at = random.random_range(0..self.peers.len());
+        if self.peers[at].is_up() { at } else { random.random_range(0..self.peers.len()) }
     }
 
     /// A node to turn to: one believed to run, not the one just left if there is another.

@@ -26,7 +26,7 @@ pub const READY_MAX: Duration = Duration::from_secs(90);
 /// How often readiness is asked for.
 const READY_EVERY: Duration = Duration::from_millis(50);
 /// Ports in a namespace of one's own.
-const OWN_PORTS: [u16; 3] = [1883, 9400, 7400];
+const OWN_PORTS: [u16; 4] = [1883, 9400, 7400, 8080];
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub struct Recipe {
     pub disk: DiskKind,
     /// Whether each node has a network of its own.
     pub networks: bool,
+    /// Whether there are tenants and devices, which speak HTTP: the nodes share a key then.
+    pub devices: bool,
     /// Environment variables for the nodes.
     pub environment: Vec<(String, String)>,
 }
@@ -78,6 +80,7 @@ struct Addresses {
     mqtt: SocketAddr,
     admin: SocketAddr,
     cluster: SocketAddr,
+    http: SocketAddr,
 }
 
 impl Cluster {
@@ -88,7 +91,7 @@ impl Cluster {
         let addresses = addresses(&recipe, network.as_ref())?;
         let peers = ids.iter().zip(&addresses).map(|(&id, at)| {
             let up = AtomicBool::new(false);
-            Peer { id, mqtt: at.mqtt, admin: at.admin, up }
+            Peer { id, mqtt: at.mqtt, admin: at.admin, http: at.http, up }
         });
         let peers = Arc::new(peers.collect());
         let mut nodes = Vec::new();
@@ -97,6 +100,9 @@ impl Cluster {
             let data = home.join("data");
             fs::create_dir_all(&data)?;
             let disk = mount(recipe.disk, &home, &data)?;
+            if recipe.devices {
+                fs::write(key_file(&data), KEY)?;
+            }
             let config = home.join("moorline.toml");
             if id <= recipe.nodes {
                 fs::write(&config, configuration(&recipe, id, &data, &addresses))?;
@@ -153,6 +159,50 @@ impl Cluster {
         let ended = timeout(READY_MAX, command.output()).await.context("cluster join hangs")??;
         let said = String::from_utf8_lossy(&ended.stderr);
         ensure!(ended.status.success(), "cluster join: {}: {said}", ended.status);
+        Ok(())
+    }
+
+    /// Makes the first token of the cluster, on a node's own machine.
+    pub async fn first_token(&self) -> Result<String> {
+        let admin = self.addresses[0].admin;
+        let (mut command, admin) = match &self.network {
+            Some(network) => {
+                let mut command = Command::new("ip");
+                let space = network.space(self.nodes[0].id);
+                command.args(["netns", "exec", &space]).arg(&self.recipe.binary);
+                (command, SocketAddr::from(([127, 0, 0, 1], admin.port())))
+            }
+            None => (Command::new(&self.recipe.binary), admin),
+        };
+        command.args(["token", "create", "root", "--only", "token", "--admin"]);
+        command.arg(admin.to_string());
+        let deadline = Instant::now() + READY_MAX;
+        loop {
+            let made =
+                timeout(READY_MAX, command.output()).await.context("token create hangs")??;
+            if made.status.success() {
+                return Ok(String::from_utf8_lossy(&made.stdout).trim().to_owned());
+            }
+            let said = String::from_utf8_lossy(&made.stderr);
+            ensure!(Instant::now() < deadline, "token create: {}: {said}", made.status);
+            sleep(READY_EVERY).await;
+        }
+    }
+
+    /// Has a node start with a directory that is empty and not its own, whatever its disk is; or, if not, with its own again. It
+    /// must not run.
+    pub fn set_emptied(&self, at: usize, emptied: bool) -> Result<()> {
+        let node = &self.nodes[at];
+        let other = node.data.with_extension("emptied");
+        if emptied {
+            fs::create_dir(&other)?;
+        }
+        let written = fs::read_to_string(&node.config)?;
+        let (from, to) = if emptied { (&node.data, &other) } else { (&other, &node.data) };
+        fs::write(&node.config, written.replacen(&text(from), &text(to), 1))?;
+        if !emptied {
+            fs::remove_dir_all(other)?;
+        }
         Ok(())
     }
 
@@ -328,18 +378,21 @@ fn addresses(recipe: &Recipe, network: Option<&Network>) -> Result<Vec<Addresses
     let nodes = recipe.nodes + recipe.spares;
     let many = usize::try_from(nodes)?;
     if let Some(network) = network {
-        let [mqtt, admin, cluster] = OWN_PORTS;
+        let [mqtt, admin, cluster, http] = OWN_PORTS;
         return Ok((1..=nodes)
             .map(|id| Addresses {
                 mqtt: network.client_address(id, mqtt),
                 admin: network.client_address(id, admin),
                 cluster: network.peer_address(id, cluster),
+                http: network.client_address(id, http),
             })
             .collect());
     }
-    let free = ports::free(3 * many)?;
-    let threes = free.chunks_exact(3);
-    Ok(threes.map(|at| Addresses { mqtt: at[0], admin: at[1], cluster: at[2] }).collect())
+    let free = ports::free(OWN_PORTS.len() * many)?;
+    let each = free.chunks_exact(OWN_PORTS.len());
+    let of =
+        |at: &[SocketAddr]| Addresses { mqtt: at[0], admin: at[1], cluster: at[2], http: at[3] };
+    Ok(each.map(of).collect())
 }
 
 /// All clients come from one address and come back as fast as they can, and what waits for those that are away is checked
@@ -347,14 +400,42 @@ fn addresses(recipe: &Recipe, network: Option<&Network>) -> Result<Vec<Addresses
 const LIMITS: &str = "[mqtt]\nunauthenticated-per-address-max = 0\nconnects-per-client-s = 0\nconnects-per-tenant-s = 0\n\
     inflight-max = 256\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
 
+/// The key that the nodes of a run share; it guards nothing.
+pub const KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+
+/// Where a node has its key: beside its data.
+fn key_file(data: &Path) -> PathBuf {
+    data.with_file_name("cluster.key")
+}
+
+/// A path as TOML: a JSON string is a TOML basic string.
+fn text(path: &Path) -> String {
+    serde_json::Value::String(path.display().to_string()).to_string()
+}
+
 /// What the files of all nodes begin with; it ends within `[cluster]`.
 fn common(recipe: &Recipe, id: u32, data: &Path, own: &Addresses) -> String {
-    // A JSON string is a TOML basic string.
-    let data = serde_json::Value::String(data.display().to_string()).to_string();
+    let (http, security) = if recipe.devices {
+        let key = text(&key_file(data));
+        let http = format!("http = \"{}\"\n", own.http);
+        (http, format!("[security]\nkey-file = {key}\nanonymous = true\n\n"))
+    } else {
+        (String::new(), String::new())
+    };
+    // In a namespace of its own a node can be asked from its own machine, which is where the first token is made.
+    let admin = if recipe.networks {
+        SocketAddr::from(([0, 0, 0, 0], own.admin.port()))
+    } else {
+        own.admin
+    };
     format!(
-        "[node]\nid = {id}\ndata-dir = {data}\n\n[listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n\n\
-         {LIMITS}\n[cluster]\nshards = {}\n",
-        own.mqtt, own.admin, own.cluster, recipe.shards,
+        "[node]\nid = {id}\ndata-dir = {}\n\n[listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n{http}\n\
+         {security}{LIMITS}\n[cluster]\nshards = {}\n",
+        text(data),
+        own.mqtt,
+        admin,
+        own.cluster,
+        recipe.shards,
     )
 }
 
@@ -411,6 +492,7 @@ mod tests {
             shards: 4,
             disk: DiskKind::Plain,
             networks: false,
+            devices: false,
             environment: Vec::new(),
         }
     }

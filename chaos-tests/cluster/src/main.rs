@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use moorline_chaos::options::{Action, MemberPlan, Options, Run, RunAction};
+use moorline_chaos::commands;
+use moorline_chaos::options::{Action, MemberPlan, Options, Run, RunAction, RunOptions};
+use moorline_chaos::report::Report;
 use moorline_chaos::run::{Workplace, run};
-use moorline_oracle::{Outcome, Rules, gaps, history, judge};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -23,15 +24,36 @@ async fn main() -> ExitCode {
 }
 
 async fn act(action: Action) -> Result<bool> {
-    let (action, options) = match action {
-        Action::Kill { run, mode } => (RunAction::Kill(mode), run),
-        Action::Pause { run, for_ms } => (RunAction::Pause(for_ms), run),
-        Action::Cut { run, for_ms, from } => (RunAction::Cut(for_ms, from), run),
+    match action {
+        Action::Kill { run, mode } => one_sort(RunAction::Kill(mode), run).await,
+        Action::Pause { run, for_ms } => one_sort(RunAction::Pause(for_ms), run).await,
+        Action::Cut { run, for_ms, from } => one_sort(RunAction::Cut(for_ms, from), run).await,
         Action::Member { run, kills, brief } => {
-            (RunAction::Member(MemberPlan { each: kills, brief }), run)
+            one_sort(RunAction::Member(MemberPlan { each: kills, brief }), run).await
         }
-        Action::Check { history, replicas } => return check(&history, replicas),
-    };
+        Action::Run(options) => {
+            options.check()?;
+            let mut scenario = commands::scenario(&options)?;
+            let report = commands::once(&mut scenario, &options.binary, options.out.as_ref()).await;
+            report.map(|report| report.passed())
+        }
+        Action::Replay { binary, schedule, times, from_draws, out } => {
+            commands::replay(&schedule, &binary, (times, from_draws), out.as_ref()).await
+        }
+        Action::Shrink { binary, schedule, tries, out } => {
+            commands::shrink(&schedule, &binary, tries, &out).await
+        }
+        Action::Soak { run, hours } => {
+            run.check()?;
+            commands::soak(&run, hours).await
+        }
+        Action::Check { history, replicas } => commands::check(&history, replicas),
+        Action::Report { history, replicas, out } => commands::report(&history, replicas, &out),
+    }
+}
+
+/// A run of one sort of fault.
+async fn one_sort(action: RunAction, options: RunOptions) -> Result<bool> {
     let decided = Run::decide(action, options, rand::random())?;
     println!("seed {}", decided.plan.seed);
     let mut workplace = Workplace::create()?;
@@ -50,18 +72,10 @@ async fn act(action: Action) -> Result<bool> {
     if let Some(out) = &decided.options.out {
         workplace.copy_to(out).with_context(|| format!("cannot write to {}", out.display()))?;
     }
-    let passed = report.as_ref().is_ok_and(moorline_chaos::report::Report::passed);
+    let passed = report.as_ref().is_ok_and(Report::passed);
     if !passed {
         workplace.keep();
         println!("everything is kept in {}", workplace.path().display());
     }
     report.map(|_| passed)
-}
-
-fn check(path: &std::path::Path, replicas: u32) -> Result<bool> {
-    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-    let (header, events) = history::read(&text)?;
-    let verdict = judge(&events, &Rules { replicas, ..Rules::default() });
-    println!("{verdict}\n\n{}\nseed {}", gaps::measure(&events), header.seed);
-    Ok(verdict.outcome == Outcome::Pass)
 }

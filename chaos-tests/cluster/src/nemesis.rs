@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use moorline_lossyfs::Controller;
 use moorline_oracle::history::Fault;
 use moorline_oracle::{Op, Phase};
 use rustix::process::Signal;
@@ -118,10 +119,7 @@ impl Nemesis<'_> {
     }
 
     fn power_failure(&self, at: usize, disk: Disk, victims: &Victims) -> Result<()> {
-        let controller = || {
-            let mounted = self.cluster.disk(at).context("the disk of this node loses nothing")?;
-            Ok::<_, anyhow::Error>(mounted.controller())
-        };
+        let controller = || self.controller(at);
         let (fault, done): (Fault, io::Result<()>) = match disk {
             Disk::Keeps => return Ok(()),
             Disk::Loses => (Fault::PowerLoss, controller()?.lose()),
@@ -131,7 +129,7 @@ impl Nemesis<'_> {
         done.context("a disk could not lose its writes")
     }
 
-    async fn pause(&mut self, step: Step, victims: &Victims) -> Result<()> {
+    pub(crate) async fn pause(&mut self, step: Step, victims: &Victims) -> Result<()> {
         for &at in &victims.places {
             self.cluster.signal(at, Signal::STOP)?;
             self.note(at, Fault::Pause, victims, Ok(()));
@@ -144,7 +142,7 @@ impl Nemesis<'_> {
         self.wait_healed(victims).await
     }
 
-    async fn cut(&mut self, step: Step, victims: &Victims) -> Result<()> {
+    pub(crate) async fn cut(&mut self, step: Step, victims: &Victims) -> Result<()> {
         let scope = self.scope;
         for &at in &victims.places {
             let (network, id) = self.network(at)?;
@@ -160,13 +158,19 @@ impl Nemesis<'_> {
         self.wait_healed(victims).await
     }
 
-    fn network(&self, at: usize) -> Result<(&crate::network::Network, u32)> {
+    pub(crate) fn network(&self, at: usize) -> Result<(&crate::network::Network, u32)> {
         let network =
             self.cluster.network.as_ref().context("nodes have no network of their own")?;
         Ok((network, self.cluster.nodes[at].id))
     }
 
-    async fn wait_healed(&mut self, victims: &Victims) -> Result<()> {
+    /// Where the disk of a node is told what to do.
+    pub(crate) fn controller(&self, at: usize) -> Result<&Controller> {
+        let mounted = self.cluster.disk(at).context("the disk of this node loses nothing")?;
+        Ok(mounted.controller())
+    }
+
+    pub(crate) async fn wait_healed(&mut self, victims: &Victims) -> Result<()> {
         sleep(HEALED_PAUSE).await;
         for &at in &victims.places {
             self.cluster.wait_ready(at).await?;

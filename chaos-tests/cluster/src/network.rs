@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A cut takes a node's end off its bridge: packets vanish in both directions, nothing is refused, no carrier is lost.
-//! That is what `iptables -j DROP` does, without needing it. Everything is named after this process and taken down when
+//! That is what `iptables -j DROP` does, without needing it. One way is cut by what a sender believes of its neighbour: what goes to
+//! an address of the link that nobody has vanishes, and what comes back does not. Everything is named after this process and taken down when
 //! dropped; a namespace takes its interfaces with it.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,6 +21,9 @@ const NET: u8 = 213;
 const OURS: u8 = 254;
 /// Most nodes: the last byte of their address is their number.
 const NODES_MAX: usize = 100;
+
+/// An address of the link that no interface has.
+const NOBODY: &str = "02:00:00:00:00:01";
 
 /// The word with which `ip` puts an interface on a bridge; its own, not one of our glossary.
 const ATTACH: &str = concat!("mas", "ter");
@@ -117,6 +121,30 @@ impl Network {
             ip(&["link", "set", &self.end(side, node), ATTACH, &self.bridge(side)])?;
         }
         Ok(())
+    }
+
+    /// Lets nothing of the other nodes reach a node (`inward`), or nothing of it them. Clients are not in the way.
+    pub fn cut_one_way(&self, node: u32, inward: bool) -> Result<()> {
+        for (from, to) in self.ways(node, inward) {
+            let (space, address) = (self.space(from), self.address(Side::Peers, last(to)));
+            let neighbour = ["neigh", "replace", &address.to_string(), "lladdr", NOBODY];
+            ip(&[&["-n", &space][..], &neighbour, &["dev", "p0", "nud", "permanent"]].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Undoes that.
+    pub fn heal_one_way(&self, node: u32, inward: bool) -> Result<()> {
+        for (from, to) in self.ways(node, inward) {
+            let (space, address) = (self.space(from), self.address(Side::Peers, last(to)));
+            ip(&["-n", &space, "neigh", "del", &address.to_string(), "dev", "p0"])?;
+        }
+        Ok(())
+    }
+
+    fn ways(&self, node: u32, inward: bool) -> impl Iterator<Item = (u32, u32)> {
+        let others = self.nodes.iter().copied().filter(move |&other| other != node);
+        others.map(move |other| if inward { (other, node) } else { (node, other) })
     }
 
     fn bridge(&self, side: Side) -> String {

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::network::Scope;
+use crate::scenario::{Load, Net};
 use crate::schedule::{Deed, Mode, Plan};
 
 /// Kills, pauses and cuts off the nodes of a real cluster, and judges what its clients saw.
@@ -62,16 +64,142 @@ pub enum Action {
         #[arg(long)]
         brief: bool,
     },
+    /// Publishers, mailboxes and the registry at once, under every kind of fault in turn.
+    Run(StressOptions),
+    /// Run a schedule again that a run has left, with the same nodes hit.
+    Replay {
+        /// The broker to run.
+        #[arg(long)]
+        binary: PathBuf,
+        /// The `run.json` of a run.
+        #[arg(long)]
+        schedule: PathBuf,
+        /// How often.
+        #[arg(long, default_value_t = 1)]
+        times: u32,
+        /// Do not hit the nodes that it hit: leaders, whoever they are now.
+        #[arg(long)]
+        from_draws: bool,
+        /// Leave everything here, a folder for each time.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Find few faults of a schedule that still make it fail.
+    Shrink {
+        /// The broker to run.
+        #[arg(long)]
+        binary: PathBuf,
+        /// The `run.json` of a run that failed.
+        #[arg(long)]
+        schedule: PathBuf,
+        /// How many runs may pass before it counts as not failing.
+        #[arg(long, default_value_t = 5)]
+        tries: u32,
+        /// Where the smaller schedule goes.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Run after run with fresh seeds, until one does not pass or the time is over.
+    Soak {
+        /// What each run is like.
+        #[command(flatten)]
+        run: StressOptions,
+        /// How long.
+        #[arg(long, default_value_t = 8.0)]
+        hours: f64,
+    },
     /// Judge a history again.
     Check {
         /// The `history.jsonl` of a run.
         #[arg(long)]
         history: PathBuf,
-        /// How many replicas must have reported digests; 0 for none.
+        /// How many replicas must have reported digests, if the history does not say; 0 for none.
         #[arg(long, default_value_t = 3)]
         replicas: u32,
     },
+    /// Make `report.html` and `summary.json` of a history.
+    Report {
+        /// The `history.jsonl` of a run.
+        #[arg(long)]
+        history: PathBuf,
+        /// How many replicas must have reported digests, if the history does not say; 0 for none.
+        #[arg(long, default_value_t = 3)]
+        replicas: u32,
+        /// The folder they go to.
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
+
+/// What a scenario is drawn from, or read from.
+#[derive(Debug, Clone, Args)]
+pub struct StressOptions {
+    /// The broker to run.
+    #[arg(long)]
+    pub binary: PathBuf,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    pub nodes: u32,
+    /// How many shards.
+    #[arg(long, default_value_t = 3)]
+    pub shards: u32,
+    /// How long the clients work, in seconds.
+    #[arg(long, default_value_t = 240)]
+    pub seconds: u64,
+    /// How often something happens, in seconds.
+    #[arg(long, default_value_t = 15)]
+    pub every: u64,
+    /// Messages published in a second, of all publishers together.
+    #[arg(long, default_value_t = 150)]
+    pub rate: u32,
+    /// Visits to mailboxes in a second; one is two or three requests. 0 for none.
+    #[arg(long, default_value_t = 30)]
+    pub visits: u32,
+    /// Requests about records in a second; 0 for none.
+    #[arg(long, default_value_t = 40)]
+    pub records: u32,
+    /// How many devices lose their credential.
+    #[arg(long, default_value_t = 3)]
+    pub revocations: u32,
+    /// The seed of everything; drawn and printed if not given.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// A schedule instead of one from the seed: the `run.json` of a run.
+    #[arg(long)]
+    pub schedule: Option<PathBuf>,
+    /// Forget which nodes the schedule hit before.
+    #[arg(long)]
+    pub from_draws: bool,
+    /// What the nodes' disks do with what was not fsynced (all but `plain` need root and FUSE).
+    #[arg(long, value_enum, default_value = "plain")]
+    pub disk: DiskKind,
+    /// Whether each node has a network of its own.
+    #[arg(long, value_enum, default_value = "plain")]
+    pub net: Net,
+    /// Leave history, schedule, report and logs here, also of a run that passed.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+impl StressOptions {
+    /// How much the clients do.
+    pub fn load(&self) -> Load {
+        let Self { rate, visits, records, revocations, .. } = *self;
+        Load { publishes: rate, visits, records, revocations }
+    }
+
+    /// Checks what the types cannot.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.nodes > 0 && self.nodes < 100, "--nodes: 1 to 99");
+        ensure!(self.shards > 0 && self.every > 0, "--shards and --every: at least 1");
+        ensure!(self.rate > 0 && self.seconds > 0, "--rate and --seconds: at least 1");
+        ensure!(self.revocations < REVOCATIONS_MAX, "--revocations: fewer than {REVOCATIONS_MAX}");
+        Ok(())
+    }
+}
+
+/// More would leave too few devices.
+const REVOCATIONS_MAX: u32 = 20;
 
 /// What all runs have in common.
 #[derive(Debug, Clone, Args)]
@@ -133,7 +261,8 @@ pub struct RunOptions {
 }
 
 /// What a disk does when its node is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DiskKind {
     /// An ordinary one: keeps what was written.
     Plain,

@@ -93,7 +93,8 @@ mod tests {
     fn the_file_holds_what_the_judge_gets() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history.jsonl");
-        let header = Header { format: FORMAT, seed: 1, command: vec![], machine: "m".into() };
+        let (command, machine) = (vec![], "m".to_owned());
+        let header = Header { format: FORMAT, seed: 1, command, machine, wanted: None };
         let recorder = Recorder::create(&path, &header).unwrap();
         let actor = Actor { name: "harness", node: None };
         for stage in [Stage::Publishing, Stage::Draining, Stage::Drained] {

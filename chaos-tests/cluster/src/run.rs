@@ -65,6 +65,7 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
         shards: options.shards,
         disk: options.disk,
         networks: run.plan.deed == Deed::Cut,
+        devices: false,
         environment: options.environment.clone(),
     };
     let recorder = Recorder::create(&directory.join("history.jsonl"), &header(run))?;
@@ -181,7 +182,7 @@ async fn act(
 }
 
 /// Ticks and notes how late the worst tick was: a harness starved of time measures its own gaps.
-async fn lateness(worst: &Mutex<Duration>) -> Infallible {
+pub(crate) async fn lateness(worst: &Mutex<Duration>) -> Infallible {
     let mut tick = interval(LOOK_EVERY);
     loop {
         let due = tick.tick().await;
@@ -190,7 +191,7 @@ async fn lateness(worst: &Mutex<Duration>) -> Infallible {
     }
 }
 
-async fn wait_subscribed(shared: &Shared, many: u64) -> Result<()> {
+pub(crate) async fn wait_subscribed(shared: &Shared, many: u64) -> Result<()> {
     let deadline = Instant::now() + SUBSCRIBE_MAX;
     while shared.progress.subscribed() < many {
         if Instant::now() > deadline {
@@ -202,7 +203,11 @@ async fn wait_subscribed(shared: &Shared, many: u64) -> Result<()> {
 }
 
 /// Waits until publishers know every outcome and subscribers have everything. Whether that happened in time.
-async fn drain(shared: &Shared, publishers: &mut JoinSet<()>, deadline: Instant) -> bool {
+pub(crate) async fn drain(
+    shared: &Shared,
+    publishers: &mut JoinSet<()>,
+    deadline: Instant,
+) -> bool {
     let mut moves = shared.progress.moves();
     let mut moved = Instant::now();
     loop {
@@ -224,7 +229,7 @@ async fn drain(shared: &Shared, publishers: &mut JoinSet<()>, deadline: Instant)
 
 /// Has every group take a digest and notes what each of its replicas says it is. Returns how many replicas the group
 /// with the fewest has.
-async fn digests(shared: &Shared) -> Result<u32> {
+pub(crate) async fn digests(shared: &Shared) -> Result<u32> {
     let mut asked = Err(anyhow::anyhow!("there is no node"));
     // Who was not started, or has left, has none.
     let peers: Vec<&Peer> = shared.peers.iter().filter(|peer| peer.is_up()).collect();
@@ -273,7 +278,7 @@ async fn digest(shared: &Shared, peer: &Peer, want: &Digest, deadline: Instant) 
     }
 }
 
-async fn end(mut clients: JoinSet<()>) -> Result<()> {
+pub(crate) async fn end(mut clients: JoinSet<()>) -> Result<()> {
     let all = async {
         while let Some(ended) = clients.join_next().await {
             ended.context("a client of the harness failed")?;
@@ -283,28 +288,34 @@ async fn end(mut clients: JoinSet<()>) -> Result<()> {
     tokio::time::timeout(STOP_MAX, all).await.context("clients did not end")?
 }
 
-fn mark(shared: &Shared, stage: Stage) {
+pub(crate) fn mark(shared: &Shared, stage: Stage) {
     let actor = Actor { name: "harness", node: None };
     shared.recorder.note(actor, Phase::Ok, Op::Mark { stage });
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("584 years")
 }
 
 fn header(run: &Run) -> Header {
-    let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
     Header {
         format: FORMAT,
         seed: run.plan.seed,
         command: std::env::args().collect(),
-        machine: format!("{cores} cores, kernel {kernel}, load {load}"),
+        machine: machine(),
+        wanted: None,
     }
 }
 
-fn logs(cluster: &Cluster) -> String {
+/// The machine, for the header of a history.
+pub(crate) fn machine() -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
+    format!("{cores} cores, kernel {kernel}, load {load}")
+}
+
+pub(crate) fn logs(cluster: &Cluster) -> String {
     let mut text = "the run did not come to its end; the nodes' last words:".to_owned();
     for node in &cluster.nodes {
         text += &format!("\n--- node {}\n{}", node.id, tail(node.log(), TAIL_LINES));

@@ -2,21 +2,31 @@
 //!
 //! One file a promise. Each takes the sorted history and gives back a [`Check`]; none knows of another.
 
+pub mod conservation;
+pub mod coverage;
 pub mod digests;
 pub mod duplicates;
 pub mod enough;
 pub mod flow;
+mod linear;
+pub mod logs;
 pub mod loss;
+pub mod mailbox;
 pub mod once;
 pub mod order;
 pub mod phantoms;
 pub mod protocol;
+pub mod queueing;
+pub mod records;
+pub mod revocation;
 pub mod sessions;
+pub mod versions;
 
 use std::collections::BTreeSet;
 
 use crate::history::Event;
 use crate::model::{Answer, Model};
+use crate::requests::Requests;
 use crate::verdict::{Check, Counts, Verdict};
 
 /// Name of the check that acknowledged messages arrive.
@@ -39,6 +49,28 @@ pub const PROTOCOL: &str = "protocol";
 pub const DIGESTS: &str = "digests";
 /// Name of the check that the run saw enough to judge.
 pub const ENOUGH: &str = "enough";
+/// Name of the check that the registry is linearizable.
+pub const REGISTRY: &str = "registry";
+/// Name of the check that versions grow.
+pub const VERSIONS: &str = "versions";
+/// Name of the check that mailboxes are linearizable.
+pub const MAILBOX: &str = "mailbox";
+/// Name of the check that mail is shown in order.
+pub const QUEUE_ORDER: &str = "queue-order";
+/// Name of the check that mail that ended is not shown again.
+pub const RESURRECTION: &str = "resurrection";
+/// Name of the check that a mail ends once.
+pub const ONE_END: &str = "one-end";
+/// Name of the check that no mail is lost.
+pub const CONSERVATION: &str = "conservation";
+/// Name of the check that who is revoked stays out.
+pub const REVOCATION: &str = "revocation";
+/// Name of the check of the nodes' logs.
+pub const LOGS: &str = "logs";
+/// Name of the check that the run reached what it was for.
+pub const COVERAGE: &str = "coverage";
+
+pub use coverage::Wanted;
 
 /// What a run must have seen, and how patient the checks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +103,13 @@ impl Default for Rules {
 
 /// Judges a whole history.
 pub fn judge(events: &[Event], rules: &Rules) -> Verdict {
+    judge_with(events, rules, None)
+}
+
+/// Judges a whole history; by what its run wanted to reach, if it said so.
+pub fn judge_with(events: &[Event], rules: &Rules, wanted: Option<&Wanted>) -> Verdict {
     let model = Model::of(events);
+    let requests = Requests::of(events);
     let mut checks = vec![
         loss::check(&model),
         phantoms::check(&model),
@@ -84,6 +122,17 @@ pub fn judge(events: &[Event], rules: &Rules) -> Verdict {
     ];
     if rules.replicas > 0 {
         checks.push(digests::check(&model, rules));
+    }
+    if !requests.records.is_empty() {
+        checks.extend([records::check(&requests), versions::check(&requests)]);
+    }
+    if !requests.mails.is_empty() {
+        checks.push(mailbox::check(&requests));
+        checks.extend(queueing::check(&requests));
+        checks.extend([conservation::check(&requests), revocation::check(&requests)]);
+    }
+    if let Some(wanted) = wanted {
+        checks.extend([logs::check(events), coverage::check(events, wanted, &requests.problems)]);
     }
     let counts = count(&model);
     checks.push(enough::check(&model, &counts, rules));

@@ -157,7 +157,13 @@ fn ends_window(event: &Event) -> bool {
         | Op::Publish { .. }
         | Op::Deliver { .. }
         | Op::Ack { .. }
-        | Op::Digest { .. } => false,
+        | Op::Digest { .. }
+        | Op::Record { .. }
+        | Op::Mail { .. }
+        | Op::Revoke { .. }
+        | Op::Log { .. }
+        | Op::Leads { .. }
+        | Op::Snapshots { .. } => false,
     }
 }
 
@@ -216,7 +222,13 @@ impl Track {
                 | Op::Ack { .. }
                 | Op::Fault { .. }
                 | Op::Digest { .. }
-                | Op::Mark { .. } => {}
+                | Op::Mark { .. }
+                | Op::Record { .. }
+                | Op::Mail { .. }
+                | Op::Revoke { .. }
+                | Op::Log { .. }
+                | Op::Leads { .. }
+                | Op::Snapshots { .. } => {}
             }
         }
         tracks

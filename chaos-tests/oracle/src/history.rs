@@ -9,6 +9,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::checks::Wanted;
+use crate::requests::{MailAnswer, MailAsk, RecordAnswer, RecordAsk};
+
 /// Which half of an operation an event is, or how it came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -84,6 +87,22 @@ pub enum Fault {
     Remove,
     /// A node that must not run did not: its id was removed, or its directory is another.
     Refuse,
+    /// SIGTERM: a node stops as it does for an upgrade.
+    Terminate,
+    /// Nothing reaches the node any more; it still reaches the others.
+    CutIn,
+    /// The node reaches nobody any more; the others still reach it.
+    CutOut,
+    /// Every fsync takes long.
+    FsyncStall,
+    /// One fsync fails.
+    FsyncError,
+    /// There is no room on the disk.
+    DiskFull,
+    /// The disk is whole again.
+    DiskHealed,
+    /// A node ended by itself, as it has to after what was done to it.
+    Ended,
 }
 
 /// What an event is about.
@@ -173,11 +192,73 @@ pub enum Op {
         /// Which.
         stage: Stage,
     },
+    /// A request about a device's record in the registry.
+    Record {
+        /// Number of the request, unique in the run.
+        op: u64,
+        /// Which device.
+        device: String,
+        /// What was asked.
+        ask: RecordAsk,
+        /// What was answered; with `fail` what it promises is that nothing was changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<RecordAnswer>,
+    },
+    /// A request about a device's mailbox.
+    Mail {
+        /// Number of the request, unique in the run.
+        op: u64,
+        /// Whose mailbox.
+        device: String,
+        /// What was asked.
+        ask: MailAsk,
+        /// What was answered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<MailAnswer>,
+    },
+    /// A device's credential is revoked.
+    Revoke {
+        /// Number of the request, unique in the run.
+        op: u64,
+        /// Whose.
+        device: String,
+    },
+    /// A group was seen to have another leader than before.
+    Leads {
+        /// Which shard.
+        shard: u32,
+        /// Who leads.
+        leader: u32,
+        /// In which term.
+        term: u64,
+    },
+    /// A node wrote a line that must not be in its log.
+    Log {
+        /// Why not.
+        why: Unwanted,
+        /// The line, without what is secret.
+        line: String,
+    },
+    /// A node was seen to have installed snapshots that others sent.
+    Snapshots {
+        /// How many more than when it was last asked.
+        installed: u64,
+    },
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+/// Why a line must not be in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unwanted {
+    /// A thread panicked.
+    Panic,
+    /// It holds a secret: a key, a token, a device's secret.
+    Secret,
 }
 
 /// Where a run is.
@@ -227,6 +308,9 @@ pub struct Header {
     pub command: Vec<String>,
     /// The machine: cores, kernel, load.
     pub machine: String,
+    /// What the run has to reach for its pass to mean something, if it says so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Wanted>,
 }
 
 /// The version of the format this code reads and writes.
@@ -299,7 +383,13 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header { format: FORMAT, seed: 7, command: vec!["kill".into()], machine: "2 cores".into() }
+        Header {
+            format: FORMAT,
+            seed: 7,
+            command: vec!["kill".into()],
+            machine: "2 cores".into(),
+            wanted: None,
+        }
     }
 
     fn event(i: u64, op: Op) -> Event {

@@ -10,7 +10,8 @@
 //!
 //! # Invariants
 //!
-//! - **Pure.** No clock, no file, no random number: the same history has the same verdict.
+//! - **Pure.** No clock, no file, no random number: the same history has the same verdict. One exception: a search for an order
+//!   of requests that takes too long is given up, and is inconclusive then (`checks/linear.rs`).
 //! - **Every checker can see.** Each file in [`checks`] plants the violation it looks for and finds it, and leaves a
 //!   clean history alone: the tests beside it.
 //! - **Not ours to trust.** Nothing of the cluster's code is used here, not even its topic matcher ([`filter`]): a
@@ -26,12 +27,14 @@ pub mod gaps;
 pub mod history;
 pub mod model;
 pub mod payload;
+pub mod recovery;
+pub mod requests;
 pub mod verdict;
 
 #[cfg(test)]
 mod planted;
 
-pub use checks::{Rules, judge};
+pub use checks::{Rules, Wanted, judge, judge_with};
 pub use history::{Event, MessageId, Op, Phase};
 pub use model::Model;
 pub use verdict::{Check, Outcome, Verdict};

@@ -210,6 +210,13 @@ impl Model {
                 self.digests.entry((*shard, *index)).or_default().push(digest);
             }
             Op::Mark { stage } => self.stages.push(*stage),
+            // Sorted out by `requests` and by the check of coverage.
+            Op::Record { .. }
+            | Op::Mail { .. }
+            | Op::Revoke { .. }
+            | Op::Log { .. }
+            | Op::Leads { .. }
+            | Op::Snapshots { .. } => {}
         }
     }
 

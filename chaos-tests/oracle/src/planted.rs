@@ -1,6 +1,7 @@
 //! Small histories, told step by step, into which the tests plant violations.
 
 use crate::history::{Event, Fault, Leave, MessageId, Op, Phase, Stage};
+use crate::requests::{MailAnswer, MailAsk, RecordAnswer, RecordAsk};
 use crate::{Rules, Verdict, judge};
 
 /// A millisecond, in nanoseconds.
@@ -124,6 +125,40 @@ impl Story {
     pub(crate) fn digest(&mut self, node: u32, index: u64, digest: &str) -> &mut Self {
         let op = Op::Digest { shard: 0, index, digest: digest.into() };
         self.push("harness", Phase::Ok, Some(node), op)
+    }
+
+    /// A half of a request about the record of device `d`.
+    pub(crate) fn record(
+        &mut self,
+        ph: Phase,
+        op: u64,
+        ask: RecordAsk,
+        answer: Option<RecordAnswer>,
+    ) -> &mut Self {
+        self.push("w4", ph, Some(1), Op::Record { op, device: "d".into(), ask, answer })
+    }
+
+    /// A half of a request about the mailbox of device `d`.
+    pub(crate) fn mail(
+        &mut self,
+        ph: Phase,
+        op: u64,
+        ask: MailAsk,
+        answer: Option<MailAnswer>,
+    ) -> &mut Self {
+        self.push("w3", ph, Some(1), Op::Mail { op, device: "d".into(), ask, answer })
+    }
+
+    /// A whole request about the mailbox, with nothing beside it.
+    pub(crate) fn mailed(&mut self, ask: MailAsk, answer: MailAnswer) -> &mut Self {
+        let op = self.events.len() as u64;
+        self.mail(Phase::Invoke, op, ask, None).mail(Phase::Ok, op, ask, Some(answer))
+    }
+
+    /// A whole request about the record.
+    pub(crate) fn recorded(&mut self, ask: RecordAsk, answer: RecordAnswer) -> &mut Self {
+        let op = self.events.len() as u64;
+        self.record(Phase::Invoke, op, ask, None).record(Phase::Ok, op, ask, Some(answer))
     }
 
     /// The verdict under rules that ask for nothing more than what is in the story.

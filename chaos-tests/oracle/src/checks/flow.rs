@@ -43,7 +43,13 @@ pub fn check(events: &[Event]) -> Check {
             | Op::Publish { .. }
             | Op::Fault { .. }
             | Op::Digest { .. }
-            | Op::Mark { .. } => {}
+            | Op::Mark { .. }
+            | Op::Record { .. }
+            | Op::Mail { .. }
+            | Op::Revoke { .. }
+            | Op::Log { .. }
+            | Op::Leads { .. }
+            | Op::Snapshots { .. } => {}
         }
     }
     check.detail = format!("at most {most} in flight");

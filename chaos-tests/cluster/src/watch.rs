@@ -1,0 +1,77 @@
+//! Watches the nodes from outside: who leads which group, and how many snapshots were installed. What it sees goes into the
+//! history, for the check of coverage and for the report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moorline_oracle::{Op, Phase};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::admin;
+use crate::client::Shared;
+use crate::recorder::Actor;
+
+/// How often the nodes are asked.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What a node counts its snapshots under.
+const SNAPSHOTS: &str = "moorline_snapshot_seconds_count{";
+/// Those it sent are installed elsewhere.
+const SENT: &str = "\"sent\"";
+
+/// Looks until the run is over.
+pub async fn run(shared: Arc<Shared>) {
+    let mut tick = interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut leaders: BTreeMap<u32, (u64, u32)> = BTreeMap::new();
+    let mut snapshots: BTreeMap<u32, u64> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        for peer in shared.peers.iter().filter(|peer| peer.is_up()) {
+            let view = admin::view(peer.admin).await.unwrap_or_default();
+            for group in view.groups {
+                let Some(leader) = group.leader else { continue };
+                let known = leaders.get(&group.shard).copied().unwrap_or_default();
+                if group.term > known.0 {
+                    leaders.insert(group.shard, (group.term, leader));
+                    if leader != known.1 {
+                        let actor = Actor { name: "watch", node: Some(peer.id) };
+                        let op = Op::Leads { shard: group.shard, leader, term: group.term };
+                        shared.recorder.note(actor, Phase::Ok, op);
+                    }
+                }
+            }
+            if let Ok(text) = admin::metrics(peer.admin).await {
+                let now = installed(&text);
+                let before = snapshots.insert(peer.id, now).unwrap_or(0);
+                // A node that was started again counts anew.
+                let more = if now < before { now } else { now - before };
+                if more > 0 {
+                    let actor = Actor { name: "watch", node: Some(peer.id) };
+                    shared.recorder.note(actor, Phase::Ok, Op::Snapshots { installed: more });
+                }
+            }
+        }
+    }
+}
+
+fn installed(metrics: &str) -> u64 {
+    let lines = metrics.lines().filter(|line| line.starts_with(SNAPSHOTS) && !line.contains(SENT));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_not_installed_here() {
+        let text = "# TYPE x histogram\nmoorline_snapshot_seconds_count{direction=\"sent\"} 3\n\
+            moorline_snapshot_seconds_count{direction=\"installed\"} 2\nother 9\n";
+        assert_eq!(installed(text), 2);
+    }
+}
