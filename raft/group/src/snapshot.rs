@@ -29,15 +29,12 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::ShardId;
-use moorline_storage::{StorageError, log::Mark};
-use moorline_storage_rocks::{RocksStore, SstFile};
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    task::spawn_blocking,
-};
+use moorline_storage::{ShardStore, SstFile, StorageError, log::Mark};
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
 use crate::{
+    blocking::spawn_blocking,
     checkpoint,
     codec::message::{SnapshotFile, SnapshotHead},
     log_store::LogStore,
@@ -269,7 +266,7 @@ impl Snapshots {
 /// Finishes an installation that a crash interrupted. Before anything of the group is opened.
 pub(crate) fn redo(
     shard: ShardId,
-    store: &RocksStore,
+    store: &dyn ShardStore,
     mark: Option<Bytes>,
     staging: &Path,
 ) -> Result<bool, StorageError> {

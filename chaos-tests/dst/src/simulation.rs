@@ -1,0 +1,341 @@
+//! One run: a cluster, a plan of faults from the seed, calm, and the final look at every replica.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use anyhow::{Context, bail};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use turmoil::Sim;
+
+use crate::{
+    client,
+    disk::Crash,
+    invariants::Violation,
+    mutant::Mutant,
+    net::{Ground, host},
+    node::{self, Cluster, Machine, SHARD},
+    os,
+    witness::{Event, Witness},
+};
+
+/// Virtual time moves by this.
+const TICK: Duration = Duration::from_millis(1);
+/// How long faults go on.
+const FAULTS_FOR: Duration = Duration::from_secs(20);
+/// How long a group may take to be ready at first, and again after the last fault.
+const SETTLE_FOR: Duration = Duration::from_secs(10);
+/// How long everybody is to be served then.
+const CALM_FOR: Duration = Duration::from_secs(10);
+/// How long replicas may take to be equal at the end.
+const EQUAL_WITHIN: Duration = Duration::from_secs(10);
+
+/// What to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Everything follows from it.
+    pub(crate) seed: u64,
+    /// Members.
+    pub(crate) nodes: u64,
+    /// What is broken on purpose.
+    pub(crate) mutant: Option<Mutant>,
+    /// Where the trace goes.
+    pub(crate) trace: Option<File>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The first violation.
+    pub(crate) violation: Option<Violation>,
+    /// Events of the trace, and their hash.
+    pub(crate) events: u64,
+    pub(crate) hash: u64,
+    /// How long it was, in virtual time.
+    pub(crate) elapsed: Duration,
+    /// What was covered.
+    pub(crate) coverage: String,
+}
+
+struct Run<'a> {
+    sim: Sim<'a>,
+    cluster: Arc<Cluster>,
+    machines: Vec<Arc<Machine>>,
+    random: StdRng,
+    /// Processes that do not run, and when they start again.
+    down: Vec<(u64, Duration)>,
+    faults: [u64; 6],
+}
+
+/// Runs a plan on this thread, whose time and randomness must be simulated.
+pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
+    let staging = tempfile::tempdir().context("a directory for snapshots")?;
+    let mut random = StdRng::seed_from_u64(plan.seed);
+    let witness = Witness::new(plan.trace);
+    let cluster = Arc::new(Cluster {
+        seed: plan.seed,
+        nodes: plan.nodes,
+        mutant: plan.mutant,
+        keep_entries: random.random_range(0..200),
+        ground: Ground::default(),
+        witness: witness.clone(),
+        staging: staging.path().to_owned(),
+        initialized: AtomicBool::new(false),
+        sending: AtomicBool::new(true),
+        session: Mutex::default(),
+    });
+    let latency = Duration::from_millis(random.random_range(2..20));
+    let mut sim = turmoil::Builder::new()
+        .tick_duration(TICK)
+        .epoch(UNIX_EPOCH + os::WALL_START)
+        .simulation_duration(Duration::from_secs(3600))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(latency)
+        .tcp_capacity(4096)
+        .rng_seed(plan.seed)
+        .build();
+    let machines: Vec<_> =
+        (1..=plan.nodes).map(|id| Machine::new(id, random.random_range(-500..500))).collect();
+    for machine in &machines {
+        let (cluster, machine) = (Arc::clone(&cluster), Arc::clone(machine));
+        let name = host(machine.id);
+        sim.host(name, move || node::run(Arc::clone(&cluster), Arc::clone(&machine)));
+    }
+    let mut run = Run { sim, cluster, machines, random, down: Vec::new(), faults: [0; 6] };
+    run.all()?;
+    let (events, hash) = witness.finish();
+    let coverage = format!("faults {:?}; {}", run.faults, witness.coverage());
+    Ok(Report { violation: witness.violation(), events, hash, elapsed: os::elapsed(), coverage })
+}
+
+impl Run<'_> {
+    fn all(&mut self) -> anyhow::Result<()> {
+        if !self.steps_until(SETTLE_FOR, |run| run.is_served())? {
+            return self.give_up("no session was opened");
+        }
+        let until = os::elapsed() + FAULTS_FOR;
+        while os::elapsed() < until {
+            self.fault();
+            let pause = Duration::from_millis(self.random.random_range(50..3000));
+            if self.steps_until(pause, Self::is_violated)? {
+                return Ok(());
+            }
+        }
+        self.calm();
+        if self.steps_until(SETTLE_FOR, Self::is_violated)? {
+            return Ok(());
+        }
+        self.tell(Event::Calm);
+        if self.steps_until(CALM_FOR, Self::is_violated)? {
+            return Ok(());
+        }
+        let clients = self
+            .machines
+            .iter()
+            .map(|machine| client::name(machine.id, machine.processes.load(Ordering::Relaxed)));
+        let end = Event::End { clients: clients.collect() };
+        self.tell(end);
+        self.cluster.sending.store(false, Ordering::Relaxed);
+        if !self.steps_until(EQUAL_WITHIN, Self::is_equal)? {
+            return self.give_up("the replicas did not become equal");
+        }
+        self.look()
+    }
+
+    fn tell(&self, event: Event) {
+        self.cluster.witness.tell(event);
+    }
+
+    fn give_up(&self, why: &str) -> anyhow::Result<()> {
+        self.tell(Event::Fatal { node: 0, why: why.to_owned() });
+        Ok(())
+    }
+
+    fn is_violated(&mut self) -> bool {
+        self.cluster.witness.violation().is_some()
+    }
+
+    fn is_served(&mut self) -> bool {
+        self.cluster.session.lock().expect("no panic while it is locked").is_some()
+    }
+
+    /// Steps until something is so, or the time is over; whether it became so.
+    fn steps_until(
+        &mut self,
+        within: Duration,
+        mut is_so: impl FnMut(&mut Self) -> bool,
+    ) -> anyhow::Result<bool> {
+        let until = os::elapsed() + within;
+        while os::elapsed() < until {
+            if is_so(self) {
+                return Ok(true);
+            }
+            self.restart_due();
+            if let Err(error) = self.sim.step() {
+                bail!("a process ended: {error}");
+            }
+            os::set_elapsed(self.sim.elapsed());
+        }
+        Ok(is_so(self))
+    }
+
+    fn restart_due(&mut self) {
+        let now = os::elapsed();
+        let due: Vec<u64> =
+            self.down.iter().filter(|(_, at)| *at <= now).map(|(node, _)| *node).collect();
+        self.down.retain(|(_, at)| *at > now);
+        for node in due {
+            {
+                let mut facts = self.cluster.ground.facts();
+                facts.dead.remove(&node);
+                facts.dark.remove(&node);
+            }
+            self.apply_cuts();
+            self.sim.bounce(host(node));
+        }
+    }
+
+    fn crash(&mut self, node: u64, how: Crash, for_ms: u64) {
+        if self.down.iter().any(|(down, _)| *down == node) {
+            return;
+        }
+        self.tell(Event::Fault(format!("{how:?} of n{node} for {for_ms} ms")));
+        {
+            let mut facts = self.cluster.ground.facts();
+            facts.dead.insert(node);
+            if how == Crash::Power {
+                facts.dark.insert(node);
+            }
+        }
+        // A machine without power says no farewell.
+        self.apply_cuts();
+        let machine = Arc::clone(&self.machines[usize::try_from(node - 1).expect("few nodes")]);
+        machine.stopped();
+        self.sim.crash(host(node));
+        machine.log.lock().expect("no panic while it is locked").crash(how, &mut self.random);
+        machine.rows.crash();
+        self.down.push((node, os::elapsed() + Duration::from_millis(for_ms)));
+    }
+
+    /// Makes the network what the facts say.
+    fn apply_cuts(&self) {
+        let facts = self.cluster.ground.facts();
+        let nodes = self.cluster.nodes;
+        for from in 1..=nodes {
+            for to in (1..=nodes).filter(|to| *to != from) {
+                let dark = facts.dark.contains(&from) || facts.dark.contains(&to);
+                if dark || facts.cuts.contains(&(from, to)) {
+                    self.sim.partition_oneway(host(from), host(to));
+                } else {
+                    self.sim.repair_oneway(host(from), host(to));
+                }
+            }
+        }
+    }
+
+    fn any(&mut self) -> u64 {
+        self.random.random_range(1..=self.cluster.nodes)
+    }
+
+    /// Cuts some links, or mends all.
+    fn cut(&mut self) {
+        let (one, other) = (self.any(), self.any());
+        let nodes = self.cluster.nodes;
+        let others = (1..=nodes).filter(move |node| *node != one);
+        let cuts: BTreeSet<(u64, u64)> = match self.random.random_range(0..4) {
+            0 => others.flat_map(|node| [(one, node), (node, one)]).collect(),
+            1 => others.map(|node| (one, node)).collect(),
+            2 => others.map(|node| (node, one)).collect(),
+            _ if one == other => BTreeSet::new(),
+            _ => BTreeSet::from([(one, other)]),
+        };
+        self.tell(Event::Fault(format!("cut {cuts:?}")));
+        self.cluster.ground.facts().cuts = cuts;
+        self.apply_cuts();
+    }
+
+    fn fault(&mut self) {
+        let kind: usize = self.random.random_range(0..6);
+        self.faults[kind] += 1;
+        let node = self.any();
+        let ms = self.random.random_range(50..4000);
+        match kind {
+            0 => self.crash(node, Crash::Process, ms),
+            1 => self.crash(node, Crash::Power, ms),
+            2 => {
+                for node in 1..=self.cluster.nodes {
+                    let ms = self.random.random_range(50..1500);
+                    self.crash(node, Crash::Power, ms);
+                }
+            }
+            3 => self.cut(),
+            4 => {
+                self.tell(Event::Fault("mend".to_owned()));
+                self.cluster.ground.facts().cuts.clear();
+                self.apply_cuts();
+            }
+            _ => {
+                let stall = self.random.random_range(0..600);
+                self.tell(Event::Fault(format!("syncs of n{node} take {stall} ms longer")));
+                self.machines[usize::try_from(node - 1).expect("few nodes")]
+                    .stall
+                    .store(stall, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// No more faults; a third of the runs keeps one link cut in one direction for ever.
+    fn calm(&mut self) {
+        let (from, to) = (self.any(), self.any());
+        let asymmetric = from != to && self.random.random_range(0..2) == 0;
+        self.tell(Event::Fault(format!("over; {from} to {to} cut for ever: {asymmetric}")));
+        self.cluster.ground.facts().cuts.clear();
+        for machine in &self.machines {
+            machine.stall.store(0, Ordering::Relaxed);
+        }
+        self.apply_cuts();
+        let now = os::elapsed();
+        self.down.iter_mut().for_each(|(_, at)| *at = now);
+    }
+
+    /// Whether every replica has applied the same.
+    fn is_equal(&mut self) -> bool {
+        let applied = |machine: &Arc<Machine>| {
+            machine
+                .groups()
+                .and_then(|groups| groups.applied(SHARD))
+                .map(|applied| *applied.borrow())
+        };
+        let first = self.machines.first().and_then(applied);
+        first.is_some() && self.machines.iter().all(|machine| applied(machine) == first)
+    }
+
+    fn look(&mut self) -> anyhow::Result<()> {
+        let session = *self.cluster.session.lock().expect("no panic while it is locked");
+        let session = session.context("a session")?;
+        for machine in &self.machines {
+            let groups = machine.groups().context("a node that runs")?;
+            let applied = groups.applied(SHARD).context("a replica")?;
+            let applied = *applied.borrow();
+            let read = groups.read(SHARD, |machine, rows| {
+                machine.assert_derived(rows)?;
+                let info = machine.session(session).expect("it never expires");
+                let items = usize::try_from(info.tail.0).expect("not so many");
+                let queue = machine.queue_read(rows, session, info.head, items, usize::MAX)?;
+                Ok::<_, moorline_storage::StorageError>((queue, machine.digest(rows)?))
+            });
+            let (queue, digest) = read.context("rows")??;
+            let queue = queue.iter().map(|delivery| client::of_payload(&delivery.message.payload));
+            let queue: Option<Vec<_>> = queue.collect();
+            let queue = queue.context("a message that no client made")?;
+            self.tell(Event::Final { node: machine.id, queue, applied, digest });
+        }
+        Ok(())
+    }
+}
