@@ -72,6 +72,9 @@ struct One {
     /// Where the trace goes.
     #[arg(long)]
     trace: Option<PathBuf>,
+    /// An invariant that is not looked at, by its name; may be given more than once.
+    #[arg(long)]
+    blind: Vec<String>,
     /// Runs it in two more processes and compares their traces, byte by byte.
     #[arg(long)]
     twice: bool,
@@ -91,7 +94,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn run(one: One) -> anyhow::Result<ExitCode> {
     let trace = one.trace.as_ref().map(File::create).transpose().context("the trace")?;
-    let One { seed, nodes, mutant, .. } = one;
+    let One { seed, nodes, mutant, blind, .. } = one;
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -100,7 +103,7 @@ fn run(one: One) -> anyhow::Result<ExitCode> {
     os::simulate(seed);
     // A thread of its own: its hash maps have not drawn their keys yet.
     let simulated =
-        std::thread::spawn(move || simulation::run(Plan { seed, nodes, mutant, trace }));
+        std::thread::spawn(move || simulation::run(Plan { seed, nodes, mutant, blind, trace }));
     let report = simulated.join();
     os::end();
     let Ok(report) = report else {

@@ -16,6 +16,9 @@ use crate::mutant::Mutant;
 /// What a process answers if an invariant was violated.
 pub(crate) const VIOLATED: u8 = 2;
 
+/// The disk's own count of what it promised sees a lying disk at once: what the others see of it counts, too.
+const BLIND: [&str; 2] = ["--blind", "promises"];
+
 /// `A..B`.
 pub(crate) fn range(text: &str) -> anyhow::Result<Range<u64>> {
     let (from, to) = text.split_once("..").context("seeds are given as A..B")?;
@@ -112,23 +115,34 @@ pub(crate) fn many(
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
 }
 
+/// The first seed that sees a known bug, by how many seeds were tried, and what it sees.
+fn catch(
+    mutant: Mutant,
+    seeds: &Range<u64>,
+    blind: &[&str],
+) -> anyhow::Result<Option<(u64, String)>> {
+    for seed in seeds.clone() {
+        let output = begin(seed, Some(mutant), blind)?.wait_with_output()?;
+        if output.status.code() == Some(i32::from(VIOLATED)) {
+            return Ok(Some((seed - seeds.start + 1, complaint(&output))));
+        }
+    }
+    Ok(None)
+}
+
 /// Puts each known bug back in until a seed sees it.
 pub(crate) fn mutants(seeds: &Range<u64>) -> anyhow::Result<ExitCode> {
     let mut missed = 0;
     for &mutant in Mutant::value_variants() {
-        let mut caught = None;
-        for seed in seeds.clone() {
-            let output = begin(seed, Some(mutant), &[])?.wait_with_output()?;
-            if output.status.code() == Some(i32::from(VIOLATED)) {
-                caught = Some((seed - seeds.start + 1, complaint(&output)));
-                break;
-            }
-        }
-        match caught {
-            Some((after, how)) => println!("{}: caught after {after} seeds: {how}", name(mutant)),
-            None => {
-                missed += 1;
-                println!("{}: NOT caught by {} seeds", name(mutant), seeds.end - seeds.start);
+        for blind in [&[][..], &BLIND] {
+            let caught = catch(mutant, seeds, blind)?;
+            let (name, blind) = (name(mutant), blind.join(" "));
+            match caught {
+                Some((after, how)) => println!("{name} {blind}: caught after {after} seeds: {how}"),
+                None => {
+                    missed += 1;
+                    println!("{name} {blind}: NOT caught by {} seeds", seeds.end - seeds.start);
+                }
             }
         }
     }

@@ -257,6 +257,11 @@ impl LogEngine for SimLog {
                 self.witness.tell(Event::Appended { node, shard: group, place, entry });
             }
         }
+        if let LogOp::Mark { mark: Mark::Installing, value } = &op
+            && !value.is_empty()
+        {
+            self.witness.tell(Event::Installing { node: self.node });
+        }
         let mut inner = self.inner();
         inner.queued_bytes += op.bytes();
         change(&mut inner.newest, group, &op);

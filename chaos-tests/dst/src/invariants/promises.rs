@@ -11,6 +11,7 @@ use crate::witness::Event;
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
     reopened: u64,
+    installed: u64,
 }
 
 impl Invariant for Promises {
@@ -30,12 +31,16 @@ impl Invariant for Promises {
                 }
                 Ok(())
             }
+            Event::Installing { .. } => {
+                self.installed += 1;
+                Ok(())
+            }
             Event::Fatal { node, why } => Err(format!("node {node} gave up: {why}")),
             _ => Ok(()),
         }
     }
 
     fn judged(&self) -> String {
-        format!("{} restarts", self.reopened)
+        format!("{} restarts, {} snapshots begun to install", self.reopened, self.installed)
     }
 }
