@@ -28,9 +28,9 @@ use crate::{
 
 const TENANT: TenantId = TenantId(1);
 /// Messages of one client that are under way at once.
-const WINDOW: usize = 8;
+const WINDOW: usize = 16;
 /// Between two messages of a client.
-const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE: Duration = Duration::from_millis(8);
 /// Between two reads.
 const READ_EVERY: Duration = Duration::from_millis(150);
 /// Between two digests.

@@ -16,6 +16,7 @@ mod client;
 mod disk;
 mod invariants;
 mod many;
+mod members;
 mod mutant;
 mod net;
 mod node;
@@ -66,8 +67,8 @@ struct One {
     /// Everything follows from it.
     #[arg(long)]
     seed: u64,
-    /// Members of the cluster.
-    #[arg(long, default_value_t = 3)]
+    /// Nodes: three of them have the group at any time.
+    #[arg(long, default_value_t = 4)]
     nodes: u64,
     /// Where the trace goes.
     #[arg(long)]

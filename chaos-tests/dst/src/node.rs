@@ -1,7 +1,7 @@
 //! One process: the real wire, groups and router over a simulated network and disk, and clients inside it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     path::PathBuf,
     sync::{
@@ -18,11 +18,13 @@ use moorline_group::{
 };
 use moorline_machine::Effect;
 use moorline_router::{Router, RouterConfig};
+use moorline_storage::log::LogEngine;
 use prometheus::Registry;
 
 use crate::{
     client,
     disk::{LogFile, SimLog, SimRows},
+    members,
     mutant::Mutant,
     net::{self, Dialer, Door, Ground},
     os,
@@ -31,6 +33,8 @@ use crate::{
 
 /// The one group.
 pub(crate) const SHARD: ShardId = ShardId(1);
+/// How many have it.
+pub(crate) const VOTERS: u64 = 3;
 /// Checkpoints are made this often, and little log is kept, so that replicas which were away need snapshots.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 
@@ -39,8 +43,10 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
 pub(crate) struct Cluster {
     /// Of the run.
     pub(crate) seed: u64,
-    /// The members at first.
+    /// How many nodes there are.
     pub(crate) nodes: u64,
+    /// Who is to vote.
+    pub(crate) target: Mutex<BTreeSet<u64>>,
     /// What is broken on purpose.
     pub(crate) mutant: Option<Mutant>,
     /// Entries of log that are kept for those who lag.
@@ -57,6 +63,13 @@ pub(crate) struct Cluster {
     pub(crate) sending: AtomicBool,
     /// The session that receives, by its row id, when it is open.
     pub(crate) session: Mutex<Option<moorline_machine::command::SessionId>>,
+}
+
+impl Cluster {
+    /// Who is to vote.
+    pub(crate) fn target(&self) -> BTreeSet<u64> {
+        self.target.lock().expect("no panic while it is locked").clone()
+    }
 }
 
 /// What outlives the processes of a node.
@@ -167,7 +180,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, machine: Arc<Machine>) -> turmoil
         witness: witness.clone(),
         applied: Mutex::default(),
     };
-    let disk = Disk { store: Arc::new(machine.rows.clone()), log };
+    let disk = Disk { store: Arc::new(machine.rows.clone()), log: log.clone() };
     let config = groups_config(&cluster, &machine);
     let groups = Groups::start(config, disk, peers.clone(), Arc::new(ear), &registry)?;
     let last = AtomicU64::new(node << 48 | process << 32);
@@ -177,17 +190,27 @@ pub(crate) async fn run(cluster: Arc<Cluster>, machine: Arc<Machine>) -> turmoil
     let dialer = Dialer { from: node, ground: cluster.ground.clone() };
     peers.start_over(Arc::new(dialer), Box::new(Door::open().await?));
 
-    if let Err(error) = groups.open(SHARD).await {
+    let gave_up = |error| {
         witness.tell(Event::Fatal { node, why: chain(&error) });
-        return pending().await;
+        pending()
+    };
+    // Who has something of the group goes on with it, wanted or not.
+    if log.bounds(SHARD)?.is_some() || cluster.target().contains(&node) {
+        if let Err(error) = groups.open(SHARD).await {
+            return gave_up(error).await;
+        }
     }
     *machine.running() = Some(groups.clone());
     if node == 1 && !cluster.initialized.swap(true, Ordering::Relaxed) {
-        groups.initialize(SHARD, addresses(cluster.nodes)).await?;
+        groups.initialize(SHARD, addresses(VOTERS)).await?;
     }
+    let following = members::follow(Arc::clone(&cluster), groups.clone(), node);
     let client = client::Client { cluster, groups, router, node, process };
-    client.run().await;
-    pending().await
+    tokio::spawn(client.run());
+    match following.await {
+        Ok(()) => pending().await,
+        Err(error) => gave_up(error).await,
+    }
 }
 
 fn chain(error: &GroupError) -> String {

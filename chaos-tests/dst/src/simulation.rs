@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use moorline_core::NodeId;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::Sim;
 
@@ -33,10 +34,10 @@ const FAULTS_FOR: Duration = Duration::from_secs(30);
 const SETTLE_FOR: Duration = Duration::from_secs(10);
 /// How long everybody is to be served then.
 const CALM_FOR: Duration = Duration::from_secs(10);
-/// Kinds of faults: a process killed, a node or all nodes without power, links cut, a disk that stalls.
-const KINDS: usize = 5;
+/// Kinds of faults: a process killed, a node or all nodes without power, links cut, a disk that stalls, other voters.
+const KINDS: usize = 6;
 /// How long replicas may take to be equal at the end.
-const EQUAL_WITHIN: Duration = Duration::from_secs(10);
+const EQUAL_WITHIN: Duration = Duration::from_secs(20);
 
 /// What to run.
 #[derive(Debug)]
@@ -85,6 +86,8 @@ struct Run<'a> {
 struct Temper {
     kinds: Vec<usize>,
     pause_ms_max: u64,
+    /// How long a node is away at most.
+    away_ms_max: u64,
 }
 
 impl Temper {
@@ -93,7 +96,11 @@ impl Temper {
         if kinds.is_empty() {
             kinds = (0..KINDS).collect();
         }
-        Self { kinds, pause_ms_max: random.random_range(300..6000) }
+        Self {
+            kinds,
+            pause_ms_max: random.random_range(300..6000),
+            away_ms_max: random.random_range(500..12_000),
+        }
     }
 }
 
@@ -105,8 +112,9 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
     let cluster = Arc::new(Cluster {
         seed: plan.seed,
         nodes: plan.nodes,
+        target: Mutex::new((1..=node::VOTERS).collect()),
         mutant: plan.mutant,
-        keep_entries: random.random_range(0..200),
+        keep_entries: random.random_range(0..100),
         ground: Ground::default(),
         witness: witness.clone(),
         staging: staging.path().to_owned(),
@@ -292,8 +300,22 @@ impl Run<'_> {
         self.tell(Event::Fault(format!("cut {cuts:?}")));
         self.cluster.ground.facts().cuts = cuts;
         self.apply_cuts();
-        let ms = self.random.random_range(100..8000);
+        let ms = self.random.random_range(100..=self.temper.away_ms_max);
         self.mend_at = Some(os::elapsed() + Duration::from_millis(ms));
+    }
+
+    /// One voter less, and another one in its place.
+    fn replace(&mut self) {
+        let mut target = self.cluster.target();
+        let out: Vec<u64> = (1..=self.cluster.nodes).filter(|n| !target.contains(n)).collect();
+        let Some(new) = out.get(self.random.random_range(0..out.len().max(1))).copied() else {
+            return;
+        };
+        let old = target.iter().copied().nth(self.random.random_range(0..target.len()));
+        target.retain(|node| Some(*node) != old);
+        target.insert(new);
+        self.tell(Event::Fault(format!("voters are to be {target:?}")));
+        *self.cluster.target.lock().expect("no panic while it is locked") = target;
     }
 
     fn mend(&mut self) {
@@ -306,7 +328,7 @@ impl Run<'_> {
         let kind = self.temper.kinds[self.random.random_range(0..self.temper.kinds.len())];
         self.faults[kind] += 1;
         let node = self.any();
-        let ms = self.random.random_range(50..4000);
+        let ms = self.random.random_range(50..=self.temper.away_ms_max);
         match kind {
             0 => self.crash(node, Crash::Process, ms),
             1 => self.crash(node, Crash::Power, ms),
@@ -317,6 +339,7 @@ impl Run<'_> {
                 }
             }
             3 => self.cut(),
+            4 => self.replace(),
             _ => {
                 let stall = self.random.random_range(0..600);
                 self.tell(Event::Fault(format!("syncs of n{node} take {stall} ms longer")));
@@ -334,12 +357,16 @@ impl Run<'_> {
             let machine = &self.machines[usize::try_from(node - 1).expect("few nodes")];
             client::name(node, machine.processes.load(Ordering::Relaxed))
         };
-        let Some((from, to)) = cut else {
-            return (1..=self.cluster.nodes).map(|node| vec![client(node)]).collect();
-        };
-        let others = (1..=self.cluster.nodes).filter(|node| ![from, to].contains(node));
-        let mut lists: Vec<_> = others.map(|node| vec![client(node)]).collect();
-        lists.push(vec![client(from), client(to)]);
+        // A node without a replica is served, too, but may have to look for the leader first.
+        let (ends, others): (Vec<u64>, Vec<u64>) = self
+            .cluster
+            .target()
+            .into_iter()
+            .partition(|node| cut.is_some_and(|(from, to)| [from, to].contains(node)));
+        let mut lists: Vec<_> = others.into_iter().map(|node| vec![client(node)]).collect();
+        if !ends.is_empty() {
+            lists.push(ends.into_iter().map(client).collect());
+        }
         lists
     }
 
@@ -359,22 +386,40 @@ impl Run<'_> {
         self.down.iter_mut().for_each(|(_, at)| *at = now);
     }
 
+    /// Those that are to vote.
+    fn voting(&self) -> impl Iterator<Item = &Arc<Machine>> {
+        let target = self.cluster.target();
+        self.machines.iter().filter(move |machine| target.contains(&machine.id))
+    }
+
+    /// Whether they do, and no others.
+    fn is_moved(&self) -> bool {
+        let target = self.cluster.target().into_iter().map(NodeId).collect::<BTreeSet<_>>();
+        let mut groups = self.machines.iter().filter_map(|machine| machine.groups());
+        groups.any(|groups| {
+            groups.members(SHARD).is_some_and(|members| members.voters == [target.clone()])
+        })
+    }
+
     /// Whether every replica has applied the same.
     fn is_equal(&mut self) -> bool {
+        if !self.is_moved() {
+            return false;
+        }
         let applied = |machine: &Arc<Machine>| {
             machine
                 .groups()
                 .and_then(|groups| groups.applied(SHARD))
                 .map(|applied| *applied.borrow())
         };
-        let first = self.machines.first().and_then(applied);
-        first.is_some() && self.machines.iter().all(|machine| applied(machine) == first)
+        let first = self.voting().next().and_then(applied);
+        first.is_some() && self.voting().all(|machine| applied(machine) == first)
     }
 
     fn look(&mut self) -> anyhow::Result<()> {
         let session = *self.cluster.session.lock().expect("no panic while it is locked");
         let session = session.context("a session")?;
-        for machine in &self.machines {
+        for machine in self.voting() {
             let groups = machine.groups().context("a node that runs")?;
             let applied = groups.applied(SHARD).context("a replica")?;
             let applied = *applied.borrow();

@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use moorline_core::ShardId;
 use moorline_group::Role;
+use moorline_machine::placement::Next;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::{
@@ -36,6 +37,8 @@ pub(crate) enum Event {
     Appended { node: u64, shard: ShardId, place: u64, entry: Bytes },
     /// A replica begins to install a snapshot.
     Installing { node: u64 },
+    /// A leader took a step with the membership of its group, or tried to.
+    Step { leader: u64, next: Next, taken: bool },
     /// What a replica is now.
     Role { node: u64, shard: ShardId, role: Role },
     /// A replica has applied everything up to `index`.

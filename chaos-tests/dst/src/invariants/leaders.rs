@@ -17,6 +17,8 @@ use crate::witness::Event;
 pub(crate) struct Leaders {
     /// Who said that it leads, by shard and term.
     led: BTreeMap<(ShardId, u64), Vec<u64>>,
+    /// Steps taken with the membership.
+    steps: u64,
     /// The last term of a process.
     terms: BTreeMap<(u64, ShardId), u64>,
 }
@@ -28,6 +30,7 @@ impl Invariant for Leaders {
 
     fn see(&mut self, event: &Event) -> Result<(), String> {
         match event {
+            Event::Step { taken, .. } => self.steps += u64::from(*taken),
             Event::Started { node, .. } => self.terms.retain(|(of, _), _| of != node),
             Event::Role { node, shard, role } => {
                 let term = role.term;
@@ -55,6 +58,9 @@ impl Invariant for Leaders {
     fn judged(&self) -> String {
         let twice = self.led.values().filter(|led| led.len() > 1).count();
         let leaderships: usize = self.led.values().map(Vec::len).sum();
-        format!("{leaderships} leaderships ({twice} terms with two)")
+        format!(
+            "{leaderships} leaderships ({twice} terms with two), {} steps of members",
+            self.steps
+        )
     }
 }

@@ -8,6 +8,7 @@ mod fresh_reads;
 mod leaders;
 mod log_matching;
 mod promises;
+mod standing;
 
 use std::fmt;
 
@@ -50,6 +51,7 @@ impl Invariants {
     pub(crate) fn without(blind: &[String]) -> Self {
         let mut all = Self(vec![
             Box::<promises::Promises>::default(),
+            Box::<standing::Standing>::default(),
             Box::<leaders::Leaders>::default(),
             Box::<log_matching::LogMatching>::default(),
             Box::<committed::Committed>::default(),
