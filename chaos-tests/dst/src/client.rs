@@ -20,6 +20,8 @@ use tokio::{
     time::{interval, sleep},
 };
 
+use tokio_util::task::TaskTracker;
+
 use crate::{
     mutant::Mutant,
     node::{Cluster, SHARD},
@@ -45,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) router: Router,
     pub(crate) node: u64,
     pub(crate) process: u64,
+    /// All that it does at the same time.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// A client's name: its node and the process.
@@ -63,9 +67,9 @@ impl Client {
         while this.session().is_none() {
             look.tick().await;
         }
-        tokio::spawn(Arc::clone(&this).reads());
+        this.tasks.spawn(Arc::clone(&this).reads());
         if this.node == 1 {
-            tokio::spawn(Arc::clone(&this).digests());
+            this.tasks.spawn(Arc::clone(&this).digests());
         }
         this.publish().await;
     }
@@ -131,7 +135,7 @@ impl Client {
             let witness = self.cluster.witness.clone();
             witness.tell(Event::Sent { client, number });
             let outcome = self.router.ask(SHARD, &message(client, number));
-            tokio::spawn(async move {
+            self.tasks.spawn(async move {
                 let outcome = outcome.await;
                 drop(slot);
                 witness.tell(match outcome {

@@ -20,6 +20,7 @@ use moorline_machine::Effect;
 use moorline_router::{Router, RouterConfig};
 use moorline_storage::log::LogEngine;
 use prometheus::Registry;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     client,
@@ -169,7 +170,8 @@ pub(crate) async fn run(cluster: Arc<Cluster>, machine: Arc<Machine>) -> turmoil
         cluster.mutant,
         witness.clone(),
     );
-    tokio::spawn(Arc::clone(&log).write());
+    let tasks = TaskTracker::new();
+    tasks.spawn(Arc::clone(&log).write());
 
     let registry = Registry::new();
     let peers = Peers::new(wire_config(&cluster, node, process), &registry)?;
@@ -205,8 +207,8 @@ pub(crate) async fn run(cluster: Arc<Cluster>, machine: Arc<Machine>) -> turmoil
         groups.initialize(SHARD, addresses(VOTERS)).await?;
     }
     let following = members::follow(Arc::clone(&cluster), groups.clone(), node);
-    let client = client::Client { cluster, groups, router, node, process };
-    tokio::spawn(client.run());
+    let client = client::Client { cluster, groups, router, node, process, tasks: tasks.clone() };
+    tasks.spawn(client.run());
     match following.await {
         Ok(()) => pending().await,
         Err(error) => gave_up(error).await,

@@ -28,6 +28,10 @@ use crate::{
 
 /// Virtual time moves by this.
 const TICK: Duration = Duration::from_millis(1);
+/// Longer than every run.
+const DURATION_MAX: Duration = Duration::from_secs(3600);
+/// Segments that may wait for a reader of a connection.
+const SEGMENTS_MAX: usize = 4096;
 /// How long faults go on.
 const FAULTS_FOR: Duration = Duration::from_secs(30);
 /// How long a group may take to be ready at first, and again after the last fault.
@@ -126,10 +130,10 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
     let mut sim = turmoil::Builder::new()
         .tick_duration(TICK)
         .epoch(UNIX_EPOCH + os::WALL_START)
-        .simulation_duration(Duration::from_secs(3600))
-        .min_message_latency(Duration::from_millis(1))
+        .simulation_duration(DURATION_MAX)
+        .min_message_latency(TICK)
         .max_message_latency(latency)
-        .tcp_capacity(4096)
+        .tcp_capacity(SEGMENTS_MAX)
         .rng_seed(plan.seed)
         .build();
     let machines: Vec<_> =
