@@ -197,10 +197,9 @@ pub(crate) async fn run(cluster: Arc<Cluster>, machine: Arc<Machine>) -> turmoil
         pending()
     };
     // Who has something of the group goes on with it, wanted or not.
-    if log.bounds(SHARD)?.is_some() || cluster.target().contains(&node) {
-        if let Err(error) = groups.open(SHARD).await {
-            return gave_up(error).await;
-        }
+    let wanted = log.bounds(SHARD)?.is_some() || cluster.target().contains(&node);
+    if wanted && let Err(error) = groups.open(SHARD).await {
+        return gave_up(error).await;
     }
     *machine.running() = Some(groups.clone());
     if node == 1 && !cluster.initialized.swap(true, Ordering::Relaxed) {

@@ -152,6 +152,7 @@ impl Witness {
 struct Short<'a>(&'a Event);
 
 impl std::fmt::Display for Short<'_> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are short")]
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Event::Appended { node, shard, place, entry } => {
