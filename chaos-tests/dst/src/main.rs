@@ -100,11 +100,14 @@ fn run(one: One) -> anyhow::Result<ExitCode> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
+    let dir = tempfile::tempdir().context("a directory for snapshots")?;
+    let staging = dir.path().to_owned();
     let cpu = os::cpu();
     os::simulate(seed);
     // A thread of its own: its hash maps have not drawn their keys yet.
-    let simulated =
-        std::thread::spawn(move || simulation::run(Plan { seed, nodes, mutant, blind, trace }));
+    let simulated = std::thread::spawn(move || {
+        simulation::run(Plan { seed, nodes, mutant, staging, blind, trace })
+    });
     let report = simulated.join();
     os::end();
     let Ok(report) = report else {

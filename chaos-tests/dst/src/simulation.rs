@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::File,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -52,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) nodes: u64,
     /// What is broken on purpose.
     pub(crate) mutant: Option<Mutant>,
+    /// Where snapshots lie in transit. Made by who calls: its name must not take of the seed's randomness.
+    pub(crate) staging: PathBuf,
     /// Invariants that are not looked at.
     pub(crate) blind: Vec<String>,
     /// Where the trace goes.
@@ -110,7 +113,6 @@ impl Temper {
 
 /// Runs a plan on this thread, whose time and randomness must be simulated.
 pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
-    let staging = tempfile::tempdir().context("a directory for snapshots")?;
     let mut random = StdRng::seed_from_u64(plan.seed);
     let witness = Witness::new(plan.trace, &plan.blind);
     let cluster = Arc::new(Cluster {
@@ -121,7 +123,7 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
         keep_entries: random.random_range(0..100),
         ground: Ground::default(),
         witness: witness.clone(),
-        staging: staging.path().to_owned(),
+        staging: plan.staging,
         initialized: AtomicBool::new(false),
         sending: AtomicBool::new(true),
         session: Mutex::default(),
@@ -361,15 +363,12 @@ impl Run<'_> {
             let machine = &self.machines[usize::try_from(node - 1).expect("few nodes")];
             client::name(node, machine.processes.load(Ordering::Relaxed))
         };
-        // A node without a replica is served, too, but may have to look for the leader first.
-        let (ends, others): (Vec<u64>, Vec<u64>) = self
-            .cluster
-            .target()
-            .into_iter()
-            .partition(|node| cut.is_some_and(|(from, to)| [from, to].contains(node)));
-        let mut lists: Vec<_> = others.into_iter().map(|node| vec![client(node)]).collect();
-        if !ends.is_empty() {
-            lists.push(ends.into_iter().map(client).collect());
+        let is_end = |node: &u64| cut.is_some_and(|(from, to)| [from, to].contains(node));
+        let others = self.cluster.target().into_iter().filter(|node| !is_end(node));
+        let mut lists: Vec<_> = others.map(|node| vec![client(node)]).collect();
+        if let Some((from, to)) = cut {
+            // Also if one of them is to vote no more: it may lead still, for the other cannot catch up.
+            lists.push(vec![client(from), client(to)]);
         }
         lists
     }

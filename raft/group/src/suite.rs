@@ -66,7 +66,7 @@ fn open_with(dir: &Path, fatal: Fatal) -> (LogStore, StateMachine) {
     let log = RocksLog::open(&path, Create::IfMissing, &config, abort_on(), &registry).unwrap();
     let (store, log) = (Arc::new(store), Arc::new(log));
     let mark = log.mark(SHARD, Mark::Installing).unwrap();
-    snapshot::redo(SHARD, &store, mark, &staging).unwrap();
+    snapshot::redo(SHARD, &*store, mark, &staging).unwrap();
     let log = LogStore::open(SHARD, log, RingShare::default(), metrics.of(SHARD)).unwrap();
     let clock = ReplicaClock::new(Arc::new(|| UnixMillis(1)), log.last_log_id());
     let state = State::open(
