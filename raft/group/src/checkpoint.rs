@@ -15,15 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moorline_storage::{StorageError, Store, log::Mark};
+use moorline_storage::{StorageError, log::Mark};
 use tokio::{
     sync::OwnedMutexGuard,
-    task::spawn_blocking,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{debug, warn};
 
 use crate::{
+    blocking::spawn_blocking,
     codec::disk::encode_log_id,
     group::Group,
     groups::Node,

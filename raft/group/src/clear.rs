@@ -18,20 +18,16 @@
 //! When to delete: the node above asks the meta group (`node/moorline/src/server/reconcile.rs`).
 
 use std::{
-    sync::{
-        Arc,
-        mpsc::{self, RecvTimeoutError},
-    },
+    sync::mpsc::{self, RecvTimeoutError},
     time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::ShardId;
 use moorline_storage::{
-    StorageError, View, key,
+    ShardStore, StorageError, key,
     log::{LogEngine, LogOp, Mark},
 };
-use moorline_storage_rocks::{RocksLog, RocksStore};
 
 use crate::{
     codec::{
@@ -93,10 +89,10 @@ pub(crate) fn read(log: &dyn LogEngine, shard: ShardId) -> Result<Option<Cleared
 /// Deletes what is there. Answers whether there was anything. Waits for the disk.
 pub(crate) fn delete(
     shard: ShardId,
-    store: &RocksStore,
-    log: &Arc<RocksLog>,
+    store: &dyn ShardStore,
+    log: &dyn LogEngine,
 ) -> Result<bool, StorageError> {
-    let before = read(log.as_ref(), shard)?;
+    let before = read(log, shard)?;
     let last = last(shard, store, log)?;
     let unfinished = before.as_ref().is_some_and(|before| before.unfinished);
     // The first rows it ever had may have come by half.
@@ -123,10 +119,10 @@ pub(crate) fn delete(
 /// Finishes a deletion that a crash interrupted, and answers the floor. Before anything of the group is opened.
 pub(crate) fn finish(
     shard: ShardId,
-    store: &RocksStore,
-    log: &Arc<RocksLog>,
+    store: &dyn ShardStore,
+    log: &dyn LogEngine,
 ) -> Result<Option<RaftLogId>, StorageError> {
-    let Some(cleared) = read(log.as_ref(), shard)? else { return Ok(None) };
+    let Some(cleared) = read(log, shard)? else { return Ok(None) };
     if cleared.unfinished {
         tracing::info!(%shard, "a replica was being deleted when the process ended: deleting the rest");
         delete(shard, store, log)?;
@@ -137,8 +133,8 @@ pub(crate) fn finish(
 /// The last entry that this replica knows, from its log or its rows.
 fn last(
     shard: ShardId,
-    store: &RocksStore,
-    log: &Arc<RocksLog>,
+    store: &dyn ShardStore,
+    log: &dyn LogEngine,
 ) -> Result<Option<RaftLogId>, StorageError> {
     let malformed = |error: Malformed| corrupt(shard, &error);
     let purged = log.mark(shard, Mark::Purged)?.filter(|mark| !mark.is_empty());
@@ -157,7 +153,7 @@ fn last(
     Ok(last.max(purged).max(applied.and_then(|applied| applied.log_id)))
 }
 
-fn wait(log: &Arc<RocksLog>, shard: ShardId, op: LogOp) -> Result<(), StorageError> {
+fn wait(log: &dyn LogEngine, shard: ShardId, op: LogOp) -> Result<(), StorageError> {
     let (done, synced) = mpsc::sync_channel(1);
     log.submit(
         shard,

@@ -15,14 +15,16 @@ use std::{
 use futures_util::future::join_all;
 use moorline_core::{NodeId, ShardId, UnixMillis};
 use moorline_machine::{Machine, RunAnswers, command::Run};
-use moorline_storage_rocks::{RocksLog, RocksStore};
+use moorline_storage::{ShardStore, log::LogEngine};
 use prometheus::Registry;
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    balance, checkpoint, clear,
+    balance,
+    blocking::spawn_blocking,
+    checkpoint, clear,
     config::GroupsConfig,
     error::{BarrierError, GroupError, ProposeError},
     failover,
@@ -44,13 +46,13 @@ const OVERLAYS_FACTOR_MAX: usize = 4;
 /// How long tasks may take to end when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// The two stores of a node.
+/// The two stores of a node. Which ones, whoever assembles the node decides.
 #[derive(Debug, Clone)]
 pub struct Disk {
     /// Rows.
-    pub store: Arc<RocksStore>,
+    pub store: Arc<dyn ShardStore>,
     /// The logs of all groups.
-    pub log: Arc<RocksLog>,
+    pub log: Arc<dyn LogEngine>,
 }
 
 /// What all groups of a node share.
@@ -213,7 +215,7 @@ impl Groups {
         self.node.begin_opening(shard)?;
         let (disk, staging) = (self.node.disk.clone(), self.node.config.staging.clone());
         let work = move || {
-            let deleted = clear::delete(shard, &disk.store, &disk.log)
+            let deleted = clear::delete(shard, &*disk.store, &*disk.log)
                 .map_err(|source| GroupError::Storage { shard, source })?;
             // Behind the mark that could name one of them.
             clean_staging(&staging, shard).map_err(GroupError::Staging)?;

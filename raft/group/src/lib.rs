@@ -5,7 +5,7 @@
 //!                         ▲                       │  ▲
 //!                         │ answers, effects      │  └──── wire: appends, votes, snapshots ──── other nodes
 //!                         └──── State ◄───────────┘ committed entries
-//!                                 └─ Overlay ─ checkpoint ─► RocksStore
+//!                                 └─ Overlay ─ checkpoint ─► ShardStore
 //! ```
 //!
 //! # Invariants
@@ -20,6 +20,7 @@
 //! What commands mean (`raft/machine`), who sends them where (`raft/router`), RocksDB (`storage/rocks`).
 
 mod balance;
+mod blocking;
 mod checkpoint;
 mod clear;
 mod codec;

@@ -37,9 +37,10 @@ use openraft::{
     LogState, OptionalSend, RaftLogReader,
     storage::{IOFlushed, RaftLogStorage},
 };
-use tokio::{sync::oneshot, task::spawn_blocking, time::sleep};
+use tokio::{sync::oneshot, time::sleep};
 
 use crate::{
+    blocking::spawn_blocking,
     codec::disk::{
         decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote,
         entry_bytes, index, position,

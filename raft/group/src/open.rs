@@ -9,16 +9,14 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use moorline_core::{NodeId, ShardId};
-use moorline_storage::{
-    StorageError,
-    log::{LogEngine, Mark},
-};
+use moorline_storage::{StorageError, log::Mark};
 use tokio::{
     sync::{mpsc, watch},
-    task::{spawn_blocking, unconstrained},
+    task::unconstrained,
 };
 
 use crate::{
+    blocking::spawn_blocking,
     clear,
     codec::disk::decode_log_id,
     config::Clock,
@@ -140,11 +138,11 @@ fn open_disk(
     shard: ShardId,
     metrics: crate::metrics::ShardMetrics,
 ) -> Result<OnDisk, StorageError> {
-    let engine: Arc<dyn LogEngine> = node.disk.log.clone();
+    let engine = Arc::clone(&node.disk.log);
     let store = &node.disk.store;
-    let floor = clear::finish(shard, store, &node.disk.log)?;
+    let floor = clear::finish(shard, &**store, &*node.disk.log)?;
     let mark = engine.mark(shard, Mark::Installing)?;
-    snapshot::redo(shard, store, mark, &node.config.staging)?;
+    snapshot::redo(shard, &**store, mark, &node.config.staging)?;
     let durable = engine.mark(shard, Mark::DurableApplied)?.filter(|mark| !mark.is_empty());
     let log = LogStore::open(shard, engine, node.ring_share.clone(), metrics.clone())?;
     let clock = ReplicaClock::new(Arc::clone(&node.config.clock), log.last_log_id());

@@ -15,10 +15,11 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::{NodeId, ShardId};
-use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
+    blocking::spawn_blocking,
     codec::message::{
         Resumed, SnapshotChunk, SnapshotHead, decode_transfer_id, encode_installed,
         encode_transfer_id,

@@ -16,12 +16,12 @@ use moorline_core::{NodeId, ShardId};
 use moorline_storage::StorageError;
 use tokio::{
     sync::{Mutex, Semaphore},
-    task::spawn_blocking,
     time::sleep_until,
 };
 use tracing::info;
 
 use crate::{
+    blocking::spawn_blocking,
     codec::{
         Malformed,
         message::{

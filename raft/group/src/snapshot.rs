@@ -19,6 +19,7 @@
 
 use std::{
     fmt, io,
+    mem::ManuallyDrop,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex as StdMutex,
@@ -29,15 +30,12 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::ShardId;
-use moorline_storage::{StorageError, log::Mark};
-use moorline_storage_rocks::{RocksStore, SstFile};
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    task::spawn_blocking,
-};
+use moorline_storage::{ShardStore, SstFile, StorageError, log::Mark};
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::info;
 
 use crate::{
+    blocking::spawn_blocking,
     checkpoint,
     codec::message::{SnapshotFile, SnapshotHead},
     log_store::LogStore,
@@ -65,7 +63,7 @@ pub(crate) struct Staged {
     pub(crate) head: SnapshotHead,
 }
 
-/// A directory of its own for one snapshot in transit; gone when dropped.
+/// A directory of its own for one snapshot in transit; gone when dropped, so not to be dropped while a mark names it.
 #[derive(Debug)]
 pub(crate) struct StagedDir(PathBuf);
 
@@ -234,7 +232,11 @@ impl Snapshots {
         }
         let since = Instant::now();
         let dir = staged.dir.path().file_name().unwrap_or_default().to_string_lossy();
-        self.log.set_mark(Mark::Installing, mark_of(&dir, &staged.head)).await?;
+        let mark = mark_of(&dir, &staged.head);
+        // The mark names the files as soon as it is on its way to the disk: a process that ends while this waits must leave
+        // them where they are, however it ends. What is left over the next start removes.
+        let staged = ManuallyDrop::new(staged);
+        self.log.set_mark(Mark::Installing, mark).await?;
         self.state.close();
         if let Err(error) = self.replace(meta, &staged).await {
             self.state
@@ -242,6 +244,7 @@ impl Snapshots {
             return Err(io::Error::other(error));
         }
         self.log.set_mark(Mark::Installing, Bytes::new()).await?;
+        drop(ManuallyDrop::into_inner(staged));
         self.metrics
             .snapshot_seconds
             .with_label_values(&["received"])
@@ -269,7 +272,7 @@ impl Snapshots {
 /// Finishes an installation that a crash interrupted. Before anything of the group is opened.
 pub(crate) fn redo(
     shard: ShardId,
-    store: &RocksStore,
+    store: &dyn ShardStore,
     mark: Option<Bytes>,
     staging: &Path,
 ) -> Result<bool, StorageError> {

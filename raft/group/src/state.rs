@@ -27,10 +27,9 @@ use futures_util::{Stream, StreamExt};
 use moorline_core::{ShardId, UnixMillis};
 use moorline_machine::{Effect, Machine, RunAnswers};
 use moorline_storage::{
-    Rows, StorageError, View, key,
+    Rows, ShardStore, StorageError, View, key,
     overlay::{Frozen, Overlay},
 };
-use moorline_storage_rocks::RocksStore;
 use openraft::{
     OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
@@ -81,12 +80,12 @@ impl Pressure {
 }
 
 /// The overlay of a replica, over the store of its node.
-pub type ShardRows = Overlay<Arc<RocksStore>>;
+pub type ShardRows = Overlay<Arc<dyn ShardStore>>;
 
 /// The rows of one replica. Shared by the apply task, readers, the checkpointer and snapshots.
 pub(crate) struct State {
     pub(crate) shard: ShardId,
-    store: Arc<RocksStore>,
+    store: Arc<dyn ShardStore>,
     /// `None` while a snapshot is being installed.
     rows: RwLock<Option<Replica>>,
     /// How far the rows on disk are.
@@ -131,7 +130,7 @@ impl State {
     /// Reads how far the rows are and rebuilds the machine from them.
     pub(crate) fn open(
         shard: ShardId,
-        store: Arc<RocksStore>,
+        store: Arc<dyn ShardStore>,
         clock: ReplicaClock,
         sink: Arc<dyn Sink>,
         fatal: Fatal,
@@ -195,7 +194,7 @@ impl State {
         *self.durable.lock().expect("no panic while it is locked") = applied;
     }
 
-    pub(crate) fn store(&self) -> &Arc<RocksStore> {
+    pub(crate) fn store(&self) -> &Arc<dyn ShardStore> {
         &self.store
     }
 
@@ -299,7 +298,7 @@ impl State {
 }
 
 impl Replica {
-    fn open(shard: ShardId, store: &Arc<RocksStore>) -> Result<Self, StorageError> {
+    fn open(shard: ShardId, store: &Arc<dyn ShardStore>) -> Result<Self, StorageError> {
         let rows = Overlay::new(Arc::clone(store));
         let applied = match rows.get(&key::applied(shard))? {
             None => Applied::default(),

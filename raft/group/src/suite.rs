@@ -31,7 +31,7 @@ use crate::{
     log_store::{LogStore, RingShare},
     metrics::GroupMetrics,
     role::{Role, Sink},
-    snapshot::{self, Exported, SnapshotData, Snapshots, Staged},
+    snapshot::{self, Exported, SnapshotData, Snapshots, Staged, StagedDir},
     state::{Pressure, State, StateMachine},
     types::{
         Commands, LeaderId, RaftEntry, RaftLogId, RaftPayload, RaftSnapshot, RaftSnapshotMeta,
@@ -66,7 +66,7 @@ fn open_with(dir: &Path, fatal: Fatal) -> (LogStore, StateMachine) {
     let log = RocksLog::open(&path, Create::IfMissing, &config, abort_on(), &registry).unwrap();
     let (store, log) = (Arc::new(store), Arc::new(log));
     let mark = log.mark(SHARD, Mark::Installing).unwrap();
-    snapshot::redo(SHARD, &store, mark, &staging).unwrap();
+    snapshot::redo(SHARD, &*store, mark, &staging).unwrap();
     let log = LogStore::open(SHARD, log, RingShare::default(), metrics.of(SHARD)).unwrap();
     let clock = ReplicaClock::new(Arc::new(|| UnixMillis(1)), log.last_log_id());
     let state = State::open(
@@ -255,6 +255,31 @@ async fn an_installation_that_a_crash_interrupted_is_finished_at_the_next_start(
     let (log, machine) = open(to.path());
     assert_eq!(machine.state.applied_log_id(), meta.last_log_id);
     log.set_mark(Mark::Installing, Bytes::new()).await.unwrap();
+    drop((log, machine));
+    let (_log, machine) = open(to.path());
+    assert_eq!(machine.state.applied_log_id(), meta.last_log_id);
+}
+
+#[tokio::test]
+async fn an_installation_that_is_given_up_in_the_middle_is_finished_at_the_next_start() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (_log, mut leader) = open(from.path());
+    let applied = stream::iter(entries(1, 0..5).into_iter().map(|e| Ok((e, None))));
+    leader.apply(Box::pin(applied)).await.unwrap();
+    let exported = leader.snapshots.export().await.unwrap();
+    let (meta, files) = (exported.meta.clone(), exported.files);
+    let head = SnapshotHead { vote: RaftVote::new(1, 1), meta: meta.clone(), files };
+
+    let (log, machine) = open(to.path());
+    let dir = StagedDir::create(&to.path().join("snap"), "in-1").unwrap();
+    for file in &head.files {
+        std::fs::copy(exported.dir.path().join(&file.name), dir.path().join(&file.name)).unwrap();
+    }
+    // Polled once it waits for the mark; then it is dropped, as by a runtime that is shut down.
+    let installed = machine.snapshots.install(&meta, Staged { dir, head }).now_or_never();
+    assert!(installed.is_none(), "it waits for the disk");
+    // Written behind the mark.
+    log.set_mark(Mark::Cleared, Bytes::new()).await.unwrap();
     drop((log, machine));
     let (_log, machine) = open(to.path());
     assert_eq!(machine.state.applied_log_id(), meta.last_log_id);

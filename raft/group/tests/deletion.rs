@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use moorline_core::NodeId;
 use moorline_group::{Disk, GroupError, GroupStatus};
-use moorline_storage::log::{LogEngine, LogOp, Mark};
+use moorline_storage::log::{LogOp, Mark};
 use rig::{
     Node, Producer,
     moves::{LOOK, SHARD, cluster, move_to, of, same_rows, voters},

@@ -22,6 +22,7 @@
 //!
 //! RocksDB (`storage/rocks`), Raft terms and votes (opaque bytes here; `raft/group` knows them).
 
+pub mod files;
 pub mod key;
 pub mod log;
 pub mod mem;
@@ -29,4 +30,5 @@ pub mod overlay;
 pub mod record;
 pub mod view;
 
+pub use files::{ShardStore, SstFile};
 pub use view::{Batch, Rows, StorageError, Store, View};

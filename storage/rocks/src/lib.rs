@@ -35,5 +35,4 @@ pub use error::{Fatal, abort};
 pub use identity::Identity;
 pub use log::RocksLog;
 pub use options::{Create, LogConfig, StoreConfig};
-pub use snapshots::SstFile;
 pub use store::{RocksStore, RocksView};

@@ -4,7 +4,7 @@
 //!
 //! - **One moment.** All files of an export come from one view, its applied row among them.
 //! - **All or again.** What is replaced in part by a crash is replaced again from the same files, which the caller keeps
-//!   until the end (mark `Installing`): [`RocksStore::install`] may be repeated. Checked by `tests/snapshots.rs`.
+//!   until the end (mark `Installing`): [`ShardStore::install`] may be repeated. Checked by `tests/snapshots.rs`.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::ShardId;
-use moorline_storage::{StorageError, Store, View, key};
+use moorline_storage::{ShardStore, SstFile, StorageError, Store, View, key};
 use rocksdb::{IngestExternalFileOptions, Options, SstFileWriter, WriteBatch};
 
 use crate::{
@@ -29,34 +29,19 @@ const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Bytes read at a time while a checksum is computed.
 const READ_BYTES: usize = 256 * 1024;
 
-/// A file of rows in key order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SstFile {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// How large it is.
-    pub bytes: u64,
-    /// CRC32C over all of it.
-    pub crc32c: u32,
-    /// How many rows are in it.
-    pub keys: u64,
-}
-
-impl SstFile {
-    /// Whether the file is what it is said to be.
-    fn check(&self) -> Result<(), StorageError> {
-        let (bytes, crc32c) = measure(&self.path)?;
-        if (bytes, crc32c) == (self.bytes, self.crc32c) {
-            return Ok(());
-        }
-        Err(StorageError::Corrupt {
-            what: self.path.display().to_string(),
-            why: format!(
-                "{bytes} bytes with checksum {crc32c:08x}, not {} with {:08x}",
-                self.bytes, self.crc32c
-            ),
-        })
+/// Whether a file is what it is said to be.
+fn check(file: &SstFile) -> Result<(), StorageError> {
+    let (bytes, crc32c) = measure(&file.path)?;
+    if (bytes, crc32c) == (file.bytes, file.crc32c) {
+        return Ok(());
     }
+    Err(StorageError::Corrupt {
+        what: file.path.display().to_string(),
+        why: format!(
+            "{bytes} bytes with checksum {crc32c:08x}, not {} with {:08x}",
+            file.bytes, file.crc32c
+        ),
+    })
 }
 
 fn measure(path: &Path) -> Result<(u64, u32), StorageError> {
@@ -116,13 +101,8 @@ impl<'a> Exporter<'a> {
     }
 }
 
-impl RocksStore {
-    /// Writes all rows of a shard, as they are at this moment, into files in `dir`. No rows, no file.
-    ///
-    /// # Errors
-    ///
-    /// As [`StorageError`]. What was written so far stays in `dir`.
-    pub fn export(&self, shard: ShardId, dir: &Path) -> Result<Vec<SstFile>, StorageError> {
+impl ShardStore for RocksStore {
+    fn export(&self, shard: ShardId, dir: &Path) -> Result<Vec<SstFile>, StorageError> {
         let options = options::rows(&self.config);
         let mut exporter = Exporter { dir, options: &options, open: None, files: Vec::new() };
         let mut result = Ok(());
@@ -139,27 +119,15 @@ impl RocksStore {
         Ok(exporter.files)
     }
 
-    /// Removes all rows of a shard, and gives their space back; durable when it returns.
-    ///
-    /// # Errors
-    ///
-    /// As [`StorageError`]; it may be done again.
-    pub fn remove(&self, shard: ShardId) -> Result<(), StorageError> {
+    fn remove(&self, shard: ShardId) -> Result<(), StorageError> {
         self.install(shard, &[])?;
         let (from, to) = key::range_of_shard(shard);
         self.database.compact_range_cf(self.family(), Some(&from), Some(&to));
         Ok(())
     }
 
-    /// Replaces all rows of a shard by those of an export; durable when it returns. The files are copied. Without files
-    /// the shard's rows are removed.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError::Corrupt`], and nothing was touched, if a file is not what it is said to be. After any other the
-    /// rows may be half replaced: it has to be done again.
-    pub fn install(&self, shard: ShardId, files: &[SstFile]) -> Result<(), StorageError> {
-        files.iter().try_for_each(SstFile::check)?;
+    fn install(&self, shard: ShardId, files: &[SstFile]) -> Result<(), StorageError> {
+        files.iter().try_for_each(check)?;
         let (from, to) = key::range_of_shard(shard);
         let mut removal = WriteBatch::default();
         removal.delete_range_cf(self.family(), &from, &to);

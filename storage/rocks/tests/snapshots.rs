@@ -6,10 +6,10 @@ use std::{fs, ops::ControlFlow, path::Path};
 use bytes::Bytes;
 use moorline_core::ShardId;
 use moorline_storage::{
-    Batch, StorageError, Store, View,
+    Batch, ShardStore, SstFile, StorageError, Store, View,
     key::{self, Key, Kind},
 };
-use moorline_storage_rocks::{Create, RocksStore, SstFile, StoreConfig, abort};
+use moorline_storage_rocks::{Create, RocksStore, StoreConfig, abort};
 use prometheus::Registry;
 
 fn open(path: &Path) -> RocksStore {

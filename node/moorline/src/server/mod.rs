@@ -169,7 +169,7 @@ async fn start(
     let service = Service::new(service_config(config, clock, incarnation), &registry)?;
     let groups = Groups::start(
         groups_config(config, clock),
-        moorline_group::Disk { store: Arc::clone(&disk.store), log: Arc::clone(&disk.log) },
+        moorline_group::Disk { store: disk.store.clone(), log: disk.log.clone() },
         peers.clone(),
         Arc::clone(&service) as Arc<dyn moorline_group::Sink>,
         &registry,

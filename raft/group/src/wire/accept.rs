@@ -18,7 +18,6 @@ use futures_util::{Stream, StreamExt, stream};
 use moorline_core::{NodeId, ShardId};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -42,6 +41,7 @@ use super::{
     message::{self, HELLO_KIND, Header, MalformedFrame, Message, Role},
     proto::{Frame, peer_server},
     send_queue::{Drain, SendQueue},
+    transport::{Listener, Socket},
 };
 
 /// What stands between a peer's streams of one lane.
@@ -241,7 +241,7 @@ fn handle_all(
 }
 
 /// Serves the listener until the wire stops.
-pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
+pub(super) async fn run(shared: Arc<Shared>, listener: Box<dyn Listener>) {
     let stop = shared.stop.clone().cancelled_owned();
     let connections = connections(shared.clone(), listener);
     let service = peer_server::PeerServer::new(Accept { shared: shared.clone() })
@@ -273,17 +273,17 @@ fn server(shared: &Shared) -> Result<Server, tonic::transport::Error> {
 /// instead of waiting in its backlog.
 fn connections(
     shared: Arc<Shared>,
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
     let room = Arc::new(Semaphore::new(INCOMING_CONNECTIONS_MAX));
-    stream::unfold((shared, listener, room), |(shared, listener, room)| async move {
+    stream::unfold((shared, listener, room), |(shared, mut listener, room)| async move {
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return None,
                 accepted = listener.accept() => accepted,
             };
-            match accepted.and_then(|(tcp, _)| tcp.set_nodelay(true).map(|()| tcp)) {
+            match accepted {
                 Ok(tcp) => match room.clone().try_acquire_owned() {
                     Ok(permit) => {
                         let connection = Connection { tcp, _permit: permit };
@@ -303,7 +303,7 @@ fn connections(
 /// A connection that counts against the limit while it lives.
 #[derive(Debug)]
 struct Connection {
-    tcp: TcpStream,
+    tcp: Box<dyn Socket>,
     _permit: OwnedSemaphorePermit,
 }
 

@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
 use moorline_core::ShardId;
 use thiserror::Error;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tonic::{
     Streaming,
     codegen::{Service, http::Uri},
@@ -40,6 +40,7 @@ use super::{
     proto::{Frame, peer_client::PeerClient},
     send_queue::{Drain, SendQueue},
     state::LaneState,
+    transport::Socket,
 };
 
 /// Why there is no connection.
@@ -51,6 +52,8 @@ enum ConnectError {
     Tcp(#[source] io::Error),
     #[error("no connection in time")]
     Deadline,
+    #[error("the wire is not started")]
+    NotStarted,
     #[error("no HTTP/2 connection")]
     Http(#[source] tonic::transport::Error),
     #[error("no stream")]
@@ -106,6 +109,7 @@ fn failed(shared: &Shared, peer: &Peer, lane: Lane, error: &ConnectError) {
         ConnectError::Refused => LaneState::Refused,
         ConnectError::Tcp(_)
         | ConnectError::Deadline
+        | ConnectError::NotStarted
         | ConnectError::Http(_)
         | ConnectError::Stream(_)
         | ConnectError::NoHello
@@ -206,7 +210,8 @@ fn reason(status: &tonic::Status) -> String {
 }
 
 async fn connect(shared: &Shared, peer: &Peer, lane: Lane) -> Result<Connected, ConnectError> {
-    let tcp = match timeout(CONNECT_DEADLINE, TcpStream::connect(&peer.address)).await {
+    let Some(transport) = shared.transport.get() else { return Err(ConnectError::NotStarted) };
+    let tcp = match timeout(CONNECT_DEADLINE, transport.connect(&peer.address)).await {
         Ok(Ok(tcp)) => tcp,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Err(ConnectError::Refused);
@@ -214,7 +219,6 @@ async fn connect(shared: &Shared, peer: &Peer, lane: Lane) -> Result<Connected, 
         Ok(Err(error)) => return Err(ConnectError::Tcp(error)),
         Err(_) => return Err(ConnectError::Deadline),
     };
-    tcp.set_nodelay(true).map_err(ConnectError::Tcp)?;
     match timeout(HELLO_DEADLINE, greet(shared, peer, lane, tcp)).await {
         Ok(connected) => connected,
         Err(_) => Err(ConnectError::Deadline),
@@ -225,7 +229,7 @@ async fn greet(
     shared: &Shared,
     peer: &Peer,
     lane: Lane,
-    tcp: TcpStream,
+    tcp: Box<dyn Socket>,
 ) -> Result<Connected, ConnectError> {
     let endpoint = endpoint(shared, peer).map_err(ConnectError::Http)?;
     let connector = Once(Some(TokioIo::new(tcp)));
@@ -292,12 +296,12 @@ fn endpoint(shared: &Shared, peer: &Peer) -> Result<Endpoint, tonic::transport::
 
 /// Gives the connection that is already made. tonic must not make another by itself: that would be a second stream
 /// that nobody said hello on.
-struct Once(Option<TokioIo<TcpStream>>);
+struct Once(Option<TokioIo<Box<dyn Socket>>>);
 
 impl Service<Uri> for Once {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Box<dyn Socket>>;
     type Error = io::Error;
-    type Future = std::future::Ready<io::Result<TokioIo<TcpStream>>>;
+    type Future = std::future::Ready<io::Result<TokioIo<Box<dyn Socket>>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

@@ -32,6 +32,7 @@ mod send_queue;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -60,6 +61,7 @@ use self::{
     message::Role,
     metrics::WireMetrics,
     state::States,
+    transport::Tcp,
 };
 pub use self::{
     config::{TlsFiles, WireConfig, node_name},
@@ -69,6 +71,7 @@ pub use self::{
     kind::{Kind, Lane},
     message::MESSAGE_BYTES_MAX,
     state::{PeerState, PeerStates},
+    transport::{Connecting, Listener, Socket, Transport},
 };
 
 /// The generated code.
@@ -101,7 +104,8 @@ struct Shared {
     metrics: WireMetrics,
     /// Wakes the sweep when there is something to watch.
     sweep: Notify,
-    started: OnceLock<()>,
+    /// Set when it is started.
+    transport: OnceLock<Arc<dyn Transport>>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -149,7 +153,7 @@ impl Peers {
             refusals: watch::Sender::new(None),
             metrics,
             sweep: Notify::new(),
-            started: OnceLock::new(),
+            transport: OnceLock::new(),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
@@ -178,18 +182,27 @@ impl Peers {
     ///
     /// Outside of a tokio runtime, and if called twice.
     pub fn start(&self, listener: TcpListener) -> Result<(), WireError> {
-        let shared = &self.shared;
         listener.set_nonblocking(true).map_err(WireError::Listen)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(WireError::Listen)?;
+        self.start_over(Arc::new(Tcp), Box::new(listener));
+        Ok(())
+    }
+
+    /// The same over another transport than TCP.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_over(&self, transport: Arc<dyn Transport>, listener: Box<dyn Listener>) {
+        let shared = &self.shared;
         let peers = self.shared.peers_write();
-        assert!(shared.started.set(()).is_ok(), "the wire is started once");
+        assert!(shared.transport.set(transport).is_ok(), "the wire is started once");
         for peer in peers.values() {
             shared.dial(peer);
         }
         drop(peers);
         shared.tracker.spawn(accept::run(shared.clone(), listener));
         shared.tracker.spawn(sweep(shared.clone()));
-        Ok(())
     }
 
     /// Closes all connections; answers that are ready still leave until the deadline. Nothing can be sent any more.
@@ -386,7 +399,7 @@ impl Peers {
             }
             let peer = Peer::new(node, address, self.shared.stop.child_token());
             self.shared.states.add(node);
-            if self.shared.started.get().is_some() {
+            if self.shared.transport.get().is_some() {
                 self.shared.dial(&peer);
             }
             peers.insert(node, peer);

@@ -1,0 +1,170 @@
+//! What happened, told by the parts of the simulation as it happens: to the trace, and to every invariant.
+//!
+//! # Invariants
+//!
+//! - **The trace is all that happened**: every event, with its virtual time, in order. Two runs of a seed give the same
+//!   bytes (`run --twice`).
+
+use std::{
+    fmt::Write as _,
+    fs::File,
+    io::{BufWriter, Write as _},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+use moorline_core::ShardId;
+use moorline_group::Role;
+use moorline_machine::placement::Next;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::{
+    invariants::{Invariants, Violation},
+    os,
+};
+
+/// Something that happened.
+#[expect(dead_code, reason = "some of it only the trace tells")]
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// A fault begins or ends.
+    Fault(String),
+    /// A process begins.
+    Started { node: u64, process: u64 },
+    /// A log was opened: operations read, and how many had been answered as synced before.
+    Reopened { node: u64, read: u64, promised: u64, last_promise: String },
+    /// An entry is appended to a node's log.
+    Appended { node: u64, shard: ShardId, place: u64, entry: Bytes },
+    /// A replica begins to install a snapshot.
+    Installing { node: u64 },
+    /// A leader took a step with the membership of its group, or tried to.
+    Step { leader: u64, next: Next, taken: bool },
+    /// What a replica is now.
+    Role { node: u64, shard: ShardId, role: Role },
+    /// A replica has applied everything up to `index`.
+    Applied { node: u64, process: u64, shard: ShardId, index: u64 },
+    /// What is committed at an index, as one node's log has it.
+    Committed { node: u64, shard: ShardId, index: u64, entry: Bytes },
+    /// The digest of a replica's rows as of an index.
+    Digest { node: u64, shard: ShardId, index: u64, digest: u128 },
+    /// A client sends a message.
+    Sent { client: u64, number: u64 },
+    /// It was acknowledged.
+    Acked { client: u64, number: u64 },
+    /// It was not, and what that means.
+    Failed { client: u64, number: u64, maybe: bool, why: String },
+    /// A linearizable read begins.
+    ReadBegan { reader: u64 },
+    /// It saw so many messages.
+    ReadEnded { reader: u64, seen: u64 },
+    /// A replica's queue at the end, all applied: the messages, as `(client, number)`.
+    Final { node: u64, queue: Vec<(u64, u64)>, applied: u64, digest: u128 },
+    /// A replica gives up.
+    Fatal { node: u64, why: String },
+    /// What should have come did not.
+    Stuck { why: String },
+    /// Faults are over: from now on everybody must be served.
+    Calm,
+    /// The end: of each of these lists one client at least had to be served in calm.
+    End { clients: Vec<Vec<u64>> },
+}
+
+struct Inner {
+    invariants: Invariants,
+    hash: Xxh3,
+    events: u64,
+    file: Option<BufWriter<File>>,
+    line: String,
+    violation: Option<Violation>,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Witness(Arc<Mutex<Inner>>);
+
+impl std::fmt::Debug for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
+impl Witness {
+    /// Writes the trace to `file`, too, and looks at all invariants but those of these names.
+    pub(crate) fn new(file: Option<File>, blind: &[String]) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            invariants: Invariants::without(blind),
+            hash: Xxh3::new(),
+            events: 0,
+            file: file.map(BufWriter::new),
+            line: String::new(),
+            violation: None,
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no panic while it is locked")
+    }
+
+    /// Something happened. The first violation is kept.
+    pub(crate) fn tell(&self, event: Event) {
+        let mut inner = self.inner();
+        let Inner { invariants, hash, events, file, line, violation } = &mut *inner;
+        line.clear();
+        let ms = os::elapsed().as_millis();
+        writeln!(line, "{ms} {}", Short(&event)).expect("a string takes everything");
+        hash.update(line.as_bytes());
+        *events += 1;
+        if let Some(out) = file
+            && let Err(error) = out.write_all(line.as_bytes())
+        {
+            panic!("the trace cannot be written: {error}");
+        }
+        if let Err(found) = invariants.see(&event)
+            && violation.is_none()
+        {
+            *violation = Some(found);
+        }
+    }
+
+    /// The first violation, if there was one.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.inner().violation.clone()
+    }
+
+    /// What was covered: for judging whether a run says anything.
+    pub(crate) fn coverage(&self) -> String {
+        self.inner().invariants.coverage()
+    }
+
+    /// Events and their hash.
+    pub(crate) fn finish(&self) -> (u64, u64) {
+        let mut inner = self.inner();
+        if let Some(file) = &mut inner.file
+            && let Err(error) = file.flush()
+        {
+            panic!("the trace cannot be written: {error}");
+        }
+        (inner.events, inner.hash.digest())
+    }
+}
+
+/// An event on one line; bodies as their hashes.
+struct Short<'a>(&'a Event);
+
+impl std::fmt::Display for Short<'_> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are short")]
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Event::Appended { node, shard, place, entry } => {
+                write!(f, "appended n{node} {shard} {place} {:016x}", xxh3_64(entry))
+            }
+            Event::Committed { node, shard, index, entry } => {
+                write!(f, "committed n{node} {shard} {index} {:016x}", xxh3_64(entry))
+            }
+            Event::Final { node, queue, applied, digest } => {
+                write!(f, "final n{node} {} messages {applied} {digest:032x}", queue.len())
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
