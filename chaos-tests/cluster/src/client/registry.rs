@@ -1,7 +1,7 @@
 //! W4, the registry: records made, read, written with and without a condition, and deleted, over all nodes at once.
 //!
 //! Open loop: a request is due when its time has come, whatever became of those before. Conditions are versions that some answer
-//! showed, fresh ones mostly, stale ones now and then. A record is left for a new one after [`REQUESTS_MAX`] requests, so that
+//! showed, fresh ones mostly, stale ones now and then. A record is left for a new one after `REQUESTS_MAX` requests, so that
 //! the search of the judge stays short.
 
 use std::sync::{Arc, Mutex, PoisonError};
