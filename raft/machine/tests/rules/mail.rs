@@ -464,8 +464,13 @@ fn a_delivery_is_noted_and_changes_nothing_else() {
     assert!(group.effects.is_empty());
     assert_eq!(history(&group, 1), [Noted::Queued, Noted::Delivered]);
     group.one(ack(1));
-    assert_eq!(group.one(delivered(1)), Answer::Done, "a note may come late");
-    assert_eq!(info(&group, 1).unwrap().state, Noted::Acked);
+    for late in 1..=MAIL_NOTES_MAX {
+        assert_eq!(group.one(delivered(1)), Answer::Done, "a note may come late");
+        let (mail, notes) = (info(&group, 1).unwrap(), history(&group, 1));
+        assert_eq!((mail.state, notes.last()), (Noted::Acked, Some(&Noted::Acked)), "{late}");
+        assert_eq!(notes[0], Noted::Queued);
+        assert!(notes.len() <= MAIL_NOTES_MAX && mail.notes.is_sorted_by_key(|note| note.at));
+    }
     let mut empty = Group::new(SHARD);
     assert_eq!(empty.one(delivered(1)), refused(MailRefused::NoSuchMail));
 }

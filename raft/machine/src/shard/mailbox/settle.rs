@@ -134,8 +134,17 @@ impl Mailboxes {
             return Ok(refused(MailRefused::NoSuchMail));
         };
         let how = What { what: Noted::Delivered, by, detail: &detail };
-        card.note(step.time, &how);
-        self.happened(&mailbox, id, &card, &how);
+        if card.state == Noted::Queued {
+            card.note(step.time, &how);
+            self.happened(&mailbox, id, &card, &how);
+        } else {
+            // It waited somewhere while the mail ended: it stands in front of the end, and is no event any more.
+            let end = card.notes.last().map_or(step.time, |end| end.at);
+            card.note(end, &how);
+            if let [.., end, late] = &mut card.notes[..] {
+                std::mem::swap(end, late);
+            }
+        }
         step.put(self.keys.mail_by_id(mailbox.id, id), card.to_bytes());
         Ok(Answer::Done)
     }
