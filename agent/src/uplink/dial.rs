@@ -16,7 +16,7 @@ use std::{
 
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tokio::{
@@ -57,7 +57,7 @@ impl Dial {
             Security::Tls { authorities: Some(path) } => authorities(path)?,
             Security::Tls { authorities: None } => system_authorities()?,
         };
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Failed::new("tls_failed", error))?
             .with_root_certificates(roots)

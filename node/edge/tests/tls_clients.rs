@@ -13,7 +13,7 @@ use moorline_edge::{Channel, ClientCertificates, Proof, Tls, TlsConfig, Transpor
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
     ClientConfig, HandshakeKind, SupportedProtocolVersion,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
     version::{TLS12, TLS13},
 };
@@ -37,7 +37,7 @@ fn client(
     versions: &[&'static SupportedProtocolVersion],
     shows: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
 ) -> TlsConnector {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(server.roots());
@@ -92,9 +92,9 @@ async fn a_certificate_without_its_key_is_refused() {
     let (somebodys, _) = device();
     let (_, my_key) = device();
     for version in [&TLS12, &TLS13] {
-        let key = ring::sign::any_supported_type(&my_key).unwrap();
+        let key = aws_lc_rs::sign::any_supported_type(&my_key).unwrap();
         let pair = rustls::sign::CertifiedKey::new(vec![somebodys.clone()], key);
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(server.roots())
@@ -131,7 +131,7 @@ async fn a_chain_that_is_too_long_is_refused() {
     let server = Certificate::new();
     let (edge, _channels) = edge(server.tls());
     let (certificate, key) = device();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS12])
         .unwrap()
         .with_root_certificates(server.roots())

@@ -21,7 +21,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tokio::{
@@ -90,7 +90,7 @@ impl Target {
             _ => bail!("{scheme}:// is not spoken; {wanted}"),
         }
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots(ca)?)
             .with_no_client_auth();

@@ -15,7 +15,7 @@ use std::{
 
 use rustls::{
     ServerConfig,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
@@ -166,7 +166,7 @@ fn server(
     key: PrivateKeyDer<'static>,
     asks: bool,
 ) -> Result<Arc<ServerConfig>, TlsConfigError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsConfigError::System(error.to_string()))?;
@@ -180,7 +180,7 @@ fn server(
     // the tickets is this configuration's: new files make old tickets worthless.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer =
-        ring::Ticketer::new().map_err(|error| TlsConfigError::System(error.to_string()))?;
+        aws_lc_rs::Ticketer::new().map_err(|error| TlsConfigError::System(error.to_string()))?;
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }

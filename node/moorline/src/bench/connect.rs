@@ -26,7 +26,7 @@ use moorline_mqtt::{
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use serde::Serialize;
@@ -273,10 +273,11 @@ impl Door {
         for certificate in CertificateDer::pem_file_iter(ca)? {
             roots.add(certificate?)?;
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         if way == Way::Tls {
             config.resumption = Resumption::disabled();
         }

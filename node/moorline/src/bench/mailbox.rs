@@ -1,12 +1,16 @@
-//! `moorline bench mailbox`: how long `next` and `ack` of a mail take together on a quiet cluster of three, in multiples of one
-//! sync on a majority of three disks, both measured in turn in one run.
+//! `moorline bench mailbox`: how long `next` and `ack` of a mail take together on a quiet cluster of three, in multiples of a
+//! sync on a majority, all measured in turn in one run.
 //!
-//! The sync is what no cluster can do without: three threads, one for each replica's disk, append and fdatasync at once; it is over
-//! when the second is done. There is no network and no Raft in it.
+//! A sync on a majority is measured in two ways, neither with Raft or HTTP in it; either is over when the second of three is done:
+//!
+//! - **of disks**: three threads append to a file each and fdatasync it at once. Nothing is sent anywhere.
+//! - **of a quorum**: one appends and syncs here, two more get the same bytes by TCP, append and sync them, and say so. It is what
+//!   no cluster can do without.
 
 use std::{
     fs::{File, OpenOptions},
-    io::Write,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     sync::mpsc,
     thread,
@@ -23,6 +27,8 @@ use crate::{cli::MailboxArgs, demo::ReadyNode, http};
 
 /// Bytes that are synced: about what the log gets for one small command.
 const SYNC_BYTES: usize = 512;
+/// They.
+const ENTRY: [u8; SYNC_BYTES] = [0x5a; SYNC_BYTES];
 /// Replicas, and how many of them are a majority.
 const REPLICAS: usize = 3;
 /// See there.
@@ -69,32 +75,38 @@ async fn measure(args: &MailboxArgs, node: &ReadyNode, dir: &Path) -> anyhow::Re
         ("x-device-secret", secret),
     ];
     let mut device = Caller::connect(&http, headers).await?;
-    let disks = Disks::start(dir)?;
-    let new = || Histogram::<u64>::new_with_bounds(1_000, TOOK_MAX_NS, 3);
-    let (mut syncs, mut nexts, mut acks, mut both) = (new()?, new()?, new()?, new()?);
+    let disks = Replicas::start(dir, Far::None)?;
+    let quorum = Replicas::start(dir, Far::AllButOne)?;
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        times.push(Histogram::<u64>::new_with_bounds(1_000, TOOK_MAX_NS, 3)?);
+    }
     for number in 0..args.mails + WARM {
-        let sync = disks.sync()?;
+        let (disks, quorum) = (disks.sync()?, quorum.sync()?);
         let (next, ack) = one(&mut device).await?;
         if number >= WARM {
-            for (histogram, took) in
-                [(&mut syncs, sync), (&mut nexts, next), (&mut acks, ack), (&mut both, next + ack)]
-            {
+            for (histogram, took) in times.iter_mut().zip([disks, quorum, next, ack, next + ack]) {
                 histogram.saturating_record(u64::try_from(took.as_nanos())?);
             }
         }
     }
-    let [syncs, nexts, acks, both] = [syncs, nexts, acks, both].map(|times| Quantiles::of(&times));
+    let times: Vec<_> = times.iter().map(Quantiles::of).collect();
+    let [disks, quorum, nexts, acks, both] = &times[..] else { unreachable!("five of them") };
     Ok(vec![
-        Fact::cost("ms p50 of a sync on two of three disks", syncs.p50),
-        Fact::cost("ms p99 of a sync on two of three disks", syncs.p99),
+        Fact::cost("ms p50 of a sync on two of three disks", disks.p50),
+        Fact::cost("ms p99 of a sync on two of three disks", disks.p99),
+        Fact::cost("ms p50 of a sync on a quorum, by TCP", quorum.p50),
+        Fact::cost("ms p99 of a sync on a quorum, by TCP", quorum.p99),
         Fact::cost("ms p50 of next", nexts.p50),
         Fact::cost("ms p99 of next", nexts.p99),
         Fact::cost("ms p50 of ack", acks.p50),
         Fact::cost("ms p99 of ack", acks.p99),
         Fact::cost("ms p50 of next + ack", both.p50),
         Fact::cost("ms p99 of next + ack", both.p99),
-        Fact::cost("x a sync, p50", both.p50 / syncs.p50),
-        Fact::cost("x a sync, p99", both.p99 / syncs.p99),
+        Fact::cost("x a sync on disks, p50", both.p50 / disks.p50),
+        Fact::cost("x a sync on disks, p99", both.p99 / disks.p99),
+        Fact::cost("x a sync on a quorum, p50", both.p50 / quorum.p50),
+        Fact::cost("x a sync on a quorum, p99", both.p99 / quorum.p99),
     ])
 }
 
@@ -111,26 +123,43 @@ async fn one(device: &mut Caller) -> anyhow::Result<(Duration, Duration)> {
     Ok((next, before.elapsed()))
 }
 
-/// A thread for each replica's disk.
-struct Disks {
+/// Which replicas are reached by TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Far {
+    None,
+    AllButOne,
+}
+
+/// A thread for each replica, which appends to its file and syncs it, or has somebody else do that.
+struct Replicas {
     begin: Vec<mpsc::SyncSender<()>>,
     synced: mpsc::Receiver<std::io::Result<()>>,
 }
 
-impl Disks {
-    fn start(dir: &Path) -> anyhow::Result<Self> {
+impl Replicas {
+    fn start(dir: &Path, far: Far) -> anyhow::Result<Self> {
         let (done, synced) = mpsc::sync_channel(REPLICAS);
         let mut begin = Vec::new();
         for replica in 0..REPLICAS {
-            let path = dir.join(format!("sync-{replica}"));
+            let path = dir.join(format!("sync-{far:?}-{replica}"));
             let mut file = OpenOptions::new().create_new(true).append(true).open(path)?;
+            let mut sync: Box<dyn FnMut() -> std::io::Result<()> + Send> =
+                if far == Far::AllButOne && replica > 0 {
+                    let mut replica = elsewhere(file)?;
+                    Box::new(move || {
+                        replica.write_all(&ENTRY)?;
+                        replica.read_exact(&mut [0])
+                    })
+                } else {
+                    Box::new(move || append(&mut file, &ENTRY))
+                };
             let (sender, told) = mpsc::sync_channel(1);
             let done = done.clone();
             begin.push(sender);
             // Ends with the sender.
             thread::Builder::new().spawn(move || {
                 while told.recv().is_ok() {
-                    if done.send(append(&mut file)).is_err() {
+                    if done.send(sync()).is_err() {
                         return;
                     }
                 }
@@ -154,8 +183,27 @@ impl Disks {
     }
 }
 
-fn append(file: &mut File) -> std::io::Result<()> {
-    file.write_all(&[0x5a; SYNC_BYTES])?;
+/// A connection to a thread that appends and syncs what it hears, and then sends a byte.
+fn elsewhere(mut file: File) -> std::io::Result<TcpStream> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (mut far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    // Ends with the connection.
+    thread::Builder::new().spawn(move || -> std::io::Result<()> {
+        let mut heard = [0; SYNC_BYTES];
+        loop {
+            far.read_exact(&mut heard)?;
+            append(&mut file, &heard)?;
+            far.write_all(&[1])?;
+        }
+    })?;
+    Ok(near)
+}
+
+fn append(file: &mut File, entry: &[u8]) -> std::io::Result<()> {
+    file.write_all(entry)?;
     file.sync_data()
 }
 
@@ -166,13 +214,15 @@ mod tests {
     #[test]
     fn a_sync_is_over_when_a_majority_has_it() {
         let dir = tempfile::tempdir().unwrap();
-        let disks = Disks::start(dir.path()).unwrap();
-        for _ in 0..3 {
-            assert!(disks.sync().unwrap() > Duration::ZERO);
-        }
-        for replica in 0..REPLICAS {
-            let file = dir.path().join(format!("sync-{replica}"));
-            assert_eq!(std::fs::metadata(file).unwrap().len(), 3 * SYNC_BYTES as u64);
+        for far in [Far::None, Far::AllButOne] {
+            let replicas = Replicas::start(dir.path(), far).unwrap();
+            for _ in 0..3 {
+                assert!(replicas.sync().unwrap() > Duration::ZERO);
+            }
+            for replica in 0..REPLICAS {
+                let file = dir.path().join(format!("sync-{far:?}-{replica}"));
+                assert_eq!(std::fs::read(file).unwrap(), [0x5a; 3 * SYNC_BYTES]);
+            }
         }
     }
 }

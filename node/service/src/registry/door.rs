@@ -23,7 +23,7 @@ use moorline_machine::{
 
 use super::{
     NewEvent, Registry, RegistryError, Watch,
-    secrets::{Secrets, counts},
+    secrets::Secrets,
     settings::{self, DeviceSettings},
 };
 
@@ -206,8 +206,8 @@ impl Registry {
         let watch = watched.then(|| self.watch(tenant, device));
         let record = self.device(tenant, device).await.map_err(|error| denial(&error))?;
         let record = record.ok_or(Denial::UnknownDevice)?;
-        let mut fitting = secrets.fitting(tenant, device, &record, secret);
-        let held = fitting.find(|held| counts(held, now_ms)).ok_or(Denial::WrongSecret)?;
+        let held = secrets.holds(tenant, device, &record, secret, now_ms);
+        let held = held.ok_or(Denial::WrongSecret)?;
         if !record.enabled || !of.enabled {
             return Err(Denial::Disabled);
         }

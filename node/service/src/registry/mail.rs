@@ -115,10 +115,15 @@ impl Registry {
         op: MailOp,
         if_version: Option<u64>,
     ) -> Result<MailAnswer, RegistryError> {
-        let only = SettleIf { version: if_version, delivered: self.notes_with(guest, id) };
+        let delivered = self.notes_with(guest, id);
+        let only = SettleIf { version: if_version, delivered };
         let (tenant, device, by) = (guest.tenant, guest.device.clone(), guest.by as u8);
         let settle = SettleMail { tenant, device, id, op, by, detail: Text::default() };
-        self.mail(MailCommand::SettleIf(settle, only)).await
+        let settled = self.mail(MailCommand::SettleIf(settle, only)).await;
+        if delivered && settled.is_err() {
+            self.note_after_all(guest, id);
+        }
+        settled
     }
 
     /// Removes a mail, wherever it is in its mailbox.

@@ -139,6 +139,12 @@ impl Registry {
         }
     }
 
+    /// The settlement that was to note it was refused, or nobody knows what became of it: the note is written on its own. If
+    /// the settlement wrote it all the same, this one is left out where the mailbox is.
+    pub(super) fn note_after_all(&self, guest: &Guest, id: u128) {
+        self.write_note((guest.tenant, guest.device.clone()), id, guest.by);
+    }
+
     fn write_note(&self, (tenant, device): Whose, id: u128, by: By) {
         let shard = self.shard_of(tenant, &device);
         let (by, detail) = (by as u8, Text::default());

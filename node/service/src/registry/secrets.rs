@@ -150,32 +150,30 @@ impl Secrets {
         self.of_device(tenant, device, id, secret).verify_slice(verifier).is_ok()
     }
 
-    /// The id of a device's credential of which this is the secret, and that counts now.
+    /// A device's credential of which this is the secret, and that counts now.
     #[must_use]
-    pub fn holds(
+    pub fn holds<'a>(
         &self,
         tenant: TenantId,
         device: &Text,
-        record: &DeviceRecord,
+        record: &'a DeviceRecord,
         secret: &[u8],
         now_ms: u64,
-    ) -> Option<u64> {
+    ) -> Option<&'a Credential> {
         let mut fitting = self.fitting(tenant, device, record, secret);
-        fitting.find(|held| counts(held, now_ms)).map(|held| held.id)
+        fitting.find(|held| counts(held, now_ms))
     }
 
     /// A device's credentials of which this is the secret, also those that do not count now.
     pub(crate) fn fitting<'a>(
-        &'a self,
+        &self,
         tenant: TenantId,
-        device: &'a Text,
+        device: &Text,
         record: &'a DeviceRecord,
-        secret: &'a [u8],
+        secret: &[u8],
     ) -> impl Iterator<Item = &'a Credential> {
-        let mut all = record.credentials.iter().filter(|held| held.kind == SECRET);
-        std::iter::from_fn(move || {
-            all.find(|held| self.verify(tenant, device, held.id, secret, &held.verifier))
-        })
+        let all = record.credentials.iter().filter(|held| held.kind == SECRET);
+        all.filter(move |held| self.verify(tenant, device, held.id, secret, &held.verifier))
     }
 
     /// What a credential is found by that does not name its device: `kind` says what was shown.

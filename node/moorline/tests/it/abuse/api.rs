@@ -1,4 +1,4 @@
-//! Cases 41, 43 to 48 and 50 against the admin API and Fostrom's HTTP.
+//! Cases 41, 43 to 48 and 50 against the admin API and Fostrom's HTTP. Streams of case 43 are in `streams`.
 //!
 //! Case 42 does not apply: neither listener offers HTTP/2. Nor do 49 (there are no webhooks) and 51 (there are no JWTs).
 
@@ -22,24 +22,27 @@ use crate::harness::{
 const ANSWER_WAIT: Duration = Duration::from_secs(45);
 /// What one answer may have.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// How often each place is asked for, in rounds of which the best one counts.
+const ROUNDS: usize = 8;
+const ASKED_PER_ROUND: usize = 25;
 /// A metric that each case makes grow.
-const REFUSED: &str = "moorline_admin_answers_total{class=\"refused\"}";
+pub(super) const REFUSED: &str = "moorline_admin_answers_total{class=\"refused\"}";
 const MALFORMED: &str = "moorline_admin_answers_total{class=\"malformed\"}";
 
 /// A node with two tenants, and a device in each.
-struct Victim {
-    target: Target,
-    admin: SocketAddr,
-    fostrom: SocketAddr,
+pub(super) struct Victim {
+    pub(super) target: Target,
+    pub(super) admin: SocketAddr,
+    pub(super) fostrom: SocketAddr,
     /// Of the cluster, and of the tenant `other`.
-    root: String,
+    pub(super) root: String,
     other: String,
     _key: tempfile::TempDir,
 }
 
 impl Victim {
     #[track_caller]
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let shape = Shape { extra: "anonymous = true\n".to_owned(), ..Shape::of(1) };
         let api = Api::start_as(&shape, &["http"]);
         for tenant in ["acme", "other"] {
@@ -56,7 +59,7 @@ impl Victim {
         Self { target, admin, fostrom, root, other, _key: key }
     }
 
-    fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> http::Answer {
+    pub(super) fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> http::Answer {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str())];
         http::api(method, self.admin, &format!("/api/v1{path}"), &headers, body)
@@ -371,6 +374,54 @@ fn what_belongs_to_others_is_what_does_not_exist() {
     });
     assert!(compared > 40, "{compared}");
     assert_eq!(victim.ask(&root, "GET", "/devices/secret?tenant=acme", "").status, 200);
+}
+
+#[test]
+fn what_belongs_to_others_takes_as_long_as_what_does_not_exist() {
+    let mut victim = Victim::start();
+    let (root, other, admin) = (victim.root.clone(), victim.other.clone(), victim.admin);
+    let made = victim.ask(&root, "POST", "/tenants", &json!({ "name": "deleted" }).to_string());
+    assert_eq!(made.status, 201, "{}", made.body);
+    assert_eq!(victim.ask(&root, "DELETE", "/tenants/deleted", "").status, 204);
+    let made = json!({ "name": "secret" }).to_string();
+    assert_eq!(victim.ask(&root, "POST", "/devices?tenant=acme", &made).status, 201);
+    let bearer = format!("Bearer {other}");
+    let headers = [("authorization", bearer.as_str())];
+    // Another tenant's, one that is gone, one that never was.
+    let tenants = ["acme", "deleted", "random"];
+    let places: [fn(&str) -> String; 5] = [
+        |tenant| format!("/devices/secret?tenant={tenant}"),
+        |tenant| format!("/devices?tenant={tenant}"),
+        |tenant| format!("/devices/secret/mailbox?tenant={tenant}"),
+        |tenant| format!("/tokens?tenant={tenant}"),
+        |tenant| format!("/tenants/{tenant}"),
+    ];
+    victim.target.abused("47: how long it takes", REFUSED, |_| {
+        let mut kept = http::Kept::open(admin);
+        for place in places {
+            let paths = tenants.map(|tenant| format!("/api/v1{}", place(tenant)));
+            // The best round tells what it costs; the others, what else the machine did.
+            let mut best = [Duration::MAX; 3];
+            for _ in 0..ROUNDS {
+                let mut took = [const { Vec::new() }; 3];
+                // In turn, so that all have the same weather.
+                for _ in 0..ASKED_PER_ROUND {
+                    for (path, took) in paths.iter().zip(&mut took) {
+                        let began = Instant::now();
+                        assert_eq!(kept.ask("GET", path, &headers).status, 404, "{path}");
+                        took.push(began.elapsed());
+                    }
+                }
+                for (best, mut took) in best.iter_mut().zip(took) {
+                    took.sort();
+                    *best = (*best).min(took[took.len() / 2]);
+                }
+            }
+            println!("{}: {best:?}", paths[0]);
+            let (least, most) = (best.iter().min().unwrap(), best.iter().max().unwrap());
+            assert!(*most < *least * 3 / 2, "{paths:?} tell each other apart: {best:?}");
+        }
+    });
 }
 
 #[test]

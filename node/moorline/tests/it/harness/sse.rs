@@ -95,7 +95,7 @@ impl Sse {
         }
     }
 
-    fn said(&mut self, deadline: Instant) -> Option<Said> {
+    pub(crate) fn said(&mut self, deadline: Instant) -> Option<Said> {
         let lines = self.until_empty(deadline)?;
         let field = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name));
         let data = field("data: ").map(|data| serde_json::from_str(data).unwrap());

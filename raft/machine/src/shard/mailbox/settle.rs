@@ -11,8 +11,8 @@ use super::{
 use crate::{
     answer::{Answer, Refused},
     mail::{
-        CancelMail, MAIL_DETAIL_BYTES_MAX, MailAnswer, MailOp, MailRefused, NoteDelivered, Noted,
-        PURGED_PER_COMMAND_MAX, PurgeMail, SettleIf, SettleMail,
+        CancelMail, MAIL_DETAIL_BYTES_MAX, MailAnswer, MailNote, MailOp, MailRefused,
+        NoteDelivered, Noted, PURGED_PER_COMMAND_MAX, PurgeMail, SettleIf, SettleMail,
     },
     rows::{
         Row, corrupt,
@@ -138,7 +138,14 @@ impl Mailboxes {
             card.note(step.time, &how);
             self.happened(&mailbox, id, &card, &how);
         } else {
-            // It waited somewhere while the mail ended: it stands in front of the end, and is no event any more.
+            // It waited somewhere while the mail ended: it stands in front of the end, and is no event any more. Whoever does not
+            // know whether a settlement with this note was carried out says it again.
+            let known = |note: &MailNote| (note.what, note.by) == (Noted::Delivered, by);
+            if let [.., before, _] = &card.notes[..]
+                && known(before)
+            {
+                return Ok(Answer::Done);
+            }
             let end = card.notes.last().map_or(step.time, |end| end.at);
             card.note(end, &how);
             if let [.., end, late] = &mut card.notes[..] {
