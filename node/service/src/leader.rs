@@ -106,7 +106,7 @@ impl Sink for Inner {
         self.send_shared(shard, &mut delivery, lent);
         self.wake_reader(shard, &delivery);
         drop(delivery);
-        self.spread_news(shard, news);
+        self.spread_news_soon(shard, news);
         self.tell_left(left);
         for holder in taken {
             self.tell_taken_over(holder);

@@ -39,7 +39,13 @@ use crate::{
     quota::Quota,
     rates::{Rated, Rates},
     refusal_of,
-    registry::{Readers, notes::Notes, presence::Reporter, settings::Parsed, watch::Watchers},
+    registry::{
+        Readers,
+        notes::Notes,
+        presence::Reporter,
+        settings::Parsed,
+        watch::{PendingNews, Watchers},
+    },
     retained::{Gate, READS_MAX},
     rights::Holders,
 };
@@ -135,6 +141,8 @@ pub(crate) struct Inner {
     pub(crate) reads: Semaphore,
     /// Who serves which device here and wants to hear of it.
     pub(crate) watchers: Watchers,
+    /// What they are to be told in a moment.
+    pub(crate) pending_news: PendingNews,
     /// How many watches there were.
     pub(crate) watches: AtomicU64,
     /// Which mail went out to whom last.
@@ -206,6 +214,7 @@ impl Inner {
             gates: (0..=shards.count()).map(|_| Mutex::default()).collect(),
             reads: Semaphore::new(READS_MAX),
             watchers: Watchers::default(),
+            pending_news: PendingNews::default(),
             watches: AtomicU64::new(0),
             notes: Notes::default(),
             reporters: (0..=shards.count()).map(|_| Reporter::default()).collect(),

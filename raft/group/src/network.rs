@@ -17,6 +17,8 @@ use openraft::{
     },
 };
 
+use tokio::task::yield_now;
+
 use crate::{
     codec::{Malformed, message},
     groups::Node,
@@ -125,6 +127,15 @@ impl Client {
     }
 }
 
+/// Lets whatever can run now run before news of a commit alone: the answer to whoever waits for that commit, above all. Followers are in no
+/// such hurry.
+async fn in_turn(request: AppendEntriesRequest<Types>) -> AppendEntriesRequest<Types> {
+    if request.entries.is_empty() {
+        yield_now().await;
+    }
+    request
+}
+
 fn malformed(error: Malformed) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::new(&error))
 }
@@ -156,6 +167,7 @@ impl RaftNetworkV2<Types> for Client {
             Lane::Data | Lane::Bulk => APPEND_DEADLINE,
         };
         let answers = input
+            .then(in_turn)
             .map(move |request| {
                 let previous = request.prev_log_id;
                 let last = request.entries.last().map(|entry| entry.log_id);

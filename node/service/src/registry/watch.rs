@@ -1,22 +1,27 @@
 //! News of devices for those who serve one: mail is ready, or the device was changed or deleted.
 //!
 //! ```text
-//!   effect at the shard's leader ─► a frame to every node ─► whoever watches the device there
+//!   effect at the shard's leader ─► pending, a moment ─► a frame to every node ─► whoever watches the device there
 //! ```
+//!
+//! They are pending until nothing else can run: whoever waits for the answer to the command behind them has it first, and
+//! news of a busy shard go out together.
 //!
 //! # Invariants
 //!
 //! - **News are hints.** Whoever hears them asks the shard ([`Registry::next_mail`], [`Registry::device`]); losing one loses
 //!   nothing but time. A new leader says so to everybody ([`DeviceNews::Anew`]), since its predecessor may have died with news
 //!   untold, and watchers ask again by themselves after [`RECHECK`].
-//! - **Bounded**: one entry for each connection that watches, two flags each; a frame tells of [`NEWS_PER_FRAME_MAX`] devices.
+//! - **Bounded**: one entry for each connection that watches, two flags each; a frame tells of [`NEWS_PER_FRAME_MAX`] devices, and
+//!   so many are pending at most.
 //!
 //! Checked by the tests below and by the cluster tests (`fostrom.rs`).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    mem,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -29,7 +34,7 @@ use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::yield_now};
 
 use super::Registry;
 use crate::service::Inner;
@@ -45,6 +50,42 @@ const SAME_MOMENT: Duration = Duration::from_secs(5);
 const VERSION: u8 = 1;
 /// Room that most frames fit into.
 const FRAME_BYTES: usize = 128;
+
+/// News that wait until nothing else can run, by shard.
+#[derive(Debug, Default)]
+pub(crate) struct PendingNews(Mutex<BTreeMap<ShardId, Vec<DeviceNews>>>);
+
+/// What is to be done about news that were added.
+#[derive(Debug, PartialEq, Eq)]
+enum Added {
+    /// They are the first: somebody has to spread them in a moment.
+    First,
+    /// Somebody will.
+    More,
+    /// There is no room for more: they are to be spread now.
+    Full,
+}
+
+impl PendingNews {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<ShardId, Vec<DeviceNews>>> {
+        // Every change is one list.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, shard: ShardId, news: Vec<DeviceNews>) -> Added {
+        let mut all = self.all();
+        let first = all.is_empty();
+        all.entry(shard).or_default().extend(news);
+        if all.values().map(Vec::len).sum::<usize>() >= NEWS_PER_FRAME_MAX {
+            return Added::Full;
+        }
+        if first { Added::First } else { Added::More }
+    }
+
+    fn take(&self) -> BTreeMap<ShardId, Vec<DeviceNews>> {
+        mem::take(&mut *self.all())
+    }
+}
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -291,6 +332,31 @@ impl Watch {
 }
 
 impl Inner {
+    /// The same in a moment: see the module.
+    pub(crate) fn spread_news_soon(&self, shard: ShardId, news: Vec<DeviceNews>) {
+        if news.is_empty() {
+            return;
+        }
+        match self.pending_news.add(shard, news) {
+            Added::More => {}
+            Added::Full => self.spread_pending(),
+            Added::First => {
+                let Some(service) = self.myself.upgrade() else { return };
+                self.tasks.spawn(async move {
+                    yield_now().await;
+                    service.spread_pending();
+                });
+            }
+        }
+    }
+
+    fn spread_pending(&self) {
+        self.pending_news
+            .take()
+            .into_iter()
+            .for_each(|(shard, news)| self.spread_news(shard, news));
+    }
+
     /// Tells all nodes, this one included. Those that can't be reached hear from the next leader, or ask by themselves.
     pub(crate) fn spread_news(&self, shard: ShardId, mut news: Vec<DeviceNews>) {
         while !news.is_empty() {
@@ -302,7 +368,7 @@ impl Inner {
                     self.metrics.news_lost.inc();
                 }
             }
-            self.hear_news(shard, std::mem::replace(&mut news, rest));
+            self.hear_news(shard, mem::replace(&mut news, rest));
         }
     }
 
@@ -344,6 +410,21 @@ mod tests {
     fn heard(flags: &Flags) -> (bool, bool) {
         let take = |flag: &AtomicBool| flag.swap(false, Ordering::Relaxed);
         (take(&flags.mail), take(&flags.device))
+    }
+
+    #[test]
+    fn pending_news_are_spread_together_and_so_many_at_most() {
+        let pending = PendingNews::default();
+        let one = || vec![DeviceNews::Mail(TenantId(7), "d".into())];
+        assert_eq!(pending.add(ShardId(1), one()), Added::First);
+        assert_eq!(pending.add(ShardId(1), one()), Added::More);
+        assert_eq!(pending.add(ShardId(2), one()), Added::More);
+        let taken: Vec<_> =
+            pending.take().into_iter().map(|(shard, news)| (shard.0, news.len())).collect();
+        assert_eq!(taken, [(1, 2), (2, 1)]);
+        assert_eq!(pending.add(ShardId(2), one()), Added::First, "there was nothing left");
+        let rest = (1..NEWS_PER_FRAME_MAX).map(|_| pending.add(ShardId(1), one()));
+        assert_eq!(rest.last(), Some(Added::Full));
     }
 
     #[test]
