@@ -23,6 +23,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) rights: RightsMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
+    pub(crate) questions_confirmed: IntCounter,
     pub(crate) pushes_lost: IntCounter,
     pub(crate) news_lost: IntCounter,
     pub(crate) dropped_passing: IntCounter,
@@ -80,6 +81,10 @@ impl ServiceMetrics {
             pushed: counter(
                 "moorline_service_pushed_total",
                 "Deliveries handed to connections of this node by leaders",
+            )?,
+            questions_confirmed: counter(
+                "moorline_service_questions_confirmed_total",
+                "Questions this leader answered without asking others whether it leads, since the node that asked said so",
             )?,
             news_lost: counter(
                 "moorline_device_news_lost_total",

@@ -26,6 +26,7 @@ use crate::{
     blocking::spawn_blocking,
     checkpoint, clear,
     config::GroupsConfig,
+    confirm::Confirmation,
     error::{BarrierError, GroupError, ProposeError},
     failover,
     group::{Group, GroupStatus},
@@ -289,6 +290,20 @@ impl Groups {
     pub async fn barrier(&self, shard: ShardId) -> Result<u64, BarrierError> {
         let group = self.node.group(shard).ok_or(BarrierError::Stopped)?;
         group.barrier().await
+    }
+
+    /// What this replica says of its vote with a question to the leader that it asks for from now on. [`None`] if it may not
+    /// vote, or is not here.
+    #[must_use]
+    pub fn confirmation(&self, shard: ShardId) -> Option<Confirmation> {
+        self.node.group(shard)?.confirmation()
+    }
+
+    /// Whether what `from` said of its vote is a majority with this leader's own: then what is applied here now is everything
+    /// that was committed before it said so, and there is no need of a [`Groups::barrier`].
+    #[must_use]
+    pub fn is_confirmed(&self, shard: ShardId, from: NodeId, said: Confirmation) -> bool {
+        self.node.group(shard).is_some_and(|group| group.is_confirmed(from, said))
     }
 
     /// The index of the last applied entry, now and from now on (not every value is seen).

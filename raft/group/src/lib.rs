@@ -26,6 +26,7 @@ mod clear;
 mod codec;
 mod collector;
 mod config;
+mod confirm;
 mod error;
 mod failover;
 mod group;
@@ -54,6 +55,7 @@ pub mod wire;
 pub use config::{
     BatcherLimits, CheckpointLimits, Clock, Fatal, GroupsConfig, SnapshotLimits, Timers, abort,
 };
+pub use confirm::Confirmation;
 pub use error::{BarrierError, GroupError, ProposeError};
 pub use group::GroupStatus;
 pub use groups::{Disk, Groups};

@@ -1,5 +1,10 @@
 //! Questions about a shard's rows, answered by its leader after it has confirmed that it leads: linearizable, without a log
-//! entry. Many questions share one confirmation ([`Inner::pass_gate`]).
+//! entry. The node that asks confirms it with the question if it can ([`Confirmation`]); else many questions share one barrier
+//! ([`Inner::pass_gate`]).
+//!
+//! ```text
+//!   question   version 1 | confirmed u8 | (term u64 | leader u64)? | query
+//! ```
 //!
 //! Checked by the cluster tests (`registry.rs`).
 
@@ -11,13 +16,20 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::{NodeId, ShardId, Text};
-use moorline_group::wire::{Kind, Lane, Replier};
+use moorline_group::{
+    Confirmation,
+    wire::{Kind, Lane, Replier},
+};
 use moorline_machine::{
     DeviceCursor,
     query::{Found, Query},
     registry::DeviceRecord,
 };
 use moorline_router::Leaders;
+use moorline_storage::{
+    StorageError,
+    record::{Reader, Writer},
+};
 use tokio::time::{sleep, sleep_until};
 use tracing::error;
 
@@ -30,6 +42,10 @@ pub(super) const QUESTION_WAIT: Duration = Duration::from_secs(5);
 const TRY_WAIT: Duration = Duration::from_secs(2);
 /// How long a question may wait at a leader for something new.
 const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Of a question's frame.
+const VERSION: u8 = 1;
+/// What it has beside the query.
+const CONFIRMATION_BYTES: usize = 17;
 /// The pause before the next.
 pub(super) const TRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -59,12 +75,14 @@ impl Registry {
         wait: Duration,
     ) -> Result<Found, RegistryError> {
         let deadline = Instant::now() + wait + QUESTION_WAIT;
-        let body = query.encode();
+        let query = query.encode();
         let below = self.inner.below();
         loop {
             if let Some(leader) = below.router.leader(shard) {
                 let (lane, kind, try_wait) = (Lane::Data, Kind::Question, wait + TRY_WAIT);
-                let asked = below.peers.call(leader, lane, kind, shard, body.clone(), try_wait);
+                // Not before the question was asked: see there.
+                let body = encode(below.groups.confirmation(shard), &query);
+                let asked = below.peers.call(leader, lane, kind, shard, body, try_wait);
                 let answer = tokio::select! {
                     answer = asked => answer.ok(),
                     // It may stand still, and another has taken over.
@@ -98,6 +116,27 @@ impl Registry {
     }
 }
 
+fn encode(said: Option<Confirmation>, query: &[u8]) -> Bytes {
+    let mut out = Writer::new(VERSION, CONFIRMATION_BYTES + query.len());
+    out.u8(u8::from(said.is_some()));
+    if let Some(Confirmation { term, leader }) = said {
+        out.u64(term);
+        out.u64(leader.0);
+    }
+    out.rest(query);
+    out.done()
+}
+
+fn decode(frame: Bytes) -> Result<(Option<Confirmation>, Bytes), StorageError> {
+    let mut from = Reader::new(frame, VERSION, "question")?;
+    let said = match from.u8()? {
+        0 => None,
+        1 => Some(Confirmation { term: from.u64()?, leader: NodeId(from.u64()?) }),
+        other => return Err(from.corrupt(format!("confirmed {other}"))),
+    };
+    Ok((said, from.rest()))
+}
+
 impl Inner {
     /// The leader's side.
     pub(crate) fn on_question(
@@ -107,7 +146,11 @@ impl Inner {
         body: Bytes,
         reply: Option<Replier>,
     ) {
-        let query = match Query::decode(body) {
+        let (said, query) = match decode(body) {
+            Ok(decoded) => decoded,
+            Err(problem) => return self.bad_frame(from, &problem),
+        };
+        let query = match Query::decode(query) {
             Ok(query) => query,
             Err(problem) => return self.bad_frame(from, &problem),
         };
@@ -116,7 +159,10 @@ impl Inner {
         self.tasks.spawn(async move {
             // Before it reads, so that nothing is missed in between.
             let listener = service.listener_for(shard, &query);
-            if !service.pass_gate(shard).await {
+            let groups = &service.below().groups;
+            if said.is_some_and(|said| groups.is_confirmed(shard, from, said)) {
+                service.metrics.questions_confirmed.inc();
+            } else if !service.pass_gate(shard).await {
                 return reply.refuse("not the leader");
             }
             let answered = match listener {
@@ -187,5 +233,24 @@ impl Inner {
                 return Err("not the leader");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_says_whom_the_asker_votes_for() {
+        let said = Confirmation { term: 7, leader: NodeId(3) };
+        for said in [None, Some(said)] {
+            let frame = encode(said, b"query");
+            assert_eq!(decode(frame).unwrap(), (said, Bytes::from_static(b"query")));
+        }
+        let frame = encode(Some(said), b"");
+        for length in 0..frame.len() {
+            assert!(decode(frame.slice(..length)).is_err(), "{length}");
+        }
+        assert!(decode(Bytes::from_static(&[VERSION, 2])).is_err());
     }
 }
