@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use moorline_core::{NodeId, ShardId};
-use moorline_group::{GroupError, ProposeError};
+use moorline_group::{Confirmation, GroupError, ProposeError};
 use rig::{Cluster, DEADLINE, Node, Producer, run, within};
 
 const SHARD: ShardId = ShardId(1);
@@ -103,6 +103,44 @@ fn three_replicas_hold_the_same_rows() {
     assert!(index >= 50, "the barrier covers what was answered");
     let follower = (leader + 1) % 3;
     assert!(nodes[follower].barrier(SHARD).is_err(), "a follower promises nothing");
+}
+
+#[test]
+fn a_followers_vote_is_a_majority_with_its_leaders_own() {
+    let (_cluster, nodes) = cluster(3);
+    let led = leader(&nodes);
+    // For whom a follower votes, when it is somebody else than that.
+    let vote_of = |node: usize, not: Option<NodeId>| {
+        within(DEADLINE, "a follower's vote", || {
+            let said = nodes[node].groups().confirmation(SHARD)?;
+            (Some(said.leader) != not && said.leader != nodes[node].id()).then_some(said)
+        })
+    };
+    let confirmed = |node: usize, from: usize, said| {
+        nodes[node].groups().is_confirmed(SHARD, nodes[from].id(), said)
+    };
+    let (second, third) = ((led + 1) % 3, (led + 2) % 3);
+    let said = vote_of(second, None);
+    assert_eq!(said.leader, nodes[led].id());
+    within(DEADLINE, "the leader is confirmed", || confirmed(led, second, said).then_some(()));
+    assert!(!confirmed(led, led, said), "one is no majority");
+    assert!(!confirmed(second, third, said), "it does not lead");
+    assert!(!confirmed(led, second, Confirmation { term: said.term + 1, ..said }));
+    assert!(!confirmed(led, second, Confirmation { term: said.term - 1, ..said }));
+    assert!(!confirmed(led, second, Confirmation { leader: nodes[second].id(), ..said }));
+
+    nodes[led].hand_over(DEADLINE);
+    let next = within(DEADLINE, "another leads", || {
+        nodes.iter().position(|node| node.role(SHARD).leading && node.id() != nodes[led].id())
+    });
+    let now = vote_of(led, Some(nodes[led].id()));
+    assert!(now.term > said.term);
+    assert!(confirmed(next, led, now));
+    let other = 3 - led - next;
+    for said in [said, now] {
+        assert!(!confirmed(led, other, said), "it led once");
+    }
+    assert!(!confirmed(next, other, said), "of an earlier term");
 }
 
 #[test]
