@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use super::{
+    Raw,
     api::{REFUSED, Victim},
     is_full,
 };
@@ -105,7 +106,9 @@ fn devices_hold_a_stream_each() {
 fn hold(target: &super::Target, fostrom: std::net::SocketAddr, devices: usize) {
     let mut held = Vec::new();
     for number in 0..devices {
-        let mut stream = TcpStream::connect_timeout(&fostrom, SOON).unwrap();
+        // An address has no more than 28,000 ports, and other cases run beside this one.
+        let address = Ipv4Addr::new(127, 43, 0, 1 + u8::try_from(number / 1_000).unwrap());
+        let mut stream = Raw::from(address, fostrom).unwrap().0;
         write!(
             stream,
             "GET /v1/events HTTP/1.1\r\nhost: x\r\nx-fleet-id: FLEET043\r\nx-device-id: DEVICE{number:04}\r\n\
