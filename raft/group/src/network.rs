@@ -127,10 +127,10 @@ impl Client {
     }
 }
 
-/// Lets whatever can run now run before news of a commit alone: the answer to whoever waits for that commit, above all. Followers
-/// are in no such hurry. A heartbeat is: a barrier may wait for it.
-async fn in_turn(lane: Lane, request: AppendEntriesRequest<Types>) -> AppendEntriesRequest<Types> {
-    if lane == Lane::Data && request.entries.is_empty() {
+/// Lets whatever can run now run before news of a commit alone: the answer to whoever waits for that commit, above all. Followers are in no
+/// such hurry.
+async fn in_turn(request: AppendEntriesRequest<Types>) -> AppendEntriesRequest<Types> {
+    if request.entries.is_empty() {
         yield_now().await;
     }
     request
@@ -162,13 +162,12 @@ impl RaftNetworkV2<Types> for Client {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
-        let lane = self.appends.0;
-        let deadline = match lane {
+        let deadline = match self.appends.0 {
             Lane::Control => option.soft_ttl(),
             Lane::Data | Lane::Bulk => APPEND_DEADLINE,
         };
         let answers = input
-            .then(move |request| in_turn(lane, request))
+            .then(in_turn)
             .map(move |request| {
                 let previous = request.prev_log_id;
                 let last = request.entries.last().map(|entry| entry.log_id);
