@@ -45,12 +45,19 @@ pub struct Peer {
     pub http: SocketAddr,
     /// Whether the harness believes that it runs.
     pub up: AtomicBool,
+    /// Whether it is a part of the cluster: nobody asks who has not joined yet, or has left.
+    pub member: AtomicBool,
 }
 
 impl Peer {
     /// Whether the harness believes that it runs.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is a part of the cluster.
+    pub fn is_member(&self) -> bool {
+        self.member.load(Ordering::Relaxed)
     }
 }
 
@@ -190,10 +197,16 @@ impl Shared {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The place of a node for one request: any, but one of those known to be down only now and then.
-    fn draw(&self, random: &mut StdRng) -> usize {
-        let at = random.random_range(0..self.peers.len());
-        if self.peers[at].is_up() { at } else { random.random_range(0..self.peers.len()) }
+    /// The node for one request: any member, but one of those known to be down only now and then.
+    fn draw(&self, random: &mut StdRng) -> &Peer {
+        let first = self.member(random.random_range(0..self.peers.len()));
+        if first.is_up() { first } else { self.member(random.random_range(0..self.peers.len())) }
+    }
+
+    /// The member at this place, counted around.
+    fn member(&self, at: usize) -> &Peer {
+        let members: Vec<&Peer> = self.peers.iter().filter(|peer| peer.is_member()).collect();
+        members.get(at % members.len().max(1)).copied().unwrap_or(&self.peers[0])
     }
 
     /// A node to turn to: one believed to run, not the one just left if there is another.
@@ -202,7 +215,7 @@ impl Shared {
         let elsewhere = |peer: &&Peer| Some(peer.id) != left;
         let mut choice: Vec<&Peer> = self.peers.iter().filter(up).filter(elsewhere).collect();
         if choice.is_empty() {
-            choice = self.peers.iter().collect();
+            choice = self.peers.iter().filter(|peer| peer.is_member()).collect();
         }
         choice[random.random_range(0..choice.len())]
     }

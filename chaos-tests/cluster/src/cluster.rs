@@ -45,6 +45,8 @@ pub struct Recipe {
     pub networks: bool,
     /// Whether there are tenants and devices, which speak HTTP: the nodes share a key then.
     pub devices: bool,
+    /// The library that gives each node a wall clock of its own, if they are to have one.
+    pub clocks: Option<PathBuf>,
     /// Environment variables for the nodes.
     pub environment: Vec<(String, String)>,
 }
@@ -90,8 +92,8 @@ impl Cluster {
         let network = recipe.networks.then(|| Network::build(&ids)).transpose()?;
         let addresses = addresses(&recipe, network.as_ref())?;
         let peers = ids.iter().zip(&addresses).map(|(&id, at)| {
-            let up = AtomicBool::new(false);
-            Peer { id, mqtt: at.mqtt, admin: at.admin, http: at.http, up }
+            let (up, member) = (AtomicBool::new(false), AtomicBool::new(id <= recipe.nodes));
+            Peer { id, mqtt: at.mqtt, admin: at.admin, http: at.http, up, member }
         });
         let peers = Arc::new(peers.collect());
         let mut nodes = Vec::new();
@@ -102,6 +104,9 @@ impl Cluster {
             let disk = mount(recipe.disk, &home, &data)?;
             if recipe.devices {
                 fs::write(key_file(&data), KEY)?;
+            }
+            if recipe.clocks.is_some() {
+                fs::write(clock_file(&data), "+0\n")?;
             }
             let config = home.join("moorline.toml");
             if id <= recipe.nodes {
@@ -220,6 +225,20 @@ impl Cluster {
         Ok(fs::rename(data.with_extension("aside"), data)?)
     }
 
+    /// A node's data directory.
+    pub fn data(&self, at: usize) -> PathBuf {
+        self.nodes[at].data.clone()
+    }
+
+    /// Sets a node's wall clock to so many seconds off the true time; it may run.
+    pub fn set_clock(&self, at: usize, off_s: i64) -> Result<()> {
+        let file = clock_file(&self.nodes[at].data);
+        let next = file.with_extension("next");
+        // The library may read it at any time: it finds the old or the new text.
+        fs::write(&next, format!("{off_s:+}\n"))?;
+        Ok(fs::rename(next, file)?)
+    }
+
     /// Starts one node; it is not ready yet.
     pub fn start_node(&mut self, at: usize) -> Result<()> {
         let node = &mut self.nodes[at];
@@ -237,6 +256,7 @@ impl Cluster {
         command
             .args(["server", "--config"])
             .arg(&node.config)
+            .envs(clock(&self.recipe, &node.data))
             .envs(self.recipe.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::from(log.try_clone()?))
@@ -400,12 +420,39 @@ fn addresses(recipe: &Recipe, network: Option<&Network>) -> Result<Vec<Addresses
 const LIMITS: &str = "[mqtt]\nunauthenticated-per-address-max = 0\nconnects-per-client-s = 0\nconnects-per-tenant-s = 0\n\
     inflight-max = 256\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
 
+/// So little of the log is kept that who was away for seconds needs a snapshot.
+const LITTLE_LOG: &str = "[storage]\ncheckpoint-s = 3\nlog-keep-entries = 100\n\n";
+
 /// The key that the nodes of a run share; it guards nothing.
 pub const KEY: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
 /// Where a node has its key: beside its data.
 fn key_file(data: &Path) -> PathBuf {
     data.with_file_name("cluster.key")
+}
+
+/// Where a node's wall clock is set: beside its data.
+fn clock_file(data: &Path) -> PathBuf {
+    data.with_file_name("clock")
+}
+
+/// What makes a node's wall clock its own. The monotonic one stays the machine's.
+fn clock(recipe: &Recipe, data: &Path) -> Vec<(&'static str, PathBuf)> {
+    let Some(library) = &recipe.clocks else { return Vec::new() };
+    vec![
+        ("LD_PRELOAD", library.clone()),
+        ("FAKETIME_TIMESTAMP_FILE", clock_file(data)),
+        ("FAKETIME_CACHE_DURATION", "1".into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+    ]
+}
+
+/// Where libfaketime is, for programs with threads.
+pub fn clock_library() -> Result<PathBuf> {
+    let places = ["/usr/lib", "/usr/lib64"];
+    let below = places.iter().flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten());
+    let mut found = below.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+    found.find(|path| path.exists()).context("libfaketime is not installed")
 }
 
 /// A path as TOML: a JSON string is a TOML basic string.
@@ -418,7 +465,7 @@ fn common(recipe: &Recipe, id: u32, data: &Path, own: &Addresses) -> String {
     let (http, security) = if recipe.devices {
         let key = text(&key_file(data));
         let http = format!("http = \"{}\"\n", own.http);
-        (http, format!("[security]\nkey-file = {key}\nanonymous = true\n\n"))
+        (http, format!("[security]\nkey-file = {key}\nanonymous = true\n\n{LITTLE_LOG}"))
     } else {
         (String::new(), String::new())
     };
@@ -478,6 +525,11 @@ impl Node {
     pub fn log(&self) -> &Path {
         &self.log
     }
+
+    /// Whether it ever ran.
+    pub fn was_started(&self) -> bool {
+        self.log.exists()
+    }
 }
 
 #[cfg(test)]
@@ -493,6 +545,7 @@ mod tests {
             disk: DiskKind::Plain,
             networks: false,
             devices: false,
+            clocks: None,
             environment: Vec::new(),
         }
     }

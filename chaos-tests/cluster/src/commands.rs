@@ -36,6 +36,7 @@ fn sketch(options: &StressOptions, seed: u64) -> Sketch {
         shards: options.shards,
         disk: options.disk,
         net: options.net,
+        clocks: options.clocks,
         load: options.load(),
     }
 }

@@ -11,38 +11,26 @@
 //! - **One node is down at a time**, and the dead one besides while it is being replaced: then a majority waits a moment.
 //! - **A kill in the middle is one**: it is said how many groups were on their way when it came.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use moorline_oracle::history::Fault;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::admin;
-use crate::cluster::{READY_MAX, tail};
+use crate::members::{OTHER_DIRECTORY, REMOVED, REPLICAS, SETTLE_MAX, Voters};
 use crate::nemesis::{Nemesis, Victims, leaders};
 use crate::options::MemberPlan;
 use crate::schedule::{Deed, Disk, QUIET_MS, Step, Target};
 
-/// How long a change may take until every vote is where it should be, kills included.
-const SETTLE_MAX: Duration = Duration::from_secs(120);
-/// How often the groups are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A kill comes this long after the change began, or after the kill before, in milliseconds: from, to.
 const MIDDLE_MS: (u64, u64) = (0, 600);
 /// How long a killed node stays down, in milliseconds: from, to.
 const DOWN_MS: (u64, u64) = (300, 1_500);
-/// Voters of each group.
-const REPLICAS: usize = 3;
-/// How much of the log of a node that must not run is looked through for the reason, in lines.
-const TAIL_LINES: usize = 50;
-/// What a node says whose id was removed.
-const REMOVED: &str = "removed from the cluster";
-/// What a node says whose id the cluster knows with another directory.
-const OTHER_DIRECTORY: &str = "data directory";
+/// The node that is told to leave: it may end by itself.
+const LEAVING: Option<u32> = Some(1);
 
 /// Carries the run out.
 #[derive(Debug)]
@@ -51,9 +39,6 @@ pub struct Membership<'a, 'b> {
     plan: MemberPlan,
     random: StdRng,
 }
-
-/// Who votes in each group, as its leader says.
-type Voters = BTreeMap<u32, BTreeSet<u32>>;
 
 impl<'a, 'b> Membership<'a, 'b> {
     /// Draws everything from `seed`.
@@ -64,27 +49,30 @@ impl<'a, 'b> Membership<'a, 'b> {
     /// From three founders to three others.
     pub async fn run(mut self) -> Result<()> {
         sleep(Duration::from_millis(QUIET_MS)).await;
-        self.join(4, false).await?;
+        self.nemesis.join(4, false).await?;
         self.disturb().await?;
-        self.settle("node 4 has its part", |voters| {
-            let shards = voters.keys().filter(|group| **group != 0).count();
-            let least = shards * REPLICAS / 4;
-            voters.values().all(|all| all.len() == REPLICAS)
-                && voters.iter().filter(|(group, all)| **group != 0 && all.contains(&4)).count()
-                    >= least
-        })
-        .await?;
+        self.nemesis
+            .settle("node 4 has its part", LEAVING, |voters| {
+                let shards = voters.keys().filter(|group| **group != 0).count();
+                let least = shards * REPLICAS / 4;
+                voters.values().all(|all| all.len() == REPLICAS)
+                    && voters.iter().filter(|(group, all)| **group != 0 && all.contains(&4)).count()
+                        >= least
+            })
+            .await?;
 
-        self.change("leave", Fault::Leave, 1).await?;
+        self.nemesis.change("leave", Fault::Leave, 1).await?;
         self.disturb().await?;
-        self.settle("nobody votes on node 1", |voters| only(voters, &[2, 3, 4])).await?;
+        self.nemesis
+            .settle("nobody votes on node 1", LEAVING, |voters| only(voters, &[2, 3, 4]))
+            .await?;
         let status = self.nemesis.cluster.wait_end(place(1), SETTLE_MAX).await?;
         // Killed at the very end, it heard of its removal only when it was started again.
         ensure!(
-            status.success() || self.says(1, REMOVED),
+            status.success() || self.nemesis.says(1, REMOVED),
             "node 1 has left and ended with {status}"
         );
-        self.refused(1, REMOVED).await?;
+        self.nemesis.refused(1, REMOVED).await?;
         if self.plan.brief {
             return Ok(());
         }
@@ -94,64 +82,22 @@ impl<'a, 'b> Membership<'a, 'b> {
         self.refuse_emptied(emptied).await?;
 
         self.nemesis.cluster.kill(place(2))?;
-        self.note(Fault::Kill, 2).await;
+        self.nemesis.tell(Fault::Kill, 2).await?;
         self.nemesis.cluster.wait_death(place(2)).await?;
-        self.join(5, true).await?;
-        self.change("remove", Fault::Remove, 2).await?;
+        self.nemesis.join(5, true).await?;
+        self.nemesis.change("remove", Fault::Remove, 2).await?;
         self.disturb().await?;
-        self.settle("only 3, 4 and 5 vote", |voters| only(voters, &[3, 4, 5])).await?;
-        self.refused(2, REMOVED).await
-    }
-
-    /// Lets a spare node in and waits until it serves clients.
-    async fn join(&mut self, id: u32, by_command: bool) -> Result<()> {
-        let mut given = Err(anyhow::anyhow!("no node runs"));
-        let deadline = Instant::now() + READY_MAX;
-        while given.is_err() && Instant::now() < deadline {
-            for node in self.running() {
-                given = admin::token(node).await;
-                if given.is_ok() {
-                    break;
-                }
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        let token = given.context("no node gave a token")?;
-        let cluster = &mut *self.nemesis.cluster;
-        cluster.join(place(id), &token, by_command).await?;
-        cluster.start_node(place(id))?;
-        let ready = cluster.wait_ready(place(id)).await?;
-        self.nemesis.starts.push(ready);
-        self.note(Fault::Join, id).await;
-        Ok(())
-    }
-
-    /// Asks for a change until somebody takes it.
-    async fn change(&self, verb: &str, fault: Fault, id: u32) -> Result<()> {
-        let deadline = Instant::now() + SETTLE_MAX;
-        loop {
-            let mut problem = anyhow::anyhow!("no node runs");
-            for node in self.running() {
-                match admin::change(node, verb, id).await {
-                    Ok(()) => {
-                        self.note(fault, id).await;
-                        return Ok(());
-                    }
-                    Err(error) => problem = error,
-                }
-            }
-            if Instant::now() > deadline {
-                return Err(problem.context(format!("nobody lets node {id} {verb}")));
-            }
-            sleep(LOOK_EVERY).await;
-        }
+        self.nemesis
+            .settle("only 3, 4 and 5 vote", LEAVING, |voters| only(voters, &[3, 4, 5]))
+            .await?;
+        self.nemesis.refused(2, REMOVED).await
     }
 
     /// Kills nodes one after the other while votes move.
     async fn disturb(&mut self) -> Result<()> {
         for _ in 0..self.plan.each {
             sleep(self.draw(MIDDLE_MS)).await;
-            self.nemesis_looks()?;
+            self.nemesis.look_but_at(LEAVING)?;
             let mut running = Vec::new();
             for at in 0..self.nemesis.cluster.nodes.len() {
                 if self.nemesis.cluster.runs(at) && self.nemesis.cluster.exited(at)?.is_none() {
@@ -193,8 +139,8 @@ impl<'a, 'b> Membership<'a, 'b> {
     }
 
     async fn is_leaving(&self, id: u32) -> bool {
-        for node in self.running() {
-            if let Ok(view) = admin::view(node).await {
+        for peer in self.nemesis.cluster.peers.iter().filter(|peer| peer.is_up()) {
+            if let Ok(view) = admin::view(peer.admin).await {
                 let state =
                     view.nodes.into_iter().find(|node| node.id == id).map(|node| node.state);
                 return state.is_some_and(|state| state != "active");
@@ -203,114 +149,30 @@ impl<'a, 'b> Membership<'a, 'b> {
         false
     }
 
-    /// Starts a node that must not run, and waits until it has said why and ended.
-    async fn refused(&mut self, id: u32, why: &str) -> Result<()> {
-        let cluster = &mut *self.nemesis.cluster;
-        cluster.start_node(place(id))?;
-        // Clients are not to be sent there.
-        cluster.peers[place(id)].up.store(false, std::sync::atomic::Ordering::Relaxed);
-        let status = cluster.wait_end(place(id), READY_MAX).await?;
-        ensure!(
-            !status.success() && self.says(id, why),
-            "node {id} ended with {status}, not saying {why:?}"
-        );
-        self.note(Fault::Refuse, id).await;
-        Ok(())
-    }
-
     /// A node whose directory was emptied must not take part under its old id; with its directory it does.
     async fn refuse_emptied(&mut self, id: u32) -> Result<()> {
         let cluster = &mut *self.nemesis.cluster;
         cluster.kill(place(id))?;
         cluster.wait_death(place(id)).await?;
         cluster.empty(place(id))?;
-        self.note(Fault::Kill, id).await;
-        self.refused(id, OTHER_DIRECTORY).await?;
+        self.nemesis.tell(Fault::Kill, id).await?;
+        self.nemesis.refused(id, OTHER_DIRECTORY).await?;
         let cluster = &mut *self.nemesis.cluster;
         cluster.put_back(place(id))?;
         cluster.start_node(place(id))?;
-        self.note(Fault::Restart, id).await;
+        self.nemesis.tell(Fault::Restart, id).await?;
         let ready = self.nemesis.cluster.wait_ready(place(id)).await?;
         self.nemesis.starts.push(ready);
-        self.note(Fault::Ready, id).await;
+        self.nemesis.tell(Fault::Ready, id).await?;
         Ok(())
-    }
-
-    /// Waits until the groups' leaders say that it is so.
-    async fn settle(&mut self, what: &str, is: impl Fn(&Voters) -> bool) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            let (voters, moving) = self.voters().await;
-            if moving == 0 && !voters.is_empty() && is(&voters) {
-                println!("           {what}, after {:.1} s", began.elapsed().as_secs_f64());
-                return Ok(());
-            }
-            if began.elapsed() > SETTLE_MAX {
-                bail!(
-                    "not so in {SETTLE_MAX:?}: {what}; {moving} groups move, votes are {voters:?}"
-                );
-            }
-            self.nemesis_looks()?;
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// A node that ended by itself ends the run, but for the one that was told to leave.
-    fn nemesis_looks(&mut self) -> Result<()> {
-        for at in 0..self.nemesis.cluster.nodes.len() {
-            if let Some(status) = self.nemesis.cluster.exited(at)? {
-                let id = self.nemesis.cluster.nodes[at].id;
-                let left = id == 1 && (status.success() || self.says(id, REMOVED));
-                ensure!(left, "node {id} ended by itself: {status}");
-            }
-        }
-        Ok(())
-    }
-
-    fn says(&self, id: u32, what: &str) -> bool {
-        tail(self.nemesis.cluster.nodes[place(id)].log(), TAIL_LINES).contains(what)
     }
 
     async fn moving(&self) -> usize {
-        self.voters().await.1
-    }
-
-    /// Voters by group, and how many groups have a learner that is to vote, or none that leads.
-    async fn voters(&self) -> (Voters, usize) {
-        let mut voters = Voters::new();
-        let mut groups = BTreeSet::new();
-        let mut moving = BTreeSet::new();
-        for peer in self.nemesis.cluster.peers.iter().filter(|peer| peer.is_up()) {
-            let view = admin::view(peer.admin).await.unwrap_or_default();
-            for group in view.groups {
-                groups.insert(group.shard);
-                if group.leader == Some(peer.id) {
-                    // Who does not vote in the meta group has it nevertheless.
-                    if group.shard != 0 && !group.learners.is_empty() {
-                        moving.insert(group.shard);
-                    }
-                    voters.insert(group.shard, group.voters.into_iter().collect());
-                }
-            }
-        }
-        moving.extend(groups.into_iter().filter(|group| !voters.contains_key(group)));
-        (voters, moving.len())
-    }
-
-    /// Admin addresses of the nodes that run, the last first: the first is on its way out.
-    fn running(&self) -> Vec<SocketAddr> {
-        let peers = self.nemesis.cluster.peers.iter().rev();
-        peers.filter(|peer| peer.is_up()).map(|peer| peer.admin).collect()
+        self.nemesis.voters().await.1
     }
 
     fn draw(&mut self, (from, to): (u64, u64)) -> Duration {
         Duration::from_millis(self.random.random_range(from..=to))
-    }
-
-    async fn note(&self, fault: Fault, id: u32) {
-        let leaders = leaders(&self.nemesis.cluster.peers).await;
-        let victims = Victims { places: vec![place(id)], leaders };
-        self.nemesis.note(place(id), fault, &victims, Ok(()));
     }
 }
 
@@ -326,6 +188,8 @@ fn only(voters: &Voters, nodes: &[u32]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

@@ -118,7 +118,7 @@ impl Nemesis<'_> {
         Ok(())
     }
 
-    fn power_failure(&self, at: usize, disk: Disk, victims: &Victims) -> Result<()> {
+    pub(crate) fn power_failure(&self, at: usize, disk: Disk, victims: &Victims) -> Result<()> {
         let controller = || self.controller(at);
         let (fault, done): (Fault, io::Result<()>) = match disk {
             Disk::Keeps => return Ok(()),

@@ -11,9 +11,12 @@
 //! dropped; a namespace takes its interfaces with it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+use crate::shaper::{Line, Shaper};
 
 /// The second byte of every address used.
 const NET: u8 = 213;
@@ -28,6 +31,16 @@ const NOBODY: &str = "02:00:00:00:00:01";
 /// The word with which `ip` puts an interface on a bridge; its own, not one of our glossary.
 const ATTACH: &str = concat!("mas", "ter");
 
+/// Both sides of a line hear at once that nobody is there; a reset itself goes through.
+const RESETS: [&str; 2] = [
+    "INPUT -i p0 -p tcp ! --tcp-flags RST RST -j REJECT --reject-with tcp-reset",
+    "OUTPUT -o p0 -p tcp ! --tcp-flags RST RST -j REJECT --reject-with tcp-reset",
+];
+/// What goes to the other nodes waits for a verdict of the [`Shaper`]'s.
+const HELD: &str = "OUTPUT -o p0 -j NFQUEUE --queue-num 7";
+/// Where the kernel's namespaces have names.
+const SPACES: &str = "/run/netns";
+
 /// What a cut separates a node from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scope {
@@ -35,6 +48,8 @@ pub enum Scope {
     All,
     /// The other nodes; clients still reach it.
     Peers,
+    /// Clients; the other nodes still reach it.
+    Clients,
 }
 
 /// Which of a node's two ends.
@@ -142,6 +157,37 @@ impl Network {
         Ok(())
     }
 
+    /// What a node and the others send each other is answered with a reset, instead of vanishing.
+    pub fn reset(&self, node: u32) -> Result<()> {
+        RESETS.iter().try_for_each(|rule| self.rule(node, "-A", rule))
+    }
+
+    /// Undoes that.
+    pub fn unreset(&self, node: u32) -> Result<()> {
+        RESETS.iter().try_for_each(|rule| self.rule(node, "-D", rule))
+    }
+
+    /// Makes the line bad over which a node sends to the others.
+    pub fn slow(&self, node: u32, line: Line, seed: u64) -> Result<Shaper> {
+        let shaper = Shaper::begin(&Path::new(SPACES).join(self.space(node)), line, seed)?;
+        self.rule(node, "-A", HELD)?;
+        Ok(shaper)
+    }
+
+    /// Mends it. How many packets went through, and how many were lost.
+    pub fn unslow(&self, node: u32, shaper: Shaper) -> Result<(u64, u64)> {
+        self.rule(node, "-D", HELD)?;
+        shaper.end()
+    }
+
+    fn rule(&self, node: u32, how: &str, rule: &str) -> Result<()> {
+        let (chain, rule) = rule.split_once(' ').expect("a chain, then what is there");
+        let space = self.space(node);
+        let mut all = vec!["netns", "exec", &space, "iptables", "-w", how, chain];
+        all.extend(rule.split(' '));
+        ip(&all)
+    }
+
     fn ways(&self, node: u32, inward: bool) -> impl Iterator<Item = (u32, u32)> {
         let others = self.nodes.iter().copied().filter(move |&other| other != node);
         others.map(move |other| if inward { (other, node) } else { (node, other) })
@@ -183,6 +229,7 @@ fn sides(scope: Scope) -> Vec<Side> {
     match scope {
         Scope::All => vec![Side::Clients, Side::Peers],
         Scope::Peers => vec![Side::Peers],
+        Scope::Clients => vec![Side::Clients],
     }
 }
 

@@ -176,6 +176,9 @@ pub struct StressOptions {
     /// Whether each node has a network of its own.
     #[arg(long, value_enum, default_value = "plain")]
     pub net: Net,
+    /// Give the nodes wall clocks that can be set (needs libfaketime).
+    #[arg(long)]
+    pub clocks: bool,
     /// Leave history, schedule, report and logs here, also of a run that passed.
     #[arg(long)]
     pub out: Option<PathBuf>,

@@ -173,9 +173,9 @@ fn bands(events: &[Event], end: u64) -> Vec<Band> {
         else {
             continue;
         };
-        if moorline_oracle::recovery::strikes(*fault) {
+        if fault.strikes() {
             bands.push(Band { node, from: event.ns, until: end, fault: *fault });
-        } else if *fault == Fault::Ready {
+        } else if fault.ends() {
             let open = bands.iter_mut().filter(|band| band.node == node && band.until == end);
             open.for_each(|band| band.until = event.ns);
         }
@@ -243,7 +243,14 @@ fn shades(bands: &[Band], scale: &Scale, height: f64) -> String {
 fn colour(fault: Fault) -> &'static str {
     match fault {
         Fault::Pause => "#8250df",
-        Fault::Cut | Fault::CutIn | Fault::CutOut => "#0550ae",
+        Fault::Cut
+        | Fault::CutIn
+        | Fault::CutOut
+        | Fault::CutClients
+        | Fault::Flap
+        | Fault::Reset => "#0550ae",
+        Fault::Slow => "#1b7c83",
+        Fault::Clock | Fault::Damage => "#9a6700",
         Fault::FsyncStall | Fault::FsyncError | Fault::DiskFull => "#953800",
         Fault::Terminate => "#6e7781",
         Fault::Kill
@@ -258,6 +265,9 @@ fn colour(fault: Fault) -> &'static str {
         | Fault::Remove
         | Fault::Refuse
         | Fault::DiskHealed
+        | Fault::SnapshotCut
+        | Fault::PartKill
+        | Fault::PauseKill
         | Fault::Ended => "#cf222e",
     }
 }

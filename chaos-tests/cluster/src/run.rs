@@ -66,6 +66,7 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
         disk: options.disk,
         networks: run.plan.deed == Deed::Cut,
         devices: false,
+        clocks: None,
         environment: options.environment.clone(),
     };
     let recorder = Recorder::create(&directory.join("history.jsonl"), &header(run))?;

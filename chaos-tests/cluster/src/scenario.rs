@@ -63,6 +63,31 @@ pub enum What {
     Restart,
     /// Killed, and started with an empty directory: it must be refused. Then its own again.
     Wipe,
+    /// All lines between nodes hold packets back for 40 to 120 ms and lose 2 % of them.
+    Slow,
+    /// Off the other nodes, and each side hears at once that nobody is there.
+    Reset,
+    /// Clients do not reach it, the other nodes do.
+    CutClients,
+    /// Off the network for a second, on it for a second, four times.
+    Flap,
+    /// Its wall clock goes an hour ahead, then an hour behind, and it is killed each time.
+    Clock,
+    /// Killed for good: a new node takes its place, and its id is refused from then on.
+    Replace,
+    /// A new node joins, and this one leaves.
+    Relieve,
+    /// Killed, and a bit of its log is flipped: it must not start. A new node takes its place.
+    FlipLog,
+    /// Killed, and a bit of its rows is flipped: it must end when it reads them. A new node takes its place.
+    FlipRows,
+    /// Away until it needs a snapshot, and killed while it takes it.
+    SnapshotCut,
+    /// Cut off; another one's power gone; joined again while the third is cut off and the other started. Found a loss of data
+    /// in another broker.
+    PartKill,
+    /// The same with SIGSTOP in the place of cuts.
+    PauseKill,
 }
 
 /// Whom a blow hits.
@@ -125,6 +150,9 @@ pub struct Scenario {
     pub disk: DiskKind,
     /// What the network can do.
     pub net: Net,
+    /// Whether the nodes have wall clocks that can be set.
+    #[serde(default)]
+    pub clocks: bool,
     /// How much the clients do.
     pub load: Load,
     /// What is done, in order.
@@ -148,6 +176,8 @@ pub struct Sketch {
     pub disk: DiskKind,
     /// What the network can do.
     pub net: Net,
+    /// Whether wall clocks can be set.
+    pub clocks: bool,
     /// How much the clients do.
     pub load: Load,
 }
@@ -170,32 +200,58 @@ impl Who {
     }
 }
 
-/// Every kind of blow that a cluster with such disks and networks can be given: what, whom, and how long, in milliseconds.
-fn kinds(disk: DiskKind, net: Net) -> Vec<(What, Who, u64)> {
+/// Every kind of blow that such a cluster can be given: what, whom, and how long, in milliseconds.
+fn kinds(sketch: &Sketch) -> Vec<(What, Who, u64)> {
     #[rustfmt::skip]
     let mut kinds = vec![
-        (What::Kill,    Who::Leader,   1_500),
-        (What::Kill,    Who::Follower, 1_500),
-        (What::Pause,   Who::Leader,   5_000),
-        (What::Kill,    Who::All,      1_000),
-        (What::Restart, Who::All,      0),
-        (What::Wipe,    Who::Follower, 1_000),
+        (What::Kill,        Who::Leader,   1_500),
+        (What::Kill,        Who::Follower, 1_500),
+        (What::Pause,       Who::Leader,   5_000),
+        (What::Kill,        Who::All,      1_000),
+        (What::Restart,     Who::All,      0),
+        (What::Wipe,        Who::Follower, 1_000),
     ];
-    if net == Net::Netns {
+    // With fewer there is nobody to go on while one is away.
+    let many = sketch.nodes >= REPLICAS;
+    if many {
+        #[rustfmt::skip]
         kinds.extend([
-            (What::Cut, Who::Leader, 6_000),
-            (What::CutIn, Who::Leader, 6_000),
-            (What::CutOut, Who::Leader, 6_000),
+            (What::PauseKill,   Who::Leader,   5_000),
+            (What::Replace,     Who::Leader,   1_000),
+            (What::Relieve,     Who::Leader,   0),
+            (What::FlipLog,     Who::Follower, 500),
+            (What::FlipRows,    Who::Follower, 500),
+            (What::SnapshotCut, Who::Follower, 8_000),
         ]);
     }
-    if disk != DiskKind::Plain {
+    if sketch.net == Net::Netns {
+        #[rustfmt::skip]
         kinds.extend([
-            (What::Power, Who::Follower, 1_000),
-            (What::Power, Who::All, 1_000),
-            (What::FsyncStall, Who::Leader, 6_000),
-            (What::FsyncError, Who::Leader, 1_000),
-            (What::DiskFull, Who::Follower, 6_000),
+            (What::Cut,         Who::Leader,   6_000),
+            (What::CutIn,       Who::Leader,   6_000),
+            (What::CutOut,      Who::Leader,   6_000),
+            (What::CutClients,  Who::Leader,   5_000),
+            (What::Reset,       Who::Leader,   6_000),
+            (What::Flap,        Who::Leader,   8_000),
+            (What::Slow,        Who::All,      10_000),
         ]);
+    }
+    if sketch.disk != DiskKind::Plain {
+        #[rustfmt::skip]
+        kinds.extend([
+            (What::Power,       Who::Follower, 1_000),
+            (What::Power,       Who::All,      1_000),
+            (What::FsyncStall,  Who::Leader,   6_000),
+            (What::FsyncError,  Who::Leader,   1_000),
+            (What::DiskFull,    Who::Follower, 6_000),
+            (What::DiskFull,    Who::Leader,   6_000),
+        ]);
+    }
+    if sketch.net == Net::Netns && sketch.disk != DiskKind::Plain && many {
+        kinds.push((What::PartKill, Who::Leader, 5_000));
+    }
+    if sketch.clocks {
+        kinds.push((What::Clock, Who::Leader, 3_000));
     }
     kinds
 }
@@ -209,7 +265,7 @@ pub fn expand(sketch: &Sketch) -> Scenario {
     let mut round = Vec::new();
     while slot_ms < end_ms {
         if round.is_empty() {
-            round = kinds(sketch.disk, sketch.net);
+            round = kinds(sketch);
             round.shuffle(&mut random);
         }
         let (what, who, for_ms) = round.pop().expect("there are kinds");
@@ -218,8 +274,8 @@ pub fn expand(sketch: &Sketch) -> Scenario {
         blows.push(Blow { at_ms, what, whom, for_ms, draw, hit: Vec::new() });
         slot_ms += every_ms;
     }
-    let Sketch { seed, seconds, nodes, shards, disk, net, load, .. } = *sketch;
-    Scenario { format: FORMAT, seed, seconds, nodes, shards, disk, net, load, blows }
+    let Sketch { seed, seconds, nodes, shards, disk, net, clocks, load, .. } = *sketch;
+    Scenario { format: FORMAT, seed, seconds, nodes, shards, disk, net, clocks, load, blows }
 }
 
 /// What a fault is called in the history.
@@ -237,10 +293,34 @@ fn fault(what: What) -> Fault {
         What::DiskFull => Fault::DiskFull,
         What::Restart => Fault::Terminate,
         What::Wipe => Fault::Refuse,
+        What::Slow => Fault::Slow,
+        What::Reset => Fault::Reset,
+        What::CutClients => Fault::CutClients,
+        What::Flap => Fault::Flap,
+        What::Clock => Fault::Clock,
+        What::Replace => Fault::Remove,
+        What::Relieve => Fault::Leave,
+        What::FlipLog | What::FlipRows => Fault::Damage,
+        What::SnapshotCut => Fault::SnapshotCut,
+        What::PartKill => Fault::PartKill,
+        What::PauseKill => Fault::PauseKill,
+    }
+}
+
+impl What {
+    /// Whether a new node takes the place of the one that is hit.
+    pub fn replaces(self) -> bool {
+        matches!(self, Self::Replace | Self::Relieve | Self::FlipLog | Self::FlipRows)
     }
 }
 
 impl Scenario {
+    /// How many nodes join in the course of it.
+    pub fn joins(&self) -> u32 {
+        let joins = self.blows.iter().filter(|blow| blow.what.replaces()).count();
+        u32::try_from(joins).expect("few blows")
+    }
+
     /// Reads one back.
     pub fn read(text: &str) -> Result<Self> {
         let scenario: Self = serde_json::from_str(text)?;
@@ -264,7 +344,8 @@ impl Scenario {
     pub fn wanted(&self) -> Wanted {
         let mut faults: BTreeMap<Fault, u64> = BTreeMap::new();
         for blow in &self.blows {
-            *faults.entry(fault(blow.what)).or_default() += 1;
+            let hits = if blow.what == What::Slow { u64::from(self.nodes) } else { 1 };
+            *faults.entry(fault(blow.what)).or_default() += hits;
             if blow.what == What::Power {
                 *faults.entry(power(blow)).or_default() += 1;
             }
@@ -273,13 +354,15 @@ impl Scenario {
         let [publishes, records, mails] = DURING_EACH;
         let on = |rate: u32, each: u64| if rate > 0 { each * blows } else { 0 };
         let leaders = self.blows.iter().filter(|blow| deposes(blow)).count() as u64;
+        let needs = |blow: &&Blow| blow.what == What::SnapshotCut || blow.what.replaces();
+        let snapshots = self.blows.iter().filter(needs).count();
         Wanted {
             publishes: on(self.load.publishes, publishes),
             records: on(self.load.records, records),
             mails: on(self.load.visits, mails),
             faults,
             leader_changes: leaders,
-            snapshots: 0,
+            snapshots: u64::from(snapshots > 0),
             unknown_permille_max: UNKNOWN_PERMILLE_MAX,
             replicas: self.nodes.min(REPLICAS),
         }
@@ -306,7 +389,7 @@ mod tests {
 
     fn sketch(seed: u64, disk: DiskKind, net: Net) -> Sketch {
         let load = Load { publishes: 100, visits: 30, records: 30, revocations: 2 };
-        Sketch { seed, seconds: 240, every: 14, nodes: 3, shards: 3, disk, net, load }
+        Sketch { seed, seconds: 480, every: 14, nodes: 3, shards: 3, disk, net, clocks: true, load }
     }
 
     #[test]
@@ -320,7 +403,7 @@ mod tests {
     #[test]
     fn every_kind_comes_once_before_any_comes_again_and_ends_in_time() {
         let scenario = expand(&sketch(1, DiskKind::Lossy, Net::Netns));
-        let kinds = kinds(DiskKind::Lossy, Net::Netns).len();
+        let kinds = kinds(&sketch(1, DiskKind::Lossy, Net::Netns)).len();
         assert!(scenario.blows.len() >= kinds, "{}", scenario.blows.len());
         let wanted = scenario.wanted();
         for what in [
@@ -333,16 +416,22 @@ mod tests {
             Fault::DiskFull,
             Fault::Terminate,
             Fault::Refuse,
+            Fault::Slow,
+            Fault::Clock,
+            Fault::Damage,
+            Fault::PartKill,
+            Fault::Remove,
         ] {
             assert!(wanted.faults.contains_key(&what), "{what:?}");
         }
-        assert!(scenario.blows.iter().all(|blow| blow.at_ms < 240_000 - REST_MS + 3_000));
+        assert!(scenario.blows.iter().all(|blow| blow.at_ms < 480_000 - REST_MS + 3_000));
     }
 
     #[test]
     fn what_disks_and_networks_cannot_do_is_not_planned() {
         let scenario = expand(&sketch(1, DiskKind::Plain, Net::Plain));
-        let odd = [What::Power, What::DiskFull, What::FsyncError, What::Cut, What::CutIn];
+        let odd =
+            [What::Power, What::DiskFull, What::FsyncError, What::Cut, What::CutIn, What::Slow];
         assert!(scenario.blows.iter().all(|blow| !odd.contains(&blow.what)));
     }
 }

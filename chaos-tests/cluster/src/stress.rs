@@ -20,7 +20,7 @@ use crate::client::mailbox::Mailboxes;
 use crate::client::publisher::{Pace, Publisher};
 use crate::client::registry::Registry;
 use crate::client::subscriber::{Habit, Subscriber};
-use crate::cluster::{Cluster, KEY, Recipe};
+use crate::cluster::{Cluster, KEY, Recipe, clock_library};
 use crate::http::Http;
 use crate::nemesis::Nemesis;
 use crate::network::Scope;
@@ -109,18 +109,19 @@ fn recipe(scenario: &Scenario, binary: &Path) -> Result<Recipe> {
     Ok(Recipe {
         binary,
         nodes: scenario.nodes,
-        spares: 0,
+        spares: scenario.joins(),
         shards: scenario.shards,
         disk: scenario.disk,
         networks: scenario.net == Net::Netns,
         devices: true,
+        clocks: scenario.clocks.then(clock_library).transpose()?,
         environment: Vec::new(),
     })
 }
 
 /// Looks through the nodes' logs for what must not be there.
 fn look_through(cluster: &Cluster, recorder: &Recorder, secrets: &[String]) -> Result<()> {
-    for node in &cluster.nodes {
+    for node in cluster.nodes.iter().filter(|node| node.was_started()) {
         let log = fs::read(node.log()).with_context(|| format!("{}", node.log().display()))?;
         for line in String::from_utf8_lossy(&log).lines() {
             let actor = Actor { name: "harness", node: Some(node.id) };

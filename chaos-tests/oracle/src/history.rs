@@ -103,6 +103,67 @@ pub enum Fault {
     DiskHealed,
     /// A node ended by itself, as it has to after what was done to it.
     Ended,
+    /// Packets from and to the other nodes are late, lost and out of order.
+    Slow,
+    /// The other nodes, and it, get a reset for whatever they send each other.
+    Reset,
+    /// Clients do not reach the node; the other nodes do.
+    CutClients,
+    /// Off the network and on it again, every second.
+    Flap,
+    /// The wall clock jumped.
+    Clock,
+    /// A bit of what the node had synced is another.
+    Damage,
+    /// It was killed while it took a snapshot.
+    SnapshotCut,
+    /// Cut off, another one's power gone, then the third cut off: all steps of it.
+    PartKill,
+    /// The same with nodes that are stopped instead of cut off.
+    PauseKill,
+}
+
+impl Fault {
+    /// Whether a node is not itself from this fault on, until it is ready again or no member any more.
+    pub fn strikes(self) -> bool {
+        match self {
+            Self::Kill
+            | Self::Pause
+            | Self::Cut
+            | Self::CutIn
+            | Self::CutOut
+            | Self::CutClients
+            | Self::Flap
+            | Self::Slow
+            | Self::Reset
+            | Self::Terminate
+            | Self::FsyncStall
+            | Self::FsyncError
+            | Self::DiskFull => true,
+            Self::Resume
+            | Self::Heal
+            | Self::PowerLoss
+            | Self::TornWrites
+            | Self::Restart
+            | Self::Ready
+            | Self::Join
+            | Self::Leave
+            | Self::Remove
+            | Self::Refuse
+            | Self::DiskHealed
+            | Self::Clock
+            | Self::Damage
+            | Self::SnapshotCut
+            | Self::PartKill
+            | Self::PauseKill
+            | Self::Ended => false,
+        }
+    }
+
+    /// Whether what struck a node is over for it.
+    pub fn ends(self) -> bool {
+        matches!(self, Self::Ready | Self::Leave | Self::Remove)
+    }
 }
 
 /// What an event is about.

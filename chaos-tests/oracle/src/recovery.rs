@@ -68,22 +68,6 @@ pub struct Work {
     pub recoveries: Vec<Recovery>,
 }
 
-/// Whether a fault is one that work has to recover from.
-pub fn strikes(fault: Fault) -> bool {
-    matches!(
-        fault,
-        Fault::Kill
-            | Fault::Pause
-            | Fault::Cut
-            | Fault::CutIn
-            | Fault::CutOut
-            | Fault::Terminate
-            | Fault::FsyncStall
-            | Fault::FsyncError
-            | Fault::DiskFull
-    )
-}
-
 /// Which workload an event is of.
 pub fn workload(op: &Op) -> Option<Workload> {
     match op {
@@ -119,12 +103,14 @@ impl Work {
                 && event.ph == Phase::Ok
             {
                 restless.insert(second);
-                if strikes(*fault) {
+                if fault.strikes() {
                     struck.insert(event.node);
                     work.struck(event, *fault, *leader);
-                } else if *fault == Fault::Ready {
+                } else if fault.ends() {
                     struck.remove(&event.node);
-                    work.ready(event);
+                    if *fault == Fault::Ready {
+                        work.ready(event);
+                    }
                 }
             }
             if let Op::Mark { stage } = &event.op {

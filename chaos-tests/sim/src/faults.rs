@@ -54,6 +54,7 @@ impl World {
         self.report.crashes += 1;
         self.note(5, &[node as u64]);
         self.nodes[node].alive = false;
+        let died = self.nodes[node].process(node);
         for group in &mut self.groups {
             group.replicas[node].crash();
             if group.leader == Some(node) {
@@ -63,7 +64,7 @@ impl World {
                 group.deposed = None;
             }
         }
-        self.deaths.extend((1..self.groups.len()).map(|group| (group, node)));
+        self.deaths.extend((1..self.groups.len()).map(|group| (group, died)));
     }
 
     pub(crate) fn restart(&mut self, node: usize) {

@@ -13,7 +13,7 @@ use crate::{
     Mutant, Violation,
     checks::Copy,
     group::Origin,
-    network::Packet,
+    network::{Packet, Process},
     publishing::TENANT,
     router::Purpose,
     subscribing::{CREDIT, State},
@@ -225,10 +225,9 @@ impl World {
             return;
         };
         if let Some(at) = self.deaths.iter().position(|(of, _)| *of == group) {
-            let (_, node) = self.deaths.swap_remove(at);
-            let alive = &self.nodes[node];
-            let alive = alive.alive.then_some(Incarnation(alive.incarnation));
-            let command = Command::NodeGone { node: NodeId(node as u64 + 1), alive };
+            let (_, Process { node, incarnation }) = self.deaths.swap_remove(at);
+            let gone = Incarnation(incarnation);
+            let command = Command::NodeGone { node: NodeId(node as u64 + 1), gone };
             self.submit(leader, group, command, Purpose::Other);
         } else if self.phase == Phase::Chaos {
             let command = if self.random.chance(500) { Command::Tick } else { Command::Digest };

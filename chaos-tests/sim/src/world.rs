@@ -95,7 +95,7 @@ pub(crate) struct World {
     pub(crate) publishers: Vec<Publisher>,
     pub(crate) subscribers: Vec<Subscriber>,
     /// Nodes whose death the shards have not heard of, group by group.
-    pub(crate) deaths: Vec<(usize, usize)>,
+    pub(crate) deaths: Vec<(usize, Process)>,
     pub(crate) checks: Checks,
     pub(crate) report: Report,
     /// Of a hundred things that happen to logs, how many are commits: a slow disk leaves more to lose.

@@ -266,6 +266,8 @@ pub(crate) struct StorageConfig {
     pub(crate) checkpoint_mib: u64,
     /// The longest time between checkpoints.
     pub(crate) checkpoint_s: u64,
+    /// Entries of each shard's log that are kept for replicas that lag; one that lacks more gets a snapshot.
+    pub(crate) log_keep_entries: u64,
     /// How long rows and log of a shard stay here after its votes have moved away, for the case that they come back.
     pub(crate) moved_keep_s: u64,
 }
@@ -278,6 +280,7 @@ impl Default for StorageConfig {
             critical_mib: 256,
             checkpoint_mib: 64,
             checkpoint_s: 60,
+            log_keep_entries: moorline_group::CheckpointLimits::default().keep_entries,
             moved_keep_s: 600,
         }
     }

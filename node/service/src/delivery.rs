@@ -119,11 +119,10 @@ impl ShardDelivery {
         self.line_up(attach.session);
     }
 
-    /// The session ended, or its connection did.
-    pub(crate) fn close(&mut self, session: SessionId, epoch: Epoch) {
-        if self.attachments.get(&session).is_some_and(|held| held.epoch <= epoch) {
-            self.attachments.remove(&session);
-        }
+    /// The session ended, or its connection did. Gives who was attached, and by which generation.
+    pub(crate) fn close(&mut self, session: SessionId, epoch: Epoch) -> Option<(Place, u64)> {
+        self.attachments.get(&session).filter(|held| held.epoch <= epoch)?;
+        self.attachments.remove(&session).map(|held| (held.place, held.generation))
     }
 
     /// A newer connection has the session.

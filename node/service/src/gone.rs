@@ -2,6 +2,8 @@
 //!
 //! # Invariants
 //!
+//! - **What a group is told names the dead process**, never the living one: who tells it may have slept since it looked. Checked by
+//!   `raft/machine/tests/rules/sessions.rs` (`a_late_word_of_a_death_does_not_touch_who_lives`).
 //! - **A dead process is told of at once**: its port refuses, or another process runs in its place.
 //! - **A silent node loses its routes only when it has no lease for sure** ([`crate::lease::Leases::without`]): until then
 //!   it may take messages for its clean sessions. When it is back it finds its own record gone and ends them
@@ -50,8 +52,8 @@ impl Inner {
                     self.detach_members(shard, &changed);
                 }
                 for (node, alive) in self.news(shard, &states) {
-                    if self.has_left_behind(shard, node, alive) {
-                        self.tell_group(shard, node, alive).await;
+                    for gone in self.left_behind(shard, node, alive) {
+                        self.tell_group(shard, node, gone).await;
                     }
                 }
             }
@@ -123,27 +125,31 @@ impl Inner {
         all.filter(|shard| self.delivery(*shard).is_some_and(|led| led.is_leading())).collect()
     }
 
-    /// Whether a group holds anything of processes of a node other than the one that lives.
-    fn has_left_behind(&self, shard: ShardId, node: NodeId, alive: Option<Incarnation>) -> bool {
+    /// The processes of a node other than the one that lives of which a group holds something.
+    fn left_behind(
+        &self,
+        shard: ShardId,
+        node: NodeId,
+        alive: Option<Incarnation>,
+    ) -> Vec<Incarnation> {
         let left = self.below().groups.read(shard, |machine, _| {
             if shard == ShardId::META {
-                let known = machine.meta().nodes().get(&node);
-                return known.is_some_and(|known| !known.gone && alive.is_none());
+                let known = machine.meta().nodes().get(&node).filter(|known| !known.gone);
+                // One that began again says so itself.
+                let dead = known.filter(|_| alive.is_none());
+                return dead.map(|known| known.record.incarnation).into_iter().collect();
             }
-            machine.has_presence_of(node, alive)
-                || machine.sessions().any(|session| {
-                    let of_node = session.holder.filter(|holder| holder.node == node);
-                    of_node.is_some_and(|holder| Some(holder.incarnation) != alive)
-                })
+            machine.processes_of(node).into_iter().filter(|gone| Some(*gone) != alive).collect()
         });
-        left.unwrap_or(false)
+        left.unwrap_or_default()
     }
 
-    async fn tell_group(&self, shard: ShardId, node: NodeId, alive: Option<Incarnation>) {
+    /// Tells a group until it knows. This may take long, or sleep: what is told is only who is dead.
+    async fn tell_group(&self, shard: ShardId, node: NodeId, gone: Incarnation) {
         let command = if shard == ShardId::META {
-            Command::DropNodeRoutes { node, alive }
+            Command::DropNodeRoutes { node, gone }
         } else {
-            Command::NodeGone { node, alive }
+            Command::NodeGone { node, gone }
         };
         loop {
             match self.below().router.ask(shard, &command).await {

@@ -59,6 +59,7 @@ impl Sink for Inner {
         }
         let (mut out, mut lent) = (Collected::new(), Collected::new());
         let (mut taken, mut left, mut news) = (Vec::new(), Vec::new(), Vec::new());
+        let mut detached = Vec::new();
         for effect in effects {
             let Some(effect) = Self::share_effect(&mut delivery, effect, &mut lent, &mut left)
             else {
@@ -72,7 +73,10 @@ impl Sink for Inner {
                     delivery.supersede(session, epoch);
                     taken.extend(previous);
                 }
-                Effect::Closed { session, epoch } => delivery.close(session, epoch),
+                Effect::Closed { session, epoch } => drop(delivery.close(session, epoch)),
+                Effect::Detached { session, epoch } => {
+                    detached.extend(delivery.close(session, epoch));
+                }
                 Effect::Routes(changes) => self.release_routes(changes),
                 Effect::QueueFull { session } => {
                     debug!(?session, "a full queue dropped its copy");
@@ -106,6 +110,9 @@ impl Sink for Inner {
         self.send_shared(shard, &mut delivery, lent);
         self.wake_reader(shard, &delivery);
         drop(delivery);
+        for (place, generation) in detached {
+            self.tell_lost_place(shard, place, generation);
+        }
         self.spread_news_soon(shard, news);
         self.tell_left(left);
         for holder in taken {
@@ -285,17 +292,24 @@ impl Inner {
         for shard in self.shards.all() {
             let Some(mut delivery) = self.delivery(shard) else { continue };
             for (place, generation) in delivery.take_lost() {
-                let mut frame = PushWriter::new(self.log_time(shard));
-                frame.push(&Push {
-                    conn: place.conn,
-                    generation,
-                    number: LOST_NUMBER,
-                    deliveries: Vec::new(),
-                });
-                let lost = self.send_frame(shard, Kind::Deliver, place.node, frame, vec![place]);
+                let lost = self.tell_lost_place(shard, place, generation);
                 lost.into_iter().for_each(|place| delivery.lose(place));
             }
         }
+    }
+
+    /// Tells one attachment to attach anew. Gives the place if it could not be told: then its node's connection is broken, and when
+    /// there is another it attaches anew by itself.
+    fn tell_lost_place(&self, shard: ShardId, place: Place, generation: u64) -> Vec<Place> {
+        let (conn, number, deliveries) = (place.conn, LOST_NUMBER, Vec::new());
+        let push = Push { conn, generation, number, deliveries };
+        if place.node == self.node {
+            self.take_push(push);
+            return Vec::new();
+        }
+        let mut frame = PushWriter::new(self.log_time(shard));
+        frame.push(&push);
+        self.send_frame(shard, Kind::Deliver, place.node, frame, vec![place])
     }
 
     fn tell_taken_over(&self, holder: Holder) {

@@ -392,6 +392,7 @@ impl Inner {
             other @ (Effect::Deliver { .. }
             | Effect::Opened { .. }
             | Effect::Closed { .. }
+            | Effect::Detached { .. }
             | Effect::QueueFull { .. }
             | Effect::Routes(_)
             | Effect::WillDue

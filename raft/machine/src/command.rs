@@ -127,12 +127,13 @@ pub enum Command {
         /// The client said goodbye: its will is forgotten. Otherwise it becomes due, when its delay or the session is over.
         forget_will: bool,
     },
-    /// Every session held by processes of this node other than `alive` has lost its connection.
+    /// Every session held by this process has lost its connection. It names who is dead, not who lives: whoever proposes it may have
+    /// slept meanwhile, and the dead stay dead.
     NodeGone {
         /// The node.
         node: NodeId,
-        /// The process that lives now, if any.
-        alive: Option<Incarnation>,
+        /// Its process that is gone.
+        gone: Incarnation,
     },
     /// Adds or replaces subscriptions of a durable session.
     Subscribe {
@@ -299,12 +300,12 @@ pub enum Command {
         /// Whether it is there.
         present: bool,
     },
-    /// Removes every route to processes of this node other than `alive`.
+    /// Removes every route to this process.
     DropNodeRoutes {
         /// The node.
         node: NodeId,
-        /// The process that lives now, if any.
-        alive: Option<Incarnation>,
+        /// Its process that is gone.
+        gone: Incarnation,
     },
     /// Names a tenant, and creates it if need be: what there was before [`Command::PutTenant`].
     SetTenant {

@@ -29,6 +29,13 @@ pub enum Effect {
         /// The epoch that ended.
         epoch: Epoch,
     },
+    /// A session lost its connection because the process that has it was given up: if that lives after all, it is to hear it.
+    Detached {
+        /// Which.
+        session: SessionId,
+        /// The epoch that ended.
+        epoch: Epoch,
+    },
     /// A message was put into a session's queue (with its offset), or passes by (without).
     Deliver {
         /// To whom: a session, or a share, which has no session's row.

@@ -14,6 +14,8 @@
 
 mod registry;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use moorline_core::{
     Delivery, Grant, Incarnation, NodeId, Offset, ShardId, SubscriptionOptions, TenantId, Text,
@@ -224,9 +226,9 @@ impl Machine {
             Command::Events(command) => shard.events(step, command),
             Command::Presence(report) => shard.report_presence(step, &report),
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
-            Command::NodeGone { node, alive } => {
-                let sessions = shard.node_gone(step, node, alive);
-                let more = shard.presence_gone(step, node, alive)?;
+            Command::NodeGone { node, gone } => {
+                let sessions = shard.node_gone(step, node, gone);
+                let more = shard.presence_gone(step, (node, gone))?;
                 Ok(if more { Answer::Partly(Vec::new()) } else { sessions })
             }
             Command::Subscribe { session, epoch, subscriptions } => {
@@ -257,7 +259,9 @@ impl Machine {
             Command::SetRoute { tenant, filter, target, version, present } => {
                 self.meta.set_route(step, tenant, &filter, target, version, present)
             }
-            Command::DropNodeRoutes { node, alive } => self.meta.drop_node(step, node, alive),
+            Command::DropNodeRoutes { node, gone } => {
+                self.meta.drop_node(step, node, |process| process == gone)
+            }
             Command::SetTenant { tenant, name } => Ok(self.meta.set_tenant(step, tenant, &name)),
             other @ (Command::AddToken { .. }
             | Command::JoinNode { .. }
@@ -392,10 +396,10 @@ impl Machine {
         self.shard.presence(rows, tenant, device)
     }
 
-    /// Whether devices are held connected by processes of a node other than the one that lives.
+    /// The processes of a node that hold sessions here, or devices connected.
     #[must_use]
-    pub fn has_presence_of(&self, node: NodeId, alive: Option<Incarnation>) -> bool {
-        self.shard.has_presence_of(node, alive)
+    pub fn processes_of(&self, node: NodeId) -> BTreeSet<Incarnation> {
+        self.shard.processes_of(node)
     }
 
     /// All sessions, by ascending id.

@@ -299,7 +299,7 @@ impl MetaState {
             Some(_) | None => self.put_node(step, record, false),
         }
         // Whatever ran there before has ended.
-        self.drop_node(step, record.node, Some(record.incarnation))
+        self.drop_node(step, record.node, |process| process != record.incarnation)
     }
 
     /// Whether a route may lead there: a process only while it is the one that runs.
@@ -357,11 +357,11 @@ impl MetaState {
         &mut self,
         step: &mut Step<'_, R>,
         node: NodeId,
-        alive: Option<Incarnation>,
+        is_gone: impl Fn(Incarnation) -> bool,
     ) -> Result<Answer, StorageError> {
         if let Some(known) = self.nodes.get(&node)
             && !known.gone
-            && Some(known.record.incarnation) != alive
+            && is_gone(known.record.incarnation)
         {
             let record = known.record.clone();
             self.put_node(step, &record, true);
@@ -371,7 +371,7 @@ impl MetaState {
             .of_nodes
             .range((Bound::Included(first), Bound::Unbounded))
             .take_while(|(of, ..)| *of == node)
-            .filter(|(_, incarnation, ..)| Some(*incarnation) != alive)
+            .filter(|(_, incarnation, ..)| is_gone(*incarnation))
             .take(ROUTES_PER_DROP_MAX + 1)
             .cloned()
             .collect();

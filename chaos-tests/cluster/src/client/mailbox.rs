@@ -102,7 +102,7 @@ impl Mailboxes {
     pub async fn open(shared: Arc<Shared>, api: Api, seed: u64) -> Result<Self> {
         let mut devices = Vec::new();
         for number in 0..DEVICES {
-            let node = &shared.peers[number % shared.peers.len()];
+            let node = shared.member(number);
             let mut name = String::new();
             write!(name, "CHAOSM{number:04}")?;
             let settings = json!({ "mail": { "requeues-max": REQUEUES_MAX } });
@@ -234,7 +234,7 @@ impl Hands {
     }
 
     fn peer<'a>(&'a self, random: &mut StdRng) -> &'a Peer {
-        &self.shared.peers[self.shared.draw(random)]
+        self.shared.draw(random)
     }
 
     /// Sends a mail; again with the same number if nobody knows whether it came, and now and then if somebody does.
@@ -317,7 +317,7 @@ impl Hands {
             let deadline = Instant::now() + FINAL_MAX;
             let mut at = usize::try_from(mail).unwrap_or_default();
             loop {
-                let peer = &self.shared.peers[at % self.shared.peers.len()];
+                let peer = self.shared.member(at);
                 let (ph, _) = self.ask(peer, MailAsk::State { mail }).await;
                 if ph == Phase::Ok || Instant::now() > deadline {
                     break;
@@ -333,7 +333,7 @@ impl Hands {
         let mut at = 0;
         while Instant::now() < deadline {
             at += 1;
-            let peer = &self.shared.peers[at % self.shared.peers.len()];
+            let peer = self.shared.member(at);
             match self.ask(peer, MailAsk::Next).await {
                 (_, Some(MailAnswer::Front { mail: Some(mail) })) => {
                     self.ask(peer, MailAsk::Settle { mail, how: How::Ack }).await;

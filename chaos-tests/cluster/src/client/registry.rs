@@ -54,7 +54,8 @@ struct Errand {
     shared: Arc<Shared>,
     api: Api,
     device: String,
-    peer: usize,
+    /// What the node is drawn from.
+    place: u64,
     ask: RecordAsk,
     versions: Arc<Mutex<Vec<u64>>>,
 }
@@ -88,7 +89,7 @@ impl Registry {
 
     fn draw(&mut self) -> Errand {
         let at = self.random.random_range(0..self.slots.len());
-        let peer = self.shared.draw(&mut self.random);
+        let place = self.random.random();
         let slot = &mut self.slots[at];
         slot.requests += 1;
         if slot.requests > REQUESTS_MAX {
@@ -103,7 +104,7 @@ impl Registry {
             shared: Arc::clone(&self.shared),
             api: self.api.clone(),
             device,
-            peer,
+            place,
             ask,
             versions,
         }
@@ -133,7 +134,7 @@ fn body(value: u64) -> Value {
 impl Errand {
     async fn run(self) {
         let (shared, op) = (&self.shared, self.shared.number());
-        let peer = &shared.peers[self.peer];
+        let peer = shared.draw(&mut StdRng::seed_from_u64(self.place));
         let actor = Actor { name: NAME, node: Some(peer.id) };
         let record = |answer| Op::Record { op, device: self.device.clone(), ask: self.ask, answer };
         shared.recorder.note(actor, Phase::Invoke, record(None));

@@ -45,33 +45,6 @@ pub struct Reached {
     pub ended: (u64, u64),
 }
 
-/// Whether a node is not itself from this fault on, until it is ready again.
-fn begins(fault: Fault) -> bool {
-    match fault {
-        Fault::Kill
-        | Fault::Pause
-        | Fault::Cut
-        | Fault::CutIn
-        | Fault::CutOut
-        | Fault::Terminate
-        | Fault::FsyncStall
-        | Fault::FsyncError
-        | Fault::DiskFull => true,
-        Fault::Resume
-        | Fault::Heal
-        | Fault::PowerLoss
-        | Fault::TornWrites
-        | Fault::Restart
-        | Fault::Ready
-        | Fault::Join
-        | Fault::Leave
-        | Fault::Remove
-        | Fault::Refuse
-        | Fault::DiskHealed
-        | Fault::Ended => false,
-    }
-}
-
 impl Reached {
     /// In a history.
     pub fn of(events: &[Event]) -> Self {
@@ -82,9 +55,9 @@ impl Reached {
                 && event.ph == Phase::Ok
             {
                 *reached.faults.entry(*fault).or_default() += 1;
-                if begins(*fault) {
+                if fault.strikes() {
                     struck.insert(event.node);
-                } else if *fault == Fault::Ready {
+                } else if fault.ends() {
                     struck.remove(&event.node);
                 }
             }

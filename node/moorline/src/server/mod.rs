@@ -310,6 +310,7 @@ fn groups_config(config: &Config, clock: Clock) -> GroupsConfig {
         checkpoint: CheckpointLimits {
             bytes: usize::try_from(config.storage.checkpoint_mib << 20).unwrap_or(usize::MAX),
             every: Duration::from_secs(config.storage.checkpoint_s),
+            keep_entries: config.storage.log_keep_entries,
             ..CheckpointLimits::default()
         },
         snapshots: moorline_group::SnapshotLimits::default(),

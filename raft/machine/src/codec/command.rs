@@ -112,9 +112,9 @@ impl Command {
             Self::WillsDone { .. } | Self::Retain { .. } | Self::Enqueue { .. } => {
                 self.encode_kept(out);
             }
-            Self::NodeGone { node, alive } => {
+            Self::NodeGone { node, gone } => {
                 out.put_u8(kind::NODE_GONE);
-                put_process(out, *node, *alive);
+                put_process(out, *node, *gone);
             }
             Self::Subscribe { session, epoch, subscriptions } => {
                 out.put_u8(kind::SUBSCRIBE);
@@ -332,9 +332,9 @@ impl Command {
                 out.put_u64(*version);
                 out.put_u8(u8::from(*present));
             }
-            Self::DropNodeRoutes { node, alive } => {
+            Self::DropNodeRoutes { node, gone } => {
                 out.put_u8(kind::DROP_NODE_ROUTES);
-                put_process(out, *node, *alive);
+                put_process(out, *node, *gone);
             }
             Self::SetTenant { tenant, name } => {
                 out.put_u8(kind::SET_TENANT);
@@ -533,8 +533,8 @@ impl Command {
                 present: reader.bool()?,
             },
             kind::DROP_NODE_ROUTES => {
-                let (node, alive) = read_process(reader)?;
-                Self::DropNodeRoutes { node, alive }
+                let (node, gone) = read_process(reader)?;
+                Self::DropNodeRoutes { node, gone }
             }
             kind::SET_TENANT => Self::SetTenant { tenant: reader.tenant()?, name: reader.text()? },
             kind::ADD_TOKEN => {
@@ -638,19 +638,18 @@ fn read_node_id(reader: &mut Reader) -> Result<NodeId, Malformed> {
     reader.u64().map(NodeId)
 }
 
-fn put_process(out: &mut BytesMut, node: NodeId, alive: Option<Incarnation>) {
+fn put_process(out: &mut BytesMut, node: NodeId, process: Incarnation) {
     out.put_u64(node.0);
-    put_option(out, alive, |out, alive| out.put_u64(alive.0));
+    out.put_u64(process.0);
 }
 
 fn read_node_gone(reader: &mut Reader) -> Result<Command, Malformed> {
-    let (node, alive) = read_process(reader)?;
-    Ok(Command::NodeGone { node, alive })
+    let (node, gone) = read_process(reader)?;
+    Ok(Command::NodeGone { node, gone })
 }
 
-fn read_process(reader: &mut Reader) -> Result<(NodeId, Option<Incarnation>), Malformed> {
-    let node = NodeId(reader.u64()?);
-    Ok((node, reader.option(|reader| reader.u64().map(Incarnation))?))
+fn read_process(reader: &mut Reader) -> Result<(NodeId, Incarnation), Malformed> {
+    Ok((NodeId(reader.u64()?), Incarnation(reader.u64()?)))
 }
 
 #[cfg(test)]

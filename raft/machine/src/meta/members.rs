@@ -149,7 +149,7 @@ impl MetaState {
             }
         }
         if state == MemberState::Removed {
-            return self.drop_node(step, node, None);
+            return self.drop_node(step, node, |_| true);
         }
         Ok(Answer::At(step.index))
     }

@@ -334,17 +334,15 @@ impl ShardState {
         }
     }
 
-    /// Devices that were served by other processes of a node than the one that lives have lost those connections: whether there
-    /// are more of them than one command changes.
+    /// Devices that were served by a process that is gone have lost those connections: whether there are more of them than one
+    /// command changes.
     pub(crate) fn presence_gone<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
-        node: NodeId,
-        alive: Option<Incarnation>,
+        process: Process,
     ) -> Result<bool, StorageError> {
         for _ in 0..PRESENCE_PER_NODE_GONE_MAX {
-            let gone = self.presence_of(node, alive).next();
-            let Some((process, (tenant, device))) = gone else { return Ok(false) };
+            let Some((tenant, device)) = self.first_of(process) else { return Ok(false) };
             let before = self.presence.get(&*step.rows, tenant, &device)?;
             let before = before
                 .ok_or_else(|| crate::rows::corrupt(PresenceRecord::WHAT, &"it is missing"))?;
@@ -355,24 +353,19 @@ impl ShardState {
                 self.say_presence(step, tenant, &device, &after, &[Change::Disconnected]);
             }
         }
-        Ok(self.presence_of(node, alive).next().is_some())
+        Ok(self.first_of(process).is_some())
     }
 
-    /// The first device of each process of a node other than the one that lives.
-    fn presence_of(
-        &self,
-        node: NodeId,
-        alive: Option<Incarnation>,
-    ) -> impl Iterator<Item = (Process, Whose)> {
+    /// The first device that a process serves.
+    fn first_of(&self, process: Process) -> Option<Whose> {
+        self.presence.held.get(&process)?.first().cloned()
+    }
+
+    /// The processes of a node by which devices are held connected.
+    pub(super) fn present_processes(&self, node: NodeId) -> impl Iterator<Item = Incarnation> {
         let (first, last) = ((node, Incarnation(0)), (node, Incarnation(u64::MAX)));
         let of_node = self.presence.held.range(first..=last);
-        let gone = of_node.filter(move |((_, process), _)| Some(*process) != alive);
-        gone.filter_map(|(process, held)| Some((*process, held.first()?.clone())))
-    }
-
-    /// Whether devices are held connected by processes of a node other than the one that lives.
-    pub(crate) fn has_presence_of(&self, node: NodeId, alive: Option<Incarnation>) -> bool {
-        self.presence_of(node, alive).next().is_some()
+        of_node.filter(|(_, held)| !held.is_empty()).map(|((_, process), _)| *process)
     }
 
     /// Finds those offline that were silent for too long.

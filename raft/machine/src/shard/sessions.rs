@@ -7,6 +7,8 @@
 //! - **A wiped session gets a new id**, so that nothing meant for the old one (a settlement, what is left of its queue)
 //!   can touch the new one.
 
+use std::collections::BTreeSet;
+
 use moorline_core::{
     Epoch, Incarnation, NodeId, Offset, TenantId, Text, Will, port::SessionLimits, shard::bucket_of,
 };
@@ -199,18 +201,12 @@ impl ShardState {
         &mut self,
         step: &mut Step<'_, R>,
         node: NodeId,
-        alive: Option<Incarnation>,
+        process: Incarnation,
     ) -> Answer {
-        let first = SessionId { bucket: 0, number: 0 };
-        let last = SessionId { bucket: u16::MAX, number: u64::MAX };
         let mut gone: Vec<SessionId> = self
-            .held
-            .range((node, first)..=(node, last))
-            .map(|(_, id)| *id)
-            .filter(|id| {
-                let holder = self.sessions[id].row.holder;
-                holder.is_some_and(|holder| Some(holder.incarnation) != alive)
-            })
+            .held_at(node)
+            .filter(|(_, holder)| *holder == process)
+            .map(|(id, _)| id)
             .take(SESSIONS_PER_NODE_GONE_MAX + 1)
             .collect();
         let more = gone.len() > SESSIONS_PER_NODE_GONE_MAX;
@@ -219,7 +215,8 @@ impl ShardState {
         // No more than a row each: what is due with it, wills and ends of sessions, is due at the next tick.
         for id in gone {
             let expiry_s = self.sessions[&id].row.expiry_s;
-            self.detach(step, id, expiry_s);
+            let epoch = self.detach(step, id, expiry_s);
+            step.effects.push(Effect::Detached { session: id, epoch });
         }
         if more { Answer::Partly(Vec::new()) } else { Answer::Released(Vec::new()) }
     }
@@ -236,7 +233,8 @@ impl ShardState {
             self.remove(step, id, released)?;
             return Ok(());
         }
-        self.detach(step, id, expiry_s);
+        let epoch = self.detach(step, id, expiry_s);
+        step.effects.push(Effect::Closed { session: id, epoch });
         // A will without a delay does not wait for the next tick.
         if self.sessions[&id].will_due_at().is_some_and(|at| at <= step.time) {
             self.fire_will(step, id)?;
@@ -244,8 +242,13 @@ impl ShardState {
         Ok(())
     }
 
-    /// Takes a session from its connection.
-    fn detach<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>, id: SessionId, expiry_s: u32) {
+    /// Takes a session from its connection. Gives the epoch that ended.
+    fn detach<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        id: SessionId,
+        expiry_s: u32,
+    ) -> Epoch {
         let session = &self.sessions[&id];
         let (epoch, tail, time) = (session.row.epoch, session.counters.tail, step.time);
         self.update(step, id, |row| {
@@ -254,7 +257,21 @@ impl ShardState {
             row.detached_at = Some(time);
             row.offered_below = tail;
         });
-        step.effects.push(Effect::Closed { session: id, epoch });
+        epoch
+    }
+
+    /// The sessions that are held at a node, and by which process of it.
+    fn held_at(&self, node: NodeId) -> impl Iterator<Item = (SessionId, Incarnation)> {
+        let first = SessionId { bucket: 0, number: 0 };
+        let last = SessionId { bucket: u16::MAX, number: u64::MAX };
+        let held = self.held.range((node, first)..=(node, last));
+        held.filter_map(|(_, id)| Some((*id, self.sessions[id].row.holder?.incarnation)))
+    }
+
+    /// The processes of a node that hold sessions, or devices connected.
+    pub(crate) fn processes_of(&self, node: NodeId) -> BTreeSet<Incarnation> {
+        let of_sessions = self.held_at(node).map(|(_, process)| process);
+        of_sessions.chain(self.present_processes(node)).collect()
     }
 
     /// Ends a session. Its rows go now, but for a long queue and many notes, which go in pieces. Its will, if it still has one,

@@ -191,7 +191,7 @@ fn no_route_leads_to_a_dead_process() {
     group.one(route("b", SHARD_1, 1, true));
 
     // Known to be dead, nobody runs there.
-    let gone = Command::DropNodeRoutes { node: NodeId(2), alive: None };
+    let gone = Command::DropNodeRoutes { node: NodeId(2), gone: Incarnation(5) };
     assert_eq!(group.one(gone), Answer::At(group.index));
     assert_eq!((targets(&group, "a"), targets(&group, "b")), (vec![], vec![SHARD_1]));
     assert_eq!(group.one(route("a", process(5), 2, true)), refused);
@@ -202,11 +202,16 @@ fn no_route_leads_to_a_dead_process() {
     group.one(route("a", process(5), 1, true));
     assert_eq!(targets(&group, "a"), [process(5)]);
 
+    // A late word of an earlier process changes nothing.
+    group.one(Command::DropNodeRoutes { node: NodeId(2), gone: Incarnation(4) });
+    assert_eq!(targets(&group, "a"), [process(5)]);
+    assert!(!group.machine.meta().nodes()[&NodeId(2)].gone);
+
     // Its next process ends what the earlier one had.
     group.one(Command::RegisterNode(record(2, 1, 6)));
     assert!(targets(&group, "a").is_empty());
     group.one(route("a", process(6), 1, true));
-    group.one(Command::DropNodeRoutes { node: NodeId(2), alive: Some(Incarnation(6)) });
+    group.one(Command::DropNodeRoutes { node: NodeId(2), gone: Incarnation(5) });
     assert_eq!(targets(&group, "a"), [process(6)]);
 }
 

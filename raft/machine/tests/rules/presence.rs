@@ -55,8 +55,8 @@ pub(crate) fn from((node, process): (u64, u64), reports: Vec<PresenceReport>) ->
     Command::Presence(ReportPresence { node, incarnation, reports })
 }
 
-fn gone((node, _): (u64, u64), alive: Option<u64>) -> Command {
-    Command::NodeGone { node: NodeId(node), alive: alive.map(Incarnation) }
+fn gone((node, process): (u64, u64)) -> Command {
+    Command::NodeGone { node: NodeId(node), gone: Incarnation(process) }
 }
 
 fn record(group: &Group, device: &str) -> PresenceRecord {
@@ -170,14 +170,13 @@ fn what_a_dead_process_held_is_disconnected_and_offline_after_its_threshold() {
     let (pump, valve) = (made(&mut group, "pump"), made(&mut group, "valve"));
     group.one(from(NODE, vec![open("pump", pump), open("valve", valve)]));
     group.one(from(OTHER, vec![open("valve", valve)]));
-    assert!(group.machine.has_presence_of(NodeId(NODE.0), None));
-    assert!(!group.machine.has_presence_of(NodeId(NODE.0), Some(Incarnation(NODE.1))));
-    group.one(gone(NODE, Some(NODE.1)));
+    assert!(group.machine.processes_of(NodeId(NODE.0)).iter().eq(&[Incarnation(NODE.1)]));
+    group.one(gone((NODE.0, 11)));
     assert_eq!(counts(&group), (2, 0), "that process lives");
     group.now += 100_000;
-    assert_eq!(group.one(gone(NODE, Some(11))), Answer::Released(Vec::new()));
+    assert_eq!(group.one(gone(NODE)), Answer::Released(Vec::new()));
     assert_eq!((counts(&group), state(&group, "valve")), ((1, 1), PresenceState::Connected));
-    assert!(!group.machine.has_presence_of(NodeId(NODE.0), None));
+    assert!(group.machine.processes_of(NodeId(NODE.0)).is_empty());
     group.now += 60_000;
     group.one(Command::Tick);
     assert_eq!(state(&group, "pump"), PresenceState::Offline);
@@ -189,7 +188,7 @@ fn a_process_that_was_thought_dead_is_heard_again() {
     let mut group = Group::new(SHARD);
     let born = made(&mut group, "d");
     group.one(from(NODE, vec![open("d", born)]));
-    group.one(gone(NODE, None));
+    group.one(gone(NODE));
     group.one(from(NODE, vec![PresenceReport { came: false, ..open("d", born) }]));
     assert_eq!(state(&group, "d"), PresenceState::Connected);
     assert_eq!(said(&group), ["connected", "disconnected", "connected"]);
@@ -209,9 +208,9 @@ fn one_command_lets_go_so_many_devices_and_no_more() {
         let reports = names.iter().zip(borns).map(|(name, born)| open(name, born)).collect();
         group.one(from(NODE, reports));
     }
-    assert_eq!(group.one(gone(NODE, None)), Answer::Partly(Vec::new()));
+    assert_eq!(group.one(gone(NODE)), Answer::Partly(Vec::new()));
     assert_eq!(counts(&group), (1, PRESENCE_PER_NODE_GONE_MAX));
-    assert_eq!(group.one(gone(NODE, None)), Answer::Released(Vec::new()));
+    assert_eq!(group.one(gone(NODE)), Answer::Released(Vec::new()));
     group.check();
 }
 

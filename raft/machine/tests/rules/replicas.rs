@@ -192,8 +192,9 @@ fn shard_command() -> impl Strategy<Value = Command> {
             |(session, epoch, expiry_s, forget_will)| Command::CloseSession {
                 session, epoch, expiry_s, forget_will,
             }),
-        1 => (1..3_u64, prop::option::of((1..3_u64).prop_map(Incarnation))).prop_map(
-            |(node, alive)| Command::NodeGone { node: NodeId(node), alive }),
+        1 => (1..3_u64, 1..3_u64).prop_map(|(node, gone)| Command::NodeGone {
+            node: NodeId(node), gone: Incarnation(gone),
+        }),
         5 => devices::change(),
         1 => forgotten().prop_map(|owners| Command::Forget(Forget { owners })),
         1 => forgotten().prop_map(|owners| Command::Forgotten(Forgotten { owners })),
@@ -253,8 +254,9 @@ fn meta_command() -> impl Strategy<Value = Command> {
             |(filter, target, version, present)| Command::SetRoute {
                 tenant: TenantId(1), filter, target, version, present,
             }),
-        1 => (1..4_u64, prop::option::of((1..3_u64).prop_map(Incarnation))).prop_map(
-            |(node, alive)| Command::DropNodeRoutes { node: NodeId(node), alive }),
+        1 => (1..4_u64, 1..3_u64).prop_map(|(node, gone)| Command::DropNodeRoutes {
+            node: NodeId(node), gone: Incarnation(gone),
+        }),
         1 => (1..3_u32, text(&CLIENTS)).prop_map(|(tenant, name)| Command::SetTenant {
             tenant: TenantId(tenant), name,
         }),

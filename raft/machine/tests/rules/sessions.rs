@@ -193,7 +193,7 @@ fn a_dead_node_lets_go_of_its_sessions_and_of_no_others() {
     let clean = opened(&mut group, on("clean", 1, 1, 0)).session;
     let alive = opened(&mut group, on("alive", 1, 2, 60)).session;
     let other = opened(&mut group, on("other", 2, 1, 60)).session;
-    let command = Command::NodeGone { node: NodeId(1), alive: Some(Incarnation(2)) };
+    let command = Command::NodeGone { node: NodeId(1), gone: Incarnation(1) };
     assert_eq!(group.one(command), Answer::Released(vec![]));
     assert_eq!(group.effects.len(), 2);
     let held = |group: &Group, session| group.machine.session(session).map(|s| s.holder.is_some());
@@ -202,8 +202,34 @@ fn a_dead_node_lets_go_of_its_sessions_and_of_no_others() {
     group.one(Command::Tick);
     assert_eq!((held(&group, dead), held(&group, clean)), (Some(false), None));
     assert_eq!((held(&group, alive), held(&group, other)), (Some(true), Some(true)));
-    group.one(Command::NodeGone { node: NodeId(1), alive: None });
+    group.one(Command::NodeGone { node: NodeId(1), gone: Incarnation(2) });
     assert_eq!((held(&group, alive), held(&group, other)), (Some(false), Some(true)));
+}
+
+#[test]
+fn a_late_word_of_a_death_does_not_touch_who_lives() {
+    let mut group = Group::new(SHARD);
+    let (session, _) = group.open("c", 1, 60);
+    let gone = Command::NodeGone { node: NodeId(1), gone: holder(1).incarnation };
+    group.one(gone.clone());
+    let held = |group: &Group| group.machine.session(session).and_then(|info| info.holder);
+    assert_eq!(held(&group), None);
+    let mut again = open("c", 2, false, 60);
+    let Command::OpenSession { holder: next, .. } = &mut again else { unreachable!() };
+    next.incarnation = Incarnation(99);
+    assert_eq!(opened(&mut group, again).session, session);
+    // Whoever proposed this slept since the node began again.
+    group.one(gone);
+    assert_eq!(held(&group).map(|holder| holder.incarnation), Some(Incarnation(99)));
+    assert!(group.effects.is_empty(), "{:?}", group.effects);
+}
+
+#[test]
+fn who_is_given_up_and_lives_is_told() {
+    let mut group = Group::new(SHARD);
+    let (session, epoch) = group.open("c", 1, 60);
+    group.one(Command::NodeGone { node: NodeId(1), gone: holder(1).incarnation });
+    assert_eq!(group.effects, [Effect::Detached { session, epoch }]);
 }
 
 #[test]
@@ -233,7 +259,7 @@ fn the_death_of_a_node_is_one_row_for_each_session_and_the_rest_goes_by_tick() {
     };
     group.batch(&(0..SESSIONS).map(command).collect::<Vec<_>>());
     let before = group.machine.counts();
-    group.one(Command::NodeGone { node: NodeId(1), alive: None });
+    group.one(Command::NodeGone { node: NodeId(1), gone: holder(1).incarnation });
     let after = group.machine.counts();
     assert_eq!((after.held, after.sessions), (0, before.sessions));
     assert_eq!((after.wills, after.due_wills), (SESSIONS, 0), "none is due within the entry");

@@ -149,7 +149,7 @@ fn the_wills_of_a_dead_node_are_due() {
         let command = with_will(open(client, conn, false, expiry_s), client.as_bytes(), delay_s);
         group.one(command);
     }
-    group.one(Command::NodeGone { node: moorline_core::NodeId(1), alive: None });
+    group.one(Command::NodeGone { node: moorline_core::NodeId(1), gone: holder(1).incarnation });
     assert!(due(&group).is_empty() && group.machine.counts().wills == 3);
     tick(&mut group, 0);
     let mut now = due(&group).into_iter().map(|(_, payload)| payload).collect::<Vec<_>>();
