@@ -26,6 +26,8 @@ const NOTICE_MAX: Duration = Duration::from_secs(30);
 const STALL_MS: u64 = 300;
 /// Space that a full disk has left, in bytes: some records, no file.
 const LEFT_BYTES: u64 = 64 << 10;
+/// What one says that joined by `cluster join`: whom it knows was in its directory.
+const KNOWS_NOBODY: &str = "knows no other";
 /// What a node says whose id the cluster knows with another directory.
 const OTHER_DIRECTORY: &str = "data directory";
 /// How much of a log is looked through for the reason, in lines.
@@ -202,7 +204,8 @@ async fn wipe(nemesis: &mut Nemesis<'_>, lasts: Duration, victims: &Victims) -> 
         nemesis.cluster.start_node(at)?;
         let status = nemesis.cluster.wait_end(at, READY_MAX).await?;
         let said = tail(nemesis.cluster.nodes[at].log(), TAIL_LINES);
-        if status.success() || !said.contains(OTHER_DIRECTORY) {
+        let why = [OTHER_DIRECTORY, KNOWS_NOBODY];
+        if status.success() || !why.iter().any(|why| said.contains(why)) {
             bail!("an emptied node ended with {status} and did not say why:\n{said}");
         }
         nemesis.note(at, Fault::Refuse, victims, Ok(()));

@@ -25,7 +25,7 @@ pub fn abort() -> Fatal {
 pub(crate) fn failed(doing: &'static str, error: rocksdb::Error) -> StorageError {
     if error.kind() == ErrorKind::Corruption {
         let what = format!("{doing}: a file");
-        return StorageError::Corrupt { what, why: error.into_string() };
+        return StorageError::Corrupt { what, why: format!("{}; {ADVICE}", error.into_string()) };
     }
     StorageError::Io { doing, source: io_error(error) }
 }

@@ -219,7 +219,9 @@ fn a_flipped_bit_in_a_file_of_rows_is_reported_by_reads_and_by_the_check() {
     flip(&largest(dir.path(), "sst"), |bytes| bytes / 3);
     let store = open_store(dir.path()).unwrap();
     let reads: Vec<_> = (0..5_000).map(|n| store.get(&key(n))).collect();
-    assert!(reads.iter().any(|read| matches!(read, Err(StorageError::Corrupt { .. }))));
+    let corrupt = |error: &&StorageError| matches!(error, StorageError::Corrupt { .. });
+    let damaged = reads.iter().filter_map(|read| read.as_ref().err()).find(corrupt).unwrap();
+    assert!(damaged.to_string().contains("new node id"), "advice is missing: {damaged}");
     for (read, n) in reads.into_iter().zip(0_u64..) {
         if let Ok(value) = read {
             assert_eq!(value.unwrap(), format!("row {n:050}"), "what is read is what was written");
