@@ -2,6 +2,8 @@
 //!
 //! Both follow from the history alone, so that they can be made again from a history that was kept.
 
+mod draw;
+
 use std::collections::BTreeMap;
 
 use moorline_oracle::checks::coverage::Reached;
@@ -11,20 +13,7 @@ use moorline_oracle::recovery::{Recovery, Tally, WORKLOADS, Work, Workload, work
 use moorline_oracle::{Event, Op, Outcome, Phase, Verdict};
 use serde::Serialize;
 
-/// Width of a drawing, in pixels.
-const WIDTH: f64 = 1_100.0;
-/// Where time begins in it: left of that are names.
-const LEFT: f64 = 90.0;
-/// Height of a node's lane.
-const LANE: f64 = 26.0;
-/// Height of a chart.
-const CHART: f64 = 120.0;
-/// Most points of a scatter: a browser draws them without a wait.
-const POINTS_MAX: usize = 6_000;
-/// Nanoseconds of a second.
-const SECOND_NS: f64 = 1e9;
-/// Shortest and longest latency drawn, in seconds, as powers of ten.
-const DECADES: (f64, f64) = (-4.0, 1.5);
+use draw::{Scale, bands, draining, lanes, scatter, seconds, throughput};
 
 /// What a run came to, for programs.
 #[derive(Debug, Serialize)]
@@ -37,7 +26,9 @@ pub struct Summary {
     pub totals: BTreeMap<Workload, Tally>,
     /// How long requests took that were answered, in nanoseconds.
     pub latencies: BTreeMap<Workload, Spread>,
-    /// Fault by fault, how long each workload was gone.
+    /// By kind of fault, how long each workload was gone.
+    pub recovery: Vec<KindOfRecovery>,
+    /// Fault by fault.
     pub recoveries: Vec<Recovery>,
     /// Changes of leaders.
     pub leader_changes: u64,
@@ -95,6 +86,7 @@ impl Summary {
             verdict: verdict.clone(),
             totals: work.totals,
             latencies: latencies.collect(),
+            recovery: by_kind(&work.recoveries),
             recoveries: work.recoveries,
             leader_changes: reached.leader_changes,
             snapshots: reached.snapshots,
@@ -137,52 +129,6 @@ fn word(workload: Workload) -> &'static str {
     }
 }
 
-/// Time as a place in a drawing.
-struct Scale {
-    seconds: f64,
-}
-
-impl Scale {
-    fn x(&self, ns: u64) -> f64 {
-        LEFT + (WIDTH - LEFT) * seconds(ns) / self.seconds
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a drawing of pixels")]
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / SECOND_NS
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a drawing of pixels")]
-fn float(number: u64) -> f64 {
-    number as f64
-}
-
-/// When a node was not itself: from, until, why.
-struct Band {
-    node: u32,
-    from: u64,
-    until: u64,
-    fault: Fault,
-}
-
-fn bands(events: &[Event], end: u64) -> Vec<Band> {
-    let mut bands: Vec<Band> = Vec::new();
-    for event in events {
-        let (Op::Fault { fault, .. }, Some(node), Phase::Ok) = (&event.op, event.node, event.ph)
-        else {
-            continue;
-        };
-        if fault.strikes() {
-            bands.push(Band { node, from: event.ns, until: end, fault: *fault });
-        } else if fault.ends() {
-            let open = bands.iter_mut().filter(|band| band.node == node && band.until == end);
-            open.for_each(|band| band.until = event.ns);
-        }
-    }
-    bands
-}
-
 /// The whole page.
 pub fn html(header: &Header, events: &[Event], summary: &Summary) -> String {
     let end = events.last().map_or(1, |event| event.ns.max(1));
@@ -202,9 +148,9 @@ pub fn html(header: &Header, events: &[Event], summary: &Summary) -> String {
     page += "<h2>Nodes</h2>";
     page += &lanes(events, &bands, &scale);
     page += "<h2>Answers a second</h2>";
-    let work = Work::of(events);
+    let (work, draining) = (Work::of(events), draining(events));
     for workload in WORKLOADS {
-        page += &throughput(workload, &work, &bands, &scale);
+        page += &throughput(workload, &work, draining, &bands, &scale);
     }
     page += "<h2>Latency</h2>";
     for (workload, points) in points(events) {
@@ -224,180 +170,87 @@ const STYLE: &str = "body{font:14px sans-serif;margin:24px;max-width:1150px;colo
     .info{color:#9a6700;fill:#d4a72c;stroke:#d4a72c}b{stroke:none}.lane{fill:#dafbe1}.band{fill:#cf222e;opacity:.12}\
     .lead{stroke:#0969da;stroke-width:2}.line{fill:none;stroke-width:1.2}.dot{stroke:none;opacity:.5}";
 
-fn svg(height: f64, inside: &str) -> String {
-    format!("<svg width=\"{WIDTH}\" height=\"{height}\" role=\"img\">{inside}</svg>")
-}
-
-fn shades(bands: &[Band], scale: &Scale, height: f64) -> String {
-    let mut text = String::new();
-    for band in bands {
-        let (x, until) = (scale.x(band.from), scale.x(band.until));
-        let width = (until - x).max(1.0);
-        text += &format!(
-            "<rect class=\"band\" x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{height}\"/>"
-        );
-    }
-    text
-}
-
-fn colour(fault: Fault) -> &'static str {
-    match fault {
-        Fault::Pause => "#8250df",
-        Fault::Cut
-        | Fault::CutIn
-        | Fault::CutOut
-        | Fault::CutClients
-        | Fault::Flap
-        | Fault::Reset => "#0550ae",
-        Fault::Slow => "#1b7c83",
-        Fault::Clock | Fault::Damage => "#9a6700",
-        Fault::FsyncStall | Fault::FsyncError | Fault::DiskFull => "#953800",
-        Fault::Terminate => "#6e7781",
-        Fault::Kill
-        | Fault::Resume
-        | Fault::Heal
-        | Fault::PowerLoss
-        | Fault::TornWrites
-        | Fault::Restart
-        | Fault::Ready
-        | Fault::Join
-        | Fault::Leave
-        | Fault::Remove
-        | Fault::Refuse
-        | Fault::DiskHealed
-        | Fault::SnapshotCut
-        | Fault::PartKill
-        | Fault::PauseKill
-        | Fault::Ended => "#cf222e",
-    }
-}
-
-fn lanes(events: &[Event], bands: &[Band], scale: &Scale) -> String {
-    let mut nodes: Vec<u32> = events.iter().filter_map(|event| event.node).collect();
-    nodes.sort_unstable();
-    nodes.dedup();
-    let mut text = String::new();
-    let mut y = 0.0;
-    for node in &nodes {
-        text += &format!(
-            "<text x=\"4\" y=\"{:.1}\">node {node}</text><rect class=\"lane\" x=\"{LEFT}\" y=\"{:.1}\" width=\"{}\" height=\"{}\"/>",
-            y + 16.0,
-            y + 3.0,
-            WIDTH - LEFT,
-            LANE - 6.0
-        );
-        for band in bands.iter().filter(|band| band.node == *node) {
-            let (x, width) = (scale.x(band.from), scale.x(band.until) - scale.x(band.from));
-            text += &format!(
-                "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{}\" fill=\"{}\" opacity=\".7\"><title>{:?}, {:.1} s to {:.1} s</title></rect>",
-                y + 3.0,
-                width.max(1.0),
-                LANE - 6.0,
-                colour(band.fault),
-                band.fault,
-                seconds(band.from),
-                seconds(band.until),
-            );
-        }
-        for event in events {
-            let Op::Leads { shard, leader, term } = event.op else { continue };
-            if leader == *node {
-                let x = scale.x(event.ns);
-                text += &format!(
-                    "<line class=\"lead\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"><title>leads shard {shard} in term {term}</title></line>",
-                    y + 2.0,
-                    y + LANE - 2.0
-                );
-            }
-        }
-        y += LANE;
-    }
-    svg(y + 4.0, &text)
-        + "<p>Red: killed; violet: paused; blue: cut off; brown: disk; grey: asked to stop. A blue stroke: leads a group from here on.</p>"
-}
-
-fn throughput(workload: Workload, work: &Work, bands: &[Band], scale: &Scale) -> String {
-    let Some(seconds) = work.seconds.get(&workload) else { return String::new() };
-    let counts = |tally: &Tally| [tally.ok, tally.fail, tally.unknown];
-    let most = seconds.values().flat_map(counts).max().unwrap_or(1).max(1);
-    let mut text = shades(bands, scale, CHART);
-    let last = seconds.keys().next_back().copied().unwrap_or(0);
-    for (kind, class) in ["ok", "fail", "info"].into_iter().enumerate() {
-        let mut line = String::new();
-        for second in 0..=last {
-            let count = seconds.get(&second).map_or(0, |tally| counts(tally)[kind]);
-            let x = scale.x(second * 1_000_000_000);
-            let y = CHART - 4.0 - (CHART - 12.0) * float(count) / float(most);
-            line += &format!("{x:.1},{y:.1} ");
-        }
-        text +=
-            &format!("<polyline class=\"line {class}\" style=\"fill:none\" points=\"{line}\"/>");
-    }
-    text += &format!(
-        "<text x=\"4\" y=\"14\">{}</text><text x=\"4\" y=\"30\">up to {most}/s</text>",
-        word(workload)
-    );
-    svg(CHART, &text)
-}
-
-fn scatter(workload: Workload, points: &[Point], bands: &[Band], scale: &Scale) -> String {
-    let mut text = shades(bands, scale, CHART);
-    let each = points.len().div_ceil(POINTS_MAX).max(1);
-    for (at, &(ns, took, ph)) in points.iter().enumerate() {
-        // The slow and the odd ones all, of the others as many as fit.
-        if at % each != 0 && ph == Phase::Ok && seconds(took) < 1.0 {
-            continue;
-        }
-        let decade = seconds(took.max(1)).log10().clamp(DECADES.0, DECADES.1);
-        let y = CHART - 4.0 - (CHART - 8.0) * (decade - DECADES.0) / (DECADES.1 - DECADES.0);
-        let (x, class) = (scale.x(ns), class_of(ph));
-        text += &format!("<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"1.3\"/>");
-    }
-    for (decade, name) in
-        [(-3.0, "1 ms"), (-2.0, "10 ms"), (-1.0, "100 ms"), (0.0, "1 s"), (1.0, "10 s")]
-    {
-        let y = CHART - 4.0 - (CHART - 8.0) * (decade - DECADES.0) / (DECADES.1 - DECADES.0);
-        text += &format!(
-            "<line x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/><text x=\"50\" y=\"{:.1}\">{name}</text>",
-            y + 4.0
-        );
-    }
-    text += &format!("<text x=\"4\" y=\"14\">{}</text>", word(workload));
-    svg(CHART, &text)
-}
-
+/// How long a fault of each kind kept work away.
 fn recoveries(all: &[Recovery]) -> String {
-    let mut text = "<h2>Time to recovery</h2><table><tr><th>at</th><th>fault</th><th>node</th><th>ready after</th>\
-        <th>publishes back after</th><th>registry</th><th>mailboxes</th></tr>"
+    let mut text = "<h2>Time to recovery</h2><p>From the fault to the first second in which a workload is back to 80 % of its usual work: \
+        the median, and the longest. What did not come back before the next fault counts up to that.</p><table><tr><th>fault</th>\
+        <th>times</th><th>ready again</th><th>publishes</th><th>registry</th><th>mailboxes</th></tr>"
         .to_owned();
-    for one in all {
-        let role = if one.leader { " (leader)" } else { "" };
-        let ready = one.ready_ns.map_or("never".to_owned(), |ns| format!("{:.1} s", seconds(ns)));
-        text += &format!(
-            "<tr><td>{:.1} s</td><td>{:?}</td><td>{}{role}</td><td>{ready}</td>",
-            seconds(one.ns),
-            one.fault,
-            one.node.unwrap_or(0)
-        );
+    for one in by_kind(all) {
+        let name = if one.leader {
+            format!("{:?} of a leader", one.fault)
+        } else {
+            format!("{:?}", one.fault)
+        };
+        text +=
+            &format!("<tr><td>{name}</td><td>{}</td><td>{}</td>", one.times, shown(&one.ready_s));
         for workload in WORKLOADS {
-            let back = match one.back_s.get(&workload) {
-                Some(Some(seconds)) => format!("{seconds} s"),
-                Some(None) => "not before the next".to_owned(),
-                None => String::new(),
-            };
-            text += &format!("<td>{back}</td>");
+            text += &format!("<td>{}</td>", shown(&one.back_s[&workload]));
         }
         text += "</tr>";
     }
     text + "</table>"
 }
 
-fn checks(verdict: &Verdict) -> String {
-    let mut text = "<h2>Invariants</h2><table><tr><th>check</th><th>outcome</th><th>found</th><th>looked at; first counterexample</th></tr>".to_owned();
-    for check in &verdict.checks {
-        let first = check.examples.first().map_or(String::new(), |first| {
-            format!("<br><code class=\"{}\">{}</code>", class(check.outcome), plain(first))
+fn shown(seconds: &[f64]) -> String {
+    let middle = seconds.get(seconds.len() / 2);
+    middle
+        .zip(seconds.last())
+        .map_or("never".to_owned(), |(middle, most)| format!("{middle:.1} s, {most:.1} s"))
+}
+
+/// How long faults of one kind kept work away.
+#[derive(Debug, Serialize)]
+pub struct KindOfRecovery {
+    /// What was done.
+    pub fault: Fault,
+    /// Whether to a node that led a group.
+    pub leader: bool,
+    /// How often.
+    pub times: usize,
+    /// Seconds until the node was ready again, ascending.
+    pub ready_s: Vec<f64>,
+    /// Seconds until each workload was back, ascending.
+    pub back_s: BTreeMap<Workload, Vec<f64>>,
+}
+
+/// Of all recoveries, by what was done and whether to a leader.
+pub fn by_kind(all: &[Recovery]) -> Vec<KindOfRecovery> {
+    let mut kinds: BTreeMap<(Fault, bool), KindOfRecovery> = BTreeMap::new();
+    for (at, one) in all.iter().enumerate() {
+        let next = all[at + 1..].iter().find(|next| next.ns > one.ns + 1_000_000_000);
+        let most = next.map_or(0.0, |next| seconds(next.ns - one.ns));
+        let kind = kinds.entry((one.fault, one.leader)).or_insert_with(|| KindOfRecovery {
+            fault: one.fault,
+            leader: one.leader,
+            times: 0,
+            ready_s: Vec::new(),
+            back_s: WORKLOADS.into_iter().map(|workload| (workload, Vec::new())).collect(),
         });
+        kind.times += 1;
+        kind.ready_s.extend(one.ready_ns.map(seconds));
+        for (workload, back) in &one.back_s {
+            let back = back.map_or(most, |back| seconds(back * 1_000_000_000));
+            kind.back_s.entry(*workload).or_default().push(back);
+        }
+    }
+    let mut kinds: Vec<KindOfRecovery> = kinds.into_values().collect();
+    for kind in &mut kinds {
+        kind.ready_s.sort_by(f64::total_cmp);
+        kind.back_s.values_mut().for_each(|all| all.sort_by(f64::total_cmp));
+    }
+    kinds
+}
+
+fn checks(verdict: &Verdict) -> String {
+    let mut text = "<h2>Invariants</h2><table><tr><th>check</th><th>outcome</th><th>found</th><th>looked at; counterexamples</th></tr>".to_owned();
+    for check in &verdict.checks {
+        let examples = check.examples.iter();
+        let first: String = examples
+            .map(|one| {
+                format!("<br><code class=\"{}\">{}</code>", class(check.outcome), plain(one))
+            })
+            .collect();
         text += &format!(
             "<tr><td>{}</td><td class=\"{}\">{}</td><td>{}</td><td>{}{first}</td></tr>",
             plain(&check.name),

@@ -365,6 +365,7 @@ impl Scenario {
             snapshots: u64::from(snapshots > 0),
             unknown_permille_max: UNKNOWN_PERMILLE_MAX,
             replicas: self.nodes.min(REPLICAS),
+            nodes: self.nodes,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Watches the nodes from outside: who leads which group, and how many snapshots were installed. What it sees goes into the
 //! history, for the check of coverage and for the report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const SENT: &str = "\"sent\"";
 pub async fn run(shared: Arc<Shared>) {
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut leaders: BTreeMap<u32, (u64, u32)> = BTreeMap::new();
+    let mut leaders: BTreeSet<(u32, u64, u32)> = BTreeSet::new();
     let mut snapshots: BTreeMap<u32, u64> = BTreeMap::new();
     loop {
         tokio::select! {
@@ -33,16 +33,12 @@ pub async fn run(shared: Arc<Shared>) {
         }
         for peer in shared.peers.iter().filter(|peer| peer.is_up()) {
             let view = admin::view(peer.admin).await.unwrap_or_default();
-            for group in view.groups {
-                let Some(leader) = group.leader else { continue };
-                let known = leaders.get(&group.shard).copied().unwrap_or_default();
-                if group.term > known.0 {
-                    leaders.insert(group.shard, (group.term, leader));
-                    if leader != known.1 {
-                        let actor = Actor { name: "watch", node: Some(peer.id) };
-                        let op = Op::Leads { shard: group.shard, leader, term: group.term };
-                        shared.recorder.note(actor, Phase::Ok, op);
-                    }
+            // What a node says of itself: two that say it of one term would both be noted.
+            for group in view.groups.iter().filter(|group| group.leader == Some(peer.id)) {
+                if leaders.insert((group.shard, group.term, peer.id)) {
+                    let actor = Actor { name: "watch", node: Some(peer.id) };
+                    let op = Op::Leads { shard: group.shard, leader: peer.id, term: group.term };
+                    shared.recorder.note(actor, Phase::Ok, op);
                 }
             }
             if let Ok(text) = admin::metrics(peer.admin).await {

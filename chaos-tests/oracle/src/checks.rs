@@ -19,7 +19,9 @@ pub mod protocol;
 pub mod queueing;
 pub mod records;
 pub mod revocation;
+pub mod served;
 pub mod sessions;
+pub mod terms;
 pub mod versions;
 
 use std::collections::BTreeSet;
@@ -67,6 +69,10 @@ pub const CONSERVATION: &str = "conservation";
 pub const REVOCATION: &str = "revocation";
 /// Name of the check of the nodes' logs.
 pub const LOGS: &str = "logs";
+/// Name of the check that a majority serves.
+pub const SERVED: &str = "served";
+/// Name of the check that a term has one leader.
+pub const TERMS: &str = "terms";
 /// Name of the check that the run reached what it was for.
 pub const COVERAGE: &str = "coverage";
 
@@ -132,6 +138,7 @@ pub fn judge_with(events: &[Event], rules: &Rules, wanted: Option<&Wanted>) -> V
         checks.extend([conservation::check(&requests), revocation::check(&requests)]);
     }
     if let Some(wanted) = wanted {
+        checks.extend([served::check(events, wanted.nodes), terms::check(events)]);
         checks.extend([logs::check(events), coverage::check(events, wanted, &requests.problems)]);
     }
     let counts = count(&model);

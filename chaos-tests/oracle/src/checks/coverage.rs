@@ -28,6 +28,13 @@ pub struct Wanted {
     pub unknown_permille_max: u64,
     /// How many replicas must have reported a digest for each shard.
     pub replicas: u32,
+    /// How many nodes there were at first; 3 in histories that do not say.
+    #[serde(default = "three")]
+    pub nodes: u32,
+}
+
+fn three() -> u32 {
+    3
 }
 
 /// What a run reached.
@@ -49,7 +56,7 @@ impl Reached {
     /// In a history.
     pub fn of(events: &[Event]) -> Self {
         let mut reached = Self::default();
-        let (mut struck, mut shards) = (BTreeSet::new(), BTreeSet::new());
+        let (mut struck, mut leaders) = (BTreeSet::new(), BTreeMap::new());
         for event in events {
             if let Op::Fault { fault, .. } = &event.op
                 && event.ph == Phase::Ok
@@ -61,8 +68,9 @@ impl Reached {
                     struck.remove(&event.node);
                 }
             }
-            if let Op::Leads { shard, .. } = &event.op {
-                reached.leader_changes += u64::from(!shards.insert(*shard));
+            if let Op::Leads { shard, leader, .. } = &event.op {
+                let before = leaders.insert(*shard, *leader);
+                reached.leader_changes += u64::from(before.is_some_and(|before| before != *leader));
             }
             if let Op::Snapshots { installed } = &event.op {
                 reached.snapshots += installed;
@@ -156,7 +164,7 @@ mod tests {
 
     fn story() -> Story {
         let mut story = Story::with_clients();
-        let leads = |leader| Op::Leads { shard: 1, leader, term: 1 };
+        let leads = |leader| Op::Leads { shard: 1, leader, term: leader.into() };
         story.push("harness", Phase::Ok, None, leads(1)).fault(Fault::Kill, 1);
         story.acked(1, 1).recorded(RecordAsk::Get, RecordAnswer::Absent);
         story.mailed(MailAsk::Next, MailAnswer::Front { mail: None });
@@ -169,6 +177,7 @@ mod tests {
 
     fn wanted() -> Wanted {
         Wanted {
+            nodes: 3,
             publishes: 1,
             records: 1,
             mails: 1,
