@@ -161,6 +161,12 @@ pub struct StressOptions {
     /// How many devices lose their credential.
     #[arg(long, default_value_t = 3)]
     pub revocations: u32,
+    /// Messages published to shared subscriptions in a second; 0 for none.
+    #[arg(long, default_value_t = 30)]
+    pub shared: u32,
+    /// How many clients leave wills; 0 for none.
+    #[arg(long, default_value_t = 9)]
+    pub wills: u32,
     /// The seed of everything; drawn and printed if not given.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -184,8 +190,8 @@ pub struct StressOptions {
 impl StressOptions {
     /// How much the clients do.
     pub fn load(&self) -> Load {
-        let Self { rate, visits, records, revocations, .. } = *self;
-        Load { publishes: rate, visits, records, revocations }
+        let Self { rate, visits, records, revocations, shared, wills, .. } = *self;
+        Load { publishes: rate, visits, records, revocations, shared, wills }
     }
 
     /// Checks what the types cannot.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client::Shared;
 use crate::client::api::Api;
+use crate::client::loads::Loads;
 use crate::client::mailbox::Mailboxes;
 use crate::client::publisher::{Pace, Publisher};
 use crate::client::registry::Registry;
@@ -157,6 +158,8 @@ struct Clients {
     /// The mailboxes'.
     visiting: JoinSet<Mailboxes>,
     watching: JoinSet<()>,
+    /// The other workloads'.
+    loads: Loads,
     http: Http,
     secrets: Vec<String>,
 }
@@ -177,6 +180,7 @@ impl Clients {
             asking: JoinSet::new(),
             visiting: JoinSet::new(),
             watching: JoinSet::new(),
+            loads: Loads::default(),
             http,
             secrets,
         };
@@ -206,6 +210,7 @@ impl Clients {
             let lasts = Duration::from_secs(scenario.seconds);
             all.visiting.spawn(boxes.run(SECOND / load.visits, lasts, load.revocations));
         }
+        all.loads = Loads::begin(&load, shared, random.random());
         Ok(all)
     }
 
@@ -213,7 +218,9 @@ impl Clients {
     async fn drain(&mut self, shared: &Shared) -> Result<bool> {
         shared.drain.cancel();
         mark(shared, Stage::Draining);
-        let drained = drain(shared, &mut self.publishers, Instant::now() + DRAIN_MAX).await;
+        let deadline = Instant::now() + DRAIN_MAX;
+        let drained = drain(shared, &mut self.publishers, deadline).await;
+        let drained = self.loads.drain(deadline).await? && drained;
         let last = async {
             while let Some(ended) = self.asking.join_next().await {
                 ended.context("the registry's clients failed")?;
@@ -234,6 +241,7 @@ impl Clients {
         self.http.close();
         end(self.publishers).await?;
         end(self.subscribers).await?;
+        end(self.loads.into_listeners()).await?;
         end(self.watching).await
     }
 }

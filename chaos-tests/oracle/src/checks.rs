@@ -3,8 +3,10 @@
 //! One file a promise. Each takes the sorted history and gives back a [`Check`]; none knows of another.
 
 pub mod conservation;
+mod copies;
 pub mod coverage;
 pub mod digests;
+mod disturbed;
 pub mod duplicates;
 pub mod enough;
 pub mod flow;
@@ -20,7 +22,9 @@ pub mod queueing;
 pub mod records;
 pub mod revocation;
 pub mod sessions;
+pub mod shares;
 pub mod versions;
+pub mod wills;
 
 use std::collections::BTreeSet;
 
@@ -65,6 +69,14 @@ pub const ONE_END: &str = "one-end";
 pub const CONSERVATION: &str = "conservation";
 /// Name of the check that who is revoked stays out.
 pub const REVOCATION: &str = "revocation";
+/// Name of the check that shares lose nothing.
+pub const SHARE_LOSS: &str = "share-loss";
+/// Name of the check that a message of a share goes to one member.
+pub const SHARE_ONCE: &str = "share-once";
+/// Name of the check that wills are published, and only those that should be.
+pub const WILLS: &str = "wills";
+/// Name of the check that a will is published once.
+pub const WILL_ONCE: &str = "will-once";
 /// Name of the check of the nodes' logs.
 pub const LOGS: &str = "logs";
 /// Name of the check that the run reached what it was for.
@@ -131,6 +143,8 @@ pub fn judge_with(events: &[Event], rules: &Rules, wanted: Option<&Wanted>) -> V
         checks.extend(queueing::check(&requests));
         checks.extend([conservation::check(&requests), revocation::check(&requests)]);
     }
+    checks.extend(shares::check(events, rules));
+    checks.extend(wills::check(events, rules));
     if let Some(wanted) = wanted {
         checks.extend([logs::check(events), coverage::check(events, wanted, &requests.problems)]);
     }

@@ -1,6 +1,7 @@
 //! Small histories, told step by step, into which the tests plant violations.
 
 use crate::history::{Event, Fault, Leave, MessageId, Op, Phase, Stage};
+use crate::loads::{Load, Share, ShareAct, Will, WillAct};
 use crate::requests::{MailAnswer, MailAsk, RecordAnswer, RecordAsk};
 use crate::{Rules, Verdict, judge};
 
@@ -147,6 +148,16 @@ impl Story {
         answer: Option<MailAnswer>,
     ) -> &mut Self {
         self.push("w3", ph, Some(1), Op::Mail { op, device: "d".into(), ask, answer })
+    }
+
+    /// An event of share 0.
+    pub(crate) fn share(&mut self, ph: Phase, p: &str, act: ShareAct) -> &mut Self {
+        self.push(p, ph, Some(1), Op::Load(Load::Share(Share { group: 0, act })))
+    }
+
+    /// An event of a life with a will, or of who watches.
+    pub(crate) fn will(&mut self, ph: Phase, p: &str, life: u64, act: WillAct) -> &mut Self {
+        self.push(p, ph, Some(1), Op::Load(Load::Will(Will { life, act })))
     }
 
     /// A whole request about the mailbox, with nothing beside it.

@@ -280,7 +280,8 @@ impl Requests {
                 | Op::Mark { .. }
                 | Op::Log { .. }
                 | Op::Leads { .. }
-                | Op::Snapshots { .. } => true,
+                | Op::Snapshots { .. }
+                | Op::Load(_) => true,
             };
             if !found {
                 all.problems.push(format!("event {}: an answer without a question", event.i));
