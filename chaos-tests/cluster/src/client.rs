@@ -2,12 +2,14 @@
 //! records.
 
 pub mod api;
+mod churn;
 mod courier;
 mod ear;
 pub mod loads;
 pub mod mailbox;
 pub mod publisher;
 pub mod registry;
+mod retained;
 mod shared;
 pub mod subscriber;
 mod wills;

@@ -167,6 +167,12 @@ pub struct StressOptions {
     /// How many clients leave wills; 0 for none.
     #[arg(long, default_value_t = 9)]
     pub wills: u32,
+    /// Requests about retained messages in a second; 0 for none.
+    #[arg(long, default_value_t = 12)]
+    pub retained: u32,
+    /// How many devices have credentials that come and go; 0 for none.
+    #[arg(long, default_value_t = 6)]
+    pub churn: u32,
     /// The seed of everything; drawn and printed if not given.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -190,8 +196,8 @@ pub struct StressOptions {
 impl StressOptions {
     /// How much the clients do.
     pub fn load(&self) -> Load {
-        let Self { rate, visits, records, revocations, shared, wills, .. } = *self;
-        Load { publishes: rate, visits, records, revocations, shared, wills }
+        let Self { rate, visits, records, revocations, shared, wills, retained, churn, .. } = *self;
+        Load { publishes: rate, visits, records, revocations, shared, wills, retained, churn }
     }
 
     /// Checks what the types cannot.

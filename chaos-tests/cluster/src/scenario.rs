@@ -26,7 +26,8 @@ const JITTER_PERCENT: u64 = 20;
 /// What a run must do while some node is down, for each of its blows: publishes, record requests, mailbox requests.
 const DURING_EACH: [u64; 3] = [20, 5, 5];
 /// The same of the other workloads.
-const LOADS_DURING_EACH: [(Kind, u64); 2] = [(Kind::Shares, 5), (Kind::Wills, 2)];
+const LOADS_DURING_EACH: [(Kind, u64); 4] =
+    [(Kind::Shares, 5), (Kind::Wills, 2), (Kind::Retained, 2), (Kind::Churn, 1)];
 /// More unknown outcomes in a thousand requests make a run inconclusive.
 const UNKNOWN_PERMILLE_MAX: u64 = 200;
 
@@ -115,6 +116,12 @@ pub struct Load {
     /// Clients that leave wills (W6); each lives some seconds at a time.
     #[serde(default)]
     pub wills: u32,
+    /// Requests about retained messages (W6).
+    #[serde(default)]
+    pub retained: u32,
+    /// Devices whose credentials come and go (W8).
+    #[serde(default)]
+    pub churn: u32,
 }
 
 /// Everything about a run but the binary.
@@ -284,6 +291,8 @@ impl Scenario {
         let rate = |kind| match kind {
             Kind::Shares => self.load.shared,
             Kind::Wills => self.load.wills,
+            Kind::Retained => self.load.retained,
+            Kind::Churn => self.load.churn,
         };
         let loads = LOADS_DURING_EACH.map(|(kind, each)| (kind, on(rate(kind), each)));
         let leaders = self.blows.iter().filter(|blow| deposes(blow)).count() as u64;
@@ -320,8 +329,16 @@ mod tests {
     use super::*;
 
     fn sketch(seed: u64, disk: DiskKind, net: Net) -> Sketch {
-        let load =
-            Load { publishes: 100, visits: 30, records: 30, revocations: 2, shared: 9, wills: 3 };
+        let load = Load {
+            publishes: 100,
+            visits: 30,
+            records: 30,
+            revocations: 2,
+            shared: 9,
+            wills: 3,
+            retained: 5,
+            churn: 3,
+        };
         Sketch { seed, seconds: 240, every: 14, nodes: 3, shards: 3, disk, net, load }
     }
 

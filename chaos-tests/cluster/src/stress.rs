@@ -201,16 +201,16 @@ impl Clients {
             let publisher = Publisher::new(Arc::clone(shared), number, random.random(), pace);
             all.publishers.spawn(publisher.run());
         }
+        let (lasts, given) = (Duration::from_secs(scenario.seconds), api.clone());
         all.watching.spawn(watch::run(Arc::clone(shared)));
         if load.records > 0 {
             let registry = Registry::new(Arc::clone(shared), api, random.random());
             all.asking.spawn(registry.run(SECOND / load.records));
         }
         if load.visits > 0 {
-            let lasts = Duration::from_secs(scenario.seconds);
             all.visiting.spawn(boxes.run(SECOND / load.visits, lasts, load.revocations));
         }
-        all.loads = Loads::begin(&load, shared, random.random());
+        all.loads = Loads::begin(&load, lasts, (shared, given), random.random());
         Ok(all)
     }
 
@@ -228,6 +228,7 @@ impl Clients {
             while let Some(boxes) = self.visiting.join_next().await {
                 boxes.context("the mailboxes' clients failed")?.finish().await;
             }
+            self.loads.finish().await;
             Ok::<_, anyhow::Error>(())
         };
         match timeout(LAST_MAX, last).await {
@@ -272,7 +273,8 @@ async fn act(
     mark(shared, if drained { Stage::Drained } else { Stage::DrainTimedOut });
     nemesis.look_for_deaths()?;
     digests(shared).await?;
-    let secrets = std::mem::take(&mut clients.secrets);
+    let mut secrets = std::mem::take(&mut clients.secrets);
+    secrets.extend(clients.loads.secrets());
     clients.end(shared).await?;
     Ok(Acted { starts: nemesis.starts, late, secrets })
 }

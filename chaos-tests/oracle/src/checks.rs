@@ -2,6 +2,8 @@
 //!
 //! One file a promise. Each takes the sorted history and gives back a [`Check`]; none knows of another.
 
+pub mod audit;
+pub mod churn;
 pub mod conservation;
 mod copies;
 pub mod coverage;
@@ -20,6 +22,7 @@ pub mod phantoms;
 pub mod protocol;
 pub mod queueing;
 pub mod records;
+pub mod retained;
 pub mod revocation;
 pub mod sessions;
 pub mod shares;
@@ -77,6 +80,14 @@ pub const SHARE_ONCE: &str = "share-once";
 pub const WILLS: &str = "wills";
 /// Name of the check that a will is published once.
 pub const WILL_ONCE: &str = "will-once";
+/// Name of the check that what a topic retains is a register.
+pub const RETAINED: &str = "retained";
+/// Name of the check that credentials count when they should, and only then.
+pub const CREDENTIALS: &str = "credentials";
+/// Name of the check that who lost its credential is disconnected.
+pub const TURNED_OUT: &str = "turned-out";
+/// Name of the check that every change has one record in the audit.
+pub const AUDIT: &str = "audit";
 /// Name of the check of the nodes' logs.
 pub const LOGS: &str = "logs";
 /// Name of the check that the run reached what it was for.
@@ -145,6 +156,9 @@ pub fn judge_with(events: &[Event], rules: &Rules, wanted: Option<&Wanted>) -> V
     }
     checks.extend(shares::check(events, rules));
     checks.extend(wills::check(events, rules));
+    checks.extend(retained::check(events));
+    checks.extend(churn::check(events));
+    checks.extend(audit::check(events, &requests));
     if let Some(wanted) = wanted {
         checks.extend([logs::check(events), coverage::check(events, wanted, &requests.problems)]);
     }

@@ -14,6 +14,12 @@ pub enum Load {
     Share(Share),
     /// Wills (W6).
     Will(Will),
+    /// Retained messages (W6).
+    Retained(Retained),
+    /// Credentials that come and go (W8).
+    Churn(Churn),
+    /// Records of the audit, counted when everything is over.
+    Audited(Audited),
 }
 
 /// What of a workload counts as done.
@@ -24,6 +30,10 @@ pub enum Kind {
     Shares,
     /// Wills that were seen.
     Wills,
+    /// Requests about retained messages that were answered.
+    Retained,
+    /// Credentials issued and revoked, devices disabled and enabled.
+    Churn,
 }
 
 impl Kind {
@@ -32,6 +42,8 @@ impl Kind {
         match self {
             Self::Shares => "messages of shares",
             Self::Wills => "wills",
+            Self::Retained => "requests about retained messages",
+            Self::Churn => "changes of credentials",
         }
     }
 }
@@ -42,6 +54,9 @@ impl Load {
         let is = match self {
             Self::Share(share) => (Kind::Shares, matches!(share.act, ShareAct::Deliver { .. })),
             Self::Will(will) => (Kind::Wills, matches!(will.act, WillAct::Seen { .. })),
+            Self::Retained(_) => (Kind::Retained, true),
+            Self::Churn(churn) => (Kind::Churn, matches!(churn.act, ChurnAct::Change { .. })),
+            Self::Audited(_) => return None,
         };
         (is.1 && ph == Phase::Ok).then_some(is.0)
     }
@@ -175,4 +190,102 @@ pub enum Ending {
     },
     /// The client connected elsewhere while this connection stood.
     TakenOver,
+}
+
+/// A request about what a topic retains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retained {
+    /// Number of the request, unique in the run.
+    pub op: u64,
+    /// Which topic.
+    pub topic: String,
+    /// What is asked.
+    pub ask: RetainAsk,
+    /// What a fresh subscriber was given; in the `ok` of a read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// What is asked. Values are unique in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetainAsk {
+    /// Publish with RETAIN=1.
+    Set {
+        /// What.
+        value: u64,
+    },
+    /// Publish nothing with RETAIN=1.
+    Clear,
+    /// Subscribe, in a new session.
+    Read,
+}
+
+/// The retained message that a fresh subscriber was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which, if there was one; 0 if it is damaged.
+    pub value: Option<u64>,
+}
+
+/// An event of a device whose credentials come and go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Churn {
+    /// Which device.
+    pub device: String,
+    /// What.
+    pub act: ChurnAct,
+}
+
+/// What happens to a device. Credentials have the numbers that the registry gave them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChurnAct {
+    /// One request that changes the device: asked, then answered. `ok` if it did, `fail` if it surely did not.
+    Change {
+        /// Whether it is deleted.
+        deletes: bool,
+    },
+    /// A credential was made for it.
+    Issued {
+        /// Which.
+        credential: String,
+    },
+    /// A credential is to be of no use any more; `ok` once it is answered that it is.
+    Revoke {
+        /// Which; none means all, as the device is deleted.
+        credential: Option<String>,
+    },
+    /// It is to be let in no more, for a while; `ok` once it is answered that it is.
+    Disable,
+    /// It is to be let in again; `ok` once it is answered that it is.
+    Enable,
+    /// A client connects with a credential: `ok` if it is let in, `fail` if it is turned away.
+    Login {
+        /// Number of the connection, unique in the run.
+        conn: u64,
+        /// With which.
+        credential: String,
+    },
+    /// A node served a connection: a PUBACK or a delivery.
+    Served {
+        /// Which connection.
+        conn: u64,
+    },
+    /// A connection is over.
+    Close {
+        /// Which.
+        conn: u64,
+    },
+}
+
+/// How many records of the audit are about a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// Which.
+    pub device: String,
+    /// Of its making and its changes, those of its credentials among them.
+    pub puts: u64,
+    /// Of its deletion.
+    pub deletes: u64,
 }

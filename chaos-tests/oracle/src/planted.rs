@@ -1,7 +1,9 @@
 //! Small histories, told step by step, into which the tests plant violations.
 
 use crate::history::{Event, Fault, Leave, MessageId, Op, Phase, Stage};
-use crate::loads::{Load, Share, ShareAct, Will, WillAct};
+use crate::loads::{
+    Churn, ChurnAct, Held, Load, RetainAsk, Retained, Share, ShareAct, Will, WillAct,
+};
 use crate::requests::{MailAnswer, MailAsk, RecordAnswer, RecordAsk};
 use crate::{Rules, Verdict, judge};
 
@@ -158,6 +160,24 @@ impl Story {
     /// An event of a life with a will, or of who watches.
     pub(crate) fn will(&mut self, ph: Phase, p: &str, life: u64, act: WillAct) -> &mut Self {
         self.push(p, ph, Some(1), Op::Load(Load::Will(Will { life, act })))
+    }
+
+    /// An event of device `d`, whose credentials come and go.
+    pub(crate) fn churn(&mut self, ph: Phase, node: u32, act: ChurnAct) -> &mut Self {
+        let churn = Churn { device: "d".into(), act };
+        self.push("w8", ph, Some(node), Op::Load(Load::Churn(churn)))
+    }
+
+    /// A half of a request about what topic `t` retains.
+    pub(crate) fn retained(
+        &mut self,
+        ph: Phase,
+        op: u64,
+        ask: RetainAsk,
+        held: Option<Held>,
+    ) -> &mut Self {
+        let retained = Retained { op, topic: "t".into(), ask, held };
+        self.push("w6", ph, Some(1), Op::Load(Load::Retained(retained)))
     }
 
     /// A whole request about the mailbox, with nothing beside it.

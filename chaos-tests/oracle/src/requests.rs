@@ -292,7 +292,7 @@ impl Requests {
 }
 
 /// Notes a question, or ends one. Whether that question was there.
-fn take<A, B>(
+pub(crate) fn take<A, B>(
     list: &mut Vec<Request<A, B>>,
     places: &mut BTreeMap<u64, usize>,
     event: &Event,

@@ -58,6 +58,19 @@ impl Api {
         self.http.ask(node, &Question { method, path, headers, body }).await
     }
 
+    /// Asks for a page of a list of the tenant's.
+    pub async fn page(
+        &self,
+        node: SocketAddr,
+        path: &str,
+        query: &str,
+    ) -> Result<Answer, AskError> {
+        let headers = vec![("authorization", format!("Bearer {}", self.token))];
+        let path = format!("/api/v1{path}?tenant={TENANT}&{query}");
+        let method = Method::GET;
+        self.http.ask(node, &Question { method, path, headers, body: None }).await
+    }
+
     /// Makes a device of Fostrom's; its secret, and the number of that credential.
     pub async fn device(
         &self,
