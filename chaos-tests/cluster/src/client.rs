@@ -5,6 +5,7 @@ pub mod api;
 mod churn;
 mod courier;
 mod ear;
+mod last;
 pub mod loads;
 pub mod mailbox;
 pub mod publisher;

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -63,6 +64,13 @@ pub enum Action {
         /// Only: a node joins, and the first leaves.
         #[arg(long)]
         brief: bool,
+    },
+    /// Ask a node what standard input says: what a run starts inside a node's network.
+    #[command(hide = true)]
+    Probe {
+        /// Where the node answers.
+        #[arg(long)]
+        node: SocketAddr,
     },
     /// Publishers, mailboxes and the registry at once, under every kind of fault in turn.
     Run(StressOptions),
@@ -173,6 +181,9 @@ pub struct StressOptions {
     /// How many devices have credentials that come and go; 0 for none.
     #[arg(long, default_value_t = 6)]
     pub churn: u32,
+    /// Requests about records in ten seconds from inside each node's own network, where it has one; 0 for none.
+    #[arg(long, default_value_t = 20)]
+    pub inside: u32,
     /// The seed of everything; drawn and printed if not given.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -196,8 +207,20 @@ pub struct StressOptions {
 impl StressOptions {
     /// How much the clients do.
     pub fn load(&self) -> Load {
-        let Self { rate, visits, records, revocations, shared, wills, retained, churn, .. } = *self;
-        Load { publishes: rate, visits, records, revocations, shared, wills, retained, churn }
+        let Self {
+            rate, visits, records, revocations, shared, wills, retained, churn, inside, ..
+        } = *self;
+        Load {
+            publishes: rate,
+            visits,
+            records,
+            revocations,
+            shared,
+            wills,
+            retained,
+            churn,
+            inside,
+        }
     }
 
     /// Checks what the types cannot.

@@ -122,6 +122,9 @@ pub struct Load {
     /// Devices whose credentials come and go (W8).
     #[serde(default)]
     pub churn: u32,
+    /// Requests about records from inside each node's own network, where it has one, in ten seconds.
+    #[serde(default)]
+    pub inside: u32,
 }
 
 /// Everything about a run but the binary.
@@ -338,6 +341,7 @@ mod tests {
             wills: 3,
             retained: 5,
             churn: 3,
+            inside: 5,
         };
         Sketch { seed, seconds: 240, every: 14, nodes: 3, shards: 3, disk, net, load }
     }

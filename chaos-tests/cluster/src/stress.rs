@@ -30,7 +30,7 @@ use crate::recorder::{Actor, Recorder};
 use crate::report::Report;
 use crate::run::{digests, drain, end, lateness, logs, machine, mark, nanos, wait_subscribed};
 use crate::scenario::{Net, Scenario};
-use crate::{storm, watch};
+use crate::{storm, usage, watch};
 
 /// What rates are counted in.
 const SECOND: Duration = Duration::from_secs(1);
@@ -192,6 +192,7 @@ impl Clients {
             all.subscribers.spawn(subscriber.run());
         }
         wait_subscribed(shared, u64::from(CLIENTS)).await?;
+        usage::note(shared, false).await;
         // What was written before the faults is on disk, as it is after a while.
         cluster.write_back()?;
         mark(shared, Stage::Publishing);
@@ -207,10 +208,17 @@ impl Clients {
             let registry = Registry::new(Arc::clone(shared), api, random.random());
             all.asking.spawn(registry.run(SECOND / load.records));
         }
+        if load.inside > 0 {
+            for (at, probe) in cluster.probes()?.into_iter().enumerate() {
+                let api = given.by(Http::through(probe));
+                let inside = Registry::inside(Arc::clone(shared), api, random.random(), at);
+                all.asking.spawn(inside.run(SECOND * 10 / load.inside));
+            }
+        }
         if load.visits > 0 {
             all.visiting.spawn(boxes.run(SECOND / load.visits, lasts, load.revocations));
         }
-        all.loads = Loads::begin(&load, lasts, (shared, given), random.random());
+        all.loads = Loads::begin(&load, lasts, (shared, given.clone()), random.random());
         Ok(all)
     }
 
@@ -276,5 +284,6 @@ async fn act(
     let mut secrets = std::mem::take(&mut clients.secrets);
     secrets.extend(clients.loads.secrets());
     clients.end(shared).await?;
+    usage::note(shared, true).await;
     Ok(Acted { starts: nemesis.starts, late, secrets })
 }

@@ -12,10 +12,12 @@ mod disturbed;
 pub mod duplicates;
 pub mod enough;
 pub mod flow;
+pub mod inventory;
 mod linear;
 pub mod logs;
 pub mod loss;
 pub mod mailbox;
+pub mod minority;
 pub mod once;
 pub mod order;
 pub mod phantoms;
@@ -26,6 +28,7 @@ pub mod retained;
 pub mod revocation;
 pub mod sessions;
 pub mod shares;
+pub mod usage;
 pub mod versions;
 pub mod wills;
 
@@ -88,6 +91,12 @@ pub const CREDENTIALS: &str = "credentials";
 pub const TURNED_OUT: &str = "turned-out";
 /// Name of the check that every change has one record in the audit.
 pub const AUDIT: &str = "audit";
+/// Name of the check that all answers about devices agree in the end.
+pub const INVENTORY: &str = "inventory";
+/// Name of the check that a node on its own answers nothing.
+pub const MINORITY: &str = "minority";
+/// Name of the check that nodes keep nothing of clients that are gone.
+pub const USAGE: &str = "usage";
 /// Name of the check of the nodes' logs.
 pub const LOGS: &str = "logs";
 /// Name of the check that the run reached what it was for.
@@ -159,6 +168,9 @@ pub fn judge_with(events: &[Event], rules: &Rules, wanted: Option<&Wanted>) -> V
     checks.extend(retained::check(events));
     checks.extend(churn::check(events));
     checks.extend(audit::check(events, &requests));
+    checks.extend(inventory::check(events));
+    checks.extend(minority::check(events, &requests));
+    checks.extend(usage::check(events));
     if let Some(wanted) = wanted {
         checks.extend([logs::check(events), coverage::check(events, wanted, &requests.problems)]);
     }

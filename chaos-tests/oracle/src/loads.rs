@@ -20,6 +20,10 @@ pub enum Load {
     Churn(Churn),
     /// Records of the audit, counted when everything is over.
     Audited(Audited),
+    /// What is said of devices when everything is over.
+    Last(Last),
+    /// What a node uses.
+    Usage(Usage),
 }
 
 /// What of a workload counts as done.
@@ -56,7 +60,7 @@ impl Load {
             Self::Will(will) => (Kind::Wills, matches!(will.act, WillAct::Seen { .. })),
             Self::Retained(_) => (Kind::Retained, true),
             Self::Churn(churn) => (Kind::Churn, matches!(churn.act, ChurnAct::Change { .. })),
-            Self::Audited(_) => return None,
+            Self::Audited(_) | Self::Last(_) | Self::Usage(_) => return None,
         };
         (is.1 && ph == Phase::Ok).then_some(is.0)
     }
@@ -288,4 +292,56 @@ pub struct Audited {
     pub puts: u64,
     /// Of its deletion.
     pub deletes: u64,
+}
+
+/// What is said of a device when nothing changes any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Last {
+    /// It is in the list of all.
+    Listed {
+        /// Which.
+        device: String,
+        /// Its version.
+        version: u64,
+        /// Its credentials.
+        credentials: Vec<String>,
+    },
+    /// It was asked for.
+    Got {
+        /// Which.
+        device: String,
+        /// Its version; none if there is no such device.
+        version: Option<u64>,
+        /// Its credentials.
+        credentials: Vec<String>,
+    },
+    /// It was deleted, and another one of its name was made.
+    Reborn {
+        /// Which.
+        device: String,
+        /// Whether it had a mailbox before there was another.
+        mailbox_before: bool,
+        /// How many credentials the new one has.
+        credentials: u64,
+        /// How many mails wait for it.
+        mails: u64,
+        /// Whether a client of the new one found a session.
+        present: bool,
+    },
+}
+
+/// What a node uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Whether all clients are gone; before they came, if not.
+    pub drained: bool,
+    /// Open files.
+    pub files: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Connections of clients.
+    pub connections: u64,
 }

@@ -39,6 +39,12 @@ impl Api {
         Ok(api)
     }
 
+    /// The same API, reached in another way.
+    #[must_use]
+    pub fn by(&self, http: Http) -> Self {
+        Self { http, token: self.token.clone() }
+    }
+
     /// What must be in no log.
     pub fn token(&self) -> &str {
         &self.token

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{Api, TENANT};
 use super::ear::{Ear, durable};
-use super::{Ended, Peer, Shared};
+use super::{Ended, Peer, Shared, last};
 use crate::http::{Answer, AskError};
 use crate::mqtt::{Connect, ConnectionError, Extras, Packet};
 use crate::recorder::Actor;
@@ -319,6 +319,9 @@ impl Keeper {
         let shared = Arc::clone(&self.ground.shared);
         let name = self.device.name.clone();
         self.ground.make(&name, &mut self.random).await;
+        if deletes.is_some() {
+            last::leave_mail(&self.ground, &name, &mut self.random).await;
+        }
         while !shared.drain.is_cancelled() {
             if deletes.is_some_and(|at| Instant::now() > at) {
                 self.delete().await;

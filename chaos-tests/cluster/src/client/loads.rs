@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::api::Api;
 use super::churn::{self, Ground, Kept};
 use super::ear::Owed;
-use super::{Shared, retained, shared, wills};
+use super::{Shared, last, retained, shared, wills};
 use crate::scenario::Load;
 
 /// How often it is looked whether everything has come.
@@ -89,7 +89,13 @@ impl Loads {
     /// When nothing changes any more: last questions.
     pub async fn finish(&mut self) {
         let (Some(ground), Some(random)) = (&self.ground, &mut self.random) else { return };
-        if !self.kept.is_empty() && ground.audit(random).await.is_none() {
+        if self.kept.is_empty() {
+            return;
+        }
+        if last::ask_all(ground, &self.kept, random).await.is_none() {
+            println!("          not all last questions were answered");
+        }
+        if ground.audit(random).await.is_none() {
             println!("          the audit could not be read");
         }
     }

@@ -204,13 +204,17 @@ fn turned_out(devices: &BTreeMap<&str, Device>, disturbed: &Disturbed, last_ns: 
                 let patience = if disturbed.within(near.0, near.1) { RECHECK_NS } else { OUT_NS };
                 let end_ns = from_ns.saturating_add(patience);
                 let closed_ns = login.closed_ns.unwrap_or(u64::MAX);
-                // It was over before, or had its right back before it was to be turned out, or the run ended.
-                if closed_ns <= from_ns || until_ns <= end_ns || last_ns <= end_ns {
+                // It was over before.
+                if closed_ns <= from_ns {
                     continue;
                 }
-                stood += 1;
-                if closed_ns <= end_ns {
+                if closed_ns <= end_ns.min(until_ns) {
+                    stood += 1;
                     slowest = slowest.max(closed_ns - from_ns);
+                    continue;
+                }
+                // It had its right back before it was to be turned out, or the run ended.
+                if until_ns <= end_ns || last_ns <= end_ns {
                     continue;
                 }
                 let node = login.node.unwrap_or(0);
