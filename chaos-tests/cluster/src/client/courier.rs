@@ -133,10 +133,10 @@ impl Courier {
 
     fn answered(&mut self, link: &Link, packet: Packet) -> Result<(), Ended> {
         let Packet::PubAck { packet, reason } = packet else {
-            return match packet {
-                Packet::PingResp => Ok(()),
-                other => Err(Ended { why: Leave::Lost, err: Some(format!("{other:?}")) }),
-            };
+            if packet == Packet::PingResp {
+                return Ok(());
+            }
+            return Err(Ended { why: Leave::Lost, err: Some(format!("{packet:?}")) });
         };
         let Some(sent) = self.sent.remove(&packet) else {
             return Err(Ended::plainly(Leave::Protocol));

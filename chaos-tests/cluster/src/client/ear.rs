@@ -75,13 +75,13 @@ impl Ear {
                 () = shared.stop.cancelled() => return Ok(None),
                 packet = self.link.connection.reader.next() => {
                     self.heard = Instant::now();
-                    match packet? {
-                        Packet::PingResp => {}
-                        Packet::Disconnect { reason } => {
-                            let err = Some(format!("DISCONNECT {reason:#04x}"));
-                            return Err(Ended { why: Leave::Lost, err });
-                        }
-                        packet => return Ok(Some(packet)),
+                    let packet = packet?;
+                    if let Packet::Disconnect { reason } = packet {
+                        let err = Some(format!("DISCONNECT {reason:#04x}"));
+                        return Err(Ended { why: Leave::Lost, err });
+                    }
+                    if packet != Packet::PingResp {
+                        return Ok(Some(packet));
                     }
                 }
                 _ = self.ping.tick() => {

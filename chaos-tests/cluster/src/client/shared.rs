@@ -199,11 +199,10 @@ impl Member {
             let next = self.held.front().map(|(came, ..)| *came + patience);
             let look = Instant::now() + Duration::from_secs(1);
             let until = next.unwrap_or(look).min(if draining { look } else { dies });
-            match ear.next(&shared, until).await? {
-                Some(Packet::Publish { topic, packet: Some(packet), dup, payload, .. }) => {
-                    self.delivered(ear, &topic, packet, dup, &payload);
-                }
-                Some(_) | None => {}
+            if let Some(packet) = ear.next(&shared, until).await?
+                && let Packet::Publish { topic, packet: Some(packet), dup, payload, .. } = packet
+            {
+                self.delivered(ear, &topic, packet, dup, &payload);
             }
         }
     }

@@ -598,8 +598,8 @@ mod tests {
     fn the_bytes_are_those_of_the_specification() {
         #[rustfmt::skip]
         let table: [(Packet, Version, &[u8]); 10] = [
-            (mortal(Version::V4), Version::V4, b"\x10\x1a\0\x04MQTT\x04\xcc\0\x05\0\x02c1\0\x01w\0\x02by\0\x01u\0\x01p"),
-            (mortal(Version::V5), Version::V5, b"\x10\x29\0\x04MQTT\x05\xcc\0\x05\x08\x11\0\0\0\x07\x21\0\x09\0\x02c1\x05\x18\0\0\0\x03\0\x01w\0\x02by\0\x01u\0\x01p"),
+            (mortal(Version::V4), Version::V4, b"\x10\x1b\0\x04MQTT\x04\xcc\0\x05\0\x02c1\0\x01w\0\x02by\0\x01u\0\x01p"),
+            (mortal(Version::V5), Version::V5, b"\x10\x2a\0\x04MQTT\x05\xcc\0\x05\x08\x11\0\0\0\x07\x21\0\x09\0\x02c1\x05\x18\0\0\0\x03\0\x01w\0\x02by\0\x01u\0\x01p"),
             (connect(Version::V4), Version::V4, b"\x10\x0e\0\x04MQTT\x04\0\0\x05\0\x02c1"),
             (connect(Version::V5), Version::V5, b"\x10\x17\0\x04MQTT\x05\0\0\x05\x08\x11\0\0\0\x07\x21\0\x09\0\x02c1"),
             (publish(Some(10), true), Version::V4, b"\x3a\x09\0\x03a/b\0\x0ahi"),

@@ -26,14 +26,11 @@ fn cuts(events: &[Event]) -> BTreeMap<Option<u32>, Vec<Cut>> {
     for event in events.iter().filter(|event| event.ph == Phase::Ok) {
         let Op::Fault { fault, .. } = event.op else { continue };
         let here = cuts.entry(event.node).or_default();
-        match fault {
-            Fault::Cut => here.push(Cut { from: event.i, from_ns: event.ns, until: u64::MAX }),
-            Fault::Heal => {
-                if let Some(cut) = here.last_mut() {
-                    cut.until = cut.until.min(event.i);
-                }
-            }
-            _ => {}
+        if fault == Fault::Cut {
+            here.push(Cut { from: event.i, from_ns: event.ns, until: u64::MAX });
+        }
+        if let (Fault::Heal, Some(cut)) = (fault, here.last_mut()) {
+            cut.until = cut.until.min(event.i);
         }
     }
     cuts.retain(|_, cuts| !cuts.is_empty());

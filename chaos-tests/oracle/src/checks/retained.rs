@@ -96,8 +96,11 @@ mod tests {
         story.retained(Phase::Ok, op, Read, Some(Held { value }));
     }
 
+    /// What was asked, and how it came out.
+    type Puts<'a> = &'a [(RetainAsk, Phase)];
+
     /// What was asked, how it came out, and what fresh subscribers were given then.
-    fn found(puts: &[(RetainAsk, Phase)], reads: &[Option<u64>]) -> u64 {
+    fn found(puts: Puts, reads: &[Option<u64>]) -> u64 {
         let mut story = Story::new();
         for (op, &(ask, outcome)) in (0..).zip(puts) {
             put(&mut story, op, ask, outcome);
@@ -113,7 +116,7 @@ mod tests {
         let (one, two) = ((Set { value: 1 }, Phase::Ok), (Set { value: 2 }, Phase::Ok));
         let (clear, maybe) = ((Clear, Phase::Ok), (Set { value: 3 }, Phase::Info));
         #[rustfmt::skip]
-        let table: [(&[(RetainAsk, Phase)], &[Option<u64>], u64); 12] = [
+        let table: [(Puts, &[Option<u64>], u64); 12] = [
             (&[],                  &[None],                   0),
             (&[one],               &[Some(1)],                0),
             (&[one, two],          &[Some(2), Some(2)],       0),

@@ -9,11 +9,11 @@ use crate::loads::{Load, Usage};
 use crate::verdict::Check;
 
 /// Open files more than before: files of the log and of the state, and connections between nodes.
-const FILES_MORE_MAX: u64 = 64;
+const FILES_MORE_MAX: u64 = 32;
 /// Threads more than before: those of the pool for blocking work end when they have had none for a while.
-const THREADS_MORE_MAX: u64 = 16;
+const THREADS_MORE_MAX: u64 = 12;
 /// Memory more than before, in MiB: tables in memory fill up to their limits, and caches.
-const MEMORY_MORE_MIB_MAX: u64 = 384;
+const MEMORY_MORE_MIB_MAX: u64 = 192;
 
 /// Compares before and after, node by node.
 pub fn check(events: &[Event]) -> Option<Check> {
