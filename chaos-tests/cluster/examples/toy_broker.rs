@@ -227,6 +227,7 @@ async fn serve(
                     packet: Some(packet),
                     dup: false,
                     once: false,
+                    retain: false,
                     payload: Bytes::copy_from_slice(payload),
                 });
                 sent += 1;

@@ -2,10 +2,18 @@
 //! records.
 
 pub mod api;
+mod churn;
+mod courier;
+mod ear;
+mod last;
+pub mod loads;
 pub mod mailbox;
 pub mod publisher;
 pub mod registry;
+mod retained;
+mod shared;
 pub mod subscriber;
+mod wills;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -192,6 +200,11 @@ impl Shared {
         }
     }
 
+    /// The number of a connection, given to no other of the run.
+    fn connection_number(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// The number of a request, given to no other of the run.
     fn number(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed)
@@ -246,7 +259,7 @@ impl Shared {
     }
 
     async fn try_connect(&self, connect: &Connect, peer: &Peer) -> Option<Link> {
-        let conn = self.connections.fetch_add(1, Ordering::Relaxed);
+        let conn = self.connection_number();
         let actor = Actor { name: &connect.client, node: Some(peer.id) };
         let Connect { clean, receive_max, .. } = *connect;
         let op = |present| Op::Connect { conn, clean, present, receive_max };

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::client::Peer;
 use crate::network::Network;
 use crate::options::DiskKind;
+use crate::probe::Probe;
 use crate::{admin, ports};
 
 /// How long a killed process may take to be gone.
@@ -362,6 +363,17 @@ impl Cluster {
             disk.controller().sync().context("a disk could not write back")?;
         }
         Ok(())
+    }
+
+    /// Starts a probe on every node's own side; none where nodes have no network of their own.
+    pub fn probes(&self) -> Result<Vec<Arc<Probe>>> {
+        let Some(network) = &self.network else { return Ok(Vec::new()) };
+        let founders = usize::try_from(self.recipe.nodes)?;
+        let nodes = self.nodes.iter().zip(&self.addresses).take(founders);
+        let start = |(node, at): (&Node, &Addresses)| {
+            Probe::start(&network.space(node.id), at.admin.port()).map(Arc::new)
+        };
+        nodes.map(start).collect()
     }
 
     /// The place in [`Self::nodes`] of a node's number.

@@ -47,6 +47,7 @@ async fn act(action: Action) -> Result<bool> {
             run.check()?;
             commands::soak(&run, hours).await
         }
+        Action::Probe { node } => moorline_chaos::probe::serve(node).await.map(|()| true),
         Action::Check { history, replicas } => commands::check(&history, replicas),
         Action::Report { history, replicas, out } => commands::report(&history, replicas, &out),
     }

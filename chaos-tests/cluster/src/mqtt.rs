@@ -6,4 +6,4 @@ pub mod connection;
 pub mod packet;
 
 pub use connection::{Connection, ConnectionError, Reader, Writer};
-pub use packet::{Connect, Malformed, Packet, Version};
+pub use packet::{Connect, Extras, Malformed, Packet, Version, Will};

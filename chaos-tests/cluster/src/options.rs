@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -63,6 +64,13 @@ pub enum Action {
         /// Only: a node joins, and the first leaves.
         #[arg(long)]
         brief: bool,
+    },
+    /// Ask a node what standard input says: what a run starts inside a node's network.
+    #[command(hide = true)]
+    Probe {
+        /// Where the node answers.
+        #[arg(long)]
+        node: SocketAddr,
     },
     /// Publishers, mailboxes and the registry at once, under every kind of fault in turn.
     Run(StressOptions),
@@ -161,6 +169,21 @@ pub struct StressOptions {
     /// How many devices lose their credential.
     #[arg(long, default_value_t = 3)]
     pub revocations: u32,
+    /// Messages published to shared subscriptions in a second; 0 for none.
+    #[arg(long, default_value_t = 30)]
+    pub shared: u32,
+    /// How many clients leave wills; 0 for none.
+    #[arg(long, default_value_t = 9)]
+    pub wills: u32,
+    /// Requests about retained messages in a second; 0 for none.
+    #[arg(long, default_value_t = 12)]
+    pub retained: u32,
+    /// How many devices have credentials that come and go; 0 for none.
+    #[arg(long, default_value_t = 6)]
+    pub churn: u32,
+    /// Requests about records in ten seconds from inside each node's own network, where it has one; 0 for none.
+    #[arg(long, default_value_t = 20)]
+    pub inside: u32,
     /// The seed of everything; drawn and printed if not given.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -187,8 +210,20 @@ pub struct StressOptions {
 impl StressOptions {
     /// How much the clients do.
     pub fn load(&self) -> Load {
-        let Self { rate, visits, records, revocations, .. } = *self;
-        Load { publishes: rate, visits, records, revocations }
+        let Self {
+            rate, visits, records, revocations, shared, wills, retained, churn, inside, ..
+        } = *self;
+        Load {
+            publishes: rate,
+            visits,
+            records,
+            revocations,
+            shared,
+            wills,
+            retained,
+            churn,
+            inside,
+        }
     }
 
     /// Checks what the types cannot.

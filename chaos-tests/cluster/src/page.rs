@@ -60,7 +60,8 @@ fn points(events: &[Event]) -> BTreeMap<Workload, Vec<Point>> {
             | Op::Revoke { .. }
             | Op::Log { .. }
             | Op::Leads { .. }
-            | Op::Snapshots { .. } => continue,
+            | Op::Snapshots { .. }
+            | Op::Load(_) => continue,
         };
         if event.ph == Phase::Invoke {
             begun.insert(key, event.ns);

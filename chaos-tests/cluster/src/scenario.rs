@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use moorline_oracle::Wanted;
 use moorline_oracle::history::Fault;
+use moorline_oracle::loads::Kind;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -24,6 +25,9 @@ const REST_MS: u64 = 12_000;
 const JITTER_PERCENT: u64 = 20;
 /// What a run must do while some node is down, for each of its blows: publishes, record requests, mailbox requests.
 const DURING_EACH: [u64; 3] = [20, 5, 5];
+/// The same of the other workloads.
+const LOADS_DURING_EACH: [(Kind, u64); 4] =
+    [(Kind::Shares, 5), (Kind::Wills, 2), (Kind::Retained, 2), (Kind::Churn, 1)];
 /// More unknown outcomes in a thousand requests make a run inconclusive.
 const UNKNOWN_PERMILLE_MAX: u64 = 200;
 
@@ -131,6 +135,21 @@ pub struct Load {
     pub records: u32,
     /// Credentials revoked in the run.
     pub revocations: u32,
+    /// Messages published to shared subscriptions (W7).
+    #[serde(default)]
+    pub shared: u32,
+    /// Clients that leave wills (W6); each lives some seconds at a time.
+    #[serde(default)]
+    pub wills: u32,
+    /// Requests about retained messages (W6).
+    #[serde(default)]
+    pub retained: u32,
+    /// Devices whose credentials come and go (W8).
+    #[serde(default)]
+    pub churn: u32,
+    /// Requests about records from inside each node's own network, where it has one, in ten seconds.
+    #[serde(default)]
+    pub inside: u32,
 }
 
 /// Everything about a run but the binary.
@@ -353,6 +372,13 @@ impl Scenario {
         let blows = self.blows.len() as u64;
         let [publishes, records, mails] = DURING_EACH;
         let on = |rate: u32, each: u64| if rate > 0 { each * blows } else { 0 };
+        let rate = |kind| match kind {
+            Kind::Shares => self.load.shared,
+            Kind::Wills => self.load.wills,
+            Kind::Retained => self.load.retained,
+            Kind::Churn => self.load.churn,
+        };
+        let loads = LOADS_DURING_EACH.map(|(kind, each)| (kind, on(rate(kind), each)));
         let leaders = self.blows.iter().filter(|blow| deposes(blow)).count() as u64;
         let needs = |blow: &&Blow| blow.what == What::SnapshotCut || blow.what.replaces();
         let snapshots = self.blows.iter().filter(needs).count();
@@ -360,6 +386,7 @@ impl Scenario {
             publishes: on(self.load.publishes, publishes),
             records: on(self.load.records, records),
             mails: on(self.load.visits, mails),
+            loads: loads.into_iter().filter(|(_, many)| *many > 0).collect(),
             faults,
             leader_changes: leaders,
             snapshots: u64::from(snapshots > 0),
@@ -389,7 +416,17 @@ mod tests {
     use super::*;
 
     fn sketch(seed: u64, disk: DiskKind, net: Net) -> Sketch {
-        let load = Load { publishes: 100, visits: 30, records: 30, revocations: 2 };
+        let load = Load {
+            publishes: 100,
+            visits: 30,
+            records: 30,
+            revocations: 2,
+            shared: 9,
+            wills: 3,
+            retained: 5,
+            churn: 3,
+            inside: 5,
+        };
         Sketch { seed, seconds: 480, every: 14, nodes: 3, shards: 3, disk, net, clocks: true, load }
     }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client::Shared;
 use crate::client::api::Api;
+use crate::client::loads::Loads;
 use crate::client::mailbox::Mailboxes;
 use crate::client::publisher::{Pace, Publisher};
 use crate::client::registry::Registry;
@@ -29,7 +30,7 @@ use crate::recorder::{Actor, Recorder};
 use crate::report::Report;
 use crate::run::{digests, drain, end, lateness, logs, machine, mark, nanos, wait_subscribed};
 use crate::scenario::{Net, Scenario};
-use crate::{storm, watch};
+use crate::{storm, usage, watch};
 
 /// What rates are counted in.
 const SECOND: Duration = Duration::from_secs(1);
@@ -158,6 +159,8 @@ struct Clients {
     /// The mailboxes'.
     visiting: JoinSet<Mailboxes>,
     watching: JoinSet<()>,
+    /// The other workloads'.
+    loads: Loads,
     http: Http,
     secrets: Vec<String>,
 }
@@ -178,6 +181,7 @@ impl Clients {
             asking: JoinSet::new(),
             visiting: JoinSet::new(),
             watching: JoinSet::new(),
+            loads: Loads::default(),
             http,
             secrets,
         };
@@ -189,6 +193,7 @@ impl Clients {
             all.subscribers.spawn(subscriber.run());
         }
         wait_subscribed(shared, u64::from(CLIENTS)).await?;
+        usage::note(shared, false).await;
         // What was written before the faults is on disk, as it is after a while.
         cluster.write_back()?;
         mark(shared, Stage::Publishing);
@@ -198,15 +203,23 @@ impl Clients {
             let publisher = Publisher::new(Arc::clone(shared), number, random.random(), pace);
             all.publishers.spawn(publisher.run());
         }
+        let (lasts, given) = (Duration::from_secs(scenario.seconds), api.clone());
         all.watching.spawn(watch::run(Arc::clone(shared)));
         if load.records > 0 {
             let registry = Registry::new(Arc::clone(shared), api, random.random());
             all.asking.spawn(registry.run(SECOND / load.records));
         }
+        if load.inside > 0 {
+            for (at, probe) in cluster.probes()?.into_iter().enumerate() {
+                let api = given.by(Http::through(probe));
+                let inside = Registry::inside(Arc::clone(shared), api, random.random(), at);
+                all.asking.spawn(inside.run(SECOND * 10 / load.inside));
+            }
+        }
         if load.visits > 0 {
-            let lasts = Duration::from_secs(scenario.seconds);
             all.visiting.spawn(boxes.run(SECOND / load.visits, lasts, load.revocations));
         }
+        all.loads = Loads::begin(&load, lasts, (shared, given.clone()), random.random());
         Ok(all)
     }
 
@@ -214,7 +227,9 @@ impl Clients {
     async fn drain(&mut self, shared: &Shared) -> Result<bool> {
         shared.drain.cancel();
         mark(shared, Stage::Draining);
-        let drained = drain(shared, &mut self.publishers, Instant::now() + DRAIN_MAX).await;
+        let deadline = Instant::now() + DRAIN_MAX;
+        let drained = drain(shared, &mut self.publishers, deadline).await;
+        let drained = self.loads.drain(deadline).await? && drained;
         let last = async {
             while let Some(ended) = self.asking.join_next().await {
                 ended.context("the registry's clients failed")?;
@@ -222,6 +237,7 @@ impl Clients {
             while let Some(boxes) = self.visiting.join_next().await {
                 boxes.context("the mailboxes' clients failed")?.finish().await;
             }
+            self.loads.finish().await;
             Ok::<_, anyhow::Error>(())
         };
         match timeout(LAST_MAX, last).await {
@@ -235,6 +251,7 @@ impl Clients {
         self.http.close();
         end(self.publishers).await?;
         end(self.subscribers).await?;
+        end(self.loads.into_listeners()).await?;
         end(self.watching).await
     }
 }
@@ -265,7 +282,9 @@ async fn act(
     mark(shared, if drained { Stage::Drained } else { Stage::DrainTimedOut });
     nemesis.look_for_deaths()?;
     digests(shared).await?;
-    let secrets = std::mem::take(&mut clients.secrets);
+    let mut secrets = std::mem::take(&mut clients.secrets);
+    secrets.extend(clients.loads.secrets());
     clients.end(shared).await?;
+    usage::note(shared, true).await;
     Ok(Acted { starts: nemesis.starts, late, secrets })
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use moorline_chaos::mqtt::packet::RECEIVE_MAX_DEFAULT;
-use moorline_chaos::mqtt::{Connect, Connection, Packet, Version};
+use moorline_chaos::mqtt::{Connect, Connection, Extras, Packet, Version};
 use moorline_chaos::ports;
 use tokio::time::{Instant, sleep};
 
@@ -45,7 +45,15 @@ fn mosquitto() -> Option<Broker> {
 fn connect(version: Version, client: &str, clean: bool) -> Connect {
     let client = client.to_owned();
     let receive_max = if version == Version::V5 { 2 } else { RECEIVE_MAX_DEFAULT };
-    Connect { version, client, clean, keep_alive_s: 30, expiry_s: 600, receive_max }
+    Connect {
+        version,
+        client,
+        clean,
+        keep_alive_s: 30,
+        expiry_s: 600,
+        receive_max,
+        extras: Extras::default(),
+    }
 }
 
 async fn open(address: SocketAddr, connect: Connect) -> Connection {
@@ -80,7 +88,8 @@ async fn a_session_is_resumed_and_everything_comes_in_both_versions() {
         for packet in 1..=3 {
             let payload = vec![7; usize::from(packet) * 1000].into();
             let (topic, packet) = (topic.clone(), Some(packet));
-            let publish = Packet::Publish { topic, packet, dup: false, once: false, payload };
+            let publish =
+                Packet::Publish { topic, packet, dup: false, once: false, retain: false, payload };
             publisher.writer.send(&[publish]).await.unwrap();
         }
         for packet in 1..=3 {

@@ -2,27 +2,37 @@
 //!
 //! One file a promise. Each takes the sorted history and gives back a [`Check`]; none knows of another.
 
+pub mod audit;
+pub mod churn;
 pub mod conservation;
+mod copies;
 pub mod coverage;
 pub mod digests;
+mod disturbed;
 pub mod duplicates;
 pub mod enough;
 pub mod flow;
+pub mod inventory;
 mod linear;
 pub mod logs;
 pub mod loss;
 pub mod mailbox;
+pub mod minority;
 pub mod once;
 pub mod order;
 pub mod phantoms;
 pub mod protocol;
 pub mod queueing;
 pub mod records;
+pub mod retained;
 pub mod revocation;
 pub mod served;
 pub mod sessions;
+pub mod shares;
 pub mod terms;
+pub mod usage;
 pub mod versions;
+pub mod wills;
 
 use std::collections::BTreeSet;
 
@@ -67,6 +77,28 @@ pub const ONE_END: &str = "one-end";
 pub const CONSERVATION: &str = "conservation";
 /// Name of the check that who is revoked stays out.
 pub const REVOCATION: &str = "revocation";
+/// Name of the check that shares lose nothing.
+pub const SHARE_LOSS: &str = "share-loss";
+/// Name of the check that a message of a share goes to one member.
+pub const SHARE_ONCE: &str = "share-once";
+/// Name of the check that wills are published, and only those that should be.
+pub const WILLS: &str = "wills";
+/// Name of the check that a will is published once.
+pub const WILL_ONCE: &str = "will-once";
+/// Name of the check that what a topic retains is a register.
+pub const RETAINED: &str = "retained";
+/// Name of the check that credentials count when they should, and only then.
+pub const CREDENTIALS: &str = "credentials";
+/// Name of the check that who lost its credential is disconnected.
+pub const TURNED_OUT: &str = "turned-out";
+/// Name of the check that every change has one record in the audit.
+pub const AUDIT: &str = "audit";
+/// Name of the check that all answers about devices agree in the end.
+pub const INVENTORY: &str = "inventory";
+/// Name of the check that a node on its own answers nothing.
+pub const MINORITY: &str = "minority";
+/// Name of the check that nodes keep nothing of clients that are gone.
+pub const USAGE: &str = "usage";
 /// Name of the check of the nodes' logs.
 pub const LOGS: &str = "logs";
 /// Name of the check that a majority serves.
@@ -137,6 +169,14 @@ pub fn judge_with(events: &[Event], rules: &Rules, wanted: Option<&Wanted>) -> V
         checks.extend(queueing::check(&requests));
         checks.extend([conservation::check(&requests), revocation::check(&requests)]);
     }
+    checks.extend(shares::check(events, rules));
+    checks.extend(wills::check(events, rules));
+    checks.extend(retained::check(events));
+    checks.extend(churn::check(events));
+    checks.extend(audit::check(events, &requests));
+    checks.extend(inventory::check(events));
+    checks.extend(minority::check(events, &requests));
+    checks.extend(usage::check(events));
     if let Some(wanted) = wanted {
         checks.extend([served::check(events, wanted.nodes), terms::check(events)]);
         checks.extend([logs::check(events), coverage::check(events, wanted, &requests.problems)]);

@@ -163,7 +163,8 @@ fn ends_window(event: &Event) -> bool {
         | Op::Revoke { .. }
         | Op::Log { .. }
         | Op::Leads { .. }
-        | Op::Snapshots { .. } => false,
+        | Op::Snapshots { .. }
+        | Op::Load(_) => false,
     }
 }
 
@@ -228,7 +229,8 @@ impl Track {
                 | Op::Revoke { .. }
                 | Op::Log { .. }
                 | Op::Leads { .. }
-                | Op::Snapshots { .. } => {}
+                | Op::Snapshots { .. }
+                | Op::Load(_) => {}
             }
         }
         tracks

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::checks::Wanted;
+use crate::loads::Load;
 use crate::requests::{MailAnswer, MailAsk, RecordAnswer, RecordAsk};
 
 /// Which half of an operation an event is, or how it came out.
@@ -305,6 +306,8 @@ pub enum Op {
         /// How many more than when it was last asked.
         installed: u64,
     },
+    /// An event of a workload with words of its own.
+    Load(Load),
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -25,6 +25,7 @@ pub mod checks;
 pub mod filter;
 pub mod gaps;
 pub mod history;
+pub mod loads;
 pub mod model;
 pub mod payload;
 pub mod recovery;

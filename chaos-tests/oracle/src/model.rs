@@ -216,7 +216,8 @@ impl Model {
             | Op::Revoke { .. }
             | Op::Log { .. }
             | Op::Leads { .. }
-            | Op::Snapshots { .. } => {}
+            | Op::Snapshots { .. }
+            | Op::Load(_) => {}
         }
     }
 

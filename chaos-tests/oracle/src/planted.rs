@@ -1,6 +1,9 @@
 //! Small histories, told step by step, into which the tests plant violations.
 
 use crate::history::{Event, Fault, Leave, MessageId, Op, Phase, Stage};
+use crate::loads::{
+    Churn, ChurnAct, Held, Load, RetainAsk, Retained, Share, ShareAct, Will, WillAct,
+};
 use crate::requests::{MailAnswer, MailAsk, RecordAnswer, RecordAsk};
 use crate::{Rules, Verdict, judge};
 
@@ -147,6 +150,34 @@ impl Story {
         answer: Option<MailAnswer>,
     ) -> &mut Self {
         self.push("w3", ph, Some(1), Op::Mail { op, device: "d".into(), ask, answer })
+    }
+
+    /// An event of share 0.
+    pub(crate) fn share(&mut self, ph: Phase, p: &str, act: ShareAct) -> &mut Self {
+        self.push(p, ph, Some(1), Op::Load(Load::Share(Share { group: 0, act })))
+    }
+
+    /// An event of a life with a will, or of who watches.
+    pub(crate) fn will(&mut self, ph: Phase, p: &str, life: u64, act: WillAct) -> &mut Self {
+        self.push(p, ph, Some(1), Op::Load(Load::Will(Will { life, act })))
+    }
+
+    /// An event of device `d`, whose credentials come and go.
+    pub(crate) fn churn(&mut self, ph: Phase, node: u32, act: ChurnAct) -> &mut Self {
+        let churn = Churn { device: "d".into(), act };
+        self.push("w8", ph, Some(node), Op::Load(Load::Churn(churn)))
+    }
+
+    /// A half of a request about what topic `t` retains.
+    pub(crate) fn retained(
+        &mut self,
+        ph: Phase,
+        op: u64,
+        ask: RetainAsk,
+        held: Option<Held>,
+    ) -> &mut Self {
+        let retained = Retained { op, topic: "t".into(), ask, held };
+        self.push("w6", ph, Some(1), Op::Load(Load::Retained(retained)))
     }
 
     /// A whole request about the mailbox, with nothing beside it.

@@ -85,7 +85,8 @@ pub fn workload(op: &Op) -> Option<Workload> {
         | Op::Revoke { .. }
         | Op::Log { .. }
         | Op::Leads { .. }
-        | Op::Snapshots { .. } => None,
+        | Op::Snapshots { .. }
+        | Op::Load(_) => None,
     }
 }
 

@@ -280,7 +280,8 @@ impl Requests {
                 | Op::Mark { .. }
                 | Op::Log { .. }
                 | Op::Leads { .. }
-                | Op::Snapshots { .. } => true,
+                | Op::Snapshots { .. }
+                | Op::Load(_) => true,
             };
             if !found {
                 all.problems.push(format!("event {}: an answer without a question", event.i));
@@ -291,7 +292,7 @@ impl Requests {
 }
 
 /// Notes a question, or ends one. Whether that question was there.
-fn take<A, B>(
+pub(crate) fn take<A, B>(
     list: &mut Vec<Request<A, B>>,
     places: &mut BTreeMap<u64, usize>,
     event: &Event,

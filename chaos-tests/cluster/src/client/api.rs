@@ -39,6 +39,12 @@ impl Api {
         Ok(api)
     }
 
+    /// The same API, reached in another way.
+    #[must_use]
+    pub fn by(&self, http: Http) -> Self {
+        Self { http, token: self.token.clone() }
+    }
+
     /// What must be in no log.
     pub fn token(&self) -> &str {
         &self.token
@@ -56,6 +62,19 @@ impl Api {
         headers.extend(condition.map(|version| ("if-match", format!("\"{version}\""))));
         let path = format!("/api/v1{path}?tenant={TENANT}");
         self.http.ask(node, &Question { method, path, headers, body }).await
+    }
+
+    /// Asks for a page of a list of the tenant's.
+    pub async fn page(
+        &self,
+        node: SocketAddr,
+        path: &str,
+        query: &str,
+    ) -> Result<Answer, AskError> {
+        let headers = vec![("authorization", format!("Bearer {}", self.token))];
+        let path = format!("/api/v1{path}?tenant={TENANT}&{query}");
+        let method = Method::GET;
+        self.http.ask(node, &Question { method, path, headers, body: None }).await
     }
 
     /// Makes a device of Fostrom's; its secret, and the number of that credential.

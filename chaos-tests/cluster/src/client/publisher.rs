@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{EXPIRY_S, Ended, KEEP_ALIVE_S, Link, PING_EVERY, SILENCE_MAX, Shared};
 use crate::mqtt::packet::RECEIVE_MAX_DEFAULT;
-use crate::mqtt::{Connect, Packet, Version};
+use crate::mqtt::{Connect, Extras, Packet, Version};
 use crate::recorder::Actor;
 
 /// Most messages of a publisher without an answer.
@@ -72,7 +72,7 @@ fn topic(message: MessageId) -> String {
 }
 
 /// What a refusal says of its effect. A code that promises nothing leaves the outcome unknown.
-fn is_definite(reason: u8) -> bool {
+pub(super) fn is_definite(reason: u8) -> bool {
     // Not authorised, topic invalid, packet id in use, quota exceeded, payload invalid (MQTT 5.0, 3.4.2.1).
     matches!(reason, 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
 }
@@ -88,6 +88,7 @@ impl Publisher {
             keep_alive_s: KEEP_ALIVE_S,
             expiry_s: if number % 4 < 2 { 0 } else { EXPIRY_S },
             receive_max: RECEIVE_MAX_DEFAULT,
+            extras: Extras::default(),
         };
         let random = StdRng::seed_from_u64(seed);
         let (unanswered, due) = (VecDeque::new(), Instant::now());
@@ -222,7 +223,8 @@ impl Publisher {
         let payload = payload::write(message, &topic, self.pace.payload).into();
         self.note(link, Phase::Invoke, message, None);
         let once = self.once;
-        let publish = Packet::Publish { topic, packet: Some(packet), dup, once, payload };
+        let packet = Some(packet);
+        let publish = Packet::Publish { topic, packet, dup, once, retain: false, payload };
         Ok(link.connection.writer.send(&[publish]).await?)
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Method;
+use moorline_oracle::checks::minority;
 use moorline_oracle::requests::{RecordAnswer, RecordAsk};
 use moorline_oracle::{Op, Phase};
 use rand::rngs::StdRng;
@@ -29,6 +30,8 @@ const REQUESTS_MAX: u32 = 150;
 const UNDER_WAY_MAX: usize = 400;
 /// Who asks, in the history.
 const NAME: &str = "w4";
+/// The same of clients on a node's own side, and how many records they have.
+const INSIDE: (&str, usize) = (minority::INSIDE, 2);
 
 /// One name that records are made under.
 #[derive(Debug, Default)]
@@ -47,14 +50,23 @@ pub struct Registry {
     random: StdRng,
     slots: Vec<Slot>,
     values: u64,
+    /// Who asks.
+    name: String,
+    /// What names of records begin with.
+    prefix: String,
+    /// The place of the one node that is asked, if it is always the same.
+    only: Option<usize>,
 }
 
 /// One request, ready to be asked.
 struct Errand {
     shared: Arc<Shared>,
     api: Api,
+    name: String,
     device: String,
-    /// What the node is drawn from.
+    /// The place of the only node it may ask.
+    only: Option<usize>,
+    /// What the node is drawn from, else.
     place: u64,
     ask: RecordAsk,
     versions: Arc<Mutex<Vec<u64>>>,
@@ -64,7 +76,17 @@ impl Registry {
     /// Draws everything from `seed`.
     pub fn new(shared: Arc<Shared>, api: Api, seed: u64) -> Self {
         let slots = (0..RECORDS).map(|_| Slot::default()).collect();
-        Self { shared, api, random: StdRng::seed_from_u64(seed), slots, values: 0 }
+        let (random, name) = (StdRng::seed_from_u64(seed), NAME.to_owned());
+        let (prefix, only) = ("rec".to_owned(), None);
+        Self { shared, api, random, slots, values: 0, name, prefix, only }
+    }
+
+    /// On the own side of one node, with records of its own; `api` asks from there.
+    pub fn inside(shared: Arc<Shared>, api: Api, seed: u64, at: usize) -> Self {
+        let id = shared.peers[at].id;
+        let slots = (0..INSIDE.1).map(|_| Slot::default()).collect();
+        let (name, prefix) = (format!("{}{id}", INSIDE.0), format!("inside-{id}"));
+        Self { slots, name, prefix, only: Some(at), ..Self::new(shared, api, seed) }
     }
 
     /// Asks until told to drain, then waits for what is under way.
@@ -95,7 +117,7 @@ impl Registry {
         if slot.requests > REQUESTS_MAX {
             *slot = Slot { generation: slot.generation + 1, requests: 1, ..Slot::default() };
         }
-        let device = format!("rec-{at}-{}", slot.generation);
+        let device = format!("{}-{at}-{}", self.prefix, slot.generation);
         let versions = Arc::clone(&slot.versions);
         let known = versions.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.values += 1;
@@ -103,7 +125,9 @@ impl Registry {
         Errand {
             shared: Arc::clone(&self.shared),
             api: self.api.clone(),
+            name: self.name.clone(),
             device,
+            only: self.only,
             place,
             ask,
             versions,
@@ -134,8 +158,11 @@ fn body(value: u64) -> Value {
 impl Errand {
     async fn run(self) {
         let (shared, op) = (&self.shared, self.shared.number());
-        let peer = shared.draw(&mut StdRng::seed_from_u64(self.place));
-        let actor = Actor { name: NAME, node: Some(peer.id) };
+        let peer = match self.only {
+            Some(at) => &shared.peers[at],
+            None => shared.draw(&mut StdRng::seed_from_u64(self.place)),
+        };
+        let actor = Actor { name: &self.name, node: Some(peer.id) };
         let record = |answer| Op::Record { op, device: self.device.clone(), ask: self.ask, answer };
         shared.recorder.note(actor, Phase::Invoke, record(None));
         let path = format!("/devices/{}", self.device);

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{EXPIRY_S, Ended, KEEP_ALIVE_S, Link, PING_EVERY, SILENCE_MAX, Shared};
 use crate::mqtt::packet::RECEIVE_MAX_DEFAULT;
-use crate::mqtt::{Connect, Packet, Version};
+use crate::mqtt::{Connect, Extras, Packet, Version};
 use crate::recorder::Actor;
 
 /// The receive maximum of a 5.0 subscriber.
@@ -98,6 +98,7 @@ impl Subscriber {
             keep_alive_s: KEEP_ALIVE_S,
             expiry_s: EXPIRY_S,
             receive_max: if v5 { RECEIVE_MAX } else { RECEIVE_MAX_DEFAULT },
+            extras: Extras::default(),
         };
         let filters = filters(number, publishers);
         let random = StdRng::seed_from_u64(seed);
@@ -203,7 +204,7 @@ impl Subscriber {
                 self.owed.push(Packet::PubRec { packet, reason: 0 });
                 Ok(())
             }
-            Packet::Publish { topic, packet: Some(packet), dup, once, payload } => {
+            Packet::Publish { topic, packet: Some(packet), dup, once, payload, .. } => {
                 self.delivered(link, &topic, packet, (dup, once), &payload);
                 Ok(())
             }

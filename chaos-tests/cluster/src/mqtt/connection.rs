@@ -151,6 +151,14 @@ impl Writer {
         Ok(written.map_err(|_| ConnectionError::TimedOut("a write"))??)
     }
 
+    /// Has the connection reset when its halves are dropped: what a client leaves that dies.
+    pub fn reset(self) -> std::io::Result<()> {
+        self.stream.as_ref().set_zero_linger()?;
+        // Without the FIN that the half would send first.
+        self.stream.forget();
+        Ok(())
+    }
+
     /// The version that a CONNECT has brought.
     pub fn speak(&mut self, version: Version) {
         self.version = version;
@@ -162,12 +170,21 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
 
+    use super::packet::Extras;
     use super::*;
 
     fn connect(version: Version) -> Connect {
         let client = "c".to_owned();
         let (clean, keep_alive_s, expiry_s) = (true, 5, 0);
-        Connect { version, client, clean, keep_alive_s, expiry_s, receive_max: 7 }
+        Connect {
+            version,
+            client,
+            clean,
+            keep_alive_s,
+            expiry_s,
+            receive_max: 7,
+            extras: Extras::default(),
+        }
     }
 
     /// A server that answers CONNECT with `code`, then echoes what it gets.
@@ -201,6 +218,7 @@ mod tests {
                 packet: Some(3),
                 once: false,
                 dup: false,
+                retain: false,
                 payload: vec![1; 70_000].into(),
             };
             connection.writer.send(&[sent.clone(), Packet::PingResp]).await.unwrap();

@@ -32,6 +32,28 @@ pub struct Connect {
     pub expiry_s: u32,
     /// Most QoS 1 messages taken unacknowledged (5.0 only).
     pub receive_max: u16,
+    /// What most clients leave out.
+    pub extras: Extras,
+}
+
+/// What most clients leave out of their CONNECT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// What is published when the client does not say goodbye, with QoS 1.
+    pub will: Option<Will>,
+    /// User name and password.
+    pub login: Option<(String, String)>,
+}
+
+/// A will, of QoS 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// Where to.
+    pub topic: String,
+    /// What.
+    pub payload: Bytes,
+    /// How long after the connection's end, in seconds (5.0 only).
+    pub delay_s: u32,
 }
 
 /// What can be sent or received.
@@ -58,6 +80,8 @@ pub enum Packet {
         dup: bool,
         /// Whether with QoS 2.
         once: bool,
+        /// Sent: whether it is to be retained; received: whether it had been.
+        retain: bool,
         /// What.
         payload: Bytes,
     },
@@ -130,7 +154,7 @@ pub fn write(packet: &Packet, version: Version, out: &mut BytesMut) {
             write_receive_max(version, *receive_max, &mut body);
             0x20
         }
-        Packet::Publish { topic, packet, dup, once, payload } => {
+        Packet::Publish { topic, packet, dup, once, retain, payload } => {
             put_string(topic, &mut body);
             if let Some(packet) = packet {
                 body.put_u16(*packet);
@@ -138,7 +162,7 @@ pub fn write(packet: &Packet, version: Version, out: &mut BytesMut) {
             put_no_properties(version, &mut body);
             body.put_slice(payload);
             let qos = u8::from(packet.is_some()) + u8::from(*once);
-            0x30 | u8::from(*dup) << 3 | qos << 1
+            0x30 | u8::from(*dup) << 3 | qos << 1 | u8::from(*retain)
         }
         Packet::PubAck { packet, reason } => write_ack(0x40, version, *packet, *reason, &mut body),
         Packet::PubRec { packet, reason } => write_ack(0x50, version, *packet, *reason, &mut body),
@@ -187,7 +211,10 @@ fn write_connect(connect: &Connect, body: &mut BytesMut) -> u8 {
         Version::V4 => 4,
         Version::V5 => 5,
     });
-    body.put_u8(u8::from(connect.clean) << 1);
+    let Extras { will, login } = &connect.extras;
+    let will_flags = if will.is_some() { WILL | WILL_QOS_1 } else { 0 };
+    let login_flags = if login.is_some() { USER_NAME | PASSWORD } else { 0 };
+    body.put_u8(u8::from(connect.clean) << 1 | will_flags | login_flags);
     body.put_u16(connect.keep_alive_s);
     if connect.version == Version::V5 {
         put_varint(5 + 3, body);
@@ -197,6 +224,19 @@ fn write_connect(connect: &Connect, body: &mut BytesMut) -> u8 {
         body.put_u16(connect.receive_max);
     }
     put_string(&connect.client, body);
+    if let Some(will) = will {
+        if connect.version == Version::V5 {
+            put_varint(5, body);
+            body.put_u8(property::WILL_DELAY);
+            body.put_u32(will.delay_s);
+        }
+        put_string(&will.topic, body);
+        put_bytes(&will.payload, body);
+    }
+    if let Some((user, password)) = login {
+        put_string(user, body);
+        put_string(password, body);
+    }
     0x10
 }
 
@@ -215,8 +255,12 @@ fn put_no_properties(version: Version, body: &mut BytesMut) {
 }
 
 fn put_string(text: &str, body: &mut BytesMut) {
-    body.put_u16(u16::try_from(text.len()).expect("the harness's own strings are short"));
-    body.put_slice(text.as_bytes());
+    put_bytes(text.as_bytes(), body);
+}
+
+fn put_bytes(bytes: &[u8], body: &mut BytesMut) {
+    body.put_u16(u16::try_from(bytes.len()).expect("the harness's own strings are short"));
+    body.put_slice(bytes);
 }
 
 fn put_varint(mut value: usize, out: &mut BytesMut) {
@@ -326,13 +370,25 @@ fn read_connect(body: &mut Bytes) -> Result<Connect, Malformed> {
         _ => return Err(Malformed("an unknown version")),
     };
     let flags = byte(body)?;
-    if flags & !0x02 != 0 {
+    let (has_will, has_login) = (flags & WILL != 0, flags & USER_NAME != 0);
+    let will_flags = if has_will { WILL | WILL_QOS_1 } else { 0 };
+    let login_flags = if has_login { USER_NAME | PASSWORD } else { 0 };
+    if flags & !0x02 != will_flags | login_flags {
         return Err(Malformed("CONNECT flags the harness never sets"));
     }
     let keep_alive_s = word(body)?;
-    let Properties { receive_max, expiry_s } = properties(version, body)?;
+    let Properties { receive_max, expiry_s, .. } = properties(version, body)?;
     let client = string(body)?;
-    Ok(Connect { version, client, clean: flags & 0x02 != 0, keep_alive_s, expiry_s, receive_max })
+    let mut extras = Extras::default();
+    if has_will {
+        let delay_s = properties(version, body)?.will_delay_s;
+        extras.will = Some(Will { topic: string(body)?, payload: field(body)?, delay_s });
+    }
+    if has_login {
+        extras.login = Some((string(body)?, string(body)?));
+    }
+    let clean = flags & 0x02 != 0;
+    Ok(Connect { version, client, clean, keep_alive_s, expiry_s, receive_max, extras })
 }
 
 fn read_publish(first: u8, version: Version, body: &mut Bytes) -> Result<Packet, Malformed> {
@@ -351,24 +407,33 @@ fn read_publish(first: u8, version: Version, body: &mut Bytes) -> Result<Packet,
         return Err(Malformed("DUP on QoS 0"));
     }
     properties(version, body)?;
-    Ok(Packet::Publish { topic, packet, dup, once, payload: body.split_to(body.len()) })
+    let (retain, payload) = (first & 0x01 != 0, body.split_to(body.len()));
+    Ok(Packet::Publish { topic, packet, dup, once, retain, payload })
 }
 
 /// The properties the harness looks at; the others are skipped.
 struct Properties {
     receive_max: u16,
     expiry_s: u32,
+    will_delay_s: u32,
 }
+
+/// Flags of a CONNECT (MQTT 3.1.1, 3.1.2.3).
+const USER_NAME: u8 = 0x80;
+const PASSWORD: u8 = 0x40;
+const WILL: u8 = 0x04;
+const WILL_QOS_1: u8 = 0x08;
 
 mod property {
     pub(super) const SESSION_EXPIRY: u8 = 0x11;
+    pub(super) const WILL_DELAY: u8 = 0x18;
     pub(super) const RECEIVE_MAXIMUM: u8 = 0x21;
     pub(super) const TOPIC_ALIAS: u8 = 0x23;
 }
 
 /// Reads past the properties (MQTT 5.0, 2.2.2.2).
 fn properties(version: Version, body: &mut Bytes) -> Result<Properties, Malformed> {
-    let mut found = Properties { receive_max: RECEIVE_MAX_DEFAULT, expiry_s: 0 };
+    let mut found = Properties { receive_max: RECEIVE_MAX_DEFAULT, expiry_s: 0, will_delay_s: 0 };
     if version == Version::V4 {
         return Ok(found);
     }
@@ -380,11 +445,12 @@ fn properties(version: Version, body: &mut Bytes) -> Result<Properties, Malforme
     while list.has_remaining() {
         match byte(&mut list)? {
             property::SESSION_EXPIRY => found.expiry_s = long(&mut list)?,
+            property::WILL_DELAY => found.will_delay_s = long(&mut list)?,
             property::RECEIVE_MAXIMUM => found.receive_max = word(&mut list)?,
             property::TOPIC_ALIAS => return Err(Malformed("a topic alias nobody allowed")),
             0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => _ = byte(&mut list)?,
             0x13 | 0x22 => _ = word(&mut list)?,
-            0x02 | 0x18 | 0x27 => _ = long(&mut list)?,
+            0x02 | 0x27 => _ = long(&mut list)?,
             0x0b => _ = varint(&mut list)?,
             0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => _ = field(&mut list)?,
             0x26 => _ = (field(&mut list)?, field(&mut list)?),
@@ -476,17 +542,34 @@ mod tests {
             keep_alive_s: 5,
             expiry_s,
             receive_max,
+            extras: Extras::default(),
         })
+    }
+
+    /// A CONNECT with a will and a login.
+    fn mortal(version: Version) -> Packet {
+        let Packet::Connect(connect) = connect(version) else { unreachable!("it is one") };
+        let delay_s = if version == Version::V5 { 3 } else { 0 };
+        let will = Will { topic: "w".into(), payload: Bytes::from_static(b"by"), delay_s };
+        let extras = Extras { will: Some(will), login: Some(("u".into(), "p".into())) };
+        Packet::Connect(Connect { extras, ..connect })
     }
 
     fn publish(packet: Option<u16>, dup: bool) -> Packet {
         let (topic, payload) = ("a/b".into(), Bytes::from_static(b"hi"));
-        Packet::Publish { topic, packet, dup, once: false, payload }
+        Packet::Publish { topic, packet, dup, once: false, retain: false, payload }
     }
 
     fn publish_once(packet: u16) -> Packet {
         let (topic, payload) = ("t".into(), Bytes::new());
-        Packet::Publish { topic, packet: Some(packet), dup: false, once: true, payload }
+        Packet::Publish {
+            topic,
+            packet: Some(packet),
+            dup: false,
+            once: true,
+            retain: true,
+            payload,
+        }
     }
 
     fn every(version: Version) -> Vec<Packet> {
@@ -494,6 +577,7 @@ mod tests {
         let receive_max = if version == Version::V5 { 3 } else { RECEIVE_MAX_DEFAULT };
         vec![
             connect(version),
+            mortal(version),
             Packet::ConnAck { present: true, code: 0, receive_max },
             publish(None, false),
             publish(Some(10), true),
@@ -513,14 +597,16 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_specification() {
         #[rustfmt::skip]
-        let table: [(Packet, Version, &[u8]); 8] = [
+        let table: [(Packet, Version, &[u8]); 10] = [
+            (mortal(Version::V4), Version::V4, b"\x10\x1b\0\x04MQTT\x04\xcc\0\x05\0\x02c1\0\x01w\0\x02by\0\x01u\0\x01p"),
+            (mortal(Version::V5), Version::V5, b"\x10\x2a\0\x04MQTT\x05\xcc\0\x05\x08\x11\0\0\0\x07\x21\0\x09\0\x02c1\x05\x18\0\0\0\x03\0\x01w\0\x02by\0\x01u\0\x01p"),
             (connect(Version::V4), Version::V4, b"\x10\x0e\0\x04MQTT\x04\0\0\x05\0\x02c1"),
             (connect(Version::V5), Version::V5, b"\x10\x17\0\x04MQTT\x05\0\0\x05\x08\x11\0\0\0\x07\x21\0\x09\0\x02c1"),
             (publish(Some(10), true), Version::V4, b"\x3a\x09\0\x03a/b\0\x0ahi"),
             (publish(None, false), Version::V5, b"\x30\x08\0\x03a/b\0hi"),
             (Packet::PubAck { packet: 10, reason: 0 }, Version::V5, b"\x40\x02\0\x0a"),
             (Packet::Subscribe { packet: 2, filters: vec!["#".into()] }, Version::V4, b"\x82\x06\0\x02\0\x01#\x02"),
-            (publish_once(1), Version::V4, b"\x34\x05\0\x01t\0\x01"),
+            (publish_once(1), Version::V4, b"\x35\x05\0\x01t\0\x01"),
             (Packet::PubRel { packet: 1, reason: 0 }, Version::V5, b"\x62\x02\0\x01"),
         ];
         for (packet, version, expected) in table {
@@ -552,6 +638,7 @@ mod tests {
             packet: Some(1),
             dup: false,
             once: false,
+            retain: false,
             payload,
         };
         let mut buffer = BytesMut::from(&bytes(&packet, Version::V5)[..]);

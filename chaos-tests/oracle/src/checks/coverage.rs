@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{COVERAGE, named};
 use crate::history::{Event, Fault, Op, Phase};
+use crate::loads::{Kind, Load};
 use crate::verdict::Check;
 
 /// What a run has to reach.
@@ -18,6 +19,9 @@ pub struct Wanted {
     pub records: u64,
     /// Requests about mailboxes with a known outcome while some fault was on.
     pub mails: u64,
+    /// What other workloads got done while some fault was on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loads: BTreeMap<Kind, u64>,
     /// How often each fault must have been done.
     pub faults: BTreeMap<Fault, u64>,
     /// How often some group must have got another leader.
@@ -42,6 +46,8 @@ fn three() -> u32 {
 pub struct Reached {
     /// Requests with an answer while some fault was on: publishes, about records, about mailboxes.
     pub during: [u64; 3],
+    /// What other workloads got done while some fault was on.
+    pub loads: BTreeMap<Kind, u64>,
     /// Faults done.
     pub faults: BTreeMap<Fault, u64>,
     /// Changes of leaders; the first one of a group is none.
@@ -74,6 +80,11 @@ impl Reached {
             }
             if let Op::Snapshots { installed } = &event.op {
                 reached.snapshots += installed;
+            }
+            if let Some(kind) = Load::of(event).and_then(|load| load.done(event.ph))
+                && !struck.is_empty()
+            {
+                *reached.loads.entry(kind).or_default() += 1;
             }
             if let Some((workload, answered)) = workload(&event.op) {
                 let known = event.ph == Phase::Ok || answered;
@@ -113,7 +124,8 @@ fn workload(op: &Op) -> Option<(usize, bool)> {
         | Op::Mark { .. }
         | Op::Log { .. }
         | Op::Leads { .. }
-        | Op::Snapshots { .. } => None,
+        | Op::Snapshots { .. }
+        | Op::Load(_) => None,
     }
 }
 
@@ -138,18 +150,26 @@ pub fn check(events: &[Event], wanted: &Wanted, problems: &[String]) -> Check {
             check.unclear(|| format!("{got} {what}, {wanted} wanted"));
         }
     }
+    for (kind, &wanted) in &wanted.loads {
+        let got = reached.loads.get(kind).copied().unwrap_or(0);
+        if got < wanted {
+            check.unclear(|| format!("{got} {} during faults, {wanted} wanted", kind.word()));
+        }
+    }
     for (fault, &wanted) in &wanted.faults {
         let got = reached.faults.get(fault).copied().unwrap_or(0);
         if got < wanted {
             check.unclear(|| format!("{fault:?} done {got} times, {wanted} wanted"));
         }
     }
+    let others = reached.loads.iter().map(|(kind, many)| format!(", {many} {}", kind.word()));
+    let others: String = others.collect();
     let (ended, unknown) = reached.ended;
     if unknown * 1_000 > ended * wanted.unknown_permille_max {
         check.unclear(|| format!("{unknown} of {ended} requests unknown"));
     }
     check.detail = format!(
-        "during faults {publishes} publishes, {records} record and {mails} mailbox requests; {} leader changes, {} snapshots, \
+        "during faults {publishes} publishes, {records} record and {mails} mailbox requests{others}; {} leader changes, {} snapshots, \
          {unknown} of {ended} unknown",
         reached.leader_changes, reached.snapshots
     );
@@ -159,6 +179,7 @@ pub fn check(events: &[Event], wanted: &Wanted, problems: &[String]) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loads::ShareAct;
     use crate::planted::Story;
     use crate::requests::{MailAnswer, MailAsk, RecordAnswer, RecordAsk};
 
@@ -168,6 +189,7 @@ mod tests {
         story.push("harness", Phase::Ok, None, leads(1)).fault(Fault::Kill, 1);
         story.acked(1, 1).recorded(RecordAsk::Get, RecordAnswer::Absent);
         story.mailed(MailAsk::Next, MailAnswer::Front { mail: None });
+        story.share(Phase::Ok, "m", ShareAct::Deliver { conn: 1, message: Some(1), dup: false });
         story.push("harness", Phase::Ok, None, leads(2)).fault(Fault::Ready, 1);
         // What comes when all are well does not count.
         story.acked(1, 2).recorded(RecordAsk::Get, RecordAnswer::Absent);
@@ -181,6 +203,7 @@ mod tests {
             publishes: 1,
             records: 1,
             mails: 1,
+            loads: [(Kind::Shares, 1)].into(),
             faults: [(Fault::Kill, 1)].into(),
             leader_changes: 1,
             snapshots: 1,
@@ -196,7 +219,8 @@ mod tests {
     #[test]
     fn what_was_not_reached_makes_a_run_inconclusive() {
         assert_eq!(found(&wanted()), 0);
-        let more: [Wanted; 6] = [
+        let more: [Wanted; 7] = [
+            Wanted { loads: [(Kind::Shares, 2)].into(), ..wanted() },
             Wanted { publishes: 2, ..wanted() },
             Wanted { records: 2, ..wanted() },
             Wanted { mails: 2, ..wanted() },

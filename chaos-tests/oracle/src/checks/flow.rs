@@ -49,7 +49,8 @@ pub fn check(events: &[Event]) -> Check {
             | Op::Revoke { .. }
             | Op::Log { .. }
             | Op::Leads { .. }
-            | Op::Snapshots { .. } => {}
+            | Op::Snapshots { .. }
+            | Op::Load(_) => {}
         }
     }
     check.detail = format!("at most {most} in flight");
