@@ -40,6 +40,8 @@ const SESSION_S: u32 = 5;
 const PAYLOAD: usize = 48;
 /// Publishers of other workloads have other numbers.
 const PUBLISHER: u32 = 3_000;
+/// What rates are counted in.
+const SECOND: Duration = Duration::from_secs(1);
 /// The packet id of a mark.
 const MARK: u16 = 9;
 
@@ -54,7 +56,7 @@ pub(super) fn begin(shared: &Arc<Shared>, rate: u32, random: &mut StdRng, tasks:
     let couriers = couriers.collect();
     let random = StdRng::seed_from_u64(random.random());
     let work = Work { shared: Arc::clone(shared), couriers, random, requests: 0 };
-    tasks.spawn(work.run(Duration::from_secs(1) / rate));
+    tasks.spawn(work.run(SECOND / rate));
 }
 
 /// The workload.

@@ -39,6 +39,10 @@ const LAZY_ONE_IN: u32 = 3;
 const LAZY: Duration = Duration::from_millis(150);
 /// One end in this many is a takeover: the old connection stands until there is the new one.
 const TAKEOVER_ONE_IN: u32 = 4;
+/// What rates are counted in.
+const SECOND: Duration = Duration::from_secs(1);
+/// How often a member looks whether the run drains.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Length of a message, in bytes.
 const PAYLOAD: usize = 64;
 /// Publishers of other workloads have lower numbers.
@@ -69,7 +73,7 @@ pub(super) fn begin(
         let (letters, courier) =
             Courier::new(Arc::clone(shared), name, Arc::clone(&owed), random.random());
         tasks.spawn(courier.run());
-        let period = Duration::from_secs(1) * GROUPS / rate;
+        let period = SECOND * GROUPS / rate;
         tasks.spawn(publish(Arc::clone(shared), group, letters, (period, ready)));
     }
     owed
@@ -197,7 +201,7 @@ impl Member {
             }
             self.acknowledge(ear, patience).await?;
             let next = self.held.front().map(|(came, ..)| *came + patience);
-            let look = Instant::now() + Duration::from_secs(1);
+            let look = Instant::now() + LOOK_EVERY;
             let until = next.unwrap_or(look).min(if draining { look } else { dies });
             if let Some(packet) = ear.next(&shared, until).await?
                 && let Packet::Publish { topic, packet: Some(packet), dup, payload, .. } = packet

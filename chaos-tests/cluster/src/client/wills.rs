@@ -4,6 +4,7 @@
 //! Each attempt to connect is a life of its own, whose number is in its will. A client that dies comes back with a clean start:
 //! then its will is due for sure, whatever its delay. One that means to come back in time resumes its session.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use super::ear::{Ear, Owed, durable, passing};
 use super::{EXPIRY_S, Ended, RETRY_MS, Shared};
-use crate::mqtt::{Connect, Extras, Packet, Version, Will as Message};
+use crate::mqtt::{Connect, ConnectionError, Extras, Packet, Version, Will as Message};
 use crate::recorder::Actor;
 
 /// Who watches.
@@ -39,6 +40,8 @@ const SESSION_S: u32 = 120;
 const ALIVE_S: u16 = 8;
 /// How long a node may take to close a connection after a goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// How long after it was given up a CONNECT may still be taken in, by a node that was paused or cut off.
+const STALE: Duration = Duration::from_secs(30);
 /// Length of a will, in bytes.
 const PAYLOAD: usize = 48;
 /// Publishers of other workloads have other numbers.
@@ -62,9 +65,15 @@ pub(super) fn begin(
         let random = StdRng::seed_from_u64(random.random());
         let (shared, owed, name) =
             (Arc::clone(shared), Arc::clone(&owed), format!("will-{number}"));
-        tasks.spawn(Mortal { shared, owed, number, name, random, left: None }.run());
+        tasks
+            .spawn(Mortal { shared, owed, number, name, random, left: None, in_doubt: None }.run());
     }
     owed
+}
+
+/// Whether nobody was there to ask.
+fn is_refused(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::Lost(error) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
 fn note(shared: &Shared, (name, node): (&str, u32), ph: Phase, life: u64, act: WillAct) {
@@ -80,6 +89,8 @@ struct Mortal {
     name: String,
     random: StdRng,
     left: Option<u32>,
+    /// Until when an attempt that nobody answered may still be taken in, and save the session.
+    in_doubt: Option<Instant>,
 }
 
 /// A life that has begun.
@@ -109,7 +120,7 @@ impl Mortal {
         while let Some(mut alive) = self.begin(clean).await {
             if let Some(old) = behind.take() {
                 self.end(&old, Ending::TakenOver);
-                if old.delay_s == 0 || clean {
+                if old.delay_s == 0 || (clean && !self.doubts()) {
                     self.owe(old.number);
                 }
                 old.ear.reset();
@@ -184,7 +195,15 @@ impl Mortal {
                     note(&shared, who, Phase::Ok, number, act);
                     return Some(Alive { number, delay_s, ear: Ear::new(link) });
                 }
-                Err(_) => note(&shared, who, Phase::Info, number, act),
+                Err(error) if is_refused(&error) => {
+                    note(&shared, who, Phase::Fail, number, act);
+                }
+                Err(_) => {
+                    note(&shared, who, Phase::Info, number, act);
+                    if !clean {
+                        self.in_doubt = Some(Instant::now() + STALE);
+                    }
+                }
             }
             let pause = self.random.random_range(RETRY_MS.0..=RETRY_MS.1);
             shared.rest(Duration::from_millis(pause)).await;
@@ -216,9 +235,14 @@ impl Mortal {
         Ok(())
     }
 
+    /// Whether an attempt that nobody answered may still take the session over.
+    fn doubts(&self) -> bool {
+        self.in_doubt.is_some_and(|until| Instant::now() < until)
+    }
+
     fn die(&self, alive: Alive, lost: bool, clean: bool) {
         self.end(&alive, if lost { Ending::Lost } else { Ending::Reset });
-        if alive.delay_s == 0 || clean {
+        if alive.delay_s == 0 || (clean && !self.doubts()) {
             self.owe(alive.number);
         }
         alive.ear.reset();
@@ -229,7 +253,7 @@ impl Mortal {
         let deadline = Instant::now() + GOODBYE_MAX;
         let closed = match alive.ear.link.connection.reader.next_until(deadline).await {
             Ok(_) => false,
-            Err(error) => matches!(error, crate::mqtt::ConnectionError::Closed),
+            Err(error) => matches!(error, ConnectionError::Closed),
         };
         self.end(&alive, Ending::Goodbye { heard: said && closed });
     }

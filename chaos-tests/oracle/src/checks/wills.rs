@@ -20,6 +20,9 @@ const MARGIN_NS: u64 = 700_000_000;
 /// A node that was struck so long before or after may not have heard, or not have passed on, what its client said.
 const AROUND_NS: u64 = 5_000_000_000;
 
+/// A node that was paused or cut off may take a CONNECT in long after its client gave it up, and it counts as a takeover then.
+const STALE_NS: u64 = 30_000_000_000;
+
 /// One attempt to connect, and what became of it.
 #[derive(Debug, Clone)]
 struct Life {
@@ -30,6 +33,8 @@ struct Life {
     asked: (u64, u64),
     /// When the CONNACK came, in nanoseconds.
     began_ns: Option<u64>,
+    /// How the attempt came out, and when.
+    answered: Option<(u64, Phase)>,
     ended: Option<(u64, Ending)>,
 }
 
@@ -66,9 +71,19 @@ impl Wills {
                 let lives = self.clients.entry(event.p.clone()).or_default();
                 if event.ph == Phase::Invoke {
                     let (asked, delay_ns) = ((event.i, event.ns), delay_ms * 1_000_000);
-                    let (node, began_ns, ended) = (event.node, None, None);
-                    lives.push(Life { number, node, clean, delay_ns, asked, began_ns, ended });
+                    let (node, began_ns, answered, ended) = (event.node, None, None, None);
+                    lives.push(Life {
+                        number,
+                        node,
+                        clean,
+                        delay_ns,
+                        asked,
+                        began_ns,
+                        answered,
+                        ended,
+                    });
                 } else if let Some(life) = lives.iter_mut().rfind(|life| life.number == number) {
+                    life.answered = Some((event.ns, event.ph));
                     life.began_ns = (event.ph == Phase::Ok).then_some(event.ns);
                 }
             }
@@ -123,8 +138,24 @@ pub fn check(events: &[Event], rules: &Rules) -> Vec<Check> {
     vec![fates(&wills, &disturbed), once(&wills, &disturbed, rules)]
 }
 
-/// What becomes of a will, if `later` are the client's attempts after it.
-fn fate(life: &Life, later: &[Life], disturbed: &Disturbed) -> Fate {
+impl Life {
+    /// Whether nobody knows if it began.
+    fn is_unknown(&self) -> bool {
+        self.answered.is_none_or(|(_, ph)| ph == Phase::Info)
+    }
+
+    /// Whether it may have been taken in as late as then, though its client had given it up before.
+    fn is_stale(&self, ns: u64) -> bool {
+        self.is_unknown() && self.answered.is_none_or(|(at, _)| at.saturating_add(STALE_NS) > ns)
+    }
+}
+
+/// What becomes of the will of the life at this place among all of its client.
+fn fate(lives: &[Life], at: usize, disturbed: &Disturbed) -> Fate {
+    let (before, life, later) = (&lives[..at], &lives[at], &lives[at + 1..]);
+    if life.answered.is_some_and(|(_, ph)| ph == Phase::Fail) {
+        return Fate::Never("it never connected");
+    }
     let (Some(_), Some((ended_ns, how))) = (life.began_ns, life.ended) else { return Fate::May };
     let near = (ended_ns.saturating_sub(AROUND_NS), ended_ns + AROUND_NS);
     let calm = !disturbed.node(life.node, near.0, near.1);
@@ -135,8 +166,10 @@ fn fate(life: &Life, later: &[Life], disturbed: &Disturbed) -> Fate {
         return Fate::Must;
     }
     let next = later.iter().position(|life| life.began_ns.is_some());
-    let unknown = &later[..next.unwrap_or(later.len())];
+    let between = later[..next.unwrap_or(later.len())].iter().filter(|one| one.is_unknown());
+    let stale = before.iter().filter(|one| one.is_stale(ended_ns));
     // An attempt of which nothing was heard may have ended the session, or have saved it.
+    let unknown: Vec<&Life> = between.chain(stale).collect();
     let (ends, saves) = (unknown.iter().any(|one| one.clean), unknown.iter().any(|one| !one.clean));
     match next.map(|at| &later[at]) {
         None if saves => Fate::May,
@@ -159,7 +192,8 @@ fn fate(life: &Life, later: &[Life], disturbed: &Disturbed) -> Fate {
 }
 
 /// Why a will that was seen then was seen too early; none if it was not.
-fn early(life: &Life, later: &[Life], ns: u64, disturbed: &Disturbed) -> Option<&'static str> {
+fn early(lives: &[Life], at: usize, ns: u64, disturbed: &Disturbed) -> Option<&'static str> {
+    let (before, life, later) = (&lives[..at], &lives[at], &lives[at + 1..]);
     if ns < life.asked.1 {
         return Some("before its client had connected");
     }
@@ -171,7 +205,8 @@ fn early(life: &Life, later: &[Life], ns: u64, disturbed: &Disturbed) -> Option<
     if how != Ending::Lost && ns < ended_ns.min(next_ns) {
         return Some("while its client was connected");
     }
-    let waits = how == Ending::Reset && ns < next_ns;
+    let ended = before.iter().any(|one| one.clean && one.is_stale(ended_ns));
+    let waits = how == Ending::Reset && ns < next_ns && !ended;
     (waits && ns + MARGIN_NS < ended_ns + life.delay_ns).then_some("before its delay was over")
 }
 
@@ -181,9 +216,9 @@ fn fates(wills: &Wills, disturbed: &Disturbed) -> Check {
     let mut known = BTreeSet::new();
     for (client, lives) in &wills.clients {
         for (at, life) in lives.iter().enumerate() {
-            let (number, later) = (life.number, &lives[at + 1..]);
+            let number = life.number;
             known.insert(number);
-            let fate = fate(life, later, disturbed);
+            let fate = fate(lives, at, disturbed);
             match fate {
                 Fate::Must => must += 1,
                 Fate::May => may += 1,
@@ -206,7 +241,7 @@ fn fates(wills: &Wills, disturbed: &Disturbed) -> Check {
                         )
                     }),
                     (_, Some(copy)) => {
-                        if let Some(when) = early(life, later, copy.ns, disturbed) {
+                        if let Some(when) = early(lives, at, copy.ns, disturbed) {
                             check.violated(|| {
                                 format!("{name}: event {}: the will of life {number} of {client} {when}", copy.at)
                             });
@@ -371,6 +406,30 @@ mod tests {
             }
             assert_eq!(story.found(WILLS), 0);
         }
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_up_may_still_take_the_session_over() {
+        for (outcome, wait_ms, violations) in
+            [(Phase::Info, 1_000, 0), (Phase::Info, 60_000, 1), (Phase::Fail, 1_000, 1)]
+        {
+            let mut story = story();
+            connect(&mut story, 1, false, 4_000, outcome);
+            story.wait(wait_ms);
+            connect(&mut story, 2, false, 4_000, Phase::Ok);
+            end(&mut story, 2, Lost);
+            story.wait(30_000);
+            assert_eq!(story.found(WILLS), violations, "{outcome:?} {wait_ms}");
+        }
+    }
+
+    #[test]
+    fn a_will_of_a_client_that_never_connected_is_found() {
+        let mut story = story();
+        connect(&mut story, 1, false, 0, Phase::Fail);
+        assert_eq!(story.found(WILLS), 0);
+        see(&mut story, 1, false);
+        assert_eq!(story.found(WILLS), 1);
     }
 
     #[test]
