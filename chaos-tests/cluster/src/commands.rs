@@ -37,7 +37,7 @@ fn sketch(options: &StressOptions, seed: u64) -> Sketch {
         disk: options.disk,
         net: options.net,
         clocks: options.clocks,
-        load: options.load(),
+        load: options.load.load(),
     }
 }
 

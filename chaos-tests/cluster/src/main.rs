@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use moorline_chaos::commands;
 use moorline_chaos::options::{Action, MemberPlan, Options, Run, RunAction, RunOptions};
 use moorline_chaos::report::Report;
 use moorline_chaos::run::{Workplace, run};
+use moorline_chaos::{commands, outside};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -36,6 +36,11 @@ async fn act(action: Action) -> Result<bool> {
             let mut scenario = commands::scenario(&options)?;
             let report = commands::once(&mut scenario, &options.binary, options.out.as_ref()).await;
             report.map(|report| report.passed())
+        }
+        Action::Outside(options) => {
+            let report = outside::run(&options).await?;
+            println!("{report}");
+            Ok(report.passed())
         }
         Action::Replay { binary, schedule, times, from_draws, out } => {
             commands::replay(&schedule, &binary, (times, from_draws), out.as_ref()).await

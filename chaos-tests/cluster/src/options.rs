@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::network::Scope;
+use crate::outside::OutsideOptions;
 use crate::scenario::{Load, Net};
 use crate::schedule::{Deed, Mode, Plan};
 
@@ -74,6 +75,8 @@ pub enum Action {
     },
     /// Publishers, mailboxes and the registry at once, under every kind of fault in turn.
     Run(StressOptions),
+    /// The same clients against a cluster that you run, while your own command takes nodes away.
+    Outside(OutsideOptions),
     /// Run a schedule again that a run has left, with the same nodes hit.
     Replay {
         /// The broker to run.
@@ -157,6 +160,35 @@ pub struct StressOptions {
     /// How often something happens, in seconds.
     #[arg(long, default_value_t = 15)]
     pub every: u64,
+    /// How much the clients do.
+    #[command(flatten)]
+    pub load: LoadOptions,
+    /// The seed of everything; drawn and printed if not given.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// A schedule instead of one from the seed: the `run.json` of a run.
+    #[arg(long)]
+    pub schedule: Option<PathBuf>,
+    /// Forget which nodes the schedule hit before.
+    #[arg(long)]
+    pub from_draws: bool,
+    /// What the nodes' disks do with what was not fsynced (all but `plain` need root and FUSE).
+    #[arg(long, value_enum, default_value = "plain")]
+    pub disk: DiskKind,
+    /// Whether each node has a network of its own.
+    #[arg(long, value_enum, default_value = "plain")]
+    pub net: Net,
+    /// Give the nodes wall clocks that can be set (needs libfaketime).
+    #[arg(long)]
+    pub clocks: bool,
+    /// Leave history, schedule, report and logs here, also of a run that passed.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// How much clients do.
+#[derive(Debug, Clone, Args)]
+pub struct LoadOptions {
     /// Messages published in a second, of all publishers together.
     #[arg(long, default_value_t = 150)]
     pub rate: u32,
@@ -184,35 +216,13 @@ pub struct StressOptions {
     /// Requests about records in ten seconds from inside each node's own network, where it has one; 0 for none.
     #[arg(long, default_value_t = 20)]
     pub inside: u32,
-    /// The seed of everything; drawn and printed if not given.
-    #[arg(long)]
-    pub seed: Option<u64>,
-    /// A schedule instead of one from the seed: the `run.json` of a run.
-    #[arg(long)]
-    pub schedule: Option<PathBuf>,
-    /// Forget which nodes the schedule hit before.
-    #[arg(long)]
-    pub from_draws: bool,
-    /// What the nodes' disks do with what was not fsynced (all but `plain` need root and FUSE).
-    #[arg(long, value_enum, default_value = "plain")]
-    pub disk: DiskKind,
-    /// Whether each node has a network of its own.
-    #[arg(long, value_enum, default_value = "plain")]
-    pub net: Net,
-    /// Give the nodes wall clocks that can be set (needs libfaketime).
-    #[arg(long)]
-    pub clocks: bool,
-    /// Leave history, schedule, report and logs here, also of a run that passed.
-    #[arg(long)]
-    pub out: Option<PathBuf>,
 }
 
-impl StressOptions {
+impl LoadOptions {
     /// How much the clients do.
     pub fn load(&self) -> Load {
-        let Self {
-            rate, visits, records, revocations, shared, wills, retained, churn, inside, ..
-        } = *self;
+        let Self { rate, visits, records, revocations, shared, wills, retained, churn, inside } =
+            *self;
         Load {
             publishes: rate,
             visits,
@@ -225,13 +235,18 @@ impl StressOptions {
             inside,
         }
     }
+}
 
+impl StressOptions {
     /// Checks what the types cannot.
     pub fn check(&self) -> Result<()> {
         ensure!(self.nodes > 0 && self.nodes < 100, "--nodes: 1 to 99");
         ensure!(self.shards > 0 && self.every > 0, "--shards and --every: at least 1");
-        ensure!(self.rate > 0 && self.seconds > 0, "--rate and --seconds: at least 1");
-        ensure!(self.revocations < REVOCATIONS_MAX, "--revocations: fewer than {REVOCATIONS_MAX}");
+        ensure!(self.load.rate > 0 && self.seconds > 0, "--rate and --seconds: at least 1");
+        ensure!(
+            self.load.revocations < REVOCATIONS_MAX,
+            "--revocations: fewer than {REVOCATIONS_MAX}"
+        );
         Ok(())
     }
 }

@@ -9,39 +9,20 @@ use anyhow::{Context, Result};
 use moorline_oracle::gaps::{self, Spread};
 use moorline_oracle::history::{FORMAT, Header, Stage, Unwanted};
 use moorline_oracle::{Event, Op, Phase, Rules, Verdict, judge_with};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::client::Shared;
-use crate::client::api::Api;
-use crate::client::loads::Loads;
-use crate::client::mailbox::Mailboxes;
-use crate::client::publisher::{Pace, Publisher};
-use crate::client::registry::Registry;
-use crate::client::subscriber::{Habit, Subscriber};
 use crate::cluster::{Cluster, KEY, Recipe, clock_library};
-use crate::http::Http;
+use crate::crowd::{CLIENTS, Clients};
 use crate::nemesis::Nemesis;
 use crate::network::Scope;
 use crate::page;
 use crate::recorder::{Actor, Recorder};
 use crate::report::Report;
-use crate::run::{digests, drain, end, lateness, logs, machine, mark, nanos, wait_subscribed};
+use crate::run::{digests, lateness, logs, machine, mark, nanos};
 use crate::scenario::{Net, Scenario};
-use crate::{storm, usage, watch};
+use crate::{storm, usage};
 
-/// What rates are counted in.
-const SECOND: Duration = Duration::from_secs(1);
-/// Publishers, and subscribers.
-const CLIENTS: u32 = 8;
-/// Length of a message, in bytes.
-const PAYLOAD: usize = 256;
-/// How long messages may take to arrive after the faults.
-const DRAIN_MAX: Duration = Duration::from_secs(90);
-/// How long requests that are under way may take to end, and last questions to be answered.
-const LAST_MAX: Duration = Duration::from_secs(240);
 /// How long before the end of a connection a PUBACK may have been lost with it, in nanoseconds: where disks stall and nodes vanish
 /// it takes until a group has a leader again.
 const ACK_GRACE_NS: u64 = 15_000_000_000;
@@ -88,13 +69,24 @@ pub async fn run(scenario: &mut Scenario, binary: &Path, directory: &Path) -> Re
     ended?;
     look_through(&cluster, &recorder, &secrets)?;
 
-    let events = recorder.finish().context("the history could not be written")?;
-    let verdict = judged(&header, &events);
-    let summary = page::Summary::of(&header, &events, &verdict);
+    conclude(&header, &recorder, directory, (&starts, late))
+}
+
+/// Judges what was recorded, and writes the report: the last step of a run. `starts` says how long nodes took to be ready, `late`
+/// how late the harness was.
+pub(crate) fn conclude(
+    header: &Header,
+    recorder: &Recorder,
+    directory: &Path,
+    (starts, late): (&[Duration], Duration),
+) -> Result<Report> {
+    let events = recorder.clone().finish().context("the history could not be written")?;
+    let verdict = judged(header, &events);
+    let summary = page::Summary::of(header, &events, &verdict);
     fs::write(directory.join("summary.json"), summary.json())?;
-    fs::write(directory.join("report.html"), page::html(&header, &events, &summary))?;
+    fs::write(directory.join("report.html"), page::html(header, &events, &summary))?;
     Ok(Report {
-        seed: scenario.seed,
+        seed: header.seed,
         verdict,
         gaps: gaps::measure(&events),
         starts: Spread::of(starts.iter().map(|took| nanos(*took)).collect()),
@@ -150,119 +142,18 @@ struct Acted {
     secrets: Vec<String>,
 }
 
-/// The clients of a run, at work.
-struct Clients {
-    subscribers: JoinSet<()>,
-    publishers: JoinSet<()>,
-    /// The registry's.
-    asking: JoinSet<()>,
-    /// The mailboxes'.
-    visiting: JoinSet<Mailboxes>,
-    watching: JoinSet<()>,
-    /// The other workloads'.
-    loads: Loads,
-    http: Http,
-    secrets: Vec<String>,
-}
-
-impl Clients {
-    /// Makes what has to be there, and begins.
-    async fn begin(scenario: &Scenario, cluster: &Cluster, shared: &Arc<Shared>) -> Result<Self> {
-        let mut random = StdRng::seed_from_u64(scenario.seed);
-        let http = Http::default();
-        let token = cluster.first_token().await?;
-        let api = Api::open(http.clone(), shared.peers[0].admin, token).await?;
-        let boxes = Mailboxes::open(Arc::clone(shared), api.clone(), random.random()).await?;
-        let given = [KEY.to_owned(), api.token().to_owned()];
-        let secrets = given.into_iter().chain(boxes.secrets()).collect();
-        let mut all = Self {
-            subscribers: JoinSet::new(),
-            publishers: JoinSet::new(),
-            asking: JoinSet::new(),
-            visiting: JoinSet::new(),
-            watching: JoinSet::new(),
-            loads: Loads::default(),
-            http,
-            secrets,
-        };
-        let many = usize::try_from(CLIENTS)?;
-        for number in 0..CLIENTS {
-            let habit = if number == 0 { Habit::Sleeps } else { Habit::Churns };
-            let seed = random.random();
-            let subscriber = Subscriber::new(Arc::clone(shared), number, seed, many, habit);
-            all.subscribers.spawn(subscriber.run());
-        }
-        wait_subscribed(shared, u64::from(CLIENTS)).await?;
-        usage::note(shared, false).await;
-        // What was written before the faults is on disk, as it is after a while.
-        cluster.write_back()?;
-        mark(shared, Stage::Publishing);
-        let load = scenario.load;
-        let pace = Pace { period: SECOND * CLIENTS / load.publishes, payload: PAYLOAD };
-        for number in 0..CLIENTS {
-            let publisher = Publisher::new(Arc::clone(shared), number, random.random(), pace);
-            all.publishers.spawn(publisher.run());
-        }
-        let (lasts, given) = (Duration::from_secs(scenario.seconds), api.clone());
-        all.watching.spawn(watch::run(Arc::clone(shared)));
-        if load.records > 0 {
-            let registry = Registry::new(Arc::clone(shared), api, random.random());
-            all.asking.spawn(registry.run(SECOND / load.records));
-        }
-        if load.inside > 0 {
-            for (at, probe) in cluster.probes()?.into_iter().enumerate() {
-                let api = given.by(Http::through(probe));
-                let inside = Registry::inside(Arc::clone(shared), api, random.random(), at);
-                all.asking.spawn(inside.run(SECOND * 10 / load.inside));
-            }
-        }
-        if load.visits > 0 {
-            all.visiting.spawn(boxes.run(SECOND / load.visits, lasts, load.revocations));
-        }
-        all.loads = Loads::begin(&load, lasts, (shared, given.clone()), random.random());
-        Ok(all)
-    }
-
-    /// No new work; waits for what is under way and for what is owed, and asks the last questions. Whether all came in time.
-    async fn drain(&mut self, shared: &Shared) -> Result<bool> {
-        shared.drain.cancel();
-        mark(shared, Stage::Draining);
-        let deadline = Instant::now() + DRAIN_MAX;
-        let drained = drain(shared, &mut self.publishers, deadline).await;
-        let drained = self.loads.drain(deadline).await? && drained;
-        let last = async {
-            while let Some(ended) = self.asking.join_next().await {
-                ended.context("the registry's clients failed")?;
-            }
-            while let Some(boxes) = self.visiting.join_next().await {
-                boxes.context("the mailboxes' clients failed")?.finish().await;
-            }
-            self.loads.finish().await;
-            Ok::<_, anyhow::Error>(())
-        };
-        match timeout(LAST_MAX, last).await {
-            Ok(asked) => asked.map(|()| drained),
-            Err(_) => Ok(false),
-        }
-    }
-
-    async fn end(self, shared: &Shared) -> Result<()> {
-        shared.stop.cancel();
-        self.http.close();
-        end(self.publishers).await?;
-        end(self.subscribers).await?;
-        end(self.loads.into_listeners()).await?;
-        end(self.watching).await
-    }
-}
-
 async fn act(
     scenario: &mut Scenario,
     cluster: &mut Cluster,
     shared: &Arc<Shared>,
 ) -> Result<Acted> {
     cluster.start().await?;
-    let mut clients = Clients::begin(scenario, cluster, shared).await?;
+    let token = cluster.first_token().await?;
+    let mut clients = Clients::begin(shared, token, scenario.seed).await?;
+    // What was written before the faults is on disk, as it is after a while.
+    cluster.write_back()?;
+    let lasts = Duration::from_secs(scenario.seconds);
+    clients.publish(shared, (&scenario.load, lasts), cluster.probes()?);
     let recorder = shared.recorder.clone();
     let mut nemesis = Nemesis { cluster, recorder, scope: Scope::All, starts: Vec::new() };
     let began = Instant::now();
@@ -282,8 +173,8 @@ async fn act(
     mark(shared, if drained { Stage::Drained } else { Stage::DrainTimedOut });
     nemesis.look_for_deaths()?;
     digests(shared).await?;
-    let mut secrets = std::mem::take(&mut clients.secrets);
-    secrets.extend(clients.loads.secrets());
+    let mut secrets = clients.secrets();
+    secrets.push(KEY.to_owned());
     clients.end(shared).await?;
     usage::note(shared, true).await;
     Ok(Acted { starts: nemesis.starts, late, secrets })

@@ -71,6 +71,7 @@ impl Disturbed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Fault;
     use crate::planted::{MS, Story};
 
     #[test]
