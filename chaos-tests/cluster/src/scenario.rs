@@ -439,6 +439,20 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_from_before_some_workloads_reads_without_them() {
+        let mut old: serde_json::Value =
+            serde_json::from_str(&expand(&sketch(1, DiskKind::Plain, Net::Plain)).json()).unwrap();
+        let load = old["load"].as_object_mut().unwrap();
+        load.retain(|name, _| {
+            ["publishes", "visits", "records", "revocations"].contains(&name.as_str())
+        });
+        let read = Scenario::read(&old.to_string()).unwrap();
+        let Load { shared, wills, retained, churn, inside, .. } = read.load;
+        assert_eq!((shared, wills, retained, churn, inside), (0, 0, 0, 0, 0));
+        assert!(read.wanted().loads.is_empty());
+    }
+
+    #[test]
     fn every_kind_comes_once_before_any_comes_again_and_ends_in_time() {
         let scenario = expand(&sketch(1, DiskKind::Lossy, Net::Netns));
         let kinds = kinds(&sketch(1, DiskKind::Lossy, Net::Netns)).len();
