@@ -9,6 +9,8 @@
 //! - **Purged only below what is durable**: the flush is done before openraft hears of the checkpoint, and
 //!   [`crate::log_store::LogStore::purge_point`] goes no further.
 //! - **One at a time per group**: checkpoints, exports and installs of a group hold its `maintenance` lock.
+//! - **What is begun is finished**, also when whoever waits for it goes away: the thread that writes marks it durable and lets go of the
+//!   lock. Checked by `tests/cluster.rs` (`a_checkpoint_that_nobody_waits_for_is_finished_all_the_same`).
 
 use std::{
     sync::Arc,
@@ -79,18 +81,13 @@ pub(crate) async fn checkpoint(node: &Node, groups: &[Arc<Group>]) {
     if written.is_empty() {
         return;
     }
-    let (written, bytes) = match spawn_blocking(move || write(written)).await {
+    let (noted, bytes) = match spawn_blocking(move || write(written)).await {
         Ok(Ok(done)) => done,
         Ok(Err((group, error))) => {
             return group.state.fatal(&format!("writing out rows: {error}"));
         }
         Err(error) => return (node.config.fatal)(&format!("writing out rows: {error}")),
     };
-    let mut noted = Vec::new();
-    for Frozen { group, checkpoint, _alone } in written {
-        finish(&group.state, &group.log, checkpoint);
-        noted.push(group);
-    }
     node.metrics.checkpoint_bytes.inc_by(bytes);
     node.metrics.checkpoint_seconds.observe(since.elapsed().as_secs_f64());
     debug!(groups = noted.len(), bytes, took = ?since.elapsed(), "rows written out");
@@ -99,20 +96,23 @@ pub(crate) async fn checkpoint(node: &Node, groups: &[Arc<Group>]) {
     }
 }
 
-/// Writes out the rows of one group whose `maintenance` lock the caller holds.
-pub(crate) async fn write_out(state: &Arc<State>, log: &LogStore) -> Result<(), StorageError> {
+/// Writes out the rows of one group, whose `maintenance` lock it is given and gives back.
+pub(crate) async fn write_out(
+    state: &Arc<State>,
+    log: &LogStore,
+    alone: OwnedMutexGuard<()>,
+) -> Result<OwnedMutexGuard<()>, StorageError> {
     let Some(checkpoint) = state.freeze() else {
-        return Ok(());
+        return Ok(alone);
     };
-    let rows = Arc::clone(state);
+    let (state, log) = (Arc::clone(state), log.clone());
     let work = move || {
-        rows.store().write(checkpoint.rows.to_batch())?;
-        rows.store().flush()?;
-        Ok(checkpoint)
+        state.store().write(checkpoint.rows.to_batch())?;
+        state.store().flush()?;
+        finish(&state, &log, checkpoint);
+        Ok(alone)
     };
-    let checkpoint = spawn_blocking(work).await.expect("writing rows does not panic")?;
-    finish(state, log, checkpoint);
-    Ok(())
+    spawn_blocking(work).await.expect("writing rows does not panic")
 }
 
 struct Frozen {
@@ -121,7 +121,8 @@ struct Frozen {
     _alone: OwnedMutexGuard<()>,
 }
 
-fn write(written: Vec<Frozen>) -> Result<(Vec<Frozen>, u64), (Arc<Group>, StorageError)> {
+/// The groups that were written out, and how many bytes.
+fn write(written: Vec<Frozen>) -> Result<(Vec<Arc<Group>>, u64), (Arc<Group>, StorageError)> {
     let mut bytes = 0;
     for Frozen { group, checkpoint, .. } in &written {
         bytes += checkpoint.rows.bytes() as u64;
@@ -131,7 +132,11 @@ fn write(written: Vec<Frozen>) -> Result<(Vec<Frozen>, u64), (Arc<Group>, Storag
     if let Some(Frozen { group, .. }) = written.first() {
         group.state.store().flush().map_err(|error| (Arc::clone(group), error))?;
     }
-    Ok((written, bytes))
+    let done = written.into_iter().map(|Frozen { group, checkpoint, _alone }| {
+        finish(&group.state, &group.log, checkpoint);
+        group
+    });
+    Ok((done.collect(), bytes))
 }
 
 /// The rows are on disk.

@@ -31,7 +31,7 @@ use std::{
 use bytes::Bytes;
 use moorline_core::ShardId;
 use moorline_storage::{ShardStore, SstFile, StorageError, log::Mark};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::info;
 
 use crate::{
@@ -187,12 +187,12 @@ impl Snapshots {
         if let Some(kept) = kept_for() {
             return Ok((kept, true));
         }
-        let alone = self.maintenance.lock().await;
+        let alone = Arc::clone(&self.maintenance).lock_owned().await;
         // For another receiver that came at the same time: what openraft was told of it is what this one gets, too.
         if let Some(kept) = kept_for() {
             return Ok((kept, true));
         }
-        let exported = Arc::new(self.export_alone(&alone).await?);
+        let exported = Arc::new(self.export_alone(alone).await?);
         let kept = Kept { exported: Arc::clone(&exported), since: Instant::now() };
         // The one before is older than what openraft was told.
         *self.kept.lock().expect("no panic while it is locked") = Some(kept);
@@ -202,12 +202,12 @@ impl Snapshots {
     /// Writes the rows out and exports them.
     #[cfg(test)]
     pub(crate) async fn export(&self) -> Result<Exported, StorageError> {
-        self.export_alone(&self.maintenance.lock().await).await
+        self.export_alone(Arc::clone(&self.maintenance).lock_owned().await).await
     }
 
     /// The same, under `maintenance`: nothing else writes rows of the group meanwhile, so the files are of one index.
-    async fn export_alone(&self, _: &MutexGuard<'_, ()>) -> Result<Exported, StorageError> {
-        checkpoint::write_out(&self.state, &self.log).await?;
+    async fn export_alone(&self, alone: OwnedMutexGuard<()>) -> Result<Exported, StorageError> {
+        let alone = checkpoint::write_out(&self.state, &self.log, alone).await?;
         let applied = self.state.durable();
         let meta =
             RaftSnapshotMeta { last_log_id: applied.log_id, last_membership: applied.membership };
@@ -219,6 +219,7 @@ impl Snapshots {
             })?;
             let files =
                 store.export(shard, dir.path())?.into_iter().map(SnapshotFile::from).collect();
+            drop(alone);
             Ok(Exported { dir, meta, files })
         };
         spawn_blocking(work).await.expect("exporting does not panic")

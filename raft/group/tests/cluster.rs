@@ -287,6 +287,18 @@ fn a_run_that_is_repeated_is_answered_once() {
 }
 
 #[test]
+fn a_checkpoint_that_nobody_waits_for_is_finished_all_the_same() {
+    let (_cluster, nodes) = cluster(1);
+    let mut producer = Producer::new(1);
+    for _ in 0..5 {
+        producer.publish(&nodes, SHARD, 10);
+        // As when a node stops in the middle of one: then it makes the last one.
+        nodes[0].abandon_checkpoint();
+        nodes[0].checkpoint();
+    }
+}
+
+#[test]
 fn rows_that_were_lost_are_noticed() {
     let (cluster, mut nodes) = cluster(1);
     let mut producer = Producer::new(1);

@@ -160,6 +160,8 @@ fn fate(lives: &[Life], at: usize, disturbed: &Disturbed) -> Fate {
     let near = (ended_ns.saturating_sub(AROUND_NS), ended_ns + AROUND_NS);
     let calm = !disturbed.node(life.node, near.0, near.1);
     if let Ending::Goodbye { heard } = how {
+        // While a shard elects, a CONNECT elsewhere may reach it before the goodbye does (docs/guarantees.md).
+        let calm = calm && !disturbed.within(near.0, near.1);
         return if heard && calm { Fate::Never("it said goodbye") } else { Fate::May };
     }
     if life.delay_ns == 0 {
@@ -392,6 +394,16 @@ mod tests {
         connect(&mut story, 1, true, 0, Phase::Ok);
         end(&mut story, 1, Goodbye { heard: true });
         story.fault(Fault::Kill, 1);
+        see(&mut story, 1, false);
+        assert_eq!(story.found(WILLS), 0);
+    }
+
+    #[test]
+    fn a_goodbye_while_another_node_is_away_may_come_too_late() {
+        let mut story = story();
+        connect(&mut story, 1, true, 0, Phase::Ok);
+        story.fault(Fault::Cut, 9);
+        end(&mut story, 1, Goodbye { heard: true });
         see(&mut story, 1, false);
         assert_eq!(story.found(WILLS), 0);
     }

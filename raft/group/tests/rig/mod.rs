@@ -261,6 +261,18 @@ impl Node {
         self.on(self.groups().checkpoint());
     }
 
+    /// Begins one, and waits no longer than until it waits.
+    pub fn abandon_checkpoint(&self) {
+        let groups = self.groups();
+        self.on(async {
+            tokio::select! {
+                biased;
+                () = groups.checkpoint() => {}
+                () = std::future::ready(()) => {}
+            }
+        });
+    }
+
     pub fn hand_over(&self, deadline: Duration) {
         self.on(self.groups().hand_over(deadline));
     }
