@@ -1,13 +1,11 @@
-//! What the commands about scenarios do: `run`, `replay`, `shrink`, `soak`, and `check` and `report` of a history that was kept.
+//! What the commands about scenarios do: `run`, `replay`, `shrink`, and `check` and `report` of a history that was kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use moorline_oracle::{Outcome, Rules, Verdict, gaps, history, judge};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::Instant;
 
 use crate::options::StressOptions;
 use crate::page::{self, Summary};
@@ -15,9 +13,6 @@ use crate::report::Report;
 use crate::run::Workplace;
 use crate::scenario::{Blow, Scenario, Sketch, expand};
 use crate::stress::{self, judged};
-
-/// An hour, in seconds.
-const HOUR_S: u64 = 3_600;
 
 /// The scenario of the options: drawn from a seed, or read from a file.
 pub fn scenario(options: &StressOptions) -> Result<Scenario> {
@@ -27,7 +22,7 @@ pub fn scenario(options: &StressOptions) -> Result<Scenario> {
     Ok(expand(&sketch(options, options.seed.unwrap_or_else(rand::random))))
 }
 
-fn sketch(options: &StressOptions, seed: u64) -> Sketch {
+pub(crate) fn sketch(options: &StressOptions, seed: u64) -> Sketch {
     Sketch {
         seed,
         seconds: options.seconds,
@@ -172,28 +167,6 @@ async fn fails(whole: &Scenario, blows: Vec<Blow>, binary: &Path, tries: u32) ->
         }
     }
     Ok(false)
-}
-
-/// Runs scenarios of fresh seeds, a cluster each, until the hours are over or one does not pass.
-pub async fn soak(options: &StressOptions, hours: f64) -> Result<bool> {
-    let lasts = Duration::from_secs(HOUR_S).mul_f64(hours);
-    let began = Instant::now();
-    let (mut runs, mut blows) = (0_u32, 0);
-    let mut seed = options.seed.unwrap_or_else(rand::random);
-    while began.elapsed() < lasts {
-        runs += 1;
-        let mut scenario = expand(&sketch(options, seed));
-        let out = options.out.as_ref().map(|out| out.join(format!("{runs}-{seed}")));
-        let report = once(&mut scenario, &options.binary, out.as_ref()).await?;
-        blows += scenario.blows.len();
-        let hours = began.elapsed().as_secs_f64() / 3_600.0;
-        println!("soak: {runs} runs, {blows} blows in {hours:.2} h");
-        if !report.passed() {
-            return Ok(false);
-        }
-        seed = seed.wrapping_add(1);
-    }
-    Ok(true)
 }
 
 /// Judges a history again: by what it wants itself, or, if it does not say, by the rules of a kill run.

@@ -39,6 +39,7 @@ pub mod run;
 pub mod scenario;
 pub mod schedule;
 pub mod shaper;
+pub mod soak;
 pub mod storm;
 pub mod stress;
 pub mod usage;

@@ -8,7 +8,7 @@ use clap::Parser;
 use moorline_chaos::options::{Action, MemberPlan, Options, Run, RunAction, RunOptions};
 use moorline_chaos::report::Report;
 use moorline_chaos::run::{Workplace, run};
-use moorline_chaos::{commands, outside};
+use moorline_chaos::{commands, outside, soak};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -50,7 +50,7 @@ async fn act(action: Action) -> Result<bool> {
         }
         Action::Soak { run, hours } => {
             run.check()?;
-            commands::soak(&run, hours).await
+            soak::soak(&run, hours).await
         }
         Action::Probe { node } => moorline_chaos::probe::serve(node).await.map(|()| true),
         Action::Check { history, replicas } => commands::check(&history, replicas),

@@ -128,9 +128,9 @@ impl Client {
 }
 
 /// Lets whatever can run now run before news of a commit alone: the answer to whoever waits for that commit, above all. Followers are in no
-/// such hurry.
-async fn in_turn(request: AppendEntriesRequest<Types>) -> AppendEntriesRequest<Types> {
-    if request.entries.is_empty() {
+/// such hurry. A heartbeat may be what a barrier waits for.
+async fn in_turn(lane: Lane, request: AppendEntriesRequest<Types>) -> AppendEntriesRequest<Types> {
+    if request.entries.is_empty() && lane != Lane::Control {
         yield_now().await;
     }
     request
@@ -166,8 +166,9 @@ impl RaftNetworkV2<Types> for Client {
             Lane::Control => option.soft_ttl(),
             Lane::Data | Lane::Bulk => APPEND_DEADLINE,
         };
+        let lane = self.appends.0;
         let answers = input
-            .then(in_turn)
+            .then(move |request| in_turn(lane, request))
             .map(move |request| {
                 let previous = request.prev_log_id;
                 let last = request.entries.last().map(|entry| entry.log_id);

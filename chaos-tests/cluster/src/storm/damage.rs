@@ -14,6 +14,10 @@ use crate::nemesis::{Nemesis, Victims};
 
 /// What a node advises whose data is damaged.
 const ADVICE: &str = "new node id";
+/// Where a node has its log, and its rows, below its directory. What the log has in files of rows (`.sst`) is read only when another
+/// node needs it.
+const LOG: &str = "raftlog";
+const ROWS: &str = "state";
 /// How long a node may take to end after it has read what is damaged.
 const NOTICE_MAX: Duration = Duration::from_secs(30);
 
@@ -24,7 +28,7 @@ pub(super) async fn flip_log(
     draw: u64,
     victims: &Victims,
 ) -> Result<()> {
-    let file = largest(&nemesis.cluster.data(at), "log")?;
+    let file = largest(&nemesis.cluster.data(at).join(LOG), "log")?;
     flip(&file, draw)?;
     nemesis.note(at, Fault::Damage, victims, Ok(()));
     nemesis.cluster.start_node(at)?;
@@ -38,7 +42,7 @@ pub(super) async fn flip_rows(
     draw: u64,
     victims: &Victims,
 ) -> Result<()> {
-    let file = largest(&nemesis.cluster.data(at), "sst")?;
+    let file = largest(&nemesis.cluster.data(at).join(ROWS), "sst")?;
     flip(&file, draw)?;
     nemesis.note(at, Fault::Damage, victims, Ok(()));
     nemesis.cluster.start_node(at)?;
