@@ -28,11 +28,12 @@ use crate::{
     witness::Event,
 };
 
-const TENANT: TenantId = TenantId(1);
+/// Not the devices' tenant.
+const TENANT: TenantId = TenantId(2);
 /// Messages of one client that are under way at once.
 const WINDOW: usize = 16;
 /// Between two messages of a client.
-const PAUSE: Duration = Duration::from_millis(8);
+const PAUSE: Duration = Duration::from_millis(20);
 /// Between two reads.
 const READ_EVERY: Duration = Duration::from_millis(150);
 /// Between two digests.

@@ -13,14 +13,17 @@ compile_error!(
 );
 
 mod client;
+mod devices;
 mod disk;
+mod door;
+mod ear;
 mod invariants;
 mod many;
-mod members;
 mod mutant;
 mod net;
 mod node;
 mod os;
+mod placement;
 mod simulation;
 mod witness;
 

@@ -1,23 +1,23 @@
 //! One run: a cluster, a plan of faults from the seed, calm, and the final look at every replica.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::{Context, bail};
-use moorline_core::NodeId;
+use moorline_core::{NodeId, ShardId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::Sim;
 
 use crate::{
-    client,
+    client, devices,
     disk::Crash,
     invariants::Violation,
     mutant::Mutant,
@@ -36,11 +36,13 @@ const SEGMENTS_MAX: usize = 4096;
 /// How long faults go on.
 const FAULTS_FOR: Duration = Duration::from_secs(30);
 /// How long a group may take to be ready at first, and again after the last fault.
-const SETTLE_FOR: Duration = Duration::from_secs(10);
+const SETTLE_FOR: Duration = Duration::from_secs(15);
 /// How long everybody is to be served then.
 const CALM_FOR: Duration = Duration::from_secs(10);
 /// Kinds of faults: a process killed, a node or all nodes without power, links cut, a disk that stalls, other voters.
 const KINDS: usize = 6;
+/// How long what was acknowledged may take to be delivered at the end.
+const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 /// How long replicas may take to be equal at the end.
 const EQUAL_WITHIN: Duration = Duration::from_secs(20);
 
@@ -115,15 +117,18 @@ impl Temper {
 pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
     let mut random = StdRng::seed_from_u64(plan.seed);
     let witness = Witness::new(plan.trace, &plan.blind);
+    // It is made with all nodes: the first thing that everybody sees is a vote that goes.
+    let meta = (1..=node::VOTERS).map(NodeId);
     let cluster = Arc::new(Cluster {
         seed: plan.seed,
         nodes: plan.nodes,
-        target: Mutex::new((1..=node::VOTERS).collect()),
+        wishes: Mutex::new(BTreeMap::from([(ShardId::META, meta.collect())])),
         mutant: plan.mutant,
         keep_entries: random.random_range(0..100),
         ground: Ground::default(),
         witness: witness.clone(),
         staging: plan.staging,
+        subscribed: AtomicU64::new(0),
         initialized: AtomicBool::new(false),
         sending: AtomicBool::new(true),
         session: Mutex::default(),
@@ -145,6 +150,8 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
         let name = host(machine.id);
         sim.host(name, move || node::run(Arc::clone(&cluster), Arc::clone(&machine)));
     }
+    let devices = Arc::clone(&cluster);
+    sim.host(host(devices::MACHINE), move || devices::run(Arc::clone(&devices)));
     let temper = Temper::draw(&mut random);
     let mut run = Run {
         sim,
@@ -184,9 +191,13 @@ impl Run<'_> {
         if self.steps_until(CALM_FOR, Self::is_violated)? {
             return Ok(());
         }
-        self.tell(Event::End { clients: self.to_be_served() });
+        let whole = self.cluster.ground.facts().cuts.is_empty();
+        self.tell(Event::End { clients: self.to_be_served(), whole });
         self.cluster.sending.store(false, Ordering::Relaxed);
         self.mend();
+        let owes_nothing = |run: &mut Self| run.cluster.witness.owed() == 0;
+        self.steps_until(DRAINED_WITHIN, owes_nothing)?;
+        self.tell(Event::Drained);
         if !self.steps_until(EQUAL_WITHIN, Self::is_equal)? {
             return self.give_up("the replicas did not become equal");
         }
@@ -207,7 +218,9 @@ impl Run<'_> {
     }
 
     fn is_served(&mut self) -> bool {
-        self.cluster.session.lock().expect("no panic while it is locked").is_some()
+        let devices = self.cluster.subscribed.load(Ordering::Relaxed);
+        let session = self.cluster.session.lock().expect("no panic while it is locked");
+        session.is_some() && devices == devices::SUBSCRIPTIONS.len() as u64
     }
 
     /// Steps until something is so, or the time is over; whether it became so.
@@ -275,8 +288,8 @@ impl Run<'_> {
     fn apply_cuts(&self) {
         let facts = self.cluster.ground.facts();
         let nodes = self.cluster.nodes;
-        for from in 1..=nodes {
-            for to in (1..=nodes).filter(|to| *to != from) {
+        for from in devices::MACHINE..=nodes {
+            for to in (devices::MACHINE..=nodes).filter(|to| *to != from) {
                 let dark = facts.dark.contains(&from) || facts.dark.contains(&to);
                 if dark || facts.cuts.contains(&(from, to)) {
                     self.sim.partition_oneway(host(from), host(to));
@@ -296,10 +309,13 @@ impl Run<'_> {
         let (one, other) = (self.any(), self.any());
         let nodes = self.cluster.nodes;
         let others = (1..=nodes).filter(move |node| *node != one);
-        let cuts: BTreeSet<(u64, u64)> = match self.random.random_range(0..4) {
+        let devices = devices::MACHINE;
+        let cuts: BTreeSet<(u64, u64)> = match self.random.random_range(0..6) {
             0 => others.flat_map(|node| [(one, node), (node, one)]).collect(),
             1 => others.map(|node| (one, node)).collect(),
             2 => others.map(|node| (node, one)).collect(),
+            3 => BTreeSet::from([(devices, one), (one, devices)]),
+            4 => BTreeSet::from([(devices, one)]),
             _ if one == other => BTreeSet::new(),
             _ => BTreeSet::from([(one, other)]),
         };
@@ -310,18 +326,30 @@ impl Run<'_> {
         self.mend_at = Some(os::elapsed() + Duration::from_millis(ms));
     }
 
-    /// One voter less, and another one in its place.
+    /// One voter of a group less, and another one in its place.
     fn replace(&mut self) {
-        let mut target = self.cluster.target();
-        let out: Vec<u64> = (1..=self.cluster.nodes).filter(|n| !target.contains(n)).collect();
+        let shard = ShardId(self.random.random_range(0..=node::SHARDS));
+        let mut voters: Vec<u64> = self.target(shard).into_iter().collect();
+        let out: Vec<u64> = (1..=self.cluster.nodes).filter(|n| !voters.contains(n)).collect();
         let Some(new) = out.get(self.random.random_range(0..out.len().max(1))).copied() else {
             return;
         };
-        let old = target.iter().copied().nth(self.random.random_range(0..target.len()));
-        target.retain(|node| Some(*node) != old);
-        target.insert(new);
-        self.tell(Event::Fault(format!("voters are to be {target:?}")));
-        *self.cluster.target.lock().expect("no panic while it is locked") = target;
+        let old = self.random.random_range(0..voters.len());
+        voters[old] = new;
+        self.tell(Event::Fault(format!("voters of {shard} are to be {voters:?}")));
+        let voters = voters.into_iter().map(NodeId).collect();
+        let mut wishes = self.cluster.wishes.lock().expect("no panic while it is locked");
+        wishes.insert(shard, voters);
+    }
+
+    /// Who is to vote in a group: whom the run wished for, or whom the group was made with.
+    fn target(&self, shard: ShardId) -> BTreeSet<u64> {
+        let wished = self.cluster.target(shard);
+        if !wished.is_empty() {
+            return wished;
+        }
+        let around = (1..=self.cluster.nodes).cycle().skip(usize::from(shard.0) - 1);
+        around.take(usize::try_from(node::VOTERS).expect("few")).collect()
     }
 
     fn mend(&mut self) {
@@ -364,7 +392,7 @@ impl Run<'_> {
             client::name(node, machine.processes.load(Ordering::Relaxed))
         };
         let is_end = |node: &u64| cut.is_some_and(|(from, to)| [from, to].contains(node));
-        let others = self.cluster.target().into_iter().filter(|node| !is_end(node));
+        let others = self.target(SHARD).into_iter().filter(|node| !is_end(node));
         let mut lists: Vec<_> = others.map(|node| vec![client(node)]).collect();
         if let Some((from, to)) = cut {
             // Also if one of them is to vote no more: it may lead still, for the other cannot catch up.
@@ -389,40 +417,58 @@ impl Run<'_> {
         self.down.iter_mut().for_each(|(_, at)| *at = now);
     }
 
-    /// Those that are to vote.
-    fn voting(&self) -> impl Iterator<Item = &Arc<Machine>> {
-        let target = self.cluster.target();
+    /// Those that are to vote in a group.
+    fn voting(&self, shard: ShardId) -> impl Iterator<Item = &Arc<Machine>> {
+        let target = self.target(shard);
         self.machines.iter().filter(move |machine| target.contains(&machine.id))
     }
 
     /// Whether they do, and no others.
-    fn is_moved(&self) -> bool {
-        let target = self.cluster.target().into_iter().map(NodeId).collect::<BTreeSet<_>>();
+    fn is_moved(&self, shard: ShardId) -> bool {
+        let target = self.target(shard).into_iter().map(NodeId).collect::<BTreeSet<_>>();
         let mut groups = self.machines.iter().filter_map(|machine| machine.groups());
         groups.any(|groups| {
-            groups.members(SHARD).is_some_and(|members| members.voters == [target.clone()])
+            groups.members(shard).is_some_and(|members| members.voters == [target.clone()])
         })
     }
 
-    /// Whether every replica has applied the same.
+    /// Whether every replica has applied the same, in all groups.
     fn is_equal(&mut self) -> bool {
-        if !self.is_moved() {
-            return false;
+        node::all_groups().all(|shard| {
+            let applied = |machine: &Arc<Machine>| {
+                let groups = machine.groups()?;
+                groups.applied(shard).map(|applied| *applied.borrow())
+            };
+            let first = self.voting(shard).next().and_then(applied);
+            let all = self.voting(shard).all(|machine| applied(machine) == first);
+            first.is_some() && all && self.is_moved(shard)
+        })
+    }
+
+    /// Looks at every replica of the shards without the clients' queue.
+    fn compare(&self) -> anyhow::Result<()> {
+        for shard in node::all_groups().filter(|shard| *shard != SHARD) {
+            for machine in self.voting(shard) {
+                let groups = machine.groups().context("a node that runs")?;
+                let applied = groups.applied(shard).context("a replica")?;
+                let index = *applied.borrow();
+                let read = groups.read(shard, |machine, rows| {
+                    machine.assert_derived(rows)?;
+                    machine.digest(rows)
+                });
+                let digest = read.context("rows")??;
+                // Not the digests that replicas make by themselves: those are of other indices.
+                self.tell(Event::Digest { node: machine.id, shard, index, digest });
+            }
         }
-        let applied = |machine: &Arc<Machine>| {
-            machine
-                .groups()
-                .and_then(|groups| groups.applied(SHARD))
-                .map(|applied| *applied.borrow())
-        };
-        let first = self.voting().next().and_then(applied);
-        first.is_some() && self.voting().all(|machine| applied(machine) == first)
+        Ok(())
     }
 
     fn look(&mut self) -> anyhow::Result<()> {
+        self.compare()?;
         let session = *self.cluster.session.lock().expect("no panic while it is locked");
         let session = session.context("a session")?;
-        for machine in self.voting() {
+        for machine in self.voting(SHARD) {
             let groups = machine.groups().context("a node that runs")?;
             let applied = groups.applied(SHARD).context("a replica")?;
             let applied = *applied.borrow();

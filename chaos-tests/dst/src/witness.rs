@@ -19,6 +19,7 @@ use moorline_machine::placement::Next;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::{
+    devices::Key,
     invariants::{Invariants, Violation},
     os,
 };
@@ -38,7 +39,9 @@ pub(crate) enum Event {
     /// A replica begins to install a snapshot.
     Installing { node: u64 },
     /// A leader took a step with the membership of its group, or tried to.
-    Step { leader: u64, next: Next, taken: bool },
+    Step { leader: u64, shard: ShardId, next: Next, taken: bool },
+    /// A node deleted what a group had left there.
+    Deleted { node: u64, shard: ShardId },
     /// What a replica is now.
     Role { node: u64, shard: ShardId, role: Role },
     /// A replica has applied everything up to `index`.
@@ -57,6 +60,26 @@ pub(crate) enum Event {
     ReadBegan { reader: u64 },
     /// It saw so many messages.
     ReadEnded { reader: u64, seen: u64 },
+    /// A device's session was resumed, or made.
+    Resumed { device: String, node: u64, present: bool },
+    /// A subscriber's connection is the newest from now on; whether it took over from one that lives.
+    Attached { subscriber: u64, link: u64, over: bool },
+    /// It is gone.
+    Detached { subscriber: u64, link: u64 },
+    /// A subscriber was told for the first time that its subscription holds.
+    Subscribed { subscriber: u64 },
+    /// A device publishes a message, perhaps again.
+    Published { key: Key, again: bool },
+    /// That was answered; whether with yes.
+    Answered { key: Key, yes: bool },
+    /// A message came on a connection: whether it is whole, and whether it is known by its packet id.
+    Got { subscriber: u64, link: u64, key: Key, id: u16, whole: bool, known: bool },
+    /// The subscriber took it, and acknowledges; whether with QoS 2.
+    Took { subscriber: u64, link: u64, key: Key, once: bool },
+    /// A connection that was replaced acknowledges a message which its subscriber did not take there.
+    Stale { subscriber: u64, link: u64, key: Key },
+    /// All that was promised has had time to come.
+    Drained,
     /// A replica's queue at the end, all applied: the messages, as `(client, number)`.
     Final { node: u64, queue: Vec<(u64, u64)>, applied: u64, digest: u128 },
     /// A replica gives up.
@@ -66,7 +89,8 @@ pub(crate) enum Event {
     /// Faults are over: from now on everybody must be served.
     Calm,
     /// The end: of each of these lists one client at least had to be served in calm.
-    End { clients: Vec<Vec<u64>> },
+    /// `whole`: and no link is cut.
+    End { clients: Vec<Vec<u64>>, whole: bool },
 }
 
 struct Inner {
@@ -129,6 +153,11 @@ impl Witness {
     /// The first violation, if there was one.
     pub(crate) fn violation(&self) -> Option<Violation> {
         self.inner().violation.clone()
+    }
+
+    /// How many deliveries are promised that have not come.
+    pub(crate) fn owed(&self) -> usize {
+        self.inner().invariants.owed()
     }
 
     /// What was covered: for judging whether a run says anything.

@@ -38,7 +38,7 @@ impl Invariant for Calm {
                     return Err(format!("leadership does not settle: {:?}", self.leaderships));
                 }
             }
-            Event::End { clients } => {
+            Event::End { clients, .. } => {
                 let served = |client| self.acked.contains_key(client);
                 if let Some(unserved) = clients.iter().find(|any| !any.iter().any(served)) {
                     return Err(format!("of the clients {unserved:x?} none was served"));
