@@ -23,7 +23,6 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    mutant::Mutant,
     node::{Cluster, SHARD},
     witness::Event,
 };
@@ -165,8 +164,7 @@ impl Client {
             }
             let reader = self.node;
             witness.tell(Event::ReadBegan { reader });
-            let sure = self.cluster.mutant == Some(Mutant::StaleRead)
-                || self.groups.barrier(SHARD).await.is_ok();
+            let sure = self.groups.barrier(SHARD).await.is_ok();
             let seen = self.groups.read(SHARD, |machine, _| {
                 machine.session(session).map_or(0, |session| session.tail.0)
             });

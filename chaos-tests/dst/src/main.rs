@@ -17,6 +17,8 @@ mod devices;
 mod disk;
 mod door;
 mod ear;
+mod ending;
+mod faults;
 mod invariants;
 mod many;
 mod mutant;
@@ -25,6 +27,7 @@ mod node;
 mod os;
 mod placement;
 mod simulation;
+mod tally;
 mod witness;
 
 use std::{fs::File, path::PathBuf, process::ExitCode};

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     client,
-    disk::{LogFile, SimLog, SimRows},
+    disk::{LogFile, SimLog, SimRows, Switches},
     door::Door,
     ear::Ear,
     mutant::Mutant,
@@ -99,8 +99,8 @@ pub(crate) struct Machine {
     pub(crate) log: Arc<Mutex<LogFile>>,
     /// Its rows.
     pub(crate) rows: SimRows,
-    /// Milliseconds that its disk takes longer.
-    pub(crate) stall: Arc<AtomicU64>,
+    /// What is done to its disk.
+    pub(crate) switches: Arc<Switches>,
     /// How far its wall clock is off, in milliseconds.
     pub(crate) skew: i64,
     /// How many processes there were.
@@ -116,7 +116,7 @@ impl Machine {
             id,
             log: Arc::default(),
             rows: SimRows::default(),
-            stall: Arc::default(),
+            switches: Arc::default(),
             skew,
             processes: AtomicU64::new(0),
             running: Mutex::default(),
@@ -191,10 +191,16 @@ pub(crate) async fn run(cluster: Arc<Cluster>, machine: Arc<Machine>) -> turmoil
         node,
         Arc::clone(&machine.log),
         cluster.seed ^ (node << 32) ^ process,
-        Arc::clone(&machine.stall),
+        Arc::clone(&machine.switches),
         cluster.mutant,
         witness.clone(),
     );
+    let Some(log) = log else {
+        // As `storage/rocks`: what cannot be opened is not used any more.
+        machine.switches.quarantined.store(true, Ordering::Relaxed);
+        witness.tell(Event::Quarantined { node });
+        return pending().await;
+    };
     let tasks = TaskTracker::new();
     tasks.spawn(Arc::clone(&log).write());
     let layers = Layers::start(&cluster, &machine, process, log).await?;

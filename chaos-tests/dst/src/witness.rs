@@ -20,8 +20,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::{
     devices::Key,
+    disk::Failure,
     invariants::{Invariants, Violation},
     os,
+    tally::Tally,
 };
 
 /// Something that happened.
@@ -32,12 +34,20 @@ pub(crate) enum Event {
     Fault(String),
     /// A process begins.
     Started { node: u64, process: u64 },
+    /// A bit of what a node had synced is another from now on.
+    Damaged { node: u64 },
     /// A log was opened: operations read, and how many had been answered as synced before.
     Reopened { node: u64, read: u64, promised: u64, last_promise: String },
     /// An entry is appended to a node's log.
     Appended { node: u64, shard: ShardId, place: u64, entry: Bytes },
     /// A replica begins to install a snapshot.
     Installing { node: u64 },
+    /// It is installed.
+    Installed { node: u64 },
+    /// A disk failed: the process must end.
+    DiskFailed { node: u64, how: Failure },
+    /// A log cannot be opened: its node takes no part any more.
+    Quarantined { node: u64 },
     /// A leader took a step with the membership of its group, or tried to.
     Step { leader: u64, shard: ShardId, next: Next, taken: bool },
     /// A node deleted what a group had left there.
@@ -76,8 +86,6 @@ pub(crate) enum Event {
     Got { subscriber: u64, link: u64, key: Key, id: u16, whole: bool, known: bool },
     /// The subscriber took it, and acknowledges; whether with QoS 2.
     Took { subscriber: u64, link: u64, key: Key, once: bool },
-    /// A connection that was replaced acknowledges a message which its subscriber did not take there.
-    Stale { subscriber: u64, link: u64, key: Key },
     /// All that was promised has had time to come.
     Drained,
     /// A replica's queue at the end, all applied: the messages, as `(client, number)`.
@@ -86,8 +94,8 @@ pub(crate) enum Event {
     Fatal { node: u64, why: String },
     /// What should have come did not.
     Stuck { why: String },
-    /// Faults are over: from now on everybody must be served.
-    Calm,
+    /// Faults are over: from now on everybody must be served. `whole`: and no link is cut.
+    Calm { whole: bool },
     /// The end: of each of these lists one client at least had to be served in calm.
     /// `whole`: and no link is cut.
     End { clients: Vec<Vec<u64>>, whole: bool },
@@ -100,6 +108,7 @@ struct Inner {
     file: Option<BufWriter<File>>,
     line: String,
     violation: Option<Violation>,
+    tally: Tally,
 }
 
 /// Cheap to clone.
@@ -122,6 +131,7 @@ impl Witness {
             file: file.map(BufWriter::new),
             line: String::new(),
             violation: None,
+            tally: Tally::default(),
         })))
     }
 
@@ -132,7 +142,8 @@ impl Witness {
     /// Something happened. The first violation is kept.
     pub(crate) fn tell(&self, event: Event) {
         let mut inner = self.inner();
-        let Inner { invariants, hash, events, file, line, violation } = &mut *inner;
+        let Inner { invariants, hash, events, file, line, violation, tally } = &mut *inner;
+        tally.see(&event);
         line.clear();
         let ms = os::elapsed().as_millis();
         writeln!(line, "{ms} {}", Short(&event)).expect("a string takes everything");
@@ -153,6 +164,16 @@ impl Witness {
     /// The first violation, if there was one.
     pub(crate) fn violation(&self) -> Option<Violation> {
         self.inner().violation.clone()
+    }
+
+    /// A fault of this kind begins.
+    pub(crate) fn count(&self, fault: &str) {
+        *self.inner().tally.faults.entry(fault.to_owned()).or_default() += 1;
+    }
+
+    /// What the run was made of.
+    pub(crate) fn tally(&self) -> Tally {
+        self.inner().tally.clone()
     }
 
     /// How many deliveries are promised that have not come.

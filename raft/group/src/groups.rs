@@ -214,20 +214,22 @@ impl Groups {
     /// [`GroupError::State`] if it is open; else the disk failed, and the node must stop.
     pub async fn delete(&self, shard: ShardId) -> Result<bool, GroupError> {
         self.node.begin_opening(shard)?;
-        let (disk, staging) = (self.node.disk.clone(), self.node.config.staging.clone());
-        let work = move || {
-            let deleted = clear::delete(shard, &*disk.store, &*disk.log)
-                .map_err(|source| GroupError::Storage { shard, source })?;
-            // Behind the mark that could name one of them.
-            clean_staging(&staging, shard).map_err(GroupError::Staging)?;
-            Ok::<_, GroupError>(deleted)
-        };
-        let deleted = spawn_blocking(work).await.expect("deleting a replica does not panic");
+        let deleted = self.delete_closed(shard).await;
         self.node.end_opening(shard);
         let deleted = deleted?;
         if deleted {
             info!(%shard, "rows and log of a replica that moved away were deleted");
         }
+        Ok(deleted)
+    }
+
+    async fn delete_closed(&self, shard: ShardId) -> Result<bool, GroupError> {
+        let deleted = clear::delete(shard, &self.node.disk).await;
+        let deleted = deleted.map_err(|source| GroupError::Storage { shard, source })?;
+        // Behind the mark that could name one of them.
+        let staging = self.node.config.staging.clone();
+        let cleaned = spawn_blocking(move || clean_staging(&staging, shard)).await;
+        cleaned.expect("deleting files does not panic").map_err(GroupError::Staging)?;
         Ok(deleted)
     }
 

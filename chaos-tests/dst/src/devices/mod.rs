@@ -5,8 +5,8 @@
 //!
 //! - **A device keeps the standard's rules**: what was not answered is sent again in order and under its packet id; QoS 2 packet
 //!   ids are remembered as long as the session.
-//! - **Only the newest connection of a device takes messages.** An older one may go on acknowledging, as a process does that does
-//!   not know yet that it was replaced.
+//! - **A replaced connection is dropped, or goes on for a while**: it takes and acknowledges what it has of QoS 1, as a process does
+//!   that does not know yet that it was replaced. What a client has acknowledged counts, on whichever connection it did.
 
 mod link;
 mod publisher;

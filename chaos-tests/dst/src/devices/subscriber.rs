@@ -23,7 +23,7 @@ use crate::{node::Cluster, witness::Event};
 /// Between two looks whether something can be acknowledged.
 const TICK: Duration = Duration::from_millis(10);
 /// How long a device works on a message, at most.
-const WORK_MS_MAX: u64 = 40;
+const WORK_MS_MAX: u64 = 150;
 /// Between two attempts to connect, at most.
 const RETRY_MS_MAX: u64 = 400;
 /// How long a connection is the newest at most.
@@ -204,21 +204,24 @@ impl Subscriber {
         }
     }
 
-    /// Takes and acknowledges what it has worked on. One that was replaced only acknowledges.
+    /// Takes and acknowledges what it has worked on; on a connection that was replaced only what it need not remember.
     fn work(&self, link: &mut Link, number: u64, due: &mut VecDeque<Due>) {
-        while let Some(Due { id, qos, key, .. }) = due.pop_front_if(|due| due.at <= Instant::now())
+        let newest = self.is_newest(number);
+        while let Some(Due { id, qos, key, .. }) =
+            due.pop_front_if(|due| !newest || due.at <= Instant::now())
         {
             let (subscriber, once) = (self.id, qos == QoS::ExactlyOnce);
-            if self.is_newest(number) {
-                self.tell(Event::Took { subscriber, link: number, key, once });
-                if once {
-                    self.session().received.insert(id.get());
-                }
-            } else {
-                self.tell(Event::Stale { subscriber, link: number, key });
+            if once && !newest {
+                continue;
             }
+            self.tell(Event::Took { subscriber, link: number, key, once });
             let ack = Ack::new(id, Reason::Success);
-            link.put(&if once { Packet::PubRec(ack) } else { Packet::PubAck(ack) });
+            if once {
+                self.session().received.insert(id.get());
+                link.put(&Packet::PubRec(ack));
+            } else {
+                link.put(&Packet::PubAck(ack));
+            }
         }
     }
 }

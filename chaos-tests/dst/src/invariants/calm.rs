@@ -28,7 +28,7 @@ impl Invariant for Calm {
     fn see(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Stuck { why } => return Err(why.clone()),
-            Event::Calm => self.calm = true,
+            Event::Calm { .. } => self.calm = true,
             Event::Acked { client, .. } if self.calm => {
                 *self.acked.entry(*client).or_default() += 1
             }

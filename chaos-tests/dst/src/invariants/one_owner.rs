@@ -37,7 +37,10 @@ impl Invariant for OneOwner {
             Event::Published { key, again: false } => {
                 self.published.insert(*key, self.events);
             }
-            Event::Stale { .. } => self.stale += 1,
+            Event::Took { subscriber, link, .. } => {
+                let newest = self.newest.get(subscriber).map_or(0, |(link, _)| *link);
+                self.stale += u64::from(*link < newest);
+            }
             Event::Got { subscriber, link, key, .. } => {
                 let (newest, since) = self.newest.get(subscriber).copied().unwrap_or_default();
                 let published = self.published.get(key).copied().unwrap_or(0);

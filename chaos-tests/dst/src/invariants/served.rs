@@ -26,7 +26,7 @@ impl Invariant for Served {
 
     fn see(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::Calm => self.calm = true,
+            Event::Calm { .. } => self.calm = true,
             Event::Answered { key, yes: true } if self.calm => {
                 self.answered.insert(key.publisher);
             }
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_device_that_nobody_serves_is_seen() {
         let mut served = Served::default();
-        served.see(&Event::Calm).unwrap();
+        served.see(&Event::Calm { whole: true }).unwrap();
         let end = |whole| Event::End { clients: Vec::new(), whole };
         assert_eq!(served.see(&end(false)), Ok(()), "a link is cut");
         assert!(served.see(&end(true)).is_err());
