@@ -32,7 +32,7 @@ const TENANT: TenantId = TenantId(2);
 /// Messages of one client that are under way at once.
 const WINDOW: usize = 16;
 /// Between two messages of a client.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(40);
 /// Between two reads.
 const READ_EVERY: Duration = Duration::from_millis(150);
 /// Between two digests.

@@ -13,7 +13,7 @@ use super::{
 use crate::{node::Cluster, witness::Event};
 
 /// Between two looks whether there is something to send.
-const TICK: Duration = Duration::from_millis(15);
+const TICK: Duration = Duration::from_millis(35);
 /// Messages that wait for their answer.
 const WINDOW: usize = 8;
 /// Packet ids that are used: few, so that each is used many times.
