@@ -126,10 +126,7 @@ fn find(
 }
 
 /// Finishes a deletion that a crash interrupted, and answers the floor. Before anything of the group is opened.
-pub(crate) async fn finish(
-    shard: ShardId,
-    disk: &Disk,
-) -> Result<Option<RaftLogId>, StorageError> {
+pub(crate) async fn finish(shard: ShardId, disk: &Disk) -> Result<Option<RaftLogId>, StorageError> {
     let Some(cleared) = read(&*disk.log, shard)? else { return Ok(None) };
     if cleared.unfinished {
         tracing::info!(%shard, "a replica was being deleted when the process ended: deleting the rest");

@@ -76,10 +76,10 @@ impl Link {
         if !link.flush().await {
             return None;
         }
-        match timeout(CONNECT_WAIT, link.next()).await.ok()?? {
-            Packet::ConnAck(answer) if answer.reason == Reason::Success => Some((link, *answer)),
-            _ => None,
-        }
+        let Packet::ConnAck(answer) = timeout(CONNECT_WAIT, link.next()).await.ok()?? else {
+            return None;
+        };
+        (answer.reason == Reason::Success).then_some((link, *answer))
     }
 
     /// The next packet; `None` if there will be none. Nothing is lost if it is dropped.
