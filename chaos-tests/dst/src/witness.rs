@@ -86,6 +86,8 @@ pub(crate) enum Event {
     Got { subscriber: u64, link: u64, key: Key, id: u16, whole: bool, known: bool },
     /// The subscriber took it, and acknowledges; whether with QoS 2.
     Took { subscriber: u64, link: u64, key: Key, once: bool },
+    /// A node releases what the subscriber took with QoS 2, by its packet id.
+    Released { subscriber: u64, link: u64, id: u16 },
     /// All that was promised has had time to come.
     Drained,
     /// A replica's queue at the end, all applied: the messages, as `(client, number)`.

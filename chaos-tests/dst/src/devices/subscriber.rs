@@ -165,6 +165,8 @@ impl Subscriber {
         match packet {
             Packet::Publish(publish) => self.got(link, number, &publish, work, due),
             Packet::PubRel(ack) => {
+                let (subscriber, id) = (self.id, ack.id.get());
+                self.tell(Event::Released { subscriber, link: number, id });
                 if self.is_newest(number) {
                     self.session().received.remove(&ack.id.get());
                 }
