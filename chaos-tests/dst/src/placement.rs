@@ -46,6 +46,8 @@ pub(crate) struct Placement {
 #[derive(Debug, Default)]
 struct Wanted {
     replicas: BTreeSet<ShardId>,
+    /// Those that are to be elsewhere, and are not yet.
+    moving: BTreeSet<ShardId>,
     elsewhere: BTreeSet<ShardId>,
     begins: BTreeMap<ShardId, BTreeMap<NodeId, String>>,
     stores: BTreeMap<NodeId, u128>,
@@ -66,6 +68,8 @@ impl Wanted {
                 wanted.replicas.insert(shard);
             } else if target.is_some_and(|target| target.reached) {
                 wanted.elsewhere.insert(shard);
+            } else if target.is_some() {
+                wanted.moving.insert(shard);
             }
             if target.is_none() && meta.founders(shard).first() == Some(&own) {
                 let founders = meta.founders(shard).iter().map(address).collect();
@@ -95,7 +99,13 @@ impl Placement {
         let mut left: BTreeMap<ShardId, Option<Instant>> = BTreeMap::new();
         loop {
             look.tick().await;
-            let Some(wanted) = self.wanted() else { continue };
+            let Some(mut wanted) = self.wanted() else { continue };
+            for shard in std::mem::take(&mut wanted.moving) {
+                // Its vote may be needed until it has moved.
+                if self.groups.holds(shard)? {
+                    wanted.replicas.insert(shard);
+                }
+            }
             self.peers.expect_stores(wanted.stores.clone());
             self.peers.update_peers(wanted.addresses.clone());
             let open = self.groups.shards();

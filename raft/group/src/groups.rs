@@ -15,7 +15,10 @@ use std::{
 use futures_util::future::join_all;
 use moorline_core::{NodeId, ShardId, UnixMillis};
 use moorline_machine::{Machine, RunAnswers, command::Run};
-use moorline_storage::{ShardStore, log::LogEngine};
+use moorline_storage::{
+    ShardStore,
+    log::{LogEngine, Mark},
+};
 use prometheus::Registry;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -204,6 +207,21 @@ impl Groups {
         let opened = open::open(&self.node, shard).await;
         self.node.end_opening(shard);
         opened
+    }
+
+    /// Whether this node's disk has a log or rows of a group: then it may be a voter of it, whatever is planned.
+    ///
+    /// # Errors
+    ///
+    /// If the disk failed: the node must stop.
+    pub fn holds(&self, shard: ShardId) -> Result<bool, GroupError> {
+        let storage = |source| GroupError::Storage { shard, source };
+        let log = &self.node.disk.log;
+        if log.bounds(shard).map_err(storage)?.is_some() {
+            return Ok(true);
+        }
+        let applied = log.mark(shard, Mark::DurableApplied).map_err(storage)?;
+        Ok(applied.is_some_and(|mark| !mark.is_empty()))
     }
 
     /// Deletes the rows, the log and the staged snapshots of a replica that is closed. Only for one that is no part of its
