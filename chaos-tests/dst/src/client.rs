@@ -23,16 +23,16 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    mutant::Mutant,
     node::{Cluster, SHARD},
     witness::Event,
 };
 
-const TENANT: TenantId = TenantId(1);
+/// Not the devices' tenant.
+const TENANT: TenantId = TenantId(2);
 /// Messages of one client that are under way at once.
 const WINDOW: usize = 16;
 /// Between two messages of a client.
-const PAUSE: Duration = Duration::from_millis(8);
+const PAUSE: Duration = Duration::from_millis(40);
 /// Between two reads.
 const READ_EVERY: Duration = Duration::from_millis(150);
 /// Between two digests.
@@ -164,8 +164,7 @@ impl Client {
             }
             let reader = self.node;
             witness.tell(Event::ReadBegan { reader });
-            let sure = self.cluster.mutant == Some(Mutant::StaleRead)
-                || self.groups.barrier(SHARD).await.is_ok();
+            let sure = self.groups.barrier(SHARD).await.is_ok();
             let seen = self.groups.read(SHARD, |machine, _| {
                 machine.session(session).map_or(0, |session| session.tail.0)
             });

@@ -13,15 +13,21 @@ compile_error!(
 );
 
 mod client;
+mod devices;
 mod disk;
+mod door;
+mod ear;
+mod ending;
+mod faults;
 mod invariants;
 mod many;
-mod members;
 mod mutant;
 mod net;
 mod node;
 mod os;
+mod placement;
 mod simulation;
+mod tally;
 mod witness;
 
 use std::{fs::File, path::PathBuf, process::ExitCode};
@@ -29,7 +35,7 @@ use std::{fs::File, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{mutant::Mutant, simulation::Plan};
+use crate::{many::Numbers, mutant::Mutant, simulation::Plan};
 
 #[derive(Debug, Parser)]
 #[command(about = "Simulates clusters of real nodes, by seed")]
@@ -53,12 +59,21 @@ enum What {
         /// Processes at the same time.
         #[arg(long, default_value_t = 1)]
         jobs: usize,
+        /// Where the sums of all runs go, as JSON.
+        #[arg(long)]
+        summary: Option<PathBuf>,
     },
     /// Every known bug, until it is caught.
     Mutants {
         /// As `A..B`.
         #[arg(long)]
         seeds: String,
+        /// Processes at the same time.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Only these; may be given more than once.
+        #[arg(long)]
+        only: Vec<Mutant>,
     },
 }
 
@@ -88,8 +103,12 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().what {
         What::Run(one) if one.twice => many::twice(one.seed, one.mutant),
         What::Run(one) => run(one),
-        What::Many { seeds, mutant, jobs } => many::many(&many::range(&seeds)?, mutant, jobs),
-        What::Mutants { seeds } => many::mutants(&many::range(&seeds)?),
+        What::Many { seeds, mutant, jobs, summary } => {
+            many::many(&many::range(&seeds)?, mutant, jobs, summary.as_deref())
+        }
+        What::Mutants { seeds, jobs, only } => {
+            many::mutants(&many::range(&seeds)?, jobs, only.as_slice())
+        }
     }
 }
 
@@ -117,6 +136,8 @@ fn run(one: One) -> anyhow::Result<ExitCode> {
     let report = report?;
     let cpu = (os::cpu() - cpu).as_secs_f64();
     let seconds = report.elapsed.as_secs_f64();
+    let made_of = Numbers { virtual_seconds: seconds, cpu_seconds: cpu, tally: report.tally };
+    println!("{}{}", many::NUMBERS, serde_json::to_string(&made_of)?);
     println!(
         "seed {seed}: {} events, trace {:016x}, {seconds:.1} virtual s in {cpu:.2} CPU-s ({:.1} per CPU-s)\n  {}",
         report.events,

@@ -4,20 +4,47 @@ use std::{
     collections::VecDeque,
     fs,
     ops::Range,
+    path::Path,
     process::{Child, Command, ExitCode, Output, Stdio},
     time::Instant,
 };
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
-use crate::mutant::Mutant;
+use crate::{mutant::Mutant, tally::Tally};
 
 /// What a process answers if an invariant was violated.
 pub(crate) const VIOLATED: u8 = 2;
+/// What the line begins with on which a run says its numbers.
+pub(crate) const NUMBERS: &str = "numbers ";
+/// Invariants that see a lying disk by themselves, and a cluster that does nothing: a bug counts as caught if one of the others
+/// sees it, for those say what a user loses.
+const NOT_SAFETY: [&str; 3] = ["promises", "calm", "served"];
 
-/// The disk's own count of what it promised sees a lying disk at once: what the others see of it counts, too.
-const BLIND: [&str; 2] = ["--blind", "promises"];
+/// What a run says of itself.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Numbers {
+    pub(crate) virtual_seconds: f64,
+    pub(crate) cpu_seconds: f64,
+    #[serde(flatten)]
+    pub(crate) tally: Tally,
+}
+
+/// What many runs say.
+#[derive(Debug, Serialize)]
+struct Summary {
+    /// The revision of this repository, if git can tell.
+    revision: String,
+    first_seed: u64,
+    seeds: u64,
+    /// Seeds that violated an invariant.
+    violations: Vec<u64>,
+    virtual_seconds_per_cpu_second: f64,
+    #[serde(flatten)]
+    numbers: Numbers,
+}
 
 /// `A..B`.
 pub(crate) fn range(text: &str) -> anyhow::Result<Range<u64>> {
@@ -48,11 +75,19 @@ fn complaint(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stdout);
     let wrong: Vec<_> = said.lines().filter(|line| line.contains("VIOLATION")).collect();
     let errors = String::from_utf8_lossy(&output.stderr);
-    let last: Vec<_> = errors.lines().take(8).collect();
+    let panicked = errors.lines().skip_while(|line| !line.contains("panicked"));
+    let last: Vec<_> = panicked.take(8).collect();
     if wrong.is_empty() || wrong.iter().any(|line| line.contains("panic")) {
         return format!("{}\n{}", wrong.join("\n"), last.join("\n"));
     }
     wrong.join("\n")
+}
+
+fn numbers(output: &Output) -> Numbers {
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find_map(|line| line.strip_prefix(NUMBERS));
+    // A run that panicked says none.
+    line.and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default()
 }
 
 /// Runs a seed in two processes and compares their traces.
@@ -81,68 +116,110 @@ pub(crate) fn twice(seed: u64, mutant: Option<Mutant>) -> anyhow::Result<ExitCod
     Ok(ExitCode::FAILURE)
 }
 
+/// Runs seeds, so many at a time, and shows each one's output in their order, until `see` has seen enough.
+fn each(
+    seeds: &Range<u64>,
+    mutant: Option<Mutant>,
+    more: &[&str],
+    jobs: usize,
+    mut see: impl FnMut(u64, &Output) -> bool,
+) -> anyhow::Result<()> {
+    let mut running: VecDeque<(u64, Child)> = VecDeque::new();
+    let mut waiting = seeds.clone();
+    loop {
+        while running.len() < jobs.max(1)
+            && let Some(seed) = waiting.next()
+        {
+            running.push_back((seed, begin(seed, mutant, more)?));
+        }
+        let Some((seed, child)) = running.pop_front() else { return Ok(()) };
+        if see(seed, &child.wait_with_output()?) {
+            for (_, mut child) in running {
+                // One that has ended by itself is as good.
+                drop(child.kill());
+                child.wait()?;
+            }
+            return Ok(());
+        }
+    }
+}
+
 /// Runs seeds; stops at none.
 pub(crate) fn many(
     seeds: &Range<u64>,
     mutant: Option<Mutant>,
     jobs: usize,
+    summary: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    let mut running = VecDeque::new();
-    let (mut wrong, mut done) = (0_u64, 0_u64);
-    let mut finish = |seed: u64, child: Child| -> anyhow::Result<()> {
-        let output = child.wait_with_output()?;
+    let (mut violations, mut sums, mut done) = (Vec::new(), Numbers::default(), 0_u64);
+    each(seeds, mutant, &[], jobs, |seed, output| {
         done += 1;
         if !output.status.success() {
-            wrong += 1;
-            println!("seed {seed}: {}\n{}", output.status, complaint(&output));
+            violations.push(seed);
+            println!("seed {seed}: {}\n{}", output.status, complaint(output));
         }
-        Ok(())
-    };
-    for seed in seeds.clone() {
-        running.push_back((seed, begin(seed, mutant, &[])?));
-        if running.len() >= jobs.max(1)
-            && let Some((seed, child)) = running.pop_front()
-        {
-            finish(seed, child)?;
-        }
-    }
-    for (seed, child) in running {
-        finish(seed, child)?;
-    }
+        let numbers = numbers(output);
+        sums.virtual_seconds += numbers.virtual_seconds;
+        sums.cpu_seconds += numbers.cpu_seconds;
+        sums.tally += numbers.tally;
+        false
+    })?;
+    let wrong = violations.len();
     let took = began.elapsed().as_secs_f64();
-    println!("{done} seeds, {wrong} violated, {took:.0} s ({:.2} seeds/s)", done as f64 / took);
+    let speed = sums.virtual_seconds / sums.cpu_seconds.max(f64::MIN_POSITIVE);
+    println!(
+        "{done} seeds, {wrong} violated, {took:.0} s ({:.2} seeds/s), {speed:.1} virtual s per CPU-s",
+        done as f64 / took
+    );
+    if let Some(path) = summary {
+        let summary = Summary {
+            revision: revision(),
+            first_seed: seeds.start,
+            seeds: done,
+            violations,
+            virtual_seconds_per_cpu_second: speed,
+            numbers: sums,
+        };
+        let text = serde_json::to_string_pretty(&summary)?;
+        fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::from(VIOLATED) })
 }
 
-/// The first seed that sees a known bug, by how many seeds were tried, and what it sees.
-fn catch(
-    mutant: Mutant,
-    seeds: &Range<u64>,
-    blind: &[&str],
-) -> anyhow::Result<Option<(u64, String)>> {
-    for seed in seeds.clone() {
-        let output = begin(seed, Some(mutant), blind)?.wait_with_output()?;
+fn revision() -> String {
+    let said = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    said.ok().map_or_else(String::new, |said| String::from_utf8_lossy(&said.stdout).trim().into())
+}
+
+/// The first seed at which a safety invariant sees a known bug, and what it sees.
+fn catch(mutant: Mutant, seeds: &Range<u64>, jobs: usize) -> anyhow::Result<Option<(u64, String)>> {
+    let blind: Vec<&str> = NOT_SAFETY.iter().flat_map(|name| ["--blind", name]).collect();
+    let mut caught = None;
+    each(seeds, Some(mutant), &blind, jobs, |seed, output| {
         if output.status.code() == Some(i32::from(VIOLATED)) {
-            return Ok(Some((seed - seeds.start + 1, complaint(&output))));
+            caught = Some((seed, complaint(output)));
         }
-    }
-    Ok(None)
+        caught.is_some()
+    })?;
+    Ok(caught)
 }
 
 /// Puts each known bug back in until a seed sees it.
-pub(crate) fn mutants(seeds: &Range<u64>) -> anyhow::Result<ExitCode> {
+pub(crate) fn mutants(
+    seeds: &Range<u64>,
+    jobs: usize,
+    only: &[Mutant],
+) -> anyhow::Result<ExitCode> {
     let mut missed = 0;
-    for &mutant in Mutant::value_variants() {
-        for blind in [&[][..], &BLIND] {
-            let caught = catch(mutant, seeds, blind)?;
-            let (name, blind) = (name(mutant), blind.join(" "));
-            match caught {
-                Some((after, how)) => println!("{name} {blind}: caught after {after} seeds: {how}"),
-                None => {
-                    missed += 1;
-                    println!("{name} {blind}: NOT caught by {} seeds", seeds.end - seeds.start);
-                }
+    let wanted = |mutant: &&Mutant| only.is_empty() || only.contains(mutant);
+    for &mutant in Mutant::value_variants().iter().filter(wanted) {
+        let name = name(mutant);
+        match catch(mutant, seeds, jobs)? {
+            Some((_, how)) => println!("{name}: caught by {how}"),
+            None => {
+                missed += 1;
+                println!("{name}: NOT caught by {} seeds", seeds.end - seeds.start);
             }
         }
     }

@@ -15,11 +15,16 @@ use std::{
 use moorline_group::wire::{Connecting, Listener, Socket, Transport};
 use turmoil::net::{TcpListener, TcpStream};
 
+use crate::devices;
+
 /// Where every node listens.
 pub(crate) const PORT: u16 = 7000;
 
-/// The name of a node's machine.
+/// The name of a node's machine, or of the one that devices are on.
 pub(crate) fn host(node: u64) -> String {
+    if node == devices::MACHINE {
+        return "devices".to_owned();
+    }
     format!("n{node}")
 }
 

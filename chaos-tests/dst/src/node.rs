@@ -1,4 +1,5 @@
-//! One process: the real wire, groups and router over a simulated network and disk, and clients inside it.
+//! One process: the real wire, groups, router, service and edge over a simulated network and disk, and clients inside it that
+//! ask one group directly.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,29 +12,37 @@ use std::{
     time::Duration,
 };
 
-use moorline_core::{Incarnation, NodeId, ShardId, UnixMillis};
+use moorline_core::{Incarnation, NodeId, ShardId, Text, shard::Shards};
+use moorline_edge::Clock as EdgeClock;
 use moorline_group::{
-    CheckpointLimits, Clock, Disk, Fatal, GroupError, Groups, GroupsConfig, Role, Sink,
+    CheckpointLimits, Clock, Disk, Fatal, GroupError, Groups, GroupsConfig,
     wire::{Peers, WireConfig},
 };
-use moorline_machine::Effect;
+use moorline_machine::{Answer, Command, command::NodeRecord};
 use moorline_router::{Router, RouterConfig};
-use moorline_storage::log::LogEngine;
+use moorline_service::{Service, ServiceConfig};
 use prometheus::Registry;
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     client,
-    disk::{LogFile, SimLog, SimRows},
-    members,
+    disk::{LogFile, SimLog, SimRows, Switches},
+    door::Door,
+    ear::Ear,
     mutant::Mutant,
-    net::{self, Dialer, Door, Ground},
+    net::{self, Dialer, Ground},
     os,
+    placement::Placement,
     witness::{Event, Witness},
 };
 
-/// The one group.
+/// Shards beside the meta group.
+pub(crate) const SHARDS: u16 = 2;
+/// The group that clients inside of processes ask directly.
 pub(crate) const SHARD: ShardId = ShardId(1);
+/// Before something that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How many have it.
 pub(crate) const VOTERS: u64 = 3;
 /// Checkpoints are made this often, and little log is kept, so that replicas which were away need snapshots.
@@ -46,8 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) seed: u64,
     /// How many nodes there are.
     pub(crate) nodes: u64,
-    /// Who is to vote.
-    pub(crate) target: Mutex<BTreeSet<u64>>,
+    /// Who is to vote where.
+    pub(crate) wishes: Mutex<BTreeMap<ShardId, Vec<NodeId>>>,
     /// What is broken on purpose.
     pub(crate) mutant: Option<Mutant>,
     /// Entries of log that are kept for those who lag.
@@ -58,7 +67,9 @@ pub(crate) struct Cluster {
     pub(crate) witness: Witness,
     /// Where snapshots lie in transit.
     pub(crate) staging: PathBuf,
-    /// Whether the group was made.
+    /// Devices that have said once that they are subscribed.
+    pub(crate) subscribed: AtomicU64,
+    /// Whether the cluster was made.
     pub(crate) initialized: AtomicBool,
     /// Whether clients may send.
     pub(crate) sending: AtomicBool,
@@ -67,9 +78,15 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Who is to vote.
-    pub(crate) fn target(&self) -> BTreeSet<u64> {
-        self.target.lock().expect("no panic while it is locked").clone()
+    /// Who is to vote where.
+    pub(crate) fn wishes(&self) -> BTreeMap<ShardId, Vec<NodeId>> {
+        self.wishes.lock().expect("no panic while it is locked").clone()
+    }
+
+    /// Who is to vote in a group.
+    pub(crate) fn target(&self, shard: ShardId) -> BTreeSet<u64> {
+        let wishes = self.wishes.lock().expect("no panic while it is locked");
+        wishes.get(&shard).into_iter().flatten().map(|node| node.0).collect()
     }
 }
 
@@ -82,8 +99,8 @@ pub(crate) struct Machine {
     pub(crate) log: Arc<Mutex<LogFile>>,
     /// Its rows.
     pub(crate) rows: SimRows,
-    /// Milliseconds that its disk takes longer.
-    pub(crate) stall: Arc<AtomicU64>,
+    /// What is done to its disk.
+    pub(crate) switches: Arc<Switches>,
     /// How far its wall clock is off, in milliseconds.
     pub(crate) skew: i64,
     /// How many processes there were.
@@ -99,7 +116,7 @@ impl Machine {
             id,
             log: Arc::default(),
             rows: SimRows::default(),
-            stall: Arc::default(),
+            switches: Arc::default(),
             skew,
             processes: AtomicU64::new(0),
             running: Mutex::default(),
@@ -121,38 +138,46 @@ impl Machine {
     }
 }
 
-/// Tells the witness what the groups of one process tell.
-struct Ear {
-    node: u64,
-    process: u64,
-    log: Arc<SimLog>,
-    witness: Witness,
-    applied: Mutex<BTreeMap<ShardId, u64>>,
+/// The layers below the edge, as `node/moorline` starts them.
+struct Layers {
+    groups: Groups,
+    router: Router,
+    peers: Peers,
+    service: Arc<Service>,
+    registry: Registry,
+    clock: EdgeClock,
 }
 
-impl Sink for Ear {
-    fn applied(&self, shard: ShardId, index: u64, effects: Vec<Effect>) {
-        let (node, process) = (self.node, self.process);
-        let before = {
-            let mut applied = self.applied.lock().expect("no panic while it is locked");
-            applied.insert(shard, index)
-        };
-        for index in before.map_or(index, |before| before + 1)..=index {
-            // The log engine counts from 1.
-            if let Some(entry) = self.log.entry(shard, index + 1) {
-                self.witness.tell(Event::Committed { node, shard, index, entry });
-            }
-        }
-        self.witness.tell(Event::Applied { node, process, shard, index });
-        for effect in effects {
-            if let Effect::Digest { index, digest } = effect {
-                self.witness.tell(Event::Digest { node, shard, index, digest });
-            }
-        }
-    }
-
-    fn role(&self, shard: ShardId, role: Role) {
-        self.witness.tell(Event::Role { node: self.node, shard, role });
+impl Layers {
+    /// All of them but the replicas.
+    async fn start(
+        cluster: &Arc<Cluster>,
+        machine: &Machine,
+        process: u64,
+        log: Arc<SimLog>,
+    ) -> anyhow::Result<Self> {
+        let (node, witness) = (machine.id, cluster.witness.clone());
+        os::set_wall_skew(machine.skew);
+        let clock = EdgeClock::start();
+        os::set_wall_skew(0);
+        let registry = Registry::new();
+        let peers = Peers::new(wire_config(cluster, node, process), &registry)?;
+        let service = Service::new(service_config(cluster, node, process, clock), &registry)?;
+        let applied = Mutex::default();
+        let (ears, heard) = (Arc::clone(&service), Arc::clone(&log));
+        let ear = Ear { node, process, log: heard, witness, service: ears, applied };
+        let disk = Disk { store: Arc::new(machine.rows.clone()), log };
+        let config = groups_config(cluster, machine, clock);
+        let groups = Groups::start(config, disk, peers.clone(), Arc::new(ear), &registry)?;
+        let last = AtomicU64::new(node << 48 | process << 32);
+        let producers = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));
+        let router = RouterConfig { shards: all_groups().collect(), producers };
+        let router = Router::start(groups.clone(), peers.clone(), router, &registry)?;
+        let record = record(node, incarnation(node, process), u128::from(node));
+        service.attach(groups.clone(), router.clone(), peers.clone(), record);
+        let dialer = Dialer { from: node, ground: cluster.ground.clone() };
+        peers.start_over(Arc::new(dialer), Box::new(net::Door::open().await?));
+        Ok(Self { groups, router, peers, service, registry, clock })
     }
 }
 
@@ -166,51 +191,94 @@ pub(crate) async fn run(cluster: Arc<Cluster>, machine: Arc<Machine>) -> turmoil
         node,
         Arc::clone(&machine.log),
         cluster.seed ^ (node << 32) ^ process,
-        Arc::clone(&machine.stall),
+        Arc::clone(&machine.switches),
         cluster.mutant,
         witness.clone(),
     );
+    let Some(log) = log else {
+        // As `storage/rocks`: what cannot be opened is not used any more.
+        machine.switches.quarantined.store(true, Ordering::Relaxed);
+        witness.tell(Event::Quarantined { node });
+        return pending().await;
+    };
     let tasks = TaskTracker::new();
     tasks.spawn(Arc::clone(&log).write());
-
-    let registry = Registry::new();
-    let peers = Peers::new(wire_config(&cluster, node, process), &registry)?;
-    let ear = Ear {
-        node,
-        process,
-        log: Arc::clone(&log),
-        witness: witness.clone(),
-        applied: Mutex::default(),
-    };
-    let disk = Disk { store: Arc::new(machine.rows.clone()), log: log.clone() };
-    let config = groups_config(&cluster, &machine);
-    let groups = Groups::start(config, disk, peers.clone(), Arc::new(ear), &registry)?;
-    let last = AtomicU64::new(node << 48 | process << 32);
-    let producers = Arc::new(move || last.fetch_add(1, Ordering::Relaxed));
-    let router = RouterConfig { shards: vec![SHARD], producers };
-    let router = Router::start(groups.clone(), peers.clone(), router, &registry)?;
-    let dialer = Dialer { from: node, ground: cluster.ground.clone() };
-    peers.start_over(Arc::new(dialer), Box::new(Door::open().await?));
-
+    let layers = Layers::start(&cluster, &machine, process, log).await?;
+    let Layers { groups, router, peers, service, registry, clock } = layers;
     let gave_up = |error| {
         witness.tell(Event::Fatal { node, why: chain(&error) });
         pending()
     };
-    // Who has something of the group goes on with it, wanted or not.
-    let wanted = log.bounds(SHARD)?.is_some() || cluster.target().contains(&node);
-    if wanted && let Err(error) = groups.open(SHARD).await {
+    if let Err(error) = groups.open(ShardId::META).await {
         return gave_up(error).await;
     }
     *machine.running() = Some(groups.clone());
     if node == 1 && !cluster.initialized.swap(true, Ordering::Relaxed) {
-        groups.initialize(SHARD, addresses(VOTERS)).await?;
+        groups.initialize(ShardId::META, addresses(cluster.nodes)).await?;
+        tasks.spawn(create(Arc::clone(&cluster), router.clone()));
     }
-    let following = members::follow(Arc::clone(&cluster), groups.clone(), node);
+    let door = Door {
+        groups: groups.clone(),
+        service: Arc::clone(&service),
+        registry,
+        clock,
+        tasks: tasks.clone(),
+    };
+    tasks.spawn(async move { door.serve().await.expect("a port of its own, and metrics, too") });
+    let placement = Arc::new(Placement {
+        cluster: Arc::clone(&cluster),
+        node,
+        groups: groups.clone(),
+        peers,
+        router: router.clone(),
+        service,
+    });
+    let steering = Arc::clone(&placement);
+    tasks.spawn(async move { steering.steer().await });
     let client = client::Client { cluster, groups, router, node, process, tasks: tasks.clone() };
     tasks.spawn(client.run());
-    match following.await {
+    match placement.follow().await {
         Ok(()) => pending().await,
         Err(error) => gave_up(error).await,
+    }
+}
+
+/// Makes the nodes a cluster, however often it has to be asked for.
+async fn create(cluster: Arc<Cluster>, router: Router) {
+    let nodes = (1..=cluster.nodes).map(|node| record(node, Incarnation(0), 0)).collect();
+    let replicas = u8::try_from(VOTERS).expect("few");
+    let command = Command::CreateCluster { cluster: 7, shards: SHARDS, nodes, replicas };
+    while !matches!(
+        router.ask(ShardId::META, &command).await,
+        Ok(Answer::At(_) | Answer::Done | Answer::Refused(_))
+    ) {
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// The meta group, and all shards.
+pub(crate) fn all_groups() -> impl Iterator<Item = ShardId> {
+    (0..=SHARDS).map(ShardId)
+}
+
+fn incarnation(node: u64, process: u64) -> Incarnation {
+    Incarnation(process << 8 | node)
+}
+
+fn record(node: u64, incarnation: Incarnation, store: u128) -> NodeRecord {
+    let address = format!("{}:{}", net::host(node), net::PORT);
+    NodeRecord { node: NodeId(node), store, incarnation, address: Text::from(address.as_str()) }
+}
+
+fn service_config(cluster: &Cluster, node: u64, process: u64, clock: EdgeClock) -> ServiceConfig {
+    let witness = cluster.witness.clone();
+    ServiceConfig {
+        node: NodeId(node),
+        incarnation: incarnation(node, process),
+        shards: Shards::new(SHARDS),
+        clock: Arc::new(move || clock.wall()),
+        deliveries_per_tenant_s: 0,
+        fatal: Arc::new(move |why| witness.tell(Event::Fatal { node, why: why.to_owned() })),
     }
 }
 
@@ -231,7 +299,7 @@ fn addresses(nodes: u64) -> BTreeMap<NodeId, String> {
 fn wire_config(cluster: &Cluster, node: u64, process: u64) -> WireConfig {
     WireConfig {
         node: NodeId(node),
-        incarnation: Incarnation(process << 8 | node),
+        incarnation: incarnation(node, process),
         cluster: 7,
         store: u128::from(node),
         peers: addresses(cluster.nodes),
@@ -239,12 +307,9 @@ fn wire_config(cluster: &Cluster, node: u64, process: u64) -> WireConfig {
     }
 }
 
-fn groups_config(cluster: &Cluster, machine: &Machine) -> GroupsConfig {
-    let (node, skew, witness) = (machine.id, machine.skew, cluster.witness.clone());
-    let clock: Clock = Arc::new(move || {
-        let now = u64::try_from((os::WALL_START + os::elapsed()).as_millis()).unwrap_or(u64::MAX);
-        UnixMillis(now.saturating_add_signed(skew))
-    });
+fn groups_config(cluster: &Cluster, machine: &Machine, clock: EdgeClock) -> GroupsConfig {
+    let (node, witness) = (machine.id, cluster.witness.clone());
+    let clock: Clock = Arc::new(move || clock.wall());
     let fatal: Fatal =
         Arc::new(move |why| witness.tell(Event::Fatal { node, why: why.to_owned() }));
     let staging = cluster.staging.join(node.to_string());

@@ -13,7 +13,7 @@ use std::{
     cell::Cell,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -29,6 +29,7 @@ const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 static SIMULATED: AtomicBool = AtomicBool::new(false);
 static ELAPSED_NANOS: AtomicU64 = AtomicU64::new(0);
 static RANDOM: AtomicU64 = AtomicU64::new(0);
+static WALL_SKEW_MS: AtomicI64 = AtomicI64::new(0);
 
 thread_local! {
     /// Set while tokio is asked for its time, which must not ask here again.
@@ -50,6 +51,18 @@ pub(crate) fn end() {
 /// Sets how long the simulation has been going on.
 pub(crate) fn set_elapsed(elapsed: Duration) {
     ELAPSED_NANOS.store(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::SeqCst);
+}
+
+/// How far the wall clock is off from now on, in milliseconds: set while a process looks at it, which it does once.
+pub(crate) fn set_wall_skew(skew_ms: i64) {
+    WALL_SKEW_MS.store(skew_ms, Ordering::SeqCst);
+}
+
+fn wall() -> Duration {
+    let skew = WALL_SKEW_MS.load(Ordering::SeqCst);
+    let by = Duration::from_millis(skew.unsigned_abs());
+    let now = WALL_START + elapsed();
+    if skew < 0 { now.saturating_sub(by) } else { now + by }
 }
 
 /// How long the simulation has been going on.
@@ -115,7 +128,7 @@ pub unsafe extern "C" fn clock_gettime(
         let answer = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) };
         return libc::c_int::try_from(answer).unwrap_or(-1);
     }
-    let now = start + if start == MONOTONIC_START { of_runtime() } else { elapsed() };
+    let now = if start == MONOTONIC_START { start + of_runtime() } else { wall() };
     let seconds = libc::time_t::try_from(now.as_secs()).unwrap_or(libc::time_t::MAX);
     let value = libc::timespec { tv_sec: seconds, tv_nsec: libc::c_long::from(now.subsec_nanos()) };
     // SAFETY: not null, and the caller gives a place for it.

@@ -1,29 +1,30 @@
 //! One run: a cluster, a plan of faults from the seed, calm, and the final look at every replica.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs::File,
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, UNIX_EPOCH},
 };
 
-use anyhow::{Context, bail};
-use moorline_core::NodeId;
+use anyhow::bail;
+use moorline_core::{NodeId, ShardId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::Sim;
 
 use crate::{
-    client,
-    disk::Crash,
+    client, devices,
+    faults::Temper,
     invariants::Violation,
     mutant::Mutant,
     net::{Ground, host},
     node::{self, Cluster, Machine, SHARD},
     os,
+    tally::Tally,
     witness::{Event, Witness},
 };
 
@@ -36,11 +37,11 @@ const SEGMENTS_MAX: usize = 4096;
 /// How long faults go on.
 const FAULTS_FOR: Duration = Duration::from_secs(30);
 /// How long a group may take to be ready at first, and again after the last fault.
-const SETTLE_FOR: Duration = Duration::from_secs(10);
+const SETTLE_FOR: Duration = Duration::from_secs(15);
 /// How long everybody is to be served then.
 const CALM_FOR: Duration = Duration::from_secs(10);
-/// Kinds of faults: a process killed, a node or all nodes without power, links cut, a disk that stalls, other voters.
-const KINDS: usize = 6;
+/// How long what was acknowledged may take to be delivered at the end.
+const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 /// How long replicas may take to be equal at the end.
 const EQUAL_WITHIN: Duration = Duration::from_secs(20);
 
@@ -73,57 +74,48 @@ pub(crate) struct Report {
     pub(crate) elapsed: Duration,
     /// What was covered.
     pub(crate) coverage: String,
+    pub(crate) tally: Tally,
 }
 
-struct Run<'a> {
-    sim: Sim<'a>,
-    cluster: Arc<Cluster>,
-    machines: Vec<Arc<Machine>>,
-    random: StdRng,
+/// One run, as far as it has come.
+pub(crate) struct Run<'a> {
+    pub(crate) sim: Sim<'a>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) machines: Vec<Arc<Machine>>,
+    pub(crate) random: StdRng,
     /// Processes that do not run, and when they start again.
-    down: Vec<(u64, Duration)>,
-    faults: [u64; KINDS],
-    temper: Temper,
+    pub(crate) down: Vec<(u64, Duration)>,
+    /// A node that cannot open its log: it never comes back.
+    pub(crate) gone: Option<u64>,
+    /// A log was damaged.
+    pub(crate) damaged: bool,
+    /// The next installation of a snapshot is to be interrupted; whose will be, and when.
+    pub(crate) interrupt_install: bool,
+    pub(crate) interrupt_at: Option<(u64, Duration)>,
+    pub(crate) temper: Temper,
     /// When the cut that is will be mended.
-    mend_at: Option<Duration>,
-}
-
-/// How a run behaves: a part of the faults only, dense or rare, so that not every run is the same mixture.
-#[derive(Debug)]
-struct Temper {
-    kinds: Vec<usize>,
-    pause_ms_max: u64,
-    /// How long a node is away at most.
-    away_ms_max: u64,
-}
-
-impl Temper {
-    fn draw(random: &mut StdRng) -> Self {
-        let mut kinds: Vec<usize> = (0..KINDS).filter(|_| random.random_bool(0.5)).collect();
-        if kinds.is_empty() {
-            kinds = (0..KINDS).collect();
-        }
-        Self {
-            kinds,
-            pause_ms_max: random.random_range(300..6000),
-            away_ms_max: random.random_range(500..12_000),
-        }
-    }
+    pub(crate) mend_at: Option<Duration>,
 }
 
 /// Runs a plan on this thread, whose time and randomness must be simulated.
 pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
     let mut random = StdRng::seed_from_u64(plan.seed);
+    if let Some(mutant) = plan.mutant {
+        mutant.plant();
+    }
     let witness = Witness::new(plan.trace, &plan.blind);
+    // It is made with all nodes: the first thing that everybody sees is a vote that goes.
+    let meta = (1..=node::VOTERS).map(NodeId);
     let cluster = Arc::new(Cluster {
         seed: plan.seed,
         nodes: plan.nodes,
-        target: Mutex::new((1..=node::VOTERS).collect()),
+        wishes: Mutex::new(BTreeMap::from([(ShardId::META, meta.collect())])),
         mutant: plan.mutant,
         keep_entries: random.random_range(0..100),
         ground: Ground::default(),
         witness: witness.clone(),
         staging: plan.staging,
+        subscribed: AtomicU64::new(0),
         initialized: AtomicBool::new(false),
         sending: AtomicBool::new(true),
         session: Mutex::default(),
@@ -145,6 +137,8 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
         let name = host(machine.id);
         sim.host(name, move || node::run(Arc::clone(&cluster), Arc::clone(&machine)));
     }
+    let devices = Arc::clone(&cluster);
+    sim.host(host(devices::MACHINE), move || devices::run(Arc::clone(&devices)));
     let temper = Temper::draw(&mut random);
     let mut run = Run {
         sim,
@@ -152,14 +146,17 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Report> {
         machines,
         random,
         down: Vec::new(),
-        faults: [0; KINDS],
+        gone: None,
+        damaged: false,
+        interrupt_install: false,
+        interrupt_at: None,
         temper,
         mend_at: None,
     };
     run.all()?;
     let (events, hash) = witness.finish();
-    let coverage = format!("faults {:?}; {}", run.faults, witness.coverage());
-    Ok(Report { violation: witness.violation(), events, hash, elapsed: os::elapsed(), coverage })
+    let (violation, coverage, tally) = (witness.violation(), witness.coverage(), witness.tally());
+    Ok(Report { violation, events, hash, elapsed: os::elapsed(), coverage, tally })
 }
 
 impl Run<'_> {
@@ -169,7 +166,7 @@ impl Run<'_> {
         }
         let until = os::elapsed() + FAULTS_FOR;
         while os::elapsed() < until {
-            self.fault();
+            self.fault()?;
             let pause =
                 Duration::from_millis(self.random.random_range(20..=self.temper.pause_ms_max));
             if self.steps_until(pause, Self::is_violated)? {
@@ -180,20 +177,27 @@ impl Run<'_> {
         if self.steps_until(SETTLE_FOR, Self::is_violated)? {
             return Ok(());
         }
-        self.tell(Event::Calm);
+        let whole = self.cluster.ground.facts().cuts.is_empty();
+        self.tell(Event::Calm { whole });
         if self.steps_until(CALM_FOR, Self::is_violated)? {
             return Ok(());
         }
-        self.tell(Event::End { clients: self.to_be_served() });
+        self.tell(Event::End { clients: self.to_be_served(), whole });
         self.cluster.sending.store(false, Ordering::Relaxed);
         self.mend();
+        let owes_nothing = |run: &mut Self| run.cluster.witness.owed() == 0;
+        self.steps_until(DRAINED_WITHIN, owes_nothing)?;
+        self.tell(Event::Drained);
+        if self.is_violated() {
+            return Ok(());
+        }
         if !self.steps_until(EQUAL_WITHIN, Self::is_equal)? {
             return self.give_up("the replicas did not become equal");
         }
         self.look()
     }
 
-    fn tell(&self, event: Event) {
+    pub(crate) fn tell(&self, event: Event) {
         self.cluster.witness.tell(event);
     }
 
@@ -202,16 +206,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn is_violated(&mut self) -> bool {
+    pub(crate) fn is_violated(&mut self) -> bool {
         self.cluster.witness.violation().is_some()
     }
 
     fn is_served(&mut self) -> bool {
-        self.cluster.session.lock().expect("no panic while it is locked").is_some()
+        let devices = self.cluster.subscribed.load(Ordering::Relaxed);
+        let session = self.cluster.session.lock().expect("no panic while it is locked");
+        session.is_some() && devices == devices::SUBSCRIPTIONS.len() as u64
     }
 
     /// Steps until something is so, or the time is over; whether it became so.
-    fn steps_until(
+    pub(crate) fn steps_until(
         &mut self,
         within: Duration,
         mut is_so: impl FnMut(&mut Self) -> bool,
@@ -222,6 +228,7 @@ impl Run<'_> {
                 return Ok(true);
             }
             self.restart_due();
+            self.watch();
             if let Err(error) = self.sim.step() {
                 bail!("a process ended: {error}");
             }
@@ -249,122 +256,13 @@ impl Run<'_> {
         }
     }
 
-    fn crash(&mut self, node: u64, how: Crash, for_ms: u64) {
-        if self.down.iter().any(|(down, _)| *down == node) {
-            return;
-        }
-        self.tell(Event::Fault(format!("{how:?} of n{node} for {for_ms} ms")));
-        {
-            let mut facts = self.cluster.ground.facts();
-            facts.dead.insert(node);
-            if how == Crash::Power {
-                facts.dark.insert(node);
-            }
-        }
-        // A machine without power says no farewell.
-        self.apply_cuts();
-        let machine = Arc::clone(&self.machines[usize::try_from(node - 1).expect("few nodes")]);
-        machine.stopped();
-        self.sim.crash(host(node));
-        machine.log.lock().expect("no panic while it is locked").crash(how, &mut self.random);
-        machine.rows.crash();
-        self.down.push((node, os::elapsed() + Duration::from_millis(for_ms)));
-    }
-
-    /// Makes the network what the facts say.
-    fn apply_cuts(&self) {
-        let facts = self.cluster.ground.facts();
-        let nodes = self.cluster.nodes;
-        for from in 1..=nodes {
-            for to in (1..=nodes).filter(|to| *to != from) {
-                let dark = facts.dark.contains(&from) || facts.dark.contains(&to);
-                if dark || facts.cuts.contains(&(from, to)) {
-                    self.sim.partition_oneway(host(from), host(to));
-                } else {
-                    self.sim.repair_oneway(host(from), host(to));
-                }
-            }
-        }
-    }
-
-    fn any(&mut self) -> u64 {
-        self.random.random_range(1..=self.cluster.nodes)
-    }
-
-    /// Cuts some links, or mends all.
-    fn cut(&mut self) {
-        let (one, other) = (self.any(), self.any());
-        let nodes = self.cluster.nodes;
-        let others = (1..=nodes).filter(move |node| *node != one);
-        let cuts: BTreeSet<(u64, u64)> = match self.random.random_range(0..4) {
-            0 => others.flat_map(|node| [(one, node), (node, one)]).collect(),
-            1 => others.map(|node| (one, node)).collect(),
-            2 => others.map(|node| (node, one)).collect(),
-            _ if one == other => BTreeSet::new(),
-            _ => BTreeSet::from([(one, other)]),
-        };
-        self.tell(Event::Fault(format!("cut {cuts:?}")));
-        self.cluster.ground.facts().cuts = cuts;
-        self.apply_cuts();
-        let ms = self.random.random_range(100..=self.temper.away_ms_max);
-        self.mend_at = Some(os::elapsed() + Duration::from_millis(ms));
-    }
-
-    /// One voter less, and another one in its place.
-    fn replace(&mut self) {
-        let mut target = self.cluster.target();
-        let out: Vec<u64> = (1..=self.cluster.nodes).filter(|n| !target.contains(n)).collect();
-        let Some(new) = out.get(self.random.random_range(0..out.len().max(1))).copied() else {
-            return;
-        };
-        let old = target.iter().copied().nth(self.random.random_range(0..target.len()));
-        target.retain(|node| Some(*node) != old);
-        target.insert(new);
-        self.tell(Event::Fault(format!("voters are to be {target:?}")));
-        *self.cluster.target.lock().expect("no panic while it is locked") = target;
-    }
-
-    fn mend(&mut self) {
-        self.tell(Event::Fault("mend".to_owned()));
-        self.cluster.ground.facts().cuts.clear();
-        self.apply_cuts();
-    }
-
-    fn fault(&mut self) {
-        let kind = self.temper.kinds[self.random.random_range(0..self.temper.kinds.len())];
-        self.faults[kind] += 1;
-        let node = self.any();
-        let ms = self.random.random_range(50..=self.temper.away_ms_max);
-        match kind {
-            0 => self.crash(node, Crash::Process, ms),
-            1 => self.crash(node, Crash::Power, ms),
-            2 => {
-                for node in 1..=self.cluster.nodes {
-                    let ms = self.random.random_range(50..1500);
-                    self.crash(node, Crash::Power, ms);
-                }
-            }
-            3 => self.cut(),
-            4 => self.replace(),
-            _ => {
-                let stall = self.random.random_range(0..600);
-                self.tell(Event::Fault(format!("syncs of n{node} take {stall} ms longer")));
-                self.machines[usize::try_from(node - 1).expect("few nodes")]
-                    .stall
-                    .store(stall, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// Of each list one client at least must have been served in calm.
     fn to_be_served(&self) -> Vec<Vec<u64>> {
         let cut = self.cluster.ground.facts().cuts.first().copied();
-        let client = |node: u64| {
-            let machine = &self.machines[usize::try_from(node - 1).expect("few nodes")];
-            client::name(node, machine.processes.load(Ordering::Relaxed))
-        };
+        let client =
+            |node: u64| client::name(node, self.machine(node).processes.load(Ordering::Relaxed));
         let is_end = |node: &u64| cut.is_some_and(|(from, to)| [from, to].contains(node));
-        let others = self.cluster.target().into_iter().filter(|node| !is_end(node));
+        let others = self.target(SHARD).into_iter().filter(|node| !is_end(node));
         let mut lists: Vec<_> = others.map(|node| vec![client(node)]).collect();
         if let Some((from, to)) = cut {
             // Also if one of them is to vote no more: it may lead still, for the other cannot catch up.
@@ -376,69 +274,17 @@ impl Run<'_> {
     /// No more faults; but in some runs one link stays cut in one direction for ever.
     fn calm(&mut self) {
         let (from, to) = (self.any(), self.any());
-        let asymmetric = from != to && self.random.random_range(0..2) == 0;
+        // With a node gone for good that would be more than a minority.
+        let asymmetric = from != to && self.random.random_range(0..2) == 0 && !self.damaged;
         self.tell(Event::Fault(format!("over; {from} to {to} cut for ever: {asymmetric}")));
         let cuts = asymmetric.then_some((from, to)).into_iter().collect();
         self.cluster.ground.facts().cuts = cuts;
-        self.mend_at = None;
+        (self.mend_at, self.interrupt_install, self.interrupt_at) = (None, false, None);
         for machine in &self.machines {
-            machine.stall.store(0, Ordering::Relaxed);
+            machine.switches.heal();
         }
         self.apply_cuts();
         let now = os::elapsed();
         self.down.iter_mut().for_each(|(_, at)| *at = now);
-    }
-
-    /// Those that are to vote.
-    fn voting(&self) -> impl Iterator<Item = &Arc<Machine>> {
-        let target = self.cluster.target();
-        self.machines.iter().filter(move |machine| target.contains(&machine.id))
-    }
-
-    /// Whether they do, and no others.
-    fn is_moved(&self) -> bool {
-        let target = self.cluster.target().into_iter().map(NodeId).collect::<BTreeSet<_>>();
-        let mut groups = self.machines.iter().filter_map(|machine| machine.groups());
-        groups.any(|groups| {
-            groups.members(SHARD).is_some_and(|members| members.voters == [target.clone()])
-        })
-    }
-
-    /// Whether every replica has applied the same.
-    fn is_equal(&mut self) -> bool {
-        if !self.is_moved() {
-            return false;
-        }
-        let applied = |machine: &Arc<Machine>| {
-            machine
-                .groups()
-                .and_then(|groups| groups.applied(SHARD))
-                .map(|applied| *applied.borrow())
-        };
-        let first = self.voting().next().and_then(applied);
-        first.is_some() && self.voting().all(|machine| applied(machine) == first)
-    }
-
-    fn look(&mut self) -> anyhow::Result<()> {
-        let session = *self.cluster.session.lock().expect("no panic while it is locked");
-        let session = session.context("a session")?;
-        for machine in self.voting() {
-            let groups = machine.groups().context("a node that runs")?;
-            let applied = groups.applied(SHARD).context("a replica")?;
-            let applied = *applied.borrow();
-            let read = groups.read(SHARD, |machine, rows| {
-                machine.assert_derived(rows)?;
-                let info = machine.session(session).expect("it never expires");
-                let items = usize::try_from(info.tail.0).expect("not so many");
-                let queue = machine.queue_read(rows, session, info.head, items, usize::MAX)?;
-                Ok::<_, moorline_storage::StorageError>((queue, machine.digest(rows)?))
-            });
-            let (queue, digest) = read.context("rows")??;
-            let queue = queue.iter().map(|delivery| client::of_payload(&delivery.message.payload));
-            let queue: Option<Vec<_>> = queue.collect();
-            let queue = queue.context("a message that no client made")?;
-            self.tell(Event::Final { node: machine.id, queue, applied, digest });
-        }
-        Ok(())
     }
 }

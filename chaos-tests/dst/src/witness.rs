@@ -19,8 +19,11 @@ use moorline_machine::placement::Next;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::{
+    devices::Key,
+    disk::Failure,
     invariants::{Invariants, Violation},
     os,
+    tally::Tally,
 };
 
 /// Something that happened.
@@ -31,14 +34,24 @@ pub(crate) enum Event {
     Fault(String),
     /// A process begins.
     Started { node: u64, process: u64 },
+    /// A bit of what a node had synced is another from now on.
+    Damaged { node: u64 },
     /// A log was opened: operations read, and how many had been answered as synced before.
     Reopened { node: u64, read: u64, promised: u64, last_promise: String },
     /// An entry is appended to a node's log.
     Appended { node: u64, shard: ShardId, place: u64, entry: Bytes },
     /// A replica begins to install a snapshot.
     Installing { node: u64 },
+    /// It is installed.
+    Installed { node: u64 },
+    /// A disk failed: the process must end.
+    DiskFailed { node: u64, how: Failure },
+    /// A log cannot be opened: its node takes no part any more.
+    Quarantined { node: u64 },
     /// A leader took a step with the membership of its group, or tried to.
-    Step { leader: u64, next: Next, taken: bool },
+    Step { leader: u64, shard: ShardId, next: Next, taken: bool },
+    /// A node deleted what a group had left there.
+    Deleted { node: u64, shard: ShardId },
     /// What a replica is now.
     Role { node: u64, shard: ShardId, role: Role },
     /// A replica has applied everything up to `index`.
@@ -57,16 +70,37 @@ pub(crate) enum Event {
     ReadBegan { reader: u64 },
     /// It saw so many messages.
     ReadEnded { reader: u64, seen: u64 },
+    /// A device's session was resumed, or made.
+    Resumed { device: String, node: u64, present: bool },
+    /// A subscriber's connection is the newest from now on; whether it took over from one that lives.
+    Attached { subscriber: u64, link: u64, over: bool },
+    /// It is gone.
+    Detached { subscriber: u64, link: u64 },
+    /// A subscriber was told for the first time that its subscription holds.
+    Subscribed { subscriber: u64 },
+    /// A device publishes a message, perhaps again.
+    Published { key: Key, again: bool },
+    /// That was answered; whether with yes.
+    Answered { key: Key, yes: bool },
+    /// A message came on a connection: whether it is whole, and whether it is known by its packet id.
+    Got { subscriber: u64, link: u64, key: Key, id: u16, whole: bool, known: bool },
+    /// The subscriber took it, and acknowledges; whether with QoS 2.
+    Took { subscriber: u64, link: u64, key: Key, once: bool },
+    /// A node releases what the subscriber took with QoS 2, by its packet id.
+    Released { subscriber: u64, link: u64, id: u16 },
+    /// All that was promised has had time to come.
+    Drained,
     /// A replica's queue at the end, all applied: the messages, as `(client, number)`.
     Final { node: u64, queue: Vec<(u64, u64)>, applied: u64, digest: u128 },
     /// A replica gives up.
     Fatal { node: u64, why: String },
     /// What should have come did not.
     Stuck { why: String },
-    /// Faults are over: from now on everybody must be served.
-    Calm,
+    /// Faults are over: from now on everybody must be served. `whole`: and no link is cut.
+    Calm { whole: bool },
     /// The end: of each of these lists one client at least had to be served in calm.
-    End { clients: Vec<Vec<u64>> },
+    /// `whole`: and no link is cut.
+    End { clients: Vec<Vec<u64>>, whole: bool },
 }
 
 struct Inner {
@@ -76,6 +110,7 @@ struct Inner {
     file: Option<BufWriter<File>>,
     line: String,
     violation: Option<Violation>,
+    tally: Tally,
 }
 
 /// Cheap to clone.
@@ -98,6 +133,7 @@ impl Witness {
             file: file.map(BufWriter::new),
             line: String::new(),
             violation: None,
+            tally: Tally::default(),
         })))
     }
 
@@ -108,7 +144,8 @@ impl Witness {
     /// Something happened. The first violation is kept.
     pub(crate) fn tell(&self, event: Event) {
         let mut inner = self.inner();
-        let Inner { invariants, hash, events, file, line, violation } = &mut *inner;
+        let Inner { invariants, hash, events, file, line, violation, tally } = &mut *inner;
+        tally.see(&event);
         line.clear();
         let ms = os::elapsed().as_millis();
         writeln!(line, "{ms} {}", Short(&event)).expect("a string takes everything");
@@ -129,6 +166,21 @@ impl Witness {
     /// The first violation, if there was one.
     pub(crate) fn violation(&self) -> Option<Violation> {
         self.inner().violation.clone()
+    }
+
+    /// A fault of this kind begins.
+    pub(crate) fn count(&self, fault: &str) {
+        *self.inner().tally.faults.entry(fault.to_owned()).or_default() += 1;
+    }
+
+    /// What the run was made of.
+    pub(crate) fn tally(&self) -> Tally {
+        self.inner().tally.clone()
+    }
+
+    /// How many deliveries are promised that have not come.
+    pub(crate) fn owed(&self) -> usize {
+        self.inner().invariants.owed()
     }
 
     /// What was covered: for judging whether a run says anything.

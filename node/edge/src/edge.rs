@@ -1,14 +1,24 @@
-//! What all listeners of a node share.
+//! What all listeners of a node share, and streams that come by none of them.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use moorline_core::port::Port;
+use moorline_core::port::{Inbox, Notice, Port};
 use moorline_mqtt::server;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Admission, authenticate::Authenticate, clock::Clock, config::EdgeConfig,
+    admission::Admission,
+    authenticate::Authenticate,
+    buffered::Buffered,
+    clock::Clock,
+    config::EdgeConfig,
+    connection::{Shared, serve},
+    foreign::Stream,
+    listener::admit,
+    mailbox::Mailbox,
     metrics::EdgeMetrics,
+    transport::{Accepted, Opening, Transport},
 };
 
 /// A node's edge: the service behind it, the rules of its clients, and room for so many of them, whichever listener
@@ -52,5 +62,33 @@ impl Edge {
             authenticate,
             metrics: Arc::new(metrics),
         }
+    }
+    /// Serves a stream of plain MQTT that somebody else accepted: over whatever carries it, under the same limits as those of a
+    /// [`Listener`](crate::Listener). Returns when it is over, at the latest `drain_ms` after `stop`; at once if there is no room.
+    ///
+    /// Dropping the future closes the connection.
+    pub async fn serve(
+        &self,
+        stream: impl Stream + 'static,
+        peer: SocketAddr,
+        stop: CancellationToken,
+    ) {
+        let Some((_room, stranger)) = admit(self, peer) else { return };
+        let transport = Transport::default();
+        let shared = Arc::new(Shared { name: transport.name(), transport, edge: self.clone() });
+        self.metrics.opened(shared.name);
+        let mailbox = Arc::new(Mailbox::new(self.metrics.dropped_slow()));
+        let (at, told) = (self.clock.now(), Arc::clone(&mailbox));
+        let accepted = Accepted { peer, stranger, mailbox, channel: None, at, shared };
+        let mut served = pin!(serve(Buffered::new(stream), accepted, Opening::new(self)));
+        tokio::select! {
+            biased;
+            () = &mut served => return,
+            () = stop.cancelled() => {}
+        }
+        // A box that takes nothing belongs to a connection that is ending anyway.
+        told.push(Notice::Stopping { instead: None }).unwrap_or_default();
+        // Whether it ended in time or is dropped now, it is over.
+        drop(timeout(Duration::from_millis(self.config.drain_ms), served).await);
     }
 }

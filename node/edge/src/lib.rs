@@ -26,6 +26,7 @@ mod asked;
 mod authenticate;
 mod bans;
 mod bucket;
+mod buffered;
 mod channel;
 mod clock;
 mod config;

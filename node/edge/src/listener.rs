@@ -138,7 +138,7 @@ impl Listener {
 }
 
 /// Room for one connection more, and for one stranger more from where it comes.
-fn admit(edge: &Edge, peer: SocketAddr) -> Option<(OwnedSemaphorePermit, Stranger)> {
+pub(crate) fn admit(edge: &Edge, peer: SocketAddr) -> Option<(OwnedSemaphorePermit, Stranger)> {
     let Ok(room) = Arc::clone(&edge.room).try_acquire_owned() else {
         edge.metrics.turned_away(EdgeLimit::Connections);
         return None;

@@ -144,7 +144,7 @@ enum Shaken<S> {
 pub(crate) struct Opening<'a>(&'a Edge);
 
 impl<'a> Opening<'a> {
-    fn new(edge: &'a Edge) -> Self {
+    pub(crate) fn new(edge: &'a Edge) -> Self {
         edge.metrics.opening();
         Self(edge)
     }

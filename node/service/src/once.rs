@@ -219,15 +219,19 @@ impl Inner {
     }
 
     pub(crate) fn release(&self, conn: &Arc<Conn>, offsets: Vec<Offset>) {
-        let Some(Whose { shard, session, .. }) = conn.whose() else {
+        let Some(Whose { shard, session, epoch, .. }) = conn.whose() else {
             conn.push(Notice::Lost);
             return;
         };
-        let command = Command::Release { session, offsets: offsets.clone() };
+        let command = Command::Release { session, epoch: Some(epoch), offsets: offsets.clone() };
         let conn = Arc::clone(conn);
         let done = move |outcome: Result<Answer, SubmitError>| {
             // Without an answer the client has to come back: it is sent the message again, under the same packet id.
-            conn.push(outcome.map_or(Notice::Lost, |_| Notice::Released(offsets)));
+            // So it has if another connection has taken the session over: that one may have been sent it again already.
+            conn.push(match outcome {
+                Ok(Answer::Done) => Notice::Released(offsets),
+                Ok(_) | Err(_) => Notice::Lost,
+            });
         };
         self.below().router.submit(shard, &command, Done::Call(Box::new(done)));
     }

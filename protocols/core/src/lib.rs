@@ -20,6 +20,7 @@
 pub mod id;
 pub mod message;
 pub mod op;
+pub mod planted;
 pub mod port;
 pub mod rights;
 pub mod session_name;

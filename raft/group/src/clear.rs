@@ -17,10 +17,7 @@
 //!
 //! When to delete: the node above asks the meta group (`node/moorline/src/server/reconcile.rs`).
 
-use std::{
-    sync::mpsc::{self, RecvTimeoutError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::ShardId;
@@ -29,12 +26,16 @@ use moorline_storage::{
     log::{LogEngine, LogOp, Mark},
 };
 
+use tokio::{sync::oneshot, time::timeout};
+
 use crate::{
+    blocking::spawn_blocking,
     codec::{
         Malformed,
         disk::{Applied, decode_entry, decode_log_id, encode_log_id, index},
         parts::Reader,
     },
+    groups::Disk,
     types::RaftLogId,
 };
 
@@ -86,46 +87,50 @@ pub(crate) fn read(log: &dyn LogEngine, shard: ShardId) -> Result<Option<Cleared
     mark.map(Cleared::decode).transpose().map_err(|error| corrupt(shard, &error))
 }
 
-/// Deletes what is there. Answers whether there was anything. Waits for the disk.
-pub(crate) fn delete(
+/// Deletes what is there. Answers whether there was anything.
+pub(crate) async fn delete(shard: ShardId, disk: &Disk) -> Result<bool, StorageError> {
+    let log = &*disk.log;
+    let of = disk.clone();
+    let found = spawn_blocking(move || find(shard, &*of.store, &*of.log)).await;
+    let Some(floor) = found.expect("looking for rows does not panic")? else { return Ok(false) };
+    let mark = |unfinished| LogOp::Mark {
+        mark: Mark::Cleared,
+        value: Cleared { unfinished, floor }.encode(),
+    };
+    synced(log, shard, mark(true)).await?;
+    let store = disk.store.clone();
+    let removed = spawn_blocking(move || store.remove(shard)).await;
+    removed.expect("removing rows does not panic")?;
+    log.submit(shard, LogOp::PurgeUpTo(u64::MAX), None);
+    for gone in [Mark::Committed, Mark::Purged, Mark::DurableApplied, Mark::Installing] {
+        log.submit(shard, LogOp::Mark { mark: gone, value: Bytes::new() }, None);
+    }
+    synced(log, shard, mark(false)).await?;
+    Ok(true)
+}
+
+/// Whether there is something to delete, and then the floor that its mark has to keep.
+fn find(
     shard: ShardId,
     store: &dyn ShardStore,
     log: &dyn LogEngine,
-) -> Result<bool, StorageError> {
+) -> Result<Option<Option<RaftLogId>>, StorageError> {
     let before = read(log, shard)?;
     let last = last(shard, store, log)?;
     let unfinished = before.as_ref().is_some_and(|before| before.unfinished);
     // The first rows it ever had may have come by half.
     let installing = log.mark(shard, Mark::Installing)?.is_some_and(|mark| !mark.is_empty());
-    if last.is_none() && !unfinished && !installing {
-        return Ok(false);
-    }
+    let any = last.is_some() || unfinished || installing;
     // Of two deletions the later floor counts; the earlier had been reached, or still holds.
-    let floor = last.max(before.and_then(|before| before.floor));
-    let mark = |unfinished| LogOp::Mark {
-        mark: Mark::Cleared,
-        value: Cleared { unfinished, floor }.encode(),
-    };
-    wait(log, shard, mark(true))?;
-    store.remove(shard)?;
-    log.submit(shard, LogOp::PurgeUpTo(u64::MAX), None);
-    for gone in [Mark::Committed, Mark::Purged, Mark::DurableApplied, Mark::Installing] {
-        log.submit(shard, LogOp::Mark { mark: gone, value: Bytes::new() }, None);
-    }
-    wait(log, shard, mark(false))?;
-    Ok(true)
+    Ok(any.then(|| last.max(before.and_then(|before| before.floor))))
 }
 
 /// Finishes a deletion that a crash interrupted, and answers the floor. Before anything of the group is opened.
-pub(crate) fn finish(
-    shard: ShardId,
-    store: &dyn ShardStore,
-    log: &dyn LogEngine,
-) -> Result<Option<RaftLogId>, StorageError> {
-    let Some(cleared) = read(log, shard)? else { return Ok(None) };
+pub(crate) async fn finish(shard: ShardId, disk: &Disk) -> Result<Option<RaftLogId>, StorageError> {
+    let Some(cleared) = read(&*disk.log, shard)? else { return Ok(None) };
     if cleared.unfinished {
         tracing::info!(%shard, "a replica was being deleted when the process ended: deleting the rest");
-        delete(shard, store, log)?;
+        delete(shard, disk).await?;
     }
     Ok(cleared.floor)
 }
@@ -153,8 +158,9 @@ fn last(
     Ok(last.max(purged).max(applied.and_then(|applied| applied.log_id)))
 }
 
-fn wait(log: &dyn LogEngine, shard: ShardId, op: LogOp) -> Result<(), StorageError> {
-    let (done, synced) = mpsc::sync_channel(1);
+/// Hands over an operation and waits until it is synced.
+async fn synced(log: &dyn LogEngine, shard: ShardId, op: LogOp) -> Result<(), StorageError> {
+    let (done, synced) = oneshot::channel();
     log.submit(
         shard,
         op,
@@ -167,11 +173,11 @@ fn wait(log: &dyn LogEngine, shard: ShardId, op: LogOp) -> Result<(), StorageErr
         doing: "deleting a replica",
         source: std::io::Error::other(why),
     };
-    match synced.recv_timeout(SYNC_DEADLINE) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(RecvTimeoutError::Timeout) => Err(failed(format!("no sync within {SYNC_DEADLINE:?}"))),
-        Err(RecvTimeoutError::Disconnected) => Err(failed("the log writer has stopped".to_owned())),
+    match timeout(SYNC_DEADLINE, synced).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) => Err(failed(error.to_string())),
+        Ok(Err(_)) => Err(failed("the log writer has stopped".to_owned())),
+        Err(_) => Err(failed(format!("no sync within {SYNC_DEADLINE:?}"))),
     }
 }
 

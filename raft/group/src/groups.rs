@@ -15,7 +15,10 @@ use std::{
 use futures_util::future::join_all;
 use moorline_core::{NodeId, ShardId, UnixMillis};
 use moorline_machine::{Machine, RunAnswers, command::Run};
-use moorline_storage::{ShardStore, log::LogEngine};
+use moorline_storage::{
+    ShardStore,
+    log::{LogEngine, Mark},
+};
 use prometheus::Registry;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -206,6 +209,21 @@ impl Groups {
         opened
     }
 
+    /// Whether this node's disk has a log or rows of a group: then it may be a voter of it, whatever is planned.
+    ///
+    /// # Errors
+    ///
+    /// If the disk failed: the node must stop.
+    pub fn holds(&self, shard: ShardId) -> Result<bool, GroupError> {
+        let storage = |source| GroupError::Storage { shard, source };
+        let log = &self.node.disk.log;
+        if log.bounds(shard).map_err(storage)?.is_some() {
+            return Ok(true);
+        }
+        let applied = log.mark(shard, Mark::DurableApplied).map_err(storage)?;
+        Ok(applied.is_some_and(|mark| !mark.is_empty()))
+    }
+
     /// Deletes the rows, the log and the staged snapshots of a replica that is closed. Only for one that is no part of its
     /// group any more, as voter or learner. Answers whether there were rows or log.
     ///
@@ -214,20 +232,22 @@ impl Groups {
     /// [`GroupError::State`] if it is open; else the disk failed, and the node must stop.
     pub async fn delete(&self, shard: ShardId) -> Result<bool, GroupError> {
         self.node.begin_opening(shard)?;
-        let (disk, staging) = (self.node.disk.clone(), self.node.config.staging.clone());
-        let work = move || {
-            let deleted = clear::delete(shard, &*disk.store, &*disk.log)
-                .map_err(|source| GroupError::Storage { shard, source })?;
-            // Behind the mark that could name one of them.
-            clean_staging(&staging, shard).map_err(GroupError::Staging)?;
-            Ok::<_, GroupError>(deleted)
-        };
-        let deleted = spawn_blocking(work).await.expect("deleting a replica does not panic");
+        let deleted = self.delete_closed(shard).await;
         self.node.end_opening(shard);
         let deleted = deleted?;
         if deleted {
             info!(%shard, "rows and log of a replica that moved away were deleted");
         }
+        Ok(deleted)
+    }
+
+    async fn delete_closed(&self, shard: ShardId) -> Result<bool, GroupError> {
+        let deleted = clear::delete(shard, &self.node.disk).await;
+        let deleted = deleted.map_err(|source| GroupError::Storage { shard, source })?;
+        // Behind the mark that could name one of them.
+        let staging = self.node.config.staging.clone();
+        let cleaned = spawn_blocking(move || clean_staging(&staging, shard)).await;
+        cleaned.expect("deleting files does not panic").map_err(GroupError::Staging)?;
         Ok(deleted)
     }
 

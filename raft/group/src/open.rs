@@ -33,14 +33,16 @@ use crate::{
     snapshot::{self, Snapshots},
     startup,
     state::{State, StateMachine},
-    types::{Raft, RaftLogId},
+    types::Raft,
 };
 
 /// See the module.
 pub(crate) async fn open(node: &Arc<Node>, shard: ShardId) -> Result<(), GroupError> {
     let storage = |source| GroupError::Storage { shard, source };
     let metrics = node.metrics.of(shard);
-    let OnDisk { state, log, floor } = {
+    // What it must have again before it votes.
+    let floor = clear::finish(shard, &node.disk).await.map_err(storage)?;
+    let OnDisk { state, log } = {
         let (node, metrics) = (Arc::clone(node), metrics.clone());
         let work = move || open_disk(&node, shard, metrics);
         spawn_blocking(work).await.expect("opening a replica does not panic").map_err(storage)?
@@ -128,8 +130,6 @@ fn wait_for_floor(node: &Arc<Node>, group: &Arc<Group>) {
 struct OnDisk {
     state: Arc<State>,
     log: LogStore,
-    /// What it must have again before it votes.
-    floor: Option<RaftLogId>,
 }
 
 /// What needs only this node's disk.
@@ -140,7 +140,6 @@ fn open_disk(
 ) -> Result<OnDisk, StorageError> {
     let engine = Arc::clone(&node.disk.log);
     let store = &node.disk.store;
-    let floor = clear::finish(shard, &**store, &*node.disk.log)?;
     let mark = engine.mark(shard, Mark::Installing)?;
     snapshot::redo(shard, &**store, mark, &node.config.staging)?;
     let durable = engine.mark(shard, Mark::DurableApplied)?.filter(|mark| !mark.is_empty());
@@ -161,7 +160,7 @@ fn open_disk(
              wipe its data directory and join it under a new node id"
         )));
     }
-    Ok(OnDisk { state, log, floor })
+    Ok(OnDisk { state, log })
 }
 
 async fn compare_log(

@@ -195,6 +195,8 @@ pub enum Command {
     Release {
         /// Whose.
         session: SessionId,
+        /// Refused if it is not the session's; logs of earlier versions name none.
+        epoch: Option<Epoch>,
         /// Which, ascending. Unknown ones do nothing.
         offsets: Vec<Offset>,
     },

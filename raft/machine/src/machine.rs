@@ -188,7 +188,9 @@ impl Machine {
             Command::Complete { session, epoch, packets } => {
                 Ok(shard.complete(step, session, epoch, &packets))
             }
-            Command::Release { session, offsets } => shard.release(step, session, &offsets),
+            Command::Release { session, epoch, offsets } => {
+                shard.release(step, session, epoch, &offsets)
+            }
             Command::Settle { session, upto, also } => shard.settle(step, session, upto, &also),
             Command::OpenSession {
                 tenant,

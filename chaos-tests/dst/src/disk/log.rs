@@ -9,10 +9,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::Duration,
 };
 
@@ -25,6 +22,7 @@ use moorline_storage::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{sync::Notify, time::sleep};
 
+use super::switches::{Failure, Switches};
 use crate::{
     mutant::Mutant,
     witness::{Event, Witness},
@@ -36,6 +34,9 @@ const SYNC_MS_MIN: u64 = 1;
 const SYNC_MS_MAX: u64 = 4;
 /// Bytes in front of an operation: its length and its checksum.
 const FRAME_BYTES: usize = 8;
+
+/// Bytes of the smallest operation: its group and its kind.
+const BODY_BYTES_MIN: usize = 3;
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,21 @@ impl LogFile {
             _ => {}
         }
     }
+
+    /// A bit of what was synced is another one from now on: not in the last quarter, whose loss would look like a write that was
+    /// torn. Whether there was enough.
+    pub(crate) fn damage(&mut self, random: &mut StdRng) -> bool {
+        let mut rest = Bytes::copy_from_slice(&self.durable);
+        let mut ends = Vec::new();
+        while take_op(&mut rest).is_some() {
+            ends.push(self.durable.len() - rest.len());
+        }
+        let Some(&upto) = ends.get(ends.len() * 3 / 4).filter(|_| ends.len() > 8) else {
+            return false;
+        };
+        self.durable[random.random_range(0..upto)] ^= 1 << random.random_range(0..8);
+        true
+    }
 }
 
 /// The entries and marks of one group.
@@ -112,22 +128,22 @@ pub(crate) struct SimLog {
     inner: Mutex<Inner>,
     work: Notify,
     random: Mutex<StdRng>,
-    /// Milliseconds that a sync takes longer at the moment.
-    stall: Arc<AtomicU64>,
+    switches: Arc<Switches>,
     mutant: Option<Mutant>,
     witness: Witness,
 }
 
 impl SimLog {
-    /// Reads what the crash left. [`Self::write`] must run for anything to be written.
+    /// Reads what the crash left; nothing if it is damaged: behind what does not check there is something that does, so no
+    /// write was torn there. [`Self::write`] must run for anything to be written.
     pub(crate) fn open(
         node: u64,
         file: Arc<Mutex<LogFile>>,
         seed: u64,
-        stall: Arc<AtomicU64>,
+        switches: Arc<Switches>,
         mutant: Option<Mutant>,
         witness: Witness,
-    ) -> Arc<Self> {
+    ) -> Option<Arc<Self>> {
         let mut inner = Inner::default();
         let (read, promised, last_promise) = {
             let mut file = file.lock().expect("no panic while it is locked");
@@ -140,6 +156,10 @@ impl SimLog {
                 change(&mut inner.newest, group, &op);
                 operations += 1;
             }
+            if is_damaged(&rest) {
+                file.durable = bytes;
+                return None;
+            }
             bytes.truncate(bytes.len() - rest.len());
             // An engine writes out anew what it read before anybody may rely on it.
             file.durable = bytes;
@@ -150,7 +170,9 @@ impl SimLog {
         witness.tell(Event::Reopened { node, read, promised, last_promise });
         let random = Mutex::new(StdRng::seed_from_u64(seed));
         let (inner, work) = (Mutex::new(inner), Notify::new());
-        Arc::new(Self { node, file, inner, work, random, stall, mutant, witness })
+        switches.installing.store(false, Ordering::Relaxed);
+        switches.take_granted();
+        Some(Arc::new(Self { node, file, inner, work, random, switches, mutant, witness }))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -170,8 +192,36 @@ impl SimLog {
                 if batch.is_empty() {
                     break;
                 }
+                if let Some(how) = self.switches.take_failure() {
+                    return self.fail(how, batch);
+                }
                 self.write_batch(batch).await;
             }
+        }
+    }
+
+    /// The log has failed. As in `storage/rocks`: the process ends, nothing is tried again, and nobody is told that it is done.
+    fn fail(&self, how: Failure, batch: Vec<Queued>) {
+        {
+            let mut file = self.file();
+            let written = file.cached.len();
+            for Queued { group, op, .. } in &batch {
+                put_op(&mut file.cached, *group, op);
+            }
+            let mut random = self.random.lock().expect("no panic while it is locked");
+            let kept = random
+                .random_range(if how == Failure::Full { written } else { 0 }..=file.cached.len());
+            file.cached.truncate(kept);
+        }
+        self.witness.tell(Event::DiskFailed { node: self.node, how });
+        self.switches.failed.store(true, Ordering::Relaxed);
+        let waiting: Vec<Queued> = self.inner().queued.drain(..).collect();
+        let error = Arc::new(StorageError::Io {
+            doing: "writing the log",
+            source: std::io::Error::other(format!("{how:?}")),
+        });
+        for done in batch.into_iter().chain(waiting).filter_map(|queued| queued.done) {
+            done(Err(Arc::clone(&error)));
         }
     }
 
@@ -190,7 +240,7 @@ impl SimLog {
         if synced {
             let ms = self.random.lock().expect("no panic while it is locked");
             let ms = { ms }.random_range(SYNC_MS_MIN..=SYNC_MS_MAX);
-            sleep(Duration::from_millis(ms + self.stall.load(Ordering::Relaxed))).await;
+            sleep(Duration::from_millis(ms + self.switches.stall.load(Ordering::Relaxed))).await;
             let mut file = self.file();
             let mut cached = std::mem::take(&mut file.cached);
             file.durable.append(&mut cached);
@@ -211,6 +261,7 @@ impl SimLog {
                 inner.queued_bytes -= op.bytes();
                 change(&mut inner.done, group, &op);
             }
+            self.notice(group, &op);
             let Some(done) = done else { continue };
             if op.synced() {
                 let mut file = self.file();
@@ -219,6 +270,25 @@ impl SimLog {
                 file.last_promise = describe(group, &op);
             }
             done(Ok(()));
+        }
+    }
+
+    /// What whoever makes faults wants to know.
+    fn notice(&self, group: ShardId, op: &LogOp) {
+        let LogOp::Mark { mark, value } = op else { return };
+        match mark {
+            Mark::Vote => {
+                let to = candidate(value).filter(|to| *to != self.node);
+                to.into_iter().for_each(|to| self.switches.grant(group, to));
+            }
+            Mark::Installing => {
+                let begins = !value.is_empty();
+                if !begins && self.switches.installing.load(Ordering::Relaxed) {
+                    self.witness.tell(Event::Installed { node: self.node });
+                }
+                self.switches.installing.store(begins, Ordering::Relaxed);
+            }
+            Mark::Committed | Mark::Purged | Mark::DurableApplied | Mark::Cleared => {}
         }
     }
 
@@ -356,6 +426,18 @@ fn put_op(file: &mut Vec<u8>, group: ShardId, op: &LogOp) {
     file.put_slice(&body);
 }
 
+/// For whom a vote is that does not say that its leader is elected already (`raft/group/src/codec/disk.rs`): version, term, node,
+/// committed.
+fn candidate(vote: &[u8]) -> Option<u64> {
+    let node = vote.get(9..17)?.try_into().ok()?;
+    (vote.get(17) == Some(&0)).then(|| u64::from_be_bytes(node))
+}
+
+/// Whether something that checks lies behind what does not.
+fn is_damaged(rest: &Bytes) -> bool {
+    (1..rest.len()).any(|at| take_op(&mut rest.slice(at..)).is_some())
+}
+
 /// The next operation, if it is whole.
 fn take_op(rest: &mut Bytes) -> Option<(ShardId, LogOp)> {
     if rest.len() < FRAME_BYTES {
@@ -363,7 +445,7 @@ fn take_op(rest: &mut Bytes) -> Option<(ShardId, LogOp)> {
     }
     let mut ahead = rest.clone();
     let (length, sum) = (ahead.get_u32() as usize, ahead.get_u32());
-    if ahead.len() < length {
+    if length < BODY_BYTES_MIN || ahead.len() < length {
         return None;
     }
     let mut body = ahead.split_to(length);

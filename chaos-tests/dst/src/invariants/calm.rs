@@ -28,7 +28,7 @@ impl Invariant for Calm {
     fn see(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Stuck { why } => return Err(why.clone()),
-            Event::Calm => self.calm = true,
+            Event::Calm { .. } => self.calm = true,
             Event::Acked { client, .. } if self.calm => {
                 *self.acked.entry(*client).or_default() += 1
             }
@@ -38,7 +38,7 @@ impl Invariant for Calm {
                     return Err(format!("leadership does not settle: {:?}", self.leaderships));
                 }
             }
-            Event::End { clients } => {
+            Event::End { clients, .. } => {
                 let served = |client| self.acked.contains_key(client);
                 if let Some(unserved) = clients.iter().find(|any| !any.iter().any(served)) {
                     return Err(format!("of the clients {unserved:x?} none was served"));

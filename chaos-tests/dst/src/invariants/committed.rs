@@ -33,6 +33,9 @@ impl Invariant for Committed {
                     return Err(format!("node {node} applied {index} after {before:?}"));
                 }
             }
+            Event::Deleted { node, shard } => {
+                self.reached.retain(|(of, _, what), _| (of, what) != (node, shard));
+            }
             Event::Committed { node, shard, index, entry } => {
                 self.judged += 1;
                 let by = leadership(entry).ok_or("what is applied is no entry")?;

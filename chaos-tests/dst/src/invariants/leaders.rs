@@ -32,6 +32,7 @@ impl Invariant for Leaders {
         match event {
             Event::Step { taken, .. } => self.steps += u64::from(*taken),
             Event::Started { node, .. } => self.terms.retain(|(of, _), _| of != node),
+            Event::Deleted { node, shard } => drop(self.terms.remove(&(*node, *shard))),
             Event::Role { node, shard, role } => {
                 let term = role.term;
                 let before = self.terms.insert((*node, *shard), term).unwrap_or(0);

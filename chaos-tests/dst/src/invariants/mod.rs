@@ -4,11 +4,19 @@
 mod acknowledged;
 mod calm;
 mod committed;
+mod delivered;
 mod digests;
 mod fresh_reads;
+mod genuine;
+mod in_order;
 mod leaders;
 mod log_matching;
+mod once;
+mod one_owner;
 mod promises;
+mod repeats;
+mod served;
+mod session_present;
 mod standing;
 
 use std::fmt;
@@ -27,6 +35,10 @@ pub(crate) trait Invariant: Send {
     fn see(&mut self, event: &Event) -> Result<(), String>;
     /// How much it had to judge: something like `12 reads`.
     fn judged(&self) -> String;
+    /// How much was promised and has not come yet.
+    fn owed(&self) -> usize {
+        0
+    }
 }
 
 /// What was violated, and how.
@@ -60,6 +72,14 @@ impl Invariants {
             Box::<fresh_reads::FreshReads>::default(),
             Box::<acknowledged::Acknowledged>::default(),
             Box::<calm::Calm>::default(),
+            Box::<genuine::Genuine>::default(),
+            Box::<in_order::InOrder>::default(),
+            Box::<once::Once>::default(),
+            Box::<one_owner::OneOwner>::default(),
+            Box::<repeats::Repeats>::default(),
+            Box::<session_present::SessionPresent>::default(),
+            Box::<served::Served>::default(),
+            Box::<delivered::Delivered>::default(),
         ]);
         all.0.retain(|invariant| !blind.iter().any(|name| name == invariant.name()));
         all
@@ -87,6 +107,11 @@ impl Invariants {
             first = first.and(seen);
         }
         first
+    }
+
+    /// How much was promised and has not come yet.
+    pub(crate) fn owed(&self) -> usize {
+        self.0.iter().map(|invariant| invariant.owed()).sum()
     }
 
     /// How much they had to judge.

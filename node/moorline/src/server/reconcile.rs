@@ -1,7 +1,8 @@
 //! From what the meta group says to what this node does: which replicas it opens, whose directories it trusts.
 //!
 //! Runs at start and after every change of the meta group. Invariant: a replica is opened when the meta group places it
-//! here, and a group is initialised by its first voter alone, so that no group ever has two beginnings.
+//! here, and a group is initialised by its first voter alone, so that no group ever has two beginnings. One that is to go
+//! elsewhere is opened until it has, for until then its vote may be needed (`chaos-tests/dst`, seed 20).
 //!
 //! What a replica leaves behind is deleted once the meta group has said for `storage.moved-keep-s` that the group is wholly
 //! elsewhere: its target is reached, so this node is neither voter nor learner of it. Before each deletion a majority of the
@@ -36,6 +37,8 @@ struct Wanted {
     shards: u16,
     /// Shards with a replica here.
     replicas: BTreeSet<ShardId>,
+    /// Shards that are to be elsewhere, and are not yet.
+    moving: BTreeSet<ShardId>,
     /// Shards that are wholly elsewhere.
     elsewhere: BTreeSet<ShardId>,
     /// Shards that this node has to begin, and with whom.
@@ -188,7 +191,14 @@ impl Reconciler {
         let groups = self.node.groups();
         let open = groups.shards();
         let mut opening = tokio::task::JoinSet::new();
-        for shard in wanted.replicas.iter().filter(|shard| !open.contains(shard)) {
+        let mut replicas = wanted.replicas.clone();
+        for shard in &wanted.moving {
+            // Until the target is reached the votes may be where they were: a node that starts anew meanwhile still has its own.
+            if groups.holds(*shard)? {
+                replicas.insert(*shard);
+            }
+        }
+        for shard in replicas.iter().filter(|shard| !open.contains(shard)) {
             let (groups, shard) = (groups.clone(), *shard);
             opening.spawn(async move { groups.open(shard).await });
         }
@@ -198,7 +208,7 @@ impl Reconciler {
         }
         if any {
             self.initialize_own(groups, wanted).await?;
-            info!(replicas = wanted.replicas.len(), "all replicas of this node are open");
+            info!(replicas = replicas.len(), "all replicas of this node are open");
         }
         Ok(())
     }
@@ -283,6 +293,8 @@ impl Wanted {
             self.replicas.insert(shard);
         } else if target.is_some_and(|target| target.reached) {
             self.elsewhere.insert(shard);
+        } else if target.is_some() {
+            self.moving.insert(shard);
         }
         match target {
             Some(_) => self.prefer(meta, shard),

@@ -36,6 +36,8 @@ mod kind {
     pub(super) const PUBLISH_ONCE: u8 = 11;
     pub(super) const COMPLETE: u8 = 12;
     pub(super) const RELEASE: u8 = 13;
+    /// `Release` by the connection of an epoch.
+    pub(super) const RELEASE_BY: u8 = 22;
     /// `OpenSession` with a will.
     pub(super) const OPEN_WITH_WILL: u8 = 14;
     /// `CloseSession` that forgets the will.
@@ -273,9 +275,12 @@ impl Command {
                 out.put_u64(epoch.0);
                 put_list(out, packets, |out, packet| out.put_u16(*packet));
             }
-            Self::Release { session, offsets } => {
-                out.put_u8(kind::RELEASE);
+            Self::Release { session, epoch, offsets } => {
+                out.put_u8(if epoch.is_some() { kind::RELEASE_BY } else { kind::RELEASE });
                 put_session(out, *session);
+                if let Some(epoch) = epoch {
+                    out.put_u64(epoch.0);
+                }
                 put_list(out, offsets, |out, offset| out.put_u64(offset.0));
             }
             other => unreachable!("encode_body writes {other:?} itself"),
@@ -404,7 +409,7 @@ impl Command {
                 let message = read_message(reader.tail())?;
                 return Ok(Self::PublishOnce { tenant, origin, message });
             }
-            kind::RECEIVE | kind::COMPLETE | kind::RELEASE => {
+            kind::RECEIVE | kind::COMPLETE | kind::RELEASE | kind::RELEASE_BY => {
                 Self::decode_exactly_once(kind, &mut reader)?
             }
             kind::SETTLE => Self::Settle {
@@ -470,9 +475,13 @@ impl Command {
         let session = reader.session()?;
         if kind == kind::RELEASE {
             let offsets = reader.list(8, Reader::offset)?;
-            return Ok(Self::Release { session, offsets });
+            return Ok(Self::Release { session, epoch: None, offsets });
         }
         let epoch = reader.epoch()?;
+        if kind == kind::RELEASE_BY {
+            let offsets = reader.list(8, Reader::offset)?;
+            return Ok(Self::Release { session, epoch: Some(epoch), offsets });
+        }
         Ok(if kind == kind::RECEIVE {
             Self::Receive { session, epoch, packet: reader.u16()? }
         } else {

@@ -229,8 +229,14 @@ impl ShardState {
         &mut self,
         step: &mut Step<'_, R>,
         id: SessionId,
+        epoch: Option<Epoch>,
         offsets: &[Offset],
     ) -> Result<Answer, StorageError> {
+        // Who has the session now may have been sent the messages again: its client must not forget their packet ids yet.
+        let held = self.sessions.get(&id).map(|held| held.row.epoch);
+        if epoch.is_some() && held != epoch {
+            return Ok(Answer::Refused(Refused::NotYours));
+        }
         for &offset in offsets {
             let key = self.keys.item(id, offset);
             let Some(row) = step.rows.get(&key)? else { continue };

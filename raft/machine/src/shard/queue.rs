@@ -9,7 +9,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
-use moorline_core::{Delivery, Grant, Message, Offset, QoS, TenantId, UnixMillis};
+use moorline_core::{Delivery, Grant, Message, Offset, QoS, TenantId, UnixMillis, planted};
 use moorline_storage::{Rows, StorageError, View};
 
 use super::{Session, ShardState};
@@ -156,6 +156,9 @@ impl ShardState {
         also: &[Offset],
     ) -> Result<Answer, StorageError> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(Answer::Done) };
+        if planted::is(planted::Bug::ResendAfterAck) {
+            return Ok(Answer::Done);
+        }
         let before = session.counters;
         let mut counters = before;
         let end = upto.0.saturating_add(1).min(counters.tail.0);

@@ -130,6 +130,7 @@ fn what_has_arrived_is_only_released() {
     group.batch(&[once(1, 1, b"small"), once(2, 1, &[7; 1000])]);
     let release = |offsets: &[u64]| Command::Release {
         session,
+        epoch: None,
         offsets: offsets.iter().copied().map(Offset).collect(),
     };
     assert_eq!(group.one(release(&[1, 2, 99])), Answer::Done);
@@ -148,11 +149,29 @@ fn what_has_arrived_is_only_released() {
 }
 
 #[test]
+fn who_has_lost_the_session_releases_nothing() {
+    let mut group = Group::new(SHARD);
+    let session = subscriber(&mut group, "s", 1);
+    group.one(once(1, 1, b"x"));
+    let epoch = group.machine.session(session).unwrap().epoch;
+    let release = |epoch: u64| Command::Release {
+        session,
+        epoch: Some(Epoch(epoch)),
+        offsets: vec![Offset(1)],
+    };
+    // Its client would forget the packet id, and the owner of now has sent the message under it again.
+    assert_eq!(group.one(release(epoch.0 - 1)), Answer::Refused(Refused::NotYours));
+    assert_eq!(payloads(&group, session), [b"x"]);
+    assert_eq!(group.one(release(epoch.0)), Answer::Done);
+    assert_eq!(payloads(&group, session), [b""]);
+}
+
+#[test]
 fn only_qos_2_is_released() {
     let mut group = Group::new(SHARD);
     let (session, _) = group.subscriber("s", 1, "t");
     group.one(publish("t", b"x"));
-    group.one(Command::Release { session, offsets: vec![Offset(1)] });
+    group.one(Command::Release { session, epoch: None, offsets: vec![Offset(1)] });
     assert_eq!(payloads(&group, session), [b"x"]);
 }
 
