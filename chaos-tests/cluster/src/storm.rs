@@ -13,13 +13,16 @@ use moorline_oracle::history::Fault;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cluster::{READY_MAX, tail};
+use crate::admin;
+use crate::cluster::tail;
 use crate::nemesis::{Nemesis, Victims, leaders};
 use crate::scenario::{Blow, Scenario, What, Whom, power};
 use crate::schedule::{Deed, Disk, Step, Target};
 
 /// How long a node may take to stop when it is asked to.
 const STOP_MAX: Duration = Duration::from_secs(30);
+/// How long an emptied node may take to hear that nobody wants it.
+const REFUSED_MAX: Duration = Duration::from_secs(30);
 /// How long a node may take to notice that an fsync failed: it writes all the time.
 const NOTICE_MAX: Duration = Duration::from_secs(30);
 /// How long each fsync takes while a disk stalls, in milliseconds.
@@ -202,15 +205,26 @@ async fn wipe(nemesis: &mut Nemesis<'_>, lasts: Duration, victims: &Victims) -> 
         sleep(lasts).await;
         nemesis.cluster.set_emptied(at, true)?;
         nemesis.cluster.start_node(at)?;
-        let status = nemesis.cluster.wait_end(at, READY_MAX).await?;
-        let said = tail(nemesis.cluster.nodes[at].log(), TAIL_LINES);
-        let why = [OTHER_DIRECTORY, KNOWS_NOBODY];
-        if status.success() || !why.iter().any(|why| said.contains(why)) {
-            bail!("an emptied node ended with {status} and did not say why:\n{said}");
-        }
+        refused(nemesis, at).await?;
         nemesis.note(at, Fault::Refuse, victims, Ok(()));
         nemesis.cluster.set_emptied(at, false)?;
         start(nemesis, at, victims).await?;
+    }
+    Ok(())
+}
+
+/// An emptied node ends and says why. If all it knows of have left the cluster meanwhile, it asks nobody: then it is let in by nobody.
+async fn refused(nemesis: &mut Nemesis<'_>, at: usize) -> Result<()> {
+    let Ok(status) = nemesis.cluster.wait_end(at, REFUSED_MAX).await else {
+        let ready = admin::is_ready(nemesis.cluster.peers[at].admin).await;
+        ensure!(!ready, "an emptied node takes part");
+        nemesis.cluster.kill(at)?;
+        return nemesis.cluster.wait_death(at).await;
+    };
+    let said = tail(nemesis.cluster.nodes[at].log(), TAIL_LINES);
+    let why = [OTHER_DIRECTORY, KNOWS_NOBODY];
+    if status.success() || !why.iter().any(|why| said.contains(why)) {
+        bail!("an emptied node ended with {status} and did not say why:\n{said}");
     }
     Ok(())
 }
