@@ -192,7 +192,8 @@ impl Snapshots {
         if let Some(kept) = kept_for() {
             return Ok((kept, true));
         }
-        let exported = Arc::new(self.export_alone(alone).await?);
+        let (exported, _alone) = self.export_alone(alone).await?;
+        let exported = Arc::new(exported);
         let kept = Kept { exported: Arc::clone(&exported), since: Instant::now() };
         // The one before is older than what openraft was told.
         *self.kept.lock().expect("no panic while it is locked") = Some(kept);
@@ -202,25 +203,28 @@ impl Snapshots {
     /// Writes the rows out and exports them.
     #[cfg(test)]
     pub(crate) async fn export(&self) -> Result<Exported, StorageError> {
-        self.export_alone(Arc::clone(&self.maintenance).lock_owned().await).await
+        let alone = Arc::clone(&self.maintenance).lock_owned().await;
+        self.export_alone(alone).await.map(|(exported, _)| exported)
     }
 
     /// The same, under `maintenance`: nothing else writes rows of the group meanwhile, so the files are of one index.
-    async fn export_alone(&self, alone: OwnedMutexGuard<()>) -> Result<Exported, StorageError> {
+    async fn export_alone(
+        &self,
+        alone: OwnedMutexGuard<()>,
+    ) -> Result<(Exported, OwnedMutexGuard<()>), StorageError> {
         let alone = checkpoint::write_out(&self.state, &self.log, alone).await?;
         let applied = self.state.durable();
         let meta =
             RaftSnapshotMeta { last_log_id: applied.log_id, last_membership: applied.membership };
         let (store, shard) = (Arc::clone(self.state.store()), self.state.shard);
         let staging = self.staging.clone();
-        let work = move || -> Result<Exported, StorageError> {
+        let work = move || -> Result<_, StorageError> {
             let dir = StagedDir::create(&staging, &format!("out-{shard}")).map_err(|source| {
                 StorageError::Io { doing: "making a staging directory", source }
             })?;
             let files =
                 store.export(shard, dir.path())?.into_iter().map(SnapshotFile::from).collect();
-            drop(alone);
-            Ok(Exported { dir, meta, files })
+            Ok((Exported { dir, meta, files }, alone))
         };
         spawn_blocking(work).await.expect("exporting does not panic")
     }

@@ -79,7 +79,7 @@ fn every_command() -> Vec<(Command, &'static str)> {
         (Command::SetRoute { tenant, filter: "#".into(), target: RouteTarget::Node(NodeId(1), Incarnation(3)), version: 2, present: false },
             "22 00000007 00000001 23 02 0000000000000001 0000000000000003 0000000000000002 00"),
         (Command::DropNodeRoutes { node: NodeId(1), gone: Incarnation(2) },
-            "23 0000000000000001 00"),
+            "23 0000000000000001 0000000000000002"),
         (Command::SetTenant { tenant, name: "n".into() },
             "24 00000007 00000001 6e"),
     ];
