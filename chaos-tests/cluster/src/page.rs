@@ -219,7 +219,8 @@ pub struct KindOfRecovery {
 pub fn by_kind(all: &[Recovery]) -> Vec<KindOfRecovery> {
     let mut kinds: BTreeMap<(Fault, bool), KindOfRecovery> = BTreeMap::new();
     for (at, one) in all.iter().enumerate() {
-        let next = all[at + 1..].iter().find(|next| next.ns > one.ns + 1_000_000_000);
+        let second = |ns: u64| ns / 1_000_000_000;
+        let next = all[at + 1..].iter().find(|next| second(next.ns) > second(one.ns));
         let most = next.map_or(0.0, |next| seconds(next.ns - one.ns));
         let kind = kinds.entry((one.fault, one.leader)).or_insert_with(|| KindOfRecovery {
             fault: one.fault,
