@@ -155,7 +155,8 @@ mod tests {
         assert!(waits, "nothing more is taken before that is gone");
         let mut bytes = [0; 10];
         let (read, shut) = tokio::join!(near.read_exact(&mut bytes), socket.shutdown());
-        (read.unwrap(), shut.unwrap());
+        read.unwrap();
+        shut.unwrap();
         assert_eq!(&bytes, b"0123456789");
     }
 }

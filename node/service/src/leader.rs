@@ -47,12 +47,7 @@ impl Sink for Inner {
         if effects.is_empty() {
             return;
         }
-        // Every node has the meta group: none has to be told.
-        for effect in &effects {
-            if let Effect::TenantChanged { tenant } = effect {
-                self.watchers.tell_of_tenant(*tenant);
-            }
-        }
+        self.tell_of_tenants(&effects);
         let Some(mut delivery) = self.delivery(shard) else { return };
         if !delivery.is_leading() {
             return;
@@ -152,6 +147,15 @@ impl Inner {
         let nodes =
             |machine: &moorline_machine::Machine| machine.meta().nodes().keys().copied().collect();
         self.below().groups.read(ShardId::META, |machine, _| nodes(machine)).unwrap_or_default()
+    }
+
+    /// Tenants that changed. Every node has the meta group: none has to be told.
+    fn tell_of_tenants(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::TenantChanged { tenant } = effect {
+                self.watchers.tell_of_tenant(*tenant);
+            }
+        }
     }
 
     /// Filters the shard ceased to hold leave the meta group; nobody waits for it.

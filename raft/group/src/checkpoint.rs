@@ -121,8 +121,11 @@ struct Frozen {
     _alone: OwnedMutexGuard<()>,
 }
 
+/// Whose rows could not be written, and why.
+type Failed = (Arc<Group>, StorageError);
+
 /// The groups that were written out, and how many bytes.
-fn write(written: Vec<Frozen>) -> Result<(Vec<Arc<Group>>, u64), (Arc<Group>, StorageError)> {
+fn write(written: Vec<Frozen>) -> Result<(Vec<Arc<Group>>, u64), Failed> {
     let mut bytes = 0;
     for Frozen { group, checkpoint, .. } in &written {
         bytes += checkpoint.rows.bytes() as u64;

@@ -1,7 +1,6 @@
 //! The drawings of a report: who was up and who led, answers a second, latencies. SVG without scripts.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use moorline_oracle::history::{Fault, Stage};
 use moorline_oracle::recovery::{Tally, Work, Workload};
@@ -124,10 +123,8 @@ fn colour(fault: Fault) -> &'static str {
 fn membership(events: &[Event], node: u32, end: u64) -> (u64, u64) {
     let of = |wanted: &[Fault]| {
         let mut found = events.iter().filter(|event| event.node == Some(node));
-        found.find_map(|event| match &event.op {
-            Op::Fault { fault, .. } if wanted.contains(fault) => Some(event.ns),
-            _ => None,
-        })
+        let is = |op: &Op| matches!(op, Op::Fault { fault, .. } if wanted.contains(fault));
+        found.find(|event| is(&event.op)).map(|event| event.ns)
     };
     (of(&[Fault::Join]).unwrap_or(0), of(&[Fault::Leave, Fault::Remove]).unwrap_or(end))
 }
@@ -191,8 +188,7 @@ fn legend() -> String {
         (Fault::FsyncStall, "disk"),
         (Fault::Terminate, "asked to end"),
     ] {
-        // Writing to a string does not fail.
-        let _ = write!(text, "<b style=\"color:{}\">&#9632;</b> {what} &nbsp; ", colour(fault));
+        text += &format!("<b style=\"color:{}\">&#9632;</b> {what} &nbsp; ", colour(fault));
     }
     text + "A blue stroke: leads a group from here on. A lane is as long as the node was a member.</p>"
 }

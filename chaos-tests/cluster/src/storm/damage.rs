@@ -107,7 +107,7 @@ fn flip(path: &Path, draw: u64) -> Result<()> {
     let mut byte = [0];
     file.seek(SeekFrom::Start(place))?;
     file.read_exact(&mut byte)?;
-    byte[0] ^= 1 << (draw >> 32) % 8;
+    byte[0] ^= 1 << ((draw >> 32) % 8);
     file.seek(SeekFrom::Start(place))?;
     file.write_all(&byte)?;
     file.sync_all()?;

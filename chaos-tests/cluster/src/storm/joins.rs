@@ -28,10 +28,10 @@ pub(super) async fn replace(
         nemesis.cluster.kill(at)?;
         nemesis.note(at, Fault::Kill, victims, Ok(()));
         nemesis.cluster.wait_death(at).await?;
-        match blow.what {
-            What::FlipLog => damage::flip_log(nemesis, at, blow.draw, victims).await?,
-            What::FlipRows => damage::flip_rows(nemesis, at, blow.draw, victims).await?,
-            _ => {}
+        if blow.what == What::FlipLog {
+            damage::flip_log(nemesis, at, blow.draw, victims).await?;
+        } else if blow.what == What::FlipRows {
+            damage::flip_rows(nemesis, at, blow.draw, victims).await?;
         }
         sleep(lasts).await;
         let new = spare(nemesis)?;

@@ -33,9 +33,10 @@ pub(super) async fn run(
     phase: Duration,
     victims: &Victims,
 ) -> Result<()> {
-    let (how, done) = match blow.what {
-        What::PartKill => (Away::Cut, Fault::PartKill),
-        _ => (Away::Stopped, Fault::PauseKill),
+    let (how, done) = if blow.what == What::PartKill {
+        (Away::Cut, Fault::PartKill)
+    } else {
+        (Away::Stopped, Fault::PauseKill)
     };
     let first = *victims.places.first().context("whom a blow hits")?;
     let members = (0..nemesis.cluster.peers.len())

@@ -25,14 +25,13 @@ impl Members {
     }
 
     fn hear(&mut self, fault: Fault, node: u32) {
-        match fault {
-            Fault::Join => self.many += 1,
-            Fault::Leave | Fault::Remove => self.many = self.many.saturating_sub(1),
-            // Slow, but there.
-            Fault::Slow | Fault::FsyncStall => return,
-            _ => {}
+        if fault == Fault::Join {
+            self.many += 1;
+        } else if matches!(fault, Fault::Leave | Fault::Remove) {
+            self.many = self.many.saturating_sub(1);
         }
-        if fault.strikes() {
+        // Slow is away for nobody.
+        if fault.strikes() && !matches!(fault, Fault::Slow | Fault::FsyncStall) {
             self.struck.insert(node);
         } else if fault.ends() {
             self.struck.remove(&node);

@@ -26,7 +26,6 @@ fn every_command() -> Vec<(Command, &'static str)> {
     };
     let plain =
         Message { retain: false, properties: Bytes::new(), expires_at: None, ..message.clone() };
-    let once = plain.clone();
     let kept = kept_commands(session, holder, plain.clone());
     let record = NodeRecord {
         node: NodeId(1),
@@ -53,13 +52,13 @@ fn every_command() -> Vec<(Command, &'static str)> {
             "05 0102 0000000000000003 0000000000000008 00000001 00000001 23"),
         (Command::Publish { tenant, from: Some(session), message },
             "06 00000007 01 0102 0000000000000003 0d 00000001 74 00000002 7070 0000000000000009 78797a"),
-        (Command::Publish { tenant, from: None, message: plain },
+        (Command::Publish { tenant, from: None, message: plain.clone() },
             "06 00000007 00 01 00000001 74 00000000 78797a"),
         (Command::Settle { session, upto: Offset(9), also: vec![Offset(11)] },
             "07 0102 0000000000000003 0000000000000009 00000001 000000000000000b"),
         (Command::Receive { session, epoch, packet: 5 },
             "0a 0102 0000000000000003 0000000000000008 0005"),
-        (Command::PublishOnce { tenant, origin: Origin { session, number: 4, floor: 2 }, message: once },
+        (Command::PublishOnce { tenant, origin: Origin { session, number: 4, floor: 2 }, message: plain },
             "0b 00000007 0102 0000000000000003 0000000000000004 0000000000000002 01 00000001 74 00000000 78797a"),
         (Command::Complete { session, epoch, packets: vec![5, 6] },
             "0c 0102 0000000000000003 0000000000000008 00000002 0005 0006"),
