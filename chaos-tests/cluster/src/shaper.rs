@@ -6,7 +6,7 @@
 //! # Invariants
 //!
 //! - **A packet that was taken gets a verdict**: when a line is mended, those that wait go out at once.
-//! - **The queue has a limit** ([`PACKETS_MAX`]); what comes on top is lost, as on a real line.
+//! - **The queue has a limit** (`PACKETS_MAX`); what comes on top is lost, as on a real line.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -4,7 +4,7 @@
 //!
 //! - **Never in a node that anybody runs**: without the feature `planted`, which only the simulation's workspace turns on,
 //!   [`is`] is a constant `false`, and what stands behind it is compiled out.
-//! - **One at a time, and chosen once**, by [`plant`].
+//! - **One at a time, and chosen once**, by `plant`.
 
 /// A bug that is known, with where it stood or could stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use rocksdb::{
 };
 
 use crate::{
-    error::{Fatal, failed, refused},
+    error::{ADVICE, Fatal, failed, refused},
     metrics::{Sizes, StoreMetrics},
     options::{self, Create, Database, STATE, StoreConfig},
 };
@@ -45,6 +45,7 @@ impl EventListener for BackgroundErrors {
             Ok(()) => "no reason given".to_owned(),
             // Closing interrupts a flush, and RocksDB reports that too.
             Err(error) if error.kind() == ErrorKind::ShutdownInProgress => return,
+            Err(error) if error.kind() == ErrorKind::Corruption => format!("{error}; {ADVICE}"),
             Err(error) => error.to_string(),
         };
         (self.0)(&format!("RocksDB failed in the background ({reason:?}): {what}"));

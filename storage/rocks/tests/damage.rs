@@ -4,7 +4,8 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,11 +15,13 @@ use moorline_storage::{
     key::{Key, Kind},
     log::{LogEngine, LogOp, LogRecord, Mark},
 };
-use moorline_storage_rocks::{Create, LogConfig, RocksLog, RocksStore, StoreConfig, abort};
+use moorline_storage_rocks::{Create, Fatal, LogConfig, RocksLog, RocksStore, StoreConfig, abort};
 use prometheus::Registry;
 
 const GROUP: ShardId = ShardId(1);
 const ENTRIES: u64 = 600;
+/// More files of the newest rows than the store leaves uncompacted.
+const COMPACTED_FILES: u64 = 12;
 
 fn open_log(path: &Path, create: Create) -> Result<RocksLog, StorageError> {
     RocksLog::open(path, create, &LogConfig::default(), abort(), &Registry::new())
@@ -231,6 +234,28 @@ fn a_flipped_bit_in_a_file_of_rows_is_reported_by_reads_and_by_the_check() {
     let scanned = store.scan(&from, &to, &mut |_, _| std::ops::ControlFlow::Continue(()));
     assert!(matches!(scanned, Err(StorageError::Corrupt { .. })));
     assert!(matches!(store.verify_checksums(), Err(StorageError::Corrupt { .. })));
+}
+
+#[test]
+fn damage_that_a_compaction_finds_ends_the_node_with_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    flushed_store(dir.path());
+    flip(&largest(dir.path(), "sst"), |bytes| bytes / 3);
+    let (said, heard) = mpsc::sync_channel(1);
+    let fatal: Fatal = Arc::new(move |why| drop(said.try_send(why.to_owned())));
+    let config = StoreConfig::default();
+    let store =
+        RocksStore::open(dir.path(), Create::Never, &config, fatal, &Registry::new()).unwrap();
+    for round in 0..COMPACTED_FILES {
+        let row = |n: u64| (key(n), Some(Bytes::from(format!("again {round} {n:050}"))));
+        // Once it has been found, nothing more is written.
+        let written = store.write(Batch { changes: (0..5_000).map(row).collect() });
+        if written.and_then(|()| store.flush()).is_err() {
+            break;
+        }
+    }
+    let why = heard.recv_timeout(Duration::from_secs(30)).expect("the damage was not found");
+    assert!(why.contains("new node id"), "advice is missing: {why}");
 }
 
 #[test]

@@ -43,9 +43,10 @@ fn rows(view: &impl View, shard: u16) -> Vec<(Bytes, Bytes)> {
 }
 
 struct Both {
-    dir: tempfile::TempDir,
     from: RocksStore,
     to: RocksStore,
+    /// The last to go: a compaction that still writes would take a directory that is gone for a disk that failed.
+    dir: tempfile::TempDir,
 }
 
 impl Both {

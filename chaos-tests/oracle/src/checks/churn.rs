@@ -1,6 +1,6 @@
 //! Credentials that come and go. From the answer to a revocation on, no node lets anybody in with it, and nobody into a device
-//! that is disabled or deleted; nobody else is turned away. Who is connected is turned out at once, which is [`OUT_NS`] here; if
-//! news of it were lost with a node, its own node asks by itself within [`RECHECK_NS`] (`node/service`, `registry/watch.rs`).
+//! that is disabled or deleted; nobody else is turned away. Who is connected is turned out at once, which is `OUT_NS` here; if
+//! news of it were lost with a node, its own node asks by itself within `RECHECK_NS` (`node/service`, `registry/watch.rs`).
 
 use std::collections::BTreeMap;
 
