@@ -28,7 +28,7 @@ use moorline_router::{Answered, SubmitError};
 use prometheus::IntCounter;
 
 use crate::{
-    frames::{Attach, Publisher, Push},
+    frames::{Attach, Hold, Publisher, Push},
     member::{Members, Taken},
     refusal_of,
     retained::Retaining,
@@ -384,6 +384,16 @@ impl Conn {
                 Some((durable.shard, attach))
             }
             State::Idle | State::Opening | State::Clean { .. } | State::Closed => None,
+        }
+    }
+
+    /// Who asks whether a clean session is still this connection's.
+    pub(crate) fn hold(&self) -> Option<(ShardId, Hold)> {
+        match *self.state() {
+            State::Clean { tenant: _, shard, session, epoch } => {
+                Some((shard, Hold { session, epoch, conn: self.id }))
+            }
+            State::Idle | State::Opening | State::Durable(_) | State::Closed => None,
         }
     }
 

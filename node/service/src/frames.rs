@@ -48,6 +48,8 @@ pub(crate) enum Upward {
         /// How many more.
         more: u32,
     },
+    /// Does this connection still have this session? Nothing is delivered by it: of a clean one.
+    Hold(Hold),
 }
 
 /// See [`Upward::Attach`].
@@ -62,7 +64,15 @@ pub(crate) struct Attach {
     pub(crate) credit: u32,
 }
 
-/// A leader's answer to an [`Attach`].
+/// See [`Upward::Hold`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) session: SessionId,
+    pub(crate) epoch: Epoch,
+    pub(crate) conn: ConnId,
+}
+
+/// A leader's answer to an [`Attach`] or a [`Hold`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Attached {
     /// The session's shared subscriptions go with it: each with its version.
@@ -94,6 +104,12 @@ impl Upward {
                 out.u64(*generation);
                 out.u32(*more);
             }
+            Self::Hold(hold) => {
+                out.u8(3);
+                session(&mut out, hold.session);
+                out.u64(hold.epoch.0);
+                out.u64(hold.conn.0);
+            }
         }
         out.done()
     }
@@ -114,6 +130,11 @@ impl Upward {
                 generation: from.u64()?,
                 more: from.u32()?,
             },
+            3 => Self::Hold(Hold {
+                session: read_session(&mut from)?,
+                epoch: Epoch(from.u64()?),
+                conn: ConnId(from.u64()?),
+            }),
             other => return Err(from.corrupt(format!("kind {other}"))),
         };
         from.end()?;
@@ -591,7 +612,9 @@ mod tests {
         });
         let credit =
             Upward::Credit { session: SessionId { bucket: 1, number: 2 }, generation: 3, more: 4 };
-        for upward in [attach, credit] {
+        let session = SessionId { bucket: 12, number: 13 };
+        let hold = Upward::Hold(Hold { session, epoch: Epoch(14), conn: ConnId(15) });
+        for upward in [attach, credit, hold] {
             let bytes = upward.encode();
             assert_eq!(Upward::decode(bytes.clone()).unwrap(), upward);
             assert!(Upward::decode(bytes.slice(..bytes.len() - 1)).is_err());

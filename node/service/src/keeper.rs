@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     conn::Conn,
-    frames::{Attached, LeaseReport, Report, Upward},
+    frames::{Attached, Hold, LeaseReport, Report, Upward},
     leader::route_command,
     lease::LEASE,
     service::Inner,
@@ -236,8 +236,13 @@ impl Inner {
 
     // ---- attachments
 
-    /// Attaches a durable session at its shard's leader, or notes that it has to be.
+    /// Attaches a durable session at its shard's leader, or notes that it has to be. For a clean one it asks whether that
+    /// is still this connection's: what a leader says of a takeover can be lost with it, and so can that of an entry that
+    /// its successor finds committed.
     pub(crate) fn attach(self: &Arc<Self>, conn: &Arc<Conn>) {
+        if let Some((shard, hold)) = conn.hold() {
+            return self.ask_hold(conn, shard, hold);
+        }
         let Some((shard, attach)) = conn.attach() else { return };
         let Some(leader) = self.below().router.leader(shard) else {
             self.mark_unattached(conn);
@@ -261,6 +266,30 @@ impl Inner {
                 }
                 Some(Attached::NotLeader) | None => {}
             }
+        };
+        let peers = &self.below().peers;
+        peers.request(leader, Lane::Data, Kind::Attachment, shard, body, ATTACH_WAIT, done);
+    }
+
+    fn ask_hold(self: &Arc<Self>, conn: &Arc<Conn>, shard: ShardId, hold: Hold) {
+        let Some(leader) = self.below().router.leader(shard) else {
+            self.mark_unattached(conn);
+            return;
+        };
+        let body = Upward::Hold(hold).encode();
+        let (service, conn) = (Arc::clone(self), Arc::clone(conn));
+        let done = move |outcome: Result<Bytes, CallError>| match outcome
+            .ok()
+            .and_then(|answer| Attached::decode(answer).ok())
+        {
+            Some(Attached::Yes(_)) => {}
+            Some(Attached::TakenOver) => {
+                conn.push(moorline_core::port::Notice::TakenOver);
+            }
+            Some(Attached::Gone) => {
+                conn.push(moorline_core::port::Notice::Lost);
+            }
+            Some(Attached::NotLeader) | None => service.mark_unattached(&conn),
         };
         let peers = &self.below().peers;
         peers.request(leader, Lane::Data, Kind::Attachment, shard, body, ATTACH_WAIT, done);
@@ -307,7 +336,7 @@ impl Inner {
             return;
         }
         for conn in self.all_conns() {
-            if conn.whose().is_some_and(|whose| whose.durable && shards.contains(&whose.shard)) {
+            if conn.whose().is_some_and(|whose| shards.contains(&whose.shard)) {
                 self.attach(&conn);
             }
             let lost = conn.members().lose(|shard| shards.contains(&shard));

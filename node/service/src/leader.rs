@@ -26,7 +26,8 @@ use crate::{
     delivery::{Collected, READ_BYTES_MAX, ShardDelivery, Wanted},
     expiry,
     frames::{
-        self, Attach, Attached, LeaseReport, Place, Push, PushWriter, Report, TakenOver, Upward,
+        self, Attach, Attached, Hold, LeaseReport, Place, Push, PushWriter, Report, TakenOver,
+        Upward,
     },
     lease::Leases,
     registry::watch::DeviceNews,
@@ -389,6 +390,11 @@ impl Inner {
                     reply.send(attached.encode());
                 }
             }
+            Ok(Upward::Hold(hold)) => {
+                if let Some(reply) = reply {
+                    reply.send(self.on_hold(from, shard, hold).encode());
+                }
+            }
             Ok(Upward::Credit { session, generation, more }) => {
                 if let Some(mut delivery) = self.delivery(shard) {
                     delivery.credit(session, generation, more);
@@ -421,6 +427,25 @@ impl Inner {
                 Attached::Yes(shared)
             }
             Some((epoch, ..)) if epoch == attach.epoch => Attached::Gone,
+            Some(_) => Attached::TakenOver,
+            None => Attached::Gone,
+        }
+    }
+
+    fn on_hold(&self, from: NodeId, shard: ShardId, hold: Hold) -> Attached {
+        if !self.delivery(shard).is_some_and(|delivery| delivery.is_leading()) {
+            return Attached::NotLeader;
+        }
+        let known = self.below().groups.read(shard, |machine, _| {
+            machine.session(hold.session).map(|info| (info.epoch, info.holder))
+        });
+        match known.flatten() {
+            Some((epoch, Some(holder)))
+                if epoch == hold.epoch && holder.node == from && holder.conn == hold.conn =>
+            {
+                Attached::Yes(Vec::new())
+            }
+            Some((epoch, _)) if epoch == hold.epoch => Attached::Gone,
             Some(_) => Attached::TakenOver,
             None => Attached::Gone,
         }

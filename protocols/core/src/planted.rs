@@ -18,6 +18,8 @@ pub enum Bug {
     LostRoute = 3,
     /// What a client has acknowledged stays in its queue (`raft/machine`).
     ResendAfterAck = 4,
+    /// Whoever once had a session releases its deliveries of QoS 2 (`raft/machine`; it was there until the simulation's seed 11).
+    UnfencedRelease = 5,
 }
 
 #[cfg(feature = "planted")]
