@@ -6,7 +6,8 @@ use std::{
     ops::Range,
     path::Path,
     process::{Child, Command, ExitCode, Output, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -19,6 +20,10 @@ use crate::{mutant::Mutant, tally::Tally};
 pub(crate) const VIOLATED: u8 = 2;
 /// What the line begins with on which a run says its numbers.
 pub(crate) const NUMBERS: &str = "numbers ";
+/// Runs that may have ended before an earlier one has, for each that is at work.
+const AHEAD_MAX: usize = 8;
+/// How often it is looked whether one has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Invariants that see a lying disk by themselves, and a cluster that does nothing: a bug counts as caught if one of the others
 /// sees it, for those say what a user loses.
 const NOT_SAFETY: [&str; 3] = [DISK, "calm", "served"];
@@ -129,10 +134,17 @@ fn each(
     let mut running: VecDeque<(u64, Child)> = VecDeque::new();
     let mut waiting = seeds.clone();
     loop {
-        while running.len() < jobs.max(1)
+        // One that takes long holds up what is seen, and not what is begun.
+        while at_work(&mut running)? < jobs.max(1)
+            && running.len() < jobs.max(1) * AHEAD_MAX
             && let Some(seed) = waiting.next()
         {
             running.push_back((seed, begin(seed, mutant, more)?));
+        }
+        let Some((_, first)) = running.front_mut() else { return Ok(()) };
+        if first.try_wait()?.is_none() {
+            thread::sleep(LOOK_EVERY);
+            continue;
         }
         let Some((seed, child)) = running.pop_front() else { return Ok(()) };
         if see(seed, &child.wait_with_output()?) {
@@ -144,6 +156,15 @@ fn each(
             return Ok(());
         }
     }
+}
+
+/// How many of these have not ended. What one says fits into its pipes.
+fn at_work(running: &mut VecDeque<(u64, Child)>) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for (_, child) in running {
+        count += usize::from(child.try_wait()?.is_none());
+    }
+    Ok(count)
 }
 
 /// Runs seeds; stops at none.
