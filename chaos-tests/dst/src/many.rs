@@ -1,13 +1,17 @@
 //! Many runs, each in a process of its own: a run that panics or hangs ends only itself.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     fs,
     ops::Range,
     path::Path,
-    process::{Child, Command, ExitCode, Output, Stdio},
+    process::{Command, ExitCode, Output},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, SyncSender},
+    },
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, bail};
@@ -20,10 +24,6 @@ use crate::{mutant::Mutant, tally::Tally};
 pub(crate) const VIOLATED: u8 = 2;
 /// What the line begins with on which a run says its numbers.
 pub(crate) const NUMBERS: &str = "numbers ";
-/// Runs that may have ended before an earlier one has, for each that is at work.
-const AHEAD_MAX: usize = 8;
-/// How often it is looked whether one has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Invariants that see a lying disk by themselves, and a cluster that does nothing: a bug counts as caught if one of the others
 /// sees it, for those say what a user loses.
 const NOT_SAFETY: [&str; 3] = [DISK, "calm", "served"];
@@ -63,14 +63,14 @@ pub(crate) fn range(text: &str) -> anyhow::Result<Range<u64>> {
     Ok(range)
 }
 
-fn begin(seed: u64, mutant: Option<Mutant>, more: &[&str]) -> anyhow::Result<Child> {
+/// Runs a seed in a process of its own.
+fn run(seed: u64, mutant: Option<Mutant>, more: &[&str]) -> anyhow::Result<Output> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["run", "--seed", &seed.to_string()]).args(more);
     if let Some(mutant) = mutant {
         command.args(["--mutant", &name(mutant)]);
     }
-    let begun = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    begun.context("a process for a seed")
+    command.output().context("a process for a seed")
 }
 
 fn name(mutant: Mutant) -> String {
@@ -104,7 +104,7 @@ pub(crate) fn twice(seed: u64, mutant: Option<Mutant>) -> anyhow::Result<ExitCod
     for file in ["one", "two"] {
         let path = dir.path().join(file);
         let text = path.to_str().context("a path of text")?.to_owned();
-        let output = begin(seed, mutant, &["--trace", &text])?.wait_with_output()?;
+        let output = run(seed, mutant, &["--trace", &text])?;
         print!("{}", String::from_utf8_lossy(&output.stdout));
         traces.push(fs::read(path).with_context(|| complaint(&output))?);
     }
@@ -131,40 +131,36 @@ fn each(
     jobs: usize,
     mut see: impl FnMut(u64, &Output) -> bool,
 ) -> anyhow::Result<()> {
-    let mut running: VecDeque<(u64, Child)> = VecDeque::new();
-    let mut waiting = seeds.clone();
-    loop {
-        // One that takes long holds up what is seen, and not what is begun.
-        while at_work(&mut running)? < jobs.max(1)
-            && running.len() < jobs.max(1) * AHEAD_MAX
-            && let Some(seed) = waiting.next()
-        {
-            running.push_back((seed, begin(seed, mutant, more)?));
-        }
-        let Some((_, first)) = running.front_mut() else { return Ok(()) };
-        if first.try_wait()?.is_none() {
-            thread::sleep(LOOK_EVERY);
-            continue;
-        }
-        let Some((seed, child)) = running.pop_front() else { return Ok(()) };
-        if see(seed, &child.wait_with_output()?) {
-            for (_, mut child) in running {
-                // One that has ended by itself is as good.
-                drop(child.kill());
-                child.wait()?;
+    let next = AtomicU64::new(seeds.start);
+    let (ended, endings) = mpsc::sync_channel(jobs.max(1));
+    let work = |ended: SyncSender<(u64, anyhow::Result<Output>)>| {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            // Nobody listens any more once enough was seen.
+            if seed >= seeds.end || ended.send((seed, run(seed, mutant, more))).is_err() {
+                return;
             }
-            return Ok(());
         }
-    }
-}
-
-/// How many of these have not ended. What one says fits into its pipes.
-fn at_work(running: &mut VecDeque<(u64, Child)>) -> anyhow::Result<usize> {
-    let mut count = 0;
-    for (_, child) in running {
-        count += usize::from(child.try_wait()?.is_none());
-    }
-    Ok(count)
+    };
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            let ended = ended.clone();
+            scope.spawn(|| work(ended));
+        }
+        drop(ended);
+        let endings = endings;
+        let (mut waiting, mut first) = (BTreeMap::new(), seeds.start);
+        for (seed, output) in &endings {
+            waiting.insert(seed, output?);
+            while let Some(output) = waiting.remove(&first) {
+                if see(first, &output) {
+                    return Ok(());
+                }
+                first += 1;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Runs seeds; stops at none.
