@@ -1,0 +1,3 @@
+//! The device-management protocol: addresses so far.
+
+pub mod address;
