@@ -2,6 +2,7 @@
 
 mod close;
 mod connect;
+mod http;
 mod identity;
 mod presence;
 mod subscribe;
