@@ -7,7 +7,7 @@
 //!   presence     who is connected, as JSON                        notice  what a gateway is told of its failures
 //!   http         messaging over HTTP                              rest    the management API
 //!   management   managed devices: their requests, ours, and what state that makes
-//!   words        types that several of these share                time    moments as text
+//!   time         moments as text
 //! ```
 //!
 //! # Invariants
@@ -27,6 +27,7 @@ pub mod identity;
 pub mod management;
 pub mod notice;
 pub mod presence;
+pub mod rest;
 pub mod time;
 pub mod topics;
 

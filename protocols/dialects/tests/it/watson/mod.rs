@@ -7,6 +7,7 @@ mod identity;
 mod machine;
 mod managed;
 mod presence;
+mod rest;
 mod subscribe;
 mod tasks;
 mod time;
