@@ -106,17 +106,17 @@ impl Device {
         let Some(task) = &mut self.task else { return };
         task.phase = phase;
         let observed = Field { field: FIRMWARE.to_owned(), value: Value::Null };
+        if matches!(task.phase, Phase::Updating | Phase::Observing) {
+            // What an earlier task left would be taken for this one's, where a device does not say how it stands.
+            let download = task.action == Action::FirmwareDownload;
+            let state = download.then_some(FirmwareState::Idle);
+            let update_status = Some(UpdateStatus::Success);
+            let fresh = FirmwareChange { state, update_status, ..FirmwareChange::default() };
+            self.firmware.merge(fresh, now);
+        }
         let (address, fields) = match &task.phase {
             Phase::Updating => {
                 self.firmware.merge(task::firmware_of(&task.parameters), now);
-                if task.action == Action::FirmwareDownload {
-                    let idle = FirmwareChange {
-                        state: Some(FirmwareState::Idle),
-                        update_status: Some(UpdateStatus::Success),
-                        ..FirmwareChange::default()
-                    };
-                    self.firmware.merge(idle, now);
-                }
                 let value = serde_json::to_value(&self.firmware);
                 let value = value.expect("texts and numbers have a form in JSON");
                 (Downward::Update, vec![Field { value, ..observed }])

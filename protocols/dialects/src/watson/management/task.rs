@@ -5,7 +5,7 @@
 //!   custom                  Initiated ─200─► done
 //!                           Initiated ─202─► Working ─notify─► done
 //!   firmware download       Updating ─204─► Observing ─200─► Initiated ─202─► Working ─state 2─► Cancelling ─► done
-//!   firmware update         (Updating ─204─►) Observing ─200─► Initiated ─202─► Working ─state 0─► Cancelling ─► done
+//!   firmware update         (Updating ─204─►) Observing ─200─► Initiated ─202─► Working ─status 1, 0─► Cancelling ─► done
 //! ```
 //!
 //! # Invariants
@@ -274,7 +274,8 @@ impl Task {
 
     /// What an answer to the exchange under way means.
     pub(super) fn answered(&self, response: &Response) -> Next {
-        let why = response.message.as_deref().unwrap_or("The device refused");
+        let why = response.message.as_deref().filter(|message| !message.is_empty());
+        let why = why.unwrap_or("The device refused");
         let failed = || Next::End(Outcome::failed(Some(response.rc), why));
         match (&self.phase, response.rc) {
             (Phase::Updating, 200 | 204) => Next::Enter(Phase::Observing),
@@ -315,9 +316,9 @@ impl Task {
         let over = if self.action == Action::FirmwareDownload {
             after.state == FirmwareState::Downloaded
         } else {
-            let was_running = before.update_status == UpdateStatus::InProgress;
-            after.update_status == UpdateStatus::Success
-                && (was_running || after.state == FirmwareState::Idle)
+            // The Python SDK's callbacks begin with "idle, success", so that only what ran can be over.
+            before.update_status == UpdateStatus::InProgress
+                && after.update_status == UpdateStatus::Success
         };
         if over { Next::Enter(Phase::Cancelling(Outcome::Succeeded)) } else { Next::Wait }
     }

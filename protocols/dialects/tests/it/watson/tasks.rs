@@ -108,7 +108,7 @@ fn a_download_goes_its_way() {
 /// Brings an update to where the device works. `told`: whether it is told another firmware first.
 fn updating(told: bool) -> (Bench, u8) {
     let mut bench = Bench::managed();
-    bench.notify(r#"{"version":"2","state":2}"#);
+    bench.notify(r#"{"version":"2","state":2,"updateStatus":1}"#);
     let first = bench.ask(1, "firmware/update", if told { &FIRMWARE } else { &[] }).concat();
     let count = if told {
         assert!(first.starts_with("device/update ") && first.contains(r#""state":2"#), "{first}");
@@ -132,6 +132,11 @@ fn an_update_goes_its_way() {
         assert_eq!(bench.notify(r#"{"state":0,"updateStatus":0}"#), [cancel(1, last)]);
         assert_eq!(bench.answer(&exchange(1, last), 200, "null"), ["1 succeeded"]);
         assert_eq!(bench.device.info.fw_version.as_deref(), Some("2"));
+        // The Python SDK's callbacks begin with "idle, success", whatever was before.
+        let (mut bench, last) = updating(told);
+        assert_eq!(bench.notify(r#"{"state":0,"updateStatus":0}"#), NOTHING);
+        assert_eq!(bench.notify(r#"{"state":0,"updateStatus":1}"#), NOTHING);
+        assert_eq!(bench.notify(r#"{"state":0,"updateStatus":0}"#), [cancel(1, last)]);
         // A client that tells the status alone.
         let (mut bench, last) = updating(told);
         assert_eq!(bench.notify(r#"{"updateStatus":1}"#), NOTHING);
@@ -160,6 +165,11 @@ fn refusals_end_a_firmware_request() {
         }
         assert_eq!(bench.answer(&exchange(1, step), rc, "null"), [refused(rc)]);
     }
+    // SDKs send empty messages.
+    let mut bench = Bench::managed();
+    bench.ask(1, "firmware/download", &FIRMWARE);
+    let answer = format!(r#"{{"rc":500,"message":"","reqId":"{}"}}"#, exchange(1, 1));
+    assert_eq!(bench.say("response", &answer), [refused(500)]);
     // It observes by then, so that it is told to stop.
     for rc in [400, 500, 501] {
         let mut bench = Bench::managed();
