@@ -1,0 +1,353 @@
+//! Bodies that the management API answers with (§1.8, §1.9). Lists without pages are bare arrays; diagnostics are newest first.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use moorline_core::{Text, UnixMillis};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::request::{ClassId, Status};
+use crate::watson::{
+    identity::{Class, ClientId, DeviceName, Who},
+    management::{
+        attributes::{DeviceInfo, Firmware},
+        device::{self, Standing},
+    },
+    time::iso8601,
+};
+
+/// A page. A client asks again with its bookmark, and stops where there is none.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Page<T> {
+    /// The results.
+    pub results: Vec<T>,
+    /// Where it ends, unless it is the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bookmark: Option<String>,
+    /// What is known of all results.
+    pub meta: Meta,
+}
+
+/// What is known of all results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Meta {
+    /// How many there are, if somebody counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_rows: Option<u64>,
+}
+
+/// Who registered a device, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Registration {
+    /// Who.
+    pub auth: Registrar,
+    /// When.
+    pub date: String,
+}
+
+/// Who registered a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Registrar {
+    /// Its name: an API key, a gateway's client id, a person.
+    pub id: String,
+    /// What it is: `app`, `gateway`, `person`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+}
+
+/// Where the rest of a device is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct References {
+    diag: DiagnosticReferences,
+    location: String,
+    mgmt: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DiagnosticReferences {
+    error_codes: String,
+    logs: String,
+}
+
+/// What the registry knows of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known<'a> {
+    /// Its organisation.
+    pub org: &'a Text,
+    /// Its name.
+    pub name: &'a DeviceName,
+    /// Device or gateway.
+    pub class: ClassId,
+    /// What it is.
+    pub info: &'a DeviceInfo,
+    /// What else is known of it.
+    pub metadata: &'a Map<String, Value>,
+    /// Who registered it.
+    pub registration: Registration,
+    /// The groups it is in.
+    pub groups: &'a [String],
+    /// How it is.
+    pub status: &'a Status,
+    /// Through which gateway it was registered.
+    pub gateway: Option<&'a DeviceName>,
+    /// Its token, if it was made just now.
+    pub token: Option<&'a str>,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device<'a> {
+    client_id: String,
+    type_id: &'a str,
+    device_id: &'a str,
+    device_info: &'a DeviceInfo,
+    metadata: &'a Map<String, Value>,
+    registration: Registration,
+    groups: &'a [String],
+    status: &'a Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway_type_id: Option<&'a str>,
+    refs: References,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_token: Option<&'a str>,
+}
+
+impl<'a> From<Known<'a>> for Device<'a> {
+    fn from(known: Known<'a>) -> Self {
+        let (kind, id) = (known.name.kind.as_str(), known.name.id.as_str());
+        let who = match known.class {
+            ClassId::Device => Who::Device(known.name.clone()),
+            ClassId::Gateway => Who::Gateway(known.name.clone()),
+        };
+        let base = format!("/api/v0002/device/types/{kind}/devices/{id}");
+        let diag = DiagnosticReferences {
+            error_codes: format!("{base}/diag/errorCodes"),
+            logs: format!("{base}/diag/logs"),
+        };
+        Self {
+            client_id: ClientId { org: known.org.clone(), who }.to_string(),
+            type_id: kind,
+            device_id: id,
+            device_info: known.info,
+            metadata: known.metadata,
+            registration: known.registration,
+            groups: known.groups,
+            status: known.status,
+            gateway_id: known.gateway.map(|gateway| gateway.id.as_str()),
+            gateway_type_id: known.gateway.map(|gateway| gateway.kind.as_str()),
+            refs: References {
+                diag,
+                location: format!("{base}/location"),
+                mgmt: format!("{base}/mgmt"),
+            },
+            auth_token: known.token,
+        }
+    }
+}
+
+/// A device type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceType<'a> {
+    /// Its name.
+    pub id: &'a str,
+    /// What sort.
+    pub class_id: ClassId,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<&'a str>,
+    /// What its devices are when they are registered.
+    pub device_info: &'a DeviceInfo,
+    /// What else is known of it.
+    pub metadata: &'a Map<String, Value>,
+    /// When it was made.
+    pub created_date_time: String,
+    /// When it changed.
+    pub updated_date_time: String,
+}
+
+/// One device of a bulk request that registers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Added<'a> {
+    /// Its type.
+    pub type_id: &'a str,
+    /// Its id.
+    pub device_id: &'a str,
+    /// Whether it is registered.
+    pub success: bool,
+    /// Its token: shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_token: Option<&'a str>,
+    /// Why it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exception: Option<String>,
+}
+
+/// One device of a bulk request that removes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removed<'a> {
+    /// Its type.
+    pub type_id: &'a str,
+    /// Its id.
+    pub device_id: &'a str,
+    /// Whether it is gone. One that never was, is.
+    pub success: bool,
+}
+
+/// The status of a bulk request: `all` if every part of it succeeded, 202 if not.
+#[must_use]
+pub fn bulk_status(all: u16, parts: impl IntoIterator<Item = bool>) -> u16 {
+    if parts.into_iter().all(|success| success) { all } else { 202 }
+}
+
+/// `GET …/mgmt`
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Managed<'a> {
+    dormant: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dormant_date_time: Option<String>,
+    supports: Map<String, Value>,
+    firmware: &'a Firmware,
+}
+
+/// What is known of a managed device; `None` (404) of one that is not, or is dormant.
+#[must_use]
+pub fn managed(device: &device::Device) -> Option<Managed<'_>> {
+    let Standing::Managed(contract) = &device.standing else { return None };
+    let supports = contract.supports.iter().map(|what| (what.clone(), Value::Bool(true)));
+    Some(Managed {
+        dormant: false,
+        dormant_date_time: contract.until.map(iso8601),
+        supports: supports.collect(),
+        firmware: &device.firmware,
+    })
+}
+
+/// The last event of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastEvent {
+    device_id: String,
+    event_id: String,
+    format: String,
+    payload: String,
+    timestamp: String,
+    type_id: String,
+}
+
+impl LastEvent {
+    /// The event as it is shown: its payload in base64.
+    #[must_use]
+    pub fn new(
+        device: &DeviceName,
+        event: &str,
+        format: &str,
+        payload: &[u8],
+        at: UnixMillis,
+    ) -> Self {
+        Self {
+            device_id: device.id.to_string(),
+            event_id: event.to_owned(),
+            format: format.to_owned(),
+            payload: STANDARD.encode(payload),
+            timestamp: iso8601(at),
+            type_id: device.kind.to_string(),
+        }
+    }
+}
+
+/// How a client stands. The fields are inferred from SDKs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionState {
+    id: String,
+    client_type: &'static str,
+    connection_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_activity_date_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connected_date_time: Option<String>,
+}
+
+impl ConnectionState {
+    /// How a client stands. `since`: when it connected last; `heard`: when it was heard from.
+    #[must_use]
+    pub fn new(
+        client: &ClientId,
+        connected: bool,
+        since: Option<UnixMillis>,
+        heard: Option<UnixMillis>,
+    ) -> Self {
+        Self {
+            id: client.to_string(),
+            client_type: match client.class() {
+                Class::Device => "Device",
+                Class::Gateway => "Gateway",
+                Class::Application | Class::SharedApplication => "Application",
+            },
+            connection_status: if connected { "connected" } else { "disconnected" },
+            last_activity_date_time: heard.map(iso8601),
+            connected_date_time: since.map(iso8601),
+        }
+    }
+}
+
+/// An entry of `GET /logs/connection`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConnectionLogEntry {
+    /// What happened.
+    pub message: String,
+    /// When.
+    pub timestamp: String,
+}
+
+/// `POST /mgmt/requests`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Initiated {
+    /// The request.
+    #[serde(rename = "reqId")]
+    pub id: String,
+}
+
+/// `GET /service-status`: `green`, `orange` or `red` each. The fields are inferred from SDKs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// The management API.
+    pub dashboard: &'static str,
+    /// MQTT and HTTP messaging.
+    pub messaging: &'static str,
+    /// What others provide.
+    pub third_party: &'static str,
+}
+
+/// `GET /usage/data-traffic`, in bytes. The fields are inferred from SDKs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DataTraffic {
+    /// The first day, `YYYY-MM-DD`.
+    pub start: String,
+    /// The last day.
+    pub end: String,
+    /// A day on average.
+    pub average: u64,
+    /// All days.
+    pub total: u64,
+    /// Each day, if details were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days: Option<Vec<Day>>,
+}
+
+/// A day's traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Day {
+    /// Which.
+    pub date: String,
+    /// Bytes.
+    pub total: u64,
+}
