@@ -13,3 +13,4 @@
 //! Packets (`protocols/mqtt`, `protocols/moonlight`), who may do what (`node/service`).
 
 pub mod fostrom;
+pub mod thingsboard;

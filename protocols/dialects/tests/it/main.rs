@@ -13,3 +13,4 @@ mod payload;
 mod schema;
 mod sse;
 mod support;
+mod thingsboard;
