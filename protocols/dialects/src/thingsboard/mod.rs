@@ -33,6 +33,7 @@ pub mod credentials;
 pub mod decimal;
 pub mod filters;
 pub mod gateway;
+pub mod http;
 pub mod invalid;
 pub mod json;
 pub mod limits;

@@ -49,7 +49,7 @@ fn a_certificate_comes_before_all_but_provisioning() {
     let own = Attempt::Certificate { id: certificate_id_of_der(OWN) };
     let authority = Attempt::Authority { ids: vec![certificate_id_of_der(AUTHORITY)] };
     let with = |chain| Hello { chain, ..hello("c", Some("T"), Some("p")) };
-    assert_eq!(attempts(&with(&[OWN])), [own.clone()]);
+    assert_eq!(attempts(&with(&[OWN])), std::slice::from_ref(&own));
     assert_eq!(attempts(&with(&[OWN, AUTHORITY])), [own, authority]);
     let provision = Hello { chain: &[OWN], ..hello("", Some("provision"), None) };
     assert_eq!(attempts(&provision), [Attempt::Provision]);

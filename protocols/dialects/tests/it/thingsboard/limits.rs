@@ -15,7 +15,7 @@ fn the_notation_is_read_and_written() {
         assert_eq!(limit(text).to_string(), text);
     }
     assert_eq!(limit(" 5 : 1 , 6:2").to_string(), "5:1,6:2");
-    let many = vec!["1:1"; SEGMENTS_MAX + 1].join(",");
+    let many = ["1:1"; SEGMENTS_MAX + 1].join(",");
     #[rustfmt::skip]
     let table = [
         "1", ":", "1:", ":1", "0:1", "1:0", "-1:1", "1:-1", "1:1:1", "1:1,", ",1:1", "a:b", "1.5:1", "1:1;2:2",

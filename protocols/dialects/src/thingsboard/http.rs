@@ -1,0 +1,443 @@
+//! HTTP's device API: routes to requests, outcomes to statuses and bodies.
+//!
+//! In two steps, so that nobody's body is read before it is known who that is: [`route`] takes what the head says, and
+//! [`Routed::ask`] the body.
+//!
+//! Invariant: unknown parameters of a query are ignored, since SDKs send some by wrong names. Checked by
+//! `tests/it/thingsboard/http.rs`.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::{
+    attributes::{Changed, Found, Wanted},
+    calls::{DeviceCall, ServerCall},
+    claim::Claim,
+    invalid::Invalid,
+    json::Json,
+    ota::{ChunkError, PackageKind},
+    payloads::{Encoding, write},
+    provision,
+    values::{Entries, Rules, Sample},
+};
+
+/// The most bytes of a body on a path with calls.
+pub const CALL_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of any other body.
+pub const BODY_BYTES_MAX: usize = 50 * 1024 * 1024;
+/// How long a poll waits that does not say it.
+pub const POLL_MS_DEFAULT: u64 = 60_000;
+/// How long a poll may wait.
+pub const POLL_MS_MAX: u64 = 300_000;
+/// What all paths begin with.
+const PREFIX: &str = "/api/v1/";
+/// The most parts of a path behind that, and one more.
+const PARTS_MAX: usize = 4;
+/// The longest query that is looked at, in bytes.
+const QUERY_BYTES_MAX: usize = 64 * 1024;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// `POST telemetry`
+    Telemetry,
+    /// `POST attributes`
+    Attributes,
+    /// `GET attributes?clientKeys=&sharedKeys=`
+    ReadAttributes(Wanted),
+    /// `GET attributes/updates?timeout=`: waits for one change.
+    PollAttributes {
+        /// For how long.
+        timeout_ms: u64,
+    },
+    /// `POST claim`
+    Claim,
+    /// `GET rpc?timeout=`: waits for one call.
+    PollCall {
+        /// For how long.
+        timeout_ms: u64,
+    },
+    /// `POST rpc/{id}`
+    CallReply(i32),
+    /// `POST rpc`
+    Call,
+    /// `GET firmware`, `GET software`
+    Package(PackageRequest),
+    /// `POST /api/v1/provision`, the one path without a token.
+    Provision,
+}
+
+/// Which part of which package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageRequest {
+    /// Which kind.
+    pub kind: PackageKind,
+    /// Its title, if it was said.
+    pub title: Option<String>,
+    /// Its version, if it was said.
+    pub version: Option<String>,
+    /// The size of parts; 0: all in one.
+    pub size: u64,
+    /// Which part.
+    pub chunk: u64,
+}
+
+/// A route, and who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routed {
+    /// What is asked for.
+    pub route: Route,
+    /// The token in the path; `None` for [`Route::Provision`].
+    pub token: Option<String>,
+    /// The most bytes its body may have.
+    pub body_bytes_max: usize,
+}
+
+/// Reads the head of a request. `query`: without its `?`.
+///
+/// # Errors
+///
+/// What to answer.
+pub fn route(method: &str, path: &str, query: &str) -> Result<Routed, Response> {
+    let rest = path.strip_prefix(PREFIX).ok_or_else(not_found)?;
+    if query.len() > QUERY_BYTES_MAX {
+        return Err(bad_request("the query is too long"));
+    }
+    let parts: Vec<&str> = rest.splitn(PARTS_MAX, '/').collect();
+    let (token, parts) = match parts.as_slice() {
+        ["provision"] => {
+            let body_bytes_max = BODY_BYTES_MAX;
+            let routed = Routed { route: Route::Provision, token: None, body_bytes_max };
+            return if method == "POST" { Ok(routed) } else { Err(wrong_method()) };
+        }
+        ["", ..] | [] => return Err(not_found()),
+        [token, parts @ ..] => (decoded(token), parts),
+    };
+    let query = Query::of(query);
+    let route = match (method, parts) {
+        ("POST", ["telemetry"]) => Route::Telemetry,
+        ("POST", ["attributes"]) => Route::Attributes,
+        ("GET", ["attributes"]) => Route::ReadAttributes(query.wanted()?),
+        ("GET", ["attributes", "updates"]) => {
+            Route::PollAttributes { timeout_ms: query.timeout_ms()? }
+        }
+        ("POST", ["claim"]) => Route::Claim,
+        ("GET", ["rpc"]) => Route::PollCall { timeout_ms: query.timeout_ms()? },
+        ("POST", ["rpc"]) => Route::Call,
+        ("POST", ["rpc", id]) => {
+            Route::CallReply(id.parse().map_err(|_| bad_request("the id is no integer"))?)
+        }
+        ("GET", ["firmware"]) => Route::Package(query.package(PackageKind::Firmware)?),
+        ("GET", ["software"]) => Route::Package(query.package(PackageKind::Software)?),
+        (
+            _,
+            ["telemetry" | "attributes" | "claim" | "rpc" | "firmware" | "software"]
+            | ["attributes", "updates"]
+            | ["rpc", _],
+        ) => return Err(wrong_method()),
+        _ => return Err(not_found()),
+    };
+    let body_bytes_max =
+        if parts.first() == Some(&"rpc") { CALL_BYTES_MAX } else { BODY_BYTES_MAX };
+    Ok(Routed { route, token: Some(token.into_owned()), body_bytes_max })
+}
+
+/// The parameters of a query. Of one that stands twice, the first counts.
+struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    fn of(query: &'a str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (form_decoded(name), form_decoded(value))
+        });
+        Self(pairs.collect())
+    }
+
+    /// A parameter that says something.
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, Response> {
+        let number = self.get(name).map(str::parse).transpose();
+        number.map_err(|_| bad_request(&format!("{name} is no number")))
+    }
+
+    fn timeout_ms(&self) -> Result<u64, Response> {
+        // 0 is what some SDKs mean by "as long as may be".
+        let timeout_ms = self.number("timeout")?.filter(|timeout_ms| *timeout_ms > 0);
+        Ok(timeout_ms.unwrap_or(POLL_MS_DEFAULT).min(POLL_MS_MAX))
+    }
+
+    fn wanted(&self) -> Result<Wanted, Response> {
+        let wanted = Wanted::of(self.get("clientKeys"), self.get("sharedKeys"));
+        wanted.map_err(|invalid| bad_request(&invalid.to_string()))
+    }
+
+    fn package(&self, kind: PackageKind) -> Result<PackageRequest, Response> {
+        let text = |name| self.get(name).map(str::to_owned);
+        Ok(PackageRequest {
+            kind,
+            title: text("title"),
+            version: text("version"),
+            size: self.number("size")?.unwrap_or(0),
+            chunk: self.number("chunk")?.unwrap_or(0),
+        })
+    }
+}
+
+/// A part of a query: `+` is a space there.
+fn form_decoded(text: &str) -> Cow<'_, str> {
+    if text.contains('+') {
+        Cow::Owned(decoded(&text.replace('+', " ")).into_owned())
+    } else {
+        decoded(text)
+    }
+}
+
+/// Two hexadecimal digits after a `%`.
+const ESCAPE_DIGITS: usize = 2;
+
+/// Percent signs taken out (RFC 3986, 2.1). What is no escape stays; what is no UTF-8 then is shown as U+FFFD.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..=at + ESCAPE_DIGITS).filter(|_| bytes[at] == b'%');
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                at += 1 + ESCAPE_DIGITS;
+            }
+            None => {
+                plain.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
+}
+
+/// A request with its body: what other transports ask, too.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// Keep telemetry.
+    Telemetry(Vec<Sample>),
+    /// Keep client attributes.
+    Attributes(Entries),
+    /// Answer attributes: [`Answer::Attributes`].
+    ReadAttributes(Wanted),
+    /// Wait for a change: [`Answer::Changed`].
+    PollAttributes {
+        /// For how long.
+        timeout_ms: u64,
+    },
+    /// The device may be claimed.
+    Claim(Claim),
+    /// Wait for a call: [`Answer::Call`].
+    PollCall {
+        /// For how long.
+        timeout_ms: u64,
+    },
+    /// The answer to a call.
+    CallReply {
+        /// The call's id.
+        id: i32,
+        /// The answer: JSON, if all is well.
+        data: String,
+    },
+    /// A call: [`Answer::CallAnswered`].
+    Call(DeviceCall),
+    /// A part of a package: [`Answer::Chunk`].
+    Package(PackageRequest),
+    /// Credentials: [`Answer::Provisioned`].
+    Provision(Box<provision::Request>),
+}
+
+impl Routed {
+    /// What is asked, with the body. Content-Type is not looked at: the profile says what a body is.
+    ///
+    /// # Errors
+    ///
+    /// What to answer.
+    pub fn ask(
+        &self,
+        encoding: Encoding<'_>,
+        body: &[u8],
+        now_ms: i64,
+        rules: &Rules,
+    ) -> Result<Ask, Response> {
+        if body.len() > self.body_bytes_max {
+            return Err(too_large());
+        }
+        self.read(encoding, body, now_ms, rules).map_err(|why| bad_request(&why.to_string()))
+    }
+
+    fn read(
+        &self,
+        encoding: Encoding<'_>,
+        body: &[u8],
+        now_ms: i64,
+        rules: &Rules,
+    ) -> Result<Ask, Invalid> {
+        Ok(match &self.route {
+            Route::Telemetry => Ask::Telemetry(encoding.telemetry(body, now_ms, rules)?),
+            Route::Attributes => Ask::Attributes(encoding.attributes(body, rules)?),
+            Route::ReadAttributes(wanted) => Ask::ReadAttributes(wanted.clone()),
+            Route::PollAttributes { timeout_ms } => Ask::PollAttributes { timeout_ms: *timeout_ms },
+            Route::Claim => Ask::Claim(encoding.claim(body)?),
+            Route::PollCall { timeout_ms } => Ask::PollCall { timeout_ms: *timeout_ms },
+            Route::CallReply(id) => Ask::CallReply { id: *id, data: encoding.call_reply(body)? },
+            Route::Call => Ask::Call(encoding.device_call(body)?),
+            Route::Package(request) => Ask::Package(request.clone()),
+            Route::Provision => {
+                let json = Json::read(body)?;
+                Ask::Provision(Box::new(provision::Request::read(&json)?))
+            }
+        })
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// The attributes that were asked for.
+    Attributes(Found),
+    /// Shared attributes have changed.
+    Changed(Changed),
+    /// A call came.
+    Call(ServerCall),
+    /// The device's call was answered: any JSON as text.
+    CallAnswered(String),
+    /// A part of a package; empty beyond its end.
+    Chunk {
+        /// What the whole is called.
+        file_name: String,
+        /// The part.
+        bytes: Bytes,
+    },
+    /// What became of a request for credentials.
+    Provisioned(provision::Answer),
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The token is nobody's, or its profile is not for this transport.
+    Unauthorised,
+    /// Nothing came while it was waited for.
+    TimedOut,
+    /// The device was deleted while it waited.
+    Gone,
+    /// A limit is reached.
+    RateLimited,
+    /// No package is assigned, or not here.
+    NoPackage,
+    /// Another package is assigned than was named.
+    OtherPackage,
+    /// The part is larger than may be sent.
+    ChunkTooLarge,
+    /// Something behind the broker failed.
+    Failed,
+}
+
+impl From<ChunkError> for Failure {
+    fn from(error: ChunkError) -> Self {
+        match error {
+            ChunkError::NotFound => Self::NoPackage,
+            ChunkError::TooLarge => Self::ChunkTooLarge,
+            ChunkError::Malformed => Self::OtherPackage,
+        }
+    }
+}
+
+/// A response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// Headers, with names in lower case.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The response to a request.
+#[must_use]
+pub fn respond(outcome: Result<Answer, Failure>) -> Response {
+    match outcome {
+        Ok(Answer::Done) => empty(200),
+        Ok(Answer::Attributes(found)) => json(200, write(&found.to_json())),
+        Ok(Answer::Changed(changed)) => json(200, write(&changed.to_json())),
+        Ok(Answer::Call(call)) => json(200, write(&call.to_json_with_id())),
+        Ok(Answer::CallAnswered(text)) => json(200, Bytes::from(text)),
+        Ok(Answer::Provisioned(answer)) => json(200, write(&answer.to_json())),
+        Ok(Answer::Chunk { file_name, bytes }) => chunk(&file_name, bytes),
+        Err(failure) => failed(failure),
+    }
+}
+
+fn failed(failure: Failure) -> Response {
+    match failure {
+        Failure::Unauthorised => empty(401),
+        Failure::TimedOut => empty(408),
+        Failure::Gone => empty(403),
+        Failure::NoPackage => empty(404),
+        Failure::OtherPackage => bad_request("another package is assigned"),
+        Failure::ChunkTooLarge => too_large(),
+        Failure::RateLimited | Failure::Failed => empty(500),
+    }
+}
+
+fn chunk(file_name: &str, bytes: Bytes) -> Response {
+    // A name with other characters could end the header.
+    let plain = |char: char| if char.is_ascii_graphic() && char != '"' { char } else { '_' };
+    let file_name: String = file_name.chars().map(plain).collect();
+    let headers = vec![
+        ("content-type", "application/octet-stream".to_owned()),
+        ("content-disposition", format!("attachment;filename={file_name}")),
+        ("x-filename", file_name),
+    ];
+    Response { status: 200, headers, body: bytes }
+}
+
+fn json(status: u16, body: Bytes) -> Response {
+    let headers = vec![("content-type", "application/json".to_owned())];
+    Response { status, headers, body }
+}
+
+fn empty(status: u16) -> Response {
+    Response { status, headers: Vec::new(), body: Bytes::new() }
+}
+
+fn not_found() -> Response {
+    empty(404)
+}
+
+fn wrong_method() -> Response {
+    empty(405)
+}
+
+fn bad_request(why: &str) -> Response {
+    let headers = vec![("content-type", "text/plain;charset=utf-8".to_owned())];
+    Response { status: 400, headers, body: Bytes::copy_from_slice(why.as_bytes()) }
+}
+
+/// A body, or a part of a package, that is too large: the one failure with a body of JSON.
+#[must_use]
+pub fn too_large() -> Response {
+    let message = Json::from("Payload size exceeds the limit");
+    let body = Json::object([("status", Json::from(413)), ("message", message)]);
+    json(413, write(&body))
+}
