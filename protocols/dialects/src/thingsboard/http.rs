@@ -6,8 +6,6 @@
 //! Invariant: unknown parameters of a query are ignored, since SDKs send some by wrong names. Checked by
 //! `tests/it/thingsboard/http.rs`.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use super::{
@@ -19,6 +17,7 @@ use super::{
     ota::{ChunkError, PackageKind},
     payloads::{Encoding, write},
     provision,
+    query::{Query, WrongParameter, decoded},
     values::{Entries, Rules, Sample},
 };
 
@@ -34,8 +33,6 @@ pub const POLL_MS_MAX: u64 = 300_000;
 const PREFIX: &str = "/api/v1/";
 /// The most parts of a path behind that, and one more.
 const PARTS_MAX: usize = 4;
-/// The longest query that is looked at, in bytes.
-const QUERY_BYTES_MAX: usize = 64 * 1024;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,9 +98,6 @@ pub struct Routed {
 /// What to answer.
 pub fn route(method: &str, path: &str, query: &str) -> Result<Routed, Response> {
     let rest = path.strip_prefix(PREFIX).ok_or_else(not_found)?;
-    if query.len() > QUERY_BYTES_MAX {
-        return Err(bad_request("the query is too long"));
-    }
     let parts: Vec<&str> = rest.splitn(PARTS_MAX, '/').collect();
     let (token, parts) = match parts.as_slice() {
         ["provision"] => {
@@ -114,7 +108,7 @@ pub fn route(method: &str, path: &str, query: &str) -> Result<Routed, Response> 
         ["", ..] | [] => return Err(not_found()),
         [token, parts @ ..] => (decoded(token), parts),
     };
-    let query = Query::of(query);
+    let query = Query::of(query)?;
     let route = match (method, parts) {
         ("POST", ["telemetry"]) => Route::Telemetry,
         ("POST", ["attributes"]) => Route::Attributes,
@@ -143,32 +137,10 @@ pub fn route(method: &str, path: &str, query: &str) -> Result<Routed, Response> 
     Ok(Routed { route, token: Some(token.into_owned()), body_bytes_max })
 }
 
-/// The parameters of a query. Of one that stands twice, the first counts.
-struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
-
-impl<'a> Query<'a> {
-    fn of(query: &'a str) -> Self {
-        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (form_decoded(name), form_decoded(value))
-        });
-        Self(pairs.collect())
-    }
-
-    /// A parameter that says something.
-    fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(other, _)| other == name);
-        found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
-    }
-
-    fn number(&self, name: &str) -> Result<Option<u64>, Response> {
-        let number = self.get(name).map(str::parse).transpose();
-        number.map_err(|_| bad_request(&format!("{name} is no number")))
-    }
-
+impl Query<'_> {
     fn timeout_ms(&self) -> Result<u64, Response> {
         // 0 is what some SDKs mean by "as long as may be".
-        let timeout_ms = self.number("timeout")?.filter(|timeout_ms| *timeout_ms > 0);
+        let timeout_ms = self.count("timeout")?.filter(|timeout_ms| *timeout_ms > 0);
         Ok(timeout_ms.unwrap_or(POLL_MS_DEFAULT).min(POLL_MS_MAX))
     }
 
@@ -183,48 +155,16 @@ impl<'a> Query<'a> {
             kind,
             title: text("title"),
             version: text("version"),
-            size: self.number("size")?.unwrap_or(0),
-            chunk: self.number("chunk")?.unwrap_or(0),
+            size: self.count("size")?.unwrap_or(0),
+            chunk: self.count("chunk")?.unwrap_or(0),
         })
     }
 }
 
-/// A part of a query: `+` is a space there.
-fn form_decoded(text: &str) -> Cow<'_, str> {
-    if text.contains('+') {
-        Cow::Owned(decoded(&text.replace('+', " ")).into_owned())
-    } else {
-        decoded(text)
+impl From<WrongParameter> for Response {
+    fn from(wrong: WrongParameter) -> Self {
+        bad_request(&wrong.to_string())
     }
-}
-
-/// Two hexadecimal digits after a `%`.
-const ESCAPE_DIGITS: usize = 2;
-
-/// Percent signs taken out (RFC 3986, 2.1). What is no escape stays; what is no UTF-8 then is shown as U+FFFD.
-fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..=at + ESCAPE_DIGITS).filter(|_| bytes[at] == b'%');
-        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let byte = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                plain.push(byte);
-                at += 1 + ESCAPE_DIGITS;
-            }
-            None => {
-                plain.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
 }
 
 /// A request with its body: what other transports ask, too.

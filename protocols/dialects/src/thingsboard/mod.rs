@@ -43,5 +43,7 @@ pub mod payloads;
 pub mod profile;
 pub mod proto;
 pub mod provision;
+pub mod query;
+pub mod rest;
 pub mod topics;
 pub mod values;

@@ -1,5 +1,6 @@
 //! ThingsBoard by tables: every topic, URL and payload of its specification, and what is refused.
 
+mod aggregation;
 mod attributes;
 mod calls;
 mod claim;
@@ -17,7 +18,10 @@ mod payloads;
 mod profile;
 mod proto;
 mod provision;
+mod rest;
 mod schema;
 mod support;
+mod telemetry;
 mod topics;
 mod values;
+mod websocket;
