@@ -1,7 +1,7 @@
 //! HTTP's device API: routes to requests, outcomes to statuses and bodies.
 //!
 //! In two steps, so that nobody's body is read before it is known who that is: [`route`] takes what the head says, and
-//! [`Routed::ask`] the body.
+//! [`Routed::request`] the body.
 //!
 //! Invariant: unknown parameters of a query are ignored, since SDKs send some by wrong names. Checked by
 //! `tests/it/thingsboard/http.rs`.
@@ -9,16 +9,15 @@
 use bytes::Bytes;
 
 use super::{
-    attributes::{Changed, Found, Wanted},
-    calls::{DeviceCall, ServerCall},
-    claim::Claim,
+    attributes::Wanted,
     invalid::Invalid,
     json::Json,
-    ota::{ChunkError, PackageKind},
-    payloads::{Encoding, write},
+    ota::PackageKind,
+    payloads::{Encoding, ProvisionEncoding, write},
     provision,
     query::{Query, WrongParameter, decoded},
-    values::{Entries, Rules, Sample},
+    requests::{Answer, Failure, PackageRequest, Request},
+    values::Rules,
 };
 
 /// The most bytes of a body on a path with calls.
@@ -63,21 +62,6 @@ pub enum Route {
     Package(PackageRequest),
     /// `POST /api/v1/provision`, the one path without a token.
     Provision,
-}
-
-/// Which part of which package.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackageRequest {
-    /// Which kind.
-    pub kind: PackageKind,
-    /// Its title, if it was said.
-    pub title: Option<String>,
-    /// Its version, if it was said.
-    pub version: Option<String>,
-    /// The size of parts; 0: all in one.
-    pub size: u64,
-    /// Which part.
-    pub chunk: u64,
 }
 
 /// A route, and who asks.
@@ -167,55 +151,19 @@ impl From<WrongParameter> for Response {
     }
 }
 
-/// A request with its body: what other transports ask, too.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Ask {
-    /// Keep telemetry.
-    Telemetry(Vec<Sample>),
-    /// Keep client attributes.
-    Attributes(Entries),
-    /// Answer attributes: [`Answer::Attributes`].
-    ReadAttributes(Wanted),
-    /// Wait for a change: [`Answer::Changed`].
-    PollAttributes {
-        /// For how long.
-        timeout_ms: u64,
-    },
-    /// The device may be claimed.
-    Claim(Claim),
-    /// Wait for a call: [`Answer::Call`].
-    PollCall {
-        /// For how long.
-        timeout_ms: u64,
-    },
-    /// The answer to a call.
-    CallReply {
-        /// The call's id.
-        id: i32,
-        /// The answer: JSON, if all is well.
-        data: String,
-    },
-    /// A call: [`Answer::CallAnswered`].
-    Call(DeviceCall),
-    /// A part of a package: [`Answer::Chunk`].
-    Package(PackageRequest),
-    /// Credentials: [`Answer::Provisioned`].
-    Provision(Box<provision::Request>),
-}
-
 impl Routed {
     /// What is asked, with the body. Content-Type is not looked at: the profile says what a body is.
     ///
     /// # Errors
     ///
     /// What to answer.
-    pub fn ask(
+    pub fn request(
         &self,
         encoding: Encoding<'_>,
         body: &[u8],
         now_ms: i64,
         rules: &Rules,
-    ) -> Result<Ask, Response> {
+    ) -> Result<Request, Response> {
         if body.len() > self.body_bytes_max {
             return Err(too_large());
         }
@@ -228,77 +176,29 @@ impl Routed {
         body: &[u8],
         now_ms: i64,
         rules: &Rules,
-    ) -> Result<Ask, Invalid> {
+    ) -> Result<Request, Invalid> {
         Ok(match &self.route {
-            Route::Telemetry => Ask::Telemetry(encoding.telemetry(body, now_ms, rules)?),
-            Route::Attributes => Ask::Attributes(encoding.attributes(body, rules)?),
-            Route::ReadAttributes(wanted) => Ask::ReadAttributes(wanted.clone()),
-            Route::PollAttributes { timeout_ms } => Ask::PollAttributes { timeout_ms: *timeout_ms },
-            Route::Claim => Ask::Claim(encoding.claim(body)?),
-            Route::PollCall { timeout_ms } => Ask::PollCall { timeout_ms: *timeout_ms },
-            Route::CallReply(id) => Ask::CallReply { id: *id, data: encoding.call_reply(body)? },
-            Route::Call => Ask::Call(encoding.device_call(body)?),
-            Route::Package(request) => Ask::Package(request.clone()),
+            Route::Telemetry => Request::Telemetry(encoding.telemetry(body, now_ms, rules)?),
+            Route::Attributes => Request::Attributes(encoding.attributes(body, rules)?),
+            Route::ReadAttributes(wanted) => Request::ReadAttributes(wanted.clone()),
+            Route::PollAttributes { timeout_ms } => {
+                Request::PollAttributes { timeout_ms: *timeout_ms }
+            }
+            Route::Claim => Request::Claim(encoding.claim(body)?),
+            Route::PollCall { timeout_ms } => Request::PollCall { timeout_ms: *timeout_ms },
+            Route::CallReply(id) => {
+                Request::CallReply { id: *id, data: encoding.call_reply(body)? }
+            }
+            Route::Call => Request::Call(encoding.device_call(body)?),
+            Route::Package(request) => Request::Package(request.clone()),
             Route::Provision => {
                 let json = Json::read(body)?;
-                Ask::Provision(Box::new(provision::Request::read(&json)?))
+                Request::Provision {
+                    request: Box::new(provision::Request::read(&json)?),
+                    encoding: ProvisionEncoding::Json,
+                }
             }
         })
-    }
-}
-
-/// What became of a request.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// It is done.
-    Done,
-    /// The attributes that were asked for.
-    Attributes(Found),
-    /// Shared attributes have changed.
-    Changed(Changed),
-    /// A call came.
-    Call(ServerCall),
-    /// The device's call was answered: any JSON as text.
-    CallAnswered(String),
-    /// A part of a package; empty beyond its end.
-    Chunk {
-        /// What the whole is called.
-        file_name: String,
-        /// The part.
-        bytes: Bytes,
-    },
-    /// What became of a request for credentials.
-    Provisioned(provision::Answer),
-}
-
-/// Why a request was not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The token is nobody's, or its profile is not for this transport.
-    Unauthorised,
-    /// Nothing came while it was waited for.
-    TimedOut,
-    /// The device was deleted while it waited.
-    Gone,
-    /// A limit is reached.
-    RateLimited,
-    /// No package is assigned, or not here.
-    NoPackage,
-    /// Another package is assigned than was named.
-    OtherPackage,
-    /// The part is larger than may be sent.
-    ChunkTooLarge,
-    /// Something behind the broker failed.
-    Failed,
-}
-
-impl From<ChunkError> for Failure {
-    fn from(error: ChunkError) -> Self {
-        match error {
-            ChunkError::NotFound => Self::NoPackage,
-            ChunkError::TooLarge => Self::ChunkTooLarge,
-            ChunkError::Malformed => Self::OtherPackage,
-        }
     }
 }
 
@@ -323,6 +223,8 @@ pub fn respond(outcome: Result<Answer, Failure>) -> Response {
         Ok(Answer::Call(call)) => json(200, write(&call.to_json_with_id())),
         Ok(Answer::CallAnswered(text)) => json(200, Bytes::from(text)),
         Ok(Answer::Provisioned(answer)) => json(200, write(&answer.to_json())),
+        // No route asks for them.
+        Ok(Answer::GatewayAttributes(_)) => empty(500),
         Ok(Answer::Chunk { file_name, bytes }) => chunk(&file_name, bytes),
         Err(failure) => failed(failure),
     }

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   what was said            connect, credentials    who a device is
-//!     topics, filters        MQTT's addresses        mqtt     its reasons
-//!     http                   HTTP's addresses and answers
+//!     topics, filters, mqtt  MQTT's addresses, and its reasons
+//!     http, query            HTTP's addresses and answers
+//!     coap                   CoAP's
 //!   what it means, whatever it came by
+//!     requests               what the core is asked, and what it says
 //!     payloads               bytes to requests, answers to bytes: JSON or protobuf, as the profile says
 //!     values, decimal, json  what is kept of a value
 //!     attributes, calls, claim, provision, ota, gateway
@@ -16,7 +18,7 @@
 //! # Invariants
 //!
 //! - **The transport is not known below its files.** Payloads, attributes and calls are the same by all of them; only
-//!   `connect`, `topics`, `filters`, `mqtt` and `http` know an address. Checked by reading.
+//!   `connect`, `topics`, `filters`, `mqtt`, `http` and `coap` know an address. Checked by reading.
 //! - **No clock, no chance.** Times and ids are arguments. Checked by `chaos-tests/tidy`.
 //!
 //! The README beside this file lists all addresses.
@@ -28,6 +30,7 @@
 pub mod attributes;
 pub mod calls;
 pub mod claim;
+pub mod coap;
 pub mod connect;
 pub mod credentials;
 pub mod decimal;
@@ -44,6 +47,7 @@ pub mod profile;
 pub mod proto;
 pub mod provision;
 pub mod query;
+pub mod requests;
 pub mod rest;
 pub mod topics;
 pub mod values;

@@ -1,7 +1,16 @@
-//! How MQTT says what became of a publish, a subscription or a connection, in its two versions.
+//! MQTT: what a publish asks, and how its two versions say what became of it.
 //!
 //! Invariant: a device of MQTT 3 has no other refusal than a closed connection, one of MQTT 5 gets a reason and stays, but
 //! for limits, which end the connection in both. Checked by `tests/it/thingsboard/mqtt.rs`.
+
+use super::{
+    invalid::Invalid,
+    ota::{self, ChunkError},
+    payloads::{self, Payloads},
+    requests::{PackageRequest, Request},
+    topics::{Form, Publish},
+    values::Rules,
+};
 
 /// The largest packet, by default; a larger one ends the connection with [`PACKET_TOO_LARGE`].
 pub const PACKET_BYTES_MAX: u32 = 65_536;
@@ -96,4 +105,61 @@ pub fn subscribe_refused(version: Version) -> u8 {
         Version::V3 => SUBSCRIBE_FAILURE_V3,
         Version::V5 => TOPIC_FILTER_INVALID,
     }
+}
+
+/// Why the payload of a known topic asks nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It can't be read: [`Outcome::Invalid`].
+    Invalid(Invalid),
+    /// It is no size of a part: said on [`super::topics::CHUNK_ERROR`], and the connection ends.
+    Chunk(ChunkError),
+}
+
+impl From<Invalid> for Unreadable {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+/// What a publish asks. `earlier_size`: what an earlier one of the same download said, for [`Publish::Chunk`].
+///
+/// # Errors
+///
+/// [`Unreadable`].
+pub fn request(
+    publish: &Publish,
+    payloads: &Payloads,
+    body: &[u8],
+    earlier_size: Option<u64>,
+    now_ms: i64,
+    rules: &Rules,
+) -> Result<Request, Unreadable> {
+    let up = |form: &Form| payloads.up(*form);
+    Ok(match publish {
+        Publish::Telemetry(form) => Request::Telemetry(up(form).telemetry(body, now_ms, rules)?),
+        Publish::Attributes(form) => Request::Attributes(up(form).attributes(body, rules)?),
+        Publish::AttributesRequest(form, _) => {
+            Request::ReadAttributes(up(form).attributes_request(body)?)
+        }
+        Publish::CallReply(form, id) => {
+            Request::CallReply { id: *id, data: up(form).call_reply(body)? }
+        }
+        Publish::Call(form, _) => Request::Call(up(form).device_call(body)?),
+        Publish::Claim => Request::Claim(payloads.up(Form::V1).claim(body)?),
+        Publish::Gateway(publish) => {
+            Request::Gateway(payloads.up(Form::V1).gateway(*publish, body, now_ms, rules)?)
+        }
+        Publish::Chunk(topic) => Request::Package(PackageRequest {
+            kind: topic.kind,
+            title: None,
+            version: None,
+            size: ota::chunk_size(body, earlier_size).map_err(Unreadable::Chunk)?,
+            chunk: u64::from(topic.chunk),
+        }),
+        Publish::Provision => {
+            let (request, encoding) = payloads::provision_request(body)?;
+            Request::Provision { request: Box::new(request), encoding }
+        }
+    })
 }

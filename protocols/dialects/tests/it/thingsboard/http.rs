@@ -5,14 +5,12 @@ use moorline_dialects::thingsboard::{
     attributes::{Changed, Found, Wanted},
     calls::{DeviceCall, ServerCall},
     claim::Claim,
-    http::{
-        Answer, Ask, BODY_BYTES_MAX, CALL_BYTES_MAX, Failure, PackageRequest, Response, Route,
-        respond, route, too_large,
-    },
+    http::{BODY_BYTES_MAX, CALL_BYTES_MAX, Response, Route, respond, route, too_large},
     json::Json,
     ota::{ChunkError, PackageKind},
-    payloads::Encoding,
+    payloads::{Encoding, ProvisionEncoding},
     provision,
+    requests::{Answer, Failure, PackageRequest, Request},
     values::{Sample, Value},
 };
 use proptest::prelude::*;
@@ -113,9 +111,9 @@ fn other_routes_are_refused() {
     }
 }
 
-fn ask(method: &str, path: &str, body: &str) -> Result<Ask, (u16, String)> {
+fn ask(method: &str, path: &str, body: &str) -> Result<Request, (u16, String)> {
     let routed = route(method, path, "").unwrap();
-    let ask = routed.ask(Encoding::Json, body.as_bytes(), NOW_MS, &RULES);
+    let ask = routed.request(Encoding::Json, body.as_bytes(), NOW_MS, &RULES);
     ask.map_err(|response| (response.status, text(&response).to_owned()))
 }
 
@@ -124,24 +122,24 @@ fn bodies_become_requests() {
     let sample = Sample { ts_ms: NOW_MS, values: entries(&[("t", Value::Long(1))]) };
     let claim = Claim { secret_key: "s".to_owned(), duration_ms: None };
     let call = DeviceCall { method: "m".to_owned(), params: Json::Null };
-    let reply = |data: &str| Ask::CallReply { id: 1, data: data.to_owned() };
+    let reply = |data: &str| Request::CallReply { id: 1, data: data.to_owned() };
     let provision = r#"{"provisionDeviceKey":"k","provisionDeviceSecret":"s"}"#;
     let request = provision::Request::read(&json(provision)).unwrap();
     #[rustfmt::skip]
     let table = [
-        ("POST", "/api/v1/T/telemetry",  r#"{"t":1}"#,          Ask::Telemetry(vec![sample])),
-        ("POST", "/api/v1/T/telemetry",  "{}",                  Ask::Telemetry(vec![])),
-        ("POST", "/api/v1/T/attributes", r#"{"t":1}"#,          Ask::Attributes(entries(&[("t", Value::Long(1))]))),
-        ("GET",  "/api/v1/T/attributes", "",                    Ask::ReadAttributes(Wanted::All)),
-        ("GET",  "/api/v1/T/attributes/updates", "",            Ask::PollAttributes { timeout_ms: 60_000 }),
-        ("GET",  "/api/v1/T/rpc",        "",                    Ask::PollCall { timeout_ms: 60_000 }),
-        ("POST", "/api/v1/T/claim",      r#"{"secretKey":"s"}"#, Ask::Claim(claim)),
-        ("POST", "/api/v1/T/claim",      "",                    Ask::Claim(Claim::default())),
-        ("POST", "/api/v1/T/rpc",        r#"{"method":"m"}"#,   Ask::Call(call)),
+        ("POST", "/api/v1/T/telemetry",  r#"{"t":1}"#,          Request::Telemetry(vec![sample])),
+        ("POST", "/api/v1/T/telemetry",  "{}",                  Request::Telemetry(vec![])),
+        ("POST", "/api/v1/T/attributes", r#"{"t":1}"#,          Request::Attributes(entries(&[("t", Value::Long(1))]))),
+        ("GET",  "/api/v1/T/attributes", "",                    Request::ReadAttributes(Wanted::All)),
+        ("GET",  "/api/v1/T/attributes/updates", "",            Request::PollAttributes { timeout_ms: 60_000 }),
+        ("GET",  "/api/v1/T/rpc",        "",                    Request::PollCall { timeout_ms: 60_000 }),
+        ("POST", "/api/v1/T/claim",      r#"{"secretKey":"s"}"#, Request::Claim(claim)),
+        ("POST", "/api/v1/T/claim",      "",                    Request::Claim(Claim::default())),
+        ("POST", "/api/v1/T/rpc",        r#"{"method":"m"}"#,   Request::Call(call)),
         ("POST", "/api/v1/T/rpc/1",      r#"{"ok":true}"#,      reply(r#"{"ok":true}"#)),
         ("POST", "/api/v1/T/rpc/1",      "",                    reply("")),
-        ("GET",  "/api/v1/T/firmware",   "",                    Ask::Package(package(None, None, 0, 0))),
-        ("POST", "/api/v1/provision",    provision,             Ask::Provision(Box::new(request))),
+        ("GET",  "/api/v1/T/firmware",   "",                    Request::Package(package(None, None, 0, 0))),
+        ("POST", "/api/v1/provision",    provision,             Request::Provision { request: Box::new(request), encoding: ProvisionEncoding::Json }),
     ];
     for (method, path, body, expected) in table {
         assert_eq!(ask(method, path, body), Ok(expected), "{path} {body}");

@@ -4,6 +4,7 @@ mod aggregation;
 mod attributes;
 mod calls;
 mod claim;
+mod coap;
 mod connect;
 mod credentials;
 mod decimal;
