@@ -1,7 +1,9 @@
 //! ThingsBoard, and IndustryOS, which is the same: telemetry, attributes, calls, packages, over MQTT, HTTP, CoAP, LwM2M.
 //!
 //! ```text
-//!   what was said            connect, credentials    who a device is
+//!   what was said
+//!     connect, credentials   who a device is
+//!     naming                 what a certificate calls it
 //!     topics, filters, mqtt  MQTT's addresses, and its reasons
 //!     http, query            HTTP's addresses and answers
 //!     coap                   CoAP's
@@ -41,6 +43,7 @@ pub mod invalid;
 pub mod json;
 pub mod limits;
 pub mod mqtt;
+pub mod naming;
 pub mod ota;
 pub mod payloads;
 pub mod profile;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::{
+    naming::{NamePattern, NotAPattern},
     payloads::{Payloads, Schemas},
     proto::schema::{NotASchema, RPC_REQUEST_DEFAULT, RPC_RESPONSE_DEFAULT, Schema},
     provision::Strategy,
@@ -185,6 +186,9 @@ pub enum InvalidProfile {
     /// A topic can't be a filter.
     #[error("{0} is no filter of MQTT")]
     Topic(&'static str),
+    /// The pattern of devices' names can't be read.
+    #[error(transparent)]
+    Pattern(#[from] NotAPattern),
     /// Telemetry and attributes have one topic.
     #[error("telemetry and attributes need different topics")]
     SameTopic,
@@ -266,6 +270,21 @@ impl Profile {
         if !own.telemetry.is_empty() && own.telemetry == own.attributes {
             return Err(InvalidProfile::SameTopic);
         }
+        self.name_pattern()?;
         self.payloads().map(|_| ())
+    }
+
+    /// How a device's name is found in its certificate; `None` for profiles that do not look there.
+    ///
+    /// # Errors
+    ///
+    /// It can't be read.
+    pub fn name_pattern(&self) -> Result<Option<NamePattern>, NotAPattern> {
+        let provisioning = &self.profile_data.provision_configuration;
+        let pattern = provisioning.certificate_reg_exp_pattern.as_deref();
+        pattern
+            .filter(|_| self.provision_type == Some(Strategy::CertificateChain))
+            .map(NamePattern::read)
+            .transpose()
     }
 }

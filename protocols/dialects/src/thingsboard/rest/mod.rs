@@ -1,6 +1,7 @@
 //! What integrators see: the shapes of the REST API and of its WebSocket, as far as they are pure.
 //!
 //! ```text
+//!   auth          who an integrator is
 //!   errors        bodies of failures
 //!   entities      ids, pages, devices
 //!   calls         calls to devices: bodies, states, statuses
@@ -10,6 +11,7 @@
 //! ```
 
 pub mod aggregation;
+pub mod auth;
 pub mod calls;
 pub mod entities;
 pub mod errors;

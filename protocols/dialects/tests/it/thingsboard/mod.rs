@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod attributes;
+mod auth;
 mod calls;
 mod claim;
 mod coap;
@@ -14,6 +15,7 @@ mod http;
 mod json;
 mod limits;
 mod mqtt;
+mod naming;
 mod ota;
 mod payloads;
 mod profile;
