@@ -79,7 +79,7 @@ impl DeviceCall {
 }
 
 /// A device's answer as text: any JSON, as the device wrote it. What is no JSON is taken all the same, and is an error for
-/// who has asked (`super::rest`).
+/// who has asked ([`super::rest::calls`]).
 ///
 /// # Errors
 ///

@@ -1,5 +1,7 @@
 //! Claiming: a device says that, and for how long, a customer may take it.
 
+use std::fmt;
+
 use super::{decimal, invalid::Invalid, json::Json};
 
 /// For how long a claim counts that does not say it.
@@ -7,13 +9,19 @@ pub const DURATION_MS_DEFAULT: i64 = 24 * 60 * 60 * 1_000;
 /// The longest secret of a claim, in bytes.
 pub const SECRET_BYTES_MAX: usize = 255;
 
-/// A device may be claimed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A device may be claimed. Its `Debug` form hides the secret.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Claim {
     /// What its customer has to know; empty if nothing.
     pub secret_key: String,
     /// For how long, from now; `None`: [`DURATION_MS_DEFAULT`], or what the server is set to.
     pub duration_ms: Option<i64>,
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("duration_ms", &self.duration_ms).finish_non_exhaustive()
+    }
 }
 
 impl Claim {

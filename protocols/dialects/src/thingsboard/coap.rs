@@ -7,6 +7,8 @@
 //! Invariant: what is read here is what HTTP reads, but for observing in place of polling. Checked by
 //! `tests/it/thingsboard/coap.rs`.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::{
@@ -84,8 +86,8 @@ pub enum Route {
     Provision,
 }
 
-/// A route, and who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A route, and who asks. Its `Debug` form hides the token.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Routed {
     /// What is asked for.
     pub route: Route,
@@ -93,8 +95,8 @@ pub struct Routed {
     pub token: Option<String>,
 }
 
-/// The head of a request.
-#[derive(Debug, Clone, Copy)]
+/// The head of a request. Its `Debug` form hides the path, which has the token.
+#[derive(Clone, Copy)]
 pub struct Head<'a> {
     /// Its method; `None` for others.
     pub method: Option<Method>,
@@ -106,6 +108,12 @@ pub struct Head<'a> {
     pub observe: Option<Observe>,
     /// Whether its DTLS session showed a certificate.
     pub certified: bool,
+}
+
+impl fmt::Debug for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head").field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 /// Reads the head of a request.
@@ -176,6 +184,12 @@ fn package(head: &Head<'_>, kind: PackageKind) -> Result<PackageRequest, Code> {
     };
     let (title, version) = (text("title"), text("version"));
     Ok(PackageRequest { kind, title, version, size: number("size")?, chunk: number("chunk")? })
+}
+
+impl fmt::Debug for Routed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routed").field("route", &self.route).finish_non_exhaustive()
+    }
 }
 
 impl Routed {

@@ -8,7 +8,10 @@
 //! # Invariants
 //!
 //! - **Passwords are compared in constant time**, after the id was found. Checked by reading [`Attempt::accepts`].
+//! - **No secret is shown** by a `Debug` form. Checked by `tests/it/thingsboard/connect.rs`.
 //! - **No client id names a device**: many have the same. Checked by `tests/it/thingsboard/connect.rs`.
+
+use std::fmt;
 
 use subtle::ConstantTimeEq;
 
@@ -17,8 +20,8 @@ use super::credentials::{self, Basic, Credentials, non_empty};
 /// The user name or client id of whoever has no credentials and wants some.
 pub const PROVISION: &str = "provision";
 
-/// What of a CONNECT counts, and what TLS has shown before it.
-#[derive(Debug, Clone, Copy, Default)]
+/// What of a CONNECT counts, and what TLS has shown before it. Its `Debug` form says the client id only.
+#[derive(Clone, Copy, Default)]
 pub struct Hello<'a> {
     /// The client id.
     pub client_id: &'a str,
@@ -30,8 +33,14 @@ pub struct Hello<'a> {
     pub chain: &'a [&'a [u8]],
 }
 
-/// One way in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl fmt::Debug for Hello<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}
+
+/// One way in. Its `Debug` form says which; an id may be a token.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Attempt {
     /// In, to ask for credentials and nothing else.
     Provision,
@@ -60,6 +69,18 @@ pub enum Attempt {
         /// What was shown.
         shown: Basic,
     },
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Provision => "Provision",
+            Self::Certificate { .. } => "Certificate(<hidden>)",
+            Self::Authority { .. } => "Authority(<hidden>)",
+            Self::Basic { .. } => "Basic(<hidden>)",
+            Self::UserName { .. } => "UserName(<hidden>)",
+        })
+    }
 }
 
 /// What to try, in this order. The first whose credentials exist and are accepted is who it is. Empty: nothing was shown.

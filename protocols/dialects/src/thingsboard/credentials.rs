@@ -5,6 +5,8 @@
 //! Invariant: two credentials of one id are the same for a device that shows them, but for what [`super::connect`]
 //! compares then. Checked by `tests/it/thingsboard/credentials.rs`.
 
+use std::fmt;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -38,8 +40,9 @@ pub enum CredentialsType {
     Lwm2m,
 }
 
-/// Client id, user name and password, where there are any.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Client id, user name and password, where there are any. Their `Debug` form hides the password; a user name may be a
+/// token, and is hidden, too.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Basic {
     /// The MQTT client id.
@@ -50,8 +53,14 @@ pub struct Basic {
     pub password: Option<String>,
 }
 
-/// Credentials of a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl fmt::Debug for Basic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Basic").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}
+
+/// Credentials of a device. Their `Debug` form says their type only.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// A token.
     AccessToken(String),
@@ -66,6 +75,12 @@ pub enum Credentials {
         /// The rest, as JSON.
         config: String,
     },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({:?}, <hidden>)", self.credentials_type())
+    }
 }
 
 /// Credentials that can't be any.

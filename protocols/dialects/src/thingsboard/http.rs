@@ -6,6 +6,8 @@
 //! Invariant: unknown parameters of a query are ignored, since SDKs send some by wrong names. Checked by
 //! `tests/it/thingsboard/http.rs`.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::{
@@ -64,8 +66,8 @@ pub enum Route {
     Provision,
 }
 
-/// A route, and who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A route, and who asks. Its `Debug` form hides the token.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Routed {
     /// What is asked for.
     pub route: Route,
@@ -148,6 +150,12 @@ impl Query<'_> {
 impl From<WrongParameter> for Response {
     fn from(wrong: WrongParameter) -> Self {
         bad_request(&wrong.to_string())
+    }
+}
+
+impl fmt::Debug for Routed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routed").field("route", &self.route).finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: what is read is written back, fields that nobody here knows among it. Checked by
 //! `tests/it/thingsboard/profile.rs`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -154,8 +156,8 @@ pub struct Protobuf {
     pub others: Map<String, Value>,
 }
 
-/// How a profile is set for requests for credentials.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// How a profile is set for requests for credentials. Its `Debug` form hides the secret.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Provisioning {
     /// The profile's secret; or, for [`Strategy::CertificateChain`], its authority's certificate.
@@ -170,6 +172,12 @@ pub struct Provisioning {
     /// Everything else.
     #[serde(flatten)]
     pub others: Map<String, Value>,
+}
+
+impl fmt::Debug for Provisioning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Provisioning(<hidden>)")
+    }
 }
 
 /// What is wrong with a profile.

@@ -2,6 +2,8 @@
 //!
 //! Invariant: no secret of a profile is ever part of an answer. Checked by `tests/it/thingsboard/provision.rs`.
 
+use std::fmt;
+
 use subtle::ConstantTimeEq;
 
 use super::{
@@ -21,8 +23,8 @@ pub const STATE_PROVISIONED: &str = "provisioned";
 /// The longest text of a request, in bytes; certificates may be longer.
 const TEXT_BYTES_MAX: usize = 255;
 
-/// A request for credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A request for credentials. Its `Debug` form hides the profile's key and secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// The device's name; `None`: one of [`NAME_CHARS`] random letters and digits.
     pub device_name: Option<String>,
@@ -34,6 +36,14 @@ pub struct Request {
     pub credentials: Option<Credentials>,
     /// Whether it is to be a gateway.
     pub gateway: bool,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Request");
+        shown.field("device_name", &self.device_name).field("credentials", &self.credentials);
+        shown.field("gateway", &self.gateway).finish_non_exhaustive()
+    }
 }
 
 impl Request {

@@ -1,11 +1,17 @@
 //! CONNECT: what is tried in which order, what is accepted, and the codes of refusals.
 
 use moorline_dialects::thingsboard::{
+    claim::Claim,
+    coap,
     connect::{Attempt, Connack, Hello, Refused, attempts, session_present},
     credentials::{Credentials, basic_id, certificate_id_of_der, hash},
+    http,
+    profile::Profile,
+    provision,
 };
+use serde_json::json;
 
-use super::support::{basic, token};
+use super::support::{self, basic, token};
 
 const OWN: &[u8] = &[1, 2, 3];
 const AUTHORITY: &[u8] = &[4, 5, 6];
@@ -125,4 +131,38 @@ fn refusals_have_their_codes() {
         assert_eq!(Refused::by(&hello), expected, "{hello:?}");
     }
     assert_eq!((session_present(true), session_present(false)), (false, true));
+}
+
+#[test]
+fn nothing_that_is_printed_shows_a_secret() {
+    let hello = hello("c", Some("T0KEN"), Some("T0KEN"));
+    let stored =
+        [token("T0KEN"), Credentials::MqttBasic(basic(Some("c"), Some("T0KEN"), Some("T0KEN")))];
+    let provision = r#"{"provisionDeviceKey":"T0KEN","provisionDeviceSecret":"T0KEN","credentialsType":"ACCESS_TOKEN","token":"T0KEN"}"#;
+    let provision = provision::Request::read(&support::json(provision));
+    let claim = Claim::read(&support::json(r#"{"secretKey":"T0KEN"}"#));
+    let routed = http::route("POST", "/api/v1/T0KEN/telemetry", "");
+    let path = ["api", "v1", "T0KEN", "telemetry"];
+    let head = coap::Head {
+        method: Some(coap::Method::Post),
+        path: &path,
+        query: &[],
+        observe: None,
+        certified: false,
+    };
+    let profile = json!({ "profileData": { "provisionConfiguration": { "provisionDeviceSecret": "T0KEN" } } });
+    let profile: Profile = serde_json::from_value(profile).unwrap();
+    let all = (
+        hello,
+        attempts(&hello),
+        stored,
+        provision,
+        claim,
+        routed,
+        coap::route(&head),
+        head,
+        profile,
+    );
+    let printed = format!("{all:?}");
+    assert!(!printed.contains("T0KEN"), "{printed}");
 }
