@@ -1,7 +1,7 @@
 //! Decimal numbers as text: which of them are integers, doubles, or too exact for either.
 //!
 //! Invariant: nothing here is as large as a number is, only as its text is, up to [`PLAIN_DIGITS_MAX`]: `1e999999999`
-//! takes eleven bytes. Checked by `tests/it/thingsboard/values.rs`.
+//! takes eleven bytes. Checked by `tests/it/thingsboard/decimal.rs`.
 
 use super::{invalid::Invalid, values::Value};
 
@@ -94,7 +94,7 @@ pub fn value(text: &str) -> Result<Value, Invalid> {
             Ok(value) => Value::Long(value),
             Err(_) => Value::Text(integer),
         },
-        // Never infinite: what is that large has no decimals, unless its text is that long.
+        // It has decimals, so it is infinite only if its text has some hundred digits before them.
         None => match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Value::Double(if value == 0.0 { 0.0 } else { value }),
             _ => Value::Text(text.to_owned()),

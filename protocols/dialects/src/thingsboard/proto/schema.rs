@@ -1,13 +1,13 @@
 //! A profile's schemas: proto3 as text, and messages of theirs to and from JSON.
 //!
-//! The message of a schema is its last one on the first level, as in the vendor's examples: those before it are parts.
+//! The message of a schema is its last one on the first level (**ours**): those before it are parts of it.
 //! JSON has the fields' names as they are written. A field without presence is always in it, `0` as well, since a reading
 //! of 0 is one; an `optional` one is if it was sent.
 //!
 //! # Invariants
 //!
-//! - **Bounded.** A schema has at most [`SCHEMA_BYTES_MAX`], imports nothing but what the library brings, and messages are
-//!   as deep as JSON may be at most. Checked by `tests/it/thingsboard/schema.rs`.
+//! - **Bounded.** A schema has at most [`SCHEMA_BYTES_MAX`] and imports nothing but what the library brings; messages are
+//!   as deep, and have as many values, as JSON may at most. Checked by `tests/it/thingsboard/schema.rs`.
 //! - **No text is trusted.** A schema that can't be read is an error of its profile, never a panic. Checked by the same.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ use thiserror::Error;
 use crate::thingsboard::{
     decimal,
     invalid::Invalid,
-    json::{DEPTH_MAX, Json, Number},
+    json::{DEPTH_MAX, Json, NotJson, Number, VALUES_MAX},
 };
 
 /// The longest schema, in bytes.
@@ -110,7 +110,7 @@ impl Schema {
     /// The bytes are none.
     pub fn to_json(&self, bytes: &[u8]) -> Result<Json, Invalid> {
         let message = DynamicMessage::decode(self.message.clone(), bytes);
-        json_of(&message.map_err(|_| NOT_OURS)?, DEPTH_MAX)
+        json_of(&message.map_err(|_| NOT_OURS)?, DEPTH_MAX, &mut { VALUES_MAX })
     }
 
     /// JSON as a message of it. Keys that it does not have are left out, as is `null`.
@@ -126,21 +126,32 @@ impl Schema {
 /// A message is not what its profile's schema says.
 const NOT_OURS: Invalid = Invalid::Protobuf("message of the profile's schema");
 
-fn json_of(message: &DynamicMessage, levels: usize) -> Result<Json, Invalid> {
+fn json_of(
+    message: &DynamicMessage,
+    levels: usize,
+    values_left: &mut usize,
+) -> Result<Json, Invalid> {
     let levels = levels.checked_sub(1).ok_or(NOT_OURS)?;
     let mut entries = Vec::new();
     for field in message.descriptor().fields() {
         let collection = field.is_list() || field.is_map();
         let implicit = !field.supports_presence() && !collection;
         if implicit || message.has_field(&field) {
-            let value = value_json(&message.get_field(&field), &field.kind(), levels)?;
+            let value = value_json(&message.get_field(&field), &field.kind(), levels, values_left)?;
             entries.push((field.name().to_owned(), value));
         }
     }
     Ok(Json::Object(entries))
 }
 
-fn value_json(value: &Value, kind: &Kind, levels: usize) -> Result<Json, Invalid> {
+fn value_json(
+    value: &Value,
+    kind: &Kind,
+    levels: usize,
+    values_left: &mut usize,
+) -> Result<Json, Invalid> {
+    // A part of two bytes may have a thousand fields that are 0.
+    *values_left = values_left.checked_sub(1).ok_or(NotJson::TooMany)?;
     Ok(match value {
         Value::Bool(value) => Json::Bool(*value),
         Value::I32(value) => Json::from(i64::from(*value)),
@@ -153,10 +164,10 @@ fn value_json(value: &Value, kind: &Kind, levels: usize) -> Result<Json, Invalid
         Value::String(text) => Json::from(text.as_str()),
         Value::Bytes(bytes) => Json::String(STANDARD.encode(bytes)),
         Value::EnumNumber(number) => enum_json(kind, *number),
-        Value::Message(message) => json_of(message, levels)?,
+        Value::Message(message) => json_of(message, levels, values_left)?,
         Value::List(items) => {
             let levels = levels.checked_sub(1).ok_or(NOT_OURS)?;
-            let items = items.iter().map(|item| value_json(item, kind, levels));
+            let items = items.iter().map(|item| value_json(item, kind, levels, values_left));
             Json::Array(items.collect::<Result<_, _>>()?)
         }
         Value::Map(entries) => {
@@ -169,7 +180,7 @@ fn value_json(value: &Value, kind: &Kind, levels: usize) -> Result<Json, Invalid
                 ordered.insert(map_key(key), value);
             }
             let entries = ordered.into_iter().map(|(key, value)| {
-                let value = value_json(value, &kind, levels)?;
+                let value = value_json(value, &kind, levels, values_left)?;
                 Ok((key, value))
             });
             Json::Object(entries.collect::<Result<_, Invalid>>()?)
@@ -259,8 +270,14 @@ fn single(kind: &Kind, json: &Json) -> Result<Value, Invalid> {
             .and_then(|text| STANDARD.decode(text).ok())
             .map(|b| Value::Bytes(b.into())),
         Kind::Enum(kind) => enum_of(kind, json).map(Value::EnumNumber),
-        Kind::Double => number(json).and_then(|text| text.parse().ok()).map(Value::F64),
-        Kind::Float => number(json).and_then(|text| text.parse().ok()).map(Value::F32),
+        Kind::Double => number(json)
+            .and_then(|text| text.parse().ok())
+            .filter(|value: &f64| value.is_finite())
+            .map(Value::F64),
+        Kind::Float => number(json)
+            .and_then(|text| text.parse().ok())
+            .filter(|value: &f32| value.is_finite())
+            .map(Value::F32),
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
             integer(json).and_then(|value| value.try_into().ok()).map(Value::I32)
         }

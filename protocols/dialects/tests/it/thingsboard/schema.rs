@@ -76,7 +76,7 @@ fn what_does_not_fit_is_refused() {
         "1", "[]", r#"{"temperature":"x"}"#, r#"{"temperature":true}"#, r#"{"ok":1}"#, r#"{"big":1.5}"#,
         r#"{"big":9223372036854775808}"#, r#"{"huge":-1}"#, r#"{"raw":"*"}"#, r#"{"mode":"BROKEN"}"#, r#"{"inner":1}"#,
         r#"{"inner":{"list":1}}"#, r#"{"inner":{"list":[2147483648]}}"#, r#"{"counts":[]}"#, r#"{"counts":{"a":"x"}}"#,
-        r#"{"parts":{"x":{}}}"#,
+        r#"{"parts":{"x":{}}}"#, r#"{"temperature":1e999}"#, r#"{"small":1e99}"#,
     ];
     for written in table {
         assert!(through(&reading, written).is_err(), "{written}");
@@ -142,6 +142,33 @@ fn what_is_no_schema_says_why() {
 }
 
 #[test]
+fn hostile_schemas_are_errors_and_no_overflow_of_the_stack() {
+    const DEEP: usize = 15_000;
+    let many = |part: &str| part.repeat(DEEP.min((SCHEMA_BYTES_MAX - 100) / part.len()));
+    #[rustfmt::skip]
+    let table = [
+        format!("option (x) = {{ {}", many("a{")),
+        format!("option (x) = {{ a: {}", many("[")),
+        format!("option (x) = {{ a: {}", many("[{a:")),
+        format!("option (x) = {}1", many("-")),
+        format!("option {} = 1;", many("(a).")),
+        format!("message A {{ oneof o {{ {}", many("group G = 1 {")),
+        format!("message A {{ map<{}", many("map<string,")),
+        format!("message A {{ {}", many("message A {")),
+        format!("message A {{ reserved {}", many("1,")),
+        format!("message A {{ int32 a = 1 [{}", many("(a) = {")),
+        format!("message A {{ {}a b = 1; }}", many("a.")),
+        many("/*"),
+        many(";"),
+        many("\""),
+    ];
+    for text in table {
+        drop(Schema::read(&format!("syntax = \"proto3\"; {text}")));
+        drop(Schema::read(&text));
+    }
+}
+
+#[test]
 fn messages_in_messages_have_an_end() {
     let chain = schema("syntax = \"proto3\"; message Chain { Chain next = 1; }");
     let nested = |levels: usize| r#"{"next":"#.repeat(levels) + "{}" + &"}".repeat(levels);
@@ -160,6 +187,17 @@ fn messages_in_messages_have_an_end() {
         bytes = outer;
     }
     assert!(chain.to_json(&bytes).is_err());
+}
+
+#[test]
+fn zeros_are_counted_before_they_fill_the_memory() {
+    let fields: String = (1..=1000).map(|n| format!("int32 f{n} = {n};")).collect();
+    let text = format!(
+        "syntax = \"proto3\"; message Part {{ {fields} }} message All {{ repeated Part parts = 1; }}"
+    );
+    let schema = schema(&text);
+    assert!(schema.to_json(&b"\x0a\x00".repeat(100)).is_ok());
+    assert!(schema.to_json(&b"\x0a\x00".repeat(30_000)).is_err());
 }
 
 proptest! {
