@@ -105,7 +105,7 @@ pub struct KeyValue {
     pub json_v: String,
 }
 
-/// A key with its value at a time.
+/// A key with its value at a time. Its numbers are **ours**.
 #[derive(Clone, PartialEq, Message)]
 pub struct TsKv {
     /// When.
@@ -184,7 +184,7 @@ pub struct GatewayAttributes {
     pub msg: Vec<Attributes>,
 }
 
-/// A gateway's device may be claimed.
+/// A gateway's device may be claimed. Its numbers are **ours**.
 #[derive(Clone, PartialEq, Message)]
 pub struct GatewayClaimDevice {
     /// Its name.
@@ -195,7 +195,7 @@ pub struct GatewayClaimDevice {
     pub claim_request: Option<ClaimDevice>,
 }
 
-/// A gateway's devices may be claimed.
+/// A gateway's devices may be claimed. Its numbers are **ours**.
 #[derive(Clone, PartialEq, Message)]
 pub struct GatewayClaim {
     /// By device.
@@ -279,7 +279,7 @@ pub struct AttributeUpdateNotification {
     pub shared_deleted: Vec<String>,
 }
 
-/// A change of shared attributes of a gateway's device.
+/// A change of shared attributes of a gateway's device. Its numbers are **ours**.
 #[derive(Clone, PartialEq, Message)]
 pub struct GatewayAttributeUpdateNotification {
     /// Whose.
@@ -372,7 +372,7 @@ pub struct ProvisionDeviceCredentials {
     pub provision_device_secret: String,
 }
 
-/// A token.
+/// A token. Its numbers are **ours**.
 #[derive(Clone, PartialEq, Message)]
 pub struct DeviceToken {
     /// The token.
@@ -380,7 +380,7 @@ pub struct DeviceToken {
     pub token: String,
 }
 
-/// A certificate.
+/// A certificate. Its numbers are **ours**.
 #[derive(Clone, PartialEq, Message)]
 pub struct DeviceCertificate {
     /// The certificate as text.
@@ -388,7 +388,7 @@ pub struct DeviceCertificate {
     pub hash: String,
 }
 
-/// Client id, user name, password.
+/// Client id, user name, password. Its numbers are **ours**.
 #[derive(Clone, PartialEq, Message)]
 pub struct BasicMqttCredentials {
     /// The client id.
