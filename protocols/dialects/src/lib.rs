@@ -13,4 +13,6 @@
 //! Packets (`protocols/mqtt`, `protocols/moonlight`), who may do what (`node/service`).
 
 pub mod fostrom;
+#[cfg(feature = "thingsboard")]
+pub mod thingsboard;
 pub mod watson;

@@ -13,4 +13,6 @@ mod payload;
 mod schema;
 mod sse;
 mod support;
+#[cfg(feature = "thingsboard")]
+mod thingsboard;
 mod watson;

@@ -1,0 +1,124 @@
+//! Who an integrator is: the headers, and the bodies of logging in. Making and checking tokens is done elsewhere.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a user is let in with. Its `Debug` form hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Bearer {
+    /// `Bearer …`: a token of ours.
+    Token(String),
+    /// `ApiKey …`: a key that does not end by itself.
+    ApiKey(String),
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "Token(<hidden>)",
+            Self::ApiKey(_) => "ApiKey(<hidden>)",
+        })
+    }
+}
+
+/// Headers that may say it, in the order in which they are looked at.
+pub const HEADERS: [&str; 2] = ["x-authorization", "authorization"];
+
+impl Bearer {
+    /// Reads one of [`HEADERS`].
+    #[must_use]
+    pub fn of(header: &str) -> Option<Self> {
+        let (scheme, secret) = header.trim().split_once(' ')?;
+        let secret = secret.trim().to_owned();
+        if secret.is_empty() {
+            return None;
+        }
+        match scheme.to_ascii_lowercase().as_str() {
+            "bearer" => Some(Self::Token(secret)),
+            "apikey" => Some(Self::ApiKey(secret)),
+            _ => None,
+        }
+    }
+}
+
+/// `POST /api/auth/login`
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Login {
+    /// The user's e-mail address.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// `POST /api/auth/token`
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refresh {
+    /// What came with the token.
+    pub refresh_token: String,
+}
+
+impl fmt::Debug for Refresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Refresh(<hidden>)")
+    }
+}
+
+/// `POST /api/auth/login/public`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublicLogin {
+    /// A public customer's id.
+    pub public_id: String,
+}
+
+/// The answer to all three.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tokens {
+    /// A JWT whose claims are [`Claims`].
+    pub token: String,
+    /// A JWT that gets new ones.
+    pub refresh_token: String,
+    /// What has to be done before the tokens count for more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens(<hidden>)")
+    }
+}
+
+/// How long a token counts, in seconds, if the server is not set otherwise.
+pub const TOKEN_S_DEFAULT: i64 = 9_000;
+/// The same of a token that gets new ones.
+pub const REFRESH_TOKEN_S_DEFAULT: i64 = 604_800;
+
+/// What a token says. Clients look at `exp`, without checking the signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claims {
+    /// The user's e-mail address.
+    pub sub: String,
+    /// The user's id.
+    pub user_id: String,
+    /// What the user is: `TENANT_ADMIN`, …
+    pub scopes: Vec<String>,
+    /// The user's tenant.
+    pub tenant_id: String,
+    /// The user's customer.
+    pub customer_id: String,
+    /// When it was made, in seconds since the epoch.
+    pub iat: i64,
+    /// Until when it counts, in seconds since the epoch.
+    pub exp: i64,
+}

@@ -1,0 +1,255 @@
+//! The WebSocket of the API: commands, in the present form and an older one, and what is pushed.
+
+use serde::Deserialize;
+use serde_json::Value as AnyValue;
+use thiserror::Error;
+
+use super::{
+    aggregation::{Aggregation, Range},
+    errors::ErrorCode,
+    telemetry::{LIMIT_DEFAULT, LIMIT_MAX, shown},
+};
+use crate::thingsboard::{
+    attributes::{Scope, keys},
+    json::Json,
+    values::Value,
+};
+
+/// The most commands of one message.
+pub const COMMANDS_MAX: usize = 1_000;
+/// The close code for who did not say who it is.
+pub const CLOSE_POLICY: u16 = 1008;
+
+/// Who connects.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// Echoed nowhere; there because all commands have one.
+    #[serde(default)]
+    pub cmd_id: i64,
+    /// A token of the API.
+    pub token: Option<String>,
+    /// Or a key.
+    pub api_key: Option<String>,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Who connects. Needed first, unless the URL has said it.
+    pub auth: Option<Auth>,
+    /// What is wanted.
+    pub commands: Vec<Command>,
+}
+
+/// Something that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// What its pushes are known by.
+    pub id: i64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Attributes, and their changes.
+    Attributes {
+        /// Of whom.
+        entity: Entity,
+        /// Of which scope; `None`: of all.
+        scope: Option<Scope>,
+        /// Which; none: all.
+        keys: Vec<String>,
+    },
+    /// The last samples, and new ones.
+    Timeseries {
+        /// Of whom.
+        entity: Entity,
+        /// Of which keys; none: of all.
+        keys: Vec<String>,
+        /// Past ones first.
+        past: Option<Past>,
+    },
+    /// Past samples, once.
+    History {
+        /// Of whom.
+        entity: Entity,
+        /// Of which keys.
+        keys: Vec<String>,
+        /// Which.
+        past: Past,
+    },
+    /// No more of the command with this id.
+    Unsubscribe,
+    /// Something that is not offered; its type.
+    Unsupported(String),
+}
+
+/// Whom a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entity {
+    /// `DEVICE`
+    pub entity_type: String,
+    /// Its UUID as text.
+    pub id: String,
+}
+
+/// Which past samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// From when until when.
+    pub range: Range,
+    /// What is made of an interval's samples.
+    pub aggregation: Aggregation,
+    /// How many of a key.
+    pub limit: u64,
+}
+
+/// Why a message is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NotAMessage {
+    /// It is no JSON, or of another shape.
+    #[error("Failed to parse the command")]
+    Shape,
+    /// More than [`COMMANDS_MAX`] commands.
+    #[error("too many commands")]
+    TooMany,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawMessage {
+    auth_cmd: Option<Auth>,
+    cmds: Option<Vec<RawCommand>>,
+    ts_sub_cmds: Option<Vec<RawCommand>>,
+    history_cmds: Option<Vec<RawCommand>>,
+    attr_sub_cmds: Option<Vec<RawCommand>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawCommand {
+    cmd_id: Option<i64>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    entity_type: Option<String>,
+    entity_id: Option<String>,
+    scope: Option<String>,
+    keys: Option<String>,
+    start_ts: Option<i64>,
+    end_ts: Option<i64>,
+    time_window: Option<i64>,
+    interval: Option<u64>,
+    limit: Option<u64>,
+    agg: Option<String>,
+    unsubscribe: Option<bool>,
+}
+
+/// Reads a message of text. `now_ms`: where a time window ends.
+///
+/// # Errors
+///
+/// [`NotAMessage`].
+pub fn read(text: &str, now_ms: i64) -> Result<Message, NotAMessage> {
+    // As a value first: of a key that stands twice the last counts, as everywhere.
+    let json: AnyValue = serde_json::from_str(text).map_err(|_| NotAMessage::Shape)?;
+    // Serde would take an array for the fields in their order.
+    if !json.is_object() {
+        return Err(NotAMessage::Shape);
+    }
+    let raw: RawMessage = serde_json::from_value(json).map_err(|_| NotAMessage::Shape)?;
+    let typed = |kind: &str, commands: Option<Vec<RawCommand>>| {
+        let kind = kind.to_owned();
+        commands.into_iter().flatten().map(move |command| (Some(kind.clone()), command))
+    };
+    let present = raw.cmds.into_iter().flatten().map(|command| (command.kind.clone(), command));
+    let all = present
+        .chain(typed("TIMESERIES", raw.ts_sub_cmds))
+        .chain(typed("TIMESERIES_HISTORY", raw.history_cmds))
+        .chain(typed("ATTRIBUTES", raw.attr_sub_cmds));
+    let commands = all.take(COMMANDS_MAX + 1).map(|(kind, raw)| command(kind, raw, now_ms));
+    let commands = commands.collect::<Result<Vec<_>, _>>()?;
+    if commands.len() > COMMANDS_MAX {
+        return Err(NotAMessage::TooMany);
+    }
+    Ok(Message { auth: raw.auth_cmd, commands })
+}
+
+fn command(kind: Option<String>, raw: RawCommand, now_ms: i64) -> Result<Command, NotAMessage> {
+    let id = raw.cmd_id.unwrap_or(0);
+    if raw.unsubscribe == Some(true) {
+        return Ok(Command { id, kind: Kind::Unsubscribe });
+    }
+    let keys = keys(raw.keys.as_deref()).map_err(|_| NotAMessage::Shape)?;
+    let kind = kind.ok_or(NotAMessage::Shape)?;
+    let entity = match (&raw.entity_type, &raw.entity_id) {
+        (Some(entity_type), Some(id)) => {
+            Some(Entity { entity_type: entity_type.clone(), id: id.clone() })
+        }
+        _ => None,
+    };
+    let entity = entity.ok_or(NotAMessage::Shape);
+    let kind = match kind.as_str() {
+        "ATTRIBUTES" => Kind::Attributes {
+            entity: entity?,
+            scope: match raw.scope.as_deref() {
+                None | Some("" | "ANY_SCOPE") => None,
+                Some(name) => Some(Scope::by_name(name).ok_or(NotAMessage::Shape)?),
+            },
+            keys,
+        },
+        "TIMESERIES" => Kind::Timeseries { entity: entity?, keys, past: window(&raw, now_ms)? },
+        "TIMESERIES_HISTORY" => {
+            let past = window(&raw, now_ms)?.ok_or(NotAMessage::Shape)?;
+            Kind::History { entity: entity?, keys, past }
+        }
+        _ => Kind::Unsupported(kind),
+    };
+    Ok(Command { id, kind })
+}
+
+/// The past that a command wants: a time window up to now, or from and until when.
+fn window(raw: &RawCommand, now_ms: i64) -> Result<Option<Past>, NotAMessage> {
+    let window = raw.time_window.filter(|window| *window > 0);
+    let (start_ms, end_ms) = match (raw.start_ts.filter(|start| *start > 0), raw.end_ts, window) {
+        (Some(start), Some(end), _) if end > 0 => (start, end),
+        (Some(start), _, Some(window)) => (start, start.saturating_add(window)),
+        (None, _, Some(window)) => (now_ms.saturating_sub(window), now_ms),
+        _ => return Ok(None),
+    };
+    let name = raw.agg.as_deref().filter(|name| !name.is_empty()).unwrap_or("NONE");
+    let limit = raw.limit.filter(|limit| *limit > 0).unwrap_or(LIMIT_DEFAULT);
+    Ok(Some(Past {
+        range: Range { start_ms, end_ms, interval_ms: raw.interval.unwrap_or(0) },
+        aggregation: Aggregation::by_name(name).ok_or(NotAMessage::Shape)?,
+        limit: limit.min(LIMIT_MAX),
+    }))
+}
+
+/// Samples for a subscription: `{"subscriptionId":1,"errorCode":0,"errorMsg":null,"data":{"t":[[1,"25"]]}}`.
+#[must_use]
+pub fn push(id: i64, series: &[(String, Vec<(i64, Value)>)]) -> Json {
+    let sample =
+        |(ts_ms, value): &(i64, Value)| Json::Array(vec![Json::from(*ts_ms), shown(value, false)]);
+    let series = series
+        .iter()
+        .map(|(key, samples)| (key.clone(), Json::Array(samples.iter().map(sample).collect())));
+    update(id, 0, Json::Null, Json::Object(series.collect()))
+}
+
+/// Why a subscription gets nothing.
+#[must_use]
+pub fn refused(id: i64, code: ErrorCode, message: &str) -> Json {
+    update(id, i64::from(code as u8), Json::from(message), Json::Object(Vec::new()))
+}
+
+fn update(id: i64, code: i64, message: Json, data: Json) -> Json {
+    Json::object([
+        ("subscriptionId", Json::from(id)),
+        ("errorCode", Json::from(code)),
+        ("errorMsg", message),
+        ("data", data),
+    ])
+}
