@@ -21,20 +21,13 @@ pub(crate) enum Mutant {
     ResendAfterAck,
     /// Whoever once had a session releases its deliveries of QoS 2 (ours; found by seed 11).
     UnfencedRelease,
-    /// A voter that starts anew while its group moves away does not open its replica (ours; found by seed 20).
-    ClosedWhileMoving,
 }
 
 impl Mutant {
-    /// Whether it loses nothing, and only leaves somebody without service.
-    pub(crate) fn only_stops(self) -> bool {
-        self == Self::ClosedWhileMoving
-    }
-
     /// Puts it into the product, if it belongs there.
     pub(crate) fn plant(self) {
         planted::plant(match self {
-            Self::AckBeforeFsync | Self::SkipVoteFsync | Self::ClosedWhileMoving => return,
+            Self::AckBeforeFsync | Self::SkipVoteFsync => return,
             Self::StaleRead => Bug::StaleRead,
             Self::StaleEpoch => Bug::StaleEpoch,
             Self::LostRoute => Bug::LostRoute,

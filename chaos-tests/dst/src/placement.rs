@@ -23,7 +23,7 @@ use moorline_router::Router;
 use moorline_service::Service;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::{mutant::Mutant, node::Cluster, witness::Event};
+use crate::{node::Cluster, witness::Event};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -102,8 +102,7 @@ impl Placement {
             let Some(mut wanted) = self.wanted() else { continue };
             for shard in std::mem::take(&mut wanted.moving) {
                 // Its vote may be needed until it has moved.
-                let opens = self.cluster.mutant != Some(Mutant::ClosedWhileMoving);
-                if opens && self.groups.holds(shard)? {
+                if self.groups.holds(shard)? {
                     wanted.replicas.insert(shard);
                 }
             }
