@@ -5,9 +5,9 @@
 
 use std::sync::OnceLock;
 
-use crate::{api::http_date, clock::unix_ms, directory::Directory};
+use moorline_core::{UnixMillis, calendar::http_date};
 
-const SECOND_MS: u64 = 1_000;
+use crate::{clock::unix_ms, directory::Directory};
 
 /// Where standard error leads, if it leads into a file of ours.
 static FILE_OF: OnceLock<Directory> = OnceLock::new();
@@ -23,5 +23,5 @@ pub(crate) fn log(text: &str) {
     if let Some(directory) = FILE_OF.get() {
         directory.shorten_log();
     }
-    eprintln!("{} {text}", http_date(unix_ms() / SECOND_MS));
+    eprintln!("{} {text}", http_date(UnixMillis(unix_ms())));
 }

@@ -13,13 +13,11 @@
 //! - **Pure.** Time is an argument. Checked by `chaos-tests/tidy`.
 
 mod answer;
-mod date;
 mod reader;
 mod response;
 mod route;
 
 pub(crate) use answer::{done, not_done, settled, shown, status};
-pub(crate) use date::http_date;
 pub(crate) use reader::{Reader, Request};
 pub(crate) use response::{Response, Standing, stream_head};
 pub(crate) use route::{EVENTS, Identity, Route, route};

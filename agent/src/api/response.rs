@@ -3,12 +3,15 @@
 //! Invariant: nothing that came from elsewhere can end a header early. Checked by this file's tests.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use moorline_core::{UnixMillis, calendar::http_date};
 use moorline_dialects::fostrom::sse;
 use serde_json::json;
 
+use super::{reader::Refused, route::Identity};
 use crate::config::VERSION;
 
-use super::{date::http_date, reader::Refused, route::Identity};
+/// Milliseconds of a second.
+const SECOND_MS: u64 = 1_000;
 
 /// An answer, without what stands in every one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +96,7 @@ fn head(status: u16, standing: Standing<'_>) -> BytesMut {
     let mut output = BytesMut::new();
     output.put_slice(format!("HTTP/1.1 {status} {}\r\n", reason(status)).as_bytes());
     put(&mut output, "Cache-Control", "no-cache");
-    put(&mut output, "Date", &http_date(standing.unix_s));
+    put(&mut output, "Date", &http_date(UnixMillis(standing.unix_s * SECOND_MS)));
     put(&mut output, "Server", &format!("Moorline-Device-Agent/{VERSION}"));
     put(&mut output, "X-Powered-By", "Moorline");
     put(&mut output, "X-API-Version", "1");

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io::{Read as _, Seek as _, Write as _},
     ops::Range,
     path::Path,
     process::{Command, ExitCode, Output},
@@ -11,7 +12,7 @@ use std::{
         mpsc::{self, SyncSender},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -24,6 +25,10 @@ use crate::{mutant::Mutant, tally::Tally};
 pub(crate) const VIOLATED: u8 = 2;
 /// What the line begins with on which a run says its numbers.
 pub(crate) const NUMBERS: &str = "numbers ";
+/// How long a run may take: they take a few seconds.
+const RUN_MAX: Duration = Duration::from_secs(300);
+/// How often it is looked whether one has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Invariants that see a lying disk by themselves, and a cluster that does nothing: a bug counts as caught if one of the others
 /// sees it, for those say what a user loses.
 const NOT_SAFETY: [&str; 3] = ["promises", "calm", "served"];
@@ -68,7 +73,30 @@ fn run(seed: u64, mutant: Option<Mutant>, more: &[&str]) -> anyhow::Result<Outpu
     if let Some(mutant) = mutant {
         command.args(["--mutant", &name(mutant)]);
     }
-    command.output().context("a process for a seed")
+    // Into files: what is said into a pipe that nobody reads holds up who says it.
+    let (mut said, mut errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    command.stdout(said.try_clone()?).stderr(errors.try_clone()?);
+    let mut child = command.spawn().context("a process for a seed")?;
+    let until = Instant::now() + RUN_MAX;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > until {
+            child.kill()?;
+            writeln!(said, "seed {seed}: VIOLATION hangs: it has not ended in {RUN_MAX:?}")?;
+            break child.wait()?;
+        }
+        thread::sleep(LOOK_EVERY);
+    };
+    Ok(Output { status, stdout: read(&mut said)?, stderr: read(&mut errors)? })
+}
+
+fn read(file: &mut File) -> anyhow::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut all)?;
+    Ok(all)
 }
 
 fn name(mutant: Mutant) -> String {

@@ -12,7 +12,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use moorline_core::{TenantId, Text, UnixMillis};
+use moorline_core::{TenantId, Text, UnixMillis, calendar::rfc3339};
 use moorline_edge::Doorkeeper;
 use moorline_service::registry::audit::{Actor, AuditLine, as_actor};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,6 @@ use uuid::Uuid;
 use crate::{
     Api, Problem,
     auth::{Caller, Role},
-    cloud_event::rfc3339,
     extract::Asked,
     paging::ITEMS_PER_PAGE_MAX,
 };

@@ -12,7 +12,8 @@
 
 use std::fmt::Write;
 
-use moorline_core::{ShardId, UnixMillis};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use moorline_core::{ShardId, calendar::rfc3339};
 use moorline_machine::{
     events::{Event, EventKind, NEWS, NewEvent},
     mail::MailNews,
@@ -25,8 +26,6 @@ use serde_json::json;
 /// How a body is to be read, as of mail.
 pub(crate) const NOTHING: u8 = 0;
 pub(crate) const JSON: u8 = 1;
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Appends an event to `out`: no line break is in it.
 pub(crate) fn write(out: &mut String, tenant: &str, shard: ShardId, event: &Event) {
@@ -62,7 +61,7 @@ pub(crate) fn write(out: &mut String, tenant: &str, shard: ShardId, event: &Even
         None if what.content_type == NOTHING && what.body.is_empty() => {}
         None => {
             out.push_str(r#","datacontenttype":"application/octet-stream","data_base64":""#);
-            base64(out, &what.body);
+            STANDARD.encode_string(&what.body, out);
             out.push('"');
         }
     }
@@ -127,41 +126,10 @@ fn encoded(part: &str) -> String {
     out
 }
 
-fn base64(out: &mut String, bytes: &[u8]) {
-    for chunk in bytes.chunks(3) {
-        let byte = |place: usize| u32::from(chunk.get(place).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let digit = BASE64[(bits >> (18 - 6 * place) & 63) as usize];
-            out.push(if place <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-}
-
-/// In UTC, to the millisecond.
-pub(crate) fn rfc3339(at: UnixMillis) -> String {
-    const DAY_MS: u64 = 86_400_000;
-    let (days, rest) = (at.0 / DAY_MS, at.0 % DAY_MS);
-    // Days since 0000-03-01, in eras of 400 years: then a leap day is the last of its year.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = match month {
-        0..=9 => (year + 400 * era, month + 3),
-        _ => (year + 400 * era + 1, month - 9),
-    };
-    let (seconds, ms) = (rest / 1_000, rest % 1_000);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use moorline_core::Offset;
+    use moorline_core::{Offset, UnixMillis};
     use moorline_machine::events::{EventKind, NewEvent};
     use serde_json::{Value, json};
 
@@ -204,30 +172,5 @@ mod tests {
         assert_eq!(written("", 1, b"no json")["data_base64"], "bm8ganNvbg==");
         let nothing = written("door \"1\"", 0, b"");
         assert_eq!((&nothing["subject"], nothing.get("data")), (&json!("door \"1\""), None));
-    }
-
-    #[test]
-    fn bytes_are_written_as_base64() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-        {
-            let mut out = String::new();
-            base64(&mut out, bytes.as_bytes());
-            assert_eq!(out, text);
-        }
-    }
-
-    #[test]
-    fn times_are_days_of_the_calendar() {
-        for (ms, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (951_868_799_999, "2000-02-29T23:59:59.999Z"),
-            (1_709_164_800_000, "2024-02-29T00:00:00.000Z"),
-            (1_735_689_599_000, "2024-12-31T23:59:59.000Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(rfc3339(UnixMillis(ms)), text);
-        }
     }
 }

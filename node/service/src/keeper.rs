@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     conn::Conn,
-    frames::{Attached, Hold, LeaseReport, Report, Upward},
+    frames::{Attached, LeaseReport, Report, Upward},
     leader::route_command,
     lease::LEASE,
     service::Inner,
@@ -240,58 +240,38 @@ impl Inner {
     /// is still this connection's: what a leader says of a takeover can be lost with it, and so can that of an entry that
     /// its successor finds committed.
     pub(crate) fn attach(self: &Arc<Self>, conn: &Arc<Conn>) {
-        if let Some((shard, hold)) = conn.hold() {
-            return self.ask_hold(conn, shard, hold);
-        }
-        let Some((shard, attach)) = conn.attach() else { return };
+        let (shard, upward, generation) = match (conn.hold(), conn.attach()) {
+            (Some((shard, hold)), _) => (shard, Upward::Hold(hold), None),
+            (None, Some((shard, attach))) => {
+                let generation = attach.generation;
+                (shard, Upward::Attach(attach), Some(generation))
+            }
+            (None, None) => return,
+        };
         let Some(leader) = self.below().router.leader(shard) else {
             self.mark_unattached(conn);
             return;
         };
-        let generation = attach.generation;
-        let body = Upward::Attach(attach).encode();
         let (service, conn) = (Arc::clone(self), Arc::clone(conn));
         let done = move |outcome: Result<Bytes, CallError>| {
             let attached = outcome.ok().and_then(|answer| Attached::decode(answer).ok());
+            let latest = generation.is_none_or(|generation| conn.is_generation(generation));
             match attached {
-                Some(Attached::Yes(shared)) => service.resume_shares(&conn, shared),
+                Some(Attached::Yes(shared)) if generation.is_some() => {
+                    service.resume_shares(&conn, shared);
+                }
+                Some(Attached::Yes(_)) => {}
                 Some(Attached::TakenOver) => {
                     conn.push(moorline_core::port::Notice::TakenOver);
                 }
                 Some(Attached::Gone) => {
                     conn.push(moorline_core::port::Notice::Lost);
                 }
-                Some(Attached::NotLeader) | None if conn.is_generation(generation) => {
-                    service.mark_unattached(&conn);
-                }
+                Some(Attached::NotLeader) | None if latest => service.mark_unattached(&conn),
                 Some(Attached::NotLeader) | None => {}
             }
         };
-        let peers = &self.below().peers;
-        peers.request(leader, Lane::Data, Kind::Attachment, shard, body, ATTACH_WAIT, done);
-    }
-
-    fn ask_hold(self: &Arc<Self>, conn: &Arc<Conn>, shard: ShardId, hold: Hold) {
-        let Some(leader) = self.below().router.leader(shard) else {
-            self.mark_unattached(conn);
-            return;
-        };
-        let body = Upward::Hold(hold).encode();
-        let (service, conn) = (Arc::clone(self), Arc::clone(conn));
-        let done = move |outcome: Result<Bytes, CallError>| match outcome
-            .ok()
-            .and_then(|answer| Attached::decode(answer).ok())
-        {
-            Some(Attached::Yes(_)) => {}
-            Some(Attached::TakenOver) => {
-                conn.push(moorline_core::port::Notice::TakenOver);
-            }
-            Some(Attached::Gone) => {
-                conn.push(moorline_core::port::Notice::Lost);
-            }
-            Some(Attached::NotLeader) | None => service.mark_unattached(&conn),
-        };
-        let peers = &self.below().peers;
+        let (peers, body) = (&self.below().peers, upward.encode());
         peers.request(leader, Lane::Data, Kind::Attachment, shard, body, ATTACH_WAIT, done);
     }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{Delivery, NodeId, ShardId, planted};
+use moorline_core::{ConnId, Delivery, Epoch, NodeId, ShardId, planted};
 use moorline_group::{
     Role, Sink,
     wire::{Kind, Lane, Peers, Replier},
@@ -415,21 +415,15 @@ impl Inner {
             let shared: Vec<_> = shared
                 .map(|(filter, options, version)| (filter.clone(), options, version))
                 .collect();
-            machine.session(attach.session).map(|info| (info.epoch, info.holder, shared))
+            machine.session(attach.session).map(|info| ((info.epoch, info.holder), shared))
         });
-        match known.flatten() {
-            Some((epoch, Some(holder), shared))
-                if epoch == attach.epoch && holder.node == from && holder.conn == attach.conn
-                    || planted::is(planted::Bug::StaleEpoch) =>
-            {
-                delivery.attach(from, attach);
-                self.wake_reader(shard, &delivery);
-                Attached::Yes(shared)
-            }
-            Some((epoch, ..)) if epoch == attach.epoch => Attached::Gone,
-            Some(_) => Attached::TakenOver,
-            None => Attached::Gone,
+        let (known, shared) = known.flatten().unzip();
+        if let Some(lost) = lost_by(from, (attach.epoch, attach.conn), known) {
+            return lost;
         }
+        delivery.attach(from, attach);
+        self.wake_reader(shard, &delivery);
+        Attached::Yes(shared.unwrap_or_default())
     }
 
     fn on_hold(&self, from: NodeId, shard: ShardId, hold: Hold) -> Attached {
@@ -439,15 +433,9 @@ impl Inner {
         let known = self.below().groups.read(shard, |machine, _| {
             machine.session(hold.session).map(|info| (info.epoch, info.holder))
         });
-        match known.flatten() {
-            Some((epoch, Some(holder)))
-                if epoch == hold.epoch && holder.node == from && holder.conn == hold.conn =>
-            {
-                Attached::Yes(Vec::new())
-            }
-            Some((epoch, _)) if epoch == hold.epoch => Attached::Gone,
-            Some(_) => Attached::TakenOver,
-            None => Attached::Gone,
+        match lost_by(from, (hold.epoch, hold.conn), known.flatten()) {
+            None => Attached::Yes(Vec::new()),
+            Some(lost) => lost,
         }
     }
 
@@ -613,6 +601,24 @@ impl Inner {
     pub(crate) fn bad_frame(&self, from: NodeId, problem: &dyn std::fmt::Display) {
         warn!(%from, %problem, "a frame does not read");
         self.metrics.bad_frames.inc();
+    }
+}
+
+/// What a connection of a node hears that says it has a session, by what is known of that: none if it has.
+fn lost_by(
+    from: NodeId,
+    (epoch, conn): (Epoch, ConnId),
+    known: Option<(Epoch, Option<Holder>)>,
+) -> Option<Attached> {
+    match known {
+        Some((now, Some(holder)))
+            if now == epoch && holder.node == from && holder.conn == conn
+                || planted::is(planted::Bug::StaleEpoch) =>
+        {
+            None
+        }
+        Some((now, _)) if now != epoch => Some(Attached::TakenOver),
+        Some(_) | None => Some(Attached::Gone),
     }
 }
 

@@ -17,6 +17,7 @@
 //!
 //! Packets (`protocols/mqtt`), rows (`storage/api`), Raft (`raft/`).
 
+pub mod calendar;
 pub mod id;
 pub mod message;
 pub mod op;

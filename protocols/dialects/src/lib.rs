@@ -13,6 +13,7 @@
 //! Packets (`protocols/mqtt`, `protocols/moonlight`), who may do what (`node/service`).
 
 pub mod fostrom;
+pub mod secret;
 #[cfg(feature = "thingsboard")]
 pub mod thingsboard;
 pub mod watson;

@@ -3,12 +3,11 @@
 //! Ids are case-sensitive. The vendor's SDK of 2024 puts them in upper case before it sends them, so only such are issued
 //! ([`Credentials::is_issuable`]); others are well-formed and belong to nobody.
 
-use std::fmt;
-
-use bytes::Bytes;
 use moorline_core::Text;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
+
+use crate::secret::Secret;
 
 /// Characters of a fleet's id.
 pub const FLEET_CHARS: usize = 8;
@@ -28,24 +27,6 @@ pub struct Identity {
     pub fleet: Text,
     /// The device's id.
     pub device: Text,
-}
-
-/// A secret. Its `Debug` form hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Bytes);
-
-impl Secret {
-    /// The secret itself, to be compared in constant time.
-    #[must_use]
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<hidden>")
-    }
 }
 
 /// Well-formed credentials.
@@ -100,7 +81,7 @@ impl Credentials {
         }
         let text = |ascii| Text::from(String::from_utf8_lossy(ascii).into_owned());
         let identity = Identity { fleet: text(fleet), device: text(device) };
-        Ok(Self { identity, secret: Secret(Bytes::copy_from_slice(secret)) })
+        Ok(Self { identity, secret: Secret::copied(secret) })
     }
 
     /// Takes MQTT's user name, `FLEET::DEVICE`, and password.

@@ -16,9 +16,10 @@ use serde::Deserialize;
 
 use super::{
     PAYLOAD_BYTES_MAX,
-    identity::{self, BasicUser, ClientId, DeviceName, Secret, Who, name},
+    identity::{self, BasicUser, ClientId, DeviceName, Who, name},
     topics::Message,
 };
+use crate::secret::Secret;
 
 /// The longest that a request waits for a command.
 pub const WAIT_S_MAX: u32 = 3_600;

@@ -1,12 +1,11 @@
 //! What a gateway is told of what it may not do: JSON on its `notify` topic, QoS 0 (§1.5).
 
-use moorline_core::{Text, UnixMillis};
+use moorline_core::{Text, UnixMillis, calendar::rfc3339};
 use serde::Serialize;
 
 use super::{
     close::Close,
     identity::{ClientId, DeviceName},
-    time::iso8601,
 };
 
 /// What was refused.
@@ -55,7 +54,7 @@ pub fn payload(
     let id = device.map(|device| device.id.as_str());
     let notice = Notice {
         request,
-        time: iso8601(now),
+        time: rfc3339(now),
         topic: refused,
         kind,
         id,

@@ -6,14 +6,13 @@
 //! - **A takeover says nothing that stays.** The older connection's end comes late and would cover the newer one's beginning.
 //!   Checked by `what_stays_is_by_the_table`.
 
-use moorline_core::{Text, UnixMillis};
+use moorline_core::{Text, UnixMillis, calendar::rfc3339};
 use serde::Serialize;
 
 use super::{
     close::Close,
     connect::Version,
     identity::{ClientId, USE_TOKEN_AUTH, Who},
-    time::iso8601,
 };
 
 /// How long a retained presence message lasts: eight days.
@@ -167,7 +166,7 @@ pub fn payload(news: &News<'_>) -> String {
     });
     let written = Written {
         action: news.action,
-        time: iso8601(news.at),
+        time: rfc3339(news.at),
         client_addr: news.address,
         client_id: news.client.to_string(),
         port: news.port,
@@ -176,7 +175,7 @@ pub fn payload(news: &News<'_>) -> String {
         // What every device says tells nothing.
         user: if news.user == USE_TOKEN_AUTH { "" } else { news.user },
         cert_name: news.certificate,
-        connect_time: news.connected.map(iso8601),
+        connect_time: news.connected.map(rfc3339),
         close_code: ended.then(|| news.close.number()),
         reason: if ended { news.close.text() } else { "" },
         traffic,

@@ -3,7 +3,7 @@
 //! webpki reads certificates and says nothing of their common name and validity, so this file looks for both, in the few fields
 //! in front of them. What it can't read has neither.
 
-use moorline_core::{Text, UnixMillis};
+use moorline_core::{Text, UnixMillis, calendar};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
@@ -91,33 +91,17 @@ fn moment(tag: u8, text: &str) -> Option<UnixMillis> {
     }
     let (year, rest) = match (tag, text.len()) {
         (UTC_TIME, 12) => {
-            let year: i64 = text[..2].parse().ok()?;
+            let year: i32 = text[..2].parse().ok()?;
             (if year < 50 { 2_000 + year } else { 1_900 + year }, &text[2..])
         }
         (GENERALIZED_TIME, 14) => (text[..4].parse().ok()?, &text[4..]),
         _ => return None,
     };
-    let number = |at: usize| rest[2 * at..2 * at + 2].parse::<i64>().ok();
+    let number = |at: usize| rest[2 * at..2 * at + 2].parse::<u8>().ok();
     let [month, day, hour, minute, second] =
         [number(0)?, number(1)?, number(2)?, number(3)?, number(4)?];
-    if !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 60
-    {
-        return None;
-    }
-    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
-    Some(UnixMillis(u64::try_from(seconds * 1_000).unwrap_or(0)))
-}
-
-/// Days of the Gregorian calendar, with years that begin in March, so that a leap day is the last of its year.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+    let ms = calendar::unix_ms((year, month, day), (hour, minute, second))?;
+    Some(UnixMillis(u64::try_from(ms).unwrap_or(0)))
 }
 
 /// The common name of a subject, if there is exactly one.

@@ -9,11 +9,11 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use moorline_core::Text;
 use thiserror::Error;
 
 use super::{ClientId, DeviceName, NAME_CHARS_MAX, ORG_CHARS, Who, ascii, is_org};
+use crate::secret::Secret;
 
 /// The user name of everybody who has a token.
 pub const USE_TOKEN_AUTH: &str = "use-token-auth";
@@ -27,24 +27,6 @@ pub const TOKEN_BYTES_MAX: usize = 4 * TOKEN_CHARS_MAX;
 const API_KEY_RANDOM_CHARS: usize = 10;
 /// The most bytes of an Authorization header that is read: `g-{org}-{type}-{id}:{token}` in base64 has fewer.
 const AUTHORIZATION_BYTES_MAX: usize = 512;
-
-/// A token. Its `Debug` form hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Bytes);
-
-impl Secret {
-    /// The token itself, to be compared in constant time.
-    #[must_use]
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<hidden>")
-    }
-}
 
 /// Whether a registry may give this token to a device.
 #[must_use]
@@ -162,7 +144,7 @@ fn secret(password: Option<&[u8]>) -> Result<Secret, Misproved> {
     match password {
         None | Some([]) => Err(Misproved::NoPassword),
         Some(password) if password.len() > TOKEN_BYTES_MAX => Err(Misproved::PasswordTooLong),
-        Some(password) => Ok(Secret(Bytes::copy_from_slice(password))),
+        Some(password) => Ok(Secret::copied(password)),
     }
 }
 

@@ -20,7 +20,7 @@ use moorline_core::Text;
 use thiserror::Error;
 
 pub use credentials::{
-    ApiKey, BasicUser, CertificateNames, Demand, Inadmissible, Misproved, Policy, Proof, Secret,
+    ApiKey, BasicUser, CertificateNames, Demand, Inadmissible, Misproved, Policy, Proof,
     TOKEN_BYTES_MAX, TOKEN_CHARS_MAX, TOKEN_CHARS_MIN, USE_TOKEN_AUTH, basic, is_issuable_token,
     names_client, proof,
 };

@@ -7,11 +7,11 @@
 //! - **The firmware has its seven fields, always**: a client throws if one is missing. Checked by
 //!   `a_download_goes_its_way`.
 
-use moorline_core::UnixMillis;
+use moorline_core::{UnixMillis, calendar::rfc3339};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::watson::time::{iso8601, parse};
+use crate::watson::time::parse;
 
 /// What a device is. Any of it may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ impl Location {
 
 /// A moment in its one form; `now` without one; `None` if it is none.
 pub(in crate::watson) fn moment(text: Option<&str>, now: UnixMillis) -> Option<String> {
-    text.map_or(Some(now), parse).map(iso8601)
+    text.map_or(Some(now), parse).map(rfc3339)
 }
 
 /// An error code that a device reported.
@@ -358,6 +358,6 @@ impl Firmware {
         }
         self.state = newer.state.unwrap_or(self.state);
         self.update_status = newer.update_status.unwrap_or(self.update_status);
-        self.updated_date_time = iso8601(now);
+        self.updated_date_time = rfc3339(now);
     }
 }

@@ -8,11 +8,11 @@
 
 use std::collections::BTreeMap;
 
-use moorline_core::UnixMillis;
+use moorline_core::{UnixMillis, calendar::rfc3339};
 use serde::Serialize;
 
 use super::task::{Action, Outcome, Parameter, RequestId};
-use crate::watson::{identity::DeviceName, time::iso8601};
+use crate::watson::identity::DeviceName;
 
 /// Where a request stands at one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,9 +117,9 @@ impl Record {
             action: self.action.to_string(),
             parameters: &self.parameters,
             device_count: self.devices.len(),
-            initiated: iso8601(self.initiated),
+            initiated: rfc3339(self.initiated),
             complete,
-            completed: last.filter(|_| complete).map(iso8601),
+            completed: last.filter(|_| complete).map(rfc3339),
         }
     }
 
@@ -149,7 +149,7 @@ impl Record {
             status,
             complete,
             message,
-            last_update_date_time: iso8601(*at),
+            last_update_date_time: rfc3339(*at),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Bodies that the management API answers with (§1.8, §1.9). Lists without pages are bare arrays; diagnostics are newest first.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use moorline_core::{Text, UnixMillis};
+use moorline_core::{Text, UnixMillis, calendar::rfc3339};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -12,7 +12,6 @@ use crate::watson::{
         attributes::{DeviceInfo, Firmware},
         device::{self, Standing},
     },
-    time::iso8601,
 };
 
 /// A page. A client asks again with its bookmark, and stops where there is none.
@@ -223,7 +222,7 @@ pub fn managed(device: &device::Device) -> Option<Managed<'_>> {
     let supports = contract.supports.iter().map(|what| (what.clone(), Value::Bool(true)));
     Some(Managed {
         dormant: false,
-        dormant_date_time: contract.until.map(iso8601),
+        dormant_date_time: contract.until.map(rfc3339),
         supports: supports.collect(),
         firmware: &device.firmware,
     })
@@ -256,7 +255,7 @@ impl LastEvent {
             event_id: event.to_owned(),
             format: format.to_owned(),
             payload: STANDARD.encode(payload),
-            timestamp: iso8601(at),
+            timestamp: rfc3339(at),
             type_id: device.kind.to_string(),
         }
     }
@@ -292,8 +291,8 @@ impl ConnectionState {
                 Class::Application | Class::SharedApplication => "Application",
             },
             connection_status: if connected { "connected" } else { "disconnected" },
-            last_activity_date_time: heard.map(iso8601),
-            connected_date_time: since.map(iso8601),
+            last_activity_date_time: heard.map(rfc3339),
+            connected_date_time: since.map(rfc3339),
         }
     }
 }

@@ -3,10 +3,13 @@
 use moorline_core::Text;
 
 use super::error::Error;
-use crate::watson::{
-    http::unescape,
-    identity::{self, ApiKey, BasicUser, ClientId, DeviceName, Secret, name},
-    management::task::RequestId,
+use crate::{
+    secret::Secret,
+    watson::{
+        http::unescape,
+        identity::{self, ApiKey, BasicUser, ClientId, DeviceName, name},
+        management::task::RequestId,
+    },
 };
 
 pub use crate::watson::http::Head;
