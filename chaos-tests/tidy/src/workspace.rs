@@ -28,6 +28,7 @@ pub const ORDER: [&str; 21] = [
     "node/service",
     "node/edge",
     "node/fostrom",
+    "node/watson",
     "node/api",
     "node/moorline",
     "chaos-tests/oracle",

@@ -27,7 +27,6 @@ use moorline_service::registry::{
     settings::{self, DeviceSettings},
 };
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::{
     Api, Problem,
@@ -40,19 +39,7 @@ pub(crate) const CLUSTER: TenantId = TenantId(0);
 /// What every token begins with, so that secret scanners find lost ones.
 const PREFIX: &str = "mlt_";
 
-/// What somebody may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Role {
-    /// Look.
-    ReadOnly,
-    /// Send mail and take events.
-    App,
-    /// Devices and credentials.
-    Operator,
-    /// Everything, tokens too.
-    Admin,
-}
+pub(crate) use moorline_service::registry::settings::Role;
 
 /// Whoever asked.
 #[derive(Debug, Clone)]

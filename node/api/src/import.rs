@@ -60,8 +60,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const TRIES_MAX: usize = 75;
 /// See there.
 const TRY_PAUSE: Duration = Duration::from_millis(200);
-/// Bits that a secret of somebody else's must have: who guesses it has to try as often as for a key.
-const SECRET_BITS_MIN: usize = 128;
+/// Bits that a secret of somebody else's must have: who has the rows and the cluster's key and tries 10^12 a second needs 10^11 years
+/// to go through half of them. Not more, since tokens that platforms issued have no more: 18 characters of Watson's, 20 of
+/// ThingsBoard's.
+const SECRET_BITS_MIN: usize = 104;
 /// Bytes of such a secret.
 const SECRET_BYTES_MAX: usize = 256;
 /// Different characters of such a secret: `aaaa…` has none of the bits its length promises.
@@ -89,7 +91,7 @@ pub(crate) struct ImportLine {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImportCredential {
-    /// A secret the device has already, of at least 128 bits: 22 letters and digits, or 32 hexadecimal digits.
+    /// A secret the device has already, of at least 104 bits: 18 letters and digits, or 26 hexadecimal digits.
     #[serde(default)]
     secret: Option<String>,
     /// In its place: generate one of this style, for a device that is new.
@@ -432,7 +434,7 @@ impl Plan {
     /// Its id follows from the secret, so that the same line again means the same credential.
     fn given(&self, device: &Text, secret: &str) -> Result<Credential, Problem> {
         if !is_strong(secret) {
-            let why = "a secret needs 128 bits, such as 22 random letters and digits, and at most 256 bytes; or say \
+            let why = "a secret needs 104 bits, such as 18 random letters and digits, and at most 256 bytes; or say \
                        `generate`";
             return Err(Problem::new(StatusCode::BAD_REQUEST, "weak-secret", why));
         }
@@ -452,7 +454,7 @@ impl Plan {
     }
 }
 
-/// Whether somebody who knows only its alphabet would have to guess 128 bits.
+/// Whether somebody who knows only its alphabet would have to guess so many bits.
 fn is_strong(secret: &str) -> bool {
     // Hundredths of bits of a random character.
     let all = |is_of: fn(&u8) -> bool| secret.bytes().all(|byte| is_of(&byte));
@@ -506,9 +508,10 @@ mod tests {
     fn a_secret_of_somebody_else_must_be_as_hard_to_guess_as_ours() {
         for (secret, strong) in [
             ("0123456789abcdef0123456789abcdef", true),
-            ("0123456789abcdef0123456789abcde", false),
-            ("Zk3vQ9xLw2RtY7uPb5NcHd", true),
-            ("Zk3vQ9xLw2RtY7uPb5NcH", false),
+            ("0123456789abcdef0123456789", true),
+            ("0123456789abcdef012345678", false),
+            ("Zk3vQ9xLw2RtY7uPb5", true),
+            ("Zk3vQ9xLw2RtY7uPb", false),
             ("FOS-0123456789ABCDEFGHIJKLMNOPQRSTUV", true),
             ("hunter2", false),
             ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),

@@ -8,7 +8,7 @@ use moorline_core::{
     port::{Inbox, Port},
     rights::Who,
 };
-use moorline_mqtt::Version;
+use moorline_mqtt::{Version, server};
 use tokio_util::sync::DropGuard;
 
 use crate::channel::Channel;
@@ -35,6 +35,12 @@ pub struct Attempt {
     pub version: Version,
     /// The keep-alive it sent, in seconds.
     pub keep_alive_s: u16,
+    /// Whether it wants what an earlier session left to be forgotten.
+    pub clean_start: bool,
+    /// How long its session is to last, in seconds, within the edge's limit.
+    pub expiry_s: u32,
+    /// Its will, if it has one: its topic, and bytes of its payload.
+    pub will: Option<(Text, usize)>,
     /// Its client id, after an empty one was replaced.
     pub client: Text,
     /// Its user name, if it gave one.
@@ -43,6 +49,10 @@ pub struct Attempt {
     pub password: Option<Bytes>,
     /// What its TLS said and proved.
     pub channel: Channel,
+    /// The port it came to.
+    pub port: u16,
+    /// Whether by WebSocket.
+    pub websocket: bool,
 }
 
 /// By hand: a password is never printed, nor a user name, which may be a token.
@@ -72,6 +82,8 @@ pub struct Identity {
     pub who: Option<Arc<Who>>,
     /// Who serves it, if not the service behind the edge: a platform where MQTT is something else.
     pub port: Option<Arc<dyn Port>>,
+    /// Its platform's rules of MQTT, in the place of the edge's.
+    pub rules: Option<Arc<server::Config>>,
     /// Who tells it when it may not stay any more.
     pub begin: Option<Begin>,
 }
@@ -80,7 +92,7 @@ impl Identity {
     /// A client of a tenant whose session is called as its client id says.
     #[must_use]
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenant, session: None, who: None, port: None, begin: None }
+        Self { tenant, session: None, who: None, port: None, rules: None, begin: None }
     }
 }
 
@@ -124,11 +136,14 @@ pub enum Denial {
     /// Its platform speaks another version of MQTT.
     #[error("another version of MQTT is spoken here")]
     Version,
+    /// Its platform says nothing to such a client, not even no.
+    #[error("not answered")]
+    Unanswered,
 }
 
 impl Denial {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BadCredentials,
         Self::NotAuthorised,
         Self::Banned,
@@ -138,6 +153,7 @@ impl Denial {
         Self::Unavailable,
         Self::ClientId,
         Self::Version,
+        Self::Unanswered,
     ];
 
     /// For a metric's label.
@@ -153,6 +169,7 @@ impl Denial {
             Self::Unavailable => "unavailable",
             Self::ClientId => "client_id",
             Self::Version => "version",
+            Self::Unanswered => "unanswered",
         }
     }
 }
@@ -185,10 +202,15 @@ mod tests {
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             version: Version::V311,
             keep_alive_s: 0,
+            clean_start: true,
+            expiry_s: 0,
+            will: None,
             client: Text::from("c"),
             username: Some(Text::from("token")),
             password: Some(Bytes::from_static(b"secret")),
             channel: Channel::default(),
+            port: 1883,
+            websocket: false,
         };
         let printed = format!("{attempt:?}");
         assert!(!printed.contains("secret") && !printed.contains("token"), "{printed}");

@@ -237,7 +237,8 @@ impl EdgeConfig {
     }
 
     /// The same, as the protocol machine wants it.
-    pub(crate) fn protocol(&self) -> server::Config {
+    #[must_use]
+    pub fn protocol(&self) -> server::Config {
         let not_0 = |value: u16| NonZeroU16::new(value).unwrap_or(NonZeroU16::MIN);
         let defaults = server::Config::default();
         let large = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);

@@ -73,6 +73,8 @@ const LINGER_READ_BYTES: usize = 1_024;
 pub(crate) struct Shared {
     /// The listener's name, for metrics.
     pub(crate) name: &'static str,
+    /// Where it listens.
+    pub(crate) port: u16,
     pub(crate) transport: Transport,
     pub(crate) edge: Edge,
 }
@@ -286,10 +288,15 @@ impl<S: Socket> Connection<S> {
             peer: self.peer,
             version: request.version,
             keep_alive_s: request.keep_alive_sent_s,
+            clean_start: request.clean_start,
+            expiry_s: request.expiry_s,
+            will: request.will.as_ref().map(|will| (will.topic.clone(), will.payload.len())),
             client: request.client.clone(),
             username: request.username.clone(),
             password: request.password.clone(),
             channel: self.channel.take().map_or_else(Channel::default, |channel| *channel),
+            port: self.shared.port,
+            websocket: self.shared.transport.ws.is_some(),
         };
         let verdict = self.shared.edge.authenticate.authenticate(attempt);
         self.judging = Some(Judging { verdict, request, waits: false });
@@ -309,7 +316,10 @@ impl<S: Socket> Connection<S> {
             Ok(identity) => self.take_turn(now, identity, request),
             Err(denial) => {
                 edge.metrics.rejected(denial.label());
-                self.machine.reject(now, reason_of(denial));
+                match reason_of(denial) {
+                    Some(reason) => self.machine.reject(now, reason),
+                    None => self.machine.ignore(now),
+                }
             }
         }
     }
@@ -340,8 +350,9 @@ impl<S: Socket> Connection<S> {
     }
 
     fn enter(&mut self, identity: Identity, request: ConnectRequest) {
-        let Identity { tenant, session, who, port, begin } = identity;
+        let Identity { tenant, session, who, port, rules, begin } = identity;
         self.stranger = None;
+        let expiry_s = rules.map_or(request.expiry_s, |rules| self.machine.adopt(rules));
         self.watched = begin.map(|begin| begin(self.mailbox.clone()));
         if let Some(port) = port {
             self.link = port.connect(self.mailbox.clone());
@@ -352,7 +363,7 @@ impl<S: Socket> Connection<S> {
             client: session.unwrap_or(request.client),
             who,
             clean_start: request.clean_start,
-            expiry_s: request.expiry_s,
+            expiry_s,
             credit: request.credit,
             window: request.window,
             limits: config.session_limits(),
@@ -562,8 +573,9 @@ fn will_of(will: codec::Will) -> Will {
     }
 }
 
-fn reason_of(denial: Denial) -> Reason {
-    match denial {
+/// What a CONNACK says; `None`: there is none.
+fn reason_of(denial: Denial) -> Option<Reason> {
+    Some(match denial {
         Denial::BadCredentials => Reason::BadUserNameOrPassword,
         Denial::NotAuthorised | Denial::Expired | Denial::Plaintext => Reason::NotAuthorized,
         Denial::Busy => Reason::ServerBusy,
@@ -571,5 +583,6 @@ fn reason_of(denial: Denial) -> Reason {
         Denial::Unavailable => Reason::ServerUnavailable,
         Denial::ClientId => Reason::ClientIdentifierNotValid,
         Denial::Version => Reason::UnsupportedProtocolVersion,
-    }
+        Denial::Unanswered => return None,
+    })
 }

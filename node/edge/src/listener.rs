@@ -88,8 +88,9 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(edge.config.backlog.into())?;
-        let shared = Arc::new(Shared { name: transport.name(), transport, edge: edge.clone() });
         let socket = TcpListener::from_std(socket.into())?;
+        let (name, port) = (transport.name(), socket.local_addr()?.port());
+        let shared = Arc::new(Shared { name, port, transport, edge: edge.clone() });
         Ok(Self { socket, shared, boxes: Boxes::default() })
     }
 

@@ -183,6 +183,9 @@ pub(crate) enum DeviceCommand {
         /// What sort of thing it is.
         #[arg(long = "type")]
         kind: Option<String>,
+        /// `device`, or `gateway`, which speaks for others too.
+        #[arg(long, default_value = "device")]
+        class: String,
         /// A label; may be given again.
         #[arg(long = "label")]
         labels: Vec<String>,
@@ -543,8 +546,8 @@ pub(crate) async fn tenant(command: TenantCommand) -> anyhow::Result<()> {
 /// Runs it.
 pub(crate) async fn device(command: DeviceCommand) -> anyhow::Result<()> {
     match command {
-        DeviceCommand::Create { name, kind, labels, api } => {
-            let settings = json!({ "type": kind, "labels": labels });
+        DeviceCommand::Create { name, kind, class, labels, api } => {
+            let settings = json!({ "type": kind, "class": class, "labels": labels });
             let body = json!({ "name": name, "settings": settings });
             asked(api, Method::POST, &["devices"]).with(body).run().await
         }

@@ -252,6 +252,8 @@ pub enum Ended {
     Revoked,
     /// It did something that its platform does not have (MQTT 5: 0x83).
     Misused,
+    /// It sent a message that its platform does not take, for its size (MQTT 5: 0x95).
+    TooLarge,
     /// All it asked is answered, and it said that it would not stay (MQTT 5: 0x00).
     Finished,
 }

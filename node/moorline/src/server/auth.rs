@@ -3,6 +3,7 @@
 //! | user name | password | who |
 //! |---|---|---|
 //! | `FLEET::DEVICE` | the device's secret | a device of Fostrom, to which MQTT is something else |
+//! | a client id of Watson's, with its token or key | | a device, gateway or application of an organisation: `moorline_watson` |
 //! | anything else | | a device of the registry, by whatever it shows: `moorline_service::registry::credential::prove` |
 //! | nothing that means anything, or none | | refused; with `security.anonymous` a client of the demo tenant |
 //!
@@ -48,6 +49,8 @@ pub(crate) struct Devices {
     pub(crate) secrets: Option<Secrets>,
     /// Who judges devices of Fostrom.
     pub(crate) fostrom: Option<Mqtt>,
+    /// Who judges clients of Watson.
+    pub(crate) watson: Option<moorline_watson::Mqtt>,
     /// Those that watch over connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
     /// Whose client everybody else is.
@@ -93,15 +96,26 @@ impl Devices {
     /// Judges who has not failed too often, so that nobody guesses for long.
     async fn judge_unless_banned(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
         // Who names nobody is counted with all others of its address that do so.
-        let (who, from) = (attempt.username.clone().unwrap_or_default(), attempt.peer.ip());
+        let from = attempt.peer.ip();
+        // Watson's devices have all the same user name, and hear "not authorised" for all that is no.
+        let of_watson = self.watson_of(&attempt).is_some();
+        let who = match of_watson {
+            true => attempt.client.clone(),
+            false => attempt.username.clone().unwrap_or_default(),
+        };
         let doors = self.doors.clone();
         if doors.banned(&who, from, UnixMillis(now_ms())).is_some() {
             return Err(Denial::Banned);
         }
+        let is_wrong = |denial| match denial {
+            Denial::BadCredentials => true,
+            Denial::NotAuthorised => of_watson,
+            _ => false,
+        };
         let judged = self.judge(attempt).await;
         match &judged {
             Ok(_) => doors.succeeded(&who, from),
-            Err(Denial::BadCredentials) => {
+            Err(denial) if is_wrong(*denial) => {
                 if doors.failed(&who, from, UnixMillis(now_ms())) {
                     // Not who: that may be a token.
                     info!(%from, "a client failed too often and is banned for a while");
@@ -112,7 +126,14 @@ impl Devices {
         judged
     }
 
+    fn watson_of(&self, attempt: &Attempt) -> Option<moorline_watson::Mqtt> {
+        self.watson.clone().filter(|watson| watson.is_meant(attempt))
+    }
+
     async fn judge(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
+        if let Some(watson) = self.watson_of(&attempt) {
+            return watson.judge(attempt).await;
+        }
         if let Some(fostrom) = self.fostrom.clone().filter(|_| Mqtt::is_meant(&attempt)) {
             return fostrom.judge(attempt).await;
         }

@@ -28,6 +28,7 @@ use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
 use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
 use moorline_fostrom::{Door, FostromMetrics, Http, Moonlight, Mqtt};
+use moorline_watson::WatsonMetrics;
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
@@ -371,7 +372,12 @@ async fn serve_devices(
         // It checks none, and says so.
         None => Passwords::new([0; 32], [0; 32]).register(node.registry())?,
     }
+    let watson = WatsonMetrics::register(node.registry())?;
     let rate = node.config().mqtt.client_rate();
+    let watson = node.secrets().map(|secrets| {
+        let mqtt = &node.config().mqtt;
+        moorline_watson::Door::new(service.registry(), secrets.clone(), clock, mqtt, watson.clone())
+    });
     let door = node.secrets().map(|secrets| {
         Door::new(service.registry(), secrets.clone(), clock, rate, fostrom.clone())
     });
@@ -382,6 +388,7 @@ async fn serve_devices(
             registry: service.registry(),
             secrets: node.secrets().cloned(),
             fostrom: door.clone().map(Mqtt::new),
+            watson: watson.clone().map(|door| moorline_watson::Mqtt::new(door, Arc::clone(&port))),
             tasks: TaskTracker::new(),
             anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
             doors: moorline_edge::Doorkeeper::default(),

@@ -40,4 +40,5 @@ mod shares;
 mod single;
 mod space;
 mod tls;
+mod watson;
 mod wills;

@@ -104,6 +104,8 @@ pub struct Admitted {
     pub guest: Guest,
     /// The version of its row that says so.
     pub version: u64,
+    /// What else that row says, as it is stored.
+    pub settings: Bytes,
     /// Until when its credential counts, in milliseconds since 1970.
     pub until_ms: Option<u64>,
     /// News of it, if that was asked for.
@@ -214,7 +216,7 @@ impl Registry {
         let settings = settings::read(&record.settings);
         let guest = Guest::of(tenant, device, &record, &settings, (held.id, by));
         let until_ms = held.not_after.map(|until| until.0);
-        Ok(Admitted { guest, version: record.version, until_ms, watch })
+        Ok(Admitted { guest, version: record.version, settings: record.settings, until_ms, watch })
     }
 
     /// Whether a device that was let in before might be again, by all that is known here. Whether its row is still the one that

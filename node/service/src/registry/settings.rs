@@ -287,6 +287,20 @@ pub struct DeviceSettings {
     pub topics: Option<TopicRules>,
 }
 
+/// What whoever has a token of the API may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Look.
+    ReadOnly,
+    /// Send mail and take events.
+    App,
+    /// Devices and credentials.
+    Operator,
+    /// Everything, tokens too.
+    Admin,
+}
+
 /// Settings as they were stored; those of a later version, or none, are the defaults.
 #[must_use]
 pub fn read<S: DeserializeOwned + Default>(settings: &Bytes) -> S {

@@ -56,6 +56,7 @@ impl Ending {
     ending!(OVERRUN, Overrun, ServerBusy, ServerUnavailable, true, None);
     ending!(REVOKED, Revoked, NotAuthorized, NotAuthorized, true, None);
     ending!(MISUSED, Misused, ImplementationSpecificError, UnspecifiedError, false, None);
+    ending!(MESSAGE_TOO_LARGE, PacketTooLarge, PacketTooLarge, PacketTooLarge, false, None);
     ending!(FINISHED, Finished, Success, ServerUnavailable, true, None);
     ending!(STOPPING, Stopping, ServerShuttingDown, ServerUnavailable, true, None);
     ending!(
@@ -238,6 +239,13 @@ impl Connection {
         assert!(reason.is_error(), "{reason:?} is no refusal");
         if self.state == State::Opening {
             self.fail(now, &Ending::refuse(reason, None));
+        }
+    }
+
+    /// The CONNECT is not answered at all: the socket is closed.
+    pub fn ignore(&mut self, now: Now) {
+        if self.state == State::Opening {
+            self.fail(now, &Ending { silent: true, ..Ending::refuse(Reason::NotAuthorized, None) });
         }
     }
 

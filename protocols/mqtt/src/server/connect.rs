@@ -1,6 +1,6 @@
 //! CONNECT and its answer (3.1, 3.2).
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::Arc};
 
 use moorline_core::{
     QoS, Text,
@@ -67,9 +67,14 @@ impl Peer {
             (false, true) => 0,
             (false, false) => u32::MAX,
         };
-        self.expiry_s = self.expiry_sent_s.min(config.session_expiry_max_s);
         self.keep_alive_sent_s = connect.keep_alive_s;
-        self.keep_alive_s = match (connect.keep_alive_s, config.keep_alive_max_s) {
+        self.limit(config);
+    }
+
+    /// Within the server's limits.
+    fn limit(&mut self, config: &Config) {
+        self.expiry_s = self.expiry_sent_s.min(config.session_expiry_max_s);
+        self.keep_alive_s = match (self.keep_alive_sent_s, config.keep_alive_max_s) {
             (sent, 0) => sent,
             // Only MQTT 5 can be told. An older client that is silent for longer loses its connection, which a server may
             // do to it (3.1.2.10 there), rather than keep a place for ever that nobody may be behind.
@@ -122,6 +127,17 @@ impl Connection {
             user_properties: connect.properties.user,
             will: connect.will,
         })));
+    }
+
+    /// Other rules from now on: those of the platform that the client turned out to belong to. To be called while its session
+    /// is not open; answers its session's expiry under them, for `Open::expiry_s`. The windows of its deliveries stay.
+    pub fn adopt(&mut self, config: Arc<Config>) -> u32 {
+        if self.state == State::Opening {
+            self.peer.limit(&config);
+            self.decoder.set_limits(config.packet_limits());
+            self.config = config;
+        }
+        self.peer.expiry_s
     }
 
     pub(super) fn on_opened(&mut self, now: Now, opened: Opened) {

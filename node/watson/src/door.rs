@@ -1,0 +1,236 @@
+//! Who a client is: from what its CONNECT says and proves to a device or API token of its organisation.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use moorline_core::{
+    TenantId, Text,
+    op::Denial,
+    port::{Ended, Notice},
+};
+use moorline_dialects::watson::{
+    connect::{Opening, Refused},
+    identity::{ClientId, DeviceName, Proof, Who},
+    topics::Permissions,
+};
+use moorline_edge::{Begin, Clock, EdgeConfig};
+use moorline_service::registry::{
+    ASK_AGAIN, RECHECK, Registry, Watch,
+    door::{Admitted, By, Guest, Shown},
+    secrets::Secrets,
+    settings::{self, Class, DeviceSettings, Role},
+};
+use serde::{Deserialize, de::IgnoredAny};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    metrics::{WatsonMetrics, label},
+    rules::Rules,
+};
+
+/// What an organisation's tenant is called, before its id.
+const ALIAS: &str = "watson:";
+/// Tokens of the API are kept under names that begin with it.
+const PRINCIPAL: char = '~';
+
+/// Where clients are let in. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Door {
+    pub(crate) registry: Registry,
+    secrets: Secrets,
+    pub(crate) clock: Clock,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) metrics: WatsonMetrics,
+    /// Those that watch over connections; each ends with its connection.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Who was let in.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    pub(crate) tenant: TenantId,
+    /// What an application's key may; a device or gateway may what its class may.
+    pub(crate) may: Permissions,
+    /// Turns it out when it may not stay.
+    pub(crate) stay: Stay,
+}
+
+/// What it depends on that a client may stay.
+#[derive(Debug)]
+pub(crate) struct Stay {
+    pub(crate) guest: Guest,
+    until_ms: Option<u64>,
+    watch: Watch,
+}
+
+/// The name of a device in its organisation's tenant.
+pub(crate) fn device_name(device: &DeviceName) -> Text {
+    Text::from(format!("{}:{}", device.kind, device.id))
+}
+
+impl Door {
+    /// A door to a registry.
+    #[must_use]
+    pub fn new(
+        registry: Registry,
+        secrets: Secrets,
+        clock: Clock,
+        edge: &EdgeConfig,
+        metrics: WatsonMetrics,
+    ) -> Self {
+        let (rules, tasks) = (Arc::new(Rules::new(edge)), TaskTracker::new());
+        Self { registry, secrets, clock, rules, metrics, tasks }
+    }
+
+    /// Whether there is such an organisation, by all that is known here.
+    pub(crate) fn knows(&self, client: &ClientId) -> bool {
+        self.registry.tenant_by_alias(&alias_of(client)).is_some()
+    }
+
+    /// Lets a client in that stays.
+    pub(crate) async fn admit(&self, opening: &Opening, tls: bool) -> Result<Entered, Refused> {
+        let entered = self.judge(opening, tls).await;
+        let result = match &entered {
+            Ok(_) => "accepted",
+            Err(Refused::Denied(Denial::UnknownTenant)) => "unknown_tenant",
+            Err(Refused::Denied(Denial::UnknownDevice)) => "unknown_device",
+            Err(Refused::Denied(Denial::WrongSecret)) => "wrong_secret",
+            Err(Refused::Denied(Denial::Disabled)) => "disabled",
+            Err(Refused::Denied(Denial::Plaintext)) => "plaintext",
+            Err(Refused::Denied(Denial::Stopping | Denial::Unavailable)) => "unavailable",
+            Err(_) => "malformed",
+        };
+        let class = label(opening.client.class());
+        self.metrics.admitted.with_label_values(&[class, result]).inc();
+        entered
+    }
+
+    async fn judge(&self, opening: &Opening, tls: bool) -> Result<Entered, Refused> {
+        let client = &opening.client;
+        if client.is_quickstart() {
+            return Err(Denial::UnknownTenant.into());
+        }
+        let (device, secret) = match (&client.who, &opening.proof) {
+            (Who::Device(device) | Who::Gateway(device), Proof::Token(token)) => {
+                (device_name(device), token)
+            }
+            (Who::Application { .. } | Who::SharedApplication { .. }, Proof::Key { key, token }) => {
+                (Text::from(format!("{PRINCIPAL}{key}")), token)
+            }
+            _ => return Err(Denial::WrongSecret.into()),
+        };
+        let (alias, now) = (alias_of(client), self.clock.wall());
+        let shown = Shown { alias: &alias, device: &device, secret: secret.expose(), by: By::Mqtt, tls };
+        let admitted = self.registry.admit(&self.secrets, shown, true, now.0).await?;
+        let Admitted { guest, until_ms, watch, settings, .. } = admitted;
+        let may = match &client.who {
+            Who::Application { .. } | Who::SharedApplication { .. } => {
+                permissions(&settings).ok_or(Denial::WrongSecret)?
+            }
+            // A device of a gateway's name is no gateway, and the other way round.
+            Who::Device(_) | Who::Gateway(_) if class_of(client) != class(&settings) => {
+                return Err(Denial::UnknownDevice.into());
+            }
+            Who::Device(_) | Who::Gateway(_) => Permissions::default(),
+        };
+        let watch = watch.expect("it was asked for");
+        Ok(Entered { tenant: guest.tenant, may, stay: Stay { guest, until_ms, watch } })
+    }
+
+    /// Watches over a connection that was let in: ends it when its client may not stay.
+    pub(crate) fn watching(&self, stay: Stay) -> Begin {
+        let door = self.clone();
+        Box::new(move |inbox| {
+            let token = CancellationToken::new();
+            let ends = token.clone();
+            let tasks = door.tasks.clone();
+            let is_device = !stay.guest.device.as_str().starts_with(PRINCIPAL);
+            let present = is_device.then(|| door.registry.arrive(&stay.guest));
+            tasks.spawn(async move {
+                let _present = present;
+                tokio::select! {
+                    () = token.cancelled() => {}
+                    () = door.until_revoked(&stay) => {
+                        // One that takes nothing is ending anyway.
+                        inbox.push(Notice::Ended(Ended::Revoked)).unwrap_or_default();
+                    }
+                }
+            });
+            ends.drop_guard()
+        })
+    }
+
+    async fn until_revoked(&self, stay: &Stay) {
+        let mut recheck = RECHECK;
+        loop {
+            let now = self.clock.wall().0;
+            if stay.until_ms.is_some_and(|until| until <= now) {
+                return;
+            }
+            let left = stay.until_ms.map_or(recheck, |until| Duration::from_millis(until - now));
+            // Also without news: they may be lost with a connection between nodes.
+            let heard = timeout(left.min(recheck), stay.watch.heard()).await;
+            if heard.is_ok_and(|heard| !heard.device) {
+                continue;
+            }
+            match self.registry.still(&stay.guest).await {
+                Ok(()) => recheck = RECHECK,
+                Err(Denial::Unavailable) => recheck = ASK_AGAIN,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// What is looked at of a token's settings.
+#[derive(Deserialize)]
+struct Key {
+    role: Role,
+    /// Which devices it is for, if not for all.
+    scope: Option<IgnoredAny>,
+}
+
+/// What whoever has a token of the API may do here. One for some devices is no application's: its topics are for all of them.
+fn permissions(settings: &[u8]) -> Option<Permissions> {
+    let key: Key = serde_json::from_slice(settings).ok()?;
+    if key.scope.is_some() {
+        return None;
+    }
+    let looks = [Permissions::EVENT_RECEIVE, Permissions::COMMAND_RECEIVE, Permissions::STATUS];
+    let acts = [Permissions::EVENT_SEND, Permissions::COMMAND_SEND, Permissions::MANAGEMENT];
+    let acts = if key.role == Role::ReadOnly { &[][..] } else { &acts };
+    Some(Permissions(looks.iter().chain(acts).fold(0, |all, one| all | one.0)))
+}
+
+/// What a device has to be registered as.
+fn class_of(client: &ClientId) -> Class {
+    match &client.who {
+        Who::Gateway(_) => Class::Gateway,
+        Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => Class::Device,
+    }
+}
+
+fn class(settings: &Bytes) -> Class {
+    settings::read::<DeviceSettings>(settings).class
+}
+
+fn alias_of(client: &ClientId) -> String {
+    format!("{ALIAS}{}", client.org)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keys_role_says_what_it_may() {
+        let may = |settings: &str| permissions(settings.as_bytes());
+        let looks = may(r#"{"role":"read-only"}"#).unwrap();
+        assert!(looks.allow(Permissions::EVENT_RECEIVE) && looks.allow(Permissions::STATUS));
+        assert!(!looks.allow(Permissions::COMMAND_SEND) && !looks.allow(Permissions::EVENT_SEND));
+        assert!(may(r#"{"role":"app"}"#).unwrap().allow(Permissions::COMMAND_SEND));
+        assert_eq!(may(r#"{"role":"app","scope":{"devices":["a*"]}}"#), None);
+        assert_eq!(may("{}"), None, "a device's settings");
+    }
+}

@@ -1,0 +1,33 @@
+//! Watson IoT's devices, gateways and applications at a node, by MQTT.
+//!
+//! ```text
+//!   edge's connection ─► mqtt.rs: who is it, which session? ──► link.rs ──► the service's port, with canonical topics
+//!                        inbox.rs ◄────────────────────────────────────────┘  (topics as the client sees them)
+//!                        presence.rs: who is connected, as messages
+//! ```
+//!
+//! An organisation is the tenant with the alias `watson:ORG`; a device of type T with id D is its device `T:D`, an API key a token of
+//! its API with the key's name. What topics mean and what a violation costs is decided by `moorline_dialects::watson`.
+//!
+//! # Invariants
+//!
+//! - **Sessions, queues, retained messages and shares are the service's own**: only names are changed on the way, so what is
+//!   promised of them holds here. Checked by the cluster tests (`watson.rs`).
+//! - **Whoever's token or device is gone is turned out within moments**, on whichever node. Checked by the same.
+//! - **An identity is the client id's alone**; its organisation is the only tenant it reaches. Checked by the same.
+//!
+//! # Deliberately absent
+//!
+//! MQTT's packets (`node/edge`, `protocols/mqtt`). HTTP, device management, quickstart and client certificates: not served yet.
+
+mod door;
+mod inbox;
+mod link;
+mod metrics;
+mod mqtt;
+mod presence;
+mod rules;
+
+pub use door::Door;
+pub use metrics::WatsonMetrics;
+pub use mqtt::Mqtt;

@@ -1,0 +1,318 @@
+//! One connection's way into the service: what its client says, under canonical names.
+//!
+//! # Invariants
+//!
+//! - **What no table of its class has does not get through**, and costs what the platform says (`topics::consequence`).
+//! - **Retain flags mean nothing**: nothing of a client is retained.
+//!
+//! Checked by the cluster tests (`watson.rs`).
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use moorline_core::{
+    ConnId, Message, Offset, QoS, ShareNumber, Text, Will,
+    port::{Close, Ended, Filter, Link, Notice, Open, Published, Refusal, Token},
+};
+use moorline_dialects::watson::{
+    close,
+    connect::{Opening, Version},
+    notice::{self, Request},
+    topics::{
+        self, Consequence, Forbidden, Message as Said, Permissions, Subscription, Violation,
+        consequence, fits,
+    },
+};
+
+use crate::{
+    door::Door,
+    inbox::Shared,
+    metrics::label,
+    mqtt::About,
+    presence::{self, Announced},
+};
+
+/// Bytes of a PUBLISH of MQTT 5 besides topic, properties and payload, at most: header, lengths, packet id.
+const PUBLISH_BYTES: usize = 13;
+
+/// The service's link, also for who announces its client.
+pub(crate) type Below = Arc<Mutex<Box<dyn Link>>>;
+
+/// See the module.
+pub(crate) struct WatsonLink {
+    door: Door,
+    opening: Opening,
+    may: Permissions,
+    shared: Arc<Shared>,
+    link: Below,
+    announced: Arc<Announced>,
+}
+
+impl fmt::Debug for WatsonLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatsonLink").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+/// A message that may go on, or what became of it.
+enum Read {
+    On(Message),
+    /// It is dropped; whoever waits for an answer hears this.
+    Dropped(Result<Published, Refusal>),
+    /// The connection ends.
+    Ended,
+}
+
+impl WatsonLink {
+    pub(crate) fn new(
+        door: Door,
+        opening: Opening,
+        may: Permissions,
+        about: About,
+        shared: Arc<Shared>,
+        link: Box<dyn Link>,
+    ) -> Self {
+        let link = Arc::new(Mutex::new(link));
+        let announced = Arc::new(Announced::new(door.clone(), about, opening.client.clone()));
+        Self { door, opening, may, shared, link, announced }
+    }
+
+    fn link(&self) -> MutexGuard<'_, Box<dyn Link>> {
+        locked(&self.link)
+    }
+
+    fn read(&self, message: Message) -> Read {
+        self.shared.count_read(&message);
+        let (topic, payload) = (message.topic.len(), message.payload.len());
+        let packet = PUBLISH_BYTES + topic + message.properties.len() + payload;
+        if !fits(self.opening.version, topic, payload, packet) {
+            self.shared.end(Ended::TooLarge, close::Close::TooLarge);
+            return Read::Ended;
+        }
+        let said = topics::publish(&self.opening.client, message.topic.as_bytes());
+        let said = said.and_then(|said| match self.allows(said.needs()) {
+            true => Ok(said),
+            false => Err(Forbidden::NotAuthorised),
+        });
+        match said {
+            Ok(Said::Management { .. }) => Read::Dropped(Ok(Published { matched: false })),
+            Ok(said) => Read::On(Message { topic: said.topic(), retain: false, ..message }),
+            Err(why) => self.refuse(&message, why),
+        }
+    }
+
+    /// Only an application's key says what it may.
+    fn allows(&self, needed: Permissions) -> bool {
+        !self.opening.client.class().is_application() || self.may.allow(needed)
+    }
+
+    fn refuse(&self, message: &Message, why: Forbidden) -> Read {
+        let (class, version) = (self.opening.client.class(), self.opening.version);
+        self.door.metrics.violations.with_label_values(&[label(class), "publish"]).inc();
+        match consequence(class, version, Violation::Publish { why, qos: message.qos }) {
+            Consequence::Close { close, .. } => {
+                self.shared.end(Ended::Misused, close);
+                Read::Ended
+            }
+            Consequence::DropAndNotify => {
+                self.notify(Request::Publish, &message.topic, why);
+                Read::Dropped(Ok(Published { matched: true }))
+            }
+            Consequence::Drop { .. } | Consequence::Refuse { .. } => {
+                Read::Dropped(Err(Refusal::NotAuthorised))
+            }
+        }
+    }
+
+    /// Tells a gateway what it may not do, if it has subscribed to that.
+    fn notify(&self, request: Request, refused: &Text, why: Forbidden) {
+        let Some(own) = self.opening.client.device() else { return };
+        let why = match why {
+            Forbidden::Topic => close::Close::BadTopic,
+            Forbidden::NotAuthorised => close::Close::NotAuthorised,
+        };
+        let (device, now) = (notice::named(refused.as_str()), self.door.clock.wall());
+        let client = &self.opening.client;
+        let payload = notice::payload(client, request, refused.as_str(), device.as_ref(), why, now);
+        let payload = Bytes::from(payload);
+        let message = Message { topic: notice::topic(own), payload, ..Message::empty() };
+        self.link().publish(presence::UNANSWERED, message);
+    }
+
+    /// What a filter stands for; what its refusal costs if it stands for nothing.
+    fn wanted(&self, filter: &Text) -> Result<Subscription, Consequence> {
+        let (client, version) = (&self.opening.client, self.opening.version);
+        let wanted = topics::subscribe(client, filter.as_bytes());
+        let wanted = wanted.and_then(|wanted| match self.allows(wanted.wanted.needs()) {
+            true => Ok(wanted),
+            false => Err(Forbidden::NotAuthorised),
+        });
+        wanted.map_err(|why| {
+            let class = client.class();
+            self.door.metrics.violations.with_label_values(&[label(class), "subscribe"]).inc();
+            let costs = consequence(class, version, Violation::Subscribe(why));
+            if let Consequence::Refuse { notify: true, .. } = costs {
+                self.notify(Request::Subscribe, filter, why);
+            }
+            costs
+        })
+    }
+
+    fn gone(&self, why: close::Close) {
+        self.announced.gone(why, self.shared.traffic(), &self.link);
+        // Nobody has to wait for its session any more.
+        self.shared.opened.notify_one();
+    }
+
+    fn most(&self) -> usize {
+        let most = self.opening.client.class().limits().subscriptions_max;
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+}
+
+pub(crate) fn locked(link: &Below) -> MutexGuard<'_, Box<dyn Link>> {
+    // What it holds is the service's own, and whole after every call.
+    link.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As the service calls a filter.
+fn canonical(wanted: &Subscription) -> Text {
+    match &wanted.share {
+        Some(share) => Text::from(format!("$share/{share}/{}", wanted.filter)),
+        None => wanted.filter.clone(),
+    }
+}
+
+impl Link for WatsonLink {
+    fn conn(&self) -> ConnId {
+        self.link().conn()
+    }
+
+    fn open(&mut self, open: Open) {
+        let session = &self.opening.session;
+        let will = match (&self.opening.will, open.will) {
+            (Some(said), Some(will)) => {
+                let message = Message { topic: said.topic(), retain: false, ..will.message };
+                Some(Will { message, ..will })
+            }
+            _ => None,
+        };
+        let open = Open {
+            clean_start: session.clean_start,
+            expiry_s: open.expiry_s.min(session.expiry_s.value),
+            limits: self.door.rules.session(self.opening.client.class()),
+            will,
+            ..open
+        };
+        presence::announce(&self.announced, &self.shared, &self.link);
+        self.link().open(open);
+    }
+
+    fn publish(&mut self, token: Token, message: Message) {
+        let answered = message.qos > QoS::AtMostOnce;
+        match self.read(message) {
+            Read::On(message) => self.link().publish(token, message),
+            Read::Dropped(outcome) if answered => {
+                self.shared.tell(Notice::Published { token, outcome });
+            }
+            Read::Dropped(_) | Read::Ended => {}
+        }
+    }
+
+    fn publish_once(&mut self, token: Token, packet: u16, message: Message) {
+        match self.read(message) {
+            Read::On(message) => self.link().publish_once(token, packet, message),
+            Read::Dropped(outcome) => self.shared.tell(Notice::Published { token, outcome }),
+            Read::Ended => {}
+        }
+    }
+
+    fn complete(&mut self, packet: u16) {
+        self.link().complete(packet);
+    }
+
+    fn release(&mut self, offsets: Vec<Offset>) {
+        self.link().release(offsets);
+    }
+
+    fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
+        let (mut known, mut asked) = (Vec::with_capacity(filters.len()), Vec::new());
+        for Filter { filter, options } in filters {
+            match self.wanted(&filter) {
+                Ok(wanted) => {
+                    let canonical = canonical(&wanted);
+                    self.shared.hold(&canonical, &filter, self.most());
+                    let no_local = options.no_local && wanted.share.is_none();
+                    let options = moorline_core::SubscriptionOptions { no_local, ..options };
+                    asked.push(Filter { filter: canonical, options });
+                    known.push(None);
+                }
+                Err(Consequence::Close { close, .. }) => {
+                    return self.shared.end(Ended::Misused, close);
+                }
+                // MQTT 3.1 can't be told: it is granted, and hears nothing.
+                Err(_) if self.opening.version == Version::V31 => {
+                    known.push(Some(Ok(QoS::AtMostOnce)));
+                }
+                Err(_) => known.push(Some(Err(Refusal::NotAuthorised))),
+            }
+        }
+        self.shared.begin_subscribe(token, known);
+        if asked.is_empty() {
+            return self.shared.tell(Notice::Subscribed { token, granted: Ok(Vec::new()) });
+        }
+        self.link().subscribe(token, asked);
+    }
+
+    fn unsubscribe(&mut self, token: Token, filters: Vec<Text>) {
+        let (mut known, mut asked) = (Vec::with_capacity(filters.len()), Vec::new());
+        for filter in filters {
+            match topics::subscribe(&self.opening.client, filter.as_bytes()) {
+                Ok(wanted) => {
+                    let canonical = canonical(&wanted);
+                    let others = self.shared.let_go(&canonical, &filter);
+                    known.push(others.then_some(true));
+                    if !others {
+                        asked.push(canonical);
+                    }
+                }
+                Err(_) => known.push(Some(false)),
+            }
+        }
+        self.shared.begin_unsubscribe(token, known);
+        if asked.is_empty() {
+            return self.shared.tell(Notice::Unsubscribed { token, existed: Ok(Vec::new()) });
+        }
+        self.link().unsubscribe(token, asked);
+    }
+
+    fn settle(&mut self, offsets: &[Offset]) {
+        self.link().settle(offsets);
+    }
+
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
+        self.link().settle_shared(items);
+    }
+
+    fn retained_taken(&mut self) {
+        self.link().retained_taken();
+    }
+
+    fn close(&mut self, close: Close) {
+        let why = match close {
+            Close::Clean { .. } => close::Close::Normal,
+            Close::Broken => self.shared.why(),
+        };
+        self.gone(why);
+        self.link().close(close);
+    }
+}
+
+impl Drop for WatsonLink {
+    fn drop(&mut self) {
+        self.gone(self.shared.why());
+    }
+}

@@ -1,0 +1,63 @@
+//! What is counted of Watson's clients. Labels take few values: an organisation or device is never one.
+
+use moorline_dialects::watson::identity::Class;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
+
+/// The metrics; clones are the same.
+#[derive(Debug, Clone)]
+pub struct WatsonMetrics {
+    pub(crate) connections: IntGaugeVec,
+    pub(crate) admitted: IntCounterVec,
+    pub(crate) violations: IntCounterVec,
+}
+
+impl WatsonMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    ///
+    /// When a metric of the same name is registered already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let connections =
+            Opts::new("moorline_watson_connections", "Clients that are connected, by class");
+        let counters = |name, help, labels: &[&str]| {
+            add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let metrics = Self {
+            connections: add(registry, IntGaugeVec::new(connections, &["class"])?)?,
+            admitted: counters(
+                "moorline_watson_auth_attempts_total",
+                "Clients that said who they are, by class and by what came of it",
+                &["class", "result"],
+            )?,
+            violations: counters(
+                "moorline_watson_violations_total",
+                "Publishes and subscribes that their class does not have, by class",
+                &["class", "what"],
+            )?,
+        };
+        for class in Class::ALL {
+            metrics.connections.with_label_values(&[label(class)]);
+            metrics.admitted.with_label_values(&[label(class), "accepted"]);
+            metrics.admitted.with_label_values(&[label(class), "wrong_secret"]);
+            metrics.violations.with_label_values(&[label(class), "publish"]);
+            metrics.violations.with_label_values(&[label(class), "subscribe"]);
+        }
+        Ok(metrics)
+    }
+}
+
+/// A class as a label.
+pub(crate) fn label(class: Class) -> &'static str {
+    match class {
+        Class::Device => "device",
+        Class::Gateway => "gateway",
+        Class::Application => "application",
+        Class::SharedApplication => "shared_application",
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

@@ -1,0 +1,149 @@
+//! Judges a CONNECT, and puts a [`Port`] before the service's for the client that it lets in.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use moorline_core::{
+    Text,
+    op::Denial as Denied,
+    port::{Inbox, Link, Port},
+};
+use moorline_dialects::watson::{
+    connect::{self, Hello, Opening, Refused, Session, Version, WillHello},
+    identity::{ApiKey, ClientId, Misnamed, USE_TOKEN_AUTH},
+    presence::Protocol,
+    topics::Permissions,
+};
+use moorline_edge::{Attempt, Denial, Identity};
+
+use crate::{
+    door::{Door, Entered},
+    inbox::Shared,
+    link::WatsonLink,
+};
+
+/// Watson's clients among those of an MQTT edge. Clones are the same.
+#[derive(Clone)]
+pub struct Mqtt {
+    door: Door,
+    service: Arc<dyn Port>,
+}
+
+impl std::fmt::Debug for Mqtt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mqtt").finish_non_exhaustive()
+    }
+}
+
+/// What of a connection stands in news of it.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    pub(crate) peer: SocketAddr,
+    pub(crate) port: u16,
+    pub(crate) secure: bool,
+    pub(crate) protocol: Protocol,
+    pub(crate) user: Text,
+}
+
+impl Mqtt {
+    /// Behind this door, before this service.
+    #[must_use]
+    pub fn new(door: Door, service: Arc<dyn Port>) -> Self {
+        Self { door, service }
+    }
+
+    /// Whether a client says that it is one of Watson's: by its user name, or by a client id of an organisation that there is.
+    #[must_use]
+    pub fn is_meant(&self, attempt: &Attempt) -> bool {
+        let named = attempt.username.as_ref().is_some_and(|name| {
+            name.as_str() == USE_TOKEN_AUTH || ApiKey::parse(name.as_bytes()).is_some()
+        });
+        let known = |client: &ClientId| self.door.knows(client);
+        named || ClientId::parse(attempt.client.as_bytes()).is_ok_and(|client| known(&client))
+    }
+
+    /// Judges one.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not come in.
+    pub async fn judge(self, attempt: Attempt) -> Result<Identity, Denial> {
+        let (level, version) = match attempt.version {
+            moorline_mqtt::Version::V31 => (3, Version::V31),
+            moorline_mqtt::Version::V311 => (4, Version::V311),
+            moorline_mqtt::Version::V5 => (5, Version::V5),
+        };
+        let will = |(topic, payload_bytes): &(Text, usize)| (topic.clone(), *payload_bytes);
+        let will = attempt.will.as_ref().map(will);
+        let hello = Hello {
+            level,
+            client_id: attempt.client.as_bytes(),
+            username: attempt.username.as_ref().map(Text::as_bytes),
+            password: attempt.password.as_deref(),
+            clean: attempt.clean_start,
+            expiry_s: if version == Version::V5 { attempt.expiry_s } else { 0 },
+            keep_alive_s: attempt.keep_alive_s,
+            will: will.as_ref().map(|(topic, payload_bytes)| WillHello {
+                topic: topic.as_bytes(),
+                payload_bytes: *payload_bytes,
+            }),
+            sni: attempt.channel.server_name.as_ref().map(Text::as_bytes),
+        };
+        let denied = |refused| denial(version, refused);
+        let opening = connect::hello(&hello).map_err(denied)?;
+        let tls = attempt.channel.tls;
+        let Entered { tenant, may, stay } = self.door.admit(&opening, tls).await.map_err(denied)?;
+        let name = opening.session.name.clone();
+        let fresh = || format!("{:032x}", rand::random::<u128>());
+        let session = name.unwrap_or_else(|| Session::drawn(&opening.client, &fresh()));
+        let rules = self.door.rules.of(&opening);
+        let begin = self.door.watching(stay);
+        let about = About {
+            peer: attempt.peer,
+            port: attempt.port,
+            secure: tls,
+            protocol: Protocol::Mqtt { version, websocket: attempt.websocket },
+            user: attempt.username.unwrap_or_default(),
+        };
+        let client = Client { mqtt: self, opening, may, about };
+        let port = Some(Arc::new(client) as Arc<dyn Port>);
+        let (session, rules, begin) = (Some(session), Some(rules), Some(begin));
+        Ok(Identity { session, port, rules, begin, ..Identity::of(tenant) })
+    }
+}
+
+/// What a CONNACK says of it. MQTT 3 has "not authorised" for all that is no.
+fn denial(version: Version, refused: Refused) -> Denial {
+    match refused {
+        Refused::Version => Denial::Version,
+        Refused::ServerName => Denial::Unanswered,
+        Refused::ClientId(Misnamed::UnknownClass) => Denial::NotAuthorised,
+        Refused::ClientId(_) => Denial::ClientId,
+        Refused::Proof(_) | Refused::Denied(Denied::WrongSecret) if version == Version::V5 => {
+            Denial::BadCredentials
+        }
+        Refused::Denied(Denied::Stopping | Denied::Unavailable) => Denial::Unavailable,
+        Refused::Denied(Denied::Plaintext) => Denial::Plaintext,
+        Refused::Proof(_) | Refused::Denied(_) => Denial::NotAuthorised,
+        Refused::Closed(close) if version != Version::V5 && close.connack_v3().is_none() => {
+            Denial::Unanswered
+        }
+        Refused::Closed(_) => Denial::NotAuthorised,
+    }
+}
+
+/// A client that was let in, before its connection takes it up.
+struct Client {
+    mqtt: Mqtt,
+    opening: Opening,
+    may: Permissions,
+    about: About,
+}
+
+impl Port for Client {
+    fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
+        let shared = Arc::new(Shared::new(self.opening.client.clone(), inbox));
+        let link = self.mqtt.service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
+        let (door, opening) = (self.mqtt.door.clone(), self.opening.clone());
+        Box::new(WatsonLink::new(door, opening, self.may, self.about.clone(), shared, link))
+    }
+}
