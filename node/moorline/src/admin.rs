@@ -372,11 +372,14 @@ fn health(checks: Vec<Check>) -> Answer {
 
 /// `?client=…`: one session.
 fn session(node: &Node, query: &str) -> Answer {
-    let client = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "client");
-    let Some((_, client)) = client else {
+    let said = |wanted| {
+        let mut all = form_urlencoded::parse(query.as_bytes());
+        all.find(|(name, _)| name == wanted).map(|(_, value)| value)
+    };
+    let Some(client) = said("client") else {
         return problem(StatusCode::BAD_REQUEST, "client", "?client=… says whose session is meant");
     };
-    match node.session(&client) {
+    match node.session(said("tenant").as_deref(), &client) {
         Ok(Some(view)) => json(StatusCode::OK, &view),
         Ok(None) => problem(StatusCode::NOT_FOUND, "no-session", "no such session is known here"),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-replica", &format!("{error:#}")),

@@ -455,13 +455,27 @@ impl Node {
         Ok(())
     }
 
-    /// A client's session, if this node has a replica of its shard and knows it.
-    pub(crate) fn session(&self, client: &str) -> anyhow::Result<Option<SessionView>> {
+    /// A client's session, if this node has a replica of its shard and knows it. Without a tenant's name it is the demo tenant's.
+    pub(crate) fn session(
+        &self,
+        tenant: Option<&str>,
+        client: &str,
+    ) -> anyhow::Result<Option<SessionView>> {
         let client = Text::from(client);
+        let tenant = match tenant.map(Text::from) {
+            None => DEMO_TENANT,
+            Some(name) => {
+                let found = self.groups.read(ShardId::META, |machine, _| {
+                    machine.meta().tenant_by_name(&name).map(|(tenant, _)| tenant)
+                });
+                let Some(Some(tenant)) = found else { return Ok(None) };
+                tenant
+            }
+        };
         let shards = Shards::new(self.config.cluster.shards);
-        let shard = shards.of(DEMO_TENANT, client.as_bytes());
+        let shard = shards.of(tenant, client.as_bytes());
         let found = self.groups.read(shard, |machine, rows| {
-            let info = machine.session_of(rows, DEMO_TENANT, &client)?;
+            let info = machine.session_of(rows, tenant, &client)?;
             Ok::<_, StorageError>(info.map(|info| SessionView {
                 client: info.client.to_string(),
                 shard: shard.0,
