@@ -75,7 +75,8 @@ impl Edge {
     ) {
         let Some((_room, stranger)) = admit(self, peer) else { return };
         let transport = Transport::default();
-        let shared = Arc::new(Shared { name: transport.name(), port: 0, transport, edge: self.clone() });
+        let shared =
+            Arc::new(Shared { name: transport.name(), port: 0, transport, edge: self.clone() });
         self.metrics.opened(shared.name);
         let mailbox = Arc::new(Mailbox::new(self.metrics.dropped_slow()));
         let (at, told) = (self.clock.now(), Arc::clone(&mailbox));

@@ -115,13 +115,15 @@ impl Door {
             (Who::Device(device) | Who::Gateway(device), Proof::Token(token)) => {
                 (device_name(device), token)
             }
-            (Who::Application { .. } | Who::SharedApplication { .. }, Proof::Key { key, token }) => {
-                (Text::from(format!("{PRINCIPAL}{key}")), token)
-            }
+            (
+                Who::Application { .. } | Who::SharedApplication { .. },
+                Proof::Key { key, token },
+            ) => (Text::from(format!("{PRINCIPAL}{key}")), token),
             _ => return Err(Denial::WrongSecret.into()),
         };
         let (alias, now) = (alias_of(client), self.clock.wall());
-        let shown = Shown { alias: &alias, device: &device, secret: secret.expose(), by: By::Mqtt, tls };
+        let shown =
+            Shown { alias: &alias, device: &device, secret: secret.expose(), by: By::Mqtt, tls };
         let admitted = self.registry.admit(&self.secrets, shown, true, now.0).await?;
         let Admitted { guest, until_ms, watch, settings, .. } = admitted;
         let may = match &client.who {

@@ -16,10 +16,7 @@ use moorline_core::{
     port::{Ended, Inbox, Notice, Overflow, Refusal, Token},
 };
 use moorline_dialects::watson::{
-    close::Close,
-    identity::ClientId,
-    presence::Traffic,
-    topics::seen_by,
+    close::Close, identity::ClientId, presence::Traffic, topics::seen_by,
 };
 use tokio::sync::Notify;
 
@@ -157,7 +154,11 @@ impl Shared {
         Ok(known.into_iter().filter_map(|known| known.or_else(|| answers.next())).collect())
     }
 
-    fn unsubscribed(&self, token: Token, existed: Result<Vec<bool>, Refusal>) -> Result<Vec<bool>, Refusal> {
+    fn unsubscribed(
+        &self,
+        token: Token,
+        existed: Result<Vec<bool>, Refusal>,
+    ) -> Result<Vec<bool>, Refusal> {
         let Some(known) = self.words().unsubscribing.remove(&token) else { return existed };
         let mut answers = existed?.into_iter();
         Ok(known.into_iter().filter_map(|known| known.or_else(|| answers.next())).collect())
@@ -194,12 +195,12 @@ impl Inbox for Shared {
             Notice::Unsubscribed { token, existed } => {
                 Notice::Unsubscribed { token, existed: self.unsubscribed(token, existed) }
             }
-            Notice::Deliver(deliveries) => {
-                Notice::Deliver(deliveries.into_iter().map(|delivery| self.seen(delivery)).collect())
-            }
-            Notice::Retained(deliveries) => {
-                Notice::Retained(deliveries.into_iter().map(|delivery| self.seen(delivery)).collect())
-            }
+            Notice::Deliver(deliveries) => Notice::Deliver(
+                deliveries.into_iter().map(|delivery| self.seen(delivery)).collect(),
+            ),
+            Notice::Retained(deliveries) => Notice::Retained(
+                deliveries.into_iter().map(|delivery| self.seen(delivery)).collect(),
+            ),
             Notice::TakenOver => {
                 self.ends(Close::ClientIdReused);
                 Notice::TakenOver
@@ -247,7 +248,10 @@ mod tests {
         let (shared, heard) = shared("d:abc123:t:d");
         let refused = Err(Refusal::NotAuthorised);
         shared.begin_subscribe(7, vec![None, Some(refused), None]);
-        shared.tell(Notice::Subscribed { token: 7, granted: Ok(vec![Ok(QoS::AtLeastOnce), Err(Refusal::Quota)]) });
+        shared.tell(Notice::Subscribed {
+            token: 7,
+            granted: Ok(vec![Ok(QoS::AtLeastOnce), Err(Refusal::Quota)]),
+        });
         shared.begin_subscribe(8, vec![Some(refused), None]);
         shared.tell(Notice::Subscribed { token: 8, granted: Err(Refusal::Busy) });
         shared.begin_unsubscribe(9, vec![Some(true), None]);
@@ -271,7 +275,10 @@ mod tests {
         let message = Arc::new(Message { topic, ..Message::empty() });
         let mut released = Delivery::new(None, QoS::ExactlyOnce, Arc::new(Message::empty()));
         released.released = true;
-        shared.tell(Notice::Deliver(vec![Delivery::new(None, QoS::AtLeastOnce, message), released.clone()]));
+        shared.tell(Notice::Deliver(vec![
+            Delivery::new(None, QoS::AtLeastOnce, message),
+            released.clone(),
+        ]));
         let heard = heard.0.lock().unwrap();
         let [Notice::Deliver(deliveries)] = &heard[..] else { panic!("{heard:?}") };
         assert_eq!(deliveries[0].message.topic.as_str(), "iot-2/cmd/reset/fmt/json");

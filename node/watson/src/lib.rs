@@ -3,7 +3,7 @@
 //! ```text
 //!   edge's connection ─► mqtt.rs: who is it, which session? ──► link.rs ──► the service's port, with canonical topics
 //!                        inbox.rs ◄────────────────────────────────────────┘  (topics as the client sees them)
-//!                        presence.rs: who is connected, as messages
+//!                        presence.rs: who is connected, as messages       gateway.rs: devices it brings along
 //! ```
 //!
 //! An organisation is the tenant with the alias `watson:ORG`; a device of type T with id D is its device `T:D`, an API key a token of
@@ -21,6 +21,7 @@
 //! MQTT's packets (`node/edge`, `protocols/mqtt`). HTTP, device management, quickstart and client certificates: not served yet.
 
 mod door;
+mod gateway;
 mod inbox;
 mod link;
 mod metrics;

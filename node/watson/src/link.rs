@@ -9,7 +9,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use moorline_core::{
 use moorline_dialects::watson::{
     close,
     connect::{Opening, Version},
+    identity::{ClientId, DeviceName, Who},
     notice::{self, Request},
     topics::{
         self, Consequence, Forbidden, Message as Said, Permissions, Subscription, Violation,
@@ -27,8 +28,11 @@ use moorline_dialects::watson::{
     },
 };
 
+use moorline_edge::Clock;
+
 use crate::{
     door::Door,
+    gateway::{Held, Registrar, Turn},
     inbox::Shared,
     metrics::label,
     mqtt::About,
@@ -49,6 +53,9 @@ pub(crate) struct WatsonLink {
     shared: Arc<Shared>,
     link: Below,
     announced: Arc<Announced>,
+    notices: Notices,
+    /// Of a gateway.
+    registrar: Option<Arc<Registrar>>,
 }
 
 impl fmt::Debug for WatsonLink {
@@ -59,7 +66,7 @@ impl fmt::Debug for WatsonLink {
 
 /// A message that may go on, or what became of it.
 enum Read {
-    On(Message),
+    On(DeviceName, Message),
     /// It is dropped; whoever waits for an answer hears this.
     Dropped(Result<Published, Refusal>),
     /// The connection ends.
@@ -75,9 +82,15 @@ impl WatsonLink {
         shared: Arc<Shared>,
         link: Box<dyn Link>,
     ) -> Self {
-        let link = Arc::new(Mutex::new(link));
-        let announced = Arc::new(Announced::new(door.clone(), about, opening.client.clone()));
-        Self { door, opening, may, shared, link, announced }
+        let (link, client) = (Arc::new(Mutex::new(link)), opening.client.clone());
+        let registrar = match &client.who {
+            Who::Gateway(own) => Some(Arc::new(Registrar::new(about.tenant, own))),
+            Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => None,
+        };
+        let address = Text::from(about.peer.ip().to_canonical().to_string());
+        let notices = Notices { client: client.clone(), clock: door.clock, address };
+        let announced = Arc::new(Announced::new(door.clone(), about, client));
+        Self { door, opening, may, shared, link, announced, notices, registrar }
     }
 
     fn link(&self) -> MutexGuard<'_, Box<dyn Link>> {
@@ -99,7 +112,10 @@ impl WatsonLink {
         });
         match said {
             Ok(Said::Management { .. }) => Read::Dropped(Ok(Published { matched: false })),
-            Ok(said) => Read::On(Message { topic: said.topic(), retain: false, ..message }),
+            Ok(said) => {
+                let message = Message { topic: said.topic(), retain: false, ..message };
+                Read::On(said.device().clone(), message)
+            }
             Err(why) => self.refuse(&message, why),
         }
     }
@@ -127,19 +143,8 @@ impl WatsonLink {
         }
     }
 
-    /// Tells a gateway what it may not do, if it has subscribed to that.
     fn notify(&self, request: Request, refused: &Text, why: Forbidden) {
-        let Some(own) = self.opening.client.device() else { return };
-        let why = match why {
-            Forbidden::Topic => close::Close::BadTopic,
-            Forbidden::NotAuthorised => close::Close::NotAuthorised,
-        };
-        let (device, now) = (notice::named(refused.as_str()), self.door.clock.wall());
-        let client = &self.opening.client;
-        let payload = notice::payload(client, request, refused.as_str(), device.as_ref(), why, now);
-        let payload = Bytes::from(payload);
-        let message = Message { topic: notice::topic(own), payload, ..Message::empty() };
-        self.link().publish(presence::UNANSWERED, message);
+        self.notices.tell(&self.link, request, refused, why);
     }
 
     /// What a filter stands for; what its refusal costs if it stands for nothing.
@@ -161,6 +166,26 @@ impl WatsonLink {
         })
     }
 
+    /// A message goes on, as soon as its device is registered.
+    fn go(&self, held: Held) {
+        let Some(registrar) = &self.registrar else { return pass(&self.link, held) };
+        match registrar.turn(held) {
+            Turn::Now(held) => pass(&self.link, held),
+            Turn::Held => {}
+            Turn::Full(held) => refuse(&self.shared, &held),
+            Turn::Begin => {
+                let bringing = Bringing {
+                    door: self.door.clone(),
+                    registrar: Arc::clone(registrar),
+                    shared: Arc::clone(&self.shared),
+                    link: Arc::downgrade(&self.link),
+                    notices: self.notices.clone(),
+                };
+                self.door.tasks.spawn(bringing.run());
+            }
+        }
+    }
+
     fn gone(&self, why: close::Close) {
         self.announced.gone(why, self.shared.traffic(), &self.link);
         // Nobody has to wait for its session any more.
@@ -170,6 +195,80 @@ impl WatsonLink {
     fn most(&self) -> usize {
         let most = self.opening.client.class().limits().subscriptions_max;
         usize::try_from(most).unwrap_or(usize::MAX)
+    }
+}
+
+/// Who registers what a gateway brings along, and then lets its messages go on. Ends with the connection, or when nothing is held.
+struct Bringing {
+    door: Door,
+    registrar: Arc<Registrar>,
+    shared: Arc<Shared>,
+    link: Weak<Mutex<Box<dyn Link>>>,
+    notices: Notices,
+}
+
+impl Bringing {
+    async fn run(self) {
+        let (client, address) = (self.shared.client.to_string(), self.notices.address.clone());
+        let by = (&*client, address.as_str());
+        while let Some(device) = self.registrar.front() {
+            let registered = self.registrar.registered(&self.door.registry, &device, by).await;
+            let Some(link) = self.link.upgrade() else { return };
+            let Some(held) = self.registrar.take() else { continue };
+            match registered {
+                Ok(true) => pass(&link, held),
+                Ok(false) => {
+                    let why = Forbidden::NotAuthorised;
+                    self.notices.tell(&link, Request::Publish, &held.message.topic, why);
+                    answer(&self.shared, &held, Ok(Published { matched: true }));
+                }
+                Err(_) => refuse(&self.shared, &held),
+            }
+        }
+    }
+}
+
+fn pass(link: &Below, held: Held) {
+    let Held { token, packet, message, .. } = held;
+    match packet {
+        Some(packet) => locked(link).publish_once(token, packet, message),
+        None => locked(link).publish(token, message),
+    }
+}
+
+/// It may come again.
+fn refuse(shared: &Shared, held: &Held) {
+    answer(shared, held, Err(Refusal::Busy));
+}
+
+fn answer(shared: &Shared, held: &Held, outcome: Result<Published, Refusal>) {
+    if held.message.qos > QoS::AtMostOnce {
+        shared.tell(Notice::Published { token: held.token, outcome });
+    }
+}
+
+/// What a gateway is told of its failures.
+#[derive(Clone)]
+struct Notices {
+    client: ClientId,
+    clock: Clock,
+    address: Text,
+}
+
+impl Notices {
+    /// Tells it, if it has subscribed to that.
+    fn tell(&self, link: &Below, request: Request, refused: &Text, why: Forbidden) {
+        let Some(own) = self.client.device() else { return };
+        let why = match why {
+            Forbidden::Topic => close::Close::BadTopic,
+            Forbidden::NotAuthorised => close::Close::NotAuthorised,
+        };
+        let (device, now) = (notice::named(refused.as_str()), self.clock.wall());
+        let refused = refused.as_str();
+        let payload = notice::payload(&self.client, request, refused, device.as_ref(), why, now);
+        let payload = Bytes::from(payload);
+        let message = Message { topic: notice::topic(own), payload, ..Message::empty() };
+        locked(link).publish(presence::UNANSWERED, message);
     }
 }
 
@@ -214,7 +313,7 @@ impl Link for WatsonLink {
     fn publish(&mut self, token: Token, message: Message) {
         let answered = message.qos > QoS::AtMostOnce;
         match self.read(message) {
-            Read::On(message) => self.link().publish(token, message),
+            Read::On(device, message) => self.go(Held { device, token, packet: None, message }),
             Read::Dropped(outcome) if answered => {
                 self.shared.tell(Notice::Published { token, outcome });
             }
@@ -224,7 +323,9 @@ impl Link for WatsonLink {
 
     fn publish_once(&mut self, token: Token, packet: u16, message: Message) {
         match self.read(message) {
-            Read::On(message) => self.link().publish_once(token, packet, message),
+            Read::On(device, message) => {
+                self.go(Held { device, token, packet: Some(packet), message });
+            }
             Read::Dropped(outcome) => self.shared.tell(Notice::Published { token, outcome }),
             Read::Ended => {}
         }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use moorline_core::{
-    Text,
+    TenantId, Text,
     op::Denial as Denied,
     port::{Inbox, Link, Port},
 };
@@ -37,6 +37,7 @@ impl std::fmt::Debug for Mqtt {
 /// What of a connection stands in news of it.
 #[derive(Debug, Clone)]
 pub(crate) struct About {
+    pub(crate) tenant: TenantId,
     pub(crate) peer: SocketAddr,
     pub(crate) port: u16,
     pub(crate) secure: bool,
@@ -98,6 +99,7 @@ impl Mqtt {
         let rules = self.door.rules.of(&opening);
         let begin = self.door.watching(stay);
         let about = About {
+            tenant,
             peer: attempt.peer,
             port: attempt.port,
             secure: tls,

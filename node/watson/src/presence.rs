@@ -110,7 +110,8 @@ impl Announced {
             let Published { topic, payload, retained } = said;
             let expires_at = retained.then_some(until);
             let payload = payload.into();
-            let message = Message { topic, retain: retained, expires_at, payload, ..Message::empty() };
+            let message =
+                Message { topic, retain: retained, expires_at, payload, ..Message::empty() };
             locked(link).publish(UNANSWERED, message);
         }
     }

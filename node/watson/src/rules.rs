@@ -68,9 +68,14 @@ fn make(edge: &EdgeConfig, class: Class, v5: bool) -> server::Config {
             (Class::SharedApplication, max) => max.min(SHARED_KEEP_ALIVE_S_MAX),
             (Class::Device | Class::Gateway | Class::Application, max) => max,
         },
-        receive_max: NonZeroU16::new(wanted).map_or(config.receive_max, |max| max.min(config.receive_max)),
+        receive_max: NonZeroU16::new(wanted)
+            .map_or(config.receive_max, |max| max.min(config.receive_max)),
         // MQTT 3 counts the payload, which is looked at where messages are read.
-        packet_bytes_max: if v5 { config.packet_bytes_max.min(packet) } else { config.packet_bytes_max },
+        packet_bytes_max: if v5 {
+            config.packet_bytes_max.min(packet)
+        } else {
+            config.packet_bytes_max
+        },
         ..config
     }
 }
@@ -81,10 +86,18 @@ mod tests {
 
     #[test]
     fn the_operators_limits_stay() {
-        let edge = EdgeConfig { receive_max: 5, keep_alive_max_s: 60, session_expiry_max_s: 7, ..EdgeConfig::default() };
+        let edge = EdgeConfig {
+            receive_max: 5,
+            keep_alive_max_s: 60,
+            session_expiry_max_s: 7,
+            ..EdgeConfig::default()
+        };
         for class in Class::ALL {
             let made = make(&edge, class, true);
-            assert_eq!((made.receive_max.get(), made.keep_alive_max_s, made.session_expiry_max_s), (5, 60, 7));
+            assert_eq!(
+                (made.receive_max.get(), made.keep_alive_max_s, made.session_expiry_max_s),
+                (5, 60, 7)
+            );
         }
     }
 

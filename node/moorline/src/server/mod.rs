@@ -28,7 +28,6 @@ use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
 use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
 use moorline_fostrom::{Door, FostromMetrics, Http, Moonlight, Mqtt};
-use moorline_watson::WatsonMetrics;
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
@@ -43,6 +42,7 @@ use moorline_storage_rocks::{
     disk::{Disk, Wanted},
     space::{Reserve, SpaceLimits},
 };
+use moorline_watson::WatsonMetrics;
 use prometheus::Registry;
 use tokio::{
     io::AsyncReadExt,
