@@ -29,6 +29,7 @@ pub const ORDER: [&str; 21] = [
     "node/edge",
     "node/fostrom",
     "node/watson",
+    "node/thingsboard",
     "node/api",
     "node/moorline",
     "chaos-tests/oracle",

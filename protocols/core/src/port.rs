@@ -254,6 +254,8 @@ pub enum Ended {
     Misused,
     /// It sent a message that its platform does not take, for its size (MQTT 5: 0x95).
     TooLarge,
+    /// It says more than it may (MQTT 5: 0x97).
+    Limited,
     /// All it asked is answered, and it said that it would not stay (MQTT 5: 0x00).
     Finished,
 }
@@ -308,4 +310,10 @@ pub enum Refusal {
     /// The message or filter is larger than a limit allows. Nothing happened.
     #[error("too large")]
     TooLarge,
+    /// Its platform has no such topic. Nothing happened.
+    #[error("there is no such topic")]
+    Topic,
+    /// Its platform can't read that payload there. Nothing happened.
+    #[error("the payload can't be read")]
+    Payload,
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `FLEET::DEVICE` | the device's secret | a device of Fostrom, to which MQTT is something else |
 //! | a client id of Watson's, with its token or key | | a device, gateway or application of an organisation: `moorline_watson` |
+//! | whatever a device of a tenant of ThingsBoard's shows | | that device, to which MQTT is something else: `moorline_thingsboard` |
 //! | anything else | | a device of the registry, by whatever it shows: `moorline_service::registry::credential::prove` |
 //! | nothing that means anything, or none | | refused; with `security.anonymous` a client of the demo tenant |
 //!
@@ -51,6 +52,8 @@ pub(crate) struct Devices {
     pub(crate) fostrom: Option<Mqtt>,
     /// Who judges clients of Watson.
     pub(crate) watson: Option<moorline_watson::Mqtt>,
+    /// Who serves devices of ThingsBoard.
+    pub(crate) thingsboard: Option<moorline_thingsboard::Mqtt>,
     /// Those that watch over connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
     /// Whose client everybody else is.
@@ -151,7 +154,14 @@ impl Devices {
         } else {
             Text::from(format!("{device}{UNIT}{}", attempt.client))
         };
-        let begin = self.watching(stay, watch);
+        let guest = stay.guest.clone();
+        let mut begin = self.watching(stay, watch);
+        if let Some(thingsboard) = &self.thingsboard {
+            begin = match thingsboard.identity(&guest, attempt.version, begin) {
+                Ok(identity) => return Ok(identity),
+                Err(begin) => begin,
+            };
+        }
         let who = Some(who);
         Ok(Identity { session: Some(session), who, begin: Some(begin), ..Identity::of(tenant) })
     }

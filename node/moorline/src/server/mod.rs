@@ -42,6 +42,7 @@ use moorline_storage_rocks::{
     disk::{Disk, Wanted},
     space::{Reserve, SpaceLimits},
 };
+use moorline_thingsboard::ThingsboardMetrics;
 use moorline_watson::WatsonMetrics;
 use prometheus::Registry;
 use tokio::{
@@ -373,10 +374,15 @@ async fn serve_devices(
         None => Passwords::new([0; 32], [0; 32]).register(node.registry())?,
     }
     let watson = WatsonMetrics::register(node.registry())?;
+    let thingsboard = ThingsboardMetrics::register(node.registry())?;
     let rate = node.config().mqtt.client_rate();
     let watson = node.secrets().map(|secrets| {
         let mqtt = &node.config().mqtt;
         moorline_watson::Door::new(service.registry(), secrets.clone(), clock, mqtt, watson.clone())
+    });
+    let thingsboard = node.secrets().map(|_| {
+        let mqtt = &node.config().mqtt;
+        moorline_thingsboard::Door::new(service.registry(), clock, mqtt, thingsboard.clone())
     });
     let door = node.secrets().map(|secrets| {
         Door::new(service.registry(), secrets.clone(), clock, rate, fostrom.clone())
@@ -388,6 +394,7 @@ async fn serve_devices(
             registry: service.registry(),
             secrets: node.secrets().cloned(),
             fostrom: door.clone().map(Mqtt::new),
+            thingsboard: thingsboard.clone().map(moorline_thingsboard::Mqtt::new),
             watson: watson.clone().map(|door| moorline_watson::Mqtt::new(door, Arc::clone(&port))),
             tasks: TaskTracker::new(),
             anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),

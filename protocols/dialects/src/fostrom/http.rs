@@ -253,6 +253,8 @@ pub fn declined(declined: &Declined) -> Response {
         Declined::NotNextMail => (409, None),
         Declined::UnknownMail => (404, None),
         Declined::Refused(Refusal::TooLarge) => (413, None),
+        Declined::Refused(Refusal::Topic) => (404, None),
+        Declined::Refused(Refusal::Payload) => (400, None),
         Declined::Refused(Refusal::NotAuthorised) => (403, None),
         Declined::Refused(Refusal::Quota) => (429, Some(RETRY_AFTER_S)),
         Declined::Refused(Refusal::Busy | Refusal::Unavailable | Refusal::DiskFull) => {

@@ -25,6 +25,8 @@ pub fn declined(declined: &Declined) -> String {
             Refusal::DiskFull => "disk_full",
             Refusal::NotAuthorised => "not_authorised",
             Refusal::TooLarge => "too_large",
+            Refusal::Topic => "unknown_topic",
+            Refusal::Payload => "unreadable",
         },
     };
     format!("{code}: {declined}")

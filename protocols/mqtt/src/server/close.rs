@@ -57,6 +57,7 @@ impl Ending {
     ending!(REVOKED, Revoked, NotAuthorized, NotAuthorized, true, None);
     ending!(MISUSED, Misused, ImplementationSpecificError, UnspecifiedError, false, None);
     ending!(MESSAGE_TOO_LARGE, PacketTooLarge, PacketTooLarge, PacketTooLarge, false, None);
+    ending!(LIMITED, QuotaExceeded, QuotaExceeded, QuotaExceeded, false, None);
     ending!(FINISHED, Finished, Success, ServerUnavailable, true, None);
     ending!(STOPPING, Stopping, ServerShuttingDown, ServerUnavailable, true, None);
     ending!(
@@ -154,6 +155,8 @@ pub(super) fn refusal_text(refusal: Refusal) -> &'static str {
         Refusal::DiskFull => "the cluster is out of disk space",
         Refusal::NotAuthorised => "not authorised",
         Refusal::TooLarge => "larger than a limit allows",
+        Refusal::Topic => "there is no such topic",
+        Refusal::Payload => "the payload can't be read",
     }
 }
 

@@ -197,6 +197,8 @@ impl Connection {
             Refusal::Quota | Refusal::DiskFull => Reason::QuotaExceeded,
             Refusal::NotAuthorised => Reason::NotAuthorized,
             Refusal::TooLarge => Reason::PacketTooLarge,
+            Refusal::Topic => Reason::TopicNameInvalid,
+            Refusal::Payload => Reason::PayloadFormatInvalid,
         };
         if refusal == Refusal::Quota {
             self.reached(Limit::Sessions);

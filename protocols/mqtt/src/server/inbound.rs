@@ -369,6 +369,8 @@ fn answer_of(refusal: Refusal) -> Option<Reason> {
             Some(Reason::QuotaExceeded)
         }
         Refusal::NotAuthorised => Some(Reason::NotAuthorized),
+        Refusal::Topic => Some(Reason::TopicNameInvalid),
+        Refusal::Payload => Some(Reason::PayloadFormatInvalid),
         Refusal::Unavailable => None,
     }
 }

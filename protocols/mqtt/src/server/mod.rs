@@ -176,6 +176,7 @@ impl Connection {
             Notice::Ended(Ended::Revoked) => self.fail(now, &Ending::REVOKED),
             Notice::Ended(Ended::Misused) => self.fail(now, &Ending::MISUSED),
             Notice::Ended(Ended::TooLarge) => self.fail(now, &Ending::MESSAGE_TOO_LARGE),
+            Notice::Ended(Ended::Limited) => self.fail(now, &Ending::LIMITED),
             Notice::Ended(Ended::Finished) => self.fail(now, &Ending::FINISHED),
         }
         self.note_pause(now.at);

@@ -192,7 +192,9 @@ impl Connection {
                     | Refusal::Unavailable
                     | Refusal::Quota
                     | Refusal::DiskFull
-                    | Refusal::TooLarge => Reason::ImplementationSpecificError,
+                    | Refusal::TooLarge
+                    | Refusal::Topic
+                    | Refusal::Payload => Reason::ImplementationSpecificError,
                 };
                 vec![reason; request.asked()]
             }
@@ -257,7 +259,7 @@ fn suback_of(granted: Result<QoS, Refusal>) -> Reason {
         Ok(QoS::ExactlyOnce) => Reason::GrantedQoS2,
         Err(Refusal::Busy | Refusal::Quota | Refusal::DiskFull) => Reason::QuotaExceeded,
         Err(Refusal::NotAuthorised) => Reason::NotAuthorized,
-        Err(Refusal::TooLarge) => Reason::TopicFilterInvalid,
+        Err(Refusal::TooLarge | Refusal::Topic | Refusal::Payload) => Reason::TopicFilterInvalid,
         Err(Refusal::Unavailable) => Reason::ImplementationSpecificError,
     }
 }

@@ -1,0 +1,57 @@
+//! Which devices are ThingsBoard's, and what all their connections share.
+
+use std::sync::Arc;
+
+use moorline_core::TenantId;
+use moorline_dialects::thingsboard::mqtt::PACKET_BYTES_MAX;
+use moorline_edge::{Clock, EdgeConfig};
+use moorline_mqtt::server;
+use moorline_service::registry::Registry;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::ThingsboardMetrics;
+
+/// What tenants of ThingsBoard are called, before a name.
+const ALIAS: &str = "thingsboard:";
+
+/// Where devices are let in. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Door {
+    pub(crate) registry: Registry,
+    pub(crate) clock: Clock,
+    pub(crate) rules: Arc<server::Config>,
+    pub(crate) metrics: ThingsboardMetrics,
+    /// Tasks of connections; each ends with its connection.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Door {
+    /// A door to a registry.
+    #[must_use]
+    pub fn new(
+        registry: Registry,
+        clock: Clock,
+        edge: &EdgeConfig,
+        metrics: ThingsboardMetrics,
+    ) -> Self {
+        Self { registry, clock, rules: Arc::new(rules(edge)), metrics, tasks: TaskTracker::new() }
+    }
+
+    /// Whether a tenant's devices are ThingsBoard's, by all that is known here.
+    #[must_use]
+    pub fn takes(&self, tenant: TenantId) -> bool {
+        let of = self.registry.tenant(tenant);
+        of.is_some_and(|of| of.aliases.iter().any(|alias| alias.as_str().starts_with(ALIAS)))
+    }
+}
+
+/// MQTT as it is there: packets of 64 KiB, and no session that lasts.
+fn rules(edge: &EdgeConfig) -> server::Config {
+    let config = edge.protocol();
+    let packet = usize::try_from(PACKET_BYTES_MAX).expect("it fits any machine");
+    server::Config {
+        packet_bytes_max: config.packet_bytes_max.min(packet),
+        session_expiry_max_s: 0,
+        ..config
+    }
+}

@@ -1,0 +1,48 @@
+//! What is counted of ThingsBoard's devices. Labels take few values: a tenant or device is never one.
+
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+
+/// The metrics; clones are the same.
+#[derive(Debug, Clone)]
+pub struct ThingsboardMetrics {
+    pub(crate) connections: IntGauge,
+    pub(crate) requests: IntCounterVec,
+}
+
+/// What is asked, as a label.
+const WHAT: [&str; 5] = ["telemetry", "attributes", "attributes_request", "call", "other"];
+/// What came of it.
+const RESULTS: [&str; 5] = ["done", "unknown_topic", "invalid", "limited", "failed"];
+
+impl ThingsboardMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    ///
+    /// When a metric of the same name is registered already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let connections = IntGauge::new(
+            "moorline_thingsboard_connections",
+            "Devices that are connected by MQTT",
+        )?;
+        let requests = Opts::new(
+            "moorline_thingsboard_requests_total",
+            "What devices published, by what it was about and by what came of it",
+        );
+        let metrics = Self {
+            connections: add(registry, connections)?,
+            requests: add(registry, IntCounterVec::new(requests, &["what", "result"])?)?,
+        };
+        for what in WHAT {
+            for result in RESULTS {
+                metrics.requests.with_label_values(&[what, result]);
+            }
+        }
+        Ok(metrics)
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
