@@ -46,8 +46,12 @@ impl Mqtt {
         }
         let version = if version.is_v5() { Version::V5 } else { Version::V3 };
         let watch = self.0.registry.watch(guest.tenant, &guest.device);
-        let device =
-            Device { door: self.0.clone(), guest: guest.clone(), version, watch: Mutex::new(Some(watch)) };
+        let device = Device {
+            door: self.0.clone(),
+            guest: guest.clone(),
+            version,
+            watch: Mutex::new(Some(watch)),
+        };
         let (port, rules) = (Some(Arc::new(device) as Arc<dyn Port>), Arc::clone(&self.0.rules));
         let session = Some(guest.device.clone());
         let (rules, begin) = (Some(rules), Some(begin));

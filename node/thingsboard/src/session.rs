@@ -8,12 +8,7 @@
 //!
 //! Checked by the cluster tests (`thingsboard.rs`).
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
@@ -33,8 +28,8 @@ use moorline_dialects::thingsboard::{
     topics::{self, Form, OwnTopics, Publish, SessionKind, Unpublishable},
     values::{Entries, Rules, Sample},
 };
-use moorline_machine::values::{NewPoint, POINTS_PER_COMMAND_MAX, VALUES_PER_COMMAND_MAX};
 use moorline_machine::events::EventKind;
+use moorline_machine::values::{NewPoint, POINTS_PER_COMMAND_MAX, VALUES_PER_COMMAND_MAX};
 use moorline_service::registry::{
     AttributeWrite, Heard, NewEvent, RECHECK, Recording, RegistryError, Watch,
     door::{Guest, JSON},
@@ -115,12 +110,7 @@ impl Drop for Counted {
 }
 
 impl Session {
-    pub(crate) fn new(
-        door: Door,
-        guest: Guest,
-        version: Version,
-        inbox: Arc<dyn Inbox>,
-    ) -> Self {
+    pub(crate) fn new(door: Door, guest: Guest, version: Version, inbox: Arc<dyn Inbox>) -> Self {
         let (writes, calls) = (FuturesUnordered::new(), FuturesUnordered::new());
         let (payloads, filters, told) = (Payloads::Json, Vec::new(), 0);
         Self { door, guest, version, inbox, payloads, filters, writes, calls, told }
@@ -207,7 +197,9 @@ impl Session {
             Err(Unpublishable::UnknownTopic) => {
                 return self.outcome(of("other"), Outcome::UnknownTopic);
             }
-            Err(Unpublishable::NotGateway) => return self.outcome(of("other"), Outcome::NotGateway),
+            Err(Unpublishable::NotGateway) => {
+                return self.outcome(of("other"), Outcome::NotGateway);
+            }
             Err(Unpublishable::RequestId | Unpublishable::Close) => {
                 return self.outcome(of("other"), Outcome::Invalid);
             }

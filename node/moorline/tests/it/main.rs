@@ -39,6 +39,7 @@ mod sessions;
 mod shares;
 mod single;
 mod space;
+mod thingsboard;
 mod tls;
 mod watson;
 mod wills;
