@@ -1,0 +1,115 @@
+"""The vendor's SDK for Python, as it is, against a cluster: a device's telemetry, attributes, and changes of them."""
+
+import json
+import queue
+import time
+import urllib.request
+
+import pytest
+from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
+
+ANSWER_S = 30
+PAUSE_S = 0.05
+
+
+class Plant:
+    """A tenant in a cluster."""
+
+    def __init__(self, admin, token=None):
+        self.admin, self.token = admin, token
+        if token is None:
+            self.token = self.ask("POST", "/tokens", {"name": "plant-root", "role": "admin"})["token"]
+        settings = {"plaintext": True}
+        self.ask("POST", "/tenants", {"name": "plant", "aliases": ["thingsboard:plant"], "settings": settings})
+
+    def ask(self, method, path, body=None, admin=None):
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://{admin or self.admin}/api/v1{path}"
+        request = urllib.request.Request(url, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
+            return json.loads(answer.read() or "null")
+
+    def register(self, name):
+        """A device's access token."""
+        self.ask("POST", "/devices?tenant=plant", {"name": name})
+        return self.ask("POST", f"/devices/{name}/credentials?tenant=plant", {"kind": "token"})["secret"]
+
+    def latest(self, name, admin):
+        values = self.ask("GET", f"/devices/{name}/telemetry?tenant=plant", admin=admin)["values"]
+        return {key: samples[0]["value"] for key, samples in values.items()}
+
+    def share(self, name, attributes, admin):
+        path = f"/devices/{name}/attributes?tenant=plant&scope=shared"
+        self.ask("PATCH", path, {"attributes": attributes}, admin=admin)
+
+
+@pytest.fixture(scope="module")
+def plant(cluster):
+    return Plant(cluster.nodes[0].admin, cluster.token)
+
+
+@pytest.fixture
+def connected():
+    """Connects, and disconnects when the test is over."""
+    clients = []
+
+    def connect(host, port, token, **how):
+        client = TBDeviceMqttClient(host, port, token)
+        clients.append(client)
+        client.connect(**how)
+        # Connected, and told of its limits: only then it sends.
+        wait_for(lambda: client.is_connected() and client.rate_limits_received)
+        return client
+
+    yield connect
+    for client in clients:
+        client.disconnect()
+        client.stop()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + ANSWER_S
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(PAUSE_S)
+
+
+def test_telemetry(cluster, plant, connected):
+    token = plant.register("meter")
+    node = cluster.nodes[1]
+    client = connected(node.host, node.port, token)
+    assert client.send_telemetry({"t": 21.5, "on": True, "n": 7}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    assert client.send_telemetry({"ts": 1451649600512, "values": {"t": 1}}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    assert client.send_telemetry([{"s": "x"}, {"o": {"a": [1]}}]).get() == TBPublishInfo.TB_ERR_SUCCESS
+    expected = {"t": 21.5, "on": True, "n": 7, "s": "x", "o": {"a": [1]}}
+    for reader in cluster.nodes:
+        assert plant.latest("meter", reader.admin) == expected
+
+
+def test_attributes_both_ways(cluster, plant, connected):
+    token = plant.register("valve")
+    node = cluster.nodes[2]
+    plant.share("valve", {"interval": 10}, cluster.nodes[0].admin)
+    client = connected(node.host, node.port, token)
+    assert client.send_attributes({"fw": "a", "n": 1}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    answers = queue.Queue()
+    client.request_attributes(["n"], ["interval"], callback=lambda client, result, error: answers.put((result, error)))
+    assert answers.get(timeout=ANSWER_S) == ({"client": {"n": 1}, "shared": {"interval": 10}}, None)
+
+    changes = queue.Queue()
+    client.subscribe_to_all_attributes(lambda client, result, extra: changes.put(result))
+    plant.share("valve", {"interval": 20}, cluster.nodes[1].admin)
+    assert changes.get(timeout=ANSWER_S) == {"interval": 20}
+    plant.share("valve", {"interval": None}, cluster.nodes[0].admin)
+    assert changes.get(timeout=ANSWER_S) == {"deleted": ["interval"]}
+
+
+def test_over_tls(secure, connected):
+    plant = Plant(secure.admin)
+    token = plant.register("tls")
+    client = connected("localhost", secure.mqtts_port, token, tls=True, ca_certs=secure.ca)
+    assert client.send_telemetry({"tls": True}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    assert plant.latest("tls", secure.admin) == {"tls": True}
