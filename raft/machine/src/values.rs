@@ -179,6 +179,9 @@ pub struct AttributesChanged {
     pub changes: Vec<(Text, Option<Value>)>,
 }
 
+/// Where the points of a device are, among its sheets: in front of its latest values, so that the newest is beside them.
+pub(crate) const POINTS: u8 = 4;
+
 /// What a device has sheets of. Disks hold the numbers; those of attributes are those of their scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -200,7 +203,7 @@ impl Part {
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::Attributes(scope) => scope as u8,
-            Self::Latest => 4,
+            Self::Latest => POINTS + 1,
         }
     }
 }

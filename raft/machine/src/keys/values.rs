@@ -8,7 +8,7 @@ use moorline_core::TenantId;
 use moorline_storage::{StorageError, key::Kind};
 
 use super::{Keys, Suffix};
-use crate::values::Part;
+use crate::values::{POINTS, Part};
 
 /// A device's place: its bucket and its birth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,20 +22,19 @@ const SIGN: u64 = 1 << 63;
 
 impl Keys {
     pub(crate) fn sheet(self, of: Place, part: Part) -> Bytes {
-        self.key(of.bucket, Kind::Sheet, 9).u64(of.born).u8(part.number()).done()
+        self.key(of.bucket, Kind::Values, 9).u64(of.born).u8(part.number()).done()
     }
 
     pub(crate) fn point(self, of: Place, ts_ms: i64) -> Bytes {
         let ts = ts_ms.cast_unsigned() ^ SIGN;
-        self.key(of.bucket, Kind::Point, 16).u64(of.born).u64(ts).done()
+        self.key(of.bucket, Kind::Values, 17).u64(of.born).u8(POINTS).u64(ts).done()
     }
 
     /// From and to of a device's points from `from_ms` on, up to `to_ms`; without it to the last.
     pub(crate) fn points(self, of: Place, from_ms: i64, to_ms: Option<i64>) -> (Bytes, Bytes) {
-        let to = match (to_ms, of.born.checked_add(1)) {
-            (Some(to_ms), _) => self.point(of, to_ms),
-            (None, Some(next)) => self.point(Place { born: next, ..of }, i64::MIN),
-            (None, None) => self.range_in(of.bucket, Kind::Point).1,
+        let to = match to_ms {
+            Some(to_ms) => self.point(of, to_ms),
+            None => self.key(of.bucket, Kind::Values, 9).u64(of.born).u8(POINTS + 1).done(),
         };
         (self.point(of, from_ms), to)
     }
@@ -56,7 +55,9 @@ impl Keys {
 impl Suffix<'_> {
     /// The birth and the time in the key of a point.
     pub(crate) fn point(mut self) -> Result<(u64, i64), StorageError> {
-        Ok((self.u64()?, (self.u64()? ^ SIGN).cast_signed()))
+        let born = self.u64()?;
+        self.byte()?;
+        Ok((born, (self.u64()? ^ SIGN).cast_signed()))
     }
 }
 
@@ -78,12 +79,12 @@ mod tests {
             (keys.sheet(of, scope(AttributeScope::Client)), "0002 0003 5a 0000000000000004 01"),
             (keys.sheet(of, scope(AttributeScope::Shared)), "0002 0003 5a 0000000000000004 02"),
             (keys.sheet(of, scope(AttributeScope::Server)), "0002 0003 5a 0000000000000004 03"),
-            (keys.sheet(of, Part::Latest),                  "0002 0003 5a 0000000000000004 04"),
-            (keys.point(of, 1),          "0002 0003 5b 0000000000000004 8000000000000001"),
-            (keys.point(of, -1),         "0002 0003 5b 0000000000000004 7fffffffffffffff"),
-            (keys.history(tenant),       "0002 ffff 5c 00000005"),
-            (keys.history_part(tenant, 6), "0002 ffff 5d 00000005 0000000000000006"),
-            (keys.point_garbage(of),     "0002 0003 5e 0000000000000004"),
+            (keys.point(of, 1),          "0002 0003 5a 0000000000000004 04 8000000000000001"),
+            (keys.point(of, -1),         "0002 0003 5a 0000000000000004 04 7fffffffffffffff"),
+            (keys.sheet(of, Part::Latest),                  "0002 0003 5a 0000000000000004 05"),
+            (keys.history(tenant),       "0002 ffff 5b 00000005"),
+            (keys.history_part(tenant, 6), "0002 ffff 5c 00000005 0000000000000006"),
+            (keys.point_garbage(of),     "0002 0003 5d 0000000000000004"),
         ];
         for (key, expected) in table {
             assert_eq!(hex(&key), expected.replace(' ', ""));
@@ -108,8 +109,10 @@ mod tests {
                 assert!(other < from || to <= other, "{ts_ms}");
             }
         }
-        let last = Place { bucket: 3, born: u64::MAX };
-        assert!(keys.point(last, i64::MAX) < keys.points(last, 0, None).1);
+        for part in Part::ALL {
+            let key = keys.sheet(of, part);
+            assert!(key < from || to <= key, "{part:?}");
+        }
         assert_eq!(keys.points(of, 1, Some(2)), (keys.point(of, 1), keys.point(of, 2)));
     }
 }

@@ -1,8 +1,8 @@
 //! Values: attributes, latest values and history of the devices of this shard.
 //!
 //! ```text
-//!   Sheet (device, part)            attributes of one scope, or latest values: all keys in one row
-//!   Point (device, time)            what the device said at that time: all keys in one row
+//!   Values (device, part)           a sheet: attributes of one scope, or latest values, all keys in one row
+//!   Values (device, part, time)     a point: what the device said at that time, all keys in one row
 //!   History (tenant)                how far the tenant's history goes, its bytes, what is to be kept
 //!   HistoryPart (tenant, number)    which points came in one batch; they go together
 //!   PointGarbage (device)           that points of a deleted device are still to be removed

@@ -225,7 +225,7 @@ impl Model {
         }
         let bytes = self.histories.iter().map(History::bytes).sum::<u64>();
         let rows = group.rows.0.iter();
-        let rows = rows.filter(|(key, _)| [KIND_POINT, KIND_PART].contains(&key[4]));
+        let rows = rows.filter(|(key, _)| is_point(key) || key[4] == KIND_PART);
         assert_eq!(rows.map(|(_, row)| row.len() as u64).sum::<u64>(), bytes);
         assert_eq!(group.machine.history_totals().bytes, bytes);
         if self.histories.iter().any(|history| {
