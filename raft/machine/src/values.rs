@@ -45,8 +45,9 @@ pub const UNTIMED_AHEAD_MS_MAX: i64 = 1_000;
 pub const HISTORIES_PER_SHARD_MAX: usize = 100_000;
 /// Points that one part of a history names; a part is what one batch brought.
 pub const POINTS_PER_PART_MAX: usize = 1_024;
-/// Points that one `Tick` removes, or a part of them more: some milliseconds.
-pub const POINTS_PER_TICK_MAX: usize = 8_192;
+/// Points that one `Tick` removes, or a part of them more: a look and a removal each, so some ten milliseconds. Ten ticks a second
+/// keep up with 40,000 points a second.
+pub const POINTS_PER_TICK_MAX: usize = 4_096;
 /// Points of devices that are gone that one `Tick` removes beside those.
 pub const POINT_GARBAGE_PER_TICK_MAX: usize = 4_096;
 /// Keys that one question may name.
