@@ -493,6 +493,7 @@ impl From<RegistryError> for Failed {
             RegistryError::Taken(_)
             | RegistryError::Mail(_)
             | RegistryError::Events(_)
+            | RegistryError::Values(_)
             | RegistryError::TooManyReaders
             | RegistryError::DiskFull => false,
         };

@@ -16,6 +16,7 @@
 
 #![expect(unused_qualifications, reason = "`utoipa::path` repeats what stands in it")]
 
+mod attributes;
 mod audit;
 mod auth;
 mod broadcast;
@@ -38,6 +39,7 @@ mod provisioning;
 mod repeats;
 mod scope;
 mod tail;
+mod telemetry;
 mod tenants;
 mod tokens;
 mod versions;
@@ -97,6 +99,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(export::export))
         .routes(routes!(events::report))
         .routes(routes!(events::stream))
+        .routes(routes!(attributes::show, attributes::patch))
+        .routes(routes!(telemetry::show))
         .routes(routes!(consumers::list))
         .routes(routes!(consumers::delete))
         .routes(routes!(consumers::commit))

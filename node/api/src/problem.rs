@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use moorline_machine::{EventRefused, MailRefused, answer::Refused};
+use moorline_machine::{EventRefused, MailRefused, ValueRefused, answer::Refused};
 use moorline_service::registry::RegistryError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -97,6 +97,7 @@ impl From<RegistryError> for Problem {
             RegistryError::Refused(refused) => refused_as(&refused),
             RegistryError::Mail(refused) => mail_refused_as(refused),
             RegistryError::Events(refused) => event_refused_as(refused),
+            RegistryError::Values(refused) => value_refused_as(refused),
             RegistryError::TooManyReaders => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-many-readers",
@@ -172,5 +173,34 @@ fn event_refused_as(refused: EventRefused) -> Problem {
             Problem::new(S::FORBIDDEN, "quota", "there are as many consumer groups as there may be")
         }
         EventRefused::NoSuchConsumer => Problem::not_found("consumer group"),
+    }
+}
+
+fn value_refused_as(refused: ValueRefused) -> Problem {
+    use StatusCode as S;
+    match refused {
+        ValueRefused::DeviceGone => Problem::not_found("device"),
+        ValueRefused::Key => Problem::new(S::BAD_REQUEST, "bad-key", "a key has 1 to 1,020 bytes"),
+        ValueRefused::TooLarge => {
+            Problem::new(S::PAYLOAD_TOO_LARGE, "too-large", "a value has at most 32 KiB")
+        }
+        ValueRefused::TooManyAtOnce => Problem::new(
+            S::PAYLOAD_TOO_LARGE,
+            "too-many-at-once",
+            "these are more keys, points or values than one request may have",
+        ),
+        ValueRefused::TooManyKeys => Problem::new(
+            S::INSUFFICIENT_STORAGE,
+            "quota",
+            "a device has at most 1,024 keys of each scope, and of telemetry",
+        ),
+        ValueRefused::Full => Problem::new(
+            S::INSUFFICIENT_STORAGE,
+            "quota",
+            "a device has at most 128 KiB of attributes of each scope, and of latest values",
+        ),
+        ValueRefused::TooManyHistories => {
+            Problem::new(S::INSUFFICIENT_STORAGE, "quota", "too many tenants have telemetry")
+        }
     }
 }

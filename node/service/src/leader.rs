@@ -94,6 +94,13 @@ impl Sink for Inner {
                     self.metrics.events.appended.inc_by(u64::from(appended));
                     self.news.tell(shard, tenant);
                 }
+                Effect::Attributes(changed) => {
+                    self.metrics.values.attributes.inc_by(changed.changes.len() as u64);
+                    news.push(DeviceNews::Attributes(changed.tenant, changed.device));
+                }
+                Effect::Recorded { tenant: _, points } => {
+                    self.metrics.values.points.inc_by(u64::from(points));
+                }
                 Effect::Digest { .. }
                 | Effect::TenantChanged { .. }
                 | Effect::Settled { .. }

@@ -18,6 +18,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) kept: KeptMetrics,
     pub(crate) shares: ShareMetrics,
     pub(crate) events: EventMetrics,
+    pub(crate) values: ValueMetrics,
     pub(crate) presence: PresenceMetrics,
     pub(crate) registry: RegistryMetrics,
     pub(crate) rights: RightsMetrics,
@@ -71,6 +72,7 @@ impl ServiceMetrics {
             kept: KeptMetrics::register(registry)?,
             shares: ShareMetrics::register(registry)?,
             events: EventMetrics::register(registry)?,
+            values: ValueMetrics::register(registry)?,
             presence: PresenceMetrics::register(registry)?,
             registry: RegistryMetrics::register(registry)?,
             rights: RightsMetrics::register(registry)?,
@@ -158,6 +160,8 @@ impl ServiceMetrics {
         registry.mail_bytes.set(of("mail bytes"));
         registry.mails_dead.set(of("dead mails"));
         registry.streams.set(of("streams"));
+        self.values.histories.set(of("histories"));
+        self.values.history_bytes.set(of("history bytes"));
     }
 }
 
@@ -292,6 +296,37 @@ impl EventMetrics {
                 "moorline_event_readers_refused_total",
                 "Event streams refused because the node, or the tenant, has as many as it may",
             )?,
+        })
+    }
+}
+
+/// What is counted of attributes and telemetry in shards led here.
+#[derive(Debug, Clone)]
+pub(crate) struct ValueMetrics {
+    pub(crate) points: IntCounter,
+    pub(crate) attributes: IntCounter,
+    pub(crate) histories: IntGauge,
+    pub(crate) history_bytes: IntGauge,
+}
+
+impl ValueMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        Ok(Self {
+            points: counter(
+                "moorline_points_recorded_total",
+                "Points of telemetry kept in the histories of the shards this node leads",
+            )?,
+            attributes: counter(
+                "moorline_shared_attributes_changed_total",
+                "Shared attributes set or deleted in the shards this node leads",
+            )?,
+            histories: gauge(
+                "moorline_histories",
+                "Histories of the shards this node leads, one for each tenant and shard",
+            )?,
+            history_bytes: gauge("moorline_histories_bytes", "Bytes of the rows of their points")?,
         })
     }
 }

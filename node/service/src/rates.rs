@@ -35,7 +35,7 @@ pub(crate) enum Rated {
     Publishes,
     /// Bytes of their topics and payloads.
     PublishBytes,
-    /// Events, of whichever protocol.
+    /// Events, of whichever protocol, and writes of attributes and telemetry.
     Events,
     /// Mails that are sent.
     Mails,

@@ -167,7 +167,7 @@ impl Holders {
                             there.filter(|(tenant, device)| of_shard(*tenant, device)).cloned(),
                         );
                     }
-                    DeviceNews::Mail(..) | DeviceNews::Here(..) => {}
+                    DeviceNews::Mail(..) | DeviceNews::Here(..) | DeviceNews::Attributes(..) => {}
                 }
             }
         }

@@ -672,6 +672,9 @@ impl Inner {
 fn count_registry(machine: &Machine, add: &mut impl FnMut(&'static str, usize)) {
     let whole = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     add("streams", whole(machine.streams().totals().streams));
+    let histories = machine.history_totals();
+    add("histories", whole(histories.histories));
+    add("history bytes", whole(histories.bytes));
     for (_, mail) in machine.mailboxes().tenants() {
         add("mailboxes", whole(mail.mailboxes));
         add("mails", whole(mail.mails));

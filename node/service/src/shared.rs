@@ -399,6 +399,8 @@ impl Inner {
             | Effect::RetainedFull
             | Effect::WillDropped { .. }
             | Effect::Mail(_)
+            | Effect::Attributes(_)
+            | Effect::Recorded { .. }
             | Effect::Events { .. }
             | Effect::DeviceChanged { .. }
             | Effect::TenantChanged { .. }

@@ -31,9 +31,11 @@ pub mod text;
 pub mod time;
 pub mod topic;
 pub mod trie;
+pub mod value;
 
 pub use id::{ConnId, Epoch, Incarnation, NodeId, Offset, ShardId, TenantId, UnixMillis};
 pub use message::{Delivery, Message, QoS, ShareNumber, Will};
 pub use subscription::{Grant, RetainHandling, SubscriptionIds, SubscriptionOptions};
 pub use text::Text;
 pub use time::Millis;
+pub use value::{AttributeScope, Double, Value};

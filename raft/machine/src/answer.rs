@@ -7,6 +7,7 @@ use crate::{
     events::{EventAnswer, EventRefused},
     mail::{MailAnswer, MailRefused},
     registry::Owner,
+    values::{ValueAnswer, ValueRefused},
 };
 
 /// The answer to one command. Variants are added, never renumbered: producer rows hold them.
@@ -84,6 +85,8 @@ pub enum Answer {
     Mail(MailAnswer),
     /// To commands about events.
     Events(EventAnswer),
+    /// To commands about values.
+    Values(ValueAnswer),
     /// To `PutTenant`.
     Tenant {
         /// Which, also when the group chose it.
@@ -168,6 +171,8 @@ pub enum Refused {
     Mail(MailRefused),
     /// A command about events.
     Events(EventRefused),
+    /// A command about values.
+    Values(ValueRefused),
     /// There is one already: a tenant with this name or alias, or what a condition says must not be there.
     Exists,
     /// A condition names another version.

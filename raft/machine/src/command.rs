@@ -13,6 +13,7 @@ use crate::{
     mail::MailCommand,
     presence::ReportPresence,
     registry::{DeleteDevice, DeleteLookup, DeleteTenant, Owner, PutDevice, PutLookup, PutTenant},
+    values::ValueCommand,
 };
 
 /// Who proposes: one random number per process and shard, so that sequence numbers of two processes never meet.
@@ -267,6 +268,8 @@ pub enum Command {
     Mail(MailCommand),
     /// About events, which devices send up.
     Events(EventCommand),
+    /// About values: attributes and telemetry of devices.
+    Values(ValueCommand),
     /// How devices stand with a process of a node. Answered with `Done`.
     Presence(ReportPresence),
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
@@ -441,6 +444,7 @@ impl Command {
             | Self::Retain { .. }
             | Self::Mail(_)
             | Self::Events(_)
+            | Self::Values(_)
             | Self::Presence(_)
             | Self::Enqueue { .. }
             | Self::PutDevice(_)

@@ -6,6 +6,7 @@ use crate::{
     answer::RouteChange,
     command::{Holder, SessionId},
     mail::MailEffect,
+    values::AttributesChanged,
 };
 
 /// One thing for the leader to do. Losing all of them (a crash, a leader change) loses no message: rows are the truth.
@@ -92,6 +93,15 @@ pub enum Effect {
         tenant: TenantId,
         /// How many events more.
         appended: u32,
+    },
+    /// Shared attributes of a device were set or deleted: it is to be told.
+    Attributes(Box<AttributesChanged>),
+    /// Points of a tenant's devices were recorded in this batch.
+    Recorded {
+        /// Whose.
+        tenant: TenantId,
+        /// How many.
+        points: u32,
     },
     /// The shard began or ceased to hold filters; the meta group has to know.
     Routes(Vec<RouteChange>),

@@ -7,6 +7,7 @@ mod events;
 mod mail;
 mod presence;
 mod registry;
+mod values;
 
 use std::ops::ControlFlow;
 
@@ -21,6 +22,8 @@ use crate::{
     command::{ProducerId, RouteTarget, SessionId},
     rows::corrupt,
 };
+
+pub(crate) use self::values::Place;
 
 /// Makes the keys of one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,8 @@
 //! - **Mail is in strict order, one outstanding.** Checked by `tests/rules/mail_model.rs`.
 //! - **A device's presence outlives nodes and leaders, and each change of it is one event.** Checked by `tests/rules/presence.rs`.
 //! - **A stream has each event once, in order, until retention takes it.** Checked by `tests/rules/events_model.rs`.
+//! - **Attributes, latest values and history are what a map would hold**, within retention. Checked by
+//!   `tests/rules/values_model.rs`.
 //! - **What memory holds comes from rows.** Checked by [`Machine::assert_derived`] wherever replicas are tested.
 //! - **A batch does a bounded amount of work**: long queues are removed in pieces, by `Tick`. Limits: `shard`, `meta`,
 //!   `producers`.
@@ -51,6 +53,7 @@ pub mod registry;
 mod rows;
 mod shard;
 mod step;
+pub mod values;
 
 pub use answer::{Answer, Refused, RouteChange};
 pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder, COMMANDS_PER_BATCH_MAX, RunBuilder};
@@ -75,9 +78,11 @@ pub use shard::{
     SESSIONS_PER_SHARD_MAX, SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, SUBSCRIPTIONS_PER_SESSION_MAX,
     SessionInfo, ShareInfo,
 };
+pub use shard::{AggregateQuery, HistoryQuery, HistoryTotals};
 pub use shard::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
 pub use shard::{
     DEVICE_BUCKETS_PER_PAGE_MAX, DEVICES_PER_SHARD_MAX, DeviceCursor, DevicesPage, DevicesQuery,
     LOOKUPS_PER_SHARD_MAX, RegistryCounts,
 };
 pub use step::version_after;
+pub use values::{ValueAnswer, ValueCommand, ValueRefused};

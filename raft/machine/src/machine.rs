@@ -13,6 +13,7 @@
 //! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
 
 mod registry;
+mod values;
 
 use std::collections::BTreeSet;
 
@@ -226,6 +227,7 @@ impl Machine {
             }
             Command::Mail(command) => shard.mail(step, command),
             Command::Events(command) => shard.events(step, command),
+            Command::Values(command) => shard.values(step, command),
             Command::Presence(report) => shard.report_presence(step, &report),
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
             Command::NodeGone { node, gone } => {

@@ -6,9 +6,10 @@
 mod audit;
 mod events;
 mod presence;
+mod values;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_core::{Offset, TenantId, Text};
+use moorline_core::{AttributeScope, Offset, TenantId, Text};
 use moorline_storage::{StorageError, View};
 
 use crate::{
@@ -21,7 +22,11 @@ use crate::{
     presence::{PRESENCE_PER_QUESTION_MAX, PresenceRecord},
     registry::{DeviceRecord, LookupHash, Owner},
     rows::Row,
-    shard::{ConsumersPage, DeviceCursor, DevicesPage, DevicesQuery, EventsPage, MailPage},
+    shard::{
+        AggregateQuery, ConsumersPage, DeviceCursor, DevicesPage, DevicesQuery, EventsPage,
+        HistoryQuery, MailPage,
+    },
+    values::{AggregatePage, Attributes, HistoryPage, Latest},
 };
 
 pub use self::events::{EVENTS_PAGE_BYTES_MAX, EVENTS_PER_PAGE_MAX};
@@ -134,6 +139,32 @@ pub enum Query {
         /// At most so many.
         items_max: u16,
     },
+    /// Attributes of one scope of a device.
+    Attributes {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        device: Text,
+        /// Of which scope.
+        scope: AttributeScope,
+        /// Only these; none: all. The first [`crate::values::KEYS_PER_QUESTION_MAX`] count, here and below.
+        keys: Vec<Text>,
+        /// Only what was set or deleted by a later version.
+        since: Option<u64>,
+    },
+    /// Latest values of a device.
+    Latest {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        device: Text,
+        /// Only these; none: all.
+        keys: Vec<Text>,
+    },
+    /// A piece of a device's history.
+    History(HistoryQuery),
+    /// A piece of a device's history, taken together.
+    Aggregate(AggregateQuery),
 }
 
 /// A part of a mailbox.
@@ -174,6 +205,14 @@ pub enum Found {
     Presence(Vec<Option<PresenceRecord>>),
     /// To [`Query::Audit`].
     Audit(AuditPage),
+    /// To [`Query::Attributes`]; `None` if there is no such device, here and below.
+    Attributes(Option<Attributes>),
+    /// To [`Query::Latest`].
+    Latest(Option<Latest>),
+    /// To [`Query::History`].
+    History(Option<HistoryPage>),
+    /// To [`Query::Aggregate`].
+    Aggregate(Option<AggregatePage>),
 }
 
 impl Machine {
@@ -236,6 +275,15 @@ impl Machine {
             Query::Audit { tenant, after, items_max } => {
                 Found::Audit(self.audit(rows, *tenant, *after, usize::from(*items_max))?)
             }
+            Query::Attributes { tenant, device, scope, keys, since } => {
+                let device = (*tenant, device);
+                Found::Attributes(self.attributes(rows, device, *scope, keys, *since)?)
+            }
+            Query::Latest { tenant, device, keys } => {
+                Found::Latest(self.latest(rows, *tenant, device, keys)?)
+            }
+            Query::History(query) => Found::History(self.history(rows, query)?),
+            Query::Aggregate(query) => Found::Aggregate(self.aggregate(rows, query)?),
         })
     }
 }
@@ -321,6 +369,10 @@ impl Query {
                 put_session(&mut out, *session);
                 out
             }
+            Self::Attributes { .. }
+            | Self::Latest { .. }
+            | Self::History(_)
+            | Self::Aggregate(_) => values::put_query(self),
             Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
             Self::Audit { tenant, after, items_max } => {
                 audit::put_query(*tenant, *after, *items_max)
@@ -369,6 +421,7 @@ impl Query {
             SUBSCRIPTIONS => Self::Subscriptions { session: reader.session()? },
             presence::KIND => presence::read_query(reader)?,
             audit::KIND => audit::read_query(reader)?,
+            kind @ values::ATTRIBUTES..=values::AGGREGATE => values::read_query(kind, reader)?,
             _ => return Err(reader.malformed()),
         };
         whole.end()?;
@@ -514,6 +567,10 @@ impl Found {
             }
             Self::Presence(found) => out = presence::put_found(found),
             Self::Audit(page) => out = audit::put_page(page),
+            Self::Attributes(found) => out = values::put_attributes(found.as_ref()),
+            Self::Latest(found) => out = values::put_latest(found.as_ref()),
+            Self::History(found) => out = values::put_history(found.as_ref()),
+            Self::Aggregate(found) => out = values::put_aggregate(found.as_ref()),
         }
         out.freeze()
     }
@@ -544,6 +601,10 @@ impl Found {
             CHANGED => Self::Changed,
             presence::KIND => Self::Presence(presence::read_found(reader)?),
             audit::KIND => Self::Audit(audit::read_page(reader)?),
+            values::ATTRIBUTES => Self::Attributes(values::read_attributes(reader)?),
+            values::LATEST => Self::Latest(values::read_latest(reader)?),
+            values::HISTORY => Self::History(values::read_history(reader)?),
+            values::AGGREGATE => Self::Aggregate(values::read_aggregate(reader)?),
             _ => return Err(reader.malformed()),
         };
         whole.end()?;

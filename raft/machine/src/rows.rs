@@ -12,6 +12,7 @@ mod kept;
 pub(crate) mod mail;
 pub(crate) mod presence;
 mod registry;
+pub(crate) mod values;
 
 use std::num::NonZeroU32;
 

@@ -137,11 +137,20 @@ pub enum Kind {
     RetainedOwner = 81,
     /// `number u64`: whose a will is that is due, if a device's. Whole shard.
     WillOwner = 82,
+    /// `birth u64 | part u8`: attributes of one scope of a device, or its latest values, all in one row; with a `time u64` behind
+    /// it: what the device said at one time.
+    Values = 90,
+    /// `tenant u32`: how far a tenant's history goes, and what of it is kept. Whole shard.
+    History = 91,
+    /// `tenant u32 | number u64`: which points came together, in the order in which they are to go. Whole shard.
+    HistoryPart = 92,
+    /// `birth u64`: that points of a device that is gone are still to be removed.
+    PointGarbage = 93,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 59] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -197,6 +206,10 @@ impl Kind {
         Self::Forgetting,
         Self::RetainedOwner,
         Self::WillOwner,
+        Self::Values,
+        Self::History,
+        Self::HistoryPart,
+        Self::PointGarbage,
     ];
 }
 
@@ -353,7 +366,7 @@ mod tests {
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
                 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52,
-                60, 61, 62, 74, 75, 76, 77, 78, 80, 81, 82,
+                60, 61, 62, 74, 75, 76, 77, 78, 80, 81, 82, 90, 91, 92, 93,
             ]
         );
     }

@@ -14,7 +14,7 @@ use moorline_core::{
     port::Refusal,
 };
 use moorline_machine::{
-    EventRefused, MailRefused,
+    EventRefused, MailRefused, ValueRefused,
     answer::Refused,
     events::EventKind,
     mail::{Mail, MailAnswer, MailOp},
@@ -149,6 +149,15 @@ fn refusal(error: &RegistryError) -> Declined {
             | EventRefused::BeyondTail { .. }
             | EventRefused::TooManyConsumers
             | EventRefused::NoSuchConsumer => Refusal::Quota.into(),
+        },
+        RegistryError::Values(refused) => match refused {
+            ValueRefused::Key | ValueRefused::TooLarge | ValueRefused::TooManyAtOnce => {
+                Refusal::TooLarge.into()
+            }
+            ValueRefused::DeviceGone => Denial::UnknownDevice.into(),
+            ValueRefused::TooManyKeys | ValueRefused::Full | ValueRefused::TooManyHistories => {
+                Refusal::Quota.into()
+            }
         },
         RegistryError::TooManyReaders => Refusal::Busy.into(),
         RegistryError::DiskFull => Refusal::DiskFull.into(),

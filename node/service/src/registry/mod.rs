@@ -1,4 +1,4 @@
-//! The registry as a node's API and its edges see it: tenants, devices, credentials, mail, events.
+//! The registry as a node's API and its edges see it: tenants, devices, credentials, mail, events, values.
 //!
 //! ```text
 //!   writes   Registry ─► router ─► the group's leader ─► log        (commands of `moorline_machine`)
@@ -25,6 +25,7 @@ pub(crate) mod presence;
 mod readers;
 pub mod secrets;
 pub mod settings;
+mod values;
 pub(crate) mod watch;
 
 use std::{
@@ -35,7 +36,7 @@ use std::{
 
 use moorline_core::{ShardId, TenantId, Text, port::Refusal};
 use moorline_machine::{
-    Answer, Command, EventRefused, MailRefused,
+    Answer, Command, EventRefused, MailRefused, ValueRefused,
     answer::Refused,
     registry::{DeleteTenant, Owner, PutTenant, TenantRecord},
 };
@@ -52,6 +53,7 @@ pub use self::{
     mail::Letter,
     presence::Present,
     readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
+    values::{AttributeWrite, Recording, ValuesWritten},
     watch::{ASK_AGAIN, Heard, RECHECK, Watch},
 };
 use self::{
@@ -92,6 +94,9 @@ pub enum RegistryError {
     /// Refused by a stream. Nothing happened.
     #[error("refused: {0:?}")]
     Events(EventRefused),
+    /// Refused by what is kept of a device's values. Nothing happened.
+    #[error("refused: {0:?}")]
+    Values(ValueRefused),
     /// As many read events at this node as may. Nothing happened.
     #[error("too many read events at this node")]
     TooManyReaders,

@@ -53,6 +53,8 @@ pub struct TenantSettings {
     pub mail: MailSettings,
     /// For its events.
     pub events: EventSettings,
+    /// For what its devices measure.
+    pub telemetry: TelemetrySettings,
     /// Which topics its clients may use. Without it, a device those below its own name, and any other client all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TopicLists>)]
@@ -72,6 +74,7 @@ impl Default for TenantSettings {
             quotas: QuotaSettings::default(),
             mail: MailSettings::default(),
             events: EventSettings::default(),
+            telemetry: TelemetrySettings::default(),
             topics: None,
             fostrom: FostromSettings::default(),
         }
@@ -86,7 +89,7 @@ pub struct QuotaSettings {
     pub publishes_s: u32,
     /// Bytes of their topics and payloads.
     pub publish_bytes_s: u64,
-    /// Events, by whichever protocol.
+    /// Events, by whichever protocol, and writes of attributes and telemetry: one with an event counts once.
     pub events_s: u32,
     /// Mails that applications send.
     pub mails_s: u32,
@@ -162,6 +165,32 @@ impl EventSettings {
     #[must_use]
     pub fn retention(&self) -> Retention {
         Retention { keep_s: self.keep_s, bytes_max: self.bytes_max.min(STREAM_BYTES_MAX) }
+    }
+}
+
+/// How long telemetry is kept beside the latest values, which stay as long as their device. The next telemetry of a shard
+/// brings it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TelemetrySettings {
+    /// Seconds that a point is kept from when it came, and at most a sixteenth longer; 0: there is no history.
+    pub keep_s: u32,
+    /// Bytes of points in each shard. Beyond it the oldest go, a sixteenth at a time.
+    pub bytes_max: u64,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self { keep_s: 7 * 24 * 3_600, bytes_max: 256 * 1024 * 1024 }
+    }
+}
+
+impl TelemetrySettings {
+    /// As the log takes them; without one no history is kept.
+    #[must_use]
+    pub fn retention(&self) -> Option<Retention> {
+        let bytes_max = self.bytes_max.min(STREAM_BYTES_MAX);
+        (self.keep_s > 0).then_some(Retention { keep_s: self.keep_s, bytes_max })
     }
 }
 

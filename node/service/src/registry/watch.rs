@@ -1,4 +1,4 @@
-//! News of devices for those who serve one: mail is ready, or the device was changed or deleted.
+//! News of devices for those who serve one: mail is ready, shared attributes changed, or the device was changed or deleted.
 //!
 //! ```text
 //!   effect at the shard's leader ─► pending, a moment ─► a frame to every node ─► whoever watches the device there
@@ -12,7 +12,7 @@
 //! - **News are hints.** Whoever hears them asks the shard ([`Registry::next_mail`], [`Registry::device`]); losing one loses
 //!   nothing but time. A new leader says so to everybody ([`DeviceNews::Anew`]), since its predecessor may have died with news
 //!   untold, and watchers ask again by themselves after [`RECHECK`].
-//! - **Bounded**: one entry for each connection that watches, two flags each; a frame tells of [`NEWS_PER_FRAME_MAX`] devices, and
+//! - **Bounded**: one entry for each connection that watches, a few flags each; a frame tells of [`NEWS_PER_FRAME_MAX`] devices, and
 //!   so many are pending at most.
 //!
 //! Checked by the tests below and by the cluster tests (`fostrom.rs`).
@@ -96,11 +96,14 @@ pub struct Heard {
     pub device: bool,
     /// Another connection is the device now.
     pub taken_over: bool,
+    /// Shared attributes may have been set or deleted: ask for what changed since the version that was read last.
+    pub attributes: bool,
 }
 
 impl Heard {
-    /// For who has heard nothing for long: mail and device may be others.
-    pub const ANYTHING: Self = Self { mail: true, device: true, taken_over: false };
+    /// For who has heard nothing for long: mail, device and attributes may be others.
+    pub const ANYTHING: Self =
+        Self { mail: true, device: true, taken_over: false, attributes: true };
 }
 
 /// One piece of news.
@@ -114,6 +117,8 @@ pub(crate) enum DeviceNews {
     Anew,
     /// This connection is the device now, and no other.
     Here(TenantId, Text, u128),
+    /// Shared attributes of a device were set or deleted.
+    Attributes(TenantId, Text),
 }
 
 pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
@@ -124,6 +129,7 @@ pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
             DeviceNews::Device(tenant, device) => (2, Some((tenant, device))),
             DeviceNews::Anew => (3, None),
             DeviceNews::Here(tenant, device, _) => (4, Some((tenant, device))),
+            DeviceNews::Attributes(tenant, device) => (5, Some((tenant, device))),
         };
         out.u8(kind);
         if let Some((tenant, device)) = whose {
@@ -149,6 +155,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Vec<DeviceNews>, StorageError> {
             2 => DeviceNews::Device(TenantId(from.u32()?), from.text()?),
             3 => DeviceNews::Anew,
             4 => DeviceNews::Here(TenantId(from.u32()?), from.text()?, from.u128()?),
+            5 => DeviceNews::Attributes(TenantId(from.u32()?), from.text()?),
             other => return Err(from.corrupt(format!("news {other}"))),
         });
     }
@@ -165,6 +172,7 @@ struct Flags {
     /// It is the device, until another is.
     alone: AtomicBool,
     taken_over: AtomicBool,
+    attributes: AtomicBool,
     bell: Notify,
 }
 
@@ -177,6 +185,7 @@ impl Flags {
             device: AtomicBool::default(),
             alone: AtomicBool::default(),
             taken_over: AtomicBool::default(),
+            attributes: AtomicBool::default(),
             bell: Notify::default(),
         }
     }
@@ -197,6 +206,9 @@ impl Flags {
         }
         if heard.taken_over {
             self.taken_over.store(true, Ordering::Relaxed);
+        }
+        if heard.attributes {
+            self.attributes.store(true, Ordering::Relaxed);
         }
         // A permit is kept for a watcher that is busy.
         self.bell.notify_one();
@@ -234,6 +246,9 @@ impl Watchers {
                 }
                 DeviceNews::Device(tenant, device) => {
                     ((tenant, device), Heard { device: true, ..Heard::default() })
+                }
+                DeviceNews::Attributes(tenant, device) => {
+                    ((tenant, device), Heard { attributes: true, ..Heard::default() })
                 }
                 DeviceNews::Here(tenant, device, id) => {
                     let there = all.get(&(tenant, device)).into_iter().flatten();
@@ -285,6 +300,7 @@ impl Watch {
                 mail: take(&self.flags.mail),
                 device: take(&self.flags.device),
                 taken_over: take(&self.flags.taken_over),
+                attributes: take(&self.flags.attributes),
             };
             if heard != Heard::default() {
                 return heard;
@@ -446,7 +462,13 @@ mod tests {
             decode(encode(&[DeviceNews::Device(tenant, name)])).unwrap(),
         );
         assert_eq!([heard(&pump), heard(&valve)], [(false, true), (false, false)]);
+        let (tenant, name) = whose("valve");
+        let attributes = [DeviceNews::Attributes(tenant, name)];
+        watchers.tell(of("valve"), shards, decode(encode(&attributes)).unwrap());
+        let changed = |flags: &Flags| flags.attributes.swap(false, Ordering::Relaxed);
+        assert_eq!([changed(&pump), changed(&valve)], [false, true]);
         watchers.tell(of("valve"), shards, decode(encode(&[DeviceNews::Anew])).unwrap());
+        assert!(changed(&valve));
         let same = of("pump") == of("valve");
         assert_eq!([heard(&pump), heard(&valve)], [(same, same), (true, true)]);
     }

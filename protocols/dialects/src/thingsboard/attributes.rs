@@ -3,6 +3,8 @@
 //! Invariant: a device never sees [`Scope::Server`]; nothing here can say one. Checked by
 //! `tests/it/thingsboard/attributes.rs`.
 
+use moorline_core::AttributeScope;
+
 use super::{
     invalid::Invalid,
     json::Json,
@@ -21,6 +23,16 @@ pub enum Scope {
     Shared,
     /// The server, for itself.
     Server,
+}
+
+impl From<Scope> for AttributeScope {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Client => Self::Client,
+            Scope::Shared => Self::Shared,
+            Scope::Server => Self::Server,
+        }
+    }
 }
 
 impl Scope {

@@ -7,6 +7,8 @@
 //! - **Nothing is flattened.** An array or an object is one value. Checked by the same.
 //! - **No clock.** What has no time of its own takes the one it is given. Checked by the same.
 
+use moorline_core::{Double, Text, Value as CoreValue};
+
 use super::{
     decimal,
     invalid::Invalid,
@@ -97,6 +99,35 @@ impl Value {
             Self::Bool(_) | Self::Long(_) | Self::Double(_) | Self::Json(_) => {
                 self.to_json().to_string()
             }
+        }
+    }
+}
+
+impl From<&Value> for CoreValue {
+    /// As the core keeps it.
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Bool(value) => Self::Bool(*value),
+            Value::Long(value) => Self::Long(*value),
+            Value::Double(value) => Self::Double(Double::nearest(*value)),
+            Value::Text(text) => Self::Text(Text::from(text.as_str())),
+            Value::Json(json) => Self::Json(Text::from(json.to_string())),
+        }
+    }
+}
+
+impl From<&CoreValue> for Value {
+    /// What the core kept, whichever dialect it came by. What is called JSON and is none is a text.
+    fn from(value: &CoreValue) -> Self {
+        match value {
+            CoreValue::Bool(value) => Self::Bool(*value),
+            CoreValue::Long(value) => Self::Long(*value),
+            CoreValue::Double(value) => Self::Double(value.get()),
+            CoreValue::Text(text) => Self::Text(text.to_string()),
+            CoreValue::Json(text) => match Json::read(text.as_bytes()) {
+                Ok(json) => Self::Json(json),
+                Err(_) => Self::Text(text.to_string()),
+            },
         }
     }
 }

@@ -5,7 +5,7 @@ use moorline_core::ShardId;
 
 use super::{
     Malformed, Reader, events, mail, put_holder, put_list, put_option, put_session, put_target,
-    put_text, registry,
+    put_text, registry, values,
 };
 use crate::{
     answer::{Answer, Refused, RouteChange},
@@ -123,6 +123,7 @@ impl Answer {
             }
             Self::Mail(answer) => mail::put_answer(out, *answer),
             Self::Events(answer) => events::put_answer(out, *answer),
+            Self::Values(answer) => values::put_answer(out, *answer),
             Self::Tenant { .. } | Self::Device { .. } | Self::Taken(_) => {
                 registry::encode_answer(self, out);
             }
@@ -186,6 +187,9 @@ impl Answer {
             }
             kind @ events::FIRST_KIND..=events::LAST_KIND => {
                 Self::Events(events::read_answer(kind, reader)?)
+            }
+            kind @ values::FIRST_KIND..=values::LAST_KIND => {
+                Self::Values(values::read_answer(kind, reader)?)
             }
             kind::AT => Self::At(reader.u64()?),
             kind::REFUSED => Self::Refused(read_refused(reader)?),
@@ -273,6 +277,7 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::WrongGroup { .. } => refused::WRONG_GROUP,
         Refused::Mail(why) => return mail::put_refused(out, why),
         Refused::Events(why) => return events::put_refused(out, why),
+        Refused::Values(why) => return values::put_refused(out, why),
     };
     out.put_u8(code);
     if let Refused::WrongGroup { group } = why {
@@ -305,6 +310,9 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
         }
         code @ events::FIRST_KIND..=events::LAST_KIND => {
             Refused::Events(events::read_refused(code, reader)?)
+        }
+        code @ values::FIRST_KIND..=values::LAST_KIND => {
+            Refused::Values(values::read_refused(code)?)
         }
         refused::EXISTS => Refused::Exists,
         refused::VERSION_MISMATCH => Refused::VersionMismatch { version: reader.u64()? },

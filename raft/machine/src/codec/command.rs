@@ -8,7 +8,7 @@ use moorline_core::{Incarnation, NodeId, ShardId, Will};
 use super::{
     Malformed, Reader, TooLarge, audit, encode_message, events, mail, message_len, presence,
     put_holder, put_limits, put_list, put_option, put_options, put_owner, put_session, put_target,
-    put_text, read_message, read_owner, registry,
+    put_text, read_message, read_owner, registry, values,
 };
 use crate::{
     command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription},
@@ -152,6 +152,7 @@ impl Command {
             Self::JoinShare { .. } | Self::LeaveShare { .. } => self.encode_share(out),
             Self::Mail(command) => mail::put_command(out, command),
             Self::Events(command) => events::put_command(out, command),
+            Self::Values(command) => values::put_command(out, command),
             Self::Presence(report) => presence::put_command(out, report),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
@@ -449,8 +450,8 @@ impl Command {
             mail::FIRST_KIND..=mail::LAST_KIND | mail::SEND_KNOWN | mail::SETTLE_IF => {
                 Self::Mail(mail::read_command(kind, &mut reader)?)
             }
-            events::FIRST_KIND..=events::LAST_KIND => {
-                Self::Events(events::read_command(kind, &mut reader)?)
+            events::FIRST_KIND..=events::LAST_KIND | values::FIRST_KIND..=values::LAST_KIND => {
+                Self::decode_said(kind, &mut reader)?
             }
             kind::TICK => Self::Tick,
             kind::DIGEST => Self::Digest,
@@ -461,6 +462,15 @@ impl Command {
         };
         reader.end()?;
         Ok(command)
+    }
+
+    fn decode_said(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {
+        Ok(match kind {
+            values::FIRST_KIND..=values::LAST_KIND => {
+                Self::Values(values::read_command(kind, reader)?)
+            }
+            _ => Self::Events(events::read_command(kind, reader)?),
+        })
     }
 
     fn decode_forget(kind: u8, reader: &mut Reader) -> Result<Self, Malformed> {

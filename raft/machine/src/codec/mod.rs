@@ -15,6 +15,7 @@ mod mail;
 mod message;
 mod presence;
 mod registry;
+mod values;
 
 use std::num::NonZeroU32;
 
@@ -39,6 +40,8 @@ pub(crate) use presence::{
 pub(crate) use registry::{
     put_bytes, put_credentials, put_owner, read_bytes, read_credentials, read_owner,
 };
+
+pub(crate) use values::{put_value, put_values, read_scope, read_value, read_values};
 
 /// Bytes that no `encode` of this version wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +98,11 @@ impl Reader {
     pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
         self.need(8)?;
         Ok(self.rest.get_u64())
+    }
+
+    pub(crate) fn i64(&mut self) -> Result<i64, Malformed> {
+        self.need(8)?;
+        Ok(self.rest.get_i64())
     }
 
     pub(crate) fn u128(&mut self) -> Result<u128, Malformed> {

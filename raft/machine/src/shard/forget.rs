@@ -87,13 +87,15 @@ impl ShardState {
         own.find(|(_, name, _)| is_meant(name)).map(|(_, _, id)| *id)
     }
 
-    /// What is left of a stream is its row: its events are too many at once from now on, and go by `Tick`.
+    /// What is left of a stream and a history is their rows: their events and points are too many at once from now on, and go by `Tick`.
     fn forget_stream<R: Rows + ?Sized>(&mut self, step: &mut Step<'_, R>, tenant: TenantId) {
         for consumer in self.streams.consumers(tenant).consumers {
             let delete = DeleteConsumer { tenant, consumer: consumer.name };
             self.streams.delete_consumer(step, &delete);
         }
-        self.streams.retire(step, tenant, Retention { keep_s: 0, bytes_max: 0 });
+        let nothing = Retention { keep_s: 0, bytes_max: 0 };
+        self.streams.retire(step, tenant, nothing);
+        self.histories.retire(tenant, nothing);
     }
 }
 

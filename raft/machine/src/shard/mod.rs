@@ -15,6 +15,7 @@
 //!   devices.rs        devices with their credentials, and how they are found
 //!   forget.rs         what deleted devices and tenants left here
 //!   streams.rs        events, which devices send up
+//!   values.rs         attributes, latest values and history of devices
 //!   presence.rs       who is connected, and who is silent for how long
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
@@ -42,6 +43,7 @@ mod shared;
 mod shares;
 mod streams;
 mod subscriptions;
+mod values;
 mod wills;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +62,7 @@ pub use self::presence::PresenceCounts;
 pub(crate) use self::sessions::Opening;
 pub use self::shares::{SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, ShareInfo};
 pub use self::streams::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
+pub use self::values::{AggregateQuery, HistoryQuery, HistoryTotals};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
 use self::{
     awaited::Awaited, left::Left, once::Origins, retained::Retained, shared::SharedRefs,
@@ -157,6 +160,7 @@ pub(crate) struct ShardState {
     awaited: Awaited,
     mailboxes: Mailboxes,
     streams: Streams,
+    histories: values::Histories,
     registry: devices::Registry,
     presence: presence::Presences,
     /// Space for the matches of one message.
@@ -277,6 +281,7 @@ impl ShardState {
             awaited: Awaited::default(),
             mailboxes: Mailboxes::new(keys),
             streams: Streams::new(keys),
+            histories: values::Histories::new(keys),
             registry: devices::Registry::default(),
             presence: presence::Presences::new(keys),
             found: Vec::new(),
@@ -295,11 +300,13 @@ impl ShardState {
             state.open_bucket(rows, bucket)?;
             state.mailboxes.open_bucket(rows, bucket)?;
             state.presence.open_bucket(rows, bucket)?;
+            state.histories.open_bucket(rows, bucket)?;
             next = bucket.checked_add(1);
         }
         state.open_origins(rows)?;
         state.open_wills(rows)?;
         state.streams.open(rows)?;
+        state.histories.open(rows)?;
         state.open_registry(rows)?;
         state.forgetting = Forgetting::open(keys, rows)?;
         Ok(state)
@@ -496,6 +503,7 @@ impl ShardState {
         self.shared.flush(step);
         self.origins.flush(step);
         self.registry.flush(step);
+        self.histories.flush(step);
         self.streams.flush(step);
     }
 
@@ -508,8 +516,8 @@ impl ShardState {
         let (retained, awaited) = (self.retained.next_deadline(), self.awaited.next_deadline());
         let (origin, left) = (self.origin_deadline(), self.left.next_deadline());
         let (mail, events) = (self.mailboxes.next_deadline(), self.streams.next_deadline());
-        let presence = self.presence.next_deadline();
-        [expires, will, retained, awaited, origin, left, mail, events, presence]
+        let (presence, history) = (self.presence.next_deadline(), self.histories.next_deadline());
+        [expires, will, retained, awaited, origin, left, mail, events, presence, history]
             .into_iter()
             .flatten()
             .min()
@@ -539,6 +547,7 @@ impl ShardState {
         self.say_mail(step);
         self.tick_presence(step)?;
         self.streams.tick(step)?;
+        self.histories.tick(step)?;
         self.collect_garbage(step)?;
         self.announce(step, &released);
         Ok(Answer::Released(released))
@@ -608,6 +617,7 @@ impl ShardState {
         assert_eq!(self.awaited, other.awaited);
         self.mailboxes.assert_same(&other.mailboxes);
         assert_eq!(self.streams, other.streams);
+        assert_eq!(self.histories, other.histories);
         assert_eq!(self.presence, other.presence);
         assert_eq!(self.registry, other.registry);
         self.assert_registry(rows)?;

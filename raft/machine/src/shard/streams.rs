@@ -75,7 +75,7 @@ struct Stream {
 }
 
 impl StreamRow {
-    pub(super) fn new(retention: Retention) -> Self {
+    pub(in crate::shard) fn new(retention: Retention) -> Self {
         let (head, tail, oldest) = (Offset(1), Offset(1), UnixMillis(0));
         Self { head, tail, bytes: 0, oldest, retention }
     }

@@ -25,4 +25,6 @@ mod sessions;
 mod shares;
 mod subscriptions;
 mod tenants;
+mod values;
+mod values_model;
 mod wills;

@@ -4,8 +4,9 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions,
-    TenantId, Text, UnixMillis, Will, port::SessionLimits, session_name,
+    AttributeScope, ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId,
+    SubscriptionOptions, TenantId, Text, UnixMillis, Value, Will, port::SessionLimits,
+    session_name,
 };
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, MailCommand, RunAnswers, RunBuilder,
@@ -18,11 +19,12 @@ use moorline_machine::{
     mail::{MailOp, SendMail},
     presence::PresenceReport,
     registry::Owner,
+    values::{NewPoint, Record, WriteAttributes},
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
 
-use crate::{audit, devices, events, harness::*, mail, presence, tenants};
+use crate::{audit, devices, events, harness::*, mail, presence, tenants, values};
 
 fn session_id() -> impl Strategy<Value = SessionId> {
     // The buckets of the clients below, so that some of them meet.
@@ -202,6 +204,7 @@ fn shard_command() -> impl Strategy<Value = Command> {
         6 => mail_command(),
         6 => event_command(),
         4 => presence_command(),
+        6 => value_command(),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),
     ]
@@ -229,6 +232,34 @@ fn presence_command() -> impl Strategy<Value = Command> {
     );
     (1..3_u64, 1..3_u64, prop::collection::vec(report, 1..5))
         .prop_map(|(node, process, reports)| presence::from((node, process), reports))
+}
+
+fn value_command() -> impl Strategy<Value = Command> {
+    let device = || (1..3_u32, prop::sample::select(&["a", "b", "d"][..]), early_birth());
+    let key = || prop::sample::select(&["k", "l"][..]);
+    let change = (key(), prop::option::of(0..9_i64));
+    let scope = prop::sample::select(AttributeScope::ALL.as_slice());
+    let value = (key(), 0..9_i64).prop_map(|(key, value)| (key.into(), Value::Long(value)));
+    let point = (prop::option::of(0..4_i64), prop::collection::vec(value, 0..3))
+        .prop_map(|(ts_ms, values)| NewPoint { ts_ms, values });
+    let retention =
+        (0..400_u32, 60..400_u64).prop_map(|(keep_s, bytes_max)| Retention { keep_s, bytes_max });
+    prop_oneof![
+        1 => (device(), scope, prop::collection::vec(change, 0..3)).prop_map(
+            |((tenant, device, born), scope, changes)| {
+                let (tenant, device) = (TenantId(tenant), device.into());
+                let changes = changes.into_iter();
+                let changes = changes.map(|(key, value)| (key.into(), value.map(Value::Long)));
+                let writing = values::writing(born, changes.collect());
+                values::write(WriteAttributes { tenant, device, scope, ..writing })
+            }),
+        2 => (device(), prop::collection::vec(point, 0..3), prop::option::of(retention)).prop_map(
+            |((tenant, device, born), points, history)| {
+                let (tenant, device) = (TenantId(tenant), device.into());
+                let recording = values::recording(born, points);
+                values::record(Record { tenant, device, history, ..recording })
+            }),
+    ]
 }
 
 fn meta_command() -> impl Strategy<Value = Command> {

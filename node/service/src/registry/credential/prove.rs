@@ -163,7 +163,8 @@ impl From<RegistryError> for Unproven {
             RegistryError::Refused(_)
             | RegistryError::Taken(_)
             | RegistryError::Mail(_)
-            | RegistryError::Events(_) => Self::Wrong,
+            | RegistryError::Events(_)
+            | RegistryError::Values(_) => Self::Wrong,
         }
     }
 }

@@ -149,3 +149,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_the_core_keeps_of_a_value_is_that_value() {
+    let json = json(r#"{"a":[1,2.50]}"#);
+    for value in [
+        Value::Bool(true),
+        Value::Long(-3),
+        Value::Double(1.5),
+        Value::Text("t".to_owned()),
+        Value::Json(json),
+    ] {
+        assert_eq!(Value::from(&moorline_core::Value::from(&value)), value);
+    }
+    let none = moorline_core::Value::Json("{".into());
+    assert_eq!(Value::from(&none), Value::Text("{".to_owned()));
+}

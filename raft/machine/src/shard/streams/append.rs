@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moorline_core::{Offset, Text};
+use moorline_core::{Offset, TenantId, Text};
 use moorline_storage::{Rows, StorageError};
 
 use super::{Stream, Streams, refused};
@@ -23,7 +23,7 @@ use crate::{
 
 impl AppendEvent {
     /// What no stream takes.
-    fn refusal(&self) -> Option<Refused> {
+    pub(in crate::shard) fn refusal(&self) -> Option<Refused> {
         let named = !self.device.is_empty() && self.device.len() <= EVENT_DEVICE_BYTES_MAX;
         if !named || self.event.channel.len() > EVENT_CHANNEL_BYTES_MAX {
             return Some(Refused::Malformed);
@@ -53,6 +53,12 @@ impl ShardState {
 }
 
 impl Streams {
+    /// Why a tenant's event could not be appended.
+    pub(in crate::shard) fn refusal(&self, tenant: TenantId) -> Option<Refused> {
+        let full = self.known.len() >= STREAMS_PER_SHARD_MAX && !self.known.contains_key(&tenant);
+        full.then_some(Refused::Events(EventRefused::TooManyStreams))
+    }
+
     pub(in crate::shard) fn append<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
@@ -142,7 +148,7 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use moorline_core::{ShardId, TenantId, UnixMillis};
+    use moorline_core::{ShardId, UnixMillis};
     use moorline_storage::{mem::MemStore, overlay::Overlay};
 
     use super::*;

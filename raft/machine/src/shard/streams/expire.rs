@@ -20,12 +20,12 @@ use crate::{
 };
 
 impl StreamRow {
-    fn keep_ms(&self) -> u64 {
+    pub(in crate::shard) fn keep_ms(&self) -> u64 {
         u64::from(self.retention.keep_s) * 1_000
     }
 
     /// When something of it is to go.
-    pub(super) fn due_at(&self) -> Option<UnixMillis> {
+    pub(in crate::shard) fn due_at(&self) -> Option<UnixMillis> {
         if self.len() == 0 {
             return None;
         }

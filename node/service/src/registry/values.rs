@@ -1,0 +1,282 @@
+//! Attributes and telemetry of devices: written and read in the shard of their device.
+//!
+//! A connection that is to tell its device of changed attributes reads, and reads again what changed since:
+//!
+//! ```text
+//!   watch ─► attributes: version ─► heard.attributes ─► attributes since that version: what was set, what is gone ─┐
+//!                                        ▲                                                                         │
+//!                                        └────────────── tell the device; its version from now on ◄────────────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! - **No change is lost between two reads**: the second has all that a later version than the first one's set or deleted. Of
+//!   several changes of one key in between, the last is told. Checked by `raft/machine`, `tests/rules/values_model.rs`.
+//! - **Order is kept**: what one node writes of a device is on its way when the call returns, as of events.
+
+use std::sync::atomic::Ordering;
+
+use moorline_core::{AttributeScope, Offset, ShardId, TenantId, Text, UnixMillis, Value};
+use moorline_machine::{
+    AggregateQuery, Answer, Command, HistoryQuery, ValueAnswer, ValueCommand,
+    answer::Refused,
+    events::NewEvent as MachineEvent,
+    query::{Found, Query},
+    values::{
+        AggregatePage, Attributes, HistoryPage, Latest, NewPoint, Record, WithEvent,
+        WriteAttributes,
+    },
+};
+
+use super::{EventPlace, NewEvent, Registry, RegistryError};
+use crate::rates::Rated;
+
+/// Pages of a history that are taken together for one answer: about 260,000 points. Who wants more asks again from there.
+const AGGREGATE_PAGES_MAX: usize = 64;
+
+/// What is to become of attributes of one scope of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttributeWrite {
+    /// The version the device was made with.
+    pub born: u64,
+    /// Which.
+    pub scope: AttributeScope,
+    /// Keys with their new values; without one it is deleted.
+    pub changes: Vec<(Text, Option<Value>)>,
+    /// What is to be in the tenant's stream as well. Its birth is that of the device.
+    pub event: Option<NewEvent>,
+}
+
+/// What a device measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// The version the device was made with.
+    pub born: u64,
+    /// In the order in which they were said.
+    pub points: Vec<NewPoint>,
+    /// What is to be in the tenant's stream as well. Its birth is that of the device.
+    pub event: Option<NewEvent>,
+}
+
+/// What a write of values came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValuesWritten {
+    /// When, in log time.
+    pub at: UnixMillis,
+    /// Of attributes: the version that reads of changes may begin behind.
+    pub version: u64,
+    /// Where the event is, if there was one.
+    pub event: Option<EventPlace>,
+}
+
+impl Registry {
+    /// Writes and deletes attributes of one scope of a device, all or none. They are synced on a majority when the future says
+    /// so; they are on their way when this returns, as of [`Registry::append_event`].
+    ///
+    /// # Errors
+    ///
+    /// The future gives [`RegistryError`]; after [`RegistryError::Unavailable`] they may be written all the same.
+    pub fn write_attributes(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        write: AttributeWrite,
+    ) -> impl Future<Output = Result<ValuesWritten, RegistryError>> + Send + use<> {
+        let AttributeWrite { born, scope, changes, event } = write;
+        let (device, event) = (device.clone(), self.with_event(tenant, event));
+        let write = WriteAttributes { tenant, device, born, scope, changes, event };
+        self.write_values(ValueCommand::WriteAttributes(write))
+    }
+
+    /// Takes in what a device measured: latest values, history as the tenant's settings say, and an event, with one command.
+    /// As [`Registry::append_event`] otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Registry::write_attributes`].
+    pub fn record(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        recording: Recording,
+    ) -> impl Future<Output = Result<ValuesWritten, RegistryError>> + Send + use<> {
+        let Recording { born, points, event } = recording;
+        let (device, event) = (device.clone(), self.with_event(tenant, event));
+        let history = self.settings(tenant).telemetry.retention();
+        let record = Record { tenant, device, born, points, history, event };
+        self.write_values(ValueCommand::Record(record))
+    }
+
+    fn with_event(&self, tenant: TenantId, event: Option<NewEvent>) -> Option<WithEvent> {
+        let NewEvent { born: _, kind, channel, content_type, body, by } = event?;
+        let retention = self.settings(tenant).events.retention();
+        Some(WithEvent { event: MachineEvent { kind, channel, content_type, body, by }, retention })
+    }
+
+    fn write_values(
+        &self,
+        command: ValueCommand,
+    ) -> impl Future<Output = Result<ValuesWritten, RegistryError>> + Send + use<> {
+        let (tenant, device) = command.device();
+        let shard = self.shard_of(tenant, device);
+        let accepting = self.inner.accepting.load(Ordering::Acquire);
+        let may = self.inner.may_say(tenant, &[(Rated::Events, 1)]);
+        let command = Command::Values(command);
+        let asked = (accepting && may).then(|| self.inner.below().router.ask(shard, &command));
+        async move {
+            let Some(asked) = asked else {
+                return Err(if may { RegistryError::DiskFull } else { RegistryError::Busy });
+            };
+            written(shard, asked.await?)
+        }
+    }
+
+    /// Attributes of one scope of a device: those of these keys, or all if there are none. With `since` only what was set or
+    /// deleted by a later version. [`None`] if there is no such device.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn attributes(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        scope: AttributeScope,
+        keys: Vec<Text>,
+        since: Option<u64>,
+    ) -> Result<Option<Attributes>, RegistryError> {
+        let query = Query::Attributes { tenant, device: device.clone(), scope, keys, since };
+        let found = self.question(self.shard_of(tenant, device), &query).await?;
+        let Found::Attributes(found) = found else { return Err(RegistryError::Unavailable) };
+        Ok(found)
+    }
+
+    /// Latest values of a device: those of these keys, or all if there are none. [`None`] if there is no such device.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn latest(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        keys: Vec<Text>,
+    ) -> Result<Option<Latest>, RegistryError> {
+        let query = Query::Latest { tenant, device: device.clone(), keys };
+        let found = self.question(self.shard_of(tenant, device), &query).await?;
+        let Found::Latest(found) = found else { return Err(RegistryError::Unavailable) };
+        Ok(found)
+    }
+
+    /// A page of a device's history; it says where the next one begins. [`None`] if there is no such device.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn history(&self, query: HistoryQuery) -> Result<Option<HistoryPage>, RegistryError> {
+        let shard = self.shard_of(query.tenant, &query.device);
+        let found = self.question(shard, &Query::History(query)).await?;
+        let Found::History(found) = found else { return Err(RegistryError::Unavailable) };
+        Ok(found)
+    }
+
+    /// Values of a device's history, taken together interval by interval. It says where to go on if that is more than one
+    /// answer looks at; the last interval of each key may then go on there. [`None`] if there is no such device.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn aggregate(
+        &self,
+        mut query: AggregateQuery,
+    ) -> Result<Option<AggregatePage>, RegistryError> {
+        let shard = self.shard_of(query.tenant, &query.device);
+        let mut all = AggregatePage::default();
+        for _ in 0..AGGREGATE_PAGES_MAX {
+            let found = self.question(shard, &Query::Aggregate(query.clone())).await?;
+            let Found::Aggregate(page) = found else { return Err(RegistryError::Unavailable) };
+            let Some(page) = page else { return Ok(None) };
+            join(&mut all, page);
+            match all.next {
+                Some(next) => query.from_ms = next,
+                None => break,
+            }
+        }
+        Ok(Some(all))
+    }
+}
+
+/// Adds the next page.
+fn join(all: &mut AggregatePage, page: AggregatePage) {
+    all.next = page.next;
+    for (key, intervals) in page.series {
+        let at = match all.series.binary_search_by(|(known, _)| known.cmp(&key)) {
+            Ok(at) => at,
+            Err(at) => {
+                all.series.insert(at, (key, Vec::new()));
+                at
+            }
+        };
+        let known = &mut all.series[at].1;
+        for (start, taken) in intervals {
+            match known.last_mut().filter(|(last, _)| *last == start) {
+                Some((_, last)) => last.join(&taken),
+                None => known.push((start, taken)),
+            }
+        }
+    }
+}
+
+fn written(shard: ShardId, answer: Answer) -> Result<ValuesWritten, RegistryError> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "no other answer is one to these commands")]
+    match answer {
+        Answer::Values(ValueAnswer::Written { at, version, event }) => {
+            let event = event.map(|offset: Offset| EventPlace { shard, offset, at });
+            Ok(ValuesWritten { at, version, event })
+        }
+        Answer::Refused(Refused::Values(refused)) => Err(RegistryError::Values(refused)),
+        Answer::Refused(Refused::Events(refused)) => Err(RegistryError::Events(refused)),
+        Answer::Refused(refused) => Err(RegistryError::Refused(refused)),
+        _ => Err(RegistryError::Unavailable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_machine::{
+        ValueRefused,
+        values::aggregate::{Aggregation, Taken},
+    };
+
+    use super::*;
+
+    fn page(key: &str, start: i64, values: &[i64], next: Option<i64>) -> AggregatePage {
+        let mut taken = Taken::default();
+        values.iter().for_each(|value| taken.add(&Value::Long(*value)));
+        AggregatePage { series: vec![(key.into(), vec![(start, taken)])], next }
+    }
+
+    #[test]
+    fn an_interval_that_goes_on_in_the_next_page_is_one() {
+        let mut all = AggregatePage::default();
+        join(&mut all, page("t", 0, &[1, 2], Some(5)));
+        join(&mut all, page("a", 0, &[9], Some(6)));
+        join(&mut all, page("t", 0, &[3], Some(10)));
+        join(&mut all, page("t", 10, &[4], None));
+        let keys: Vec<_> = all.series.iter().map(|(key, _)| key.to_string()).collect();
+        assert_eq!((keys, all.next), (vec!["a".to_owned(), "t".to_owned()], None));
+        let sums = all.series[1].1.iter();
+        let sums: Vec<_> =
+            sums.map(|(start, taken)| (*start, taken.result(Aggregation::Sum))).collect();
+        assert_eq!(sums, [(0, Some(Value::Long(6))), (10, Some(Value::Long(4)))]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_as_what_it_is_about() {
+        let refused = |why| written(ShardId(1), Answer::Refused(why)).unwrap_err();
+        let gone = ValueRefused::DeviceGone;
+        assert_eq!(refused(Refused::Values(gone)), RegistryError::Values(gone));
+        assert_eq!(refused(Refused::Malformed), RegistryError::Refused(Refused::Malformed));
+        assert_eq!(written(ShardId(1), Answer::Done), Err(RegistryError::Unavailable));
+    }
+}
