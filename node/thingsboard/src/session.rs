@@ -179,7 +179,8 @@ impl Session {
             return Err(Refusal::Quota);
         }
         if matches!(wanted, Subscribed::Attributes(_)) && self.attributes_form().is_none() {
-            self.told = self.shared(None).await.map_err(|_| Refusal::Unavailable)?.0;
+            let shared = shared(&self.door, &self.guest, None).await;
+            self.told = shared.map_err(|_| Refusal::Unavailable)?.0;
         }
         let qos = filters::granted(options.qos);
         self.filters.push(Granted { filter, wanted, qos });
@@ -275,8 +276,9 @@ impl Session {
             Wanted::All => (Some(Vec::new()), Some(Vec::new())),
             Wanted::Named { client, shared } => (some(client), some(shared)),
         };
-        let client = self.scope(AttributeScope::Client, client).await;
-        let shared = self.scope(AttributeScope::Shared, shared).await;
+        let (door, guest) = (&self.door, &self.guest);
+        let client = of_scope(door, guest, AttributeScope::Client, client).await;
+        let shared = of_scope(door, guest, AttributeScope::Shared, shared).await;
         let (Ok(client), Ok(shared)) = (client, shared) else {
             return self.outcome(asked, Outcome::Failed);
         };
@@ -284,19 +286,6 @@ impl Session {
         let payload = self.payloads.down(form).write_found(id, &found);
         self.say(&topics::attributes_response(form, id), payload);
         self.outcome(asked, Outcome::Done)
-    }
-
-    /// Attributes of a scope: all of them if no keys are named, none without a list.
-    async fn scope(
-        &self,
-        scope: AttributeScope,
-        keys: Option<Vec<Text>>,
-    ) -> Result<Entries, RegistryError> {
-        let Some(keys) = keys else { return Ok(Entries::new()) };
-        let (tenant, device) = (self.guest.tenant, &self.guest.device);
-        let found = self.door.registry.attributes(tenant, device, scope, keys, None).await?;
-        let set = found.map(|found| found.set).unwrap_or_default();
-        Ok(set.iter().map(|one| (one.key.to_string(), from_core(&one.value))).collect())
     }
 
     fn call(&self, asked: Asked, form: Form, id: i32, call: &DeviceCall, body: Bytes) -> bool {
@@ -402,7 +391,7 @@ impl Session {
         if heard.attributes
             && let Some(form) = self.attributes_form()
             // Asked for again after a while, if nobody can say now.
-            && let Ok((version, changed)) = self.shared(Some(self.told)).await
+            && let Ok((version, changed)) = shared(&self.door, &self.guest, Some(self.told)).await
         {
             self.told = version;
             if !changed.updated.is_empty() || !changed.deleted.is_empty() {
@@ -420,19 +409,35 @@ impl Session {
             Subscribed::Calls(_) | Subscribed::Responses => None,
         })
     }
+}
 
-    /// The version of shared attributes, and what changed since one.
-    async fn shared(&self, since: Option<u64>) -> Result<(u64, Changed), RegistryError> {
-        let (tenant, device) = (self.guest.tenant, &self.guest.device);
-        // Without one the version alone is wanted: no device has such a key.
-        let keys = if since.is_none() { vec![Text::from("\0")] } else { Vec::new() };
-        let scope = AttributeScope::Shared;
-        let found = self.door.registry.attributes(tenant, device, scope, keys, since).await?;
-        let Some(found) = found else { return Ok((since.unwrap_or(0), Changed::default())) };
-        let updated = found.set.iter().map(|one| (one.key.to_string(), from_core(&one.value)));
-        let deleted = found.gone.iter().map(Text::to_string).collect();
-        Ok((found.version, Changed { updated: updated.collect(), deleted }))
-    }
+/// Attributes of a scope: all of them if no keys are named, none without a list.
+async fn of_scope(
+    door: &Door,
+    guest: &Guest,
+    scope: AttributeScope,
+    keys: Option<Vec<Text>>,
+) -> Result<Entries, RegistryError> {
+    let Some(keys) = keys else { return Ok(Entries::new()) };
+    let found = door.registry.attributes(guest.tenant, &guest.device, scope, keys, None).await?;
+    let set = found.map(|found| found.set).unwrap_or_default();
+    Ok(set.iter().map(|one| (one.key.to_string(), from_core(&one.value))).collect())
+}
+
+/// The version of shared attributes, and what changed since one.
+async fn shared(
+    door: &Door,
+    guest: &Guest,
+    since: Option<u64>,
+) -> Result<(u64, Changed), RegistryError> {
+    // Without one the version alone is wanted: no device has such a key.
+    let keys = if since.is_none() { vec![Text::from("\0")] } else { Vec::new() };
+    let (tenant, device, scope) = (guest.tenant, &guest.device, AttributeScope::Shared);
+    let found = door.registry.attributes(tenant, device, scope, keys, since).await?;
+    let Some(found) = found else { return Ok((since.unwrap_or(0), Changed::default())) };
+    let updated = found.set.iter().map(|one| (one.key.to_string(), from_core(&one.value)));
+    let deleted = found.gone.iter().map(Text::to_string).collect();
+    Ok((found.version, Changed { updated: updated.collect(), deleted }))
 }
 
 fn what(publish: &Publish) -> &'static str {

@@ -325,7 +325,7 @@ fn revoked(org: &mut Org) {
     let (mut pump, _) = device(Version::V5, "pump", "p7", &token).to(org.at(2));
     let path = "/devices/pump:p7/credentials?tenant=acme";
     let listed = org.api.ask(3, "GET", path, &Value::Null);
-    let id = listed.1["items"][0]["id"].clone();
+    let id = listed.1[0]["id"].clone();
     let path = format!("/devices/pump:p7/credentials/{id}?tenant=acme").replace('"', "");
     assert_eq!(org.api.ask(3, "DELETE", &path, &Value::Null).0, 204);
     assert_eq!(pump.hear(SOON), Heard::Packet(Packet::Disconnect { reason: 0x87 }));
