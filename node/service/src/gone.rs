@@ -4,20 +4,25 @@
 //!
 //! - **What a group is told names the dead process**, never the living one: who tells it may have slept since it looked. Checked by
 //!   `raft/machine/tests/rules/sessions.rs` (`a_late_word_of_a_death_does_not_touch_who_lives`).
-//! - **A dead process is told of at once**: its port refuses, or another process runs in its place.
+//! - **Only a process that is dead for sure is named.** A group's rows may hold one of which this node has not heard: it is no proof of
+//!   its death that another one was connected, or that a port refused, before. Dead is who was connected here before another was or
+//!   before the port refused; who is not the process that the meta group, asked after the rows were read, has of its node, since
+//!   nobody has a lease before the meta group has it (`keeper`); and whom the meta group has given up. Checked by
+//!   `only_who_was_seen_alive_is_known_to_be_dead`; found by `chaos-tests/cluster/schedules/stale-death.json`.
+//! - **A dead process is told of at once** by who was connected to it: its port refuses, or another process runs in its place.
 //! - **A silent node loses its routes only when it has no lease for sure** ([`crate::lease::Leases::without`]): until then
 //!   it may take messages for its clean sessions. When it is back it finds its own record gone and ends them
 //!   (`keeper::end_live_sessions`). Checked by the cluster tests (`a_silent_node_holds_nobody_up`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use moorline_core::{Incarnation, NodeId, ShardId};
 use moorline_group::wire::PeerState;
-use moorline_machine::{Answer, Command, MemberState};
+use moorline_machine::{Answer, Command, Machine, MemberState};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
@@ -31,16 +36,56 @@ const ROUTES_KEPT: Duration = Duration::from_secs(1);
 /// The pause between two tries to tell a group.
 const TELL_PAUSE: Duration = Duration::from_millis(100);
 
-/// A node, and the process of it that lives.
-type News = (NodeId, Option<Incarnation>);
+/// Dead processes of a node that are remembered: more than a cluster restarts while it tells of one.
+const DEAD_KEPT: usize = 64;
+
+/// Processes of other nodes: who was connected here last, and who is dead since.
+#[derive(Debug, Default)]
+struct Processes {
+    up: BTreeSet<NodeId>,
+    last: BTreeMap<NodeId, Incarnation>,
+    dead: BTreeMap<NodeId, Vec<Incarnation>>,
+}
+
+impl Processes {
+    /// Takes in how a node is.
+    fn note(&mut self, node: NodeId, state: PeerState) {
+        match state.is_up() {
+            true => self.up.insert(node),
+            false => self.up.remove(&node),
+        };
+        let now = match state {
+            PeerState::Up { incarnation, .. } => Some(incarnation),
+            PeerState::Down { refused: true } => None,
+            // It may live.
+            PeerState::Down { refused: false } | PeerState::Suspect => return,
+        };
+        let before = match now {
+            Some(now) => self.last.insert(node, now),
+            None => self.last.remove(&node),
+        };
+        if let Some(before) = before.filter(|before| Some(*before) != now) {
+            let dead = self.dead.entry(node).or_default();
+            if dead.len() >= DEAD_KEPT {
+                dead.remove(0);
+            }
+            dead.push(before);
+        }
+    }
+
+    fn is_dead(&self, node: NodeId, process: Incarnation) -> bool {
+        self.dead.get(&node).is_some_and(|dead| dead.contains(&process))
+    }
+}
 
 impl Inner {
     /// Tells the groups led here about nodes that died, began again or fell silent.
     pub(crate) async fn detach_the_gone(self: Arc<Self>) {
         let mut peers = self.below().peers.state();
-        let mut seen = BTreeMap::new();
+        let (mut seen, mut processes) = (BTreeMap::new(), Processes::default());
         loop {
             let states: Vec<(NodeId, PeerState)> = peers.borrow_and_update().iter().collect();
+            states.iter().for_each(|(node, state)| processes.note(*node, *state));
             // Who attached from a node that is connected as before did so over this connection.
             let as_before = |(node, state): &(NodeId, PeerState)| match state {
                 PeerState::Up { since, .. } => seen.insert(*node, *since) == Some(*since),
@@ -51,10 +96,8 @@ impl Inner {
                 if !changed.is_empty() {
                     self.detach_members(shard, &changed);
                 }
-                for (node, alive) in self.news(shard, &states) {
-                    for gone in self.left_behind(shard, node, alive) {
-                        self.tell_group(shard, node, gone).await;
-                    }
+                for (node, gone) in self.left_behind(shard, &processes).await {
+                    self.tell_group(shard, node, gone).await;
                 }
             }
             tokio::select! {
@@ -67,27 +110,6 @@ impl Inner {
                 () = sleep(LOOK_INTERVAL) => {}
             }
         }
-    }
-
-    /// What a group should know of other nodes, and of this one.
-    fn news(&self, shard: ShardId, states: &[(NodeId, PeerState)]) -> Vec<News> {
-        let of_peer = |(node, state): &(NodeId, PeerState)| match state {
-            PeerState::Up { incarnation, .. } => Some((*node, Some(*incarnation))),
-            PeerState::Down { refused: true } => Some((*node, None)),
-            PeerState::Down { refused: false } | PeerState::Suspect => {
-                // The meta group decides that a silent node is gone; the shards follow it.
-                let gone = if shard == ShardId::META {
-                    self.is_without_lease(*node)
-                } else {
-                    self.is_known_gone(*node, None)
-                };
-                gone.then_some((*node, None))
-            }
-        };
-        let own = (self.node, Some(self.incarnation));
-        // Nobody is connected to them any more.
-        let removed = self.removed_nodes().into_iter().map(|node| (node, None));
-        states.iter().filter_map(of_peer).chain(removed).chain([own]).collect()
     }
 
     fn is_without_lease(&self, node: NodeId) -> bool {
@@ -106,42 +128,80 @@ impl Inner {
         gone.flatten().unwrap_or(false)
     }
 
-    fn removed_nodes(&self) -> Vec<NodeId> {
-        let removed = self.below().groups.read(ShardId::META, |machine, _| {
-            let meta = machine.meta();
-            let is_removed = |node: &&NodeId| meta.member(**node) == Some(MemberState::Removed);
-            meta.nodes()
-                .keys()
-                .filter(is_removed)
-                .copied()
-                .filter(|node| *node != self.node)
-                .collect()
-        });
-        removed.unwrap_or_default()
-    }
-
     pub(crate) fn led_here(&self) -> Vec<ShardId> {
         let all = (0..=self.shards.count()).map(ShardId);
         all.filter(|shard| self.delivery(*shard).is_some_and(|led| led.is_leading())).collect()
     }
 
-    /// The processes of a node other than the one that lives of which a group holds something.
-    fn left_behind(
+    /// Dead processes of which a group holds something, and their nodes.
+    async fn left_behind(
         &self,
         shard: ShardId,
-        node: NodeId,
-        alive: Option<Incarnation>,
-    ) -> Vec<Incarnation> {
-        let left = self.below().groups.read(shard, |machine, _| {
-            if shard == ShardId::META {
-                let known = machine.meta().nodes().get(&node).filter(|known| !known.gone);
-                // One that began again says so itself.
-                let dead = known.filter(|_| alive.is_none());
-                return dead.map(|known| known.record.incarnation).into_iter().collect();
-            }
-            machine.processes_of(node).into_iter().filter(|gone| Some(*gone) != alive).collect()
+        processes: &Processes,
+    ) -> Vec<(NodeId, Incarnation)> {
+        if shard == ShardId::META {
+            return self.meta_left_behind(processes);
+        }
+        let nodes = self.known_nodes();
+        let held = |machine: &Machine| {
+            let of = |node: &NodeId| {
+                let node = *node;
+                machine.processes_of(node).into_iter().map(move |process| (node, process))
+            };
+            let own = (self.node, self.incarnation);
+            nodes.iter().flat_map(of).filter(|one| *one != own).collect::<Vec<_>>()
+        };
+        let held = self.below().groups.read(shard, |machine, _| held(machine)).unwrap_or_default();
+        let is_sure = |(node, process): &(NodeId, Incarnation)| {
+            *node == self.node
+                || processes.is_dead(*node, *process)
+                || self.is_given_up(*node, *process)
+        };
+        let (mut dead, unsure): (Vec<_>, Vec<_>) = held.into_iter().partition(is_sure);
+        let replaced = |(node, process): &(NodeId, Incarnation)| self.is_replaced(*node, *process);
+        if unsure.iter().any(replaced) && self.is_meta_current().await {
+            dead.extend(unsure.into_iter().filter(replaced));
+        }
+        dead
+    }
+
+    /// The same of the meta group. A process that began again says so itself.
+    fn meta_left_behind(&self, processes: &Processes) -> Vec<(NodeId, Incarnation)> {
+        let known = self.below().groups.read(ShardId::META, |machine, _| {
+            let known = machine.meta().nodes().iter().filter(|(_, known)| !known.gone);
+            known.map(|(node, known)| (*node, known.record.incarnation)).collect::<Vec<_>>()
         });
-        left.unwrap_or_default()
+        let is_gone = |(node, process): &(NodeId, Incarnation)| {
+            *node != self.node
+                && (processes.is_dead(*node, *process)
+                    || self.is_removed(*node)
+                    || !processes.up.contains(node) && self.is_without_lease(*node))
+        };
+        known.unwrap_or_default().into_iter().filter(is_gone).collect()
+    }
+
+    fn is_removed(&self, node: NodeId) -> bool {
+        let state =
+            self.below().groups.read(ShardId::META, |machine, _| machine.meta().member(node));
+        state.flatten() == Some(MemberState::Removed)
+    }
+
+    /// Whether the meta group, by its rows here, has given up this very process, or its whole node.
+    fn is_given_up(&self, node: NodeId, process: Incarnation) -> bool {
+        let given_up = self.below().groups.read(ShardId::META, |machine, _| {
+            let known = machine.meta().nodes().get(&node)?;
+            Some(known.gone && known.record.incarnation == process)
+        });
+        given_up.flatten().unwrap_or(false) || self.is_removed(node)
+    }
+
+    /// Whether the meta group, by its rows here, has another process of its node.
+    fn is_replaced(&self, node: NodeId, process: Incarnation) -> bool {
+        let replaced = self.below().groups.read(ShardId::META, |machine, _| {
+            let known = machine.meta().nodes().get(&node)?;
+            Some(known.record.incarnation != process)
+        });
+        replaced.flatten().unwrap_or(false)
     }
 
     /// Tells a group until it knows. This may take long, or sleep: what is told is only who is dead.
@@ -167,5 +227,41 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up(process: u64) -> PeerState {
+        PeerState::Up { since: Instant::now(), incarnation: Incarnation(process) }
+    }
+
+    #[test]
+    fn only_who_was_seen_alive_is_known_to_be_dead() {
+        let (node, refused) = (NodeId(2), PeerState::Down { refused: true });
+        let mut processes = Processes::default();
+        let dead = |processes: &Processes| {
+            (1..=4).filter(|one| processes.is_dead(node, Incarnation(*one))).collect::<Vec<_>>()
+        };
+        processes.note(node, refused);
+        assert!(dead(&processes).is_empty(), "whoever it was, another one may have begun");
+        processes.note(node, up(1));
+        processes.note(node, PeerState::Suspect);
+        processes.note(node, PeerState::Down { refused: false });
+        processes.note(node, up(1));
+        assert!(dead(&processes).is_empty(), "it lives");
+        processes.note(node, refused);
+        processes.note(node, refused);
+        assert_eq!(dead(&processes), [1]);
+        processes.note(node, up(2));
+        processes.note(node, up(3));
+        assert_eq!(dead(&processes), [1, 2], "4 may be the one that lives by now");
+        for process in 10..100 {
+            processes.note(node, up(process));
+        }
+        assert_eq!(processes.dead[&node].len(), DEAD_KEPT);
+        assert!(!processes.is_dead(NodeId(3), Incarnation(98)));
     }
 }

@@ -93,9 +93,10 @@ impl Inner {
             }
         };
         loop {
-            let index = *applied.borrow_and_update();
-            let renewed = self.report(index).await;
             self.see_to_registration().await;
+            let index = *applied.borrow_and_update();
+            // Whoever has a lease is known: a process that the meta group does not name holds nothing, or is dead (`gone`).
+            let renewed = self.is_registered() && self.report(index).await;
             if renewed {
                 self.unpark();
                 self.unpark_onces();
@@ -105,6 +106,16 @@ impl Inner {
                 sleep(REPORT_PAUSE).await;
             }
         }
+    }
+
+    /// Whether the cluster knows this process, by the meta group's rows here.
+    fn is_registered(&self) -> bool {
+        let below = self.below();
+        let own = below.groups.read(ShardId::META, |machine, _| {
+            let own = machine.meta().nodes().get(&self.node)?;
+            Some(!own.gone && own.record == below.record)
+        });
+        own.flatten().unwrap_or(false)
     }
 
     async fn report(&self, applied: u64) -> bool {
