@@ -84,29 +84,16 @@ impl Sink for Inner {
                     self.metrics.dropped_wills.inc();
                 }
                 Effect::RetainedFull => self.metrics.dropped_retained.inc(),
-                Effect::Mail(MailEffect::Ready { tenant, device, size: _ }) => {
-                    news.push(DeviceNews::Mail(tenant, device));
-                }
-                Effect::DeviceChanged { tenant, device, .. } => {
-                    news.push(DeviceNews::Device(tenant, device));
-                }
-                Effect::Events { tenant, appended } => {
-                    self.metrics.events.appended.inc_by(u64::from(appended));
-                    self.news.tell(shard, tenant);
-                }
-                Effect::Attributes(changed) => {
-                    self.metrics.values.attributes.inc_by(changed.changes.len() as u64);
-                    news.push(DeviceNews::Attributes(changed.tenant, changed.device));
-                }
-                Effect::Recorded { tenant: _, points } => {
-                    self.metrics.values.points.inc_by(u64::from(points));
-                }
+                said @ (Effect::Mail(_)
+                | Effect::DeviceChanged { .. }
+                | Effect::Events { .. }
+                | Effect::Attributes(_)
+                | Effect::Recorded { .. }) => self.note_said(shard, said, &mut news),
                 Effect::Digest { .. }
                 | Effect::TenantChanged { .. }
                 | Effect::Settled { .. }
                 | Effect::Member { .. }
-                | Effect::Left { .. }
-                | Effect::Mail(MailEffect::Finished { .. }) => {}
+                | Effect::Left { .. } => {}
             }
         }
         self.send(shard, &mut delivery, out);
@@ -151,6 +138,33 @@ impl Sink for Inner {
 }
 
 impl Inner {
+    /// What was said of devices, or by them: counted, and told to whoever waits for it.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the match that calls this names every effect"
+    )]
+    fn note_said(&self, shard: ShardId, said: Effect, news: &mut Vec<DeviceNews>) {
+        let values = &self.metrics.registry.values;
+        match said {
+            Effect::Mail(MailEffect::Ready { tenant, device, size: _ }) => {
+                news.push(DeviceNews::Mail(tenant, device));
+            }
+            Effect::DeviceChanged { tenant, device, .. } => {
+                news.push(DeviceNews::Device(tenant, device));
+            }
+            Effect::Events { tenant, appended } => {
+                self.metrics.events.appended.inc_by(u64::from(appended));
+                self.news.tell(shard, tenant);
+            }
+            Effect::Attributes(changed) => {
+                values.attributes.inc_by(changed.changes.len() as u64);
+                news.push(DeviceNews::Attributes(changed.tenant, changed.device));
+            }
+            Effect::Recorded { tenant: _, points } => values.points.inc_by(u64::from(points)),
+            _ => {}
+        }
+    }
+
     pub(crate) fn known_nodes(&self) -> Vec<NodeId> {
         let nodes =
             |machine: &moorline_machine::Machine| machine.meta().nodes().keys().copied().collect();

@@ -18,7 +18,6 @@ pub(crate) struct ServiceMetrics {
     pub(crate) kept: KeptMetrics,
     pub(crate) shares: ShareMetrics,
     pub(crate) events: EventMetrics,
-    pub(crate) values: ValueMetrics,
     pub(crate) presence: PresenceMetrics,
     pub(crate) registry: RegistryMetrics,
     pub(crate) rights: RightsMetrics,
@@ -72,7 +71,6 @@ impl ServiceMetrics {
             kept: KeptMetrics::register(registry)?,
             shares: ShareMetrics::register(registry)?,
             events: EventMetrics::register(registry)?,
-            values: ValueMetrics::register(registry)?,
             presence: PresenceMetrics::register(registry)?,
             registry: RegistryMetrics::register(registry)?,
             rights: RightsMetrics::register(registry)?,
@@ -160,8 +158,8 @@ impl ServiceMetrics {
         registry.mail_bytes.set(of("mail bytes"));
         registry.mails_dead.set(of("dead mails"));
         registry.streams.set(of("streams"));
-        self.values.histories.set(of("histories"));
-        self.values.history_bytes.set(of("history bytes"));
+        registry.values.histories.set(of("histories"));
+        registry.values.history_bytes.set(of("history bytes"));
     }
 }
 
@@ -377,6 +375,7 @@ pub(crate) struct RegistryMetrics {
     pub(crate) mail_bytes: IntGauge,
     pub(crate) mails_dead: IntGauge,
     pub(crate) streams: IntGauge,
+    pub(crate) values: ValueMetrics,
     pub(crate) refused: IntCounterVec,
 }
 
@@ -393,6 +392,7 @@ impl RegistryMetrics {
         }
         Ok(Self {
             refused,
+            values: ValueMetrics::register(registry)?,
             tenants: gauge("moorline_tenants", "Tenants of the cluster, as this node knows them")?,
             devices: gauge("moorline_devices", "Devices of the shards this node leads")?,
             device_bytes: gauge("moorline_devices_bytes", "Bytes of their names and rows")?,

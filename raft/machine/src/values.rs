@@ -31,6 +31,8 @@ pub const VALUE_BYTES_MAX: usize = 32 * 1024;
 pub const SHEET_KEYS_MAX: usize = 1_024;
 /// Bytes of the same: keys, values and 22 bytes for each; or 14 of a latest value. A write copies them all.
 pub const SHEET_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of a point: as of a sheet.
+pub const POINT_BYTES_MAX: usize = SHEET_BYTES_MAX;
 /// Keys that one command writes or deletes.
 pub const ATTRIBUTES_PER_COMMAND_MAX: usize = 256;
 /// Deleted shared attributes of a device that are remembered, so that it can be told of them.
@@ -159,7 +161,7 @@ pub enum ValueRefused {
     TooManyAtOnce,
     /// The device would have more than [`SHEET_KEYS_MAX`] keys there.
     TooManyKeys,
-    /// The device would have more than [`SHEET_BYTES_MAX`] bytes there.
+    /// The device would have more than [`SHEET_BYTES_MAX`] bytes there, or a point of it more than [`POINT_BYTES_MAX`].
     Full,
     /// The shard holds as many histories as it may ([`HISTORIES_PER_SHARD_MAX`]).
     TooManyHistories,

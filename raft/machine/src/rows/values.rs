@@ -22,6 +22,8 @@ use crate::{
 
 /// The lengths in front of an entry.
 const ENTRY_HEADER_BYTES: usize = 6;
+/// What a value has in front of what it holds, at most.
+const VALUE_HEADER_BYTES: usize = 5;
 /// What a sheet has in front of its entries, its version included.
 const SHEET_HEADER_BYTES: usize = 21;
 /// What an attribute's rest has in front of its value.
@@ -247,15 +249,21 @@ pub(crate) struct PointRow {
 }
 
 impl PointRow {
+    /// Bytes of the entries of values, at most.
+    pub(crate) fn size(values: &[(&Text, &Value)]) -> usize {
+        let size = |(key, value): &(&Text, &Value)| {
+            ENTRY_HEADER_BYTES + key.len() + VALUE_HEADER_BYTES + value.len_bytes()
+        };
+        values.iter().map(size).sum()
+    }
+
     /// Its bytes, with those of `before` that are not among `values`; these are in order, each key once.
     pub(crate) fn merged(
         part: u64,
         before: &[u8],
         values: &[(&Text, &Value)],
     ) -> Result<Bytes, StorageError> {
-        let size =
-            |(key, value): &(&Text, &Value)| ENTRY_HEADER_BYTES + key.len() + 5 + value.len_bytes();
-        let capacity = before.len() + values.iter().map(size).sum::<usize>();
+        let capacity = before.len() + Self::size(values);
         let mut out = BytesMut::with_capacity(1 + size_of::<u64>() + capacity);
         out.put_u8(VERSION);
         out.put_u64(part);

@@ -409,6 +409,24 @@ fn what_is_too_much_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_point_that_is_said_again_and_again_has_an_end() {
+    let (mut group, born) = with_device();
+    let of = |ts_ms, key: &str, bytes| {
+        let values = vec![(key.into(), Value::Text(text(bytes)))];
+        record(recording(born, vec![NewPoint { ts_ms: Some(ts_ms), values }]))
+    };
+    // Newer and small, so that the latest values say nothing of the old point.
+    let newer: Vec<_> = ["a", "b", "c", "d"].map(|key| of(9, key, 1)).into();
+    group.batch(&newer);
+    for key in ["a", "b", "c"] {
+        assert!(matches!(group.one(of(1, key, VALUE_BYTES_MAX)), Answer::Values(_)), "{key}");
+    }
+    assert_eq!(group.one(of(1, "d", VALUE_BYTES_MAX)), refused(ValueRefused::Full));
+    let again = group.one(of(1, "a", VALUE_BYTES_MAX - 1));
+    assert!(matches!(again, Answer::Values(_)), "it is in the place of what was there: {again:?}");
+}
+
+#[test]
 fn deleted_attributes_make_room_for_others() {
     let (mut group, born) = with_device();
     let keys = |from: usize| {

@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 use moorline_core::{TenantId, Text, Value};
-use moorline_storage::{Rows, StorageError};
+use moorline_storage::{Rows, StorageError, View};
 
 use super::{Histories, History, check_key, check_value, refused};
 use crate::{
@@ -17,9 +17,9 @@ use crate::{
     shard::ShardState,
     step::Step,
     values::{
-        HISTORIES_PER_SHARD_MAX, POINTS_PER_COMMAND_MAX, POINTS_PER_PART_MAX, Part, Record,
-        SHEET_BYTES_MAX, SHEET_KEYS_MAX, UNTIMED_AHEAD_MS_MAX, VALUES_PER_COMMAND_MAX, ValueAnswer,
-        ValueRefused,
+        HISTORIES_PER_SHARD_MAX, POINT_BYTES_MAX, POINTS_PER_COMMAND_MAX, POINTS_PER_PART_MAX,
+        Part, Record, SHEET_BYTES_MAX, SHEET_KEYS_MAX, UNTIMED_AHEAD_MS_MAX,
+        VALUES_PER_COMMAND_MAX, ValueAnswer, ValueRefused,
     },
 };
 
@@ -42,18 +42,18 @@ impl Record {
         })
     }
 
-    /// The points with their times, each with its keys in order and once.
+    /// The points in order of their times, each time once; each with its keys in order and once.
     fn timed(&self, untimed: i64) -> Vec<(i64, Vec<Pair<'_>>)> {
-        let points = self.points.iter().filter(|point| !point.values.is_empty());
-        let timed = points.map(|point| {
-            let values = point.values.iter().rev().map(|(key, value)| (key, value));
-            let mut values: Vec<Pair<'_>> = values.collect();
-            values.sort_by_key(|(key, _)| *key);
-            // Of the same key the last one said comes first.
-            values.dedup_by(|(later, _), (first, _)| later == first);
-            (point.ts_ms.unwrap_or(untimed), values)
+        let said = self.points.iter().rev().flat_map(|point| {
+            let ts_ms = point.ts_ms.unwrap_or(untimed);
+            point.values.iter().rev().map(move |(key, value)| (ts_ms, (key, value)))
         });
-        timed.collect()
+        let mut said: Vec<(i64, Pair<'_>)> = said.collect();
+        said.sort_by_key(|(ts_ms, (key, _))| (*ts_ms, *key));
+        // Of the same key the last one said comes first.
+        said.dedup_by_key(|(ts_ms, (key, _))| (*ts_ms, *key));
+        let points = said.chunk_by(|(a, _), (b, _)| a == b);
+        points.map(|said| (said[0].0, said.iter().map(|(_, pair)| *pair).collect())).collect()
     }
 }
 
@@ -83,6 +83,9 @@ impl ShardState {
         let now = i64::try_from(step.time.0).unwrap_or(i64::MAX);
         let points = record.timed(untimed(now, newest));
         if !points.is_empty() {
+            if record.history.is_some() && !self.fit(&*step.rows, of, newest, &points)? {
+                return Ok(refused(ValueRefused::Full));
+            }
             let latest = match latest(&sheet.unwrap_or_default(), newest, &points)? {
                 Ok(latest) => latest,
                 Err(why) => return Ok(refused(why)),
@@ -95,6 +98,32 @@ impl ShardState {
         }
         let event = append.map(|append| self.append_with(step, append));
         Ok(Answer::Values(ValueAnswer::Written { at: step.time, version: 0, event }))
+    }
+}
+
+impl ShardState {
+    /// Whether no point gets too large. One that is there already may: it is said again, with other keys.
+    fn fit(
+        &self,
+        rows: &(impl View + ?Sized),
+        of: Place,
+        newest: Option<i64>,
+        points: &[(i64, Vec<Pair<'_>>)],
+    ) -> Result<bool, StorageError> {
+        for (ts_ms, values) in points {
+            let is_new = newest.is_none_or(|newest| *ts_ms > newest);
+            let before = if is_new { None } else { rows.get(&self.keys.point(of, *ts_ms))? };
+            let before = before.as_ref().map(PointRow::from_bytes).transpose()?;
+            let before = before.map(|row| row.entries).unwrap_or_default();
+            let mut bytes = before.len() + PointRow::size(values);
+            if bytes > POINT_BYTES_MAX && !before.is_empty() {
+                bytes = PointRow::merged(0, &before, values)?.len();
+            }
+            if bytes > POINT_BYTES_MAX {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -122,8 +151,7 @@ fn latest(
     let all = points.iter().flat_map(|(ts_ms, values)| values.iter().map(|pair| (*ts_ms, *pair)));
     let mut all: Vec<(i64, Pair<'_>)> = all.collect();
     if points.len() > 1 {
-        // The newest of each key first, and of the same time the last one said.
-        all.reverse();
+        // The newest of each key first.
         all.sort_by(|(at, (a, _)), (bt, (b, _))| a.cmp(b).then(bt.cmp(at)));
         all.dedup_by(|(_, (later, _)), (_, (first, _))| later == first);
     }
