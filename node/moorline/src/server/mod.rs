@@ -27,11 +27,12 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
 use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
-use moorline_fostrom::{Door, FostromMetrics, Http, Moonlight, Mqtt};
+use moorline_fostrom::{Door, FostromMetrics, Moonlight, Mqtt};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
 };
+use moorline_http::{Http, Platform};
 use moorline_router::{Router, RouterConfig};
 use moorline_service::{
     Service, ServiceConfig,
@@ -476,7 +477,7 @@ fn transports(
 ) -> Vec<(SocketAddr, Transport)> {
     let tls = tls.cloned();
     let (listen, ws) = (&config.listen, Some(config.ws.clone()));
-    let http = door.map(|door| Arc::new(Http::new(door.clone())) as Arc<dyn Speaks>);
+    let http = door.map(|door| Arc::new(http(door.clone())) as Arc<dyn Speaks>);
     let moonlight = door.map(|door| Arc::new(Moonlight::new(door.clone())) as Arc<dyn Speaks>);
     let none = Transport::default;
     let all = [
@@ -490,6 +491,12 @@ fn transports(
         (listen.moonlights, Transport { tls, ws: None, other: moonlight }),
     ];
     all.into_iter().filter_map(|(address, transport)| Some((address?, transport))).collect()
+}
+
+/// All platforms that have HTTP. Fostrom is asked last: it has the paths that nobody else claims.
+fn http(door: Door) -> Http {
+    let fostrom: Arc<dyn Platform> = Arc::new(moorline_fostrom::Http::new(door));
+    Http::new(vec![fostrom])
 }
 
 /// What ends a node, besides signals.
