@@ -6,6 +6,7 @@
 mod audit;
 mod events;
 mod presence;
+mod session;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Offset, TenantId, Text};
@@ -24,7 +25,10 @@ use crate::{
     shard::{ConsumersPage, DeviceCursor, DevicesPage, DevicesQuery, EventsPage, MailPage},
 };
 
-pub use self::events::{EVENTS_PAGE_BYTES_MAX, EVENTS_PER_PAGE_MAX};
+pub use self::{
+    events::{EVENTS_PAGE_BYTES_MAX, EVENTS_PER_PAGE_MAX},
+    session::SessionStanding,
+};
 
 const VERSION: u8 = 2;
 /// Devices of one page.
@@ -118,6 +122,13 @@ pub enum Query {
         /// Which.
         session: SessionId,
     },
+    /// How a client's session stands.
+    Session {
+        /// Whose.
+        tenant: TenantId,
+        /// Which client's.
+        client: Text,
+    },
     /// What is known of the presence of devices of this shard.
     Presence {
         /// Whose.
@@ -170,6 +181,8 @@ pub enum Found {
     Consumers(ConsumersPage),
     /// To [`Query::Subscriptions`]: the filters, those of shares whole. At most [`crate::SUBSCRIPTIONS_PER_SESSION_MAX`].
     Subscriptions(Vec<Text>),
+    /// To [`Query::Session`].
+    Session(Option<SessionStanding>),
     /// To [`Query::Presence`]: one for each, in order; `None` of those that were never heard from.
     Presence(Vec<Option<PresenceRecord>>),
     /// To [`Query::Audit`].
@@ -227,6 +240,13 @@ impl Machine {
             Query::Subscriptions { session } => {
                 let subscriptions = self.subscriptions(rows, *session)?.into_iter();
                 Found::Subscriptions(subscriptions.map(|one| one.filter).collect())
+            }
+            Query::Session { tenant, client } => {
+                let session = self.session_of(rows, *tenant, client)?;
+                Found::Session(session.map(|session| SessionStanding {
+                    held: session.holder.is_some(),
+                    expiry_s: session.expiry_s,
+                }))
             }
             Query::Presence { tenant, devices } => {
                 let devices = devices.iter().take(PRESENCE_PER_QUESTION_MAX);
@@ -321,6 +341,7 @@ impl Query {
                 put_session(&mut out, *session);
                 out
             }
+            Self::Session { tenant, client } => session::put_query(*tenant, client),
             Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
             Self::Audit { tenant, after, items_max } => {
                 audit::put_query(*tenant, *after, *items_max)
@@ -367,6 +388,7 @@ impl Query {
             },
             7 | 8 => events::read_query(kind, reader)?,
             SUBSCRIPTIONS => Self::Subscriptions { session: reader.session()? },
+            session::KIND => session::read_query(reader)?,
             presence::KIND => presence::read_query(reader)?,
             audit::KIND => audit::read_query(reader)?,
             _ => return Err(reader.malformed()),
@@ -512,6 +534,7 @@ impl Found {
                 out = begin(SUBSCRIPTIONS);
                 put_list(&mut out, filters, put_text);
             }
+            Self::Session(found) => out = session::put_found(*found),
             Self::Presence(found) => out = presence::put_found(found),
             Self::Audit(page) => out = audit::put_page(page),
         }
@@ -542,6 +565,7 @@ impl Found {
             8 => Self::Consumers(events::read_consumers(reader)?),
             SUBSCRIPTIONS => Self::Subscriptions(reader.list(4, Reader::text)?),
             CHANGED => Self::Changed,
+            session::KIND => Self::Session(session::read_found(reader)?),
             presence::KIND => Self::Presence(presence::read_found(reader)?),
             audit::KIND => Self::Audit(audit::read_page(reader)?),
             _ => return Err(reader.malformed()),
