@@ -133,7 +133,7 @@ impl Registrar {
         let outcome = self.register(registry, device, by).await;
         let mut state = self.state();
         match outcome {
-            Ok(()) | Err(RegistryError::Refused(Refused::VersionMismatch { .. })) => {
+            Ok(()) | Err(RegistryError::Refused(Refused::Exists)) => {
                 if state.known.len() >= KNOWN_MAX {
                     state.known.clear();
                 }

@@ -41,4 +41,5 @@ mod single;
 mod space;
 mod tls;
 mod watson;
+mod watson_http;
 mod wills;
