@@ -7,3 +7,8 @@ from organisation import Org
 @pytest.fixture(scope="session")
 def org(cluster):
     return Org(cluster.nodes[0].admin, cluster.token)
+
+
+@pytest.fixture(scope="session")
+def secure_org(secure):
+    return Org(secure.admin)

@@ -31,10 +31,11 @@ def parts(lines):
     return head[0], head[1:], "\n".join(lines[len(head) + 1 :])
 
 
-def curl(address, method, path, user, headers, body, *more):
+def curl(address, method, path, user, headers, body, *more, host=HOST, scheme="http"):
     """What curl hears, as lines of the transcript."""
+    port = 80 if scheme == "http" else 443
     command = ["curl", "--silent", "--show-error", "--include", "--max-time", str(ANSWER_S), "--request", method]
-    command += ["--connect-to", f"{HOST}:80:{address}", "--globoff", f"http://{HOST}{path}", *more]
+    command += ["--connect-to", f"{host}:{port}:{address}", "--globoff", f"{scheme}://{host}{path}", *more]
     # Without one, curl says that a body is a form.
     command += [argument for header in headers or ["content-type:"] for argument in ("--header", header)]
     command += ["--user", user] if user else []
@@ -78,3 +79,15 @@ def test_a_body_that_is_too_large_is_refused(cluster, who):
     assert heard == ["413", "connection: close", "content-length: 0"]
     heard = curl(address, "POST", path, who["device"], ["content-type: text/plain", "expect:"], body[:-1])
     assert heard == ["200", "content-length: 0"]
+
+
+def test_over_tls(secure, secure_org):
+    user = f"use-token-auth:{secure_org.register('pump', 'https')}"
+    path, address = "/api/v0002/device/types/pump/devices/https/events/e", f"127.0.0.1:{secure.https_port}"
+    heard = curl(address, "POST", path, user, ["content-type: application/json"], "{}", "--cacert", secure.ca, scheme="https")
+    assert heard == ["200", "content-length: 0"]
+    # TLS with the name of another organisation.
+    other = HOST.replace(ORG, "zzz999")
+    headers = ["content-type: application/json", f"host: {HOST}"]
+    heard = curl(address, "POST", path, user, headers, "{}", "--cacert", secure.ca, host=other, scheme="https")
+    assert heard == ["403", "connection: close", "content-length: 0"]

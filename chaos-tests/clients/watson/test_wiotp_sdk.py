@@ -15,7 +15,7 @@ import pytest
 import wiotp.sdk.application
 import wiotp.sdk.device
 import wiotp.sdk.gateway
-from organisation import ANSWER_S, DOMAIN, HOST, KEY, ORG, Org
+from organisation import ANSWER_S, DOMAIN, HOST, KEY, ORG
 
 QUIET_S = 0.5
 
@@ -216,9 +216,8 @@ print(said)
 
 
 @pytest.mark.parametrize("transport", ["tcp", "websockets"])
-def test_over_tls(secure, leads, clients, transport):
-    org = getattr(secure, "org", None) or Org(secure.admin)
-    secure.org = org
+def test_over_tls(secure, secure_org, leads, clients, transport):
+    org = secure_org
     token = org.register("pump", f"tls-{transport}")
     leads[8883] = secure.mqtts_port if transport == "tcp" else secure.wss_port
     how = {"port": 8883, "caFile": secure.ca, "transport": transport}
