@@ -96,7 +96,7 @@ def test_attributes_both_ways(cluster, plant, connected):
     client = connected(node.host, node.port, token)
     assert client.send_attributes({"fw": "a", "n": 1}).get() == TBPublishInfo.TB_ERR_SUCCESS
     answers = queue.Queue()
-    client.request_attributes(["n"], ["interval"], callback=lambda client, result, error: answers.put((result, error)))
+    client.request_attributes(["n"], ["interval"], callback=lambda result, error: answers.put((result, error)))
     assert answers.get(timeout=ANSWER_S) == ({"client": {"n": 1}, "shared": {"interval": 10}}, None)
 
     changes = queue.Queue()

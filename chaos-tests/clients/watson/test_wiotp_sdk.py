@@ -4,58 +4,20 @@ It connects to `ORG.messaging.DOMAIN` on 1883 or 8883 and nowhere else. Here tha
 these tests' own; nothing of the SDK is changed.
 """
 
-import json
 import logging
 import queue
 import socket
 import subprocess
 import sys
-import urllib.request
 import uuid
 
 import pytest
 import wiotp.sdk.application
 import wiotp.sdk.device
 import wiotp.sdk.gateway
+from organisation import ANSWER_S, DOMAIN, HOST, KEY, ORG
 
-ORG, DOMAIN = "abc123", "example.com"
-HOST = f"{ORG}.messaging.{DOMAIN}"
-KEY = f"a-{ORG}-k3yk3yk3yk"
-ANSWER_S = 30
 QUIET_S = 0.5
-
-
-class Org:
-    """An organisation in a cluster, and what its clients show."""
-
-    def __init__(self, admin, token=None):
-        self.admin, self.token = admin, token
-        if token is None:
-            self.token = self.ask("POST", "/tokens", {"name": "watson-root", "role": "admin"})["token"]
-        settings = {"plaintext": True}
-        self.ask("POST", "/tenants", {"name": "watson", "aliases": [f"watson:{ORG}"], "settings": settings})
-        made = self.ask("POST", "/tokens?tenant=watson", {"name": KEY, "role": "app"})["token"]
-        self.key_token = made.split(f"_{KEY}_")[1]
-
-    def ask(self, method, path, body=None):
-        headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://{self.admin}/api/v1{path}", data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
-            return json.loads(answer.read() or "null")
-
-    def register(self, kind, device, klass="device"):
-        """A device's token."""
-        settings = {"type": kind, "class": klass}
-        self.ask("POST", "/devices?tenant=watson", {"name": f"{kind}:{device}", "settings": settings})
-        return self.ask("POST", f"/devices/{kind}:{device}/credentials?tenant=watson", {})["secret"]
-
-
-@pytest.fixture(scope="module")
-def org(cluster):
-    return Org(cluster.nodes[0].admin, cluster.token)
 
 
 @pytest.fixture
@@ -254,9 +216,8 @@ print(said)
 
 
 @pytest.mark.parametrize("transport", ["tcp", "websockets"])
-def test_over_tls(secure, leads, clients, transport):
-    org = getattr(secure, "org", None) or Org(secure.admin)
-    secure.org = org
+def test_over_tls(secure, secure_org, leads, clients, transport):
+    org = secure_org
     token = org.register("pump", f"tls-{transport}")
     leads[8883] = secure.mqtts_port if transport == "tcp" else secure.wss_port
     how = {"port": 8883, "caFile": secure.ca, "transport": transport}

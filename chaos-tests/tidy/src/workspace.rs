@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 21] = [
+pub const ORDER: [&str; 24] = [
     "protocols/core",
     "protocols/mqtt",
     "protocols/moonlight",
@@ -27,6 +27,7 @@ pub const ORDER: [&str; 21] = [
     "raft/router",
     "node/service",
     "node/edge",
+    "node/http",
     "node/fostrom",
     "node/watson",
     "node/thingsboard",
@@ -81,7 +82,7 @@ pub const OWNED: [(&str, &[&str]); 7] = [
     ("rocksdb", &["storage/rocks"]),
     ("openraft", &["raft/group"]),
     ("tonic", &["raft/group"]),
-    ("hyper", &["node/fostrom", "node/moorline", "chaos-tests/cluster"]),
+    ("hyper", &["node/http", "node/moorline", "chaos-tests/cluster"]),
     ("fuser", &["chaos-tests/lossyfs"]),
     ("rumqttd", &["chaos-tests/peers"]),
     ("socket2", &["node/edge", "node/moorline", "raft/group", "chaos-tests/cluster"]),

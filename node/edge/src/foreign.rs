@@ -50,6 +50,8 @@ pub struct Visit {
     pub stream: Box<dyn Stream>,
     /// Where it comes from.
     pub peer: SocketAddr,
+    /// To which port of ours.
+    pub port: u16,
     /// Whether it came by TLS.
     pub tls: bool,
     /// What its TLS said and proved.

@@ -124,11 +124,12 @@ async fn visit(
     stop: &CancellationToken,
     opening: Opening<'_>,
 ) {
-    let Accepted { peer, stranger, channel, .. } = accepted;
+    let Accepted { peer, stranger, channel, shared, .. } = accepted;
+    let port = shared.port;
     drop(opening);
     let channel = channel.map_or_else(Channel::default, |channel| *channel);
     let (tls, stop) = (channel.tls, stop.clone());
-    let visit = Visit { stream, peer, tls, channel, stop, stranger: Some(stranger) };
+    let visit = Visit { stream, peer, port, tls, channel, stop, stranger: Some(stranger) };
     other.serve(visit).await;
 }
 

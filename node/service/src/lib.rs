@@ -19,6 +19,7 @@
 
 mod conn;
 mod delivery;
+mod direct;
 mod expiry;
 mod forget;
 mod frames;

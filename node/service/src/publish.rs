@@ -25,6 +25,7 @@ use moorline_router::{Answered, Done, SubmitError};
 
 use crate::{
     conn::{Conn, published},
+    direct::Direct,
     expiry,
     frames::{self, Publisher},
     once::{Flow, Numbered},
@@ -45,11 +46,13 @@ struct Several {
 }
 
 /// Who waits for the answer to a publish.
-enum Waits {
+pub(crate) enum Waits {
     /// Of QoS 1.
     AtLeastOnce(Arc<Conn>, Token),
     /// Of QoS 2.
     ExactlyOnce(Arc<Inner>, Flow),
+    /// Of QoS 1, by no session.
+    Direct(Direct),
 }
 
 impl Several {
@@ -96,6 +99,7 @@ impl Waits {
             ) => {
                 conn.push(Notice::Published { token: *token, outcome });
             }
+            (Self::Direct(direct), _) => direct.tell(outcome),
         }
     }
 }
@@ -251,6 +255,21 @@ impl Inner {
         }
     }
 
+    /// A publish of QoS 1 by no session goes to everybody who wants it.
+    pub(crate) fn publish_to_all(
+        self: &Arc<Self>,
+        publisher: Publisher,
+        message: Message,
+        waits: Waits,
+    ) {
+        let targets = &self.targets(publisher.tenant, &message)[..];
+        if targets.is_empty() {
+            return waits.tell(Ok(Published { matched: false }));
+        }
+        let publication = Publication { publisher, targets, message, origin: None, owner: None };
+        self.publish_to_several(waits, publication);
+    }
+
     /// A publish of QoS 2 that has its number goes to everybody who wants it.
     pub(crate) fn publish_numbered(self: &Arc<Self>, numbered: Numbered) {
         let Numbered { flow, origin, message } = numbered;
@@ -272,7 +291,7 @@ impl Inner {
     }
 
     /// Where a message has to go.
-    fn targets(&self, tenant: TenantId, message: &Message) -> Vec<RouteTarget> {
+    pub(crate) fn targets(&self, tenant: TenantId, message: &Message) -> Vec<RouteTarget> {
         let mut targets = Vec::new();
         self.below().groups.read(ShardId::META, |machine, _| {
             machine.meta().routes(tenant, message.topic.as_bytes(), &mut targets);

@@ -10,7 +10,7 @@ use moorline_core::{
 };
 use moorline_dialects::watson::{
     connect::{Opening, Refused},
-    identity::{ClientId, DeviceName, Proof, Who},
+    identity::{Class, ClientId, DeviceName, Proof, Who},
     topics::Permissions,
 };
 use moorline_edge::{Begin, Clock, EdgeConfig};
@@ -18,7 +18,7 @@ use moorline_service::registry::{
     ASK_AGAIN, RECHECK, Registry, Watch,
     door::{Admitted, By, Guest, Shown},
     secrets::Secrets,
-    settings::{self, Class, DeviceSettings, Role},
+    settings::{self, Class as Kind, DeviceSettings, Role},
 };
 use serde::{Deserialize, de::IgnoredAny};
 use tokio::time::timeout;
@@ -64,6 +64,13 @@ pub(crate) struct Stay {
     watch: Watch,
 }
 
+impl Stay {
+    /// Whether it is a device or gateway, whose presence counts.
+    pub(crate) fn is_device(&self) -> bool {
+        !self.guest.device.as_str().starts_with(PRINCIPAL)
+    }
+}
+
 /// The name of a device in its organisation's tenant.
 pub(crate) fn device_name(device: &DeviceName) -> Text {
     Text::from(format!("{}:{}", device.kind, device.id))
@@ -90,28 +97,70 @@ impl Door {
 
     /// Lets a client in that stays.
     pub(crate) async fn admit(&self, opening: &Opening, tls: bool) -> Result<Entered, Refused> {
-        let entered = self.judge(opening, tls).await;
-        let result = match &entered {
-            Ok(_) => "accepted",
-            Err(Refused::Denied(Denial::UnknownTenant)) => "unknown_tenant",
-            Err(Refused::Denied(Denial::UnknownDevice)) => "unknown_device",
-            Err(Refused::Denied(Denial::WrongSecret)) => "wrong_secret",
-            Err(Refused::Denied(Denial::Disabled)) => "disabled",
-            Err(Refused::Denied(Denial::Plaintext)) => "plaintext",
-            Err(Refused::Denied(Denial::Stopping | Denial::Unavailable)) => "unavailable",
-            Err(_) => "malformed",
-        };
-        let class = label(opening.client.class());
-        self.metrics.admitted.with_label_values(&[class, result]).inc();
-        entered
+        let client = &opening.client;
+        let entered = self.judge(client, &opening.proof, (By::Mqtt, tls)).await;
+        self.count(client.class(), entered.as_ref().err());
+        Ok(entered?)
     }
 
-    async fn judge(&self, opening: &Opening, tls: bool) -> Result<Entered, Refused> {
-        let client = &opening.client;
-        if client.is_quickstart() {
-            return Err(Denial::UnknownTenant.into());
+    /// Lets one in that makes a request: the one of these that there is and that has shown its secret.
+    pub(crate) async fn admit_one_of(
+        &self,
+        clients: &[ClientId],
+        proof: &Proof,
+        tls: bool,
+    ) -> Result<(ClientId, Entered), Denial> {
+        let mut denied = Denial::UnknownDevice;
+        for client in clients {
+            match self.judge(client, proof, (By::Http, tls)).await {
+                Ok(entered) => {
+                    self.count(client.class(), None);
+                    return Ok((client.clone(), entered));
+                }
+                // Another reading of its name may be somebody.
+                Err(denial @ (Denial::UnknownDevice | Denial::WrongSecret)) => denied = denial,
+                Err(denial) => {
+                    denied = denial;
+                    break;
+                }
+            }
         }
-        let (device, secret) = match (&client.who, &opening.proof) {
+        if let Some(client) = clients.first() {
+            self.count(client.class(), Some(&denied));
+        }
+        Err(denied)
+    }
+
+    fn count(&self, class: Class, denied: Option<&Denial>) {
+        let result = match denied {
+            None => "accepted",
+            Some(Denial::UnknownTenant) => "unknown_tenant",
+            Some(Denial::UnknownDevice) => "unknown_device",
+            Some(Denial::WrongSecret) => "wrong_secret",
+            Some(Denial::Disabled) => "disabled",
+            Some(Denial::Plaintext) => "plaintext",
+            Some(Denial::Banned { .. }) => "banned",
+            Some(Denial::Stopping | Denial::Unavailable) => "unavailable",
+            Some(Denial::Malformed | Denial::TooOften) => "malformed",
+        };
+        self.metrics.admitted.with_label_values(&[label(class), result]).inc();
+    }
+
+    /// One that has failed too often is not judged.
+    pub(crate) fn count_banned(&self, class: Class, retry_after_s: u32) {
+        self.count(class, Some(&Denial::Banned { retry_after_s }));
+    }
+
+    async fn judge(
+        &self,
+        client: &ClientId,
+        proof: &Proof,
+        (by, tls): (By, bool),
+    ) -> Result<Entered, Denial> {
+        if client.is_quickstart() {
+            return Err(Denial::UnknownTenant);
+        }
+        let (device, secret) = match (&client.who, proof) {
             (Who::Device(device) | Who::Gateway(device), Proof::Token(token)) => {
                 (device_name(device), token)
             }
@@ -119,11 +168,10 @@ impl Door {
                 Who::Application { .. } | Who::SharedApplication { .. },
                 Proof::Key { key, token },
             ) => (Text::from(format!("{PRINCIPAL}{key}")), token),
-            _ => return Err(Denial::WrongSecret.into()),
+            _ => return Err(Denial::WrongSecret),
         };
         let (alias, now) = (alias_of(client), self.clock.wall());
-        let shown =
-            Shown { alias: &alias, device: &device, secret: secret.expose(), by: By::Mqtt, tls };
+        let shown = Shown { alias: &alias, device: &device, secret: secret.expose(), by, tls };
         let admitted = self.registry.admit(&self.secrets, shown, true, now.0).await?;
         let Admitted { guest, until_ms, watch, settings, .. } = admitted;
         let may = match &client.who {
@@ -131,8 +179,8 @@ impl Door {
                 permissions(&settings).ok_or(Denial::WrongSecret)?
             }
             // A device of a gateway's name is no gateway, and the other way round.
-            Who::Device(_) | Who::Gateway(_) if class_of(client) != class(&settings) => {
-                return Err(Denial::UnknownDevice.into());
+            Who::Device(_) | Who::Gateway(_) if kind_of(client) != kind(&settings) => {
+                return Err(Denial::UnknownDevice);
             }
             Who::Device(_) | Who::Gateway(_) => Permissions::default(),
         };
@@ -147,8 +195,7 @@ impl Door {
             let token = CancellationToken::new();
             let ends = token.clone();
             let tasks = door.tasks.clone();
-            let is_device = !stay.guest.device.as_str().starts_with(PRINCIPAL);
-            let present = is_device.then(|| door.registry.arrive(&stay.guest));
+            let present = stay.is_device().then(|| door.registry.arrive(&stay.guest));
             tasks.spawn(async move {
                 let _present = present;
                 tokio::select! {
@@ -163,7 +210,8 @@ impl Door {
         })
     }
 
-    async fn until_revoked(&self, stay: &Stay) {
+    /// Returns when a client that was let in may not stay.
+    pub(crate) async fn until_revoked(&self, stay: &Stay) {
         let mut recheck = RECHECK;
         loop {
             let now = self.clock.wall().0;
@@ -206,14 +254,14 @@ fn permissions(settings: &[u8]) -> Option<Permissions> {
 }
 
 /// What a device has to be registered as.
-fn class_of(client: &ClientId) -> Class {
+fn kind_of(client: &ClientId) -> Kind {
     match &client.who {
-        Who::Gateway(_) => Class::Gateway,
-        Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => Class::Device,
+        Who::Gateway(_) => Kind::Gateway,
+        Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => Kind::Device,
     }
 }
 
-fn class(settings: &Bytes) -> Class {
+fn kind(settings: &Bytes) -> Kind {
     settings::read::<DeviceSettings>(settings).class
 }
 

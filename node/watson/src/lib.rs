@@ -1,9 +1,11 @@
-//! Watson IoT's devices, gateways and applications at a node, by MQTT.
+//! Watson IoT's devices, gateways and applications at a node, by MQTT and HTTP.
 //!
 //! ```text
 //!   edge's connection ─► mqtt.rs: who is it, which session? ──► link.rs ──► the service's port, with canonical topics
 //!                        inbox.rs ◄────────────────────────────────────────┘  (topics as the client sees them)
 //!                        presence.rs: who is connected, as messages       gateway.rs: devices it brings along
+//!   HTTP listener ────► http.rs: who is it? ─┬─► publishes by no session ─► the service
+//!                     visits.rs: news of it └─► fetch.rs: one command ◄──► its session, by a link of the request's own
 //! ```
 //!
 //! An organisation is the tenant with the alias `watson:ORG`; a device of type T with id D is its device `T:D`, an API key a token of
@@ -18,17 +20,22 @@
 //!
 //! # Deliberately absent
 //!
-//! MQTT's packets (`node/edge`, `protocols/mqtt`). HTTP, device management, quickstart and client certificates: not served yet.
+//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's connections (`node/http`). The management API, device management, quickstart and
+//! client certificates: not served yet.
 
 mod door;
+mod fetch;
 mod gateway;
+mod http;
 mod inbox;
 mod link;
 mod metrics;
 mod mqtt;
 mod presence;
 mod rules;
+mod visits;
 
 pub use door::Door;
+pub use http::Http;
 pub use metrics::WatsonMetrics;
 pub use mqtt::Mqtt;

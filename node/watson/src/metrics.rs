@@ -1,7 +1,7 @@
 //! What is counted of Watson's clients. Labels take few values: an organisation or device is never one.
 
 use moorline_dialects::watson::identity::Class;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]
@@ -9,6 +9,8 @@ pub struct WatsonMetrics {
     pub(crate) connections: IntGaugeVec,
     pub(crate) admitted: IntCounterVec,
     pub(crate) violations: IntCounterVec,
+    pub(crate) requests: IntCounterVec,
+    pub(crate) waiting: IntGauge,
 }
 
 impl WatsonMetrics {
@@ -30,12 +32,27 @@ impl WatsonMetrics {
                 "Clients that said who they are, by class and by what came of it",
                 &["class", "result"],
             )?,
+            requests: counters(
+                "moorline_watson_http_requests_total",
+                "Requests of HTTP messaging, by what they asked for and by the status they got",
+                &["what", "status"],
+            )?,
+            waiting: add(
+                registry,
+                IntGauge::new(
+                    "moorline_watson_http_waiting",
+                    "Requests over HTTP that ask for a command and are not answered yet",
+                )?,
+            )?,
             violations: counters(
                 "moorline_watson_violations_total",
                 "Publishes and subscribes that their class does not have, by class",
                 &["class", "what"],
             )?,
         };
+        for what in ["event", "command", "fetch"] {
+            metrics.requests.with_label_values(&[what, "200"]);
+        }
         for class in Class::ALL {
             metrics.connections.with_label_values(&[label(class)]);
             metrics.admitted.with_label_values(&[label(class), "accepted"]);

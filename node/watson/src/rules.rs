@@ -10,10 +10,20 @@ use moorline_dialects::watson::{
         Opening, PACKET_BYTES_MAX, SESSION_EXPIRY_S_DEFAULT, SESSION_EXPIRY_S_MAX,
         SHARED_KEEP_ALIVE_S_MAX, Version,
     },
+    http,
     identity::Class,
 };
 use moorline_edge::EdgeConfig;
 use moorline_mqtt::server;
+
+/// A session that a request makes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Requested {
+    /// Seconds it outlives the request.
+    pub(crate) expiry_s: u32,
+    pub(crate) limits: SessionLimits,
+    pub(crate) sessions_max: u32,
+}
 
 /// The edge's configuration, and what it gets to be for whom.
 #[derive(Debug)]
@@ -42,6 +52,16 @@ impl Rules {
         }
         let at = Class::ALL.iter().position(|of| *of == class).expect("all of them are there");
         Arc::clone(&self.made[at][usize::from(v5)])
+    }
+
+    /// For a session of a client that asks for its commands by requests. It is none that MQTT would make: by how long it lasts, a
+    /// request knows the session of another one.
+    pub(crate) fn session_of_requests(&self, class: Class) -> Requested {
+        let most_s = self.edge.session_expiry_max_s;
+        let fits = most_s >= http::SESSION_EXPIRY_S;
+        let expiry_s = if fits { http::SESSION_EXPIRY_S } else { most_s.saturating_sub(1) };
+        let (limits, sessions_max) = (self.session(class), self.edge.sessions_per_shard_max);
+        Requested { expiry_s, limits, sessions_max }
     }
 
     /// For its session.
@@ -98,6 +118,22 @@ mod tests {
                 (made.receive_max.get(), made.keep_alive_max_s, made.session_expiry_max_s),
                 (5, 60, 7)
             );
+        }
+    }
+
+    #[test]
+    fn a_session_of_requests_lasts_as_none_of_mqtt_3() {
+        let two_days = 2 * 24 * 3_600;
+        for (most_s, expected) in [(u32::MAX, 1), (two_days + 1, 1), (two_days, -1)]
+            .map(|(most, more)| (most, two_days.wrapping_add_signed(more)))
+            .into_iter()
+            .chain([(60, 59), (1, 0), (0, 0)])
+        {
+            let edge = EdgeConfig { session_expiry_max_s: most_s, ..EdgeConfig::default() };
+            let made = Rules::new(&edge).session_of_requests(Class::Device);
+            assert_eq!((made.expiry_s, made.limits.queue_items), (expected, 50), "{most_s}");
+            let mqtt = make(&edge, Class::Device, false).session_expiry_max_s;
+            assert!(made.expiry_s != mqtt || mqtt == 0, "{most_s}");
         }
     }
 

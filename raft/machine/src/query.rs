@@ -6,6 +6,7 @@
 mod audit;
 mod events;
 mod presence;
+mod session;
 mod values;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -29,7 +30,10 @@ use crate::{
     values::{AggregatePage, Attributes, HistoryPage, Latest},
 };
 
-pub use self::events::{EVENTS_PAGE_BYTES_MAX, EVENTS_PER_PAGE_MAX};
+pub use self::{
+    events::{EVENTS_PAGE_BYTES_MAX, EVENTS_PER_PAGE_MAX},
+    session::SessionStanding,
+};
 
 const VERSION: u8 = 2;
 /// Devices of one page.
@@ -123,6 +127,13 @@ pub enum Query {
         /// Which.
         session: SessionId,
     },
+    /// How a client's session stands.
+    Session {
+        /// Whose.
+        tenant: TenantId,
+        /// Which client's.
+        client: Text,
+    },
     /// What is known of the presence of devices of this shard.
     Presence {
         /// Whose.
@@ -201,6 +212,8 @@ pub enum Found {
     Consumers(ConsumersPage),
     /// To [`Query::Subscriptions`]: the filters, those of shares whole. At most [`crate::SUBSCRIPTIONS_PER_SESSION_MAX`].
     Subscriptions(Vec<Text>),
+    /// To [`Query::Session`].
+    Session(Option<SessionStanding>),
     /// To [`Query::Presence`]: one for each, in order; `None` of those that were never heard from.
     Presence(Vec<Option<PresenceRecord>>),
     /// To [`Query::Audit`].
@@ -266,6 +279,13 @@ impl Machine {
             Query::Subscriptions { session } => {
                 let subscriptions = self.subscriptions(rows, *session)?.into_iter();
                 Found::Subscriptions(subscriptions.map(|one| one.filter).collect())
+            }
+            Query::Session { tenant, client } => {
+                let session = self.session_of(rows, *tenant, client)?;
+                Found::Session(session.map(|session| SessionStanding {
+                    held: session.holder.is_some(),
+                    expiry_s: session.expiry_s,
+                }))
             }
             Query::Presence { tenant, devices } => {
                 let devices = devices.iter().take(PRESENCE_PER_QUESTION_MAX);
@@ -373,6 +393,7 @@ impl Query {
             | Self::Latest { .. }
             | Self::History(_)
             | Self::Aggregate(_) => values::put_query(self),
+            Self::Session { tenant, client } => session::put_query(*tenant, client),
             Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
             Self::Audit { tenant, after, items_max } => {
                 audit::put_query(*tenant, *after, *items_max)
@@ -419,6 +440,7 @@ impl Query {
             },
             7 | 8 => events::read_query(kind, reader)?,
             SUBSCRIPTIONS => Self::Subscriptions { session: reader.session()? },
+            session::KIND => session::read_query(reader)?,
             presence::KIND => presence::read_query(reader)?,
             audit::KIND => audit::read_query(reader)?,
             kind @ values::ATTRIBUTES..=values::AGGREGATE => values::read_query(kind, reader)?,
@@ -565,6 +587,7 @@ impl Found {
                 out = begin(SUBSCRIPTIONS);
                 put_list(&mut out, filters, put_text);
             }
+            Self::Session(found) => out = session::put_found(*found),
             Self::Presence(found) => out = presence::put_found(found),
             Self::Audit(page) => out = audit::put_page(page),
             Self::Attributes(found) => out = values::put_attributes(found.as_ref()),
@@ -599,6 +622,7 @@ impl Found {
             8 => Self::Consumers(events::read_consumers(reader)?),
             SUBSCRIPTIONS => Self::Subscriptions(reader.list(4, Reader::text)?),
             CHANGED => Self::Changed,
+            session::KIND => Self::Session(session::read_found(reader)?),
             presence::KIND => Self::Presence(presence::read_found(reader)?),
             audit::KIND => Self::Audit(audit::read_page(reader)?),
             values::ATTRIBUTES => Self::Attributes(values::read_attributes(reader)?),

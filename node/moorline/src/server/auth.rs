@@ -110,10 +110,8 @@ impl Devices {
         if doors.banned(&who, from, UnixMillis(now_ms())).is_some() {
             return Err(Denial::Banned);
         }
-        let is_wrong = |denial| match denial {
-            Denial::BadCredentials => true,
-            Denial::NotAuthorised => of_watson,
-            _ => false,
+        let is_wrong = |denial| {
+            denial == Denial::BadCredentials || of_watson && denial == Denial::NotAuthorised
         };
         let judged = self.judge(attempt).await;
         match &judged {

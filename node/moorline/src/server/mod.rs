@@ -26,12 +26,13 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
-use moorline_edge::{Clock, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
-use moorline_fostrom::{Door, FostromMetrics, Http, Moonlight, Mqtt};
+use moorline_edge::{Clock, Doorkeeper, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
+use moorline_fostrom::{Door, FostromMetrics, Moonlight, Mqtt};
 use moorline_group::{
     CheckpointLimits, Groups, GroupsConfig,
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
 };
+use moorline_http::{Http, Platform};
 use moorline_router::{Router, RouterConfig};
 use moorline_service::{
     Service, ServiceConfig,
@@ -387,6 +388,12 @@ async fn serve_devices(
     let door = node.secrets().map(|secrets| {
         Door::new(service.registry(), secrets.clone(), clock, rate, fostrom.clone())
     });
+    // Bans outlast a pause of this node, and MQTT's are HTTP's.
+    let doors = Doorkeeper::default();
+    let http = watson
+        .clone()
+        .map(|door| moorline_watson::Http::new(door, Arc::clone(&service), doors.clone()));
+    let others = door.clone().map_or_else(Others::default, |door| Others::new(door, http));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;
@@ -398,7 +405,7 @@ async fn serve_devices(
             watson: watson.clone().map(|door| moorline_watson::Mqtt::new(door, Arc::clone(&port))),
             tasks: TaskTracker::new(),
             anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
-            doors: moorline_edge::Doorkeeper::default(),
+            doors: doors.clone(),
         }));
         let tls = match &tls {
             Some(tls) if node.secrets().is_some() => {
@@ -409,7 +416,7 @@ async fn serve_devices(
         let mqtt = node.config().mqtt.clone();
         let edge = Edge::new(mqtt, port, Arc::new(devices), metrics.clone(), clock);
         let serving = stop.child_token();
-        let mut listeners = listen(node.config(), &edge, tls.as_ref(), door.as_ref(), &serving)?;
+        let mut listeners = listen(node.config(), &edge, tls.as_ref(), &others, &serving)?;
         node.set_listening(true);
         let ended = tokio::select! {
             ended = listeners.join_next() => ended,
@@ -433,11 +440,11 @@ fn listen(
     config: &Config,
     edge: &Edge,
     tls: Option<&Tls>,
-    door: Option<&Door>,
+    others: &Others,
     stop: &CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
     let mut listeners = JoinSet::new();
-    for (address, transport) in transports(config, tls, door) {
+    for (address, transport) in transports(config, tls, others) {
         let name = transport.name();
         let listener = Listener::bind(address, transport, edge)
             .with_context(|| format!("listen.{name}: cannot listen on {address}"))?;
@@ -475,16 +482,28 @@ async fn wait_until_served(node: &Node, stop: &CancellationToken) -> bool {
     }
 }
 
+/// What is spoken besides MQTT.
+#[derive(Clone, Default)]
+struct Others {
+    http: Option<Arc<dyn Speaks>>,
+    moonlight: Option<Arc<dyn Speaks>>,
+}
+
+impl Others {
+    /// Fostrom is asked last over HTTP: it has the paths that nobody else claims.
+    fn new(door: Door, watson: Option<moorline_watson::Http>) -> Self {
+        let watson = watson.map(|watson| Arc::new(watson) as Arc<dyn Platform>);
+        let fostrom: Arc<dyn Platform> = Arc::new(moorline_fostrom::Http::new(door.clone()));
+        let http = Http::new(watson.into_iter().chain([fostrom]).collect());
+        Self { http: Some(Arc::new(http)), moonlight: Some(Arc::new(Moonlight::new(door))) }
+    }
+}
+
 /// Where to listen, and what is spoken there.
-fn transports(
-    config: &Config,
-    tls: Option<&Tls>,
-    door: Option<&Door>,
-) -> Vec<(SocketAddr, Transport)> {
+fn transports(config: &Config, tls: Option<&Tls>, others: &Others) -> Vec<(SocketAddr, Transport)> {
     let tls = tls.cloned();
     let (listen, ws) = (&config.listen, Some(config.ws.clone()));
-    let http = door.map(|door| Arc::new(Http::new(door.clone())) as Arc<dyn Speaks>);
-    let moonlight = door.map(|door| Arc::new(Moonlight::new(door.clone())) as Arc<dyn Speaks>);
+    let Others { http, moonlight } = others.clone();
     let none = Transport::default;
     let all = [
         (listen.mqtt, none()),

@@ -42,4 +42,5 @@ mod space;
 mod thingsboard;
 mod tls;
 mod watson;
+mod watson_http;
 mod wills;

@@ -7,31 +7,32 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     api::{Api, text},
-    cluster::SHARDS,
+    cluster::{SHARDS, Shape},
     mqtt::{Client, Heard},
     packet::{self, Connect, Packet, Publish, Version},
     scenarios,
     wait::{SOON, until_true},
 };
 
-const ORG: &str = "abc123";
-const APP_KEY: &str = "a-abc123-abcdefghij";
+pub(crate) const ORG: &str = "abc123";
+pub(crate) const APP_KEY: &str = "a-abc123-abcdefghij";
 /// How long it is listened whether there is more.
 const A_MOMENT: Duration = Duration::from_millis(50);
-const LOOK_KEY: &str = "a-abc123-lookonly01";
+pub(crate) const LOOK_KEY: &str = "a-abc123-lookonly01";
 
 /// A cluster with an organisation, and what its clients show.
-struct Org {
-    api: Api,
-    tenant: TenantId,
-    app: String,
-    look: String,
+pub(crate) struct Org {
+    pub(crate) api: Api,
+    pub(crate) tenant: TenantId,
+    pub(crate) app: String,
+    pub(crate) look: String,
 }
 
 impl Org {
     #[track_caller]
-    fn start() -> Self {
-        let api = Api::start();
+    pub(crate) fn start() -> Self {
+        // Beside MQTT there is HTTP.
+        let api = Api::start_as(&Shape::of(3), &["http"]);
         let tenant = json!({ "name": "acme", "aliases": [format!("watson:{ORG}")] });
         let (status, made) = api.ask(1, "POST", "/tenants", &tenant);
         assert_eq!(status, 201, "{made}");
@@ -48,7 +49,7 @@ impl Org {
 
     /// A device's token.
     #[track_caller]
-    fn register(&self, kind: &str, id: &str, class: &str) -> String {
+    pub(crate) fn register(&self, kind: &str, id: &str, class: &str) -> String {
         let settings = json!({ "type": kind, "class": class });
         let body = json!({ "name": format!("{kind}:{id}"), "settings": settings });
         let made = self.api.ask(1, "POST", "/devices?tenant=acme", &body);
@@ -57,17 +58,17 @@ impl Org {
         text(&self.api.ask(1, "POST", &path, &json!({})), 201, "secret")
     }
 
-    fn at(&self, node: u64) -> SocketAddr {
+    pub(crate) fn at(&self, node: u64) -> SocketAddr {
         self.api.cluster.mqtt(node)
     }
 
-    fn application(&self, version: Version, name: &str) -> Connect {
+    pub(crate) fn application(&self, version: Version, name: &str) -> Connect {
         let login = Some((APP_KEY.to_owned(), self.app.clone()));
         Connect { login, ..Connect::clean(version, &format!("a:{ORG}:{name}")) }
     }
 }
 
-fn device(version: Version, kind: &str, id: &str, token: &str) -> Connect {
+pub(crate) fn device(version: Version, kind: &str, id: &str, token: &str) -> Connect {
     named(version, &format!("d:{ORG}:{kind}:{id}"), token)
 }
 

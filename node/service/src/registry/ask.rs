@@ -15,14 +15,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{NodeId, ShardId, Text};
+use moorline_core::{NodeId, ShardId, TenantId, Text};
 use moorline_group::{
     Confirmation,
     wire::{Kind, Lane, Replier},
 };
 use moorline_machine::{
     DeviceCursor,
-    query::{Found, Query},
+    query::{Found, Query, SessionStanding},
     registry::DeviceRecord,
 };
 use moorline_router::Leaders;
@@ -99,6 +99,24 @@ impl Registry {
             }
             sleep(TRY_PAUSE).await;
         }
+    }
+
+    /// How a client's session stands; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Unavailable`].
+    pub async fn session(
+        &self,
+        tenant: TenantId,
+        client: &Text,
+    ) -> Result<Option<SessionStanding>, RegistryError> {
+        let shard = self.shard_of(tenant, client);
+        let query = Query::Session { tenant, client: client.clone() };
+        let Found::Session(found) = self.question(shard, &query).await? else {
+            return Err(RegistryError::Unavailable);
+        };
+        Ok(found)
     }
 
     /// Waits until it is news that another node than this one leads.

@@ -11,11 +11,12 @@
 //! - **A refusal has no body and ends the connection.** Checked by `outcomes_have_their_statuses`.
 
 use bytes::Bytes;
-use moorline_core::Text;
+use moorline_core::{Text, topic};
 use serde::Deserialize;
 
 use super::{
     PAYLOAD_BYTES_MAX,
+    connect::SESSION_EXPIRY_S_DEFAULT,
     identity::{self, BasicUser, ClientId, DeviceName, Who, name},
     topics::Message,
 };
@@ -26,9 +27,16 @@ pub const WAIT_S_MAX: u32 = 3_600;
 /// The most bytes of a path: all its names at their longest, each byte escaped.
 const PATH_BYTES_MAX: usize = 512;
 /// The most bytes of a body that asks for a command.
-const WAIT_BODY_BYTES_MAX: usize = 1_024;
+pub const WAIT_BODY_BYTES_MAX: usize = 1_024;
+/// How long a session lasts that a request for commands has made. No session of MQTT 3 lasts as long, and hardly one of MQTT 5: by
+/// this a request knows that whoever has the session is another request.
+pub const SESSION_EXPIRY_S: u32 = SESSION_EXPIRY_S_DEFAULT + 1;
+/// What every path of this API begins with.
+const PREFIX: &str = "/api/v0002";
 /// What a path begins with.
 const BASE: [&str; 3] = ["", "api", "v0002"];
+/// Levels of a command's canonical topic.
+const COMMAND_LEVELS: usize = 9;
 /// Stands for any name where a command is asked for.
 const ANY: &[u8] = b"+";
 
@@ -72,6 +80,14 @@ impl Pattern {
     fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes == ANY { Some(Self::Any) } else { name(bytes).map(Self::Name) }
     }
+
+    /// As a level of a filter.
+    fn level(&self) -> &str {
+        match self {
+            Self::Any => "+",
+            Self::Name(name) => name.as_str(),
+        }
+    }
 }
 
 /// What is asked for.
@@ -100,6 +116,16 @@ pub enum Route {
         /// Which.
         command: Pattern,
     },
+}
+
+impl Route {
+    /// The canonical filter of the commands that are asked for; `None` of who asks for none.
+    #[must_use]
+    pub fn filter(&self) -> Option<Text> {
+        let Self::FetchCommand { kind, id, command } = self else { return None };
+        let (kind, id, command) = (kind.level(), id.level(), command.level());
+        Some(Text::from(format!("iot-2/type/{kind}/id/{id}/cmd/{command}/fmt/+")))
+    }
 }
 
 /// A route, and who may be asking.
@@ -135,6 +161,12 @@ pub enum Refusal {
     Failed = 500,
     /// There is no capacity, or no connection to who decides.
     Unavailable = 503,
+}
+
+/// Whether a path is one of this API.
+#[must_use]
+pub fn is_path(path: &str) -> bool {
+    path.strip_prefix(PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What a request's head asks for.
@@ -320,6 +352,16 @@ pub fn wait_s(body: &[u8]) -> Result<u32, Refusal> {
     }
     let wait: Wait = serde_json::from_slice(body).map_err(|_| Refusal::BadRequest)?;
     (wait.wait_s <= WAIT_S_MAX).then_some(wait.wait_s).ok_or(Refusal::BadRequest)
+}
+
+/// A command by its canonical topic; `None` for any other topic.
+#[must_use]
+pub fn command(topic: &[u8]) -> Option<(DeviceName, Text, Text)> {
+    let levels: Vec<&[u8]> = topic::levels(topic).take(COMMAND_LEVELS + 1).collect();
+    let [b"iot-2", b"type", kind, b"id", id, b"cmd", command, b"fmt", format] = levels[..] else {
+        return None;
+    };
+    Some((DeviceName::new(kind, id)?, name(command)?, name(format)?))
 }
 
 /// What became of a request.

@@ -2,10 +2,11 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use moorline_core::Text;
 use moorline_dialects::watson::{
     http::{
-        Head, Outcome, Pattern, Refusal, Response, Route, Routed, content_type_of, format_of,
-        message, respond, route, wait_s,
+        Head, Outcome, Pattern, Refusal, Response, Route, Routed, command, content_type_of,
+        format_of, is_path, message, respond, route, wait_s,
     },
     topics::{self, Message},
 };
@@ -146,6 +147,50 @@ fn posts_are_the_messages_of_mqtt() {
         [("content-type", b"text/plain"), ("content-type", b"text/csv")];
     let head = Head { method: "POST", path: EVENT, headers: &twice };
     assert_eq!(message(&event, &head, &Bytes::from_static(b"x")), Err(Refusal::MediaType));
+}
+
+#[test]
+fn commands_are_asked_for_by_filters_and_found_in_topics() {
+    #[rustfmt::skip]
+    let table = [
+        (EVENT, DEVICE, None),
+        (FETCH, DEVICE, Some("iot-2/type/t1/id/d1/cmd/c/fmt/+")),
+        ("/api/v0002/device/types/t1/devices/d1/commands/+/request", DEVICE,
+            Some("iot-2/type/t1/id/d1/cmd/+/fmt/+")),
+        ("/api/v0002/device/types/+/devices/+/commands/+/request", GATEWAY,
+            Some("iot-2/type/+/id/+/cmd/+/fmt/+")),
+    ];
+    for (path, user, filter) in table {
+        let route = ask("POST", path, HOST, user).unwrap().route;
+        assert_eq!(route.filter().as_ref().map(Text::as_str), filter, "{path}");
+    }
+    let found = command(b"iot-2/type/t1/id/d1/cmd/c/fmt/bin");
+    assert_eq!(found, Some((device("t1", "d1"), "c".into(), "bin".into())));
+    for other in [
+        "iot-2/type/t1/id/d1/evt/c/fmt/bin",
+        "iot-2/cmd/c/fmt/bin",
+        "iot-2/type/t1/id/d1/cmd/c/fmt/bin/x",
+        "iot-2/type/t1/id/d1/cmd//fmt/bin",
+        "iotdm-1/type/t1/id/d1/cancel",
+        "",
+    ] {
+        assert_eq!(command(other.as_bytes()), None, "{other}");
+    }
+}
+
+#[test]
+fn paths_of_this_api_are_known() {
+    for (path, expected) in [
+        (EVENT, true),
+        ("/api/v0002", true),
+        ("/api/v0002/", true),
+        ("/api/v00022", false),
+        ("/api/v1/x/telemetry", false),
+        ("/v1/api/v0002", false),
+        ("", false),
+    ] {
+        assert_eq!(is_path(path), expected, "{path}");
+    }
 }
 
 #[test]

@@ -1,0 +1,158 @@
+//! The connections: each is hyper's, in a task of its listener, and asks platforms for answers.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{body::Incoming, header::TRANSFER_ENCODING, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use moorline_edge::{Channel, Served, Speaks, Stalling, Stranger, Visit};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{Answer, Request, answer::Written, lingering::Lingering};
+
+/// How long a request's head may take, and how long a connection may rest between two.
+const HEAD_WAIT: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what it is sent: a stream must not keep its place for nothing.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of a request.
+const HEADERS_MAX: usize = 100;
+
+/// An answer that is being found.
+pub type Answered<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
+/// A platform that is spoken over HTTP.
+pub trait Platform: fmt::Debug + Send + Sync + 'static {
+    /// Whether requests for a path are its own. The first platform that says so has them ([`Http::new`]).
+    fn claims(&self, path: &str) -> bool;
+
+    /// A connection has its first request for it: who answers this one, and all others of the connection that are its own.
+    fn meet(&self, caller: Arc<Caller>) -> Box<dyn Conversation>;
+}
+
+/// A platform's part of one connection. Dropped when the connection is over.
+pub trait Conversation: Send + Sync {
+    /// Answers a request. One at a time; dropped when the client is gone.
+    fn answer(&self, request: Request) -> Answered<'_>;
+}
+
+/// Who is at the other end of a connection, by all that is known before it says anything.
+#[derive(Debug)]
+pub struct Caller {
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// To which port of ours.
+    pub port: u16,
+    /// What its TLS said and proved.
+    pub channel: Channel,
+    /// The node takes leave: whatever waits should be answered now.
+    pub stop: CancellationToken,
+    /// Until somebody has proved who it is.
+    stranger: Mutex<Option<Stranger>>,
+}
+
+impl Caller {
+    /// Whether it came by TLS.
+    #[must_use]
+    pub fn tls(&self) -> bool {
+        self.channel.tls
+    }
+
+    /// It has proved who it is: its address may send another one who has to.
+    pub fn is_known(&self) {
+        drop(self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// HTTP for all platforms that have it, beside MQTT over WebSocket at the same listener. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Http(Arc<[Arc<dyn Platform>]>);
+
+impl Http {
+    /// For these platforms: who claims a path before another one has it.
+    #[must_use]
+    pub fn new(platforms: Vec<Arc<dyn Platform>>) -> Self {
+        Self(platforms.into())
+    }
+}
+
+impl Speaks for Http {
+    fn name(&self, tls: bool) -> &'static str {
+        if tls { "https" } else { "http" }
+    }
+
+    fn serve(&self, visit: Visit) -> Served {
+        Box::pin(serve(self.clone(), visit))
+    }
+}
+
+/// What the requests of one connection share.
+struct Connection {
+    http: Http,
+    caller: Arc<Caller>,
+    /// By place of the platform; those it has met.
+    met: Mutex<Vec<Option<Arc<dyn Conversation>>>>,
+}
+
+async fn serve(http: Http, visit: Visit) {
+    let Visit { stream, peer, port, channel, stop, stranger, .. } = visit;
+    let stranger = Mutex::new(stranger);
+    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger });
+    let met = Mutex::new(vec![None; http.0.len()]);
+    let shared = Arc::new(Connection { http, caller, met });
+    let service = service_fn(move |request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(shared.answer(request).await) }
+    });
+    let stream = Stalling::new(Lingering::new(stream), STALL_MAX);
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%peer, %error, "an HTTP connection ended badly");
+    }
+}
+
+impl Connection {
+    async fn answer(&self, request: hyper::Request<Incoming>) -> Written {
+        // What a proxy in front takes for the end of such a body may be another place: nothing behind it is a request.
+        let ends = request.headers().contains_key(TRANSFER_ENCODING);
+        let mut answer = match self.whose(request.uri().path()) {
+            Some(conversation) => conversation.answer(Request::new(request)).await,
+            None => Answer::whole(404, &[], Bytes::new()),
+        };
+        if ends {
+            answer.ends();
+        }
+        answer.into_response()
+    }
+
+    /// Who answers requests for a path.
+    fn whose(&self, path: &str) -> Option<Arc<dyn Conversation>> {
+        let platforms = &self.http.0;
+        let at = platforms.iter().position(|platform| platform.claims(path))?;
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let meet = || platforms[at].meet(Arc::clone(&self.caller)).into();
+        Some(Arc::clone(met[at].get_or_insert_with(meet)))
+    }
+}

@@ -1,0 +1,35 @@
+//! One HTTP listener for several platforms: HTTP/1.1 by hyper, with all its waits and sizes, and each request to whose path it is.
+//!
+//! ```text
+//!   edge's listener ─► Http: heads, bodies, waits, stops ──┬─► Platform ─► Conversation ─► answers, or streams
+//!                      one task per connection             ├─► Platform …
+//!                                                          └─► nobody's: 404
+//! ```
+//!
+//! A platform is asked which paths are its own, and meets each connection once: what the requests of one connection share (who was let
+//! in, what is under way) is its [`Conversation`].
+//!
+//! # Invariants
+//!
+//! - **No body is read before its platform asks for it** ([`Body::read`]), and none beyond the size that it says.
+//! - **Every wait ends**: a head within `HEAD_WAIT`, which is also how long a connection may rest, a body within `BODY_WAIT`, a
+//!   client that takes nothing within `STALL_MAX`. How long an answer takes is its platform's.
+//! - **One request of a connection at a time**: the next is not looked at before the answer to the last is on its way.
+//! - **What ends a body is not in dispute**: an answer to a request with a Transfer-Encoding ends its connection.
+//! - **A refusal is not lost**: a connection ends with a goodbye, and what still comes is thrown away for a moment
+//!   (`lingering`).
+//!
+//! Checked by `tests/connections.rs` and the cluster tests (`fostrom.rs`, `watson_http.rs`).
+//!
+//! # Deliberately absent
+//!
+//! What a path means, who may ask, and WebSockets: a request for one does not come here (`node/edge`, `foreign`).
+
+mod answer;
+mod connections;
+mod lingering;
+mod request;
+
+pub use answer::{Answer, Taken};
+pub use connections::{Answered, Caller, Conversation, Http, Platform};
+pub use request::{Body, Head, Request, Unread};

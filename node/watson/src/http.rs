@@ -1,0 +1,347 @@
+//! Messaging over HTTP, at the listener that all platforms share: what `moorline_dialects::watson::http` decides, done.
+//!
+//! ```text
+//!   head ─► route ─► who is it? (door) ─► body ─► event, command ─► a publish of QoS 1 by no session ─► 200
+//!                                             └─► fetch.rs: one queued command ─────────────────────► 200, 204
+//! ```
+//!
+//! # Invariants
+//!
+//! - **200 means what a PUBACK means**: the message is where it was to go, synced on a majority. A command is settled when its answer was
+//!   taken.
+//! - **Nobody is let in by what an earlier request showed**: each is judged, and none may show something else than the first of its
+//!   connection did.
+//! - **A refusal has no body and ends the connection.**
+//!
+//! Checked by the cluster tests (`watson_http.rs`).
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use moorline_core::{Message, QoS, Text, op::Denial, port};
+use moorline_dialects::watson::{
+    PAYLOAD_BYTES_MAX,
+    http::{self, Head, Outcome, Refusal, Route, Routed, WAIT_BODY_BYTES_MAX},
+    identity::{ClientId, Proof, USE_TOKEN_AUTH, Who, sni_contradicts},
+};
+use moorline_edge::Doorkeeper;
+use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
+use moorline_service::Service;
+use prometheus::IntGauge;
+use tracing::info;
+
+use crate::{
+    door::{Door, Entered, Stay},
+    fetch::{self, Fetched, Wanted},
+    gateway::Registrar,
+    visits::Visiting,
+};
+
+/// HTTP messaging for Watson's clients.
+#[derive(Clone)]
+pub struct Http {
+    door: Door,
+    service: Arc<Service>,
+    /// Who failed too often: the same that counts those of MQTT.
+    doors: Doorkeeper,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// Behind this door, before this service.
+    #[must_use]
+    pub fn new(door: Door, service: Arc<Service>, doors: Doorkeeper) -> Self {
+        Self { door, service, doors }
+    }
+}
+
+impl Platform for Http {
+    fn claims(&self, path: &str) -> bool {
+        http::is_path(path)
+    }
+
+    fn meet(&self, caller: Arc<Caller>) -> Box<dyn Conversation> {
+        Box::new(Connection { http: self.clone(), caller, speaker: OnceLock::new() })
+    }
+}
+
+/// What the requests of one connection share.
+struct Connection {
+    http: Http,
+    caller: Arc<Caller>,
+    /// Who speaks by it, once somebody was let in.
+    speaker: OnceLock<Speaker>,
+}
+
+/// Who speaks by a connection, to its end.
+struct Speaker {
+    client: ClientId,
+    proof: Proof,
+    /// Of a gateway.
+    registrar: Option<Registrar>,
+    /// Told of when it comes and goes.
+    visiting: Visiting,
+}
+
+impl Conversation for Connection {
+    fn answer(&self, request: Request) -> Answered<'_> {
+        Box::pin(async move {
+            let (head, body) = request.split();
+            let headers = head.headers();
+            let head = Head { method: head.method(), path: head.path(), headers: &headers };
+            let routed = http::route(&head);
+            let what = routed.as_ref().map_or("none", |routed| label(&routed.route));
+            let answered = match routed {
+                Ok(routed) => self.outcome(routed, &head, body).await,
+                Err(refusal) => Err(refusal),
+            };
+            let answer = answered.unwrap_or_else(|refusal| Found::of(Outcome::Refused(refusal)));
+            let status = answer.status.to_string();
+            self.http.door.metrics.requests.with_label_values(&[what, &status]).inc();
+            answer.answer
+        })
+    }
+}
+
+/// An answer, and what is counted of it.
+struct Found {
+    status: u16,
+    answer: Answer,
+}
+
+impl Found {
+    fn of(outcome: Outcome) -> Self {
+        let http::Response { status, headers, body, .. } = http::respond(outcome);
+        Self { status, answer: Answer::whole(status, &headers, body) }
+    }
+}
+
+impl Connection {
+    async fn outcome(&self, routed: Routed, head: &Head<'_>, body: Body) -> Result<Found, Refusal> {
+        let entered = self.enter(&routed).await?;
+        let route = routed.route;
+        if let Some(filter) = route.filter() {
+            let body = read(body, WAIT_BODY_BYTES_MAX, Refusal::BadRequest).await?;
+            let wait = Duration::from_secs(http::wait_s(&body)?.into());
+            return self.fetch(&entered, filter, wait).await;
+        }
+        let body = read(body, PAYLOAD_BYTES_MAX, Refusal::TooLarge).await?;
+        self.publish(&entered, &route, head, body).await?;
+        Ok(Found::of(Outcome::Published))
+    }
+
+    // ---- who it is
+
+    /// Lets a request in.
+    async fn enter(&self, routed: &Routed) -> Result<Entered, Refusal> {
+        let secret = routed.secret.clone();
+        let proof = match &routed.key {
+            Some(key) => Proof::Key { key: key.clone(), token: secret },
+            None => Proof::Token(secret),
+        };
+        let org = routed.speakers.first().map(|client| &client.org);
+        let server_name = self.caller.channel.server_name.as_ref();
+        if org.zip(server_name).is_some_and(|(org, name)| sni_contradicts(name.as_bytes(), org)) {
+            return Err(Refusal::Forbidden);
+        }
+        let known = self.speaker.get();
+        let is_known =
+            |known: &Speaker| known.proof == proof && routed.speakers.contains(&known.client);
+        if known.is_some_and(|known| !is_known(known)) {
+            return Err(Refusal::Forbidden);
+        }
+        let readings =
+            known.map_or(&routed.speakers[..], |known| std::slice::from_ref(&known.client));
+        let (client, entered) = self.judge(readings, &proof).await?;
+        self.caller.is_known();
+        if entered.stay.is_device() {
+            self.http.door.registry.heard(&entered.stay.guest);
+        }
+        self.speaker.get_or_init(|| self.speaker(client, proof, &entered));
+        Ok(entered)
+    }
+
+    /// Judges who has not failed too often, so that nobody guesses for long.
+    async fn judge(
+        &self,
+        readings: &[ClientId],
+        proof: &Proof,
+    ) -> Result<(ClientId, Entered), Refusal> {
+        let Http { door, doors, .. } = &self.http;
+        let first = readings.first().ok_or(Refusal::Forbidden)?;
+        let (who, from) = (Text::from(first.to_string()), self.caller.peer.ip());
+        if let Some(retry_after_s) = doors.banned(&who, from, door.clock.wall()) {
+            door.count_banned(first.class(), retry_after_s);
+            return Err(Refusal::Forbidden);
+        }
+        match door.admit_one_of(readings, proof, self.caller.tls()).await {
+            Ok(admitted) => {
+                doors.succeeded(&who, from);
+                Ok(admitted)
+            }
+            Err(Denial::Unavailable | Denial::Stopping) => Err(Refusal::Unavailable),
+            Err(denial) => {
+                let is_wrong = matches!(
+                    denial,
+                    Denial::UnknownTenant | Denial::UnknownDevice | Denial::WrongSecret
+                );
+                if is_wrong && doors.failed(&who, from, door.clock.wall()) {
+                    info!(%from, "a client failed too often and is banned for a while");
+                }
+                Err(Refusal::Forbidden)
+            }
+        }
+    }
+
+    fn speaker(&self, client: ClientId, proof: Proof, entered: &Entered) -> Speaker {
+        let registrar = match &client.who {
+            Who::Gateway(own) => Some(Registrar::new(entered.tenant, own)),
+            Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => None,
+        };
+        let user = match &proof {
+            Proof::Key { key, .. } => Text::from(key.to_string()),
+            Proof::Token(_) | Proof::Nothing => Text::from(USE_TOKEN_AUTH),
+        };
+        let (door, service) = (self.http.door.clone(), Arc::clone(&self.http.service));
+        let caller = Arc::clone(&self.caller);
+        let visiting =
+            Visiting::begin(door, service, caller, (entered.tenant, client.clone(), user));
+        Speaker { client, proof, registrar, visiting }
+    }
+
+    /// Who was let in.
+    fn known(&self) -> &Speaker {
+        self.speaker.get().expect("somebody was let in before anything is done")
+    }
+
+    // ---- what is asked for
+
+    async fn publish(
+        &self,
+        entered: &Entered,
+        route: &Route,
+        head: &Head<'_>,
+        body: Bytes,
+    ) -> Result<(), Refusal> {
+        let speaker = self.known();
+        let said = http::message(route, head, &body)?.ok_or(Refusal::NotFound)?;
+        let is_application = speaker.client.class().is_application();
+        if is_application && !entered.may.allow(said.needs()) {
+            return Err(Refusal::Forbidden);
+        }
+        if let Some(registrar) = &speaker.registrar {
+            let address = self.caller.peer.ip().to_canonical().to_string();
+            let client = speaker.client.to_string();
+            let registry = &self.http.door.registry;
+            let registered = registrar.registered(registry, said.device(), (&client, &address));
+            match registered.await {
+                Ok(true) => {}
+                Ok(false) => return Err(Refusal::Forbidden),
+                Err(_) => return Err(Refusal::Unavailable),
+            }
+        }
+        let topic = said.topic();
+        let message = Message { topic, qos: QoS::AtLeastOnce, payload: body, ..Message::empty() };
+        speaker.visiting.count_read(&message);
+        let published = self.http.service.publish(entered.tenant, message).await;
+        published.map(drop).map_err(refused)
+    }
+
+    async fn fetch(
+        &self,
+        entered: &Entered,
+        filter: Text,
+        wait: Duration,
+    ) -> Result<Found, Refusal> {
+        let Entered { tenant, stay, .. } = entered;
+        let (speaker, door) = (self.known(), &self.http.door);
+        let client = &speaker.client;
+        let wanted = Wanted {
+            tenant: *tenant,
+            session: Text::from(client.to_string()),
+            filter,
+            requested: door.rules.session_of_requests(client.class()),
+            wait,
+        };
+        let _waiting = Waiting::begin(&door.metrics.waiting);
+        // As long as it waits it is a connection that speaks for the device.
+        let _present = door.registry.arrive(&stay.guest);
+        let fetching = Box::pin(fetch::fetch(&self.http.service, wanted, &self.caller.stop));
+        let fetched = tokio::select! {
+            fetched = fetching => fetched.map_err(refused)?,
+            () = revoked(door, stay, wait) => return Err(Refusal::Forbidden),
+        };
+        let (command, settling) = match fetched {
+            Fetched::Nothing => return Ok(Found::of(Outcome::Nothing)),
+            Fetched::Elsewhere => return Ok(Found::of(Outcome::ConnectedElsewhere)),
+            Fetched::Command(command, settling) => (command, settling),
+        };
+        let fetch::Command { device, name: command, format, payload } = command;
+        speaker.visiting.count_written(payload.len());
+        let came = Outcome::Command { device, command, format, payload };
+        let http::Response { status, headers, body, .. } = http::respond(came);
+        let taken = Box::new(move || settling.settle());
+        Ok(Found { status, answer: Answer::told(status, &headers, body, taken) })
+    }
+}
+
+/// Returns when a client that waits may not stay. One that does not wait was judged a moment ago.
+async fn revoked(door: &Door, stay: &Stay, wait: Duration) {
+    if wait.is_zero() {
+        return std::future::pending().await;
+    }
+    door.until_revoked(stay).await;
+}
+
+/// Counts a request that is not answered yet.
+struct Waiting(IntGauge);
+
+impl Waiting {
+    fn begin(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+async fn read(body: Body, bytes_max: usize, too_large: Refusal) -> Result<Bytes, Refusal> {
+    body.read(bytes_max).await.map_err(|unread| match unread {
+        Unread::TooLarge => too_large,
+        Unread::BrokeOff => Refusal::BadRequest,
+    })
+}
+
+/// What the service's refusal means to a client of HTTP.
+fn refused(refusal: port::Refusal) -> Refusal {
+    match refusal {
+        port::Refusal::NotAuthorised => Refusal::Forbidden,
+        port::Refusal::TooLarge => Refusal::TooLarge,
+        port::Refusal::Busy
+        | port::Refusal::Unavailable
+        | port::Refusal::Quota
+        | port::Refusal::DiskFull => Refusal::Unavailable,
+    }
+}
+
+/// What is asked for, as a label.
+fn label(route: &Route) -> &'static str {
+    match route {
+        Route::Event { .. } => "event",
+        Route::Command { .. } => "command",
+        Route::FetchCommand { .. } => "fetch",
+    }
+}
