@@ -330,6 +330,8 @@ fn refused(refusal: port::Refusal) -> Refusal {
     match refusal {
         port::Refusal::NotAuthorised => Refusal::Forbidden,
         port::Refusal::TooLarge => Refusal::TooLarge,
+        port::Refusal::Topic => Refusal::NotFound,
+        port::Refusal::Payload => Refusal::BadRequest,
         port::Refusal::Busy
         | port::Refusal::Unavailable
         | port::Refusal::Quota
