@@ -100,7 +100,7 @@ def test_attributes_both_ways(cluster, plant, connected):
     assert answers.get(timeout=ANSWER_S) == ({"client": {"n": 1}, "shared": {"interval": 10}}, None)
 
     changes = queue.Queue()
-    client.subscribe_to_all_attributes(lambda client, result, extra: changes.put(result))
+    client.subscribe_to_all_attributes(lambda result, extra: changes.put(result))
     plant.share("valve", {"interval": 20}, cluster.nodes[1].admin)
     assert changes.get(timeout=ANSWER_S) == {"interval": 20}
     plant.share("valve", {"interval": None}, cluster.nodes[0].admin)

@@ -15,6 +15,7 @@ import pytest
 import wiotp.sdk.application
 import wiotp.sdk.device
 import wiotp.sdk.gateway
+from wiotp.sdk.messages import JsonCodec
 from organisation import ANSWER_S, DOMAIN, HOST, KEY, ORG
 
 QUIET_S = 0.5
@@ -94,6 +95,16 @@ def nothing(heard):
         heard.get(timeout=QUIET_S)
 
 
+def hears(gw, topics, heard):
+    """Puts the commands that a gateway gets on such topics into a queue."""
+    codecs = {"json": JsonCodec}
+
+    def on_message(client, userdata, message):
+        heard.put(wiotp.sdk.gateway.Command(message, codecs))
+
+    gw.client.message_callback_add(topics, on_message)
+
+
 def test_events_commands_and_presence(cluster, org, leads, clients):
     token = org.register("pump", "p1")
     leads[1883] = cluster.nodes[0].port
@@ -130,9 +141,11 @@ def test_a_gateway_speaks_for_its_devices(cluster, org, leads, clients):
     org.register("sensor", "s1")
     leads[1883] = cluster.nodes[2].port
     gw = gateway("gw", "g1", token)
-    own, others, notes, events = queue.Queue(), queue.Queue(), queue.Queue(), queue.Queue()
-    gw.commandCallback, gw.deviceCommandCallback, gw.notificationCallback = own.put, others.put, notes.put
+    own, others, events = queue.Queue(), queue.Queue(), queue.Queue()
     clients(gw)
+    # Its own callbacks read such a topic with the pattern of a device's, and find it invalid: whoever uses it goes beside them.
+    hears(gw, "iot-2/type/gw/id/g1/cmd/+/fmt/json", own)
+    hears(gw, "iot-2/type/+/id/+/cmd/+/fmt/+", others)
     subscribed(gw, lambda: gw.subscribeToDeviceCommands("sensor", "s1"))
     subscribed(gw, gw.subscribeToCommands)
     subscribed(gw, gw.subscribeToNotifications)
