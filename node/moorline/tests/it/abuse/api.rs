@@ -293,6 +293,7 @@ fn body_of(path: &str, method: &str) -> &'static str {
     match (path.rsplit('/').next().unwrap(), method) {
         (_, "get" | "delete") => "",
         ("{tenant}", "put") | ("tenants", _) => r#"{"name":"acme"}"#,
+        ("attributes", "patch") => r#"{"attributes":{"a":1}}"#,
         (_, "put" | "patch") => "{}",
         ("mailbox", _) => r#"{"name":"open"}"#,
         ("settle", _) => r#"{"op":"ack"}"#,
