@@ -194,7 +194,12 @@ impl Flags {
     /// other, and one of them stays.
     fn yields_to(&self, other: u128) -> bool {
         let is_older = self.since.elapsed() > SAME_MOMENT || self.id < other;
-        self.alone.load(Ordering::Relaxed) && self.id != other && is_older
+        self.is_other(other) && is_older
+    }
+
+    /// Whether it is the device, and another one says that it is.
+    fn is_other(&self, other: u128) -> bool {
+        self.alone.load(Ordering::Relaxed) && self.id != other
     }
 
     fn raise(&self, heard: Heard) {
@@ -234,10 +239,12 @@ impl Watchers {
         of_tenant.flat_map(|(_, watching)| watching).for_each(|flags| flags.raise(heard));
     }
 
-    fn tell(&self, shard: ShardId, shards: Shards, news: Vec<DeviceNews>) {
-        let all = self.all();
+    /// Tells who watches. Gives what is to be said in return: of two that came in the same moment the one that stays says so, since
+    /// the other may have come after it was heard of.
+    fn tell(&self, shard: ShardId, shards: Shards, news: Vec<DeviceNews>) -> Vec<DeviceNews> {
+        let (all, mut stay) = (self.all(), Vec::new());
         if all.is_empty() {
-            return;
+            return stay;
         }
         for one in news {
             let (whose, heard) = match one {
@@ -251,11 +258,17 @@ impl Watchers {
                     ((tenant, device), Heard { attributes: true, ..Heard::default() })
                 }
                 DeviceNews::Here(tenant, device, id) => {
-                    let there = all.get(&(tenant, device)).into_iter().flatten();
+                    let whose = (tenant, device);
                     let taken_over = Heard { taken_over: true, ..Heard::default() };
-                    there
-                        .filter(|flags| flags.yields_to(id))
-                        .for_each(|flags| flags.raise(taken_over));
+                    let others = all.get(&whose).into_iter().flatten();
+                    for flags in others.filter(|flags| flags.is_other(id)) {
+                        if flags.yields_to(id) {
+                            flags.raise(taken_over);
+                        } else {
+                            // Of a higher number: who hears it has a lower one, and yields.
+                            stay.push(DeviceNews::Here(whose.0, whose.1.clone(), flags.id));
+                        }
+                    }
                     continue;
                 }
                 DeviceNews::Anew => {
@@ -270,6 +283,7 @@ impl Watchers {
             };
             all.get(&whose).into_iter().flatten().for_each(|flags| flags.raise(heard));
         }
+        stay
     }
 }
 
@@ -391,7 +405,9 @@ impl Inner {
     fn hear_news(&self, shard: ShardId, news: Vec<DeviceNews>) {
         let of_shard = |tenant, device: &Text| self.shards.of(tenant, device.as_bytes()) == shard;
         self.holders.hear(of_shard, &news);
-        self.watchers.tell(shard, self.shards, news);
+        let stay = self.watchers.tell(shard, self.shards, news);
+        // Ends: each that says so in return has a higher number.
+        self.spread_news(shard, stay);
     }
 
     /// From a shard's leader, or a node where a device has come.
