@@ -9,7 +9,7 @@
 //!
 //! # Invariants
 //!
-//! - **Numbers are never given twice.** Logs and rows hold those of [`Part`]. Frozen by the golden tests of
+//! - **Numbers are never given twice.** Logs and rows hold those of `Part`. Frozen by the golden tests of
 //!   `codec/values.rs` and `rows/values.rs`.
 //!
 //! # Deliberately absent
