@@ -66,7 +66,7 @@ pub(crate) struct AttributeView {
 /// Attributes of one scope of a device.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AttributesView {
-    /// Of which scope.
+    // No words of its own: beside an inlined type they become a second schema, of an object.
     #[schema(inline)]
     scope: ScopeName,
     /// The version of the last change of this scope.

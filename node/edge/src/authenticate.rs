@@ -5,11 +5,14 @@ use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use moorline_core::{
     TenantId, Text,
-    port::{Inbox, Port},
+    port::{Ended, Inbox, Notice, Port},
     rights::Who,
 };
 use moorline_mqtt::{Version, server};
-use tokio_util::sync::DropGuard;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::channel::Channel;
 
@@ -71,6 +74,25 @@ impl fmt::Debug for Attempt {
 
 /// Begins to watch over a connection that was let in, until what it gives is dropped: with the connection.
 pub type Begin = Box<dyn FnOnce(Arc<dyn Inbox>) -> DropGuard + Send>;
+
+/// Has a task watch over a connection, as long as it lasts: ends it when the future that `begins` gives does.
+pub fn watch_over<F>(tasks: TaskTracker, begins: impl FnOnce() -> F + Send + 'static) -> Begin
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Box::new(move |inbox| {
+        let token = CancellationToken::new();
+        let (gone, revoked) = (token.clone(), begins());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = gone.cancelled() => {}
+                // One that takes nothing is ending anyway.
+                () = revoked => inbox.push(Notice::Ended(Ended::Revoked)).unwrap_or_default(),
+            }
+        });
+        token.drop_guard()
+    })
+}
 
 /// Who a client is.
 pub struct Identity {

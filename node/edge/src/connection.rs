@@ -16,7 +16,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -34,9 +33,9 @@ use moorline_mqtt::{
     server::{self, Closed, ConnectRequest, Event},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     task::coop,
-    time::{Instant, Sleep, sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 use tokio_util::sync::DropGuard;
 use tracing::debug;
@@ -48,6 +47,7 @@ use crate::{
     bucket::Turn,
     channel::Channel,
     edge::Edge,
+    linger::linger,
     mailbox::Mailbox,
     socket::Socket,
     transport::{Accepted, Opening, Transport},
@@ -61,13 +61,6 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 const READ_SHRINK: usize = 8;
 /// How long a stopping node waits for the answers that one connection's publishes are owed.
 const STOP_ANSWERS_MS: u64 = 1_000;
-/// How long a closed socket waits for the other side to close, so that the last packet is not lost to a reset.
-const LINGER_WAIT: Duration = Duration::from_secs(1);
-/// How much of what the other side still sends is thrown away meanwhile.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
-/// How much of that is read at a time.
-const LINGER_READ_BYTES: usize = 1_024;
-
 /// What all connections of a listener share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -522,29 +515,6 @@ impl<S> Drop for Connection<S> {
             None => self.shared.edge.metrics.never_opened(),
         }
     }
-}
-
-/// Closes a stream so that what was written last still arrives.
-pub(crate) async fn linger<S: Socket>(stream: &mut S, peer: SocketAddr) {
-    // A failure to close politely leaves the rude way, which dropping is.
-    let lingered = timeout(LINGER_WAIT, say_goodbye(stream)).await;
-    debug!(%peer, ?lingered, "socket closed");
-}
-
-/// Says that nothing more comes and waits until the other side has closed: closing with unread bytes would reset the
-/// connection, and a reset throws away what the other side has not read yet.
-async fn say_goodbye<S: Socket>(stream: &mut S) -> io::Result<()> {
-    stream.shutdown().await?;
-    let mut rest = vec![0; LINGER_READ_BYTES];
-    let mut thrown = 0;
-    while thrown < LINGER_BYTES_MAX {
-        match stream.read(&mut rest).await? {
-            0 => break,
-            bytes => thrown += bytes,
-        }
-    }
-    // A WebSocket's goodbye is answered; then what carries it is closed.
-    stream.shutdown().await
 }
 
 /// Polls a cancel-safe future once.

@@ -52,8 +52,6 @@ pub struct Visit {
     pub peer: SocketAddr,
     /// To which port of ours.
     pub port: u16,
-    /// Whether it came by TLS.
-    pub tls: bool,
     /// What its TLS said and proved.
     pub channel: Channel,
     /// The node takes leave.
@@ -66,7 +64,7 @@ impl fmt::Debug for Visit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Visit")
             .field("peer", &self.peer)
-            .field("tls", &self.tls)
+            .field("tls", &self.channel.tls)
             .finish_non_exhaustive()
     }
 }

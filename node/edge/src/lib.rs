@@ -23,6 +23,7 @@
 
 mod admission;
 mod asked;
+pub mod asks;
 mod authenticate;
 mod bans;
 mod bucket;
@@ -34,6 +35,7 @@ mod connection;
 mod edge;
 mod foreign;
 mod limit;
+mod linger;
 mod listener;
 mod mailbox;
 mod metrics;
@@ -45,7 +47,9 @@ mod transport;
 mod websocket;
 
 pub use admission::Stranger;
-pub use authenticate::{Anonymous, Attempt, Authenticate, Begin, Denial, Identity, Verdict};
+pub use authenticate::{
+    Anonymous, Attempt, Authenticate, Begin, Denial, Identity, Verdict, watch_over,
+};
 pub use bans::{ADDRESS_RULE, BanRule, Bans, Doorkeeper, IDENTITY_RULE};
 pub use bucket::{Buckets, Rate, Turn};
 pub use channel::{Channel, Proof, PskHolder};
@@ -53,6 +57,7 @@ pub use clock::Clock;
 pub use config::{EdgeConfig, EdgeConfigError, WsConfig};
 pub use edge::Edge;
 pub use foreign::{Served, Speaks, Stream, Visit};
+pub use linger::linger;
 pub use listener::Listener;
 pub use metrics::EdgeMetrics;
 pub use psk::{FoundPsk, PskKeys, PskOffer};

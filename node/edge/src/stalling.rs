@@ -27,6 +27,11 @@ impl<S> Stalling<S> {
         Self { stream, stall_max, ends: None }
     }
 
+    /// The stream, without patience.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// What became of a write; an error once nothing was taken for too long.
     fn watch<T>(
         &mut self,

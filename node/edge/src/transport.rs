@@ -21,10 +21,11 @@ use crate::{
     admission::Stranger,
     channel::Channel,
     config::WsConfig,
-    connection::{Shared, linger, serve},
+    connection::{Shared, serve},
     edge::Edge,
     foreign::{Begun, Speaks, Stream, Visit},
     limit::EdgeLimit,
+    linger::linger,
     mailbox::Mailbox,
     socket::Socket,
     tls::{Failed, Secure, Tls},
@@ -128,8 +129,8 @@ async fn visit(
     let port = shared.port;
     drop(opening);
     let channel = channel.map_or_else(Channel::default, |channel| *channel);
-    let (tls, stop) = (channel.tls, stop.clone());
-    let visit = Visit { stream, peer, port, tls, channel, stop, stranger: Some(stranger) };
+    let stop = stop.clone();
+    let visit = Visit { stream, peer, port, channel, stop, stranger: Some(stranger) };
     other.serve(visit).await;
 }
 

@@ -230,7 +230,7 @@ impl Connection {
             match action {
                 Action::Authenticate(connect) => {
                     self.format = connect.format;
-                    let from = From { address: self.visit.peer.ip(), tls: self.visit.tls };
+                    let from = From { address: self.visit.peer.ip(), tls: self.visit.channel.tls };
                     let door = self.door.clone();
                     let shown = &connect.credentials;
                     let credentials =

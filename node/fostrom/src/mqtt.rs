@@ -16,7 +16,6 @@
 //! Checked by the cluster tests (`fostrom_mqtt.rs`).
 
 use std::{
-    fmt,
     future::{Future, pending},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -25,30 +24,31 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use moorline_core::{
-    ConnId, Delivery, Message, Offset, QoS, ShareNumber, Text,
+    Delivery, Message, QoS, Text,
     op::{Answer, Declined, Denial, Format, MailId, Op},
-    port::{
-        Close, Ended, Filter, Inbox, Link, Notice, Open, Opened, Port, Published, Refusal, Token,
-    },
+    port::{Ended, Filter, Inbox, Link, Notice, Port, Published, Refusal, Token},
 };
 use moorline_dialects::fostrom::mqtt::{
     self, Connack, Hello, MailForm, Outgoing, SHORT_LIVED_IDLE_MS, Unpublishable, Wanted,
 };
-use moorline_edge::{Attempt, Identity};
+use moorline_edge::{
+    Attempt, Identity,
+    asks::{self, Ask, Platform, tell},
+};
 use moorline_service::registry::{
     ASK_AGAIN, Heard, RECHECK, Watch,
     door::{By, Guest},
 };
 use prometheus::IntGauge;
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
 use crate::door::{Door, From};
 
-/// What a connection may ask before it is answered: the edge's own windows are smaller for all but QoS 0.
-const ASKS_MAX: usize = 2_048;
+/// No session lasts, and there is no QoS 2.
+const HERE: Platform = Platform { present: |_| false, once: false };
 /// Events of one connection that are under way at once.
 const EVENTS_MAX: usize = 64;
 /// Filters of one connection: all that mean anything are five.
@@ -127,7 +127,7 @@ struct Device {
 
 impl Port for Device {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
-        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (link, asked) = asks::link(HERE, Arc::clone(&inbox));
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(watch) = &watch {
             watch.take_over();
@@ -135,7 +135,7 @@ impl Port for Device {
         let session = Session {
             door: self.door.clone(),
             guest: self.guest.clone(),
-            inbox: Arc::clone(&inbox),
+            inbox,
             format: self.format,
             short_lived: self.short_lived,
             filters: Vec::new(),
@@ -144,87 +144,8 @@ impl Port for Device {
             events: FuturesUnordered::new(),
         };
         self.door.tasks.spawn(session.run(asked, watch));
-        Box::new(DeviceLink { asks, inbox })
+        link
     }
-}
-
-/// What a connection asks of its task.
-enum Ask {
-    Publish(Token, Message),
-    Subscribe(Token, Vec<Filter>),
-    Unsubscribe(Token, Vec<Text>),
-}
-
-struct DeviceLink {
-    asks: mpsc::Sender<Ask>,
-    inbox: Arc<dyn Inbox>,
-}
-
-impl fmt::Debug for DeviceLink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceLink").finish_non_exhaustive()
-    }
-}
-
-/// Tells a connection. One that takes nothing is ending anyway.
-fn tell(inbox: &Arc<dyn Inbox>, notice: Notice) {
-    inbox.push(notice).unwrap_or_default();
-}
-
-impl DeviceLink {
-    fn ask(&self, ask: Ask) {
-        match self.asks.try_send(ask) {
-            Ok(()) => {}
-            // It asks faster than it can be served, with QoS 0: nothing of it was promised.
-            Err(TrySendError::Full(_)) => tell(&self.inbox, Notice::Lost),
-            // The task has said why it ended.
-            Err(TrySendError::Closed(_)) => {}
-        }
-    }
-}
-
-impl Link for DeviceLink {
-    fn conn(&self) -> ConnId {
-        ConnId(0)
-    }
-
-    fn open(&mut self, _: Open) {
-        let opened = Opened { present: false, first: Offset(0), end: Offset(0) };
-        tell(&self.inbox, Notice::Opened(Ok(opened)));
-    }
-
-    fn publish(&mut self, token: Token, message: Message) {
-        self.ask(Ask::Publish(token, message));
-    }
-
-    fn publish_once(&mut self, _: Token, _: u16, _: Message) {
-        tell(&self.inbox, Notice::Ended(Ended::Misused));
-    }
-
-    fn complete(&mut self, packet: u16) {
-        tell(&self.inbox, Notice::Completed { packet, known: false });
-    }
-
-    fn release(&mut self, offsets: Vec<Offset>) {
-        tell(&self.inbox, Notice::Released(offsets));
-    }
-
-    fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
-        self.ask(Ask::Subscribe(token, filters));
-    }
-
-    fn unsubscribe(&mut self, token: Token, filters: Vec<Text>) {
-        self.ask(Ask::Unsubscribe(token, filters));
-    }
-
-    /// What it has received says nothing about mail: that is settled by publishing.
-    fn settle(&mut self, _: &[Offset]) {}
-
-    fn settle_shared(&mut self, _: &[(ShareNumber, Offset)]) {}
-
-    fn retained_taken(&mut self) {}
-
-    fn close(&mut self, _: Close) {}
 }
 
 /// A filter that was granted.

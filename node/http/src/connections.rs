@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     fmt,
+    future::poll_fn,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -12,11 +13,11 @@ use std::{
 use bytes::Bytes;
 use hyper::{body::Incoming, header::TRANSFER_ENCODING, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use moorline_edge::{Channel, Served, Speaks, Stalling, Stranger, Visit};
+use moorline_edge::{Channel, Served, Speaks, Stalling, Stranger, Visit, linger};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{Answer, Request, answer::Written, lingering::Lingering};
+use crate::{Answer, Request, answer::Written};
 
 /// How long a request's head may take, and how long a connection may rest between two.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
@@ -111,23 +112,24 @@ async fn serve(http: Http, visit: Visit) {
     let shared = Arc::new(Connection { http, caller, met });
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(shared.answer(request).await) }
+        Box::pin(async move { Ok::<_, Infallible>(shared.answer(request).await) })
     });
-    let stream = Stalling::new(Lingering::new(stream), STALL_MAX);
-    let serving = http1::Builder::new()
+    let stream = Stalling::new(stream, STALL_MAX);
+    let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    let mut serving = std::pin::pin!(serving);
     let served = tokio::select! {
-        served = serving.as_mut() => served,
+        served = poll_fn(|cx| serving.poll_without_shutdown(cx)) => served,
         () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+            Pin::new(&mut serving).graceful_shutdown();
+            poll_fn(|cx| serving.poll_without_shutdown(cx)).await
         }
     };
+    let mut stream = serving.into_parts().io.into_inner().into_inner();
+    linger(&mut stream, peer).await;
     if let Err(error) = served {
         debug!(%peer, %error, "an HTTP connection ended badly");
     }

@@ -17,7 +17,7 @@
 //! - **One request of a connection at a time**: the next is not looked at before the answer to the last is on its way.
 //! - **What ends a body is not in dispute**: an answer to a request with a Transfer-Encoding ends its connection.
 //! - **A refusal is not lost**: a connection ends with a goodbye, and what still comes is thrown away for a moment
-//!   (`lingering`).
+//!   ([`moorline_edge::linger`]).
 //!
 //! Checked by `tests/connections.rs` and the cluster tests (`fostrom.rs`, `watson_http.rs`).
 //!
@@ -27,7 +27,6 @@
 
 mod answer;
 mod connections;
-mod lingering;
 mod request;
 
 pub use answer::{Answer, Taken};

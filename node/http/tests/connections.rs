@@ -95,7 +95,6 @@ impl Client {
             stream: Box::new(near),
             peer,
             port: 8080,
-            tls: false,
             channel: Channel::default(),
             stop: stop.clone(),
             stranger: None,

@@ -175,7 +175,7 @@ impl Inner {
     fn tell_of_tenants(&self, effects: &[Effect]) {
         for effect in effects {
             if let Effect::TenantChanged { tenant } = effect {
-                self.watchers.tell_of_tenant(*tenant);
+                self.watchers.tell_tenant(*tenant);
             }
         }
     }

@@ -167,7 +167,10 @@ impl Holders {
                             there.filter(|(tenant, device)| of_shard(*tenant, device)).cloned(),
                         );
                     }
-                    DeviceNews::Mail(..) | DeviceNews::Here(..) | DeviceNews::Attributes(..) => {}
+                    DeviceNews::Mail(..)
+                    | DeviceNews::Claim(..)
+                    | DeviceNews::Here(..)
+                    | DeviceNews::Attributes(..) => {}
                 }
             }
         }

@@ -145,6 +145,8 @@ pub(crate) struct Inner {
     pub(crate) pending_news: PendingNews,
     /// How many watches there were.
     pub(crate) watches: AtomicU64,
+    /// Places given to connections that each want to be a device: see `registry/watch.rs`.
+    pub(crate) places: AtomicU64,
     /// Which mail went out to whom last.
     pub(crate) notes: Notes,
     /// By shard: what it is to be told of presence.
@@ -216,6 +218,7 @@ impl Inner {
             watchers: Watchers::default(),
             pending_news: PendingNews::default(),
             watches: AtomicU64::new(0),
+            places: AtomicU64::new(0),
             notes: Notes::default(),
             reporters: (0..=shards.count()).map(|_| Reporter::default()).collect(),
             parsed: Parsed::default(),

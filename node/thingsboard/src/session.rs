@@ -28,6 +28,7 @@ use moorline_dialects::thingsboard::{
     topics::{self, Form, OwnTopics, Publish, SessionKind, Unpublishable},
     values::{Entries, Rules, Sample},
 };
+use moorline_edge::asks::{Ask, tell};
 use moorline_machine::events::EventKind;
 use moorline_machine::values::{NewPoint, POINTS_PER_COMMAND_MAX, VALUES_PER_COMMAND_MAX};
 use moorline_service::registry::{
@@ -43,7 +44,6 @@ use tokio::{
 use crate::{
     convert::{entries, from_core, keys},
     door::Door,
-    mqtt::{Ask, tell},
 };
 
 /// Writes of one connection that are under way at once.

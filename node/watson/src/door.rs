@@ -1,28 +1,23 @@
 //! Who a client is: from what its CONNECT says and proves to a device or API token of its organisation.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use moorline_core::{
-    TenantId, Text,
-    op::Denial,
-    port::{Ended, Notice},
-};
+use moorline_core::{TenantId, Text, op::Denial};
 use moorline_dialects::watson::{
     connect::{Opening, Refused},
     identity::{Class, ClientId, DeviceName, Proof, Who},
     topics::Permissions,
 };
-use moorline_edge::{Begin, Clock, EdgeConfig};
+use moorline_edge::{Begin, Clock, EdgeConfig, watch_over};
 use moorline_service::registry::{
-    ASK_AGAIN, RECHECK, Registry, Watch,
+    Registry, Watch,
     door::{Admitted, By, Guest, Shown},
     secrets::Secrets,
     settings::{self, Class as Kind, DeviceSettings, Role},
 };
 use serde::{Deserialize, de::IgnoredAny};
-use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     metrics::{WatsonMetrics, label},
@@ -191,45 +186,20 @@ impl Door {
     /// Watches over a connection that was let in: ends it when its client may not stay.
     pub(crate) fn watching(&self, stay: Stay) -> Begin {
         let door = self.clone();
-        Box::new(move |inbox| {
-            let token = CancellationToken::new();
-            let ends = token.clone();
-            let tasks = door.tasks.clone();
+        watch_over(self.tasks.clone(), move || {
             let present = stay.is_device().then(|| door.registry.arrive(&stay.guest));
-            tasks.spawn(async move {
+            async move {
                 let _present = present;
-                tokio::select! {
-                    () = token.cancelled() => {}
-                    () = door.until_revoked(&stay) => {
-                        // One that takes nothing is ending anyway.
-                        inbox.push(Notice::Ended(Ended::Revoked)).unwrap_or_default();
-                    }
-                }
-            });
-            ends.drop_guard()
+                door.until_revoked(&stay).await;
+            }
         })
     }
 
     /// Returns when a client that was let in may not stay.
     pub(crate) async fn until_revoked(&self, stay: &Stay) {
-        let mut recheck = RECHECK;
-        loop {
-            let now = self.clock.wall().0;
-            if stay.until_ms.is_some_and(|until| until <= now) {
-                return;
-            }
-            let left = stay.until_ms.map_or(recheck, |until| Duration::from_millis(until - now));
-            // Also without news: they may be lost with a connection between nodes.
-            let heard = timeout(left.min(recheck), stay.watch.heard()).await;
-            if heard.is_ok_and(|heard| !heard.device) {
-                continue;
-            }
-            match self.registry.still(&stay.guest).await {
-                Ok(()) => recheck = RECHECK,
-                Err(Denial::Unavailable) => recheck = ASK_AGAIN,
-                Err(_) => return,
-            }
-        }
+        let now_ms = || self.clock.wall().0;
+        let stays = || self.registry.still(&stay.guest);
+        stay.watch.until_revoked(stay.until_ms, now_ms, stays).await;
     }
 }
 

@@ -111,7 +111,10 @@ impl WatsonLink {
             false => Err(Forbidden::NotAuthorised),
         });
         match said {
-            Ok(Said::Management { .. }) => Read::Dropped(Ok(Published { matched: false })),
+            Ok(Said::Management { .. }) => {
+                self.door.metrics.dropped.with_label_values(&["management"]).inc();
+                Read::Dropped(Ok(Published { matched: false }))
+            }
             Ok(said) => {
                 let message = Message { topic: said.topic(), retain: false, ..message };
                 Read::On(said.device().clone(), message)
@@ -172,7 +175,7 @@ impl WatsonLink {
         match registrar.turn(held) {
             Turn::Now(held) => pass(&self.link, held),
             Turn::Held => {}
-            Turn::Full(held) => refuse(&self.shared, &held),
+            Turn::Full(held) => refuse(&self.door, &self.shared, &held),
             Turn::Begin => {
                 let bringing = Bringing {
                     door: self.door.clone(),
@@ -222,7 +225,7 @@ impl Bringing {
                     self.notices.tell(&link, Request::Publish, &held.message.topic, why);
                     answer(&self.shared, &held, Ok(Published { matched: true }));
                 }
-                Err(_) => refuse(&self.shared, &held),
+                Err(_) => refuse(&self.door, &self.shared, &held),
             }
         }
     }
@@ -236,8 +239,11 @@ fn pass(link: &Below, held: Held) {
     }
 }
 
-/// It may come again.
-fn refuse(shared: &Shared, held: &Held) {
+/// It may come again, if it is promised anything.
+fn refuse(door: &Door, shared: &Shared, held: &Held) {
+    if held.message.qos == QoS::AtMostOnce {
+        door.metrics.dropped.with_label_values(&["unregistered"]).inc();
+    }
     answer(shared, held, Err(Refusal::Busy));
 }
 

@@ -9,6 +9,7 @@ pub struct WatsonMetrics {
     pub(crate) connections: IntGaugeVec,
     pub(crate) admitted: IntCounterVec,
     pub(crate) violations: IntCounterVec,
+    pub(crate) dropped: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
 }
@@ -32,6 +33,11 @@ impl WatsonMetrics {
                 "Clients that said who they are, by class and by what came of it",
                 &["class", "result"],
             )?,
+            dropped: counters(
+                "moorline_watson_dropped_total",
+                "Messages that went nowhere and whose client was not told, by why",
+                &["why"],
+            )?,
             requests: counters(
                 "moorline_watson_http_requests_total",
                 "Requests of HTTP messaging, by what they asked for and by the status they got",
@@ -50,6 +56,9 @@ impl WatsonMetrics {
                 &["class", "what"],
             )?,
         };
+        for why in ["management", "unregistered"] {
+            metrics.dropped.with_label_values(&[why]);
+        }
         for what in ["event", "command", "fetch"] {
             metrics.requests.with_label_values(&[what, "200"]);
         }

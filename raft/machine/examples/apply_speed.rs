@@ -5,94 +5,43 @@
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
-use std::{
-    error::Error,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod bench;
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use moorline_core::{
-    ConnId, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionOptions, TenantId,
-    UnixMillis,
-};
+use moorline_core::{ConnId, Incarnation, Message, NodeId, Offset, QoS, SubscriptionOptions};
 use moorline_machine::{
-    Answer, BatchBuilder, Command, Machine, RunBuilder,
-    command::{Holder, ProducerId, SessionId, Subscription},
+    Answer, Command,
+    command::{Holder, SessionId, Subscription},
 };
-use moorline_storage::{Store, mem::MemStore, overlay::Overlay};
 
-const TENANT: TenantId = TenantId(1);
+use bench::{Bench, Failed, TENANT};
+
 const PAYLOAD_BYTES: usize = 256;
 /// Batches between a publish and its settlement.
 const BEHIND: u64 = 4;
-const CHECKPOINT_BYTES: usize = 64 * 1024 * 1024;
 
-type Failed = Box<dyn Error>;
-
-struct Bench {
-    machine: Machine,
-    rows: Overlay<Arc<MemStore>>,
-    run: RunBuilder,
-    index: u64,
-    spent: Duration,
-    effects: usize,
-}
-
-impl Bench {
-    fn new() -> Result<Self, Failed> {
-        let rows = Overlay::new(Arc::new(MemStore::new()));
-        let machine = Machine::open(ShardId(1), &rows)?;
-        let run = RunBuilder::new(ProducerId(1), 1);
-        Ok(Self { machine, rows, run, index: 0, spent: Duration::ZERO, effects: 0 })
-    }
-
-    fn apply(&mut self, commands: &[Command]) -> Result<Vec<Answer>, Failed> {
-        for command in commands {
-            self.run.push(command)?;
-        }
-        let confirmed = self.run.next_seq() - commands.len() as u64;
-        let mut batch = BatchBuilder::new();
-        batch.push(&self.run.take(confirmed).ok_or("no commands")?);
-        self.index += 1;
-        let batch = batch.finish(UnixMillis(self.index));
-        let mut effects = Vec::new();
-
-        let begun = Instant::now();
-        let mut answers = self.machine.apply(&mut self.rows, self.index, &batch, &mut effects)?;
-        self.effects += effects.len();
-        drop(effects);
-        self.spent += begun.elapsed();
-
-        if self.rows.active_bytes() > CHECKPOINT_BYTES {
-            let frozen = self.rows.freeze();
-            self.rows.base().write(frozen.to_batch())?;
-            self.rows.thaw_done();
-        }
-        Ok(answers.pop().ok_or("no answers")?.answers)
-    }
-
-    fn subscriber(&mut self, n: u64, topic: &str) -> Result<SessionId, Failed> {
-        let holder = Holder { node: NodeId(1), incarnation: Incarnation(1), conn: ConnId(n) };
-        let answers = self.apply(&[Command::OpenSession {
-            tenant: TENANT,
-            client: format!("client-{n}").as_str().into(),
-            clean_start: false,
-            expiry_s: 3600,
-            holder,
-            limits: moorline_core::port::SessionLimits::none(),
-            sessions_max: u32::MAX,
-            will: None,
-        }])?;
-        let [Answer::Opened { session, epoch, .. }] = answers[..] else {
-            return Err("open".into());
-        };
-        let qos = QoS::AtLeastOnce;
-        let subscriptions =
-            vec![Subscription { filter: topic.into(), options: SubscriptionOptions::of_qos(qos) }];
-        self.apply(&[Command::Subscribe { session, epoch, subscriptions }])?;
-        Ok(session)
-    }
+fn subscriber(bench: &mut Bench, n: u64, topic: &str) -> Result<SessionId, Failed> {
+    let holder = Holder { node: NodeId(1), incarnation: Incarnation(1), conn: ConnId(n) };
+    let answers = bench.apply(&[Command::OpenSession {
+        tenant: TENANT,
+        client: format!("client-{n}").as_str().into(),
+        clean_start: false,
+        expiry_s: 3600,
+        holder,
+        limits: moorline_core::port::SessionLimits::none(),
+        sessions_max: u32::MAX,
+        will: None,
+    }])?;
+    let [Answer::Opened { session, epoch, .. }] = answers[..] else {
+        return Err("open".into());
+    };
+    let qos = QoS::AtLeastOnce;
+    let subscriptions =
+        vec![Subscription { filter: topic.into(), options: SubscriptionOptions::of_qos(qos) }];
+    bench.apply(&[Command::Subscribe { session, epoch, subscriptions }])?;
+    Ok(session)
 }
 
 /// One line: `sessions` subscribers with a topic each, batches of `batch` commands.
@@ -101,7 +50,7 @@ fn measure(sessions: u64, batch: u64, batches: u64) -> Result<(), Failed> {
     let topics: Vec<String> = (0..sessions).map(|n| format!("plant/line/{n}/state")).collect();
     let mut ids = Vec::new();
     for (n, topic) in (0..).zip(&topics) {
-        ids.push(bench.subscriber(n, topic)?);
+        ids.push(subscriber(&mut bench, n, topic)?);
     }
     let payload = Bytes::from(vec![7; PAYLOAD_BYTES]);
     let publish = |n: u64| Command::Publish {

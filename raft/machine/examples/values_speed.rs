@@ -5,92 +5,45 @@
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
-use std::{
-    error::Error,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod bench;
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use moorline_core::{Double, ShardId, TenantId, Text, UnixMillis, Value};
+use moorline_core::{Double, Text, Value};
 use moorline_machine::{
-    Answer, BatchBuilder, Command, EventCommand, Machine, RunBuilder, ValueCommand,
-    command::ProducerId,
+    Answer, Command, EventCommand, ValueCommand,
     events::{AppendEvent, EventKind, NewEvent, Retention},
     registry::PutDevice,
     values::{NewPoint, Record, WithEvent},
 };
-use moorline_storage::{Store, mem::MemStore, overlay::Overlay};
 
-const TENANT: TenantId = TenantId(1);
+use bench::{Bench, Failed, TENANT};
+
 const DEVICES: u64 = 10_000;
 const BATCH: u64 = 64;
 const BATCHES: u64 = 4_000;
-const CHECKPOINT_BYTES: usize = 64 * 1024 * 1024;
 const KEEP: Retention = Retention { keep_s: 3_600, bytes_max: 8 << 30 };
 
-type Failed = Box<dyn Error>;
-
-struct Bench {
-    machine: Machine,
-    rows: Overlay<Arc<MemStore>>,
-    run: RunBuilder,
-    index: u64,
-    spent: Duration,
-}
-
-impl Bench {
-    fn new() -> Result<Self, Failed> {
-        let rows = Overlay::new(Arc::new(MemStore::new()));
-        let machine = Machine::open(ShardId(1), &rows)?;
-        let run = RunBuilder::new(ProducerId(1), 1);
-        Ok(Self { machine, rows, run, index: 0, spent: Duration::ZERO })
+fn devices(bench: &mut Bench) -> Result<Vec<(Text, u64)>, Failed> {
+    let mut made = Vec::new();
+    for n in 0..DEVICES {
+        let device = Text::from(format!("pump-{n:06}"));
+        let put = PutDevice {
+            tenant: TENANT,
+            device: device.clone(),
+            enabled: true,
+            credentials: Vec::new(),
+            settings: Bytes::from_static(b"{}"),
+            if_version: None,
+            devices_max: u32::MAX,
+        };
+        let [Answer::Device { born, .. }] = bench.apply(&[Command::PutDevice(put)])?[..] else {
+            return Err("no device".into());
+        };
+        made.push((device, born));
     }
-
-    fn apply(&mut self, commands: &[Command]) -> Result<Vec<Answer>, Failed> {
-        for command in commands {
-            self.run.push(command)?;
-        }
-        let confirmed = self.run.next_seq() - commands.len() as u64;
-        let mut batch = BatchBuilder::new();
-        batch.push(&self.run.take(confirmed).ok_or("no commands")?);
-        self.index += 1;
-        let batch = batch.finish(UnixMillis(self.index));
-        let mut effects = Vec::new();
-
-        let begun = Instant::now();
-        let mut answers = self.machine.apply(&mut self.rows, self.index, &batch, &mut effects)?;
-        drop(effects);
-        self.spent += begun.elapsed();
-
-        if self.rows.active_bytes() > CHECKPOINT_BYTES {
-            let frozen = self.rows.freeze();
-            self.rows.base().write(frozen.to_batch())?;
-            self.rows.thaw_done();
-        }
-        Ok(answers.pop().ok_or("no answers")?.answers)
-    }
-
-    fn devices(&mut self) -> Result<Vec<(Text, u64)>, Failed> {
-        let mut made = Vec::new();
-        for n in 0..DEVICES {
-            let device = Text::from(format!("pump-{n:06}"));
-            let put = PutDevice {
-                tenant: TENANT,
-                device: device.clone(),
-                enabled: true,
-                credentials: Vec::new(),
-                settings: Bytes::from_static(b"{}"),
-                if_version: None,
-                devices_max: u32::MAX,
-            };
-            let [Answer::Device { born, .. }] = self.apply(&[Command::PutDevice(put)])?[..] else {
-                return Err("no device".into());
-            };
-            made.push((device, born));
-        }
-        Ok(made)
-    }
+    Ok(made)
 }
 
 fn event() -> NewEvent {
@@ -123,7 +76,7 @@ fn record(device: &Text, born: u64, event: Option<WithEvent>) -> Command {
 
 fn measure(name: &str, of: impl Fn(&Text, u64) -> Command) -> Result<u128, Failed> {
     let mut bench = Bench::new()?;
-    let devices = bench.devices()?;
+    let devices = devices(&mut bench)?;
     bench.spent = Duration::ZERO;
     for batch in 0..BATCHES {
         let commands = (batch * BATCH..(batch + 1) * BATCH).map(|n| {

@@ -16,28 +16,21 @@
 //! - **A device that is disabled, deleted, or whose credential is, leaves at once**, on whichever node. Checked by the cluster
 //!   tests (`registry.rs`, `credentials.rs`).
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
-use moorline_core::{
-    TenantId, Text, UnixMillis, op,
-    port::{Ended, Notice},
-};
+use moorline_core::{TenantId, Text, UnixMillis};
 use moorline_edge::{
     Attempt, Authenticate, Begin, Denial, Doorkeeper, FoundPsk, Identity, Proof, PskHolder,
-    PskKeys, PskOffer, Verdict,
+    PskKeys, PskOffer, Verdict, watch_over,
 };
 use moorline_fostrom::Mqtt;
 use moorline_service::registry::{
-    ASK_AGAIN, RECHECK, Registry, Watch,
+    Registry, Watch,
     credential::prove::{Claim, Holder, Possession, Proven, Stay, Unproven},
     door::By,
     secrets::Secrets,
 };
-use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 /// Between a device's name and its client id; no name has it.
@@ -181,41 +174,14 @@ impl Devices {
     /// Ends a connection when its device may not stay.
     fn watching(self: &Arc<Self>, stay: Stay, watch: Watch) -> Begin {
         let devices = Arc::clone(self);
-        Box::new(move |inbox| {
-            let token = CancellationToken::new();
-            let ends = token.clone();
-            let tasks = devices.tasks.clone();
+        watch_over(self.tasks.clone(), move || {
             let present = devices.registry.arrive(&stay.guest);
-            tasks.spawn(async move {
+            async move {
                 let _present = present;
-                tokio::select! {
-                    () = token.cancelled() => {}
-                    () = devices.until_revoked(&stay, &watch) => {
-                        // One that takes nothing is ending anyway.
-                        inbox.push(Notice::Ended(Ended::Revoked)).unwrap_or_default();
-                    }
-                }
-            });
-            ends.drop_guard()
+                let stays = || devices.registry.stays(&stay, now_ms());
+                watch.until_revoked(stay.until_ms, now_ms, stays).await;
+            }
         })
-    }
-
-    async fn until_revoked(&self, stay: &Stay, watch: &Watch) {
-        let mut recheck = RECHECK;
-        loop {
-            let left_ms = stay.until_ms.map(|until| until.saturating_sub(now_ms()));
-            let left = left_ms.map_or(recheck, Duration::from_millis);
-            // Also without news: they may be lost with a connection between nodes.
-            let heard = timeout(left.min(recheck), watch.heard()).await;
-            if heard.is_ok_and(|heard| !heard.device) {
-                continue;
-            }
-            match self.registry.stays(stay, now_ms()).await {
-                Ok(()) => recheck = RECHECK,
-                Err(op::Denial::Unavailable) => recheck = ASK_AGAIN,
-                Err(_) => return,
-            }
-        }
     }
 }
 

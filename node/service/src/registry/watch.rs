@@ -12,6 +12,9 @@
 //! - **News are hints.** Whoever hears them asks the shard ([`Registry::next_mail`], [`Registry::device`]); losing one loses
 //!   nothing but time. A new leader says so to everybody ([`DeviceNews::Anew`]), since its predecessor may have died with news
 //!   untold, and watchers ask again by themselves after [`RECHECK`].
+//! - **Of a device's connections the last stays.** Which is the last says the shard's leader, which gives each that asks a place:
+//!   nodes may be asked by one device faster than they tell each other. Who hears of a later place than its own ends; who hears of
+//!   an earlier one says its own, so the order of what nodes hear does not matter. While a shard has no leader, nobody ends.
 //! - **Bounded**: one entry for each connection that watches, a few flags each; a frame tells of [`NEWS_PER_FRAME_MAX`] devices, and
 //!   so many are pending at most.
 //!
@@ -24,17 +27,18 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use moorline_core::{NodeId, ShardId, TenantId, Text, shard::Shards};
+use moorline_core::{NodeId, ShardId, TenantId, Text, op::Denial, shard::Shards};
 use moorline_group::wire::{Kind, Lane, Replier};
 use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
 };
-use tokio::{sync::Notify, task::yield_now};
+use tokio::{sync::Notify, task::yield_now, time::timeout};
+use tracing::debug;
 
 use super::Registry;
 use crate::service::Inner;
@@ -45,8 +49,6 @@ pub const RECHECK: Duration = Duration::from_secs(60);
 pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Devices that one frame tells of; more go in several.
 const NEWS_PER_FRAME_MAX: usize = 1_024;
-/// Connections of one device that come within so long come at the same moment: longer than news are under way.
-const SAME_MOMENT: Duration = Duration::from_secs(5);
 const VERSION: u8 = 1;
 /// Room that most frames fit into.
 const FRAME_BYTES: usize = 128;
@@ -115,11 +117,16 @@ pub(crate) enum DeviceNews {
     Device(TenantId, Text),
     /// The shard has a new leader: anything may have happened to its devices.
     Anew,
-    /// This connection is the device now, and no other.
-    Here(TenantId, Text, u128),
+    /// A connection asks the shard's leader for its place: it wants to be the device, and no other.
+    Claim(TenantId, Text, u128),
+    /// From the leader: this connection is the device now, and those with a lower place are not.
+    Here(TenantId, Text, u128, Place),
     /// Shared attributes of a device were set or deleted.
     Attributes(TenantId, Text),
 }
+
+/// Which of a device's connections came last: the leader's term, and its count. Only one leader gives places in a term.
+type Place = (u64, u64);
 
 pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
     let mut out = Writer::new(VERSION, FRAME_BYTES);
@@ -128,7 +135,8 @@ pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
             DeviceNews::Mail(tenant, device) => (1, Some((tenant, device))),
             DeviceNews::Device(tenant, device) => (2, Some((tenant, device))),
             DeviceNews::Anew => (3, None),
-            DeviceNews::Here(tenant, device, _) => (4, Some((tenant, device))),
+            DeviceNews::Claim(tenant, device, _) => (4, Some((tenant, device))),
+            DeviceNews::Here(tenant, device, ..) => (6, Some((tenant, device))),
             DeviceNews::Attributes(tenant, device) => (5, Some((tenant, device))),
         };
         out.u8(kind);
@@ -136,8 +144,17 @@ pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
             out.u32(tenant.0);
             out.text(device);
         }
-        if let DeviceNews::Here(.., id) = one {
-            out.u128(*id);
+        match one {
+            DeviceNews::Claim(_, _, id) => out.u128(*id),
+            DeviceNews::Here(_, _, id, (term, count)) => {
+                out.u128(*id);
+                out.u64(*term);
+                out.u64(*count);
+            }
+            DeviceNews::Mail(..)
+            | DeviceNews::Device(..)
+            | DeviceNews::Anew
+            | DeviceNews::Attributes(..) => {}
         }
     }
     out.done()
@@ -154,23 +171,67 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Vec<DeviceNews>, StorageError> {
             1 => DeviceNews::Mail(TenantId(from.u32()?), from.text()?),
             2 => DeviceNews::Device(TenantId(from.u32()?), from.text()?),
             3 => DeviceNews::Anew,
-            4 => DeviceNews::Here(TenantId(from.u32()?), from.text()?, from.u128()?),
+            4 => DeviceNews::Claim(TenantId(from.u32()?), from.text()?, from.u128()?),
             5 => DeviceNews::Attributes(TenantId(from.u32()?), from.text()?),
+            6 => {
+                let (tenant, device) = (TenantId(from.u32()?), from.text()?);
+                DeviceNews::Here(tenant, device, from.u128()?, (from.u64()?, from.u64()?))
+            }
             other => return Err(from.corrupt(format!("news {other}"))),
         });
     }
     Ok(news)
 }
 
+/// What a connection knows of being the device.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Claim {
+    /// It wants to be the only one.
+    made: bool,
+    /// Its own place, once the leader gave it one.
+    own: Option<Place>,
+    /// The last of the others.
+    other: Option<Place>,
+}
+
+/// What is to be done about a place that was heard of.
+#[derive(Debug, PartialEq, Eq)]
+enum Placed {
+    /// Nothing yet.
+    Waits,
+    /// Another came later.
+    Yields,
+    /// Another came earlier, and may not know.
+    Stays(Place),
+}
+
+impl Claim {
+    /// A place was given, to this connection or to another one.
+    fn hear(&mut self, is_own: bool, place: Place) -> Placed {
+        if !self.made {
+            return Placed::Waits;
+        }
+        let known = if is_own { &mut self.own } else { &mut self.other };
+        *known = (*known).max(Some(place));
+        match (self.own, self.other) {
+            (Some(own), Some(other)) if own < other => Placed::Yields,
+            (Some(own), Some(_)) if !is_own => Placed::Stays(own),
+            _ => Placed::Waits,
+        }
+    }
+
+    fn is_unplaced(&self) -> bool {
+        self.made && self.own.is_none()
+    }
+}
+
 #[derive(Debug)]
 struct Flags {
     /// The process, and which watch of it.
     id: u128,
-    since: Instant,
     mail: AtomicBool,
     device: AtomicBool,
-    /// It is the device, until another is.
-    alone: AtomicBool,
+    claim: Mutex<Claim>,
     taken_over: AtomicBool,
     attributes: AtomicBool,
     bell: Notify,
@@ -180,26 +241,18 @@ impl Flags {
     fn new(id: u128) -> Self {
         Self {
             id,
-            since: Instant::now(),
             mail: AtomicBool::default(),
             device: AtomicBool::default(),
-            alone: AtomicBool::default(),
+            claim: Mutex::default(),
             taken_over: AtomicBool::default(),
             attributes: AtomicBool::default(),
             bell: Notify::default(),
         }
     }
 
-    /// Whether it has to make room for a connection that just came. Of two that come at the same moment, each hears of the
-    /// other, and one of them stays.
-    fn yields_to(&self, other: u128) -> bool {
-        let is_older = self.since.elapsed() > SAME_MOMENT || self.id < other;
-        self.is_other(other) && is_older
-    }
-
-    /// Whether it is the device, and another one says that it is.
-    fn is_other(&self, other: u128) -> bool {
-        self.alone.load(Ordering::Relaxed) && self.id != other
+    fn claim(&self) -> MutexGuard<'_, Claim> {
+        // Every change is one field.
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn raise(&self, heard: Heard) {
@@ -231,7 +284,7 @@ impl Watchers {
         self.0.lock().expect("no panic while watchers are locked")
     }
 
-    /// A tenant changed: all who watch a device of it ask.
+    /// A tenant was changed, disabled or deleted: all who watch a device of it ask.
     pub(crate) fn tell_tenant(&self, tenant: TenantId) {
         let all = self.all();
         let of_tenant = all.iter().filter(|((of, _), _)| *of == tenant);
@@ -239,8 +292,8 @@ impl Watchers {
         of_tenant.flat_map(|(_, watching)| watching).for_each(|flags| flags.raise(heard));
     }
 
-    /// Tells who watches. Gives what is to be said in return: of two that came in the same moment the one that stays says so, since
-    /// the other may have come after it was heard of.
+    /// Tells who watches. Gives what is to be said in return: who has a later place says so to one with an earlier, which may have
+    /// come after that was told.
     fn tell(&self, shard: ShardId, shards: Shards, news: Vec<DeviceNews>) -> Vec<DeviceNews> {
         let (all, mut stay) = (self.all(), Vec::new());
         if all.is_empty() {
@@ -257,16 +310,20 @@ impl Watchers {
                 DeviceNews::Attributes(tenant, device) => {
                     ((tenant, device), Heard { attributes: true, ..Heard::default() })
                 }
-                DeviceNews::Here(tenant, device, id) => {
+                // For the leader.
+                DeviceNews::Claim(..) => continue,
+                DeviceNews::Here(tenant, device, id, place) => {
                     let whose = (tenant, device);
                     let taken_over = Heard { taken_over: true, ..Heard::default() };
-                    let others = all.get(&whose).into_iter().flatten();
-                    for flags in others.filter(|flags| flags.is_other(id)) {
-                        if flags.yields_to(id) {
-                            flags.raise(taken_over);
-                        } else {
-                            // Of a higher number: who hears it has a lower one, and yields.
-                            stay.push(DeviceNews::Here(whose.0, whose.1.clone(), flags.id));
+                    for flags in all.get(&whose).into_iter().flatten() {
+                        let placed = flags.claim().hear(flags.id == id, place);
+                        match placed {
+                            Placed::Waits => {}
+                            Placed::Yields => flags.raise(taken_over),
+                            Placed::Stays(own) => {
+                                let (tenant, device) = whose.clone();
+                                stay.push(DeviceNews::Here(tenant, device, flags.id, own));
+                            }
                         }
                     }
                     continue;
@@ -284,16 +341,6 @@ impl Watchers {
             all.get(&whose).into_iter().flatten().for_each(|flags| flags.raise(heard));
         }
         stay
-    }
-}
-
-impl Watchers {
-    /// A tenant was changed or deleted: its devices may not be what they were.
-    pub(crate) fn tell_of_tenant(&self, tenant: TenantId) {
-        let all = self.all();
-        let of_tenant = all.iter().filter(|((of, _), _)| *of == tenant);
-        let changed = Heard { device: true, ..Heard::default() };
-        of_tenant.flat_map(|(_, watching)| watching).for_each(|flags| flags.raise(changed));
     }
 }
 
@@ -319,7 +366,42 @@ impl Watch {
             if heard != Heard::default() {
                 return heard;
             }
-            self.flags.bell.notified().await;
+            let bell = self.flags.bell.notified();
+            if !self.flags.claim().is_unplaced() {
+                bell.await;
+            } else if timeout(ASK_AGAIN, bell).await.is_err() {
+                self.claim();
+            }
+        }
+    }
+
+    /// Returns when a connection of the device may not stay: when its time is up (milliseconds since 1970), or when `stays`, which is
+    /// asked when the device may have changed, says so for sure.
+    pub async fn until_revoked<F>(
+        &self,
+        until_ms: Option<u64>,
+        now_ms: impl Fn() -> u64,
+        stays: impl Fn() -> F,
+    ) where
+        F: Future<Output = Result<(), Denial>>,
+    {
+        let mut recheck = RECHECK;
+        loop {
+            let left_ms = until_ms.map(|until| until.saturating_sub(now_ms()));
+            if left_ms == Some(0) {
+                return;
+            }
+            let left = left_ms.map_or(recheck, Duration::from_millis);
+            // Also without news: they may be lost with a connection between nodes.
+            let heard = timeout(left.min(recheck), self.heard()).await;
+            if heard.is_ok_and(|heard| !heard.device) {
+                continue;
+            }
+            match stays().await {
+                Ok(()) => recheck = RECHECK,
+                Err(Denial::Unavailable) => recheck = ASK_AGAIN,
+                Err(_) => return,
+            }
         }
     }
 }
@@ -351,13 +433,19 @@ impl Registry {
 }
 
 impl Watch {
-    /// From now on this connection is the device: others that say so, on whichever node, hear that they are not any more.
+    /// From now on this connection is the device: others that said so before, on whichever node, hear that they are not any more.
     pub fn take_over(&self) {
-        self.flags.alone.store(true, Ordering::Relaxed);
+        self.flags.claim().made = true;
+        self.claim();
+    }
+
+    /// Asks the leader for a place. It may be lost, and there may be no leader: [`Watch::heard`] asks again.
+    fn claim(&self) {
         let (tenant, device) = self.whose.clone();
         let shard = self.inner.shards.of(tenant, device.as_bytes());
-        let here = DeviceNews::Here(tenant, device, self.flags.id);
-        self.inner.spread_news(shard, vec![here]);
+        let frame = encode(&[DeviceNews::Claim(tenant, device, self.flags.id)]);
+        let told = self.inner.below().router.tell_leader(shard, Kind::News, frame);
+        debug!(%shard, device = %self.whose.1, ?told, "asked to be the device");
     }
 }
 
@@ -402,12 +490,27 @@ impl Inner {
         }
     }
 
-    fn hear_news(&self, shard: ShardId, news: Vec<DeviceNews>) {
+    fn hear_news(&self, shard: ShardId, mut news: Vec<DeviceNews>) {
+        for one in &mut news {
+            if let DeviceNews::Claim(tenant, device, id) = one
+                && let Some(place) = self.place(shard)
+            {
+                let here = DeviceNews::Here(*tenant, mem::take(device), *id, place);
+                self.spread_news(shard, vec![here]);
+            }
+        }
         let of_shard = |tenant, device: &Text| self.shards.of(tenant, device.as_bytes()) == shard;
         self.holders.hear(of_shard, &news);
         let stay = self.watchers.tell(shard, self.shards, news);
-        // Ends: each that says so in return has a higher number.
+        // Ends: each that says so in return has a later place.
         self.spread_news(shard, stay);
+    }
+
+    /// The next place in a shard; `None` unless this node leads it. Another leader's are of another term.
+    fn place(&self, shard: ShardId) -> Option<Place> {
+        let role = *self.below().groups.role(shard)?.borrow();
+        let count = || self.places.fetch_add(1, Ordering::Relaxed);
+        role.leading.then(|| (role.term, count()))
     }
 
     /// From a shard's leader, or a node where a device has come.
@@ -493,28 +596,64 @@ mod tests {
     fn a_change_of_a_tenant_reaches_all_who_watch_its_devices() {
         let watchers = Watchers::default();
         let (pump, valve) = (watching(&watchers, "pump"), watching(&watchers, "valve"));
-        watchers.tell_of_tenant(TenantId(8));
+        watchers.tell_tenant(TenantId(8));
         assert_eq!([heard(&pump), heard(&valve)], [(false, false), (false, false)]);
-        watchers.tell_of_tenant(TenantId(7));
+        watchers.tell_tenant(TenantId(7));
         assert_eq!([heard(&pump), heard(&valve)], [(false, true), (false, true)]);
     }
 
-    #[test]
-    fn of_connections_that_are_one_device_the_last_stays() {
-        let (watchers, shards) = (Watchers::default(), Shards::new(1));
-        let [first, second, stream] = [(); 3].map(|()| watching(&watchers, "pump"));
-        let (tenant, name) = whose("pump");
-        let here = |id| {
-            let news = vec![DeviceNews::Here(tenant, name.clone(), id)];
-            watchers.tell(ShardId(1), shards, decode(encode(&news)).unwrap());
-            [&first, &second, &stream].map(|flags| flags.taken_over.swap(false, Ordering::Relaxed))
-        };
-        for flags in [&first, &second] {
-            flags.alone.store(true, Ordering::Relaxed);
+    /// Two connections that claim a device, and one that only listens.
+    struct Two {
+        watchers: Watchers,
+        flags: [Arc<Flags>; 3],
+    }
+
+    impl Two {
+        fn new() -> Self {
+            let watchers = Watchers::default();
+            let flags = [(); 3].map(|()| watching(&watchers, "pump"));
+            flags[..2].iter().for_each(|flags| flags.claim().made = true);
+            Self { watchers, flags }
         }
-        assert_eq!(here(second.id), [true, false, false], "who only listens stays");
-        assert_eq!(here(first.id), [false; 3], "both came at the same moment");
-        assert_eq!(here(u128::MAX), [true, true, false], "of another node");
+
+        /// Who is taken over when a place is told of, and what is said in return.
+        fn hear(&self, id: u128, place: Place) -> ([bool; 3], Vec<DeviceNews>) {
+            let (tenant, name) = whose("pump");
+            let news = decode(encode(&[DeviceNews::Here(tenant, name, id, place)])).unwrap();
+            let said = self.watchers.tell(ShardId(1), Shards::new(1), news);
+            let taken = |flags: &Arc<Flags>| flags.taken_over.swap(false, Ordering::Relaxed);
+            (self.flags.each_ref().map(taken), said)
+        }
+    }
+
+    #[test]
+    fn of_connections_that_are_one_device_the_last_stays_in_whatever_order_they_are_heard_of() {
+        let (tenant, name) = whose("pump");
+        let here = |id, place| DeviceNews::Here(tenant, name.clone(), id, place);
+        let two = Two::new();
+        let [first, second, _] = two.flags.each_ref().map(|flags| flags.id);
+        assert_eq!(two.hear(first, (3, 1)), ([false; 3], vec![]), "it is alone");
+        assert_eq!(two.hear(second, (3, 2)), ([true, false, false], vec![]));
+        assert_eq!(two.hear(u128::MAX, (4, 0)), ([true, true, false], vec![]), "of another node");
+        // The other way around: who came last says so to who came first.
+        let two = Two::new();
+        assert_eq!(two.hear(second, (3, 2)), ([false; 3], vec![]));
+        let stays = vec![here(second, (3, 2))];
+        assert_eq!(two.hear(first, (3, 1)), ([true, false, false], stays));
+        // An old leader's place is an early one, however many it gave.
+        assert_eq!(two.hear(u128::MAX, (2, 9)).0, [true, false, false], "the second stays");
+        assert_eq!(two.hear(u128::MAX, (2, 9)).1.last(), Some(&here(second, (3, 2))));
+    }
+
+    #[test]
+    fn a_connection_without_a_place_asks_again_and_yields_to_nobody() {
+        let two = Two::new();
+        let [first, ..] = two.flags.each_ref().map(|flags| flags.id);
+        assert_eq!(two.hear(u128::MAX, (3, 1)), ([false; 3], vec![]));
+        assert!(two.flags[0].claim().is_unplaced());
+        assert!(!two.flags[2].claim().is_unplaced(), "it never asked");
+        assert_eq!(two.hear(first, (3, 2)), ([false; 3], vec![]), "it came later");
+        assert!(!two.flags[0].claim().is_unplaced());
     }
 
     #[test]

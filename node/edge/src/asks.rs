@@ -1,0 +1,127 @@
+//! A link that asks a task: for platforms to which MQTT is something else than sessions and topics, and each connection a task.
+//!
+//! ```text
+//!   edge ──Link──► asks (bounded) ──► one task per connection
+//!        ◄─Inbox─────────────────────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! - **A connection asks no more than [`ASKS_MAX`] ahead**: one that does is closed. Nothing of it was promised: what is promised
+//!   is bounded by the edge's windows, which are smaller.
+//! - **There are no queues behind it**: what is settled and released says nothing.
+
+use std::{fmt, sync::Arc};
+
+use moorline_core::{
+    ConnId, Message, Offset, ShareNumber, Text,
+    port::{Close, Ended, Filter, Inbox, Link, Notice, Open, Opened, Token},
+};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+/// What a connection may ask before it is answered: the edge's own windows are smaller for all but QoS 0.
+const ASKS_MAX: usize = 2_048;
+
+/// What a connection asks of its task.
+#[derive(Debug)]
+pub enum Ask {
+    /// [`Link::publish`], and [`Link::publish_once`] where that is taken ([`Platform::once`]).
+    Publish(Token, Message),
+    /// [`Link::subscribe`].
+    Subscribe(Token, Vec<Filter>),
+    /// [`Link::unsubscribe`].
+    Unsubscribe(Token, Vec<Text>),
+}
+
+/// How a platform takes what it has nothing of its own for.
+#[derive(Debug, Clone, Copy)]
+pub struct Platform {
+    /// What a CONNACK says of an earlier session, by whether a clean one was asked for.
+    pub present: fn(bool) -> bool,
+    /// Whether QoS 2 is taken, as publishes that may be written twice; otherwise it ends the connection.
+    pub once: bool,
+}
+
+/// Tells a connection. One that takes nothing is ending anyway.
+pub fn tell(inbox: &Arc<dyn Inbox>, notice: Notice) {
+    inbox.push(notice).unwrap_or_default();
+}
+
+/// A link, and what its task reads. The receiver ends when the link is dropped.
+#[must_use]
+pub fn link(platform: Platform, inbox: Arc<dyn Inbox>) -> (Box<dyn Link>, mpsc::Receiver<Ask>) {
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    (Box::new(Asks { platform, asks, inbox }), asked)
+}
+
+struct Asks {
+    platform: Platform,
+    asks: mpsc::Sender<Ask>,
+    inbox: Arc<dyn Inbox>,
+}
+
+impl fmt::Debug for Asks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asks").field("platform", &self.platform).finish_non_exhaustive()
+    }
+}
+
+impl Asks {
+    fn ask(&self, ask: Ask) {
+        match self.asks.try_send(ask) {
+            Ok(()) => {}
+            // It asks faster than it can be served, with QoS 0: nothing of it was promised.
+            Err(TrySendError::Full(_)) => tell(&self.inbox, Notice::Lost),
+            // The task has said why it ended.
+            Err(TrySendError::Closed(_)) => {}
+        }
+    }
+}
+
+impl Link for Asks {
+    fn conn(&self) -> ConnId {
+        ConnId(0)
+    }
+
+    fn open(&mut self, open: Open) {
+        let present = (self.platform.present)(open.clean_start);
+        let opened = Opened { present, first: Offset(0), end: Offset(0) };
+        tell(&self.inbox, Notice::Opened(Ok(opened)));
+    }
+
+    fn publish(&mut self, token: Token, message: Message) {
+        self.ask(Ask::Publish(token, message));
+    }
+
+    fn publish_once(&mut self, token: Token, _: u16, message: Message) {
+        if self.platform.once {
+            self.ask(Ask::Publish(token, message));
+        } else {
+            tell(&self.inbox, Notice::Ended(Ended::Misused));
+        }
+    }
+
+    fn complete(&mut self, packet: u16) {
+        tell(&self.inbox, Notice::Completed { packet, known: self.platform.once });
+    }
+
+    fn release(&mut self, offsets: Vec<Offset>) {
+        tell(&self.inbox, Notice::Released(offsets));
+    }
+
+    fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
+        self.ask(Ask::Subscribe(token, filters));
+    }
+
+    fn unsubscribe(&mut self, token: Token, filters: Vec<Text>) {
+        self.ask(Ask::Unsubscribe(token, filters));
+    }
+
+    fn settle(&mut self, _: &[Offset]) {}
+
+    fn settle_shared(&mut self, _: &[(ShareNumber, Offset)]) {}
+
+    fn retained_taken(&mut self) {}
+
+    fn close(&mut self, _: Close) {}
+}
