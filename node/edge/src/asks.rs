@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //!
-//! - **A connection asks no more than [`ASKS_MAX`] ahead**: one that does is closed. Nothing of it was promised: what is promised
+//! - **A connection asks no more than `ASKS_MAX` ahead**: one that does is closed. Nothing of it was promised: what is promised
 //!   is bounded by the edge's windows, which are smaller.
 //! - **There are no queues behind it**: what is settled and released says nothing.
 
