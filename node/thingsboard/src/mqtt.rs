@@ -10,7 +10,7 @@ use moorline_edge::{
 };
 use moorline_service::registry::{Watch, door::Guest};
 
-use crate::{door::Door, session::Session};
+use crate::{device::Device, door::Door, session::Session};
 
 /// No session lasts, though a CONNACK says so. What comes twice is written twice: telemetry of the same time is the same then, and so
 /// are attributes.
@@ -43,13 +43,9 @@ impl Mqtt {
         }
         let version = if version.is_v5() { Version::V5 } else { Version::V3 };
         let watch = self.0.registry.watch(guest.tenant, &guest.device);
-        let device = Device {
-            door: self.0.clone(),
-            guest: guest.clone(),
-            version,
-            watch: Mutex::new(Some(watch)),
-        };
-        let (port, rules) = (Some(Arc::new(device) as Arc<dyn Port>), Arc::clone(&self.0.rules));
+        let device = Device { door: self.0.clone(), guest: guest.clone() };
+        let arrived = Arrived { device, version, watch: Mutex::new(Some(watch)) };
+        let (port, rules) = (Some(Arc::new(arrived) as Arc<dyn Port>), Arc::clone(&self.0.rules));
         let session = Some(guest.device.clone());
         let (rules, begin) = (Some(rules), Some(begin));
         Ok(Identity { session, port, rules, begin, ..Identity::of(guest.tenant) })
@@ -57,23 +53,21 @@ impl Mqtt {
 }
 
 /// A device that was let in, before its connection takes it up.
-struct Device {
-    door: Door,
-    guest: Guest,
+struct Arrived {
+    device: Device,
     version: Version,
     watch: Mutex<Option<Watch>>,
 }
 
-impl Port for Device {
+impl Port for Arrived {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
         let (link, asked) = asks::link(HERE, Arc::clone(&inbox));
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A port is taken up once.
         if let Some(watch) = watch {
             watch.take_over();
-            let (door, guest) = (self.door.clone(), self.guest.clone());
-            let session = Session::new(door, guest, self.version, inbox);
-            self.door.tasks.spawn(session.run(asked, watch));
+            let session = Session::new(self.device.clone(), self.version, inbox);
+            self.device.door.tasks.spawn(session.run(asked, watch));
         }
         link
     }
