@@ -55,6 +55,11 @@ pub(crate) struct News {
 }
 
 impl News {
+    /// Nothing but how far it is known.
+    pub(crate) fn nothing(version: u64) -> Self {
+        Self { version, told: None, changed: Changed::default() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.changed.updated.is_empty() && self.changed.deleted.is_empty()
     }
@@ -135,7 +140,7 @@ impl Device {
     }
 
     /// Attributes of a scope: all of them if no keys are named, none without a list.
-    async fn of_scope(
+    pub(crate) async fn of_scope(
         &self,
         scope: AttributeScope,
         keys: Option<Vec<Text>>,
@@ -155,8 +160,7 @@ impl Device {
             (self.guest.tenant, &self.guest.device, AttributeScope::Shared);
         let found = self.door.registry.attributes(tenant, device, scope, keys, since).await?;
         let Some(found) = found else {
-            let (version, changed) = (since.unwrap_or(0), Changed::default());
-            return Ok(News { version, told: None, changed });
+            return Ok(News::nothing(since.unwrap_or(0)));
         };
         let updated = found.set.iter().map(|one| (one.key.to_string(), from_core(&one.value)));
         let deleted = found.gone.iter().map(Text::to_string).collect();

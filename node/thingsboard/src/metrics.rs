@@ -11,7 +11,8 @@ pub struct ThingsboardMetrics {
 }
 
 /// What is asked, as a label.
-const WHAT: [&str; 5] = ["telemetry", "attributes", "attributes_request", "call", "other"];
+const WHAT: [&str; 6] =
+    ["telemetry", "attributes", "attributes_request", "call", "gateway", "other"];
 /// The same over HTTP.
 const HTTP_WHAT: [&str; 6] =
     ["telemetry", "attributes", "attributes_request", "attributes_poll", "call", "call_poll"];

@@ -8,7 +8,11 @@
 //!
 //! Checked by the cluster tests (`thingsboard.rs`).
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -35,7 +39,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use crate::device::{CALL_WAIT, Device};
+use crate::{
+    children::{ChildHeard, Children},
+    device::{CALL_WAIT, Device},
+};
 
 /// Writes of one connection that are under way at once.
 const WRITES_MAX: usize = 64;
@@ -63,7 +70,7 @@ type Waiting = Pin<Box<dyn Future<Output = (Form, i32)> + Send>>;
 
 /// What a publish is answered with: it, and whether it waits for an answer.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+pub(crate) struct Asked {
     token: Token,
     qos: QoS,
     what: &'static str,
@@ -74,7 +81,9 @@ pub(crate) struct Session {
     device: Device,
     version: Version,
     inbox: Arc<dyn Inbox>,
-    payloads: Payloads,
+    pub(crate) payloads: Payloads,
+    /// Of a gateway.
+    pub(crate) children: Option<Children>,
     filters: Vec<Granted>,
     writes: FuturesUnordered<Writing>,
     /// Calls that nobody answers in time.
@@ -93,10 +102,16 @@ impl Drop for Counted {
 }
 
 impl Session {
-    pub(crate) fn new(device: Device, version: Version, inbox: Arc<dyn Inbox>) -> Self {
+    /// `children`: of a gateway.
+    pub(crate) fn new(
+        device: Device,
+        version: Version,
+        children: Option<Children>,
+        inbox: Arc<dyn Inbox>,
+    ) -> Self {
         let (writes, calls) = (FuturesUnordered::new(), FuturesUnordered::new());
         let (payloads, filters, told) = (Payloads::Json, Vec::new(), 0);
-        Self { device, version, inbox, payloads, filters, writes, calls, told }
+        Self { device, version, inbox, payloads, children, filters, writes, calls, told }
     }
 
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
@@ -117,6 +132,10 @@ impl Session {
                     true
                 }
                 heard = watch.heard() => self.hear(heard).await,
+                heard = next_of(&mut self.children) => {
+                    self.hear_of_child(heard).await;
+                    true
+                }
                 () = sleep_until(recheck_at) => {
                     recheck_at = Instant::now() + RECHECK;
                     self.hear(Heard::ANYTHING).await
@@ -140,6 +159,7 @@ impl Session {
                 tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
                 true
             }
+            Ask::Taken(_) => true,
             Ask::Unsubscribe(token, filters) => {
                 let end = |filter: &Text| {
                     let held = self.filters.iter().position(|held| held.filter == *filter);
@@ -154,8 +174,7 @@ impl Session {
 
     async fn grant(&mut self, asked: Filter) -> Result<QoS, Refusal> {
         let Filter { filter, options } = asked;
-        let wanted =
-            filters::subscribe(filter.as_bytes(), SessionKind::Device, OwnTopics::default());
+        let wanted = filters::subscribe(filter.as_bytes(), self.kind(), OwnTopics::default());
         let wanted = wanted.ok_or(Refusal::Topic)?;
         self.filters.retain(|held| held.filter != filter);
         if self.filters.len() >= FILTERS_MAX {
@@ -175,7 +194,7 @@ impl Session {
     async fn publish(&mut self, token: Token, message: Message) -> bool {
         let Message { topic, qos, payload, .. } = message;
         let of = |what| Asked { token, qos, what };
-        let read = topics::publish(topic.as_bytes(), SessionKind::Device, OwnTopics::default());
+        let read = topics::publish(topic.as_bytes(), self.kind(), OwnTopics::default());
         let publish = match read {
             Ok(publish) => publish,
             Err(Unpublishable::UnknownTopic) => {
@@ -206,13 +225,14 @@ impl Session {
             (Publish::Call(form, id), Request::Call(call)) => {
                 return self.call(asked, form, id, &call, payload);
             }
+            (_, Request::Gateway(request)) => return self.gateway(asked, request).await,
             // Nothing here asks for it, or serves it yet: taken as a server does that has nothing for it.
             _ => return self.outcome(asked, Outcome::Done),
         }
         true
     }
 
-    fn write(
+    pub(crate) fn write(
         &self,
         asked: Asked,
         result: impl Future<Output = Result<(), RegistryError>> + Send + 'static,
@@ -222,11 +242,8 @@ impl Session {
     }
 
     async fn read_attributes(&mut self, asked: Asked, form: Form, id: i32, wanted: Wanted) -> bool {
-        // What it wrote before it is to read.
-        while let Some(done) = self.writes.next().await {
-            if !self.done(done) {
-                return false;
-            }
+        if !self.written().await {
+            return false;
         }
         let Ok(found) = self.device.read(&wanted).await else {
             return self.outcome(asked, Outcome::Failed);
@@ -234,6 +251,16 @@ impl Session {
         let payload = self.payloads.down(form).write_found(id, &found);
         self.say(&topics::attributes_response(form, id), payload);
         self.outcome(asked, Outcome::Done)
+    }
+
+    /// Waits until all is written that was said before: it is to be read. False at the end.
+    pub(crate) async fn written(&mut self) -> bool {
+        while let Some(done) = self.writes.next().await {
+            if !self.done(done) {
+                return false;
+            }
+        }
+        true
     }
 
     fn call(&self, asked: Asked, form: Form, id: i32, call: &DeviceCall, body: Bytes) -> bool {
@@ -277,7 +304,7 @@ impl Session {
     }
 
     /// Answers a publish; false if the connection is over.
-    fn outcome(&self, asked: Asked, outcome: Outcome) -> bool {
+    pub(crate) fn outcome(&self, asked: Asked, outcome: Outcome) -> bool {
         let result = match outcome {
             Outcome::Done | Outcome::NotGateway => "done",
             Outcome::UnknownTopic => "unknown_topic",
@@ -312,7 +339,7 @@ impl Session {
     }
 
     /// Publishes to the device: whether it subscribed to it or not.
-    fn say(&self, topic: &str, payload: Bytes) {
+    pub(crate) fn say(&self, topic: &str, payload: Bytes) {
         let matches = |held: &&Granted| topic::matches(held.filter.as_bytes(), topic.as_bytes());
         let granted = self.filters.iter().filter(matches).map(|held| held.qos).max();
         let qos = filters::downlink_qos(granted);
@@ -340,6 +367,10 @@ impl Session {
         true
     }
 
+    fn kind(&self) -> SessionKind {
+        if self.children.is_some() { SessionKind::Gateway } else { SessionKind::Device }
+    }
+
     /// How the device wants changes of shared attributes: as it asked for them last, if it did.
     fn attributes_form(&self) -> Option<Form> {
         self.filters.iter().rev().find_map(|held| match held.wanted {
@@ -349,12 +380,21 @@ impl Session {
     }
 }
 
+/// The next child of which something is heard, of a gateway.
+async fn next_of(children: &mut Option<Children>) -> ChildHeard {
+    match children {
+        Some(children) => children.heard().await,
+        None => pending().await,
+    }
+}
+
 fn what(publish: &Publish) -> &'static str {
     match publish {
         Publish::Telemetry(_) => "telemetry",
         Publish::Attributes(_) => "attributes",
         Publish::AttributesRequest(..) => "attributes_request",
         Publish::Call(..) | Publish::CallReply(..) => "call",
-        Publish::Claim | Publish::Chunk(_) | Publish::Provision | Publish::Gateway(_) => "other",
+        Publish::Gateway(_) => "gateway",
+        Publish::Claim | Publish::Chunk(_) | Publish::Provision => "other",
     }
 }

@@ -40,6 +40,7 @@ mod shares;
 mod single;
 mod space;
 mod thingsboard;
+mod thingsboard_gateway;
 mod thingsboard_http;
 mod tls;
 mod watson;

@@ -23,7 +23,7 @@ pub(crate) fn register(api: &Api, name: &str) -> String {
     text(&api.ask(1, "POST", &path, &json!({ "kind": "token" })), 201, "secret")
 }
 
-fn device(version: Version, token: &str) -> Connect {
+pub(crate) fn device(version: Version, token: &str) -> Connect {
     let connect = Connect::clean(version, "any client id");
     Connect { login: Some((token.to_owned(), String::new())), ..connect }
 }
@@ -45,7 +45,7 @@ pub(crate) fn set(api: &Api, node: u64, name: &str, attributes: &Value) {
 }
 
 #[track_caller]
-fn json_of(publish: &Publish) -> Value {
+pub(crate) fn json_of(publish: &Publish) -> Value {
     serde_json::from_slice(&publish.payload).unwrap()
 }
 

@@ -14,6 +14,7 @@
 
 mod ask;
 pub mod audit;
+pub mod brought;
 pub mod credential;
 mod cursor;
 mod devices;
