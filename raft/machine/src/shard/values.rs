@@ -225,7 +225,7 @@ impl ShardState {
     }
 
     /// The place of a device, if it is there and is the one that is meant.
-    fn place(
+    pub(super) fn place(
         &self,
         rows: &(impl View + ?Sized),
         tenant: TenantId,
