@@ -43,6 +43,13 @@ class Plant:
         values = self.ask("GET", f"/devices/{name}/telemetry?tenant=plant", admin=admin)["values"]
         return {key: samples[0]["value"] for key, samples in values.items()}
 
+    def call(self, name, method, params, admin):
+        """Calls a device, and waits: its answer."""
+        call = {"method": method, "params": params, "wait": True, "timeout_ms": ANSWER_S * 1000 - 1000}
+        made = self.ask("POST", f"/devices/{name}/calls?tenant=plant", call, admin=admin)
+        assert made["state"] == "successful", made
+        return made["answer"]
+
     def share(self, name, attributes, admin):
         path = f"/devices/{name}/attributes?tenant=plant&scope=shared"
         self.ask("PATCH", path, {"attributes": attributes}, admin=admin)
@@ -109,6 +116,17 @@ def test_attributes_both_ways(cluster, plant, connected):
     assert changes.get(timeout=ANSWER_S) == {"deleted": ["interval"]}
 
 
+def test_calls(cluster, plant, connected):
+    token = plant.register("caller")
+    node = cluster.nodes[0]
+    client = connected(node.host, node.port, token)
+    client.set_server_side_rpc_request_handler(
+        lambda number, call: client.send_rpc_reply(number, {"got": call["params"]["pin"], "method": call["method"]})
+    )
+    for admin in [node.admin for node in cluster.nodes]:
+        assert plant.call("caller", "setGpio", {"pin": 7}, admin) == {"got": 7, "method": "setGpio"}
+
+
 def test_over_tls(secure, connected):
     plant = Plant(secure.admin)
     token = plant.register("tls")
@@ -141,6 +159,10 @@ def test_a_gateway_speaks_for_its_devices(cluster, plant, connected):
     assert answers.get(timeout=ANSWER_S) == {"interval": 20}
     gateway.gw_request_client_attributes("Child A", ["fw", "none"], lambda found, _: answers.put(found["values"]))
     assert answers.get(timeout=ANSWER_S) == {"fw": "a"}
+    gateway.gw_set_server_side_rpc_request_handler(
+        lambda hub, call: hub.gw_send_rpc_reply(call["device"], call["data"]["id"], {"from": call["device"]})
+    )
+    assert plant.call("Child%20A", "who", {}, cluster.nodes[1].admin) == {"from": "Child A"}
     assert gateway.gw_disconnect_device("Child A").get() == TBPublishInfo.TB_ERR_SUCCESS
 
 
@@ -175,3 +197,7 @@ def test_a_device_over_http(cluster, plant):
         told |= changes.get(timeout=ANSWER_S)
     assert told == {"n": value} | {f"k{number}": number for number in range(20)}
     device.unsubscribe("attributes")
+    device.subscribe("rpc", lambda call: device.send_rpc(call["method"], {"got": call["params"]}, call["id"]))
+    answer = plant.call("http", "setGpio", 7, cluster.nodes[2].admin)
+    assert answer == {"method": "setGpio", "params": {"got": 7}}
+    device.unsubscribe("rpc")

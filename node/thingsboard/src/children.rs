@@ -45,13 +45,20 @@ pub(crate) struct ChildHeard {
     heard: Heard,
 }
 
+impl ChildHeard {
+    /// Whether a call may wait for it.
+    pub(crate) fn calls(&self) -> bool {
+        self.heard.calls
+    }
+}
+
 type Hearing = Pin<Box<dyn Future<Output = Option<ChildHeard>> + Send>>;
 
 /// What became of those who should come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Came {
-    /// All are there that may be.
-    All,
+    /// All are there that may be; these were not before.
+    All(Vec<Device>),
     /// There are too many, of the gateway or of the tenant.
     TooMany,
     /// A name that no device can have.
@@ -97,6 +104,7 @@ impl Children {
             Err(RegistryError::Refused(_)) => return Ok(Came::TooMany),
             Err(error) => return Err(error),
         };
+        let mut now_there = Vec::new();
         for (device, watch, told) in came.into_iter().flatten() {
             let name = device.guest.device.clone();
             let gone = CancellationToken::new();
@@ -108,11 +116,12 @@ impl Children {
             };
             // Twice in one message is once.
             if !self.known.contains_key(&name) {
+                now_there.push(child.device.clone());
                 self.known.insert(name.clone(), child);
                 self.hearing.push(hearing(name, watch, gone, RECHECK));
             }
         }
-        Ok(Came::All)
+        Ok(Came::All(now_there))
     }
 
     async fn arrival(
@@ -147,8 +156,8 @@ impl Children {
         }
     }
 
-    /// Looks at one of which something was heard: what it is to be told, if anything.
-    pub(crate) async fn look(&mut self, heard: ChildHeard) -> Option<(Text, News)> {
+    /// Looks at one of which something was heard, if it is there: what it is to be told of its attributes, if anything.
+    pub(crate) async fn look(&mut self, heard: ChildHeard) -> Option<(Device, Option<News>)> {
         let ChildHeard { name, watch, gone, heard } = heard;
         let child = self.known.get_mut(&name)?;
         let stays = match heard.device {
@@ -179,8 +188,9 @@ impl Children {
                 None
             }
         };
-        self.hearing.push(hearing(name.clone(), watch, gone, again));
-        news.map(|news| (name, news))
+        let device = child.device.clone();
+        self.hearing.push(hearing(name, watch, gone, again));
+        Some((device, news))
     }
 }
 

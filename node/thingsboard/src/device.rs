@@ -168,6 +168,14 @@ impl Device {
         Ok(News { version: found.version, told: found.told, changed })
     }
 
+    /// Has something done that nobody waits for: a failure has the device told again.
+    pub(crate) fn spawn(
+        &self,
+        noted: impl Future<Output = Result<(), RegistryError>> + Send + 'static,
+    ) {
+        self.door.tasks.spawn(async move { drop(noted.await) });
+    }
+
     /// Notes that it was told of its shared attributes.
     pub(crate) fn was_told(
         &self,

@@ -18,6 +18,7 @@ use moorline_service::registry::RegistryError;
 use crate::{
     children::{Came, ChildHeard},
     convert::keys,
+    outgoing,
     session::{Asked, Session},
 };
 
@@ -35,11 +36,14 @@ impl Session {
             Request::Connect { device_type, .. } => device_type.as_str(),
             _ => DEVICE_TYPE_DEFAULT,
         };
-        match children.come(&request.devices(), kind).await {
-            Ok(Came::All) => {}
+        let new = match children.come(&request.devices(), kind).await {
+            Ok(Came::All(new)) => new,
             Ok(Came::TooMany) => return self.outcome(asked, Outcome::GatewayLimited),
             Ok(Came::NoName) => return self.outcome(asked, Outcome::Invalid),
             Err(_) => return self.outcome(asked, Outcome::Failed),
+        };
+        for child in new {
+            self.send_calls(&child).await;
         }
         match request {
             Request::Telemetry(all) => self.children_telemetry(asked, all),
@@ -47,11 +51,16 @@ impl Session {
             Request::AttributesRequest(request) => {
                 return self.child_attributes(asked, &request).await;
             }
-            // Calls and claims are not served yet.
-            Request::Connect { .. }
-            | Request::Disconnect { .. }
-            | Request::CallReply { .. }
-            | Request::Claim(_) => return self.outcome(asked, Outcome::Done),
+            Request::CallReply { device, id, data } => {
+                let child = self.children.as_ref().and_then(|children| children.get(&device));
+                // It is disabled: nobody asks it anything.
+                let Some(child) = child else { return self.outcome(asked, Outcome::Done) };
+                self.write(asked, outgoing::answered(&child.device, id, data));
+            }
+            // Claims are not served yet.
+            Request::Connect { .. } | Request::Disconnect { .. } | Request::Claim(_) => {
+                return self.outcome(asked, Outcome::Done);
+            }
         }
         true
     }
@@ -105,7 +114,13 @@ impl Session {
     /// Something was heard of a child: its gateway is told.
     pub(crate) async fn hear_of_child(&mut self, heard: ChildHeard) {
         let Some(children) = &mut self.children else { return };
-        if let Some((name, news)) = children.look(heard).await {
+        let calls = heard.calls();
+        let Some((child, news)) = children.look(heard).await else { return };
+        if calls {
+            self.send_calls(&child).await;
+        }
+        if let Some(news) = news {
+            let name = &child.guest.device;
             let down = self.payloads.down(Form::V1);
             let payload = down.write_gateway_changed(name.as_str(), &news.changed);
             self.say(GATEWAY_ATTRIBUTES, payload);

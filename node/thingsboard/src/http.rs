@@ -29,7 +29,7 @@ use moorline_edge::Doorkeeper;
 use moorline_http::{
     Answer, Answered, Body, Caller, Conversation, Platform, Request, Taken, Unread,
 };
-use moorline_machine::{EventRefused, ValueRefused, events::EVENT_BODY_BYTES_MAX};
+use moorline_machine::{CallRefused, EventRefused, ValueRefused, events::EVENT_BODY_BYTES_MAX};
 use moorline_service::registry::{
     RegistryError, Watch,
     credential::prove::{Claim, Possession, Proven, Stay, Unproven},
@@ -42,7 +42,8 @@ use tracing::info;
 use crate::{
     device::{CALL_WAIT, Device},
     door::Door,
-    polls::{self, Polled},
+    outgoing,
+    polls::{self, Awaited, Polled},
 };
 
 /// What all paths begin with.
@@ -138,8 +139,13 @@ impl Connection {
             // No profile has a key yet.
             return Ok(whole(http::respond(Ok(Said::Provisioned(provision::Answer::NotFound)))));
         };
-        if let Asked::PollAttributes { timeout_ms } = asked {
-            return self.poll(entered, Duration::from_millis(timeout_ms)).await;
+        let polled = match asked {
+            Asked::PollAttributes { timeout_ms } => Some((Awaited::Attributes, timeout_ms)),
+            Asked::PollCall { timeout_ms } => Some((Awaited::Call, timeout_ms)),
+            _ => None,
+        };
+        if let Some((awaited, timeout_ms)) = polled {
+            return self.poll(entered, awaited, Duration::from_millis(timeout_ms)).await;
         }
         let said = self.carry_out(&entered, asked, body).await?;
         Ok(whole(http::respond(Ok(said))))
@@ -199,15 +205,12 @@ impl Connection {
                 device.read(&wanted).await.map(Said::Attributes).map_err(|error| refused(&error))
             }
             Asked::Call(call) => self.call(entered, &call, body).await,
-            // Nobody calls a device yet: as a server does that has no call.
-            Asked::PollCall { timeout_ms } => {
-                self.wait(entered, Duration::from_millis(timeout_ms)).await
-            }
-            Asked::CallReply { .. } => Ok(Said::Done),
+            Asked::CallReply { id, data } => done(outgoing::answered(device, id, data).await),
             Asked::Package(_) => Err(http::respond(Err(Failure::NoPackage))),
             // No route asks for the others here.
             Asked::Claim(_)
             | Asked::PollAttributes { .. }
+            | Asked::PollCall { .. }
             | Asked::Provision { .. }
             | Asked::Gateway(_) => Err(http::respond(Err(Failure::Failed))),
         }
@@ -243,26 +246,32 @@ impl Connection {
     async fn poll(
         &self,
         entered: Entered,
+        awaited: Awaited,
         wait: Duration,
     ) -> Result<(Response, Option<Taken>), Response> {
         let device = &entered.device;
         // As long as it waits it is a connection that speaks for the device.
         let _present = device.door.registry.arrive(&entered.stay.guest);
         let polled = tokio::select! {
-            polled = polls::changed(device, wait) => polled,
+            polled = polls::poll(device, awaited, wait) => polled,
             () = self.caller.stop.cancelled() => Ok(Polled::Nothing),
             () = revoked(&entered) => return Err(http::respond(Err(Failure::Gone))),
         };
-        let Polled::Changed(version, changed) = polled.map_err(|error| refused(&error))? else {
-            return Err(http::respond(Err(Failure::TimedOut)));
-        };
+        let polled = polled.map_err(|error| refused(&error))?;
         let device = device.clone();
-        let taken: Taken = Box::new(move || {
-            let told = device.was_told(version);
-            // A failure has it told again.
-            device.door.tasks.spawn(async move { drop(told.await) });
-        });
-        Ok((http::respond(Ok(Said::Changed(changed))), Some(taken)))
+        let (said, taken): (_, Taken) = match polled {
+            Polled::Nothing => return Err(http::respond(Err(Failure::TimedOut))),
+            Polled::Changed(version, changed) => {
+                let taken = Box::new(move || device.spawn(device.was_told(version)));
+                (Said::Changed(changed), taken)
+            }
+            Polled::Call(call) => {
+                let number = call.number;
+                let said = Said::Call(outgoing::server_call(&call));
+                (said, Box::new(move || device.spawn(outgoing::delivered(&device, number))))
+            }
+        };
+        Ok((http::respond(Ok(said)), Some(taken)))
     }
 }
 
@@ -290,9 +299,10 @@ fn refused(error: &RegistryError) -> Response {
     let failure = match error {
         RegistryError::Values(ValueRefused::DeviceGone)
         | RegistryError::Events(EventRefused::DeviceGone)
+        | RegistryError::Calls(CallRefused::DeviceGone)
         | RegistryError::Refused(_) => Failure::Gone,
         // What is too much, or too large, is no better the next time.
-        RegistryError::Values(_) | RegistryError::Events(_) => {
+        RegistryError::Values(_) | RegistryError::Events(_) | RegistryError::Calls(_) => {
             return http::bad_request(&error.to_string());
         }
         RegistryError::Busy => Failure::RateLimited,

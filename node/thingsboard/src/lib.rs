@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   edge's connection ─► mqtt.rs: a port for each device ─► session.rs: one task per connection ─► device.rs ─► the registry
-//!                        gateway.rs, children.rs: for others too ────┘                            ▲              │ news
+//!                        gateway.rs, children.rs: for others too ────┤                            ▲              │ news
+//!                        outgoing.rs: calls that go out ─────────────┘                            │              │
 //!   listener of all platforms ─► http.rs, polls.rs: a request each ───────────────────────────────┘   ◄──────────┘
 //! ```
 //!
@@ -17,12 +18,13 @@
 //! - **No change of shared attributes is lost** to a device that is connected and subscribed, or that polls for them, whichever node
 //!   wrote it. Of several changes of one key the last one is told. Checked by the same, and by `thingsboard_http.rs`.
 //! - **A device has one connection by MQTT**: a later one ends the earlier. Checked by the first.
+//! - **A call is never forgotten**: what was not acknowledged goes out again, to whichever node the device comes. Checked by
+//!   `thingsboard_calls.rs`.
 //! - **A gateway speaks for devices of its tenant**, which are made when nobody has made them. Checked by `thingsboard_gateway.rs`.
 //!
 //! # Deliberately absent
 //!
-//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's (`node/http`). Calls (RPC), packages, claiming, provisioning, profiles and
-//! REST: not served yet.
+//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's (`node/http`). Packages, claiming, provisioning, profiles and REST: not served yet.
 
 mod children;
 mod convert;
@@ -32,6 +34,7 @@ mod gateway;
 mod http;
 mod metrics;
 mod mqtt;
+mod outgoing;
 mod polls;
 mod session;
 

@@ -31,8 +31,8 @@ use moorline_dialects::thingsboard::{
     topics::{self, Form, OwnTopics, Publish, SessionKind, Unpublishable},
     values::Rules,
 };
-use moorline_edge::asks::{Ask, tell};
-use moorline_service::registry::{Heard, RECHECK, RegistryError, Watch};
+use moorline_edge::asks::{Ask, numbered, tell};
+use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, RegistryError, Watch};
 use prometheus::IntGauge;
 use tokio::{
     sync::mpsc,
@@ -42,6 +42,7 @@ use tokio::{
 use crate::{
     children::{ChildHeard, Children},
     device::{CALL_WAIT, Device},
+    outgoing::{self, Outgoing},
 };
 
 /// Writes of one connection that are under way at once.
@@ -86,8 +87,12 @@ pub(crate) struct Session {
     pub(crate) children: Option<Children>,
     filters: Vec<Granted>,
     writes: FuturesUnordered<Writing>,
-    /// Calls that nobody answers in time.
+    /// Calls of the device that nobody answers in time.
     calls: FuturesUnordered<Waiting>,
+    /// Calls to it, and to those it speaks for.
+    outgoing: Outgoing,
+    /// Something could not be asked: it is looked again soon.
+    ask_again: bool,
     /// Up to which version shared attributes were told.
     told: u64,
 }
@@ -111,7 +116,20 @@ impl Session {
     ) -> Self {
         let (writes, calls) = (FuturesUnordered::new(), FuturesUnordered::new());
         let (payloads, filters, told) = (Payloads::Json, Vec::new(), 0);
-        Self { device, version, inbox, payloads, children, filters, writes, calls, told }
+        let (outgoing, ask_again) = (Outgoing::default(), false);
+        Self {
+            device,
+            version,
+            inbox,
+            outgoing,
+            ask_again,
+            payloads,
+            children,
+            filters,
+            writes,
+            calls,
+            told,
+        }
     }
 
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
@@ -132,6 +150,10 @@ impl Session {
                     true
                 }
                 heard = watch.heard() => self.hear(heard).await,
+                device = self.outgoing.changed() => {
+                    self.send_calls(&device).await;
+                    true
+                }
                 heard = next_of(&mut self.children) => {
                     self.hear_of_child(heard).await;
                     true
@@ -144,6 +166,9 @@ impl Session {
             if !goes_on {
                 return;
             }
+            if std::mem::take(&mut self.ask_again) {
+                recheck_at = recheck_at.min(Instant::now() + ASK_AGAIN);
+            }
         }
     }
 
@@ -152,14 +177,20 @@ impl Session {
         match ask {
             Ask::Publish(token, message) => self.publish(token, message).await,
             Ask::Subscribe(token, filters) => {
-                let mut granted = Vec::with_capacity(filters.len());
+                let (mut granted, had) = (Vec::with_capacity(filters.len()), self.calls_form());
                 for filter in filters {
                     granted.push(self.grant(filter).await);
                 }
                 tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
+                if had != self.calls_form() {
+                    self.send_calls(&self.device.clone()).await;
+                }
                 true
             }
-            Ask::Taken(_) => true,
+            Ask::Taken(names) => {
+                self.outgoing.taken(&names);
+                true
+            }
             Ask::Unsubscribe(token, filters) => {
                 let end = |filter: &Text| {
                     let held = self.filters.iter().position(|held| held.filter == *filter);
@@ -224,6 +255,9 @@ impl Session {
             }
             (Publish::Call(form, id), Request::Call(call)) => {
                 return self.call(asked, form, id, &call, payload);
+            }
+            (_, Request::CallReply { id, data }) => {
+                self.write(asked, outgoing::answered(&self.device, id, data));
             }
             (_, Request::Gateway(request)) => return self.gateway(asked, request).await,
             // Nothing here asks for it, or serves it yet: taken as a server does that has nothing for it.
@@ -297,7 +331,9 @@ impl Session {
                 return false;
             }
             // What is too much of it, or too large, is no better the next time.
-            Err(RegistryError::Values(_) | RegistryError::Events(_)) => Outcome::Invalid,
+            Err(RegistryError::Values(_) | RegistryError::Events(_) | RegistryError::Calls(_)) => {
+                Outcome::Invalid
+            }
             Err(_) => Outcome::Failed,
         };
         self.outcome(asked, outcome)
@@ -340,18 +376,60 @@ impl Session {
 
     /// Publishes to the device: whether it subscribed to it or not.
     pub(crate) fn say(&self, topic: &str, payload: Bytes) {
+        self.deliver(topic, payload, None);
+    }
+
+    /// The same; with a name it is told when the device has it.
+    fn deliver(&self, topic: &str, payload: Bytes, name: Option<u64>) {
         let matches = |held: &&Granted| topic::matches(held.filter.as_bytes(), topic.as_bytes());
         let granted = self.filters.iter().filter(matches).map(|held| held.qos).max();
         let qos = filters::downlink_qos(granted);
         let message = Message { topic: Text::from(topic), qos, payload, ..Message::empty() };
-        let delivery = Delivery::new(None, qos, Arc::new(message));
+        let delivery = match name {
+            Some(name) => numbered(name, qos, message),
+            None => Delivery::new(None, qos, Arc::new(message)),
+        };
         tell(&self.inbox, Notice::Deliver(vec![delivery]));
+    }
+
+    /// Sends calls that wait for a device: the connection's own, or one that it speaks for.
+    pub(crate) async fn send_calls(&mut self, device: &Device) {
+        let is_own = device.guest.device == self.device.guest.device;
+        let own_form = match self.calls_form() {
+            // It has not asked for them.
+            None if is_own => return,
+            form => form,
+        };
+        let Ok(ready) = self.outgoing.ready(device).await else {
+            self.ask_again = true;
+            return;
+        };
+        for call in &ready.calls {
+            let said = outgoing::server_call(call);
+            let (topic, payload) = match own_form.filter(|_| is_own) {
+                Some(form) => {
+                    // What does not fit a profile's schema is not sent, and fails when its time is over.
+                    let Ok(payload) = self.payloads.down(form).write_call(&said) else { continue };
+                    (topics::call(form, said.id), payload)
+                }
+                None => {
+                    let name = device.guest.device.as_str();
+                    let payload = self.payloads.down(Form::V1).write_gateway_call(name, &said);
+                    (topics::GATEWAY_RPC.to_owned(), payload)
+                }
+            };
+            let name = self.outgoing.sent(device, call.number);
+            self.deliver(&topic, payload, Some(name));
+        }
     }
 
     async fn hear(&mut self, heard: Heard) -> bool {
         if heard.taken_over {
             tell(&self.inbox, Notice::TakenOver);
             return false;
+        }
+        if heard.calls {
+            self.send_calls(&self.device.clone()).await;
         }
         if heard.attributes
             && let Some(form) = self.attributes_form()
@@ -365,6 +443,14 @@ impl Session {
             }
         }
         true
+    }
+
+    /// How the device wants calls: as it asked for them last, if it did.
+    fn calls_form(&self) -> Option<Form> {
+        self.filters.iter().rev().find_map(|held| match held.wanted {
+            Subscribed::Calls(form) => Some(form),
+            Subscribed::Attributes(_) | Subscribed::Responses => None,
+        })
     }
 
     fn kind(&self) -> SessionKind {

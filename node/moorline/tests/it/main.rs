@@ -40,6 +40,7 @@ mod shares;
 mod single;
 mod space;
 mod thingsboard;
+mod thingsboard_calls;
 mod thingsboard_gateway;
 mod thingsboard_http;
 mod tls;

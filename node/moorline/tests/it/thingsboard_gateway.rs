@@ -18,7 +18,7 @@ const ATTRIBUTES: &str = "v1/gateway/attributes";
 
 /// A gateway's access token.
 #[track_caller]
-fn gateway(api: &Api, name: &str) -> String {
+pub(crate) fn gateway(api: &Api, name: &str) -> String {
     let made = json!({ "name": name, "settings": { "class": "gateway" } });
     let made = api.ask(1, "POST", "/devices?tenant=plant", &made);
     assert_eq!(made.0, 201, "{}", made.1);

@@ -45,7 +45,6 @@ use moorline_router::SubmitError;
 use tokio::time::sleep;
 
 pub(crate) use self::readers::Readers;
-pub(crate) use self::settings::Class;
 pub use self::{
     ask::DeviceList,
     cursor::Cursor,
