@@ -170,7 +170,9 @@ impl Holders {
                     DeviceNews::Mail(..)
                     | DeviceNews::Claim(..)
                     | DeviceNews::Here(..)
-                    | DeviceNews::Attributes(..) => {}
+                    | DeviceNews::Attributes(..)
+                    | DeviceNews::Calls(..)
+                    | DeviceNews::Outcome(..) => {}
                 }
             }
         }

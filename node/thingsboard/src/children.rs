@@ -96,7 +96,8 @@ impl Children {
         if self.known.len() + new.len() > CHILDREN_MAX {
             return Ok(Came::TooMany);
         }
-        let came = stream::iter(new).map(|name| self.arrival(name, kind));
+        let (gateway, address) = (&self.gateway, &self.address);
+        let came = stream::iter(new).map(|name| arrival(gateway, address, name, kind));
         let came = came.buffer_unordered(COME_AT_ONCE).try_collect::<Vec<_>>().await;
         let came = match came {
             Ok(came) => came,
@@ -122,26 +123,6 @@ impl Children {
             }
         }
         Ok(Came::All(now_there))
-    }
-
-    async fn arrival(
-        &self,
-        name: Text,
-        kind: &str,
-    ) -> Result<Option<(Device, Watch, u64)>, RegistryError> {
-        let Device { door, guest } = &self.gateway;
-        let by = Bringer {
-            tenant: guest.tenant,
-            gateway: guest.device.as_str(),
-            address: self.address.as_str(),
-        };
-        // Before its row is read: what changes from then on is heard.
-        let watch = door.registry.watch(guest.tenant, &name);
-        let brought = door.registry.brought(by, guest, &name, Some(kind)).await?;
-        let Some(child) = brought else { return Ok(None) };
-        let device = Device { door: door.clone(), guest: child };
-        let told = device.news(None).await?.version;
-        Ok(Some((device, watch, told)))
     }
 
     /// The next one of which something is heard. Losing the future loses nothing.
@@ -192,6 +173,25 @@ impl Children {
         self.hearing.push(hearing(name, watch, gone, again));
         Some((device, news))
     }
+}
+
+/// A device that comes; [`None`] if it is disabled.
+async fn arrival(
+    gateway: &Device,
+    address: &Text,
+    name: Text,
+    kind: &str,
+) -> Result<Option<(Device, Watch, u64)>, RegistryError> {
+    let Device { door, guest } = gateway;
+    let (by, address) = (guest.device.as_str(), address.as_str());
+    let by = Bringer { tenant: guest.tenant, gateway: by, address };
+    // Before its row is read: what changes from then on is heard.
+    let watch = door.registry.watch(guest.tenant, &name);
+    let brought = door.registry.brought(by, guest, &name, Some(kind)).await?;
+    let Some(child) = brought else { return Ok(None) };
+    let device = Device { door: door.clone(), guest: child };
+    let told = device.news(None).await?.version;
+    Ok(Some((device, watch, told)))
 }
 
 /// Waits for news of a child, and no longer than `again`: they may be lost. [`None`] when it has gone.

@@ -61,7 +61,7 @@ pub(crate) struct Ready {
 
 impl Outgoing {
     /// The calls of a device that wait and are not out, as many as there is room for.
-    pub(crate) async fn ready(&self, device: &Device) -> Result<Ready, RegistryError> {
+    pub(crate) async fn ready(&mut self, device: &Device) -> Result<Ready, RegistryError> {
         let (mut ready, mut after) = (Ready::default(), 0);
         let room = OUT_MAX.saturating_sub(self.out.len());
         loop {

@@ -84,7 +84,8 @@ fn waited(api: &mut Api) {
     let token = register(api, "pump");
     let (mut pump, _) = device(Version::V4, &token).to(api.cluster.mqtt(1));
     assert_eq!(pump.subscribe(&[(REQUESTS, 1)]), [1]);
-    let call = json!({ "method": "setGpio", "params": { "pin": 7 }, "wait": true, "timeout_ms": 20_000 });
+    let call =
+        json!({ "method": "setGpio", "params": { "pin": 7 }, "wait": true, "timeout_ms": 20_000 });
     let (to, bearer) = (api.cluster.node(3).admin, format!("Bearer {}", api.token));
     let path = format!("/api/v1{}", calls_of("pump"));
     let calling = thread::spawn(move || {
