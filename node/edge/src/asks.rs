@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //!
-//! - **A connection asks no more than [`ASKS_MAX`] ahead**: one that does is closed. Nothing of it was promised: what is promised
+//! - **A connection asks no more than `ASKS_MAX` ahead**: one that does is closed. Nothing of it was promised: what is promised
 //!   is bounded by the edge's windows, which are smaller.
 //! - **There are no queues behind it.** What its task sends with a share and an offset ([`numbered`]) is told when the client has it.
 

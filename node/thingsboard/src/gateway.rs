@@ -32,9 +32,10 @@ impl Session {
             children.leave(device);
             return self.outcome(asked, Outcome::Done);
         }
-        let kind = match &request {
-            Request::Connect { device_type, .. } => device_type.as_str(),
-            _ => DEVICE_TYPE_DEFAULT,
+        let kind = if let Request::Connect { device_type, .. } = &request {
+            device_type.as_str()
+        } else {
+            DEVICE_TYPE_DEFAULT
         };
         let new = match children.come(&request.devices(), kind).await {
             Ok(Came::All(new)) => new,
@@ -86,10 +87,10 @@ impl Session {
     fn write_all(&self, asked: Asked, writes: Vec<BoxFuture<'static, Result<(), RegistryError>>>) {
         self.write(asked, async move {
             let all = try_join_all(writes).await.map(drop);
-            all.map_err(|error| match error {
+            all.map_err(|error| {
                 // A child was deleted a moment ago: the gateway is to say it again, and makes it anew.
-                RegistryError::Values(ValueRefused::DeviceGone) => RegistryError::Unavailable,
-                other => other,
+                let is_gone = error == RegistryError::Values(ValueRefused::DeviceGone);
+                if is_gone { RegistryError::Unavailable } else { error }
             })
         });
     }

@@ -139,13 +139,13 @@ impl Connection {
             // No profile has a key yet.
             return Ok(whole(http::respond(Ok(Said::Provisioned(provision::Answer::NotFound)))));
         };
-        let polled = match asked {
-            Asked::PollAttributes { timeout_ms } => Some((Awaited::Attributes, timeout_ms)),
-            Asked::PollCall { timeout_ms } => Some((Awaited::Call, timeout_ms)),
-            _ => None,
-        };
-        if let Some((awaited, timeout_ms)) = polled {
-            return self.poll(entered, awaited, Duration::from_millis(timeout_ms)).await;
+        if let Asked::PollAttributes { timeout_ms } = asked {
+            let wait = Duration::from_millis(timeout_ms);
+            return self.poll(entered, Awaited::Attributes, wait).await;
+        }
+        if let Asked::PollCall { timeout_ms } = asked {
+            let wait = Duration::from_millis(timeout_ms);
+            return self.poll(entered, Awaited::Call, wait).await;
         }
         let said = self.carry_out(&entered, asked, body).await?;
         Ok(whole(http::respond(Ok(said))))

@@ -12,7 +12,11 @@
 //!
 //! Checked by the cluster tests (`thingsboard_calls.rs`).
 
-use std::{collections::BTreeMap, future::pending, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -51,45 +55,44 @@ pub(crate) struct Outgoing {
     noting: FuturesUnordered<BoxFuture<'static, u64>>,
 }
 
-/// Calls of a device that can go out.
-#[derive(Debug, Default)]
-pub(crate) struct Ready {
-    pub(crate) calls: Vec<Call>,
-    /// Some have to wait until there is room.
-    pub(crate) more: bool,
+/// What of a device is out, and how much more may be.
+pub(crate) struct Room {
+    out: BTreeSet<i32>,
+    left: usize,
 }
 
-impl Outgoing {
-    /// The calls of a device that wait and are not out, as many as there is room for.
-    pub(crate) async fn ready(&mut self, device: &Device) -> Result<Ready, RegistryError> {
-        let (mut ready, mut after) = (Ready::default(), 0);
-        let room = OUT_MAX.saturating_sub(self.out.len());
+impl Room {
+    /// The calls of the device that wait and are not out, as many as there is room for.
+    pub(crate) async fn ready(self, device: &Device) -> Result<Vec<Call>, RegistryError> {
+        let (mut ready, mut after) = (Vec::new(), 0);
         loop {
             let page = device.door.registry.waiting_calls(&device.guest, after).await?;
-            let more = page.more;
             for call in page.calls {
                 after = call.number;
-                if self.is_out(device, call.number) {
+                if self.out.contains(&call.number) {
                     continue;
                 }
-                if ready.calls.len() == room {
-                    ready.more = true;
+                if ready.len() == self.left {
                     return Ok(ready);
                 }
-                ready.calls.push(call);
+                ready.push(call);
             }
-            if !more {
+            if !page.more {
                 return Ok(ready);
             }
         }
     }
+}
 
-    fn is_out(&self, device: &Device, number: i32) -> bool {
+impl Outgoing {
+    /// What of a device is out, and how much more may be.
+    pub(crate) fn room(&self, device: &Device) -> Room {
         let guest = &device.guest;
-        self.out.values().any(|out| {
-            out.number == number
-                && (&out.device.guest.device, out.device.guest.born) == (&guest.device, guest.born)
-        })
+        let is_of = |out: &&Out| {
+            (&out.device.guest.device, out.device.guest.born) == (&guest.device, guest.born)
+        };
+        let out = self.out.values().filter(is_of).map(|out| out.number).collect();
+        Room { out, left: OUT_MAX.saturating_sub(self.out.len()) }
     }
 
     /// A call goes out now: what it is called on this connection.

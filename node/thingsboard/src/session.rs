@@ -400,11 +400,11 @@ impl Session {
             None if is_own => return,
             form => form,
         };
-        let Ok(ready) = self.outgoing.ready(device).await else {
+        let Ok(ready) = self.outgoing.room(device).ready(device).await else {
             self.ask_again = true;
             return;
         };
-        for call in &ready.calls {
+        for call in &ready {
             let said = outgoing::server_call(call);
             let (topic, payload) = match own_form.filter(|_| is_own) {
                 Some(form) => {

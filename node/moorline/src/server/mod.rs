@@ -390,14 +390,13 @@ async fn serve_devices(
     });
     // Bans outlast a pause of this node, and MQTT's are HTTP's.
     let doors = Doorkeeper::default();
-    let http = watson
-        .clone()
-        .map(|door| moorline_watson::Http::new(door, Arc::clone(&service), doors.clone()));
-    let http = http.map(|watson| Arc::new(watson) as Arc<dyn Platform>);
-    let devices = thingsboard.clone().zip(node.secrets()).map(|(door, secrets)| {
+    let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
+    platforms.extend(watson.clone().map(|door| {
+        Arc::new(moorline_watson::Http::new(door, Arc::clone(&service), doors.clone())) as _
+    }));
+    platforms.extend(thingsboard.clone().zip(node.secrets()).map(|(door, secrets)| {
         Arc::new(moorline_thingsboard::Http::new(door, secrets.clone(), doors.clone())) as _
-    });
-    let platforms = http.into_iter().chain(devices).collect();
+    }));
     let others = door.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {

@@ -84,7 +84,7 @@ impl ShardState {
 impl ShardState {
     /// Notes that a device was told of its shared attributes.
     pub(super) fn tell_attributes<R: Rows + ?Sized>(
-        &mut self,
+        &self,
         step: &mut Step<'_, R>,
         tell: &TellAttributes,
     ) -> Result<Answer, StorageError> {
