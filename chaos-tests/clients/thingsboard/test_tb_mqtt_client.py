@@ -1,4 +1,4 @@
-"""The vendor's SDK for Python, as it is, against a cluster: a device's telemetry, attributes, and changes of them."""
+"""The vendor's SDK for Python, as it is, against a cluster: telemetry, attributes, and changes of them; devices by MQTT and HTTP, and gateways."""
 
 import json
 import queue
@@ -6,7 +6,9 @@ import time
 import urllib.request
 
 import pytest
+from tb_device_http import TBHTTPDevice
 from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
+from tb_gateway_mqtt import TBGatewayMqttClient
 
 ANSWER_S = 30
 PAUSE_S = 0.05
@@ -32,14 +34,21 @@ class Plant:
         with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
             return json.loads(answer.read() or "null")
 
-    def register(self, name):
-        """A device's access token."""
-        self.ask("POST", "/devices?tenant=plant", {"name": name})
+    def register(self, name, kind="device"):
+        """The access token of a device or gateway."""
+        self.ask("POST", "/devices?tenant=plant", {"name": name, "settings": {"class": kind}})
         return self.ask("POST", f"/devices/{name}/credentials?tenant=plant", {"kind": "token"})["secret"]
 
     def latest(self, name, admin):
         values = self.ask("GET", f"/devices/{name}/telemetry?tenant=plant", admin=admin)["values"]
         return {key: samples[0]["value"] for key, samples in values.items()}
+
+    def call(self, name, method, params, admin):
+        """Calls a device, and waits: its answer."""
+        call = {"method": method, "params": params, "wait": True, "timeout_ms": ANSWER_S * 1000 - 1000}
+        made = self.ask("POST", f"/devices/{name}/calls?tenant=plant", call, admin=admin)
+        assert made["state"] == "successful", made
+        return made["answer"]
 
     def share(self, name, attributes, admin):
         path = f"/devices/{name}/attributes?tenant=plant&scope=shared"
@@ -56,8 +65,8 @@ def connected():
     """Connects, and disconnects when the test is over."""
     clients = []
 
-    def connect(host, port, token, **how):
-        client = TBDeviceMqttClient(host, port, token)
+    def connect(host, port, token, made=TBDeviceMqttClient, **how):
+        client = made(host, port, token)
         clients.append(client)
         client.connect(**how)
         # Connected, and told of its limits: only then it sends.
@@ -107,9 +116,88 @@ def test_attributes_both_ways(cluster, plant, connected):
     assert changes.get(timeout=ANSWER_S) == {"deleted": ["interval"]}
 
 
+def test_calls(cluster, plant, connected):
+    token = plant.register("caller")
+    node = cluster.nodes[0]
+    client = connected(node.host, node.port, token)
+    client.set_server_side_rpc_request_handler(
+        lambda number, call: client.send_rpc_reply(number, {"got": call["params"]["pin"], "method": call["method"]})
+    )
+    for admin in [node.admin for node in cluster.nodes]:
+        assert plant.call("caller", "setGpio", {"pin": 7}, admin) == {"got": 7, "method": "setGpio"}
+
+
 def test_over_tls(secure, connected):
     plant = Plant(secure.admin)
     token = plant.register("tls")
     client = connected("localhost", secure.mqtts_port, token, tls=True, ca_certs=secure.ca)
     assert client.send_telemetry({"tls": True}).get() == TBPublishInfo.TB_ERR_SUCCESS
     assert plant.latest("tls", secure.admin) == {"tls": True}
+
+
+def test_a_gateway_speaks_for_its_devices(cluster, plant, connected):
+    token = plant.register("hub", "gateway")
+    node = cluster.nodes[0]
+    gateway = connected(node.host, node.port, token, made=TBGatewayMqttClient)
+    assert gateway.gw_connect_device("Child A", "thermometer").get() == TBPublishInfo.TB_ERR_SUCCESS
+    assert gateway.gw_send_telemetry("Child A", {"t": 1}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    # Its own gateways often never say that a device has come.
+    assert gateway.gw_send_telemetry("Child B", [{"t": 2}, {"u": 3}]).get() == TBPublishInfo.TB_ERR_SUCCESS
+    assert gateway.gw_send_attributes("Child A", {"fw": "a"}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    assert gateway.send_telemetry({"own": 4}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    for reader in cluster.nodes:
+        assert plant.latest("Child%20A", reader.admin) == {"t": 1}
+        assert plant.latest("Child%20B", reader.admin) == {"t": 2, "u": 3}
+        assert plant.latest("hub", reader.admin) == {"own": 4}
+
+    changes = queue.Queue()
+    gateway.gw_subscribe_to_all_device_attributes("Child A", changes.put)
+    plant.share("Child%20A", {"interval": 20}, cluster.nodes[2].admin)
+    assert changes.get(timeout=ANSWER_S) == {"device": "Child A", "data": {"interval": 20}}
+    answers = queue.Queue()
+    gateway.gw_request_shared_attributes("Child A", ["interval"], lambda found, _: answers.put(found["values"]))
+    assert answers.get(timeout=ANSWER_S) == {"interval": 20}
+    gateway.gw_request_client_attributes("Child A", ["fw", "none"], lambda found, _: answers.put(found["values"]))
+    assert answers.get(timeout=ANSWER_S) == {"fw": "a"}
+    gateway.gw_set_server_side_rpc_request_handler(
+        lambda hub, call: hub.gw_send_rpc_reply(call["device"], call["data"]["id"], {"from": call["device"]})
+    )
+    assert plant.call("Child%20A", "who", {}, cluster.nodes[1].admin) == {"from": "Child A"}
+    assert gateway.gw_disconnect_device("Child A").get() == TBPublishInfo.TB_ERR_SUCCESS
+
+
+def http_device(plant, base, name, changes):
+    """A device that speaks HTTP: what it sends is kept, what changes is told."""
+    device = TBHTTPDevice(base, plant.register(name))
+    assert device.connect()
+    device.send_telemetry({"t": 5, "s": "x"}, queued=False)
+    device.send_attributes({"fw": "b"})
+    assert plant.latest(name, plant.admin) == {"t": 5, "s": "x"}
+    plant.share(name, {"interval": 30}, plant.admin)
+    assert device.request_attributes(["fw"], ["interval"]) == {"client": {"fw": "b"}, "shared": {"interval": 30}}
+    device.subscribe("attributes", changes.put)
+    return device
+
+
+def test_a_device_over_http(cluster, plant):
+    changes = queue.Queue()
+    device = http_device(plant, f"http://{cluster.nodes[1].http}", "http", changes)
+    # It has to ask for the first time before anything changes; then nothing is lost between two polls.
+    value = 0
+    deadline = time.monotonic() + ANSWER_S
+    while changes.empty():
+        assert time.monotonic() < deadline, "nothing came"
+        value += 1
+        plant.share("http", {"n": value}, cluster.nodes[value % 3].admin)
+        time.sleep(PAUSE_S)
+    for number in range(20):
+        plant.share("http", {f"k{number}": number}, cluster.nodes[number % 3].admin)
+    told = {}
+    while len(told) < 21 or told["n"] != value:
+        told |= changes.get(timeout=ANSWER_S)
+    assert told == {"n": value} | {f"k{number}": number for number in range(20)}
+    device.unsubscribe("attributes")
+    device.subscribe("rpc", lambda call: device.send_rpc(call["method"], {"got": call["params"]}, call["id"]))
+    answer = plant.call("http", "setGpio", 7, cluster.nodes[2].admin)
+    assert answer == {"method": "setGpio", "params": {"got": 7}}
+    device.unsubscribe("rpc")

@@ -494,6 +494,7 @@ impl From<RegistryError> for Failed {
             | RegistryError::Mail(_)
             | RegistryError::Events(_)
             | RegistryError::Values(_)
+            | RegistryError::Calls(_)
             | RegistryError::TooManyReaders
             | RegistryError::DiskFull => false,
         };

@@ -1,4 +1,4 @@
-//! `/api/v1` of a node: tenants, devices, credentials, mail, events and API tokens, over any node, for people and applications.
+//! `/api/v1` of a node: tenants, devices, credentials, mail, calls, events and API tokens, over any node, for people and applications.
 //!
 //! ```text
 //!   HTTP ──► auth (bearer token) ──► handlers ──► moorline_service::registry ──► the shards
@@ -20,6 +20,7 @@ mod attributes;
 mod audit;
 mod auth;
 mod broadcast;
+mod calls;
 mod cloud_event;
 mod consumers;
 mod credentials;
@@ -94,6 +95,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(mail::list, mail::send, mail::purge))
         .routes(routes!(mail::show, mail::cancel))
         .routes(routes!(mail::settle))
+        .routes(routes!(calls::list, calls::make))
+        .routes(routes!(calls::show, calls::delete))
         .routes(routes!(broadcast::send))
         .routes(routes!(import::import))
         .routes(routes!(export::export))

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use moorline_machine::{EventRefused, MailRefused, ValueRefused, answer::Refused};
+use moorline_machine::{CallRefused, EventRefused, MailRefused, ValueRefused, answer::Refused};
 use moorline_service::registry::RegistryError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -98,6 +98,7 @@ impl From<RegistryError> for Problem {
             RegistryError::Mail(refused) => mail_refused_as(refused),
             RegistryError::Events(refused) => event_refused_as(refused),
             RegistryError::Values(refused) => value_refused_as(refused),
+            RegistryError::Calls(refused) => call_refused_as(refused),
             RegistryError::TooManyReaders => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-many-readers",
@@ -201,6 +202,30 @@ fn value_refused_as(refused: ValueRefused) -> Problem {
         ),
         ValueRefused::TooManyHistories => {
             Problem::new(S::INSUFFICIENT_STORAGE, "quota", "too many tenants have telemetry")
+        }
+    }
+}
+
+fn call_refused_as(refused: CallRefused) -> Problem {
+    use StatusCode as S;
+    match refused {
+        CallRefused::DeviceGone => Problem::not_found("device"),
+        CallRefused::NoSuchCall => Problem::not_found("call"),
+        CallRefused::Full => Problem::new(
+            S::INSUFFICIENT_STORAGE,
+            "calls-full",
+            "as many calls to this device are open as may be",
+        ),
+        CallRefused::TooLarge => Problem::new(
+            S::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "parameters and an answer have at most 64 KiB each",
+        ),
+        CallRefused::Expired => {
+            Problem::new(S::BAD_REQUEST, "expired", "its deadline has passed already")
+        }
+        CallRefused::TooManyCalls => {
+            Problem::new(S::INSUFFICIENT_STORAGE, "quota", "too many calls are kept")
         }
     }
 }

@@ -9,12 +9,12 @@
 //!
 //! - **A connection asks no more than `ASKS_MAX` ahead**: one that does is closed. Nothing of it was promised: what is promised
 //!   is bounded by the edge's windows, which are smaller.
-//! - **There are no queues behind it**: what is settled and released says nothing.
+//! - **There are no queues behind it.** What its task sends with a share and an offset ([`numbered`]) is told when the client has it.
 
 use std::{fmt, sync::Arc};
 
 use moorline_core::{
-    ConnId, Message, Offset, ShareNumber, Text,
+    ConnId, Delivery, Message, Offset, QoS, ShareNumber, Text,
     port::{Close, Ended, Filter, Inbox, Link, Notice, Open, Opened, Token},
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -31,6 +31,17 @@ pub enum Ask {
     Subscribe(Token, Vec<Filter>),
     /// [`Link::unsubscribe`].
     Unsubscribe(Token, Vec<Text>),
+    /// The client has these of what was sent [`numbered`]; what it was granted with QoS 0 it has when it is sent.
+    Taken(Vec<u64>),
+}
+
+/// A message to the client of which the task is told when the client has it ([`Ask::Taken`]). Not more than the edge lends of shared
+/// subscriptions may be out at once.
+#[must_use]
+pub fn numbered(number: u64, qos: QoS, message: Message) -> Delivery {
+    // As a shared subscription's: those take whichever packet id is free.
+    let share = Some(ShareNumber(0));
+    Delivery { share, ..Delivery::new(Some(Offset(number)), qos, Arc::new(message)) }
 }
 
 /// How a platform takes what it has nothing of its own for.
@@ -119,7 +130,9 @@ impl Link for Asks {
 
     fn settle(&mut self, _: &[Offset]) {}
 
-    fn settle_shared(&mut self, _: &[(ShareNumber, Offset)]) {}
+    fn settle_shared(&mut self, taken: &[(ShareNumber, Offset)]) {
+        self.ask(Ask::Taken(taken.iter().map(|(_, number)| number.0).collect()));
+    }
 
     fn retained_taken(&mut self) {}
 

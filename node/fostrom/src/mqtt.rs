@@ -244,6 +244,8 @@ impl Session {
                 tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
                 self.push_front().await
             }
+            // Nothing is sent so that it is told.
+            Ask::Taken(_) => true,
             Ask::Unsubscribe(token, filters) => {
                 let end = |filter: &Text| {
                     let held = self.filters.iter().position(|held| held.filter == *filter);

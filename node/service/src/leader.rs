@@ -18,7 +18,9 @@ use moorline_group::{
     Role, Sink,
     wire::{Kind, Lane, Peers, Replier},
 };
-use moorline_machine::{Command, Effect, MailEffect, answer::RouteChange, command::Holder};
+use moorline_machine::{
+    CallEffect, Command, Effect, MailEffect, answer::RouteChange, command::Holder,
+};
 use moorline_router::Done;
 use tracing::{debug, error, warn};
 
@@ -30,7 +32,7 @@ use crate::{
         Upward,
     },
     lease::Leases,
-    registry::watch::DeviceNews,
+    registry::{self, watch::DeviceNews},
     service::Inner,
 };
 
@@ -88,6 +90,7 @@ impl Sink for Inner {
                 | Effect::DeviceChanged { .. }
                 | Effect::Events { .. }
                 | Effect::Attributes(_)
+                | Effect::Call(_)
                 | Effect::Recorded { .. }) => self.note_said(shard, said, &mut news),
                 Effect::Digest { .. }
                 | Effect::TenantChanged { .. }
@@ -160,8 +163,24 @@ impl Inner {
                 values.attributes.inc_by(changed.changes.len() as u64);
                 news.push(DeviceNews::Attributes(changed.tenant, changed.device));
             }
+            Effect::Call(of_call) => self.note_call_effect(of_call, news),
             Effect::Recorded { tenant: _, points } => values.points.inc_by(u64::from(points)),
             _ => {}
+        }
+    }
+
+    fn note_call_effect(&self, effect: CallEffect, news: &mut Vec<DeviceNews>) {
+        match effect {
+            CallEffect::Waits { tenant, device } => news.push(DeviceNews::Calls(tenant, device)),
+            CallEffect::Changed { tenant, device, id, state, one_way } => {
+                let calls = &self.metrics.registry.calls;
+                if state.is_final(one_way) {
+                    calls.ended.with_label_values(&[state.name()]).inc();
+                }
+                if registry::calls::is_outcome(state, one_way) {
+                    news.push(DeviceNews::Outcome(tenant, device, id));
+                }
+            }
         }
     }
 

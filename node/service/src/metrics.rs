@@ -1,5 +1,6 @@
 //! What the service counts. Labels take few values: a client or topic is never one.
 
+use moorline_core::CallState;
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
@@ -160,6 +161,9 @@ impl ServiceMetrics {
         registry.streams.set(of("streams"));
         registry.values.histories.set(of("histories"));
         registry.values.history_bytes.set(of("history bytes"));
+        registry.calls.open.set(of("open calls"));
+        registry.calls.kept.set(of("kept calls"));
+        registry.calls.bytes.set(of("call bytes"));
     }
 }
 
@@ -329,6 +333,34 @@ impl ValueMetrics {
     }
 }
 
+/// What is counted of calls to devices in shards led here.
+#[derive(Debug, Clone)]
+pub(crate) struct CallMetrics {
+    pub(crate) open: IntGauge,
+    pub(crate) kept: IntGauge,
+    pub(crate) bytes: IntGauge,
+    pub(crate) ended: IntCounterVec,
+}
+
+impl CallMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
+        let help = "Calls that ended in the shards this node leads, by how they stand since";
+        let opts = Opts::new("moorline_calls_ended_total", help);
+        let ended = add(registry, IntCounterVec::new(opts, &["state"])?)?;
+        // A one-way call ends when it is delivered.
+        for state in CallState::ALL.into_iter().filter(|state| state.is_final(true)) {
+            ended.with_label_values(&[state.name()]);
+        }
+        Ok(Self {
+            open: gauge("moorline_calls_open", "Calls that wait, in the shards this node leads")?,
+            kept: gauge("moorline_calls_kept", "Calls that have ended and are kept there")?,
+            bytes: gauge("moorline_calls_bytes", "Bytes of what they all ask and were answered")?,
+            ended,
+        })
+    }
+}
+
 /// Who is there.
 #[derive(Debug, Clone)]
 pub(crate) struct PresenceMetrics {
@@ -376,6 +408,7 @@ pub(crate) struct RegistryMetrics {
     pub(crate) mails_dead: IntGauge,
     pub(crate) streams: IntGauge,
     pub(crate) values: ValueMetrics,
+    pub(crate) calls: CallMetrics,
     pub(crate) refused: IntCounterVec,
 }
 
@@ -393,6 +426,7 @@ impl RegistryMetrics {
         Ok(Self {
             refused,
             values: ValueMetrics::register(registry)?,
+            calls: CallMetrics::register(registry)?,
             tenants: gauge("moorline_tenants", "Tenants of the cluster, as this node knows them")?,
             devices: gauge("moorline_devices", "Devices of the shards this node leads")?,
             device_bytes: gauge("moorline_devices_bytes", "Bytes of their names and rows")?,

@@ -37,7 +37,7 @@ pub(crate) enum Rated {
     PublishBytes,
     /// Events, of whichever protocol, and writes of attributes and telemetry.
     Events,
-    /// Mails that are sent.
+    /// Mails that are sent, and calls that are made.
     Mails,
 }
 

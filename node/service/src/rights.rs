@@ -43,7 +43,7 @@ use crate::{
     conn::{Conn, Whose},
     refusal_of,
     registry::{
-        Class, Registry,
+        Registry,
         settings::{self, DeviceSettings, TopicRules},
         watch::DeviceNews,
     },
@@ -170,7 +170,9 @@ impl Holders {
                     DeviceNews::Mail(..)
                     | DeviceNews::Claim(..)
                     | DeviceNews::Here(..)
-                    | DeviceNews::Attributes(..) => {}
+                    | DeviceNews::Attributes(..)
+                    | DeviceNews::Calls(..)
+                    | DeviceNews::Outcome(..) => {}
                 }
             }
         }
@@ -195,10 +197,7 @@ pub(crate) fn who_of(device: &Text, born: u64, settings: DeviceSettings) -> Arc<
         device: device.clone(),
         born,
         kind: settings.kind.map(Text::from),
-        class: match settings.class {
-            Class::Device => "device",
-            Class::Gateway => "gateway",
-        },
+        class: settings.class.name(),
         own: settings.topics.map(|TopicRules(rules)| rules),
     })
 }

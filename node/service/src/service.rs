@@ -678,6 +678,10 @@ fn count_registry(machine: &Machine, add: &mut impl FnMut(&'static str, usize)) 
     let histories = machine.history_totals();
     add("histories", whole(histories.histories));
     add("history bytes", whole(histories.bytes));
+    let calls = machine.call_totals();
+    add("open calls", whole(calls.open));
+    add("kept calls", whole(calls.kept));
+    add("call bytes", whole(calls.bytes));
     for (_, mail) in machine.mailboxes().tenants() {
         add("mailboxes", whole(mail.mailboxes));
         add("mails", whole(mail.mails));

@@ -1,8 +1,10 @@
-//! ThingsBoard's devices at a node, by MQTT.
+//! ThingsBoard's devices at a node, by MQTT and HTTP.
 //!
 //! ```text
-//!   edge's connection ─► mqtt.rs: a port for each device ─► session.rs: one task per connection ─► the registry
-//!                                                              ▲ news of the device
+//!   edge's connection ─► mqtt.rs: a port for each device ─► session.rs: one task per connection ─► device.rs ─► the registry
+//!                        gateway.rs, children.rs: for others too ────┤                            ▲              │ news
+//!                        outgoing.rs: calls that go out ─────────────┘                            │              │
+//!   listener of all platforms ─► http.rs, polls.rs: a request each ───────────────────────────────┘   ◄──────────┘
 //! ```
 //!
 //! A tenant with an alias `thingsboard:NAME` is one of ThingsBoard's: whichever of its devices proves who it is (an access token is a
@@ -13,21 +15,30 @@
 //!
 //! - **A PUBACK means that it is synced on a majority**: telemetry with its event, attributes. Checked by the cluster tests
 //!   (`thingsboard.rs`).
-//! - **No change of shared attributes is lost** to a device that is connected and subscribed, whichever node wrote it. Of several changes of
-//!   one key the last one is told. Checked by the same.
-//! - **A device has one connection**: a later one ends the earlier. Checked by the same.
+//! - **No change of shared attributes is lost** to a device that is connected and subscribed, or that polls for them, whichever node
+//!   wrote it. Of several changes of one key the last one is told. Checked by the same, and by `thingsboard_http.rs`.
+//! - **A device has one connection by MQTT**: a later one ends the earlier. Checked by the first.
+//! - **A call is never forgotten**: what was not acknowledged goes out again, to whichever node the device comes. Checked by
+//!   `thingsboard_calls.rs`.
+//! - **A gateway speaks for devices of its tenant**, which are made when nobody has made them. Checked by `thingsboard_gateway.rs`.
 //!
 //! # Deliberately absent
 //!
-//! MQTT's packets (`node/edge`, `protocols/mqtt`). Calls (RPC), gateways, packages, claiming, provisioning, profiles, HTTP and REST: not served
-//! yet.
+//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's (`node/http`). Packages, claiming, provisioning, profiles and REST: not served yet.
 
+mod children;
 mod convert;
+mod device;
 mod door;
+mod gateway;
+mod http;
 mod metrics;
 mod mqtt;
+mod outgoing;
+mod polls;
 mod session;
 
 pub use door::Door;
+pub use http::Http;
 pub use metrics::ThingsboardMetrics;
 pub use mqtt::Mqtt;

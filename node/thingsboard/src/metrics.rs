@@ -7,10 +7,15 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 pub struct ThingsboardMetrics {
     pub(crate) connections: IntGauge,
     pub(crate) requests: IntCounterVec,
+    pub(crate) http_requests: IntCounterVec,
 }
 
 /// What is asked, as a label.
-const WHAT: [&str; 5] = ["telemetry", "attributes", "attributes_request", "call", "other"];
+const WHAT: [&str; 6] =
+    ["telemetry", "attributes", "attributes_request", "call", "gateway", "other"];
+/// The same over HTTP.
+const HTTP_WHAT: [&str; 6] =
+    ["telemetry", "attributes", "attributes_request", "attributes_poll", "call", "call_poll"];
 /// What came of it.
 const RESULTS: [&str; 5] = ["done", "unknown_topic", "invalid", "limited", "failed"];
 
@@ -29,10 +34,18 @@ impl ThingsboardMetrics {
             "moorline_thingsboard_requests_total",
             "What devices published, by what it was about and by what came of it",
         );
+        let http_requests = Opts::new(
+            "moorline_thingsboard_http_requests_total",
+            "Requests of the device API over HTTP, by what they asked for and by the status they got",
+        );
         let metrics = Self {
             connections: add(registry, connections)?,
             requests: add(registry, IntCounterVec::new(requests, &["what", "result"])?)?,
+            http_requests: add(registry, IntCounterVec::new(http_requests, &["what", "status"])?)?,
         };
+        for what in HTTP_WHAT {
+            metrics.http_requests.with_label_values(&[what, "200"]);
+        }
         for what in WHAT {
             for result in RESULTS {
                 metrics.requests.with_label_values(&[what, result]);

@@ -2,15 +2,19 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use moorline_core::port::{Inbox, Link, Port};
+use moorline_core::{
+    Text,
+    port::{Inbox, Link, Port},
+    rights::Who,
+};
 use moorline_dialects::thingsboard::{connect::session_present, mqtt::Version};
 use moorline_edge::{
-    Begin, Identity,
+    Attempt, Begin, Identity,
     asks::{self, Platform},
 };
-use moorline_service::registry::{Watch, door::Guest};
+use moorline_service::registry::{Watch, door::Guest, settings::Class};
 
-use crate::{door::Door, session::Session};
+use crate::{children::Children, device::Device, door::Door, session::Session};
 
 /// No session lasts, though a CONNACK says so. What comes twice is written twice: telemetry of the same time is the same then, and so
 /// are attributes.
@@ -35,21 +39,21 @@ impl Mqtt {
     pub fn identity(
         &self,
         guest: &Guest,
-        version: moorline_mqtt::Version,
+        who: &Who,
+        attempt: &Attempt,
         begin: Begin,
     ) -> Result<Identity, Begin> {
         if !self.0.takes(guest.tenant) {
             return Err(begin);
         }
-        let version = if version.is_v5() { Version::V5 } else { Version::V3 };
+        let version = if attempt.version.is_v5() { Version::V5 } else { Version::V3 };
         let watch = self.0.registry.watch(guest.tenant, &guest.device);
-        let device = Device {
-            door: self.0.clone(),
-            guest: guest.clone(),
-            version,
-            watch: Mutex::new(Some(watch)),
-        };
-        let (port, rules) = (Some(Arc::new(device) as Arc<dyn Port>), Arc::clone(&self.0.rules));
+        let device = Device { door: self.0.clone(), guest: guest.clone() };
+        let address = Text::from(attempt.peer.ip().to_canonical().to_string());
+        let gateway_at = (who.class == Class::Gateway.name()).then_some(address);
+        let watch = Mutex::new(Some(watch));
+        let arrived = Arrived { device, version, gateway_at, watch };
+        let (port, rules) = (Some(Arc::new(arrived) as Arc<dyn Port>), Arc::clone(&self.0.rules));
         let session = Some(guest.device.clone());
         let (rules, begin) = (Some(rules), Some(begin));
         Ok(Identity { session, port, rules, begin, ..Identity::of(guest.tenant) })
@@ -57,23 +61,26 @@ impl Mqtt {
 }
 
 /// A device that was let in, before its connection takes it up.
-struct Device {
-    door: Door,
-    guest: Guest,
+struct Arrived {
+    device: Device,
     version: Version,
+    /// Of a gateway: where it is.
+    gateway_at: Option<Text>,
     watch: Mutex<Option<Watch>>,
 }
 
-impl Port for Device {
+impl Port for Arrived {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
         let (link, asked) = asks::link(HERE, Arc::clone(&inbox));
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A port is taken up once.
         if let Some(watch) = watch {
             watch.take_over();
-            let (door, guest) = (self.door.clone(), self.guest.clone());
-            let session = Session::new(door, guest, self.version, inbox);
-            self.door.tasks.spawn(session.run(asked, watch));
+            let device = self.device.clone();
+            let children =
+                self.gateway_at.clone().map(|address| Children::new(device.clone(), address));
+            let session = Session::new(device, self.version, children, inbox);
+            self.device.door.tasks.spawn(session.run(asked, watch));
         }
         link
     }

@@ -8,33 +8,31 @@
 //!
 //! Checked by the cluster tests (`thingsboard.rs`).
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use moorline_core::{
-    AttributeScope, Delivery, Message, QoS, Text,
+    Delivery, Message, QoS, Text,
     port::{Ended, Filter, Inbox, Notice, Published, Refusal, Token},
     topic,
 };
 use moorline_dialects::thingsboard::{
-    attributes::{Changed, Found, Wanted},
+    attributes::Wanted,
     calls::{self, DeviceCall},
     filters::{self, Wanted as Subscribed},
-    limits::{RateLimits, SessionLimits},
-    mqtt::{self, Outcome, PACKET_BYTES_MAX, QUOTA_EXCEEDED, SUCCESS, TOPIC_NAME_INVALID, Version},
+    mqtt::{self, Outcome, QUOTA_EXCEEDED, SUCCESS, TOPIC_NAME_INVALID, Version},
     payloads::Payloads,
     requests::Request,
     topics::{self, Form, OwnTopics, Publish, SessionKind, Unpublishable},
-    values::{Entries, Rules, Sample},
+    values::Rules,
 };
-use moorline_edge::asks::{Ask, tell};
-use moorline_machine::events::EventKind;
-use moorline_machine::values::{NewPoint, POINTS_PER_COMMAND_MAX, VALUES_PER_COMMAND_MAX};
-use moorline_service::registry::{
-    AttributeWrite, Heard, NewEvent, RECHECK, Recording, RegistryError, Watch,
-    door::{Guest, JSON},
-};
+use moorline_edge::asks::{Ask, numbered, tell};
+use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, RegistryError, Watch};
 use prometheus::IntGauge;
 use tokio::{
     sync::mpsc,
@@ -42,8 +40,9 @@ use tokio::{
 };
 
 use crate::{
-    convert::{entries, from_core, keys},
-    door::Door,
+    children::{ChildHeard, Children},
+    device::{CALL_WAIT, Device},
+    outgoing::{self, Outgoing},
 };
 
 /// Writes of one connection that are under way at once.
@@ -52,13 +51,6 @@ const WRITES_MAX: usize = 64;
 const CALLS_MAX: usize = 32;
 /// Filters of one connection: all that mean anything are fewer.
 const FILTERS_MAX: usize = 64;
-/// The channel of events that are telemetry.
-const TELEMETRY: &str = "telemetry";
-/// The channel of events that are attributes that a device reported.
-const ATTRIBUTES: &str = "attributes";
-/// The channel of events that are calls of a device.
-const CALLS: &str = "rpc";
-
 /// A filter that was granted.
 struct Granted {
     filter: Text,
@@ -79,7 +71,7 @@ type Waiting = Pin<Box<dyn Future<Output = (Form, i32)> + Send>>;
 
 /// What a publish is answered with: it, and whether it waits for an answer.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+pub(crate) struct Asked {
     token: Token,
     qos: QoS,
     what: &'static str,
@@ -87,15 +79,20 @@ struct Asked {
 
 /// See the module.
 pub(crate) struct Session {
-    door: Door,
-    guest: Guest,
+    device: Device,
     version: Version,
     inbox: Arc<dyn Inbox>,
-    payloads: Payloads,
+    pub(crate) payloads: Payloads,
+    /// Of a gateway.
+    pub(crate) children: Option<Children>,
     filters: Vec<Granted>,
     writes: FuturesUnordered<Writing>,
-    /// Calls that nobody answers in time.
+    /// Calls of the device that nobody answers in time.
     calls: FuturesUnordered<Waiting>,
+    /// Calls to it, and to those it speaks for.
+    outgoing: Outgoing,
+    /// Something could not be asked: it is looked again soon.
+    ask_again: bool,
     /// Up to which version shared attributes were told.
     told: u64,
 }
@@ -110,14 +107,33 @@ impl Drop for Counted {
 }
 
 impl Session {
-    pub(crate) fn new(door: Door, guest: Guest, version: Version, inbox: Arc<dyn Inbox>) -> Self {
+    /// `children`: of a gateway.
+    pub(crate) fn new(
+        device: Device,
+        version: Version,
+        children: Option<Children>,
+        inbox: Arc<dyn Inbox>,
+    ) -> Self {
         let (writes, calls) = (FuturesUnordered::new(), FuturesUnordered::new());
         let (payloads, filters, told) = (Payloads::Json, Vec::new(), 0);
-        Self { door, guest, version, inbox, payloads, filters, writes, calls, told }
+        let (outgoing, ask_again) = (Outgoing::default(), false);
+        Self {
+            device,
+            version,
+            inbox,
+            outgoing,
+            ask_again,
+            payloads,
+            children,
+            filters,
+            writes,
+            calls,
+            told,
+        }
     }
 
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
-        let gauge = self.door.metrics.connections.clone();
+        let gauge = self.device.door.metrics.connections.clone();
         gauge.inc();
         let _counted = Counted(gauge);
         let mut recheck_at = Instant::now() + RECHECK;
@@ -134,6 +150,14 @@ impl Session {
                     true
                 }
                 heard = watch.heard() => self.hear(heard).await,
+                device = self.outgoing.changed() => {
+                    self.send_calls(&device).await;
+                    true
+                }
+                heard = next_of(&mut self.children) => {
+                    self.hear_of_child(heard).await;
+                    true
+                }
                 () = sleep_until(recheck_at) => {
                     recheck_at = Instant::now() + RECHECK;
                     self.hear(Heard::ANYTHING).await
@@ -141,6 +165,9 @@ impl Session {
             };
             if !goes_on {
                 return;
+            }
+            if std::mem::take(&mut self.ask_again) {
+                recheck_at = recheck_at.min(Instant::now() + ASK_AGAIN);
             }
         }
     }
@@ -150,11 +177,18 @@ impl Session {
         match ask {
             Ask::Publish(token, message) => self.publish(token, message).await,
             Ask::Subscribe(token, filters) => {
-                let mut granted = Vec::with_capacity(filters.len());
+                let (mut granted, had) = (Vec::with_capacity(filters.len()), self.calls_form());
                 for filter in filters {
                     granted.push(self.grant(filter).await);
                 }
                 tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
+                if had != self.calls_form() {
+                    self.send_calls(&self.device.clone()).await;
+                }
+                true
+            }
+            Ask::Taken(names) => {
+                self.outgoing.taken(&names);
                 true
             }
             Ask::Unsubscribe(token, filters) => {
@@ -171,16 +205,15 @@ impl Session {
 
     async fn grant(&mut self, asked: Filter) -> Result<QoS, Refusal> {
         let Filter { filter, options } = asked;
-        let wanted =
-            filters::subscribe(filter.as_bytes(), SessionKind::Device, OwnTopics::default());
+        let wanted = filters::subscribe(filter.as_bytes(), self.kind(), OwnTopics::default());
         let wanted = wanted.ok_or(Refusal::Topic)?;
         self.filters.retain(|held| held.filter != filter);
         if self.filters.len() >= FILTERS_MAX {
             return Err(Refusal::Quota);
         }
         if matches!(wanted, Subscribed::Attributes(_)) && self.attributes_form().is_none() {
-            let shared = shared(&self.door, &self.guest, None).await;
-            self.told = shared.map_err(|_| Refusal::Unavailable)?.0;
+            let news = self.device.news(None).await;
+            self.told = news.map_err(|_| Refusal::Unavailable)?.version;
         }
         let qos = filters::granted(options.qos);
         self.filters.push(Granted { filter, wanted, qos });
@@ -192,7 +225,7 @@ impl Session {
     async fn publish(&mut self, token: Token, message: Message) -> bool {
         let Message { topic, qos, payload, .. } = message;
         let of = |what| Asked { token, qos, what };
-        let read = topics::publish(topic.as_bytes(), SessionKind::Device, OwnTopics::default());
+        let read = topics::publish(topic.as_bytes(), self.kind(), OwnTopics::default());
         let publish = match read {
             Ok(publish) => publish,
             Err(Unpublishable::UnknownTopic) => {
@@ -205,27 +238,35 @@ impl Session {
                 return self.outcome(of("other"), Outcome::Invalid);
             }
         };
-        let now_ms = i64::try_from(self.door.clock.wall().0).unwrap_or(i64::MAX);
+        let now_ms = i64::try_from(self.device.door.clock.wall().0).unwrap_or(i64::MAX);
         let rules = Rules::default();
         let asked = of(what(&publish));
         let read = mqtt::request(&publish, &self.payloads, &payload, None, now_ms, &rules);
         let Ok(request) = read else { return self.outcome(asked, Outcome::Invalid) };
         match (publish, request) {
-            (_, Request::Telemetry(samples)) => self.telemetry(asked, samples, payload),
-            (_, Request::Attributes(entries)) => self.attributes(asked, entries, payload),
+            (_, Request::Telemetry(samples)) => {
+                self.write(asked, self.device.telemetry(samples, payload));
+            }
+            (_, Request::Attributes(entries)) => {
+                self.write(asked, self.device.attributes(entries, payload));
+            }
             (Publish::AttributesRequest(form, id), Request::ReadAttributes(wanted)) => {
                 return self.read_attributes(asked, form, id, wanted).await;
             }
             (Publish::Call(form, id), Request::Call(call)) => {
                 return self.call(asked, form, id, &call, payload);
             }
+            (_, Request::CallReply { id, data }) => {
+                self.write(asked, outgoing::answered(&self.device, id, data));
+            }
+            (_, Request::Gateway(request)) => return self.gateway(asked, request).await,
             // Nothing here asks for it, or serves it yet: taken as a server does that has nothing for it.
             _ => return self.outcome(asked, Outcome::Done),
         }
         true
     }
 
-    fn write(
+    pub(crate) fn write(
         &self,
         asked: Asked,
         result: impl Future<Output = Result<(), RegistryError>> + Send + 'static,
@@ -234,81 +275,39 @@ impl Session {
         self.writes.push(Box::pin(async move { Done { token, qos, what, result: result.await } }));
     }
 
-    fn event(&self, kind: EventKind, channel: &'static str, body: Bytes) -> NewEvent {
-        let (channel, by) = (Text::from(channel), self.guest.by as u8);
-        NewEvent { born: Some(self.guest.born), kind, channel, content_type: JSON, body, by }
-    }
-
-    fn telemetry(&self, asked: Asked, samples: Vec<Sample>, body: Bytes) {
-        let (tenant, device, born) = (self.guest.tenant, &self.guest.device, self.guest.born);
-        let mut event = Some(self.event(EventKind::Datapoint, TELEMETRY, body));
-        let writes: Vec<_> = in_commands(samples)
-            .into_iter()
-            .map(|points| {
-                let recording = Recording { born, points, event: event.take() };
-                self.door.registry.record(tenant, device, recording)
-            })
-            .collect();
-        self.write(asked, async move { try_join_all(writes).await.map(drop) });
-    }
-
-    fn attributes(&self, asked: Asked, reported: Entries, body: Bytes) {
-        let changes = entries(reported).into_iter().map(|(key, value)| (key, Some(value)));
-        let write = AttributeWrite {
-            born: self.guest.born,
-            scope: AttributeScope::Client,
-            changes: changes.collect(),
-            event: Some(self.event(EventKind::State, ATTRIBUTES, body)),
-        };
-        let written =
-            self.door.registry.write_attributes(self.guest.tenant, &self.guest.device, write);
-        self.write(asked, async move { written.await.map(drop) });
-    }
-
     async fn read_attributes(&mut self, asked: Asked, form: Form, id: i32, wanted: Wanted) -> bool {
-        // What it wrote before it is to read.
-        while let Some(done) = self.writes.next().await {
-            if !self.done(done) {
-                return false;
-            }
+        if !self.written().await {
+            return false;
         }
-        let (client, shared) = match &wanted {
-            Wanted::All => (Some(Vec::new()), Some(Vec::new())),
-            Wanted::Named { client, shared } => (some(client), some(shared)),
-        };
-        let (door, guest) = (&self.door, &self.guest);
-        let client = of_scope(door, guest, AttributeScope::Client, client).await;
-        let shared = of_scope(door, guest, AttributeScope::Shared, shared).await;
-        let (Ok(client), Ok(shared)) = (client, shared) else {
+        let Ok(found) = self.device.read(&wanted).await else {
             return self.outcome(asked, Outcome::Failed);
         };
-        let found = Found { client, shared };
         let payload = self.payloads.down(form).write_found(id, &found);
         self.say(&topics::attributes_response(form, id), payload);
         self.outcome(asked, Outcome::Done)
     }
 
+    /// Waits until all is written that was said before: it is to be read. False at the end.
+    pub(crate) async fn written(&mut self) -> bool {
+        while let Some(done) = self.writes.next().await {
+            if !self.done(done) {
+                return false;
+            }
+        }
+        true
+    }
+
     fn call(&self, asked: Asked, form: Form, id: i32, call: &DeviceCall, body: Bytes) -> bool {
         if call.method == calls::SESSION_LIMITS_METHOD {
-            let limits = SessionLimits {
-                payload_bytes_max: PACKET_BYTES_MAX,
-                inflight_max: u32::from(self.door.rules.receive_max.get()),
-                rate_limits: RateLimits::default(),
-                gateway_rate_limits: None,
-            };
-            self.answer_call(form, id, &limits.to_json().to_string());
+            self.answer_call(form, id, &self.device.limits().to_json().to_string());
             return self.outcome(asked, Outcome::Done);
         }
         if self.calls.len() >= CALLS_MAX {
             return self.outcome(asked, Outcome::RateLimited);
         }
-        let event = self.event(EventKind::Message, CALLS, body);
-        let (tenant, device) = (self.guest.tenant, &self.guest.device);
-        let appended = self.door.registry.append_event(tenant, device, event);
-        self.write(asked, async move { appended.await.map(drop) });
-        let wait = Duration::from_millis(calls::DEVICE_CALL_TIMEOUT_MS);
+        self.write(asked, self.device.called(body));
         self.calls.push(Box::pin(async move {
-            sleep(wait).await;
+            sleep(CALL_WAIT).await;
             (form, id)
         }));
         true
@@ -332,14 +331,16 @@ impl Session {
                 return false;
             }
             // What is too much of it, or too large, is no better the next time.
-            Err(RegistryError::Values(_) | RegistryError::Events(_)) => Outcome::Invalid,
+            Err(RegistryError::Values(_) | RegistryError::Events(_) | RegistryError::Calls(_)) => {
+                Outcome::Invalid
+            }
             Err(_) => Outcome::Failed,
         };
         self.outcome(asked, outcome)
     }
 
     /// Answers a publish; false if the connection is over.
-    fn outcome(&self, asked: Asked, outcome: Outcome) -> bool {
+    pub(crate) fn outcome(&self, asked: Asked, outcome: Outcome) -> bool {
         let result = match outcome {
             Outcome::Done | Outcome::NotGateway => "done",
             Outcome::UnknownTopic => "unknown_topic",
@@ -347,7 +348,7 @@ impl Session {
             Outcome::RateLimited | Outcome::GatewayLimited => "limited",
             Outcome::Failed => "failed",
         };
-        self.door.metrics.requests.with_label_values(&[asked.what, result]).inc();
+        self.device.door.metrics.requests.with_label_values(&[asked.what, result]).inc();
         let ack = mqtt::ack(outcome, self.version, false);
         if let Some(reason) = ack.puback.filter(|_| asked.qos > QoS::AtMostOnce) {
             let outcome = match reason {
@@ -374,13 +375,52 @@ impl Session {
     }
 
     /// Publishes to the device: whether it subscribed to it or not.
-    fn say(&self, topic: &str, payload: Bytes) {
+    pub(crate) fn say(&self, topic: &str, payload: Bytes) {
+        self.deliver(topic, payload, None);
+    }
+
+    /// The same; with a name it is told when the device has it.
+    fn deliver(&self, topic: &str, payload: Bytes, name: Option<u64>) {
         let matches = |held: &&Granted| topic::matches(held.filter.as_bytes(), topic.as_bytes());
         let granted = self.filters.iter().filter(matches).map(|held| held.qos).max();
         let qos = filters::downlink_qos(granted);
         let message = Message { topic: Text::from(topic), qos, payload, ..Message::empty() };
-        let delivery = Delivery::new(None, qos, Arc::new(message));
+        let delivery = match name {
+            Some(name) => numbered(name, qos, message),
+            None => Delivery::new(None, qos, Arc::new(message)),
+        };
         tell(&self.inbox, Notice::Deliver(vec![delivery]));
+    }
+
+    /// Sends calls that wait for a device: the connection's own, or one that it speaks for.
+    pub(crate) async fn send_calls(&mut self, device: &Device) {
+        let is_own = device.guest.device == self.device.guest.device;
+        let own_form = match self.calls_form() {
+            // It has not asked for them.
+            None if is_own => return,
+            form => form,
+        };
+        let Ok(ready) = self.outgoing.room(device).ready(device).await else {
+            self.ask_again = true;
+            return;
+        };
+        for call in &ready {
+            let said = outgoing::server_call(call);
+            let (topic, payload) = match own_form.filter(|_| is_own) {
+                Some(form) => {
+                    // What does not fit a profile's schema is not sent, and fails when its time is over.
+                    let Ok(payload) = self.payloads.down(form).write_call(&said) else { continue };
+                    (topics::call(form, said.id), payload)
+                }
+                None => {
+                    let name = device.guest.device.as_str();
+                    let payload = self.payloads.down(Form::V1).write_gateway_call(name, &said);
+                    (topics::GATEWAY_RPC.to_owned(), payload)
+                }
+            };
+            let name = self.outgoing.sent(device, call.number);
+            self.deliver(&topic, payload, Some(name));
+        }
     }
 
     async fn hear(&mut self, heard: Heard) -> bool {
@@ -388,18 +428,33 @@ impl Session {
             tell(&self.inbox, Notice::TakenOver);
             return false;
         }
+        if heard.calls {
+            self.send_calls(&self.device.clone()).await;
+        }
         if heard.attributes
             && let Some(form) = self.attributes_form()
             // Asked for again after a while, if nobody can say now.
-            && let Ok((version, changed)) = shared(&self.door, &self.guest, Some(self.told)).await
+            && let Ok(news) = self.device.news(Some(self.told)).await
         {
-            self.told = version;
-            if !changed.updated.is_empty() || !changed.deleted.is_empty() {
-                let payload = self.payloads.down(form).write_changed(&changed);
+            self.told = news.version;
+            if !news.is_empty() {
+                let payload = self.payloads.down(form).write_changed(&news.changed);
                 self.say(topics::attributes_update(form), payload);
             }
         }
         true
+    }
+
+    /// How the device wants calls: as it asked for them last, if it did.
+    fn calls_form(&self) -> Option<Form> {
+        self.filters.iter().rev().find_map(|held| match held.wanted {
+            Subscribed::Calls(form) => Some(form),
+            Subscribed::Attributes(_) | Subscribed::Responses => None,
+        })
+    }
+
+    fn kind(&self) -> SessionKind {
+        if self.children.is_some() { SessionKind::Gateway } else { SessionKind::Device }
     }
 
     /// How the device wants changes of shared attributes: as it asked for them last, if it did.
@@ -411,33 +466,12 @@ impl Session {
     }
 }
 
-/// Attributes of a scope: all of them if no keys are named, none without a list.
-async fn of_scope(
-    door: &Door,
-    guest: &Guest,
-    scope: AttributeScope,
-    keys: Option<Vec<Text>>,
-) -> Result<Entries, RegistryError> {
-    let Some(keys) = keys else { return Ok(Entries::new()) };
-    let found = door.registry.attributes(guest.tenant, &guest.device, scope, keys, None).await?;
-    let set = found.map(|found| found.set).unwrap_or_default();
-    Ok(set.iter().map(|one| (one.key.to_string(), from_core(&one.value))).collect())
-}
-
-/// The version of shared attributes, and what changed since one.
-async fn shared(
-    door: &Door,
-    guest: &Guest,
-    since: Option<u64>,
-) -> Result<(u64, Changed), RegistryError> {
-    // Without one the version alone is wanted: no device has such a key.
-    let keys = if since.is_none() { vec![Text::from("\0")] } else { Vec::new() };
-    let (tenant, device, scope) = (guest.tenant, &guest.device, AttributeScope::Shared);
-    let found = door.registry.attributes(tenant, device, scope, keys, since).await?;
-    let Some(found) = found else { return Ok((since.unwrap_or(0), Changed::default())) };
-    let updated = found.set.iter().map(|one| (one.key.to_string(), from_core(&one.value)));
-    let deleted = found.gone.iter().map(Text::to_string).collect();
-    Ok((found.version, Changed { updated: updated.collect(), deleted }))
+/// The next child of which something is heard, of a gateway.
+async fn next_of(children: &mut Option<Children>) -> ChildHeard {
+    match children {
+        Some(children) => children.heard().await,
+        None => pending().await,
+    }
 }
 
 fn what(publish: &Publish) -> &'static str {
@@ -446,45 +480,7 @@ fn what(publish: &Publish) -> &'static str {
         Publish::Attributes(_) => "attributes",
         Publish::AttributesRequest(..) => "attributes_request",
         Publish::Call(..) | Publish::CallReply(..) => "call",
-        Publish::Claim | Publish::Chunk(_) | Publish::Provision | Publish::Gateway(_) => "other",
-    }
-}
-
-/// A list of keys that names some.
-fn some(named: &[String]) -> Option<Vec<Text>> {
-    (!named.is_empty()).then(|| keys(named))
-}
-
-/// Points in as many parts as commands have to take them.
-fn in_commands(samples: Vec<Sample>) -> Vec<Vec<NewPoint>> {
-    let (mut all, mut part, mut values) = (Vec::new(), Vec::new(), 0);
-    for Sample { ts_ms, values: said } in samples {
-        if part.len() >= POINTS_PER_COMMAND_MAX || values + said.len() > VALUES_PER_COMMAND_MAX {
-            all.push(std::mem::take(&mut part));
-            values = 0;
-        }
-        values += said.len();
-        part.push(NewPoint { ts_ms: Some(ts_ms), values: entries(said) });
-    }
-    all.push(part);
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use moorline_dialects::thingsboard::values::Value;
-
-    use super::*;
-
-    #[test]
-    fn many_points_are_taken_in_parts() {
-        let sample = |keys: usize| Sample {
-            ts_ms: 1,
-            values: (0..keys).map(|key| (key.to_string(), Value::Bool(true))).collect(),
-        };
-        let sizes = |samples| in_commands(samples).iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(sizes(Vec::new()), [0], "an event alone");
-        assert_eq!(sizes(vec![sample(1); 1_001]), [1_000, 1]);
-        assert_eq!(sizes(vec![sample(5_000), sample(5_000), sample(1)]), [1, 2]);
+        Publish::Gateway(_) => "gateway",
+        Publish::Claim | Publish::Chunk(_) | Publish::Provision => "other",
     }
 }

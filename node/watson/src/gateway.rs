@@ -18,15 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use moorline_core::{Message, TenantId, port::Token};
 use moorline_dialects::watson::{identity::DeviceName, topics::HELD_MESSAGES_MAX};
-use moorline_machine::{answer::Refused, registry::PutDevice};
-use moorline_service::registry::{
-    Registry, RegistryError,
-    audit::{Actor, as_actor, identified},
-    settings::{self, DeviceSettings},
-};
+use moorline_service::registry::{Registry, RegistryError, brought::Bringer};
 
 use crate::door::device_name;
 
@@ -130,10 +124,12 @@ impl Registrar {
                 _ => drop(state.failed.remove(device)),
             }
         }
-        let outcome = self.register(registry, device, by).await;
+        let (gateway, address) = by;
+        let by = Bringer { tenant: self.tenant, gateway, address };
+        let outcome = registry.bring(by, &device_name(device), Some(device.kind.as_str())).await;
         let mut state = self.state();
         match outcome {
-            Ok(()) | Err(RegistryError::Refused(Refused::Exists)) => {
+            Ok(()) => {
                 if state.known.len() >= KNOWN_MAX {
                     state.known.clear();
                 }
@@ -149,33 +145,6 @@ impl Registrar {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Makes a device, unless there is one of that name.
-    async fn register(
-        &self,
-        registry: &Registry,
-        device: &DeviceName,
-        (client, address): (&str, &str),
-    ) -> Result<(), RegistryError> {
-        let kind = Some(device.kind.to_string());
-        let settings: Bytes =
-            settings::written(&DeviceSettings { kind, ..DeviceSettings::default() });
-        let put = PutDevice {
-            tenant: self.tenant,
-            device: device_name(device),
-            enabled: true,
-            credentials: Vec::new(),
-            settings,
-            if_version: Some(0),
-            devices_max: registry.settings(self.tenant).devices_per_shard_max,
-        };
-        let actor = Actor::of("registration by a gateway", rand::random(), address);
-        as_actor(Some(actor), async {
-            identified(client);
-            registry.put_device_plainly(put).await.map(drop)
-        })
-        .await
     }
 }
 

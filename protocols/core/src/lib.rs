@@ -18,6 +18,7 @@
 //! Packets (`protocols/mqtt`), rows (`storage/api`), Raft (`raft/`).
 
 pub mod calendar;
+pub mod call;
 pub mod id;
 pub mod message;
 pub mod op;
@@ -33,6 +34,7 @@ pub mod topic;
 pub mod trie;
 pub mod value;
 
+pub use call::{CallEvent, CallState};
 pub use id::{ConnId, Epoch, Incarnation, NodeId, Offset, ShardId, TenantId, UnixMillis};
 pub use message::{Delivery, Message, QoS, ShareNumber, Will};
 pub use subscription::{Grant, RetainHandling, SubscriptionIds, SubscriptionOptions};

@@ -3,6 +3,7 @@
 use moorline_core::{Epoch, Offset, QoS, ShardId, TenantId, Text};
 
 use crate::{
+    calls::{CallAnswer, CallRefused},
     command::{Holder, RouteTarget, SessionId},
     events::{EventAnswer, EventRefused},
     mail::{MailAnswer, MailRefused},
@@ -87,6 +88,8 @@ pub enum Answer {
     Events(EventAnswer),
     /// To commands about values.
     Values(ValueAnswer),
+    /// To commands about calls.
+    Calls(CallAnswer),
     /// To `PutTenant`.
     Tenant {
         /// Which, also when the group chose it.
@@ -173,6 +176,8 @@ pub enum Refused {
     Events(EventRefused),
     /// A command about values.
     Values(ValueRefused),
+    /// A command about calls.
+    Calls(CallRefused),
     /// There is one already: a tenant with this name or alias, or what a condition says must not be there.
     Exists,
     /// A condition names another version.

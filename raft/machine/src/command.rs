@@ -8,6 +8,7 @@ use moorline_core::{
 
 use crate::{
     audit::Audited,
+    calls::CallCommand,
     events::EventCommand,
     forget::{Forget, Forgotten},
     mail::MailCommand,
@@ -270,6 +271,8 @@ pub enum Command {
     Events(EventCommand),
     /// About values: attributes and telemetry of devices.
     Values(ValueCommand),
+    /// About calls: what devices are asked to do, and what they answer.
+    Calls(CallCommand),
     /// How devices stand with a process of a node. Answered with `Done`.
     Presence(ReportPresence),
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
@@ -445,6 +448,7 @@ impl Command {
             | Self::Mail(_)
             | Self::Events(_)
             | Self::Values(_)
+            | Self::Calls(_)
             | Self::Presence(_)
             | Self::Enqueue { .. }
             | Self::PutDevice(_)

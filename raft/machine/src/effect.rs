@@ -4,6 +4,7 @@ use moorline_core::{Delivery, Epoch, Offset, SubscriptionOptions, TenantId, Text
 
 use crate::{
     answer::RouteChange,
+    calls::CallEffect,
     command::{Holder, SessionId},
     mail::MailEffect,
     values::AttributesChanged,
@@ -87,6 +88,8 @@ pub enum Effect {
     RetainedFull,
     /// News of mail.
     Mail(MailEffect),
+    /// News of calls.
+    Call(CallEffect),
     /// There is more in a tenant's stream than before this batch: who waits for it may read.
     Events {
         /// Whose stream.

@@ -16,7 +16,7 @@
 //!
 //! # Deliberately absent
 //!
-//! Who asks all shards (`node/service`). Mail and credentials, which go with the device's row (`shard::devices`).
+//! Who asks all shards (`node/service`). Mail, calls and credentials, which go with the device's row (`shard::devices`).
 
 use std::collections::BTreeMap;
 

@@ -3,6 +3,7 @@
 //! Rows of one bucket lie together, and of one session in it, in order of offset or filter.
 
 mod audit;
+mod calls;
 mod events;
 mod mail;
 mod presence;

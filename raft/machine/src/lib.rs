@@ -23,6 +23,7 @@
 //! - **A stream has each event once, in order, until retention takes it.** Checked by `tests/rules/events_model.rs`.
 //! - **Attributes, latest values and history are what a map would hold**, within retention. Checked by
 //!   `tests/rules/values_model.rs`.
+//! - **A call's number is of no other call, and what has ended stays as it is.** Checked by `tests/rules/calls_model.rs`.
 //! - **What memory holds comes from rows.** Checked by [`Machine::assert_derived`] wherever replicas are tested.
 //! - **A batch does a bounded amount of work**: long queues are removed in pieces, by `Tick`. Limits: `shard`, `meta`,
 //!   `producers`.
@@ -35,6 +36,7 @@
 pub mod answer;
 pub mod audit;
 pub mod batch;
+pub mod calls;
 mod codec;
 pub mod command;
 mod digest;
@@ -57,6 +59,7 @@ pub mod values;
 
 pub use answer::{Answer, Refused, RouteChange};
 pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder, COMMANDS_PER_BATCH_MAX, RunBuilder};
+pub use calls::{CallAnswer, CallCommand, CallEffect, CallRefused};
 pub use codec::{COMMAND_BYTES_MAX, Malformed, RunAnswers, TooLarge};
 pub use command::{Command, MemberState, Run};
 pub use effect::Effect;
@@ -79,6 +82,7 @@ pub use shard::{
     SessionInfo, ShareInfo,
 };
 pub use shard::{AggregateQuery, HistoryQuery, HistoryTotals};
+pub use shard::{CallsFound, CallsQuery};
 pub use shard::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
 pub use shard::{
     DEVICE_BUCKETS_PER_PAGE_MAX, DEVICES_PER_SHARD_MAX, DeviceCursor, DevicesPage, DevicesQuery,

@@ -12,6 +12,7 @@
 //! - **A sequence number counts once.** Checked by `producers`' tests and `tests/rules/dedupe.rs`.
 //! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
 
+mod calls;
 mod registry;
 mod values;
 
@@ -228,6 +229,7 @@ impl Machine {
             Command::Mail(command) => shard.mail(step, command),
             Command::Events(command) => shard.events(step, command),
             Command::Values(command) => shard.values(step, command),
+            Command::Calls(command) => shard.call(step, command),
             Command::Presence(report) => shard.report_presence(step, &report),
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
             Command::NodeGone { node, gone } => {

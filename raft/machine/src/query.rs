@@ -4,6 +4,7 @@
 //! Nothing here is stored: nodes of one version ask each other. The version byte in front tells them apart.
 
 mod audit;
+mod calls;
 mod events;
 mod presence;
 mod session;
@@ -24,8 +25,8 @@ use crate::{
     registry::{DeviceRecord, LookupHash, Owner},
     rows::Row,
     shard::{
-        AggregateQuery, ConsumersPage, DeviceCursor, DevicesPage, DevicesQuery, EventsPage,
-        HistoryQuery, MailPage,
+        AggregateQuery, CallsFound, CallsQuery, ConsumersPage, DeviceCursor, DevicesPage,
+        DevicesQuery, EventsPage, HistoryQuery, MailPage,
     },
     values::{AggregatePage, Attributes, HistoryPage, Latest},
 };
@@ -176,6 +177,8 @@ pub enum Query {
     History(HistoryQuery),
     /// A piece of a device's history, taken together.
     Aggregate(AggregateQuery),
+    /// Calls of a device.
+    Calls(CallsQuery),
 }
 
 /// A part of a mailbox.
@@ -226,6 +229,8 @@ pub enum Found {
     History(Option<HistoryPage>),
     /// To [`Query::Aggregate`].
     Aggregate(Option<AggregatePage>),
+    /// To [`Query::Calls`].
+    Calls(CallsFound),
 }
 
 impl Machine {
@@ -282,10 +287,7 @@ impl Machine {
             }
             Query::Session { tenant, client } => {
                 let session = self.session_of(rows, *tenant, client)?;
-                Found::Session(session.map(|session| SessionStanding {
-                    held: session.holder.is_some(),
-                    expiry_s: session.expiry_s,
-                }))
+                Found::Session(session.map(SessionStanding::from))
             }
             Query::Presence { tenant, devices } => {
                 let devices = devices.iter().take(PRESENCE_PER_QUESTION_MAX);
@@ -304,6 +306,7 @@ impl Machine {
             }
             Query::History(query) => Found::History(self.history(rows, query)?),
             Query::Aggregate(query) => Found::Aggregate(self.aggregate(rows, query)?),
+            Query::Calls(query) => Found::Calls(self.calls(rows, query)?),
         })
     }
 }
@@ -393,6 +396,7 @@ impl Query {
             | Self::Latest { .. }
             | Self::History(_)
             | Self::Aggregate(_) => values::put_query(self),
+            Self::Calls(query) => calls::put_query(query),
             Self::Session { tenant, client } => session::put_query(*tenant, client),
             Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
             Self::Audit { tenant, after, items_max } => {
@@ -444,6 +448,7 @@ impl Query {
             presence::KIND => presence::read_query(reader)?,
             audit::KIND => audit::read_query(reader)?,
             kind @ values::ATTRIBUTES..=values::AGGREGATE => values::read_query(kind, reader)?,
+            kind @ calls::WAITING..=calls::ALL => Self::Calls(calls::read_query(kind, reader)?),
             _ => return Err(reader.malformed()),
         };
         whole.end()?;
@@ -594,6 +599,7 @@ impl Found {
             Self::Latest(found) => out = values::put_latest(found.as_ref()),
             Self::History(found) => out = values::put_history(found.as_ref()),
             Self::Aggregate(found) => out = values::put_aggregate(found.as_ref()),
+            Self::Calls(found) => out = calls::put_found(found),
         }
         out.freeze()
     }
@@ -629,6 +635,7 @@ impl Found {
             values::LATEST => Self::Latest(values::read_latest(reader)?),
             values::HISTORY => Self::History(values::read_history(reader)?),
             values::AGGREGATE => Self::Aggregate(values::read_aggregate(reader)?),
+            calls::ONE | calls::ALL => Self::Calls(calls::read_found(kind, reader)?),
             _ => return Err(reader.malformed()),
         };
         whole.end()?;

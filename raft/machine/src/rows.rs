@@ -7,6 +7,7 @@
 //!   guessed at.
 
 pub(crate) mod audit;
+pub(crate) mod calls;
 pub(crate) mod events;
 mod kept;
 pub(crate) mod mail;

@@ -68,6 +68,8 @@ pub enum ValueCommand {
     WriteAttributes(WriteAttributes),
     /// Takes in what a device measured: latest values, history, and an event of it.
     Record(Record),
+    /// Notes that a device that asks for changes of its shared attributes was told of them.
+    Tell(TellAttributes),
 }
 
 impl ValueCommand {
@@ -76,7 +78,8 @@ impl ValueCommand {
     pub fn device(&self) -> (TenantId, &Text) {
         match self {
             Self::WriteAttributes(WriteAttributes { tenant, device, .. })
-            | Self::Record(Record { tenant, device, .. }) => (*tenant, device),
+            | Self::Record(Record { tenant, device, .. })
+            | Self::Tell(TellAttributes { tenant, device, .. }) => (*tenant, device),
         }
     }
 }
@@ -116,6 +119,19 @@ pub struct Record {
     pub event: Option<WithEvent>,
 }
 
+/// See [`ValueCommand::Tell`]. To the shard of the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TellAttributes {
+    /// Whose device.
+    pub tenant: TenantId,
+    /// Which.
+    pub device: Text,
+    /// The version that device was made with: nothing is noted for one that is gone.
+    pub born: u64,
+    /// Up to which version of its shared attributes. An earlier one than is noted changes nothing.
+    pub version: u64,
+}
+
 /// An event that comes with values: in the same command, so that there are both or neither.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WithEvent {
@@ -141,7 +157,7 @@ pub enum ValueAnswer {
     Written {
         /// When, in log time.
         at: UnixMillis,
-        /// The version of what was written: see [`Attributes::version`]. Of telemetry 0.
+        /// The version of what was written: see [`Attributes::version`]. Of telemetry 0. To [`ValueCommand::Tell`] what is noted now.
         version: u64,
         /// The place of the event in the stream, if there was one.
         event: Option<Offset>,
@@ -185,6 +201,9 @@ pub struct AttributesChanged {
 /// Where the points of a device are, among its sheets: in front of its latest values, so that the newest is beside them.
 pub(crate) const POINTS: u8 = 4;
 
+/// Where it is noted which shared attributes a device was told of, among its sheets.
+pub(crate) const TOLD: u8 = POINTS + 2;
+
 /// What a device has sheets of. Disks hold the numbers; those of attributes are those of their scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -220,6 +239,8 @@ pub struct Attributes {
     pub version: u64,
     /// Deletions up to this version may be forgotten: who asks for changes from before it can't be told of all of them.
     pub forgotten: u64,
+    /// Of [`AttributeScope::Shared`]: up to which version the device was told ([`ValueCommand::Tell`]), if it ever asked.
+    pub told: Option<u64>,
     /// They, by key.
     pub set: Vec<Attribute>,
     /// Keys that were deleted since; only of [`AttributeScope::Shared`], and when changes were asked for.

@@ -146,11 +146,21 @@ pub enum Kind {
     HistoryPart = 92,
     /// `birth u64`: that points of a device that is gone are still to be removed.
     PointGarbage = 93,
+    /// `birth u64`: which number the last call to a device got.
+    CallLine = 94,
+    /// `birth u64 | number u32`: what is known of a call but what was asked and answered.
+    CallCard = 95,
+    /// `birth u64 | number u32`: what was asked.
+    CallAsked = 96,
+    /// `birth u64 | number u32`: what was answered.
+    CallAnswered = 97,
+    /// `birth u64 | id u128`: the number of a call.
+    CallById = 98,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 64] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -210,6 +220,11 @@ impl Kind {
         Self::History,
         Self::HistoryPart,
         Self::PointGarbage,
+        Self::CallLine,
+        Self::CallCard,
+        Self::CallAsked,
+        Self::CallAnswered,
+        Self::CallById,
     ];
 }
 
@@ -366,7 +381,7 @@ mod tests {
             [
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
                 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52,
-                60, 61, 62, 74, 75, 76, 77, 78, 80, 81, 82, 90, 91, 92, 93,
+                60, 61, 62, 74, 75, 76, 77, 78, 80, 81, 82, 90, 91, 92, 93, 94, 95, 96, 97, 98,
             ]
         );
     }

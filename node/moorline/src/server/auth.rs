@@ -148,7 +148,7 @@ impl Devices {
         let guest = stay.guest.clone();
         let mut begin = self.watching(stay, watch);
         if let Some(thingsboard) = &self.thingsboard {
-            begin = match thingsboard.identity(&guest, attempt.version, begin) {
+            begin = match thingsboard.identity(&guest, &who, &attempt, begin) {
                 Ok(identity) => return Ok(identity),
                 Err(begin) => begin,
             };

@@ -390,10 +390,14 @@ async fn serve_devices(
     });
     // Bans outlast a pause of this node, and MQTT's are HTTP's.
     let doors = Doorkeeper::default();
-    let http = watson
-        .clone()
-        .map(|door| moorline_watson::Http::new(door, Arc::clone(&service), doors.clone()));
-    let others = door.clone().map_or_else(Others::default, |door| Others::new(door, http));
+    let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
+    platforms.extend(watson.clone().map(|door| {
+        Arc::new(moorline_watson::Http::new(door, Arc::clone(&service), doors.clone())) as _
+    }));
+    platforms.extend(thingsboard.clone().zip(node.secrets()).map(|(door, secrets)| {
+        Arc::new(moorline_thingsboard::Http::new(door, secrets.clone(), doors.clone())) as _
+    }));
+    let others = door.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;
@@ -491,10 +495,9 @@ struct Others {
 
 impl Others {
     /// Fostrom is asked last over HTTP: it has the paths that nobody else claims.
-    fn new(door: Door, watson: Option<moorline_watson::Http>) -> Self {
-        let watson = watson.map(|watson| Arc::new(watson) as Arc<dyn Platform>);
-        let fostrom: Arc<dyn Platform> = Arc::new(moorline_fostrom::Http::new(door.clone()));
-        let http = Http::new(watson.into_iter().chain([fostrom]).collect());
+    fn new(door: Door, mut platforms: Vec<Arc<dyn Platform>>) -> Self {
+        platforms.push(Arc::new(moorline_fostrom::Http::new(door.clone())));
+        let http = Http::new(platforms);
         Self { http: Some(Arc::new(http)), moonlight: Some(Arc::new(Moonlight::new(door))) }
     }
 }

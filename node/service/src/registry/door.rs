@@ -14,7 +14,7 @@ use moorline_core::{
     port::Refusal,
 };
 use moorline_machine::{
-    EventRefused, MailRefused, ValueRefused,
+    CallRefused, EventRefused, MailRefused, ValueRefused,
     answer::Refused,
     events::EventKind,
     mail::{Mail, MailAnswer, MailOp},
@@ -158,6 +158,13 @@ fn refusal(error: &RegistryError) -> Declined {
             ValueRefused::TooManyKeys | ValueRefused::Full | ValueRefused::TooManyHistories => {
                 Refusal::Quota.into()
             }
+        },
+        RegistryError::Calls(refused) => match refused {
+            CallRefused::TooLarge => Refusal::TooLarge.into(),
+            CallRefused::DeviceGone => Denial::UnknownDevice.into(),
+            CallRefused::Full | CallRefused::TooManyCalls => Refusal::Quota.into(),
+            // A device that answers too late has nothing to mend.
+            CallRefused::Expired | CallRefused::NoSuchCall => Refusal::Unavailable.into(),
         },
         RegistryError::TooManyReaders => Refusal::Busy.into(),
         RegistryError::DiskFull => Refusal::DiskFull.into(),

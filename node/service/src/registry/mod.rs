@@ -1,4 +1,4 @@
-//! The registry as a node's API and its edges see it: tenants, devices, credentials, mail, events, values.
+//! The registry as a node's API and its edges see it: tenants, devices, credentials, mail, events, values, calls.
 //!
 //! ```text
 //!   writes   Registry ─► router ─► the group's leader ─► log        (commands of `moorline_machine`)
@@ -14,6 +14,8 @@
 
 mod ask;
 pub mod audit;
+pub mod brought;
+pub(crate) mod calls;
 pub mod credential;
 mod cursor;
 mod devices;
@@ -36,7 +38,7 @@ use std::{
 
 use moorline_core::{ShardId, TenantId, Text, port::Refusal};
 use moorline_machine::{
-    Answer, Command, EventRefused, MailRefused, ValueRefused,
+    Answer, CallRefused, Command, EventRefused, MailRefused, ValueRefused,
     answer::Refused,
     registry::{DeleteTenant, Owner, PutTenant, TenantRecord},
 };
@@ -44,9 +46,9 @@ use moorline_router::SubmitError;
 use tokio::time::sleep;
 
 pub(crate) use self::readers::Readers;
-pub(crate) use self::settings::Class;
 pub use self::{
     ask::DeviceList,
+    calls::{CallMade, CallNoted},
     cursor::Cursor,
     devices::{Change, Found},
     events::{ConsumerGroup, EventPlace, NewEvent},
@@ -97,6 +99,9 @@ pub enum RegistryError {
     /// Refused by what is kept of a device's values. Nothing happened.
     #[error("refused: {0:?}")]
     Values(ValueRefused),
+    /// Refused by what is kept of calls to a device. Nothing happened.
+    #[error("refused: {0:?}")]
+    Calls(CallRefused),
     /// As many read events at this node as may. Nothing happened.
     #[error("too many read events at this node")]
     TooManyReaders,

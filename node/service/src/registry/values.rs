@@ -23,8 +23,8 @@ use moorline_machine::{
     events::NewEvent as MachineEvent,
     query::{Found, Query},
     values::{
-        AggregatePage, Attributes, HistoryPage, Latest, NewPoint, Record, WithEvent,
-        WriteAttributes,
+        AggregatePage, Attributes, HistoryPage, Latest, NewPoint, Record, TellAttributes,
+        WithEvent, WriteAttributes,
     },
 };
 
@@ -86,6 +86,23 @@ impl Registry {
         let (device, event) = (device.clone(), self.with_event(tenant, event));
         let write = WriteAttributes { tenant, device, born, scope, changes, event };
         self.write_values(ValueCommand::WriteAttributes(write))
+    }
+
+    /// Notes up to which version of its shared attributes a device was told: for one that asks for changes, and is not there in
+    /// between. As [`Registry::append_event`] otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Registry::write_attributes`].
+    pub fn tell_attributes(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        born: u64,
+        version: u64,
+    ) -> impl Future<Output = Result<ValuesWritten, RegistryError>> + Send + use<> {
+        let tell = TellAttributes { tenant, device: device.clone(), born, version };
+        self.write_values(ValueCommand::Tell(tell))
     }
 
     /// Takes in what a device measured: latest values, history as the tenant's settings say, and an event, with one command.

@@ -1,4 +1,5 @@
-//! News of devices for those who serve one: mail is ready, shared attributes changed, or the device was changed or deleted.
+//! News of devices for those who serve one: mail is ready, a call waits, shared attributes changed, or the device was changed or
+//! deleted. And for those who have called one: the call has ended.
 //!
 //! ```text
 //!   effect at the shard's leader ─► pending, a moment ─► a frame to every node ─► whoever watches the device there
@@ -100,12 +101,22 @@ pub struct Heard {
     pub taken_over: bool,
     /// Shared attributes may have been set or deleted: ask for what changed since the version that was read last.
     pub attributes: bool,
+    /// A call may wait for the device.
+    pub calls: bool,
+    /// The call that is watched may have ended.
+    pub outcome: bool,
 }
 
 impl Heard {
-    /// For who has heard nothing for long: mail, device and attributes may be others.
-    pub const ANYTHING: Self =
-        Self { mail: true, device: true, taken_over: false, attributes: true };
+    /// For who has heard nothing for long: all but who the device is may be otherwise.
+    pub const ANYTHING: Self = Self {
+        mail: true,
+        device: true,
+        taken_over: false,
+        attributes: true,
+        calls: true,
+        outcome: true,
+    };
 }
 
 /// One piece of news.
@@ -123,6 +134,10 @@ pub(crate) enum DeviceNews {
     Here(TenantId, Text, u128, Place),
     /// Shared attributes of a device were set or deleted.
     Attributes(TenantId, Text),
+    /// A call waits for a device.
+    Calls(TenantId, Text),
+    /// A call to a device has ended, or went out and wants no answer.
+    Outcome(TenantId, Text, u128),
 }
 
 /// Which of a device's connections came last: the leader's term, and its count. Only one leader gives places in a term.
@@ -138,6 +153,8 @@ pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
             DeviceNews::Claim(tenant, device, _) => (4, Some((tenant, device))),
             DeviceNews::Here(tenant, device, ..) => (6, Some((tenant, device))),
             DeviceNews::Attributes(tenant, device) => (5, Some((tenant, device))),
+            DeviceNews::Calls(tenant, device) => (7, Some((tenant, device))),
+            DeviceNews::Outcome(tenant, device, _) => (8, Some((tenant, device))),
         };
         out.u8(kind);
         if let Some((tenant, device)) = whose {
@@ -145,7 +162,7 @@ pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
             out.text(device);
         }
         match one {
-            DeviceNews::Claim(_, _, id) => out.u128(*id),
+            DeviceNews::Claim(_, _, id) | DeviceNews::Outcome(_, _, id) => out.u128(*id),
             DeviceNews::Here(_, _, id, (term, count)) => {
                 out.u128(*id);
                 out.u64(*term);
@@ -154,7 +171,8 @@ pub(crate) fn encode(news: &[DeviceNews]) -> Bytes {
             DeviceNews::Mail(..)
             | DeviceNews::Device(..)
             | DeviceNews::Anew
-            | DeviceNews::Attributes(..) => {}
+            | DeviceNews::Attributes(..)
+            | DeviceNews::Calls(..) => {}
         }
     }
     out.done()
@@ -177,6 +195,8 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Vec<DeviceNews>, StorageError> {
                 let (tenant, device) = (TenantId(from.u32()?), from.text()?);
                 DeviceNews::Here(tenant, device, from.u128()?, (from.u64()?, from.u64()?))
             }
+            7 => DeviceNews::Calls(TenantId(from.u32()?), from.text()?),
+            8 => DeviceNews::Outcome(TenantId(from.u32()?), from.text()?, from.u128()?),
             other => return Err(from.corrupt(format!("news {other}"))),
         });
     }
@@ -229,23 +249,30 @@ impl Claim {
 struct Flags {
     /// The process, and which watch of it.
     id: u128,
+    /// Whose outcome is watched, by who has called the device; such a one does not serve it.
+    call: Option<u128>,
     mail: AtomicBool,
     device: AtomicBool,
     claim: Mutex<Claim>,
     taken_over: AtomicBool,
     attributes: AtomicBool,
+    calls: AtomicBool,
+    outcome: AtomicBool,
     bell: Notify,
 }
 
 impl Flags {
-    fn new(id: u128) -> Self {
+    fn new(id: u128, call: Option<u128>) -> Self {
         Self {
             id,
+            call,
             mail: AtomicBool::default(),
             device: AtomicBool::default(),
             claim: Mutex::default(),
             taken_over: AtomicBool::default(),
             attributes: AtomicBool::default(),
+            calls: AtomicBool::default(),
+            outcome: AtomicBool::default(),
             bell: Notify::default(),
         }
     }
@@ -267,6 +294,12 @@ impl Flags {
         }
         if heard.attributes {
             self.attributes.store(true, Ordering::Relaxed);
+        }
+        if heard.calls {
+            self.calls.store(true, Ordering::Relaxed);
+        }
+        if heard.outcome {
+            self.outcome.store(true, Ordering::Relaxed);
         }
         // A permit is kept for a watcher that is busy.
         self.bell.notify_one();
@@ -309,6 +342,16 @@ impl Watchers {
                 }
                 DeviceNews::Attributes(tenant, device) => {
                     ((tenant, device), Heard { attributes: true, ..Heard::default() })
+                }
+                DeviceNews::Calls(tenant, device) => {
+                    ((tenant, device), Heard { calls: true, ..Heard::default() })
+                }
+                DeviceNews::Outcome(tenant, device, id) => {
+                    let of_call = |flags: &&Arc<Flags>| flags.call == Some(id);
+                    let watching = all.get(&(tenant, device)).into_iter().flatten();
+                    let heard = Heard { outcome: true, ..Heard::default() };
+                    watching.filter(of_call).for_each(|flags| flags.raise(heard));
+                    continue;
                 }
                 // For the leader.
                 DeviceNews::Claim(..) => continue,
@@ -362,6 +405,8 @@ impl Watch {
                 device: take(&self.flags.device),
                 taken_over: take(&self.flags.taken_over),
                 attributes: take(&self.flags.attributes),
+                calls: take(&self.flags.calls),
+                outcome: take(&self.flags.outcome),
             };
             if heard != Heard::default() {
                 return heard;
@@ -421,10 +466,20 @@ impl Registry {
     /// Watches a device from now on. Ask for its state afterwards: news from before are not told.
     #[must_use]
     pub fn watch(&self, tenant: TenantId, device: &Text) -> Watch {
+        self.watch_as(tenant, device, None)
+    }
+
+    /// Watches what becomes of a call to a device. Ask for it afterwards, as of [`watch`](Self::watch).
+    #[must_use]
+    pub fn watch_call(&self, tenant: TenantId, device: &Text, id: u128) -> Watch {
+        self.watch_as(tenant, device, Some(id))
+    }
+
+    fn watch_as(&self, tenant: TenantId, device: &Text, call: Option<u128>) -> Watch {
         let whose = (tenant, device.clone());
         let process = u128::from(self.inner.incarnation.0) << 64;
         let number = self.inner.watches.fetch_add(1, Ordering::Relaxed);
-        let flags = Arc::new(Flags::new(process | u128::from(number)));
+        let flags = Arc::new(Flags::new(process | u128::from(number), call));
         let mut all = self.inner.watchers.all();
         all.entry(whose.clone()).or_default().push(Arc::clone(&flags));
         drop(all);
@@ -537,7 +592,8 @@ mod tests {
     }
 
     fn watching(watchers: &Watchers, device: &str) -> Arc<Flags> {
-        let flags = Arc::new(Flags::new(watchers.all().values().flatten().count() as u128));
+        let id = watchers.all().values().flatten().count() as u128;
+        let flags = Arc::new(Flags::new(id, None));
         watchers.all().entry(whose(device)).or_default().push(Arc::clone(&flags));
         flags
     }
@@ -590,6 +646,29 @@ mod tests {
         assert!(changed(&valve));
         let same = of("pump") == of("valve");
         assert_eq!([heard(&pump), heard(&valve)], [(same, same), (true, true)]);
+    }
+
+    #[test]
+    fn a_call_is_told_to_who_serves_the_device_and_its_outcome_to_who_made_it() {
+        let (watchers, shards) = (Watchers::default(), Shards::new(1));
+        let serves = watching(&watchers, "pump");
+        let callers = [7, 8].map(|id| {
+            let flags = Arc::new(Flags::new(id, Some(id)));
+            watchers.all().entry(whose("pump")).or_default().push(Arc::clone(&flags));
+            flags
+        });
+        let (tenant, name) = whose("pump");
+        let tell = |one: DeviceNews| {
+            watchers.tell(ShardId(1), shards, decode(encode(&[one])).unwrap());
+            let take = |flag: &AtomicBool| flag.swap(false, Ordering::Relaxed);
+            let outcomes = [&serves, &callers[0], &callers[1]].map(|flags| take(&flags.outcome));
+            (take(&serves.calls), outcomes)
+        };
+        assert_eq!(tell(DeviceNews::Calls(tenant, name.clone())), (true, [false; 3]));
+        let outcome = |id| DeviceNews::Outcome(tenant, name.clone(), id);
+        assert_eq!(tell(outcome(8)), (false, [false, false, true]));
+        assert_eq!(tell(outcome(9)), (false, [false; 3]));
+        assert_eq!(tell(DeviceNews::Anew), (true, [true; 3]), "whoever leads now knows more");
     }
 
     #[test]

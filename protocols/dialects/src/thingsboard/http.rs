@@ -279,7 +279,9 @@ fn wrong_method() -> Response {
     empty(405)
 }
 
-fn bad_request(why: &str) -> Response {
+/// What can't be read, or not be kept, and why.
+#[must_use]
+pub fn bad_request(why: &str) -> Response {
     let headers = vec![("content-type", "text/plain;charset=utf-8".to_owned())];
     Response { status: 400, headers, body: Bytes::copy_from_slice(why.as_bytes()) }
 }

@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, audit, encode_message, events, mail, message_len, presence,
+    Malformed, Reader, TooLarge, audit, calls, encode_message, events, mail, message_len, presence,
     put_holder, put_limits, put_list, put_option, put_options, put_owner, put_session, put_target,
     put_text, read_message, read_owner, registry, values,
 };
@@ -153,6 +153,7 @@ impl Command {
             Self::Mail(command) => mail::put_command(out, command),
             Self::Events(command) => events::put_command(out, command),
             Self::Values(command) => values::put_command(out, command),
+            Self::Calls(command) => calls::put_command(out, command),
             Self::Presence(report) => presence::put_command(out, report),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
@@ -450,9 +451,9 @@ impl Command {
             mail::FIRST_KIND..=mail::LAST_KIND | mail::SEND_KNOWN | mail::SETTLE_IF => {
                 Self::Mail(mail::read_command(kind, &mut reader)?)
             }
-            events::FIRST_KIND..=events::LAST_KIND | values::FIRST_KIND..=values::LAST_KIND => {
-                Self::decode_said(kind, &mut reader)?
-            }
+            events::FIRST_KIND..=events::LAST_KIND
+            | values::FIRST_KIND..=values::LAST_KIND
+            | calls::FIRST_KIND..=calls::LAST_KIND => Self::decode_said(kind, &mut reader)?,
             kind::TICK => Self::Tick,
             kind::DIGEST => Self::Digest,
             registry::kind::PUT_TENANT..=registry::kind::DELETE_LOOKUP => {
@@ -469,6 +470,7 @@ impl Command {
             values::FIRST_KIND..=values::LAST_KIND => {
                 Self::Values(values::read_command(kind, reader)?)
             }
+            calls::FIRST_KIND..=calls::LAST_KIND => Self::Calls(calls::read_command(kind, reader)?),
             _ => Self::Events(events::read_command(kind, reader)?),
         })
     }

@@ -122,7 +122,7 @@ fn kept_commands(
              02 02 00000005 00000006 0000000d 01 00000001 74 00000000 78797a"),
     ];
     let known = mail::every_command().into_iter().chain(events::every_command());
-    let known = known.chain(values::every_command());
+    let known = known.chain(values::every_command()).chain(calls::every_command());
     all.into_iter()
         .chain(known)
         .chain(presence::every_command())

@@ -9,6 +9,7 @@
 
 mod answer;
 mod audit;
+mod calls;
 mod command;
 mod events;
 mod mail;
@@ -29,6 +30,7 @@ use crate::command::{Holder, RouteTarget, SessionId};
 
 pub use answer::RunAnswers;
 pub(crate) use audit::{put_audited_by, read_audited_by};
+pub(crate) use calls::{read_call_number, read_call_state};
 pub use command::COMMAND_BYTES_MAX;
 pub(crate) use command::{FRAME_HEADER_BYTES, frame_len, put_node, read_node};
 pub(crate) use events::{put_event, read_event};

@@ -9,13 +9,15 @@ use super::{
     read_retention,
 };
 use crate::values::{
-    NewPoint, Record, ValueAnswer, ValueCommand, ValueRefused, WithEvent, WriteAttributes,
+    NewPoint, Record, TellAttributes, ValueAnswer, ValueCommand, ValueRefused, WithEvent,
+    WriteAttributes,
 };
 
 /// Frozen: logs hold these numbers, all between [`FIRST_KIND`] and [`LAST_KIND`].
 mod kind {
     pub(super) const WRITE_ATTRIBUTES: u8 = 90;
     pub(super) const RECORD: u8 = 91;
+    pub(super) const TELL: u8 = 92;
 }
 
 /// Frozen: producer rows hold these numbers, all between [`FIRST_KIND`] and [`LAST_KIND`].
@@ -149,6 +151,13 @@ pub(super) fn put_command(out: &mut BytesMut, command: &ValueCommand) {
             put_option(out, *history, put_retention);
             put_with_event(out, event.as_ref());
         }
+        ValueCommand::Tell(TellAttributes { tenant, device, born, version }) => {
+            out.put_u8(kind::TELL);
+            out.put_u32(tenant.0);
+            put_text(out, device);
+            out.put_u64(*born);
+            out.put_u64(*version);
+        }
     }
 }
 
@@ -175,6 +184,10 @@ pub(super) fn read_command(kind: u8, reader: &mut Reader) -> Result<ValueCommand
             history: reader.option(read_retention)?,
             event: read_with_event(reader)?,
         }),
+        kind::TELL => {
+            let version = reader.u64()?;
+            ValueCommand::Tell(TellAttributes { tenant, device, born, version })
+        }
         _ => return Err(Malformed { what: "command kind" }),
     })
 }
@@ -285,6 +298,8 @@ pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
         (ValueCommand::Record(record(Vec::new(), None, with())),
             "5b 00000007 00000001 64 0000000000000009 00000000 00 \
              01 01 00000001 63 01 03 00000002 7b7d 00000004 0000000000000005"),
+        (ValueCommand::Tell(TellAttributes { tenant, device: device(), born, version: 10 }),
+            "5c 00000007 00000001 64 0000000000000009 000000000000000a"),
     ];
     all.map(|(command, bytes)| (crate::Command::Values(command), bytes)).into()
 }

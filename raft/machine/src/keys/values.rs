@@ -8,7 +8,7 @@ use moorline_core::TenantId;
 use moorline_storage::{StorageError, key::Kind};
 
 use super::{Keys, Suffix};
-use crate::values::{POINTS, Part};
+use crate::values::{POINTS, Part, TOLD};
 
 /// A device's place: its bucket and its birth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,10 @@ const SIGN: u64 = 1 << 63;
 impl Keys {
     pub(crate) fn sheet(self, of: Place, part: Part) -> Bytes {
         self.key(of.bucket, Kind::Values, 9).u64(of.born).u8(part.number()).done()
+    }
+
+    pub(crate) fn told(self, of: Place) -> Bytes {
+        self.key(of.bucket, Kind::Values, 9).u64(of.born).u8(TOLD).done()
     }
 
     pub(crate) fn point(self, of: Place, ts_ms: i64) -> Bytes {
@@ -82,6 +86,7 @@ mod tests {
             (keys.point(of, 1),          "0002 0003 5a 0000000000000004 04 8000000000000001"),
             (keys.point(of, -1),         "0002 0003 5a 0000000000000004 04 7fffffffffffffff"),
             (keys.sheet(of, Part::Latest),                  "0002 0003 5a 0000000000000004 05"),
+            (keys.told(of),                                 "0002 0003 5a 0000000000000004 06"),
             (keys.history(tenant),       "0002 ffff 5b 00000005"),
             (keys.history_part(tenant, 6), "0002 ffff 5c 00000005 0000000000000006"),
             (keys.point_garbage(of),     "0002 0003 5d 0000000000000004"),
@@ -113,6 +118,7 @@ mod tests {
             let key = keys.sheet(of, part);
             assert!(key < from || to <= key, "{part:?}");
         }
+        assert!(to <= keys.told(of));
         assert_eq!(keys.points(of, 1, Some(2)), (keys.point(of, 1), keys.point(of, 2)));
     }
 }

@@ -4,7 +4,10 @@ use bytes::{BufMut, BytesMut};
 use moorline_core::{TenantId, Text};
 
 use super::{Query, begin};
-use crate::codec::{Malformed, Reader, put_option, put_text};
+use crate::{
+    codec::{Malformed, Reader, put_option, put_text},
+    shard::SessionInfo,
+};
 
 /// The kind of question and answer.
 pub(super) const KIND: u8 = 82;
@@ -16,6 +19,12 @@ pub struct SessionStanding {
     pub held: bool,
     /// Seconds it outlives that; `u32::MAX` never ends.
     pub expiry_s: u32,
+}
+
+impl From<SessionInfo<'_>> for SessionStanding {
+    fn from(session: SessionInfo<'_>) -> Self {
+        Self { held: session.holder.is_some(), expiry_s: session.expiry_s }
+    }
 }
 
 pub(super) fn put_query(tenant: TenantId, client: &Text) -> BytesMut {

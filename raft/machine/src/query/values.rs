@@ -104,10 +104,11 @@ pub(super) fn read_query(kind: u8, reader: &mut Reader) -> Result<Query, Malform
 pub(super) fn put_attributes(found: Option<&Attributes>) -> BytesMut {
     let mut out = begin(ATTRIBUTES);
     put_option(&mut out, found, |out, found| {
-        let Attributes { born, version, forgotten, set, gone } = found;
+        let Attributes { born, version, forgotten, told, set, gone } = found;
         out.put_u64(*born);
         out.put_u64(*version);
         out.put_u64(*forgotten);
+        put_option(out, *told, BufMut::put_u64);
         put_list(out, set, |out, Attribute { key, value, at }| {
             put_text(out, key);
             put_value(out, value);
@@ -124,6 +125,7 @@ pub(super) fn read_attributes(reader: &mut Reader) -> Result<Option<Attributes>,
             born: reader.u64()?,
             version: reader.u64()?,
             forgotten: reader.u64()?,
+            told: reader.option(Reader::u64)?,
             set: reader.list(TIMED_BYTES_MIN, |reader| {
                 let (key, value) = (reader.text()?, read_value(reader)?);
                 Ok(Attribute { key, value, at: reader.millis()? })
@@ -290,7 +292,9 @@ mod tests {
     fn answers_about_values_come_through() {
         let (key, value) = (|| Text::from("t"), Value::Long(4));
         let set = vec![Attribute { key: key(), value: value.clone(), at: UnixMillis(5) }];
-        let attributes = Attributes { born: 1, version: 2, forgotten: 3, set, gone: vec![key()] };
+        let told = Some(4);
+        let attributes =
+            Attributes { born: 1, version: 2, forgotten: 3, told, set, gone: vec![key()] };
         let points = vec![Point { ts_ms: -1, values: vec![(key(), Value::Bool(true))] }];
         let taken = Taken {
             count: 3,

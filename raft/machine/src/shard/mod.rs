@@ -16,6 +16,7 @@
 //!   forget.rs         what deleted devices and tenants left here
 //!   streams.rs        events, which devices send up
 //!   values.rs         attributes, latest values and history of devices
+//!   calls.rs          what devices are asked to do, and what they answer
 //!   presence.rs       who is connected, and who is silent for how long
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
@@ -29,6 +30,7 @@
 //! - **One batch does a bounded amount of removing**; the rest waits for a `Tick`. See the limits below.
 
 mod awaited;
+mod calls;
 mod devices;
 mod forget;
 mod left;
@@ -57,6 +59,7 @@ use moorline_storage::{
     key::{self, Kind},
 };
 
+pub use self::calls::{CallsFound, CallsQuery};
 pub use self::mailbox::{MailPage, Mailboxes};
 pub use self::presence::PresenceCounts;
 pub(crate) use self::sessions::Opening;
@@ -161,6 +164,7 @@ pub(crate) struct ShardState {
     mailboxes: Mailboxes,
     streams: Streams,
     histories: values::Histories,
+    calls: calls::Calls,
     registry: devices::Registry,
     presence: presence::Presences,
     /// Space for the matches of one message.
@@ -282,6 +286,7 @@ impl ShardState {
             mailboxes: Mailboxes::new(keys),
             streams: Streams::new(keys),
             histories: values::Histories::new(keys),
+            calls: calls::Calls::new(keys),
             registry: devices::Registry::default(),
             presence: presence::Presences::new(keys),
             found: Vec::new(),
@@ -301,6 +306,7 @@ impl ShardState {
             state.mailboxes.open_bucket(rows, bucket)?;
             state.presence.open_bucket(rows, bucket)?;
             state.histories.open_bucket(rows, bucket)?;
+            state.calls.open_bucket(rows, bucket)?;
             next = bucket.checked_add(1);
         }
         state.open_origins(rows)?;
@@ -517,10 +523,9 @@ impl ShardState {
         let (origin, left) = (self.origin_deadline(), self.left.next_deadline());
         let (mail, events) = (self.mailboxes.next_deadline(), self.streams.next_deadline());
         let (presence, history) = (self.presence.next_deadline(), self.histories.next_deadline());
-        [expires, will, retained, awaited, origin, left, mail, events, presence, history]
-            .into_iter()
-            .flatten()
-            .min()
+        let of_devices = [mail, events, presence, history, self.calls.next_deadline()];
+        let of_sessions = [expires, will, retained, awaited, origin, left];
+        of_sessions.into_iter().chain(of_devices).flatten().min()
     }
 
     /// Ends sessions whose time has come, and removes a piece of what ended ones left.
@@ -548,6 +553,7 @@ impl ShardState {
         self.tick_presence(step)?;
         self.streams.tick(step)?;
         self.histories.tick(step)?;
+        self.calls.tick(step)?;
         self.collect_garbage(step)?;
         self.announce(step, &released);
         Ok(Answer::Released(released))
@@ -618,6 +624,7 @@ impl ShardState {
         self.mailboxes.assert_same(&other.mailboxes);
         assert_eq!(self.streams, other.streams);
         assert_eq!(self.histories, other.histories);
+        assert_eq!(self.calls, other.calls);
         assert_eq!(self.presence, other.presence);
         assert_eq!(self.registry, other.registry);
         self.assert_registry(rows)?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Values (device, part)           a sheet: attributes of one scope, or latest values, all keys in one row
+//!   Values (device, TOLD)           up to which version of its shared attributes it was told, if it asks for changes
 //!   Values (device, part, time)     a point: what the device said at that time, all keys in one row
 //!   History (tenant)                how far the tenant's history goes, its bytes, what is to be kept
 //!   HistoryPart (tenant, number)    which points came in one batch; they go together
@@ -219,11 +220,12 @@ impl ShardState {
         match command {
             ValueCommand::WriteAttributes(write) => self.write_attributes(step, write),
             ValueCommand::Record(record) => self.record(step, record),
+            ValueCommand::Tell(tell) => self.tell_attributes(step, &tell),
         }
     }
 
     /// The place of a device, if it is there and is the one that is meant.
-    fn place(
+    pub(super) fn place(
         &self,
         rows: &(impl View + ?Sized),
         tenant: TenantId,
@@ -288,6 +290,10 @@ impl ShardState {
             if step.rows.get(&key)?.is_some() {
                 step.delete(key);
             }
+        }
+        let told = self.keys.told(of);
+        if step.rows.get(&told)?.is_some() {
+            step.delete(told);
         }
         let (from, to) = self.keys.points(of, i64::MIN, None);
         let mut has_points = false;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed test says where")]
 
 mod audit;
+mod calls;
+mod calls_model;
 mod dedupe;
 mod devices;
 mod events;

@@ -10,6 +10,7 @@ use moorline_core::{
 };
 use moorline_machine::{
     Answer, Batch, BatchBuilder, Effect, Machine, MailCommand, RunAnswers, RunBuilder,
+    ValueCommand,
     command::{
         Command, Enqueued, Holder, NodeRecord, Origin, ProducerId, RouteTarget, SessionId,
         Subscription,
@@ -19,7 +20,7 @@ use moorline_machine::{
     mail::{MailOp, SendMail},
     presence::PresenceReport,
     registry::Owner,
-    values::{NewPoint, Record, WriteAttributes},
+    values::{NewPoint, Record, TellAttributes, WriteAttributes},
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
@@ -259,6 +260,10 @@ fn value_command() -> impl Strategy<Value = Command> {
                 let recording = values::recording(born, points);
                 values::record(Record { tenant, device, history, ..recording })
             }),
+        1 => (device(), 0..9_u64).prop_map(|((tenant, device, born), version)| {
+            let (tenant, device) = (TenantId(tenant), device.into());
+            Command::Values(ValueCommand::Tell(TellAttributes { tenant, device, born, version }))
+        }),
     ]
 }
 

@@ -12,8 +12,8 @@ use moorline_machine::{
         ATTRIBUTES_GONE_KEPT, ATTRIBUTES_PER_COMMAND_MAX, AttributesChanged, NewPoint,
         POINT_GARBAGE_PER_TICK_MAX, POINTS_PER_COMMAND_MAX, POINTS_PER_PART_MAX,
         POINTS_PER_QUESTION_MAX, POINTS_PER_TICK_MAX, Point, Record, SHEET_BYTES_MAX,
-        SHEET_KEYS_MAX, VALUE_BYTES_MAX, VALUE_KEY_BYTES_MAX, VALUES_PER_COMMAND_MAX, WithEvent,
-        WriteAttributes,
+        SHEET_KEYS_MAX, TellAttributes, VALUE_BYTES_MAX, VALUE_KEY_BYTES_MAX,
+        VALUES_PER_COMMAND_MAX, WithEvent, WriteAttributes,
         aggregate::{Aggregation, Taken},
     },
 };
@@ -204,6 +204,28 @@ fn who_has_seen_a_version_is_told_what_was_set_and_deleted_since() {
     assert_eq!(group.effects.len(), 1, "the same value again is news");
     group.one(write(writing(born, vec![set("a", 1)])));
     assert_eq!(attributes(&group, SHARED, Some(second)), (set_of(&["a", "b"]), vec![]));
+}
+
+#[test]
+fn what_a_device_was_told_of_is_remembered_until_it_is_deleted() {
+    let (mut group, born) = with_device();
+    let tell = |born, version| {
+        let tell = TellAttributes { tenant: TENANT, device: "d".into(), born, version };
+        Command::Values(ValueCommand::Tell(tell))
+    };
+    let told = |group: &Group, scope| {
+        let device = (TENANT, &"d".into());
+        group.machine.attributes(&group.rows, device, scope, &[], None).unwrap().unwrap().told
+    };
+    assert_eq!(told(&group, SHARED), None, "it never asked");
+    let rows = group.rows.0.len();
+    assert_eq!(version_of(&group.one(tell(born, 7))), 7);
+    assert_eq!(version_of(&group.one(tell(born, 5))), 7, "an earlier one came late");
+    assert_eq!((told(&group, SHARED), told(&group, AttributeScope::Client)), (Some(7), None));
+    assert_eq!(group.one(tell(born + 1, 9)), refused(ValueRefused::DeviceGone));
+    assert_eq!(group.rows.0.len(), rows + 1);
+    group.one(delete_plain("d"));
+    assert_eq!(group.rows.count(KIND_VALUES), 0);
 }
 
 #[test]

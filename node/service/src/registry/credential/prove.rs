@@ -164,7 +164,8 @@ impl From<RegistryError> for Unproven {
             | RegistryError::Taken(_)
             | RegistryError::Mail(_)
             | RegistryError::Events(_)
-            | RegistryError::Values(_) => Self::Wrong,
+            | RegistryError::Values(_)
+            | RegistryError::Calls(_) => Self::Wrong,
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Calls to devices over the REST API: bodies, states, and what is answered in its two versions.
+//! Calls to devices over the REST API: bodies, names of states, and what is answered in its two versions.
 
+use moorline_core::CallState;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -145,114 +146,25 @@ pub fn respond(version: Version, outcome: &Outcome) -> (u16, String) {
     }
 }
 
-/// States of a call that is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum State {
-    Queued,
-    Sent,
-    Delivered,
-    Successful,
-    /// It was not acknowledged in time and is sent again.
-    Timeout,
-    Expired,
-    Failed,
-    Deleted,
+/// What a state of a call that is kept is called.
+#[must_use]
+pub fn state_name(state: CallState) -> &'static str {
+    match state {
+        CallState::Queued => "QUEUED",
+        CallState::Sent => "SENT",
+        CallState::Delivered => "DELIVERED",
+        CallState::Successful => "SUCCESSFUL",
+        CallState::Timeout => "TIMEOUT",
+        CallState::Expired => "EXPIRED",
+        CallState::Failed => "FAILED",
+        CallState::Deleted => "DELETED",
+    }
 }
 
-/// What befalls a call that is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// It was given to a session.
-    Sent,
-    /// The device has acknowledged it.
-    Delivered,
-    /// The device has not acknowledged it in time.
-    Unacknowledged {
-        /// Whether it may be sent again.
-        again: bool,
-    },
-    /// The device has answered.
-    Answered {
-        /// Whether that is an object with `error`.
-        failed: bool,
-    },
-    /// Its time is over.
-    Expired,
-    /// Somebody has deleted it.
-    Deleted,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Queued,
-        Self::Sent,
-        Self::Delivered,
-        Self::Successful,
-        Self::Timeout,
-        Self::Expired,
-        Self::Failed,
-        Self::Deleted,
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Queued => "QUEUED",
-            Self::Sent => "SENT",
-            Self::Delivered => "DELIVERED",
-            Self::Successful => "SUCCESSFUL",
-            Self::Timeout => "TIMEOUT",
-            Self::Expired => "EXPIRED",
-            Self::Failed => "FAILED",
-            Self::Deleted => "DELETED",
-        }
-    }
-
-    /// The one of this name.
-    #[must_use]
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-
-    /// Whether nothing follows. A one-way call ends when it is delivered.
-    #[must_use]
-    pub fn is_final(self, one_way: bool) -> bool {
-        match self {
-            Self::Queued | Self::Sent | Self::Timeout => false,
-            Self::Delivered => one_way,
-            Self::Successful | Self::Expired | Self::Failed | Self::Deleted => true,
-        }
-    }
-
-    /// The state after an event; the same if the event comes too late.
-    #[must_use]
-    pub fn after(self, event: Event, one_way: bool) -> Self {
-        match event {
-            Event::Deleted => Self::Deleted,
-            _ if self.is_final(one_way) => self,
-            Event::Sent if self != Self::Delivered => Self::Sent,
-            Event::Delivered => Self::Delivered,
-            Event::Unacknowledged { again } if self == Self::Sent => {
-                if again {
-                    Self::Timeout
-                } else {
-                    Self::Failed
-                }
-            }
-            Event::Answered { failed } => {
-                if failed {
-                    Self::Failed
-                } else {
-                    Self::Successful
-                }
-            }
-            Event::Expired => Self::Expired,
-            Event::Sent | Event::Unacknowledged { .. } => self,
-        }
-    }
+/// The state of this name.
+#[must_use]
+pub fn state_by_name(name: &str) -> Option<CallState> {
+    CallState::ALL.into_iter().find(|state| state_name(*state) == name)
 }
 
 /// A call that is kept, as the API shows it.
@@ -273,7 +185,7 @@ pub struct Kept {
     /// What was answered; `None` until then.
     pub response: Option<Value>,
     /// How it stands.
-    pub state: State,
+    pub state: CallState,
     /// Whatever its sender added.
     pub additional_info: Value,
 }
@@ -290,7 +202,7 @@ impl Kept {
             "expirationTime": self.expires_ms,
             "request": self.request,
             "response": self.response,
-            "status": self.state.name(),
+            "status": state_name(self.state),
             "additionalInfo": self.additional_info,
         })
     }

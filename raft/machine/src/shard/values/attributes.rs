@@ -4,19 +4,23 @@
 
 use bytes::BytesMut;
 use moorline_core::{AttributeScope, Text, Value};
-use moorline_storage::{Rows, StorageError};
+use moorline_storage::{Rows, StorageError, View};
 
 use super::{check_key, check_value, refused};
 use crate::{
     answer::Answer,
     codec::put_value,
     effect::Effect,
-    rows::values::{Entries, Merge, STAMP_BYTES, SheetRow, Stamp, merge},
+    keys::Place,
+    rows::{
+        NumberRow, Row,
+        values::{Entries, Merge, STAMP_BYTES, SheetRow, Stamp, merge},
+    },
     shard::ShardState,
     step::Step,
     values::{
         ATTRIBUTES_GONE_KEPT, ATTRIBUTES_PER_COMMAND_MAX, AttributesChanged, Part, SHEET_BYTES_MAX,
-        SHEET_KEYS_MAX, ValueAnswer, ValueRefused, WriteAttributes,
+        SHEET_KEYS_MAX, TellAttributes, ValueAnswer, ValueRefused, WriteAttributes,
     },
 };
 
@@ -74,6 +78,36 @@ impl ShardState {
         let event = append.map(|append| self.append_with(step, append));
         let (at, version) = (stamp.at, stamp.version);
         Ok(Answer::Values(ValueAnswer::Written { at, version, event }))
+    }
+}
+
+impl ShardState {
+    /// Notes that a device was told of its shared attributes.
+    pub(super) fn tell_attributes<R: Rows + ?Sized>(
+        &self,
+        step: &mut Step<'_, R>,
+        tell: &TellAttributes,
+    ) -> Result<Answer, StorageError> {
+        let TellAttributes { tenant, device, born, version } = tell;
+        let Some(of) = self.place(&*step.rows, *tenant, device, Some(*born))? else {
+            return Ok(refused(ValueRefused::DeviceGone));
+        };
+        let known = self.told(&*step.rows, of)?;
+        let version = known.map_or(*version, |known| known.max(*version));
+        if known != Some(version) {
+            step.put(self.keys.told(of), NumberRow(version).to_bytes());
+        }
+        Ok(Answer::Values(ValueAnswer::Written { at: step.time, version, event: None }))
+    }
+
+    /// Up to which version of its shared attributes a device was told, if it ever asked.
+    pub(super) fn told(
+        &self,
+        rows: &(impl View + ?Sized),
+        of: Place,
+    ) -> Result<Option<u64>, StorageError> {
+        let row = rows.get(&self.keys.told(of))?;
+        row.map(|row| Ok(NumberRow::from_bytes(&row)?.0)).transpose()
     }
 }
 

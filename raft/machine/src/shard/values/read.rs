@@ -132,8 +132,10 @@ impl ShardState {
         let Some(of) = self.place(rows, tenant, device, None)? else { return Ok(None) };
         let sheet = self.sheet(rows, of, Part::Attributes(scope))?.unwrap_or_default();
         let SheetRow { mark: version, forgotten, entries, .. } = sheet;
+        let is_told = scope == AttributeScope::Shared;
+        let told = if is_told { self.told(rows, of)? } else { None };
         let (set, gone) = (Vec::new(), Vec::new());
-        let mut found = Attributes { born: of.born, version, forgotten, set, gone };
+        let mut found = Attributes { born: of.born, version, forgotten, told, set, gone };
         let wanted = Wanted::of(keys);
         for entry in Entries::of(&entries) {
             let entry = entry?;

@@ -1,0 +1,227 @@
+//! What a device asks, done: the same for all transports.
+//!
+//! What writes is on its way when the call returns, so that whoever calls in an order has it written in that order.
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use moorline_core::{AttributeScope, Text};
+use moorline_dialects::thingsboard::{
+    attributes::{Changed, Found, Wanted},
+    calls::DEVICE_CALL_TIMEOUT_MS,
+    limits::{RateLimits, SessionLimits},
+    mqtt::PACKET_BYTES_MAX,
+    values::{Entries, Sample},
+};
+use moorline_machine::{
+    events::EventKind,
+    values::{NewPoint, POINTS_PER_COMMAND_MAX, VALUES_PER_COMMAND_MAX},
+};
+use moorline_service::registry::{
+    AttributeWrite, NewEvent, Recording, RegistryError,
+    door::{Guest, JSON},
+};
+
+use crate::{
+    convert::{entries, from_core, keys},
+    door::Door,
+};
+
+/// The channel of events that are telemetry.
+const TELEMETRY: &str = "telemetry";
+/// The channel of events that are attributes that a device reported.
+const ATTRIBUTES: &str = "attributes";
+/// The channel of events that are calls of a device.
+const CALLS: &str = "rpc";
+/// How long a device's call waits for its answer.
+pub(crate) const CALL_WAIT: Duration = Duration::from_millis(DEVICE_CALL_TIMEOUT_MS);
+
+/// A device that was let in.
+#[derive(Debug, Clone)]
+pub(crate) struct Device {
+    pub(crate) door: Door,
+    pub(crate) guest: Guest,
+}
+
+/// Shared attributes that a device is told of.
+#[derive(Debug)]
+pub(crate) struct News {
+    /// Up to which version these are.
+    pub(crate) version: u64,
+    /// Up to which version the device was told by polls, if it ever asked.
+    pub(crate) told: Option<u64>,
+    pub(crate) changed: Changed,
+}
+
+impl News {
+    /// Nothing but how far it is known.
+    pub(crate) fn nothing(version: u64) -> Self {
+        Self { version, told: None, changed: Changed::default() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changed.updated.is_empty() && self.changed.deleted.is_empty()
+    }
+}
+
+impl Device {
+    fn event(&self, kind: EventKind, channel: &'static str, body: Bytes) -> NewEvent {
+        let (channel, by) = (Text::from(channel), self.guest.by as u8);
+        NewEvent { born: Some(self.guest.born), kind, channel, content_type: JSON, body, by }
+    }
+
+    /// Keeps telemetry: latest values, history, and `body` as an event.
+    pub(crate) fn telemetry(
+        &self,
+        samples: Vec<Sample>,
+        body: Bytes,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let (tenant, device, born) = (self.guest.tenant, &self.guest.device, self.guest.born);
+        let mut event = Some(self.event(EventKind::Datapoint, TELEMETRY, body));
+        let writes: Vec<_> = in_commands(samples)
+            .into_iter()
+            .map(|points| {
+                let recording = Recording { born, points, event: event.take() };
+                self.door.registry.record(tenant, device, recording)
+            })
+            .collect();
+        async move { try_join_all(writes).await.map(drop) }
+    }
+
+    /// Keeps attributes that the device reported, and `body` as an event.
+    pub(crate) fn attributes(
+        &self,
+        reported: Entries,
+        body: Bytes,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let changes = entries(reported).into_iter().map(|(key, value)| (key, Some(value)));
+        let write = AttributeWrite {
+            born: self.guest.born,
+            scope: AttributeScope::Client,
+            changes: changes.collect(),
+            event: Some(self.event(EventKind::State, ATTRIBUTES, body)),
+        };
+        let written =
+            self.door.registry.write_attributes(self.guest.tenant, &self.guest.device, write);
+        async move { written.await.map(drop) }
+    }
+
+    /// Lets applications know of a call of the device.
+    pub(crate) fn called(
+        &self,
+        body: Bytes,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let event = self.event(EventKind::Message, CALLS, body);
+        let appended =
+            self.door.registry.append_event(self.guest.tenant, &self.guest.device, event);
+        async move { appended.await.map(drop) }
+    }
+
+    /// What a device may send.
+    pub(crate) fn limits(&self) -> SessionLimits {
+        SessionLimits {
+            payload_bytes_max: PACKET_BYTES_MAX,
+            inflight_max: u32::from(self.door.rules.receive_max.get()),
+            rate_limits: RateLimits::default(),
+            gateway_rate_limits: None,
+        }
+    }
+
+    /// The attributes that it asks for.
+    pub(crate) async fn read(&self, wanted: &Wanted) -> Result<Found, RegistryError> {
+        let (client, shared) = match wanted {
+            Wanted::All => (Some(Vec::new()), Some(Vec::new())),
+            Wanted::Named { client, shared } => (some(client), some(shared)),
+        };
+        let client = self.of_scope(AttributeScope::Client, client).await?;
+        let shared = self.of_scope(AttributeScope::Shared, shared).await?;
+        Ok(Found { client, shared })
+    }
+
+    /// Attributes of a scope: all of them if no keys are named, none without a list.
+    pub(crate) async fn of_scope(
+        &self,
+        scope: AttributeScope,
+        keys: Option<Vec<Text>>,
+    ) -> Result<Entries, RegistryError> {
+        let Some(keys) = keys else { return Ok(Entries::new()) };
+        let Guest { tenant, device, .. } = &self.guest;
+        let found = self.door.registry.attributes(*tenant, device, scope, keys, None).await?;
+        let set = found.map(|found| found.set).unwrap_or_default();
+        Ok(set.iter().map(|one| (one.key.to_string(), from_core(&one.value))).collect())
+    }
+
+    /// What changed of its shared attributes since a version; without one nothing, and how they stand.
+    pub(crate) async fn news(&self, since: Option<u64>) -> Result<News, RegistryError> {
+        // No device has such a key.
+        let keys = if since.is_none() { vec![Text::from("\0")] } else { Vec::new() };
+        let (tenant, device, scope) =
+            (self.guest.tenant, &self.guest.device, AttributeScope::Shared);
+        let found = self.door.registry.attributes(tenant, device, scope, keys, since).await?;
+        let Some(found) = found else {
+            return Ok(News::nothing(since.unwrap_or(0)));
+        };
+        let updated = found.set.iter().map(|one| (one.key.to_string(), from_core(&one.value)));
+        let deleted = found.gone.iter().map(Text::to_string).collect();
+        let changed = Changed { updated: updated.collect(), deleted };
+        Ok(News { version: found.version, told: found.told, changed })
+    }
+
+    /// Has something done that nobody waits for: a failure has the device told again.
+    pub(crate) fn spawn(
+        &self,
+        noted: impl Future<Output = Result<(), RegistryError>> + Send + 'static,
+    ) {
+        self.door.tasks.spawn(async move { drop(noted.await) });
+    }
+
+    /// Notes that it was told of its shared attributes.
+    pub(crate) fn was_told(
+        &self,
+        version: u64,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let Guest { tenant, device, born, .. } = &self.guest;
+        let told = self.door.registry.tell_attributes(*tenant, device, *born, version);
+        async move { told.await.map(drop) }
+    }
+}
+
+/// A list of keys that names some.
+fn some(named: &[String]) -> Option<Vec<Text>> {
+    (!named.is_empty()).then(|| keys(named))
+}
+
+/// Points in as many parts as commands have to take them.
+fn in_commands(samples: Vec<Sample>) -> Vec<Vec<NewPoint>> {
+    let (mut all, mut part, mut values) = (Vec::new(), Vec::new(), 0);
+    for Sample { ts_ms, values: said } in samples {
+        if part.len() >= POINTS_PER_COMMAND_MAX || values + said.len() > VALUES_PER_COMMAND_MAX {
+            all.push(std::mem::take(&mut part));
+            values = 0;
+        }
+        values += said.len();
+        part.push(NewPoint { ts_ms: Some(ts_ms), values: entries(said) });
+    }
+    all.push(part);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_dialects::thingsboard::values::Value;
+
+    use super::*;
+
+    #[test]
+    fn many_points_are_taken_in_parts() {
+        let sample = |keys: usize| Sample {
+            ts_ms: 1,
+            values: (0..keys).map(|key| (key.to_string(), Value::Bool(true))).collect(),
+        };
+        let sizes = |samples| in_commands(samples).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(Vec::new()), [0], "an event alone");
+        assert_eq!(sizes(vec![sample(1); 1_001]), [1_000, 1]);
+        assert_eq!(sizes(vec![sample(5_000), sample(5_000), sample(1)]), [1, 2]);
+    }
+}

@@ -1,0 +1,138 @@
+//! What a gateway says for its devices, on its own connection.
+//!
+//! A publish is acknowledged when what it says of all its devices is written: they are of many shards.
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, try_join_all};
+use moorline_core::AttributeScope;
+use moorline_dialects::thingsboard::{
+    gateway::{AttributesRequest, DEVICE_TYPE_DEFAULT, DeviceTelemetry, Request},
+    json::Json,
+    mqtt::Outcome,
+    topics::{Form, GATEWAY_ATTRIBUTES, GATEWAY_ATTRIBUTES_RESPONSE},
+    values::{self, Entries, Sample},
+};
+use moorline_machine::ValueRefused;
+use moorline_service::registry::RegistryError;
+
+use crate::{
+    children::{Came, ChildHeard},
+    convert::keys,
+    outgoing,
+    session::{Asked, Session},
+};
+
+impl Session {
+    /// Does what a gateway asks; false at the end.
+    pub(crate) async fn gateway(&mut self, asked: Asked, request: Request) -> bool {
+        let Some(children) = &mut self.children else {
+            return self.outcome(asked, Outcome::NotGateway);
+        };
+        if let Request::Disconnect { device } = &request {
+            children.leave(device);
+            return self.outcome(asked, Outcome::Done);
+        }
+        let kind = if let Request::Connect { device_type, .. } = &request {
+            device_type.as_str()
+        } else {
+            DEVICE_TYPE_DEFAULT
+        };
+        let new = match children.come(&request.devices(), kind).await {
+            Ok(Came::All(new)) => new,
+            Ok(Came::TooMany) => return self.outcome(asked, Outcome::GatewayLimited),
+            Ok(Came::NoName) => return self.outcome(asked, Outcome::Invalid),
+            Err(_) => return self.outcome(asked, Outcome::Failed),
+        };
+        for child in new {
+            self.send_calls(&child).await;
+        }
+        match request {
+            Request::Telemetry(all) => self.children_telemetry(asked, all),
+            Request::Attributes(all) => self.children_attributes(asked, all),
+            Request::AttributesRequest(request) => {
+                return self.child_attributes(asked, &request).await;
+            }
+            Request::CallReply { device, id, data } => {
+                let child = self.children.as_ref().and_then(|children| children.get(&device));
+                // It is disabled: nobody asks it anything.
+                let Some(child) = child else { return self.outcome(asked, Outcome::Done) };
+                self.write(asked, outgoing::answered(&child.device, id, data));
+            }
+            // Claims are not served yet.
+            Request::Connect { .. } | Request::Disconnect { .. } | Request::Claim(_) => {
+                return self.outcome(asked, Outcome::Done);
+            }
+        }
+        true
+    }
+
+    fn children_telemetry(&self, asked: Asked, all: Vec<DeviceTelemetry>) {
+        let writes = all.into_iter().filter_map(|DeviceTelemetry { device, samples, .. }| {
+            let child = self.children.as_ref()?.get(&device)?;
+            let body = written(&samples);
+            Some(Box::pin(child.device.telemetry(samples, body)) as BoxFuture<'static, _>)
+        });
+        self.write_all(asked, writes.collect());
+    }
+
+    fn children_attributes(&self, asked: Asked, all: Vec<(String, Entries)>) {
+        let writes = all.into_iter().filter_map(|(device, reported)| {
+            let child = self.children.as_ref()?.get(&device)?;
+            let body = Bytes::from(values::object(&reported).to_string());
+            Some(Box::pin(child.device.attributes(reported, body)) as BoxFuture<'static, _>)
+        });
+        self.write_all(asked, writes.collect());
+    }
+
+    fn write_all(&self, asked: Asked, writes: Vec<BoxFuture<'static, Result<(), RegistryError>>>) {
+        self.write(asked, async move {
+            let all = try_join_all(writes).await.map(drop);
+            all.map_err(|error| {
+                // A child was deleted a moment ago: the gateway is to say it again, and makes it anew.
+                let is_gone = error == RegistryError::Values(ValueRefused::DeviceGone);
+                if is_gone { RegistryError::Unavailable } else { error }
+            })
+        });
+    }
+
+    async fn child_attributes(&mut self, asked: Asked, request: &AttributesRequest) -> bool {
+        if !self.written().await {
+            return false;
+        }
+        let child = self.children.as_ref().and_then(|children| children.get(&request.device));
+        let scope = AttributeScope::from(request.scope);
+        let found = match child {
+            Some(child) => child.device.of_scope(scope, Some(keys(&request.keys))).await,
+            // It is disabled.
+            None => Ok(Entries::new()),
+        };
+        let Ok(found) = found else { return self.outcome(asked, Outcome::Failed) };
+        let payload = self.payloads.down(Form::V1).write_gateway_found(request, &found);
+        self.say(GATEWAY_ATTRIBUTES_RESPONSE, payload);
+        self.outcome(asked, Outcome::Done)
+    }
+
+    /// Something was heard of a child: its gateway is told.
+    pub(crate) async fn hear_of_child(&mut self, heard: ChildHeard) {
+        let Some(children) = &mut self.children else { return };
+        let calls = heard.calls();
+        let Some((child, news)) = children.look(heard).await else { return };
+        if calls {
+            self.send_calls(&child).await;
+        }
+        if let Some(news) = news {
+            let name = &child.guest.device;
+            let down = self.payloads.down(Form::V1);
+            let payload = down.write_gateway_changed(name.as_str(), &news.changed);
+            self.say(GATEWAY_ATTRIBUTES, payload);
+        }
+    }
+}
+
+/// What a device measured, as the device itself would have said it.
+fn written(samples: &[Sample]) -> Bytes {
+    let sample = |Sample { ts_ms, values: said }: &Sample| {
+        Json::object([("ts", Json::from(*ts_ms)), ("values", values::object(said))])
+    };
+    Bytes::from(Json::Array(samples.iter().map(sample).collect()).to_string())
+}

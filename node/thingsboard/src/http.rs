@@ -1,0 +1,329 @@
+//! The device API over HTTP, at the listener that all platforms share: what `moorline_dialects::thingsboard::http` decides, done.
+//!
+//! ```text
+//!   head ─► route ─► whose token is it? ─► body ─► telemetry, attributes, … (device.rs) ─────► 200
+//!                                              └─► polls.rs: waits for a change ─────────────► 200, 408
+//! ```
+//!
+//! # Invariants
+//!
+//! - **200 means what a PUBACK means**: what was said is synced on a majority.
+//! - **Nobody is let in by what an earlier request showed**: each is judged by the token in its own path.
+//! - **No body is read before it is known who sends it**, but for provisioning, which anybody may ask for.
+//!
+//! Checked by the cluster tests (`thingsboard_http.rs`).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use moorline_core::Text;
+use moorline_dialects::thingsboard::{
+    calls::{DeviceCall, SESSION_LIMITS_METHOD},
+    http::{self, Response, Route, Routed},
+    payloads::Encoding,
+    provision,
+    requests::{Answer as Said, Failure, Request as Asked},
+    values::Rules,
+};
+use moorline_edge::Doorkeeper;
+use moorline_http::{
+    Answer, Answered, Body, Caller, Conversation, Platform, Request, Taken, Unread,
+};
+use moorline_machine::{CallRefused, EventRefused, ValueRefused, events::EVENT_BODY_BYTES_MAX};
+use moorline_service::registry::{
+    RegistryError, Watch,
+    credential::prove::{Claim, Possession, Proven, Stay, Unproven},
+    door::By,
+    secrets::Secrets,
+};
+use tokio::time::sleep;
+use tracing::info;
+
+use crate::{
+    device::{CALL_WAIT, Device},
+    door::Door,
+    outgoing,
+    polls::{self, Awaited, Polled},
+};
+
+/// What all paths begin with.
+const PREFIX: &str = "/api/v1/";
+/// The most bytes of a body: it becomes an event. The vendor takes more, which is held in memory until it is written.
+const BODY_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX;
+
+/// The device API for ThingsBoard's devices.
+#[derive(Clone)]
+pub struct Http {
+    door: Door,
+    secrets: Secrets,
+    /// Who failed too often: the same that counts those of MQTT.
+    doors: Doorkeeper,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// Behind this door.
+    #[must_use]
+    pub fn new(door: Door, secrets: Secrets, doors: Doorkeeper) -> Self {
+        Self { door, secrets, doors }
+    }
+}
+
+impl Platform for Http {
+    fn claims(&self, path: &str) -> bool {
+        path.starts_with(PREFIX)
+    }
+
+    fn meet(&self, caller: Arc<Caller>) -> Box<dyn Conversation> {
+        Box::new(Connection { http: self.clone(), caller })
+    }
+}
+
+/// One connection: its requests share nothing but where they come from.
+struct Connection {
+    http: Http,
+    caller: Arc<Caller>,
+}
+
+/// Who asks, as long as it may stay.
+struct Entered {
+    device: Device,
+    stay: Stay,
+    watch: Watch,
+}
+
+impl Conversation for Connection {
+    fn answer(&self, request: Request) -> Answered<'_> {
+        Box::pin(async move {
+            let (head, body) = request.split();
+            let routed = http::route(head.method(), head.path(), head.query().unwrap_or_default());
+            let what = routed.as_ref().map_or("none", |routed| label(&routed.route));
+            let (response, taken) = match routed {
+                Ok(routed) => self.respond(&routed, body).await.unwrap_or_else(whole),
+                Err(response) => whole(response),
+            };
+            let Response { status, headers, body } = response;
+            let requests = &self.http.door.metrics.http_requests;
+            requests.with_label_values(&[what, &status.to_string()]).inc();
+            match taken {
+                Some(taken) => Answer::told(status, &headers, body, taken),
+                None => Answer::whole(status, &headers, body),
+            }
+        })
+    }
+}
+
+fn whole(response: Response) -> (Response, Option<Taken>) {
+    (response, None)
+}
+
+impl Connection {
+    async fn respond(
+        &self,
+        routed: &Routed,
+        body: Body,
+    ) -> Result<(Response, Option<Taken>), Response> {
+        let entered = match &routed.token {
+            Some(token) => Some(self.enter(token).await.map_err(|why| http::respond(Err(why)))?),
+            None => None,
+        };
+        let body = read(body, routed.body_bytes_max.min(BODY_BYTES_MAX)).await?;
+        let now_ms = i64::try_from(self.http.door.clock.wall().0).unwrap_or(i64::MAX);
+        let asked = routed.request(Encoding::Json, &body, now_ms, &Rules::default())?;
+        let Some(entered) = entered else {
+            // No profile has a key yet.
+            return Ok(whole(http::respond(Ok(Said::Provisioned(provision::Answer::NotFound)))));
+        };
+        if let Asked::PollAttributes { timeout_ms } = asked {
+            let wait = Duration::from_millis(timeout_ms);
+            return self.poll(entered, Awaited::Attributes, wait).await;
+        }
+        if let Asked::PollCall { timeout_ms } = asked {
+            let wait = Duration::from_millis(timeout_ms);
+            return self.poll(entered, Awaited::Call, wait).await;
+        }
+        let said = self.carry_out(&entered, asked, body).await?;
+        Ok(whole(http::respond(Ok(said))))
+    }
+
+    // ---- who it is
+
+    /// Lets a request in: judges who has not failed too often, so that nobody guesses for long.
+    async fn enter(&self, token: &str) -> Result<Entered, Failure> {
+        let Http { door, secrets, doors } = &self.http;
+        let (token, from) = (Text::from(token), self.caller.peer.ip());
+        if doors.banned(&token, from, door.clock.wall()).is_some() {
+            return Err(Failure::Unauthorised);
+        }
+        let claim = Claim {
+            by: By::Http,
+            tls: self.caller.tls(),
+            server_name: self.caller.channel.server_name.as_ref(),
+            client: &Text::default(),
+            user: Some(&token),
+            password: None,
+            possession: Possession::Nothing,
+        };
+        match door.registry.prove(secrets, &claim, door.clock.wall().0).await {
+            Ok(Proven { stay, watch, .. }) if door.takes(stay.guest.tenant) => {
+                doors.succeeded(&token, from);
+                self.caller.is_known();
+                door.registry.heard(&stay.guest);
+                let device = Device { door: door.clone(), guest: stay.guest.clone() };
+                Ok(Entered { device, stay, watch })
+            }
+            Err(Unproven::Busy | Unproven::Unavailable) => Err(Failure::Failed),
+            Ok(_) | Err(Unproven::Nothing | Unproven::Wrong) => {
+                if doors.failed(&token, from, door.clock.wall()) {
+                    // Not who: that is a token.
+                    info!(%from, "a client failed too often and is banned for a while");
+                }
+                Err(Failure::Unauthorised)
+            }
+            Err(Unproven::Expired | Unproven::Plaintext) => Err(Failure::Unauthorised),
+        }
+    }
+
+    // ---- what is asked for
+
+    async fn carry_out(
+        &self,
+        entered: &Entered,
+        asked: Asked,
+        body: Bytes,
+    ) -> Result<Said, Response> {
+        let device = &entered.device;
+        match asked {
+            Asked::Telemetry(samples) => done(device.telemetry(samples, body).await),
+            Asked::Attributes(reported) => done(device.attributes(reported, body).await),
+            Asked::ReadAttributes(wanted) => {
+                device.read(&wanted).await.map(Said::Attributes).map_err(|error| refused(&error))
+            }
+            Asked::Call(call) => self.call(entered, &call, body).await,
+            Asked::CallReply { id, data } => done(outgoing::answered(device, id, data).await),
+            Asked::Package(_) => Err(http::respond(Err(Failure::NoPackage))),
+            // No route asks for the others here.
+            Asked::Claim(_)
+            | Asked::PollAttributes { .. }
+            | Asked::PollCall { .. }
+            | Asked::Provision { .. }
+            | Asked::Gateway(_) => Err(http::respond(Err(Failure::Failed))),
+        }
+    }
+
+    /// A call of the device: applications hear of it, and nobody answers yet.
+    async fn call(
+        &self,
+        entered: &Entered,
+        call: &DeviceCall,
+        body: Bytes,
+    ) -> Result<Said, Response> {
+        let device = &entered.device;
+        if call.method == SESSION_LIMITS_METHOD {
+            return Ok(Said::CallAnswered(device.limits().to_json().to_string()));
+        }
+        device.called(body).await.map_err(|error| refused(&error))?;
+        self.wait(entered, CALL_WAIT).await
+    }
+
+    /// Waits for what does not come.
+    async fn wait(&self, entered: &Entered, wait: Duration) -> Result<Said, Response> {
+        let _present = entered.device.door.registry.arrive(&entered.stay.guest);
+        let why = tokio::select! {
+            () = sleep(wait) => Failure::TimedOut,
+            // It asks another node.
+            () = self.caller.stop.cancelled() => Failure::TimedOut,
+            () = revoked(entered) => Failure::Gone,
+        };
+        Err(http::respond(Err(why)))
+    }
+
+    async fn poll(
+        &self,
+        entered: Entered,
+        awaited: Awaited,
+        wait: Duration,
+    ) -> Result<(Response, Option<Taken>), Response> {
+        let device = &entered.device;
+        // As long as it waits it is a connection that speaks for the device.
+        let _present = device.door.registry.arrive(&entered.stay.guest);
+        let polled = tokio::select! {
+            polled = polls::poll(device, awaited, wait) => polled,
+            () = self.caller.stop.cancelled() => Ok(Polled::Nothing),
+            () = revoked(&entered) => return Err(http::respond(Err(Failure::Gone))),
+        };
+        let polled = polled.map_err(|error| refused(&error))?;
+        let device = device.clone();
+        let (said, taken): (_, Taken) = match polled {
+            Polled::Nothing => return Err(http::respond(Err(Failure::TimedOut))),
+            Polled::Changed(version, changed) => {
+                let taken = Box::new(move || device.spawn(device.was_told(version)));
+                (Said::Changed(changed), taken)
+            }
+            Polled::Call(call) => {
+                let number = call.number;
+                let said = Said::Call(outgoing::server_call(&call));
+                (said, Box::new(move || device.spawn(outgoing::delivered(&device, number))))
+            }
+        };
+        Ok((http::respond(Ok(said)), Some(taken)))
+    }
+}
+
+/// Returns when a device that waits may not stay.
+async fn revoked(entered: &Entered) {
+    let Entered { device, stay, watch } = entered;
+    let now_ms = || device.door.clock.wall().0;
+    let stays = || device.door.registry.stays(stay, now_ms());
+    watch.until_revoked(stay.until_ms, now_ms, stays).await;
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Response> {
+    body.read(bytes_max).await.map_err(|unread| match unread {
+        Unread::TooLarge => http::too_large(),
+        // It hears nothing of it: its body broke off, or takes for ever.
+        Unread::BrokeOff => http::respond(Err(Failure::TimedOut)),
+    })
+}
+
+fn done(written: Result<(), RegistryError>) -> Result<Said, Response> {
+    written.map(|()| Said::Done).map_err(|error| refused(&error))
+}
+
+fn refused(error: &RegistryError) -> Response {
+    let failure = match error {
+        RegistryError::Values(ValueRefused::DeviceGone)
+        | RegistryError::Events(EventRefused::DeviceGone)
+        | RegistryError::Calls(CallRefused::DeviceGone)
+        | RegistryError::Refused(_) => Failure::Gone,
+        // What is too much, or too large, is no better the next time.
+        RegistryError::Values(_) | RegistryError::Events(_) | RegistryError::Calls(_) => {
+            return http::bad_request(&error.to_string());
+        }
+        RegistryError::Busy => Failure::RateLimited,
+        RegistryError::Unavailable
+        | RegistryError::TooManyReaders
+        | RegistryError::DiskFull
+        | RegistryError::Taken(_)
+        | RegistryError::Mail(_) => Failure::Failed,
+    };
+    http::respond(Err(failure))
+}
+
+/// What is asked for, as a label.
+fn label(route: &Route) -> &'static str {
+    match route {
+        Route::Telemetry => "telemetry",
+        Route::Attributes => "attributes",
+        Route::ReadAttributes(_) => "attributes_request",
+        Route::PollAttributes { .. } => "attributes_poll",
+        Route::PollCall { .. } => "call_poll",
+        Route::Call | Route::CallReply(_) => "call",
+        Route::Claim | Route::Package(_) | Route::Provision => "other",
+    }
+}
