@@ -182,6 +182,7 @@ fn invalid(api: &mut Api) {
 fn taken_over(api: &mut Api) {
     let token = register(api, "twin");
     let (mut first, _) = device(Version::V5, &token).to(api.cluster.mqtt(1));
+    first.publish_acked(TELEMETRY, br#"{"a":0}"#);
     let (mut second, _) = device(Version::V5, &token).to(api.cluster.mqtt(2));
     assert_eq!(first.hear(SOON), Heard::Packet(Packet::Disconnect { reason: 0x8E }));
     // Who comes last stays, however fast it goes from node to node.
