@@ -296,6 +296,7 @@ fn body_of(path: &str, method: &str) -> &'static str {
         ("attributes", "patch") => r#"{"attributes":{"a":1}}"#,
         (_, "put" | "patch") => "{}",
         ("mailbox", _) => r#"{"name":"open"}"#,
+        ("calls", _) => r#"{"method":"open"}"#,
         ("settle", _) => r#"{"op":"ack"}"#,
         ("commit", _) => r#"{"cursor":"1"}"#,
         ("events", _) => r#"{"type":"datapoint"}"#,
@@ -341,6 +342,7 @@ fn what_belongs_to_others_is_what_does_not_exist() {
                 let in_path = |device: &str, tenant: &str| {
                     let path = path.replace("{device}", device).replace("{tenant}", tenant);
                     path.replace("{mail}", mail)
+                        .replace("{call}", mail)
                         .replace("{credential}", "00000000000000ff")
                         .replace("{group}", "g")
                 };
