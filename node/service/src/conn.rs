@@ -29,6 +29,7 @@ use prometheus::IntCounter;
 
 use crate::{
     frames::{Attach, Hold, Publisher, Push},
+    leader::LOST_NUMBER,
     member::{Members, Taken},
     refusal_of,
     retained::Retaining,
@@ -405,8 +406,11 @@ impl Conn {
     /// Deliveries from the shard's leader. `false` if some were lost on the way: attach anew.
     pub(crate) fn take(&self, mut push: Push) -> bool {
         let mut state = self.state();
-        let State::Durable(durable) = &mut *state else {
-            return true;
+        let durable = match &mut *state {
+            State::Durable(durable) => durable,
+            // Nothing is pushed to a clean one but that it is to ask whether its session is still its own.
+            State::Clean { .. } => return push.number != LOST_NUMBER,
+            State::Idle | State::Opening | State::Closed => return true,
         };
         if push.generation != durable.generation {
             return true;

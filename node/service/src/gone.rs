@@ -1,18 +1,28 @@
 //! Nodes that died or fell silent: what their processes held is taken back, by the leaders of the groups.
 //!
+//! ```text
+//!   meta leader:   a port refuses, another process is connected, ──► DropNodeRoutes ──► rows of the meta group, on every node
+//!                  no lease for long enough, a member removed                                     │
+//!   each leader:   what those rows have given up, replaced or removed, once they are current ◄────┘ ──► NodeGone, its shard
+//! ```
+//!
 //! # Invariants
 //!
+//! - **Who is dead is decided in one place**, the meta group: a port that refuses may be a firewall's doing, and the process behind it
+//!   lives. It finds its own record gone, ends its clean sessions and is registered again (`keeper::end_live_sessions`); were it only
+//!   a shard's leader that gave it up, it would never hear.
 //! - **What a group is told names the dead process**, never the living one: who tells it may have slept since it looked. Checked by
 //!   `raft/machine/tests/rules/sessions.rs` (`a_late_word_of_a_death_does_not_touch_who_lives`).
-//! - **Only a process that is dead for sure is named.** A group's rows may hold one of which this node has not heard: it is no proof of
-//!   its death that another one was connected, or that a port refused, before. Dead is who was connected here before another was or
-//!   before the port refused; who is not the process that the meta group, asked after the rows were read, has of its node, since
-//!   nobody has a lease before the meta group has it (`keeper`); and whom the meta group has given up. Checked by
-//!   `only_who_was_seen_alive_is_known_to_be_dead`; found by `chaos-tests/cluster/schedules/stale-death.json`.
+//! - **Only a process that is dead for sure is named to a shard.** Its rows may hold one of which this node has not heard: the meta
+//!   group is asked after they were read, since nobody has a lease before the meta group has it (`keeper`). Found by
+//!   `chaos-tests/cluster/schedules/stale-death.json`.
+//! - **Who is connected lives**: a process that was taken for dead, because a port refused, is not once it is connected again.
+//!   Checked by `only_who_was_seen_alive_is_known_to_be_dead`; found by `chaos-tests/cluster/schedules/reset-death.json`.
+//! - **Who was detached and lives after all hears of it**: each connection whose session a death took is told to ask after it
+//!   ([`moorline_machine::Effect::Detached`]).
 //! - **A dead process is told of at once** by who was connected to it: its port refuses, or another process runs in its place.
 //! - **A silent node loses its routes only when it has no lease for sure** ([`crate::lease::Leases::without`]): until then
-//!   it may take messages for its clean sessions. When it is back it finds its own record gone and ends them
-//!   (`keeper::end_live_sessions`). Checked by the cluster tests (`a_silent_node_holds_nobody_up`).
+//!   it may take messages for its clean sessions. Checked by the cluster tests (`a_silent_node_holds_nobody_up`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,12 +74,22 @@ impl Processes {
             Some(now) => self.last.insert(node, now),
             None => self.last.remove(&node),
         };
+        if let Some(now) = now {
+            self.revive(node, now);
+        }
         if let Some(before) = before.filter(|before| Some(*before) != now) {
             let dead = self.dead.entry(node).or_default();
             if dead.len() >= DEAD_KEPT {
                 dead.remove(0);
             }
             dead.push(before);
+        }
+    }
+
+    /// Who is connected lives, whatever answered at its port before.
+    fn revive(&mut self, node: NodeId, process: Incarnation) {
+        if let Some(dead) = self.dead.get_mut(&node) {
+            dead.retain(|one| *one != process);
         }
     }
 
@@ -84,6 +104,7 @@ impl Inner {
         let mut peers = self.below().peers.state();
         let (mut seen, mut processes) = (BTreeMap::new(), Processes::default());
         loop {
+            let of_meta = self.processes_of_meta();
             let states: Vec<(NodeId, PeerState)> = peers.borrow_and_update().iter().collect();
             states.iter().for_each(|(node, state)| processes.note(*node, *state));
             // Who attached from a node that is connected as before did so over this connection.
@@ -107,7 +128,28 @@ impl Inner {
                     }
                 }
                 () = self.leading_began.notified() => {}
+                () = self.until_meta_knows_others(&of_meta) => {}
                 () = sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Each node's process that the meta group's rows here have, and whether it was given up.
+    fn processes_of_meta(&self) -> Vec<(NodeId, Incarnation, bool)> {
+        let known = self.below().groups.read(ShardId::META, |machine, _| {
+            let known = machine.meta().nodes().iter();
+            known.map(|(node, known)| (*node, known.record.incarnation, known.gone)).collect()
+        });
+        known.unwrap_or_default()
+    }
+
+    async fn until_meta_knows_others(&self, before: &[(NodeId, Incarnation, bool)]) {
+        let Some(mut applied) = self.below().groups.applied(ShardId::META) else {
+            return std::future::pending().await;
+        };
+        while self.processes_of_meta() == before {
+            if applied.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }
@@ -133,7 +175,7 @@ impl Inner {
         all.filter(|shard| self.delivery(*shard).is_some_and(|led| led.is_leading())).collect()
     }
 
-    /// Dead processes of which a group holds something, and their nodes.
+    /// Dead processes of which a group holds something, and their nodes. Of a shard: those that the meta group knows to be dead.
     async fn left_behind(
         &self,
         shard: ShardId,
@@ -152,15 +194,12 @@ impl Inner {
             nodes.iter().flat_map(of).filter(|one| *one != own).collect::<Vec<_>>()
         };
         let held = self.below().groups.read(shard, |machine, _| held(machine)).unwrap_or_default();
-        let is_sure = |(node, process): &(NodeId, Incarnation)| {
-            *node == self.node
-                || processes.is_dead(*node, *process)
-                || self.is_given_up(*node, *process)
-        };
-        let (mut dead, unsure): (Vec<_>, Vec<_>) = held.into_iter().partition(is_sure);
-        let replaced = |(node, process): &(NodeId, Incarnation)| self.is_replaced(*node, *process);
-        if unsure.iter().any(replaced) && self.is_meta_current().await {
-            dead.extend(unsure.into_iter().filter(replaced));
+        // An earlier process of this very node is dead.
+        let (mut dead, others): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|(node, _)| *node == self.node);
+        let is_gone = |(node, process): &(NodeId, Incarnation)| self.is_gone(*node, *process);
+        if others.iter().any(is_gone) && self.is_meta_current().await {
+            dead.extend(others.into_iter().filter(is_gone));
         }
         dead
     }
@@ -186,22 +225,10 @@ impl Inner {
         state.flatten() == Some(MemberState::Removed)
     }
 
-    /// Whether the meta group, by its rows here, has given up this very process, or its whole node.
-    fn is_given_up(&self, node: NodeId, process: Incarnation) -> bool {
-        let given_up = self.below().groups.read(ShardId::META, |machine, _| {
-            let known = machine.meta().nodes().get(&node)?;
-            Some(known.gone && known.record.incarnation == process)
-        });
-        given_up.flatten().unwrap_or(false) || self.is_removed(node)
-    }
-
-    /// Whether the meta group, by its rows here, has another process of its node.
-    fn is_replaced(&self, node: NodeId, process: Incarnation) -> bool {
-        let replaced = self.below().groups.read(ShardId::META, |machine, _| {
-            let known = machine.meta().nodes().get(&node)?;
-            Some(known.record.incarnation != process)
-        });
-        replaced.flatten().unwrap_or(false)
+    /// Whether a process is dead by the meta group's rows here.
+    fn is_gone(&self, node: NodeId, process: Incarnation) -> bool {
+        let earlier = node == self.node && process != self.incarnation;
+        earlier || self.is_known_gone(node, Some(process)) || self.is_removed(node)
     }
 
     /// Tells a group until it knows. This may take long, or sleep: what is told is only who is dead.
@@ -220,7 +247,9 @@ impl Inner {
                 }
                 Err(problem) => {
                     debug!(%shard, %problem, "a dead process is still held");
-                    if !self.led_here().contains(&shard) {
+                    let leads = self.led_here().contains(&shard);
+                    let lives = shard != ShardId::META && !self.is_gone(node, gone);
+                    if !leads || lives {
                         return;
                     }
                     sleep(TELL_PAUSE).await;
@@ -258,6 +287,10 @@ mod tests {
         processes.note(node, up(2));
         processes.note(node, up(3));
         assert_eq!(dead(&processes), [1, 2], "4 may be the one that lives by now");
+        processes.note(node, refused);
+        assert_eq!(dead(&processes), [1, 2, 3]);
+        processes.note(node, up(3));
+        assert_eq!(dead(&processes), [1, 2], "a firewall had refused");
         for process in 10..100 {
             processes.note(node, up(process));
         }

@@ -174,10 +174,12 @@ impl Inner {
         }
         let register = Command::RegisterNode(below.record.clone());
         match below.router.ask(ShardId::META, &register).await {
-            Ok(Answer::At(_) | Answer::Done) => {
+            Ok(Answer::At(index)) => {
                 info!("this process is registered");
                 self.report_presence_anew();
                 self.announce_live_routes().await;
+                // The rows here may be behind: registering again would not bring them on.
+                below.groups.wait_applied(ShardId::META, index, REPORT_WAIT).await;
             }
             Ok(Answer::Partly(_)) => {}
             Ok(Answer::Refused(Refused::NodeIdTaken)) => {

@@ -44,6 +44,8 @@ const TAKEOVER_TRIES: usize = 20;
 const TAKEOVER_WAIT: Duration = Duration::from_millis(250);
 /// The number of a push that only says that others were lost.
 pub(crate) const LOST_NUMBER: u64 = u64::MAX;
+/// The generation in such a push to a connection that has no attachment.
+const UNATTACHED: u64 = 0;
 
 impl Sink for Inner {
     fn applied(&self, shard: ShardId, _index: u64, effects: Vec<Effect>) {
@@ -72,8 +74,11 @@ impl Sink for Inner {
                     taken.extend(previous);
                 }
                 Effect::Closed { session, epoch } => drop(delivery.close(session, epoch)),
-                Effect::Detached { session, epoch } => {
-                    detached.extend(delivery.close(session, epoch));
+                Effect::Detached { session, epoch, holder } => {
+                    // One that is not attached here is told all the same: clean ones never are.
+                    let place = Place { node: holder.node, conn: holder.conn };
+                    let attached = delivery.close(session, epoch);
+                    detached.push(attached.unwrap_or((place, UNATTACHED)));
                 }
                 Effect::Routes(changes) => self.release_routes(changes),
                 Effect::QueueFull { session } => {

@@ -414,8 +414,8 @@ impl Inner {
         let state = states.borrow().get(node);
         match state {
             Some(PeerState::Up { incarnation: alive, .. }) => alive != incarnation,
-            Some(PeerState::Down { refused: true }) => true,
-            Some(PeerState::Down { refused: false } | PeerState::Suspect) => {
+            // A port that refuses may be a firewall's doing: what the cluster says counts.
+            Some(PeerState::Down { .. } | PeerState::Suspect) => {
                 self.is_known_gone(node, Some(incarnation))
             }
             // It left the cluster, or is this node itself.

@@ -37,6 +37,8 @@ pub enum Effect {
         session: SessionId,
         /// The epoch that ended.
         epoch: Epoch,
+        /// Who had it, and is to be told.
+        holder: Holder,
     },
     /// A message was put into a session's queue (with its offset), or passes by (without).
     Deliver {

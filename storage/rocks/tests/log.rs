@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Barrier, mpsc},
     thread,
@@ -123,6 +126,23 @@ fn wal(dir: &Path) -> (PathBuf, u64) {
     (newest, bytes)
 }
 
+/// Copies a directory; false if files came or went meanwhile: RocksDB deletes what it needs no more on a thread of its own, and
+/// a power failure leaves what was there at one time.
+fn copied_at_once(from: &Path, to: &Path) -> bool {
+    let names = || -> BTreeSet<OsString> {
+        fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let before = names();
+    drop(fs::remove_dir_all(to));
+    fs::create_dir(to).unwrap();
+    let all = before.iter().all(|name| match fs::copy(from.join(name), to.join(name)) {
+        Ok(_) => true,
+        Err(problem) if problem.kind() == ErrorKind::NotFound => false,
+        Err(problem) => panic!("{problem}"),
+    });
+    all && names() == before
+}
+
 impl Both {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -220,11 +240,7 @@ impl Both {
         let home = self.home();
         self.lives += 1;
         let next = self.home();
-        fs::create_dir(&next).unwrap();
-        for entry in fs::read_dir(&home).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), next.join(entry.file_name())).unwrap();
-        }
+        while !copied_at_once(&home, &next) {}
         let (path, bytes) = wal(&next);
         let left = acknowledged + (bytes - acknowledged) * u64::from(kept) / 255;
         let file = fs::File::options().write(true).open(path).unwrap();

@@ -203,20 +203,19 @@ impl ShardState {
         node: NodeId,
         process: Incarnation,
     ) -> Answer {
-        let mut gone: Vec<SessionId> = self
+        let mut gone: Vec<(SessionId, Holder)> = self
             .held_at(node)
-            .filter(|(_, holder)| *holder == process)
-            .map(|(id, _)| id)
+            .filter(|(_, holder)| holder.incarnation == process)
             .take(SESSIONS_PER_NODE_GONE_MAX + 1)
             .collect();
         let more = gone.len() > SESSIONS_PER_NODE_GONE_MAX;
         gone.truncate(SESSIONS_PER_NODE_GONE_MAX);
 
         // No more than a row each: what is due with it, wills and ends of sessions, is due at the next tick.
-        for id in gone {
+        for (id, holder) in gone {
             let expiry_s = self.sessions[&id].row.expiry_s;
             let epoch = self.detach(step, id, expiry_s);
-            step.effects.push(Effect::Detached { session: id, epoch });
+            step.effects.push(Effect::Detached { session: id, epoch, holder });
         }
         if more { Answer::Partly(Vec::new()) } else { Answer::Released(Vec::new()) }
     }
@@ -260,17 +259,17 @@ impl ShardState {
         epoch
     }
 
-    /// The sessions that are held at a node, and by which process of it.
-    fn held_at(&self, node: NodeId) -> impl Iterator<Item = (SessionId, Incarnation)> {
+    /// The sessions that are held at a node, and by which connection of which process.
+    fn held_at(&self, node: NodeId) -> impl Iterator<Item = (SessionId, Holder)> {
         let first = SessionId { bucket: 0, number: 0 };
         let last = SessionId { bucket: u16::MAX, number: u64::MAX };
         let held = self.held.range((node, first)..=(node, last));
-        held.filter_map(|(_, id)| Some((*id, self.sessions[id].row.holder?.incarnation)))
+        held.filter_map(|(_, id)| Some((*id, self.sessions[id].row.holder?)))
     }
 
     /// The processes of a node that hold sessions, or devices connected.
     pub(crate) fn processes_of(&self, node: NodeId) -> BTreeSet<Incarnation> {
-        let of_sessions = self.held_at(node).map(|(_, process)| process);
+        let of_sessions = self.held_at(node).map(|(_, holder)| holder.incarnation);
         of_sessions.chain(self.present_processes(node)).collect()
     }
 

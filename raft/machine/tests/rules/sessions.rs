@@ -228,8 +228,9 @@ fn a_late_word_of_a_death_does_not_touch_who_lives() {
 fn who_is_given_up_and_lives_is_told() {
     let mut group = Group::new(SHARD);
     let (session, epoch) = group.open("c", 1, 60);
-    group.one(Command::NodeGone { node: NodeId(1), gone: holder(1).incarnation });
-    assert_eq!(group.effects, [Effect::Detached { session, epoch }]);
+    let held = group.machine.session(session).and_then(|info| info.holder).unwrap();
+    group.one(Command::NodeGone { node: NodeId(1), gone: held.incarnation });
+    assert_eq!(group.effects, [Effect::Detached { session, epoch, holder: held }]);
 }
 
 #[test]
