@@ -1,51 +1,22 @@
 """HTTP messaging by curl, word for word: `http_transcript.txt` says what is said and what is heard."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
-from organisation import ANSWER_S, HOST, KEY, ORG
+from organisation import HOST, KEY, ORG
+from transcript import hear, parts, read
 
 LOOK = f"a-{ORG}-l00kl00kl0"
 LARGE = 131_073
-# What changes from one answer to the next.
-NOT_COMPARED = {"date"}
-
-
-def transcript():
-    """What is said and what is heard, in order."""
-    exchanges, said, heard, where = [], [], [], None
-    for line in [*Path(__file__).with_name("http_transcript.txt").read_text().splitlines(), ""]:
-        if line[:1] in ("<", ">"):
-            where = said if line[0] == ">" else heard
-            where.append(line[2:])
-        elif heard:
-            exchanges.append((said, heard))
-            said, heard = [], []
-    return exchanges
-
-
-def parts(lines):
-    """The first line, headers, and the body."""
-    head = lines[: lines.index("")] if "" in lines else lines
-    return head[0], head[1:], "\n".join(lines[len(head) + 1 :])
+TRANSCRIPT = Path(__file__).with_name("http_transcript.txt")
 
 
 def curl(address, method, path, user, headers, body, *more, host=HOST, scheme="http"):
     """What curl hears, as lines of the transcript."""
     port = 80 if scheme == "http" else 443
-    command = ["curl", "--silent", "--show-error", "--include", "--max-time", str(ANSWER_S), "--request", method]
-    command += ["--connect-to", f"{host}:{port}:{address}", "--globoff", f"{scheme}://{host}{path}", *more]
-    # Without one, curl says that a body is a form.
-    command += [argument for header in headers or ["content-type:"] for argument in ("--header", header)]
-    command += ["--user", user] if user else []
-    command += ["--data-binary", "@-"] if body else []
-    ran = subprocess.run(command, input=body.encode(), capture_output=True, timeout=2 * ANSWER_S, check=True)
-    head, _, body = ran.stdout.decode().partition("\r\n\r\n")
-    status, *headers = head.split("\r\n")
-    headers = [header.partition(": ") for header in headers]
-    kept = [f"{name.lower()}: {value}" for name, _, value in headers if name.lower() not in NOT_COMPARED]
-    return [status.split()[1], *kept, *(["", *body.split("\n")] if body else [])]
+    more = ["--connect-to", f"{host}:{port}:{address}", *more]
+    more += ["--user", user] if user else []
+    return hear(method, f"{scheme}://{host}{path}", headers, body, *more)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +35,7 @@ def who(org):
 
 
 def test_curl_hears_what_the_transcript_says(cluster, who):
-    for number, (said, heard) in enumerate(transcript()):
+    for number, (said, heard) in enumerate(read(TRANSCRIPT)):
         first, headers, body = parts(said)
         method, path, name = first.split()
         # One node after the other: it is the same everywhere.

@@ -39,6 +39,10 @@ use crate::{
     tokens::OfTenant,
 };
 
+/// Why a tenant takes no passwords that somebody chose.
+pub(crate) const NO_CHOSEN_PASSWORDS: &str =
+    "this tenant takes generated passwords only: `chosen-passwords` in its settings";
+
 /// What a device proves its identity with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -85,34 +89,34 @@ pub(crate) enum PinOf {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct NewCredential {
     /// Which sort.
-    kind: CredentialKind,
+    pub(crate) kind: CredentialKind,
     /// Of a secret: how it looks.
-    style: Option<SecretStyle>,
+    pub(crate) style: Option<SecretStyle>,
     /// From when on it counts, in milliseconds since 1970.
-    not_before_ms: Option<u64>,
+    pub(crate) not_before_ms: Option<u64>,
     /// Until when.
-    not_after_ms: Option<u64>,
+    pub(crate) not_after_ms: Option<u64>,
     /// Of a token: one that exists already, of 20 to 128 letters, digits and `-_.~`. Without it a new one.
-    token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Of a password or `mqtt-basic`: the user name, at most 88 bytes.
-    user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Of `mqtt-basic`: the client id, at most 72 bytes.
-    client_id: Option<String>,
+    pub(crate) client_id: Option<String>,
     /// Of a password or `mqtt-basic`: one that somebody chose, where the tenant allows it. A password without it is generated.
-    password: Option<String>,
+    pub(crate) password: Option<String>,
     /// Of `mqtt-basic`: a password is to be generated. Without this and `password` there is none.
-    generate: Option<bool>,
+    pub(crate) generate: Option<bool>,
     /// Of a certificate: it, in PEM.
-    certificate: Option<String>,
+    pub(crate) certificate: Option<String>,
     /// Of a certificate, in the place of `certificate`: the SHA-256 of its DER, or of that of its SubjectPublicKeyInfo, in
     /// hexadecimal digits.
-    sha256: Option<String>,
+    pub(crate) sha256: Option<String>,
     /// Of a certificate: what of it is pinned.
-    pin: Option<PinOf>,
+    pub(crate) pin: Option<PinOf>,
     /// Of a pre-shared key: what the client calls it; `DEVICE@TENANT` without it. One identity is one device's in the whole cluster.
-    identity: Option<String>,
+    pub(crate) identity: Option<String>,
     /// Of a pre-shared key: one that exists already, in hexadecimal digits, 16 to 64 bytes. Without it a new one.
-    key: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// By hand: what is secret is not printed.
@@ -264,7 +268,7 @@ impl NewCredential {
         ]
     }
 
-    fn check(&self) -> Result<(), Problem> {
+    pub(crate) fn check(&self) -> Result<(), Problem> {
         for ((field, kinds), said) in FIELDS.iter().zip(self.said()) {
             if said && !kinds.contains(&self.kind) {
                 return Err(Problem::malformed(format!("{field}: not of this kind of credential")));
@@ -282,7 +286,7 @@ impl NewCredential {
     }
 
     /// What is asked for. `called`: the device's name and its tenant's.
-    fn wanted(self, called: String) -> Result<Wanted, Problem> {
+    pub(crate) fn wanted(self, called: String) -> Result<Wanted, Problem> {
         let text = |text: Option<String>| text.map(Text::from);
         let chosen = |password: String| WantedPassword::Chosen(Secret::new(password));
         Ok(match self.kind {
@@ -403,8 +407,7 @@ pub(crate) async fn create(
     let device = caller.device(&api, tenant, &name).await?;
     new.check()?;
     if new.password.is_some() && !settings::read::<TenantSettings>(&of.settings).chosen_passwords {
-        let why = "this tenant takes generated passwords only: `chosen-passwords` in its settings";
-        return Err(Problem::forbidden(why));
+        return Err(Problem::forbidden(NO_CHOSEN_PASSWORDS));
     }
     // Before anything is hashed for it.
     found(&api, tenant, &device).await?;

@@ -13,7 +13,7 @@
 //! - **A line that is wrong harms no other.**
 //! - **A secret is in the answer only if this import generated it**, and then only once.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, BodyDataStream},
@@ -31,8 +31,12 @@ use moorline_machine::{
 use moorline_service::registry::{
     RegistryError,
     audit::{self, Actor, as_actor},
+    credential::{
+        make::{self, Unmakeable},
+        password::Place,
+    },
     secrets::Style,
-    settings::{self, DeviceSettings},
+    settings::{self, DeviceSettings, TenantSettings},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -44,7 +48,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     Api, Problem, SECRET,
     auth::{Caller, Role},
-    credentials::SecretStyle,
+    credentials::{CredentialKind, NO_CHOSEN_PASSWORDS, NewCredential, PinOf, SecretStyle},
     devices::{device_name, devices_max, yes},
     extract::Asked,
     lines::{self, Line, Lines, PIECE_BYTES, Source},
@@ -69,6 +73,9 @@ const SECRET_BYTES_MAX: usize = 256;
 /// Different characters of such a secret: `aaaa…` has none of the bits its length promises.
 const SECRET_CHARACTERS_MIN: usize = 8;
 
+/// What is wrong with a credential that is several.
+const ONE_SORT: &str = "a credential is one of: `secret`, `generate`, `token`, a login (`user`, `client_id`, `password`), a `certificate`";
+
 /// A line of an import.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -87,22 +94,82 @@ pub(crate) struct ImportLine {
     credentials: Vec<ImportCredential>,
 }
 
-/// A credential of a line.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+/// A credential of a line: a secret or a token it has already, a login, a certificate, or one to be generated.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct ImportCredential {
     /// A secret the device has already, of at least 104 bits: 18 letters and digits, or 26 hexadecimal digits.
-    #[serde(default)]
     secret: Option<String>,
     /// In its place: generate one of this style, for a device that is new.
-    #[serde(default)]
     generate: Option<SecretStyle>,
+    /// In its place: a token the device has already, of 20 to 128 letters, digits and `-_.~`.
+    token: Option<String>,
+    /// Of a login: the user name, at most 88 bytes.
+    user: Option<String>,
+    /// Of a login: the client id, at most 72 bytes.
+    client_id: Option<String>,
+    /// Of a login: the password, where the tenant allows chosen ones.
+    password: Option<String>,
+    /// A certificate, in PEM.
+    certificate: Option<String>,
+    /// Or its SHA-256, as of a new credential.
+    sha256: Option<String>,
+    /// What of a certificate is pinned.
+    pin: Option<PinOf>,
     /// From when on it counts, in milliseconds since 1970.
-    #[serde(default)]
     not_before_ms: Option<u64>,
     /// Until when.
-    #[serde(default)]
     not_after_ms: Option<u64>,
+}
+
+/// By hand: what is secret is not printed.
+impl fmt::Debug for ImportCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ImportCredential(…)")
+    }
+}
+
+/// What a credential of a line is.
+enum Sort {
+    Secret(String),
+    Generated(SecretStyle),
+    Brought(Box<NewCredential>),
+}
+
+impl ImportCredential {
+    /// Which sort it is: exactly one.
+    fn asked(self) -> Result<Sort, Problem> {
+        let login = self.user.is_some() || self.client_id.is_some() || self.password.is_some();
+        let certificate = self.certificate.is_some() || self.sha256.is_some() || self.pin.is_some();
+        let kind = match (self.token.is_some(), login, certificate) {
+            (false, false, false) => None,
+            (true, false, false) => Some(CredentialKind::Token),
+            (false, true, false) => Some(CredentialKind::MqttBasic),
+            (false, false, true) => Some(CredentialKind::Certificate),
+            _ => return Err(Problem::malformed(ONE_SORT)),
+        };
+        match (self.secret, self.generate, kind) {
+            (Some(secret), None, None) => Ok(Sort::Secret(secret)),
+            (None, style, None) => Ok(Sort::Generated(style.unwrap_or_default())),
+            (None, None, Some(kind)) => {
+                let Self { token, user, client_id, password, certificate, sha256, pin, .. } = self;
+                let new = NewCredential {
+                    kind,
+                    token,
+                    user,
+                    client_id,
+                    password,
+                    certificate,
+                    sha256,
+                    pin,
+                    ..NewCredential::default()
+                };
+                new.check()?;
+                Ok(Sort::Brought(Box::new(new)))
+            }
+            _ => Err(Problem::malformed(ONE_SORT)),
+        }
+    }
 }
 
 /// What became of a line.
@@ -161,7 +228,8 @@ pub(crate) async fn import(
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-imports", detail));
     };
     let (devices_max, actor) = (devices_max(&record), audit::current());
-    let plan = Plan { api, tenant, devices_max, update: how.update, actor };
+    let chosen_passwords = settings::read::<TenantSettings>(&record.settings).chosen_passwords;
+    let plan = Plan { api, tenant, devices_max, chosen_passwords, update: how.update, actor };
     Ok(lines::answer(Import {
         plan: Arc::new(plan),
         body: Some(body.into_data_stream()),
@@ -188,6 +256,7 @@ struct Plan {
     api: Api,
     tenant: TenantId,
     devices_max: u32,
+    chosen_passwords: bool,
     update: bool,
     /// Who asked: lines are worked on when the handler has returned.
     actor: Option<Actor>,
@@ -330,18 +399,15 @@ fn same(held: &Credential, wanted: &Credential) -> bool {
 
 impl Plan {
     async fn one(&self, line: u64, text: &[u8]) -> ImportResult {
-        let parsed: ImportLine = match serde_json::from_slice(text) {
-            Ok(parsed) => parsed,
+        let name = match serde_json::from_slice::<ImportLine>(text) {
+            Ok(parsed) => Some(parsed.name),
             Err(error) => return failed(line, None, Problem::malformed(error.to_string())),
         };
-        let name = Some(parsed.name.clone());
-        let (wanted, secrets) = match self.wanted(parsed) {
-            Ok(wanted) => wanted,
-            Err(problem) => return failed(line, name, problem),
-        };
+        let mut made = None;
         for tried in 1.. {
-            match self.put(&wanted).await {
+            match self.attempt(text, &mut made).await {
                 Ok(result) => {
+                    let secrets = made.map(|(_, secrets)| secrets).unwrap_or_default();
                     let secrets = if result == "created" { secrets } else { Vec::new() };
                     return ImportResult { line, name, result, code: None, detail: None, secrets };
                 }
@@ -352,6 +418,23 @@ impl Plan {
             }
         }
         unreachable!("the last try returns")
+    }
+
+    /// What a line asks for is made once, since it holds what was generated.
+    async fn attempt(
+        &self,
+        text: &[u8],
+        made: &mut Option<(Wanted, Vec<String>)>,
+    ) -> Result<&'static str, Failed> {
+        let (wanted, _) = match made {
+            Some(made) => made,
+            None => {
+                let line = serde_json::from_slice(text);
+                let line = line.map_err(|error| Problem::malformed(error.to_string()))?;
+                made.insert(self.wanted(line).await?)
+            }
+        };
+        self.put(wanted).await
     }
 
     async fn put(&self, wanted: &Wanted) -> Result<&'static str, Failed> {
@@ -365,18 +448,25 @@ impl Plan {
             if_version: Some(0),
             devices_max: self.devices_max,
         };
-        match self.api.registry.put_device_plainly(put.clone()).await {
+        let registry = &self.api.registry;
+        let plain = wanted.credentials.iter().all(|held| held.lookup.is_none());
+        let done = match plain {
+            true => registry.put_device_plainly(put.clone()).await,
+            false => registry.put_device(put.clone()).await,
+        };
+        match done {
             Ok(_) => return Ok("created"),
             Err(RegistryError::Refused(Refused::Exists)) => {}
             Err(error) => return Err(error.into()),
         }
-        let Some(record) = self.api.registry.device(tenant, &device).await? else {
+        let Some(record) = registry.device(tenant, &device).await? else {
             return Err(RegistryError::Busy.into());
         };
         if wanted.made(&record) {
             return Ok("created");
         }
         if wanted.is_met_by(&record) {
+            registry.lead_to(tenant, &device, &record).await?;
             return Ok("unchanged");
         }
         if !self.update {
@@ -393,21 +483,23 @@ impl Plan {
             return Err(RegistryError::Refused(Refused::TooMany).into());
         }
         let if_version = Some(record.version);
-        self.api.registry.put_device(PutDevice { credentials, if_version, ..put }).await?;
+        registry.put_device(PutDevice { credentials, if_version, ..put }).await?;
         Ok("updated")
     }
 
-    fn wanted(&self, line: ImportLine) -> Result<(Wanted, Vec<String>), Problem> {
+    async fn wanted(&self, line: ImportLine) -> Result<(Wanted, Vec<String>), Failed> {
         let device = device_name(&line.name)?;
         if line.credentials.len() > CREDENTIALS_MAX {
-            return Err(Problem::malformed("a device has at most 8 credentials"));
+            return Err(Problem::malformed("a device has at most 8 credentials").into());
         }
         let (mut credentials, mut generated, mut secrets) = (Vec::new(), Vec::new(), Vec::new());
         for wanted in line.credentials {
-            let credential = match (wanted.secret, wanted.generate) {
-                (Some(secret), None) => self.given(&device, &secret)?,
-                (None, style) => {
-                    let style = match style.unwrap_or_default() {
+            let (not_before, not_after) = (wanted.not_before_ms, wanted.not_after_ms);
+            let credential = match wanted.asked()? {
+                Sort::Secret(secret) => self.given(&device, &secret)?,
+                Sort::Brought(new) => self.brought(&device, *new).await?,
+                Sort::Generated(style) => {
+                    let style = match style {
                         SecretStyle::Plain => Style::Plain,
                         SecretStyle::Fostrom => Style::Fostrom,
                     };
@@ -416,13 +508,10 @@ impl Plan {
                     secrets.push(secret);
                     credential
                 }
-                (Some(_), Some(_)) => {
-                    return Err(Problem::malformed("a credential: either `secret` or `generate`"));
-                }
             };
             credentials.push(Credential {
-                not_before: wanted.not_before_ms.map(UnixMillis),
-                not_after: wanted.not_after_ms.map(UnixMillis),
+                not_before: not_before.map(UnixMillis),
+                not_after: not_after.map(UnixMillis),
                 ..credential
             });
         }
@@ -431,7 +520,39 @@ impl Plan {
         Ok((wanted, secrets))
     }
 
-    /// Its id follows from the secret, so that the same line again means the same credential.
+    /// A token, a login or a certificate. Its id follows from what it is found by: a changed password is that of the same login.
+    async fn brought(&self, device: &Text, new: NewCredential) -> Result<Credential, Failed> {
+        if new.password.is_some() && !self.chosen_passwords {
+            return Err(Problem::forbidden(NO_CHOSEN_PASSWORDS).into());
+        }
+        let wanted = new.wanted(String::new())?;
+        let known = match &wanted {
+            make::Wanted::Token(Some(token)) => token.0.to_vec(),
+            make::Wanted::Certificate(pin) => pin.sha256.to_vec(),
+            make::Wanted::Login { client, user, .. } => {
+                serde_json::to_vec(&[client, user].map(|text| text.as_ref().map(Text::as_str)))
+                    .expect("texts")
+            }
+            make::Wanted::Token(None) | make::Wanted::Secret(_) | make::Wanted::Psk { .. } => {
+                return Err(Problem::malformed(ONE_SORT).into());
+            }
+        };
+        let id = self.id_of(device, &known);
+        let place = Place { tenant: self.tenant, device, id };
+        match make::make(&self.api.secrets, place, wanted, rand::random::<u8>).await {
+            Ok(made) => Ok(made.credential),
+            Err(why @ Unmakeable::Busy) => Err(Failed::ForNow(why.into())),
+            Err(why @ Unmakeable::Malformed(_)) => Err(Failed::ForGood(why.into())),
+        }
+    }
+
+    /// The same line again means the same credential.
+    fn id_of(&self, device: &Text, known: &[u8]) -> u64 {
+        let digest = self.api.secrets.verifier(self.tenant, device, 0, known);
+        u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
+    }
+
+    /// Its id follows from the secret.
     fn given(&self, device: &Text, secret: &str) -> Result<Credential, Problem> {
         if !is_strong(secret) {
             let why = "a secret needs 104 bits, such as 18 random letters and digits, and at most 256 bytes; or say \
@@ -439,8 +560,7 @@ impl Plan {
             return Err(Problem::new(StatusCode::BAD_REQUEST, "weak-secret", why));
         }
         let secrets = &self.api.secrets;
-        let digest = secrets.verifier(self.tenant, device, 0, secret.as_bytes());
-        let id = u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
+        let id = self.id_of(device, secret.as_bytes());
         let verifier = secrets.verifier(self.tenant, device, id, secret.as_bytes());
         Ok(Credential {
             id,
@@ -483,6 +603,12 @@ fn is_strong(secret: &str) -> bool {
 enum Failed {
     ForNow(Problem),
     ForGood(Problem),
+}
+
+impl From<Problem> for Failed {
+    fn from(problem: Problem) -> Self {
+        Self::ForGood(problem)
+    }
 }
 
 impl From<RegistryError> for Failed {
@@ -529,6 +655,38 @@ mod tests {
         assert!(read(r#"{"name":"a"}"#));
         assert!(read(r#"{"name":"a","credentials":[{"generate":"fostrom"},{"secret":"s"}]}"#));
         assert!(!read(r#"{"name":"a","version":7}"#));
+        assert!(read(
+            r#"{"name":"a","credentials":[{"token":"t"},{"user":"u"},{"certificate":"c","pin":"key"}]}"#
+        ));
         assert!(!read(r#"{"name":"a","name":"b"}"#));
+    }
+
+    #[test]
+    fn a_credential_is_of_one_sort() {
+        let sort = |text: &str| {
+            let credential: ImportCredential = serde_json::from_str(text).unwrap();
+            credential.asked().is_ok()
+        };
+        for one in [
+            "{}",
+            r#"{"secret":"s"}"#,
+            r#"{"generate":"plain"}"#,
+            r#"{"token":"t"}"#,
+            r#"{"client_id":"c"}"#,
+            r#"{"user":"u","password":"p"}"#,
+            r#"{"sha256":"00","pin":"certificate"}"#,
+        ] {
+            assert!(sort(one), "{one}");
+        }
+        for several in [
+            r#"{"secret":"s","generate":"plain"}"#,
+            r#"{"secret":"s","token":"t"}"#,
+            r#"{"token":"t","user":"u"}"#,
+            r#"{"generate":"plain","certificate":"c"}"#,
+        ] {
+            assert!(!sort(several), "{several}");
+        }
+        let secret: ImportCredential = serde_json::from_str(r#"{"token":"canary"}"#).unwrap();
+        assert!(!format!("{secret:?}").contains("canary"));
     }
 }

@@ -8,8 +8,8 @@ use crate::{
     bench::Way,
     ca::CaCommand,
     registry::{
-        AuditArgs, CredCommand, DeviceCommand, EventsArgs, MailCommand, ProvisioningCommand,
-        TenantCommand, TokenCommand,
+        AuditArgs, CredCommand, DeviceCommand, EventsArgs, MailCommand, MovedArgs,
+        ProvisioningCommand, TenantCommand, TokenCommand,
     },
 };
 
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     /// Devices of a tenant.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Make the devices of another platform, out of what its API says of them; they keep their credentials.
+    Import(MovedArgs),
     /// Secrets of devices.
     #[command(subcommand)]
     Cred(CredCommand),
@@ -264,6 +266,8 @@ pub(crate) enum BenchCommand {
     Registry(RegistryArgs),
     /// How long next and ack of a mail take on three quiet nodes, in multiples of one sync on a majority.
     Mailbox(MailboxArgs),
+    /// Telemetry of ThingsBoard's devices, with latest values, history and a reader of events, beside plain publishes.
+    Ingest(IngestArgs),
     /// How many devices a cluster lets in in a second, over TCP and TLS.
     Connect(ConnectArgs),
     /// Memory and time of the route trie, without a broker.
@@ -470,6 +474,32 @@ pub(crate) struct MailboxArgs {
     /// Mails.
     #[arg(long, default_value_t = 2_000)]
     pub(crate) mails: u64,
+    /// Shards.
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// Where data and logs go; must be on the disk you mean to measure. A temporary directory below it is removed.
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `moorline bench ingest`.
+#[derive(Debug, Args)]
+pub(crate) struct IngestArgs {
+    /// Devices, each with a connection.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) devices: usize,
+    /// Unacknowledged publishes of each.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) window: u16,
+    /// Rounds: plain publishes, then telemetry.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: usize,
+    /// How long each of both counts.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
     /// Shards.
     #[arg(long)]
     pub(crate) shards: Option<u16>,

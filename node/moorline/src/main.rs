@@ -69,6 +69,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Cluster(command) => client_runtime()?.block_on(cluster::run(command)),
         Command::Token(command) => client_runtime()?.block_on(registry::token(command)),
         Command::Tenant(command) => client_runtime()?.block_on(registry::tenant(command)),
+        Command::Import(args) => client_runtime()?.block_on(registry::import_moved(args)),
         Command::Device(command) => client_runtime()?.block_on(registry::device(command)),
         Command::Cred(command) => client_runtime()?.block_on(registry::cred(command)),
         Command::ProvisioningKey(command) => {

@@ -8,6 +8,7 @@ mod connect;
 mod disk;
 mod fan_out;
 mod idle;
+mod ingest;
 mod load;
 mod mailbox;
 mod peers;
@@ -35,6 +36,7 @@ pub(crate) fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Sizes(args) => sizes::run(&args),
         BenchCommand::Connect(args) => connect::run(&args),
         BenchCommand::Registry(args) => registry::run(&args),
+        BenchCommand::Ingest(args) => ingest::run(&args),
         BenchCommand::Mailbox(args) => mailbox::run(&args),
         BenchCommand::Routes(args) => routes::run(&args),
         BenchCommand::Disk(args) => disk::run(&args),

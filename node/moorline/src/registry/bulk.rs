@@ -9,7 +9,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, IsTerminal, Read, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -170,15 +170,41 @@ impl Progress {
     }
 }
 
+/// Lines of an import. They are read again where a connection broke.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    File(PathBuf),
+    Lines(Bytes),
+}
+
+impl Source {
+    fn open(&self) -> anyhow::Result<Box<dyn Read + Send>> {
+        match self {
+            Self::File(file) => {
+                let opened = File::open(file).with_context(|| file.display().to_string())?;
+                Ok(Box::new(opened))
+            }
+            Self::Lines(lines) => Ok(Box::new(io::Cursor::new(lines.clone()))),
+        }
+    }
+}
+
 /// Runs `moorline device import`.
 pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<()> {
-    let total = count_lines(&args.file)?;
+    import_from(Source::File(args.file), args.update, args.api).await
+}
+
+/// Imports lines from anywhere.
+pub(super) async fn import_from(source: Source, update: bool, api: ApiArgs) -> anyhow::Result<()> {
+    let total = count_lines(&source)?;
     let mut import = Import {
-        token: args.api.token()?,
+        token: api.token()?,
         progress: Progress::begin(Some(total)),
         tally: Tally::default(),
         reached: false,
-        args,
+        source,
+        update,
+        api,
     };
     let mut give_up_at = None;
     loop {
@@ -204,8 +230,8 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<()> {
     import.end()
 }
 
-fn count_lines(file: &Path) -> anyhow::Result<u64> {
-    let mut reader = BufReader::new(open(file)?);
+fn count_lines(source: &Source) -> anyhow::Result<u64> {
+    let mut reader = BufReader::new(source.open()?);
     let (mut lines, mut piece, mut last) = (0, vec![0; PIECE_BYTES], b'\n');
     loop {
         let read = reader.read(&mut piece)?;
@@ -217,13 +243,11 @@ fn count_lines(file: &Path) -> anyhow::Result<u64> {
     }
 }
 
-fn open(file: &Path) -> anyhow::Result<File> {
-    File::open(file).with_context(|| file.display().to_string())
-}
-
 /// An import, over several connections.
 struct Import {
-    args: ImportArgs,
+    source: Source,
+    update: bool,
+    api: ApiArgs,
     token: Option<String>,
     progress: Progress,
     tally: Tally,
@@ -244,11 +268,11 @@ impl Import {
     async fn attempt(&mut self) -> anyhow::Result<()> {
         let first = self.tally.lines;
         let (sender, body) = mpsc::channel(PIECES_MAX);
-        let file = open(&self.args.file)?;
+        let file = self.source.open()?;
         let reading = tokio::task::spawn_blocking(move || send_file(file, first, &sender));
-        let update = self.args.update.then(|| ("update", "true".to_owned()));
-        let path = self.args.api.path(&["devices", "import"], update.into_iter().collect());
-        let target = self.args.api.target()?;
+        let update = self.update.then(|| ("update", "true".to_owned()));
+        let path = self.api.path(&["devices", "import"], update.into_iter().collect());
+        let target = self.api.target()?;
         let mut stream = http::upload(&target, &path, self.token.as_deref(), body).await?;
         if !stream.status.is_success() {
             let code = exit_code(stream.status);
@@ -280,7 +304,7 @@ impl Import {
             Some("unchanged") => self.tally.unchanged += 1,
             _ => self.failed(&result),
         }
-        if self.args.api.json {
+        if self.api.json {
             println!("{result}");
         } else {
             for secret in result["secrets"].as_array().into_iter().flatten() {
@@ -294,7 +318,7 @@ impl Import {
 
     fn failed(&mut self, result: &Value) {
         self.tally.failed += 1;
-        if !self.args.api.json && self.tally.failed <= FAILED_SHOWN_MAX {
+        if !self.api.json && self.tally.failed <= FAILED_SHOWN_MAX {
             self.progress.clear();
             let (code, detail) = (result["code"].as_str(), result["detail"].as_str());
             let (code, detail) = (code.unwrap_or("failed"), detail.unwrap_or_default());
@@ -318,7 +342,11 @@ impl Import {
 }
 
 /// Sends a file from behind a line on. `false` if nobody takes it any more.
-fn send_file(file: File, behind: u64, to: &mpsc::Sender<Bytes>) -> io::Result<bool> {
+fn send_file(
+    file: Box<dyn Read + Send>,
+    behind: u64,
+    to: &mpsc::Sender<Bytes>,
+) -> io::Result<bool> {
     let mut reader = BufReader::with_capacity(PIECE_BYTES, file);
     let mut skipped = Vec::new();
     for _ in 0..behind {
@@ -432,10 +460,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("devices");
         std::fs::write(&file, "one\ntwo\n\nfour").unwrap();
-        assert_eq!(count_lines(&file).unwrap(), 4);
+        let source = Source::File(file);
+        assert_eq!(count_lines(&source).unwrap(), 4);
         for (behind, rest) in [(0, "one\ntwo\n\nfour"), (1, "two\n\nfour"), (3, "four"), (4, "")] {
             let (sender, mut receiver) = mpsc::channel(8);
-            assert!(send_file(open(&file).unwrap(), behind, &sender).unwrap());
+            assert!(send_file(source.open().unwrap(), behind, &sender).unwrap());
             drop(sender);
             let mut sent = Vec::new();
             while let Some(piece) = receiver.blocking_recv() {

@@ -167,6 +167,27 @@ impl Registry {
         Ok(Change { born, version, new })
     }
 
+    /// Has the lookups of a device's credentials lead to it, if whoever made it was cut off before they did.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn lead_to(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        record: &DeviceRecord,
+    ) -> Result<(), RegistryError> {
+        for hash in record.credentials.iter().filter_map(|held| held.lookup) {
+            let leads = self.find(hash).await?;
+            if leads.is_none_or(|found| (found.tenant, &found.device) != (tenant, device)) {
+                let owner = Owner { tenant, device: device.clone(), born: record.born };
+                self.put_lookup(hash, owner).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Has a lookup lead to a device, whoever it led to before, if that one does not have the credential.
     async fn put_lookup(&self, hash: LookupHash, owner: Owner) -> Result<(), RegistryError> {
         let mut takes = None;

@@ -24,7 +24,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 pub use super::credential::kind::SECRET;
-use super::credential::password::{Passwords, Place};
+use super::credential::password::{Passwords, Place, SALT_BYTES};
 
 /// Bytes of the cluster's key.
 pub const KEY_BYTES: usize = 32;
@@ -135,6 +135,15 @@ impl Secrets {
     #[must_use]
     pub fn verifier(&self, tenant: TenantId, device: &Text, id: u64, secret: &[u8]) -> [u8; 32] {
         self.of_device(tenant, device, id, secret).finalize().into_bytes().into()
+    }
+
+    /// What the password of a place is hashed with: of no other place's, and known only with the cluster's key.
+    #[must_use]
+    pub fn salt(&self, place: Place<'_>) -> [u8; SALT_BYTES] {
+        let (tenant, id) = (place.tenant.0.to_be_bytes(), place.id.to_be_bytes());
+        let mac = self.mac("moorline salt v1", &[&tenant, place.device.as_bytes(), &id]);
+        let whole = mac.finalize().into_bytes();
+        whole[..SALT_BYTES].try_into().expect("a digest has 32 bytes")
     }
 
     /// Whether a secret is the one a verifier was made of.

@@ -36,6 +36,7 @@ pub mod coap;
 pub mod connect;
 pub mod credentials;
 pub mod decimal;
+pub mod export;
 pub mod filters;
 pub mod gateway;
 pub mod http;

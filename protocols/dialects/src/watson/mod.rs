@@ -22,6 +22,7 @@
 
 pub mod close;
 pub mod connect;
+pub mod export;
 pub mod http;
 pub mod identity;
 pub mod management;

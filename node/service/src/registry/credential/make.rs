@@ -17,7 +17,7 @@ use super::{
         CLIENT_BYTES_MAX, IDENTITY_BYTES_MAX, Kept, Login, Password, Pin, Pinned, Psk,
         USER_BYTES_MAX,
     },
-    password::{Busy, Place, SALT_BYTES},
+    password::{Busy, Place},
 };
 use crate::registry::secrets::{Secrets, Style, generate};
 
@@ -185,7 +185,8 @@ pub async fn make(
                 }
                 WantedPassword::Chosen(password) => {
                     let password = check_password(password)?;
-                    let salt: [u8; SALT_BYTES] = std::array::from_fn(|_| random());
+                    // The same credential brought again has the same hash: an import sees that it is there.
+                    let salt = secrets.salt(place);
                     Some(Password::Chosen(secrets.passwords().hash(&password.0, salt).await?))
                 }
             };

@@ -1,0 +1,114 @@
+//! What a platform's export says of its devices, as lines of an import.
+//!
+//! # Invariants
+//!
+//! - **Nothing is left behind in silence**: what can't be moved is named, with why. Checked by `tests/it/export.rs`.
+//! - **`Debug` prints no secret**: exports hold them.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// Reads an export: the values of its files, one after the other.
+pub type Reader = fn(&[Value]) -> Export;
+
+/// Who can be moved from, and how their exports are read.
+pub const READERS: &[(&str, Reader)] = &[
+    #[cfg(feature = "thingsboard")]
+    ("thingsboard", crate::thingsboard::export::read),
+    ("watson", crate::watson::export::read),
+];
+
+/// An export, read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Export {
+    /// Devices, in the order in which they came.
+    pub devices: Vec<Moved>,
+    /// What can't be moved.
+    pub left: Vec<Left>,
+}
+
+/// Something that can't be moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// What: a device's name, or which value of the export.
+    pub what: String,
+    /// Why, and what to do.
+    pub why: String,
+}
+
+/// A device that moves.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// Its name here.
+    pub name: String,
+    /// What sort of thing it is.
+    pub kind: Option<String>,
+    /// Whether it speaks for others.
+    pub gateway: bool,
+    /// What people call it.
+    pub labels: Vec<String>,
+    /// What it proves itself with.
+    pub credentials: Vec<Carried>,
+}
+
+/// A credential that a device keeps.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Carried {
+    /// A secret that is shown with the device's name.
+    Secret(String),
+    /// A token that says by itself whose it is.
+    Token(String),
+    /// What an MQTT client says: client id, user name, password.
+    Login(Option<String>, Option<String>, Option<String>),
+    /// All of a certificate, in PEM.
+    Certificate(String),
+}
+
+/// By hand: what is secret is not printed.
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secret(_) => "Secret(…)",
+            Self::Token(_) => "Token(…)",
+            Self::Login(..) => "Login(…)",
+            Self::Certificate(_) => "Certificate(…)",
+        })
+    }
+}
+
+impl Carried {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Secret(secret) => json!({ "secret": secret }),
+            Self::Token(token) => json!({ "token": token }),
+            Self::Login(client, user, password) => {
+                let said = [("client_id", client), ("user", user), ("password", password)];
+                let said = said.into_iter().filter_map(|(field, text)| {
+                    Some((field.to_owned(), Value::from(text.as_deref()?)))
+                });
+                Value::Object(said.collect())
+            }
+            Self::Certificate(pem) => json!({ "certificate": pem, "pin": "certificate" }),
+        }
+    }
+}
+
+impl Moved {
+    /// A line of an import.
+    #[must_use]
+    pub fn to_line(&self) -> Value {
+        let class = if self.gateway { "gateway" } else { "device" };
+        let credentials: Vec<_> = self.credentials.iter().map(Carried::to_json).collect();
+        json!({
+            "name": self.name,
+            "settings": { "type": self.kind, "class": class, "labels": self.labels },
+            "credentials": credentials,
+        })
+    }
+}
+
+/// A text that says something.
+pub(crate) fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
