@@ -217,7 +217,12 @@ async fn meter(
         while let Some(event) = wire.client.poll_event() {
             match event {
                 Event::Published { .. } => acked.set(acked.get() + 1),
-                other => bail!("a device was sent {other:?}"),
+                other @ (Event::Connected(_)
+                | Event::Refused(_)
+                | Event::Message(_)
+                | Event::Subscribed { .. }
+                | Event::Unsubscribed { .. }
+                | Event::Disconnected(_)) => bail!("a device was sent {other:?}"),
             }
         }
     }
