@@ -95,7 +95,7 @@ pub(crate) struct ImportLine {
 }
 
 /// A credential of a line: a secret or a token it has already, a login, a certificate, or one to be generated.
-#[derive(Default, Deserialize, ToSchema)]
+#[derive(Clone, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ImportCredential {
     /// A secret the device has already, of at least 104 bits: 18 letters and digits, or 26 hexadecimal digits.
@@ -138,7 +138,7 @@ enum Sort {
 
 impl ImportCredential {
     /// Which sort it is: exactly one.
-    fn asked(self) -> Result<Sort, Problem> {
+    fn asked(&self) -> Result<Sort, Problem> {
         let login = self.user.is_some() || self.client_id.is_some() || self.password.is_some();
         let certificate = self.certificate.is_some() || self.sha256.is_some() || self.pin.is_some();
         let kind = match (self.token.is_some(), login, certificate) {
@@ -148,11 +148,12 @@ impl ImportCredential {
             (false, false, true) => Some(CredentialKind::Certificate),
             _ => return Err(Problem::malformed(ONE_SORT)),
         };
-        match (self.secret, self.generate, kind) {
+        match (self.secret.clone(), self.generate, kind) {
             (Some(secret), None, None) => Ok(Sort::Secret(secret)),
             (None, style, None) => Ok(Sort::Generated(style.unwrap_or_default())),
             (None, None, Some(kind)) => {
-                let Self { token, user, client_id, password, certificate, sha256, pin, .. } = self;
+                let Self { token, user, client_id, password, certificate, sha256, pin, .. } =
+                    self.clone();
                 let new = NewCredential {
                     kind,
                     token,
@@ -399,13 +400,14 @@ fn same(held: &Credential, wanted: &Credential) -> bool {
 
 impl Plan {
     async fn one(&self, line: u64, text: &[u8]) -> ImportResult {
-        let name = match serde_json::from_slice::<ImportLine>(text) {
-            Ok(parsed) => Some(parsed.name),
+        let asked: ImportLine = match serde_json::from_slice(text) {
+            Ok(asked) => asked,
             Err(error) => return failed(line, None, Problem::malformed(error.to_string())),
         };
+        let name = Some(asked.name.clone());
         let mut made = None;
         for tried in 1.. {
-            match self.attempt(text, &mut made).await {
+            match self.attempt(&asked, &mut made).await {
                 Ok(result) => {
                     let secrets = made.map(|(_, secrets)| secrets).unwrap_or_default();
                     let secrets = if result == "created" { secrets } else { Vec::new() };
@@ -423,16 +425,12 @@ impl Plan {
     /// What a line asks for is made once, since it holds what was generated.
     async fn attempt(
         &self,
-        text: &[u8],
+        asked: &ImportLine,
         made: &mut Option<(Wanted, Vec<String>)>,
     ) -> Result<&'static str, Failed> {
         let (wanted, _) = match made {
             Some(made) => made,
-            None => {
-                let line = serde_json::from_slice(text);
-                let line = line.map_err(|error| Problem::malformed(error.to_string()))?;
-                made.insert(self.wanted(line).await?)
-            }
+            None => made.insert(self.wanted(asked).await?),
         };
         self.put(wanted).await
     }
@@ -487,13 +485,13 @@ impl Plan {
         Ok("updated")
     }
 
-    async fn wanted(&self, line: ImportLine) -> Result<(Wanted, Vec<String>), Failed> {
+    async fn wanted(&self, line: &ImportLine) -> Result<(Wanted, Vec<String>), Failed> {
         let device = device_name(&line.name)?;
         if line.credentials.len() > CREDENTIALS_MAX {
             return Err(Problem::malformed("a device has at most 8 credentials").into());
         }
         let (mut credentials, mut generated, mut secrets) = (Vec::new(), Vec::new(), Vec::new());
-        for wanted in line.credentials {
+        for wanted in &line.credentials {
             let (not_before, not_after) = (wanted.not_before_ms, wanted.not_after_ms);
             let credential = match wanted.asked()? {
                 Sort::Secret(secret) => self.given(&device, &secret)?,

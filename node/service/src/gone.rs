@@ -161,11 +161,10 @@ impl Inner {
     }
 
     /// Whether the cluster has given up a node, or that process of it.
-    pub(crate) fn is_known_gone(&self, node: NodeId, process: Option<Incarnation>) -> bool {
+    pub(crate) fn is_known_gone(&self, node: NodeId, process: Incarnation) -> bool {
         let gone = self.below().groups.read(ShardId::META, |machine, _| {
             let known = machine.meta().nodes().get(&node)?;
-            let replaced = process.is_some_and(|process| process != known.record.incarnation);
-            Some(known.gone || replaced)
+            Some(known.gone || process != known.record.incarnation)
         });
         gone.flatten().unwrap_or(false)
     }
@@ -228,7 +227,7 @@ impl Inner {
     /// Whether a process is dead by the meta group's rows here.
     fn is_gone(&self, node: NodeId, process: Incarnation) -> bool {
         let earlier = node == self.node && process != self.incarnation;
-        earlier || self.is_known_gone(node, Some(process)) || self.is_removed(node)
+        earlier || self.is_known_gone(node, process) || self.is_removed(node)
     }
 
     /// Tells a group until it knows. This may take long, or sleep: what is told is only who is dead.

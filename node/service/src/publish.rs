@@ -416,7 +416,7 @@ impl Inner {
             Some(PeerState::Up { incarnation: alive, .. }) => alive != incarnation,
             // A port that refuses may be a firewall's doing: what the cluster says counts.
             Some(PeerState::Down { .. } | PeerState::Suspect) => {
-                self.is_known_gone(node, Some(incarnation))
+                self.is_known_gone(node, incarnation)
             }
             // It left the cluster, or is this node itself.
             None => node != self.node || incarnation != self.incarnation,

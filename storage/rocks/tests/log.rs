@@ -240,7 +240,10 @@ impl Both {
         let home = self.home();
         self.lives += 1;
         let next = self.home();
-        while !copied_at_once(&home, &next) {}
+        let deadline = Instant::now() + PATIENCE;
+        while !copied_at_once(&home, &next) {
+            assert!(Instant::now() < deadline, "files come and go all the time");
+        }
         let (path, bytes) = wal(&next);
         let left = acknowledged + (bytes - acknowledged) * u64::from(kept) / 255;
         let file = fs::File::options().write(true).open(path).unwrap();
