@@ -40,19 +40,13 @@ const TOPIC: &[u8] = b"v1/devices/me/telemetry";
 
 /// Runs it.
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
-    let dir = args.dir.join(format!("moorline-ingest-{}", std::process::id()));
-    let (running, nodes) = peers::demo(args.shards, &dir)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let facts = measure(args, &runtime, &running.targets, &running.pids, &nodes);
-    let facts = facts.with_context(|| format!("its logs are in {}", dir.display()))?;
-    drop(running);
-    std::fs::remove_dir_all(&dir)?;
-    if args.json {
-        println!("{}", serde_json::to_string(&facts)?);
-    } else {
-        facts.iter().for_each(|fact| println!("{:>10.3} {}", fact.value, fact.name));
-    }
-    Ok(())
+    peers::measure_demo(
+        "ingest",
+        &args.dir,
+        args.shards,
+        args.json,
+        |running, nodes, _, runtime| measure(args, runtime, &running.targets, &running.pids, nodes),
+    )
 }
 
 fn measure(

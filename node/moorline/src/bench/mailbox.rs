@@ -40,19 +40,9 @@ const WARM: u64 = 50;
 
 /// Runs it.
 pub(crate) fn run(args: &MailboxArgs) -> anyhow::Result<()> {
-    let dir = args.dir.join(format!("moorline-mailbox-{}", std::process::id()));
-    let (running, nodes) = peers::demo(args.shards, &dir)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let facts = runtime.block_on(measure(args, &nodes[0], &dir));
-    let facts = facts.with_context(|| format!("its logs are in {}", dir.display()))?;
-    drop(running);
-    std::fs::remove_dir_all(&dir)?;
-    if args.json {
-        println!("{}", serde_json::to_string(&facts)?);
-    } else {
-        facts.iter().for_each(|fact| println!("{:>10.3} {}", fact.value, fact.name));
-    }
-    Ok(())
+    peers::measure_demo("mailbox", &args.dir, args.shards, args.json, |_, nodes, dir, runtime| {
+        runtime.block_on(measure(args, &nodes[0], dir))
+    })
 }
 
 async fn measure(args: &MailboxArgs, node: &ReadyNode, dir: &Path) -> anyhow::Result<Vec<Fact>> {

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use tokio::runtime::Runtime;
 
+use super::Fact;
 use crate::cli::{Peer, PeersArgs};
 
 /// How long a peer may take until it accepts connections.
@@ -128,6 +130,34 @@ pub(crate) fn demo(
     running.targets = nodes.iter().map(|node| node.mqtt.to_string()).collect();
     running.pids = nodes.iter().map(|node| node.pid).collect();
     Ok((running, nodes))
+}
+
+/// Measures three nodes of this program with their data below `dir`, which is removed if that goes well, and prints what was found.
+pub(super) fn measure_demo(
+    name: &str,
+    dir: &Path,
+    shards: Option<u16>,
+    json: bool,
+    measure: impl FnOnce(
+        &Running,
+        &[crate::demo::ReadyNode],
+        &Path,
+        &Runtime,
+    ) -> anyhow::Result<Vec<Fact>>,
+) -> anyhow::Result<()> {
+    let dir = dir.join(format!("moorline-{name}-{}", std::process::id()));
+    let (running, nodes) = demo(shards, &dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let facts = measure(&running, &nodes, &dir, &runtime);
+    let facts = facts.with_context(|| format!("its logs are in {}", dir.display()))?;
+    drop(running);
+    std::fs::remove_dir_all(&dir)?;
+    if json {
+        println!("{}", serde_json::to_string(&facts)?);
+    } else {
+        facts.iter().for_each(|fact| println!("{:>14.3} {}", fact.value, fact.name));
+    }
+    Ok(())
 }
 
 fn nats(args: &PeersArgs, dir: &Path, sync: &str) -> anyhow::Result<Running> {

@@ -29,19 +29,13 @@ const TOOK_MAX_NS: u64 = 60_000_000_000;
 /// Runs it.
 pub(crate) fn run(args: &RegistryArgs) -> anyhow::Result<()> {
     process::raise_descriptors();
-    let dir = args.dir.join(format!("moorline-registry-{}", std::process::id()));
-    let (running, nodes) = peers::demo(args.shards, &dir)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let facts = runtime.block_on(measure(args, &nodes, &running.pids, &dir));
-    let facts = facts.with_context(|| format!("its logs are in {}", dir.display()))?;
-    drop(running);
-    std::fs::remove_dir_all(&dir)?;
-    if args.json {
-        println!("{}", serde_json::to_string(&facts)?);
-    } else {
-        facts.iter().for_each(|fact| println!("{:>14.3} {}", fact.value, fact.name));
-    }
-    Ok(())
+    peers::measure_demo(
+        "registry",
+        &args.dir,
+        args.shards,
+        args.json,
+        |running, nodes, dir, runtime| runtime.block_on(measure(args, nodes, &running.pids, dir)),
+    )
 }
 
 async fn measure(
