@@ -24,6 +24,7 @@ use moorline_machine::registry::TenantRecord;
 use moorline_service::registry::{
     RegistryError,
     audit::identified,
+    principal::ApiToken,
     settings::{self, DeviceSettings},
 };
 use serde::{Deserialize, Serialize};
@@ -36,10 +37,8 @@ use crate::{
 
 /// Tenant 0 is nobody's: administrators of the cluster are kept there.
 pub(crate) const CLUSTER: TenantId = TenantId(0);
-/// What every token begins with, so that secret scanners find lost ones.
-const PREFIX: &str = "mlt_";
 
-pub(crate) use moorline_service::registry::settings::Role;
+pub(crate) use moorline_service::registry::{principal::kept_as, settings::Role};
 
 /// Whoever asked.
 #[derive(Debug, Clone)]
@@ -59,30 +58,6 @@ pub(crate) struct Principal {
     pub(crate) role: Role,
     #[serde(default, skip_serializing_if = "Scope::is_all")]
     pub(crate) scope: Scope,
-}
-
-/// The name under which a principal is kept.
-pub(crate) fn kept_as(name: &str) -> Text {
-    Text::from(format!("~{name}"))
-}
-
-/// A token in its parts.
-pub(crate) struct Token<'a> {
-    tenant: TenantId,
-    name: &'a str,
-    secret: &'a str,
-}
-
-pub(crate) fn token(tenant: TenantId, name: &str, secret: &str) -> String {
-    format!("{PREFIX}{}_{name}_{secret}", tenant.0)
-}
-
-impl<'a> Token<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        let (tenant, rest) = text.strip_prefix(PREFIX)?.split_once('_')?;
-        let (name, secret) = rest.split_once('_')?;
-        Some(Self { tenant: TenantId(tenant.parse().ok()?), name, secret })
-    }
 }
 
 impl Caller {
@@ -191,8 +166,8 @@ impl FromRequestParts<Api> for Caller {
         let Some(shown) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
             return Err(Problem::unauthorised());
         };
-        let Token { tenant, name, secret } =
-            Token::parse(shown.trim()).ok_or_else(Problem::unauthorised)?;
+        let ApiToken { tenant, name, secret } =
+            ApiToken::parse(shown.trim()).ok_or_else(Problem::unauthorised)?;
         let name = kept_as(name);
         let record = api.registry.device(tenant, &name).await?;
         let record = record.filter(|record| record.enabled).ok_or_else(Problem::unauthorised)?;
@@ -232,16 +207,6 @@ impl FromRequestParts<Api> for From {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_come_apart_as_they_were_made() {
-        let text = token(TenantId(7), "ci", "s_e-c");
-        let Token { tenant, name, secret } = Token::parse(&text).unwrap();
-        assert_eq!((tenant, name, secret), (TenantId(7), "ci", "s_e-c"));
-        for wrong in ["", "mlt_", "mlt_7_ci", "mlt_x_ci_s", "7_ci_s"] {
-            assert!(Token::parse(wrong).is_none(), "{wrong}");
-        }
-    }
 
     #[test]
     fn roles_are_in_order() {

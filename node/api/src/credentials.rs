@@ -98,6 +98,8 @@ pub(crate) struct NewCredential {
     pub(crate) not_after_ms: Option<u64>,
     /// Of a token: one that exists already, of 20 to 128 letters, digits and `-_.~`. Without it a new one.
     pub(crate) token: Option<String>,
+    /// Of a token: it is kept sealed, so that the API of its platform shows it again to operators.
+    pub(crate) readable: Option<bool>,
     /// Of a password or `mqtt-basic`: the user name, at most 88 bytes.
     pub(crate) user: Option<String>,
     /// Of `mqtt-basic`: the client id, at most 72 bytes.
@@ -235,11 +237,12 @@ impl CredentialView {
 }
 
 /// Fields of one kind, as they are said.
-const FIELDS: [(&str, &[CredentialKind]); 10] = {
+const FIELDS: [(&str, &[CredentialKind]); 11] = {
     use CredentialKind as K;
     [
         ("style", &[K::Secret]),
         ("token", &[K::Token]),
+        ("readable", &[K::Token]),
         ("user", &[K::Password, K::MqttBasic]),
         ("client_id", &[K::MqttBasic]),
         ("password", &[K::Password, K::MqttBasic]),
@@ -257,6 +260,7 @@ impl NewCredential {
         [
             self.style.is_some(),
             self.token.is_some(),
+            self.readable.is_some(),
             self.user.is_some(),
             self.client_id.is_some(),
             self.password.is_some(),
@@ -294,7 +298,11 @@ impl NewCredential {
                 SecretStyle::Plain => Style::Plain,
                 SecretStyle::Fostrom => Style::Fostrom,
             }),
-            CredentialKind::Token => Wanted::Token(self.token.map(Secret::new)),
+            CredentialKind::Token => {
+                let token = self.token.map(Secret::new);
+                let readable = self.readable.unwrap_or_default();
+                if readable { Wanted::ReadableToken(token) } else { Wanted::Token(token) }
+            }
             CredentialKind::Password => {
                 if self.user.is_none() {
                     return Err(Problem::malformed("user: a password wants a user name"));
@@ -417,9 +425,11 @@ pub(crate) async fn create(
     let wanted = new.wanted(called)?;
     let identity = match &wanted {
         Wanted::Psk { identity, .. } => Some(String::from_utf8_lossy(identity).into_owned()),
-        Wanted::Secret(_) | Wanted::Token(_) | Wanted::Login { .. } | Wanted::Certificate(_) => {
-            None
-        }
+        Wanted::Secret(_)
+        | Wanted::Token(_)
+        | Wanted::ReadableToken(_)
+        | Wanted::Login { .. }
+        | Wanted::Certificate(_) => None,
     };
     let made = make(&api.secrets, place, wanted, rand::random::<u8>).await?;
     let credential = Credential {
@@ -500,7 +510,7 @@ mod tests {
         #[rustfmt::skip]
         let fits = [
             "{}", r#"{"kind":"secret","style":"fostrom"}"#,
-            r#"{"kind":"token"}"#, r#"{"kind":"token","token":"t"}"#,
+            r#"{"kind":"token"}"#, r#"{"kind":"token","readable":true}"#, r#"{"kind":"token","token":"t"}"#,
             r#"{"kind":"password","user":"u"}"#, r#"{"kind":"password","user":"u","password":"p"}"#,
             r#"{"kind":"mqtt-basic","client_id":"c"}"#, r#"{"kind":"mqtt-basic","user":"u","generate":true}"#,
             r#"{"kind":"psk"}"#, r#"{"kind":"psk","identity":"i","key":"00ff"}"#,
@@ -512,7 +522,7 @@ mod tests {
         assert!(matches!(wanted(&fingerprint), Ok(Wanted::Certificate(_))));
         #[rustfmt::skip]
         let refused = [
-            r#"{"token":"t"}"#, r#"{"kind":"token","user":"u"}"#, r#"{"kind":"password","password":"p"}"#,
+            r#"{"token":"t"}"#, r#"{"readable":true}"#, r#"{"kind":"token","user":"u"}"#, r#"{"kind":"password","password":"p"}"#,
             r#"{"kind":"password","user":"u","client_id":"c"}"#, r#"{"kind":"secret","key":"00"}"#,
             r#"{"kind":"mqtt-basic","user":"u","password":"p","generate":true}"#,
             r#"{"kind":"certificate"}"#, r#"{"kind":"certificate","certificate":"x"}"#,

@@ -104,6 +104,8 @@ pub(crate) struct ImportCredential {
     generate: Option<SecretStyle>,
     /// In its place: a token the device has already, of 20 to 128 letters, digits and `-_.~`.
     token: Option<String>,
+    /// Of a token: as of a new credential.
+    readable: Option<bool>,
     /// Of a login: the user name, at most 88 bytes.
     user: Option<String>,
     /// Of a login: the client id, at most 72 bytes.
@@ -148,15 +150,28 @@ impl ImportCredential {
             (false, false, true) => Some(CredentialKind::Certificate),
             _ => return Err(Problem::malformed(ONE_SORT)),
         };
+        if self.readable.is_some() && kind != Some(CredentialKind::Token) {
+            return Err(Problem::malformed(ONE_SORT));
+        }
         match (self.secret.clone(), self.generate, kind) {
             (Some(secret), None, None) => Ok(Sort::Secret(secret)),
             (None, style, None) => Ok(Sort::Generated(style.unwrap_or_default())),
             (None, None, Some(kind)) => {
-                let Self { token, user, client_id, password, certificate, sha256, pin, .. } =
-                    self.clone();
+                let Self {
+                    token,
+                    readable,
+                    user,
+                    client_id,
+                    password,
+                    certificate,
+                    sha256,
+                    pin,
+                    ..
+                } = self.clone();
                 let new = NewCredential {
                     kind,
                     token,
+                    readable,
                     user,
                     client_id,
                     password,
@@ -525,15 +540,18 @@ impl Plan {
         }
         let wanted = new.wanted(String::new())?;
         let known = match &wanted {
-            make::Wanted::Token(Some(token)) => token.0.to_vec(),
+            make::Wanted::Token(Some(token)) | make::Wanted::ReadableToken(Some(token)) => {
+                token.0.to_vec()
+            }
             make::Wanted::Certificate(pin) => pin.sha256.to_vec(),
             make::Wanted::Login { client, user, .. } => {
                 serde_json::to_vec(&[client, user].map(|text| text.as_ref().map(Text::as_str)))
                     .expect("texts")
             }
-            make::Wanted::Token(None) | make::Wanted::Secret(_) | make::Wanted::Psk { .. } => {
-                return Err(Problem::malformed(ONE_SORT).into());
-            }
+            make::Wanted::Token(None)
+            | make::Wanted::ReadableToken(None)
+            | make::Wanted::Secret(_)
+            | make::Wanted::Psk { .. } => return Err(Problem::malformed(ONE_SORT).into()),
         };
         let id = self.id_of(device, &known);
         let place = Place { tenant: self.tenant, device, id };
@@ -670,6 +688,7 @@ mod tests {
             r#"{"secret":"s"}"#,
             r#"{"generate":"plain"}"#,
             r#"{"token":"t"}"#,
+            r#"{"token":"t","readable":true}"#,
             r#"{"client_id":"c"}"#,
             r#"{"user":"u","password":"p"}"#,
             r#"{"sha256":"00","pin":"certificate"}"#,
@@ -679,6 +698,7 @@ mod tests {
         for several in [
             r#"{"secret":"s","generate":"plain"}"#,
             r#"{"secret":"s","token":"t"}"#,
+            r#"{"secret":"s","readable":true}"#,
             r#"{"token":"t","user":"u"}"#,
             r#"{"generate":"plain","certificate":"c"}"#,
         ] {

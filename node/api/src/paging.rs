@@ -11,6 +11,7 @@ use moorline_machine::{
     DeviceCursor,
     registry::{DeleteDevice, DeviceRecord},
 };
+use moorline_service::registry::principal;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -70,7 +71,7 @@ fn parse(cursor: &str) -> Option<(ShardId, DeviceCursor)> {
 
 /// Whether a row is a token of the API, which is kept as devices are.
 pub(crate) fn is_token(name: &Text) -> bool {
-    name.as_str().starts_with('~')
+    principal::is_principal(name)
 }
 
 /// All rows of a tenant, a page at a time.

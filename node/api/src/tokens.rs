@@ -3,7 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use moorline_core::TenantId;
 use moorline_machine::registry::{DeleteDevice, PutDevice};
-use moorline_service::registry::secrets::Style;
+use moorline_service::registry::{principal::ApiToken, secrets::Style};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -123,7 +123,7 @@ pub(crate) async fn create(
         devices_max: TOKENS_MAX,
     };
     api.registry.put_device(put).await?;
-    let token = auth::token(tenant, &name, &secret);
+    let token = ApiToken { tenant, name: &name, secret: &secret }.text();
     Ok((StatusCode::CREATED, Json(MadeToken { name, role, token })))
 }
 

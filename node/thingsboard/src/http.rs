@@ -53,7 +53,7 @@ const BODY_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX;
 
 /// The device API for ThingsBoard's devices.
 #[derive(Clone)]
-pub struct Http {
+pub(crate) struct Http {
     door: Door,
     secrets: Secrets,
     /// Who failed too often: the same that counts those of MQTT.
@@ -68,8 +68,7 @@ impl fmt::Debug for Http {
 
 impl Http {
     /// Behind this door.
-    #[must_use]
-    pub fn new(door: Door, secrets: Secrets, doors: Doorkeeper) -> Self {
+    pub(crate) fn new(door: Door, secrets: Secrets, doors: Doorkeeper) -> Self {
         Self { door, secrets, doors }
     }
 }

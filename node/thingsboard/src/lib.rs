@@ -5,6 +5,7 @@
 //!                        gateway.rs, children.rs: for others too ────┤                            ▲              │ news
 //!                        outgoing.rs: calls that go out ─────────────┘                            │              │
 //!   listener of all platforms ─► http.rs, polls.rs: a request each ───────────────────────────────┘   ◄──────────┘
+//!                          └─► rest/: integrators ─► the registry
 //! ```
 //!
 //! A tenant with an alias `thingsboard:NAME` is one of ThingsBoard's: whichever of its devices proves who it is (an access token is a
@@ -24,7 +25,7 @@
 //!
 //! # Deliberately absent
 //!
-//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's (`node/http`). Packages, claiming, provisioning, profiles and REST: not served yet.
+//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's (`node/http`). Packages, claiming, provisioning and profiles: not served yet.
 
 mod children;
 mod convert;
@@ -36,9 +37,23 @@ mod metrics;
 mod mqtt;
 mod outgoing;
 mod polls;
+mod rest;
 mod session;
 
-pub use door::Door;
-pub use http::Http;
-pub use metrics::ThingsboardMetrics;
-pub use mqtt::Mqtt;
+use std::sync::Arc;
+
+use moorline_edge::Doorkeeper;
+use moorline_http::Platform;
+use moorline_service::registry::secrets::Secrets;
+
+pub use self::{door::Door, metrics::ThingsboardMetrics, mqtt::Mqtt};
+use self::{http::Http, rest::Rest};
+
+/// What is spoken over HTTP, in the order in which paths are offered: what the first ones leave of `/api/` is the last one's.
+/// `doors`: who failed too often, counted with those of MQTT.
+#[must_use]
+pub fn platforms(door: &Door, secrets: &Secrets, doors: &Doorkeeper) -> [Arc<dyn Platform>; 2] {
+    let (door, secrets, doors) = (door.clone(), secrets.clone(), doors.clone());
+    let devices = Http::new(door.clone(), secrets.clone(), doors.clone());
+    [Arc::new(devices), Arc::new(Rest::new(door, secrets, doors))]
+}

@@ -14,8 +14,18 @@ pub struct ThingsboardMetrics {
 const WHAT: [&str; 6] =
     ["telemetry", "attributes", "attributes_request", "call", "gateway", "other"];
 /// The same over HTTP.
-const HTTP_WHAT: [&str; 6] =
-    ["telemetry", "attributes", "attributes_request", "attributes_poll", "call", "call_poll"];
+const HTTP_WHAT: [&str; 10] = [
+    "telemetry",
+    "attributes",
+    "attributes_request",
+    "attributes_poll",
+    "call",
+    "call_poll",
+    "rest_auth",
+    "rest_devices",
+    "rest_telemetry",
+    "rest_calls",
+];
 /// What came of it.
 const RESULTS: [&str; 5] = ["done", "unknown_topic", "invalid", "limited", "failed"];
 
@@ -36,7 +46,7 @@ impl ThingsboardMetrics {
         );
         let http_requests = Opts::new(
             "moorline_thingsboard_http_requests_total",
-            "Requests of the device API over HTTP, by what they asked for and by the status they got",
+            "Requests of devices and integrators over HTTP, by what they asked for and by the status they got",
         );
         let metrics = Self {
             connections: add(registry, connections)?,

@@ -13,10 +13,10 @@ use moorline_edge::{Begin, Clock, EdgeConfig, watch_over};
 use moorline_service::registry::{
     Registry, Watch,
     door::{Admitted, By, Guest, Shown},
+    principal::{self, is_principal, kept_as},
     secrets::Secrets,
     settings::{self, Class as Kind, DeviceSettings, Role},
 };
-use serde::{Deserialize, de::IgnoredAny};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -26,8 +26,6 @@ use crate::{
 
 /// What an organisation's tenant is called, before its id.
 const ALIAS: &str = "watson:";
-/// Tokens of the API are kept under names that begin with it.
-const PRINCIPAL: char = '~';
 
 /// Where clients are let in. Clones are the same.
 #[derive(Debug, Clone)]
@@ -62,7 +60,7 @@ pub(crate) struct Stay {
 impl Stay {
     /// Whether it is a device or gateway, whose presence counts.
     pub(crate) fn is_device(&self) -> bool {
-        !self.guest.device.as_str().starts_with(PRINCIPAL)
+        !is_principal(&self.guest.device)
     }
 }
 
@@ -162,7 +160,7 @@ impl Door {
             (
                 Who::Application { .. } | Who::SharedApplication { .. },
                 Proof::Key { key, token },
-            ) => (Text::from(format!("{PRINCIPAL}{key}")), token),
+            ) => (kept_as(&key.to_string()), token),
             _ => return Err(Denial::WrongSecret),
         };
         let (alias, now) = (alias_of(client), self.clock.wall());
@@ -203,23 +201,12 @@ impl Door {
     }
 }
 
-/// What is looked at of a token's settings.
-#[derive(Deserialize)]
-struct Key {
-    role: Role,
-    /// Which devices it is for, if not for all.
-    scope: Option<IgnoredAny>,
-}
-
 /// What whoever has a token of the API may do here. One for some devices is no application's: its topics are for all of them.
 fn permissions(settings: &[u8]) -> Option<Permissions> {
-    let key: Key = serde_json::from_slice(settings).ok()?;
-    if key.scope.is_some() {
-        return None;
-    }
+    let role = principal::role(settings)?;
     let looks = [Permissions::EVENT_RECEIVE, Permissions::COMMAND_RECEIVE, Permissions::STATUS];
     let acts = [Permissions::EVENT_SEND, Permissions::COMMAND_SEND, Permissions::MANAGEMENT];
-    let acts = if key.role == Role::ReadOnly { &[][..] } else { &acts };
+    let acts = if role == Role::ReadOnly { &[][..] } else { &acts };
     Some(Permissions(looks.iter().chain(acts).fold(0, |all, one| all | one.0)))
 }
 

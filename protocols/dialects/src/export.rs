@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Reads an export: the values of its files, one after the other.
 pub type Reader = fn(&[Value]) -> Export;
@@ -48,6 +48,8 @@ pub struct Moved {
     pub gateway: bool,
     /// What people call it.
     pub labels: Vec<String>,
+    /// Whatever else is said of it.
+    pub metadata: Map<String, Value>,
     /// What it proves itself with.
     pub credentials: Vec<Carried>,
 }
@@ -57,7 +59,7 @@ pub struct Moved {
 pub enum Carried {
     /// A secret that is shown with the device's name.
     Secret(String),
-    /// A token that says by itself whose it is.
+    /// A token that says by itself whose it is, and that its platform shows again.
     Token(String),
     /// What an MQTT client says: client id, user name, password.
     Login(Option<String>, Option<String>, Option<String>),
@@ -81,7 +83,7 @@ impl Carried {
     fn to_json(&self) -> Value {
         match self {
             Self::Secret(secret) => json!({ "secret": secret }),
-            Self::Token(token) => json!({ "token": token }),
+            Self::Token(token) => json!({ "token": token, "readable": true }),
             Self::Login(client, user, password) => {
                 let said = [("client_id", client), ("user", user), ("password", password)];
                 let said = said.into_iter().filter_map(|(field, text)| {
@@ -100,11 +102,11 @@ impl Moved {
     pub fn to_line(&self) -> Value {
         let class = if self.gateway { "gateway" } else { "device" };
         let credentials: Vec<_> = self.credentials.iter().map(Carried::to_json).collect();
-        json!({
-            "name": self.name,
-            "settings": { "type": self.kind, "class": class, "labels": self.labels },
-            "credentials": credentials,
-        })
+        let mut settings = json!({ "type": self.kind, "class": class, "labels": self.labels });
+        if !self.metadata.is_empty() {
+            settings["metadata"] = Value::from(self.metadata.clone());
+        }
+        json!({ "name": self.name, "settings": settings, "credentials": credentials })
     }
 }
 

@@ -56,6 +56,9 @@ pub(crate) struct CreateArgs {
     /// Of mqtt-basic: generate a password.
     #[arg(long)]
     generate: bool,
+    /// Of a token: the API of its platform shows it again to operators.
+    #[arg(long)]
+    readable: bool,
     /// A file, or `-`, with a token, a password, or a key in hexadecimal digits that exists already.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
@@ -159,6 +162,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         ("user", text(args.user)),
         ("client_id", text(args.client_id)),
         ("generate", args.generate.then_some(json!(true))),
+        ("readable", args.readable.then_some(json!(true))),
         ("sha256", text(args.sha256)),
         ("pin", text(args.pin)),
         ("identity", text(args.identity)),

@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     path::PathBuf,
 };
 
@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use super::{ApiArgs, bulk};
 
+/// Bytes of all files of an export: about a million devices, which are in memory several times.
+const EXPORT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Things that stay behind which are printed; all of them with `--json`.
 const LEFT_SHOWN_MAX: usize = 20;
 
@@ -70,10 +72,16 @@ pub(crate) async fn run(args: MovedArgs) -> anyhow::Result<()> {
 }
 
 fn values(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
-    let mut values = Vec::new();
+    let (mut values, mut left) = (Vec::new(), EXPORT_BYTES_MAX);
     for file in files {
         let said = || file.display().to_string();
-        let bytes = fs::read(file).with_context(said)?;
+        let mut bytes = Vec::new();
+        let opened = fs::File::open(file).with_context(said)?;
+        opened.take(left + 1).read_to_end(&mut bytes).with_context(said)?;
+        let Some(still) = left.checked_sub(bytes.len() as u64) else {
+            bail!("{}: more than 1 GiB at once; import it in parts", file.display());
+        };
+        left = still;
         for value in serde_json::Deserializer::from_slice(&bytes).into_iter() {
             values.push(value.with_context(said)?);
         }

@@ -394,9 +394,9 @@ async fn serve_devices(
     platforms.extend(watson.clone().map(|door| {
         Arc::new(moorline_watson::Http::new(door, Arc::clone(&service), doors.clone())) as _
     }));
-    platforms.extend(thingsboard.clone().zip(node.secrets()).map(|(door, secrets)| {
-        Arc::new(moorline_thingsboard::Http::new(door, secrets.clone(), doors.clone())) as _
-    }));
+    if let Some((door, secrets)) = thingsboard.clone().zip(node.secrets()) {
+        platforms.extend(moorline_thingsboard::platforms(&door, secrets, &doors));
+    }
     let others = door.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {

@@ -44,6 +44,7 @@ mod thingsboard;
 mod thingsboard_calls;
 mod thingsboard_gateway;
 mod thingsboard_http;
+mod thingsboard_rest;
 mod tls;
 mod watson;
 mod watson_http;

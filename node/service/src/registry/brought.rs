@@ -16,11 +16,9 @@ use super::{
     Registry, RegistryError,
     audit::{Actor, as_actor, identified},
     door::{BY_AUTHORITY, Guest},
+    principal::is_principal,
     settings::{self, DeviceSettings},
 };
-
-/// Principals of the API have names that begin with it: they are no devices.
-const PRINCIPAL: char = '~';
 
 /// Who brings a device along.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +43,7 @@ impl Registry {
         device: &Text,
         kind: Option<&str>,
     ) -> Result<(), RegistryError> {
-        let is_name = !device.as_str().starts_with(PRINCIPAL)
-            && !device.as_str().chars().any(char::is_control);
+        let is_name = !is_principal(device) && !device.as_str().chars().any(char::is_control);
         if !is_name {
             return Err(RegistryError::Refused(Refused::Malformed));
         }
@@ -87,7 +84,7 @@ impl Registry {
     ) -> Result<Option<Guest>, RegistryError> {
         // Most are there.
         let mut known = self.device(by.tenant, device).await?;
-        if known.is_none() || device.as_str().starts_with(PRINCIPAL) {
+        if known.is_none() || is_principal(device) {
             self.bring(by, device, kind).await?;
             known = self.device(by.tenant, device).await?;
         }

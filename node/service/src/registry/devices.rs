@@ -1,6 +1,9 @@
 //! Devices and their credentials.
 
-use moorline_core::{ShardId, TenantId, Text};
+use moorline_core::{
+    ShardId, TenantId, Text,
+    shard::{BUCKETS, bucket_of},
+};
 use moorline_machine::{
     Answer, Command, DeviceCursor, DevicesPage,
     query::{Found as Row, Query},
@@ -8,6 +11,9 @@ use moorline_machine::{
 };
 
 use super::{DeviceList, Registry, RegistryError};
+
+/// Devices of one page of those that are looked through for one: a tenant of a million has 250 in a bucket.
+const BORN_PAGE: u16 = 64;
 
 /// What a write came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +52,44 @@ impl Registry {
         let found = self.question(self.shard_of(tenant, device), &query).await?;
         let Row::Device(record) = found else { return Err(RegistryError::Unavailable) };
         Ok(record)
+    }
+
+    /// The device that was made with a version and whose name is of a bucket, with its name; [`None`] if there is none any more. It is
+    /// looked for among the tenant's devices of that bucket.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn device_born(
+        &self,
+        tenant: TenantId,
+        bucket: u16,
+        born: u64,
+    ) -> Result<Option<(Text, DeviceRecord)>, RegistryError> {
+        if bucket >= BUCKETS {
+            return Ok(None);
+        }
+        let shard = self.inner.shards.of_bucket(bucket);
+        let mut after = DeviceCursor { bucket, device: Text::default() };
+        loop {
+            let query = Query::Devices { tenant, after: Some(after), items_max: BORN_PAGE };
+            let Row::Devices(DevicesPage { devices, next }) = self.question(shard, &query).await?
+            else {
+                return Err(RegistryError::Unavailable);
+            };
+            for (device, record) in devices {
+                if bucket_of(tenant, device.as_bytes()) != bucket {
+                    return Ok(None);
+                }
+                if record.born == born {
+                    return Ok(Some((device, record)));
+                }
+            }
+            match next.filter(|next| next.bucket == bucket) {
+                Some(next) => after = next,
+                None => return Ok(None),
+            }
+        }
     }
 
     /// The device that a lookup leads to, if it still has that credential.

@@ -24,6 +24,7 @@ mod events;
 mod mail;
 pub(crate) mod notes;
 pub(crate) mod presence;
+pub mod principal;
 mod readers;
 pub mod secrets;
 pub mod settings;

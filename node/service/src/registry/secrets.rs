@@ -131,6 +131,13 @@ impl Secrets {
         self.mac("moorline device v1", &[&tenant, device.as_bytes(), &id, secret])
     }
 
+    /// A key for one purpose: it gives away neither the cluster's nor another purpose's.
+    #[must_use]
+    pub fn key_for(&self, purpose: &str) -> Zeroizing<[u8; KEY_BYTES]> {
+        let derived = self.mac("moorline derived key v1", &[purpose.as_bytes()]);
+        Zeroizing::new(derived.finalize().into_bytes().into())
+    }
+
     /// What is kept of a device's secret.
     #[must_use]
     pub fn verifier(&self, tenant: TenantId, device: &Text, id: u64, secret: &[u8]) -> [u8; 32] {
@@ -221,6 +228,15 @@ impl Secrets {
         let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload);
         let sealed = sealed.expect("a key is short");
         [&nonce[..], &sealed].concat().into()
+    }
+
+    /// The same, and the same bytes again for the same key: the nonce follows from it, so that an import sees what is there.
+    #[must_use]
+    pub fn seal_again(&self, place: Place<'_>, key: &[u8]) -> Bytes {
+        let whole = self.mac("moorline seal nonce v1", &[&about(place), key]);
+        let whole = whole.finalize().into_bytes();
+        let nonce = whole[..NONCE_BYTES].try_into().expect("a digest has 32 bytes");
+        self.seal(place, nonce, key)
     }
 
     /// The key that was sealed for this credential; [`None`] if it is of another, or was changed.

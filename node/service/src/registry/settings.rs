@@ -20,6 +20,7 @@ use moorline_machine::{
     mail::{MAILBOX_BYTES_MAX, MAILBOX_ITEMS_MAX, MailLimits},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::credential::trust::TrustSettings;
@@ -325,6 +326,10 @@ pub struct DeviceSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TopicLists>)]
     pub topics: Option<TopicRules>,
+    /// Whatever else is to be remembered of it.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = Object)]
+    pub metadata: Map<String, Value>,
 }
 
 /// What whoever has a token of the API may do.

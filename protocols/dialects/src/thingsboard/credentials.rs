@@ -243,6 +243,12 @@ pub fn certificate_id_of_der(der: &[u8]) -> String {
     hash(&STANDARD.encode(der))
 }
 
+/// A certificate's DER; `None` if the text holds none.
+#[must_use]
+pub fn certificate_der(pem: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(certificate_text(pem)).ok().filter(|der| !der.is_empty())
+}
+
 /// A certificate's base64 alone: no header, no footer, no white space. Of a chain, the first one's.
 fn certificate_text(pem: &str) -> String {
     let body = pem.split_once("-----BEGIN CERTIFICATE-----").map_or(pem, |(_, body)| body);

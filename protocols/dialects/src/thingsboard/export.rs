@@ -86,6 +86,7 @@ impl<'a> Reading<'a> {
                     .filter(|label| !label.is_empty())
                     .into_iter()
                     .collect(),
+                metadata: device.about(),
                 name: device.name,
                 credentials,
             });

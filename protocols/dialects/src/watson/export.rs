@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::identity::DeviceName;
 use crate::export::{Carried, Export, Left, Moved, text};
@@ -17,6 +17,15 @@ pub fn read(values: &[Value]) -> Export {
         reading.take(value, &format!("value {}", at + 1));
     }
     reading.done()
+}
+
+/// What is said of a device: `metadata`, and `deviceInfo` beside it.
+fn metadata(device: &Value) -> Map<String, Value> {
+    let mut said = device["metadata"].as_object().cloned().unwrap_or_default();
+    if let Some(info) = device["deviceInfo"].as_object().filter(|info| !info.is_empty()) {
+        said.insert("deviceInfo".to_owned(), Value::from(info.clone()));
+    }
+    said
 }
 
 #[derive(Default)]
@@ -75,6 +84,7 @@ impl<'a> Reading<'a> {
                 name,
                 kind: Some(kind.to_string()),
                 labels: Vec::new(),
+                metadata: metadata(value),
                 credentials: token.map(Carried::Secret).into_iter().collect(),
             });
         }

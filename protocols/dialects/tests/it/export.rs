@@ -44,7 +44,7 @@ fn devices_of_thingsboard_move_with_each_sort_of_credentials() {
         "data": [
             device(ID[0], "Dev A", json!({ "gateway": true })),
             device(ID[1], "Dev B", Value::Null),
-            device(ID[2], "Dev C", json!({ "gateway": false })),
+            device(ID[2], "Dev C", json!({ "gateway": false, "floor": 3 })),
         ],
         "totalPages": 1, "totalElements": 3, "hasNext": false,
     });
@@ -61,14 +61,16 @@ fn devices_of_thingsboard_move_with_each_sort_of_credentials() {
     assert!(export.left.is_empty(), "{:?}", export.left);
     let pem = "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n";
     let settings = |class| json!({ "type": "thermostat", "class": class, "labels": ["north"] });
+    let mut last = settings("device");
+    last["metadata"] = json!({ "floor": 3 });
     assert_eq!(
         lines(&export),
         [
             json!({ "name": "Dev A", "settings": settings("gateway"),
-                    "credentials": [{ "token": "A1B2C3D4E5F6G7H8I9J0" }] }),
+                    "credentials": [{ "token": "A1B2C3D4E5F6G7H8I9J0", "readable": true }] }),
             json!({ "name": "Dev B", "settings": settings("device"),
                     "credentials": [{ "client_id": "c", "user": "u", "password": "p" }] }),
-            json!({ "name": "Dev C", "settings": settings("device"),
+            json!({ "name": "Dev C", "settings": last,
                     "credentials": [{ "certificate": pem, "pin": "certificate" }] }),
         ],
     );
@@ -126,10 +128,12 @@ fn devices_of_watson_move_with_their_tokens_and_classes() {
         let settings = json!({ "type": kind, "class": class, "labels": [] });
         json!({ "name": name, "settings": settings, "credentials": credentials })
     };
+    let mut first = device("pump:p1", "pump", "device", &["Zk3vQ9xLw2RtY7uPb5"]);
+    first["settings"]["metadata"] = json!({ "deviceInfo": { "serialNumber": "1" } });
     assert_eq!(
         lines(&export),
         [
-            device("pump:p1", "pump", "device", &["Zk3vQ9xLw2RtY7uPb5"]),
+            first,
             device("gw:g1", "gw", "gateway", &["bT7yU2mWq8ZxC4vN1k"]),
             device("hub:h1", "hub", "gateway", &["cT7yU2mWq8ZxC4vN1k"]),
             device("pump:p2", "pump", "device", &[]),

@@ -3,7 +3,7 @@
 //! | kind | verifier | found by |
 //! |---|---|---|
 //! | 1 secret | 32 bytes: keyed hash | the device's name |
-//! | 2 token | the same | lookup of the token |
+//! | 2 token | the same, and the sealed token if it may be read again | lookup of the token |
 //! | 3 login | 1, flags, client id, user name, keyed hash or argon2id | lookup of client id and user name, in its tenant |
 //! | 4 certificate | 1, what is pinned, SHA-256 | lookup of the fingerprint |
 //! | 5 psk | 1, identity, nonce and sealed key | lookup of the identity |
@@ -57,14 +57,23 @@ const USUAL_BYTES: usize = 128;
 pub enum Kept {
     /// Keyed hash of a generated secret.
     Secret([u8; HASH_BYTES]),
-    /// Keyed hash of an access token.
-    Token([u8; HASH_BYTES]),
+    /// See [`Token`].
+    Token(Token),
     /// See [`Login`].
     Login(Login),
     /// See [`Pin`].
     Certificate(Pin),
     /// See [`Psk`].
     Psk(Psk),
+}
+
+/// An access token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its keyed hash.
+    pub hash: [u8; HASH_BYTES],
+    /// A nonce, and the token sealed with it, where its platform shows tokens again; empty otherwise.
+    pub sealed: Bytes,
 }
 
 /// What an MQTT client says: what is there has to be the same. One of client id and user name is there.
@@ -124,6 +133,12 @@ impl fmt::Debug for Password {
     }
 }
 
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Psk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Psk").field("identity", &self.identity).finish_non_exhaustive()
@@ -168,7 +183,8 @@ impl Kept {
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         match self {
-            Self::Secret(hash) | Self::Token(hash) => hash.to_vec().into(),
+            Self::Secret(hash) => hash.to_vec().into(),
+            Self::Token(Token { hash, sealed }) => [&hash[..], sealed].concat().into(),
             Self::Login(login) => login.to_bytes(),
             Self::Certificate(pin) => {
                 let mut out = Writer::new(VERSION, USUAL_BYTES);
@@ -191,7 +207,7 @@ impl Kept {
         let hash = || <[u8; HASH_BYTES]>::try_from(verifier.as_ref()).ok();
         match kind {
             SECRET => hash().map(Self::Secret),
-            TOKEN => hash().map(Self::Token),
+            TOKEN => Token::read(verifier).map(Self::Token),
             LOGIN => Login::read(verifier).ok().map(Self::Login),
             CERTIFICATE => Pin::read(verifier).ok().map(Self::Certificate),
             PSK => Psk::read(verifier).ok().map(Self::Psk),
@@ -259,6 +275,13 @@ impl Login {
     }
 }
 
+impl Token {
+    fn read(verifier: &Bytes) -> Option<Self> {
+        let (hash, _) = verifier.split_first_chunk::<HASH_BYTES>()?;
+        Some(Self { hash: *hash, sealed: verifier.slice(HASH_BYTES..) })
+    }
+}
+
 impl Pin {
     fn read(verifier: &Bytes) -> Result<Self, StorageError> {
         let mut from = Reader::new(verifier.clone(), VERSION, "pin")?;
@@ -304,6 +327,10 @@ mod tests {
         Kept::Login(Login { client: client.map(Text::from), user: user.map(Text::from), password })
     }
 
+    fn token(sealed: &'static [u8]) -> Kept {
+        Kept::Token(Token { hash: [7; HASH_BYTES], sealed: Bytes::from_static(sealed) })
+    }
+
     #[test]
     fn kinds_and_bytes_are_for_ever() {
         let (sevens, ones) = ("07".repeat(32), "01".repeat(32));
@@ -313,7 +340,8 @@ mod tests {
         #[rustfmt::skip]
         let table = [
             (Kept::Secret([7; HASH_BYTES]), 1, "secret", sevens.clone()),
-            (Kept::Token([7; HASH_BYTES]), 2, "token", sevens.clone()),
+            (token(b""), 2, "token", sevens.clone()),
+            (token(b"xyz"), 2, "token", format!("{sevens}78797a")),
             (login(None, Some("u"), Some(Password::Generated([7; HASH_BYTES]))), 3, "password",
                 format!("01060000000175{sevens}")),
             (login(None, Some("u"), Some(Password::Chosen(slow()))), 3, "password",
@@ -334,7 +362,7 @@ mod tests {
     fn what_does_not_read_is_nothing() {
         for (kind, bytes) in [
             (SECRET, &[7; 31][..]),
-            (TOKEN, &[]),
+            (TOKEN, &[7; 31]),
             (LOGIN, &[]),
             (LOGIN, &[2, 0]),
             (LOGIN, &[1, 12]),

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     kind::{
-        CLIENT_BYTES_MAX, IDENTITY_BYTES_MAX, Kept, Login, Password, Pin, Pinned, Psk,
+        CLIENT_BYTES_MAX, IDENTITY_BYTES_MAX, Kept, Login, Password, Pin, Pinned, Psk, Token,
         USER_BYTES_MAX,
     },
     password::{Busy, Place},
@@ -70,6 +70,8 @@ pub enum Wanted {
     Secret(Style),
     /// A token that says by itself whose it is: a new one, or one that somebody brings.
     Token(Option<Secret>),
+    /// The same where its platform shows tokens again ([`read_again`]).
+    ReadableToken(Option<Secret>),
     /// What an MQTT client says.
     Login {
         /// Its client id.
@@ -162,15 +164,15 @@ pub async fn make(
             (kept, None)
         }
         Wanted::Token(brought) => {
-            let token = match brought {
-                Some(token) => check_token(token)?,
-                None => {
-                    let token = new_secret(Style::Plain, random);
-                    shown = Some(token.clone());
-                    Secret::new(token.as_bytes())
-                }
-            };
-            (Kept::Token(hashed(&token.0)), Some(lookup_of_token(secrets, &token.0)))
+            let token = token_of(brought, random, &mut shown)?;
+            let kept = Token { hash: hashed(&token.0), sealed: Bytes::new() };
+            (Kept::Token(kept), Some(lookup_of_token(secrets, &token.0)))
+        }
+        Wanted::ReadableToken(brought) => {
+            let token = token_of(brought, random, &mut shown)?;
+            let kept =
+                Token { hash: hashed(&token.0), sealed: secrets.seal_again(place, &token.0) };
+            (Kept::Token(kept), Some(lookup_of_token(secrets, &token.0)))
         }
         Wanted::Login { client, user, password } => {
             check_login(client.as_ref(), user.as_ref())?;
@@ -219,6 +221,34 @@ pub async fn make(
         created: UnixMillis(0),
     };
     Ok(Made { credential, shown })
+}
+
+/// The access token of a credential of a place, if it was made to be read again.
+#[must_use]
+pub fn read_again(
+    secrets: &Secrets,
+    place: Place<'_>,
+    held: &Credential,
+) -> Option<Zeroizing<String>> {
+    let Some(Kept::Token(Token { sealed, .. })) = Kept::read(held.kind, &held.verifier) else {
+        return None;
+    };
+    let token = secrets.open(place, &sealed)?;
+    String::from_utf8(token.to_vec()).ok().map(Zeroizing::new)
+}
+
+/// A token that somebody brought, or a new one, which is shown.
+fn token_of(
+    brought: Option<Secret>,
+    random: fn() -> u8,
+    shown: &mut Option<Zeroizing<String>>,
+) -> Result<Secret, Unmakeable> {
+    let Some(token) = brought else {
+        let token = new_secret(Style::Plain, random);
+        *shown = Some(token.clone());
+        return Ok(Secret::new(token.as_bytes()));
+    };
+    check_token(token)
 }
 
 fn new_secret(style: Style, mut random: fn() -> u8) -> Zeroizing<String> {
@@ -299,6 +329,7 @@ mod tests {
         for wanted in [
             Wanted::Secret(Style::Plain),
             Wanted::Token(None),
+            Wanted::ReadableToken(None),
             login(None, Some("u"), WantedPassword::Generated),
             Wanted::Psk { identity, key: None },
         ] {
@@ -347,6 +378,28 @@ mod tests {
             let why = made(wanted.clone()).map(drop);
             assert!(matches!(why, Err(Unmakeable::Malformed(_))), "{wanted:?}");
         }
+    }
+
+    #[test]
+    fn a_token_is_read_again_only_where_it_was_made_to_be() {
+        let (secrets, device) = (Secrets::new([1; 32]), Text::from("pump"));
+        let place = Place { tenant: TenantId(7), device: &device, id: 3 };
+        let again = |place, made: &Made| {
+            read_again(&secrets, place, &made.credential).map(|token| token.to_string())
+        };
+        let brought = "A1B2C3D4E5F6G7H8I9J0".repeat(6);
+        let readable = made(Wanted::ReadableToken(Some(Secret::new(brought.as_str())))).unwrap();
+        assert_eq!(again(place, &readable), Some(brought.clone()));
+        let once_more = made(Wanted::ReadableToken(Some(Secret::new(brought)))).unwrap();
+        assert_eq!(once_more.credential, readable.credential, "an import sees that it is there");
+        assert_eq!(again(Place { id: 4, ..place }, &readable), None);
+        let generated = made(Wanted::ReadableToken(None)).unwrap();
+        assert_eq!(
+            again(place, &generated).as_deref(),
+            generated.shown.as_ref().map(|it| it.as_str())
+        );
+        assert_eq!(again(place, &made(Wanted::Token(None)).unwrap()), None);
+        assert_eq!(again(place, &made(Wanted::Secret(Style::Plain)).unwrap()), None);
     }
 
     #[test]

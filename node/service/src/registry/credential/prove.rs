@@ -40,6 +40,7 @@ use crate::{
     registry::{
         Registry, RegistryError, Watch,
         door::{BY_AUTHORITY, By, Guest},
+        principal::is_principal,
         secrets::{Secrets, counts},
         settings,
     },
@@ -50,8 +51,6 @@ use crate::{
 const HOST: &str = "host:";
 /// Which tenant has all others.
 const ANY_HOST: &str = "host:*";
-/// Principals of the API have names that begin with it: they are no devices.
-const PRINCIPAL: char = '~';
 
 /// Certificates, that of the client first.
 pub type Chain = Arc<[CertificateDer<'static>]>;
@@ -299,7 +298,7 @@ impl Attempt<'_> {
 
     /// A device that may connect.
     async fn row(&self, tenant: TenantId, device: &Text) -> Result<Option<Row>, Unproven> {
-        if device.is_empty() || device.as_str().starts_with(PRINCIPAL) {
+        if device.is_empty() || is_principal(device) {
             return Ok(None);
         }
         let watch = self.registry.watch(tenant, device);
@@ -439,7 +438,7 @@ impl Attempt<'_> {
         let Some(Kept::Token(kept)) = Kept::read(held.kind, &held.verifier) else {
             return Ok(None);
         };
-        if !self.is_hashed(&row, &held, token.as_bytes(), &kept) {
+        if !self.is_hashed(&row, &held, token.as_bytes(), &kept.hash) {
             return Ok(None);
         }
         self.admitted(row, &held).map(Some)

@@ -4,6 +4,34 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// What an integrator asks for to be let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `POST /api/auth/login`
+    Login,
+    /// `POST /api/auth/token`
+    Refresh,
+    /// `POST /api/auth/login/public`
+    PublicLogin,
+    /// `GET /api/auth/user`
+    User,
+    /// `POST /api/auth/logout`
+    Logout,
+}
+
+/// Reads a path; `None` if it is none of these.
+#[must_use]
+pub fn route(method: &str, path: &str) -> Option<Route> {
+    Some(match (method, path.strip_prefix("/api/auth/")?) {
+        ("POST", "login") => Route::Login,
+        ("POST", "token") => Route::Refresh,
+        ("POST", "login/public") => Route::PublicLogin,
+        ("GET", "user") => Route::User,
+        ("POST", "logout") => Route::Logout,
+        _ => return None,
+    })
+}
+
 /// What a user is let in with. Its `Debug` form hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Bearer {
@@ -102,6 +130,9 @@ impl fmt::Debug for Tokens {
 pub const TOKEN_S_DEFAULT: i64 = 9_000;
 /// The same of a token that gets new ones.
 pub const REFRESH_TOKEN_S_DEFAULT: i64 = 604_800;
+
+/// What a token that gets new ones has for [`Claims::scopes`].
+pub const REFRESH_SCOPE: &str = "REFRESH_TOKEN";
 
 /// What a token says. Clients look at `exp`, without checking the signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,9 @@ pub const PAGE_SIZE_MAX: u64 = 1_000;
 /// The longest name of a device, in characters.
 pub const NAME_CHARS_MAX: usize = 255;
 
+/// In what is said about a device: whether it speaks for others.
+pub const GATEWAY: &str = "gateway";
+
 /// Kinds of things that have ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -154,13 +157,24 @@ impl Device {
     /// Whether it speaks for others.
     #[must_use]
     pub fn is_gateway(&self) -> bool {
-        self.flag("gateway")
+        self.flag(GATEWAY)
     }
 
     /// Whether what it says for others counts as its activity, and theirs.
     #[must_use]
     pub fn overwrites_activity_time(&self) -> bool {
         self.flag("overwriteActivityTime")
+    }
+
+    /// What is said about it, but for whether it speaks for others.
+    #[must_use]
+    pub fn about(&self) -> Map<String, Value> {
+        let mut about = match &self.additional_info {
+            Some(Value::Object(about)) => about.clone(),
+            _ => Map::new(),
+        };
+        about.remove(GATEWAY);
+        about
     }
 
     fn flag(&self, name: &str) -> bool {

@@ -1,9 +1,12 @@
 //! What integrators see: the shapes of the REST API and of its WebSocket, as far as they are pure.
 //!
 //! ```text
+//!   routes        which path asks for what
 //!   auth          who an integrator is
 //!   errors        bodies of failures
-//!   entities      ids, pages, devices
+//!   ids           UUIDs that lead to what they name
+//!   entities      pages, devices
+//!   devices       routes of devices
 //!   calls         calls to devices: bodies, states, statuses
 //!   telemetry     reading and writing of telemetry and attributes: routes, queries, bodies
 //!   aggregation   MIN MAX AVG SUM COUNT by interval
@@ -13,7 +16,10 @@
 pub mod aggregation;
 pub mod auth;
 pub mod calls;
+pub mod devices;
 pub mod entities;
 pub mod errors;
+pub mod ids;
+pub mod routes;
 pub mod telemetry;
 pub mod websocket;

@@ -1,0 +1,53 @@
+"""The REST API by curl, word for word: `rest_transcript.txt` says what is said and what is heard, but for what differs each time."""
+
+import re
+from pathlib import Path
+
+import pytest
+from transcript import hear, parts, read
+
+TRANSCRIPT = Path(__file__).with_name("rest_transcript.txt")
+# Times and versions.
+NUMBERS = re.compile(r'"(createdTime|timestamp|version|lastUpdateTs|expirationTime)":\d+')
+TOKENS = re.compile(r'"(token|refreshToken)":"[^"]+"|"(credentialsId)":"[A-Za-z0-9]{43}"')
+# Ids of ours, which nobody has given a name yet.
+IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+# Follows from what is not compared.
+LENGTH = "content-length"
+
+
+@pytest.fixture(scope="module")
+def names(plant):
+    """What stands in braces: tokens of the API, and what is learnt of devices on the way."""
+    token = lambda name, role: plant.ask("POST", "/tokens?tenant=plant", {"name": name, "role": role})["token"]
+    roles = {"operator": "operator", "app": "app", "reader": "read-only"}
+    return {name: token(f"curl-{name}", role) for name, role in roles.items()}
+
+
+def plain(text, names):
+    """Text in which what differs each time has its name."""
+    for name, value in sorted(names.items(), key=lambda pair: -len(pair[1])):
+        text = text.replace(value, f"{{{name}}}")
+    text = NUMBERS.sub(r'"\1":0', text)
+    text = TOKENS.sub(lambda found: f'"{found[1] or found[2]}":"…"', text)
+    return IDS.sub("{id}", text)
+
+
+def learn(line, answer, names):
+    """`! NAME PATTERN`: what the pattern finds in the last answer has this name from then on."""
+    _, name, pattern = line.split(" ", 2)
+    names[name] = re.search(pattern, "\n".join(answer))[1]
+
+
+def test_curl_hears_what_the_transcript_says(cluster, names):
+    answer = []
+    for number, (said, heard) in enumerate(read(TRANSCRIPT)):
+        for line in [line for line in said if line[:1] == "!"]:
+            learn(line, answer, names)
+        filled = [re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), line) for line in said if line[:1] != "!"]
+        first, headers, body = parts(filled)
+        method, path = first.split()
+        node = cluster.nodes[number % len(cluster.nodes)]
+        answer = hear(method, f"http://{node.http}{path}", headers, body)
+        shown = [plain(line, names) for line in answer if not line.startswith(LENGTH)]
+        assert shown == [plain(line, names) for line in heard], first

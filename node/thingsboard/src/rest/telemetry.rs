@@ -1,0 +1,309 @@
+//! Telemetry and attributes of a device: read and written by integrators.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use moorline_core::{AttributeScope, TenantId, Text, UnixMillis, Value as Kept};
+use moorline_dialects::thingsboard::{
+    attributes::Scope,
+    json::Json,
+    payloads::Encoding,
+    rest::{
+        aggregation::{Aggregation, Range},
+        errors::ErrorCode,
+        telemetry::{Attribute, History, Route, attributes, timeseries},
+    },
+    values::{self, Rules, Value},
+};
+use moorline_machine::{
+    AggregateQuery, HistoryQuery,
+    presence::PresenceRecord,
+    values::{AggregatePage, HistoryPage, POINTS_PER_QUESTION_MAX, aggregate},
+};
+use moorline_service::registry::{
+    AttributeWrite,
+    door::{BY_AUTHORITY, By, Guest},
+    settings,
+};
+use uuid::Uuid;
+
+use super::{
+    Failed, Reply, Rest,
+    auth::Integrator,
+    devices::{Row, is_active},
+};
+use crate::{
+    convert::{entries, from_core, keys},
+    device::Device,
+};
+
+/// What the series of a key are while they are gathered: samples by time.
+type Series = Vec<(String, Vec<(i64, Value)>)>;
+
+/// Pages of a history that are looked at for one answer.
+const PAGES_MAX: usize = 64;
+
+fn core_scope(scope: Scope) -> AttributeScope {
+    match scope {
+        Scope::Client => AttributeScope::Client,
+        Scope::Shared => AttributeScope::Shared,
+        Scope::Server => AttributeScope::Server,
+    }
+}
+
+const SCOPES: [Scope; 3] = [Scope::Client, Scope::Shared, Scope::Server];
+
+impl Rest {
+    pub(super) async fn telemetry(
+        &self,
+        who: &Integrator,
+        id: Uuid,
+        route: Route,
+        body: &Bytes,
+    ) -> Result<Reply, Failed> {
+        let (tenant, row) = (who.tenant, self.find(who.tenant, id).await?);
+        let device = &row.0;
+        match route {
+            Route::TimeseriesKeys => {
+                let found = self.door.registry.latest(tenant, device, Vec::new()).await?;
+                let found = found.ok_or_else(Failed::not_found)?;
+                let names = found.values.iter().map(|(key, ..)| key.as_str());
+                Ok(Reply::json(&names.collect::<Vec<_>>()))
+            }
+            Route::Latest { keys: wanted, strict } => {
+                let found = self.door.registry.latest(tenant, device, keys(&wanted)).await?;
+                let found = found.ok_or_else(Failed::not_found)?;
+                let one = |(key, ts, value): &(Text, i64, Kept)| {
+                    (key.to_string(), vec![(*ts, from_core(value))])
+                };
+                let series: Series = found.values.iter().map(one).collect();
+                Ok(Reply::written(&timeseries(&series, strict)))
+            }
+            Route::History(history) => {
+                let series = match aggregation(history.aggregation) {
+                    None => self.history(tenant, device, &history).await?,
+                    Some(wanted) => self.aggregated(tenant, device, &history, wanted).await?,
+                };
+                Ok(Reply::written(&timeseries(&series, history.strict)))
+            }
+            Route::AttributeKeys(scope) => {
+                let found = self.attributes(tenant, &row, scope, &[]).await?;
+                let names: Vec<_> = found.iter().map(|one| one.key.as_str()).collect();
+                Ok(Reply::json(&names))
+            }
+            Route::Attributes { scope, keys } => {
+                let found = self.attributes(tenant, &row, scope, &keys).await?;
+                Ok(Reply::written(&attributes(&found)))
+            }
+            Route::SaveAttributes(scope) => {
+                let said =
+                    values::attributes(&Json::read(body).map_err(unread)?, &Rules::default())?;
+                let changes = entries(said).into_iter().map(|(key, value)| (key, Some(value)));
+                self.write(tenant, &row, scope, changes.collect()).await
+            }
+            Route::DeleteAttributes { scope, keys: gone } => {
+                let changes = keys(&gone).into_iter().map(|key| (key, None));
+                self.write(tenant, &row, scope, changes.collect()).await
+            }
+            Route::SaveTimeseries { ttl_s: _ } => {
+                // How long it is kept is the tenant's, for all of it.
+                let samples = Encoding::Json.telemetry(body, self.now_ms(), &Rules::default())?;
+                self.speaking_for(tenant, row).telemetry(samples, body.clone()).await?;
+                Ok(Reply::nothing())
+            }
+            Route::DeleteTimeseries { .. } => {
+                let why = "telemetry is not deleted by key or time: it ends with its retention";
+                Err(Failed::new(ErrorCode::BadRequestParams, why))
+            }
+        }
+    }
+
+    /// Says something in the place of a device.
+    fn speaking_for(&self, tenant: TenantId, (device, record): Row) -> Device {
+        let settings = settings::read(&record.settings);
+        let guest = Guest::of(tenant, &device, &record, &settings, (BY_AUTHORITY, By::Api));
+        Device { door: self.door.clone(), guest }
+    }
+
+    // ---- attributes
+
+    async fn attributes(
+        &self,
+        tenant: TenantId,
+        row: &Row,
+        scope: Option<Scope>,
+        wanted: &[String],
+    ) -> Result<Vec<Attribute>, Failed> {
+        let (mut all, device) = (Vec::new(), &row.0);
+        for scope in SCOPES.into_iter().filter(|one| scope.is_none_or(|scope| scope == *one)) {
+            let (scope, wanted) = (core_scope(scope), keys(wanted));
+            let found = self.door.registry.attributes(tenant, device, scope, wanted, None).await?;
+            let found = found.ok_or_else(Failed::not_found)?;
+            all.extend(found.set.iter().map(|one| Attribute {
+                key: one.key.to_string(),
+                value: from_core(&one.value),
+                updated_ms: i64::try_from(one.at.0).unwrap_or(i64::MAX),
+            }));
+        }
+        if scope.is_none_or(|scope| scope == Scope::Server) {
+            let known = self.presence_of(tenant, device, row.1.born).await?;
+            let shown = activity(known.as_ref()).into_iter().filter(|one| {
+                // One that somebody has written counts.
+                let is_new = all.iter().all(|other: &Attribute| other.key != one.key);
+                is_new && (wanted.is_empty() || wanted.contains(&one.key))
+            });
+            let shown: Vec<_> = shown.collect();
+            all.extend(shown);
+        }
+        Ok(all)
+    }
+
+    async fn write(
+        &self,
+        tenant: TenantId,
+        (device, record): &Row,
+        scope: Scope,
+        changes: Vec<(Text, Option<Kept>)>,
+    ) -> Result<Reply, Failed> {
+        let (born, scope) = (record.born, core_scope(scope));
+        let write = AttributeWrite { born, scope, changes, event: None };
+        self.door.registry.write_attributes(tenant, device, write).await?;
+        Ok(Reply::nothing())
+    }
+
+    // ---- telemetry of a range
+
+    async fn history(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        asked: &History,
+    ) -> Result<Series, Failed> {
+        let Range { start_ms, end_ms, .. } = asked.range;
+        let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
+        let mut query = HistoryQuery {
+            tenant,
+            device: device.clone(),
+            keys: keys(&asked.keys),
+            from_ms: start_ms,
+            to_ms: end_ms,
+            descending: asked.descending,
+            points_max: u16::try_from(POINTS_PER_QUESTION_MAX).unwrap_or(u16::MAX),
+        };
+        let mut series = BTreeMap::<String, Vec<(i64, Value)>>::new();
+        for _ in 0..PAGES_MAX {
+            let page = self.door.registry.history(query.clone()).await?;
+            let HistoryPage { points, next } = page.ok_or_else(Failed::not_found)?;
+            for point in &points {
+                for (key, value) in &point.values {
+                    let samples = series.entry(key.to_string()).or_default();
+                    if samples.len() < limit {
+                        samples.push((point.ts_ms, from_core(value)));
+                    }
+                }
+            }
+            let full = |key: &String| series.get(key).is_some_and(|found| found.len() >= limit);
+            let Some(next) = next.filter(|_| !asked.keys.iter().all(full)) else {
+                return Ok(series.into_iter().collect());
+            };
+            if asked.descending { query.to_ms = next } else { query.from_ms = next }
+        }
+        Err(too_much())
+    }
+
+    async fn aggregated(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        asked: &History,
+        wanted: aggregate::Aggregation,
+    ) -> Result<Series, Failed> {
+        let Range { start_ms, end_ms, interval_ms } = asked.range;
+        let query = AggregateQuery {
+            tenant,
+            device: device.clone(),
+            keys: keys(&asked.keys),
+            start_ms,
+            from_ms: start_ms,
+            to_ms: end_ms,
+            interval_ms,
+        };
+        let page = self.door.registry.aggregate(query).await?;
+        let AggregatePage { series, next } = page.ok_or_else(Failed::not_found)?;
+        if next.is_some() {
+            return Err(too_much());
+        }
+        let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
+        let shown = series.into_iter().map(|(key, intervals)| {
+            let value = |(start, taken): &(i64, aggregate::Taken)| {
+                let value = taken.result(wanted)?;
+                Some((middle(asked.range, *start), from_core(&value)))
+            };
+            let mut samples: Vec<_> = intervals.iter().filter_map(value).collect();
+            if asked.descending {
+                samples.reverse();
+            }
+            samples.truncate(limit);
+            (key.to_string(), samples)
+        });
+        Ok(shown.collect())
+    }
+}
+
+/// Attributes of the server that say when a device was there.
+fn activity(known: Option<&PresenceRecord>) -> Vec<Attribute> {
+    let Some(known) = known else { return Vec::new() };
+    let ms = |at: UnixMillis| i64::try_from(at.0).unwrap_or(i64::MAX);
+    let attribute =
+        |key: &str, value, at| Attribute { key: key.to_owned(), value, updated_ms: ms(at) };
+    let time = |key, at| attribute(key, Value::Long(ms(at)), at);
+    let active = Value::Bool(is_active(known));
+    let mut shown =
+        vec![attribute("active", active, known.since), time("lastActivityTime", known.heard)];
+    shown.extend(known.connected.map(|at| time("lastConnectTime", at)));
+    shown.extend(known.disconnected.map(|at| time("lastDisconnectTime", at)));
+    shown
+}
+
+fn unread(why: impl std::fmt::Display) -> Failed {
+    Failed::new(ErrorCode::InvalidArguments, why.to_string())
+}
+
+fn too_much() -> Failed {
+    let why = "more than one answer looks at: ask for a shorter range, or for less of it";
+    Failed::new(ErrorCode::BadRequestParams, why)
+}
+
+/// The time of what an interval came to: its middle.
+fn middle(range: Range, start_ms: i64) -> i64 {
+    let end_ms = match i64::try_from(range.interval_ms) {
+        Ok(interval) if interval > 0 => start_ms.saturating_add(interval).min(range.end_ms),
+        Ok(_) | Err(_) => range.end_ms,
+    };
+    i64::midpoint(start_ms, end_ms)
+}
+
+fn aggregation(asked: Aggregation) -> Option<aggregate::Aggregation> {
+    match asked {
+        Aggregation::None => None,
+        Aggregation::Min => Some(aggregate::Aggregation::Min),
+        Aggregation::Max => Some(aggregate::Aggregation::Max),
+        Aggregation::Avg => Some(aggregate::Aggregation::Avg),
+        Aggregation::Sum => Some(aggregate::Aggregation::Sum),
+        Aggregation::Count => Some(aggregate::Aggregation::Count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_has_its_middle_for_a_time() {
+        let range = |interval_ms| Range { start_ms: 0, end_ms: 100, interval_ms };
+        assert_eq!(middle(range(10), 20), 25);
+        assert_eq!(middle(range(30), 90), 95, "the last one ends with the range");
+        assert_eq!(middle(range(0), 0), 50, "the whole range is one");
+        assert_eq!(middle(range(u64::MAX), 0), 50);
+    }
+}
