@@ -22,7 +22,8 @@
 //!   ([`moorline_machine::Effect::Detached`]).
 //! - **A dead process is told of at once** by who was connected to it: its port refuses, or another process runs in its place.
 //! - **A silent node loses its routes only when it has no lease for sure** ([`crate::lease::Leases::without`]): until then
-//!   it may take messages for its clean sessions. Checked by the cluster tests (`a_silent_node_holds_nobody_up`).
+//!   it may take messages for its clean sessions. A leader that slept is not sure: it may be the one that was silent. Checked by the
+//!   cluster tests (`a_silent_node_holds_nobody_up`: the leader wakes, and a client of another node stays).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

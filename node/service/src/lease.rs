@@ -12,7 +12,8 @@
 //! - **Nobody comes back behind a barrier**: a node without a lease gets one only when it has applied everything that was
 //!   committed when it asked, since barriers may have passed without it. From its first question on they wait for it.
 //! - **A lease is one process's**: the next one of a node begins without, and may have applied less.
-//! - **Only a leader that knows it is one passes barriers**: one whose own lease is not renewed may have been deposed.
+//! - **Only a leader that knows it is one passes barriers, or says who is without a lease**: one whose own lease is not renewed may have
+//!   been deposed. One that slept heard nobody meanwhile: silence counts from when it knew again.
 //!
 //! Pure: time is an argument. Checked by the tests below.
 
@@ -43,6 +44,8 @@ pub(crate) struct Leases<W> {
     waiters: Vec<(u64, W)>,
     /// The highest index of a barrier that was passed.
     passed: u64,
+    /// Since when the own lease has not run out.
+    sure_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +83,7 @@ impl<W> Leases<W> {
             holders: nodes.map(|node| (node, unknown)).collect(),
             waiters: Vec::new(),
             passed: 0,
+            sure_since: None,
         }
     }
 
@@ -112,12 +116,22 @@ impl<W> Leases<W> {
             // Its lease ran out, and barriers may have passed without it.
             (holder.floor, holder.granted) = (None, false);
         }
+        let had = holder.granted;
         // Barriers of earlier leaders may have passed without it as well.
         let floor = *holder.floor.get_or_insert(floor);
         holder.applied = holder.applied.max(applied);
         holder.until = now + LEASE + DRIFT;
         holder.granted |= applied >= floor;
-        holder.granted
+        let has = holder.granted;
+        if node == self.own && has && !had {
+            self.sure_since = Some(now);
+        }
+        has
+    }
+
+    /// Whether this node certainly leads.
+    fn is_sure(&self, now: Instant) -> bool {
+        self.holders.get(&self.own).is_some_and(|own| own.granted && own.until > now)
     }
 
     /// Somebody waits until every holder has applied `index`; gives it back if too many wait.
@@ -131,8 +145,7 @@ impl<W> Leases<W> {
 
     /// Who waits no longer.
     pub(crate) fn served(&mut self, now: Instant) -> Vec<W> {
-        let sure = self.holders.get(&self.own).is_some_and(|own| own.granted && own.until > now);
-        if self.waiters.is_empty() || !sure {
+        if self.waiters.is_empty() || !self.is_sure(now) {
             return Vec::new();
         }
         let live = self.holders.values().filter(|holder| holder.until > now);
@@ -145,10 +158,12 @@ impl<W> Leases<W> {
         served.into_iter().map(|(_, waiter)| waiter).collect()
     }
 
-    /// For how long a node has certainly had no lease; `None` if it may have one.
+    /// For how long a node has certainly had no lease, and this one was there to hear that it asks for one; `None` if it may have one,
+    /// or another node may lead.
     pub(crate) fn without(&self, now: Instant, node: NodeId) -> Option<Duration> {
+        let since = self.sure_since.filter(|_| self.is_sure(now))?;
         let until = self.holders.get(&node).map_or(self.began + LEASE + DRIFT, |held| held.until);
-        now.checked_duration_since(until)
+        now.checked_duration_since(until.max(since))
     }
 }
 
@@ -251,14 +266,40 @@ mod tests {
         assert_eq!(leases.served(later), ['a']);
     }
 
+    /// The leader's own reports, four times a lease.
+    fn awake(leases: &mut Leases<char>, from: Instant, until: Instant) {
+        let mut at = from;
+        while at <= until {
+            assert!(leases.report(at, A, first(1), 1));
+            at += LEASE / 4;
+        }
+    }
+
     #[test]
     fn how_long_a_node_is_without_a_lease_is_known() {
         let start = Instant::now();
         let mut leases = leases(start);
-        assert_eq!(leases.without(start, A), None);
-        leases.report(start + LEASE, A, first(1), 1);
+        assert_eq!(leases.without(start + LEASE * 3, B), None, "another node may lead by then");
+        awake(&mut leases, start, start + LEASE * 3);
+        assert_eq!(leases.without(start + LEASE, B), None);
+        leases.report(start + LEASE, B, first(1), 1);
         let later = start + LEASE * 3;
-        assert_eq!(leases.without(later, A), Some(LEASE - DRIFT));
+        assert_eq!(leases.without(later, B), Some(LEASE - DRIFT));
         assert_eq!(leases.without(later, NodeId(9)), Some(LEASE * 2 - DRIFT));
+    }
+
+    #[test]
+    fn a_leader_that_slept_says_of_nobody_that_it_is_silent() {
+        let start = Instant::now();
+        let mut leases = leases(start);
+        awake(&mut leases, start, start);
+        leases.report(start, B, first(1), 1);
+        let woken = start + LEASE * 3;
+        assert_eq!(leases.without(woken, B), None, "another one may lead by now");
+        awake(&mut leases, woken, woken + LEASE);
+        assert_eq!(leases.without(woken, B), Some(Duration::ZERO), "it could not be heard");
+        assert_eq!(leases.without(woken + LEASE, B), Some(LEASE), "since then it could");
+        leases.report(woken + LEASE, B, first(1), 1);
+        assert_eq!(leases.without(woken + LEASE, B), None);
     }
 }
