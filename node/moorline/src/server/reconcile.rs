@@ -113,7 +113,9 @@ impl Reconciler {
         let groups = self.node.groups();
         let mut applied = groups.applied(ShardId::META).context("the meta replica is not open")?;
         let mut trusted = BTreeMap::new();
-        let mut known = BTreeMap::new();
+        let mut known = None;
+        // What the others said when this node joined, or it knew before it started: its rows may be behind that.
+        let mut remembered = known::read_addresses(&self.known_addresses)?;
         let mut taken_part = false;
         let mut leftovers = Leftovers::default();
         loop {
@@ -125,11 +127,13 @@ impl Reconciler {
                     self.peers.expect_stores(wanted.stores.clone());
                     trusted.clone_from(&wanted.stores);
                 }
-                let addresses = self.node.member_addresses();
-                if addresses != known {
+                let rows = self.node.member_addresses();
+                let addresses = with_remembered(rows, &remembered, &wanted.removed);
+                if known.as_ref() != Some(&addresses) {
                     known::write_addresses(&self.known_addresses, &addresses)?;
                     self.peers.update_peers(addresses.clone());
-                    known = addresses;
+                    remembered.clone_from(&addresses);
+                    known = Some(addresses);
                 }
                 self.peers.deny(wanted.removed.clone());
                 self.open(&wanted).await?;
@@ -277,6 +281,19 @@ impl Reconciler {
     }
 }
 
+/// Where nodes are by the rows here, and those that these do not know yet: a node that joined, or starts anew, reads the log from further
+/// back, and would shut out a leader that came later. Who was removed is not among them.
+fn with_remembered(
+    mut rows: BTreeMap<NodeId, String>,
+    remembered: &BTreeMap<NodeId, String>,
+    removed: &BTreeSet<NodeId>,
+) -> BTreeMap<NodeId, String> {
+    for (node, address) in remembered.iter().filter(|(node, _)| !removed.contains(node)) {
+        rows.entry(*node).or_insert_with(|| address.clone());
+    }
+    rows
+}
+
 /// Waits for a moment; for ever without one.
 async fn due(at: Option<Instant>) {
     match at {
@@ -333,6 +350,19 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_are_behind_shut_nobody_out() {
+        let of = |nodes: &[(u64, &str)]| -> BTreeMap<NodeId, String> {
+            nodes.iter().map(|(node, address)| (NodeId(*node), (*address).to_owned())).collect()
+        };
+        let remembered = of(&[(1, "a"), (3, "c"), (4, "d")]);
+        let behind = of(&[(1, "moved"), (2, "b"), (3, "c")]);
+        let all = with_remembered(behind.clone(), &remembered, &BTreeSet::new());
+        assert_eq!(all, of(&[(1, "moved"), (2, "b"), (3, "c"), (4, "d")]));
+        let removed = BTreeSet::from([NodeId(4)]);
+        assert_eq!(with_remembered(behind.clone(), &remembered, &removed), behind);
+    }
 
     #[test]
     fn a_leftover_is_due_when_its_shard_was_elsewhere_all_the_time() {
