@@ -22,11 +22,13 @@ mod devices;
 pub mod door;
 mod events;
 mod mail;
+mod marks;
 pub(crate) mod notes;
 pub(crate) mod presence;
 pub mod principal;
 mod readers;
 pub mod secrets;
+mod series;
 pub mod settings;
 mod values;
 pub(crate) mod watch;
@@ -56,6 +58,7 @@ pub use self::{
     mail::Letter,
     presence::Present,
     readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
+    series::{DELETE_STEPS_MAX, SeriesDelete},
     values::{AttributeWrite, Recording, ValuesWritten},
     watch::{ASK_AGAIN, Heard, RECHECK, Watch},
 };

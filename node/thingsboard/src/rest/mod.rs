@@ -21,6 +21,7 @@ mod auth;
 mod calls;
 mod credentials;
 mod devices;
+mod series;
 mod telemetry;
 
 use std::{fmt, sync::Arc};
