@@ -45,6 +45,7 @@ mod thingsboard_calls;
 mod thingsboard_gateway;
 mod thingsboard_http;
 mod thingsboard_rest;
+mod thingsboard_socket;
 mod tls;
 mod watson;
 mod watson_http;
