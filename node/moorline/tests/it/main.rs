@@ -44,6 +44,7 @@ mod thingsboard;
 mod thingsboard_calls;
 mod thingsboard_gateway;
 mod thingsboard_http;
+mod thingsboard_own_calls;
 mod thingsboard_rest;
 mod thingsboard_socket;
 mod tls;

@@ -24,6 +24,7 @@ mod events;
 mod mail;
 mod marks;
 pub(crate) mod notes;
+pub(crate) mod own_calls;
 pub(crate) mod presence;
 pub mod principal;
 mod readers;
@@ -56,6 +57,7 @@ pub use self::{
     devices::{Change, Found},
     events::{ConsumerGroup, EventPlace, NewEvent},
     mail::Letter,
+    own_calls::{OWN_ANSWER_BYTES_MAX, OwnCall},
     presence::Present,
     readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
     series::{DELETE_STEPS_MAX, SeriesDelete},

@@ -10,7 +10,7 @@ use moorline_core::{TenantId, Text, Value};
 use moorline_machine::{
     Answer, Command, HistoryQuery, ValueAnswer, ValueCommand,
     answer::Refused,
-    values::{DeleteSeries, NewPoint, POINTS_PER_DELETE_MAX, Record},
+    values::{DeleteSeries, NewPoint, POINTS_PER_DELETE_MAX, POINTS_PER_QUESTION_MAX, Record},
 };
 
 use super::{Registry, RegistryError};
@@ -19,7 +19,7 @@ use crate::rates::Rated;
 /// Commands of one deletion: four million points, in some tens of seconds.
 pub const DELETE_STEPS_MAX: usize = 4_096;
 /// Pages that are looked at for the newest point of a key: as many points as one deletion goes over.
-const NEWEST_PAGES_MAX: usize = DELETE_STEPS_MAX * POINTS_PER_DELETE_MAX / 4_096;
+const NEWEST_PAGES_MAX: usize = DELETE_STEPS_MAX * POINTS_PER_DELETE_MAX / POINTS_PER_QUESTION_MAX;
 /// About the most bytes of latest values that are renewed with one command.
 const RENEWED_BYTES_MAX: usize = 64 * 1024;
 
