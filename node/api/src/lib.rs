@@ -32,6 +32,7 @@ mod extract;
 mod import;
 mod lines;
 mod mail;
+mod own_calls;
 mod paging;
 mod patch;
 mod presence;
@@ -97,6 +98,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(mail::settle))
         .routes(routes!(calls::list, calls::make))
         .routes(routes!(calls::show, calls::delete))
+        .routes(routes!(own_calls::answer))
         .routes(routes!(broadcast::send))
         .routes(routes!(import::import))
         .routes(routes!(export::export))

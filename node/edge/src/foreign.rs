@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   listener ──► TLS ──► [`Speaks`]                          a listener of its own (Moonlight)
-//!   listener ──► TLS ──► a request for a WebSocket ──► MQTT
-//!                        any other request         ──► [`Speaks`]     one port for HTTP and MQTT over WebSocket
+//!   listener ──► TLS ──► a request for a WebSocket that offers MQTT ──► MQTT
+//!                        any other request                          ──► [`Speaks`]     one port for HTTP and MQTT over WebSocket
 //! ```
 //!
 //! # Invariants

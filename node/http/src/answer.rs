@@ -1,4 +1,4 @@
-//! An answer: whole, whole with somebody who wants to know that it was taken, or a stream.
+//! An answer: whole, whole with somebody who wants to know that it was taken, a stream, or a WebSocket.
 
 use std::{
     convert::Infallible,
@@ -15,6 +15,9 @@ use hyper::{
     body::{self, Frame, SizeHint},
     header::{CONNECTION, HeaderName, HeaderValue},
 };
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
+
+use crate::{request::Head, websocket::Talk};
 
 /// As a connection gives it to its client.
 pub(crate) type Written = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -23,11 +26,14 @@ pub(crate) type Written = Response<UnsyncBoxBody<Bytes, Infallible>>;
 pub type Taken = Box<dyn FnOnce() + Send>;
 
 /// An answer to a request.
-pub struct Answer(Written);
+pub struct Answer {
+    written: Written,
+    talk: Option<Talk>,
+}
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Answer").field(&self.0.status()).finish()
+        f.debug_tuple("Answer").field(&self.written.status()).finish()
     }
 }
 
@@ -61,6 +67,18 @@ impl Answer {
         Self::with(status, headers, UnsyncBoxBody::new(StreamBody::new(frames)))
     }
 
+    /// The connection becomes a WebSocket, and `talk` has it. A request that is no handshake is told so.
+    #[must_use]
+    pub fn websocket(head: &Head, talk: Talk) -> Self {
+        let shaken = create_response(&head.bare());
+        let Ok(shaken) = shaken else {
+            let headers = [("sec-websocket-version", "13".to_owned())];
+            return Self::whole(426, &headers, Bytes::from_static(b"this is a WebSocket"));
+        };
+        let written = shaken.map(|()| UnsyncBoxBody::new(Full::default()));
+        Self { written, talk: Some(talk) }
+    }
+
     fn with(
         status: u16,
         headers: &[(&'static str, String)],
@@ -75,16 +93,22 @@ impl Answer {
                 built.headers_mut().insert(name, value);
             }
         }
-        Self(built)
+        Self { written: built, talk: None }
     }
 
     /// The connection ends behind it.
     pub(crate) fn ends(&mut self) {
-        self.0.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        self.written.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 
-    pub(crate) fn into_response(self) -> Written {
-        self.0
+    /// Whether somebody has the connection then.
+    pub(crate) fn talks(&self) -> bool {
+        self.talk.is_some()
+    }
+
+    /// What is written, and who has the connection then.
+    pub(crate) fn into_parts(self) -> (Written, Option<Talk>) {
+        (self.written, self.talk)
     }
 }
 
@@ -145,7 +169,7 @@ mod tests {
                 let told = Arc::new(AtomicBool::new(false));
                 let says = Arc::clone(&told);
                 let taken: Taken = Box::new(move || says.store(true, Ordering::Relaxed));
-                let answer = Answer::told(200, &[], Bytes::from(body), taken).into_response();
+                let answer = Answer::told(200, &[], Bytes::from(body), taken).into_parts().0;
                 let mut answer = answer.into_body();
                 assert!(!answer.is_end_stream());
                 assert_eq!(answer.size_hint().exact(), Some(body.len() as u64));
@@ -165,7 +189,7 @@ mod tests {
         let headers = [("x-one", "1".to_owned()), ("x-two", "\n".to_owned())];
         let mut answer = Answer::whole(204, &headers, Bytes::new());
         answer.ends();
-        let answer = answer.into_response();
+        let answer = answer.into_parts().0;
         assert_eq!((answer.status().as_u16(), answer.headers().len()), (204, 2));
         assert_eq!(answer.headers()["connection"], "close");
     }

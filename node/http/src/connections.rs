@@ -11,13 +11,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::{body::Incoming, header::TRANSFER_ENCODING, server::conn::http1, service::service_fn};
+use hyper::{
+    HeaderMap,
+    body::Incoming,
+    header::{TRANSFER_ENCODING, UPGRADE},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_edge::{Channel, Served, Speaks, Stalling, Stranger, Visit, linger};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{Answer, Request, answer::Written};
+use crate::{Answer, Request, Talk, WebSocket, answer::Written};
 
 /// How long a request's head may take, and how long a connection may rest between two.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
@@ -27,6 +33,8 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
+/// What a request for a WebSocket is told where nobody speaks one but MQTT.
+const SUBPROTOCOL: &[u8] = b"offer the subprotocol mqtt or mqttv3.1\n";
 
 /// An answer that is being found.
 pub type Answered<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
@@ -35,6 +43,11 @@ pub type Answered<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 pub trait Platform: fmt::Debug + Send + Sync + 'static {
     /// Whether requests for a path are its own. The first platform that says so has them ([`Http::new`]).
     fn claims(&self, path: &str) -> bool;
+
+    /// Whether a WebSocket is spoken there ([`Answer::websocket`]). A request for one elsewhere is not its own.
+    fn speaks_websocket(&self, _path: &str) -> bool {
+        false
+    }
 
     /// A connection has its first request for it: who answers this one, and all others of the connection that are its own.
     fn meet(&self, caller: Arc<Caller>) -> Box<dyn Conversation>;
@@ -102,6 +115,8 @@ struct Connection {
     caller: Arc<Caller>,
     /// By place of the platform; those it has met.
     met: Mutex<Vec<Option<Arc<dyn Conversation>>>>,
+    /// Who has the connection when HTTP is done with it.
+    talk: Mutex<Option<Talk>>,
 }
 
 async fn serve(http: Http, visit: Visit) {
@@ -109,9 +124,11 @@ async fn serve(http: Http, visit: Visit) {
     let stranger = Mutex::new(stranger);
     let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger });
     let met = Mutex::new(vec![None; http.0.len()]);
-    let shared = Arc::new(Connection { http, caller, met });
+    let talk = Mutex::new(None);
+    let shared = Arc::new(Connection { http, caller, met, talk });
+    let serves = Arc::clone(&shared);
     let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
+        let shared = Arc::clone(&serves);
         Box::pin(async move { Ok::<_, Infallible>(shared.answer(request).await) })
     });
     let stream = Stalling::new(stream, STALL_MAX);
@@ -128,31 +145,60 @@ async fn serve(http: Http, visit: Visit) {
             poll_fn(|cx| serving.poll_without_shutdown(cx)).await
         }
     };
-    let mut stream = serving.into_parts().io.into_inner().into_inner();
-    linger(&mut stream, peer).await;
-    if let Err(error) = served {
-        debug!(%peer, %error, "an HTTP connection ended badly");
+    let parts = serving.into_parts();
+    let (stream, begun) = (parts.io.into_inner(), parts.read_buf);
+    drop(parts.service);
+    let talk = shared.talk.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (talk, served) {
+        (Some(talk), Ok(())) => {
+            // What its requests shared stays as long as the connection.
+            talk(WebSocket::new(Box::new(stream), begun.to_vec()).await).await;
+        }
+        (_, served) => {
+            linger(&mut stream.into_inner(), peer).await;
+            if let Err(error) = served {
+                debug!(%peer, %error, "an HTTP connection ended badly");
+            }
+        }
     }
+}
+
+/// Whether a request asks for a WebSocket.
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let asked = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
+    asked.is_some_and(|asked| asked.trim().eq_ignore_ascii_case("websocket"))
 }
 
 impl Connection {
     async fn answer(&self, request: hyper::Request<Incoming>) -> Written {
         // What a proxy in front takes for the end of such a body may be another place: nothing behind it is a request.
         let ends = request.headers().contains_key(TRANSFER_ENCODING);
-        let mut answer = match self.whose(request.uri().path()) {
+        let upgrades = is_websocket(request.headers());
+        let path = request.uri().path();
+        let whose = if upgrades && ends { None } else { self.whose(path, upgrades) };
+        let mut answer = match whose {
             Some(conversation) => conversation.answer(Request::new(request)).await,
+            // That is what one is for elsewhere.
+            None if upgrades => Answer::whole(400, &[], Bytes::from_static(SUBPROTOCOL)),
             None => Answer::whole(404, &[], Bytes::new()),
         };
-        if ends {
+        if ends || upgrades && !answer.talks() {
             answer.ends();
         }
-        answer.into_response()
+        let (written, talk) = answer.into_parts();
+        if talk.is_some() {
+            *self.talk.lock().unwrap_or_else(PoisonError::into_inner) = talk;
+        }
+        written
     }
 
     /// Who answers requests for a path.
-    fn whose(&self, path: &str) -> Option<Arc<dyn Conversation>> {
+    fn whose(&self, path: &str, upgrades: bool) -> Option<Arc<dyn Conversation>> {
         let platforms = &self.http.0;
-        let at = platforms.iter().position(|platform| platform.claims(path))?;
+        let is_its = |platform: &Arc<dyn Platform>| {
+            platform.claims(path) && (!upgrades || platform.speaks_websocket(path))
+        };
+        let at = platforms.iter().position(is_its)?;
         let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
         let meet = || platforms[at].meet(Arc::clone(&self.caller)).into();
         Some(Arc::clone(met[at].get_or_insert_with(meet)))

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   edge's listener ─► Http: heads, bodies, waits, stops ──┬─► Platform ─► Conversation ─► answers, or streams
-//!                      one task per connection             ├─► Platform …
+//!                      one task per connection             ├─► Platform …      └─► WebSocket ─► Talk
 //!                                                          └─► nobody's: 404
 //! ```
 //!
@@ -19,16 +19,20 @@
 //! - **A refusal is not lost**: a connection ends with a goodbye, and what still comes is thrown away for a moment
 //!   ([`moorline_edge::linger`]).
 //!
-//! Checked by `tests/connections.rs` and the cluster tests (`fostrom.rs`, `watson_http.rs`).
+//! - **A request for a WebSocket goes to a platform that speaks one there**, and to no other.
+//!
+//! Checked by `tests/connections.rs`, `tests/websocket.rs` and the cluster tests (`fostrom.rs`, `watson_http.rs`).
 //!
 //! # Deliberately absent
 //!
-//! What a path means, who may ask, and WebSockets: a request for one does not come here (`node/edge`, `foreign`).
+//! What a path means, who may ask, and MQTT over WebSocket: a request that offers MQTT does not come here (`node/edge`, `foreign`).
 
 mod answer;
 mod connections;
 mod request;
+mod websocket;
 
 pub use answer::{Answer, Taken};
 pub use connections::{Answered, Caller, Conversation, Http, Platform};
 pub use request::{Body, Head, Request, Unread};
+pub use websocket::{Heard, MESSAGE_BYTES_MAX, Talk, WebSocket};

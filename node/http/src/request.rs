@@ -50,6 +50,11 @@ impl Head {
         self.0.uri.query()
     }
 
+    /// It alone, as other libraries read it.
+    pub(crate) fn bare(&self) -> hyper::Request<()> {
+        hyper::Request::from_parts(self.0.clone(), ())
+    }
+
     /// Headers as they came: names in lower case.
     #[must_use]
     pub fn headers(&self) -> Vec<(&str, &[u8])> {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{ConnId, Delivery, Epoch, NodeId, ShardId, planted};
+use moorline_core::{ConnId, Delivery, Epoch, NodeId, ShardId, Text, planted};
 use moorline_group::{
     Role, Sink,
     wire::{Kind, Lane, Peers, Replier},
@@ -95,6 +95,7 @@ impl Sink for Inner {
                 | Effect::DeviceChanged { .. }
                 | Effect::Events { .. }
                 | Effect::Attributes(_)
+                | Effect::Values { .. }
                 | Effect::Call(_)
                 | Effect::Recorded { .. }) => self.note_said(shard, said, &mut news),
                 Effect::Digest { .. }
@@ -137,6 +138,7 @@ impl Sink for Inner {
         }
         // Who waits here looks whether it waits at the right node.
         self.news.tell_all(shard);
+        self.value_news.tell_all(shard);
         if role.leading {
             self.leading_began.notify_one();
             self.wills_due.notify_one();
@@ -158,16 +160,19 @@ impl Inner {
                 news.push(DeviceNews::Mail(tenant, device));
             }
             Effect::DeviceChanged { tenant, device, .. } => {
+                self.value_news.tell(shard, tenant, &device);
                 news.push(DeviceNews::Device(tenant, device));
             }
             Effect::Events { tenant, appended } => {
                 self.metrics.events.appended.inc_by(u64::from(appended));
-                self.news.tell(shard, tenant);
+                self.news.tell(shard, tenant, &Text::default());
             }
             Effect::Attributes(changed) => {
                 values.attributes.inc_by(changed.changes.len() as u64);
+                self.value_news.tell(shard, changed.tenant, &changed.device);
                 news.push(DeviceNews::Attributes(changed.tenant, changed.device));
             }
+            Effect::Values { tenant, device } => self.value_news.tell(shard, tenant, &device),
             Effect::Call(of_call) => self.note_call_effect(of_call, news),
             Effect::Recorded { tenant: _, points } => values.points.inc_by(u64::from(points)),
             _ => {}
@@ -401,6 +406,7 @@ impl Inner {
         self.handle(peers, Kind::Retained, Self::on_retained);
         self.handle(peers, Kind::Question, Self::on_question);
         self.handle(peers, Kind::News, Self::on_news);
+        self.handle(peers, Kind::OwnCall, Self::on_own_call);
         self.handle(peers, Kind::TakenOver, Self::on_taken_over);
         self.handle(peers, Kind::ShareAttach, Self::on_share_attach);
         self.handle(peers, Kind::ShareDeliver, Self::on_share_deliver);

@@ -1,4 +1,4 @@
-//! Who waits at this leader for something new in a stream.
+//! Who waits at this leader for something new: in a tenant's stream, or of a device's values.
 //!
 //! ```text
 //!   question ──► listen ──► read: nothing ──► changed ──► read: something
@@ -10,74 +10,91 @@
 //!
 //! - **Nothing is missed between reading and waiting**: who listens does so before it reads, and hears everything that was
 //!   told since. Checked below.
-//! - **At most [`LISTENERS_MAX`] wait**; who comes beyond is answered at once, and asks again after a pause.
+//! - **Where nobody waits, to tell costs a look at a number.** A device says something a thousand times for each time that somebody
+//!   looks at it.
+//! - **At most [`LISTENERS_MAX`] wait** for each of both; who comes beyond is answered at once, and asks again after a pause.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    ops::Bound,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering, fence},
+    },
 };
 
-use moorline_core::{ShardId, TenantId};
+use moorline_core::{ShardId, TenantId, Text};
 use tokio::sync::watch;
 
 /// Questions that wait at a node: as many as the readers of ten nodes ask of it, when it leads 12 shards.
 pub(crate) const LISTENERS_MAX: usize = 16_384;
 
-type Streams = BTreeMap<(ShardId, TenantId), watch::Sender<()>>;
+/// What is waited for: of a tenant in a shard, a device, or nothing more.
+type Subject = (ShardId, TenantId, Text);
 
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<BTreeMap<Subject, watch::Sender<()>>>,
+    /// Changed under the lock, and looked at without it.
+    listeners: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    streams: Streams,
-    listeners: usize,
-}
-
-/// Somebody who waits for a stream. Ends with it.
+/// Somebody who waits for a subject. Ends with it.
 #[derive(Debug)]
 pub(crate) struct Listener {
     news: Arc<News>,
-    stream: (ShardId, TenantId),
+    subject: Subject,
     told: watch::Receiver<()>,
 }
 
 impl News {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Subject, watch::Sender<()>>> {
         self.waiting.lock().expect("no panic while it is locked")
     }
 
-    /// Listens from now on; `None` if too many do.
-    pub(crate) fn listen(self: &Arc<Self>, shard: ShardId, tenant: TenantId) -> Option<Listener> {
+    /// Listens from now on; `None` if too many do. `device` is empty where the whole tenant is meant.
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        shard: ShardId,
+        tenant: TenantId,
+        device: Text,
+    ) -> Option<Listener> {
         let mut waiting = self.lock();
-        if waiting.listeners >= LISTENERS_MAX {
+        if self.len() >= LISTENERS_MAX {
             return None;
         }
-        waiting.listeners += 1;
-        let stream = (shard, tenant);
-        let told = waiting.streams.entry(stream).or_insert_with(|| watch::Sender::new(()));
+        self.listeners.fetch_add(1, Ordering::Relaxed);
+        let subject = (shard, tenant, device);
+        let told = waiting.entry(subject.clone()).or_insert_with(|| watch::Sender::new(()));
         let told = told.subscribe();
-        Some(Listener { news: Arc::clone(self), stream, told })
+        drop(waiting);
+        // Who tells looks at the number after it has written, and who listens reads after it has counted itself: one sees the other.
+        fence(Ordering::SeqCst);
+        Some(Listener { news: Arc::clone(self), subject, told })
     }
 
-    /// There is more in a stream.
-    pub(crate) fn tell(&self, shard: ShardId, tenant: TenantId) {
-        if let Some(stream) = self.lock().streams.get(&(shard, tenant)) {
-            stream.send_replace(());
+    /// There is something new.
+    pub(crate) fn tell(&self, shard: ShardId, tenant: TenantId, device: &Text) {
+        fence(Ordering::SeqCst);
+        if self.len() == 0 {
+            return;
+        }
+        if let Some(told) = self.lock().get(&(shard, tenant, device.clone())) {
+            told.send_replace(());
         }
     }
 
     /// Whether this node leads a shard may have changed: whoever waits has to look.
     pub(crate) fn tell_all(&self, shard: ShardId) {
-        let all = (shard, TenantId(0))..=(shard, TenantId(u32::MAX));
-        self.lock().streams.range(all).for_each(|(_, stream)| stream.send_replace(()));
+        let from = Bound::Included((shard, TenantId(0), Text::default()));
+        let waiting = self.lock();
+        let all = waiting.range((from, Bound::Unbounded));
+        all.take_while(|((of, ..), _)| *of == shard).for_each(|(_, told)| told.send_replace(()));
     }
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.lock().listeners
+        self.listeners.load(Ordering::Relaxed)
     }
 }
 
@@ -92,11 +109,11 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         let mut waiting = self.news.lock();
-        waiting.listeners -= 1;
+        self.news.listeners.fetch_sub(1, Ordering::Relaxed);
         // This one still counts.
-        let last = waiting.streams.get(&self.stream).is_some_and(|told| told.receiver_count() <= 1);
+        let last = waiting.get(&self.subject).is_some_and(|told| told.receiver_count() <= 1);
         if last {
-            waiting.streams.remove(&self.stream);
+            waiting.remove(&self.subject);
         }
     }
 }
@@ -112,34 +129,42 @@ mod tests {
         changed.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
     }
 
+    fn whole() -> Text {
+        Text::default()
+    }
+
     #[test]
     fn who_listens_hears_what_is_told_since_and_nobody_elses() {
         let news = Arc::new(News::default());
-        news.tell(ShardId(1), TenantId(1));
-        let mut mine = news.listen(ShardId(1), TenantId(1)).unwrap();
-        let mut others = news.listen(ShardId(1), TenantId(2)).unwrap();
-        let mut elsewhere = news.listen(ShardId(2), TenantId(1)).unwrap();
+        news.tell(ShardId(1), TenantId(1), &whole());
+        let mut mine = news.listen(ShardId(1), TenantId(1), whole()).unwrap();
+        let mut others = news.listen(ShardId(1), TenantId(2), whole()).unwrap();
+        let mut elsewhere = news.listen(ShardId(2), TenantId(1), whole()).unwrap();
+        let mut device = news.listen(ShardId(1), TenantId(1), "pump".into()).unwrap();
         assert!(!has_heard(&mut mine), "that was before");
-        news.tell(ShardId(1), TenantId(1));
-        news.tell(ShardId(1), TenantId(1));
+        news.tell(ShardId(1), TenantId(1), &whole());
+        news.tell(ShardId(1), TenantId(1), &whole());
         assert!(has_heard(&mut mine) && !has_heard(&mut mine), "once is enough");
-        assert!(!has_heard(&mut others) && !has_heard(&mut elsewhere));
+        assert!(!has_heard(&mut others) && !has_heard(&mut elsewhere) && !has_heard(&mut device));
+        news.tell(ShardId(1), TenantId(1), &"pump".into());
+        assert!(has_heard(&mut device) && !has_heard(&mut mine));
         news.tell_all(ShardId(1));
         assert!(has_heard(&mut mine) && has_heard(&mut others) && !has_heard(&mut elsewhere));
+        assert!(has_heard(&mut device));
     }
 
     #[test]
     fn nothing_is_left_of_who_is_gone_and_there_is_a_limit() {
         let news = Arc::new(News::default());
-        let listen = || news.listen(ShardId(1), TenantId(1));
+        let listen = || news.listen(ShardId(1), TenantId(1), whole());
         let mut all: Vec<_> = (0..LISTENERS_MAX).map(|_| listen().unwrap()).collect();
         assert!(listen().is_none());
         all.pop();
         assert!(listen().is_some());
         all.truncate(1);
-        news.tell(ShardId(1), TenantId(1));
+        news.tell(ShardId(1), TenantId(1), &whole());
         assert!(has_heard(&mut all[0]), "one is left, and hears");
         drop(all);
-        assert_eq!((news.len(), news.lock().streams.len()), (0, 0));
+        assert_eq!((news.len(), news.lock().len()), (0, 0));
     }
 }

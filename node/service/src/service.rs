@@ -42,6 +42,7 @@ use crate::{
     registry::{
         Readers,
         notes::Notes,
+        own_calls::OwnCalls,
         presence::Reporter,
         settings::Parsed,
         watch::{PendingNews, Watchers},
@@ -159,6 +160,10 @@ pub(crate) struct Inner {
     pub(crate) own_subtree: Rules,
     /// Who waits here for something new in streams.
     pub(crate) news: Arc<News>,
+    /// Calls of devices that wait here for answers.
+    pub(crate) own_calls: OwnCalls,
+    /// Who waits for something new of a device's values.
+    pub(crate) value_news: Arc<News>,
     /// Who reads events at this node.
     pub(crate) event_readers: Arc<Readers>,
     /// A will is due in a shard led here.
@@ -225,6 +230,8 @@ impl Inner {
             holders: Holders::default(),
             own_subtree: Rules::own_subtree(),
             news: Arc::default(),
+            own_calls: OwnCalls::default(),
+            value_news: Arc::default(),
             event_readers: Arc::default(),
             wills_due: Notify::new(),
             accepting: AtomicBool::new(true),

@@ -400,6 +400,7 @@ impl Inner {
             | Effect::WillDropped { .. }
             | Effect::Mail(_)
             | Effect::Attributes(_)
+            | Effect::Values { .. }
             | Effect::Call(_)
             | Effect::Recorded { .. }
             | Effect::Events { .. }

@@ -12,7 +12,7 @@
 use std::{collections::HashMap, future::pending, pin::Pin, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream, stream::FuturesUnordered};
-use moorline_core::Text;
+use moorline_core::{Text, op::Denial};
 use moorline_machine::answer::Refused;
 use moorline_service::registry::{
     ASK_AGAIN, Heard, Present, RECHECK, RegistryError, Watch, brought::Bringer,
@@ -46,10 +46,20 @@ pub(crate) struct ChildHeard {
 }
 
 impl ChildHeard {
-    /// Whether a call may wait for it.
-    pub(crate) fn calls(&self) -> bool {
-        self.heard.calls
+    /// Whether a call may wait for it; or may go now that one has ended.
+    pub(crate) fn calls(&self) -> (bool, bool) {
+        (self.heard.calls, self.heard.ended)
     }
+}
+
+/// A child that was looked at.
+pub(crate) enum Looked {
+    /// It is there: what it is to be told of its attributes, if anything.
+    There(Device, Option<News>),
+    /// It was deleted.
+    Deleted(Text),
+    /// Its gateway speaks for it no more.
+    Gone,
 }
 
 type Hearing = Pin<Box<dyn Future<Output = Option<ChildHeard>> + Send>>;
@@ -137,10 +147,10 @@ impl Children {
         }
     }
 
-    /// Looks at one of which something was heard, if it is there: what it is to be told of its attributes, if anything.
-    pub(crate) async fn look(&mut self, heard: ChildHeard) -> Option<(Device, Option<News>)> {
+    /// Looks at one of which something was heard.
+    pub(crate) async fn look(&mut self, heard: ChildHeard) -> Looked {
         let ChildHeard { name, watch, gone, heard } = heard;
-        let child = self.known.get_mut(&name)?;
+        let Some(child) = self.known.get_mut(&name) else { return Looked::Gone };
         let stays = match heard.device {
             true => child.device.door.registry.still(&child.device.guest).await,
             false => Ok(()),
@@ -148,11 +158,12 @@ impl Children {
         let mut again = RECHECK;
         match stays {
             Ok(()) => {}
-            Err(moorline_core::op::Denial::Unavailable) => again = ASK_AGAIN,
-            // It was disabled or deleted: the next message about it finds out what it is then.
-            Err(_) => {
+            Err(Denial::Unavailable) => again = ASK_AGAIN,
+            // The next message about it finds out what it is then.
+            Err(why) => {
                 self.known.remove(&name);
-                return None;
+                let is_deleted = why == Denial::UnknownDevice;
+                return if is_deleted { Looked::Deleted(name) } else { Looked::Gone };
             }
         }
         let news = match heard.attributes {
@@ -171,7 +182,7 @@ impl Children {
         };
         let device = child.device.clone();
         self.hearing.push(hearing(name, watch, gone, again));
-        Some((device, news))
+        Looked::There(device, news)
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use moorline_core::{AttributeScope, Text};
 use moorline_dialects::thingsboard::{
     attributes::{Changed, Found, Wanted},
-    calls::DEVICE_CALL_TIMEOUT_MS,
+    calls::{self, DEVICE_CALL_TIMEOUT_MS, DeviceCall},
     limits::{RateLimits, SessionLimits},
     mqtt::PACKET_BYTES_MAX,
     values::{Entries, Sample},
@@ -19,9 +19,10 @@ use moorline_machine::{
     values::{NewPoint, POINTS_PER_COMMAND_MAX, VALUES_PER_COMMAND_MAX},
 };
 use moorline_service::registry::{
-    AttributeWrite, NewEvent, Recording, RegistryError,
+    AttributeWrite, NewEvent, OwnCall, Recording, RegistryError,
     door::{Guest, JSON},
 };
+use uuid::Uuid;
 
 use crate::{
     convert::{entries, from_core, keys},
@@ -107,11 +108,18 @@ impl Device {
         async move { written.await.map(drop) }
     }
 
+    /// The device calls, and waits for what an application answers. `None`: too many do.
+    pub(crate) fn calls(&self) -> Option<OwnCall> {
+        self.door.registry.await_answer(self.guest.tenant, &self.guest.device)
+    }
+
     /// Lets applications know of a call of the device.
     pub(crate) fn called(
         &self,
-        body: Bytes,
+        call: &DeviceCall,
+        own: &OwnCall,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let body = Bytes::from(call.to_event(&Uuid::from_u128(own.id()).to_string()).to_string());
         let event = self.event(EventKind::Message, CALLS, body);
         let appended =
             self.door.registry.append_event(self.guest.tenant, &self.guest.device, event);
@@ -185,6 +193,13 @@ impl Device {
         let told = self.door.registry.tell_attributes(*tenant, device, *born, version);
         async move { told.await.map(drop) }
     }
+}
+
+/// What a device hears of its call: what was answered in time, or that nothing was.
+pub(crate) async fn answer_to(own: OwnCall) -> String {
+    let answer = own.answered(CALL_WAIT).await;
+    let text = answer.and_then(|answer| String::from_utf8(answer.to_vec()).ok());
+    text.unwrap_or_else(|| calls::timed_out().to_string())
 }
 
 /// A list of keys that names some.

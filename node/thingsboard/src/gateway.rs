@@ -4,23 +4,34 @@
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, try_join_all};
-use moorline_core::AttributeScope;
+use moorline_core::{AttributeScope, Text};
 use moorline_dialects::thingsboard::{
-    gateway::{AttributesRequest, DEVICE_TYPE_DEFAULT, DeviceTelemetry, Request},
+    gateway::{
+        AttributesRequest, DEVICE_DELETED_METHOD, DEVICE_TYPE_DEFAULT, DeviceTelemetry, Request,
+    },
     json::Json,
     mqtt::Outcome,
     topics::{Form, GATEWAY_ATTRIBUTES, GATEWAY_ATTRIBUTES_RESPONSE},
     values::{self, Entries, Sample},
 };
-use moorline_machine::ValueRefused;
+use moorline_machine::{
+    ValueRefused,
+    calls::{Deadline, NewCall},
+};
 use moorline_service::registry::RegistryError;
 
 use crate::{
-    children::{Came, ChildHeard},
+    children::{Came, ChildHeard, Looked},
     convert::keys,
+    device::Device,
     outgoing,
     session::{Asked, Session},
 };
+
+/// How often the news of a deleted device are sent again that the gateway does not acknowledge: as of the vendor's calls.
+const DELETED_RESENDS_MAX: u32 = 5;
+/// How long they wait for a gateway that is away: as long as the vendor's.
+const DELETED_WAIT_MS: u64 = 24 * 3_600 * 1_000;
 
 impl Session {
     /// Does what a gateway asks; false at the end.
@@ -115,9 +126,13 @@ impl Session {
     /// Something was heard of a child: its gateway is told.
     pub(crate) async fn hear_of_child(&mut self, heard: ChildHeard) {
         let Some(children) = &mut self.children else { return };
-        let calls = heard.calls();
-        let Some((child, news)) = children.look(heard).await else { return };
-        if calls {
+        let (calls, ended) = heard.calls();
+        let (child, news) = match children.look(heard).await {
+            Looked::There(child, news) => (child, news),
+            Looked::Deleted(name) => return self.tell_deleted(&name),
+            Looked::Gone => return,
+        };
+        if calls || ended && outgoing::goes_in_turn(&child) {
             self.send_calls(&child).await;
         }
         if let Some(news) = news {
@@ -126,6 +141,25 @@ impl Session {
             let payload = down.write_gateway_changed(name.as_str(), &news.changed);
             self.say(GATEWAY_ATTRIBUTES, payload);
         }
+    }
+}
+
+impl Session {
+    /// Lets the gateway know that a device of its was deleted: by a call that is kept, so that it hears it also if it is just going.
+    fn tell_deleted(&self, name: &Text) {
+        let Device { door, guest } = self.device();
+        let call = NewCall {
+            id: rand::random(),
+            method: Text::from(DEVICE_DELETED_METHOD),
+            params: Bytes::from(Json::from(name.as_str()).to_string()),
+            one_way: true,
+            info: Bytes::new(),
+            resends_max: DELETED_RESENDS_MAX,
+            deadline: Deadline::After(DELETED_WAIT_MS),
+            keep_ms: 0,
+        };
+        let made = door.registry.make_call(guest.tenant, &guest.device, Some(guest.born), call);
+        self.device().spawn(async move { made.await.map(drop) });
     }
 }
 

@@ -36,7 +36,6 @@ use moorline_service::registry::{
     door::By,
     secrets::Secrets,
 };
-use tokio::time::sleep;
 use tracing::info;
 
 use crate::{
@@ -203,7 +202,7 @@ impl Connection {
             Asked::ReadAttributes(wanted) => {
                 device.read(&wanted).await.map(Said::Attributes).map_err(|error| refused(&error))
             }
-            Asked::Call(call) => self.call(entered, &call, body).await,
+            Asked::Call(call) => self.call(entered, &call).await,
             Asked::CallReply { id, data } => done(outgoing::answered(device, id, data).await),
             Asked::Package(_) => Err(http::respond(Err(Failure::NoPackage))),
             // No route asks for the others here.
@@ -215,26 +214,23 @@ impl Connection {
         }
     }
 
-    /// A call of the device: applications hear of it, and nobody answers yet.
-    async fn call(
-        &self,
-        entered: &Entered,
-        call: &DeviceCall,
-        body: Bytes,
-    ) -> Result<Said, Response> {
+    /// A call of the device: applications hear of it, and one may answer.
+    async fn call(&self, entered: &Entered, call: &DeviceCall) -> Result<Said, Response> {
         let device = &entered.device;
         if call.method == SESSION_LIMITS_METHOD {
             return Ok(Said::CallAnswered(device.limits().to_json().to_string()));
         }
-        device.called(body).await.map_err(|error| refused(&error))?;
-        self.wait(entered, CALL_WAIT).await
-    }
-
-    /// Waits for what does not come.
-    async fn wait(&self, entered: &Entered, wait: Duration) -> Result<Said, Response> {
-        let _present = entered.device.door.registry.arrive(&entered.stay.guest);
+        let own = device.calls().ok_or_else(|| http::respond(Err(Failure::RateLimited)))?;
+        device.called(call, &own).await.map_err(|error| refused(&error))?;
+        let _present = device.door.registry.arrive(&entered.stay.guest);
         let why = tokio::select! {
-            () = sleep(wait) => Failure::TimedOut,
+            answer = own.answered(CALL_WAIT) => {
+                let text = answer.and_then(|answer| String::from_utf8(answer.to_vec()).ok());
+                match text {
+                    Some(text) => return Ok(Said::CallAnswered(text)),
+                    None => Failure::TimedOut,
+                }
+            }
             // It asks another node.
             () = self.caller.stop.cancelled() => Failure::TimedOut,
             () = revoked(entered) => Failure::Gone,

@@ -5,7 +5,7 @@
 //!                        gateway.rs, children.rs: for others too ────┤                            ▲              │ news
 //!                        outgoing.rs: calls that go out ─────────────┘                            │              │
 //!   listener of all platforms ─► http.rs, polls.rs: a request each ───────────────────────────────┘   ◄──────────┘
-//!                          └─► rest/: integrators ─► the registry
+//!                          └─► rest/: integrators, by requests and WebSocket ─► the registry
 //! ```
 //!
 //! A tenant with an alias `thingsboard:NAME` is one of ThingsBoard's: whichever of its devices proves who it is (an access token is a
@@ -21,6 +21,9 @@
 //! - **A device has one connection by MQTT**: a later one ends the earlier. Checked by the first.
 //! - **A call is never forgotten**: what was not acknowledged goes out again, to whichever node the device comes. Checked by
 //!   `thingsboard_calls.rs`.
+//! - **A device's own call is answered by an application, or not at all**: within its time, on the connection that made it. Checked by
+//!   `thingsboard_own_calls.rs`.
+//! - **Who has subscribed is told of what changes**, whichever node wrote it. Checked by `thingsboard_socket.rs`.
 //! - **A gateway speaks for devices of its tenant**, which are made when nobody has made them. Checked by `thingsboard_gateway.rs`.
 //!
 //! # Deliberately absent

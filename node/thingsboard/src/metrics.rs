@@ -6,6 +6,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 #[derive(Debug, Clone)]
 pub struct ThingsboardMetrics {
     pub(crate) connections: IntGauge,
+    pub(crate) sockets: IntGauge,
     pub(crate) requests: IntCounterVec,
     pub(crate) http_requests: IntCounterVec,
 }
@@ -14,7 +15,7 @@ pub struct ThingsboardMetrics {
 const WHAT: [&str; 6] =
     ["telemetry", "attributes", "attributes_request", "call", "gateway", "other"];
 /// The same over HTTP.
-const HTTP_WHAT: [&str; 10] = [
+const HTTP_WHAT: [&str; 11] = [
     "telemetry",
     "attributes",
     "attributes_request",
@@ -25,6 +26,7 @@ const HTTP_WHAT: [&str; 10] = [
     "rest_devices",
     "rest_telemetry",
     "rest_calls",
+    "rest_socket",
 ];
 /// What came of it.
 const RESULTS: [&str; 5] = ["done", "unknown_topic", "invalid", "limited", "failed"];
@@ -40,6 +42,10 @@ impl ThingsboardMetrics {
             "moorline_thingsboard_connections",
             "Devices that are connected by MQTT",
         )?;
+        let sockets = IntGauge::new(
+            "moorline_thingsboard_websockets",
+            "Integrators that are connected by WebSocket",
+        )?;
         let requests = Opts::new(
             "moorline_thingsboard_requests_total",
             "What devices published, by what it was about and by what came of it",
@@ -50,6 +56,7 @@ impl ThingsboardMetrics {
         );
         let metrics = Self {
             connections: add(registry, connections)?,
+            sockets: add(registry, sockets)?,
             requests: add(registry, IntCounterVec::new(requests, &["what", "result"])?)?,
             http_requests: add(registry, IntCounterVec::new(http_requests, &["what", "status"])?)?,
         };

@@ -8,7 +8,8 @@
 //! # Invariants
 //!
 //! - **A connection sends a call once**, until it is noted what became of that.
-//! - **At most [`OUT_MAX`] are out at once**; the others wait where they are kept.
+//! - **At most [`OUT_MAX`] are out at once**, or one of each device if its tenant has them go one by one; the others wait where they are
+//!   kept.
 //!
 //! Checked by the cluster tests (`thingsboard_calls.rs`).
 
@@ -20,15 +21,16 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use moorline_core::CallState;
 use moorline_dialects::thingsboard::{
-    calls::{DELIVERY_TIMEOUT_MS, ServerCall},
+    calls::{DELIVERY_TIMEOUT_MS, ServerCall, Strategy},
     json::Json,
 };
 use moorline_machine::{
     CallRefused,
     calls::{Call, CallNote},
 };
-use moorline_service::registry::RegistryError;
+use moorline_service::registry::{RegistryError, settings::CallOrder};
 use tokio::time::{Instant, sleep_until};
 
 use crate::device::Device;
@@ -62,8 +64,16 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// The calls of the device that wait and are not out, as many as there is room for.
+    /// The calls of the device that go out now: those that wait and are not out, as many as there is room for, and as its tenant's
+    /// strategy lets go.
     pub(crate) async fn ready(self, device: &Device) -> Result<Vec<Call>, RegistryError> {
+        let out = self.out.len();
+        let mut ready = self.waiting(device).await?;
+        ready.truncate(going(device, ready.len(), out).await?);
+        Ok(ready)
+    }
+
+    async fn waiting(self, device: &Device) -> Result<Vec<Call>, RegistryError> {
         let (mut ready, mut after) = (Vec::new(), 0);
         loop {
             let page = device.door.registry.waiting_calls(&device.guest, after).await?;
@@ -148,6 +158,38 @@ impl Outgoing {
             }
         }
     }
+}
+
+/// How many calls of a device go out now, of those that are ready; `out`: those that are on their way.
+pub(crate) async fn going(
+    device: &Device,
+    ready: usize,
+    out: usize,
+) -> Result<usize, RegistryError> {
+    let (registry, tenant) = (&device.door.registry, device.guest.tenant);
+    let strategy = strategy(device);
+    // Nobody has to be asked where that changes nothing.
+    let matters = strategy.go(ready, out, true) != strategy.go(ready, out, false);
+    let unanswered = matters && {
+        let states = vec![CallState::Delivered];
+        let page = registry.calls_of(tenant, &device.guest.device, states, 0, u16::MAX).await?;
+        page.is_some_and(|page| page.calls.iter().any(|call| !call.one_way))
+    };
+    Ok(strategy.go(ready, out, unanswered))
+}
+
+/// Which calls of a device may be out at once, as its tenant says.
+fn strategy(device: &Device) -> Strategy {
+    match device.door.registry.settings(device.guest.tenant).calls.order {
+        CallOrder::Burst => Strategy::Burst,
+        CallOrder::AfterAcknowledgement => Strategy::OnAck,
+        CallOrder::AfterAnswer => Strategy::OnResponse,
+    }
+}
+
+/// Whether the end of one call lets the next go.
+pub(crate) fn goes_in_turn(device: &Device) -> bool {
+    strategy(device) == Strategy::OnResponse
 }
 
 /// A call, as devices are told it.

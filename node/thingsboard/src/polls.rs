@@ -15,7 +15,7 @@ use moorline_machine::calls::{Call, CallNote};
 use moorline_service::registry::{ASK_AGAIN, RECHECK, RegistryError};
 use tokio::time::{Instant, timeout_at};
 
-use crate::device::Device;
+use crate::{device::Device, outgoing};
 
 /// What came of a poll.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(crate) async fn poll(
                 let heard = watch.heard().await;
                 match awaited {
                     Awaited::Attributes if heard.attributes => return,
-                    Awaited::Call if heard.calls => return,
+                    Awaited::Call if heard.calls || heard.ended => return,
                     Awaited::Attributes | Awaited::Call => {}
                 }
             }
@@ -103,6 +103,9 @@ async fn look(device: &Device, awaited: Awaited, since: u64) -> Result<Polled, R
         Awaited::Call => {
             let page = device.door.registry.waiting_calls(&device.guest, 0).await?;
             let Some(call) = page.calls.into_iter().next() else { return Ok(Polled::Nothing) };
+            if outgoing::going(device, 1, 0).await? == 0 {
+                return Ok(Polled::Nothing);
+            }
             let noted = device.door.registry.note_call(&device.guest, call.number, CallNote::Sent);
             noted.await?;
             Ok(Polled::Call(Box::new(call)))

@@ -36,12 +36,12 @@ use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, RegistryError, Watch
 use prometheus::IntGauge;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
     children::{ChildHeard, Children},
-    device::{CALL_WAIT, Device},
+    device::{Device, answer_to},
     outgoing::{self, Outgoing},
 };
 
@@ -67,7 +67,7 @@ struct Done {
 }
 
 type Writing = Pin<Box<dyn Future<Output = Done> + Send>>;
-type Waiting = Pin<Box<dyn Future<Output = (Form, i32)> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = (Form, i32, String)> + Send>>;
 
 /// What a publish is answered with: it, and whether it waits for an answer.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +87,7 @@ pub(crate) struct Session {
     pub(crate) children: Option<Children>,
     filters: Vec<Granted>,
     writes: FuturesUnordered<Writing>,
-    /// Calls of the device that nobody answers in time.
+    /// Calls of the device that wait for their answers.
     calls: FuturesUnordered<Waiting>,
     /// Calls to it, and to those it speaks for.
     outgoing: Outgoing,
@@ -132,6 +132,11 @@ impl Session {
         }
     }
 
+    /// Whose it is.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
         let gauge = self.device.door.metrics.connections.clone();
         gauge.inc();
@@ -145,8 +150,8 @@ impl Session {
                     self.ask(ask).await
                 }
                 Some(done) = self.writes.next() => self.done(done),
-                Some((form, id)) = self.calls.next() => {
-                    self.answer_call(form, id, &calls::timed_out().to_string());
+                Some((form, id, answer)) = self.calls.next() => {
+                    self.answer_call(form, id, &answer);
                     true
                 }
                 heard = watch.heard() => self.hear(heard).await,
@@ -254,7 +259,7 @@ impl Session {
                 return self.read_attributes(asked, form, id, wanted).await;
             }
             (Publish::Call(form, id), Request::Call(call)) => {
-                return self.call(asked, form, id, &call, payload);
+                return self.call(asked, form, id, &call);
             }
             (_, Request::CallReply { id, data }) => {
                 self.write(asked, outgoing::answered(&self.device, id, data));
@@ -297,19 +302,17 @@ impl Session {
         true
     }
 
-    fn call(&self, asked: Asked, form: Form, id: i32, call: &DeviceCall, body: Bytes) -> bool {
+    fn call(&self, asked: Asked, form: Form, id: i32, call: &DeviceCall) -> bool {
         if call.method == calls::SESSION_LIMITS_METHOD {
             self.answer_call(form, id, &self.device.limits().to_json().to_string());
             return self.outcome(asked, Outcome::Done);
         }
-        if self.calls.len() >= CALLS_MAX {
+        let has_room = self.calls.len() < CALLS_MAX;
+        let Some(own) = has_room.then(|| self.device.calls()).flatten() else {
             return self.outcome(asked, Outcome::RateLimited);
-        }
-        self.write(asked, self.device.called(body));
-        self.calls.push(Box::pin(async move {
-            sleep(CALL_WAIT).await;
-            (form, id)
-        }));
+        };
+        self.write(asked, self.device.called(call, &own));
+        self.calls.push(Box::pin(async move { (form, id, answer_to(own).await) }));
         true
     }
 
@@ -428,7 +431,7 @@ impl Session {
             tell(&self.inbox, Notice::TakenOver);
             return false;
         }
-        if heard.calls {
+        if heard.calls || heard.ended && outgoing::goes_in_turn(&self.device) {
             self.send_calls(&self.device.clone()).await;
         }
         if heard.attributes

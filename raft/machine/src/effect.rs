@@ -101,6 +101,13 @@ pub enum Effect {
     },
     /// Shared attributes of a device were set or deleted: it is to be told.
     Attributes(Box<AttributesChanged>),
+    /// Attributes of another scope than [`Self::Attributes`], or latest values, of a device changed: who looks at them may read.
+    Values {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        device: Text,
+    },
     /// Points of a tenant's devices were recorded in this batch.
     Recorded {
         /// Whose.

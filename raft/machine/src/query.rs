@@ -6,6 +6,7 @@
 mod audit;
 mod calls;
 mod events;
+mod marks;
 mod presence;
 mod session;
 mod values;
@@ -28,7 +29,7 @@ use crate::{
         AggregateQuery, CallsFound, CallsQuery, ConsumersPage, DeviceCursor, DevicesPage,
         DevicesQuery, EventsPage, HistoryQuery, MailPage,
     },
-    values::{AggregatePage, Attributes, HistoryPage, Latest},
+    values::{AggregatePage, Attributes, HistoryPage, Latest, Marks},
 };
 
 pub use self::{
@@ -173,6 +174,17 @@ pub enum Query {
         /// Only these; none: all.
         keys: Vec<Text>,
     },
+    /// What a device's values are by now.
+    Marks {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        device: Text,
+        /// What who asks knows.
+        known: Option<Marks>,
+        /// How long who answers may wait for something else than that; not the machine's business.
+        wait_ms: u32,
+    },
     /// A piece of a device's history.
     History(HistoryQuery),
     /// A piece of a device's history, taken together.
@@ -225,6 +237,8 @@ pub enum Found {
     Attributes(Option<Attributes>),
     /// To [`Query::Latest`].
     Latest(Option<Latest>),
+    /// To [`Query::Marks`].
+    Marks(Option<Marks>),
     /// To [`Query::History`].
     History(Option<HistoryPage>),
     /// To [`Query::Aggregate`].
@@ -304,6 +318,7 @@ impl Machine {
             Query::Latest { tenant, device, keys } => {
                 Found::Latest(self.latest(rows, *tenant, device, keys)?)
             }
+            Query::Marks { tenant, device, .. } => Found::Marks(self.marks(rows, *tenant, device)?),
             Query::History(query) => Found::History(self.history(rows, query)?),
             Query::Aggregate(query) => Found::Aggregate(self.aggregate(rows, query)?),
             Query::Calls(query) => Found::Calls(self.calls(rows, query)?),
@@ -396,6 +411,7 @@ impl Query {
             | Self::Latest { .. }
             | Self::History(_)
             | Self::Aggregate(_) => values::put_query(self),
+            Self::Marks { .. } => marks::put_query(self),
             Self::Calls(query) => calls::put_query(query),
             Self::Session { tenant, client } => session::put_query(*tenant, client),
             Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
@@ -447,6 +463,7 @@ impl Query {
             session::KIND => session::read_query(reader)?,
             presence::KIND => presence::read_query(reader)?,
             audit::KIND => audit::read_query(reader)?,
+            marks::KIND => marks::read_query(reader)?,
             kind @ values::ATTRIBUTES..=values::AGGREGATE => values::read_query(kind, reader)?,
             kind @ calls::WAITING..=calls::ALL => Self::Calls(calls::read_query(kind, reader)?),
             _ => return Err(reader.malformed()),
@@ -596,6 +613,7 @@ impl Found {
             Self::Presence(found) => out = presence::put_found(found),
             Self::Audit(page) => out = audit::put_page(page),
             Self::Attributes(found) => out = values::put_attributes(found.as_ref()),
+            Self::Marks(found) => out = marks::put_found(*found),
             Self::Latest(found) => out = values::put_latest(found.as_ref()),
             Self::History(found) => out = values::put_history(found.as_ref()),
             Self::Aggregate(found) => out = values::put_aggregate(found.as_ref()),
@@ -631,6 +649,7 @@ impl Found {
             session::KIND => Self::Session(session::read_found(reader)?),
             presence::KIND => Self::Presence(presence::read_found(reader)?),
             audit::KIND => Self::Audit(audit::read_page(reader)?),
+            marks::KIND => Self::Marks(marks::read_found(reader)?),
             values::ATTRIBUTES => Self::Attributes(values::read_attributes(reader)?),
             values::LATEST => Self::Latest(values::read_latest(reader)?),
             values::HISTORY => Self::History(values::read_history(reader)?),

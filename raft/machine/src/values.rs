@@ -52,6 +52,12 @@ pub const POINTS_PER_PART_MAX: usize = 1_024;
 pub const POINTS_PER_TICK_MAX: usize = 4_096;
 /// Points of devices that are gone that one `Tick` removes beside those.
 pub const POINT_GARBAGE_PER_TICK_MAX: usize = 4_096;
+/// Keys whose values one command deletes: as many as a device may have.
+pub const KEYS_PER_DELETE_MAX: usize = SHEET_KEYS_MAX;
+/// Points that one command that deletes looks at. A command is applied while others wait, so it may take some milliseconds.
+pub const POINTS_PER_DELETE_MAX: usize = 1_024;
+/// About the most bytes of points that it looks at: it writes what stays of them anew.
+pub const DELETE_BYTES_MAX: usize = 256 * 1024;
 /// Keys that one question may name.
 pub const KEYS_PER_QUESTION_MAX: usize = 1_024;
 /// Points that one question looks at.
@@ -70,6 +76,8 @@ pub enum ValueCommand {
     Record(Record),
     /// Notes that a device that asks for changes of its shared attributes was told of them.
     Tell(TellAttributes),
+    /// Deletes telemetry of some keys and a range of time, a piece at a time.
+    Delete(DeleteSeries),
 }
 
 impl ValueCommand {
@@ -79,7 +87,8 @@ impl ValueCommand {
         match self {
             Self::WriteAttributes(WriteAttributes { tenant, device, .. })
             | Self::Record(Record { tenant, device, .. })
-            | Self::Tell(TellAttributes { tenant, device, .. }) => (*tenant, device),
+            | Self::Tell(TellAttributes { tenant, device, .. })
+            | Self::Delete(DeleteSeries { tenant, device, .. }) => (*tenant, device),
         }
     }
 }
@@ -132,6 +141,27 @@ pub struct TellAttributes {
     pub version: u64,
 }
 
+/// See [`ValueCommand::Delete`]. To the shard of the device.
+///
+/// Looks at [`POINTS_PER_DELETE_MAX`] points and about [`DELETE_BYTES_MAX`] bytes, and says where the next such command has to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteSeries {
+    /// Whose device.
+    pub tenant: TenantId,
+    /// Which.
+    pub device: Text,
+    /// The version that device was made with: nothing is deleted of one that is gone, nor of the one behind it.
+    pub born: u64,
+    /// Of which keys; none: nothing. At most [`KEYS_PER_DELETE_MAX`].
+    pub keys: Vec<Text>,
+    /// The first time, in milliseconds since 1970.
+    pub from_ms: i64,
+    /// The first time behind it.
+    pub to_ms: i64,
+    /// Whether latest values of that range go as well.
+    pub latest: bool,
+}
+
 /// An event that comes with values: in the same command, so that there are both or neither.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WithEvent {
@@ -153,7 +183,7 @@ pub struct NewPoint {
 /// What a command about values came to. Variants are added, never renumbered: producer rows hold them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueAnswer {
-    /// To all of them.
+    /// To all of them but [`ValueCommand::Delete`].
     Written {
         /// When, in log time.
         at: UnixMillis,
@@ -161,6 +191,13 @@ pub enum ValueAnswer {
         version: u64,
         /// The place of the event in the stream, if there was one.
         event: Option<Offset>,
+    },
+    /// To [`ValueCommand::Delete`].
+    Deleted {
+        /// When, in log time.
+        at: UnixMillis,
+        /// In place of the start of the next command, if there may be more.
+        next: Option<i64>,
     },
 }
 
@@ -265,6 +302,18 @@ pub struct Latest {
     pub born: u64,
     /// They, by key: each with its time.
     pub values: Vec<(Text, i64, Value)>,
+}
+
+/// What a device's values are by now: numbers that are others after each change, and the same otherwise. Made for comparing: those
+/// of different nodes are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// The version the device was made with.
+    pub born: u64,
+    /// Of attributes, in the order of [`AttributeScope::ALL`].
+    pub attributes: [u64; 3],
+    /// Of latest values.
+    pub latest: u64,
 }
 
 /// A point as it is read.

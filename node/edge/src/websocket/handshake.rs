@@ -103,7 +103,7 @@ impl Refused {
 }
 
 /// Reads the request and answers it. What the client sent after its request is returned. With `http`, a request for something
-/// else is not answered: all that was read comes back with [`Refused::NotWebSocket`].
+/// else is not answered, nor is one for a WebSocket that is not MQTT: all that was read comes back with [`Refused::NotWebSocket`].
 pub(super) async fn accept<S>(
     stream: &mut S,
     config: &WsConfig,
@@ -117,7 +117,7 @@ where
         Ok((request, len)) => judge(&request, config).map(|answer| (answer, len)),
         Err(refused) => Err(refused),
     };
-    if http && matches!(judged, Err(Refused::NotWebSocket)) {
+    if http && matches!(judged, Err(Refused::NotWebSocket | Refused::Subprotocol)) {
         return Err((Refused::NotWebSocket, input));
     }
     let gone = |_| (Refused::Gone, BytesMut::new());
@@ -282,9 +282,12 @@ mod tests {
 
     #[tokio::test]
     async fn where_http_is_spoken_too_another_request_comes_back_whole() {
-        for request in
-            ["GET /v1 HTTP/1.1\r\nHost: h\r\n\r\n", "POST / HTTP/1.1\r\nHost: h\r\n\r\nbody"]
-        {
+        let other = format!("{}\r\nmore", GOOD.replace("Protocol: mqtt", "Protocol: soap"));
+        for request in [
+            "GET /v1 HTTP/1.1\r\nHost: h\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: h\r\n\r\nbody",
+            &other,
+        ] {
             let (mut client, mut server) = tokio::io::duplex(64 * 1024);
             client.write_all(request.as_bytes()).await.unwrap();
             let read = BytesMut::from(request.as_bytes());

@@ -22,7 +22,7 @@ const REQUESTS: &str = "v1/devices/me/rpc/request/+";
 
 /// Makes a call that is kept; its id.
 #[track_caller]
-fn make(api: &Api, node: u64, name: &str, call: &Value) -> String {
+pub(crate) fn make(api: &Api, node: u64, name: &str, call: &Value) -> String {
     let (status, made) = api.ask(node, "POST", &calls_of(name), call);
     assert!(status < 300, "{status} {made}");
     made["id"].as_str().unwrap().to_owned()
@@ -34,7 +34,7 @@ fn calls_of(name: &str) -> String {
 
 /// How a call stands, and what was answered.
 #[track_caller]
-fn stands(api: &Api, node: u64, name: &str, id: &str) -> (String, Value) {
+pub(crate) fn stands(api: &Api, node: u64, name: &str, id: &str) -> (String, Value) {
     let path = format!("/devices/{name}/calls/{id}?tenant=plant");
     let (status, call) = api.ask(node, "GET", &path, &Value::Null);
     assert_eq!(status, 200, "{call}");
@@ -42,7 +42,7 @@ fn stands(api: &Api, node: u64, name: &str, id: &str) -> (String, Value) {
 }
 
 #[track_caller]
-fn comes_to_stand(api: &Api, node: u64, name: &str, id: &str, state: &str) -> Value {
+pub(crate) fn comes_to_stand(api: &Api, node: u64, name: &str, id: &str, state: &str) -> Value {
     until(&format!("it is {state}"), SOON, || {
         let (now, answer) = stands(api, node, name, id);
         (now == state).then_some(answer)
@@ -51,7 +51,7 @@ fn comes_to_stand(api: &Api, node: u64, name: &str, id: &str, state: &str) -> Va
 
 /// The next call that a device gets, and its number.
 #[track_caller]
-fn called(client: &mut Client) -> (Publish, String, Value) {
+pub(crate) fn called(client: &mut Client) -> (Publish, String, Value) {
     let heard = client.message();
     let number = heard.topic.strip_prefix("v1/devices/me/rpc/request/").unwrap().to_owned();
     let call = json_of(&heard);
@@ -59,7 +59,7 @@ fn called(client: &mut Client) -> (Publish, String, Value) {
 }
 
 #[track_caller]
-fn reply(client: &mut Client, number: &str, answer: &[u8]) {
+pub(crate) fn reply(client: &mut Client, number: &str, answer: &[u8]) {
     client.publish_acked(&format!("v1/devices/me/rpc/response/{number}"), answer);
 }
 

@@ -211,15 +211,24 @@ impl Inner {
 
     /// For a question that may wait: what wakes it, and until when it may. `None` if it is to be answered at once.
     fn listener_for(&self, shard: ShardId, query: &Query) -> Option<(Listener, Instant)> {
-        let Query::Events { tenant, wait_ms, .. } = query else { return None };
-        if *wait_ms == 0 {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "no other question waits")]
+        let (wait_ms, news, tenant, device) = match query {
+            Query::Events { tenant, wait_ms, .. } => {
+                (*wait_ms, &self.news, *tenant, Text::default())
+            }
+            Query::Marks { tenant, device, wait_ms, .. } => {
+                (*wait_ms, &self.value_news, *tenant, device.clone())
+            }
+            _ => return None,
+        };
+        if wait_ms == 0 {
             return None;
         }
-        let wait = Duration::from_millis(u64::from(*wait_ms)).min(EVENTS_WAIT_MAX);
-        Some((self.news.listen(shard, *tenant)?, Instant::now() + wait))
+        let wait = Duration::from_millis(u64::from(wait_ms)).min(EVENTS_WAIT_MAX);
+        Some((news.listen(shard, tenant, device)?, Instant::now() + wait))
     }
 
-    /// Answers when there is something behind the offset of the question, or in the end that there is nothing.
+    /// Answers when there is something else than who asks knows, or in the end that there is nothing.
     async fn read_newer(
         &self,
         shard: ShardId,
@@ -229,15 +238,10 @@ impl Inner {
     ) -> Result<Found, &'static str> {
         loop {
             let found = self.read_query(shard, &query)?;
-            let (Found::Events(page), Query::Events { after, .. }) = (&found, &mut query) else {
-                return Ok(found);
-            };
-            let at_tail = page.upto.next() >= page.tail;
-            if !page.events.is_empty() || Instant::now() >= until {
+            let Some(at_tail) = waits(&mut query, &found) else { return Ok(found) };
+            if Instant::now() >= until {
                 return Ok(found);
             }
-            // Those that were looked at are of other devices.
-            *after = page.upto;
             if !at_tail {
                 tokio::task::yield_now().await;
                 continue;
@@ -254,9 +258,48 @@ impl Inner {
     }
 }
 
+/// Whether what was found is nothing new to who asks. `Some(false)`: but there is more to look at, from where the question says now.
+fn waits(query: &mut Query, found: &Found) -> Option<bool> {
+    match (query, found) {
+        (Query::Events { after, .. }, Found::Events(page)) if page.events.is_empty() => {
+            // Those that were looked at are of other devices.
+            *after = page.upto;
+            Some(page.upto.next() >= page.tail)
+        }
+        (Query::Marks { known, .. }, Found::Marks(marks)) => (known == marks).then_some(true),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use moorline_core::Offset;
+    use moorline_machine::{EventsPage, values::Marks};
+
     use super::*;
+
+    #[test]
+    fn who_asks_waits_as_long_as_it_knows_all_there_is() {
+        let marks = |latest| Marks { born: 1, attributes: [0; 3], latest };
+        let (tenant, device, wait_ms) = (TenantId(1), Text::from("d"), 9);
+        let asking = |known, found| {
+            let device = device.clone();
+            waits(&mut Query::Marks { tenant, device, known, wait_ms }, &Found::Marks(found))
+        };
+        assert_eq!(asking(Some(marks(1)), Some(marks(1))), Some(true));
+        assert_eq!(asking(Some(marks(1)), Some(marks(2))), None);
+        assert_eq!(asking(None, Some(marks(2))), None);
+        assert_eq!(asking(Some(marks(1)), None), None, "it is gone");
+        let (after, items_max, bytes_max) = (Offset(3), 9, 9);
+        let mut query =
+            Query::Events { tenant, after, device: None, items_max, bytes_max, wait_ms };
+        let (upto, head) = (Offset(5), Offset(1));
+        let mut page = EventsPage { events: Vec::new(), upto, head, tail: Offset(9) };
+        assert_eq!(waits(&mut query, &Found::Events(page.clone())), Some(false));
+        assert!(matches!(query, Query::Events { after: Offset(5), .. }));
+        page.tail = Offset(6);
+        assert_eq!(waits(&mut query, &Found::Events(page)), Some(true));
+    }
 
     #[test]
     fn a_question_says_whom_the_asker_votes_for() {

@@ -22,11 +22,14 @@ mod devices;
 pub mod door;
 mod events;
 mod mail;
+mod marks;
 pub(crate) mod notes;
+pub(crate) mod own_calls;
 pub(crate) mod presence;
 pub mod principal;
 mod readers;
 pub mod secrets;
+mod series;
 pub mod settings;
 mod values;
 pub(crate) mod watch;
@@ -54,8 +57,10 @@ pub use self::{
     devices::{Change, Found},
     events::{ConsumerGroup, EventPlace, NewEvent},
     mail::Letter,
+    own_calls::{OWN_ANSWER_BYTES_MAX, OwnCall},
     presence::Present,
     readers::{EVENT_READERS_MAX, EVENT_READERS_PER_TENANT_MAX, Reading},
+    series::{DELETE_STEPS_MAX, SeriesDelete},
     values::{AttributeWrite, Recording, ValuesWritten},
     watch::{ASK_AGAIN, Heard, RECHECK, Watch},
 };

@@ -56,6 +56,8 @@ pub struct TenantSettings {
     pub events: EventSettings,
     /// For what its devices measure.
     pub telemetry: TelemetrySettings,
+    /// For calls to its devices.
+    pub calls: CallSettings,
     /// Which topics its clients may use. Without it, a device those below its own name, and any other client all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TopicLists>)]
@@ -76,6 +78,7 @@ impl Default for TenantSettings {
             mail: MailSettings::default(),
             events: EventSettings::default(),
             telemetry: TelemetrySettings::default(),
+            calls: CallSettings::default(),
             topics: None,
             fostrom: FostromSettings::default(),
         }
@@ -193,6 +196,27 @@ impl TelemetrySettings {
         let bytes_max = self.bytes_max.min(STREAM_BYTES_MAX);
         (self.keep_s > 0).then_some(Retention { keep_s: self.keep_s, bytes_max })
     }
+}
+
+/// How calls go out to devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CallSettings {
+    /// Which calls of a device may be out at once.
+    pub order: CallOrder,
+}
+
+/// Which calls of a device may be out at once. In any case the oldest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallOrder {
+    /// All of them.
+    #[default]
+    Burst,
+    /// One: the next goes out when the device has acknowledged it.
+    AfterAcknowledgement,
+    /// One: the next goes out when the device has answered it, or its time is over. One that wants no answer: as before.
+    AfterAnswer,
 }
 
 /// What a fleet of Fostrom has besides.

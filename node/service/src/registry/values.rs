@@ -130,7 +130,7 @@ impl Registry {
         Some(WithEvent { event: MachineEvent { kind, channel, content_type, body, by }, retention })
     }
 
-    fn write_values(
+    pub(super) fn write_values(
         &self,
         command: ValueCommand,
     ) -> impl Future<Output = Result<ValuesWritten, RegistryError>> + Send + use<> {

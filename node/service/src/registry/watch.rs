@@ -105,6 +105,8 @@ pub struct Heard {
     pub calls: bool,
     /// The call that is watched may have ended.
     pub outcome: bool,
+    /// A call to the device may have ended: for who sends the next one then.
+    pub ended: bool,
 }
 
 impl Heard {
@@ -116,6 +118,7 @@ impl Heard {
         attributes: true,
         calls: true,
         outcome: true,
+        ended: true,
     };
 }
 
@@ -258,6 +261,7 @@ struct Flags {
     attributes: AtomicBool,
     calls: AtomicBool,
     outcome: AtomicBool,
+    ended: AtomicBool,
     bell: Notify,
 }
 
@@ -273,6 +277,7 @@ impl Flags {
             attributes: AtomicBool::default(),
             calls: AtomicBool::default(),
             outcome: AtomicBool::default(),
+            ended: AtomicBool::default(),
             bell: Notify::default(),
         }
     }
@@ -300,6 +305,9 @@ impl Flags {
         }
         if heard.outcome {
             self.outcome.store(true, Ordering::Relaxed);
+        }
+        if heard.ended {
+            self.ended.store(true, Ordering::Relaxed);
         }
         // A permit is kept for a watcher that is busy.
         self.bell.notify_one();
@@ -347,10 +355,15 @@ impl Watchers {
                     ((tenant, device), Heard { calls: true, ..Heard::default() })
                 }
                 DeviceNews::Outcome(tenant, device, id) => {
-                    let of_call = |flags: &&Arc<Flags>| flags.call == Some(id);
-                    let watching = all.get(&(tenant, device)).into_iter().flatten();
-                    let heard = Heard { outcome: true, ..Heard::default() };
-                    watching.filter(of_call).for_each(|flags| flags.raise(heard));
+                    for flags in all.get(&(tenant, device)).into_iter().flatten() {
+                        match flags.call {
+                            None => flags.raise(Heard { ended: true, ..Heard::default() }),
+                            Some(of) if of == id => {
+                                flags.raise(Heard { outcome: true, ..Heard::default() });
+                            }
+                            Some(_) => {}
+                        }
+                    }
                     continue;
                 }
                 // For the leader.
@@ -407,6 +420,7 @@ impl Watch {
                 attributes: take(&self.flags.attributes),
                 calls: take(&self.flags.calls),
                 outcome: take(&self.flags.outcome),
+                ended: take(&self.flags.ended),
             };
             if heard != Heard::default() {
                 return heard;
@@ -659,16 +673,18 @@ mod tests {
         });
         let (tenant, name) = whose("pump");
         let tell = |one: DeviceNews| {
+            let news = one.clone();
             watchers.tell(ShardId(1), shards, decode(encode(&[one])).unwrap());
             let take = |flag: &AtomicBool| flag.swap(false, Ordering::Relaxed);
             let outcomes = [&serves, &callers[0], &callers[1]].map(|flags| take(&flags.outcome));
-            (take(&serves.calls), outcomes)
+            assert!(!callers.iter().any(|flags| take(&flags.ended)) || news == DeviceNews::Anew);
+            (take(&serves.calls), take(&serves.ended), outcomes)
         };
-        assert_eq!(tell(DeviceNews::Calls(tenant, name.clone())), (true, [false; 3]));
+        assert_eq!(tell(DeviceNews::Calls(tenant, name.clone())), (true, false, [false; 3]));
         let outcome = |id| DeviceNews::Outcome(tenant, name.clone(), id);
-        assert_eq!(tell(outcome(8)), (false, [false, false, true]));
-        assert_eq!(tell(outcome(9)), (false, [false; 3]));
-        assert_eq!(tell(DeviceNews::Anew), (true, [true; 3]), "whoever leads now knows more");
+        assert_eq!(tell(outcome(8)), (false, true, [false, false, true]));
+        assert_eq!(tell(outcome(9)), (false, true, [false; 3]));
+        assert_eq!(tell(DeviceNews::Anew), (true, true, [true; 3]), "whoever leads now knows more");
     }
 
     #[test]

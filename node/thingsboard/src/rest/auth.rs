@@ -265,6 +265,15 @@ impl Rest {
             found.and_then(|(_, value)| std::str::from_utf8(value).ok()).and_then(Bearer::of)
         };
         let bearer = auth::HEADERS.into_iter().find_map(said).ok_or(ErrorCode::Authentication)?;
+        self.authorise_bearer(caller, bearer).await
+    }
+
+    /// The same of what was said elsewhere.
+    pub(super) async fn authorise_bearer(
+        &self,
+        caller: &Caller,
+        bearer: Bearer,
+    ) -> Result<Integrator, Failed> {
         match bearer {
             Bearer::Token(token) => {
                 let said = self.tokens.read(&token, false, self.now_s())?;

@@ -4,6 +4,7 @@
 //!   head ─► route ─► who is it? (auth.rs) ─► may it? ─► body ─► devices.rs, credentials.rs ─┐
 //!                                                           ├─► telemetry.rs ──────────────┼─► the registry
 //!                                                           └─► calls.rs ──────────────────┘
+//!   WebSocket ─► socket/: who is it? ─► commands ─► pushes
 //! ```
 //!
 //! Users are principals of Moorline's API: the password of any user name, and an API key, is a token of the tenant.
@@ -21,6 +22,8 @@ mod auth;
 mod calls;
 mod credentials;
 mod devices;
+mod series;
+mod socket;
 mod telemetry;
 
 use std::{fmt, sync::Arc};
@@ -47,7 +50,7 @@ use moorline_service::registry::{
 use serde::Serialize;
 use serde_json::Value;
 
-use self::auth::Tokens;
+use self::{auth::Tokens, socket::Places};
 use crate::door::Door;
 
 /// What all paths begin with. Platforms that are asked before have what is theirs of it.
@@ -65,6 +68,8 @@ pub(crate) struct Rest {
     /// Who failed too often: the same that counts devices.
     doors: Doorkeeper,
     tokens: Arc<Tokens>,
+    /// Connections by WebSocket.
+    places: Places,
 }
 
 impl fmt::Debug for Rest {
@@ -77,7 +82,7 @@ impl Rest {
     /// Behind this door.
     pub(crate) fn new(door: Door, secrets: Secrets, doors: Doorkeeper) -> Self {
         let tokens = Arc::new(Tokens::new(&secrets));
-        Self { door, secrets, doors, tokens }
+        Self { door, secrets, doors, tokens, places: Places::default() }
     }
 
     fn now_ms(&self) -> i64 {
@@ -88,6 +93,10 @@ impl Rest {
 impl Platform for Rest {
     fn claims(&self, path: &str) -> bool {
         path.starts_with(PREFIX)
+    }
+
+    fn speaks_websocket(&self, path: &str) -> bool {
+        socket::is_place(path)
     }
 
     fn meet(&self, caller: Arc<Caller>) -> Box<dyn Conversation> {
@@ -183,6 +192,9 @@ impl From<RegistryError> for Failed {
 impl Conversation for Connection {
     fn answer(&self, request: Request) -> Answered<'_> {
         let (head, body) = request.split();
+        if socket::is_place(head.path()) {
+            return Box::pin(async move { socket::answer(&self.rest, &self.caller, &head) });
+        }
         let asked = format!("{} {}", head.method(), head.path());
         let address = self.caller.peer.ip().to_string();
         let actor = Actor::of(&asked, rand::random(), &address);

@@ -12,6 +12,7 @@ use moorline_dialects::thingsboard::{
         aggregation::{Aggregation, Range},
         errors::ErrorCode,
         telemetry::{Attribute, History, Route, attributes, timeseries},
+        told::Series,
     },
     values::{self, Rules, Value},
 };
@@ -36,9 +37,6 @@ use crate::{
     convert::{entries, from_core, keys},
     device::Device,
 };
-
-/// What the series of a key are while they are gathered: samples by time.
-type Series = Vec<(String, Vec<(i64, Value)>)>;
 
 /// Pages of a history that are looked at for one answer.
 const PAGES_MAX: usize = 64;
@@ -80,10 +78,7 @@ impl Rest {
                 Ok(Reply::written(&timeseries(&series, strict)))
             }
             Route::History(history) => {
-                let series = match aggregation(history.aggregation) {
-                    None => self.history(tenant, device, &history).await?,
-                    Some(wanted) => self.aggregated(tenant, device, &history, wanted).await?,
-                };
+                let series = self.series(tenant, device, &history).await?;
                 Ok(Reply::written(&timeseries(&series, history.strict)))
             }
             Route::AttributeKeys(scope) => {
@@ -111,9 +106,8 @@ impl Rest {
                 self.speaking_for(tenant, row).telemetry(samples, body.clone()).await?;
                 Ok(Reply::nothing())
             }
-            Route::DeleteTimeseries { .. } => {
-                let why = "telemetry is not deleted by key or time: it ends with its retention";
-                Err(Failed::new(ErrorCode::BadRequestParams, why))
+            Route::DeleteTimeseries { keys, range_ms, latest } => {
+                self.delete_timeseries(tenant, &row, &keys, range_ms, latest).await
             }
         }
     }
@@ -127,7 +121,7 @@ impl Rest {
 
     // ---- attributes
 
-    async fn attributes(
+    pub(super) async fn attributes(
         &self,
         tenant: TenantId,
         row: &Row,
@@ -172,6 +166,19 @@ impl Rest {
     }
 
     // ---- telemetry of a range
+
+    /// Samples of a range, or what is made of them.
+    pub(super) async fn series(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        asked: &History,
+    ) -> Result<Series, Failed> {
+        match aggregation(asked.aggregation) {
+            None => self.history(tenant, device, asked).await,
+            Some(wanted) => self.aggregated(tenant, device, asked, wanted).await,
+        }
+    }
 
     async fn history(
         &self,

@@ -44,6 +44,32 @@ impl ServerCall {
     }
 }
 
+/// Which calls of a device may be out at once (the vendor's submit strategy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// `BURST`: all.
+    #[default]
+    Burst,
+    /// `SEQUENTIAL_ON_ACK_FROM_DEVICE`: one, until the device has acknowledged it.
+    OnAck,
+    /// `SEQUENTIAL_ON_RESPONSE_FROM_DEVICE`: one, until the device has answered it, where an answer is wanted.
+    OnResponse,
+}
+
+impl Strategy {
+    /// How many of the calls that are ready go out now, the oldest first. `out`: those that are on their way; `unanswered`: whether the
+    /// device has one that it has not answered.
+    #[must_use]
+    pub fn go(self, ready: usize, out: usize, unanswered: bool) -> usize {
+        let blocked = match self {
+            Self::Burst => return ready,
+            Self::OnAck => out > 0,
+            Self::OnResponse => out > 0 || unanswered,
+        };
+        if blocked { 0 } else { ready.min(1) }
+    }
+}
+
 /// A call from a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceCall {
@@ -75,6 +101,15 @@ impl DeviceCall {
             return Err(Invalid::Shape("a method has 1 to 255 bytes"));
         }
         Ok(Self { method: method.to_owned(), params })
+    }
+}
+
+impl DeviceCall {
+    /// `{"id","method","params"}`: as applications hear of it. `id`: what they answer it by.
+    #[must_use]
+    pub fn to_event(&self, id: &str) -> Json {
+        let method = Json::from(self.method.as_str());
+        Json::object([("id", Json::from(id)), ("method", method), ("params", self.params.clone())])
     }
 }
 

@@ -18,6 +18,9 @@ use super::{
 
 /// The profile of a device that comes without one.
 pub const DEVICE_TYPE_DEFAULT: &str = "default";
+/// The method of the call that tells a gateway that a device which it spoke for was deleted. Its parameters are the device's name, and
+/// it is a call to the gateway itself.
+pub const DEVICE_DELETED_METHOD: &str = "gateway_device_deleted";
 /// The longest name of a device or of a type, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// The reason told on [`super::topics::GATEWAY_DISCONNECT`]: the device sends too much.

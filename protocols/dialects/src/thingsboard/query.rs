@@ -75,8 +75,17 @@ impl<'a> Query<'a> {
     ///
     /// It is something else.
     pub fn flag(&self, name: &'static str) -> Result<bool, WrongParameter> {
+        self.flag_or(name, false)
+    }
+
+    /// A parameter that is `true` or `false`, and what it is if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// It is something else.
+    pub fn flag_or(&self, name: &'static str, usual: bool) -> Result<bool, WrongParameter> {
         match self.get(name) {
-            None => Ok(false),
+            None => Ok(usual),
             Some(text) => text.parse().map_err(|_| WrongParameter::Value(name)),
         }
     }

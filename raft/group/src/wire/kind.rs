@@ -118,6 +118,8 @@ kinds! {
     ShareDetach = 33,
     /// A snapshot goes on: what of it is there already?
     SnapshotResume = 34,
+    /// An application has answered a call of a device that waits at the node.
+    OwnCall = 35,
 }
 
 #[cfg(test)]
@@ -138,7 +140,7 @@ mod tests {
             (Kind::SnapshotResume, 34),
             (Kind::ShareAttach, 30),
             (Kind::ShareDeliver, 31), (Kind::ShareCheck, 32), (Kind::ShareDetach, 33),
-            (Kind::Retained, 26), (Kind::Question, 27), (Kind::News, 28),
+            (Kind::Retained, 26), (Kind::Question, 27), (Kind::News, 28), (Kind::OwnCall, 35),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

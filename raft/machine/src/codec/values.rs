@@ -9,8 +9,8 @@ use super::{
     read_retention,
 };
 use crate::values::{
-    NewPoint, Record, TellAttributes, ValueAnswer, ValueCommand, ValueRefused, WithEvent,
-    WriteAttributes,
+    DeleteSeries, NewPoint, Record, TellAttributes, ValueAnswer, ValueCommand, ValueRefused,
+    WithEvent, WriteAttributes,
 };
 
 /// Frozen: logs hold these numbers, all between [`FIRST_KIND`] and [`LAST_KIND`].
@@ -18,11 +18,13 @@ mod kind {
     pub(super) const WRITE_ATTRIBUTES: u8 = 90;
     pub(super) const RECORD: u8 = 91;
     pub(super) const TELL: u8 = 92;
+    pub(super) const DELETE: u8 = 93;
 }
 
 /// Frozen: producer rows hold these numbers, all between [`FIRST_KIND`] and [`LAST_KIND`].
 mod answer {
     pub(super) const WRITTEN: u8 = 90;
+    pub(super) const DELETED: u8 = 91;
 }
 
 /// Frozen: producer rows hold these numbers, all between [`FIRST_KIND`] and [`LAST_KIND`].
@@ -52,6 +54,8 @@ pub(super) const FIRST_KIND: u8 = 90;
 pub(super) const LAST_KIND: u8 = 99;
 /// The least bytes of a key with or without a value, and of a point: let counts be checked before anything is allocated for them.
 const PAIR_BYTES_MIN: usize = 5;
+/// The same of a key alone.
+const KEY_BYTES_MIN: usize = 4;
 
 /// A value: a byte that says which sort it is, and what it holds.
 pub(crate) fn put_value(out: &mut BytesMut, value: &Value) {
@@ -158,6 +162,17 @@ pub(super) fn put_command(out: &mut BytesMut, command: &ValueCommand) {
             out.put_u64(*born);
             out.put_u64(*version);
         }
+        ValueCommand::Delete(delete) => {
+            let DeleteSeries { tenant, device, born, keys, from_ms, to_ms, latest } = delete;
+            out.put_u8(kind::DELETE);
+            out.put_u32(tenant.0);
+            put_text(out, device);
+            out.put_u64(*born);
+            put_list(out, keys, put_text);
+            out.put_i64(*from_ms);
+            out.put_i64(*to_ms);
+            out.put_u8(u8::from(*latest));
+        }
     }
 }
 
@@ -188,28 +203,48 @@ pub(super) fn read_command(kind: u8, reader: &mut Reader) -> Result<ValueCommand
             let version = reader.u64()?;
             ValueCommand::Tell(TellAttributes { tenant, device, born, version })
         }
+        kind::DELETE => ValueCommand::Delete(DeleteSeries {
+            tenant,
+            device,
+            born,
+            keys: reader.list(KEY_BYTES_MIN, Reader::text)?,
+            from_ms: reader.i64()?,
+            to_ms: reader.i64()?,
+            latest: reader.bool()?,
+        }),
         _ => return Err(Malformed { what: "command kind" }),
     })
 }
 
 /// Writes an answer, its kind included.
 pub(super) fn put_answer(out: &mut BytesMut, answer: ValueAnswer) {
-    let ValueAnswer::Written { at, version, event } = answer;
-    out.put_u8(answer::WRITTEN);
-    out.put_u64(at.0);
-    out.put_u64(version);
-    put_option(out, event, |out, offset| out.put_u64(offset.0));
+    match answer {
+        ValueAnswer::Written { at, version, event } => {
+            out.put_u8(answer::WRITTEN);
+            out.put_u64(at.0);
+            out.put_u64(version);
+            put_option(out, event, |out, offset| out.put_u64(offset.0));
+        }
+        ValueAnswer::Deleted { at, next } => {
+            out.put_u8(answer::DELETED);
+            out.put_u64(at.0);
+            put_option(out, next, BufMut::put_i64);
+        }
+    }
 }
 
 /// Reads what follows a kind between [`FIRST_KIND`] and [`LAST_KIND`].
 pub(super) fn read_answer(kind: u8, reader: &mut Reader) -> Result<ValueAnswer, Malformed> {
-    if kind != answer::WRITTEN {
-        return Err(Malformed { what: "answer kind" });
-    }
-    Ok(ValueAnswer::Written {
-        at: reader.millis()?,
-        version: reader.u64()?,
-        event: reader.option(Reader::offset)?,
+    Ok(match kind {
+        answer::WRITTEN => ValueAnswer::Written {
+            at: reader.millis()?,
+            version: reader.u64()?,
+            event: reader.option(Reader::offset)?,
+        },
+        answer::DELETED => {
+            ValueAnswer::Deleted { at: reader.millis()?, next: reader.option(Reader::i64)? }
+        }
+        _ => return Err(Malformed { what: "answer kind" }),
     })
 }
 
@@ -275,6 +310,9 @@ pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
     let record =
         |points, history, event| Record { tenant, device: device(), born, points, history, event };
     let with = || Some(WithEvent { event: event.clone(), retention });
+    let (keys, latest) = (vec![key("a"), key("b")], true);
+    let delete =
+        DeleteSeries { tenant, device: device(), born, keys, from_ms: -1, to_ms: 2, latest };
     #[rustfmt::skip]
     let all = [
         (ValueCommand::WriteAttributes(write(AttributeScope::Shared, changes, None)),
@@ -300,6 +338,9 @@ pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
              01 01 00000001 63 01 03 00000002 7b7d 00000004 0000000000000005"),
         (ValueCommand::Tell(TellAttributes { tenant, device: device(), born, version: 10 }),
             "5c 00000007 00000001 64 0000000000000009 000000000000000a"),
+        (ValueCommand::Delete(delete),
+            "5d 00000007 00000001 64 0000000000000009 00000002 00000001 61 00000001 62 \
+             ffffffffffffffff 0000000000000002 01"),
     ];
     all.map(|(command, bytes)| (crate::Command::Values(command), bytes)).into()
 }
@@ -318,8 +359,11 @@ mod tests {
         let refused = |why| Answer::Refused(Refused::Values(why));
         let written =
             |event| Answer::Values(ValueAnswer::Written { at: UnixMillis(1), version: 2, event });
+        let deleted = |next| Answer::Values(ValueAnswer::Deleted { at: UnixMillis(1), next });
         #[rustfmt::skip]
         let table = [
+            (deleted(None),                           "5b 0000000000000001 00"),
+            (deleted(Some(-1)),                       "5b 0000000000000001 01 ffffffffffffffff"),
             (written(None),                           "5a 0000000000000001 0000000000000002 00"),
             (written(Some(Offset(3))),                "5a 0000000000000001 0000000000000002 01 0000000000000003"),
             (refused(ValueRefused::DeviceGone),       "08 5a"),
@@ -333,7 +377,7 @@ mod tests {
         for (answer, expected) in table {
             check(&answer, expected);
         }
-        for unknown in [&[91][..], &[99], &[8, 97], &[8, 99]] {
+        for unknown in [&[92][..], &[99], &[8, 97], &[8, 99]] {
             assert!(Answer::decode(&mut Bytes::copy_from_slice(unknown)).is_err());
         }
     }

@@ -6,7 +6,7 @@ use moorline_storage::{StorageError, View};
 use super::Machine;
 use crate::{
     shard::{AggregateQuery, HistoryQuery, HistoryTotals},
-    values::{AggregatePage, Attributes, HistoryPage, Latest},
+    values::{AggregatePage, Attributes, HistoryPage, Latest, Marks},
 };
 
 impl Machine {
@@ -40,6 +40,20 @@ impl Machine {
         keys: &[Text],
     ) -> Result<Option<Latest>, StorageError> {
         self.shard.latest(rows, tenant, device, keys)
+    }
+
+    /// What a device's values are by now. `None` if there is no such device.
+    ///
+    /// # Errors
+    ///
+    /// When the rows can't be read; the replica must stop.
+    pub fn marks(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        device: &Text,
+    ) -> Result<Option<Marks>, StorageError> {
+        self.shard.marks(rows, tenant, device)
     }
 
     /// A piece of a device's history. `None` if there is no such device.

@@ -26,6 +26,8 @@ const ENTRY_HEADER_BYTES: usize = 6;
 const VALUE_HEADER_BYTES: usize = 5;
 /// What a sheet has in front of its entries, its version included.
 const SHEET_HEADER_BYTES: usize = 21;
+/// What a point has in front of its entries: its version and its part.
+const POINT_HEADER_BYTES: usize = 9;
 /// What an attribute's rest has in front of its value.
 pub(crate) const STAMP_BYTES: usize = 16;
 
@@ -264,7 +266,7 @@ impl PointRow {
         values: &[(&Text, &Value)],
     ) -> Result<Bytes, StorageError> {
         let capacity = before.len() + Self::size(values);
-        let mut out = BytesMut::with_capacity(1 + size_of::<u64>() + capacity);
+        let mut out = BytesMut::with_capacity(POINT_HEADER_BYTES + capacity);
         out.put_u8(VERSION);
         out.put_u64(part);
         let changes = values.iter().map(|(key, value)| (key.as_bytes(), *value));
@@ -273,6 +275,20 @@ impl PointRow {
             Merge::Put
         })?;
         Ok(out.freeze())
+    }
+
+    /// Its bytes without values of `keys`, which are in order, each once. `None` if it has none of them; nothing inside if it has
+    /// no others.
+    pub(crate) fn without(&self, keys: &[&[u8]]) -> Result<Option<Option<Bytes>>, StorageError> {
+        let mut out = BytesMut::with_capacity(POINT_HEADER_BYTES + self.entries.len());
+        out.put_u8(VERSION);
+        out.put_u64(self.part);
+        let keys = keys.iter().map(|key| (*key, ()));
+        let more = merge(&mut out, &self.entries, keys, |_, _, ()| Merge::Drop)?;
+        if more == 0 {
+            return Ok(None);
+        }
+        Ok(Some((out.len() > POINT_HEADER_BYTES).then(|| out.freeze())))
     }
 }
 
@@ -372,6 +388,24 @@ mod tests {
             &HistoryPartRow { at: UnixMillis(1), points },
             "01 0000000000000001 00000001 0003 0000000000000004 ffffffffffffffff",
         );
+    }
+
+    #[test]
+    fn a_point_without_some_of_its_keys_keeps_the_others_and_its_part() {
+        let (keys, value) = (["a", "b", "c"].map(Text::from), Value::Bool(true));
+        let row = |keys: &[Text]| {
+            let values: Vec<_> = keys.iter().map(|key| (key, &value)).collect();
+            PointRow::merged(3, &[], &values).unwrap()
+        };
+        let whole = PointRow::from_bytes(&row(&keys)).unwrap();
+        let without = |gone: &[&str]| {
+            let gone: Vec<_> = gone.iter().map(|key| key.as_bytes()).collect();
+            whole.without(&gone).unwrap()
+        };
+        assert_eq!(without(&["b", "x"]), Some(Some(row(&[keys[0].clone(), keys[2].clone()]))));
+        assert_eq!(without(&["", "a", "b", "c"]), Some(None));
+        assert_eq!(without(&["x"]), None);
+        assert_eq!(without(&[]), None);
     }
 
     #[test]

@@ -10,8 +10,10 @@
 //!
 //!   attributes.rs  they are written and deleted
 //!   record.rs      telemetry comes in
+//!   delete.rs      telemetry of some keys goes, piece by piece
 //!   expire.rs      what time does: the oldest points go, in pieces; and what deleted devices left
 //!   read.rs        what is asked
+//!   marks.rs       whether something has changed
 //!   (here)         the state, how it is derived from rows, what is written at the end of a batch
 //! ```
 //!
@@ -28,7 +30,9 @@
 //! - **A command writes all or nothing**: what may be refused is looked at first.
 
 mod attributes;
+mod delete;
 mod expire;
+mod marks;
 mod read;
 mod record;
 
@@ -221,6 +225,7 @@ impl ShardState {
             ValueCommand::WriteAttributes(write) => self.write_attributes(step, write),
             ValueCommand::Record(record) => self.record(step, record),
             ValueCommand::Tell(tell) => self.tell_attributes(step, &tell),
+            ValueCommand::Delete(delete) => self.delete_series(step, &delete),
         }
     }
 

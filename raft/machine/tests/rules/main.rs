@@ -23,6 +23,7 @@ mod presence;
 mod queues;
 mod replicas;
 mod retained;
+mod series;
 mod sessions;
 mod shares;
 mod subscriptions;

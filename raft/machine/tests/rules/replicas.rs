@@ -20,7 +20,7 @@ use moorline_machine::{
     mail::{MailOp, SendMail},
     presence::PresenceReport,
     registry::Owner,
-    values::{NewPoint, Record, TellAttributes, WriteAttributes},
+    values::{DeleteSeries, NewPoint, Record, TellAttributes, WriteAttributes},
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
@@ -264,6 +264,14 @@ fn value_command() -> impl Strategy<Value = Command> {
             let (tenant, device) = (TenantId(tenant), device.into());
             Command::Values(ValueCommand::Tell(TellAttributes { tenant, device, born, version }))
         }),
+        1 => (device(), prop::collection::vec(key(), 0..3), -3..3_i64, any::<bool>()).prop_map(
+            |((tenant, device, born), keys, from_ms, latest)| {
+                let (tenant, device) = (TenantId(tenant), device.into());
+                let keys = keys.into_iter().map(Text::from).collect();
+                Command::Values(ValueCommand::Delete(DeleteSeries {
+                    tenant, device, born, keys, from_ms, to_ms: 3, latest,
+                }))
+            }),
     ]
 }
 

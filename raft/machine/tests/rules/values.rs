@@ -29,7 +29,7 @@ pub(crate) const KIND_PART: u8 = 92;
 const KIND_GARBAGE: u8 = 93;
 /// What a point's key has behind its birth.
 const POINTS: u8 = 4;
-const KEEP_ALL: Retention = Retention { keep_s: u32::MAX, bytes_max: u64::MAX };
+pub(crate) const KEEP_ALL: Retention = Retention { keep_s: u32::MAX, bytes_max: u64::MAX };
 const SHARED: AttributeScope = AttributeScope::Shared;
 
 /// Whether a key is a point's.
@@ -37,7 +37,7 @@ pub(crate) fn is_point(key: &Bytes) -> bool {
     key[4] == KIND_VALUES && key[13] == POINTS
 }
 
-fn points_kept(group: &Group) -> usize {
+pub(crate) fn points_kept(group: &Group) -> usize {
     group.rows.0.keys().filter(|key| is_point(key)).count()
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn record(record: Record) -> Command {
     Command::Values(ValueCommand::Record(record))
 }
 
-fn point(ts_ms: impl Into<Option<i64>>, values: &[(&str, i64)]) -> NewPoint {
+pub(crate) fn point(ts_ms: impl Into<Option<i64>>, values: &[(&str, i64)]) -> NewPoint {
     let values = values.iter().map(|(key, value)| ((*key).into(), long(*value)));
     NewPoint { ts_ms: ts_ms.into(), values: values.collect() }
 }
@@ -84,12 +84,12 @@ fn gone(key: &str) -> (Text, Option<Value>) {
     (key.into(), None)
 }
 
-fn refused(why: ValueRefused) -> Answer {
+pub(crate) fn refused(why: ValueRefused) -> Answer {
     Answer::Refused(Refused::Values(why))
 }
 
 /// A group with the device `d`: its birth.
-fn with_device() -> (Group, u64) {
+pub(crate) fn with_device() -> (Group, u64) {
     let mut group = Group::new(SHARD);
     let born = make(&mut group);
     (group, born)
@@ -130,7 +130,7 @@ fn attributes(
     (set, found.gone.iter().map(ToString::to_string).collect())
 }
 
-fn latest(group: &Group) -> Vec<(String, i64, Value)> {
+pub(crate) fn latest(group: &Group) -> Vec<(String, i64, Value)> {
     let found = group.machine.latest(&group.rows, TENANT, &"d".into(), &[]).unwrap();
     let values = found.expect("it is there").values.into_iter();
     values.map(|(key, ts_ms, value)| (key.to_string(), ts_ms, value)).collect()
@@ -156,7 +156,7 @@ pub(crate) fn pages(group: &Group, mut query: HistoryQuery) -> (Vec<Point>, usiz
     }
 }
 
-fn times(group: &Group, descending: bool) -> Vec<i64> {
+pub(crate) fn times(group: &Group, descending: bool) -> Vec<i64> {
     let points = pages(group, asking(i64::MIN, i64::MAX, descending)).0;
     points.into_iter().map(|point| point.ts_ms).collect()
 }
@@ -356,7 +356,8 @@ fn an_event_comes_with_values_or_neither_does() {
     };
     assert_eq!(answer, written(1));
     let points = Effect::Recorded { tenant: TENANT, points: 1 };
-    assert_eq!(group.effects, [points, Effect::Events { tenant: TENANT, appended: 1 }]);
+    let changed = Effect::Values { tenant: TENANT, device: "d".into() };
+    assert_eq!(group.effects, [changed, points, Effect::Events { tenant: TENANT, appended: 1 }]);
     assert_eq!(group.one(of(Vec::new(), Some(event()))), written(2), "an event alone");
     let mut large = event();
     large.event.body = Bytes::from(vec![0; EVENT_BODY_BYTES_MAX + 1]);

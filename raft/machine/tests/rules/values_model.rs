@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use moorline_core::{AttributeScope, TenantId, Text, UnixMillis, Value};
 use moorline_machine::{
-    Answer, Command, HistoryQuery,
+    Answer, Command, HistoryQuery, ValueAnswer, ValueCommand,
     events::{RETENTION_SLACK, Retention},
     registry::{DeleteDevice, PutDevice},
-    values::{NewPoint, Record, WriteAttributes},
+    values::{DeleteSeries, NewPoint, Record, WriteAttributes},
 };
 use proptest::prelude::*;
 
@@ -32,6 +32,7 @@ enum Do {
     Delete(Slot),
     Write { slot: Slot, scope: usize, changes: Vec<(usize, Option<i64>)> },
     Record { slot: Slot, points: Vec<(Option<i64>, Values)>, keep_s: u32, bytes_max: u64 },
+    Erase { slot: Slot, keys: Vec<usize>, range: (i64, i64), latest: bool },
     Pass(u64),
     Tick,
     Reopen,
@@ -42,6 +43,8 @@ fn what() -> impl Strategy<Value = Do> {
     let change = (0..KEYS.len(), prop::option::of(0..9_i64));
     let values = prop::collection::vec((0..KEYS.len(), 0..9_i64), 0..4);
     let point = (prop::option::weighted(0.7, -2..4_i64), values);
+    // Up to the times of what has none of its own, too.
+    let times = || (-3..4_i64, prop_oneof![-2..5_i64, Just(i64::MAX)]);
     prop_oneof![
         2 => slot().prop_map(Do::Make),
         1 => slot().prop_map(Do::Delete),
@@ -49,6 +52,8 @@ fn what() -> impl Strategy<Value = Do> {
             .prop_map(|(slot, scope, changes)| Do::Write { slot, scope, changes }),
         8 => (slot(), prop::collection::vec(point, 0..4), 0..4_u32, 40..400_u64)
             .prop_map(|(slot, points, keep_s, bytes_max)| Do::Record { slot, points, keep_s, bytes_max }),
+        3 => (slot(), prop::collection::vec(0..KEYS.len(), 0..3), times(), any::<bool>())
+            .prop_map(|(slot, keys, range, latest)| Do::Erase { slot, keys, range, latest }),
         2 => (0..1_500_u64).prop_map(Do::Pass),
         3 => Just(Do::Tick),
         1 => Just(Do::Reopen),
@@ -156,6 +161,20 @@ impl Model {
         }
     }
 
+    fn erase(&mut self, slot: Slot, keys: &[usize], (from, to): (i64, i64), latest: bool) {
+        let Some(device) = self.devices.get_mut(&slot) else { return };
+        let goes = |key: &usize, at: i64| keys.contains(key) && from <= at && at < to;
+        if latest {
+            device.latest.retain(|key, (at, _)| !goes(key, *at));
+        }
+        self.histories[slot.0].points.retain(|(born, at), point| {
+            if *born == device.born {
+                point.values.retain(|key, _| !goes(key, *at));
+            }
+            !point.values.is_empty()
+        });
+    }
+
     fn apply(&mut self, what: &Do) {
         match what {
             Do::Make(_) | Do::Reopen => {}
@@ -185,6 +204,7 @@ impl Model {
                     self.record(*slot, points, *keep_s, *bytes_max);
                 }
             }
+            Do::Erase { slot, keys, range, latest } => self.erase(*slot, keys, *range, *latest),
             Do::Pass(ms) => self.now += ms,
             Do::Tick => {
                 self.histories.iter_mut().for_each(|history| history.tick(self.now));
@@ -297,6 +317,13 @@ fn command(what: &Do, born: u64) -> Option<Command> {
             let points = points.collect();
             record(Record { tenant, device, history, ..recording(born, points) })
         }
+        Do::Erase { slot, keys, range: (from_ms, to_ms), latest } => {
+            let (tenant, device) = whose(slot);
+            let (keys, from_ms, to_ms) = (keys.iter().map(key).collect(), *from_ms, *to_ms);
+            let latest = *latest;
+            let delete = DeleteSeries { tenant, device, born, keys, from_ms, to_ms, latest };
+            Command::Values(ValueCommand::Delete(delete))
+        }
         Do::Tick => Command::Tick,
         Do::Pass(_) | Do::Reopen => return None,
     })
@@ -316,7 +343,7 @@ proptest! {
         let mut seen = BTreeMap::new();
         for what in &whats {
             let born = match what {
-                Do::Write { slot, .. } | Do::Record { slot, .. } => {
+                Do::Write { slot, .. } | Do::Record { slot, .. } | Do::Erase { slot, .. } => {
                     model.devices.get(slot).map_or(1, |device| device.born)
                 }
                 Do::Make(_) | Do::Delete(_) | Do::Pass(_) | Do::Tick | Do::Reopen => 0,
@@ -333,7 +360,9 @@ proptest! {
                     }
                     (Do::Delete(slot), _) => drop(seen.remove(slot)),
                     (Do::Write { slot, scope: 1, .. }, Answer::Values(written)) => {
-                        let moorline_machine::ValueAnswer::Written { version, .. } = written;
+                        let ValueAnswer::Written { version, .. } = written else {
+                            panic!("{written:?}")
+                        };
                         if model.writes.is_multiple_of(3) {
                             seen.insert(*slot, (version, model.writes));
                         }

@@ -10,6 +10,7 @@ pub(crate) mod packet;
 pub(crate) mod rumqtt;
 pub(crate) mod sse;
 pub(crate) mod wait;
+pub(crate) mod websocket;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

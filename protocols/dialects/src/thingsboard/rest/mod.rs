@@ -10,7 +10,8 @@
 //!   calls         calls to devices: bodies, states, statuses
 //!   telemetry     reading and writing of telemetry and attributes: routes, queries, bodies
 //!   aggregation   MIN MAX AVG SUM COUNT by interval
-//!   websocket     subscriptions and what is pushed
+//!   websocket     commands and what is pushed
+//!   told          what of a subscription was pushed, and so what is to be
 //! ```
 
 pub mod aggregation;
@@ -22,4 +23,5 @@ pub mod errors;
 pub mod ids;
 pub mod routes;
 pub mod telemetry;
+pub mod told;
 pub mod websocket;

@@ -58,7 +58,20 @@ pub enum Route {
         keys: Vec<String>,
         /// From when until when, the end left out; `None`: all.
         range_ms: Option<(i64, i64)>,
+        /// What becomes of the latest values.
+        latest: DeletedLatest,
     },
+}
+
+/// What becomes of latest values whose samples are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletedLatest {
+    /// They stay.
+    Stay,
+    /// They are deleted, too.
+    Go,
+    /// They are deleted, and the newest samples that are left take their place.
+    Renew,
 }
 
 /// Samples of a range of time.
@@ -129,7 +142,14 @@ pub fn route(
                 true => None,
                 false => Some((needed(query, "startTs")?, needed(query, "endTs")?)),
             };
-            Route::DeleteTimeseries { keys: some()?, range_ms }
+            let (goes, renew) =
+                (query.flag_or("deleteLatest", true)?, query.flag("rewriteLatestIfDeleted")?);
+            let latest = match (goes, renew) {
+                (false, _) => DeletedLatest::Stay,
+                (true, false) => DeletedLatest::Go,
+                (true, true) => DeletedLatest::Renew,
+            };
+            Route::DeleteTimeseries { keys: some()?, range_ms, latest }
         }
         ("DELETE", [scope]) => Route::DeleteAttributes { scope: scoped(scope)?, keys: some()? },
         _ => return Ok(None),

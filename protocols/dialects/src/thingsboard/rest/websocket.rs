@@ -6,7 +6,6 @@ use thiserror::Error;
 
 use super::{
     aggregation::{Aggregation, Range},
-    errors::ErrorCode,
     telemetry::{LIMIT_DEFAULT, LIMIT_MAX, shown},
 };
 use crate::thingsboard::{
@@ -17,8 +16,28 @@ use crate::thingsboard::{
 
 /// The most commands of one message.
 pub const COMMANDS_MAX: usize = 1_000;
-/// The close code for who did not say who it is.
+/// The close code for who did not say who it is, or asks for more than it may.
 pub const CLOSE_POLICY: u16 = 1008;
+/// The close code for when the server goes.
+pub const CLOSE_AWAY: u16 = 1001;
+/// Where it is.
+pub const PATH: &str = "/api/ws";
+/// Where the older form is, whose URL says who connects (`?token=`).
+pub const PATH_OLD: &str = "/api/ws/plugins/telemetry";
+/// The id of what is no command, in a failure.
+pub const NO_COMMAND: i64 = 0;
+
+/// Why a subscription gets nothing. The numbers are the vendor's: they are others than those of the REST API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SubscriptionError {
+    /// Something failed.
+    Internal = 1,
+    /// What was asked for can't be.
+    BadRequest = 2,
+    /// Not for this user.
+    Unauthorized = 3,
+}
 
 /// Who connects.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -241,7 +260,7 @@ pub fn push(id: i64, series: &[(String, Vec<(i64, Value)>)]) -> Json {
 
 /// Why a subscription gets nothing.
 #[must_use]
-pub fn refused(id: i64, code: ErrorCode, message: &str) -> Json {
+pub fn refused(id: i64, code: SubscriptionError, message: &str) -> Json {
     update(id, i64::from(code as u8), Json::from(message), Json::Object(Vec::new()))
 }
 

@@ -1,11 +1,37 @@
 //! Calls, up and down.
 
 use moorline_dialects::thingsboard::{
-    calls::{DeviceCall, METHOD_BYTES_MAX, ServerCall, reply, timed_out},
+    calls::{DeviceCall, METHOD_BYTES_MAX, ServerCall, Strategy, reply, timed_out},
     json::Json,
 };
 
 use super::support::json;
+
+#[test]
+fn calls_go_out_as_the_strategy_says() {
+    use Strategy::{Burst, OnAck, OnResponse};
+    // Ready, on their way, unanswered: how many go.
+    #[rustfmt::skip]
+    let table = [
+        (0, 0, false, [0, 0, 0]),
+        (3, 0, false, [3, 1, 1]),
+        (3, 1, false, [3, 0, 0]),
+        (3, 0, true,  [3, 1, 0]),
+        (3, 2, true,  [3, 0, 0]),
+        (1, 0, false, [1, 1, 1]),
+    ];
+    for (ready, out, unanswered, expected) in table {
+        let found = [Burst, OnAck, OnResponse].map(|one| one.go(ready, out, unanswered));
+        assert_eq!(found, expected, "{ready} {out} {unanswered}");
+    }
+}
+
+#[test]
+fn an_application_hears_of_a_call_with_its_id() {
+    let call = DeviceCall::read(&json(r#"{"method":"getTime","params":{"a":[1]},"x":2}"#)).unwrap();
+    let event = call.to_event("7f").to_string();
+    assert_eq!(event, r#"{"id":"7f","method":"getTime","params":{"a":[1]}}"#);
+}
 
 #[test]
 fn a_call_goes_down_with_any_params() {

@@ -27,6 +27,7 @@ mod routes;
 mod schema;
 mod support;
 mod telemetry;
+mod told;
 mod topics;
 mod values;
 mod websocket;

@@ -5,7 +5,9 @@ use moorline_dialects::thingsboard::{
     query::{Query, WrongParameter},
     rest::{
         aggregation::{Aggregation, Range},
-        telemetry::{Attribute, History, LIMIT_MAX, Route, attributes, route, timeseries},
+        telemetry::{
+            Attribute, DeletedLatest, History, LIMIT_MAX, Route, attributes, route, timeseries,
+        },
     },
     values::Value,
 };
@@ -49,7 +51,8 @@ fn every_route_is_read() {
     };
     let latest = |names: &[&str], strict| Route::Latest { keys: keys(names), strict };
     let read_attributes = |scope, names: &[&str]| Route::Attributes { scope, keys: keys(names) };
-    let delete = |range_ms| Route::DeleteTimeseries { keys: keys(&["t"]), range_ms };
+    let delete =
+        |range_ms, latest| Route::DeleteTimeseries { keys: keys(&["t"]), range_ms, latest };
     #[rustfmt::skip]
     let table = [
         ("GET",    "keys/timeseries",                                        Route::TimeseriesKeys),
@@ -67,8 +70,10 @@ fn every_route_is_read() {
         ("POST",   "timeseries/ANY",                                         Route::SaveTimeseries { ttl_s: 0 }),
         ("POST",   "timeseries/ANY/3600",                                    Route::SaveTimeseries { ttl_s: 3600 }),
         ("DELETE", "SHARED_SCOPE?keys=a",                                    Route::DeleteAttributes { scope: Scope::Shared, keys: keys(&["a"]) }),
-        ("DELETE", "timeseries/delete?keys=t&deleteAllDataForKeys=true",     delete(None)),
-        ("DELETE", "timeseries/delete?keys=t&startTs=1&endTs=2",             delete(Some((1, 2)))),
+        ("DELETE", "timeseries/delete?keys=t&deleteAllDataForKeys=true",     delete(None, DeletedLatest::Go)),
+        ("DELETE", "timeseries/delete?keys=t&startTs=1&endTs=2",             delete(Some((1, 2)), DeletedLatest::Go)),
+        ("DELETE", "timeseries/delete?keys=t&startTs=1&endTs=2&deleteLatest=false&rewriteLatestIfDeleted=true", delete(Some((1, 2)), DeletedLatest::Stay)),
+        ("DELETE", "timeseries/delete?keys=t&startTs=1&endTs=2&deleteLatest=true&rewriteLatestIfDeleted=true", delete(Some((1, 2)), DeletedLatest::Renew)),
     ];
     for (method, rest, expected) in table {
         assert_eq!(read(method, rest), Ok(Some(expected)), "{method} {rest}");
@@ -108,6 +113,7 @@ fn other_routes_and_parameters_are_refused() {
         ("DELETE", "SHARED_SCOPE",                                   missing("keys")),
         ("DELETE", "timeseries/delete?startTs=1&endTs=2",            missing("keys")),
         ("DELETE", "timeseries/delete?keys=t",                       missing("startTs")),
+        ("DELETE", "timeseries/delete?keys=t&startTs=1&endTs=2&deleteLatest=x", value("deleteLatest")),
     ];
     for (method, rest, expected) in table {
         assert_eq!(read(method, rest), expected, "{method} {rest}");

@@ -4,9 +4,9 @@ use moorline_dialects::thingsboard::{
     attributes::Scope,
     rest::{
         aggregation::{Aggregation, Range},
-        errors::ErrorCode,
         websocket::{
-            Auth, COMMANDS_MAX, Command, Entity, Kind, NotAMessage, Past, push, read, refused,
+            Auth, COMMANDS_MAX, Command, Entity, Kind, NotAMessage, Past, SubscriptionError, push,
+            read, refused,
         },
     },
     values::Value,
@@ -117,7 +117,7 @@ fn pushes_are_written() {
         r#"{"subscriptionId":1,"errorCode":0,"errorMsg":null,"data":{"t":[[1451649600512,"25"],[1,"x"]]}}"#
     );
     assert_eq!(
-        refused(2, ErrorCode::PermissionDenied, "no").to_string(),
-        r#"{"subscriptionId":2,"errorCode":20,"errorMsg":"no","data":{}}"#
+        refused(2, SubscriptionError::BadRequest, "no").to_string(),
+        r#"{"subscriptionId":2,"errorCode":2,"errorMsg":"no","data":{}}"#
     );
 }

@@ -68,11 +68,18 @@ impl ShardState {
                 Some(row) => step.put(key, row),
                 None => step.delete(key),
             }
-            if scope == AttributeScope::Shared && !written.changes.is_empty() {
+            if !written.changes.is_empty() {
                 let (version, changes) = (stamp.version, written.changes);
                 let device = device.clone();
-                let changed = AttributesChanged { tenant, device, born, version, changes };
-                step.effects.push(Effect::Attributes(Box::new(changed)));
+                step.effects.push(match scope {
+                    AttributeScope::Shared => {
+                        let changed = AttributesChanged { tenant, device, born, version, changes };
+                        Effect::Attributes(Box::new(changed))
+                    }
+                    AttributeScope::Client | AttributeScope::Server => {
+                        Effect::Values { tenant, device }
+                    }
+                });
             }
         }
         let event = append.map(|append| self.append_with(step, append));

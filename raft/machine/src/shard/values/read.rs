@@ -195,7 +195,7 @@ impl ShardState {
     }
 
     /// Visits points in order of time until `visit` says that there is no room for the next: which that is.
-    fn walk(
+    pub(super) fn walk(
         &self,
         rows: &(impl View + ?Sized),
         of: Place,

@@ -8,6 +8,7 @@ use super::{Histories, History, check_key, check_value, refused};
 use crate::{
     answer::Answer,
     codec::put_value,
+    effect::Effect,
     events::{Retention, STREAM_BYTES_MAX},
     keys::Place,
     rows::{
@@ -91,6 +92,7 @@ impl ShardState {
                 Err(why) => return Ok(refused(why)),
             };
             step.put(self.keys.sheet(of, Part::Latest), latest);
+            step.effects.push(Effect::Values { tenant, device: record.device.clone() });
             if let Some(retention) = record.history {
                 let history = self.histories.of(tenant, retention);
                 history.keep(step, (tenant, of), newest, &points)?;

@@ -1,0 +1,89 @@
+//! A WebSocket client that says and hears JSON, with a deadline for each.
+
+use std::{
+    io::ErrorKind,
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client};
+
+/// How long an answer may take.
+const WAIT: Duration = Duration::from_secs(15);
+
+/// A connection. It ends with its handle.
+pub(crate) struct Socket(WebSocket<TcpStream>);
+
+/// What was heard.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Heard {
+    /// A message.
+    Said(Value),
+    /// The other side has closed it: the code, if it gave one.
+    Closed(Option<u16>),
+    /// Nothing in time.
+    Nothing,
+}
+
+impl Socket {
+    #[track_caller]
+    pub(crate) fn open(to: SocketAddr, path: &str) -> Self {
+        let stream = TcpStream::connect_timeout(&to, WAIT).unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        let (socket, answer) = client(format!("ws://{to}{path}"), stream).unwrap();
+        assert_eq!(answer.status(), 101);
+        Self(socket)
+    }
+
+    #[track_caller]
+    pub(crate) fn say(&mut self, said: &Value) {
+        self.0.send(Message::text(said.to_string())).unwrap();
+    }
+
+    pub(crate) fn hear(&mut self, within: Duration) -> Heard {
+        let deadline = Instant::now() + within;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Heard::Nothing;
+            }
+            self.0.get_ref().set_read_timeout(Some(left)).unwrap();
+            match self.0.read() {
+                Ok(Message::Text(text)) => {
+                    return Heard::Said(serde_json::from_str(text.as_str()).unwrap());
+                }
+                Ok(Message::Close(frame)) => {
+                    return Heard::Closed(frame.map(|frame| u16::from(frame.code)));
+                }
+                Ok(_) => {}
+                Err(Error::Io(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => return Heard::Closed(None),
+            }
+        }
+    }
+
+    /// The next message.
+    #[track_caller]
+    pub(crate) fn next(&mut self) -> Value {
+        match self.hear(WAIT) {
+            Heard::Said(said) => said,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn hears_nothing_for(&mut self, long: Duration) {
+        assert_eq!(self.hear(long), Heard::Nothing);
+    }
+
+    /// The code that it is closed with.
+    #[track_caller]
+    pub(crate) fn closed(&mut self, within: Duration) -> Option<u16> {
+        match self.hear(within) {
+            Heard::Closed(code) => code,
+            other => panic!("{other:?}"),
+        }
+    }
+}
