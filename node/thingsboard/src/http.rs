@@ -29,7 +29,9 @@ use moorline_edge::Doorkeeper;
 use moorline_http::{
     Answer, Answered, Body, Caller, Conversation, Platform, Request, Taken, Unread,
 };
-use moorline_machine::{CallRefused, EventRefused, ValueRefused, events::EVENT_BODY_BYTES_MAX};
+use moorline_machine::{
+    CallRefused, DocumentRefused, EventRefused, ValueRefused, events::EVENT_BODY_BYTES_MAX,
+};
 use moorline_service::registry::{
     RegistryError, Watch,
     credential::prove::{Claim, Possession, Proven, Stay, Unproven},
@@ -299,9 +301,13 @@ fn refused(error: &RegistryError) -> Response {
         RegistryError::Values(ValueRefused::DeviceGone)
         | RegistryError::Events(EventRefused::DeviceGone)
         | RegistryError::Calls(CallRefused::DeviceGone)
+        | RegistryError::Documents(DocumentRefused::DeviceGone)
         | RegistryError::Refused(_) => Failure::Gone,
         // What is too much, or too large, is no better the next time.
-        RegistryError::Values(_) | RegistryError::Events(_) | RegistryError::Calls(_) => {
+        RegistryError::Values(_)
+        | RegistryError::Events(_)
+        | RegistryError::Calls(_)
+        | RegistryError::Documents(_) => {
             return http::bad_request(&error.to_string());
         }
         RegistryError::Busy => Failure::RateLimited,

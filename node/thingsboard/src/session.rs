@@ -331,9 +331,12 @@ impl Session {
                 return false;
             }
             // What is too much of it, or too large, is no better the next time.
-            Err(RegistryError::Values(_) | RegistryError::Events(_) | RegistryError::Calls(_)) => {
-                Outcome::Invalid
-            }
+            Err(
+                RegistryError::Values(_)
+                | RegistryError::Events(_)
+                | RegistryError::Calls(_)
+                | RegistryError::Documents(_),
+            ) => Outcome::Invalid,
             Err(_) => Outcome::Failed,
         };
         self.outcome(asked, outcome)

@@ -19,6 +19,7 @@ pub(crate) mod calls;
 pub mod credential;
 mod cursor;
 mod devices;
+pub mod documents;
 pub mod door;
 mod events;
 mod mail;
@@ -39,7 +40,7 @@ use std::{
 
 use moorline_core::{ShardId, TenantId, Text, port::Refusal};
 use moorline_machine::{
-    Answer, CallRefused, Command, EventRefused, MailRefused, ValueRefused,
+    Answer, CallRefused, Command, DocumentRefused, EventRefused, MailRefused, ValueRefused,
     answer::Refused,
     registry::{DeleteTenant, Owner, PutTenant, TenantRecord},
 };
@@ -103,6 +104,9 @@ pub enum RegistryError {
     /// Refused by what is kept of calls to a device. Nothing happened.
     #[error("refused: {0:?}")]
     Calls(CallRefused),
+    /// Refused by what is kept of documents. Nothing happened.
+    #[error("refused: {0:?}")]
+    Documents(DocumentRefused),
     /// As many read events at this node as may. Nothing happened.
     #[error("too many read events at this node")]
     TooManyReaders,

@@ -38,7 +38,7 @@ use moorline_edge::Doorkeeper;
 use moorline_http::{
     Answer, Answered, Body, Caller, Conversation, Head, Platform, Request, Unread,
 };
-use moorline_machine::answer::Refused;
+use moorline_machine::{DocumentRefused, answer::Refused};
 use moorline_service::registry::{
     RegistryError,
     audit::{Actor, as_actor},
@@ -174,7 +174,15 @@ impl From<RegistryError> for Failed {
             | RegistryError::Mail(_)
             | RegistryError::Events(_)
             | RegistryError::Values(_)
-            | RegistryError::Calls(_) => ErrorCode::BadRequestParams,
+            | RegistryError::Calls(_)
+            | RegistryError::Documents(DocumentRefused::TooLarge | DocumentRefused::BadName) => {
+                ErrorCode::BadRequestParams
+            }
+            RegistryError::Documents(DocumentRefused::Conflict { .. }) => {
+                ErrorCode::VersionConflict
+            }
+            RegistryError::Documents(DocumentRefused::DeviceGone) => ErrorCode::ItemNotFound,
+            RegistryError::Documents(DocumentRefused::Full) => ErrorCode::EntitiesLimit,
         };
         Self::new(code, error.to_string())
     }
