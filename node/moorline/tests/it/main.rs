@@ -44,6 +44,8 @@ mod thingsboard;
 mod thingsboard_calls;
 mod thingsboard_gateway;
 mod thingsboard_http;
+mod thingsboard_packages;
+mod thingsboard_profiles;
 mod thingsboard_rest;
 mod tls;
 mod watson;

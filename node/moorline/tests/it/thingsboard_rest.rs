@@ -19,7 +19,7 @@ use crate::{
 const CALLS: &str = "v1/devices/me/rpc/request/+";
 
 /// A user, as its program asks.
-struct User {
+pub(crate) struct User {
     token: String,
 }
 
@@ -38,29 +38,48 @@ fn log_in(api: &Api, node: u64, password: &str) -> Answer {
 
 impl User {
     #[track_caller]
-    fn new(api: &Api, name: &str, role: &str) -> Self {
+    pub(crate) fn new(api: &Api, name: &str, role: &str) -> Self {
         let answer = log_in(api, 1, &password(api, name, role));
         assert_eq!(answer.status, 200, "{}", answer.body);
         Self { token: answer.json()["token"].as_str().unwrap().to_owned() }
     }
 
     #[track_caller]
-    fn ask(&self, api: &Api, node: u64, method: &str, path: &str, body: &Value) -> Answer {
+    pub(crate) fn ask(
+        &self,
+        api: &Api,
+        node: u64,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Answer {
         let bearer = format!("Bearer {}", self.token);
         let body = if body.is_null() { String::new() } else { body.to_string() };
         http::api(method, api.at(node, "http"), path, &[("X-Authorization", &bearer)], &body)
     }
 
     #[track_caller]
-    fn get(&self, api: &Api, node: u64, path: &str) -> Value {
+    pub(crate) fn get(&self, api: &Api, node: u64, path: &str) -> Value {
         let answer = self.ask(api, node, "GET", path, &Value::Null);
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.json()
     }
 
+    /// Sends a file as a form.
+    #[track_caller]
+    pub(crate) fn upload(&self, api: &Api, node: u64, path: &str, file: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.token);
+        let body = format!(
+            "--edge\r\ncontent-disposition: form-data; name=\"file\"; filename=\"f.bin\"\r\n\r\n{file}\r\n--edge--\r\n"
+        );
+        let form = ("content-type", "multipart/form-data; boundary=edge");
+        let headers = [form, ("X-Authorization", &*bearer)];
+        http::api("POST", api.at(node, "http"), path, &headers, &body)
+    }
+
     /// Makes a device: its id and its token.
     #[track_caller]
-    fn device(&self, api: &Api, name: &str) -> (String, String) {
+    pub(crate) fn device(&self, api: &Api, name: &str) -> (String, String) {
         let made = self.ask(api, 1, "POST", "/api/device", &json!({ "name": name }));
         assert_eq!(made.status, 200, "{}", made.body);
         let id = made.json()["id"]["id"].as_str().unwrap().to_owned();
@@ -71,7 +90,7 @@ impl User {
 }
 
 #[track_caller]
-fn refused(answer: &Answer, status: u16, code: u8) {
+pub(crate) fn refused(answer: &Answer, status: u16, code: u8) {
     let said = answer.json();
     assert_eq!((answer.status, &said["errorCode"]), (status, &json!(code)), "{}", answer.body);
     assert_eq!(said["status"], json!(status));

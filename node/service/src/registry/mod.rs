@@ -156,6 +156,12 @@ impl Registry {
         all.unwrap_or_default()
     }
 
+    /// Whether there is a tenant that is so. All may be looked at.
+    #[must_use]
+    pub fn any_tenant(&self, is: impl FnMut(&TenantRecord) -> bool) -> bool {
+        self.meta(|meta| meta.tenants().values().any(is)).unwrap_or_default()
+    }
+
     /// A tenant by its id.
     #[must_use]
     pub fn tenant(&self, tenant: TenantId) -> Option<TenantRecord> {
