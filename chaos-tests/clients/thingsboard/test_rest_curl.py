@@ -1,6 +1,9 @@
 """The REST API by curl, word for word: `rest_transcript.txt` says what is said and what is heard, but for what differs each time."""
 
+import hashlib
+import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,19 @@ def test_curl_hears_what_the_transcript_says(cluster, names):
         answer = hear(method, f"http://{node.http}{path}", headers, body)
         shown = [plain(line, names) for line in answer if not line.startswith(LENGTH)]
         assert shown == [plain(line, names) for line in heard], first
+
+
+def test_curl_uploads_a_form_and_gets_its_file_back(cluster, names, tmp_path):
+    by = f"x-authorization: ApiKey {names['operator']}"
+    base = f"http://{cluster.nodes[0].http}/api"
+    ask = lambda *how: json.loads(subprocess.run(["curl", "-sS", "-H", by, *how], capture_output=True, check=True).stdout)
+    profile = ask(f"{base}/deviceProfileInfo/default")["id"]
+    new = {"type": "SOFTWARE", "title": "curl-form", "version": "1", "deviceProfileId": profile}
+    package = ask("-H", "content-type: application/json", "-d", json.dumps(new), f"{base}/otaPackage")["id"]["id"]
+    file, back = tmp_path / "form.bin", tmp_path / "back.bin"
+    file.write_bytes(bytes(range(256)) * 2_000)
+    filled = ask("-F", f"file=@{file}", f"{base}/otaPackage/{package}?checksumAlgorithm=SHA512")
+    assert (filled["hasData"], filled["dataSize"], filled["fileName"]) == (True, 512_000, "form.bin")
+    assert filled["checksum"] == hashlib.sha512(file.read_bytes()).hexdigest()
+    subprocess.run(["curl", "-sSf", "-H", by, "-o", back, f"{base}/otaPackage/{package}/download"], check=True)
+    assert back.read_bytes() == file.read_bytes()

@@ -637,6 +637,7 @@ impl From<RegistryError> for Failed {
             | RegistryError::Events(_)
             | RegistryError::Values(_)
             | RegistryError::Calls(_)
+            | RegistryError::Documents(_)
             | RegistryError::TooManyReaders
             | RegistryError::DiskFull => false,
         };

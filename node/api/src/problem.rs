@@ -5,7 +5,9 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use moorline_machine::{CallRefused, EventRefused, MailRefused, ValueRefused, answer::Refused};
+use moorline_machine::{
+    CallRefused, DocumentRefused, EventRefused, MailRefused, ValueRefused, answer::Refused,
+};
 use moorline_service::registry::RegistryError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -99,6 +101,7 @@ impl From<RegistryError> for Problem {
             RegistryError::Events(refused) => event_refused_as(refused),
             RegistryError::Values(refused) => value_refused_as(refused),
             RegistryError::Calls(refused) => call_refused_as(refused),
+            RegistryError::Documents(refused) => document_refused_as(refused),
             RegistryError::TooManyReaders => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-many-readers",
@@ -174,6 +177,27 @@ fn event_refused_as(refused: EventRefused) -> Problem {
             Problem::new(S::FORBIDDEN, "quota", "there are as many consumer groups as there may be")
         }
         EventRefused::NoSuchConsumer => Problem::not_found("consumer group"),
+    }
+}
+
+fn document_refused_as(refused: DocumentRefused) -> Problem {
+    use StatusCode as S;
+    match refused {
+        DocumentRefused::Conflict { .. } => {
+            Problem::new(S::CONFLICT, "conflict", "it changed meanwhile: try again")
+        }
+        DocumentRefused::DeviceGone => Problem::not_found("device"),
+        DocumentRefused::Full => {
+            Problem::new(S::INSUFFICIENT_STORAGE, "quota", "as much is kept of it as may")
+        }
+        DocumentRefused::TooLarge => {
+            Problem::new(S::PAYLOAD_TOO_LARGE, "too-large", "a document has at most 128 KiB")
+        }
+        DocumentRefused::BadName => Problem::new(
+            S::BAD_REQUEST,
+            "bad-name",
+            "a name is empty, too long, or has a zero byte",
+        ),
     }
 }
 

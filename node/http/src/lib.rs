@@ -11,7 +11,7 @@
 //!
 //! # Invariants
 //!
-//! - **No body is read before its platform asks for it** ([`Body::read`]), and none beyond the size that it says.
+//! - **No body is read before its platform asks for it** ([`Body::read`], [`Body::part`]), and none beyond the size that it says.
 //! - **Every wait ends**: a head within `HEAD_WAIT`, which is also how long a connection may rest, a body within `BODY_WAIT`, a
 //!   client that takes nothing within `STALL_MAX`. How long an answer takes is its platform's.
 //! - **One request of a connection at a time**: the next is not looked at before the answer to the last is on its way.

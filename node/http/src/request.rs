@@ -76,6 +76,27 @@ pub enum Unread {
 pub struct Body(Incoming);
 
 impl Body {
+    /// The next part of it, as it came; [`None`] behind the last. Each may take as long as a whole body that is read. How many bytes
+    /// there may be is up to whoever asks.
+    ///
+    /// # Errors
+    ///
+    /// [`Unread::BrokeOff`].
+    pub async fn part(&mut self) -> Result<Option<Bytes>, Unread> {
+        loop {
+            match timeout(BODY_WAIT, self.0.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => {
+                    // What is no data is a trailer.
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+                Ok(Some(Err(_))) | Err(_) => return Err(Unread::BrokeOff),
+            }
+        }
+    }
+
     /// Reads it.
     ///
     /// # Errors

@@ -164,6 +164,8 @@ impl ServiceMetrics {
         registry.calls.open.set(of("open calls"));
         registry.calls.kept.set(of("kept calls"));
         registry.calls.bytes.set(of("call bytes"));
+        registry.documents.set(of("documents"));
+        registry.document_bytes.set(of("document bytes"));
     }
 }
 
@@ -409,6 +411,8 @@ pub(crate) struct RegistryMetrics {
     pub(crate) streams: IntGauge,
     pub(crate) values: ValueMetrics,
     pub(crate) calls: CallMetrics,
+    pub(crate) documents: IntGauge,
+    pub(crate) document_bytes: IntGauge,
     pub(crate) refused: IntCounterVec,
 }
 
@@ -427,6 +431,11 @@ impl RegistryMetrics {
             refused,
             values: ValueMetrics::register(registry)?,
             calls: CallMetrics::register(registry)?,
+            documents: gauge(
+                "moorline_documents",
+                "Documents of tenants in the shards this node leads, without those of devices",
+            )?,
+            document_bytes: gauge("moorline_documents_bytes", "Bytes of their ids and of them")?,
             tenants: gauge("moorline_tenants", "Tenants of the cluster, as this node knows them")?,
             devices: gauge("moorline_devices", "Devices of the shards this node leads")?,
             device_bytes: gauge("moorline_devices_bytes", "Bytes of their names and rows")?,

@@ -689,6 +689,9 @@ fn count_registry(machine: &Machine, add: &mut impl FnMut(&'static str, usize)) 
     add("open calls", whole(calls.open));
     add("kept calls", whole(calls.kept));
     add("call bytes", whole(calls.bytes));
+    let documents = machine.document_totals();
+    add("documents", whole(documents.documents));
+    add("document bytes", whole(documents.bytes));
     for (_, mail) in machine.mailboxes().tenants() {
         add("mailboxes", whole(mail.mailboxes));
         add("mails", whole(mail.mails));

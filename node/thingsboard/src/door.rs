@@ -5,24 +5,34 @@ use std::sync::Arc;
 use moorline_core::TenantId;
 use moorline_dialects::thingsboard::mqtt::PACKET_BYTES_MAX;
 use moorline_edge::{Clock, EdgeConfig};
+use moorline_machine::registry::TenantRecord;
 use moorline_mqtt::server;
-use moorline_service::registry::Registry;
+use moorline_service::registry::{Registry, secrets::Secrets};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::metrics::ThingsboardMetrics;
+use crate::{metrics::ThingsboardMetrics, profiles::Cache};
 
 /// What tenants of ThingsBoard are called, before a name.
 const ALIAS: &str = "thingsboard:";
+
+/// Connections at once of those who ask for credentials: nobody knows them, and each may stay for a minute.
+const PROVISIONING_MAX: usize = 1_000;
 
 /// Where devices are let in. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Door {
     pub(crate) registry: Registry,
+    pub(crate) secrets: Secrets,
     pub(crate) clock: Clock,
     pub(crate) rules: Arc<server::Config>,
     pub(crate) metrics: ThingsboardMetrics,
     /// Tasks of connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
+    /// Profiles that were read a moment ago.
+    pub(crate) profiles: Arc<Cache>,
+    /// Who may be here at once to ask for credentials.
+    pub(crate) provisioning: Arc<Semaphore>,
 }
 
 impl Door {
@@ -30,11 +40,29 @@ impl Door {
     #[must_use]
     pub fn new(
         registry: Registry,
+        secrets: Secrets,
         clock: Clock,
         edge: &EdgeConfig,
         metrics: ThingsboardMetrics,
     ) -> Self {
-        Self { registry, clock, rules: Arc::new(rules(edge)), metrics, tasks: TaskTracker::new() }
+        Self {
+            registry,
+            secrets,
+            clock,
+            rules: Arc::new(rules(edge)),
+            metrics,
+            tasks: TaskTracker::new(),
+            profiles: Arc::default(),
+            provisioning: Arc::new(Semaphore::new(PROVISIONING_MAX)),
+        }
+    }
+
+    /// Whether there is any tenant of ThingsBoard's.
+    pub(crate) fn has_tenants(&self) -> bool {
+        let is = |of: &TenantRecord| {
+            of.enabled && of.aliases.iter().any(|alias| alias.as_str().starts_with(ALIAS))
+        };
+        self.registry.any_tenant(is)
     }
 
     /// Whether a tenant's devices are ThingsBoard's, by all that is known here.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, try_join_all};
 use moorline_core::{AttributeScope, Text};
 use moorline_dialects::thingsboard::{
+    claim::Claim,
     gateway::{
         AttributesRequest, DEVICE_DELETED_METHOD, DEVICE_TYPE_DEFAULT, DeviceTelemetry, Request,
     },
@@ -69,8 +70,8 @@ impl Session {
                 let Some(child) = child else { return self.outcome(asked, Outcome::Done) };
                 self.write(asked, outgoing::answered(&child.device, id, data));
             }
-            // Claims are not served yet.
-            Request::Connect { .. } | Request::Disconnect { .. } | Request::Claim(_) => {
+            Request::Claim(all) => self.children_claims(asked, all),
+            Request::Connect { .. } | Request::Disconnect { .. } => {
                 return self.outcome(asked, Outcome::Done);
             }
         }
@@ -91,6 +92,14 @@ impl Session {
             let child = self.children.as_ref()?.get(&device)?;
             let body = Bytes::from(values::object(&reported).to_string());
             Some(Box::pin(child.device.attributes(reported, body)) as BoxFuture<'static, _>)
+        });
+        self.write_all(asked, writes.collect());
+    }
+
+    fn children_claims(&self, asked: Asked, all: Vec<(String, Claim)>) {
+        let writes = all.into_iter().filter_map(|(device, claim)| {
+            let child = self.children.as_ref()?.get(&device)?;
+            Some(Box::pin(child.device.claim(&claim)) as BoxFuture<'static, _>)
         });
         self.write_all(asked, writes.collect());
     }

@@ -20,16 +20,18 @@ use moorline_core::Text;
 use moorline_dialects::thingsboard::{
     calls::{DeviceCall, SESSION_LIMITS_METHOD},
     http::{self, Response, Route, Routed},
+    ota::{self, Source, is_assigned},
     payloads::Encoding,
-    provision,
-    requests::{Answer as Said, Failure, Request as Asked},
+    requests::{Answer as Said, Failure, PackageRequest, Request as Asked},
     values::Rules,
 };
 use moorline_edge::Doorkeeper;
 use moorline_http::{
     Answer, Answered, Body, Caller, Conversation, Platform, Request, Taken, Unread,
 };
-use moorline_machine::{CallRefused, EventRefused, ValueRefused, events::EVENT_BODY_BYTES_MAX};
+use moorline_machine::{
+    CallRefused, DocumentRefused, EventRefused, ValueRefused, events::EVENT_BODY_BYTES_MAX,
+};
 use moorline_service::registry::{
     RegistryError, Watch,
     credential::prove::{Claim, Possession, Proven, Stay, Unproven},
@@ -41,14 +43,19 @@ use tracing::info;
 use crate::{
     device::{CALL_WAIT, Device},
     door::Door,
+    files::{File, WHOLE_BYTES_MAX, headers},
     outgoing,
+    packages::Held,
     polls::{self, Awaited, Polled},
+    provision::Asker,
 };
 
 /// What all paths begin with.
 const PREFIX: &str = "/api/v1/";
 /// The most bytes of a body: it becomes an event. The vendor takes more, which is held in memory until it is written.
 const BODY_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX;
+/// What a package is to HTTP.
+const OCTETS: &str = "application/octet-stream";
 
 /// The device API for ThingsBoard's devices.
 #[derive(Clone)]
@@ -101,31 +108,47 @@ impl Conversation for Connection {
             let (head, body) = request.split();
             let routed = http::route(head.method(), head.path(), head.query().unwrap_or_default());
             let what = routed.as_ref().map_or("none", |routed| label(&routed.route));
-            let (response, taken) = match routed {
-                Ok(routed) => self.respond(&routed, body).await.unwrap_or_else(whole),
-                Err(response) => whole(response),
+            let reply = match routed {
+                Ok(routed) => self.respond(&routed, body).await.unwrap_or_else(Reply::Whole),
+                Err(response) => Reply::Whole(response),
             };
-            let Response { status, headers, body } = response;
-            let requests = &self.http.door.metrics.http_requests;
-            requests.with_label_values(&[what, &status.to_string()]).inc();
-            match taken {
-                Some(taken) => Answer::told(status, &headers, body, taken),
-                None => Answer::whole(status, &headers, body),
+            let count = |status: u16| {
+                let requests = &self.http.door.metrics.http_requests;
+                requests.with_label_values(&[what, &status.to_string()]).inc();
+            };
+            match reply {
+                Reply::Whole(Response { status, headers, body }) => {
+                    count(status);
+                    Answer::whole(status, &headers, body)
+                }
+                Reply::Told(Response { status, headers, body }, taken) => {
+                    count(status);
+                    Answer::told(status, &headers, body, taken)
+                }
+                Reply::File(File { headers, bytes }) => {
+                    count(FILE_STATUS);
+                    Answer::stream(FILE_STATUS, &headers, bytes)
+                }
             }
         })
     }
 }
 
-fn whole(response: Response) -> (Response, Option<Taken>) {
-    (response, None)
+/// What is answered.
+enum Reply {
+    /// All at once.
+    Whole(Response),
+    /// The same, and what is done when it was taken.
+    Told(Response, Taken),
+    /// What is read while it is sent.
+    File(File),
 }
 
+/// The status of a file.
+const FILE_STATUS: u16 = 200;
+
 impl Connection {
-    async fn respond(
-        &self,
-        routed: &Routed,
-        body: Body,
-    ) -> Result<(Response, Option<Taken>), Response> {
+    async fn respond(&self, routed: &Routed, body: Body) -> Result<Reply, Response> {
         let entered = match &routed.token {
             Some(token) => Some(self.enter(token).await.map_err(|why| http::respond(Err(why)))?),
             None => None,
@@ -134,9 +157,16 @@ impl Connection {
         let now_ms = i64::try_from(self.http.door.clock.wall().0).unwrap_or(i64::MAX);
         let asked = routed.request(Encoding::Json, &body, now_ms, &Rules::default())?;
         let Some(entered) = entered else {
-            // No profile has a key yet.
-            return Ok(whole(http::respond(Ok(Said::Provisioned(provision::Answer::NotFound)))));
+            let Asked::Provision { request, .. } = asked else {
+                return Err(http::respond(Err(Failure::Unauthorised)));
+            };
+            let asker = Asker { from: self.caller.peer.ip(), tls: self.caller.tls() };
+            let answer = self.http.door.provision(&self.http.doors, asker, &request).await;
+            return Ok(Reply::Whole(http::respond(Ok(Said::Provisioned(answer)))));
         };
+        if let Asked::Package(request) = asked {
+            return self.package(&entered.device, &request).await;
+        }
         if let Asked::PollAttributes { timeout_ms } = asked {
             let wait = Duration::from_millis(timeout_ms);
             return self.poll(entered, Awaited::Attributes, wait).await;
@@ -146,7 +176,38 @@ impl Connection {
             return self.poll(entered, Awaited::Call, wait).await;
         }
         let said = self.carry_out(&entered, asked, body).await?;
-        Ok(whole(http::respond(Ok(said))))
+        Ok(Reply::Whole(http::respond(Ok(said))))
+    }
+
+    /// A part of a package, or all of it.
+    async fn package(&self, device: &Device, request: &PackageRequest) -> Result<Reply, Response> {
+        let failed = |why: Failure| http::respond(Err(why));
+        let PackageRequest { kind, title, version, size, chunk } = request;
+        let held = device.door.assigned_to(&device.guest, *kind).await;
+        let held = held.map_err(|error| refused(&error))?;
+        let package = held.as_ref().and_then(Held::package);
+        let (Some(held), Some(package)) = (held, package) else {
+            return Err(failed(Failure::NoPackage));
+        };
+        if !is_assigned(&package, title.as_deref(), version.as_deref()) {
+            return Err(failed(Failure::OtherPackage));
+        }
+        let (Source::Stored { size: total, .. }, Some(pieces)) =
+            (package.source, held.pieces(device.guest.tenant))
+        else {
+            return Err(failed(Failure::NoPackage));
+        };
+        let range = ota::chunk(total, *size, *chunk, u64::MAX);
+        let range = range.map_err(|error| failed(error.into()))?;
+        let bytes = range.end - range.start;
+        if bytes > WHOLE_BYTES_MAX {
+            let headers = headers(held.file_name(), OCTETS, bytes);
+            let bytes = pieces.stream(device.door.clone(), range);
+            return Ok(Reply::File(File { headers, bytes }));
+        }
+        let bytes = pieces.whole(&device.door, range).await.map_err(|error| refused(&error))?;
+        let file_name = held.file_name().to_owned();
+        Ok(Reply::Whole(http::respond(Ok(Said::Chunk { file_name, bytes }))))
     }
 
     // ---- who it is
@@ -204,9 +265,9 @@ impl Connection {
             }
             Asked::Call(call) => self.call(entered, &call).await,
             Asked::CallReply { id, data } => done(outgoing::answered(device, id, data).await),
-            Asked::Package(_) => Err(http::respond(Err(Failure::NoPackage))),
+            Asked::Claim(claim) => done(device.claim(&claim).await),
             // No route asks for the others here.
-            Asked::Claim(_)
+            Asked::Package(_)
             | Asked::PollAttributes { .. }
             | Asked::PollCall { .. }
             | Asked::Provision { .. }
@@ -243,7 +304,7 @@ impl Connection {
         entered: Entered,
         awaited: Awaited,
         wait: Duration,
-    ) -> Result<(Response, Option<Taken>), Response> {
+    ) -> Result<Reply, Response> {
         let device = &entered.device;
         // As long as it waits it is a connection that speaks for the device.
         let _present = device.door.registry.arrive(&entered.stay.guest);
@@ -266,7 +327,7 @@ impl Connection {
                 (said, Box::new(move || device.spawn(outgoing::delivered(&device, number))))
             }
         };
-        Ok((http::respond(Ok(said)), Some(taken)))
+        Ok(Reply::Told(http::respond(Ok(said)), taken))
     }
 }
 
@@ -295,9 +356,13 @@ fn refused(error: &RegistryError) -> Response {
         RegistryError::Values(ValueRefused::DeviceGone)
         | RegistryError::Events(EventRefused::DeviceGone)
         | RegistryError::Calls(CallRefused::DeviceGone)
+        | RegistryError::Documents(DocumentRefused::DeviceGone)
         | RegistryError::Refused(_) => Failure::Gone,
         // What is too much, or too large, is no better the next time.
-        RegistryError::Values(_) | RegistryError::Events(_) | RegistryError::Calls(_) => {
+        RegistryError::Values(_)
+        | RegistryError::Events(_)
+        | RegistryError::Calls(_)
+        | RegistryError::Documents(_) => {
             return http::bad_request(&error.to_string());
         }
         RegistryError::Busy => Failure::RateLimited,
@@ -319,6 +384,8 @@ fn label(route: &Route) -> &'static str {
         Route::PollAttributes { .. } => "attributes_poll",
         Route::PollCall { .. } => "call_poll",
         Route::Call | Route::CallReply(_) => "call",
-        Route::Claim | Route::Package(_) | Route::Provision => "other",
+        Route::Claim => "claim",
+        Route::Package(_) => "package",
+        Route::Provision => "provision",
     }
 }

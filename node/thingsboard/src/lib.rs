@@ -3,9 +3,12 @@
 //! ```text
 //!   edge's connection ─► mqtt.rs: a port for each device ─► session.rs: one task per connection ─► device.rs ─► the registry
 //!                        gateway.rs, children.rs: for others too ────┤                            ▲              │ news
-//!                        outgoing.rs: calls that go out ─────────────┘                            │              │
+//!                        outgoing.rs: calls that go out, downloads.rs ┘                           │              │
 //!   listener of all platforms ─► http.rs, polls.rs: a request each ───────────────────────────────┘   ◄──────────┘
 //!                          └─► rest/: integrators, by requests and WebSocket ─► the registry
+//!   kept as documents        profiles.rs, packages.rs (files.rs: their bytes), claims.rs
+//!   who has no credentials   asking.rs, or http.rs ─► provision.rs
+//!   who is to have a package assign.rs ─► shared attributes
 //! ```
 //!
 //! A tenant with an alias `thingsboard:NAME` is one of ThingsBoard's: whichever of its devices proves who it is (an access token is a
@@ -28,19 +31,29 @@
 //!
 //! # Deliberately absent
 //!
-//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's (`node/http`). Packages, claiming, provisioning and profiles: not served yet.
+//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's (`node/http`).
 
+mod asking;
+mod assign;
 mod children;
+mod claims;
 mod convert;
 mod device;
 mod door;
+mod downloads;
+mod files;
 mod gateway;
 mod http;
+mod marks;
 mod metrics;
 mod mqtt;
 mod outgoing;
+mod packages;
 mod polls;
+mod profiles;
+mod provision;
 mod rest;
+mod secrets;
 mod session;
 
 use std::sync::Arc;

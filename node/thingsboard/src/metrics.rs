@@ -9,25 +9,42 @@ pub struct ThingsboardMetrics {
     pub(crate) sockets: IntGauge,
     pub(crate) requests: IntCounterVec,
     pub(crate) http_requests: IntCounterVec,
+    pub(crate) provisions: IntCounterVec,
 }
 
 /// What is asked, as a label.
-const WHAT: [&str; 6] =
-    ["telemetry", "attributes", "attributes_request", "call", "gateway", "other"];
+const WHAT: [&str; 8] = [
+    "telemetry",
+    "attributes",
+    "attributes_request",
+    "call",
+    "claim",
+    "package",
+    "gateway",
+    "other",
+];
 /// The same over HTTP.
-const HTTP_WHAT: [&str; 11] = [
+const HTTP_WHAT: [&str; 17] = [
     "telemetry",
     "attributes",
     "attributes_request",
     "attributes_poll",
     "call",
     "call_poll",
+    "claim",
+    "package",
+    "provision",
     "rest_auth",
     "rest_devices",
     "rest_telemetry",
     "rest_calls",
     "rest_socket",
+    "rest_profiles",
+    "rest_packages",
+    "rest_claims",
 ];
+/// What came of requests for credentials.
+const PROVISIONS: [&str; 3] = ["success", "not_found", "failure"];
 /// What came of it.
 const RESULTS: [&str; 5] = ["done", "unknown_topic", "invalid", "limited", "failed"];
 
@@ -54,14 +71,22 @@ impl ThingsboardMetrics {
             "moorline_thingsboard_http_requests_total",
             "Requests of devices and integrators over HTTP, by what they asked for and by the status they got",
         );
+        let provisions = Opts::new(
+            "moorline_thingsboard_provisions_total",
+            "Requests for a device's credentials, by what came of them",
+        );
         let metrics = Self {
             connections: add(registry, connections)?,
             sockets: add(registry, sockets)?,
             requests: add(registry, IntCounterVec::new(requests, &["what", "result"])?)?,
             http_requests: add(registry, IntCounterVec::new(http_requests, &["what", "status"])?)?,
+            provisions: add(registry, IntCounterVec::new(provisions, &["result"])?)?,
         };
         for what in HTTP_WHAT {
             metrics.http_requests.with_label_values(&[what, "200"]);
+        }
+        for result in PROVISIONS {
+            metrics.provisions.with_label_values(&[result]);
         }
         for what in WHAT {
             for result in RESULTS {

@@ -14,15 +14,18 @@ use moorline_edge::{
 };
 use moorline_service::registry::{Watch, door::Guest, settings::Class};
 
-use crate::{children::Children, device::Device, door::Door, session::Session};
+use crate::{
+    assign::Bearer, children::Children, device::Device, door::Door, marks::DEFAULT_KIND,
+    session::Session,
+};
 
 /// No session lasts, though a CONNACK says so. What comes twice is written twice: telemetry of the same time is the same then, and so
 /// are attributes.
-const HERE: Platform = Platform { present: session_present, once: true };
+pub(crate) const HERE: Platform = Platform { present: session_present, once: true };
 
 /// ThingsBoard's devices among the clients of an MQTT edge. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Mqtt(Door);
+pub struct Mqtt(pub(crate) Door);
 
 impl Mqtt {
     /// Behind this door.
@@ -49,10 +52,15 @@ impl Mqtt {
         let version = if attempt.version.is_v5() { Version::V5 } else { Version::V3 };
         let watch = self.0.registry.watch(guest.tenant, &guest.device);
         let device = Device { door: self.0.clone(), guest: guest.clone() };
+        let bearer =
+            Bearer { tenant: guest.tenant, device: guest.device.clone(), born: guest.born };
+        let kind = who.kind.as_ref().map_or(DEFAULT_KIND, Text::as_str);
+        self.0.bring_to_who_comes(bearer, kind);
+        let kind = Text::from(kind);
         let address = Text::from(attempt.peer.ip().to_canonical().to_string());
         let gateway_at = (who.class == Class::Gateway.name()).then_some(address);
         let watch = Mutex::new(Some(watch));
-        let arrived = Arrived { device, version, gateway_at, watch };
+        let arrived = Arrived { device, kind, version, gateway_at, watch };
         let (port, rules) = (Some(Arc::new(arrived) as Arc<dyn Port>), Arc::clone(&self.0.rules));
         let session = Some(guest.device.clone());
         let (rules, begin) = (Some(rules), Some(begin));
@@ -63,6 +71,8 @@ impl Mqtt {
 /// A device that was let in, before its connection takes it up.
 struct Arrived {
     device: Device,
+    /// Its type.
+    kind: Text,
     version: Version,
     /// Of a gateway: where it is.
     gateway_at: Option<Text>,
@@ -79,7 +89,8 @@ impl Port for Arrived {
             let device = self.device.clone();
             let children =
                 self.gateway_at.clone().map(|address| Children::new(device.clone(), address));
-            let session = Session::new(device, self.version, children, inbox);
+            let kind = self.kind.clone();
+            let session = Session::new(device, kind, self.version, children, inbox);
             self.device.door.tasks.spawn(session.run(asked, watch));
         }
         link

@@ -25,10 +25,11 @@ use moorline_dialects::thingsboard::{
     attributes::Wanted,
     calls::{self, DeviceCall},
     filters::{self, Wanted as Subscribed},
-    mqtt::{self, Outcome, QUOTA_EXCEEDED, SUCCESS, TOPIC_NAME_INVALID, Version},
+    mqtt::{self, Outcome, QUOTA_EXCEEDED, SUCCESS, TOPIC_NAME_INVALID, Unreadable, Version},
     payloads::Payloads,
+    profile::TransportType,
     requests::Request,
-    topics::{self, Form, OwnTopics, Publish, SessionKind, Unpublishable},
+    topics::{self, Form, Publish, SessionKind, Unpublishable},
     values::Rules,
 };
 use moorline_edge::asks::{Ask, numbered, tell};
@@ -42,7 +43,9 @@ use tokio::{
 use crate::{
     children::{ChildHeard, Children},
     device::{Device, answer_to},
+    downloads::Downloads,
     outgoing::{self, Outgoing},
+    profiles::Known,
 };
 
 /// Writes of one connection that are under way at once.
@@ -79,10 +82,13 @@ pub(crate) struct Asked {
 
 /// See the module.
 pub(crate) struct Session {
-    device: Device,
+    pub(crate) device: Device,
     version: Version,
-    inbox: Arc<dyn Inbox>,
-    pub(crate) payloads: Payloads,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    /// What it is: the name of its profile.
+    kind: Text,
+    profile: Arc<Known>,
+    pub(crate) payloads: Arc<Payloads>,
     /// Of a gateway.
     pub(crate) children: Option<Children>,
     filters: Vec<Granted>,
@@ -95,6 +101,8 @@ pub(crate) struct Session {
     ask_again: bool,
     /// Up to which version shared attributes were told.
     told: u64,
+    /// Packages that it loads.
+    pub(crate) downloads: Downloads,
 }
 
 /// Counts a connection.
@@ -107,15 +115,17 @@ impl Drop for Counted {
 }
 
 impl Session {
-    /// `children`: of a gateway.
+    /// `children`: of a gateway; `kind`: its type.
     pub(crate) fn new(
         device: Device,
+        kind: Text,
         version: Version,
         children: Option<Children>,
         inbox: Arc<dyn Inbox>,
     ) -> Self {
         let (writes, calls) = (FuturesUnordered::new(), FuturesUnordered::new());
-        let (payloads, filters, told) = (Payloads::Json, Vec::new(), 0);
+        let (payloads, filters, told) = (Arc::new(Payloads::Json), Vec::new(), 0);
+        let profile = Arc::new(Known::unwritten(kind.as_str()));
         let (outgoing, ask_again) = (Outgoing::default(), false);
         Self {
             device,
@@ -123,12 +133,15 @@ impl Session {
             inbox,
             outgoing,
             ask_again,
+            kind,
+            profile,
             payloads,
             children,
             filters,
             writes,
             calls,
             told,
+            downloads: Downloads::default(),
         }
     }
 
@@ -141,6 +154,9 @@ impl Session {
         let gauge = self.device.door.metrics.connections.clone();
         gauge.inc();
         let _counted = Counted(gauge);
+        if !self.take_profile().await.unwrap_or_else(|_| self.lose()) {
+            return;
+        }
         let mut recheck_at = Instant::now() + RECHECK;
         loop {
             let goes_on = tokio::select! {
@@ -165,7 +181,8 @@ impl Session {
                 }
                 () = sleep_until(recheck_at) => {
                     recheck_at = Instant::now() + RECHECK;
-                    self.hear(Heard::ANYTHING).await
+                    // Without an answer it stays as it was until the next look.
+                    self.take_profile().await.unwrap_or(true) && self.hear(Heard::ANYTHING).await
                 }
             };
             if !goes_on {
@@ -175,6 +192,24 @@ impl Session {
                 recheck_at = recheck_at.min(Instant::now() + ASK_AGAIN);
             }
         }
+    }
+
+    /// Learns what its profile says, or what it says now; false at the end.
+    async fn take_profile(&mut self) -> Result<bool, RegistryError> {
+        let Device { door, guest } = &self.device;
+        let profile = door.profile_of(guest.tenant, self.kind.as_str()).await?;
+        if !profile.profile.allows(TransportType::Mqtt) {
+            tell(&self.inbox, Notice::Ended(Ended::Revoked));
+            return Ok(false);
+        }
+        (self.payloads, self.profile) = (profile.payloads(), profile);
+        Ok(true)
+    }
+
+    /// It comes again, and asks another node perhaps.
+    fn lose(&self) -> bool {
+        tell(&self.inbox, Notice::Lost);
+        false
     }
 
     /// Does what was asked; false at the end.
@@ -210,7 +245,8 @@ impl Session {
 
     async fn grant(&mut self, asked: Filter) -> Result<QoS, Refusal> {
         let Filter { filter, options } = asked;
-        let wanted = filters::subscribe(filter.as_bytes(), self.kind(), OwnTopics::default());
+        let own = self.profile.profile.own_topics();
+        let wanted = filters::subscribe(filter.as_bytes(), self.kind(), own);
         let wanted = wanted.ok_or(Refusal::Topic)?;
         self.filters.retain(|held| held.filter != filter);
         if self.filters.len() >= FILTERS_MAX {
@@ -230,7 +266,8 @@ impl Session {
     async fn publish(&mut self, token: Token, message: Message) -> bool {
         let Message { topic, qos, payload, .. } = message;
         let of = |what| Asked { token, qos, what };
-        let read = topics::publish(topic.as_bytes(), self.kind(), OwnTopics::default());
+        let own = self.profile.profile.own_topics();
+        let read = topics::publish(topic.as_bytes(), self.kind(), own);
         let publish = match read {
             Ok(publish) => publish,
             Err(Unpublishable::UnknownTopic) => {
@@ -246,8 +283,13 @@ impl Session {
         let now_ms = i64::try_from(self.device.door.clock.wall().0).unwrap_or(i64::MAX);
         let rules = Rules::default();
         let asked = of(what(&publish));
-        let read = mqtt::request(&publish, &self.payloads, &payload, None, now_ms, &rules);
-        let Ok(request) = read else { return self.outcome(asked, Outcome::Invalid) };
+        let earlier = self.downloads.earlier(&publish);
+        let read = mqtt::request(&publish, &self.payloads, &payload, earlier, now_ms, &rules);
+        let request = match read {
+            Ok(request) => request,
+            Err(Unreadable::Invalid(_)) => return self.outcome(asked, Outcome::Invalid),
+            Err(Unreadable::Chunk(error)) => return self.no_part(asked, error),
+        };
         match (publish, request) {
             (_, Request::Telemetry(samples)) => {
                 self.write(asked, self.device.telemetry(samples, payload));
@@ -265,6 +307,10 @@ impl Session {
                 self.write(asked, outgoing::answered(&self.device, id, data));
             }
             (_, Request::Gateway(request)) => return self.gateway(asked, request).await,
+            (Publish::Chunk(topic), Request::Package(request)) => {
+                return self.part(asked, &topic, request).await;
+            }
+            (_, Request::Claim(claim)) => self.write(asked, self.device.claim(&claim)),
             // Nothing here asks for it, or serves it yet: taken as a server does that has nothing for it.
             _ => return self.outcome(asked, Outcome::Done),
         }
@@ -334,12 +380,19 @@ impl Session {
                 return false;
             }
             // What is too much of it, or too large, is no better the next time.
-            Err(RegistryError::Values(_) | RegistryError::Events(_) | RegistryError::Calls(_)) => {
-                Outcome::Invalid
-            }
+            Err(
+                RegistryError::Values(_)
+                | RegistryError::Events(_)
+                | RegistryError::Calls(_)
+                | RegistryError::Documents(_),
+            ) => Outcome::Invalid,
             Err(_) => Outcome::Failed,
         };
         self.outcome(asked, outcome)
+    }
+
+    pub(crate) fn count(&self, asked: Asked, result: &str) {
+        self.device.door.metrics.requests.with_label_values(&[asked.what, result]).inc();
     }
 
     /// Answers a publish; false if the connection is over.
@@ -351,8 +404,9 @@ impl Session {
             Outcome::RateLimited | Outcome::GatewayLimited => "limited",
             Outcome::Failed => "failed",
         };
-        self.device.door.metrics.requests.with_label_values(&[asked.what, result]).inc();
-        let ack = mqtt::ack(outcome, self.version, false);
+        self.count(asked, result);
+        let transport = &self.profile.profile.profile_data.transport_configuration;
+        let ack = mqtt::ack(outcome, self.version, transport.send_ack_on_validation_exception);
         if let Some(reason) = ack.puback.filter(|_| asked.qos > QoS::AtMostOnce) {
             let outcome = match reason {
                 SUCCESS => Ok(Published { matched: true }),
@@ -434,6 +488,9 @@ impl Session {
         if heard.calls || heard.ended && outgoing::goes_in_turn(&self.device) {
             self.send_calls(&self.device.clone()).await;
         }
+        if heard.attributes {
+            self.downloads.forget();
+        }
         if heard.attributes
             && let Some(form) = self.attributes_form()
             // Asked for again after a while, if nobody can say now.
@@ -441,8 +498,9 @@ impl Session {
         {
             self.told = news.version;
             if !news.is_empty() {
-                let payload = self.payloads.down(form).write_changed(&news.changed);
-                self.say(topics::attributes_update(form), payload);
+                let payload = self.payloads.down(form.unwrap_or(Form::V1));
+                let payload = payload.write_changed(&news.changed);
+                self.say(self.attributes_topic(form), payload);
             }
         }
         true
@@ -460,10 +518,19 @@ impl Session {
         if self.children.is_some() { SessionKind::Gateway } else { SessionKind::Device }
     }
 
+    /// Where changes of shared attributes go; without a form to the profile's own topic, if something can be sent there.
+    fn attributes_topic(&self, form: Option<Form>) -> &str {
+        let own = self.profile.profile.own_topics().attributes_subscribe;
+        match form {
+            None if !own.is_empty() && !own.contains(['+', '#']) => own,
+            form => topics::attributes_update(form.unwrap_or(Form::V1)),
+        }
+    }
+
     /// How the device wants changes of shared attributes: as it asked for them last, if it did.
-    fn attributes_form(&self) -> Option<Form> {
+    fn attributes_form(&self) -> Option<Option<Form>> {
         self.filters.iter().rev().find_map(|held| match held.wanted {
-            Subscribed::Attributes(form) => Some(form.unwrap_or(Form::V1)),
+            Subscribed::Attributes(form) => Some(form),
             Subscribed::Calls(_) | Subscribed::Responses => None,
         })
     }
@@ -484,6 +551,8 @@ fn what(publish: &Publish) -> &'static str {
         Publish::AttributesRequest(..) => "attributes_request",
         Publish::Call(..) | Publish::CallReply(..) => "call",
         Publish::Gateway(_) => "gateway",
-        Publish::Claim | Publish::Chunk(_) | Publish::Provision => "other",
+        Publish::Claim => "claim",
+        Publish::Chunk(_) => "package",
+        Publish::Provision => "other",
     }
 }

@@ -5,6 +5,7 @@ use moorline_core::{Epoch, Offset, QoS, ShardId, TenantId, Text};
 use crate::{
     calls::{CallAnswer, CallRefused},
     command::{Holder, RouteTarget, SessionId},
+    documents::{DocumentAnswer, DocumentRefused},
     events::{EventAnswer, EventRefused},
     mail::{MailAnswer, MailRefused},
     registry::Owner,
@@ -90,6 +91,8 @@ pub enum Answer {
     Values(ValueAnswer),
     /// To commands about calls.
     Calls(CallAnswer),
+    /// To commands about documents.
+    Documents(DocumentAnswer),
     /// To `PutTenant`.
     Tenant {
         /// Which, also when the group chose it.
@@ -178,6 +181,8 @@ pub enum Refused {
     Values(ValueRefused),
     /// A command about calls.
     Calls(CallRefused),
+    /// A command about documents.
+    Documents(DocumentRefused),
     /// There is one already: a tenant with this name or alias, or what a condition says must not be there.
     Exists,
     /// A condition names another version.

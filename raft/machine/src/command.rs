@@ -9,6 +9,7 @@ use moorline_core::{
 use crate::{
     audit::Audited,
     calls::CallCommand,
+    documents::DocumentCommand,
     events::EventCommand,
     forget::{Forget, Forgotten},
     mail::MailCommand,
@@ -273,6 +274,8 @@ pub enum Command {
     Values(ValueCommand),
     /// About calls: what devices are asked to do, and what they answer.
     Calls(CallCommand),
+    /// About documents: what is kept for others to understand.
+    Documents(DocumentCommand),
     /// How devices stand with a process of a node. Answered with `Done`.
     Presence(ReportPresence),
     /// Time passes: sessions and producers whose deadline is not after the batch's time end, and what they left is
@@ -449,6 +452,7 @@ impl Command {
             | Self::Events(_)
             | Self::Values(_)
             | Self::Calls(_)
+            | Self::Documents(_)
             | Self::Presence(_)
             | Self::Enqueue { .. }
             | Self::PutDevice(_)

@@ -4,6 +4,7 @@
 
 mod audit;
 mod calls;
+mod documents;
 mod events;
 mod mail;
 mod presence;

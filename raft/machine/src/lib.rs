@@ -40,6 +40,7 @@ pub mod calls;
 mod codec;
 pub mod command;
 mod digest;
+pub mod documents;
 pub mod effect;
 pub mod events;
 pub mod forget;
@@ -62,6 +63,7 @@ pub use batch::{BATCH_BYTES_MAX, Batch, BatchBuilder, COMMANDS_PER_BATCH_MAX, Ru
 pub use calls::{CallAnswer, CallCommand, CallEffect, CallRefused};
 pub use codec::{COMMAND_BYTES_MAX, Malformed, RunAnswers, TooLarge};
 pub use command::{Command, MemberState, Run};
+pub use documents::{DocumentAnswer, DocumentCommand, DocumentRefused};
 pub use effect::Effect;
 pub use events::{EventAnswer, EventCommand, EventRefused};
 pub use machine::Machine;

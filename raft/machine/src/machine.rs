@@ -13,6 +13,7 @@
 //! - **Indexes only grow.** Asserted in [`Machine::apply`] and [`Machine::blank`].
 
 mod calls;
+mod documents;
 mod registry;
 mod values;
 
@@ -230,6 +231,7 @@ impl Machine {
             Command::Events(command) => shard.events(step, command),
             Command::Values(command) => shard.values(step, command),
             Command::Calls(command) => shard.call(step, command),
+            Command::Documents(command) => shard.document(step, command),
             Command::Presence(report) => shard.report_presence(step, &report),
             Command::WillsDone { numbers } => Ok(shard.wills_done(step, &numbers)),
             Command::NodeGone { node, gone } => {

@@ -5,6 +5,7 @@
 
 mod audit;
 mod calls;
+mod documents;
 mod events;
 mod marks;
 mod presence;
@@ -20,6 +21,7 @@ use crate::{
     audit::AuditPage,
     codec::{Reader, put_list, put_option, put_session, put_text},
     command::SessionId,
+    documents::{DocumentsFound, DocumentsQuery},
     machine::Machine,
     mail::{Mail, MailInfo, MailNote, Noted},
     presence::{PRESENCE_PER_QUESTION_MAX, PresenceRecord},
@@ -191,6 +193,8 @@ pub enum Query {
     Aggregate(AggregateQuery),
     /// Calls of a device.
     Calls(CallsQuery),
+    /// Documents of a space.
+    Documents(DocumentsQuery),
 }
 
 /// A part of a mailbox.
@@ -245,6 +249,8 @@ pub enum Found {
     Aggregate(Option<AggregatePage>),
     /// To [`Query::Calls`].
     Calls(CallsFound),
+    /// To [`Query::Documents`].
+    Documents(DocumentsFound),
 }
 
 impl Machine {
@@ -322,6 +328,7 @@ impl Machine {
             Query::History(query) => Found::History(self.history(rows, query)?),
             Query::Aggregate(query) => Found::Aggregate(self.aggregate(rows, query)?),
             Query::Calls(query) => Found::Calls(self.calls(rows, query)?),
+            Query::Documents(query) => Found::Documents(self.documents(rows, query)?),
         })
     }
 }
@@ -413,6 +420,7 @@ impl Query {
             | Self::Aggregate(_) => values::put_query(self),
             Self::Marks { .. } => marks::put_query(self),
             Self::Calls(query) => calls::put_query(query),
+            Self::Documents(query) => documents::put_query(query),
             Self::Session { tenant, client } => session::put_query(*tenant, client),
             Self::Presence { tenant, devices } => presence::put_query(*tenant, devices),
             Self::Audit { tenant, after, items_max } => {
@@ -466,6 +474,9 @@ impl Query {
             marks::KIND => marks::read_query(reader)?,
             kind @ values::ATTRIBUTES..=values::AGGREGATE => values::read_query(kind, reader)?,
             kind @ calls::WAITING..=calls::ALL => Self::Calls(calls::read_query(kind, reader)?),
+            kind @ documents::ONE..=documents::PAGE => {
+                Self::Documents(documents::read_query(kind, reader)?)
+            }
             _ => return Err(reader.malformed()),
         };
         whole.end()?;
@@ -618,6 +629,7 @@ impl Found {
             Self::History(found) => out = values::put_history(found.as_ref()),
             Self::Aggregate(found) => out = values::put_aggregate(found.as_ref()),
             Self::Calls(found) => out = calls::put_found(found),
+            Self::Documents(found) => out = documents::put_found(found),
         }
         out.freeze()
     }
@@ -655,6 +667,9 @@ impl Found {
             values::HISTORY => Self::History(values::read_history(reader)?),
             values::AGGREGATE => Self::Aggregate(values::read_aggregate(reader)?),
             calls::ONE | calls::ALL => Self::Calls(calls::read_found(kind, reader)?),
+            documents::ONE | documents::PAGE => {
+                Self::Documents(documents::read_found(kind, reader)?)
+            }
             _ => return Err(reader.malformed()),
         };
         whole.end()?;

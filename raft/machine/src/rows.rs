@@ -8,6 +8,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod calls;
+pub(crate) mod documents;
 pub(crate) mod events;
 mod kept;
 pub(crate) mod mail;

@@ -156,11 +156,17 @@ pub enum Kind {
     CallAnswered = 97,
     /// `birth u64 | id u128`: the number of a call.
     CallById = 98,
+    /// `tenant u32 | name`: how much there is in a space of a tenant's documents.
+    Space = 100,
+    /// `birth u64`: how much there is in all spaces of a device's documents.
+    DeviceDocuments = 101,
+    /// `tenant u32 | birth u64 | space | 0 | id`: a document. Spaces of a tenant have no birth: 0.
+    Document = 102,
 }
 
 impl Kind {
     /// Every kind, by number.
-    pub const ALL: [Self; 64] = [
+    pub const ALL: [Self; 67] = [
         Self::Applied,
         Self::LogTime,
         Self::NextSession,
@@ -225,6 +231,9 @@ impl Kind {
         Self::CallAsked,
         Self::CallAnswered,
         Self::CallById,
+        Self::Space,
+        Self::DeviceDocuments,
+        Self::Document,
     ];
 }
 
@@ -382,6 +391,7 @@ mod tests {
                 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23,
                 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 50, 51, 52,
                 60, 61, 62, 74, 75, 76, 77, 78, 80, 81, 82, 90, 91, 92, 93, 94, 95, 96, 97, 98,
+                100, 101, 102,
             ]
         );
     }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `FLEET::DEVICE` | the device's secret | a device of Fostrom, to which MQTT is something else |
 //! | a client id of Watson's, with its token or key | | a device, gateway or application of an organisation: `moorline_watson` |
+//! | `provision`, or that client id | none | somebody who asks a profile of ThingsBoard's for credentials, and for nothing else |
 //! | whatever a device of a tenant of ThingsBoard's shows | | that device, to which MQTT is something else: `moorline_thingsboard` |
 //! | anything else | | a device of the registry, by whatever it shows: `moorline_service::registry::credential::prove` |
 //! | nothing that means anything, or none | | refused; with `security.anonymous` a client of the demo tenant |
@@ -127,6 +128,10 @@ impl Devices {
     async fn judge(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
         if let Some(watson) = self.watson_of(&attempt) {
             return watson.judge(attempt).await;
+        }
+        let asking = self.thingsboard.as_ref().and_then(|of| of.asking(&attempt, &self.doors));
+        if let Some(asking) = asking {
+            return asking;
         }
         if let Some(fostrom) = self.fostrom.clone().filter(|_| Mqtt::is_meant(&attempt)) {
             return fostrom.judge(attempt).await;

@@ -381,9 +381,10 @@ async fn serve_devices(
         let mqtt = &node.config().mqtt;
         moorline_watson::Door::new(service.registry(), secrets.clone(), clock, mqtt, watson.clone())
     });
-    let thingsboard = node.secrets().map(|_| {
+    let thingsboard = node.secrets().map(|secrets| {
         let mqtt = &node.config().mqtt;
-        moorline_thingsboard::Door::new(service.registry(), clock, mqtt, thingsboard.clone())
+        let (registry, secrets) = (service.registry(), secrets.clone());
+        moorline_thingsboard::Door::new(registry, secrets, clock, mqtt, thingsboard.clone())
     });
     let door = node.secrets().map(|secrets| {
         Door::new(service.registry(), secrets.clone(), clock, rate, fostrom.clone())

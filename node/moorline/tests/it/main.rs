@@ -45,6 +45,8 @@ mod thingsboard_calls;
 mod thingsboard_gateway;
 mod thingsboard_http;
 mod thingsboard_own_calls;
+mod thingsboard_packages;
+mod thingsboard_profiles;
 mod thingsboard_rest;
 mod thingsboard_socket;
 mod tls;

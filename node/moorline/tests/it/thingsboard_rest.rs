@@ -65,6 +65,18 @@ impl User {
         answer.json()
     }
 
+    /// Sends a file as a form.
+    #[track_caller]
+    pub(crate) fn upload(&self, api: &Api, node: u64, path: &str, file: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.token);
+        let body = format!(
+            "--edge\r\ncontent-disposition: form-data; name=\"file\"; filename=\"f.bin\"\r\n\r\n{file}\r\n--edge--\r\n"
+        );
+        let form = ("content-type", "multipart/form-data; boundary=edge");
+        let headers = [form, ("X-Authorization", &*bearer)];
+        http::api("POST", api.at(node, "http"), path, &headers, &body)
+    }
+
     /// Makes a device: its id and its token.
     #[track_caller]
     pub(crate) fn device(&self, api: &Api, name: &str) -> (String, String) {

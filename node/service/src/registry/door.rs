@@ -14,7 +14,7 @@ use moorline_core::{
     port::Refusal,
 };
 use moorline_machine::{
-    CallRefused, EventRefused, MailRefused, ValueRefused,
+    CallRefused, DocumentRefused, EventRefused, MailRefused, ValueRefused,
     answer::Refused,
     events::EventKind,
     mail::{Mail, MailAnswer, MailOp},
@@ -165,6 +165,13 @@ fn refusal(error: &RegistryError) -> Declined {
             CallRefused::Full | CallRefused::TooManyCalls => Refusal::Quota.into(),
             // A device that answers too late has nothing to mend.
             CallRefused::Expired | CallRefused::NoSuchCall => Refusal::Unavailable.into(),
+        },
+        RegistryError::Documents(refused) => match refused {
+            DocumentRefused::TooLarge | DocumentRefused::BadName => Refusal::TooLarge.into(),
+            DocumentRefused::DeviceGone => Denial::UnknownDevice.into(),
+            DocumentRefused::Full => Refusal::Quota.into(),
+            // Somebody else was faster: the same again may do.
+            DocumentRefused::Conflict { .. } => Refusal::Busy.into(),
         },
         RegistryError::TooManyReaders => Refusal::Busy.into(),
         RegistryError::DiskFull => Refusal::DiskFull.into(),

@@ -19,6 +19,7 @@ pub(crate) mod calls;
 pub mod credential;
 mod cursor;
 mod devices;
+pub mod documents;
 pub mod door;
 mod events;
 mod mail;
@@ -42,7 +43,7 @@ use std::{
 
 use moorline_core::{ShardId, TenantId, Text, port::Refusal};
 use moorline_machine::{
-    Answer, CallRefused, Command, EventRefused, MailRefused, ValueRefused,
+    Answer, CallRefused, Command, DocumentRefused, EventRefused, MailRefused, ValueRefused,
     answer::Refused,
     registry::{DeleteTenant, Owner, PutTenant, TenantRecord},
 };
@@ -108,6 +109,9 @@ pub enum RegistryError {
     /// Refused by what is kept of calls to a device. Nothing happened.
     #[error("refused: {0:?}")]
     Calls(CallRefused),
+    /// Refused by what is kept of documents. Nothing happened.
+    #[error("refused: {0:?}")]
+    Documents(DocumentRefused),
     /// As many read events at this node as may. Nothing happened.
     #[error("too many read events at this node")]
     TooManyReaders,
@@ -155,6 +159,12 @@ impl Registry {
     pub fn tenants(&self) -> BTreeMap<TenantId, TenantRecord> {
         let all = self.meta(|meta| meta.tenants().clone());
         all.unwrap_or_default()
+    }
+
+    /// Whether there is a tenant that is so. All may be looked at.
+    #[must_use]
+    pub fn any_tenant(&self, is: impl FnMut(&TenantRecord) -> bool) -> bool {
+        self.meta(|meta| meta.tenants().values().any(is)).unwrap_or_default()
     }
 
     /// A tenant by its id.

@@ -73,8 +73,17 @@ impl Integrator {
 
     /// Whether it may change which devices there are, and see what lets them in.
     pub(super) fn may_manage(&self) -> Result<(), Failed> {
-        let may = self.role >= Role::Operator;
-        if may { Ok(()) } else { Err(ErrorCode::PermissionDenied.into()) }
+        if self.manages() { Ok(()) } else { Err(ErrorCode::PermissionDenied.into()) }
+    }
+
+    /// The same as an answer.
+    pub(super) fn manages(&self) -> bool {
+        self.role >= Role::Operator
+    }
+
+    /// What it is called.
+    pub(super) fn name(&self) -> &str {
+        self.principal.as_str()
     }
 
     pub(super) fn tenant_id(&self) -> EntityId {
@@ -88,6 +97,11 @@ impl Integrator {
 
 pub(super) fn no_customer() -> EntityId {
     EntityId { entity_type: EntityType::Customer, id: ids::NOBODY }
+}
+
+/// Whoever has claimed a device is its customer.
+pub(super) fn customer(tenant: TenantId, principal: &str) -> EntityId {
+    EntityId { entity_type: EntityType::Customer, ..user_id(tenant, principal) }
 }
 
 fn user_id(tenant: TenantId, principal: &str) -> EntityId {

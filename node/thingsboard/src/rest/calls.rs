@@ -47,7 +47,7 @@ impl Rest {
                 let request = Request::read(body, self.now_ms())?;
                 let outcome = self.call(who.tenant, row, one_way, request).await?;
                 let (status, body) = respond(version, &outcome);
-                Ok(Reply { status, body: body.into() })
+                Ok(Reply::of(status, body))
             }
             Route::Get(id) => {
                 let (row, call) = self.kept(who.tenant, id).await?;

@@ -8,7 +8,7 @@
 
 use moorline_core::{TenantId, Text};
 use moorline_dialects::thingsboard::{
-    credentials::{Basic, Credentials, CredentialsType, certificate_der},
+    credentials::{Basic, Credentials, CredentialsType},
     rest::{
         entities::{EntityId, EntityType},
         errors::ErrorCode,
@@ -17,12 +17,11 @@ use moorline_dialects::thingsboard::{
 };
 use moorline_machine::registry::{Credential, DeviceRecord};
 use moorline_service::registry::credential::{
-    kind::{CERTIFICATE, Kept, LOGIN, Login, Pin, Pinned, TOKEN},
-    make::{Secret, Unmakeable, Wanted, WantedPassword, make, read_again},
+    kind::{CERTIFICATE, Kept, LOGIN, Login, Pin, TOKEN},
+    make::{Unmakeable, Wanted, read_again},
     password::Place,
 };
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
@@ -97,41 +96,16 @@ impl Rest {
         device: &Text,
         shows: Shows,
     ) -> Result<Credential, Failed> {
+        let refused = |why: &str| Failed::new(ErrorCode::InvalidArguments, why);
         let wanted = match shows {
             Shows::NewToken => Wanted::ReadableToken(None),
-            Shows::These(credentials) => self.wanted(tenant, credentials)?,
+            Shows::These(credentials) => self.door.wanted(tenant, credentials).map_err(refused)?,
         };
-        let place = Place { tenant, device, id: rand::random_range(1..=u64::MAX) };
-        let made = make(&self.secrets, place, wanted, rand::random::<u8>).await;
+        let made = self.door.make(tenant, device, wanted).await;
         made.map(|made| made.credential).map_err(|why| match why {
             Unmakeable::Busy => ErrorCode::TooManyRequests.into(),
-            Unmakeable::Malformed(why) => Failed::new(ErrorCode::InvalidArguments, why),
+            Unmakeable::Malformed(why) => refused(why),
         })
-    }
-
-    fn wanted(&self, tenant: TenantId, credentials: Credentials) -> Result<Wanted, Failed> {
-        let refused = |why: &str| Err(Failed::new(ErrorCode::InvalidArguments, why));
-        match credentials {
-            Credentials::AccessToken(token) => Ok(Wanted::ReadableToken(Some(Secret::new(token)))),
-            Credentials::MqttBasic(Basic { client_id, user_name, password }) => {
-                if password.is_some() && !self.door.registry.settings(tenant).chosen_passwords {
-                    return refused("this tenant does not allow chosen passwords");
-                }
-                let text =
-                    |said: Option<String>| said.filter(|said| !said.is_empty()).map(Text::from);
-                let chosen = |password| WantedPassword::Chosen(Secret::new(password));
-                let password = password.map_or(WantedPassword::None, chosen);
-                Ok(Wanted::Login { client: text(client_id), user: text(user_name), password })
-            }
-            Credentials::X509Certificate(pem) => match certificate_der(&pem) {
-                Some(der) => {
-                    let sha256 = Sha256::digest(&der).into();
-                    Ok(Wanted::Certificate(Pin { what: Pinned::Certificate, sha256 }))
-                }
-                None => refused("credentialsValue is no certificate"),
-            },
-            Credentials::Lwm2m { .. } => refused("LwM2M credentials are not served"),
-        }
     }
 
     /// The credentials of a device, as they are shown.

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use moorline_core::{ShardId, TenantId, Text, shard::bucket_of};
-use moorline_dialects::thingsboard::rest::{
-    devices::{Route, info, with_credentials},
-    entities::{Device, EntityId, EntityType, GATEWAY, Page, PageQuery},
-    errors::ErrorCode,
-    ids::{self, DevicePlace},
+use moorline_dialects::thingsboard::{
+    ota::PackageKind,
+    rest::{
+        devices::{Route, info, with_credentials},
+        entities::{Device, EntityId, EntityType, GATEWAY, Page, PageQuery},
+        errors::ErrorCode,
+        ids::{self, DevicePlace},
+    },
 };
 use moorline_machine::{
     DeviceCursor,
@@ -26,10 +29,11 @@ use uuid::Uuid;
 
 use super::{
     Failed, Reply, Rest,
-    auth::{Integrator, no_customer},
+    auth::{Integrator, customer, no_customer},
     credentials::Shows,
     parsed,
 };
+use crate::marks::{self, kind};
 
 /// Devices that are read at once for a list.
 const PAGE: usize = 1_000;
@@ -37,9 +41,6 @@ const PAGE: usize = 1_000;
 const SORTED_MAX: usize = 100_000;
 /// How often a change is tried again after somebody else's came between.
 const TRIES_MAX: usize = 5;
-/// The profile of a device that has no other.
-const DEFAULT_KIND: &str = "default";
-
 /// A device and its row.
 pub(super) type Row = (Text, DeviceRecord);
 
@@ -52,15 +53,16 @@ pub(super) fn device_id(tenant: TenantId, device: &Text, record: &DeviceRecord) 
     EntityId { entity_type: EntityType::Device, id }
 }
 
-fn kind(settings: &DeviceSettings) -> &str {
-    settings.kind.as_deref().unwrap_or(DEFAULT_KIND)
-}
-
 /// A device as the API shows it.
-fn shown(tenant: TenantId, (device, record): &Row) -> Device {
+pub(super) fn shown(tenant: TenantId, (device, record): &Row) -> Device {
     let settings: DeviceSettings = settings::read(&record.settings);
     let profile = ids::of_named(tenant, kind(&settings));
-    let mut about = settings.metadata.clone();
+    let mut about = marks::said(&settings);
+    let package = |kind| {
+        let id = marks::package(&settings, kind)?;
+        Some(EntityId { entity_type: EntityType::OtaPackage, id })
+    };
+    let owner = marks::owner(&settings).map(|owner| customer(tenant, owner));
     if settings.class == Class::Gateway {
         about.insert(GATEWAY.to_owned(), Value::Bool(true));
     }
@@ -69,13 +71,13 @@ fn shown(tenant: TenantId, (device, record): &Row) -> Device {
         id: Some(device_id(tenant, device, record)),
         created_time: i64::try_from(record.created.0).ok(),
         tenant_id: id(EntityType::Tenant, ids::of_tenant(tenant)),
-        customer_id: Some(no_customer()),
+        customer_id: Some(owner.unwrap_or_else(no_customer)),
         name: device.to_string(),
         device_type: Some(kind(&settings).to_owned()),
         label: settings.labels.first().cloned(),
         device_profile_id: id(EntityType::DeviceProfile, profile),
-        firmware_id: None,
-        software_id: None,
+        firmware_id: package(PackageKind::Firmware),
+        software_id: package(PackageKind::Software),
         additional_info: (!about.is_empty()).then_some(Value::Object(about)),
         others: Map::from_iter([("version".to_owned(), Value::from(record.version))]),
     }
@@ -91,7 +93,10 @@ fn changed(mut settings: DeviceSettings, device: &Device) -> DeviceSettings {
         settings.labels.pop_first();
         settings.labels.extend(label);
     }
-    settings.metadata = device.about();
+    marks::say(&mut settings, device.about());
+    let id = |said: &Option<EntityId>| said.map(|said| said.id);
+    marks::set_package(&mut settings, PackageKind::Firmware, id(&device.firmware_id));
+    marks::set_package(&mut settings, PackageKind::Software, id(&device.software_id));
     settings
 }
 
@@ -204,7 +209,11 @@ impl Rest {
         found.filter(|(device, _)| !is_principal(device)).ok_or_else(Failed::not_found)
     }
 
-    async fn named(&self, tenant: TenantId, device: &Text) -> Result<DeviceRecord, Failed> {
+    pub(super) async fn named(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+    ) -> Result<DeviceRecord, Failed> {
         if is_principal(device) {
             return Err(Failed::not_found());
         }
@@ -220,6 +229,7 @@ impl Rest {
         credentials: Shows,
     ) -> Result<Row, Failed> {
         let (tenant, name) = (who.tenant, name(device)?);
+        let device = &self.of_profile(tenant, device, None).await?;
         let credential = self.credential(tenant, &name, credentials).await?;
         let settings = changed(DeviceSettings::default(), device);
         let put = PutDevice {
@@ -240,6 +250,7 @@ impl Rest {
             made => {
                 made?;
                 let record = self.named(tenant, &name).await?;
+                self.bring_packages(tenant, &name, &record).await?;
                 Ok((name, record))
             }
         }
@@ -256,12 +267,17 @@ impl Rest {
         if wanted.is_some_and(|wanted| wanted != record.version) {
             return Err(ErrorCode::VersionConflict.into());
         }
-        self.change(tenant, name, record.born, |record| {
-            let settings = changed(settings::read(&record.settings), device);
-            let settings = settings::written(&settings);
-            Ok(Change { credentials: record.credentials.clone(), settings })
-        })
-        .await
+        let before: DeviceSettings = settings::read(&record.settings);
+        let device = &self.of_profile(tenant, device, Some(kind(&before))).await?;
+        let row = self
+            .change(tenant, name, record.born, |record| {
+                let settings = changed(settings::read(&record.settings), device);
+                let settings = settings::written(&settings);
+                Ok(Change { credentials: record.credentials.clone(), settings })
+            })
+            .await?;
+        self.bring_packages(tenant, &row.0, &row.1).await?;
+        Ok(row)
     }
 
     /// Writes a device as `change` says, from what it is; again if somebody else's write came between.
@@ -303,7 +319,7 @@ impl Rest {
     // ---- lists
 
     /// A page of a tenant's devices, principals left out, and where the next one begins.
-    async fn some(
+    pub(super) async fn some(
         &self,
         tenant: TenantId,
         after: Option<(ShardId, DeviceCursor)>,

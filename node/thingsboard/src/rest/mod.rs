@@ -3,7 +3,9 @@
 //! ```text
 //!   head ─► route ─► who is it? (auth.rs) ─► may it? ─► body ─► devices.rs, credentials.rs ─┐
 //!                                                           ├─► telemetry.rs ──────────────┼─► the registry
-//!                                                           └─► calls.rs ──────────────────┘
+//!                                                           ├─► calls.rs ──────────────────┤
+//!                                                           ├─► profiles.rs, packages.rs ──┤
+//!                                                           └─► claims.rs ─────────────────┘
 //!   WebSocket ─► socket/: who is it? ─► commands ─► pushes
 //! ```
 //!
@@ -20,8 +22,11 @@
 
 mod auth;
 mod calls;
+mod claims;
 mod credentials;
 mod devices;
+mod packages;
+mod profiles;
 mod series;
 mod socket;
 mod telemetry;
@@ -41,7 +46,7 @@ use moorline_edge::Doorkeeper;
 use moorline_http::{
     Answer, Answered, Body, Caller, Conversation, Head, Platform, Request, Unread,
 };
-use moorline_machine::answer::Refused;
+use moorline_machine::{DocumentRefused, answer::Refused};
 use moorline_service::registry::{
     RegistryError,
     audit::{Actor, as_actor},
@@ -51,7 +56,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::{auth::Tokens, socket::Places};
-use crate::door::Door;
+use crate::{door::Door, files::File};
 
 /// What all paths begin with. Platforms that are asked before have what is theirs of it.
 const PREFIX: &str = "/api/";
@@ -115,23 +120,29 @@ struct Connection {
 struct Reply {
     status: u16,
     body: Bytes,
+    /// In the place of the body: a file that is read while it is sent.
+    file: Option<File>,
 }
 
 impl Reply {
     /// 200 with nothing.
     fn nothing() -> Self {
-        Self { status: 200, body: Bytes::new() }
+        Self::of(200, Bytes::new())
+    }
+
+    fn of(status: u16, body: impl Into<Bytes>) -> Self {
+        Self { status, body: body.into(), file: None }
     }
 
     /// 200 with JSON.
     fn json(shown: &impl Serialize) -> Self {
         let body = serde_json::to_vec(shown).expect("maps have text for keys");
-        Self { status: 200, body: body.into() }
+        Self::of(200, body)
     }
 
     /// 200 with JSON that is written.
     fn written(json: &impl fmt::Display) -> Self {
-        Self { status: 200, body: json.to_string().into() }
+        Self::of(200, json.to_string())
     }
 }
 
@@ -183,7 +194,15 @@ impl From<RegistryError> for Failed {
             | RegistryError::Mail(_)
             | RegistryError::Events(_)
             | RegistryError::Values(_)
-            | RegistryError::Calls(_) => ErrorCode::BadRequestParams,
+            | RegistryError::Calls(_)
+            | RegistryError::Documents(DocumentRefused::TooLarge | DocumentRefused::BadName) => {
+                ErrorCode::BadRequestParams
+            }
+            RegistryError::Documents(DocumentRefused::Conflict { .. }) => {
+                ErrorCode::VersionConflict
+            }
+            RegistryError::Documents(DocumentRefused::DeviceGone) => ErrorCode::ItemNotFound,
+            RegistryError::Documents(DocumentRefused::Full) => ErrorCode::EntitiesLimit,
         };
         Self::new(code, error.to_string())
     }
@@ -209,9 +228,12 @@ impl Conversation for Connection {
                 Ok(None) => Err(Failed::not_found()),
                 Err(wrong) => Err(wrong.into()),
             };
-            let Reply { status, body } = done.unwrap_or_else(|failed| self.refusal(&failed));
+            let Reply { status, body, file } = done.unwrap_or_else(|failed| self.refusal(&failed));
             let requests = &self.rest.door.metrics.http_requests;
             requests.with_label_values(&[label, &status.to_string()]).inc();
+            if let Some(File { headers, bytes }) = file {
+                return Answer::stream(status, &headers, bytes);
+            }
             let (name, value) = JSON_TYPE;
             Answer::whole(status, &[(name, value.to_owned())], body)
         }))
@@ -221,13 +243,18 @@ impl Conversation for Connection {
 impl Connection {
     fn refusal(&self, failed: &Failed) -> Reply {
         let body = failed.code.body(&failed.message, self.rest.now_ms());
-        Reply { status: failed.code.status(), body: body.to_string().into() }
+        Reply::of(failed.code.status(), body.to_string())
     }
 
     async fn respond(&self, route: Route, head: &Head, body: Body) -> Result<Reply, Failed> {
         let Route::Auth(route) = route else {
             let who = self.rest.authorise(&self.caller, head).await?;
             who.may(route.only_looks())?;
+            // It is taken in piece by piece.
+            if let Route::Packages(packages::Route::Upload { id, checksum, algorithm }) = route {
+                let upload = packages::Upload { id, checksum, algorithm };
+                return self.rest.upload(&who, upload, head, body).await;
+            }
             let body = read(body).await?;
             return match route {
                 Route::Devices(route) => self.rest.devices(&who, route, &body).await,
@@ -235,6 +262,9 @@ impl Connection {
                     self.rest.telemetry(&who, device, route, &body).await
                 }
                 Route::Calls(route) => self.rest.calls(&who, route, head, &body).await,
+                Route::Profiles(route) => self.rest.profiles(&who, route, &body).await,
+                Route::Packages(route) => self.rest.packages(&who, route, &body).await,
+                Route::Claims(route) => self.rest.claims(&who, route, &body).await,
                 Route::Auth(_) => Err(Failed::not_found()),
             };
         };

@@ -91,6 +91,25 @@ impl Claimed {
     }
 }
 
+/// A claim that a device has made, as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Until when it counts.
+    pub ends_ms: i64,
+    /// Whether who wishes to have the device knows its secret.
+    pub secret_is_known: bool,
+}
+
+/// What becomes of a wish. `owned`: the device is somebody's.
+#[must_use]
+pub fn claimed(owned: bool, standing: Option<Standing>, now_ms: i64) -> Claimed {
+    if owned {
+        return Claimed::Already;
+    }
+    let counts = |standing: Standing| standing.secret_is_known && now_ms < standing.ends_ms;
+    if standing.is_some_and(counts) { Claimed::Success } else { Claimed::Failure }
+}
+
 /// Whether a device may be claimed at all: by its server attribute `claimingAllowed`, else by the server's setting.
 #[must_use]
 pub fn is_allowed(by_default: bool, attribute: Option<bool>) -> bool {

@@ -11,7 +11,7 @@
 //!     requests               what the core is asked, and what it says
 //!     payloads               bytes to requests, answers to bytes: JSON or protobuf, as the profile says
 //!     values, decimal, json  what is kept of a value
-//!     attributes, calls, claim, provision, ota, gateway
+//!     attributes, calls, claim, provision, ota, checksum, gateway
 //!     profile, proto         a profile, its schemas
 //!     limits                 rate limits
 //!   what integrators see     rest
@@ -31,6 +31,7 @@
 
 pub mod attributes;
 pub mod calls;
+pub mod checksum;
 pub mod claim;
 pub mod coap;
 pub mod connect;

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::values::{Entries, Value};
@@ -13,7 +14,8 @@ use super::values::{Entries, Value};
 const SIZE_DIGITS_MAX: usize = 10;
 
 /// Two kinds of packages, each with attributes, addresses and an assignment of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum PackageKind {
     /// Firmware: `fw_…`.
     Firmware,
@@ -30,18 +32,37 @@ impl PackageKind {
             Self::Software => "sw",
         }
     }
+
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Firmware, Self::Software];
+
+    /// The field of a device, or of a profile, that holds the id of the package it should have.
+    #[must_use]
+    pub fn assigned_by(self) -> &'static str {
+        match self {
+            Self::Firmware => "firmwareId",
+            Self::Software => "softwareId",
+        }
+    }
 }
 
 /// How a package's checksum was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum ChecksumAlgorithm {
+    #[serde(rename = "MD5")]
     Md5,
+    #[serde(rename = "SHA256")]
     Sha256,
+    #[serde(rename = "SHA384")]
     Sha384,
+    #[serde(rename = "SHA512")]
     Sha512,
+    #[serde(rename = "CRC32")]
     Crc32,
+    #[serde(rename = "MURMUR3_32")]
     Murmur3x32,
+    #[serde(rename = "MURMUR3_128")]
     Murmur3x128,
 }
 
@@ -172,6 +193,17 @@ impl Package {
         keys.iter().map(|key| format!("{}_{key}", self.kind.prefix())).collect()
     }
 
+    /// Its attributes with what is to be deleted beside them, if these are not what a device has.
+    #[must_use]
+    pub fn missing(&self, held: &Entries) -> Option<(Entries, Vec<String>)> {
+        let wanted = self.attributes();
+        let has = |wanted: &(String, Value)| held.iter().any(|held| held == wanted);
+        let stale = self.stale_attributes();
+        let stale: Vec<_> =
+            stale.into_iter().filter(|key| held.iter().any(|(held, _)| held == key)).collect();
+        (!wanted.iter().all(has) || !stale.is_empty()).then_some((wanted, stale))
+    }
+
     /// Telemetry of the assignment: what it should become, and that it waits.
     #[must_use]
     pub fn target_telemetry(&self, now_ms: i64) -> Entries {
@@ -185,6 +217,13 @@ impl Package {
             (format!("{prefix}_state"), text(UpdateState::Queued.name())),
         ]
     }
+}
+
+/// Telemetry of an assignment that the device's attributes say now.
+#[must_use]
+pub fn initiated(kind: PackageKind) -> Entries {
+    let state = UpdateState::Initiated.name().to_owned();
+    vec![(format!("{}_state", kind.prefix()), Value::Text(state))]
 }
 
 /// All attributes of a kind: what goes when a package is taken away.

@@ -8,9 +8,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::{
     naming::{NamePattern, NotAPattern},
+    ota::PackageKind,
     payloads::{Payloads, Schemas},
     proto::schema::{NotASchema, RPC_REQUEST_DEFAULT, RPC_RESPONSE_DEFAULT, Schema},
     provision::Strategy,
@@ -203,6 +205,12 @@ pub enum InvalidProfile {
 }
 
 impl Profile {
+    /// The package that its devices should have which say no other, by its id.
+    #[must_use]
+    pub fn package(&self, kind: PackageKind) -> Option<Uuid> {
+        self.others.get(kind.assigned_by())?.get("id")?.as_str()?.parse().ok()
+    }
+
     /// The profile's own topics. Its defaults are the fixed ones, and match before.
     #[must_use]
     pub fn own_topics(&self) -> OwnTopics<'_> {

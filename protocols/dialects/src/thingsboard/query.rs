@@ -104,7 +104,7 @@ fn form_decoded(text: &str) -> Cow<'_, str> {
 const ESCAPE_DIGITS: usize = 2;
 
 /// Percent signs taken out (RFC 3986, 2.1). What is no escape stays; what is no UTF-8 then is shown as U+FFFD.
-pub(super) fn decoded(text: &str) -> Cow<'_, str> {
+pub(in crate::thingsboard) fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }

@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::ShardId;
 
 use super::{
-    Malformed, Reader, calls, events, mail, put_holder, put_list, put_option, put_session,
-    put_target, put_text, registry, values,
+    Malformed, Reader, calls, documents, events, mail, put_holder, put_list, put_option,
+    put_session, put_target, put_text, registry, values,
 };
 use crate::{
     answer::{Answer, Refused, RouteChange},
@@ -125,6 +125,7 @@ impl Answer {
             Self::Events(answer) => events::put_answer(out, *answer),
             Self::Values(answer) => values::put_answer(out, *answer),
             Self::Calls(answer) => calls::put_answer(out, *answer),
+            Self::Documents(answer) => documents::put_answer(out, *answer),
             Self::Tenant { .. } | Self::Device { .. } | Self::Taken(_) => {
                 registry::encode_answer(self, out);
             }
@@ -194,6 +195,9 @@ impl Answer {
             }
             kind @ calls::FIRST_KIND..=calls::LAST_KIND => {
                 Self::Calls(calls::read_answer(kind, reader)?)
+            }
+            kind @ documents::FIRST_KIND..=documents::LAST_KIND => {
+                Self::Documents(documents::read_answer(kind, reader)?)
             }
             kind::AT => Self::At(reader.u64()?),
             kind::REFUSED => Self::Refused(read_refused(reader)?),
@@ -283,6 +287,7 @@ fn put_refused(out: &mut BytesMut, why: Refused) {
         Refused::Events(why) => return events::put_refused(out, why),
         Refused::Values(why) => return values::put_refused(out, why),
         Refused::Calls(why) => return calls::put_refused(out, why),
+        Refused::Documents(why) => return documents::put_refused(out, why),
     };
     out.put_u8(code);
     if let Refused::WrongGroup { group } = why {
@@ -320,6 +325,9 @@ fn read_refused(reader: &mut Reader) -> Result<Refused, Malformed> {
             Refused::Values(values::read_refused(code)?)
         }
         code @ calls::FIRST_KIND..=calls::LAST_KIND => Refused::Calls(calls::read_refused(code)?),
+        code @ documents::FIRST_KIND..=documents::LAST_KIND => {
+            Refused::Documents(documents::read_refused(code, reader)?)
+        }
         refused::EXISTS => Refused::Exists,
         refused::VERSION_MISMATCH => Refused::VersionMismatch { version: reader.u64()? },
         refused::NOT_FOUND => Refused::NotFound,

@@ -6,9 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Incarnation, NodeId, ShardId, Will};
 
 use super::{
-    Malformed, Reader, TooLarge, audit, calls, encode_message, events, mail, message_len, presence,
-    put_holder, put_limits, put_list, put_option, put_options, put_owner, put_session, put_target,
-    put_text, read_message, read_owner, registry, values,
+    Malformed, Reader, TooLarge, audit, calls, documents, encode_message, events, mail,
+    message_len, presence, put_holder, put_limits, put_list, put_option, put_options, put_owner,
+    put_session, put_target, put_text, read_message, read_owner, registry, values,
 };
 use crate::{
     command::{Command, Enqueued, MemberState, NodeRecord, Origin, Subscription},
@@ -154,6 +154,7 @@ impl Command {
             Self::Events(command) => events::put_command(out, command),
             Self::Values(command) => values::put_command(out, command),
             Self::Calls(command) => calls::put_command(out, command),
+            Self::Documents(command) => documents::put_command(out, command),
             Self::Presence(report) => presence::put_command(out, report),
             Self::Tick => out.put_u8(kind::TICK),
             Self::Digest => out.put_u8(kind::DIGEST),
@@ -453,7 +454,8 @@ impl Command {
             }
             events::FIRST_KIND..=events::LAST_KIND
             | values::FIRST_KIND..=values::LAST_KIND
-            | calls::FIRST_KIND..=calls::LAST_KIND => Self::decode_said(kind, &mut reader)?,
+            | calls::FIRST_KIND..=calls::LAST_KIND
+            | documents::FIRST_KIND..=documents::LAST_KIND => Self::decode_said(kind, &mut reader)?,
             kind::TICK => Self::Tick,
             kind::DIGEST => Self::Digest,
             registry::kind::PUT_TENANT..=registry::kind::DELETE_LOOKUP => {
@@ -471,6 +473,9 @@ impl Command {
                 Self::Values(values::read_command(kind, reader)?)
             }
             calls::FIRST_KIND..=calls::LAST_KIND => Self::Calls(calls::read_command(kind, reader)?),
+            documents::FIRST_KIND..=documents::LAST_KIND => {
+                Self::Documents(documents::read_command(kind, reader)?)
+            }
             _ => Self::Events(events::read_command(kind, reader)?),
         })
     }

@@ -123,6 +123,7 @@ fn kept_commands(
     ];
     let known = mail::every_command().into_iter().chain(events::every_command());
     let known = known.chain(values::every_command()).chain(calls::every_command());
+    let known = known.chain(documents::every_command());
     all.into_iter()
         .chain(known)
         .chain(presence::every_command())

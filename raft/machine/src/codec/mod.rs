@@ -11,6 +11,7 @@ mod answer;
 mod audit;
 mod calls;
 mod command;
+mod documents;
 mod events;
 mod mail;
 mod message;
@@ -33,6 +34,7 @@ pub(crate) use audit::{put_audited_by, read_audited_by};
 pub(crate) use calls::{read_call_number, read_call_state};
 pub use command::COMMAND_BYTES_MAX;
 pub(crate) use command::{FRAME_HEADER_BYTES, frame_len, put_node, read_node};
+pub(crate) use documents::{put_space, read_space};
 pub(crate) use events::{put_event, read_event};
 pub(crate) use message::{encode_message, message_len, read_message};
 pub(crate) use presence::{

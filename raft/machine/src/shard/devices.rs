@@ -236,6 +236,7 @@ impl ShardState {
         self.forget_presence(step, tenant, &device)?;
         self.forget_values(step, tenant, &device, born)?;
         self.forget_calls(step, tenant, &device, born)?;
+        self.forget_documents(step, tenant, &device, born)?;
         step.effects.push(Effect::DeviceChanged { tenant, device, born, version, gone: true });
         Ok(Answer::Done)
     }

@@ -47,7 +47,7 @@ impl ShardState {
             rows: ENDED_ROWS_PER_TICK_MAX,
             retained: RETAINED_PER_FORGET_MAX,
         };
-        let mut released = Vec::new();
+        let (mut released, mut more) = (Vec::new(), false);
         for owner in &forget.owners {
             while !budget.is_spent()
                 && let Some(id) = self.session_of_owner(owner)
@@ -66,10 +66,12 @@ impl ShardState {
             }
             if owner.device.is_empty() {
                 self.forget_stream(step, owner.tenant);
+                more |= self.forget_spaces(step, owner.tenant)?;
             }
         }
         self.announce(step, &released);
-        Ok(if budget.is_spent() { Answer::Partly(released) } else { Answer::Released(released) })
+        more |= budget.is_spent();
+        Ok(if more { Answer::Partly(released) } else { Answer::Released(released) })
     }
 
     fn session_of_owner(&self, owner: &Owner) -> Option<SessionId> {

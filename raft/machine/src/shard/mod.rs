@@ -17,6 +17,7 @@
 //!   streams.rs        events, which devices send up
 //!   values.rs         attributes, latest values and history of devices
 //!   calls.rs          what devices are asked to do, and what they answer
+//!   documents.rs      what is kept for others to understand
 //!   presence.rs       who is connected, and who is silent for how long
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
@@ -32,6 +33,7 @@
 mod awaited;
 mod calls;
 mod devices;
+mod documents;
 mod forget;
 mod left;
 mod mailbox;
@@ -165,6 +167,7 @@ pub(crate) struct ShardState {
     streams: Streams,
     histories: values::Histories,
     calls: calls::Calls,
+    documents: documents::Documents,
     registry: devices::Registry,
     presence: presence::Presences,
     /// Space for the matches of one message.
@@ -287,6 +290,7 @@ impl ShardState {
             streams: Streams::new(keys),
             histories: values::Histories::new(keys),
             calls: calls::Calls::new(keys),
+            documents: documents::Documents::new(keys),
             registry: devices::Registry::default(),
             presence: presence::Presences::new(keys),
             found: Vec::new(),
@@ -307,6 +311,7 @@ impl ShardState {
             state.presence.open_bucket(rows, bucket)?;
             state.histories.open_bucket(rows, bucket)?;
             state.calls.open_bucket(rows, bucket)?;
+            state.documents.open_bucket(rows, bucket)?;
             next = bucket.checked_add(1);
         }
         state.open_origins(rows)?;
@@ -625,6 +630,7 @@ impl ShardState {
         assert_eq!(self.streams, other.streams);
         assert_eq!(self.histories, other.histories);
         assert_eq!(self.calls, other.calls);
+        assert_eq!(self.documents, other.documents);
         assert_eq!(self.presence, other.presence);
         assert_eq!(self.registry, other.registry);
         self.assert_registry(rows)?;

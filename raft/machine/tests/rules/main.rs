@@ -7,6 +7,7 @@ mod calls;
 mod calls_model;
 mod dedupe;
 mod devices;
+mod documents;
 mod events;
 mod events_model;
 mod forget;

@@ -164,7 +164,8 @@ impl From<RegistryError> for Unproven {
             | RegistryError::Mail(_)
             | RegistryError::Events(_)
             | RegistryError::Values(_)
-            | RegistryError::Calls(_) => Self::Wrong,
+            | RegistryError::Calls(_)
+            | RegistryError::Documents(_) => Self::Wrong,
         }
     }
 }

@@ -7,6 +7,9 @@
 //!   ids           UUIDs that lead to what they name
 //!   entities      pages, devices
 //!   devices       routes of devices
+//!   profiles      device profiles: routes, bodies
+//!   packages      packages: routes, bodies
+//!   claims        claiming of devices: routes
 //!   calls         calls to devices: bodies, states, statuses
 //!   telemetry     reading and writing of telemetry and attributes: routes, queries, bodies
 //!   aggregation   MIN MAX AVG SUM COUNT by interval
@@ -17,10 +20,13 @@
 pub mod aggregation;
 pub mod auth;
 pub mod calls;
+pub mod claims;
 pub mod devices;
 pub mod entities;
 pub mod errors;
 pub mod ids;
+pub mod packages;
+pub mod profiles;
 pub mod routes;
 pub mod telemetry;
 pub mod told;

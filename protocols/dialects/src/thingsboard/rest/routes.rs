@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{auth, calls, devices, telemetry};
+use super::{auth, calls, claims, devices, packages, profiles, telemetry};
 use crate::thingsboard::query::{Query, WrongParameter};
 
 /// What telemetry and attributes are below.
@@ -19,6 +19,12 @@ pub enum Route {
     Telemetry(Uuid, telemetry::Route),
     /// Calls.
     Calls(calls::Route),
+    /// Device profiles.
+    Profiles(profiles::Route),
+    /// Packages.
+    Packages(packages::Route),
+    /// Claiming of devices.
+    Claims(claims::Route),
 }
 
 /// Reads the head of a request; `query`: without its `?`. `None`: nobody serves it.
@@ -38,6 +44,15 @@ pub fn route(method: &str, path: &str, query: &str) -> Result<Option<Route>, Wro
     if let Some(found) = calls::route(method, path) {
         return Ok(Some(Route::Calls(found)));
     }
+    if let Some(found) = claims::route(method, path) {
+        return Ok(Some(Route::Claims(found)));
+    }
+    if let Some(found) = profiles::route(method, path, &query)? {
+        return Ok(Some(Route::Profiles(found)));
+    }
+    if let Some(found) = packages::route(method, path, &query)? {
+        return Ok(Some(Route::Packages(found)));
+    }
     Ok(devices::route(method, path, &query)?.map(Route::Devices))
 }
 
@@ -50,6 +65,9 @@ impl Route {
             Self::Devices(_) => "rest_devices",
             Self::Telemetry(..) => "rest_telemetry",
             Self::Calls(_) => "rest_calls",
+            Self::Profiles(_) => "rest_profiles",
+            Self::Packages(_) => "rest_packages",
+            Self::Claims(_) => "rest_claims",
         }
     }
 
@@ -87,6 +105,25 @@ impl Route {
                 calls::Route::Get(_) | calls::Route::List(_) => true,
                 calls::Route::Call { .. } | calls::Route::Delete(_) => false,
             },
+            Self::Profiles(route) => match route {
+                profiles::Route::Get(_)
+                | profiles::Route::Info(_)
+                | profiles::Route::DefaultInfo
+                | profiles::Route::List { .. }
+                | profiles::Route::Names => true,
+                profiles::Route::Save
+                | profiles::Route::Delete(_)
+                | profiles::Route::SetDefault(_) => false,
+            },
+            Self::Packages(route) => match route {
+                packages::Route::Get(_)
+                | packages::Route::Download(_)
+                | packages::Route::List { .. } => true,
+                packages::Route::Save
+                | packages::Route::Upload { .. }
+                | packages::Route::Delete(_) => false,
+            },
+            Self::Claims(_) => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Claims: what a device says, until when it counts, what a customer is told.
 
 use moorline_dialects::thingsboard::claim::{
-    Claim, Claimed, DURATION_MS_DEFAULT, SECRET_BYTES_MAX, is_allowed,
+    Claim, Claimed, DURATION_MS_DEFAULT, SECRET_BYTES_MAX, Standing, claimed, is_allowed,
 };
 
 use super::support::{NOW_MS, json};
@@ -51,5 +51,22 @@ fn customers_are_told_and_may_be_forbidden() {
     ];
     for (by_default, attribute, expected) in table {
         assert_eq!(is_allowed(by_default, attribute), expected, "{by_default} {attribute:?}");
+    }
+}
+
+#[test]
+fn a_wish_is_granted_once_in_time_and_with_the_secret() {
+    let standing = |ends_ms, secret_is_known| Some(Standing { ends_ms, secret_is_known });
+    #[rustfmt::skip]
+    let table = [
+        (false, None,                Claimed::Failure),
+        (false, standing(10, true),  Claimed::Success),
+        (false, standing(10, false), Claimed::Failure),
+        (false, standing(9, true),   Claimed::Failure),
+        (true,  standing(10, true),  Claimed::Already),
+        (true,  None,                Claimed::Already),
+    ];
+    for (owned, standing, expected) in table {
+        assert_eq!(claimed(owned, standing, 9), expected, "{owned} {standing:?}");
     }
 }

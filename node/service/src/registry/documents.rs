@@ -1,0 +1,183 @@
+//! Documents: what a platform keeps with a tenant or a device and the core need not understand.
+//!
+//! ```text
+//!   change    document ─► pure code decides ─► put_document, if it is still that one ─► speak
+//!                 ▲                                   └─► Conflict: somebody was faster ─┐
+//!                 └──────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! - **Written is synced on a majority**, and a read that begins after it sees it, on whichever node. Checked by the cluster tests
+//!   (`documents.rs`).
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use moorline_core::{ShardId, Text};
+use moorline_machine::{
+    Answer, Command, DocumentAnswer, DocumentCommand, DocumentRefused,
+    answer::Refused,
+    documents::{
+        DeleteDocument, Document, DocumentsFound, DocumentsPage, DocumentsQuery, Expect,
+        PutDocument, Space,
+    },
+    query::{Found, Query},
+};
+
+use super::{Registry, RegistryError};
+
+impl Registry {
+    /// A document of a space.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn document(
+        &self,
+        space: &Space,
+        id: &Text,
+    ) -> Result<Option<Document>, RegistryError> {
+        let query = DocumentsQuery::One { space: space.clone(), id: id.clone() };
+        match self.ask_for_documents(space, query).await? {
+            DocumentsFound::One(document) => Ok(document),
+            DocumentsFound::Page(_) => Err(RegistryError::Unavailable),
+        }
+    }
+
+    /// Documents of a space in the order of their ids, those behind `after`: a page of them.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn documents(
+        &self,
+        space: &Space,
+        after: Option<&Text>,
+        documents_max: u16,
+    ) -> Result<DocumentsPage, RegistryError> {
+        let (space_of, after) = (space.clone(), after.cloned());
+        let query = DocumentsQuery::Page { space: space_of, after, documents_max };
+        match self.ask_for_documents(space, query).await? {
+            DocumentsFound::Page(page) => Ok(page),
+            DocumentsFound::One(_) => Err(RegistryError::Unavailable),
+        }
+    }
+
+    /// Writes a document in the place of what is expected: its version from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]: [`DocumentRefused::Conflict`] if something else is there. After [`RegistryError::Unavailable`] it may be
+    /// written all the same.
+    pub async fn put_document(
+        &self,
+        space: &Space,
+        id: &Text,
+        body: Bytes,
+        expect: Expect,
+    ) -> Result<u64, RegistryError> {
+        if !self.inner.accepting.load(Ordering::Acquire) {
+            return Err(RegistryError::DiskFull);
+        }
+        let put = PutDocument { space: space.clone(), id: id.clone(), body, expect };
+        match self.ask_of_document(space, DocumentCommand::Put(put)).await? {
+            DocumentAnswer::Put { version } => Ok(version),
+            DocumentAnswer::Deleted { .. } => Err(RegistryError::Unavailable),
+        }
+    }
+
+    /// Deletes a document, if it is the one that is expected: whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::put_document`].
+    pub async fn delete_document(
+        &self,
+        space: &Space,
+        id: &Text,
+        expect: Expect,
+    ) -> Result<bool, RegistryError> {
+        let delete = DeleteDocument { space: space.clone(), id: id.clone(), expect };
+        match self.ask_of_document(space, DocumentCommand::Delete(delete)).await? {
+            DocumentAnswer::Deleted { documents, .. } => Ok(documents > 0),
+            DocumentAnswer::Put { .. } => Err(RegistryError::Unavailable),
+        }
+    }
+
+    /// Deletes all documents of a space, piece by piece: those that are written meanwhile may stay.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; some may be gone then.
+    pub async fn delete_documents(&self, space: &Space) -> Result<(), RegistryError> {
+        loop {
+            let some = DocumentCommand::DeleteSome(space.clone());
+            match self.ask_of_document(space, some).await? {
+                DocumentAnswer::Deleted { more: true, .. } => {}
+                DocumentAnswer::Deleted { more: false, .. } => return Ok(()),
+                DocumentAnswer::Put { .. } => return Err(RegistryError::Unavailable),
+            }
+        }
+    }
+
+    fn shard_of_space(&self, space: &Space) -> ShardId {
+        self.shard_of(space.tenant, space.routed_by())
+    }
+
+    async fn ask_for_documents(
+        &self,
+        space: &Space,
+        query: DocumentsQuery,
+    ) -> Result<DocumentsFound, RegistryError> {
+        let shard = self.shard_of_space(space);
+        let Found::Documents(found) = self.question(shard, &Query::Documents(query)).await? else {
+            return Err(RegistryError::Unavailable);
+        };
+        Ok(found)
+    }
+
+    async fn ask_of_document(
+        &self,
+        space: &Space,
+        command: DocumentCommand,
+    ) -> Result<DocumentAnswer, RegistryError> {
+        let shard = self.shard_of_space(space);
+        let answer = self.inner.below().router.ask(shard, &Command::Documents(command)).await?;
+        document_answer(answer)
+    }
+}
+
+/// Whether a write was refused because somebody else's came before.
+#[must_use]
+pub fn is_conflict(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Documents(DocumentRefused::Conflict { .. }))
+}
+
+fn document_answer(answer: Answer) -> Result<DocumentAnswer, RegistryError> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "no other answer is one to these commands")]
+    match answer {
+        Answer::Documents(answer) => Ok(answer),
+        Answer::Refused(Refused::Documents(refused)) => Err(RegistryError::Documents(refused)),
+        Answer::Refused(refused) => Err(RegistryError::Refused(refused)),
+        _ => Err(RegistryError::Unavailable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_as_what_it_is_about() {
+        let refused = |why| document_answer(Answer::Refused(why)).unwrap_err();
+        let conflict = DocumentRefused::Conflict { version: Some(3) };
+        let told = refused(Refused::Documents(conflict));
+        assert_eq!(told, RegistryError::Documents(conflict));
+        assert!(is_conflict(&told) && !is_conflict(&RegistryError::Busy));
+        assert_eq!(refused(Refused::Malformed), RegistryError::Refused(Refused::Malformed));
+        assert_eq!(document_answer(Answer::Done), Err(RegistryError::Unavailable));
+        let put = DocumentAnswer::Put { version: 1 };
+        assert_eq!(document_answer(Answer::Documents(put)), Ok(put));
+    }
+}
