@@ -48,4 +48,6 @@ mod thingsboard_rest;
 mod tls;
 mod watson;
 mod watson_http;
+mod watson_managed;
+mod watson_rest;
 mod wills;
