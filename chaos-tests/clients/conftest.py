@@ -164,7 +164,7 @@ def secure(tmp_path_factory):
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         + ["-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:*.messaging.example.com"]
+        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:*.example.com,DNS:*.messaging.example.com"]
         # Strict clients take no authority's certificate for a server's.
         + ["-addext", "basicConstraints=critical,CA:FALSE"],
         check=True,

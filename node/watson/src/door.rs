@@ -20,6 +20,7 @@ use moorline_service::registry::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    last_events::LastEvents,
     metrics::{WatsonMetrics, label},
     rules::Rules,
 };
@@ -31,10 +32,11 @@ const ALIAS: &str = "watson:";
 #[derive(Debug, Clone)]
 pub struct Door {
     pub(crate) registry: Registry,
-    secrets: Secrets,
+    pub(crate) secrets: Secrets,
     pub(crate) clock: Clock,
     pub(crate) rules: Arc<Rules>,
     pub(crate) metrics: WatsonMetrics,
+    pub(crate) last_events: LastEvents,
     /// Those that watch over connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
 }
@@ -43,6 +45,8 @@ pub struct Door {
 #[derive(Debug)]
 pub(crate) struct Entered {
     pub(crate) tenant: TenantId,
+    /// What an application's key is for; nothing of a device or gateway.
+    pub(crate) role: Option<Role>,
     /// What an application's key may; a device or gateway may what its class may.
     pub(crate) may: Permissions,
     /// Turns it out when it may not stay.
@@ -69,6 +73,12 @@ pub(crate) fn device_name(device: &DeviceName) -> Text {
     Text::from(format!("{}:{}", device.kind, device.id))
 }
 
+/// Whose name that is; [`None`] if it is no device of an organisation.
+pub(crate) fn name_of(device: &Text) -> Option<DeviceName> {
+    let (kind, id) = device.as_str().split_once(':')?;
+    DeviceName::new(kind.as_bytes(), id.as_bytes())
+}
+
 impl Door {
     /// A door to a registry.
     #[must_use]
@@ -80,7 +90,8 @@ impl Door {
         metrics: WatsonMetrics,
     ) -> Self {
         let (rules, tasks) = (Arc::new(Rules::new(edge)), TaskTracker::new());
-        Self { registry, secrets, clock, rules, metrics, tasks }
+        let last_events = LastEvents::default();
+        Self { registry, secrets, clock, rules, metrics, last_events, tasks }
     }
 
     /// Whether there is such an organisation, by all that is known here.
@@ -167,9 +178,13 @@ impl Door {
         let shown = Shown { alias: &alias, device: &device, secret: secret.expose(), by, tls };
         let admitted = self.registry.admit(&self.secrets, shown, true, now.0).await?;
         let Admitted { guest, until_ms, watch, settings, .. } = admitted;
+        let role = match &client.who {
+            Who::Application { .. } | Who::SharedApplication { .. } => principal::role(&settings),
+            Who::Device(_) | Who::Gateway(_) => None,
+        };
         let may = match &client.who {
             Who::Application { .. } | Who::SharedApplication { .. } => {
-                permissions(&settings).ok_or(Denial::WrongSecret)?
+                role.map(permissions).ok_or(Denial::WrongSecret)?
             }
             // A device of a gateway's name is no gateway, and the other way round.
             Who::Device(_) | Who::Gateway(_) if kind_of(client) != kind(&settings) => {
@@ -178,7 +193,7 @@ impl Door {
             Who::Device(_) | Who::Gateway(_) => Permissions::default(),
         };
         let watch = watch.expect("it was asked for");
-        Ok(Entered { tenant: guest.tenant, may, stay: Stay { guest, until_ms, watch } })
+        Ok(Entered { tenant: guest.tenant, role, may, stay: Stay { guest, until_ms, watch } })
     }
 
     /// Watches over a connection that was let in: ends it when its client may not stay.
@@ -202,12 +217,11 @@ impl Door {
 }
 
 /// What whoever has a token of the API may do here. One for some devices is no application's: its topics are for all of them.
-fn permissions(settings: &[u8]) -> Option<Permissions> {
-    let role = principal::role(settings)?;
+fn permissions(role: Role) -> Permissions {
     let looks = [Permissions::EVENT_RECEIVE, Permissions::COMMAND_RECEIVE, Permissions::STATUS];
     let acts = [Permissions::EVENT_SEND, Permissions::COMMAND_SEND, Permissions::MANAGEMENT];
     let acts = if role == Role::ReadOnly { &[][..] } else { &acts };
-    Some(Permissions(looks.iter().chain(acts).fold(0, |all, one| all | one.0)))
+    Permissions(looks.iter().chain(acts).fold(0, |all, one| all | one.0))
 }
 
 /// What a device has to be registered as.
@@ -232,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_keys_role_says_what_it_may() {
-        let may = |settings: &str| permissions(settings.as_bytes());
+        let may = |settings: &str| principal::role(settings.as_bytes()).map(permissions);
         let looks = may(r#"{"role":"read-only"}"#).unwrap();
         assert!(looks.allow(Permissions::EVENT_RECEIVE) && looks.allow(Permissions::STATUS));
         assert!(!looks.allow(Permissions::COMMAND_SEND) && !looks.allow(Permissions::EVENT_SEND));

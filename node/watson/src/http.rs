@@ -1,4 +1,5 @@
-//! Messaging over HTTP, at the listener that all platforms share: what `moorline_dialects::watson::http` decides, done.
+//! Messaging over HTTP, at the listener that all platforms share: what `moorline_dialects::watson::http` decides, done. The management API
+//! has the same paths before it, and a host name of its own: `rest`.
 //!
 //! ```text
 //!   head ─► route ─► who is it? (door) ─► body ─► event, command ─► a publish of QoS 1 by no session ─► 200
@@ -22,22 +23,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{Message, QoS, Text, op::Denial, port};
+use moorline_core::{Message, QoS, Text, port};
 use moorline_dialects::watson::{
     PAYLOAD_BYTES_MAX,
     http::{self, Head, Outcome, Refusal, Route, Routed, WAIT_BODY_BYTES_MAX},
     identity::{ClientId, Proof, USE_TOKEN_AUTH, Who, sni_contradicts},
+    rest,
 };
 use moorline_edge::Doorkeeper;
 use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
 use moorline_service::Service;
 use prometheus::IntGauge;
-use tracing::info;
 
 use crate::{
     door::{Door, Entered, Stay},
     fetch::{self, Fetched, Wanted},
     gateway::Registrar,
+    judge::{Judge, Turned},
+    managed::Manager,
+    rest::Rest,
     visits::Visiting,
 };
 
@@ -46,8 +50,8 @@ use crate::{
 pub struct Http {
     door: Door,
     service: Arc<Service>,
-    /// Who failed too often: the same that counts those of MQTT.
-    doors: Doorkeeper,
+    judge: Judge,
+    rest: Rest,
 }
 
 impl fmt::Debug for Http {
@@ -57,10 +61,13 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    /// Behind this door, before this service.
+    /// Behind this door, before this service. `doors`: who failed too often, the same that counts those of MQTT.
     #[must_use]
     pub fn new(door: Door, service: Arc<Service>, doors: Doorkeeper) -> Self {
-        Self { door, service, doors }
+        let judge = Judge::new(door.clone(), doors);
+        let manager = Manager { door: door.clone(), service: Arc::clone(&service) };
+        let rest = Rest::new(manager, judge.clone());
+        Self { door, service, judge, rest }
     }
 }
 
@@ -97,7 +104,11 @@ impl Conversation for Connection {
         Box::pin(async move {
             let (head, body) = request.split();
             let headers = head.headers();
+            let query = head.query().unwrap_or_default();
             let head = Head { method: head.method(), path: head.path(), headers: &headers };
+            if rest::is_meant(&head) {
+                return Box::pin(self.http.rest.answer(&self.caller, &head, query, body)).await;
+            }
             let routed = http::route(&head);
             let what = routed.as_ref().map_or("none", |routed| label(&routed.route));
             let answered = match routed {
@@ -161,45 +172,17 @@ impl Connection {
         }
         let readings =
             known.map_or(&routed.speakers[..], |known| std::slice::from_ref(&known.client));
-        let (client, entered) = self.judge(readings, &proof).await?;
+        let let_in = self.http.judge.let_in(&self.caller, readings, &proof).await;
+        let (client, entered) = let_in.map_err(|turned| match turned {
+            Turned::Wrong | Turned::Forbidden => Refusal::Forbidden,
+            Turned::Unavailable => Refusal::Unavailable,
+        })?;
         self.caller.is_known();
         if entered.stay.is_device() {
             self.http.door.registry.heard(&entered.stay.guest);
         }
         self.speaker.get_or_init(|| self.speaker(client, proof, &entered));
         Ok(entered)
-    }
-
-    /// Judges who has not failed too often, so that nobody guesses for long.
-    async fn judge(
-        &self,
-        readings: &[ClientId],
-        proof: &Proof,
-    ) -> Result<(ClientId, Entered), Refusal> {
-        let Http { door, doors, .. } = &self.http;
-        let first = readings.first().ok_or(Refusal::Forbidden)?;
-        let (who, from) = (Text::from(first.to_string()), self.caller.peer.ip());
-        if let Some(retry_after_s) = doors.banned(&who, from, door.clock.wall()) {
-            door.count_banned(first.class(), retry_after_s);
-            return Err(Refusal::Forbidden);
-        }
-        match door.admit_one_of(readings, proof, self.caller.tls()).await {
-            Ok(admitted) => {
-                doors.succeeded(&who, from);
-                Ok(admitted)
-            }
-            Err(Denial::Unavailable | Denial::Stopping) => Err(Refusal::Unavailable),
-            Err(denial) => {
-                let is_wrong = matches!(
-                    denial,
-                    Denial::UnknownTenant | Denial::UnknownDevice | Denial::WrongSecret
-                );
-                if is_wrong && doors.failed(&who, from, door.clock.wall()) {
-                    info!(%from, "a client failed too often and is banned for a while");
-                }
-                Err(Refusal::Forbidden)
-            }
-        }
     }
 
     fn speaker(&self, client: ClientId, proof: Proof, entered: &Entered) -> Speaker {
@@ -252,6 +235,7 @@ impl Connection {
         let topic = said.topic();
         let message = Message { topic, qos: QoS::AtLeastOnce, payload: body, ..Message::empty() };
         speaker.visiting.count_read(&message);
+        self.http.door.note_event(entered.tenant, &said, &message.payload);
         let published = self.http.service.publish(entered.tenant, message).await;
         published.map(drop).map_err(refused)
     }

@@ -4,8 +4,10 @@
 //!   edge's connection ─► mqtt.rs: who is it, which session? ──► link.rs ──► the service's port, with canonical topics
 //!                        inbox.rs ◄────────────────────────────────────────┘  (topics as the client sees them)
 //!                        presence.rs: who is connected, as messages       gateway.rs: devices it brings along
+//!                        managed/: what managed devices say, and are asked ──► their documents, answers by no session
 //!   HTTP listener ────► http.rs: who is it? ─┬─► publishes by no session ─► the service
-//!                     visits.rs: news of it └─► fetch.rs: one command ◄──► its session, by a link of the request's own
+//!                     visits.rs: news of it ├─► fetch.rs: one command ◄──► its session, by a link of the request's own
+//!                       judge.rs: is it so? └─► rest/: the management API ─► the registry, managed/
 //! ```
 //!
 //! An organisation is the tenant with the alias `watson:ORG`; a device of type T with id D is its device `T:D`, an API key a token of
@@ -20,18 +22,21 @@
 //!
 //! # Deliberately absent
 //!
-//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's connections (`node/http`). The management API, device management, quickstart and
-//! client certificates: not served yet.
+//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's connections (`node/http`). Quickstart and client certificates: not served yet.
 
 mod door;
 mod fetch;
 mod gateway;
 mod http;
 mod inbox;
+mod judge;
+mod last_events;
 mod link;
+mod managed;
 mod metrics;
 mod mqtt;
 mod presence;
+mod rest;
 mod rules;
 mod visits;
 

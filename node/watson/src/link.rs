@@ -14,13 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::{
-    ConnId, Message, Offset, QoS, ShareNumber, Text, Will,
+    ConnId, Message, Offset, QoS, ShareNumber, TenantId, Text, Will,
     port::{Close, Ended, Filter, Link, Notice, Open, Published, Refusal, Token},
 };
 use moorline_dialects::watson::{
     close,
     connect::{Opening, Version},
     identity::{ClientId, DeviceName, Who},
+    management::address::Upward,
     notice::{self, Request},
     topics::{
         self, Consequence, Forbidden, Message as Said, Permissions, Subscription, Violation,
@@ -34,6 +35,7 @@ use crate::{
     door::Door,
     gateway::{Held, Registrar, Turn},
     inbox::Shared,
+    managed::{Desk, Letter, Manager},
     metrics::label,
     mqtt::About,
     presence::{self, Announced},
@@ -48,6 +50,7 @@ pub(crate) type Below = Arc<Mutex<Box<dyn Link>>>;
 /// See the module.
 pub(crate) struct WatsonLink {
     door: Door,
+    tenant: TenantId,
     opening: Opening,
     may: Permissions,
     shared: Arc<Shared>,
@@ -56,6 +59,7 @@ pub(crate) struct WatsonLink {
     notices: Notices,
     /// Of a gateway.
     registrar: Option<Arc<Registrar>>,
+    desk: Desk,
 }
 
 impl fmt::Debug for WatsonLink {
@@ -67,6 +71,8 @@ impl fmt::Debug for WatsonLink {
 /// A message that may go on, or what became of it.
 enum Read {
     On(DeviceName, Message),
+    /// It is for the server.
+    Management(DeviceName, Upward, Message),
     /// It is dropped; whoever waits for an answer hears this.
     Dropped(Result<Published, Refusal>),
     /// The connection ends.
@@ -75,7 +81,7 @@ enum Read {
 
 impl WatsonLink {
     pub(crate) fn new(
-        door: Door,
+        manager: Manager,
         opening: Opening,
         may: Permissions,
         about: About,
@@ -83,14 +89,17 @@ impl WatsonLink {
         link: Box<dyn Link>,
     ) -> Self {
         let (link, client) = (Arc::new(Mutex::new(link)), opening.client.clone());
+        let door = manager.door.clone();
         let registrar = match &client.who {
             Who::Gateway(own) => Some(Arc::new(Registrar::new(about.tenant, own))),
             Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => None,
         };
         let address = Text::from(about.peer.ip().to_canonical().to_string());
+        let (tenant, of_desk) = (about.tenant, registrar.clone());
+        let desk = Desk::new(manager, tenant, Arc::clone(&shared), of_desk, address.clone());
         let notices = Notices { client: client.clone(), clock: door.clock, address };
         let announced = Arc::new(Announced::new(door.clone(), about, client));
-        Self { door, opening, may, shared, link, announced, notices, registrar }
+        Self { door, tenant, opening, may, shared, link, announced, notices, registrar, desk }
     }
 
     fn link(&self) -> MutexGuard<'_, Box<dyn Link>> {
@@ -111,11 +120,9 @@ impl WatsonLink {
             false => Err(Forbidden::NotAuthorised),
         });
         match said {
-            Ok(Said::Management { .. }) => {
-                self.door.metrics.dropped.with_label_values(&["management"]).inc();
-                Read::Dropped(Ok(Published { matched: false }))
-            }
+            Ok(Said::Management { device, address }) => Read::Management(device, address, message),
             Ok(said) => {
+                self.door.note_event(self.tenant, &said, &message.payload);
                 let message = Message { topic: said.topic(), retain: false, ..message };
                 Read::On(said.device().clone(), message)
             }
@@ -231,6 +238,11 @@ impl Bringing {
     }
 }
 
+fn letter(token: Token, device: DeviceName, address: Upward, message: Message) -> Letter {
+    let Message { qos, payload, .. } = message;
+    Letter { device, address, payload, qos, token }
+}
+
 fn pass(link: &Below, held: Held) {
     let Held { token, packet, message, .. } = held;
     match packet {
@@ -320,6 +332,9 @@ impl Link for WatsonLink {
         let answered = message.qos > QoS::AtMostOnce;
         match self.read(message) {
             Read::On(device, message) => self.go(Held { device, token, packet: None, message }),
+            Read::Management(device, address, message) => {
+                self.desk.take(letter(token, device, address, message));
+            }
             Read::Dropped(outcome) if answered => {
                 self.shared.tell(Notice::Published { token, outcome });
             }
@@ -331,6 +346,9 @@ impl Link for WatsonLink {
         match self.read(message) {
             Read::On(device, message) => {
                 self.go(Held { device, token, packet: Some(packet), message });
+            }
+            Read::Management(device, address, message) => {
+                self.desk.take(letter(token, device, address, message));
             }
             Read::Dropped(outcome) => self.shared.tell(Notice::Published { token, outcome }),
             Read::Ended => {}

@@ -12,6 +12,8 @@ pub struct WatsonMetrics {
     pub(crate) dropped: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
+    pub(crate) management: IntCounterVec,
+    pub(crate) rest: IntCounterVec,
 }
 
 impl WatsonMetrics {
@@ -38,6 +40,16 @@ impl WatsonMetrics {
                 "Messages that went nowhere and whose client was not told, by why",
                 &["why"],
             )?,
+            management: counters(
+                "moorline_watson_management_total",
+                "What managed devices said to the server, by what it was about",
+                &["what"],
+            )?,
+            rest: counters(
+                "moorline_watson_rest_requests_total",
+                "Requests of the management API, by what they asked for and by the status they got",
+                &["what", "status"],
+            )?,
             requests: counters(
                 "moorline_watson_http_requests_total",
                 "Requests of HTTP messaging, by what they asked for and by the status they got",
@@ -56,7 +68,7 @@ impl WatsonMetrics {
                 &["class", "what"],
             )?,
         };
-        for why in ["management", "unregistered"] {
+        for why in ["management", "unregistered", "unheard", "unnoted", "last_event"] {
             metrics.dropped.with_label_values(&[why]);
         }
         for what in ["event", "command", "fetch"] {

@@ -14,18 +14,20 @@ use moorline_dialects::watson::{
     topics::Permissions,
 };
 use moorline_edge::{Attempt, Denial, Identity};
+use moorline_service::Service;
 
 use crate::{
     door::{Door, Entered},
     inbox::Shared,
     link::WatsonLink,
+    managed::Manager,
 };
 
 /// Watson's clients among those of an MQTT edge. Clones are the same.
 #[derive(Clone)]
 pub struct Mqtt {
     door: Door,
-    service: Arc<dyn Port>,
+    manager: Manager,
 }
 
 impl std::fmt::Debug for Mqtt {
@@ -48,8 +50,9 @@ pub(crate) struct About {
 impl Mqtt {
     /// Behind this door, before this service.
     #[must_use]
-    pub fn new(door: Door, service: Arc<dyn Port>) -> Self {
-        Self { door, service }
+    pub fn new(door: Door, service: Arc<Service>) -> Self {
+        let manager = Manager { door: door.clone(), service };
+        Self { door, manager }
     }
 
     /// Whether a client says that it is one of Watson's: by its user name, or by a client id of an organisation that there is.
@@ -92,7 +95,8 @@ impl Mqtt {
         let denied = |refused| denial(version, refused);
         let opening = connect::hello(&hello).map_err(denied)?;
         let tls = attempt.channel.tls;
-        let Entered { tenant, may, stay } = self.door.admit(&opening, tls).await.map_err(denied)?;
+        let Entered { tenant, may, stay, .. } =
+            self.door.admit(&opening, tls).await.map_err(denied)?;
         let name = opening.session.name.clone();
         let fresh = || format!("{:032x}", rand::random::<u128>());
         let session = name.unwrap_or_else(|| Session::drawn(&opening.client, &fresh()));
@@ -144,8 +148,8 @@ struct Client {
 impl Port for Client {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
         let shared = Arc::new(Shared::new(self.opening.client.clone(), inbox));
-        let link = self.mqtt.service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
-        let (door, opening) = (self.mqtt.door.clone(), self.opening.clone());
-        Box::new(WatsonLink::new(door, opening, self.may, self.about.clone(), shared, link))
+        let link = self.mqtt.manager.service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
+        let (manager, opening) = (self.mqtt.manager.clone(), self.opening.clone());
+        Box::new(WatsonLink::new(manager, opening, self.may, self.about.clone(), shared, link))
     }
 }

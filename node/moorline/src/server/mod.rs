@@ -407,7 +407,9 @@ async fn serve_devices(
             secrets: node.secrets().cloned(),
             fostrom: door.clone().map(Mqtt::new),
             thingsboard: thingsboard.clone().map(moorline_thingsboard::Mqtt::new),
-            watson: watson.clone().map(|door| moorline_watson::Mqtt::new(door, Arc::clone(&port))),
+            watson: watson
+                .clone()
+                .map(|door| moorline_watson::Mqtt::new(door, Arc::clone(&service))),
             tasks: TaskTracker::new(),
             anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
             doors: doors.clone(),

@@ -52,4 +52,6 @@ mod thingsboard_socket;
 mod tls;
 mod watson;
 mod watson_http;
+mod watson_managed;
+mod watson_rest;
 mod wills;

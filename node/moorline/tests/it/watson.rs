@@ -38,13 +38,10 @@ impl Org {
         assert_eq!(status, 201, "{made}");
         let tenant =
             TenantId(made["id"].as_u64().and_then(|id| id.try_into().ok()).expect("an id"));
-        let key = |name: &str, role: &str| {
-            let body = json!({ "name": name, "role": role });
-            let token = text(&api.ask(1, "POST", "/tokens?tenant=acme", &body), 201, "token");
-            token.split_once(&format!("_{name}_")).unwrap().1.to_owned()
-        };
-        let (app, look) = (key(APP_KEY, "app"), key(LOOK_KEY, "read-only"));
-        Self { api, tenant, app, look }
+        let (app, look) = (String::new(), String::new());
+        let mut org = Self { api, tenant, app, look };
+        (org.app, org.look) = (org.key(APP_KEY, "app"), org.key(LOOK_KEY, "read-only"));
+        org
     }
 
     /// A device's token.
@@ -56,6 +53,14 @@ impl Org {
         assert_eq!(made.0, 201, "{}", made.1);
         let path = format!("/devices/{kind}:{id}/credentials?tenant=acme");
         text(&self.api.ask(1, "POST", &path, &json!({})), 201, "secret")
+    }
+
+    /// The secret of an API key of a role.
+    #[track_caller]
+    pub(crate) fn key(&self, name: &str, role: &str) -> String {
+        let body = json!({ "name": name, "role": role });
+        let token = text(&self.api.ask(1, "POST", "/tokens?tenant=acme", &body), 201, "token");
+        token.split_once(&format!("_{name}_")).unwrap().1.to_owned()
     }
 
     pub(crate) fn at(&self, node: u64) -> SocketAddr {
@@ -72,7 +77,7 @@ pub(crate) fn device(version: Version, kind: &str, id: &str, token: &str) -> Con
     named(version, &format!("d:{ORG}:{kind}:{id}"), token)
 }
 
-fn named(version: Version, client: &str, token: &str) -> Connect {
+pub(crate) fn named(version: Version, client: &str, token: &str) -> Connect {
     let login = Some(("use-token-auth".to_owned(), token.to_owned()));
     Connect { login, ..Connect::clean(version, client) }
 }

@@ -152,6 +152,13 @@ impl Registry {
         Ok(page)
     }
 
+    /// Where [`Self::devices`] goes on behind the device of a name, whether there is one or not.
+    #[must_use]
+    pub fn devices_behind(&self, tenant: TenantId, device: &Text) -> (ShardId, DeviceCursor) {
+        let bucket = bucket_of(tenant, device.as_bytes());
+        (self.shard_of(tenant, device), DeviceCursor { bucket, device: device.clone() })
+    }
+
     /// Makes or changes a device, with its lookups.
     ///
     /// # Errors

@@ -32,8 +32,42 @@ pub const KEY_BYTES: usize = 32;
 const UPPER: &[u8; 36] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 const BASE62: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
+/// Bits that a secret of somebody else's must have: who has the rows and the cluster's key and tries 10^12 a second needs 10^11 years
+/// to go through half of them. Not more, since tokens that platforms issued have no more: 18 characters of Watson's, 20 of
+/// ThingsBoard's.
+const SECRET_BITS_MIN: usize = 104;
+/// Bytes of such a secret.
+const SECRET_BYTES_MAX: usize = 256;
+/// Different characters of such a secret: `aaaa…` has none of the bits its length promises.
+const SECRET_CHARACTERS_MIN: usize = 8;
 /// Bytes of the nonce in front of what is sealed: so many that random ones never meet.
 const NONCE_BYTES: usize = 24;
+
+/// Whether somebody who knows only its alphabet would have to guess so many bits.
+#[must_use]
+pub fn is_strong(secret: &str) -> bool {
+    // Hundredths of bits of a random character.
+    let all = |is_of: fn(&u8) -> bool| secret.bytes().all(|byte| is_of(&byte));
+    let bits = if all(|byte| byte.is_ascii_digit()) {
+        332
+    } else if all(u8::is_ascii_hexdigit) {
+        400
+    } else if all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+        || all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
+    {
+        516
+    } else if all(u8::is_ascii_alphanumeric) {
+        595
+    } else {
+        650
+    };
+    let mut characters: Vec<_> = secret.bytes().collect();
+    characters.sort_unstable();
+    characters.dedup();
+    secret.len() <= SECRET_BYTES_MAX
+        && secret.len() * bits / 100 >= SECRET_BITS_MIN
+        && characters.len() >= SECRET_CHARACTERS_MIN
+}
 
 /// The cluster's key, and what is done with it. Clones are the same.
 #[derive(Clone)]
@@ -284,6 +318,23 @@ mod tests {
     use super::*;
 
     const TENANT: TenantId = TenantId(7);
+
+    #[test]
+    fn a_secret_of_somebody_else_must_be_as_hard_to_guess_as_ours() {
+        for (secret, strong) in [
+            ("0123456789abcdef0123456789abcdef", true),
+            ("0123456789abcdef0123456789", true),
+            ("0123456789abcdef012345678", false),
+            ("Zk3vQ9xLw2RtY7uPb5", true),
+            ("Zk3vQ9xLw2RtY7uPb", false),
+            ("FOS-0123456789ABCDEFGHIJKLMNOPQRSTUV", true),
+            ("hunter2", false),
+            ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
+        ] {
+            assert_eq!(is_strong(secret), strong, "{secret}");
+        }
+        assert!(!is_strong(&"0123456789abcdef".repeat(17)));
+    }
 
     #[test]
     fn a_secret_is_verified_for_its_device_and_credential_only() {

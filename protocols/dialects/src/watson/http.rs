@@ -169,6 +169,11 @@ pub fn is_path(path: &str) -> bool {
     path.strip_prefix(PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Whether a path is one of the few that messaging has.
+pub(super) fn is_messaging(path: &str) -> bool {
+    self::path(path).is_some()
+}
+
 /// What a request's head asks for.
 ///
 /// # Errors

@@ -7,7 +7,7 @@
 //!   presence     who is connected, as JSON                        notice  what a gateway is told of its failures
 //!   http         messaging over HTTP                              rest    the management API
 //!   management   managed devices: their requests, ours, and what state that makes
-//!   time         moments as text
+//!   time         moments as text                        about   what a registration keeps of a device
 //! ```
 //!
 //! # Invariants
@@ -20,6 +20,7 @@
 //!
 //! The README beside this file lists all addresses, with what the vendor documents and what we decided where it is silent.
 
+pub mod about;
 pub mod close;
 pub mod connect;
 pub mod export;

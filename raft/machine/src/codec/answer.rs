@@ -83,12 +83,9 @@ impl Answer {
                 put_option(out, *previous, put_holder);
                 put_list(out, released, put_change);
             }
-            Self::Released(routes) => {
-                out.put_u8(kind::RELEASED);
-                put_list(out, routes, put_change);
-            }
-            Self::Partly(routes) => {
-                out.put_u8(kind::PARTLY);
+            Self::Released(routes) | Self::Partly(routes) => {
+                let whole = matches!(self, Self::Released(_));
+                out.put_u8(if whole { kind::RELEASED } else { kind::PARTLY });
                 put_list(out, routes, put_change);
             }
             Self::Subscribed { granted, new, at, routes } => {

@@ -302,7 +302,7 @@ impl ShardState {
 
     /// All documents of a device that is deleted go at once: [`DEVICE_DOCUMENTS_MAX`] of them.
     pub(super) fn forget_documents<R: Rows + ?Sized>(
-        &mut self,
+        &self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
         device: &Text,

@@ -118,7 +118,7 @@ pub(in crate::watson) fn moment(text: Option<&str>, now: UnixMillis) -> Option<S
 }
 
 /// An error code that a device reported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorCode {
     /// The code.
@@ -141,7 +141,7 @@ pub enum Severity {
 }
 
 /// An entry of a device's log, as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
     /// Its id, of its own within the device.
     pub id: String,
@@ -156,10 +156,14 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    /// What it counts for [`super::device::LOG_BYTES_MAX`].
+    /// What it counts for [`super::device::LOG_BYTES_MAX`]: as much as it takes where it is kept, in bytes.
+    ///
+    /// # Panics
+    ///
+    /// Never: texts and numbers have a form in JSON.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.id.len() + self.message.len() + self.data.len() + self.timestamp.len()
+        serde_json::to_vec(self).expect("texts and numbers have a form in JSON").len()
     }
 }
 
@@ -299,7 +303,7 @@ impl From<UpdateStatus> for u8 {
 }
 
 /// `mgmt.firmware`: what is, or will be, installed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Firmware {
     /// Its version.

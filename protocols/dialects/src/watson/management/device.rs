@@ -18,28 +18,33 @@
 //!
 //! # Deliberately absent
 //!
-//! Whether the device is registered (its state would not be here: [`super::wire::answer_unread`]), and where the state is kept.
+//! Whether the device is registered (its state would not be here: [`super::wire::answer_unread`]), and how the state is kept
+//! ([`super::kept`]).
 
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use moorline_core::UnixMillis;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
     address::{Downward, Upward},
     attributes::{DeviceInfo, ErrorCode, Firmware, Location, LogEntry},
+    kept,
     task::{Action, Outcome, Parameter, Phase, RequestId, Task},
 };
 
 /// The most error codes of a device.
 pub const ERROR_CODES_MAX: usize = 100;
-/// The most bytes of a device's log (§1.10).
-pub const LOG_BYTES_MAX: usize = 500 * 1024;
+/// The most bytes of a device's log, as it is kept: one document. The vendor keeps 500 KB (§1.10).
+pub const LOG_BYTES_MAX: usize = 96 * 1024;
 /// The most things that a device says it supports.
 pub const SUPPORTS_MAX: usize = 64;
+
 /// How a device stands to the server.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// It never sent `manage`, or it sent `unmanage`.
     #[default]
@@ -51,9 +56,10 @@ pub enum Standing {
 }
 
 /// What a device promised with `manage`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contract {
     /// When it becomes dormant.
+    #[serde(default, with = "kept::moment_if_any", skip_serializing_if = "Option::is_none")]
     pub until: Option<UnixMillis>,
     /// What it supports: `deviceActions`, `firmwareActions`, and extension bundles.
     pub supports: BTreeSet<String>,

@@ -5,6 +5,7 @@
 //!   attributes   what is known of a device          device      the state machine of one device
 //!   task         one request at one device          record      one request at all its devices
 //!   bundle       custom actions of an organisation    said, asked   what moves that machine
+//!   kept         how all of that is kept
 //! ```
 //!
 //! A gateway speaks for its devices: the same machine, with the device's name in the topics ([`crate::watson::topics`]).
@@ -14,9 +15,10 @@ mod asked;
 pub mod attributes;
 pub mod bundle;
 pub mod device;
+pub mod kept;
 pub mod record;
 mod said;
 pub mod task;
 pub mod wire;
 
-pub use said::LIFETIME_S_MIN;
+pub use said::{LIFETIME_S_MIN, claims};

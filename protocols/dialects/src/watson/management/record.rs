@@ -1,21 +1,25 @@
-//! The record of a management request: what was asked of which devices, and what became of it (§1.8, REST side).
+//! The record of a management request: what was asked, and what became of it at each device (§1.8, REST side).
 //!
 //! ```text
 //!   Pending ──Moved──► Running ──Ended──► Ended(outcome)       per device; never back
 //! ```
 //!
+//! A request and each of its devices are documents of their own, so that thousands of devices do not wait for each other.
+//!
 //! Invariant: what has ended stays so, whatever is heard later. Checked by `records_follow_their_devices`.
 
-use std::collections::BTreeMap;
-
 use moorline_core::{UnixMillis, calendar::rfc3339};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::task::{Action, Outcome, Parameter, RequestId};
+use super::{
+    kept,
+    task::{Action, Outcome, Parameter, RequestId},
+};
 use crate::watson::identity::DeviceName;
 
 /// Where a request stands at one device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Progress {
     /// Nothing was sent yet.
     Pending,
@@ -26,27 +30,35 @@ pub enum Progress {
 }
 
 /// One device of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRecord {
     /// Where it stands.
     pub progress: Progress,
     /// Since when.
+    #[serde(with = "kept::moment")]
     pub at: UnixMillis,
 }
 
-/// A request and its devices.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A request, without its devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Record {
-    /// Its id.
-    pub id: RequestId,
     /// What was asked.
     pub action: Action,
     /// With what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<Parameter>,
     /// When.
+    #[serde(with = "kept::moment")]
     pub initiated: UnixMillis,
-    /// Of whom.
-    pub devices: BTreeMap<DeviceName, DeviceRecord>,
+    /// When it is over at the latest.
+    #[serde(with = "kept::moment")]
+    pub deadline: UnixMillis,
+    /// Of how many devices.
+    pub devices: u32,
+    /// When it was over for all of them, if that is known.
+    #[serde(default, with = "kept::moment_if_any", skip_serializing_if = "Option::is_none")]
+    pub completed: Option<UnixMillis>,
 }
 
 /// A request as the management API shows it.
@@ -56,7 +68,7 @@ pub struct Shown<'a> {
     id: String,
     action: String,
     parameters: &'a [Parameter],
-    device_count: usize,
+    device_count: u32,
     initiated: String,
     complete: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,57 +89,33 @@ pub struct ShownDevice {
     last_update_date_time: String,
 }
 
-impl Record {
-    /// A new record.
+impl DeviceRecord {
+    /// Of a device that was told nothing yet.
     #[must_use]
-    pub fn new(
-        id: RequestId,
-        action: Action,
-        parameters: Vec<Parameter>,
-        devices: impl IntoIterator<Item = DeviceName>,
-        now: UnixMillis,
-    ) -> Self {
-        let pending = |device| (device, DeviceRecord { progress: Progress::Pending, at: now });
-        let devices = devices.into_iter().map(pending).collect();
-        Self { id, action, parameters, initiated: now, devices }
+    pub fn pending(now: UnixMillis) -> Self {
+        Self { progress: Progress::Pending, at: now }
     }
 
-    /// What an effect of one device's machine says of it. Unknown devices and what came late change nothing.
-    pub fn note(&mut self, device: &DeviceName, progress: Progress, now: UnixMillis) {
-        let Some(known) = self.devices.get_mut(device) else { return };
-        let ended = matches!(known.progress, Progress::Ended(_));
-        if !ended && known.progress != progress {
-            *known = DeviceRecord { progress, at: now };
+    /// After what an effect of the device's machine says; [`None`] if that is nothing new, or comes too late.
+    #[must_use]
+    pub fn noted(&self, progress: &Progress, now: UnixMillis) -> Option<Self> {
+        let new = !self.has_ended() && self.progress != *progress;
+        new.then(|| Self { progress: progress.clone(), at: now })
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        match self.progress {
+            Progress::Pending | Progress::Running => false,
+            Progress::Ended(_) => true,
         }
     }
 
-    /// Whether it is over for every device.
+    /// As the management API shows it.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.devices.values().all(|device| matches!(device.progress, Progress::Ended(_)))
-    }
-
-    /// The request as the management API shows it.
-    #[must_use]
-    pub fn shown(&self) -> Shown<'_> {
-        let complete = self.is_complete();
-        let last = self.devices.values().map(|device| device.at).max();
-        Shown {
-            id: self.id.to_string(),
-            action: self.action.to_string(),
-            parameters: &self.parameters,
-            device_count: self.devices.len(),
-            initiated: rfc3339(self.initiated),
-            complete,
-            completed: last.filter(|_| complete).map(rfc3339),
-        }
-    }
-
-    /// One device as the management API shows it.
-    #[must_use]
-    pub fn shown_device(&self, device: &DeviceName) -> Option<ShownDevice> {
-        let DeviceRecord { progress, at } = self.devices.get(device)?;
-        let (status, complete, message) = match progress {
+    pub fn shown(&self, device: &DeviceName) -> ShownDevice {
+        let (status, complete, message) = match &self.progress {
             Progress::Pending | Progress::Running => (0, false, None),
             Progress::Ended(Outcome::Succeeded) => (0, true, None),
             Progress::Ended(Outcome::Failed { rc: Some(rc), message }) => {
@@ -143,13 +131,37 @@ impl Record {
                 (3, true, Some("The request was cancelled".to_owned()))
             }
         };
-        Some(ShownDevice {
+        ShownDevice {
             type_id: device.kind.to_string(),
             device_id: device.id.to_string(),
             status,
             complete,
             message,
-            last_update_date_time: rfc3339(*at),
-        })
+            last_update_date_time: rfc3339(self.at),
+        }
     }
+}
+
+impl Record {
+    /// The request as the management API shows it.
+    #[must_use]
+    pub fn shown(&self, id: RequestId) -> Shown<'_> {
+        Shown {
+            id: id.to_string(),
+            action: self.action.to_string(),
+            parameters: &self.parameters,
+            device_count: self.devices,
+            initiated: rfc3339(self.initiated),
+            complete: self.completed.is_some(),
+            completed: self.completed.map(rfc3339),
+        }
+    }
+}
+
+/// When a request was over, by its devices; [`None`] as long as it is not.
+#[must_use]
+pub fn completed<'a>(devices: impl IntoIterator<Item = &'a DeviceRecord>) -> Option<UnixMillis> {
+    devices
+        .into_iter()
+        .try_fold(UnixMillis(0), |last, device| device.has_ended().then(|| last.max(device.at)))
 }

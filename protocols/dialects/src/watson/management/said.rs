@@ -24,6 +24,37 @@ const LIFETIME_S_MAX: u64 = 100 * 365 * 24 * 3_600;
 /// What is no extension bundle, among what a device supports.
 const OWN_SUPPORTS: [&str; 2] = ["deviceActions", "firmwareActions"];
 
+/// What a device claims with `manage` that the organisation has to have: extension bundles, at most [`SUPPORTS_MAX`].
+#[must_use]
+pub fn claims(payload: &[u8]) -> BTreeSet<String> {
+    let Some(manage) = Request::read(payload).and_then(|request| request.data::<Manage>()) else {
+        return BTreeSet::new();
+    };
+    let claimed = manage.supports().into_iter();
+    claimed.filter(|what| !OWN_SUPPORTS.contains(&&**what)).take(SUPPORTS_MAX).collect()
+}
+
+/// `mgmt/manage`
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manage {
+    #[serde(default)]
+    lifetime: Option<u64>,
+    #[serde(default)]
+    supports: Option<BTreeMap<String, Option<bool>>>,
+    #[serde(default)]
+    device_info: Option<DeviceInfo>,
+    #[serde(default)]
+    metadata: Option<Map<String, Value>>,
+}
+
+impl Manage {
+    fn supports(&self) -> BTreeSet<String> {
+        let all = self.supports.iter().flatten();
+        all.filter(|(_, yes)| **yes == Some(true)).map(|(what, _)| what.clone()).collect()
+    }
+}
+
 impl Device {
     pub(super) fn said(
         &mut self,
@@ -78,25 +109,11 @@ impl Device {
         request: &Request,
         bundles: &BTreeSet<String>,
     ) -> Option<Rc> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Manage {
-            #[serde(default)]
-            lifetime: Option<u64>,
-            #[serde(default)]
-            supports: Option<BTreeMap<String, Option<bool>>>,
-            #[serde(default)]
-            device_info: Option<DeviceInfo>,
-            #[serde(default)]
-            metadata: Option<Map<String, Value>>,
-        }
         let manage: Manage = request.data()?;
-        let supports = manage.supports.unwrap_or_default();
-        if supports.len() > SUPPORTS_MAX {
+        if manage.supports.as_ref().is_some_and(|all| all.len() > SUPPORTS_MAX) {
             return None;
         }
-        let supports = supports.into_iter().filter(|(_, yes)| *yes == Some(true));
-        let supports: BTreeSet<String> = supports.map(|(what, _)| what).collect();
+        let supports = manage.supports();
         let known = |what: &String| OWN_SUPPORTS.contains(&&**what) || bundles.contains(what);
         if !supports.iter().all(known) {
             return Some(Rc::UnknownBundle);

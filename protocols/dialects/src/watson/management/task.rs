@@ -18,11 +18,13 @@
 use std::fmt;
 
 use moorline_core::{Text, UnixMillis};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     address::Downward,
     attributes::{Firmware, FirmwareChange, FirmwareState, UpdateStatus},
+    kept,
     wire::Response,
 };
 use crate::watson::identity;
@@ -37,7 +39,8 @@ const EXCHANGE_BITS: u128 = 0xf;
 const UUID_CHARS: usize = 36;
 
 /// A request of the management API: a UUID whose last four bits are left to count exchanges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct RequestId(u128);
 
 impl RequestId {
@@ -69,8 +72,23 @@ impl fmt::Display for RequestId {
     }
 }
 
+impl From<RequestId> for String {
+    fn from(id: RequestId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for RequestId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("no request's id")
+    }
+}
+
 /// What a device is asked to do.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Action {
     /// `device/reboot`
     Reboot,
@@ -152,8 +170,22 @@ impl fmt::Display for Action {
     }
 }
 
+impl From<Action> for String {
+    fn from(action: Action) -> Self {
+        action.to_string()
+    }
+}
+
+impl TryFrom<String> for Action {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("no action")
+    }
+}
+
 /// A parameter of a request.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameter {
     /// Its name.
     pub name: String,
@@ -185,7 +217,8 @@ pub fn firmware_of(parameters: &[Parameter]) -> FirmwareChange {
 }
 
 /// Where a task stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The device was told the new firmware.
     Updating,
@@ -202,13 +235,15 @@ pub enum Phase {
 }
 
 /// How a task ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It is done.
     Succeeded,
     /// It is not.
     Failed {
         /// The device's answer, if that was the reason.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         rc: Option<u16>,
         /// Why.
         message: String,
@@ -220,13 +255,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn failed(rc: Option<u16>, message: &str) -> Self {
+    /// It failed.
+    #[must_use]
+    pub fn failed(rc: Option<u16>, message: &str) -> Self {
         Self::Failed { rc, message: message.to_owned() }
     }
 }
 
 /// A request on its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// Which.
     pub id: RequestId,
@@ -235,6 +272,7 @@ pub struct Task {
     /// With what.
     pub parameters: Vec<Parameter>,
     /// Until when.
+    #[serde(with = "kept::moment")]
     pub deadline: UnixMillis,
     /// Where it stands.
     pub phase: Phase,

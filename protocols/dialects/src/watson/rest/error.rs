@@ -32,6 +32,9 @@ pub enum Error {
     /// There is such a thing already, or it is in use.
     #[error("The resource exists already, or is in use")]
     Conflict,
+    /// There are as many as there may be.
+    #[error("The organization has as many of these as it may")]
+    Full,
     /// The body has more than [`super::BODY_BYTES_MAX`].
     #[error("The body is too large")]
     TooLarge,
@@ -72,7 +75,7 @@ impl Error {
         match self {
             Self::Malformed(_) | Self::Invalid(_) => 400,
             Self::Unauthorised => 401,
-            Self::Forbidden | Self::CacheDisabled => 403,
+            Self::Forbidden | Self::CacheDisabled | Self::Full => 403,
             Self::NotFound => 404,
             Self::Method => 405,
             Self::Conflict => 409,
@@ -99,6 +102,7 @@ impl Error {
             Self::TooOften => "CUDML0008E",
             Self::Failed => "CUDML0009E",
             Self::Unavailable => "CUDML0010E",
+            Self::Full => "CUDML0011E",
         }
     }
 

@@ -4,6 +4,7 @@
 //!   route    who asks, which resource, which method, and what status success has
 //!   query    pages and filters            request    bodies that come in
 //!   error    bodies of refusals           response   bodies that go out
+//!   kept     how types and last events are kept
 //! ```
 //!
 //! # Invariants
@@ -17,12 +18,13 @@
 //! Groups and access, digital twins, actions and connectors: their paths are not found.
 
 pub mod error;
+pub mod kept;
 pub mod query;
 pub mod request;
 pub mod response;
 mod route;
 
-pub use route::{Asked, Head, Method, Resource, route};
+pub use route::{Asked, Head, Method, Resource, is_meant, route};
 
 /// The most bytes of a body, bulk requests among them (§1.9).
 pub const BODY_BYTES_MAX: usize = 512 * 1024;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{BODY_BYTES_MAX, error::Error, query::Query};
 use crate::watson::{
+    about::RESERVED,
     identity::{DeviceName, TOKEN_CHARS_MAX, TOKEN_CHARS_MIN, is_issuable_token, is_name},
     management::{
         attributes::{DeviceInfo, Location, NewErrorCode, NewLogEntry, moment},
@@ -24,6 +25,9 @@ pub const REQUEST_DEVICES_MAX: usize = 5_000;
 pub const REQUEST_TIMEOUT_S_DEFAULT: u64 = 3_600;
 /// The longest that it may take: the longest that a session lasts.
 pub const REQUEST_TIMEOUT_S_MAX: u64 = 7 * 24 * 3_600;
+
+/// The most bytes of a management request's parameters.
+pub const PARAMETERS_BYTES_MAX: usize = 16 * 1024;
 
 /// Reads a body as `T`.
 ///
@@ -40,6 +44,13 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
 
 fn valid(violations: Vec<String>) -> Result<(), Error> {
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}
+
+/// What is wrong with metadata: names that mean something else where they are kept.
+#[must_use]
+pub fn check_metadata(metadata: Option<&Map<String, Value>>) -> Option<String> {
+    let wrong = RESERVED.iter().find(|key| metadata.is_some_and(|all| all.contains_key(**key)));
+    wrong.map(|key| format!("metadata can't have the key {key}"))
 }
 
 /// A name in a body, or what is wrong with it.
@@ -133,6 +144,15 @@ pub struct NewDevice {
     pub metadata: Option<Map<String, Value>>,
 }
 
+/// A part of `POST /bulk/devices/add`: type and id as they came, and what there is to register.
+pub type NewPart = ((String, String), Result<NewDevice, Error>);
+
+fn at_most<T>(all: Vec<T>) -> Result<Vec<T>, Error> {
+    let fits = all.len() <= REQUEST_DEVICES_MAX;
+    let wrong = || Error::Invalid(vec![format!("there are at most {REQUEST_DEVICES_MAX} devices")]);
+    fits.then_some(all).ok_or_else(wrong)
+}
+
 impl NewDevice {
     /// Reads `POST /device/types/{t}/devices`.
     ///
@@ -148,14 +168,18 @@ impl NewDevice {
         new.checked(now)
     }
 
-    /// Reads `POST /bulk/devices/add`: each is taken or refused for itself.
+    /// Reads `POST /bulk/devices/add`: each is taken or refused for itself. With type and id, as they came.
     ///
     /// # Errors
     ///
-    /// When it is no list.
-    pub fn read_all(body: &[u8], now: UnixMillis) -> Result<Vec<Result<Self, Error>>, Error> {
-        let all: Vec<Self> = read(body)?;
-        Ok(all.into_iter().map(|new| new.checked(now)).collect())
+    /// When it is no list, or a longer one than [`REQUEST_DEVICES_MAX`].
+    pub fn read_all(body: &[u8], now: UnixMillis) -> Result<Vec<NewPart>, Error> {
+        let all: Vec<Self> = at_most(read(body)?)?;
+        let part = |new: Self| {
+            let kind = new.type_id.clone().unwrap_or_default();
+            ((kind, new.device_id.clone()), new.checked(now))
+        };
+        Ok(all.into_iter().map(part).collect())
     }
 
     fn checked(mut self, now: UnixMillis) -> Result<Self, Error> {
@@ -167,6 +191,7 @@ impl NewDevice {
                 "authToken has between {TOKEN_CHARS_MIN} and {TOKEN_CHARS_MAX} characters"
             ));
         }
+        violations.extend(check_metadata(self.metadata.as_ref()));
         if let Some(location) = self.location.take() {
             match location.taken(now) {
                 Some(taken) => self.location = Some(taken),
@@ -199,9 +224,9 @@ impl DeviceUid {
     ///
     /// # Errors
     ///
-    /// When it is no list of names.
+    /// When it is no list of names, or a longer one than [`REQUEST_DEVICES_MAX`].
     pub fn read_all(body: &[u8]) -> Result<Vec<Self>, Error> {
-        read(body)
+        at_most(read(body)?)
     }
 
     /// The name, if it can be one.
@@ -328,6 +353,10 @@ impl NewRequest {
         let parameters = read.parameters.unwrap_or_default();
         if parameters.len() > PARAMETERS_MAX {
             violations.push(format!("there are at most {PARAMETERS_MAX} parameters"));
+        }
+        let bytes = serde_json::to_vec(&parameters).map_or(0, |written| written.len());
+        if bytes > PARAMETERS_BYTES_MAX {
+            violations.push(format!("parameters have at most {PARAMETERS_BYTES_MAX} bytes"));
         }
         if !(1..=REQUEST_DEVICES_MAX).contains(&read.devices.len()) {
             violations.push(format!("there are between 1 and {REQUEST_DEVICES_MAX} devices"));

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::request::{ClassId, Status};
+pub use crate::watson::about::Registrar;
 use crate::watson::{
     identity::{Class, ClientId, DeviceName, Who},
     management::{
@@ -41,16 +42,6 @@ pub struct Registration {
     pub auth: Registrar,
     /// When.
     pub date: String,
-}
-
-/// Who registered a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Registrar {
-    /// Its name: an API key, a gateway's client id, a person.
-    pub id: String,
-    /// What it is: `app`, `gateway`, `person`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
 }
 
 /// Where the rest of a device is.

@@ -6,7 +6,7 @@ use super::error::Error;
 use crate::{
     secret::Secret,
     watson::{
-        http::unescape,
+        http::{self, unescape},
         identity::{self, ApiKey, BasicUser, ClientId, DeviceName, name},
         management::task::RequestId,
     },
@@ -250,6 +250,16 @@ pub struct Asked {
     pub key: ApiKey,
     /// What it proves that with.
     pub secret: Secret,
+}
+
+/// Whether a request is for this API and not for messaging, which has the same base and a host name of its own. Where a host names no
+/// organisation (an address), what messaging does not know is meant for this one.
+#[must_use]
+pub fn is_meant(head: &Head<'_>) -> bool {
+    match head.header("host").and_then(identity::host) {
+        Some(host) => !host.messaging,
+        None => head.method != "POST" || !http::is_messaging(head.path),
+    }
 }
 
 /// Reads a request's head. Devices and gateways have no credentials here: they register by what they publish.

@@ -196,12 +196,12 @@ fn diagnostics_are_bounded_and_newest_first() {
     assert_eq!(bench.device.error_codes[0].error_code, 149);
     bench.say("clear/diag/errorCodes", "{}");
     assert!(bench.device.error_codes.is_empty());
-    let large = "x".repeat(100_000);
+    let large = "x".repeat(20_000);
     for _ in 0..8 {
         bench.say("add/diag/log", &format!(r#"{{"d":{{"message":"{large}","severity":1}}}}"#));
     }
     let kept: Vec<&str> = bench.device.log.iter().map(|entry| entry.id.as_str()).collect();
-    assert_eq!(kept, ["7", "6", "5", "4", "3"]);
+    assert_eq!(kept, ["7", "6", "5", "4"]);
     assert!(bench.device.log.iter().map(|entry| entry.bytes()).sum::<usize>() <= LOG_BYTES_MAX);
     bench.say("clear/diag/log", "{}");
     assert!(bench.device.log.is_empty());

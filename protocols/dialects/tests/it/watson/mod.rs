@@ -4,6 +4,7 @@ mod close;
 mod connect;
 mod http;
 mod identity;
+mod kept;
 mod machine;
 mod managed;
 mod presence;

@@ -1,16 +1,20 @@
 //! The management API: every URL with its methods and statuses, queries, bodies both ways, and refusals.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use moorline_core::{Text, UnixMillis};
 use moorline_dialects::watson::{
-    management::attributes::DeviceInfo,
+    about::About,
+    management::{attributes::DeviceInfo, kept},
     rest::{
         BODY_BYTES_MAX, Head, Method, Resource,
         error::Error,
+        is_meant,
+        kept::{KeptEvent, KeptType},
         query::{ConnectionFilter, Query, Sort},
         request::{
-            self, CacheSettings, ClassId, DeviceChange, DeviceUid, NewDevice, NewRequest, NewType,
-            Status, TypeChange,
+            self, Alert, CacheSettings, ClassId, DeviceChange, DeviceUid, NewDevice, NewRequest,
+            NewType, Status, TypeChange,
         },
         response::{
             Added, ConnectionState, Device, DeviceType, Initiated, Known, LastEvent, Meta, Page,
@@ -147,6 +151,70 @@ fn keys_open_their_own_organisation() {
 }
 
 #[test]
+fn messaging_has_a_host_of_its_own() {
+    const EVENT: &str = "/api/v0002/device/types/t1/devices/d1/events/e";
+    #[rustfmt::skip]
+    let table = [
+        ("GET",  EVENT,               Some("abc123.example.com"),           true),
+        ("POST", EVENT,               Some("abc123.example.com:443"),       true),
+        ("GET",  EVENT,               Some("abc123.messaging.example.com"), false),
+        ("GET",  EVENT,               Some("127.0.0.1:9443"),               true),
+        ("POST", EVENT,               Some("127.0.0.1:9443"),               false),
+        ("POST", EVENT,               None,                                 false),
+        ("POST", "/api/v0002/device/types", Some("localhost"),              true),
+        ("GET",  "/api/v0002/x",      None,                                 true),
+    ];
+    for (method, path, host, expected) in table {
+        let headers: Vec<(&str, &[u8])> =
+            host.iter().map(|host| ("host", host.as_bytes())).collect();
+        let found = is_meant(&Head { method, path, headers: &headers });
+        assert_eq!(found, expected, "{method} {path} {host:?}");
+    }
+}
+
+#[test]
+fn types_and_last_events_are_kept_as_they_were() {
+    let new = NewType::read(
+        br#"{"id":"t1","classId":"Gateway","deviceInfo":{"model":"x"},"metadata":{"a":1}}"#,
+    );
+    let mut kind = KeptType::new(new.unwrap(), NOW);
+    kind.change(TypeChange { description: Some("d".into()), ..TypeChange::default() }, NOW);
+    let written = r#"{"form":1,"class":"Gateway","description":"d","info":{"model":"x"},"metadata":{"a":1},"created":1767323045678,"updated":1767323045678}"#;
+    assert_eq!(kept::write(&kind), written);
+    assert_eq!(kept::read::<KeptType>(written.as_bytes()), Ok(kind));
+    assert!(
+        kept::read::<KeptType>(written.replace(":1,\"class", ":2,\"class").as_bytes()).is_err()
+    );
+    let event =
+        KeptEvent { format: Text::from("bin"), at: NOW, payload: Bytes::from_static(b"\n\x00{") };
+    let written = event.written();
+    assert_eq!(written, &b"{\"form\":1,\"format\":\"bin\",\"at\":1767323045678}\n\n\x00{"[..]);
+    assert_eq!(KeptEvent::read(&written), Ok(event));
+    assert!(KeptEvent::read(&Bytes::from_static(b"x\n")).is_err());
+}
+
+#[test]
+fn what_is_known_of_a_device_comes_back() {
+    let read = |text: &str| About::read(serde_json::from_str(text).unwrap());
+    // As an import writes it.
+    let about = read(r#"{"deviceInfo":{"model":"x","other":1},"a":1,"status":7}"#);
+    assert_eq!((about.info.model.as_deref(), &about.metadata["a"]), (Some("x"), &json!(1)));
+    assert_eq!(
+        (about.metadata.len(), &about.registered_by, &about.status.alert),
+        (1, &None, &None)
+    );
+    let by = Registrar { id: "a-abc123-0123456789".into(), kind: "app".into() };
+    let mut about = About { registered_by: Some(by), ..about };
+    about.status.alert = Some(Alert { enabled: true, timestamp: None });
+    let kept = about.written();
+    let written = r#"{"a":1,"deviceInfo":{"model":"x"},"registeredBy":{"id":"a-abc123-0123456789","type":"app"},"status":{"alert":{"enabled":true}}}"#;
+    assert_eq!(serde_json::to_string(&kept).unwrap(), written);
+    assert_eq!(About::read(kept), about);
+    about.metadata.insert("deviceInfo".into(), json!("mine"));
+    assert_eq!(About::read(about.written()).info, about.info, "no name of ours");
+}
+
+#[test]
 fn queries_are_pages_and_filters() {
     let empty = Query::parse("").unwrap();
     assert_eq!(
@@ -203,6 +271,7 @@ fn bodies_are_read_or_refused() {
         (new(r#"{"deviceId":"d1"}"#), "fine"),
         (new(r#"{"typeId":"t1","deviceId":"d1","authToken":null,"deviceInfo":null,"location":null,"metadata":null}"#), "fine"),
         (new(r#"{"deviceId":"d1","authToken":"12345678","deviceInfo":{"model":"x","other":1},"location":{"latitude":1,"longitude":2},"metadata":{"a":[1]}}"#), "fine"),
+        (new(r#"{"deviceId":"d1","metadata":{"status":1}}"#), "1"),
         (new(r#"{"deviceId":"a b"}"#), "1"), (new(r#"{"deviceId":""}"#), "1"),
         (new(r#"{"deviceId":"d1","typeId":"t2"}"#), "1"), (new(r#"{"deviceId":"d1","authToken":"short"}"#), "1"),
         (new(r#"{"deviceId":"a b","authToken":"short","location":{"latitude":100,"longitude":2}}"#), "3"),
@@ -232,7 +301,7 @@ fn bodies_are_read_or_refused() {
     );
     let parts = NewDevice::read_all(br#"[{"typeId":"t1","deviceId":"d1"},{"deviceId":"d2"}]"#, NOW)
         .unwrap();
-    assert_eq!(parts.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(parts.iter().map(|(_, read)| read.is_ok()).collect::<Vec<_>>(), [true, false]);
     let removed =
         DeviceUid::read_all(br#"[{"typeId":"t1","deviceId":"d1"},{"typeId":"","deviceId":"/"}]"#)
             .unwrap();
@@ -311,7 +380,7 @@ fn answers_have_their_forms() {
         info: &info,
         metadata: &metadata,
         registration: Registration {
-            auth: Registrar { id: "a-abc123-0123456789".into(), kind: "app" },
+            auth: Registrar { id: "a-abc123-0123456789".into(), kind: "app".into() },
             date: "2026-01-02T03:04:05.678Z".into(),
         },
         groups: &[],
@@ -386,7 +455,7 @@ fn errors_have_their_statuses_and_bodies() {
     let table = [
         (Error::Malformed("x"), 400), (Error::Invalid(vec![]), 400), (Error::Unauthorised, 401), (Error::Forbidden, 403),
         (Error::CacheDisabled, 403), (Error::NotFound, 404), (Error::Method, 405), (Error::Conflict, 409),
-        (Error::TooLarge, 413), (Error::TooOften, 429), (Error::Failed, 500), (Error::Unavailable, 503),
+        (Error::Full, 403), (Error::TooLarge, 413), (Error::TooOften, 429), (Error::Failed, 500), (Error::Unavailable, 503),
     ];
     for (error, status) in table {
         let body: serde_json::Value = serde_json::from_slice(&error.body()).unwrap();

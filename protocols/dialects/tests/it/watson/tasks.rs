@@ -4,7 +4,7 @@ use moorline_core::UnixMillis;
 use moorline_dialects::watson::management::{
     attributes::UpdateStatus,
     bundle::{Bundle, Invalid},
-    record::{Progress, Record},
+    record::{DeviceRecord, Progress, Record, completed},
     task::{Action, Outcome, Parameter, RequestId},
 };
 
@@ -285,33 +285,46 @@ fn who_does_not_support_it_is_not_asked() {
 
 #[test]
 fn records_follow_their_devices() {
-    let (one, two, other) = (device("t1", "d1"), device("t1", "d2"), device("t1", "d3"));
     let at = UnixMillis(1_767_323_045_678);
-    let mut record = Record::new(id(1), Action::Reboot, Vec::new(), [one.clone(), two.clone()], at);
-    record.note(&one, Progress::Running, at);
-    record.note(&one, Progress::Ended(Outcome::Failed { rc: Some(501), message: "no".into() }), at);
-    record.note(&one, Progress::Ended(Outcome::Succeeded), at);
-    record.note(&other, Progress::Running, at);
-    assert!(!record.is_complete());
-    let text = |record: &Record| serde_json::to_string(&record.shown()).unwrap();
+    let failed = Progress::Ended(Outcome::failed(Some(501), "no"));
+    let mut one = DeviceRecord::pending(at);
+    for (progress, is_new) in [
+        (Progress::Running, true),
+        (Progress::Running, false),
+        (failed, true),
+        (Progress::Ended(Outcome::Succeeded), false),
+        (Progress::Running, false),
+    ] {
+        let noted = one.noted(&progress, at);
+        assert_eq!(noted.is_some(), is_new, "{progress:?}");
+        one = noted.unwrap_or(one);
+    }
+    let two = DeviceRecord::pending(at);
+    assert_eq!(completed([&one, &two]), None);
+    let two = two.noted(&Progress::Ended(Outcome::TimedOut), UnixMillis(at.0 + 1)).unwrap();
+    assert_eq!(completed([&one, &two]), Some(UnixMillis(at.0 + 1)));
+    let mut record = Record {
+        action: Action::Reboot,
+        parameters: Vec::new(),
+        initiated: at,
+        deadline: UnixMillis(at.0 + 5),
+        devices: 2,
+        completed: None,
+    };
+    let text = |record: &Record| serde_json::to_string(&record.shown(id(1))).unwrap();
     assert_eq!(
         text(&record),
         r#"{"id":"00000000-0000-0000-0000-000000000010","action":"device/reboot","parameters":[],"deviceCount":2,"initiated":"2026-01-02T03:04:05.678Z","complete":false}"#
     );
-    record.note(&two, Progress::Ended(Outcome::TimedOut), at);
-    assert!(
-        record.is_complete()
-            && text(&record)
-                .ends_with(r#""complete":true,"completed":"2026-01-02T03:04:05.678Z"}"#)
-    );
+    record.completed = Some(at);
+    assert!(text(&record).ends_with(r#""complete":true,"completed":"2026-01-02T03:04:05.678Z"}"#));
     let shown =
-        |device| record.shown_device(device).map(|shown| serde_json::to_string(&shown).unwrap());
+        |one: &DeviceRecord| serde_json::to_string(&one.shown(&device("t1", "d1"))).unwrap();
     assert_eq!(
-        shown(&one).unwrap(),
+        shown(&one),
         r#"{"typeId":"t1","deviceId":"d1","status":1,"complete":true,"message":"501: no","lastUpdateDateTime":"2026-01-02T03:04:05.678Z"}"#
     );
-    assert!(shown(&two).unwrap().contains(r#""status":2,"complete":true"#));
-    assert_eq!(shown(&other), None);
+    assert!(shown(&two).contains(r#""status":2,"complete":true"#));
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! What is known of a device beside its protocols, as its registration keeps it: `metadata`, and beside that `deviceInfo`, who
+//! registered it, and its alert, under names of their own.
+//!
+//! # Invariants
+//!
+//! - **What an import or an operator wrote is read**: `deviceInfo` lies where [`super::export`] puts it, and all other keys are metadata.
+//!   Checked by `what_is_known_of_a_device_comes_back`.
+//! - **Metadata takes no name of ours** ([`RESERVED`]). Checked by the same.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use super::{management::attributes::DeviceInfo, rest::request::Status};
+
+/// Keys that no metadata has.
+pub const RESERVED: [&str; 3] = [INFO, REGISTERED, STATUS];
+const INFO: &str = "deviceInfo";
+const REGISTERED: &str = "registeredBy";
+const STATUS: &str = "status";
+
+/// Who registered a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registrar {
+    /// Its name: an API key, a gateway's client id, a person.
+    pub id: String,
+    /// What it is: `app`, `gateway`, `person`.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// What is known of a device.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct About {
+    /// What it is.
+    pub info: DeviceInfo,
+    /// What else is known of it.
+    pub metadata: Map<String, Value>,
+    /// Who registered it, if that was done here.
+    pub registered_by: Option<Registrar>,
+    /// How it is.
+    pub status: Status,
+}
+
+fn take<T: DeserializeOwned>(from: &mut Map<String, Value>, key: &str) -> Option<T> {
+    from.remove(key).and_then(|value| serde_json::from_value(value).ok())
+}
+
+impl About {
+    /// Reads what a registration keeps. What is not of its form under a name of ours is nothing.
+    #[must_use]
+    pub fn read(mut kept: Map<String, Value>) -> Self {
+        Self {
+            info: take(&mut kept, INFO).unwrap_or_default(),
+            registered_by: take(&mut kept, REGISTERED),
+            status: take(&mut kept, STATUS).unwrap_or_default(),
+            metadata: kept,
+        }
+    }
+
+    /// As it is kept.
+    ///
+    /// # Panics
+    ///
+    /// Never: texts and numbers have a form in JSON.
+    #[must_use]
+    pub fn written(&self) -> Map<String, Value> {
+        let value = |of: Result<Value, _>| of.expect("texts and numbers have a form in JSON");
+        let mut kept = self.metadata.clone();
+        RESERVED.iter().for_each(|key| drop(kept.remove(*key)));
+        if self.info != DeviceInfo::default() {
+            kept.insert(INFO.to_owned(), value(serde_json::to_value(&self.info)));
+        }
+        if let Some(by) = &self.registered_by {
+            kept.insert(REGISTERED.to_owned(), value(serde_json::to_value(by)));
+        }
+        if self.status != Status::default() {
+            kept.insert(STATUS.to_owned(), value(serde_json::to_value(&self.status)));
+        }
+        kept
+    }
+}
