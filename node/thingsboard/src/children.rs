@@ -55,7 +55,7 @@ impl ChildHeard {
 /// A child that was looked at.
 pub(crate) enum Looked {
     /// It is there: what it is to be told of its attributes, if anything.
-    There(Device, Option<News>),
+    There(Box<Device>, Option<News>),
     /// It was deleted.
     Deleted(Text),
     /// Its gateway speaks for it no more.
@@ -182,7 +182,7 @@ impl Children {
         };
         let device = child.device.clone();
         self.hearing.push(hearing(name, watch, gone, again));
-        Looked::There(device, news)
+        Looked::There(Box::new(device), news)
     }
 }
 

@@ -137,7 +137,7 @@ impl Session {
         let Some(children) = &mut self.children else { return };
         let (calls, ended) = heard.calls();
         let (child, news) = match children.look(heard).await {
-            Looked::There(child, news) => (child, news),
+            Looked::There(child, news) => (*child, news),
             Looked::Deleted(name) => return self.tell_deleted(&name),
             Looked::Gone => return,
         };

@@ -137,7 +137,10 @@ struct DefaultProfile {
 
 /// Profiles that were read a moment ago, by tenant and name.
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<HashMap<(TenantId, Text), (Instant, Arc<Known>)>>);
+pub(crate) struct Cache(Mutex<ByName>);
+
+/// When each was read.
+type ByName = HashMap<(TenantId, Text), (Instant, Arc<Known>)>;
 
 impl Cache {
     fn get(&self, tenant: TenantId, name: &str) -> Option<Arc<Known>> {
