@@ -359,6 +359,25 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
+/// What is spoken over HTTP, in the order in which paths are offered.
+fn platforms(
+    node: &Node,
+    service: &Arc<Service>,
+    watson: Option<&moorline_watson::Door>,
+    thingsboard: Option<&moorline_thingsboard::Door>,
+    doors: &Doorkeeper,
+) -> Vec<Arc<dyn Platform>> {
+    let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
+    platforms.extend(watson.map(|door| {
+        let (door, service, doors) = (door.clone(), Arc::clone(service), doors.clone());
+        Arc::new(moorline_watson::Http::new(door, service, doors)) as _
+    }));
+    if let Some((door, secrets)) = thingsboard.zip(node.secrets()) {
+        platforms.extend(moorline_thingsboard::platforms(door, secrets, doors));
+    }
+    platforms
+}
+
 /// Serves devices whenever this node may, until told to stop.
 async fn serve_devices(
     node: Arc<Node>,
@@ -391,13 +410,7 @@ async fn serve_devices(
     });
     // Bans outlast a pause of this node, and MQTT's are HTTP's.
     let doors = Doorkeeper::default();
-    let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
-    platforms.extend(watson.clone().map(|door| {
-        Arc::new(moorline_watson::Http::new(door, Arc::clone(&service), doors.clone())) as _
-    }));
-    if let Some((door, secrets)) = thingsboard.clone().zip(node.secrets()) {
-        platforms.extend(moorline_thingsboard::platforms(&door, secrets, &doors));
-    }
+    let platforms = platforms(&node, &service, watson.as_ref(), thingsboard.as_ref(), &doors);
     let others = door.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
