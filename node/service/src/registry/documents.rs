@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //!
-//! - **Written is synced on a majority**, and a read that begins after it sees it, on whichever node. Checked by the cluster tests
-//!   (`documents.rs`).
+//! - **Written is synced on a majority**, and a read that begins after it sees it, on whichever node. Checked by the cluster tests of
+//!   what is kept so (`watson_managed.rs`, `thingsboard_packages.rs`).
 
 use std::sync::atomic::Ordering;
 
