@@ -131,7 +131,8 @@ impl Query<'_> {
     }
 
     fn wanted(&self) -> Result<Wanted, Response> {
-        let wanted = Wanted::of(self.get("clientKeys"), self.get("sharedKeys"));
+        let (client, shared) = (self.list("clientKeys"), self.list("sharedKeys"));
+        let wanted = Wanted::of(client.as_deref(), shared.as_deref());
         wanted.map_err(|invalid| bad_request(&invalid.to_string()))
     }
 

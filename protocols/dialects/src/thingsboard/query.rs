@@ -7,7 +7,7 @@ use thiserror::Error;
 /// The longest query that is looked at, in bytes.
 pub const QUERY_BYTES_MAX: usize = 64 * 1024;
 
-/// The parameters of a query. Of one that stands twice, the first counts.
+/// The parameters of a query. Of one that stands twice, the first counts; of a list all do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
@@ -49,6 +49,15 @@ impl<'a> Query<'a> {
         found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
     }
 
+    /// A list with commas. One that stands several times goes on where it ended before: the vendor's SDK says lists so.
+    #[must_use]
+    pub fn list(&self, name: &str) -> Option<Cow<'_, str>> {
+        let all = self.0.iter().filter(|(other, value)| other == name && !value.is_empty());
+        let mut all = all.map(|(_, value)| &**value);
+        let first = all.next()?;
+        Some(all.fold(Cow::Borrowed(first), |list, more| Cow::Owned(format!("{list},{more}"))))
+    }
+
     /// A parameter that is no less than 0.
     ///
     /// # Errors
@@ -69,7 +78,7 @@ impl<'a> Query<'a> {
         number.map_err(|_| WrongParameter::Value(name))
     }
 
-    /// A parameter that is `true` or `false`; `false` if it is not there.
+    /// A parameter that is true or false; `false` if it is not there.
     ///
     /// # Errors
     ///
@@ -78,7 +87,7 @@ impl<'a> Query<'a> {
         self.flag_or(name, false)
     }
 
-    /// A parameter that is `true` or `false`, and what it is if it is not there.
+    /// A parameter that is true or false, and what it is if it is not there.
     ///
     /// # Errors
     ///
@@ -86,9 +95,18 @@ impl<'a> Query<'a> {
     pub fn flag_or(&self, name: &'static str, usual: bool) -> Result<bool, WrongParameter> {
         match self.get(name) {
             None => Ok(usual),
-            Some(text) => text.parse().map_err(|_| WrongParameter::Value(name)),
+            Some(text) => truth(text).ok_or(WrongParameter::Value(name)),
         }
     }
+}
+
+/// As the original reads it, whose SDK for Python says `True`.
+fn truth(text: &str) -> Option<bool> {
+    let is_one = |of: [&str; 4]| of.iter().any(|word| word.eq_ignore_ascii_case(text));
+    if is_one(["true", "on", "yes", "1"]) {
+        return Some(true);
+    }
+    is_one(["false", "off", "no", "0"]).then_some(false)
 }
 
 /// A part of a query: `+` is a space there.

@@ -77,7 +77,7 @@ pub fn route(method: &str, path: &str, query: &Query<'_>) -> Result<Option<Route
             Route::ByName(name.to_owned())
         }
         ("GET", ["devices"]) => {
-            let ids = query.get("deviceIds").ok_or(WrongParameter::Missing("deviceIds"))?;
+            let ids = query.list("deviceIds").ok_or(WrongParameter::Missing("deviceIds"))?;
             let ids = ids.split(',').filter(|id| !id.is_empty()).take(IDS_MAX + 1);
             let ids = ids.map(id).collect::<Result<Vec<_>, _>>()?;
             if ids.len() > IDS_MAX {

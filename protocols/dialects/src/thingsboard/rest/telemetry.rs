@@ -108,7 +108,7 @@ pub fn route(
         _ => return Ok(None),
     };
     let Ok(device) = device.parse() else { return Err(WrongParameter::Value("the device's id")) };
-    let list = || keys(query.get("keys")).map_err(|_| WrongParameter::Value("keys"));
+    let list = || keys(query.list("keys").as_deref()).map_err(|_| WrongParameter::Value("keys"));
     let some = || match list()? {
         keys if keys.is_empty() => Err(WrongParameter::Missing("keys")),
         keys => Ok(keys),

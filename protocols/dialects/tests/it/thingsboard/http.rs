@@ -55,6 +55,7 @@ fn every_route_is_read() {
         ("POST", "telemetry?x=1",                                Ok(Route::Telemetry)),
         ("POST", "attributes",                                   Ok(Route::Attributes)),
         ("GET",  "attributes?clientKeys=a,b&sharedKeys=c",       attributes(named(&["a", "b"], &["c"]))),
+        ("GET",  "attributes?sharedKeys=a&sharedKeys=&sharedKeys=b,c", attributes(named(&[], &["a", "b", "c"]))),
         ("GET",  "attributes?clientKeys=a%2Cb+c%20d",            attributes(named(&["a", "b c d"], &[]))),
         ("GET",  "attributes?clientKeys=%C3%A9%zz%",             attributes(named(&["é%zz%"], &[]))),
         ("GET",  "attributes",                                   attributes(Wanted::All)),

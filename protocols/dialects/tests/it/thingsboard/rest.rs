@@ -56,7 +56,14 @@ fn queries_are_read() {
         (Ok(Some(1)), Ok(Some(1)), Ok(None))
     );
     assert_eq!((query.flag("f"), query.flag("x")), (Ok(true), Ok(false)));
-    assert_eq!(query.flag("a"), Err(WrongParameter::Value("a")));
+    assert_eq!(query.flag("e"), Err(WrongParameter::Value("e")));
+    assert_eq!((query.list("a").as_deref(), query.list("c")), (Some("1,2"), None));
+    for (said, meant) in
+        [("True", true), ("1", true), ("yes", true), ("FALSE", false), ("off", false)]
+    {
+        let query = format!("f={said}");
+        assert_eq!(Query::of(&query).unwrap().flag("f"), Ok(meant), "{said}");
+    }
     assert_eq!(query.count("b"), Err(WrongParameter::Value("b")));
     assert_eq!(Query::of(&"a".repeat(QUERY_BYTES_MAX + 1)), Err(WrongParameter::TooLong));
 }

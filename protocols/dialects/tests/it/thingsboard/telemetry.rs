@@ -70,7 +70,7 @@ fn every_route_is_read() {
         ("POST",   "timeseries/ANY",                                         Route::SaveTimeseries { ttl_s: 0 }),
         ("POST",   "timeseries/ANY/3600",                                    Route::SaveTimeseries { ttl_s: 3600 }),
         ("DELETE", "SHARED_SCOPE?keys=a",                                    Route::DeleteAttributes { scope: Scope::Shared, keys: keys(&["a"]) }),
-        ("DELETE", "timeseries/delete?keys=t&deleteAllDataForKeys=true",     delete(None, DeletedLatest::Go)),
+        ("DELETE", "timeseries/delete?keys=t&deleteAllDataForKeys=True",     delete(None, DeletedLatest::Go)),
         ("DELETE", "timeseries/delete?keys=t&startTs=1&endTs=2",             delete(Some((1, 2)), DeletedLatest::Go)),
         ("DELETE", "timeseries/delete?keys=t&startTs=1&endTs=2&deleteLatest=false&rewriteLatestIfDeleted=true", delete(Some((1, 2)), DeletedLatest::Stay)),
         ("DELETE", "timeseries/delete?keys=t&startTs=1&endTs=2&deleteLatest=true&rewriteLatestIfDeleted=true", delete(Some((1, 2)), DeletedLatest::Renew)),
