@@ -3,6 +3,15 @@
 use moorline_dialects::watson::identity::Class;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
+/// What managed devices say, as a label.
+const MANAGEMENT: [&str; 8] =
+    ["manage", "unmanage", "location", "error_codes", "log", "notify", "response", "unknown"];
+/// What the management API is asked for.
+const REST: [&str; 11] = [
+    "bulk", "types", "devices", "location", "mgmt", "diag", "lec", "states", "status", "requests",
+    "bundles",
+];
+
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]
 pub struct WatsonMetrics {
@@ -73,6 +82,12 @@ impl WatsonMetrics {
         }
         for what in ["event", "command", "fetch"] {
             metrics.requests.with_label_values(&[what, "200"]);
+        }
+        for what in MANAGEMENT {
+            metrics.management.with_label_values(&[what]);
+        }
+        for what in REST {
+            metrics.rest.with_label_values(&[what, "200"]);
         }
         for class in Class::ALL {
             metrics.connections.with_label_values(&[label(class)]);
