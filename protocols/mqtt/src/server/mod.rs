@@ -174,7 +174,11 @@ impl Connection {
             Notice::Stopping { .. } => self.stop(now, None),
             Notice::Lost => self.fail(now, &Ending::LOST),
             Notice::Ended(Ended::Revoked) => self.fail(now, &Ending::REVOKED),
-            Notice::Ended(Ended::Misused) => self.fail(now, &Ending::MISUSED),
+            Notice::Ended(Ended::Misused) => {
+                // A platform may say why before it closes.
+                self.say_what_waits(now);
+                self.fail(now, &Ending::MISUSED);
+            }
             Notice::Ended(Ended::TooLarge) => self.fail(now, &Ending::MESSAGE_TOO_LARGE),
             Notice::Ended(Ended::Limited) => self.fail(now, &Ending::LIMITED),
             Notice::Ended(Ended::Finished) => self.fail(now, &Ending::FINISHED),

@@ -381,6 +381,15 @@ impl Connection {
         }
     }
 
+    /// What waits goes out before the end that follows, as far as the output has room.
+    pub(super) fn say_what_waits(&mut self, now: Now) {
+        if self.state == State::Open {
+            let mut control = std::mem::take(&mut self.control);
+            self.transmit_deliveries(now, &mut control);
+            self.control = control;
+        }
+    }
+
     /// Encodes one delivery, if it may still be sent.
     fn transmit(
         &mut self,
