@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use moorline_core::{
     NodeId, QoS, Text,
-    port::{Close, Notice},
+    port::{Close, Ended, Notice},
 };
 use moorline_mqtt::{
     Millis, Packet, Reason, Version,
@@ -123,6 +123,24 @@ fn answers_given_before_the_end_are_sent_before_it() {
         "{said:?}"
     );
     assert!(matches!(&rig.events()[..], [Event::Closed(_)]), "exactly once");
+}
+
+#[test]
+fn who_is_told_why_before_it_is_closed_hears_it() {
+    for version in VERSIONS {
+        let mut rig = Rig::open(version);
+        rig.deliver(vec![live(QoS::AtMostOnce, b"why")]);
+        rig.notice(Notice::Ended(Ended::Misused));
+        let said = rig.said();
+        let told = matches!(said.first(), Some(Packet::Publish(why)) if why.payload == "why");
+        assert!(told, "{version:?}: {said:?}");
+        assert_eq!(said.len(), if version.is_v5() { 2 } else { 1 }, "{said:?}");
+        // Who may not hear anything any more does not.
+        let mut rig = Rig::open(version);
+        rig.deliver(vec![live(QoS::AtMostOnce, b"secret")]);
+        rig.notice(Notice::Ended(Ended::Revoked));
+        assert!(!rig.said().iter().any(|packet| matches!(packet, Packet::Publish(_))));
+    }
 }
 
 #[test]
