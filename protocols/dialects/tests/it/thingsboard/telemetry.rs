@@ -105,7 +105,7 @@ fn other_routes_and_parameters_are_refused() {
         ("GET",    "values/timeseries?keys=t&startTs=1&endTs=2&agg=MEDIAN", value("agg")),
         ("GET",    "values/timeseries?keys=t&startTs=1&endTs=2&orderBy=x",  value("orderBy")),
         ("GET",    "values/timeseries?keys=t&startTs=1&endTs=2&interval=-1", value("interval")),
-        ("GET",    "values/timeseries?useStrictDataTypes=1",         value("useStrictDataTypes")),
+        ("GET",    "values/timeseries?useStrictDataTypes=2",         value("useStrictDataTypes")),
         ("GET",    "values/attributes/MY_SCOPE",                     value("the scope")),
         ("POST",   "attributes/CLIENT_SCOPE",                        value("the scope")),
         ("POST",   "timeseries",                                     value("the scope")),
