@@ -59,7 +59,7 @@ pub fn write(body: &impl Serialize) -> Bytes {
     Bytes::from(written.expect("maps with text for keys have a form in JSON"))
 }
 
-/// Reads what [`write`] wrote, or an older version of it.
+/// Reads what [`write()`] wrote, or an older version of it.
 ///
 /// # Errors
 ///
