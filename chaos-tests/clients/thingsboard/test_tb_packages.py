@@ -143,11 +143,14 @@ def test_a_device_loads_its_firmware_over_http(cluster, user, tmp_path, monkeypa
     (tmp_path / "fw-http").unlink()
     for size in [0, PART_BYTES]:
         client = TBHTTPDevice(f"http://{cluster.nodes[2].http}", token, f"http-{size}", PART_BYTES if size else 0)
+        # What it says of how far it is goes by a queue, which this starts.
+        assert client.connect()
         client.get_firmware_update()
         assert (tmp_path / "fw-http").read_bytes() == FIRMWARE
         (tmp_path / "fw-http").unlink()
-    state = user.get_latest_timeseries(device.id, keys="fw_state,current_fw_title")
-    assert state["current_fw_title"][0].value == "fw-http"
+        wait_for(lambda: user.get_latest_timeseries(device.id, keys="fw_state")["fw_state"][0].value == "UPDATED")
+    told = user.get_latest_timeseries(device.id, keys="current_fw_title")
+    assert told["current_fw_title"][0].value == "fw-http"
 
 
 def test_devices_make_themselves_known(cluster, user, connected):
