@@ -61,7 +61,7 @@ fn documented_metrics() -> BTreeSet<String> {
         word.starts_with("moorline_") && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
     let names: BTreeSet<String> = quoted.filter(is_name).map(str::to_owned).collect();
-    assert!(!names.is_empty(), "{} names no metric", path.display());
+    assert!(!names.is_empty(), "docs/metrics.md names no metric");
     names
 }
 
