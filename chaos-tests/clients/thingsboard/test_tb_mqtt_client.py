@@ -3,45 +3,16 @@
 import queue
 import time
 
-import pytest
-from plant import ANSWER_S, Plant
+from plant import ANSWER_S, PAUSE_S, Plant
 from tb_device_http import TBHTTPDevice
-from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
+from tb_device_mqtt import TBPublishInfo
 from tb_gateway_mqtt import TBGatewayMqttClient
-
-PAUSE_S = 0.05
-
-
-@pytest.fixture
-def connected():
-    """Connects, and disconnects when the test is over."""
-    clients = []
-
-    def connect(host, port, token, made=TBDeviceMqttClient, **how):
-        client = made(host, port, token)
-        clients.append(client)
-        client.connect(**how)
-        # Connected, and told of its limits: only then it sends.
-        wait_for(lambda: client.is_connected() and client.rate_limits_received)
-        return client
-
-    yield connect
-    for client in clients:
-        client.disconnect()
-        client.stop()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + ANSWER_S
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(PAUSE_S)
 
 
 def test_telemetry(cluster, plant, connected):
     token = plant.register("meter")
     node = cluster.nodes[1]
-    client = connected(node.host, node.port, token)
+    client = connected(node, token)
     assert client.send_telemetry({"t": 21.5, "on": True, "n": 7}).get() == TBPublishInfo.TB_ERR_SUCCESS
     assert client.send_telemetry({"ts": 1451649600512, "values": {"t": 1}}).get() == TBPublishInfo.TB_ERR_SUCCESS
     assert client.send_telemetry([{"s": "x"}, {"o": {"a": [1]}}]).get() == TBPublishInfo.TB_ERR_SUCCESS
@@ -54,7 +25,7 @@ def test_attributes_both_ways(cluster, plant, connected):
     token = plant.register("valve")
     node = cluster.nodes[2]
     plant.share("valve", {"interval": 10}, cluster.nodes[0].admin)
-    client = connected(node.host, node.port, token)
+    client = connected(node, token)
     assert client.send_attributes({"fw": "a", "n": 1}).get() == TBPublishInfo.TB_ERR_SUCCESS
     answers = queue.Queue()
     client.request_attributes(["n"], ["interval"], callback=lambda result, error: answers.put((result, error)))
@@ -71,7 +42,7 @@ def test_attributes_both_ways(cluster, plant, connected):
 def test_calls(cluster, plant, connected):
     token = plant.register("caller")
     node = cluster.nodes[0]
-    client = connected(node.host, node.port, token)
+    client = connected(node, token)
     client.set_server_side_rpc_request_handler(
         lambda number, call: client.send_rpc_reply(number, {"got": call["params"]["pin"], "method": call["method"]})
     )
@@ -82,7 +53,7 @@ def test_calls(cluster, plant, connected):
 def test_over_tls(secure, connected):
     plant = Plant(secure.admin)
     token = plant.register("tls")
-    client = connected("localhost", secure.mqtts_port, token, tls=True, ca_certs=secure.ca)
+    client = connected(secure, token, secure=True)
     assert client.send_telemetry({"tls": True}).get() == TBPublishInfo.TB_ERR_SUCCESS
     assert plant.latest("tls", secure.admin) == {"tls": True}
 
@@ -90,7 +61,7 @@ def test_over_tls(secure, connected):
 def test_a_gateway_speaks_for_its_devices(cluster, plant, connected):
     token = plant.register("hub", "gateway")
     node = cluster.nodes[0]
-    gateway = connected(node.host, node.port, token, made=TBGatewayMqttClient)
+    gateway = connected(node, token, made=TBGatewayMqttClient)
     assert gateway.gw_connect_device("Child A", "thermometer").get() == TBPublishInfo.TB_ERR_SUCCESS
     assert gateway.gw_send_telemetry("Child A", {"t": 1}).get() == TBPublishInfo.TB_ERR_SUCCESS
     # Its own gateways often never say that a device has come.

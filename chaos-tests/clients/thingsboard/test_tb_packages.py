@@ -1,56 +1,18 @@
 """The vendor's SDKs, as they are: profiles and packages by tb-rest-client, and devices that are made, load them, and are claimed by tb-mqtt-client."""
 
 import hashlib
-import time
 
 import pytest
-from plant import ANSWER_S
+from plant import made as made_device
+from plant import wait_for
 from tb_device_http import TBHTTPDevice, TBProvisionFailure
 from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
 from tb_rest_client.models import Device, DeviceProfile, DeviceProfileData, SaveOtaPackageInfoRequest
 from tb_rest_client.rest import ApiException
-from tb_rest_client.rest_client import RestClient
 
-PAUSE_S = 0.05
 # Larger than one piece of what is kept, and a few parts of what is loaded.
 FIRMWARE = bytes(number * 31 % 251 for number in range(150_000))
 PART_BYTES = 40_000
-
-
-@pytest.fixture(scope="module")
-def password(plant):
-    return plant.ask("POST", "/tokens?tenant=plant", {"name": "packages", "role": "operator"})["token"]
-
-
-@pytest.fixture
-def user(cluster, password):
-    with RestClient(f"http://{cluster.nodes[0].http}") as client:
-        client.login("tenant@example.com", password)
-        yield client
-
-
-@pytest.fixture
-def connected(cluster):
-    clients = []
-
-    def connect(node, token, **how):
-        client = TBDeviceMqttClient(node.host, node.port, token, **how)
-        clients.append(client)
-        client.connect()
-        wait_for(lambda: client.is_connected() and client.rate_limits_received)
-        return client
-
-    yield connect
-    for client in clients:
-        client.disconnect()
-        client.stop()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + ANSWER_S
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(PAUSE_S)
 
 
 def profile(user, name, strategy="DISABLED", key=None, secret=None):
@@ -118,8 +80,7 @@ def test_a_device_loads_its_firmware_and_finds_it_whole(cluster, user, connected
     monkeypatch.chdir(tmp_path)
     of = user.get_default_device_profile_info()
     made = package(user, of, f"fw-{algorithm}", algorithm, tmp_path)
-    device = user.save_device(Device(name=f"loads-{algorithm}", type="default"))
-    token = user.get_device_credentials_by_device_id(device.id).credentials_id
+    device, token = made_device(user, f"loads-{algorithm}", "default")
     device.firmware_id = made.id
     assert user.save_device(device).firmware_id.id == made.id.id
     client = connected(cluster.nodes[1], token, chunk_size=PART_BYTES)
@@ -136,8 +97,7 @@ def test_a_device_loads_its_firmware_over_http(cluster, user, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     of = user.get_default_device_profile_info()
     made = package(user, of, "fw-http", "SHA256", tmp_path)
-    device = user.save_device(Device(name="loads-http", type="default"))
-    token = user.get_device_credentials_by_device_id(device.id).credentials_id
+    device, token = made_device(user, "loads-http", "default")
     device.firmware_id = made.id
     user.save_device(device)
     (tmp_path / "fw-http").unlink()
@@ -174,8 +134,7 @@ def test_devices_make_themselves_known(cluster, user, connected):
 
 
 def test_a_device_is_claimed(cluster, user, connected):
-    device = user.save_device(Device(name="sdk-claimed", type="default"))
-    token = user.get_device_credentials_by_device_id(device.id).credentials_id
+    device, token = made_device(user, "sdk-claimed", "default")
     client = connected(cluster.nodes[1], token)
     assert client.claim("secret", 60_000).get() == TBPublishInfo.TB_ERR_SUCCESS
     with pytest.raises(ApiException) as refused:

@@ -4,64 +4,13 @@ import queue
 import time
 
 import pytest
-from plant import ANSWER_S
-from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
-from tb_rest_client.models import Device, DeviceCredentials
+from plant import ANSWER_S, made, wait_for
+from tb_device_mqtt import TBPublishInfo
+from tb_rest_client.models import DeviceCredentials
 from tb_rest_client.rest import ApiException
 from tb_rest_client.rest_client import RestClient
 
-PAUSE_S = 0.05
 TELEMETRY_MS = 1_451_649_600_000
-
-
-@pytest.fixture(scope="module")
-def password(plant):
-    """A user's: a token of the API."""
-    token = {"name": "integrator", "role": "operator"}
-    return plant.ask("POST", "/tokens?tenant=plant", token)["token"]
-
-
-@pytest.fixture
-def user(cluster, password):
-    with RestClient(f"http://{cluster.nodes[0].http}") as client:
-        client.login("tenant@example.com", password)
-        yield client
-
-
-@pytest.fixture
-def connected(cluster):
-    """Connects devices, and disconnects them when the test is over."""
-    clients = []
-
-    def connect(node, token, called=None):
-        client = TBDeviceMqttClient(node.host, node.port, token)
-        clients.append(client)
-        # Before it connects: it acknowledges what comes whether anybody listens or not.
-        client.set_server_side_rpc_request_handler(lambda number, call: client.send_rpc_reply(number, called(call)))
-        client.connect()
-        wait_for(lambda: client.is_connected() and client.rate_limits_received)
-        return client
-
-    yield connect
-    for client in clients:
-        client.disconnect()
-        client.stop()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + ANSWER_S
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(PAUSE_S)
-
-
-def made(user, name):
-    """A new device, and its access token."""
-    device = user.save_device(Device(name=name, type="robot"))
-    return device, user.get_device_credentials_by_device_id(device.id).credentials_id
 
 
 def test_login(cluster, user, password):
@@ -126,7 +75,7 @@ def test_what_a_device_said_is_read(cluster, user, connected):
 
 def test_a_running_device_is_called(cluster, user, connected):
     device, token = made(user, "rest-called")
-    connected(cluster.nodes[1], token, lambda call: {"got": call["params"], "method": call["method"]})
+    connected(cluster.nodes[1], token, called=lambda call: {"got": call["params"], "method": call["method"]})
     call = {"method": "setGpio", "params": {"pin": 7}, "timeout": ANSWER_S * 1000 - 1000}
     expected = {"got": {"pin": 7}, "method": "setGpio"}
     assert user.handle_two_way_device_rpc_request(device.id, call) == expected
@@ -148,7 +97,7 @@ def test_a_call_to_a_sleeping_device_survives_kill_9_of_its_leader(cluster, user
             assert stands.status == "QUEUED"
         cluster.wait_restarted(victim)
 
-    connected(cluster.nodes[0], token, lambda call: {"did": call["params"]})
+    connected(cluster.nodes[0], token, called=lambda call: {"did": call["params"]})
     wait_for(lambda: user.get_persisted_rpc(kept).status == "SUCCESSFUL")
     assert user.get_persisted_rpc(kept).response == {"did": [1]}
     listed = user.get_persisted_rpc_by_device(device.id, page_size=10, page=0, rpc_status="SUCCESSFUL")

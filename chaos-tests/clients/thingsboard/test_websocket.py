@@ -3,33 +3,13 @@
 import json
 
 import pytest
-from plant import ANSWER_S
+from plant import ANSWER_S, made
 from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
-from tb_rest_client.models import Device
-from tb_rest_client.rest_client import RestClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 TELEMETRY_MS = 1_451_649_600_000
 POLICY = 1008
-
-
-@pytest.fixture(scope="module")
-def password(plant):
-    return plant.ask("POST", "/tokens?tenant=plant", {"name": "dashboard", "role": "operator"})["token"]
-
-
-@pytest.fixture
-def user(cluster, password):
-    with RestClient(f"http://{cluster.nodes[0].http}") as client:
-        client.login("tenant@example.com", password)
-        yield client
-
-
-def made(user, name):
-    """A new device, and its access token."""
-    device = user.save_device(Device(name=name, type="robot"))
-    return device, user.get_device_credentials_by_device_id(device.id).credentials_id
 
 
 def said(socket):
@@ -48,36 +28,30 @@ def test_who_does_not_say_who_it_is_is_closed(cluster):
         assert closed.value.rcvd.code == POLICY
 
 
-def test_what_a_device_says_is_pushed_and_deleted(cluster, user, password):
+def test_what_a_device_says_is_pushed_and_deleted(cluster, user, password, connected):
     device, token = made(user, "ws-meter")
-    node = cluster.nodes[2]
-    client = TBDeviceMqttClient(node.host, node.port, token)
-    client.connect()
-    try:
-        with connect(f"ws://{cluster.nodes[1].http}/api/ws") as socket:
-            commands = [
-                command("TIMESERIES", 1, device, scope="LATEST_TELEMETRY", keys="t"),
-                command("ATTRIBUTES", 2, device, scope="CLIENT_SCOPE", keys="fw"),
-            ]
-            socket.send(json.dumps({"authCmd": {"cmdId": 0, "apiKey": password}, "cmds": commands}))
-            assert {said(socket)["subscriptionId"], said(socket)["subscriptionId"]} == {1, 2}
-            for at, value in enumerate([10, 20]):
-                sample = {"ts": TELEMETRY_MS + at * 1000, "values": {"t": value}}
-                assert client.send_telemetry(sample).get() == TBPublishInfo.TB_ERR_SUCCESS
-                push = said(socket)
-                assert (push["subscriptionId"], push["data"]) == (1, {"t": [[TELEMETRY_MS + at * 1000, str(value)]]})
-            assert client.send_attributes({"fw": "1.2"}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    client = connected(cluster.nodes[2], token)
+    with connect(f"ws://{cluster.nodes[1].http}/api/ws") as socket:
+        commands = [
+            command("TIMESERIES", 1, device, scope="LATEST_TELEMETRY", keys="t"),
+            command("ATTRIBUTES", 2, device, scope="CLIENT_SCOPE", keys="fw"),
+        ]
+        socket.send(json.dumps({"authCmd": {"cmdId": 0, "apiKey": password}, "cmds": commands}))
+        assert {said(socket)["subscriptionId"], said(socket)["subscriptionId"]} == {1, 2}
+        for at, value in enumerate([10, 20]):
+            sample = {"ts": TELEMETRY_MS + at * 1000, "values": {"t": value}}
+            assert client.send_telemetry(sample).get() == TBPublishInfo.TB_ERR_SUCCESS
             push = said(socket)
-            assert (push["subscriptionId"], push["data"]["fw"][0][1]) == (2, "1.2")
+            assert (push["subscriptionId"], push["data"]) == (1, {"t": [[TELEMETRY_MS + at * 1000, str(value)]]})
+        assert client.send_attributes({"fw": "1.2"}).get() == TBPublishInfo.TB_ERR_SUCCESS
+        push = said(socket)
+        assert (push["subscriptionId"], push["data"]["fw"][0][1]) == (2, "1.2")
 
-            past = user.get_timeseries(device.id, TELEMETRY_MS, TELEMETRY_MS + 10_000, keys="t", order_by="ASC")
-            assert [sample.value for sample in past["t"]] == ["10", "20"]
-            user.delete_entity_timeseries(device.id, "t", delete_all_data_for_keys=True)
-            assert said(socket)["data"] == {"t": [[0, ""]]}
-            assert not user.get_timeseries(device.id, TELEMETRY_MS, TELEMETRY_MS + 10_000, keys="t")
-    finally:
-        client.disconnect()
-        client.stop()
+        past = user.get_timeseries(device.id, TELEMETRY_MS, TELEMETRY_MS + 10_000, keys="t", order_by="ASC")
+        assert [sample.value for sample in past["t"]] == ["10", "20"]
+        user.delete_entity_timeseries(device.id, "t", delete_all_data_for_keys=True)
+        assert said(socket)["data"] == {"t": [[0, ""]]}
+        assert not user.get_timeseries(device.id, TELEMETRY_MS, TELEMETRY_MS + 10_000, keys="t")
 
 
 def test_pushes_survive_kill_9_of_whoever_leads(cluster, plant, user):

@@ -22,6 +22,8 @@ from wiotp.sdk.exceptions import ApiException
 
 OPERATOR = f"a-{ORG}-0perat0r00"
 LOOK_S = 0.2
+# The SDK publishes some things in threads of its own, which it calls so.
+PUBLISHING = ("client.publish", "respondDeviceAction")
 
 
 @pytest.fixture
@@ -52,6 +54,14 @@ def until(what, look):
             return found
         time.sleep(LOOK_S)
     raise AssertionError(f"{what}: not within {ANSWER_S} s")
+
+
+def what_was_said_is_on_its_way():
+    """Until the SDK's threads have said what they have to: what is said then comes behind it."""
+    for thread in threading.enumerate():
+        if thread.name in PUBLISHING:
+            thread.join(ANSWER_S)
+            assert not thread.is_alive(), f"{thread.name}: not within {ANSWER_S} s"
 
 
 class Pump:
@@ -88,13 +98,12 @@ class Pump:
 
     def download(self):
         for state in (self.client.UPDATESTATE_DOWNLOADING, self.client.UPDATESTATE_DOWNLOADED):
-            # The SDK publishes each in a thread of its own.
-            time.sleep(LOOK_S)
+            what_was_said_is_on_its_way()
             self.client.setState(state)
 
     def update(self):
         for status in (self.client.UPDATESTATE_IN_PROGRESS, self.client.UPDATESTATE_SUCCESS):
-            time.sleep(LOOK_S)
+            what_was_said_is_on_its_way()
             self.client.setUpdateStatus(status)
 
     def __enter__(self):

@@ -18,10 +18,9 @@
 //! - **What ends a body is not in dispute**: an answer to a request with a Transfer-Encoding ends its connection.
 //! - **A refusal is not lost**: a connection ends with a goodbye, and what still comes is thrown away for a moment
 //!   ([`moorline_edge::linger`]).
-//!
 //! - **A request for a WebSocket goes to a platform that speaks one there**, and to no other.
 //!
-//! Checked by `tests/connections.rs`, `tests/websocket.rs` and the cluster tests (`fostrom.rs`, `watson_http.rs`).
+//! Checked by `tests/it/connections.rs`, `tests/it/websocket.rs` and the cluster tests (`fostrom.rs`, `watson_http.rs`).
 //!
 //! # Deliberately absent
 //!

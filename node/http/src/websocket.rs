@@ -6,7 +6,7 @@
 //! - **Whoever says nothing for long, not even to a ping, is gone**: [`SILENCE_MAX`]. And who takes nothing: `STALL_MAX`, as of HTTP.
 //! - **A goodbye is heard**: what still comes is thrown away for a moment ([`GOODBYE_WAIT`]).
 //!
-//! Checked by `tests/websocket.rs`.
+//! Checked by `tests/it/websocket.rs`, and below.
 
 use std::{fmt, pin::Pin, time::Duration};
 
@@ -43,6 +43,7 @@ pub struct WebSocket {
     stream: WebSocketStream<Box<dyn Stream>>,
     heard: Instant,
     ping: Interval,
+    silence_max: Duration,
 }
 
 impl fmt::Debug for WebSocket {
@@ -65,6 +66,15 @@ pub enum Heard {
 impl WebSocket {
     /// After the handshake; `begun`: what came behind it.
     pub(crate) async fn new(stream: Box<dyn Stream>, begun: Vec<u8>) -> Self {
+        Self::patient(stream, begun, PING_INTERVAL, SILENCE_MAX).await
+    }
+
+    async fn patient(
+        stream: Box<dyn Stream>,
+        begun: Vec<u8>,
+        asks_every: Duration,
+        silence_max: Duration,
+    ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(WRITE_BYTES)
@@ -74,18 +84,19 @@ impl WebSocket {
         let stream =
             WebSocketStream::from_partially_read(stream, begun, Role::Server, Some(config)).await;
         let heard = Instant::now();
-        let mut ping = interval_at(heard + PING_INTERVAL, PING_INTERVAL);
+        let mut ping = interval_at(heard + asks_every, asks_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { stream, heard, ping }
+        Self { stream, heard, ping, silence_max }
     }
 
     /// Waits for the client's next message. Losing the future loses none.
     pub async fn hear(&mut self) -> Heard {
         loop {
             let message = tokio::select! {
+                biased; // what it said comes first: this node may have stood still, and not the client
                 message = self.stream.next() => message,
                 _ = self.ping.tick() => {
-                    if self.heard.elapsed() > SILENCE_MAX {
+                    if self.heard.elapsed() > self.silence_max {
                         return Heard::Gone;
                     }
                     // It goes out with the next read, or write.
@@ -126,5 +137,35 @@ impl WebSocket {
             let heard = timeout(GOODBYE_WAIT, answered).await;
             debug!(?heard, "a WebSocket was closed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::duplex, task::JoinSet};
+
+    use super::*;
+
+    const ASKS_EVERY: Duration = Duration::from_millis(20);
+    const SILENCE: Duration = Duration::from_secs(1);
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn who_does_not_answer_a_ping_is_gone_and_who_does_is_not() {
+        let patient = |stream| WebSocket::patient(stream, Vec::new(), ASKS_EVERY, SILENCE);
+        let (silent, near) = duplex(64 * 1024);
+        let (mut of_silent, (far, other)) = (patient(Box::new(near)).await, duplex(64 * 1024));
+        let mut of_lively = patient(Box::new(other)).await;
+        // The library answers, while it is read.
+        let mut lively = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        let mut answers = JoinSet::new();
+        answers.spawn(async move { while let Some(Ok(_)) = lively.next().await {} });
+        let began = Instant::now();
+        let heard = timeout(DEADLINE, of_silent.hear());
+        let (heard, still) = tokio::join!(heard, timeout(2 * SILENCE, of_lively.hear()));
+        assert_eq!(heard.unwrap(), Heard::Gone);
+        assert!(began.elapsed() > SILENCE);
+        assert!(still.is_err(), "nothing was heard, and it is there");
+        drop(silent);
     }
 }

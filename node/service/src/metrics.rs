@@ -164,6 +164,8 @@ impl ServiceMetrics {
         registry.calls.open.set(of("open calls"));
         registry.calls.kept.set(of("kept calls"));
         registry.calls.bytes.set(of("call bytes"));
+        registry.calls.own.set(of("own calls"));
+        registry.values.waiting.set(of("value questions"));
         registry.documents.set(of("documents"));
         registry.document_bytes.set(of("document bytes"));
     }
@@ -311,6 +313,7 @@ pub(crate) struct ValueMetrics {
     pub(crate) attributes: IntCounter,
     pub(crate) histories: IntGauge,
     pub(crate) history_bytes: IntGauge,
+    pub(crate) waiting: IntGauge,
 }
 
 impl ValueMetrics {
@@ -331,6 +334,10 @@ impl ValueMetrics {
                 "Histories of the shards this node leads, one for each tenant and shard",
             )?,
             history_bytes: gauge("moorline_histories_bytes", "Bytes of the rows of their points")?,
+            waiting: gauge(
+                "moorline_value_questions_waiting",
+                "Questions that wait at this leader for something new of a device's values",
+            )?,
         })
     }
 }
@@ -342,6 +349,8 @@ pub(crate) struct CallMetrics {
     pub(crate) kept: IntGauge,
     pub(crate) bytes: IntGauge,
     pub(crate) ended: IntCounterVec,
+    pub(crate) own: IntGauge,
+    pub(crate) own_refused: IntCounter,
 }
 
 impl CallMetrics {
@@ -359,6 +368,17 @@ impl CallMetrics {
             kept: gauge("moorline_calls_kept", "Calls that have ended and are kept there")?,
             bytes: gauge("moorline_calls_bytes", "Bytes of what they all ask and were answered")?,
             ended,
+            own: gauge(
+                "moorline_own_calls_waiting",
+                "Calls that devices made and that wait at this node for an answer",
+            )?,
+            own_refused: add(
+                registry,
+                IntCounter::new(
+                    "moorline_own_calls_refused_total",
+                    "Calls of devices that did not wait because as many did at this node as may",
+                )?,
+            )?,
         })
     }
 }

@@ -32,9 +32,17 @@ pub(crate) const LISTENERS_MAX: usize = 16_384;
 /// What is waited for: of a tenant in a shard, a device, or nothing more.
 type Subject = (ShardId, TenantId, Text);
 
+/// Who waits for a subject.
+#[derive(Debug, Default)]
+struct Waiting {
+    told: watch::Sender<()>,
+    /// How many. The channel counts its receivers too, but only when one is gone, which is after the lock is.
+    listeners: usize,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    waiting: Mutex<BTreeMap<Subject, watch::Sender<()>>>,
+    waiting: Mutex<BTreeMap<Subject, Waiting>>,
     /// Changed under the lock, and looked at without it.
     listeners: AtomicUsize,
 }
@@ -48,7 +56,7 @@ pub(crate) struct Listener {
 }
 
 impl News {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Subject, watch::Sender<()>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Subject, Waiting>> {
         self.waiting.lock().expect("no panic while it is locked")
     }
 
@@ -65,8 +73,9 @@ impl News {
         }
         self.listeners.fetch_add(1, Ordering::Relaxed);
         let subject = (shard, tenant, device);
-        let told = waiting.entry(subject.clone()).or_insert_with(|| watch::Sender::new(()));
-        let told = told.subscribe();
+        let of_subject = waiting.entry(subject.clone()).or_default();
+        of_subject.listeners += 1;
+        let told = of_subject.told.subscribe();
         drop(waiting);
         // Who tells looks at the number after it has written, and who listens reads after it has counted itself: one sees the other.
         fence(Ordering::SeqCst);
@@ -79,8 +88,8 @@ impl News {
         if self.len() == 0 {
             return;
         }
-        if let Some(told) = self.lock().get(&(shard, tenant, device.clone())) {
-            told.send_replace(());
+        if let Some(waiting) = self.lock().get(&(shard, tenant, device.clone())) {
+            waiting.told.send_replace(());
         }
     }
 
@@ -89,7 +98,8 @@ impl News {
         let from = Bound::Included((shard, TenantId(0), Text::default()));
         let waiting = self.lock();
         let all = waiting.range((from, Bound::Unbounded));
-        all.take_while(|((of, ..), _)| *of == shard).for_each(|(_, told)| told.send_replace(()));
+        let all = all.take_while(|((of, ..), _)| *of == shard);
+        all.for_each(|(_, waiting)| waiting.told.send_replace(()));
     }
 
     /// How many wait.
@@ -110,9 +120,9 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let mut waiting = self.news.lock();
         self.news.listeners.fetch_sub(1, Ordering::Relaxed);
-        // This one still counts.
-        let last = waiting.get(&self.subject).is_some_and(|told| told.receiver_count() <= 1);
-        if last {
+        let Some(of_subject) = waiting.get_mut(&self.subject) else { return };
+        of_subject.listeners -= 1;
+        if of_subject.listeners == 0 {
             waiting.remove(&self.subject);
         }
     }
@@ -166,5 +176,20 @@ mod tests {
         assert!(has_heard(&mut all[0]), "one is left, and hears");
         drop(all);
         assert_eq!((news.len(), news.lock().len()), (0, 0));
+    }
+
+    #[test]
+    fn nothing_is_left_of_two_who_go_at_once() {
+        let news = Arc::new(News::default());
+        for _ in 0..10_000 {
+            let listen = || news.listen(ShardId(1), TenantId(1), whole()).unwrap();
+            let both = [listen(), listen()];
+            std::thread::scope(|scope| {
+                for one in both {
+                    scope.spawn(move || drop(one));
+                }
+            });
+            assert_eq!(news.lock().len(), 0);
+        }
     }
 }

@@ -614,11 +614,12 @@ impl Inner {
         let mut add = |what, count: usize| {
             *counts.entry(what).or_default() += i64::try_from(count).unwrap_or(i64::MAX);
         };
+        add("value questions", self.value_news.len());
+        add("own calls", self.own_calls.len());
         for shard in self.shards.all() {
-            let Some(delivery) = self.delivery(shard) else { continue };
-            if !delivery.is_leading() {
+            let Some(delivery) = self.delivery(shard).filter(|of| of.is_leading()) else {
                 continue;
-            }
+            };
             add("attached", delivery.len());
             self.below().groups.read(shard, |machine, _| {
                 for share in machine.shares() {

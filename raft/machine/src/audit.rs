@@ -24,7 +24,7 @@ use moorline_storage::{Rows, StorageError, View};
 use crate::{
     answer::Answer,
     command::Command,
-    keys::{Keys, Suffix, note},
+    keys::{Keys, each_until},
     mail::{MailAnswer, MailCommand},
     registry::{DeleteDevice, DeleteTenant, PutDevice},
     rows::{Row, audit::AuditEndRow},
@@ -205,25 +205,22 @@ impl Audits {
         if from >= self.end.tail {
             return Ok(page);
         }
-        let (from, to) = (self.keys.audit_record(from), self.keys.audit_record(self.end.tail));
-        let (mut failed, mut looked_at) = (None, 0);
-        rows.scan(&from, &to, &mut |key, row| {
+        let range = (self.keys.audit_record(from), self.keys.audit_record(self.end.tail));
+        let mut looked_at = 0;
+        each_until(rows, &range, |mut suffix, row| {
             if looked_at >= AUDIT_PER_QUESTION_MAX || page.records.len() >= items_max {
                 page.more = true;
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
             looked_at += 1;
-            let mut read = || {
-                page.upto = Suffix::of(key)?.u64()?;
-                let record = AuditRecord::from_bytes(row)?;
-                if tenant.is_none_or(|tenant| tenant == record.tenant) {
-                    page.records.push((page.upto, record));
-                }
-                Ok(())
-            };
-            note(&mut failed, read())
+            page.upto = suffix.u64()?;
+            let record = AuditRecord::from_bytes(row)?;
+            if tenant.is_none_or(|tenant| tenant == record.tenant) {
+                page.records.push((page.upto, record));
+            }
+            Ok(ControlFlow::Continue(()))
         })?;
-        failed.map_or(Ok(page), Err)
+        Ok(page)
     }
 }
 

@@ -38,8 +38,10 @@ pub const SPACES_BYTES_PER_TENANT_MAX: u64 = 2 * 1024 * 1024 * 1024;
 pub const DEVICE_DOCUMENTS_MAX: u32 = 64;
 /// Bytes of their ids and of them.
 pub const DEVICE_DOCUMENTS_BYTES_MAX: u64 = 1024 * 1024;
-/// Documents that one command deletes: they are read for it, so at most 32 MiB.
+/// Documents that one command deletes.
 pub const DOCUMENTS_PER_DELETE_MAX: usize = 256;
+/// About the most bytes of them: they are read for it, while other commands wait.
+pub const DOCUMENTS_DELETE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Documents of one page.
 pub const DOCUMENTS_PER_PAGE_MAX: usize = 1_000;
 /// About the most bytes of one page; it has one document in any case.
@@ -52,7 +54,8 @@ pub enum DocumentCommand {
     Put(PutDocument),
     /// Deletes one.
     Delete(DeleteDocument),
-    /// Deletes some of a space: [`DOCUMENTS_PER_DELETE_MAX`], from the first on. Whoever wants it empty asks until nothing is left.
+    /// Deletes some of a space, from the first on: [`DOCUMENTS_PER_DELETE_MAX`], or about [`DOCUMENTS_DELETE_BYTES_MAX`]. Whoever wants it
+    /// empty asks until nothing is left.
     DeleteSome(Space),
 }
 

@@ -24,7 +24,7 @@ use moorline_core::{TenantId, Text, UnixMillis};
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
 use crate::{
-    keys::{Keys, Suffix, note},
+    keys::{Keys, each},
     registry::Owner,
     rows::{NumberRow, Row},
     step::Step,
@@ -70,19 +70,14 @@ fn place(owner: &Owner) -> Place {
 
 impl Forgetting {
     pub(crate) fn open(keys: Keys, rows: &(impl View + ?Sized)) -> Result<Self, StorageError> {
-        let (mut all, mut failed) = (BTreeMap::new(), None);
-        let (from, to) = keys.range(Kind::Forgetting);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                let (tenant, born) = (TenantId(suffix.u32()?), suffix.u64()?);
-                let at = UnixMillis(NumberRow::from_bytes(row)?.0);
-                all.insert((tenant, born, suffix.text()?), at);
-                Ok(())
-            };
-            note(&mut failed, read())
+        let mut all = BTreeMap::new();
+        each(rows, &keys.range(Kind::Forgetting), |mut suffix, row| {
+            let (tenant, born) = (TenantId(suffix.u32()?), suffix.u64()?);
+            let at = UnixMillis(NumberRow::from_bytes(row)?.0);
+            all.insert((tenant, born, suffix.text()?), at);
+            Ok(())
         })?;
-        failed.map_or(Ok(Self(all)), Err)
+        Ok(Self(all))
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use moorline_core::{Incarnation, NodeId, Offset, ShardId, TenantId, Text};
 use moorline_storage::{
-    StorageError,
+    StorageError, View,
     key::{self, Key, Kind, WHOLE},
 };
 
@@ -284,18 +284,30 @@ impl<'a> Suffix<'a> {
     }
 }
 
-/// Keeps the first error of a scan and ends it there.
-pub(crate) fn note(
-    failed: &mut Option<StorageError>,
-    read: Result<(), StorageError>,
-) -> ControlFlow<()> {
-    match read {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            *failed = Some(error);
+/// Reads the rows of a range in order: what is behind the kind of each key, and its value. Ends with the first that can't be read.
+pub(crate) fn each(
+    rows: &(impl View + ?Sized),
+    range: &(Bytes, Bytes),
+    mut read: impl FnMut(Suffix<'_>, &Bytes) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    each_until(rows, range, |suffix, row| read(suffix, row).map(ControlFlow::Continue))
+}
+
+/// The same, until `read` has enough.
+pub(crate) fn each_until(
+    rows: &(impl View + ?Sized),
+    (from, to): &(Bytes, Bytes),
+    mut read: impl FnMut(Suffix<'_>, &Bytes) -> Result<ControlFlow<()>, StorageError>,
+) -> Result<(), StorageError> {
+    let mut failed = None;
+    rows.scan(from, to, &mut |key, row| {
+        let read = Suffix::of(key).and_then(|suffix| read(suffix, row));
+        read.unwrap_or_else(|error| {
+            failed = Some(error);
             ControlFlow::Break(())
-        }
-    }
+        })
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::{
     answer::{Answer, Refused},
     command::{MemberState, NodeRecord, RouteTarget},
     forget::Forgetting,
-    keys::{Keys, Suffix, note},
+    keys::{Keys, Suffix, each},
     rows::{ClusterRow, NodeRow, PlacementRow, RouteRow, Row, corrupt},
     step::Step,
 };
@@ -472,23 +472,16 @@ impl MetaState {
         assert_eq!(self.of_nodes, other.of_nodes);
         assert_eq!(self.tombstones, other.tombstones);
         assert_eq!(self.tombstone_bytes, other.tombstone_bytes);
-        let mut failed = None;
-        let (from, to) = self.keys.range(Kind::Route);
-        rows.scan(&from, &to, &mut |key, row| {
-            let read = || {
-                let mut suffix = Suffix::of(key)?;
-                let tenant = TenantId(suffix.u32()?);
-                let ((filter, target), row) = (suffix.route()?, RouteRow::from_bytes(row)?);
-                let state = RouteState { version: row.version, index: row.index };
-                for side in [self, other] {
-                    let found = side.route(tenant, filter.as_bytes(), target);
-                    assert_eq!(found, row.present.then_some(state), "{filter:?}");
-                }
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range(Kind::Route), |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            let ((filter, target), row) = (suffix.route()?, RouteRow::from_bytes(row)?);
+            let state = RouteState { version: row.version, index: row.index };
+            for side in [self, other] {
+                let found = side.route(tenant, filter.as_bytes(), target);
+                assert_eq!(found, row.present.then_some(state), "{filter:?}");
+            }
+            Ok(())
+        })
     }
 }
 
@@ -502,12 +495,7 @@ fn scan(
     kind: Kind,
     read: &mut Read<'_>,
 ) -> Result<(), StorageError> {
-    let (from, to) = keys.range(kind);
-    let mut failed = None;
-    rows.scan(&from, &to, &mut |key, row| {
-        note(&mut failed, Suffix::of(key).and_then(|suffix| read(suffix, row)))
-    })?;
-    failed.map_or(Ok(()), Err)
+    each(rows, &keys.range(kind), read)
 }
 
 fn forgotten_at(removed_at: UnixMillis) -> UnixMillis {

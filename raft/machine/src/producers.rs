@@ -15,7 +15,7 @@ use crate::{
     answer::Answer,
     codec::Reader,
     command::{ProducerId, Run},
-    keys::{Keys, Suffix},
+    keys::{Keys, each},
     rows::{ProducerRow, Row, corrupt},
     step::Step,
 };
@@ -63,38 +63,26 @@ pub(crate) enum Place {
 impl Producers {
     pub(crate) fn open(keys: Keys, rows: &(impl View + ?Sized)) -> Result<Self, StorageError> {
         let mut producers = Self { keys, known: BTreeMap::new(), idle: BTreeSet::new() };
-        let mut failed = None;
-        let (from, to) = keys.range(Kind::Producer);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let id = ProducerId(Suffix::of(key)?.u64()?);
-                let ProducerRow { last_seq, last_seen } = ProducerRow::from_bytes(row)?;
-                producers.idle.insert((last_seen, id));
-                let remembered = VecDeque::new();
-                producers
-                    .known
-                    .insert(id, Producer { last_seq, last_seen, remembered, answers: 0 });
-                Ok(())
-            };
-            crate::keys::note(&mut failed, read())
+        each(rows, &keys.range(Kind::Producer), |mut suffix, row| {
+            let id = ProducerId(suffix.u64()?);
+            let ProducerRow { last_seq, last_seen } = ProducerRow::from_bytes(row)?;
+            producers.idle.insert((last_seen, id));
+            let remembered = VecDeque::new();
+            producers.known.insert(id, Producer { last_seq, last_seen, remembered, answers: 0 });
+            Ok(())
         })?;
-        let (from, to) = keys.range(Kind::ProducerAnswers);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                let (id, first) = (ProducerId(suffix.u64()?), suffix.u64()?);
-                let (count, _) = open_answers(row)?;
-                let producer = producers
-                    .known
-                    .get_mut(&id)
-                    .ok_or_else(|| corrupt(ANSWERS_WHAT, &"its producer is not known"))?;
-                producer.remembered.push_back((first, count));
-                producer.answers += usize::from(count);
-                Ok(())
-            };
-            crate::keys::note(&mut failed, read())
+        each(rows, &keys.range(Kind::ProducerAnswers), |mut suffix, row| {
+            let (id, first) = (ProducerId(suffix.u64()?), suffix.u64()?);
+            let (count, _) = open_answers(row)?;
+            let producer = producers
+                .known
+                .get_mut(&id)
+                .ok_or_else(|| corrupt(ANSWERS_WHAT, &"its producer is not known"))?;
+            producer.remembered.push_back((first, count));
+            producer.answers += usize::from(count);
+            Ok(())
         })?;
-        failed.map_or(Ok(producers), Err)
+        Ok(producers)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -27,7 +27,6 @@ use crate::harness::{
     mqtt::{Client, Heard},
     packet::{self, Version},
     scenarios,
-    sse::Sse,
     wait::{SOON, until, until_true},
 };
 
@@ -533,10 +532,7 @@ fn mixed(api: &mut Api) {
 
 fn sent_up(api: &mut Api) {
     let device = Device::new(api, "DEVICE0011");
-    let bearer = format!("Bearer {}", api.token);
-    let headers = [("authorization", bearer.as_str())];
-    let path = format!("/api/v1/events?tenant=acme&device={}", device.id);
-    let mut events = Sse::open(api.cluster.node(3).admin, &path, &headers).unwrap();
+    let mut events = api.events(3, &format!("tenant=acme&device={}", device.id));
     let http = |n: u8| {
         let body = json!({ "n": n }).to_string();
         device.request("POST", api.at(1, "http"), "/v1/datapoint/env", &body)

@@ -74,10 +74,7 @@ fn becomes(api: &Api, node: u64, device: &str, state: &str) -> Value {
 }
 
 fn tail(api: &Api, query: &str) -> Sse {
-    let bearer = format!("Bearer {}", api.token);
-    let headers = [("authorization", bearer.as_str())];
-    let path = format!("/api/v1/events?tenant=acme&group=from-the-beginning&{query}");
-    Sse::open(api.cluster.node(2).admin, &path, &headers).unwrap()
+    api.events(2, &format!("tenant=acme&group=from-the-beginning&{query}"))
 }
 
 /// The types of the next events, without what all begin with.

@@ -1,7 +1,7 @@
 //! Calls that ThingsBoard's devices make and applications answer, at whichever node; calls that go out one by one; and gateways that are
 //! told of deleted devices.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{net::SocketAddr, thread};
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::{
         packet::Version,
         scenarios,
         sse::Sse,
-        wait::{SOON, until, until_true},
+        wait::{A_WHILE, SOON, until, until_true},
     },
     thingsboard::{device, json_of, register},
     thingsboard_calls::{called, comes_to_stand, make, reply, stands},
@@ -23,16 +23,11 @@ use crate::{
 
 const RESPONSES: &str = "v1/devices/me/rpc/response/+";
 const REQUESTS: &str = "v1/devices/me/rpc/request/+";
-/// Long enough for a call that should not come.
-const A_WHILE: Duration = Duration::from_millis(700);
 
 #[test]
 fn devices_call() {
     let mut api = Api::start_as(&Shape::of(3), &["http"]);
-    for name in ["plant", "other"] {
-        let tenant = json!({ "name": name, "aliases": [format!("thingsboard:{name}")] });
-        assert_eq!(api.ask(1, "POST", "/tenants", &tenant).0, 201);
-    }
+    api.make_tenants("thingsboard", &["plant", "other"]);
     scenarios(
         &mut api,
         &[
@@ -47,9 +42,7 @@ fn devices_call() {
 
 /// What applications hear of a tenant's calls, at a node.
 fn listen(api: &Api, node: u64) -> Sse {
-    let bearer = format!("Bearer {}", api.token);
-    let path = "/api/v1/events?tenant=plant&type=message&channel=rpc";
-    Sse::open(api.cluster.node(node).admin, path, &[("authorization", &*bearer)]).unwrap()
+    api.events(node, "tenant=plant&type=message&channel=rpc")
 }
 
 /// The next call: the device, the id, and all of it.

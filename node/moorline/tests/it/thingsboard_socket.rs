@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{
-        api::Api,
+        api::{Api, text},
         cluster::Shape,
+        http,
         mqtt::Client,
         packet::Version,
         scenarios,
@@ -23,8 +24,6 @@ const TELEMETRY: &str = "v1/devices/me/telemetry";
 const POLICY: Option<u16> = Some(1008);
 /// A token that is deleted ends a connection within this: it is looked at every ten seconds.
 const REVOKED: Duration = Duration::from_secs(20);
-/// Long enough for a push that should not come.
-const A_WHILE: Duration = Duration::from_millis(700);
 
 /// Opens a connection and says who it is, with the first commands.
 #[track_caller]
@@ -57,10 +56,7 @@ fn say(client: &mut Client, ts: i64, values: &Value) {
 #[test]
 fn what_changes_is_pushed() {
     let mut api = Api::start_as(&Shape::of(3), &["http"]);
-    for name in ["plant", "other"] {
-        let tenant = json!({ "name": name, "aliases": [format!("thingsboard:{name}")] });
-        assert_eq!(api.ask(1, "POST", "/tenants", &tenant).0, 201);
-    }
+    api.make_tenants("thingsboard", &["plant", "other"]);
     scenarios(
         &mut api,
         &[
@@ -135,7 +131,7 @@ fn samples(api: &mut Api) {
     let (_, token) = user.device(api, "meter2");
     let (mut other, _) = device(Version::V4, &token).to(api.cluster.mqtt(1));
     say(&mut other, 40_000, &json!({ "t": 7 }));
-    socket.hears_nothing_for(A_WHILE);
+    socket.hears_nothing();
 }
 
 fn attributes(api: &mut Api) {
@@ -210,14 +206,9 @@ fn wrong(api: &mut Api) {
     let (id, token) = user.device(api, "right");
     let (foreign, _) = {
         let new = json!({ "name": "o", "role": "admin" });
-        let secret = crate::harness::api::text(
-            &api.ask(1, "POST", "/tokens?tenant=other", &new),
-            201,
-            "token",
-        );
+        let secret = text(&api.ask(1, "POST", "/tokens?tenant=other", &new), 201, "token");
         let login = json!({ "username": "o@example.com", "password": secret }).to_string();
-        let answer =
-            crate::harness::http::api("POST", api.at(1, "http"), "/api/auth/login", &[], &login);
+        let answer = http::api("POST", api.at(1, "http"), "/api/auth/login", &[], &login);
         let other = User { token: answer.json()["token"].as_str().unwrap().to_owned() };
         other.device(api, "theirs")
     };
@@ -256,7 +247,7 @@ fn wrong(api: &mut Api) {
     let path = format!("/api/device/{id}");
     assert_eq!(user.ask(api, 2, "DELETE", &path, &Value::Null).status, 200);
     assert_eq!(one.next()["errorCode"], 2);
-    one.hears_nothing_for(A_WHILE);
+    one.hears_nothing();
 }
 
 fn deleted(api: &mut Api) {

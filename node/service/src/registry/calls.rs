@@ -22,7 +22,6 @@ use std::{
 use moorline_core::{CallState, ShardId, TenantId, Text, UnixMillis};
 use moorline_machine::{
     Answer, CallAnswer, CallCommand, CallRefused, CallsFound, CallsQuery, Command,
-    answer::Refused,
     calls::{
         CALLS_PAGE_BYTES_MAX, Call, CallLimits, CallNote, CallsPage, Deadline, DeleteCall,
         MakeCall, NewCall, NoteCall,
@@ -31,7 +30,7 @@ use moorline_machine::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{Registry, RegistryError, Watch, ask::QUESTION_WAIT, door::Guest};
+use super::{Registry, RegistryError, Watch, accepted, ask::QUESTION_WAIT, door::Guest};
 use crate::rates::Rated;
 
 /// After how long without news who waits for a call asks by itself: news may be lost with a connection between nodes.
@@ -296,7 +295,12 @@ impl Registry {
         let (tenant, device) = command.device();
         let shard: ShardId = self.shard_of(tenant, device);
         let asked = self.inner.below().router.ask(shard, &Command::Calls(command));
-        async move { call_answer(asked.await?) }
+        async move {
+            let Answer::Calls(answer) = accepted(asked.await?)? else {
+                return Err(RegistryError::Unavailable);
+            };
+            Ok(answer)
+        }
     }
 }
 
@@ -334,32 +338,11 @@ async fn heard_of_call(watch: &Watch) {
     }
 }
 
-fn call_answer(answer: Answer) -> Result<CallAnswer, RegistryError> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "no other answer is one to these commands")]
-    match answer {
-        Answer::Calls(answer) => Ok(answer),
-        Answer::Refused(Refused::Calls(refused)) => Err(RegistryError::Calls(refused)),
-        Answer::Refused(refused) => Err(RegistryError::Refused(refused)),
-        _ => Err(RegistryError::Unavailable),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
-
-    #[test]
-    fn a_refusal_is_told_as_what_it_is_about() {
-        let refused = |why| call_answer(Answer::Refused(why)).unwrap_err();
-        let full = CallRefused::Full;
-        assert_eq!(refused(Refused::Calls(full)), RegistryError::Calls(full));
-        assert_eq!(refused(Refused::Malformed), RegistryError::Refused(Refused::Malformed));
-        assert_eq!(call_answer(Answer::Done), Err(RegistryError::Unavailable));
-        let deleted = CallAnswer::Deleted { state: CallState::Sent };
-        assert_eq!(call_answer(Answer::Calls(deleted)), Ok(deleted));
-    }
 
     #[test]
     fn who_waits_asks_until_there_is_an_outcome_or_its_time_is_over() {

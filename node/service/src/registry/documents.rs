@@ -25,7 +25,7 @@ use moorline_machine::{
     query::{Found, Query},
 };
 
-use super::{Registry, RegistryError};
+use super::{Registry, RegistryError, accepted};
 
 impl Registry {
     /// A document of a space.
@@ -68,7 +68,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`RegistryError`]: [`DocumentRefused::Conflict`] if something else is there. After [`RegistryError::Unavailable`] it may be
+    /// [`RegistryError`]: [`DocumentRefused::Conflict`] if something else is there, [`Refused::NotFound`] if the tenant is gone. After [`RegistryError::Unavailable`] it may be
     /// written all the same.
     pub async fn put_document(
         &self,
@@ -79,6 +79,10 @@ impl Registry {
     ) -> Result<u64, RegistryError> {
         if !self.inner.accepting.load(Ordering::Acquire) {
             return Err(RegistryError::DiskFull);
+        }
+        // Shards forget a deleted tenant for a while, and not for ever: what comes later would stay.
+        if self.meta(|meta| meta.tenant(space.tenant).is_none()).unwrap_or_default() {
+            return Err(RegistryError::Refused(Refused::NotFound));
         }
         let put = PutDocument { space: space.clone(), id: id.clone(), body, expect };
         match self.ask_of_document(space, DocumentCommand::Put(put)).await? {
@@ -144,7 +148,10 @@ impl Registry {
     ) -> Result<DocumentAnswer, RegistryError> {
         let shard = self.shard_of_space(space);
         let answer = self.inner.below().router.ask(shard, &Command::Documents(command)).await?;
-        document_answer(answer)
+        let Answer::Documents(answer) = accepted(answer)? else {
+            return Err(RegistryError::Unavailable);
+        };
+        Ok(answer)
     }
 }
 
@@ -154,30 +161,16 @@ pub fn is_conflict(error: &RegistryError) -> bool {
     matches!(error, RegistryError::Documents(DocumentRefused::Conflict { .. }))
 }
 
-fn document_answer(answer: Answer) -> Result<DocumentAnswer, RegistryError> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "no other answer is one to these commands")]
-    match answer {
-        Answer::Documents(answer) => Ok(answer),
-        Answer::Refused(Refused::Documents(refused)) => Err(RegistryError::Documents(refused)),
-        Answer::Refused(refused) => Err(RegistryError::Refused(refused)),
-        _ => Err(RegistryError::Unavailable),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_as_what_it_is_about() {
-        let refused = |why| document_answer(Answer::Refused(why)).unwrap_err();
+    fn only_that_somebody_was_faster_is_a_conflict() {
         let conflict = DocumentRefused::Conflict { version: Some(3) };
-        let told = refused(Refused::Documents(conflict));
-        assert_eq!(told, RegistryError::Documents(conflict));
-        assert!(is_conflict(&told) && !is_conflict(&RegistryError::Busy));
-        assert_eq!(refused(Refused::Malformed), RegistryError::Refused(Refused::Malformed));
-        assert_eq!(document_answer(Answer::Done), Err(RegistryError::Unavailable));
-        let put = DocumentAnswer::Put { version: 1 };
-        assert_eq!(document_answer(Answer::Documents(put)), Ok(put));
+        for (refused, expected) in [(conflict, true), (DocumentRefused::DeviceGone, false)] {
+            assert_eq!(is_conflict(&RegistryError::Documents(refused)), expected);
+        }
+        assert!(!is_conflict(&RegistryError::Busy));
     }
 }

@@ -7,7 +7,6 @@ use futures_util::future::try_join_all;
 use moorline_core::{Offset, ShardId, TenantId, Text, UnixMillis};
 use moorline_machine::{
     Answer, Command, ConsumersPage, EventAnswer, EventCommand, EventRefused, EventsPage,
-    answer::Refused,
     events::{
         AppendEvent, CommitEvents, DeleteConsumer, EventKind, NewEvent as MachineEvent, Retention,
     },
@@ -15,7 +14,7 @@ use moorline_machine::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Cursor, Reading, Registry, RegistryError};
+use super::{Cursor, Reading, Registry, RegistryError, accepted};
 use crate::rates::Rated;
 
 /// About the most bytes of one page: a reader holds one of each shard.
@@ -104,7 +103,7 @@ impl Registry {
             let Some(asked) = asked else {
                 return Err(if may { RegistryError::DiskFull } else { RegistryError::Busy });
             };
-            let Answer::Events(EventAnswer::Appended { offset, at }) = event_answer(asked.await?)?
+            let Answer::Events(EventAnswer::Appended { offset, at }) = accepted(asked.await?)?
             else {
                 return Err(RegistryError::Unavailable);
             };
@@ -242,8 +241,7 @@ impl Registry {
             .collect();
         let mut committed = cursor.clone();
         for (shard, asked) in asked {
-            let Answer::Events(EventAnswer::Committed { offset }) = event_answer(asked.await?)?
-            else {
+            let Answer::Events(EventAnswer::Committed { offset }) = accepted(asked.await?)? else {
                 return Err(RegistryError::Unavailable);
             };
             committed.set(shard, offset);
@@ -278,7 +276,7 @@ impl Registry {
             .collect();
         let mut known = false;
         for asked in asked {
-            match event_answer(asked.await?) {
+            match accepted(asked.await?) {
                 Ok(_) => known = true,
                 Err(RegistryError::Events(EventRefused::NoSuchConsumer)) => {}
                 Err(error) => return Err(error),
@@ -315,13 +313,4 @@ impl Registry {
             RegistryError::TooManyReaders
         })
     }
-}
-
-/// An answer, or why there is none.
-fn event_answer(answer: Answer) -> Result<Answer, RegistryError> {
-    let Answer::Refused(refused) = answer else { return Ok(answer) };
-    if let Refused::Events(refused) = refused {
-        return Err(RegistryError::Events(refused));
-    }
-    Err(RegistryError::Refused(refused))
 }

@@ -126,6 +126,25 @@ impl From<SubmitError> for RegistryError {
     }
 }
 
+impl From<Refused> for RegistryError {
+    fn from(refused: Refused) -> Self {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "all others are the registry's own")]
+        match refused {
+            Refused::Mail(why) => Self::Mail(why),
+            Refused::Events(why) => Self::Events(why),
+            Refused::Values(why) => Self::Values(why),
+            Refused::Calls(why) => Self::Calls(why),
+            Refused::Documents(why) => Self::Documents(why),
+            other => Self::Refused(other),
+        }
+    }
+}
+
+/// What a command was answered, or why it was refused.
+fn accepted(answer: Answer) -> Result<Answer, RegistryError> {
+    if let Answer::Refused(refused) = answer { Err(refused.into()) } else { Ok(answer) }
+}
+
 impl Registry {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
         Self { inner }
@@ -133,12 +152,7 @@ impl Registry {
 
     async fn ask(&self, group: ShardId, command: Command) -> Result<Answer, RegistryError> {
         let command = self.with_actor(command);
-        let answer = self.inner.below().router.ask(group, &command).await?;
-        let Answer::Refused(refused) = answer else { return Ok(answer) };
-        if let Refused::Mail(refused) = refused {
-            return Err(RegistryError::Mail(refused));
-        }
-        Err(RegistryError::Refused(refused))
+        accepted(self.inner.below().router.ask(group, &command).await?)
     }
 
     /// Waits until this node has applied all tenants that were made before this was called, on any node. `false` if nobody
@@ -251,5 +265,28 @@ impl Registry {
 
     fn shard_of(&self, tenant: TenantId, device: &Text) -> ShardId {
         self.inner.shards.of(tenant, device.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_as_what_it_is_about() {
+        let conflict = DocumentRefused::Conflict { version: Some(3) };
+        #[rustfmt::skip]
+        let table = [
+            (Refused::Mail(MailRefused::DeviceGone),     RegistryError::Mail(MailRefused::DeviceGone)),
+            (Refused::Events(EventRefused::TooLarge),    RegistryError::Events(EventRefused::TooLarge)),
+            (Refused::Values(ValueRefused::DeviceGone),  RegistryError::Values(ValueRefused::DeviceGone)),
+            (Refused::Calls(CallRefused::Full),          RegistryError::Calls(CallRefused::Full)),
+            (Refused::Documents(conflict),               RegistryError::Documents(conflict)),
+            (Refused::Malformed,                         RegistryError::Refused(Refused::Malformed)),
+        ];
+        for (refused, expected) in table {
+            assert_eq!(accepted(Answer::Refused(refused)), Err(expected));
+        }
+        assert_eq!(accepted(Answer::Done), Ok(Answer::Done));
     }
 }

@@ -64,6 +64,10 @@ impl OwnCalls {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     fn begin(&self, number: u64, waiting: Waiting) -> bool {
         let mut all = self.lock();
         let has_room = all.len() < OWN_CALLS_MAX && !all.contains_key(&number);
@@ -119,8 +123,12 @@ impl Registry {
         let (number, (answer, waits)) = (rand::random(), oneshot::channel());
         let waiting = Waiting { tenant, device: device.clone(), answer };
         let inner = Arc::clone(&self.inner);
-        let has_room = inner.own_calls.begin(number, waiting);
-        has_room.then_some(OwnCall { inner, number, answer: waits })
+        // Not made before there is room: what is dropped takes the number with it, and it may be another's.
+        if !inner.own_calls.begin(number, waiting) {
+            inner.metrics.registry.calls.own_refused.inc();
+            return None;
+        }
+        Some(OwnCall { inner, number, answer: waits })
     }
 
     /// Answers a call of a device. `false`: nobody waits for it, or does any more.
@@ -218,6 +226,7 @@ mod tests {
             assert!(calls.begin(number, waiting("d").0));
         }
         assert!(!calls.begin(u64::MAX, waiting("d").0));
+        assert_eq!(calls.len(), OWN_CALLS_MAX);
     }
 
     #[test]

@@ -6,22 +6,31 @@
 //!   renewed is renewed then.
 //! - **Bounded**: [`DELETE_STEPS_MAX`] commands for one deletion. Who wants more says it again from where that ended.
 
-use moorline_core::{TenantId, Text, Value};
+use std::collections::BTreeSet;
+
+use moorline_core::{TenantId, Text};
 use moorline_machine::{
-    Answer, Command, HistoryQuery, ValueAnswer, ValueCommand,
-    answer::Refused,
-    values::{DeleteSeries, NewPoint, POINTS_PER_DELETE_MAX, POINTS_PER_QUESTION_MAX, Record},
+    Answer, COMMAND_BYTES_MAX, Command, HistoryQuery, ValueAnswer, ValueCommand,
+    values::{
+        DeleteSeries, NewPoint, POINT_BYTES_MAX, POINTS_PAGE_BYTES_MAX, POINTS_PER_COMMAND_MAX,
+        POINTS_PER_DELETE_MAX, POINTS_PER_QUESTION_MAX, Point, Record,
+    },
 };
 
-use super::{Registry, RegistryError};
+use super::{Registry, RegistryError, accepted};
 use crate::rates::Rated;
 
 /// Commands of one deletion: four million points, in some tens of seconds.
 pub const DELETE_STEPS_MAX: usize = 4_096;
 /// Pages that are looked at for the newest point of a key: as many points as one deletion goes over.
 const NEWEST_PAGES_MAX: usize = DELETE_STEPS_MAX * POINTS_PER_DELETE_MAX / POINTS_PER_QUESTION_MAX;
-/// About the most bytes of latest values that are renewed with one command.
-const RENEWED_BYTES_MAX: usize = 64 * 1024;
+/// Points of one of them: what they bring fits into one command.
+const NEWEST_POINTS_PER_PAGE: u16 = 64;
+const _: () = assert!(
+    // A page may have one point more than its bytes.
+    NEWEST_POINTS_PER_PAGE as usize <= POINTS_PER_COMMAND_MAX
+        && POINTS_PAGE_BYTES_MAX + POINT_BYTES_MAX < COMMAND_BYTES_MAX
+);
 
 /// What of a device's telemetry is to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,13 +77,11 @@ impl Registry {
     async fn delete_step(&self, step: &DeleteSeries) -> Result<Option<i64>, RegistryError> {
         let shard = self.shard_of(step.tenant, &step.device);
         let command = Command::Values(ValueCommand::Delete(step.clone()));
-        #[expect(clippy::wildcard_enum_match_arm, reason = "no other answer is one to it")]
-        match self.inner.below().router.ask(shard, &command).await? {
-            Answer::Values(ValueAnswer::Deleted { next, .. }) => Ok(next),
-            Answer::Refused(Refused::Values(refused)) => Err(RegistryError::Values(refused)),
-            Answer::Refused(refused) => Err(RegistryError::Refused(refused)),
-            _ => Err(RegistryError::Unavailable),
-        }
+        let answer = accepted(self.inner.below().router.ask(shard, &command).await?)?;
+        let Answer::Values(ValueAnswer::Deleted { next, .. }) = answer else {
+            return Err(RegistryError::Unavailable);
+        };
+        Ok(next)
     }
 
     /// Gives keys of a device that have no latest value the newest of their history. Of what is said meanwhile the newest counts.
@@ -90,48 +97,32 @@ impl Registry {
         keys: &[Text],
     ) -> Result<(), RegistryError> {
         let Some(known) = self.latest(tenant, device, keys.to_vec()).await? else { return Ok(()) };
-        let missing =
-            keys.iter().filter(|key| known.values.iter().all(|(other, ..)| other != *key));
-        let (mut points, mut bytes) = (Vec::new(), 0);
-        for key in missing {
-            let Some((ts_ms, value)) = self.newest_of(tenant, device, key).await? else { continue };
-            bytes += key.len() + value.len_bytes();
-            points.push(NewPoint { ts_ms: Some(ts_ms), values: vec![(key.clone(), value)] });
-            if bytes >= RENEWED_BYTES_MAX {
-                self.put_latest(tenant, device, born, std::mem::take(&mut points)).await?;
-                bytes = 0;
-            }
+        let mut missing: BTreeSet<Text> = keys.iter().cloned().collect();
+        for (key, ..) in known.values {
+            missing.remove(&key);
         }
-        self.put_latest(tenant, device, born, points).await
-    }
-
-    /// The newest value of a key in a device's history.
-    async fn newest_of(
-        &self,
-        tenant: TenantId,
-        device: &Text,
-        key: &Text,
-    ) -> Result<Option<(i64, Value)>, RegistryError> {
-        let mut query = HistoryQuery {
-            tenant,
-            device: device.clone(),
-            keys: vec![key.clone()],
-            from_ms: i64::MIN,
-            to_ms: i64::MAX,
-            descending: true,
-            points_max: 1,
-        };
+        // All of them in one walk: it may be a long one.
+        let mut to_ms = i64::MAX;
         for _ in 0..NEWEST_PAGES_MAX {
-            let Some(page) = self.history(query.clone()).await? else { return Ok(None) };
-            let found = page.points.into_iter().next();
-            let value = found.and_then(|mut point| Some((point.ts_ms, point.values.pop()?.1)));
-            match (value, page.next) {
-                (Some(found), _) => return Ok(Some(found)),
-                (None, Some(next)) => query.to_ms = next,
-                (None, None) => return Ok(None),
+            if missing.is_empty() {
+                break;
             }
+            let query = HistoryQuery {
+                tenant,
+                device: device.clone(),
+                keys: missing.iter().cloned().collect(),
+                from_ms: i64::MIN,
+                to_ms,
+                descending: true,
+                points_max: NEWEST_POINTS_PER_PAGE,
+            };
+            let Some(page) = self.history(query).await? else { return Ok(()) };
+            let points = newest(page.points, &mut missing);
+            self.put_latest(tenant, device, born, points).await?;
+            let Some(next) = page.next else { break };
+            to_ms = next;
         }
-        Ok(None)
+        Ok(())
     }
 
     async fn put_latest(
@@ -147,5 +138,38 @@ impl Registry {
         let (device, history, event) = (device.clone(), None, None);
         let record = Record { tenant, device, born, points, history, event };
         self.write_values(ValueCommand::Record(record)).await.map(drop)
+    }
+}
+
+/// Of points, the newest first, those that have a value of a key that is missing, with nothing else. They are missing no more.
+fn newest(points: Vec<Point>, missing: &mut BTreeSet<Text>) -> Vec<NewPoint> {
+    let of_point = |Point { ts_ms, mut values }: Point| {
+        values.retain(|(key, _)| missing.remove(key));
+        (!values.is_empty()).then_some(NewPoint { ts_ms: Some(ts_ms), values })
+    };
+    points.into_iter().filter_map(of_point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::Value;
+
+    use super::*;
+
+    #[test]
+    fn each_key_gets_the_newest_value_that_is_there() {
+        let value = |key: &str, value| (Text::from(key), Value::Long(value));
+        let point = |ts_ms, values| Point { ts_ms, values };
+        let mut missing = ["a", "b", "c", "d"].map(Text::from).into();
+        let points = vec![
+            point(9, vec![value("a", 1), value("x", 2)]),
+            point(8, vec![value("a", 3)]),
+            point(7, vec![value("a", 4), value("b", 5), value("c", 6)]),
+        ];
+        let new = |ts_ms, values| NewPoint { ts_ms: Some(ts_ms), values };
+        let expected = [new(9, vec![value("a", 1)]), new(7, vec![value("b", 5), value("c", 6)])];
+        assert_eq!(newest(points, &mut missing), expected);
+        assert_eq!(missing, ["d"].map(Text::from).into());
+        assert_eq!(newest(vec![point(6, vec![value("b", 7)])], &mut missing), []);
     }
 }

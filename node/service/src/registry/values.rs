@@ -19,7 +19,6 @@ use std::sync::atomic::Ordering;
 use moorline_core::{AttributeScope, Offset, ShardId, TenantId, Text, UnixMillis, Value};
 use moorline_machine::{
     AggregateQuery, Answer, Command, HistoryQuery, ValueAnswer, ValueCommand,
-    answer::Refused,
     events::NewEvent as MachineEvent,
     query::{Found, Query},
     values::{
@@ -28,7 +27,7 @@ use moorline_machine::{
     },
 };
 
-use super::{EventPlace, NewEvent, Registry, RegistryError};
+use super::{EventPlace, NewEvent, Registry, RegistryError, accepted};
 use crate::rates::Rated;
 
 /// Pages of a history that are taken together for one answer: about 260,000 points. Who wants more asks again from there.
@@ -245,25 +244,16 @@ fn join(all: &mut AggregatePage, page: AggregatePage) {
 }
 
 fn written(shard: ShardId, answer: Answer) -> Result<ValuesWritten, RegistryError> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "no other answer is one to these commands")]
-    match answer {
-        Answer::Values(ValueAnswer::Written { at, version, event }) => {
-            let event = event.map(|offset: Offset| EventPlace { shard, offset, at });
-            Ok(ValuesWritten { at, version, event })
-        }
-        Answer::Refused(Refused::Values(refused)) => Err(RegistryError::Values(refused)),
-        Answer::Refused(Refused::Events(refused)) => Err(RegistryError::Events(refused)),
-        Answer::Refused(refused) => Err(RegistryError::Refused(refused)),
-        _ => Err(RegistryError::Unavailable),
-    }
+    let Answer::Values(ValueAnswer::Written { at, version, event }) = accepted(answer)? else {
+        return Err(RegistryError::Unavailable);
+    };
+    let event = event.map(|offset: Offset| EventPlace { shard, offset, at });
+    Ok(ValuesWritten { at, version, event })
 }
 
 #[cfg(test)]
 mod tests {
-    use moorline_machine::{
-        ValueRefused,
-        values::aggregate::{Aggregation, Taken},
-    };
+    use moorline_machine::values::aggregate::{Aggregation, Taken};
 
     use super::*;
 
@@ -286,14 +276,5 @@ mod tests {
         let sums: Vec<_> =
             sums.map(|(start, taken)| (*start, taken.result(Aggregation::Sum))).collect();
         assert_eq!(sums, [(0, Some(Value::Long(6))), (10, Some(Value::Long(4)))]);
-    }
-
-    #[test]
-    fn a_refusal_is_told_as_what_it_is_about() {
-        let refused = |why| written(ShardId(1), Answer::Refused(why)).unwrap_err();
-        let gone = ValueRefused::DeviceGone;
-        assert_eq!(refused(Refused::Values(gone)), RegistryError::Values(gone));
-        assert_eq!(refused(Refused::Malformed), RegistryError::Refused(Refused::Malformed));
-        assert_eq!(written(ShardId(1), Answer::Done), Err(RegistryError::Unavailable));
     }
 }

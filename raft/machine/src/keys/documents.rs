@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn a_space_has_its_own_documents_in_order_and_no_others() {
         let (keys, tenant) = (Keys::new(ShardId(2)), TenantId(5));
-        let space = |name| Space::of_tenant(tenant, name);
+        // All spaces of a device are in one bucket, so they could meet.
+        let space = |name| Space::of_device(tenant, &Text::from("d"), 4, name);
         let ids = ["\u{1}", "1", "10", "2", "a", "a\u{1}", "b"].map(Text::from);
         let (from, to) = keys.documents(&space("s"), None);
         for pair in ids.windows(2) {
@@ -120,14 +121,21 @@ mod tests {
             assert!(keys.document(&space("s"), &pair[0]) < behind);
             assert!(behind <= keys.document(&space("s"), &pair[1]));
         }
+        let place = Place { bucket: bucket_of(tenant, b"d"), born: 4 };
+        let (all_from, all_to) = keys.documents_of(tenant, place);
         for id in &ids {
             let key = keys.document(&space("s"), id);
             assert!(from <= key && key < to);
             assert_eq!(&Suffix::of(&key).unwrap().document().unwrap(), id);
-            // Another bucket's key with the same shard would not be in the range either.
-            for other in ["s\u{1}", "sa", "r"] {
+            for other in ["s\u{1}", "s\u{1}s", "sa", "r", "\u{1}", "\u{10FFFF}"] {
                 let other = keys.document(&space(other), id);
                 assert!(other < from || to <= other);
+                assert!(all_from <= other && other < all_to);
+            }
+            for born in [3, 5] {
+                let other =
+                    keys.document(&Space::of_device(tenant, &Text::from("d"), born, "s"), id);
+                assert!(other < all_from || all_to <= other);
             }
         }
     }

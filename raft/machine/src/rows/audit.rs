@@ -64,7 +64,7 @@ impl Row for AuditRecord {
 mod tests {
     use moorline_core::{NodeId, TenantId, UnixMillis};
 
-    use super::{super::tests::check, *};
+    use super::{super::golden::check, *};
     use crate::audit::AuditedBy;
 
     #[test]

@@ -103,24 +103,10 @@ impl Row for ConsumerRow {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Debug;
-
     use bytes::Bytes;
 
-    use super::*;
-    use crate::{codec::hex, events::EventKind};
-
-    fn check<R: Row + PartialEq + Debug>(row: &R, expected: &str) {
-        let bytes = row.to_bytes();
-        assert_eq!(hex(&bytes), expected.replace(' ', ""), "{row:?}");
-        assert_eq!(&R::from_bytes(&bytes).unwrap(), row);
-        for len in 0..bytes.len() {
-            assert!(R::from_bytes(&bytes.slice(..len)).is_err(), "{row:?} at {len}");
-        }
-        let mut newer = bytes.to_vec();
-        newer[0] += 1;
-        assert!(R::from_bytes(&newer.into()).is_err(), "{row:?} of a later version");
-    }
+    use super::{super::golden::check, *};
+    use crate::events::EventKind;
 
     #[test]
     fn rows_of_streams_keep_their_bytes() {

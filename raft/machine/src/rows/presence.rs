@@ -79,7 +79,7 @@ impl Row for MailEventsRow {
 mod tests {
     use moorline_core::UnixMillis;
 
-    use super::{super::tests::check, *};
+    use super::{super::golden::check, *};
 
     #[test]
     fn rows_of_presence_keep_their_bytes() {

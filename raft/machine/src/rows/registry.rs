@@ -111,7 +111,7 @@ mod tests {
     use bytes::Bytes;
     use moorline_core::{TenantId, UnixMillis};
 
-    use super::{super::tests::check, *};
+    use super::{super::golden::check, *};
     use crate::registry::{Credential, LookupHash};
 
     #[test]

@@ -39,7 +39,7 @@ use super::ShardState;
 use crate::{
     answer::{Answer, Refused},
     calls::{CallCommand, CallRefused, CallTotals},
-    keys::{Keys, Place, Suffix, note},
+    keys::{Keys, Place, each},
     rows::{
         NumberRow, Row,
         calls::{CallCardRow, CallLineRow},
@@ -146,33 +146,24 @@ impl Calls {
         rows: &(impl View + ?Sized),
         bucket: u16,
     ) -> Result<(), StorageError> {
-        let (mut lines, mut failed) = (BTreeMap::new(), None);
-        let (from, to) = self.keys.range_in(bucket, Kind::CallLine);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                lines.insert(Suffix::of(key)?.u64()?, CallLineRow::from_bytes(row)?);
-                Ok(())
-            };
-            note(&mut failed, read())
+        let mut lines = BTreeMap::new();
+        each(rows, &self.keys.range_in(bucket, Kind::CallLine), |mut suffix, row| {
+            lines.insert(suffix.u64()?, CallLineRow::from_bytes(row)?);
+            Ok(())
         })?;
-        let (from, to) = self.keys.range_in(bucket, Kind::CallCard);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let (born, number) = Suffix::of(key)?.call()?;
-                let of = Place { bucket, born };
-                if let Some(row) = lines.remove(&born) {
-                    self.lines.insert(of, Line::new(row));
-                }
-                if self.lines.contains_key(&of) {
-                    self.know(of, number, Known::from(&CallCardRow::from_bytes(row)?));
-                } else {
-                    self.gone.insert((of, number));
-                }
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range_in(bucket, Kind::CallCard), |suffix, row| {
+            let (born, number) = suffix.call()?;
+            let of = Place { bucket, born };
+            if let Some(row) = lines.remove(&born) {
+                self.lines.insert(of, Line::new(row));
+            }
+            if self.lines.contains_key(&of) {
+                self.know(of, number, Known::from(&CallCardRow::from_bytes(row)?));
+            } else {
+                self.gone.insert((of, number));
+            }
+            Ok(())
+        })
     }
 
     /// Takes a call of a device that has a line into memory.

@@ -35,7 +35,7 @@ use super::{ShardState, first_bucket};
 use crate::{
     answer::{Answer, Refused},
     effect::Effect,
-    keys::{Suffix, note},
+    keys::{each, each_until},
     registry::{
         Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeleteLookup, DeviceRecord, LookupHash,
         NOBODY, Owner, PutDevice, PutLookup, check_text, check_version,
@@ -142,21 +142,15 @@ impl ShardState {
         &mut self,
         rows: &(impl View + ?Sized),
     ) -> Result<(), StorageError> {
-        let (from, to) = self.keys.range(Kind::RegistryCounts);
-        let mut failed = None;
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let tenant = TenantId(Suffix::of(key)?.u32()?);
-                let row = RegistryCountsRow::from_bytes(row)?;
-                self.registry.total.devices += row.devices;
-                self.registry.total.device_bytes += row.device_bytes;
-                self.registry.total.lookups += row.lookups;
-                self.registry.tenants.insert(tenant, row);
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range(Kind::RegistryCounts), |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            let row = RegistryCountsRow::from_bytes(row)?;
+            self.registry.total.devices += row.devices;
+            self.registry.total.device_bytes += row.device_bytes;
+            self.registry.total.lookups += row.lookups;
+            self.registry.tenants.insert(tenant, row);
+            Ok(())
+        })
     }
 
     pub(crate) fn put_device<R: Rows + ?Sized>(
@@ -338,25 +332,21 @@ impl ShardState {
         bytes: &mut usize,
         page: &mut DevicesPage,
     ) -> Result<bool, StorageError> {
-        let (from, to) = self.keys.devices_behind(bucket, query.tenant, behind);
-        let (mut failed, mut full) = (None, false);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                suffix.u32()?;
-                let device = suffix.text()?;
-                *bytes = bytes.saturating_add(device.len() + row.len());
-                full = page.devices.len() >= query.items_max
-                    || *bytes > query.bytes_max && !page.devices.is_empty();
-                if !full {
-                    page.devices.push((device, DeviceRecord::from_bytes(row)?));
-                }
-                Ok(())
-            };
-            let read = read();
-            if full { ControlFlow::Break(()) } else { note(&mut failed, read) }
+        let range = self.keys.devices_behind(bucket, query.tenant, behind);
+        let mut full = false;
+        each_until(rows, &range, |mut suffix, row| {
+            suffix.u32()?;
+            let device = suffix.text()?;
+            *bytes = bytes.saturating_add(device.len() + row.len());
+            full = page.devices.len() >= query.items_max
+                || *bytes > query.bytes_max && !page.devices.is_empty();
+            if full {
+                return Ok(ControlFlow::Break(()));
+            }
+            page.devices.push((device, DeviceRecord::from_bytes(row)?));
+            Ok(ControlFlow::Continue(()))
         })?;
-        failed.map_or(Ok(full), Err)
+        Ok(full)
     }
 
     pub(crate) fn registry_counts(&self, tenant: TenantId) -> RegistryCounts {
@@ -370,31 +360,23 @@ impl ShardState {
     /// Counts are those of the rows.
     pub(super) fn assert_registry(&self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
         let mut counted: BTreeMap<TenantId, RegistryCountsRow> = BTreeMap::new();
-        let mut failed = None;
         let mut next = Some(0);
         while let Some(from) = next {
             let Some(bucket) = first_bucket(self.keys, rows, from)? else { break };
             next = bucket.checked_add(1).filter(|bucket| *bucket < key::WHOLE);
-            let (from, to) = self.keys.range_in(bucket, Kind::Device);
-            rows.scan(&from, &to, &mut |key, row| {
-                let mut read = || {
-                    let mut suffix = Suffix::of(key)?;
-                    let counts = counted.entry(TenantId(suffix.u32()?)).or_default();
-                    counts.devices += 1;
-                    counts.device_bytes += (suffix.text()?.len() + row.len()) as u64;
-                    Ok(())
-                };
-                note(&mut failed, read())
+            each(rows, &self.keys.range_in(bucket, Kind::Device), |mut suffix, row| {
+                let counts = counted.entry(TenantId(suffix.u32()?)).or_default();
+                counts.devices += 1;
+                counts.device_bytes += (suffix.text()?.len() + row.len()) as u64;
+                Ok(())
             })?;
-            let (from, to) = self.keys.range_in(bucket, Kind::Lookup);
-            rows.scan(&from, &to, &mut |_, row| {
-                let owner = Owner::from_bytes(row);
-                let count = |owner: Owner| counted.entry(owner.tenant).or_default().lookups += 1;
-                note(&mut failed, owner.map(count))
+            each(rows, &self.keys.range_in(bucket, Kind::Lookup), |_, row| {
+                counted.entry(Owner::from_bytes(row)?.tenant).or_default().lookups += 1;
+                Ok(())
             })?;
         }
         assert_eq!(self.registry.tenants, counted);
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 }
 

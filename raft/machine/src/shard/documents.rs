@@ -24,13 +24,14 @@ use crate::{
     answer::{Answer, Refused},
     documents::{
         DEVICE_DOCUMENTS_BYTES_MAX, DEVICE_DOCUMENTS_MAX, DOCUMENT_BYTES_MAX,
-        DOCUMENT_ID_BYTES_MAX, DOCUMENTS_PAGE_BYTES_MAX, DOCUMENTS_PER_DELETE_MAX,
-        DOCUMENTS_PER_PAGE_MAX, DeleteDocument, Document, DocumentAnswer, DocumentCommand,
-        DocumentRefused, DocumentTotals, DocumentsFound, DocumentsPage, DocumentsQuery, Expect,
-        PutDocument, SPACE_BYTES_MAX, SPACE_DOCUMENTS_MAX, SPACE_NAME_BYTES_MAX,
-        SPACES_BYTES_PER_TENANT_MAX, SPACES_PER_TENANT_MAX, Space, SpaceOwner,
+        DOCUMENT_ID_BYTES_MAX, DOCUMENTS_DELETE_BYTES_MAX, DOCUMENTS_PAGE_BYTES_MAX,
+        DOCUMENTS_PER_DELETE_MAX, DOCUMENTS_PER_PAGE_MAX, DeleteDocument, Document, DocumentAnswer,
+        DocumentCommand, DocumentRefused, DocumentTotals, DocumentsFound, DocumentsPage,
+        DocumentsQuery, Expect, PutDocument, SPACE_BYTES_MAX, SPACE_DOCUMENTS_MAX,
+        SPACE_NAME_BYTES_MAX, SPACES_BYTES_PER_TENANT_MAX, SPACES_PER_TENANT_MAX, Space,
+        SpaceOwner,
     },
-    keys::{Keys, Place, Suffix, note},
+    keys::{Keys, Place, Suffix, each, each_until},
     rows::{
         Row, corrupt,
         documents::{DocumentRow, SpaceRow},
@@ -46,6 +47,29 @@ pub(super) struct Documents {
     spaces: BTreeMap<(TenantId, Text), SpaceRow>,
     /// Their number and bytes, by tenant.
     tenants: BTreeMap<TenantId, (usize, u64)>,
+}
+
+/// What one command may still delete.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    documents: usize,
+    bytes: u64,
+}
+
+impl Room {
+    pub(super) const WHOLE: Self =
+        Self { documents: DOCUMENTS_PER_DELETE_MAX, bytes: DOCUMENTS_DELETE_BYTES_MAX };
+    /// For what has limits of its own.
+    const ENDLESS: Self = Self { documents: usize::MAX, bytes: u64::MAX };
+
+    fn is_spent(self) -> bool {
+        self.documents == 0 || self.bytes == 0
+    }
+
+    fn spend(&mut self, bytes: u64) {
+        self.documents -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
 }
 
 /// The sum that a document counts in, and where it is kept.
@@ -65,18 +89,11 @@ impl Documents {
         rows: &(impl View + ?Sized),
         bucket: u16,
     ) -> Result<(), StorageError> {
-        let mut failed = None;
-        let (from, to) = self.keys.range_in(bucket, Kind::Space);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                let (tenant, row) = (TenantId(suffix.u32()?), SpaceRow::from_bytes(row)?);
-                self.set(tenant, &suffix.text()?, row);
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range_in(bucket, Kind::Space), |mut suffix, row| {
+            let (tenant, row) = (TenantId(suffix.u32()?), SpaceRow::from_bytes(row)?);
+            self.set(tenant, &suffix.text()?, row);
+            Ok(())
+        })
     }
 
     fn of(&self, tenant: TenantId, name: &Text) -> SpaceRow {
@@ -161,7 +178,8 @@ impl ShardState {
             DocumentCommand::Put(put) => self.put_document(step, put, &sum),
             DocumentCommand::Delete(delete) => self.delete_document(step, &delete, &sum),
             DocumentCommand::DeleteSome(space) => {
-                let (documents, more) = self.delete_documents(step, &space, &sum)?;
+                let mut room = Room::WHOLE;
+                let (documents, more) = self.delete_documents(step, &space, &sum, &mut room)?;
                 Ok(Answer::Documents(DocumentAnswer::Deleted { documents, more }))
             }
         }
@@ -244,15 +262,15 @@ impl ShardState {
         Ok(Answer::Documents(DocumentAnswer::Deleted { documents, more: false }))
     }
 
-    /// Deletes the first documents of a space: how many, and whether there are others.
+    /// Deletes the first documents of a space, as far as there is room: how many, and whether there are others.
     fn delete_documents<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         space: &Space,
         sum: &Sum,
+        room: &mut Room,
     ) -> Result<(u32, bool), StorageError> {
-        let range = self.keys.documents(space, None);
-        let first = first_in(&*step.rows, &range, DOCUMENTS_PER_DELETE_MAX)?;
+        let first = first_in(&*step.rows, &self.keys.documents(space, None), room)?;
         let documents = u32::try_from(first.keys.len()).expect("a bounded number");
         for key in first.keys {
             step.delete(key);
@@ -314,24 +332,34 @@ impl ShardState {
             return Ok(());
         }
         let range = self.keys.documents_of(tenant, of);
-        for key in first_in(&*step.rows, &range, usize::MAX)?.keys {
+        let mut room = Room::ENDLESS;
+        for key in first_in(&*step.rows, &range, &mut room)?.keys {
             step.delete(key);
         }
         step.delete(sum);
         Ok(())
     }
 
-    /// Some documents of a deleted tenant go: `true` if there are others.
+    /// Documents of a deleted tenant go, as far as there is room: `true` if there are others.
     pub(super) fn forget_spaces<R: Rows + ?Sized>(
         &mut self,
         step: &mut Step<'_, R>,
         tenant: TenantId,
+        room: &mut Room,
     ) -> Result<bool, StorageError> {
-        let Some(name) = self.documents.first_of(tenant) else { return Ok(false) };
-        let space = Space { tenant, owner: SpaceOwner::Tenant, name };
-        let sum = Sum::Tenant(self.documents.of(tenant, &space.name));
-        self.delete_documents(step, &space, &sum)?;
-        Ok(self.documents.first_of(tenant).is_some())
+        while let Some(name) = self.documents.first_of(tenant) {
+            if room.is_spent() {
+                return Ok(true);
+            }
+            let space = Space { tenant, owner: SpaceOwner::Tenant, name };
+            let sum = Sum::Tenant(self.documents.of(tenant, &space.name));
+            let (documents, _) = self.delete_documents(step, &space, &sum, room)?;
+            if documents == 0 {
+                // A space without documents has no sum.
+                return Err(wrong_sum());
+            }
+        }
+        Ok(false)
     }
 
     /// Answers a question from the rows as they are.
@@ -348,24 +376,20 @@ impl ShardState {
             }
             DocumentsQuery::Page { space, after, documents_max } => {
                 let documents_max = usize::from(*documents_max).clamp(1, DOCUMENTS_PER_PAGE_MAX);
-                let (from, to) = self.keys.documents(space, after.as_ref());
-                let (mut page, mut bytes, mut failed) = (DocumentsPage::default(), 0, None);
-                rows.scan(&from, &to, &mut |key, row| {
+                let range = self.keys.documents(space, after.as_ref());
+                let (mut page, mut bytes) = (DocumentsPage::default(), 0);
+                each_until(rows, &range, |suffix, row| {
                     let full = page.documents.len() >= documents_max
                         || bytes + row.len() > DOCUMENTS_PAGE_BYTES_MAX;
                     if full && !page.documents.is_empty() {
                         page.more = true;
-                        return ControlFlow::Break(());
+                        return Ok(ControlFlow::Break(()));
                     }
                     bytes += row.len();
-                    let mut read = || {
-                        let id = Suffix::of(key)?.document()?;
-                        page.documents.push(shown(id, DocumentRow::from_bytes(row)?));
-                        Ok(())
-                    };
-                    note(&mut failed, read())
+                    page.documents.push(shown(suffix.document()?, DocumentRow::from_bytes(row)?));
+                    Ok(ControlFlow::Continue(()))
                 })?;
-                failed.map_or(Ok(DocumentsFound::Page(page)), Err)?
+                DocumentsFound::Page(page)
             }
         })
     }
@@ -378,7 +402,8 @@ impl ShardState {
     }
 }
 
-/// Rows at the beginning of a range.
+/// Rows at the beginning of a range, as many as there is room for.
+#[derive(Default)]
 struct First {
     keys: Vec<Bytes>,
     /// What they count.
@@ -390,21 +415,30 @@ struct First {
 fn first_in(
     rows: &(impl View + ?Sized),
     (from, to): &(Bytes, Bytes),
-    most: usize,
+    room: &mut Room,
 ) -> Result<First, StorageError> {
-    let (mut first, mut failed) = (First { keys: Vec::new(), bytes: 0, more: false }, None);
+    let (mut first, mut failed) = (First::default(), None);
     rows.scan(from, to, &mut |key, row| {
-        if first.keys.len() == most {
+        if room.is_spent() {
             first.more = true;
             return ControlFlow::Break(());
         }
-        let mut read = || {
+        let counts = || {
             let id = Suffix::of(key)?.document()?;
-            first.bytes += counted(&id, DocumentRow::from_bytes(row)?.body.len());
-            first.keys.push(Bytes::copy_from_slice(key));
-            Ok(())
+            Ok(counted(&id, DocumentRow::from_bytes(row)?.body.len()))
         };
-        note(&mut failed, read())
+        match counts() {
+            Ok(counts) => {
+                room.spend(counts);
+                first.bytes += counts;
+                first.keys.push(Bytes::copy_from_slice(key));
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
     })?;
     failed.map_or(Ok(first), Err)
 }
@@ -423,4 +457,65 @@ fn less(row: SpaceRow, documents: u32, bytes: u64) -> Result<SpaceRow, StorageEr
 
 fn wrong_sum() -> StorageError {
     corrupt("space row", &"it does not fit its documents")
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::ShardId;
+
+    use super::*;
+
+    const TENANT: TenantId = TenantId(1);
+    const NONE: SpaceRow = SpaceRow { documents: 0, bytes: 0 };
+
+    fn row(documents: u32, bytes: u64) -> SpaceRow {
+        SpaceRow { documents, bytes }
+    }
+
+    #[test]
+    fn a_space_and_all_of_a_tenant_have_so_many_bytes() {
+        let mut all = Documents::new(Keys::new(ShardId(1)));
+        let most = SPACE_BYTES_MAX;
+        assert!(all.has_room(TENANT, row(1, 5), row(2, most)));
+        assert!(!all.has_room(TENANT, row(1, 5), row(2, most + 1)));
+        assert!(all.has_room(TENANT, NONE, row(SPACE_DOCUMENTS_MAX, 1)));
+        assert!(!all.has_room(TENANT, NONE, row(SPACE_DOCUMENTS_MAX + 1, 1)));
+
+        let spaces = SPACES_BYTES_PER_TENANT_MAX / most;
+        for number in 0..spaces {
+            let left = if number == 0 { 10 } else { 0 };
+            all.set(TENANT, &Text::from(number.to_string()), row(1, most - left));
+        }
+        for (tenant, before, after, fits) in [
+            (TENANT, NONE, row(1, 10), true),
+            (TENANT, NONE, row(1, 11), false),
+            (TENANT, row(1, most - 10), row(1, most), true),
+            (TENANT, row(1, most), row(1, most), true),
+            (TenantId(2), NONE, row(1, 11), true),
+        ] {
+            assert_eq!(
+                all.has_room(tenant, before, after),
+                fits,
+                "{tenant:?} {before:?} {after:?}"
+            );
+        }
+        for number in 0..spaces {
+            all.set(TENANT, &Text::from(number.to_string()), NONE);
+        }
+        assert_eq!(all, Documents::new(Keys::new(ShardId(1))), "nothing is left");
+    }
+
+    #[test]
+    fn a_tenant_has_so_many_spaces() {
+        let mut all = Documents::new(Keys::new(ShardId(1)));
+        for number in 0..SPACES_PER_TENANT_MAX {
+            assert!(all.has_room(TENANT, NONE, row(1, 0)));
+            all.set(TENANT, &Text::from(number.to_string()), row(1, 0));
+        }
+        assert!(!all.has_room(TENANT, NONE, row(1, 0)));
+        assert!(all.has_room(TENANT, row(1, 0), row(2, 9)), "one that is there may grow");
+        assert!(all.has_room(TenantId(2), NONE, row(1, 0)));
+        all.set(TENANT, &Text::from("7"), NONE);
+        assert!(all.has_room(TENANT, NONE, row(1, 0)));
+    }
 }

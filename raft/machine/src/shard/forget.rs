@@ -8,7 +8,7 @@ use std::ops::Bound;
 use moorline_core::{TenantId, Text, session_name};
 use moorline_storage::{Rows, StorageError};
 
-use super::{DEADLINES_PER_TICK_MAX, ENDED_ROWS_PER_TICK_MAX, ShardState};
+use super::{DEADLINES_PER_TICK_MAX, ENDED_ROWS_PER_TICK_MAX, ShardState, documents::Room};
 use crate::{
     answer::Answer,
     command::SessionId,
@@ -28,6 +28,7 @@ struct Budget {
     sessions: usize,
     rows: usize,
     retained: usize,
+    documents: Room,
 }
 
 impl Budget {
@@ -46,6 +47,7 @@ impl ShardState {
             sessions: DEADLINES_PER_TICK_MAX,
             rows: ENDED_ROWS_PER_TICK_MAX,
             retained: RETAINED_PER_FORGET_MAX,
+            documents: Room::WHOLE,
         };
         let (mut released, mut more) = (Vec::new(), false);
         for owner in &forget.owners {
@@ -66,7 +68,7 @@ impl ShardState {
             }
             if owner.device.is_empty() {
                 self.forget_stream(step, owner.tenant);
-                more |= self.forget_spaces(step, owner.tenant)?;
+                more |= self.forget_spaces(step, owner.tenant, &mut budget.documents)?;
             }
         }
         self.announce(step, &released);

@@ -51,7 +51,7 @@ use crate::{
     command::SessionId,
     effect::Effect,
     events::{AppendEvent, EventKind, NEWS, NewEvent},
-    keys::{Keys, Suffix, note},
+    keys::{Keys, each},
     mail::{MailCommand, MailCounts, MailEffect, MailNews, MailRefused, Noted},
     rows::{
         Row, corrupt,
@@ -117,27 +117,17 @@ impl Mailboxes {
         rows: &(impl View + ?Sized),
         bucket: u16,
     ) -> Result<(), StorageError> {
-        let (keys, mut failed) = (self.keys, None);
-        let (from, to) = keys.range_in(bucket, Kind::Mailbox);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                let tenant = TenantId(suffix.u32()?);
-                self.insert(tenant, suffix.text()?, MailboxRow::from_bytes(row)?);
-                Ok(())
-            };
-            note(&mut failed, read())
+        let keys = self.keys;
+        each(rows, &keys.range_in(bucket, Kind::Mailbox), |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            self.insert(tenant, suffix.text()?, MailboxRow::from_bytes(row)?);
+            Ok(())
         })?;
-        let (from, to) = keys.range_in(bucket, Kind::MailGarbage);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let id = SessionId { bucket, number: Suffix::of(key)?.u64()? };
-                self.garbage.insert(id, MailGarbageRow::from_bytes(row)?);
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &keys.range_in(bucket, Kind::MailGarbage), |mut suffix, row| {
+            let id = SessionId { bucket, number: suffix.u64()? };
+            self.garbage.insert(id, MailGarbageRow::from_bytes(row)?);
+            Ok(())
+        })
     }
 
     /// Takes a mailbox into memory, if it is not empty, and into the sums.

@@ -92,7 +92,7 @@ use crate::{
     answer::Answer,
     command::{Holder, SessionId},
     forget::Forgetting,
-    keys::{Keys, Suffix, note},
+    keys::{Keys, Suffix, each},
     registry::Owner,
     rows::{
         AwaitedRow, CountersRow, GarbageRow, LeftRow, MembershipRow, NumberRow, OriginRow,
@@ -324,18 +324,11 @@ impl ShardState {
     }
 
     fn open_origins(&mut self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
-        let (from, to) = self.keys.range(Kind::Origin);
-        let mut failed = None;
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                let id = SessionId { bucket: suffix.u16()?, number: suffix.u64()? };
-                self.origins.insert(id, OriginRow::from_bytes(row)?);
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range(Kind::Origin), |mut suffix, row| {
+            let id = SessionId { bucket: suffix.u16()?, number: suffix.u64()? };
+            self.origins.insert(id, OriginRow::from_bytes(row)?);
+            Ok(())
+        })
     }
 
     #[expect(clippy::too_many_lines, reason = "a table: a few lines for each kind of row")]
@@ -345,13 +338,8 @@ impl ShardState {
         bucket: u16,
     ) -> Result<(), StorageError> {
         let keys = self.keys;
-        let mut failed = None;
-        let mut scan = |kind, read: &mut dyn FnMut(Suffix<'_>, &_) -> Result<(), StorageError>| {
-            let (from, to) = keys.range_in(bucket, kind);
-            rows.scan(&from, &to, &mut |key, row| {
-                note(&mut failed, Suffix::of(key).and_then(|suffix| read(suffix, row)))
-            })?;
-            failed.take().map_or(Ok(()), Err)
+        let scan = |kind, read: &mut dyn FnMut(Suffix<'_>, &_) -> Result<(), StorageError>| {
+            each(rows, &keys.range_in(bucket, kind), read)
         };
         scan(Kind::Session, &mut |mut suffix, row| {
             let tenant = TenantId(suffix.u32()?);

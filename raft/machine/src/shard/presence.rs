@@ -25,7 +25,7 @@ use super::ShardState;
 use crate::{
     answer::{Answer, Refused},
     events::{AppendEvent, EventKind, NEWS, NewEvent},
-    keys::{Keys, Suffix, note},
+    keys::{Keys, each},
     presence::{
         OFFLINE_PER_TICK_MAX, PRESENCE_LINKS_MAX, PRESENCE_PER_NODE_GONE_MAX, PRESENCE_REPORTS_MAX,
         PRESENCE_USED_MAX, PRESENT_PER_SHARD_MAX, PresenceNews, PresenceRecord, PresenceReport,
@@ -88,19 +88,12 @@ impl Presences {
         rows: &(impl View + ?Sized),
         bucket: u16,
     ) -> Result<(), StorageError> {
-        let (from, to) = self.keys.range_in(bucket, Kind::Present);
-        let mut failed = None;
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                let (tenant, device) = (TenantId(suffix.u32()?), suffix.text()?);
-                let record = PresenceRecord::from_bytes(row)?;
-                self.index(tenant, Text::from(device.as_str()), &record);
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range_in(bucket, Kind::Present), |mut suffix, row| {
+            let (tenant, device) = (TenantId(suffix.u32()?), suffix.text()?);
+            let record = PresenceRecord::from_bytes(row)?;
+            self.index(tenant, Text::from(device.as_str()), &record);
+            Ok(())
+        })
     }
 
     /// Takes a device into memory, if it is present.

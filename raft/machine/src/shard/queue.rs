@@ -18,7 +18,7 @@ use crate::{
     codec::message_len,
     command::SessionId,
     effect::Effect,
-    keys::Suffix,
+    keys::each_until,
     rows::{CountersRow, Item, SharedMessage, corrupt},
     step::Step,
 };
@@ -271,20 +271,11 @@ impl ShardState {
         to: Offset,
         visit: &mut VisitItem<'_>,
     ) -> Result<(), StorageError> {
-        let (from, to) = (self.keys.item(id, from), self.keys.item(id, to));
-        let mut failed = None;
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                suffix.u64()?;
-                visit(Offset(suffix.u64()?), row)
-            };
-            read().unwrap_or_else(|error| {
-                failed = Some(error);
-                ControlFlow::Break(())
-            })
-        })?;
-        failed.map_or(Ok(()), Err)
+        let range = (self.keys.item(id, from), self.keys.item(id, to));
+        each_until(rows, &range, |mut suffix, row| {
+            suffix.u64()?;
+            visit(Offset(suffix.u64()?), row)
+        })
     }
 
     /// Removes at most `max` items of a session that is gone: the offset to go on from, and how many it were.

@@ -42,7 +42,7 @@ use crate::{
     answer::{Answer, Refused},
     effect::Effect,
     events::{EventCommand, EventRefused, Retention},
-    keys::{Keys, Suffix, note},
+    keys::{Keys, each},
     rows::{
         Row, corrupt,
         events::{ConsumerRow, StreamRow},
@@ -104,42 +104,28 @@ impl Streams {
     }
 
     pub(super) fn open(&mut self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
-        let (keys, mut failed) = (self.keys, None);
-        let (from, to) = keys.range(Kind::Stream);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let tenant = TenantId(Suffix::of(key)?.u32()?);
-                let row = StreamRow::from_bytes(row)?;
-                if row.head > row.tail || row.head == Offset(0) {
-                    return Err(corrupt(StreamRow::WHAT, &"it ends before it begins"));
-                }
-                self.insert(tenant, Stream { row, consumers: BTreeMap::new(), appended: 0 });
-                Ok(())
-            };
-            note(&mut failed, read())
+        let keys = self.keys;
+        each(rows, &keys.range(Kind::Stream), |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            let row = StreamRow::from_bytes(row)?;
+            if row.head > row.tail || row.head == Offset(0) {
+                return Err(corrupt(StreamRow::WHAT, &"it ends before it begins"));
+            }
+            self.insert(tenant, Stream { row, consumers: BTreeMap::new(), appended: 0 });
+            Ok(())
         })?;
-        let (from, to) = keys.range(Kind::Consumer);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                let stream = self.known.get_mut(&TenantId(suffix.u32()?));
-                let stream = stream.ok_or_else(|| corrupt("consumer row", &"it has no stream"))?;
-                stream.consumers.insert(suffix.text()?, ConsumerRow::from_bytes(row)?);
-                self.totals.consumers += 1;
-                Ok(())
-            };
-            note(&mut failed, read())
+        each(rows, &keys.range(Kind::Consumer), |mut suffix, row| {
+            let stream = self.known.get_mut(&TenantId(suffix.u32()?));
+            let stream = stream.ok_or_else(|| corrupt("consumer row", &"it has no stream"))?;
+            stream.consumers.insert(suffix.text()?, ConsumerRow::from_bytes(row)?);
+            self.totals.consumers += 1;
+            Ok(())
         })?;
-        let (from, to) = keys.range(Kind::MailEvents);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let tenant = TenantId(Suffix::of(key)?.u32()?);
-                self.mail.insert(tenant, MailEventsRow::from_bytes(row)?);
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &keys.range(Kind::MailEvents), |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            self.mail.insert(tenant, MailEventsRow::from_bytes(row)?);
+            Ok(())
+        })
     }
 
     /// From now on events of a tenant's mail are kept so, or there are none.

@@ -17,7 +17,7 @@ use crate::{
     answer::{Answer, Refused, RouteChange},
     command::{RouteTarget, SessionId, Subscription},
     effect::Effect,
-    keys::{Suffix, note},
+    keys::each,
     rows::{FilterRow, MembershipRow, Row, SubscriptionRow, corrupt},
     step::Step,
 };
@@ -256,23 +256,17 @@ impl ShardState {
         id: SessionId,
     ) -> Result<Vec<Subscription>, StorageError> {
         let mut found = Vec::new();
-        let mut failed = None;
-        let (from, to) = self.keys.subscriptions(id);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                suffix.u64()?;
-                let filter = suffix.text()?;
-                let options = match share(filter.as_bytes()) {
-                    Some(_) => MembershipRow::from_bytes(row)?.options,
-                    None => SubscriptionRow::from_bytes(row)?.0,
-                };
-                found.push(Subscription { filter, options });
-                Ok(())
+        each(rows, &self.keys.subscriptions(id), |mut suffix, row| {
+            suffix.u64()?;
+            let filter = suffix.text()?;
+            let options = match share(filter.as_bytes()) {
+                Some(_) => MembershipRow::from_bytes(row)?.options,
+                None => SubscriptionRow::from_bytes(row)?.0,
             };
-            note(&mut failed, read())
+            found.push(Subscription { filter, options });
+            Ok(())
         })?;
-        failed.map_or(Ok(found), Err)
+        Ok(found)
     }
 
     pub(crate) fn held_filters(
@@ -280,19 +274,13 @@ impl ShardState {
         rows: &(impl View + ?Sized),
     ) -> Result<Vec<RouteChange>, StorageError> {
         let mut held = Vec::new();
-        let mut failed = None;
-        let (from, to) = self.keys.range(Kind::Filter);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                let (tenant, filter) = (TenantId(suffix.u32()?), suffix.text()?);
-                let version = FilterRow::from_bytes(row)?.version;
-                held.push(self.route(tenant, &filter, version, true));
-                Ok(())
-            };
-            note(&mut failed, read())
+        each(rows, &self.keys.range(Kind::Filter), |mut suffix, row| {
+            let (tenant, filter) = (TenantId(suffix.u32()?), suffix.text()?);
+            let version = FilterRow::from_bytes(row)?.version;
+            held.push(self.route(tenant, &filter, version, true));
+            Ok(())
         })?;
-        failed.map_or(Ok(held), Err)
+        Ok(held)
     }
 
     /// Every session of `tenant` with a filter that matches and that takes messages of `from`, once, with what its

@@ -47,7 +47,7 @@ use crate::{
     answer::{Answer, Refused},
     effect::Effect,
     events::{AppendEvent, EventAnswer, Retention},
-    keys::{Keys, Place, Suffix, note},
+    keys::{Keys, Place, each},
     rows::{
         NumberRow, Row, corrupt,
         events::StreamRow,
@@ -132,19 +132,13 @@ impl Histories {
     }
 
     pub(super) fn open(&mut self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
-        let mut failed = None;
-        let (from, to) = self.keys.range(Kind::History);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let tenant = TenantId(Suffix::of(key)?.u32()?);
-                let row = StreamRow::from_bytes(row)?;
-                self.known.insert(tenant, History { row, ..History::new(row.retention) });
-                self.refresh_due(tenant);
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range(Kind::History), |mut suffix, row| {
+            let tenant = TenantId(suffix.u32()?);
+            let row = StreamRow::from_bytes(row)?;
+            self.known.insert(tenant, History { row, ..History::new(row.retention) });
+            self.refresh_due(tenant);
+            Ok(())
+        })
     }
 
     pub(super) fn open_bucket(
@@ -152,19 +146,13 @@ impl Histories {
         rows: &(impl View + ?Sized),
         bucket: u16,
     ) -> Result<(), StorageError> {
-        let mut failed = None;
-        let (from, to) = self.keys.range_in(bucket, Kind::PointGarbage);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let born = Suffix::of(key)?.u64()?;
-                let tenant = u32::try_from(NumberRow::from_bytes(row)?.0);
-                let tenant = tenant.map_err(|error| corrupt("garbage of points", &error))?;
-                self.garbage.insert(Place { bucket, born }, TenantId(tenant));
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range_in(bucket, Kind::PointGarbage), |mut suffix, row| {
+            let born = suffix.u64()?;
+            let tenant = u32::try_from(NumberRow::from_bytes(row)?.0);
+            let tenant = tenant.map_err(|error| corrupt("garbage of points", &error))?;
+            self.garbage.insert(Place { bucket, born }, TenantId(tenant));
+            Ok(())
+        })
     }
 
     /// A history's row may say another time at which something is to go.

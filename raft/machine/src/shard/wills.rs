@@ -27,7 +27,7 @@ use crate::{
     answer::Answer,
     command::SessionId,
     effect::Effect,
-    keys::{Suffix, note},
+    keys::each,
     registry::Owner,
     rows::{DueWillRow, NumberRow, Row, WillRow, corrupt},
     step::Step,
@@ -83,16 +83,10 @@ impl ShardState {
         if let Some(row) = rows.get(&self.keys.next_will())? {
             self.wills.counted = NumberRow::from_bytes(&row)?.0;
         }
-        let mut failed = None;
-        let (from, to) = self.keys.range(Kind::DueWill);
-        rows.scan(&from, &to, &mut |key, _| {
-            let mut read = || {
-                self.wills.due.insert(Suffix::of(key)?.u64()?);
-                Ok(())
-            };
-            note(&mut failed, read())
-        })?;
-        failed.map_or(Ok(()), Err)
+        each(rows, &self.keys.range(Kind::DueWill), |mut suffix, _| {
+            self.wills.due.insert(suffix.u64()?);
+            Ok(())
+        })
     }
 
     /// Notes in memory that a session has a will, or none.

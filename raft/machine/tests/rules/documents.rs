@@ -8,10 +8,10 @@ use moorline_machine::{
     Answer, Command, Refused,
     documents::{
         DEVICE_DOCUMENTS_BYTES_MAX, DEVICE_DOCUMENTS_MAX, DOCUMENT_BYTES_MAX,
-        DOCUMENT_ID_BYTES_MAX, DOCUMENTS_PAGE_BYTES_MAX, DOCUMENTS_PER_DELETE_MAX, DeleteDocument,
-        Document, DocumentAnswer, DocumentCommand, DocumentRefused, DocumentTotals, DocumentsFound,
-        DocumentsPage, DocumentsQuery, Expect, PutDocument, SPACE_DOCUMENTS_MAX,
-        SPACE_NAME_BYTES_MAX, Space,
+        DOCUMENT_ID_BYTES_MAX, DOCUMENTS_DELETE_BYTES_MAX, DOCUMENTS_PAGE_BYTES_MAX,
+        DOCUMENTS_PER_DELETE_MAX, DeleteDocument, Document, DocumentAnswer, DocumentCommand,
+        DocumentRefused, DocumentTotals, DocumentsFound, DocumentsPage, DocumentsQuery, Expect,
+        PutDocument, SPACE_DOCUMENTS_MAX, SPACE_NAME_BYTES_MAX, Space,
     },
     forget::{Forget, whole},
 };
@@ -250,6 +250,20 @@ fn a_space_has_so_many_documents_and_goes_in_pieces() {
 }
 
 #[test]
+fn large_documents_go_in_smaller_pieces() {
+    let (mut group, _) = with_device();
+    let (most, fit) = (DOCUMENT_BYTES_MAX as u64 + 2, DOCUMENTS_DELETE_BYTES_MAX);
+    let at_once = u32::try_from(fit.div_ceil(most)).unwrap();
+    for id in 0..at_once + 3 {
+        let body = vec![0; DOCUMENT_BYTES_MAX];
+        written(&group.one(put(&own(), &format!("{id:02}"), body, Expect::Absent)));
+    }
+    assert_eq!(group.one(delete_some(&own())), deleted(at_once, true));
+    assert_eq!(group.machine.document_totals().bytes, 3 * most);
+    assert_eq!(group.one(delete_some(&own())), deleted(3, false));
+}
+
+#[test]
 fn documents_go_with_their_tenant_in_pieces() {
     let mut group = Group::new(SHARD);
     let most = u32::try_from(DOCUMENTS_PER_DELETE_MAX).unwrap();
@@ -261,10 +275,16 @@ fn documents_go_with_their_tenant_in_pieces() {
     }
     let other = Space::of_tenant(TenantId(TENANT.0 + 1), "a");
     written(&group.one(put(&other, "stays", "", Expect::Any)));
-    let forget = || Command::Forget(Forget { owners: vec![whole(TENANT)] });
-    for _ in 0..3 {
+    // All that one command names share what it may delete.
+    let nobodys = TenantId(TENANT.0 + 2);
+    written(&group.one(put(&Space::of_tenant(nobodys, "a"), "goes", "", Expect::Any)));
+    let all = 2 * (most as usize + 1) + 2;
+    let owners = vec![whole(nobodys), whole(TENANT)];
+    let forget = || Command::Forget(Forget { owners: owners.clone() });
+    for pieces in 1..3 {
         let answer = group.one(forget());
         assert!(matches!(answer, Answer::Partly(_)), "{answer:?}");
+        assert_eq!(group.rows.count(KIND_DOCUMENT), all - pieces * most as usize);
         group.reopen();
     }
     let answer = group.one(forget());

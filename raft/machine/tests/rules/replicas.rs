@@ -15,6 +15,7 @@ use moorline_machine::{
         Command, Enqueued, Holder, NodeRecord, Origin, ProducerId, RouteTarget, SessionId,
         Subscription,
     },
+    documents::{DeleteDocument, DocumentCommand, Expect, PutDocument, Space, SpaceOwner},
     events::{AppendEvent, Retention},
     forget::{Forget, Forgotten, whole},
     mail::{MailOp, SendMail},
@@ -206,6 +207,7 @@ fn shard_command() -> impl Strategy<Value = Command> {
         6 => event_command(),
         4 => presence_command(),
         6 => value_command(),
+        4 => document_command(),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),
     ]
@@ -272,6 +274,37 @@ fn value_command() -> impl Strategy<Value = Command> {
                     tenant, device, born, keys, from_ms, to_ms: 3, latest,
                 }))
             }),
+    ]
+}
+
+fn document_command() -> impl Strategy<Value = Command> {
+    let space = || {
+        let own = (1..3_u32, text(&CLIENTS)).prop_map(|(tenant, name)| Space {
+            tenant: TenantId(tenant),
+            owner: SpaceOwner::Tenant,
+            name,
+        });
+        let device = prop::sample::select(&["a", "b", "d"][..]);
+        let of_device = (1..3_u32, device, early_birth(), text(&CLIENTS)).prop_map(
+            |(tenant, device, born, name)| {
+                Space::of_device(TenantId(tenant), &Text::from(device), born, name.as_str())
+            },
+        );
+        prop_oneof![own, of_device]
+    };
+    let expect = || {
+        let version = early_birth().prop_map(Expect::Version);
+        prop_oneof![2 => Just(Expect::Any), 1 => Just(Expect::Absent), 1 => version]
+    };
+    let body = (0..300_usize).prop_map(|len| Bytes::from(vec![7; len]));
+    prop_oneof![
+        6 => (space(), text(&CLIENTS), body, expect()).prop_map(|(space, id, body, expect)| {
+            Command::Documents(DocumentCommand::Put(PutDocument { space, id, body, expect }))
+        }),
+        2 => (space(), text(&CLIENTS), expect()).prop_map(|(space, id, expect)| {
+            Command::Documents(DocumentCommand::Delete(DeleteDocument { space, id, expect }))
+        }),
+        1 => space().prop_map(|of| Command::Documents(DocumentCommand::DeleteSome(of))),
     ]
 }
 

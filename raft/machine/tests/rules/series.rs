@@ -162,3 +162,32 @@ fn what_was_deleted_does_not_hold_up_what_time_does() {
     assert_eq!((points_kept(&group), group.rows.count(KIND_PART)), (0, 0));
     assert_eq!(group.machine.history_totals().bytes, 0);
 }
+
+#[test]
+fn a_history_that_got_room_before_the_tick_of_its_batch_keeps_what_is_left() {
+    let roomy = Retention { keep_s: 9, bytes_max: 10_000 };
+    let said = |born, ts_ms, history| {
+        let points = vec![point(ts_ms, &[("t", 1)])];
+        record(Record { history: Some(history), ..recording(born, points) })
+    };
+    let points = || (1..9).map(|ts_ms| point(ts_ms, &[("t", ts_ms), ("u", 7)])).collect();
+    // It has more than it may, or for longer than it may. Then some of it goes, or more may stay.
+    for tight in
+        [Retention { keep_s: 9, bytes_max: 300 }, Retention { keep_s: 1, bytes_max: 10_000 }]
+    {
+        let (mut group, born) = with_device();
+        group.one(record(Record { history: Some(tight), ..recording(born, points()) }));
+        group.now += 2_000;
+        group.batch(&[said(born, 9, roomy), Command::Tick]);
+        assert_eq!(points_kept(&group), 9);
+    }
+    let (mut group, born) = with_device();
+    let history = Some(Retention { keep_s: 9, bytes_max: 300 });
+    group.one(record(Record { history, ..recording(born, points()) }));
+    group.batch(&[delete(deleting(born, &["t", "u"], 2, 9)), Command::Tick]);
+    assert_eq!(times(&group, false), [1]);
+    assert!(group.machine.history_totals().bytes <= 300);
+    group.now += 20_000;
+    group.one(Command::Tick);
+    assert_eq!((points_kept(&group), group.machine.history_totals().bytes), (0, 0));
+}

@@ -9,7 +9,7 @@ use moorline_machine::{
     forget::{Forget, whole},
     query::{Found, Query},
     values::{
-        ATTRIBUTES_GONE_KEPT, ATTRIBUTES_PER_COMMAND_MAX, AttributesChanged, NewPoint,
+        ATTRIBUTES_GONE_KEPT, ATTRIBUTES_PER_COMMAND_MAX, AttributesChanged, Marks, NewPoint,
         POINT_GARBAGE_PER_TICK_MAX, POINTS_PER_COMMAND_MAX, POINTS_PER_PART_MAX,
         POINTS_PER_QUESTION_MAX, POINTS_PER_TICK_MAX, Point, Record, SHEET_BYTES_MAX,
         SHEET_KEYS_MAX, TellAttributes, VALUE_BYTES_MAX, VALUE_KEY_BYTES_MAX,
@@ -600,4 +600,34 @@ fn values_are_taken_together_page_by_page() {
             (Some(long(*start)), Some(long(start + 2_999)))
         );
     }
+}
+
+#[test]
+fn marks_are_others_after_each_change_and_only_then() {
+    let (mut group, born) = with_device();
+    let marks = |group: &Group| group.machine.marks(&group.rows, TENANT, &"d".into()).unwrap();
+    let mut before = marks(&group).expect("it is there");
+    assert_eq!(before, Marks { born, attributes: [0; 3], latest: 0 });
+    for (at, scope) in AttributeScope::ALL.into_iter().enumerate() {
+        for change in [set("a", 1), set("a", 2), gone("a")] {
+            group.one(write(WriteAttributes { scope, ..writing(born, vec![change]) }));
+            let now = marks(&group).unwrap();
+            assert_ne!(now.attributes[at], before.attributes[at]);
+            before.attributes[at] = now.attributes[at];
+            assert_eq!(now, before, "the others are the same");
+        }
+    }
+    for (said, is_change) in [(point(5, &[("t", 1)]), true), (point(4, &[("t", 2)]), false)] {
+        group.one(record(recording(born, vec![said])));
+        let now = marks(&group).unwrap();
+        assert_eq!(now.latest != before.latest, is_change, "late samples are no latest values");
+        before.latest = now.latest;
+        assert_eq!(now, before);
+    }
+    group.reopen();
+    assert_eq!(marks(&group), Some(before));
+    group.one(delete_plain("d"));
+    assert_eq!(marks(&group), None);
+    let anew = make(&mut group);
+    assert_eq!(marks(&group), Some(Marks { born: anew, attributes: [0; 3], latest: 0 }));
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     cluster::{Cluster, Shape, ports},
     http,
+    sse::Sse,
 };
 
 /// A cluster with a key, and its first token.
@@ -60,6 +61,24 @@ impl Api {
     /// Where a node listens for what a key of `[listen]` says.
     pub(crate) fn at(&self, node: u64, key: &str) -> SocketAddr {
         self.listens[&(node, key.to_owned())]
+    }
+
+    /// Makes tenants that a platform calls by their names.
+    #[track_caller]
+    pub(crate) fn make_tenants(&self, platform: &str, names: &[&str]) {
+        for name in names {
+            let tenant = json!({ "name": name, "aliases": [format!("{platform}:{name}")] });
+            let (status, said) = self.ask(1, "POST", "/tenants", &tenant);
+            assert_eq!(status, 201, "{said}");
+        }
+    }
+
+    /// Events as a node streams them: from now on, unless the query says something else.
+    #[track_caller]
+    pub(crate) fn events(&self, node: u64, query: &str) -> Sse {
+        let bearer = format!("Bearer {}", self.token);
+        let (to, path) = (self.cluster.node(node).admin, format!("/api/v1/events?{query}"));
+        Sse::open(to, &path, &[("authorization", &*bearer)]).unwrap()
     }
 
     /// Asks a node; status and body.

@@ -9,6 +9,8 @@ use std::{
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 /// For a node to start or a cluster to recover.
 pub(crate) const READY: Duration = Duration::from_secs(30);
+/// For what should not come: if it did, it would in milliseconds.
+pub(crate) const A_WHILE: Duration = Duration::from_millis(700);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 

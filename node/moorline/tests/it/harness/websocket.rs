@@ -9,8 +9,7 @@ use std::{
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client};
 
-/// How long an answer may take.
-const WAIT: Duration = Duration::from_secs(15);
+use super::wait::{A_WHILE, SOON};
 
 /// A connection. It ends with its handle.
 pub(crate) struct Socket(WebSocket<TcpStream>);
@@ -29,8 +28,8 @@ pub(crate) enum Heard {
 impl Socket {
     #[track_caller]
     pub(crate) fn open(to: SocketAddr, path: &str) -> Self {
-        let stream = TcpStream::connect_timeout(&to, WAIT).unwrap();
-        stream.set_read_timeout(Some(WAIT)).unwrap();
+        let stream = TcpStream::connect_timeout(&to, SOON).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
         let (socket, answer) = client(format!("ws://{to}{path}"), stream).unwrap();
         assert_eq!(answer.status(), 101);
         Self(socket)
@@ -67,15 +66,16 @@ impl Socket {
     /// The next message.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Value {
-        match self.hear(WAIT) {
+        match self.hear(SOON) {
             Heard::Said(said) => said,
             other => panic!("{other:?}"),
         }
     }
 
+    /// Nothing comes for a while.
     #[track_caller]
-    pub(crate) fn hears_nothing_for(&mut self, long: Duration) {
-        assert_eq!(self.hear(long), Heard::Nothing);
+    pub(crate) fn hears_nothing(&mut self) {
+        assert_eq!(self.hear(A_WHILE), Heard::Nothing);
     }
 
     /// The code that it is closed with.

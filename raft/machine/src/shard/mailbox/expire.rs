@@ -9,7 +9,7 @@ use moorline_storage::{Rows, StorageError, View, key::Kind};
 use super::{Mailbox, Mailboxes, line::What};
 use crate::{
     command::SessionId,
-    keys::Suffix,
+    keys::{Suffix, each_until},
     mail::{MAIL_GARBAGE_ROWS_PER_TICK_MAX, MAIL_PER_TICK_MAX, Noted},
     rows::{
         Row, corrupt,
@@ -36,24 +36,11 @@ impl Mailboxes {
         rest: &[u8],
         visit: &mut VisitPart<'_>,
     ) -> Result<(), StorageError> {
-        let (from, to) = self.keys.mail_part(id, kind, rest);
-        let mut failed = None;
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                suffix.u64()?;
-                visit(suffix, row)
-            };
-            match read() {
-                Ok(true) => ControlFlow::Continue(()),
-                Ok(false) => ControlFlow::Break(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        })?;
-        failed.map_or(Ok(()), Err)
+        each_until(rows, &self.keys.mail_part(id, kind, rest), |mut suffix, row| {
+            suffix.u64()?;
+            let goes_on = visit(suffix, row)?;
+            Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })
     }
 
     pub(in crate::shard) fn tick<R: Rows + ?Sized>(

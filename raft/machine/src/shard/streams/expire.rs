@@ -11,7 +11,7 @@ use moorline_storage::{Rows, StorageError};
 use super::Streams;
 use crate::{
     events::{EVENT_BYTES_PER_TICK_MAX, EVENTS_PER_TICK_MAX, RETENTION_SLACK},
-    keys::{Suffix, note},
+    keys::each_until,
     rows::{
         Row, corrupt,
         events::{EventRow, StreamRow},
@@ -71,38 +71,27 @@ impl Streams {
         let before = row.head;
         let (keep_ms, limit) = (row.keep_ms(), row.retention.bytes_max);
         let target = if row.bytes > limit { limit - limit / RETENTION_SLACK } else { u64::MAX };
-        let (from, to) = (keys.event(tenant, row.head), keys.event(tenant, row.tail));
-        let mut failed = None;
+        let range = (keys.event(tenant, row.head), keys.event(tenant, row.tail));
         row.oldest = UnixMillis(0);
-        step.rows.scan(&from, &to, &mut |key, bytes| {
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                suffix.u32()?;
-                let EventRow { at, .. } = EventRow::from_bytes(bytes)?;
-                if Offset(suffix.u64()?) != row.head {
-                    return Err(corrupt(EventRow::WHAT, &"an event is missing"));
-                }
-                let too_old = at.0.saturating_add(keep_ms) <= time.0;
-                let goes = (too_old || row.bytes > target) && budget.events > 0 && budget.bytes > 0;
-                if !goes {
-                    row.oldest = at;
-                    return Ok(ControlFlow::Break(()));
-                }
-                let len = bytes.len() as u64;
-                row.head = row.head.next();
-                row.bytes = row.bytes.checked_sub(len).ok_or_else(wrong_sum)?;
-                budget.events -= 1;
-                budget.bytes = budget.bytes.saturating_sub(len);
-                Ok(ControlFlow::Continue(()))
-            };
-            match read() {
-                Ok(flow) => flow,
-                Err(error) => note(&mut failed, Err(error)),
+        each_until(&*step.rows, &range, |mut suffix, bytes| {
+            suffix.u32()?;
+            let EventRow { at, .. } = EventRow::from_bytes(bytes)?;
+            if Offset(suffix.u64()?) != row.head {
+                return Err(corrupt(EventRow::WHAT, &"an event is missing"));
             }
+            let too_old = at.0.saturating_add(keep_ms) <= time.0;
+            let goes = (too_old || row.bytes > target) && budget.events > 0 && budget.bytes > 0;
+            if !goes {
+                row.oldest = at;
+                return Ok(ControlFlow::Break(()));
+            }
+            let len = bytes.len() as u64;
+            row.head = row.head.next();
+            row.bytes = row.bytes.checked_sub(len).ok_or_else(wrong_sum)?;
+            budget.events -= 1;
+            budget.bytes = budget.bytes.saturating_sub(len);
+            Ok(ControlFlow::Continue(()))
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         // What is due and not there would come up for ever.
         if row.head == before || (row.len() == 0) != (row.bytes == 0) {
             return Err(wrong_sum());

@@ -8,7 +8,7 @@ use moorline_storage::{StorageError, View};
 use super::Streams;
 use crate::{
     events::{Consumer, Event},
-    keys::{Suffix, note},
+    keys::each_until,
     rows::{Row, events::EventRow},
 };
 
@@ -95,27 +95,23 @@ impl Streams {
             return Ok(page);
         }
         // From the head on: what is gone before it may still have to be stepped over on the disk.
-        let (from, to) = (self.keys.event(tenant, from), self.keys.event(tenant, tail));
-        let (mut failed, mut items, mut bytes) = (None, 0, 0);
-        rows.scan(&from, &to, &mut |key, row| {
+        let range = (self.keys.event(tenant, from), self.keys.event(tenant, tail));
+        let (mut items, mut bytes) = (0, 0);
+        each_until(rows, &range, |mut suffix, row| {
             if items >= items_max || items > 0 && bytes + row.len() > bytes_max {
-                return ControlFlow::Break(());
+                return Ok(ControlFlow::Break(()));
             }
             items += 1;
             bytes += row.len();
-            let mut read = || {
-                let mut suffix = Suffix::of(key)?;
-                suffix.u32()?;
-                page.upto = Offset(suffix.u64()?);
-                let EventRow { at, device: whose, born, event } = EventRow::from_bytes(row)?;
-                if device.is_none_or(|wanted| *wanted == whose) {
-                    page.events.push(Event { offset: page.upto, at, device: whose, born, event });
-                }
-                Ok(())
-            };
-            note(&mut failed, read())
+            suffix.u32()?;
+            page.upto = Offset(suffix.u64()?);
+            let EventRow { at, device: whose, born, event } = EventRow::from_bytes(row)?;
+            if device.is_none_or(|wanted| *wanted == whose) {
+                page.events.push(Event { offset: page.upto, at, device: whose, born, event });
+            }
+            Ok(ControlFlow::Continue(()))
         })?;
-        failed.map_or(Ok(page), Err)
+        Ok(page)
     }
 
     /// A tenant's consumer groups. Reads no row.

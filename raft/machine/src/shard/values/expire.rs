@@ -30,7 +30,11 @@ impl Histories {
             && at <= step.time
             && budget > 0
         {
-            self.expire(step, tenant, &mut budget)?;
+            // A command of this batch may have made room in it, or may have it kept for longer.
+            self.refresh_due(tenant);
+            if self.due.contains(&(at, tenant)) {
+                self.expire(step, tenant, &mut budget)?;
+            }
         }
         self.collect_garbage(step)
     }

@@ -14,7 +14,7 @@ use moorline_storage::{StorageError, View};
 
 use super::record::newest_of;
 use crate::{
-    keys::{Place, Suffix, note},
+    keys::{Place, each_until},
     rows::{
         Row,
         values::{Entries, PointRow, SheetRow, Stamp, key_text, number, value_of},
@@ -202,20 +202,16 @@ impl ShardState {
         (from_ms, to_ms): (i64, i64),
         visit: &mut dyn FnMut(i64, &Bytes) -> Result<bool, StorageError>,
     ) -> Result<Option<i64>, StorageError> {
-        let (from, to) = self.keys.points(of, from_ms, Some(to_ms));
-        let (mut failed, mut next) = (None, None);
-        rows.scan(&from, &to, &mut |key, row| {
-            let mut read = || {
-                let (_, ts_ms) = Suffix::of(key)?.point()?;
-                if !visit(ts_ms, row)? {
-                    next = Some(ts_ms);
-                }
-                Ok(())
-            };
-            let flow = note(&mut failed, read());
-            if next.is_some() { ControlFlow::Break(()) } else { flow }
+        let mut next = None;
+        each_until(rows, &self.keys.points(of, from_ms, Some(to_ms)), |suffix, row| {
+            let (_, ts_ms) = suffix.point()?;
+            if visit(ts_ms, row)? {
+                return Ok(ControlFlow::Continue(()));
+            }
+            next = Some(ts_ms);
+            Ok(ControlFlow::Break(()))
         })?;
-        failed.map_or(Ok(next), Err)
+        Ok(next)
     }
 
     fn oldest_first(

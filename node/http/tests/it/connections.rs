@@ -1,36 +1,30 @@
 //! Whose a request is, and how its connection ends.
-#![allow(clippy::unwrap_used)]
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
 use futures_util::stream;
-use moorline_edge::{Channel, Speaks, Visit};
-use moorline_http::{Answer, Answered, Caller, Conversation, Http, Platform, Request, Unread};
+use moorline_http::{Answer, Answered, Caller, Conversation, Platform, Request, Unread};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::Notify,
-    task::JoinSet,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::harness::{DEADLINE, Server};
+
 const BODY_BYTES_MAX: usize = 8;
 
-/// Answers below its path: with how many requests the connection had, its body, a stream, or when the node stops.
+/// Answers below its path: with how many requests the connection had, its body (whole, or part by part), a stream, or when the node stops.
 #[derive(Debug)]
 struct Below(&'static str, Arc<Notify>);
 
 struct Talk {
     caller: Arc<Caller>,
-    /// Told of a request that waits.
+    /// Told of a request that waits, and of each part of a body.
     waits: Arc<Notify>,
     requests: AtomicUsize,
 }
@@ -48,7 +42,7 @@ impl Platform for Below {
 impl Conversation for Talk {
     fn answer(&self, request: Request) -> Answered<'_> {
         Box::pin(async move {
-            let (head, body) = request.split();
+            let (head, mut body) = request.split();
             let which = self.requests.fetch_add(1, Ordering::Relaxed);
             let whole = |status, text: String| Answer::whole(status, &[], Bytes::from(text));
             match head.path().rsplit('/').next().unwrap() {
@@ -61,6 +55,21 @@ impl Conversation for Talk {
                     Err(Unread::TooLarge) => whole(413, String::new()),
                     Err(Unread::BrokeOff) => whole(400, String::new()),
                 },
+                "parts" => {
+                    let mut all = Vec::new();
+                    loop {
+                        match body.part().await {
+                            Ok(Some(part)) => {
+                                all.extend(part);
+                                self.waits.notify_one();
+                            }
+                            Ok(None) => break Answer::whole(200, &[], Bytes::from(all)),
+                            Err(Unread::BrokeOff | Unread::TooLarge) => {
+                                break whole(400, String::new());
+                            }
+                        }
+                    }
+                }
                 "stream" => {
                     let parts = ["one ", "two"].map(|part| Bytes::from_static(part.as_bytes()));
                     Answer::stream(200, &[], stream::iter(parts))
@@ -79,38 +88,29 @@ impl Conversation for Talk {
 /// A client of a listener with two platforms, of which the first has part of what the second would have.
 struct Client {
     stream: DuplexStream,
-    stop: CancellationToken,
+    server: Server,
     waits: Arc<Notify>,
-    serving: JoinSet<()>,
 }
 
 impl Client {
     fn new() -> Self {
         let waits = Arc::new(Notify::new());
         let below = |path| Arc::new(Below(path, Arc::clone(&waits))) as Arc<dyn Platform>;
-        let http = Http::new(vec![below("/api/one/"), below("/api/")]);
-        let (stream, near) = duplex(64 * 1024);
-        let (stop, peer) = (CancellationToken::new(), "192.0.2.7:1".parse().unwrap());
-        let visit = Visit {
-            stream: Box::new(near),
-            peer,
-            port: 8080,
-            channel: Channel::default(),
-            stop: stop.clone(),
-            stranger: None,
-        };
-        let mut serving = JoinSet::new();
-        serving.spawn(http.serve(visit));
-        Self { stream, stop, waits, serving }
+        let (server, stream) = Server::of(vec![below("/api/one/"), below("/api/")]);
+        Self { stream, server, waits }
     }
 
     async fn say(&mut self, request: &str) {
         self.stream.write_all(request.as_bytes()).await.unwrap();
     }
 
-    /// Status and body of an answer with a length.
+    /// Says it; status and body of an answer with a length.
     async fn ask(&mut self, request: &str) -> (u16, String) {
         self.say(request).await;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> (u16, String) {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             let byte = timeout(DEADLINE, self.stream.read_u8()).await.unwrap().unwrap();
@@ -125,12 +125,8 @@ impl Client {
     }
 
     /// All that still comes, until the other side closes.
-    async fn rest(mut self) -> String {
-        let mut rest = String::new();
-        timeout(DEADLINE, self.stream.read_to_string(&mut rest)).await.unwrap().unwrap();
-        drop(self.stream);
-        timeout(DEADLINE, self.serving.join_next()).await.unwrap().unwrap().unwrap();
-        rest
+    async fn rest(self) -> String {
+        self.server.rest(self.stream).await
     }
 }
 
@@ -168,6 +164,20 @@ async fn a_body_is_read_up_to_its_limit() {
 }
 
 #[tokio::test]
+async fn a_body_is_had_part_by_part() {
+    let mut client = Client::new();
+    client.say("POST /api/parts HTTP/1.1\r\nhost: h\r\ncontent-length: 20\r\n\r\n").await;
+    for part in ["0123456789", "abcdefghij"] {
+        client.say(part).await;
+        // It is there before the next one has come.
+        timeout(DEADLINE, client.waits.notified()).await.unwrap();
+    }
+    assert_eq!(client.answer().await, (200, "0123456789abcdefghij".to_owned()));
+    client.say("POST /api/parts HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(client.answer().await, (200, String::new()));
+}
+
+#[tokio::test]
 async fn a_refusal_reaches_who_sends_a_body_that_nobody_reads() {
     let mut client = Client::new();
     let body = "x".repeat(100_000);
@@ -200,7 +210,7 @@ async fn a_stop_is_heard_by_who_waits_and_ends_the_connection() {
     let mut client = Client::new();
     client.say(&get("/api/wait")).await;
     timeout(DEADLINE, client.waits.notified()).await.unwrap();
-    client.stop.cancel();
+    client.server.stop.cancel();
     let rest = client.rest().await;
     assert!(rest.ends_with("stopping"), "{rest}");
 }

@@ -1,26 +1,23 @@
 //! WebSockets that a platform speaks: who gets one, what is said, and how it ends.
-#![allow(clippy::unwrap_used)]
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use moorline_edge::{Channel, Speaks, Visit};
 use moorline_http::{
-    Answer, Answered, Caller, Conversation, Heard, Http, MESSAGE_BYTES_MAX, Platform, Request,
+    Answer, Answered, Caller, Conversation, Heard, MESSAGE_BYTES_MAX, Platform, Request,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    task::JoinSet,
+    io::{AsyncWriteExt, DuplexStream},
     time::timeout,
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, protocol::frame::coding::CloseCode},
 };
-use tokio_util::sync::CancellationToken;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::harness::{DEADLINE, Server};
+
 const POLICY: u16 = 1008;
 
 /// Says back what it hears, but for `bye`.
@@ -76,32 +73,8 @@ impl Conversation for Talk {
     }
 }
 
-struct Server {
-    stop: CancellationToken,
-    serving: JoinSet<()>,
-}
-
-impl Server {
-    fn new() -> (Self, DuplexStream) {
-        let http = Http::new(vec![Arc::new(Echo)]);
-        let (stream, near) = duplex(1024 * 1024);
-        let (stop, peer) = (CancellationToken::new(), "192.0.2.7:1".parse().unwrap());
-        let visit = Visit {
-            stream: Box::new(near),
-            peer,
-            port: 8080,
-            channel: Channel::default(),
-            stop: stop.clone(),
-            stranger: None,
-        };
-        let mut serving = JoinSet::new();
-        serving.spawn(http.serve(visit));
-        (Self { stop, serving }, stream)
-    }
-
-    async fn ends(mut self) {
-        timeout(DEADLINE, self.serving.join_next()).await.unwrap().unwrap().unwrap();
-    }
+fn echo() -> (Server, DuplexStream) {
+    Server::of(vec![Arc::new(Echo)])
 }
 
 async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
@@ -116,12 +89,9 @@ async fn next(client: &mut WebSocketStream<DuplexStream>) -> Option<Message> {
 
 /// Status and body of a request that is answered and ends its connection.
 async fn ask(request: &str) -> (u16, String) {
-    let (server, mut stream) = Server::new();
+    let (server, mut stream) = echo();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    timeout(DEADLINE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-    drop(stream);
-    server.ends().await;
+    let answer = server.rest(stream).await;
     let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
     (answer.split(' ').nth(1).unwrap().parse().unwrap(), body)
 }
@@ -135,7 +105,7 @@ fn handshake(path: &str, more: &str) -> String {
 
 #[tokio::test]
 async fn messages_go_both_ways_until_it_is_over() {
-    let (server, stream) = Server::new();
+    let (server, stream) = echo();
     let mut client = client(stream).await;
     for text in ["", "one", "ü", &"x".repeat(100_000)] {
         client.send(Message::text(text)).await.unwrap();
@@ -153,19 +123,19 @@ async fn messages_go_both_ways_until_it_is_over() {
 
 #[tokio::test]
 async fn who_leaves_or_breaks_the_rules_is_gone_and_a_stop_is_said() {
-    let (server, stream) = Server::new();
+    let (server, stream) = echo();
     let mut leaving = client(stream).await;
     leaving.close(None).await.unwrap();
     drop(leaving);
     server.ends().await;
 
-    let (server, stream) = Server::new();
+    let (server, stream) = echo();
     let mut large = client(stream).await;
     let said = large.send(Message::text("x".repeat(MESSAGE_BYTES_MAX + 1))).await;
     drop((said, large));
     server.ends().await;
 
-    let (server, stream) = Server::new();
+    let (server, stream) = echo();
     let mut stopped = client(stream).await;
     server.stop.cancel();
     let Some(Message::Close(Some(frame))) = next(&mut stopped).await else { panic!() };
