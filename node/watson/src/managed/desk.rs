@@ -125,7 +125,8 @@ impl Worker {
                 }
             };
             let heard = self.hear_patiently(&letter).await;
-            if matches!(heard, Ok(true)) && again.len() < AGAIN_MAX {
+            let is_noted = again.iter().any(|(_, device)| *device == letter.device);
+            if matches!(heard, Ok(true)) && !is_noted && again.len() < AGAIN_MAX {
                 again.push_back((Instant::now() + AGAIN, letter.device.clone()));
             }
             let outcome = match heard {
@@ -157,7 +158,7 @@ impl Worker {
             let client = self.shared.client.to_string();
             let by = (&*client, self.address.as_str());
             if !registrar.registered(&manager.door.registry, device, by).await? {
-                manager.refuse(self.tenant, device, payload, Rc::NotFound).await?;
+                manager.refuse(self.tenant, device, (address, payload), Rc::NotFound).await;
                 return Ok(false);
             }
         }

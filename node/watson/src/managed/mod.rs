@@ -201,7 +201,7 @@ impl Manager {
         event: Event<'_>,
     ) -> Result<Kept, Failed> {
         let mut came = self.changes(tenant, device, event).await?;
-        self.answer(tenant, device, &came.answers).await?;
+        self.answer(tenant, device, &came.answers).await;
         self.carry(tenant, device, &mut came).await;
         Ok(came.kept)
     }
@@ -354,13 +354,16 @@ impl Manager {
         };
         let rc = match heard {
             Ok(owes) => return Ok(owes),
+            // Nobody answers an answer: it has to come again.
+            Err(Failed::Conflict) if *address == Upward::Response => return Err(Failed::Conflict),
             Err(Failed::Gone) => Rc::NotFound,
             Err(Failed::Conflict) => Rc::Conflict,
             Err(Failed::TooLarge) => Rc::Malformed,
             Err(Failed::Unreadable) => Rc::Failed,
             Err(nobody @ Failed::Registry(_)) => return Err(nobody),
         };
-        self.refuse(tenant, device, payload, rc).await.map(|()| false)
+        self.refuse(tenant, device, (address, payload), rc).await;
+        Ok(false)
     }
 
     /// Answers what was not looked into.
@@ -368,11 +371,11 @@ impl Manager {
         &self,
         tenant: TenantId,
         device: &DeviceName,
-        payload: &[u8],
+        (address, payload): (&Upward, &[u8]),
         rc: Rc,
-    ) -> Result<(), Failed> {
-        let Some(answer) = answer_unread(payload, rc) else { return Ok(()) };
-        self.answer(tenant, device, &[(Downward::Response, answer)]).await
+    ) {
+        let Some(answer) = answer_unread(address, payload, rc) else { return };
+        self.answer(tenant, device, &[(Downward::Response, answer)]).await;
     }
 
     async fn said_to_state(
@@ -413,7 +416,8 @@ impl Manager {
             (kept.device, answers)
         });
         let answers = logged.await?;
-        self.answer(tenant, device, &answers).await
+        self.answer(tenant, device, &answers).await;
+        Ok(())
     }
 
     /// Those of these extension bundles that the organisation has.

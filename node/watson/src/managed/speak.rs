@@ -22,21 +22,34 @@ use super::{Came, Failed, Manager, STATE, TRIES_MAX};
 
 /// How often what is owed is tried before it is left to whoever comes later.
 const CARRY_TRIES_MAX: usize = 5;
+/// How often an answer is tried before it is lost: longer than an election takes.
+const ANSWER_TRIES_MAX: usize = 50;
 /// The pause before.
 pub(super) const CARRY_PAUSE: Duration = Duration::from_millis(200);
 
 impl Manager {
-    /// Says what is said once.
+    /// Says what is said once. What it answers is saved, and would count twice if it were heard again: so an answer is tried for itself,
+    /// and lost in the end. Its device asks again then.
     pub(super) async fn answer(
         &self,
         tenant: TenantId,
         device: &DeviceName,
         answers: &[(Downward, Bytes)],
-    ) -> Result<(), Failed> {
+    ) {
         for (address, payload) in answers {
-            self.publish(tenant, address.topic(device), payload.clone()).await?;
+            let mut tries = 0;
+            while let Err(why) =
+                self.publish(tenant, address.topic(device), payload.clone()).await
+            {
+                tries += 1;
+                if tries >= ANSWER_TRIES_MAX {
+                    debug!(%device, %why, "a managed device did not get its answer");
+                    self.door.metrics.dropped.with_label_values(&["unheard"]).inc();
+                    return;
+                }
+                sleep(CARRY_PAUSE).await;
+            }
         }
-        Ok(())
     }
 
     async fn publish(&self, tenant: TenantId, topic: Text, payload: Bytes) -> Result<(), Failed> {
@@ -67,13 +80,18 @@ impl Manager {
         if due.is_empty() {
             return;
         }
-        let mut done = Vec::with_capacity(due.len());
+        let (mut done, mut is_stuck) = (Vec::with_capacity(due.len()), false);
         for owed in due {
+            let is_said = matches!(owed.what, Owing::Send { .. });
+            // What a device hears keeps its order. A note has none, and holds nobody up.
+            if is_stuck && is_said {
+                continue;
+            }
             match self.pay(tenant, device, &owed).await {
                 Ok(()) => done.push(owed.number),
                 Err(why) => {
                     debug!(%device, %why, "what a managed device is to hear waits");
-                    break;
+                    is_stuck |= is_said;
                 }
             }
         }
