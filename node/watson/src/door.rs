@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use moorline_core::{TenantId, Text, op::Denial};
 use moorline_dialects::watson::{
+    close::Close,
     connect::{Opening, Refused},
     identity::{Class, ClientId, DeviceName, Proof, Who},
     topics::Permissions,
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     last_events::LastEvents,
     metrics::{WatsonMetrics, label},
+    quickstart::{self, Quickstart, Seat},
     rules::Rules,
 };
 
@@ -37,6 +39,7 @@ pub struct Door {
     pub(crate) rules: Arc<Rules>,
     pub(crate) metrics: WatsonMetrics,
     pub(crate) last_events: LastEvents,
+    quickstart: Quickstart,
     /// Those that watch over connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
 }
@@ -51,20 +54,34 @@ pub(crate) struct Entered {
     pub(crate) may: Permissions,
     /// Turns it out when it may not stay.
     pub(crate) stay: Stay,
+    /// The place of a client of quickstart.
+    pub(crate) seat: Option<Seat>,
 }
 
 /// What it depends on that a client may stay.
 #[derive(Debug)]
 pub(crate) struct Stay {
-    pub(crate) guest: Guest,
+    by: Standing,
     until_ms: Option<u64>,
     watch: Watch,
 }
 
+/// By what a client is in.
+#[derive(Debug)]
+enum Standing {
+    /// It has proved who it is.
+    Proven(Guest),
+    /// Nobody knows it, and quickstart is on in this tenant.
+    Stranger(TenantId),
+}
+
 impl Stay {
-    /// Whether it is a device or gateway, whose presence counts.
-    pub(crate) fn is_device(&self) -> bool {
-        !is_principal(&self.guest.device)
+    /// The device or gateway it is, whose presence counts.
+    pub(crate) fn device(&self) -> Option<&Guest> {
+        match &self.by {
+            Standing::Proven(guest) => Some(guest).filter(|guest| !is_principal(&guest.device)),
+            Standing::Stranger(_) => None,
+        }
     }
 }
 
@@ -91,7 +108,8 @@ impl Door {
     ) -> Self {
         let (rules, tasks) = (Arc::new(Rules::new(edge)), TaskTracker::new());
         let last_events = LastEvents::default();
-        Self { registry, secrets, clock, rules, metrics, last_events, tasks }
+        let quickstart = Quickstart::new(metrics.quickstart.clone());
+        Self { registry, secrets, clock, rules, metrics, last_events, quickstart, tasks }
     }
 
     /// Whether there is such an organisation, by all that is known here.
@@ -102,9 +120,13 @@ impl Door {
     /// Lets a client in that stays.
     pub(crate) async fn admit(&self, opening: &Opening, tls: bool) -> Result<Entered, Refused> {
         let client = &opening.client;
-        let entered = self.judge(client, &opening.proof, (By::Mqtt, tls)).await;
-        self.count(client.class(), entered.as_ref().err());
-        Ok(entered?)
+        let entered = if client.is_quickstart() {
+            self.judge_stranger(client)
+        } else {
+            self.judge(client, &opening.proof, (By::Mqtt, tls)).await.map_err(Refused::Denied)
+        };
+        self.count(client.class(), entered.as_ref().err().copied());
+        entered
     }
 
     /// Lets one in that makes a request: the one of these that there is and that has shown its secret.
@@ -130,29 +152,39 @@ impl Door {
             }
         }
         if let Some(client) = clients.first() {
-            self.count(client.class(), Some(&denied));
+            self.count(client.class(), Some(Refused::Denied(denied)));
         }
         Err(denied)
     }
 
-    fn count(&self, class: Class, denied: Option<&Denial>) {
-        let result = match denied {
+    fn count(&self, class: Class, refused: Option<Refused>) {
+        let result = match refused {
             None => "accepted",
-            Some(Denial::UnknownTenant) => "unknown_tenant",
-            Some(Denial::UnknownDevice) => "unknown_device",
-            Some(Denial::WrongSecret) => "wrong_secret",
-            Some(Denial::Disabled) => "disabled",
-            Some(Denial::Plaintext) => "plaintext",
-            Some(Denial::Banned { .. }) => "banned",
-            Some(Denial::Stopping | Denial::Unavailable) => "unavailable",
-            Some(Denial::Malformed | Denial::TooOften) => "malformed",
+            Some(Refused::Denied(denied)) => match denied {
+                Denial::UnknownTenant => "unknown_tenant",
+                Denial::UnknownDevice => "unknown_device",
+                Denial::WrongSecret => "wrong_secret",
+                Denial::Disabled => "disabled",
+                Denial::Plaintext => "plaintext",
+                Denial::Banned { .. } => "banned",
+                Denial::Stopping | Denial::Unavailable => "unavailable",
+                Denial::Malformed | Denial::TooOften => "malformed",
+            },
+            Some(Refused::Closed(Close::Connections)) => "full",
+            Some(
+                Refused::Version
+                | Refused::ClientId(_)
+                | Refused::Proof(_)
+                | Refused::ServerName
+                | Refused::Closed(_),
+            ) => "malformed",
         };
         self.metrics.admitted.with_label_values(&[label(class), result]).inc();
     }
 
     /// One that has failed too often is not judged.
     pub(crate) fn count_banned(&self, class: Class, retry_after_s: u32) {
-        self.count(class, Some(&Denial::Banned { retry_after_s }));
+        self.count(class, Some(Refused::Denied(Denial::Banned { retry_after_s })));
     }
 
     async fn judge(
@@ -193,14 +225,29 @@ impl Door {
             Who::Device(_) | Who::Gateway(_) => Permissions::default(),
         };
         let watch = watch.expect("it was asked for");
-        Ok(Entered { tenant: guest.tenant, role, may, stay: Stay { guest, until_ms, watch } })
+        let tenant = guest.tenant;
+        let stay = Stay { by: Standing::Proven(guest), until_ms, watch };
+        Ok(Entered { tenant, role, may, stay, seat: None })
+    }
+
+    /// Lets in one that needs no registration, where that is switched on and there is room. It shows nothing, so that nobody asks for
+    /// TLS.
+    fn judge_stranger(&self, client: &ClientId) -> Result<Entered, Refused> {
+        let tenant = quickstart::tenant(&self.registry).ok_or(Denial::UnknownTenant)?;
+        let seat = self.quickstart.seat().ok_or(Refused::Closed(Close::Connections))?;
+        let looks = [Permissions::EVENT_RECEIVE, Permissions::STATUS];
+        let may = Permissions(looks.iter().fold(0, |all, one| all | one.0));
+        // News of the tenant come to whoever watches any name in it.
+        let watch = self.registry.watch(tenant, &Text::from(client.to_string()));
+        let stay = Stay { by: Standing::Stranger(tenant), until_ms: None, watch };
+        Ok(Entered { tenant, role: None, may, stay, seat: Some(seat) })
     }
 
     /// Watches over a connection that was let in: ends it when its client may not stay.
     pub(crate) fn watching(&self, stay: Stay) -> Begin {
         let door = self.clone();
         watch_over(self.tasks.clone(), move || {
-            let present = stay.is_device().then(|| door.registry.arrive(&stay.guest));
+            let present = stay.device().map(|guest| door.registry.arrive(guest));
             async move {
                 let _present = present;
                 door.until_revoked(&stay).await;
@@ -211,8 +258,18 @@ impl Door {
     /// Returns when a client that was let in may not stay.
     pub(crate) async fn until_revoked(&self, stay: &Stay) {
         let now_ms = || self.clock.wall().0;
-        let stays = || self.registry.still(&stay.guest);
+        let stays = || self.stays(&stay.by);
         stay.watch.until_revoked(stay.until_ms, now_ms, stays).await;
+    }
+
+    async fn stays(&self, by: &Standing) -> Result<(), Denial> {
+        match by {
+            Standing::Proven(guest) => self.registry.still(guest).await,
+            Standing::Stranger(tenant) => {
+                let is_on = quickstart::tenant(&self.registry) == Some(*tenant);
+                if is_on { Ok(()) } else { Err(Denial::UnknownTenant) }
+            }
+        }
     }
 }
 

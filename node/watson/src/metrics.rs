@@ -21,6 +21,7 @@ pub struct WatsonMetrics {
     pub(crate) dropped: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
+    pub(crate) quickstart: IntGauge,
     pub(crate) management: IntCounterVec,
     pub(crate) rest: IntCounterVec,
 }
@@ -71,13 +72,20 @@ impl WatsonMetrics {
                     "Requests over HTTP that ask for a command and are not answered yet",
                 )?,
             )?,
+            quickstart: add(
+                registry,
+                IntGauge::new(
+                    "moorline_watson_quickstart_connections",
+                    "Connections of quickstart, which nobody registered",
+                )?,
+            )?,
             violations: counters(
                 "moorline_watson_violations_total",
                 "Publishes and subscribes that their class does not have, by class",
                 &["class", "what"],
             )?,
         };
-        for why in ["management", "unregistered", "unheard", "unnoted", "last_event"] {
+        for why in ["management", "unregistered", "unheard", "unnoted", "last_event", "quickstart"] {
             metrics.dropped.with_label_values(&[why]);
         }
         for what in ["event", "command", "fetch"] {

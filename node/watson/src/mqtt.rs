@@ -21,6 +21,7 @@ use crate::{
     inbox::Shared,
     link::WatsonLink,
     managed::Manager,
+    quickstart::Seat,
 };
 
 /// Watson's clients among those of an MQTT edge. Clones are the same.
@@ -95,7 +96,7 @@ impl Mqtt {
         let denied = |refused| denial(version, refused);
         let opening = connect::hello(&hello).map_err(denied)?;
         let tls = attempt.channel.tls;
-        let Entered { tenant, may, stay, .. } =
+        let Entered { tenant, may, stay, seat, .. } =
             self.door.admit(&opening, tls).await.map_err(denied)?;
         let name = opening.session.name.clone();
         let fresh = || format!("{:032x}", rand::random::<u128>());
@@ -110,7 +111,7 @@ impl Mqtt {
             protocol: Protocol::Mqtt { version, websocket: attempt.websocket },
             user: attempt.username.unwrap_or_default(),
         };
-        let client = Client { mqtt: self, opening, may, about };
+        let client = Client { mqtt: self, opening, may, about, seat: seat.map(Arc::new) };
         let port = Some(Arc::new(client) as Arc<dyn Port>);
         let (session, rules, begin) = (Some(session), Some(rules), Some(begin));
         Ok(Identity { session, port, rules, begin, ..Identity::of(tenant) })
@@ -143,6 +144,7 @@ struct Client {
     opening: Opening,
     may: Permissions,
     about: About,
+    seat: Option<Arc<Seat>>,
 }
 
 impl Port for Client {
@@ -150,6 +152,7 @@ impl Port for Client {
         let shared = Arc::new(Shared::new(self.opening.client.clone(), inbox));
         let link = self.mqtt.manager.service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
         let (manager, opening) = (self.mqtt.manager.clone(), self.opening.clone());
-        Box::new(WatsonLink::new(manager, opening, self.may, self.about.clone(), shared, link))
+        let (about, may, seat) = (self.about.clone(), self.may, self.seat.clone());
+        Box::new(WatsonLink::new(manager, (opening, may, seat), about, shared, link))
     }
 }

@@ -53,5 +53,6 @@ mod tls;
 mod watson;
 mod watson_http;
 mod watson_managed;
+mod watson_quickstart;
 mod watson_rest;
 mod wills;
