@@ -41,7 +41,7 @@ use crate::door::{Door, device_name};
 /// A device's space for them.
 const SPACE: &str = "watson/lec";
 /// An organisation's space for its settings, and which of them these are.
-const CONFIG: &str = "watson/config";
+pub(crate) const CONFIG: &str = "watson/config";
 const CACHE: &str = "lec";
 /// Names of a device (§1.10 of the vendor's wire).
 pub(crate) const NAMES_MAX: u16 = 5;

@@ -40,6 +40,7 @@ mod presence;
 mod quickstart;
 mod rest;
 mod rules;
+mod security;
 mod visits;
 
 pub use door::Door;

@@ -7,9 +7,9 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Col
 const MANAGEMENT: [&str; 8] =
     ["manage", "unmanage", "location", "error_codes", "log", "notify", "response", "unknown"];
 /// What the management API is asked for.
-const REST: [&str; 11] = [
-    "bulk", "types", "devices", "location", "mgmt", "diag", "lec", "states", "status", "requests",
-    "bundles",
+const REST: [&str; 12] = [
+    "bulk", "types", "devices", "location", "mgmt", "diag", "lec", "security", "states", "status",
+    "requests", "bundles",
 ];
 
 /// The metrics; clones are the same.
@@ -85,7 +85,8 @@ impl WatsonMetrics {
                 &["class", "what"],
             )?,
         };
-        for why in ["management", "unregistered", "unheard", "unnoted", "last_event", "quickstart"] {
+        for why in ["management", "unregistered", "unheard", "unnoted", "last_event", "quickstart"]
+        {
             metrics.dropped.with_label_values(&[why]);
         }
         for what in ["event", "command", "fetch"] {
@@ -101,6 +102,7 @@ impl WatsonMetrics {
             metrics.connections.with_label_values(&[label(class)]);
             metrics.admitted.with_label_values(&[label(class), "accepted"]);
             metrics.admitted.with_label_values(&[label(class), "wrong_secret"]);
+            metrics.admitted.with_label_values(&[label(class), "certificate"]);
             metrics.violations.with_label_values(&[label(class), "publish"]);
             metrics.violations.with_label_values(&[label(class), "subscribe"]);
         }

@@ -46,6 +46,8 @@ pub(crate) struct About {
     pub(crate) secure: bool,
     pub(crate) protocol: Protocol,
     pub(crate) user: Text,
+    /// What its authority calls it.
+    pub(crate) certificate: Text,
 }
 
 impl Mqtt {
@@ -96,8 +98,8 @@ impl Mqtt {
         let denied = |refused| denial(version, refused);
         let opening = connect::hello(&hello).map_err(denied)?;
         let tls = attempt.channel.tls;
-        let Entered { tenant, may, stay, seat, .. } =
-            self.door.admit(&opening, tls).await.map_err(denied)?;
+        let Entered { tenant, certificate, may, stay, seat, .. } =
+            self.door.admit(&opening, &attempt.channel).await.map_err(denied)?;
         let name = opening.session.name.clone();
         let fresh = || format!("{:032x}", rand::random::<u128>());
         let session = name.unwrap_or_else(|| Session::drawn(&opening.client, &fresh()));
@@ -110,6 +112,7 @@ impl Mqtt {
             secure: tls,
             protocol: Protocol::Mqtt { version, websocket: attempt.websocket },
             user: attempt.username.unwrap_or_default(),
+            certificate,
         };
         let client = Client { mqtt: self, opening, may, about, seat: seat.map(Arc::new) };
         let port = Some(Arc::new(client) as Arc<dyn Port>);

@@ -83,8 +83,7 @@ impl Seat {
     /// Whether a message goes on. Who says too much for itself takes nothing of the others' share.
     pub(crate) fn may_say(&self, now: UnixMillis, payload_bytes: usize) -> bool {
         let now = Millis(now.0);
-        let passes =
-            |buckets: &Mutex<Buckets<()>>| locked(buckets).take(KEY, now) == Turn::Now;
+        let passes = |buckets: &Mutex<Buckets<()>>| locked(buckets).take(KEY, now) == Turn::Now;
         passes(&self.one) && (0..=payload_bytes / PART_BYTES).all(|_| passes(&self.all))
     }
 }

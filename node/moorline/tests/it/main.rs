@@ -51,6 +51,7 @@ mod thingsboard_rest;
 mod thingsboard_socket;
 mod tls;
 mod watson;
+mod watson_certificates;
 mod watson_http;
 mod watson_managed;
 mod watson_quickstart;

@@ -69,7 +69,11 @@ fn off(org: &mut Org) {
 
 fn events(org: &mut Org) {
     let (mut app, _) = application(Version::V4, "web").to_patiently(org.at(2));
-    assert_eq!(app.subscribe(&[("iot-2/type/+/id/d1/evt/+/fmt/+", 1)]), [0], "the service is QoS 0");
+    assert_eq!(
+        app.subscribe(&[("iot-2/type/+/id/d1/evt/+/fmt/+", 1)]),
+        [0],
+        "the service is QoS 0"
+    );
     // Credentials are not looked at, and TLS is not asked for.
     let login = Some(("use-token-auth".to_owned(), "whatever".to_owned()));
     let (mut pump, _) = Connect { login, ..device(Version::V4, "d1") }.to(org.at(1));
@@ -110,7 +114,8 @@ fn floods(org: &mut Org) {
     let (mut app, _) = application(Version::V4, "flood").to(org.at(1));
     assert_eq!(app.subscribe(&[("iot-2/type/pump/id/d3/evt/+/fmt/+", 0)]), [0]);
     let (mut pump, _) = device(Version::V4, "d3").to(org.at(2));
-    let ids: Vec<u16> = (0..4 * BURST).map(|_| pump.publish("iot-2/evt/e/fmt/json", b"{}")).collect();
+    let ids: Vec<u16> =
+        (0..4 * BURST).map(|_| pump.publish("iot-2/evt/e/fmt/json", b"{}")).collect();
     assert!(ids.into_iter().all(|id| pump.puback(id) == 0), "it is not told");
     let mut heard = 0;
     while let Heard::Packet(Packet::Publish(_)) = app.hear(A_MOMENT) {

@@ -38,8 +38,7 @@ impl Manager {
     ) {
         for (address, payload) in answers {
             let mut tries = 0;
-            while let Err(why) =
-                self.publish(tenant, address.topic(device), payload.clone()).await
+            while let Err(why) = self.publish(tenant, address.topic(device), payload.clone()).await
             {
                 tries += 1;
                 if tries >= ANSWER_TRIES_MAX {

@@ -3,7 +3,8 @@
 //! ```text
 //!   head ─► route ─► who is it? (judge.rs) ─► may it? ─► body ─┬─► types.rs, devices.rs, bulk.rs ──────► the registry
 //!                                                            ├─► managed.rs, requests.rs, bundles.rs ─► managed/
-//!                                                            └─► states.rs, cache.rs ──────────────► presence, last events
+//!                                                            ├─► states.rs, cache.rs ──────────────► presence, last events
+//!                                                            └─► security.rs ──────────────────────► what is asked of connections
 //! ```
 //!
 //! # Invariants
@@ -21,6 +22,7 @@ mod cache;
 mod devices;
 mod managed;
 mod requests;
+mod security;
 mod states;
 mod types;
 
@@ -171,6 +173,7 @@ fn needs(resource: &Resource, method: Method) -> Role {
         | Resource::Events(_)
         | Resource::Event(..)
         | Resource::CacheSettings
+        | Resource::ConnectionSecurity
         | Resource::ConnectionStates
         | Resource::ConnectionState(_)
         | Resource::ConnectionLog
@@ -292,6 +295,9 @@ impl Rest {
                 self.last_event(who, &device, &event).await
             }
             Resource::CacheSettings => self.cache_settings(who, (method, success), body).await,
+            Resource::ConnectionSecurity => {
+                self.connection_security(who, (method, success), body).await
+            }
             Resource::ConnectionStates => self.states(who, query).await,
             Resource::ConnectionState(client) => self.state(who, &client).await,
             Resource::ServiceStatus => Ok(Reply::json(success, &self.status())),
@@ -319,6 +325,7 @@ fn label(resource: &Resource) -> &'static str {
         Resource::Management(_) => "mgmt",
         Resource::Logs(_) | Resource::Log(..) | Resource::ErrorCodes(_) => "diag",
         Resource::Events(_) | Resource::Event(..) | Resource::CacheSettings => "lec",
+        Resource::ConnectionSecurity => "security",
         Resource::ConnectionStates | Resource::ConnectionState(_) => "states",
         Resource::ConnectionLog | Resource::DataTraffic | Resource::ServiceStatus => "status",
         Resource::Requests
