@@ -9,7 +9,7 @@ use moorline_core::{Message, QoS, TenantId, Text, port};
 use moorline_dialects::watson::{
     identity::DeviceName,
     management::{
-        address::Downward,
+        address::{Channel, Downward},
         kept::{Kept, Owed, Owing},
     },
 };
@@ -33,16 +33,16 @@ impl Manager {
     pub(super) async fn answer(
         &self,
         tenant: TenantId,
-        device: &DeviceName,
+        channel: &Channel,
         answers: &[(Downward, Bytes)],
     ) {
         for (address, payload) in answers {
             let mut tries = 0;
-            while let Err(why) = self.publish(tenant, address.topic(device), payload.clone()).await
+            while let Err(why) = self.publish(tenant, channel.topic(address), payload.clone()).await
             {
                 tries += 1;
                 if tries >= ANSWER_TRIES_MAX {
-                    debug!(%device, %why, "a managed device did not get its answer");
+                    debug!(%why, "a managed device did not get its answer");
                     self.door.metrics.dropped.with_label_values(&["unheard"]).inc();
                     return;
                 }
@@ -86,7 +86,7 @@ impl Manager {
             if is_stuck && is_said {
                 continue;
             }
-            match self.pay(tenant, device, &owed).await {
+            match self.pay(tenant, (device, &came.channel), &owed).await {
                 Ok(()) => done.push(owed.number),
                 Err(why) => {
                     debug!(%device, %why, "what a managed device is to hear waits");
@@ -99,13 +99,17 @@ impl Manager {
         }
     }
 
-    async fn pay(&self, tenant: TenantId, device: &DeviceName, owed: &Owed) -> Result<(), Failed> {
+    async fn pay(
+        &self,
+        tenant: TenantId,
+        (device, channel): (&DeviceName, &Channel),
+        owed: &Owed,
+    ) -> Result<(), Failed> {
         let mut tries = 0;
         loop {
             let paid = match &owed.what {
                 Owing::Send { to, payload, .. } => {
-                    let topic = Text::from(format!("iotdm-1/{device}/{to}"));
-                    self.publish(tenant, topic, Bytes::from(payload.clone())).await
+                    self.publish(tenant, channel.topic(to), Bytes::from(payload.clone())).await
                 }
                 Owing::Note { id, progress } => {
                     self.note(tenant, *id, device, progress, owed.since).await

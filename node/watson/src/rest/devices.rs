@@ -46,7 +46,7 @@ fn shown(org: &Text, name: &DeviceName, record: &DeviceRecord, token: Option<&st
     let settings: DeviceSettings = settings::read(&record.settings);
     let about = About::read(settings.metadata);
     let nobody = || Registrar { id: String::new(), kind: "person".to_owned() };
-    let auth = about.registered_by.clone().unwrap_or_else(nobody);
+    let (auth, gateway) = (about.registered_by.clone().unwrap_or_else(nobody), about.gateway());
     json!(response::Device::from(Known {
         org,
         name,
@@ -59,7 +59,7 @@ fn shown(org: &Text, name: &DeviceName, record: &DeviceRecord, token: Option<&st
         registration: Registration { auth, date: rfc3339(record.created) },
         groups: &[],
         status: &about.status,
-        gateway: None,
+        gateway: gateway.as_ref(),
         token,
     }))
 }

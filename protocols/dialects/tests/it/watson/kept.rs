@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use moorline_core::UnixMillis;
 use moorline_dialects::watson::management::{
-    address::Upward,
+    address::{Downward, Upward},
     device::{Change, Event},
     kept::{self, Kept, OWED_AGAIN_MS, OWED_MAX, Owing},
     task::{Action, Parameter},
 };
 
-use super::machine::{TIMEOUT_MS, exchange, id};
+use super::{
+    device,
+    machine::{TIMEOUT_MS, exchange, id},
+};
 
 const NOW: UnixMillis = UnixMillis(1_767_323_045_678);
 
@@ -119,6 +122,17 @@ fn kept_forms_stay() {
     );
     assert_eq!(kept.written(), written);
     assert_eq!(Kept::read(written.as_bytes()), Ok(kept));
+    let mut behind = Kept { gateway: Some(device("gw", "g1")), ..Kept::default() };
+    assert_eq!(Kept::read(&behind.written()).as_ref(), Ok(&behind));
+    assert!(
+        behind.written().starts_with(br#"{"form":1,"standing":"unmanaged","gateway":"gw:g1","#)
+    );
+    let at = |kept: &Kept| kept.channel(&device("t1", "d1")).topic(Downward::Observe).to_string();
+    assert_eq!(at(&behind), "iotdm-1/via/type/gw/id/g1/type/t1/id/d1/observe");
+    behind.gateway = None;
+    assert_eq!(at(&behind), "iotdm-1/type/t1/id/d1/observe");
+    let nobody = r#"{"form":1,"standing":"unmanaged","gateway":"g1"}"#;
+    assert!(Kept::read(nobody.as_bytes()).is_err());
     let bare = r#"{"form":1,"standing":"dormant","something":"later"}"#;
     assert!(Kept::read(bare.as_bytes()).is_ok());
     for wrong in ["", "{}", "[]", r#"{"form":2}"#, r#"{"form":1,"standing":"other"}"#] {

@@ -215,6 +215,14 @@ fn what_is_known_of_a_device_comes_back() {
     assert_eq!(About::read(kept), about);
     about.metadata.insert("deviceInfo".into(), json!("mine"));
     assert_eq!(About::read(about.written()).info, about.info, "no name of ours");
+    for (id, kind, expected) in [
+        ("g:abc123:gw:g1", About::BY_GATEWAY, Some(device("gw", "g1"))),
+        ("g:abc123:gw:g1", "app", None),
+        ("someone", About::BY_GATEWAY, None),
+    ] {
+        about.registered_by = Some(Registrar { id: id.into(), kind: kind.into() });
+        assert_eq!(about.gateway(), expected, "{id} {kind}");
+    }
 }
 
 #[test]

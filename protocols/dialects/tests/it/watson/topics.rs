@@ -113,6 +113,10 @@ fn each_sees_the_names_of_its_class() {
         ("iot-2/type/t1/id/d1/mon",               [Some("iot-2/mon"), Some("iot-2/type/t1/id/d1/mon"), Some("iot-2/type/t1/id/d1/mon")]),
         ("iot-2/type/t1/id/d1/notify",            [Some("iot-2/notify"), Some("iot-2/type/t1/id/d1/notify"), Some("iot-2/type/t1/id/d1/notify")]),
         ("iotdm-1/type/t1/id/d1/response",        [Some("iotdm-1/response"), Some("iotdm-1/type/t1/id/d1/response"), None]),
+        ("iotdm-1/via/type/gw/id/g1/type/t1/id/d1/response", [None, Some("iotdm-1/type/t1/id/d1/response"), None]),
+        ("iotdm-1/via/type/gw/id/g1/type/gw/id/g1/observe",  [None, Some("iotdm-1/type/gw/id/g1/observe"), None]),
+        ("iotdm-1/via/type/gw/id/g/type/t1/id/d1/response",  [None; 3]),
+        ("iotdm-1/via/type/gw/id/g10/type/t1/id/d1/cancel",  [None; 3]),
         ("iotdevice-1/type/t1/id/d1/mgmt/manage", [None; 3]),
         ("iot-2/app/app/mon",                     [None, Some("iot-2/app/app/mon"), Some("iot-2/app/app/mon")]),
     ];
