@@ -412,3 +412,24 @@ impl Manager {
         gone.await.map(drop).map_err(Failed::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use moorline_machine::documents::Document;
+
+    use super::*;
+
+    #[test]
+    fn pages_go_on_behind_what_can_not_be_read() {
+        let unread = |id: &str| Document {
+            id: Text::from(id),
+            version: 1,
+            changed: UnixMillis(0),
+            body: b"of a later form".to_vec().into(),
+        };
+        let page = |more| DocumentsPage { documents: vec![unread("a"), unread("b")], more };
+        assert_eq!(next(&page(true)), Some(Text::from("b")));
+        assert_eq!(next(&page(false)), None);
+        assert_eq!(next(&DocumentsPage { documents: Vec::new(), more: true }), None);
+    }
+}
