@@ -2,7 +2,7 @@
 
 use moorline_core::topic;
 use moorline_dialects::watson::{
-    management::address::{Downward, Upward},
+    management::address::{Channel, Downward, Upward},
     topics::{
         Forbidden, HELD_MESSAGES_MAX, Message, Permissions, Role, Standing, publish,
         resource_group, seen_by, standing, subscribe,
@@ -146,7 +146,7 @@ fn the_server_speaks_on_these_topics() {
         (custom,                     "mgmt/custom/b/a"),
     ];
     for (address, rest) in table {
-        let canonical = address.topic(&device("t1", "d1"));
+        let canonical = Channel::of(&device("t1", "d1"), None).topic(&address);
         assert_eq!(canonical.as_str(), format!("iotdm-1/type/t1/id/d1/{rest}"));
         let seen = seen_by(&client(DEVICE), canonical.as_bytes()).unwrap();
         assert_eq!(seen.as_str(), format!("iotdm-1/{rest}"));
