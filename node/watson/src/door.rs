@@ -334,12 +334,16 @@ impl Door {
     /// Lets in one that needs no registration, where that is switched on and there is room. It shows nothing, so that nobody asks for
     /// TLS.
     fn judge_stranger(&self, client: &ClientId) -> Result<Entered, Refused> {
-        let tenant = quickstart::tenant(&self.registry).ok_or(Denial::UnknownTenant)?;
+        let is_on = || quickstart::tenant(&self.registry).ok_or(Denial::UnknownTenant);
+        let tenant = is_on()?;
         let seat = self.quickstart.seat().ok_or(Refused::Closed(Close::Connections))?;
         let looks = [Permissions::EVENT_RECEIVE, Permissions::STATUS];
         let may = Permissions(looks.iter().fold(0, |all, one| all | one.0));
-        // News of the tenant come to whoever watches any name in it.
+        // News of the tenant come to whoever watches any name in it, from now on.
         let watch = self.registry.watch(tenant, &Text::from(client.to_string()));
+        if is_on()? != tenant {
+            return Err(Denial::UnknownTenant.into());
+        }
         let stay = Stay { by: Standing::Stranger(tenant), until_ms: None, watch };
         let (role, certificate) = (None, Text::default());
         Ok(Entered { tenant, certificate, role, may, stay, seat: Some(seat) })

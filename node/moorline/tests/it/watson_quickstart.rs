@@ -83,6 +83,9 @@ fn events(org: &mut Org) {
     assert_eq!((heard.qos, &heard.payload[..]), (0, &b"{\"n\":1}"[..]));
     pump.publish_once("iot-2/evt/e/fmt/json", b"{\"n\":2}");
     assert_eq!(app.message().payload, b"{\"n\":2}");
+    let (mut new, _) = device(Version::V5, "d1").to(org.at(3));
+    new.publish_once("iot-2/evt/e/fmt/json", b"{\"n\":3}");
+    assert_eq!(app.message().payload, b"{\"n\":3}");
 }
 
 fn refused(org: &mut Org) {
@@ -117,7 +120,10 @@ fn floods(org: &mut Org) {
     let ids: Vec<u16> =
         (0..4 * BURST).map(|_| pump.publish("iot-2/evt/e/fmt/json", b"{}")).collect();
     assert!(ids.into_iter().all(|id| pump.puback(id) == 0), "it is not told");
-    let mut heard = 0;
+    for _ in 0..BURST {
+        app.message();
+    }
+    let mut heard = BURST;
     while let Heard::Packet(Packet::Publish(_)) = app.hear(A_MOMENT) {
         heard += 1;
     }
