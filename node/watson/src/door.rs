@@ -4,15 +4,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use moorline_core::{TenantId, Text, op::Denial};
-use moorline_dialects::watson::{
-    connect::{Opening, Refused},
-    identity::{Class, ClientId, DeviceName, Proof, Who},
-    topics::Permissions,
+use moorline_dialects::{
+    secret::Secret,
+    watson::{
+        close::Close,
+        connect::{Opening, Refused},
+        identity::{
+            CertificateNames, Class, ClientId, Demand, DeviceName, Inadmissible, Policy, Proof,
+            Who, names_client,
+        },
+        topics::Permissions,
+    },
 };
-use moorline_edge::{Begin, Clock, EdgeConfig, watch_over};
+use moorline_edge::{Begin, Channel, Clock, EdgeConfig, Proof as Shows, watch_over};
 use moorline_service::registry::{
     Registry, Watch,
-    door::{Admitted, By, Guest, Shown},
+    credential::{certificate::Called, prove::Chain},
+    door::{Admitted, By, Certified, Guest, Shown},
     principal::{self, is_principal, kept_as},
     secrets::Secrets,
     settings::{self, Class as Kind, DeviceSettings, Role},
@@ -22,7 +30,9 @@ use tokio_util::task::TaskTracker;
 use crate::{
     last_events::LastEvents,
     metrics::{WatsonMetrics, label},
+    quickstart::{self, Quickstart, Seat},
     rules::Rules,
+    security::Policies,
 };
 
 /// What an organisation's tenant is called, before its id.
@@ -37,34 +47,78 @@ pub struct Door {
     pub(crate) rules: Arc<Rules>,
     pub(crate) metrics: WatsonMetrics,
     pub(crate) last_events: LastEvents,
+    quickstart: Quickstart,
+    pub(crate) policies: Policies,
     /// Those that watch over connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
+}
+
+/// How a client comes.
+#[derive(Debug, Clone)]
+pub(crate) struct Coming {
+    by: By,
+    tls: bool,
+    /// What TLS proved that it has the key of.
+    chain: Option<Chain>,
+}
+
+impl Coming {
+    pub(crate) fn new(by: By, channel: &Channel) -> Self {
+        let chain = match &channel.proof {
+            Some(Shows::Certificates(chain)) => Some(Arc::clone(chain)),
+            Some(Shows::Psk(_)) | None => None,
+        };
+        Self { by, tls: channel.tls, chain }
+    }
 }
 
 /// Who was let in.
 #[derive(Debug)]
 pub(crate) struct Entered {
     pub(crate) tenant: TenantId,
+    /// What its authority calls it, if it has shown a certificate.
+    pub(crate) certificate: Text,
     /// What an application's key is for; nothing of a device or gateway.
     pub(crate) role: Option<Role>,
     /// What an application's key may; a device or gateway may what its class may.
     pub(crate) may: Permissions,
     /// Turns it out when it may not stay.
     pub(crate) stay: Stay,
+    /// The place of a client of quickstart.
+    pub(crate) seat: Option<Seat>,
 }
 
 /// What it depends on that a client may stay.
 #[derive(Debug)]
 pub(crate) struct Stay {
-    pub(crate) guest: Guest,
+    by: Standing,
     until_ms: Option<u64>,
     watch: Watch,
 }
 
+/// By what a client is in.
+#[derive(Debug)]
+enum Standing {
+    /// It has proved who it is.
+    Proven(Guest, Option<Vouched>),
+    /// Nobody knows it, and quickstart is on in this tenant.
+    Stranger(TenantId),
+}
+
+/// What is to stay true of a certificate.
+#[derive(Debug)]
+struct Vouched {
+    client: ClientId,
+    chain: Chain,
+}
+
 impl Stay {
-    /// Whether it is a device or gateway, whose presence counts.
-    pub(crate) fn is_device(&self) -> bool {
-        !is_principal(&self.guest.device)
+    /// The device or gateway it is, whose presence counts.
+    pub(crate) fn device(&self) -> Option<&Guest> {
+        match &self.by {
+            Standing::Proven(guest, _) => Some(guest).filter(|guest| !is_principal(&guest.device)),
+            Standing::Stranger(_) => None,
+        }
     }
 }
 
@@ -91,7 +145,9 @@ impl Door {
     ) -> Self {
         let (rules, tasks) = (Arc::new(Rules::new(edge)), TaskTracker::new());
         let last_events = LastEvents::default();
-        Self { registry, secrets, clock, rules, metrics, last_events, tasks }
+        let quickstart = Quickstart::new(metrics.quickstart.clone());
+        let policies = Policies::default();
+        Self { registry, secrets, clock, rules, metrics, last_events, quickstart, policies, tasks }
     }
 
     /// Whether there is such an organisation, by all that is known here.
@@ -100,11 +156,19 @@ impl Door {
     }
 
     /// Lets a client in that stays.
-    pub(crate) async fn admit(&self, opening: &Opening, tls: bool) -> Result<Entered, Refused> {
+    pub(crate) async fn admit(
+        &self,
+        opening: &Opening,
+        channel: &Channel,
+    ) -> Result<Entered, Refused> {
         let client = &opening.client;
-        let entered = self.judge(client, &opening.proof, (By::Mqtt, tls)).await;
-        self.count(client.class(), entered.as_ref().err());
-        Ok(entered?)
+        let entered = if client.is_quickstart() {
+            self.judge_stranger(client)
+        } else {
+            self.judge(client, &opening.proof, &Coming::new(By::Mqtt, channel)).await
+        };
+        self.count(client.class(), entered.as_ref().err().copied());
+        entered
     }
 
     /// Lets one in that makes a request: the one of these that there is and that has shown its secret.
@@ -112,95 +176,184 @@ impl Door {
         &self,
         clients: &[ClientId],
         proof: &Proof,
-        tls: bool,
+        channel: &Channel,
     ) -> Result<(ClientId, Entered), Denial> {
-        let mut denied = Denial::UnknownDevice;
+        let (mut refused, coming) =
+            (Refused::Denied(Denial::UnknownDevice), Coming::new(By::Http, channel));
         for client in clients {
-            match self.judge(client, proof, (By::Http, tls)).await {
+            match self.judge(client, proof, &coming).await {
                 Ok(entered) => {
                     self.count(client.class(), None);
                     return Ok((client.clone(), entered));
                 }
                 // Another reading of its name may be somebody.
-                Err(denial @ (Denial::UnknownDevice | Denial::WrongSecret)) => denied = denial,
-                Err(denial) => {
-                    denied = denial;
+                Err(why @ Refused::Denied(Denial::UnknownDevice | Denial::WrongSecret)) => {
+                    refused = why;
+                }
+                Err(why) => {
+                    refused = why;
                     break;
                 }
             }
         }
         if let Some(client) = clients.first() {
-            self.count(client.class(), Some(&denied));
+            self.count(client.class(), Some(refused));
         }
-        Err(denied)
+        // HTTP has one answer for a wrong certificate and a wrong token.
+        Err(if let Refused::Denied(denied) = refused { denied } else { Denial::WrongSecret })
     }
 
-    fn count(&self, class: Class, denied: Option<&Denial>) {
-        let result = match denied {
+    fn count(&self, class: Class, refused: Option<Refused>) {
+        let result = match refused {
             None => "accepted",
-            Some(Denial::UnknownTenant) => "unknown_tenant",
-            Some(Denial::UnknownDevice) => "unknown_device",
-            Some(Denial::WrongSecret) => "wrong_secret",
-            Some(Denial::Disabled) => "disabled",
-            Some(Denial::Plaintext) => "plaintext",
-            Some(Denial::Banned { .. }) => "banned",
-            Some(Denial::Stopping | Denial::Unavailable) => "unavailable",
-            Some(Denial::Malformed | Denial::TooOften) => "malformed",
+            Some(Refused::Denied(denied)) => match denied {
+                Denial::UnknownTenant => "unknown_tenant",
+                Denial::UnknownDevice => "unknown_device",
+                Denial::WrongSecret => "wrong_secret",
+                Denial::Disabled => "disabled",
+                Denial::Plaintext => "plaintext",
+                Denial::Banned { .. } => "banned",
+                Denial::Stopping | Denial::Unavailable => "unavailable",
+                Denial::Malformed | Denial::TooOften => "malformed",
+            },
+            Some(Refused::Closed(Close::Connections)) => "full",
+            Some(Refused::Closed(Close::CertificateMissing | Close::CertificateWrong)) => {
+                "certificate"
+            }
+            Some(
+                Refused::Version
+                | Refused::ClientId(_)
+                | Refused::Proof(_)
+                | Refused::ServerName
+                | Refused::Closed(_),
+            ) => "malformed",
         };
         self.metrics.admitted.with_label_values(&[label(class), result]).inc();
     }
 
     /// One that has failed too often is not judged.
     pub(crate) fn count_banned(&self, class: Class, retry_after_s: u32) {
-        self.count(class, Some(&Denial::Banned { retry_after_s }));
+        self.count(class, Some(Refused::Denied(Denial::Banned { retry_after_s })));
     }
 
     async fn judge(
         &self,
         client: &ClientId,
         proof: &Proof,
-        (by, tls): (By, bool),
-    ) -> Result<Entered, Denial> {
+        coming: &Coming,
+    ) -> Result<Entered, Refused> {
         if client.is_quickstart() {
-            return Err(Denial::UnknownTenant);
+            return Err(Denial::UnknownTenant.into());
         }
-        let (device, secret) = match (&client.who, proof) {
-            (Who::Device(device) | Who::Gateway(device), Proof::Token(token)) => {
-                (device_name(device), token)
+        if client.class().is_application() {
+            return Ok(self.judge_application(client, proof, coming).await?);
+        }
+        self.judge_device(client, proof, coming).await
+    }
+
+    async fn judge_application(
+        &self,
+        client: &ClientId,
+        proof: &Proof,
+        coming: &Coming,
+    ) -> Result<Entered, Denial> {
+        let Proof::Key { key, token } = proof else { return Err(Denial::WrongSecret) };
+        let admitted = self.by_token(client, &kept_as(&key.to_string()), token, coming).await?;
+        let role = principal::role(&admitted.settings).ok_or(Denial::WrongSecret)?;
+        let entered = entered(admitted, None, Text::default());
+        Ok(Entered { role: Some(role), may: permissions(role), ..entered })
+    }
+
+    /// By its token, its certificate or both, as its organisation asks of its type.
+    async fn judge_device(
+        &self,
+        client: &ClientId,
+        proof: &Proof,
+        coming: &Coming,
+    ) -> Result<Entered, Refused> {
+        let name = client.device().ok_or(Denial::UnknownDevice)?;
+        let alias = alias_of(client);
+        let (tenant, _) = self.registry.tenant_meant(&alias).await?;
+        let (now, plaintext) = (self.clock.wall().0, self.registry.takes_plaintext(tenant));
+        if !coming.tls && !plaintext {
+            return Err(Denial::Plaintext.into());
+        }
+        let chain = coming.chain.as_ref().filter(|_| coming.tls);
+        let called = chain.and_then(|chain| self.registry.vouched(tenant, chain, now));
+        let names = called.as_ref().map(|called| is_called(client, called));
+        if names == Some(false) {
+            // One of its organisation says that it is somebody else.
+            return Err(Refused::Closed(Close::CertificateWrong));
+        }
+        let policies = self.policies(tenant).await.map_err(|_| Denial::Unavailable)?;
+        let authorities = self.registry.settings(tenant).trust_anchors.is_any();
+        let policy = policies.of(name.kind.as_str());
+        let policy = policy.unwrap_or(Policy::unsaid(coming.tls, plaintext, authorities));
+        let demand = policy.admits(coming.tls, names, proof).map_err(|why| match why {
+            Inadmissible::Plaintext => Refused::Denied(Denial::Plaintext),
+            Inadmissible::NoToken => Refused::Denied(Denial::WrongSecret),
+            Inadmissible::NoCertificate => Refused::Closed(Close::CertificateMissing),
+        })?;
+        let (device, is_it) = (device_name(name), |called: &Called| is_called(client, called));
+        let admitted = match (demand, proof, chain) {
+            (Demand::Token, Proof::Token(token), _) => {
+                self.by_token(client, &device, token, coming).await?
             }
-            (
-                Who::Application { .. } | Who::SharedApplication { .. },
-                Proof::Key { key, token },
-            ) => (kept_as(&key.to_string()), token),
-            _ => return Err(Denial::WrongSecret),
-        };
-        let (alias, now) = (alias_of(client), self.clock.wall());
-        let shown = Shown { alias: &alias, device: &device, secret: secret.expose(), by, tls };
-        let admitted = self.registry.admit(&self.secrets, shown, true, now.0).await?;
-        let Admitted { guest, until_ms, watch, settings, .. } = admitted;
-        let role = match &client.who {
-            Who::Application { .. } | Who::SharedApplication { .. } => principal::role(&settings),
-            Who::Device(_) | Who::Gateway(_) => None,
-        };
-        let may = match &client.who {
-            Who::Application { .. } | Who::SharedApplication { .. } => {
-                role.map(permissions).ok_or(Denial::WrongSecret)?
+            (Demand::Nothing, _, Some(chain)) => {
+                let (alias, device, is_it, by) = (&*alias, &device, &is_it, coming.by);
+                let certified = Certified { alias, device, chain, is_it, by };
+                self.registry.admit_certified(certified, now).await?
             }
-            // A device of a gateway's name is no gateway, and the other way round.
-            Who::Device(_) | Who::Gateway(_) if kind_of(client) != kind(&settings) => {
-                return Err(Denial::UnknownDevice);
-            }
-            Who::Device(_) | Who::Gateway(_) => Permissions::default(),
+            (Demand::Token | Demand::Nothing, ..) => return Err(Denial::WrongSecret.into()),
         };
-        let watch = watch.expect("it was asked for");
-        Ok(Entered { tenant: guest.tenant, role, may, stay: Stay { guest, until_ms, watch } })
+        // A device of a gateway's name is no gateway, and the other way round.
+        if kind_of(client) != kind(&admitted.settings) {
+            return Err(Denial::UnknownDevice.into());
+        }
+        // What was not needed may go.
+        let counted = chain.filter(|_| names.is_some() && needs_certificate(policy, demand));
+        let vouched =
+            counted.map(|chain| Vouched { client: client.clone(), chain: Arc::clone(chain) });
+        let certificate = called.map(|_| Text::from(certificate_name(client, name)));
+        Ok(entered(admitted, vouched, certificate.unwrap_or_default()))
+    }
+
+    async fn by_token(
+        &self,
+        client: &ClientId,
+        device: &Text,
+        token: &Secret,
+        coming: &Coming,
+    ) -> Result<Admitted, Denial> {
+        let (alias, now, Coming { by, tls, .. }) = (alias_of(client), self.clock.wall(), coming);
+        let secret = token.expose();
+        let shown = Shown { alias: &alias, device, secret, by: *by, tls: *tls };
+        self.registry.admit(&self.secrets, shown, true, now.0).await
+    }
+
+    /// Lets in one that needs no registration, where that is switched on and there is room. It shows nothing, so that nobody asks for
+    /// TLS.
+    fn judge_stranger(&self, client: &ClientId) -> Result<Entered, Refused> {
+        let is_on = || quickstart::tenant(&self.registry).ok_or(Denial::UnknownTenant);
+        let tenant = is_on()?;
+        let seat = self.quickstart.seat().ok_or(Refused::Closed(Close::Connections))?;
+        let looks = [Permissions::EVENT_RECEIVE, Permissions::STATUS];
+        let may = Permissions(looks.iter().fold(0, |all, one| all | one.0));
+        // News of the tenant come to whoever watches any name in it, from now on.
+        let watch = self.registry.watch(tenant, &Text::from(client.to_string()));
+        if is_on()? != tenant {
+            return Err(Denial::UnknownTenant.into());
+        }
+        let stay = Stay { by: Standing::Stranger(tenant), until_ms: None, watch };
+        let (role, certificate) = (None, Text::default());
+        Ok(Entered { tenant, certificate, role, may, stay, seat: Some(seat) })
     }
 
     /// Watches over a connection that was let in: ends it when its client may not stay.
     pub(crate) fn watching(&self, stay: Stay) -> Begin {
         let door = self.clone();
         watch_over(self.tasks.clone(), move || {
-            let present = stay.is_device().then(|| door.registry.arrive(&stay.guest));
+            let present = stay.device().map(|guest| door.registry.arrive(guest));
             async move {
                 let _present = present;
                 door.until_revoked(&stay).await;
@@ -211,9 +364,54 @@ impl Door {
     /// Returns when a client that was let in may not stay.
     pub(crate) async fn until_revoked(&self, stay: &Stay) {
         let now_ms = || self.clock.wall().0;
-        let stays = || self.registry.still(&stay.guest);
+        let stays = || self.stays(&stay.by);
         stay.watch.until_revoked(stay.until_ms, now_ms, stays).await;
     }
+
+    async fn stays(&self, by: &Standing) -> Result<(), Denial> {
+        match by {
+            Standing::Proven(guest, vouched) => {
+                let now = self.clock.wall().0;
+                let is_vouched = |vouched: &Vouched| {
+                    let called = self.registry.vouched(guest.tenant, &vouched.chain, now);
+                    called.is_some_and(|called| is_called(&vouched.client, &called))
+                };
+                if !vouched.as_ref().is_none_or(is_vouched) {
+                    return Err(Denial::WrongSecret);
+                }
+                self.registry.still(guest).await
+            }
+            Standing::Stranger(tenant) => {
+                let is_on = quickstart::tenant(&self.registry) == Some(*tenant);
+                if is_on { Ok(()) } else { Err(Denial::UnknownTenant) }
+            }
+        }
+    }
+}
+
+fn entered(admitted: Admitted, vouched: Option<Vouched>, certificate: Text) -> Entered {
+    let Admitted { guest, until_ms, watch, .. } = admitted;
+    let (tenant, watch) = (guest.tenant, watch.expect("it was asked for"));
+    let stay = Stay { by: Standing::Proven(guest, vouched), until_ms, watch };
+    let may = Permissions::default();
+    Entered { tenant, certificate, role: None, may, stay, seat: None }
+}
+
+/// Whether a client is in by its certificate, alone or beside its token.
+fn needs_certificate(policy: Policy, demand: Demand) -> bool {
+    demand == Demand::Nothing || policy == Policy::CertificateAndToken
+}
+
+/// Whether what an authority says is this client.
+fn is_called(client: &ClientId, called: &Called) -> bool {
+    let alternative: Vec<&str> = called.alternative.iter().map(Text::as_str).collect();
+    let common = called.common.as_ref().map(Text::as_str);
+    names_client(CertificateNames { common, alternative: &alternative }, client)
+}
+
+/// What a client's certificate calls it.
+fn certificate_name(client: &ClientId, device: &DeviceName) -> String {
+    format!("{}:{}:{}", client.class().letter(), device.kind, device.id)
 }
 
 /// What whoever has a token of the API may do here. One for some devices is no application's: its topics are for all of them.

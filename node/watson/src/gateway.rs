@@ -19,8 +19,14 @@ use std::{
 };
 
 use moorline_core::{Message, TenantId, port::Token};
-use moorline_dialects::watson::{identity::DeviceName, topics::HELD_MESSAGES_MAX};
-use moorline_service::registry::{Registry, RegistryError, brought::Bringer};
+use moorline_dialects::watson::{
+    about::{About, Registrar as By},
+    identity::DeviceName,
+    topics::HELD_MESSAGES_MAX,
+};
+use moorline_service::registry::{
+    Registry, RegistryError, brought::Bringer, settings::DeviceSettings,
+};
 
 use crate::door::device_name;
 
@@ -126,7 +132,13 @@ impl Registrar {
         }
         let (gateway, address) = by;
         let by = Bringer { tenant: self.tenant, gateway, address };
-        let outcome = registry.bring(by, &device_name(device), Some(device.kind.as_str())).await;
+        let registered_by = Some(By { id: gateway.to_owned(), kind: About::BY_GATEWAY.to_owned() });
+        let known = DeviceSettings {
+            kind: Some(device.kind.to_string()),
+            metadata: About { registered_by, ..About::default() }.written(),
+            ..DeviceSettings::default()
+        };
+        let outcome = registry.bring_as(by, &device_name(device), &known).await;
         let mut state = self.state();
         match outcome {
             Ok(()) => {

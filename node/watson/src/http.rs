@@ -178,8 +178,8 @@ impl Connection {
             Turned::Unavailable => Refusal::Unavailable,
         })?;
         self.caller.is_known();
-        if entered.stay.is_device() {
-            self.http.door.registry.heard(&entered.stay.guest);
+        if let Some(guest) = entered.stay.device() {
+            self.http.door.registry.heard(guest);
         }
         self.speaker.get_or_init(|| self.speaker(client, proof, &entered));
         Ok(entered)
@@ -258,7 +258,7 @@ impl Connection {
         };
         let _waiting = Waiting::begin(&door.metrics.waiting);
         // As long as it waits it is a connection that speaks for the device.
-        let _present = door.registry.arrive(&stay.guest);
+        let _present = stay.device().map(|guest| door.registry.arrive(guest));
         let fetching = Box::pin(fetch::fetch(&self.http.service, wanted, &self.caller.stop));
         let fetched = tokio::select! {
             fetched = fetching => fetched.map_err(refused)?,

@@ -46,7 +46,7 @@ impl Judge {
             door.count_banned(first.class(), retry_after_s);
             return Err(Turned::Wrong);
         }
-        match door.admit_one_of(readings, proof, caller.tls()).await {
+        match door.admit_one_of(readings, proof, &caller.channel).await {
             Ok(admitted) => {
                 doors.succeeded(&who, from);
                 Ok(admitted)

@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use moorline_core::{TenantId, Text};
+use moorline_core::{TenantId, Text, UnixMillis};
 use moorline_dialects::watson::{
     management::kept,
     rest::{
@@ -33,7 +33,7 @@ use moorline_machine::{
     documents::{DOCUMENT_BYTES_MAX, Expect, Space},
     registry::DeviceRecord,
 };
-use moorline_service::registry::RegistryError;
+use moorline_service::registry::{RegistryError, documents::is_conflict};
 use tracing::debug;
 
 use crate::door::{Door, device_name};
@@ -41,10 +41,12 @@ use crate::door::{Door, device_name};
 /// A device's space for them.
 const SPACE: &str = "watson/lec";
 /// An organisation's space for its settings, and which of them these are.
-const CONFIG: &str = "watson/config";
+pub(crate) const CONFIG: &str = "watson/config";
 const CACHE: &str = "lec";
 /// Names of a device (§1.10 of the vendor's wire).
 pub(crate) const NAMES_MAX: u16 = 5;
+/// Milliseconds of a day.
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
 /// Events that wait to be written.
 const WAITING_MAX: usize = 4_096;
 /// Bytes of them.
@@ -60,7 +62,7 @@ type Whose = (TenantId, Text, Text);
 
 #[derive(Debug, Default)]
 struct State {
-    wanted: HashMap<TenantId, (bool, Instant)>,
+    wanted: HashMap<TenantId, (CacheSettings, Instant)>,
     waiting: HashMap<Whose, KeptEvent>,
     line: VecDeque<Whose>,
     bytes: usize,
@@ -72,7 +74,7 @@ struct State {
 pub(crate) struct LastEvents(Arc<Mutex<State>>);
 
 impl State {
-    fn wants(&self, tenant: TenantId) -> Option<bool> {
+    fn wants(&self, tenant: TenantId) -> Option<CacheSettings> {
         let known = self.wanted.get(&tenant);
         known.filter(|(_, at)| at.elapsed() < SETTINGS_FOR).map(|(wanted, _)| *wanted)
     }
@@ -134,7 +136,7 @@ impl Door {
     pub(crate) fn note_event(&self, tenant: TenantId, said: &Said, payload: &Bytes) {
         let Said::Event { device, event, format } = said else { return };
         let mut state = self.last_events.state();
-        if state.wants(tenant) == Some(false) {
+        if state.wants(tenant).is_some_and(|wanted| !wanted.enabled) {
             return;
         }
         let whose = (tenant, device_name(device), event.clone());
@@ -190,11 +192,11 @@ impl Door {
         kept: KeptEvent,
     ) -> Result<bool, RegistryError> {
         let known = self.last_events.state().wants(tenant);
-        let wanted = match known {
-            Some(wanted) => wanted,
-            None => self.cache_settings(tenant).await?.enabled,
+        let settings = match known {
+            Some(settings) => settings,
+            None => self.cache_settings(tenant).await?,
         };
-        if !wanted {
+        if !settings.enabled {
             return Ok(true);
         }
         let body = kept.written();
@@ -203,14 +205,37 @@ impl Door {
         }
         let Some(record) = self.registry.device(tenant, device).await? else { return Ok(true) };
         let space = space(tenant, device, &record);
-        if self.registry.document(&space, event).await?.is_none() {
-            let some = self.registry.documents(&space, None, NAMES_MAX).await?;
-            if some.documents.len() >= usize::from(NAMES_MAX) || some.more {
-                return Ok(false);
-            }
+        let is_new = self.registry.document(&space, event).await?.is_none();
+        if is_new && !self.has_room(&space, self.shown_since(settings)).await? {
+            return Ok(false);
         }
         self.registry.put_document(&space, event, body, Expect::Any).await?;
         Ok(true)
+    }
+
+    /// Whether a device may have one more name. One that nobody is shown any more makes way.
+    async fn has_room(&self, space: &Space, since: UnixMillis) -> Result<bool, RegistryError> {
+        let some = self.registry.documents(space, None, NAMES_MAX).await?;
+        if some.documents.len() < usize::from(NAMES_MAX) && !some.more {
+            return Ok(true);
+        }
+        let is_old = |body| KeptEvent::read(body).is_ok_and(|event| event.at <= since);
+        let Some(old) = some.documents.iter().find(|found| is_old(&found.body)) else {
+            return Ok(false);
+        };
+        // If it came again meanwhile, it stays.
+        let deleted =
+            self.registry.delete_document(space, &old.id, Expect::Version(old.version)).await;
+        match deleted {
+            Err(error) if is_conflict(&error) => Ok(false),
+            deleted => deleted,
+        }
+    }
+
+    /// Behind which moment events are shown.
+    pub(crate) fn shown_since(&self, settings: CacheSettings) -> UnixMillis {
+        let kept_ms = u64::from(settings.ttl_days) * DAY_MS;
+        UnixMillis(self.clock.wall().0.saturating_sub(kept_ms))
     }
 
     // ---- settings
@@ -229,7 +254,7 @@ impl Door {
         if state.wanted.len() >= KNOWN_MAX {
             state.wanted.clear();
         }
-        state.wanted.insert(tenant, (settings.enabled, Instant::now()));
+        state.wanted.insert(tenant, (settings, Instant::now()));
         drop(state);
         Ok(settings)
     }
@@ -242,7 +267,7 @@ impl Door {
     ) -> Result<(), RegistryError> {
         let (space, body) = (Space::of_tenant(tenant, CONFIG), kept::write(&settings));
         self.registry.put_document(&space, &Text::from(CACHE), body, Expect::Any).await?;
-        self.last_events.state().wanted.insert(tenant, (settings.enabled, Instant::now()));
+        self.last_events.state().wanted.insert(tenant, (settings, Instant::now()));
         Ok(())
     }
 
@@ -282,8 +307,6 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use moorline_core::UnixMillis;
-
     use super::*;
 
     fn event(bytes: usize) -> KeptEvent {

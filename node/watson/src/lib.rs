@@ -4,6 +4,7 @@
 //!   edge's connection ─► mqtt.rs: who is it, which session? ──► link.rs ──► the service's port, with canonical topics
 //!                        inbox.rs ◄────────────────────────────────────────┘  (topics as the client sees them)
 //!                        presence.rs: who is connected, as messages       gateway.rs: devices it brings along
+//!                        quickstart.rs: how many strangers there may be, and how often they may speak
 //!                        managed/: what managed devices say, and are asked ──► their documents, answers by no session
 //!   HTTP listener ────► http.rs: who is it? ─┬─► publishes by no session ─► the service
 //!                     visits.rs: news of it ├─► fetch.rs: one command ◄──► its session, by a link of the request's own
@@ -22,7 +23,7 @@
 //!
 //! # Deliberately absent
 //!
-//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's connections (`node/http`). Quickstart and client certificates: not served yet.
+//! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's connections (`node/http`). Digital twins.
 
 mod door;
 mod fetch;
@@ -36,8 +37,10 @@ mod managed;
 mod metrics;
 mod mqtt;
 mod presence;
+mod quickstart;
 mod rest;
 mod rules;
+mod security;
 mod visits;
 
 pub use door::Door;

@@ -39,6 +39,7 @@ use crate::{
     metrics::label,
     mqtt::About,
     presence::{self, Announced},
+    quickstart::{self, Seat},
 };
 
 /// Bytes of a PUBLISH of MQTT 5 besides topic, properties and payload, at most: header, lengths, packet id.
@@ -53,6 +54,8 @@ pub(crate) struct WatsonLink {
     tenant: TenantId,
     opening: Opening,
     may: Permissions,
+    /// Of a client of quickstart.
+    seat: Option<Arc<Seat>>,
     shared: Arc<Shared>,
     link: Below,
     announced: Arc<Announced>,
@@ -82,8 +85,7 @@ enum Read {
 impl WatsonLink {
     pub(crate) fn new(
         manager: Manager,
-        opening: Opening,
-        may: Permissions,
+        (opening, may, seat): (Opening, Permissions, Option<Arc<Seat>>),
         about: About,
         shared: Arc<Shared>,
         link: Box<dyn Link>,
@@ -99,7 +101,7 @@ impl WatsonLink {
         let desk = Desk::new(manager, tenant, Arc::clone(&shared), of_desk, address.clone());
         let notices = Notices { client: client.clone(), clock: door.clock, address };
         let announced = Arc::new(Announced::new(door.clone(), about, client));
-        Self { door, tenant, opening, may, shared, link, announced, notices, registrar, desk }
+        Self { door, tenant, opening, may, seat, shared, link, announced, notices, registrar, desk }
     }
 
     fn link(&self) -> MutexGuard<'_, Box<dyn Link>> {
@@ -122,12 +124,26 @@ impl WatsonLink {
         match said {
             Ok(Said::Management { device, address }) => Read::Management(device, address, message),
             Ok(said) => {
-                self.door.note_event(self.tenant, &said, &message.payload);
                 let message = Message { topic: said.topic(), retain: false, ..message };
+                if let Some(seat) = &self.seat {
+                    return self.pass_stranger(seat, message);
+                }
+                self.door.note_event(self.tenant, &said, &message.payload);
                 Read::On(said.device().clone(), message)
             }
             Err(why) => self.refuse(&message, why),
         }
+    }
+
+    /// What a client of quickstart says goes on at once and with QoS 0, or nowhere. It is acknowledged either way.
+    fn pass_stranger(&self, seat: &Seat, message: Message) -> Read {
+        if seat.may_say(self.door.clock.wall(), message.payload.len()) {
+            let message = Message { qos: quickstart::QOS, ..message };
+            self.link().publish(presence::UNANSWERED, message);
+        } else {
+            self.door.metrics.dropped.with_label_values(&["quickstart"]).inc();
+        }
+        Read::Dropped(Ok(Published { matched: true }))
     }
 
     /// Only an application's key says what it may.
@@ -200,6 +216,11 @@ impl WatsonLink {
         self.announced.gone(why, self.shared.traffic(), &self.link);
         // Nobody has to wait for its session any more.
         self.shared.opened.notify_one();
+    }
+
+    /// What service it gets that asks for this one.
+    fn most_qos(&self, asked: QoS) -> QoS {
+        if self.seat.is_some() { quickstart::QOS } else { asked }
     }
 
     fn most(&self) -> usize {
@@ -312,7 +333,8 @@ impl Link for WatsonLink {
         let session = &self.opening.session;
         let will = match (&self.opening.will, open.will) {
             (Some(said), Some(will)) => {
-                let message = Message { topic: said.topic(), retain: false, ..will.message };
+                let qos = self.most_qos(will.message.qos);
+                let message = Message { topic: said.topic(), retain: false, qos, ..will.message };
                 Some(Will { message, ..will })
             }
             _ => None,
@@ -320,7 +342,7 @@ impl Link for WatsonLink {
         let open = Open {
             clean_start: session.clean_start,
             expiry_s: open.expiry_s.min(session.expiry_s.value),
-            limits: self.door.rules.session(self.opening.client.class()),
+            limits: self.door.rules.session(&self.opening.client),
             will,
             ..open
         };
@@ -356,6 +378,10 @@ impl Link for WatsonLink {
     }
 
     fn complete(&mut self, packet: u16) {
+        // What a client of quickstart said is kept nowhere.
+        if self.seat.is_some() {
+            return self.shared.tell(Notice::Completed { packet, known: true });
+        }
         self.link().complete(packet);
     }
 
@@ -371,7 +397,8 @@ impl Link for WatsonLink {
                     let canonical = canonical(&wanted);
                     self.shared.hold(&canonical, &filter, self.most());
                     let no_local = options.no_local && wanted.share.is_none();
-                    let options = moorline_core::SubscriptionOptions { no_local, ..options };
+                    let qos = self.most_qos(options.qos);
+                    let options = moorline_core::SubscriptionOptions { no_local, qos, ..options };
                     asked.push(Filter { filter: canonical, options });
                     known.push(None);
                 }

@@ -7,9 +7,9 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Col
 const MANAGEMENT: [&str; 8] =
     ["manage", "unmanage", "location", "error_codes", "log", "notify", "response", "unknown"];
 /// What the management API is asked for.
-const REST: [&str; 11] = [
-    "bulk", "types", "devices", "location", "mgmt", "diag", "lec", "states", "status", "requests",
-    "bundles",
+const REST: [&str; 12] = [
+    "bulk", "types", "devices", "location", "mgmt", "diag", "lec", "security", "states", "status",
+    "requests", "bundles",
 ];
 
 /// The metrics; clones are the same.
@@ -21,6 +21,7 @@ pub struct WatsonMetrics {
     pub(crate) dropped: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
+    pub(crate) quickstart: IntGauge,
     pub(crate) management: IntCounterVec,
     pub(crate) rest: IntCounterVec,
 }
@@ -64,12 +65,15 @@ impl WatsonMetrics {
                 "Requests of HTTP messaging, by what they asked for and by the status they got",
                 &["what", "status"],
             )?,
-            waiting: add(
+            waiting: gauge(
                 registry,
-                IntGauge::new(
-                    "moorline_watson_http_waiting",
-                    "Requests over HTTP that ask for a command and are not answered yet",
-                )?,
+                "moorline_watson_http_waiting",
+                "Requests over HTTP that ask for a command and are not answered yet",
+            )?,
+            quickstart: gauge(
+                registry,
+                "moorline_watson_quickstart_connections",
+                "Connections of quickstart, which nobody registered",
             )?,
             violations: counters(
                 "moorline_watson_violations_total",
@@ -77,26 +81,33 @@ impl WatsonMetrics {
                 &["class", "what"],
             )?,
         };
-        for why in ["management", "unregistered", "unheard", "unnoted", "last_event"] {
-            metrics.dropped.with_label_values(&[why]);
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Whoever looks finds them before they count anything.
+    fn begin(&self) {
+        for why in ["management", "unregistered", "unheard", "unnoted", "last_event", "quickstart"]
+        {
+            self.dropped.with_label_values(&[why]);
         }
         for what in ["event", "command", "fetch"] {
-            metrics.requests.with_label_values(&[what, "200"]);
+            self.requests.with_label_values(&[what, "200"]);
         }
         for what in MANAGEMENT {
-            metrics.management.with_label_values(&[what]);
+            self.management.with_label_values(&[what]);
         }
         for what in REST {
-            metrics.rest.with_label_values(&[what, "200"]);
+            self.rest.with_label_values(&[what, "200"]);
         }
         for class in Class::ALL {
-            metrics.connections.with_label_values(&[label(class)]);
-            metrics.admitted.with_label_values(&[label(class), "accepted"]);
-            metrics.admitted.with_label_values(&[label(class), "wrong_secret"]);
-            metrics.violations.with_label_values(&[label(class), "publish"]);
-            metrics.violations.with_label_values(&[label(class), "subscribe"]);
+            self.connections.with_label_values(&[label(class)]);
+            self.admitted.with_label_values(&[label(class), "accepted"]);
+            self.admitted.with_label_values(&[label(class), "wrong_secret"]);
+            self.admitted.with_label_values(&[label(class), "certificate"]);
+            self.violations.with_label_values(&[label(class), "publish"]);
+            self.violations.with_label_values(&[label(class), "subscribe"]);
         }
-        Ok(metrics)
     }
 }
 
@@ -108,6 +119,10 @@ pub(crate) fn label(class: Class) -> &'static str {
         Class::Application => "application",
         Class::SharedApplication => "shared_application",
     }
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    add(registry, IntGauge::new(name, help)?)
 }
 
 fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {

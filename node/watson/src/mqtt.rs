@@ -21,6 +21,7 @@ use crate::{
     inbox::Shared,
     link::WatsonLink,
     managed::Manager,
+    quickstart::Seat,
 };
 
 /// Watson's clients among those of an MQTT edge. Clones are the same.
@@ -45,6 +46,8 @@ pub(crate) struct About {
     pub(crate) secure: bool,
     pub(crate) protocol: Protocol,
     pub(crate) user: Text,
+    /// What its authority calls it.
+    pub(crate) certificate: Text,
 }
 
 impl Mqtt {
@@ -95,8 +98,8 @@ impl Mqtt {
         let denied = |refused| denial(version, refused);
         let opening = connect::hello(&hello).map_err(denied)?;
         let tls = attempt.channel.tls;
-        let Entered { tenant, may, stay, .. } =
-            self.door.admit(&opening, tls).await.map_err(denied)?;
+        let Entered { tenant, certificate, may, stay, seat, .. } =
+            self.door.admit(&opening, &attempt.channel).await.map_err(denied)?;
         let name = opening.session.name.clone();
         let fresh = || format!("{:032x}", rand::random::<u128>());
         let session = name.unwrap_or_else(|| Session::drawn(&opening.client, &fresh()));
@@ -109,8 +112,9 @@ impl Mqtt {
             secure: tls,
             protocol: Protocol::Mqtt { version, websocket: attempt.websocket },
             user: attempt.username.unwrap_or_default(),
+            certificate,
         };
-        let client = Client { mqtt: self, opening, may, about };
+        let client = Client { mqtt: self, opening, may, about, seat: seat.map(Arc::new) };
         let port = Some(Arc::new(client) as Arc<dyn Port>);
         let (session, rules, begin) = (Some(session), Some(rules), Some(begin));
         Ok(Identity { session, port, rules, begin, ..Identity::of(tenant) })
@@ -143,6 +147,7 @@ struct Client {
     opening: Opening,
     may: Permissions,
     about: About,
+    seat: Option<Arc<Seat>>,
 }
 
 impl Port for Client {
@@ -150,6 +155,7 @@ impl Port for Client {
         let shared = Arc::new(Shared::new(self.opening.client.clone(), inbox));
         let link = self.mqtt.manager.service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
         let (manager, opening) = (self.mqtt.manager.clone(), self.opening.clone());
-        Box::new(WatsonLink::new(manager, opening, self.may, self.about.clone(), shared, link))
+        let (about, may, seat) = (self.about.clone(), self.may, self.seat.clone());
+        Box::new(WatsonLink::new(manager, (opening, may, seat), about, shared, link))
     }
 }

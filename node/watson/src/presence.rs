@@ -96,7 +96,7 @@ impl Announced {
             secure: self.about.secure,
             protocol: self.about.protocol,
             user: self.about.user.as_str(),
-            certificate: "",
+            certificate: self.about.certificate.as_str(),
             connected: None,
             close: Close::Normal,
             traffic: Traffic::default(),

@@ -11,10 +11,12 @@ use moorline_dialects::watson::{
         SHARED_KEEP_ALIVE_S_MAX, Version,
     },
     http,
-    identity::Class,
+    identity::{Class, ClientId},
 };
 use moorline_edge::EdgeConfig;
 use moorline_mqtt::server;
+
+use crate::quickstart;
 
 /// A session that a request makes.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +35,8 @@ pub(crate) struct Rules {
     made: Vec<[Arc<server::Config>; 2]>,
     /// For an `A` without an instance, whose sessions never last.
     passing: Arc<server::Config>,
+    /// For quickstart, whose sessions don't either: by MQTT 3 and by MQTT 5.
+    strangers: [Arc<server::Config>; 2],
 }
 
 impl Rules {
@@ -40,13 +44,21 @@ impl Rules {
         let of = |class| [make(edge, class, false), make(edge, class, true)].map(Arc::new);
         let passing = make(edge, Class::SharedApplication, true);
         let passing = Arc::new(server::Config { session_expiry_max_s: 0, ..passing });
-        Self { edge: edge.clone(), made: Class::ALL.map(of).into(), passing }
+        let stranger = |v5| {
+            let like = make(edge, Class::Device, v5);
+            Arc::new(server::Config { session_expiry_max_s: 0, ..like })
+        };
+        let strangers = [false, true].map(stranger);
+        Self { edge: edge.clone(), made: Class::ALL.map(of).into(), passing, strangers }
     }
 
     /// For one connection.
     pub(crate) fn of(&self, opening: &Opening) -> Arc<server::Config> {
         let v5 = opening.version == Version::V5;
         let class = opening.client.class();
+        if opening.client.is_quickstart() {
+            return Arc::clone(&self.strangers[usize::from(v5)]);
+        }
         if v5 && opening.session.name.is_none() {
             return Arc::clone(&self.passing);
         }
@@ -60,12 +72,17 @@ impl Rules {
         let most_s = self.edge.session_expiry_max_s;
         let fits = most_s >= http::SESSION_EXPIRY_S;
         let expiry_s = if fits { http::SESSION_EXPIRY_S } else { most_s.saturating_sub(1) };
-        let (limits, sessions_max) = (self.session(class), self.edge.sessions_per_shard_max);
+        let (limits, sessions_max) = (self.session_of(class), self.edge.sessions_per_shard_max);
         Requested { expiry_s, limits, sessions_max }
     }
 
     /// For its session.
-    pub(crate) fn session(&self, class: Class) -> SessionLimits {
+    pub(crate) fn session(&self, client: &ClientId) -> SessionLimits {
+        let limits = self.session_of(client.class());
+        if client.is_quickstart() { limits.min(quickstart::SESSION) } else { limits }
+    }
+
+    fn session_of(&self, class: Class) -> SessionLimits {
         let limits = class.limits();
         self.edge.session_limits().min(SessionLimits {
             queue_items: limits.queue_items_max,
@@ -135,6 +152,15 @@ mod tests {
             let mqtt = make(&edge, Class::Device, false).session_expiry_max_s;
             assert!(made.expiry_s != mqtt || mqtt == 0, "{most_s}");
         }
+    }
+
+    #[test]
+    fn strangers_keep_nothing() {
+        let rules = Rules::new(&EdgeConfig::default());
+        assert!(rules.strangers.iter().all(|config| config.session_expiry_max_s == 0));
+        let of = |id: &str| rules.session(&ClientId::parse(id.as_bytes()).unwrap());
+        assert_eq!(of("a:quickstart:app").subscriptions, 10);
+        assert_eq!(of("a:abc123:app"), rules.session_of(Class::Application));
     }
 
     #[test]

@@ -32,7 +32,13 @@ impl Org {
     #[track_caller]
     pub(crate) fn start() -> Self {
         // Beside MQTT there is HTTP.
-        let api = Api::start_as(&Shape::of(3), &["http"]);
+        Self::start_as(&["http"])
+    }
+
+    /// With nodes that listen for more: keys of `[listen]`.
+    #[track_caller]
+    pub(crate) fn start_as(keys: &[&str]) -> Self {
+        let api = Api::start_as(&Shape::of(3), keys);
         let tenant = json!({ "name": "acme", "aliases": [format!("watson:{ORG}")] });
         let (status, made) = api.ask(1, "POST", "/tenants", &tenant);
         assert_eq!(status, 201, "{made}");

@@ -390,6 +390,34 @@ fn behind_gateway(org: &mut Org) {
     pump.answers(&asked, 202);
     pump.manage();
     until_over(org, 2, &request, "m6", 0);
+    let shown = get(org, 3, "/device/types/pump/devices/m6");
+    assert_eq!(
+        (&shown["gatewayTypeId"], &shown["gatewayId"]),
+        (&json!("gw"), &json!("m6")),
+        "{shown}"
+    );
+    // Another gateway hears nothing of it, nor of devices that speak for themselves, until it speaks for it.
+    let token = org.register("gw", "m6b", "gateway");
+    let (mut client, _) = named(Version::V4, "g:abc123:gw:m6b", &token).to(org.at(2));
+    assert_eq!(client.subscribe(&[("iotdm-1/#", 1)]), [1]);
+    let mut other = Thing { client, name: "type/pump/id/m6/".to_owned() };
+    let mut alone = Thing::managed(org, 3, "m6c");
+    let place = json!({ "longitude": 1, "latitude": 2 });
+    for id in ["m6", "m6c"] {
+        let path = format!("/device/types/pump/devices/{id}/location");
+        assert_eq!(ask(org, 1, "PUT", &path, &place).status, 200);
+    }
+    pump.hears("device/update");
+    alone.hears("device/update");
+    other.client.hears_nothing();
+    other.manage();
+    assert_eq!(ask(org, 1, "PUT", "/device/types/pump/devices/m6/location", &place).status, 200);
+    other.hears("device/update");
+    pump.client.hears_nothing();
+    // Itself is managed, too.
+    other.name = "type/gw/id/m6b/".to_owned();
+    other.manage();
+    assert_eq!(get(org, 1, "/device/types/gw/devices/m6b/mgmt")["dormant"], false);
 }
 
 fn called_off(org: &mut Org) {

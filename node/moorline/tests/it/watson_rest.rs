@@ -42,6 +42,7 @@ fn an_organisation_is_managed() {
             ("many devices at once, each for itself", bulk),
             ("the last events are there for who wants them", last_events),
             ("who is connected is known", states),
+            ("who asks too often waits, and then hears so", too_often),
             ("what was answered survives a node, and goes with its device", nothing_of_the_dead),
         ],
     );
@@ -270,8 +271,32 @@ fn states(plant: &mut Plant) {
     assert_eq!(list("connectionStatus=connected&_limit=100"), [r#""d:abc123:pump:s1""#]);
     assert_eq!(list("connectionStatus=disconnected&deviceId=s2"), [r#""d:abc123:pump:s2""#]);
     is(&ask(org, 1, "GET", "/clientconnectionstates?connectionStatus=x", &Value::Null), 400);
+    let log = |node| get(org, node, "/logs/connection?typeId=pump&deviceId=s1");
+    assert_eq!(log(1)[0]["message"], "d:abc123:pump:s1 is connected");
+    pump.disconnect();
+    until_true("that it went is the newest entry", SOON, || {
+        log(2)[0]["message"] == "d:abc123:pump:s1 is disconnected"
+    });
+    let all = log(3);
+    assert!(all.as_array().unwrap().len() >= 2 && all[1]["timestamp"].is_string(), "{all}");
+    assert_eq!(get(org, 1, "/logs/connection?typeId=pump&deviceId=s2"), json!([]));
+    is(&ask(org, 1, "GET", "/logs/connection?typeId=pump", &Value::Null), 400);
+    is(&ask(org, 1, "GET", "/logs/connection?typeId=pump&deviceId=nobody", &Value::Null), 404);
     is(&ask(org, 1, "GET", "/clientconnectionstates/g:abc123:pump:s1", &Value::Null), 404);
     is(&ask(org, 1, "GET", "/clientconnectionstates/d:zzz999:pump:s1", &Value::Null), 404);
+}
+
+fn too_often(plant: &mut Plant) {
+    let org = &plant.org;
+    // A second's worth and what comes in five more have their turn, the others are too early.
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let one = || ask(org, 2, "GET", "/service-status", &Value::Null).status;
+        let asking: Vec<_> = (0..150).map(|_| scope.spawn(one)).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    let of = |status: u16| statuses.iter().filter(|heard| **heard == status).count();
+    assert!(of(200) >= 60 && of(429) >= 1 && of(200) + of(429) == 150, "{statuses:?}");
+    is(&ask(org, 3, "GET", "/service-status", &Value::Null), 200);
 }
 
 fn nothing_of_the_dead(plant: &mut Plant) {

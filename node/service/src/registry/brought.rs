@@ -43,13 +43,26 @@ impl Registry {
         device: &Text,
         kind: Option<&str>,
     ) -> Result<(), RegistryError> {
+        let kind = kind.map(str::to_owned);
+        self.bring_as(by, device, &DeviceSettings { kind, ..DeviceSettings::default() }).await
+    }
+
+    /// The same of a device of which more is known.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Registry::bring`].
+    pub async fn bring_as(
+        &self,
+        by: Bringer<'_>,
+        device: &Text,
+        known: &DeviceSettings,
+    ) -> Result<(), RegistryError> {
         let is_name = !is_principal(device) && !device.as_str().chars().any(char::is_control);
         if !is_name {
             return Err(RegistryError::Refused(Refused::Malformed));
         }
-        let kind = kind.map(str::to_owned);
-        let settings: Bytes =
-            settings::written(&DeviceSettings { kind, ..DeviceSettings::default() });
+        let settings: Bytes = settings::written(known);
         let put = PutDevice {
             tenant: by.tenant,
             device: device.clone(),

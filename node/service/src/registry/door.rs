@@ -7,6 +7,8 @@
 //!   by the cluster tests (`fostrom.rs`).
 //! - **Disabled is said only to who knows the secret.** Checked by the same.
 
+use std::fmt;
+
 use bytes::Bytes;
 use moorline_core::{
     TenantId, Text,
@@ -18,11 +20,15 @@ use moorline_machine::{
     answer::Refused,
     events::EventKind,
     mail::{Mail, MailAnswer, MailOp},
-    registry::{Credential, DeviceRecord},
+    registry::{Credential, DeviceRecord, TenantRecord},
 };
 
 use super::{
     NewEvent, Registry, RegistryError, Watch,
+    credential::{
+        certificate::{self, Called},
+        prove::Chain,
+    },
     secrets::Secrets,
     settings::{self, DeviceSettings},
 };
@@ -127,6 +133,26 @@ pub struct Shown<'a> {
     pub tls: bool,
 }
 
+/// What a device shows of itself that has a certificate of one of its tenant's authorities.
+pub struct Certified<'a> {
+    /// What its platform calls the tenant.
+    pub alias: &'a str,
+    /// Its name there.
+    pub device: &'a Text,
+    /// What TLS proved that it has the key of.
+    pub chain: &'a Chain,
+    /// Whether what an authority calls it is this device, by the platform's rules.
+    pub is_it: &'a (dyn Fn(&Called) -> bool + Sync),
+    /// How it comes.
+    pub by: By,
+}
+
+impl fmt::Debug for Certified<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certified").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
 fn refusal(error: &RegistryError) -> Declined {
     match error {
         RegistryError::Busy => Refusal::Busy.into(),
@@ -217,13 +243,7 @@ impl Registry {
         now_ms: u64,
     ) -> Result<Admitted, Denial> {
         let Shown { alias, device, secret, by, tls } = shown;
-        let known = match self.tenant_by_alias(alias) {
-            // It may have been made on another node a moment ago.
-            None if self.refresh().await => self.tenant_by_alias(alias),
-            None => return Err(Denial::Unavailable),
-            known => known,
-        };
-        let (tenant, of) = known.ok_or(Denial::UnknownTenant)?;
+        let (tenant, of) = self.tenant_meant(alias).await?;
         if !tls && !self.takes_plaintext(tenant) {
             return Err(Denial::Plaintext);
         }
@@ -240,6 +260,55 @@ impl Registry {
         let guest = Guest::of(tenant, device, &record, &settings, (held.id, by));
         let until_ms = held.not_after.map(|until| until.0);
         Ok(Admitted { guest, version: record.version, settings: record.settings, until_ms, watch })
+    }
+
+    /// The tenant of an alias.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or nobody can say.
+    pub async fn tenant_meant(&self, alias: &str) -> Result<(TenantId, TenantRecord), Denial> {
+        let known = match self.tenant_by_alias(alias) {
+            // It may have been made on another node a moment ago.
+            None if self.refresh().await => self.tenant_by_alias(alias),
+            None => return Err(Denial::Unavailable),
+            known => known,
+        };
+        known.ok_or(Denial::UnknownTenant)
+    }
+
+    /// Lets a device in that has a certificate of one of its tenant's authorities, with news of it from now on.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub async fn admit_certified(
+        &self,
+        certified: Certified<'_>,
+        now_ms: u64,
+    ) -> Result<Admitted, Denial> {
+        let Certified { alias, device, chain, is_it, by } = certified;
+        let (tenant, of) = self.tenant_meant(alias).await?;
+        let watch = Some(self.watch(tenant, device));
+        let record = self.device(tenant, device).await.map_err(|error| denial(&error))?;
+        let record = record.ok_or(Denial::UnknownDevice)?;
+        self.vouched(tenant, chain, now_ms)
+            .filter(|called| is_it(called))
+            .ok_or(Denial::WrongSecret)?;
+        if !record.enabled || !of.enabled {
+            return Err(Denial::Disabled);
+        }
+        let settings = settings::read(&record.settings);
+        let guest = Guest::of(tenant, device, &record, &settings, (BY_AUTHORITY, by));
+        let until = chain.first().and_then(certificate::validity);
+        let until_ms = until.map(|(_, until)| until.0);
+        Ok(Admitted { guest, version: record.version, settings: record.settings, until_ms, watch })
+    }
+
+    /// What one of a tenant's authorities calls the owner of a chain; [`None`] if none of them vouches for it now.
+    #[must_use]
+    pub fn vouched(&self, tenant: TenantId, chain: &Chain, now_ms: u64) -> Option<Called> {
+        self.settings(tenant).trust_anchors.called(chain, now_ms)
     }
 
     /// Whether a device that was let in before might be again, by all that is known here. Whether its row is still the one that

@@ -22,7 +22,12 @@ use moorline_core::{
 };
 use moorline_dialects::watson::{
     identity::DeviceName,
-    management::{address::Upward, device::Event, kept::OWED_AGAIN_MS, wire::Rc},
+    management::{
+        address::{Channel, Upward},
+        device::Event,
+        kept::OWED_AGAIN_MS,
+        wire::Rc,
+    },
 };
 use tokio::{
     sync::mpsc,
@@ -125,7 +130,8 @@ impl Worker {
                 }
             };
             let heard = self.hear_patiently(&letter).await;
-            if matches!(heard, Ok(true)) && again.len() < AGAIN_MAX {
+            let is_noted = again.iter().any(|(_, device)| *device == letter.device);
+            if matches!(heard, Ok(true)) && !is_noted && again.len() < AGAIN_MAX {
                 again.push_back((Instant::now() + AGAIN, letter.device.clone()));
             }
             let outcome = match heard {
@@ -157,12 +163,18 @@ impl Worker {
             let client = self.shared.client.to_string();
             let by = (&*client, self.address.as_str());
             if !registrar.registered(&manager.door.registry, device, by).await? {
-                manager.refuse(self.tenant, device, payload, Rc::NotFound).await?;
+                let channel = Channel::of(device, self.gateway());
+                manager.refuse(self.tenant, &channel, (address, payload), Rc::NotFound).await;
                 return Ok(false);
             }
         }
         manager.door.metrics.management.with_label_values(&[label(address)]).inc();
-        Box::pin(manager.said(self.tenant, device, (address, payload))).await
+        Box::pin(manager.said(self.tenant, device, (address, payload), self.gateway())).await
+    }
+
+    /// The gateway that speaks.
+    fn gateway(&self) -> Option<&DeviceName> {
+        self.shared.client.device().filter(|_| self.registrar.is_some())
     }
 
     /// Does what is owed to a device, if it still is.

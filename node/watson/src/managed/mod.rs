@@ -28,7 +28,7 @@ use moorline_dialects::watson::{
     about::About,
     identity::DeviceName,
     management::{
-        address::{Downward, Upward},
+        address::{Channel, Downward, Upward},
         claims,
         device::{Device, Event},
         kept::{self, Answers, Kept, STATE_BYTES_MAX},
@@ -135,10 +135,21 @@ pub(crate) struct Loaded {
     expect: Expect,
 }
 
+/// Who says something.
+#[derive(Debug, Clone, Copy)]
+enum By<'a> {
+    /// Not the device: who speaks for it stays as it was.
+    Others,
+    /// The device, by itself or through this gateway, by which it hears of it then.
+    Device(Option<&'a DeviceName>),
+}
+
 /// What came of an event.
 pub(crate) struct Came {
     /// The device as it is kept now.
     pub(crate) kept: Kept,
+    /// Where it hears of it.
+    channel: Channel,
     answers: Answers,
     space: Space,
     version: u64,
@@ -200,8 +211,18 @@ impl Manager {
         device: &DeviceName,
         event: Event<'_>,
     ) -> Result<Kept, Failed> {
-        let mut came = self.changes(tenant, device, event).await?;
-        self.answer(tenant, device, &came.answers).await?;
+        self.happens_by(tenant, device, event, By::Others).await
+    }
+
+    async fn happens_by(
+        &self,
+        tenant: TenantId,
+        device: &DeviceName,
+        event: Event<'_>,
+        by: By<'_>,
+    ) -> Result<Kept, Failed> {
+        let mut came = self.changes(tenant, device, event, by).await?;
+        self.answer(tenant, &came.channel, &came.answers).await;
         self.carry(tenant, device, &mut came).await;
         Ok(came.kept)
     }
@@ -212,10 +233,11 @@ impl Manager {
         tenant: TenantId,
         device: &DeviceName,
         event: Event<'_>,
+        by: By<'_>,
     ) -> Result<Came, Failed> {
         for _ in 0..TRIES_MAX {
             let loaded = self.load(tenant, device).await?;
-            match self.changed(tenant, loaded, event.clone()).await {
+            match self.changed((tenant, device), loaded, event.clone(), by).await {
                 Err(Failed::Conflict) => {}
                 done => return done,
             }
@@ -225,13 +247,17 @@ impl Manager {
 
     async fn changed(
         &self,
-        tenant: TenantId,
+        (tenant, device): (TenantId, &DeviceName),
         loaded: Loaded,
         event: Event<'_>,
+        by: By<'_>,
     ) -> Result<Came, Failed> {
         let Loaded { name, row, settings, about, kept: before, space, expect } = loaded;
         let (now, fresh) = (self.door.clock.wall(), before.next());
-        let (kept, answers) = before.clone().after(now, event);
+        let (mut kept, answers) = before.clone().after(now, event);
+        if let By::Device(gateway) = by {
+            kept.gateway = gateway.cloned();
+        }
         let Device { info, metadata, .. } = &kept.device;
         if (info, metadata) != (&before.device.info, &before.device.metadata) {
             let about = About { info: info.clone(), metadata: metadata.clone(), ..about };
@@ -252,7 +278,8 @@ impl Manager {
                 self.door.registry.put_document(&space, &Text::from(STATE), written, expect).await?
             }
         };
-        Ok(Came { kept, answers, space, version, fresh })
+        let channel = kept.channel(device);
+        Ok(Came { kept, channel, answers, space, version, fresh })
     }
 
     /// Writes what is known of a device to its registration, if nobody did in between.
@@ -347,32 +374,37 @@ impl Manager {
         tenant: TenantId,
         device: &DeviceName,
         (address, payload): (&Upward, &[u8]),
+        gateway: Option<&DeviceName>,
     ) -> Result<bool, Failed> {
+        let (said, by) = ((address, payload), By::Device(gateway));
         let heard = match kept::is_about_log(address) {
-            true => self.said_to_log(tenant, device, (address, payload)).await.map(|()| false),
-            false => self.said_to_state(tenant, device, (address, payload)).await,
+            true => self.said_to_log(tenant, device, said, gateway).await.map(|()| false),
+            false => self.said_to_state(tenant, device, said, by).await,
         };
         let rc = match heard {
             Ok(owes) => return Ok(owes),
+            // Nobody answers an answer: it has to come again.
+            Err(Failed::Conflict) if *address == Upward::Response => return Err(Failed::Conflict),
             Err(Failed::Gone) => Rc::NotFound,
             Err(Failed::Conflict) => Rc::Conflict,
             Err(Failed::TooLarge) => Rc::Malformed,
             Err(Failed::Unreadable) => Rc::Failed,
             Err(nobody @ Failed::Registry(_)) => return Err(nobody),
         };
-        self.refuse(tenant, device, payload, rc).await.map(|()| false)
+        self.refuse(tenant, &Channel::of(device, gateway), said, rc).await;
+        Ok(false)
     }
 
     /// Answers what was not looked into.
     pub(crate) async fn refuse(
         &self,
         tenant: TenantId,
-        device: &DeviceName,
-        payload: &[u8],
+        channel: &Channel,
+        (address, payload): (&Upward, &[u8]),
         rc: Rc,
-    ) -> Result<(), Failed> {
-        let Some(answer) = answer_unread(payload, rc) else { return Ok(()) };
-        self.answer(tenant, device, &[(Downward::Response, answer)]).await
+    ) {
+        let Some(answer) = answer_unread(address, payload, rc) else { return };
+        self.answer(tenant, channel, &[(Downward::Response, answer)]).await;
     }
 
     async fn said_to_state(
@@ -380,6 +412,7 @@ impl Manager {
         tenant: TenantId,
         device: &DeviceName,
         (address, payload): (&Upward, &[u8]),
+        by: By<'_>,
     ) -> Result<bool, Failed> {
         let bundles = match address {
             Upward::Manage => self.bundles(tenant, claims(payload)).await?,
@@ -394,7 +427,7 @@ impl Manager {
             | Upward::Unknown(_) => BTreeSet::new(),
         };
         let event = Event::Said { address, payload, bundles: &bundles };
-        let kept = Box::pin(self.happens(tenant, device, event)).await?;
+        let kept = Box::pin(self.happens_by(tenant, device, event, by)).await?;
         Ok(!kept.owed.is_empty())
     }
 
@@ -403,6 +436,7 @@ impl Manager {
         tenant: TenantId,
         device: &DeviceName,
         (address, payload): (&Upward, &[u8]),
+        gateway: Option<&DeviceName>,
     ) -> Result<(), Failed> {
         let (now, bundles) = (self.door.clock.wall(), BTreeSet::new());
         let logged = self.logs(tenant, device, |log| {
@@ -413,7 +447,8 @@ impl Manager {
             (kept.device, answers)
         });
         let answers = logged.await?;
-        self.answer(tenant, device, &answers).await
+        self.answer(tenant, &Channel::of(device, gateway), &answers).await;
+        Ok(())
     }
 
     /// Those of these extension bundles that the organisation has.

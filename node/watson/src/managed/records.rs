@@ -78,6 +78,11 @@ fn parts(tenant: TenantId, id: RequestId) -> Space {
     Space::of_tenant(tenant, &format!("{REQUESTS}/{id}"))
 }
 
+/// Behind which id the next page begins, by what was on this one, whether or not it could be read.
+fn next(page: &DocumentsPage) -> Option<Text> {
+    page.documents.last().filter(|_| page.more).map(|last| last.id.clone())
+}
+
 fn key(id: RequestId) -> Text {
     Text::from(id.to_string())
 }
@@ -146,15 +151,15 @@ impl Manager {
         let now = self.door.clock.wall();
         let (mut after, mut forgotten) = (None, 0);
         loop {
-            let (page, more) = self.requests(tenant, after.as_ref(), FORGOTTEN_AT_ONCE).await?;
+            let (page, next) = self.requests(tenant, after.as_ref(), FORGOTTEN_AT_ONCE).await?;
             for (id, record) in &page {
                 if record.completed.is_some() || record.deadline <= now {
                     self.forget(tenant, *id).await?;
                     forgotten += 1;
                 }
             }
-            after = page.last().map(|(id, _)| *id);
-            if forgotten > 0 || !more {
+            after = next;
+            if forgotten > 0 || after.is_none() {
                 return Ok(forgotten);
             }
         }
@@ -223,37 +228,35 @@ impl Manager {
         found.map(|found| Ok((kept::read(&found.body)?, found.version))).transpose()
     }
 
-    /// A page of requests, the oldest first, and whether there are more.
+    /// A page of requests, the oldest first, and behind which id the next one begins. What a later node wrote is not in it.
     pub(crate) async fn requests(
         &self,
         tenant: TenantId,
-        after: Option<&RequestId>,
+        after: Option<&Text>,
         most: u16,
-    ) -> Result<(Vec<(RequestId, Record)>, bool), Failed> {
-        let after = after.map(|id| key(*id));
-        let page = self.door.registry.documents(&requests(tenant), after.as_ref(), most).await?;
-        let DocumentsPage { documents, more } = page;
-        let read = documents.iter().filter_map(|found| {
+    ) -> Result<(Vec<(RequestId, Record)>, Option<Text>), Failed> {
+        let page = self.door.registry.documents(&requests(tenant), after, most).await?;
+        let read = page.documents.iter().filter_map(|found| {
             let id = RequestId::parse(found.id.as_str())?;
             Some((id, kept::read(&found.body).ok()?))
         });
-        Ok((read.collect(), more))
+        Ok((read.collect(), next(&page)))
     }
 
-    /// A page of a request's devices, and whether there are more.
+    /// The same of a request's devices.
     pub(crate) async fn parts(
         &self,
         tenant: TenantId,
         id: RequestId,
         after: Option<&Text>,
         most: u16,
-    ) -> Result<(Vec<Part>, bool), Failed> {
+    ) -> Result<(Vec<Part>, Option<Text>), Failed> {
         let page = self.door.registry.documents(&parts(tenant, id), after, most).await?;
         let read = page
             .documents
             .iter()
             .filter_map(|found| Some((name_of(&found.id)?, kept::read(&found.body).ok()?)));
-        Ok((read.collect(), page.more))
+        Ok((read.collect(), next(&page)))
     }
 
     /// A request's part at a device, as of now.
@@ -321,8 +324,7 @@ impl Manager {
         let is_late = record.deadline <= self.door.clock.wall();
         let (mut all, mut after) = (Vec::new(), None);
         loop {
-            let (page, more) = self.parts(tenant, id, after.as_ref(), PAGE).await?;
-            after = page.last().map(|(device, _)| device_name(device));
+            let (page, next) = self.parts(tenant, id, after.as_ref(), PAGE).await?;
             let open = page.iter().any(|(_, part)| !part.has_ended());
             if open && !is_late {
                 return Ok(record);
@@ -333,7 +335,8 @@ impl Manager {
                 .try_collect()
                 .await?;
             all.extend(looked);
-            if !more {
+            after = next;
+            if after.is_none() {
                 break;
             }
         }
@@ -370,14 +373,14 @@ impl Manager {
     pub(crate) async fn call_off(&self, tenant: TenantId, id: RequestId) -> Result<(), Failed> {
         let mut after = None;
         loop {
-            let (page, more) = self.parts(tenant, id, after.as_ref(), PAGE).await?;
-            after = page.last().map(|(device, _)| device_name(device));
+            let (page, next) = self.parts(tenant, id, after.as_ref(), PAGE).await?;
             stream::iter(page)
                 .map(|part| Box::pin(self.call_off_part(tenant, id, part)))
                 .buffer_unordered(DEVICES_AT_ONCE)
                 .try_collect::<()>()
                 .await?;
-            if !more {
+            after = next;
+            if after.is_none() {
                 return Ok(());
             }
         }
@@ -407,5 +410,26 @@ impl Manager {
         let (space, id) = (requests(tenant), key(id));
         let gone = self.door.registry.delete_document(&space, &id, Expect::Any);
         gone.await.map(drop).map_err(Failed::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_machine::documents::Document;
+
+    use super::*;
+
+    #[test]
+    fn pages_go_on_behind_what_can_not_be_read() {
+        let unread = |id: &str| Document {
+            id: Text::from(id),
+            version: 1,
+            changed: UnixMillis(0),
+            body: b"of a later form".to_vec().into(),
+        };
+        let page = |more| DocumentsPage { documents: vec![unread("a"), unread("b")], more };
+        assert_eq!(next(&page(true)), Some(Text::from("b")));
+        assert_eq!(next(&page(false)), None);
+        assert_eq!(next(&DocumentsPage { documents: Vec::new(), more: true }), None);
     }
 }

@@ -9,7 +9,7 @@ use moorline_core::{Message, QoS, TenantId, Text, port};
 use moorline_dialects::watson::{
     identity::DeviceName,
     management::{
-        address::Downward,
+        address::{Channel, Downward},
         kept::{Kept, Owed, Owing},
     },
 };
@@ -22,21 +22,33 @@ use super::{Came, Failed, Manager, STATE, TRIES_MAX};
 
 /// How often what is owed is tried before it is left to whoever comes later.
 const CARRY_TRIES_MAX: usize = 5;
+/// How often an answer is tried before it is lost: longer than an election takes.
+const ANSWER_TRIES_MAX: usize = 50;
 /// The pause before.
 pub(super) const CARRY_PAUSE: Duration = Duration::from_millis(200);
 
 impl Manager {
-    /// Says what is said once.
+    /// Says what is said once. What it answers is saved, and would count twice if it were heard again: so an answer is tried for itself,
+    /// and lost in the end. Its device asks again then.
     pub(super) async fn answer(
         &self,
         tenant: TenantId,
-        device: &DeviceName,
+        channel: &Channel,
         answers: &[(Downward, Bytes)],
-    ) -> Result<(), Failed> {
+    ) {
         for (address, payload) in answers {
-            self.publish(tenant, address.topic(device), payload.clone()).await?;
+            let mut tries = 0;
+            while let Err(why) = self.publish(tenant, channel.topic(address), payload.clone()).await
+            {
+                tries += 1;
+                if tries >= ANSWER_TRIES_MAX {
+                    debug!(%why, "a managed device did not get its answer");
+                    self.door.metrics.dropped.with_label_values(&["unheard"]).inc();
+                    return;
+                }
+                sleep(CARRY_PAUSE).await;
+            }
         }
-        Ok(())
     }
 
     async fn publish(&self, tenant: TenantId, topic: Text, payload: Bytes) -> Result<(), Failed> {
@@ -67,13 +79,18 @@ impl Manager {
         if due.is_empty() {
             return;
         }
-        let mut done = Vec::with_capacity(due.len());
+        let (mut done, mut is_stuck) = (Vec::with_capacity(due.len()), false);
         for owed in due {
-            match self.pay(tenant, device, &owed).await {
+            let is_said = matches!(owed.what, Owing::Send { .. });
+            // What a device hears keeps its order. A note has none, and holds nobody up.
+            if is_stuck && is_said {
+                continue;
+            }
+            match self.pay(tenant, (device, &came.channel), &owed).await {
                 Ok(()) => done.push(owed.number),
                 Err(why) => {
                     debug!(%device, %why, "what a managed device is to hear waits");
-                    break;
+                    is_stuck |= is_said;
                 }
             }
         }
@@ -82,13 +99,17 @@ impl Manager {
         }
     }
 
-    async fn pay(&self, tenant: TenantId, device: &DeviceName, owed: &Owed) -> Result<(), Failed> {
+    async fn pay(
+        &self,
+        tenant: TenantId,
+        (device, channel): (&DeviceName, &Channel),
+        owed: &Owed,
+    ) -> Result<(), Failed> {
         let mut tries = 0;
         loop {
             let paid = match &owed.what {
                 Owing::Send { to, payload, .. } => {
-                    let topic = Text::from(format!("iotdm-1/{device}/{to}"));
-                    self.publish(tenant, topic, Bytes::from(payload.clone())).await
+                    self.publish(tenant, channel.topic(to), Bytes::from(payload.clone())).await
                 }
                 Owing::Note { id, progress } => {
                     self.note(tenant, *id, device, progress, owed.since).await

@@ -9,9 +9,6 @@ use moorline_dialects::watson::{
 use super::{Reply, Rest, Who, Wrong};
 use crate::door::device_name;
 
-/// Milliseconds of a day.
-const DAY_MS: u64 = 24 * 3_600 * 1_000;
-
 fn shown(name: &DeviceName, event: &Text, kept: &KeptEvent) -> LastEvent {
     LastEvent::new(name, event.as_str(), kept.format.as_str(), &kept.payload, kept.at)
 }
@@ -38,8 +35,7 @@ impl Rest {
         if !settings.enabled {
             return Err(Error::CacheDisabled.into());
         }
-        let kept_ms = u64::from(settings.ttl_days) * DAY_MS;
-        Ok(UnixMillis(self.now().0.saturating_sub(kept_ms)))
+        Ok(self.judge.door.shown_since(settings))
     }
 
     pub(super) async fn last_event(

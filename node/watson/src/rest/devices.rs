@@ -4,7 +4,10 @@ use moorline_core::{ShardId, TenantId, Text, UnixMillis, calendar::rfc3339};
 use moorline_dialects::watson::{
     about::{About, Registrar},
     identity::{DeviceName, TOKEN_CHARS_MAX},
-    management::device::{Change, Event},
+    management::{
+        attributes::Location,
+        device::{Change, Event},
+    },
     rest::{
         Method, Resource,
         error::Error,
@@ -43,7 +46,7 @@ fn shown(org: &Text, name: &DeviceName, record: &DeviceRecord, token: Option<&st
     let settings: DeviceSettings = settings::read(&record.settings);
     let about = About::read(settings.metadata);
     let nobody = || Registrar { id: String::new(), kind: "person".to_owned() };
-    let auth = about.registered_by.clone().unwrap_or_else(nobody);
+    let (auth, gateway) = (about.registered_by.clone().unwrap_or_else(nobody), about.gateway());
     json!(response::Device::from(Known {
         org,
         name,
@@ -56,7 +59,7 @@ fn shown(org: &Text, name: &DeviceName, record: &DeviceRecord, token: Option<&st
         registration: Registration { auth, date: rfc3339(record.created) },
         groups: &[],
         status: &about.status,
-        gateway: None,
+        gateway: gateway.as_ref(),
         token,
     }))
 }
@@ -150,12 +153,28 @@ impl Rest {
                 devices_max: registry.settings(who.tenant).devices_per_shard_max,
             })
             .await?;
+        match self.finished(who.tenant, &name, location).await {
+            Ok(record) => Ok((name, record, token)),
+            Err(wrong) => {
+                // Nobody would ever hear its token.
+                drop(self.remove(who.tenant, &name).await);
+                Err(wrong)
+            }
+        }
+    }
+
+    /// A new device's row, when all that was said of it is kept.
+    async fn finished(
+        &self,
+        tenant: TenantId,
+        name: &DeviceName,
+        location: Option<Location>,
+    ) -> Result<DeviceRecord, Wrong> {
         if let Some(location) = location {
             let changed = Event::Changed(Change::Location(location));
-            Box::pin(self.manager.happens(who.tenant, &name, changed)).await?;
+            Box::pin(self.manager.happens(tenant, name, changed)).await?;
         }
-        let record = self.found(who.tenant, &name).await?;
-        Ok((name, record, token))
+        self.found(tenant, name).await
     }
 
     /// A device's first token, and what is kept of it.

@@ -3,7 +3,8 @@
 //! ```text
 //!   head ─► route ─► who is it? (judge.rs) ─► may it? ─► body ─┬─► types.rs, devices.rs, bulk.rs ──────► the registry
 //!                                                            ├─► managed.rs, requests.rs, bundles.rs ─► managed/
-//!                                                            └─► states.rs, cache.rs ──────────────► presence, last events
+//!                                                            ├─► states.rs, logs.rs, cache.rs ─────► presence, events, last events
+//!                                                            └─► security.rs ──────────────────────► what is asked of connections
 //! ```
 //!
 //! # Invariants
@@ -11,6 +12,7 @@
 //! - **An API key reaches its own organisation**, and is judged anew with each request.
 //! - **Success of a write means that it is synced on a majority.**
 //! - **No body is read before it is known who sends it.**
+//! - **Ten requests a second** of an organisation at a node; who is a little early waits, who is much too early is refused ([`RATE`]).
 //! - **A refusal has the platform's form**, and so has what is not served: not found.
 //!
 //! Checked by the cluster tests (`watson_rest.rs`).
@@ -19,12 +21,18 @@ mod bulk;
 mod bundles;
 mod cache;
 mod devices;
+mod logs;
 mod managed;
 mod requests;
+mod security;
 mod states;
 mod types;
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use moorline_core::{TenantId, Text};
@@ -34,14 +42,17 @@ use moorline_dialects::watson::{
         Asked, BODY_BYTES_MAX, Head, Method, Resource, error::Error, query::Query, response, route,
     },
 };
+use moorline_edge::{Buckets, Rate, Turn};
 use moorline_http::{Answer, Body, Caller, Unread};
 use moorline_machine::{DocumentRefused, answer::Refused};
+use moorline_mqtt::Millis;
 use moorline_service::registry::{
     RegistryError,
     audit::{Actor, as_actor, identified},
     settings::Role,
 };
 use serde::Serialize;
+use tokio::time::sleep;
 
 use crate::{
     judge::{Judge, Turned},
@@ -50,6 +61,10 @@ use crate::{
 
 /// What all answers are.
 const JSON_TYPE: (&str, &str) = ("content-type", "application/json");
+/// Requests of an organisation at a node (§1.9 of the vendor's wire: 10 calls a second, more "delayed or denied").
+const RATE: Rate = Rate { per_s: 10, burst: 10, wait_ms_max: 5_000 };
+/// Organisations whose requests are counted.
+const COUNTED_MAX: usize = 4_096;
 /// How often a change is tried again after somebody else's came between.
 const TRIES_MAX: usize = 16;
 
@@ -58,6 +73,7 @@ const TRIES_MAX: usize = 16;
 pub(crate) struct Rest {
     manager: Manager,
     judge: Judge,
+    turns: Arc<Mutex<Buckets<TenantId>>>,
 }
 
 impl fmt::Debug for Rest {
@@ -171,6 +187,7 @@ fn needs(resource: &Resource, method: Method) -> Role {
         | Resource::Events(_)
         | Resource::Event(..)
         | Resource::CacheSettings
+        | Resource::ConnectionSecurity
         | Resource::ConnectionStates
         | Resource::ConnectionState(_)
         | Resource::ConnectionLog
@@ -185,7 +202,23 @@ fn needs(resource: &Resource, method: Method) -> Role {
 
 impl Rest {
     pub(crate) fn new(manager: Manager, judge: Judge) -> Self {
-        Self { manager, judge }
+        let turns = Arc::new(Mutex::new(Buckets::new(RATE, COUNTED_MAX)));
+        Self { manager, judge, turns }
+    }
+
+    /// Waits until it is an organisation's turn.
+    async fn turn(&self, tenant: TenantId) -> Result<(), Wrong> {
+        let now = Millis(self.now().0);
+        // Every change is one entry.
+        let turn = self.turns.lock().unwrap_or_else(PoisonError::into_inner).take(tenant, now);
+        match turn {
+            Turn::Now => Ok(()),
+            Turn::After(ms) => {
+                sleep(Duration::from_millis(ms)).await;
+                Ok(())
+            }
+            Turn::Refused => Err(Error::TooOften.into()),
+        }
     }
 
     /// Answers a request.
@@ -229,6 +262,7 @@ impl Rest {
         if who.role < needs(&asked.resource, asked.method) {
             return Err(Error::Forbidden.into());
         }
+        self.turn(who.tenant).await?;
         let query = Query::parse(query)?;
         let body = body.read(BODY_BYTES_MAX).await.map_err(|unread| match unread {
             Unread::TooLarge => Error::TooLarge,
@@ -292,14 +326,17 @@ impl Rest {
                 self.last_event(who, &device, &event).await
             }
             Resource::CacheSettings => self.cache_settings(who, (method, success), body).await,
+            Resource::ConnectionSecurity => {
+                self.connection_security(who, (method, success), body).await
+            }
             Resource::ConnectionStates => self.states(who, query).await,
             Resource::ConnectionState(client) => self.state(who, &client).await,
+            Resource::ConnectionLog => self.connection_log(who, query).await,
             Resource::ServiceStatus => Ok(Reply::json(success, &self.status())),
             // Nobody counts or keeps these.
-            Resource::ConnectionLog
-            | Resource::DataTraffic
-            | Resource::Events(_)
-            | Resource::Event(..) => Err(Error::NotFound.into()),
+            Resource::DataTraffic | Resource::Events(_) | Resource::Event(..) => {
+                Err(Error::NotFound.into())
+            }
         }
     }
 
@@ -319,6 +356,7 @@ fn label(resource: &Resource) -> &'static str {
         Resource::Management(_) => "mgmt",
         Resource::Logs(_) | Resource::Log(..) | Resource::ErrorCodes(_) => "diag",
         Resource::Events(_) | Resource::Event(..) | Resource::CacheSettings => "lec",
+        Resource::ConnectionSecurity => "security",
         Resource::ConnectionStates | Resource::ConnectionState(_) => "states",
         Resource::ConnectionLog | Resource::DataTraffic | Resource::ServiceStatus => "status",
         Resource::Requests

@@ -95,9 +95,10 @@ impl Rest {
                 Some(RequestId::parse(text).ok_or(Error::Malformed("_bookmark is none"))?)
             }
         };
+        let after = after.map(|id| Text::from(id.to_string()));
         let most = u16::try_from(query.limit).unwrap_or(u16::MAX);
-        let (page, more) = manager.requests(tenant, after.as_ref(), most).await?;
-        let bookmark = page.last().filter(|_| more).map(|(id, _)| id.to_string());
+        let (page, next) = manager.requests(tenant, after.as_ref(), most).await?;
+        let bookmark = next.map(|next| next.to_string());
         let mut results: Vec<Value> = Vec::with_capacity(page.len());
         for (id, record) in page {
             let record = Box::pin(manager.looked(tenant, id, (record, None))).await?;
@@ -117,8 +118,8 @@ impl Rest {
         };
         let after = after.as_ref().map(device_name);
         let most = u16::try_from(query.limit).unwrap_or(u16::MAX);
-        let (page, more) = manager.parts(tenant, id, after.as_ref(), most).await?;
-        let bookmark = page.last().filter(|_| more).map(|(name, _)| device_name(name).to_string());
+        let (page, next) = manager.parts(tenant, id, after.as_ref(), most).await?;
+        let bookmark = next.map(|next| next.to_string());
         let mut results: Vec<Value> = Vec::with_capacity(page.len());
         for (name, part) in page {
             let part = match part.has_ended() {

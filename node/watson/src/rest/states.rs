@@ -23,7 +23,7 @@ fn at(moment: UnixMillis) -> Option<UnixMillis> {
     (moment.0 > 0).then_some(moment)
 }
 
-fn client(org: &Text, name: &DeviceName, record: &DeviceRecord) -> ClientId {
+pub(super) fn client(org: &Text, name: &DeviceName, record: &DeviceRecord) -> ClientId {
     let who = match settings::read::<DeviceSettings>(&record.settings).class {
         Class::Device => Client::Device(name.clone()),
         Class::Gateway => Client::Gateway(name.clone()),

@@ -10,7 +10,11 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{management::attributes::DeviceInfo, rest::request::Status};
+use super::{
+    identity::{ClientId, DeviceName},
+    management::attributes::DeviceInfo,
+    rest::request::Status,
+};
 
 /// Keys that no metadata has.
 pub const RESERVED: [&str; 3] = [INFO, REGISTERED, STATUS];
@@ -46,6 +50,16 @@ fn take<T: DeserializeOwned>(from: &mut Map<String, Value>, key: &str) -> Option
 }
 
 impl About {
+    /// What a gateway is as a [`Registrar`].
+    pub const BY_GATEWAY: &'static str = "gateway";
+
+    /// The gateway that registered a device, by what it said for it.
+    #[must_use]
+    pub fn gateway(&self) -> Option<DeviceName> {
+        let by = self.registered_by.as_ref().filter(|by| by.kind == Self::BY_GATEWAY)?;
+        ClientId::parse(by.id.as_bytes()).ok()?.device().cloned()
+    }
+
     /// Reads what a registration keeps. What is not of its form under a name of ours is nothing.
     #[must_use]
     pub fn read(mut kept: Map<String, Value>) -> Self {

@@ -189,12 +189,14 @@ pub fn published(news: &News<'_>) -> Vec<Published> {
     let application = news.client.class().is_application();
     let http = news.protocol == Protocol::Http;
     let taken_over = news.close == Close::ClientIdReused;
+    // Names of quickstart are anybody's, and there is no end of them: nothing of those stays.
+    let stays = !http && !news.client.is_quickstart();
     let retained = match news.action {
-        Action::Connect => !http,
-        Action::Disconnect => !http && !application && !taken_over,
+        Action::Connect => stays,
+        Action::Disconnect => stays && !application && !taken_over,
         Action::FailedConnect | Action::Active => false,
     };
-    let clears = news.action == Action::Disconnect && application && !taken_over && !http;
+    let clears = news.action == Action::Disconnect && application && !taken_over && stays;
     let topic = topic(news.client);
     let mut all = vec![Published { topic: topic.clone(), payload: payload(news), retained }];
     if clears {

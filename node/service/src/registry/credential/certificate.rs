@@ -1,7 +1,7 @@
 //! What of a certificate matters to us: fingerprints, the name of its subject, and until when it counts.
 //!
-//! webpki reads certificates and says nothing of their common name and validity, so this file looks for both, in the few fields
-//! in front of them. What it can't read has neither.
+//! webpki reads certificates and says nothing of their common name and validity, nor of alternative names that are no names of hosts, so
+//! this file looks for these in the few fields where they are. What it can't read has none.
 
 use moorline_core::{Text, UnixMillis, calendar};
 use rustls::pki_types::CertificateDer;
@@ -19,6 +19,16 @@ const GENERALIZED_TIME: u8 = 0x18;
 const EXPLICIT_VERSION: u8 = 0xA0;
 /// UTF8String, PrintableString, IA5String.
 const STRINGS: [u8; 3] = [0x0C, 0x13, 0x16];
+const BOOLEAN: u8 = 0x01;
+const OCTET_STRING: u8 = 0x04;
+/// `[3]` in front of the extensions.
+const EXPLICIT_EXTENSIONS: u8 = 0xA3;
+/// 2.5.29.17.
+const ALTERNATIVE_NAMES: [u8; 3] = [0x55, 0x1D, 0x11];
+/// `[1]`, `[2]` and `[6]`: an e-mail address, a host name, a URI.
+const WRITTEN_NAMES: [u8; 3] = [0x81, 0x82, 0x86];
+/// Alternative names of a certificate that are looked at.
+const ALTERNATIVE_NAMES_MAX: usize = 32;
 /// 2.5.4.3.
 const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
 /// Serial number, algorithm and issuer stand in front of the validity.
@@ -55,6 +65,59 @@ pub(super) fn names(certificate: &EndEntityCert<'_>) -> Names {
         dns: certificate.valid_dns_names().map(Text::from).collect(),
         uris: certificate.valid_uri_names().map(Text::from).collect(),
     }
+}
+
+/// What an authority said that somebody is called.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// The common name of the subject, if there is exactly one.
+    pub common: Option<Text>,
+    /// Alternative names, as they are written: e-mail addresses, host names and URIs, at most 32.
+    pub alternative: Vec<Text>,
+}
+
+/// The alternative names of a certificate, whatever form they have: platforms write names there that no host has.
+pub(super) fn alternative(certificate: &CertificateDer<'_>) -> Vec<Text> {
+    extension(certificate, ALTERNATIVE_NAMES).and_then(written_names).unwrap_or_default()
+}
+
+fn written_names(value: &[u8]) -> Option<Vec<Text>> {
+    let mut outer = Der(value);
+    let (mut names, mut found) = (Der(outer.take(SEQUENCE)?), Vec::new());
+    while !names.0.is_empty() && found.len() < ALTERNATIVE_NAMES_MAX {
+        let (tag, name) = names.any()?;
+        if WRITTEN_NAMES.contains(&tag) {
+            found.push(Text::from(std::str::from_utf8(name).ok()?));
+        }
+    }
+    Some(found)
+}
+
+/// The value of an extension.
+fn extension<'a>(certificate: &'a CertificateDer<'_>, id: [u8; 3]) -> Option<&'a [u8]> {
+    let mut outer = Der(certificate);
+    let mut whole = Der(outer.take(SEQUENCE)?);
+    let mut fields = Der(whole.take(SEQUENCE)?);
+    let mut wrapped = loop {
+        let (tag, value) = fields.any()?;
+        if tag == EXPLICIT_EXTENSIONS {
+            break Der(value);
+        }
+    };
+    let mut extensions = Der(wrapped.take(SEQUENCE)?);
+    while !extensions.0.is_empty() {
+        let mut extension = Der(extensions.take(SEQUENCE)?);
+        if extension.take(OID)? != id {
+            continue;
+        }
+        let (mut tag, mut value) = extension.any()?;
+        if tag == BOOLEAN {
+            // Whether it is critical.
+            (tag, value) = extension.any()?;
+        }
+        return (tag == OCTET_STRING).then_some(value);
+    }
+    None
 }
 
 /// From when on and until when a certificate counts, both inclusive. [`None`] if it does not say.
@@ -152,7 +215,7 @@ impl<'a> Der<'a> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+    use rcgen::{CertificateParams, DnType, IsCa, KeyPair, SanType, date_time_ymd};
 
     use super::*;
 
@@ -193,10 +256,32 @@ mod tests {
     }
 
     #[test]
+    fn alternative_names_are_found_as_they_are_written() {
+        let (made, _) = certificate(|params| {
+            params.subject_alt_names = vec![
+                SanType::Rfc822Name("d:pump:p1".try_into().unwrap()),
+                SanType::IpAddress([127, 0, 0, 1].into()),
+                SanType::URI("g:gw:g1".try_into().unwrap()),
+                SanType::DnsName("pump.example".try_into().unwrap()),
+            ];
+            params.is_ca = IsCa::ExplicitNoCa;
+        });
+        assert_eq!(alternative(&made), ["d:pump:p1", "g:gw:g1", "pump.example"].map(Text::from));
+        let (none, _) = certificate(|params| params.subject_alt_names.clear());
+        assert_eq!(alternative(&none), Vec::<Text>::new());
+        let (many, _) = certificate(|params| {
+            let name = SanType::DnsName("pump.example".try_into().unwrap());
+            params.subject_alt_names = vec![name; ALTERNATIVE_NAMES_MAX + 1];
+        });
+        assert_eq!(alternative(&many).len(), ALTERNATIVE_NAMES_MAX);
+    }
+
+    #[test]
     fn what_is_cut_off_anywhere_has_no_name_and_no_validity() {
         let (made, _) = certificate(|_| {});
         for end in 0..made.len() {
-            assert_eq!(validity(&CertificateDer::from(&made[..end])), None, "{end}");
+            let cut = CertificateDer::from(&made[..end]);
+            assert_eq!((validity(&cut), alternative(&cut)), (None, Vec::new()), "{end}");
         }
         for wrong in [&b"\x31\x84\0\0\0\0"[..], b"\x31\x05\x30", b"\x30\0", b"\x31\x02\x30\0"] {
             assert_eq!(common_name(wrong), None, "{wrong:?}");

@@ -20,7 +20,7 @@ use webpki::{
     anchor_from_trusted_cert,
 };
 
-use super::certificate::{Names, names};
+use super::certificate::{Called, Names, alternative, names};
 
 /// Authorities of a tenant: each is tried with each chain.
 pub const ANCHORS_MAX: usize = 8;
@@ -108,11 +108,7 @@ impl TrustSettings {
     /// The device that a chain names, its certificate first; [`None`] if nobody here vouches for it, or not now.
     #[must_use]
     pub fn device_of(&self, chain: &[CertificateDer<'_>], now_ms: u64) -> Option<Text> {
-        if !self.is_any() {
-            return None;
-        }
-        let trust = self.parsed.0.get_or_init(|| Trust::parse(self).ok()).as_ref()?;
-        let names = trust.vouches(chain, now_ms)?;
+        let names = self.trust()?.vouches(chain, now_ms)?;
         let mut found = match self.named_by {
             NamedBy::CommonName => names.common.into_iter().collect(),
             NamedBy::DnsName => names.dns,
@@ -120,6 +116,21 @@ impl TrustSettings {
         };
         let name = found.pop()?;
         found.is_empty().then_some(name)
+    }
+
+    /// All that a chain's first certificate is called, for a platform that has rules of its own for it ([`NamedBy`] means nothing
+    /// there); [`None`] if nobody here vouches for it, or not now.
+    #[must_use]
+    pub fn called(&self, chain: &[CertificateDer<'_>], now_ms: u64) -> Option<Called> {
+        let Names { common, .. } = self.trust()?.vouches(chain, now_ms)?;
+        Some(Called { common, alternative: alternative(chain.first()?) })
+    }
+
+    fn trust(&self) -> Option<&Trust> {
+        if !self.is_any() {
+            return None;
+        }
+        self.parsed.0.get_or_init(|| Trust::parse(self).ok()).as_ref()
     }
 }
 
@@ -261,6 +272,22 @@ mod tests {
         let two = CertificateParams::new(vec!["a".to_owned(), "b".to_owned()]).unwrap();
         let two = [issued(&ours, |of| of.subject_alt_names = two.subject_alt_names)];
         assert_eq!(by(NamedBy::DnsName).device_of(&two, NOW_MS), None, "which of them?");
+    }
+
+    #[test]
+    fn a_platform_is_told_all_names_of_whom_an_authority_vouches_for() {
+        let (ours, theirs) = (authority("ours"), authority("theirs"));
+        let trust = trusting(&ours);
+        let called = |chain: CertificateDer<'static>| trust.called(&[chain], NOW_MS);
+        let expected = Called {
+            common: Some(Text::from("pump-1")),
+            alternative: vec![Text::from("pump.example")],
+        };
+        assert_eq!(called(issued(&ours, |_| {})), Some(expected));
+        assert_eq!(called(issued(&theirs, |_| {})), None);
+        assert_eq!(called(issued(&ours, |of| of.not_after = date_time_ymd(2026, 1, 1))), None);
+        assert_eq!(trust.called(&[], NOW_MS), None);
+        assert_eq!(TrustSettings::default().called(&[issued(&ours, |_| {})], NOW_MS), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use moorline_core::Text;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{ClientId, DeviceName, NAME_CHARS_MAX, ORG_CHARS, Who, ascii, is_org};
@@ -226,7 +227,10 @@ pub fn names_client(names: CertificateNames<'_>, client: &ClientId) -> bool {
 }
 
 /// What an organisation asks of a type's connections (§1.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// A token; TLS is optional.
     TlsOptional,
@@ -265,6 +269,38 @@ pub enum Inadmissible {
 }
 
 impl Policy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::TlsOptional,
+        Self::Token,
+        Self::Certificate,
+        Self::CertificateAndToken,
+        Self::CertificateOrToken,
+    ];
+
+    /// Its name where it is written down.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TlsOptional => "tls-optional",
+            Self::Token => "token",
+            Self::Certificate => "certificate",
+            Self::CertificateAndToken => "certificate-and-token",
+            Self::CertificateOrToken => "certificate-or-token",
+        }
+    }
+
+    /// What counts for a connection of an organisation that has said nothing: a token, without TLS if its tenant takes that
+    /// (`plaintext`); or a certificate, if there are authorities that it trusts.
+    #[must_use]
+    pub fn unsaid(tls: bool, plaintext: bool, authorities: bool) -> Self {
+        match (tls, plaintext, authorities) {
+            (false, true, _) => Self::TlsOptional,
+            (_, _, true) => Self::CertificateOrToken,
+            (_, _, false) => Self::Token,
+        }
+    }
+
     /// What has to be looked up for a connection. `certificate`: what [`names_client`] says of its certificate, if it has one.
     /// A certificate proves nothing without TLS, so it implies it.
     ///

@@ -106,11 +106,27 @@ pub enum Downward {
     },
 }
 
-impl Downward {
-    /// The canonical topic.
+/// What a gateway hears stands behind this, and behind its own name.
+pub(crate) const THROUGH: &str = "iotdm-1/via";
+
+/// Where a device hears the server, in canonical topics: itself, or the gateway through which it spoke last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel(Text);
+
+impl Channel {
+    /// A device's.
     #[must_use]
-    pub fn topic(&self, device: &DeviceName) -> Text {
-        Text::from(format!("iotdm-1/{device}/{self}"))
+    pub fn of(device: &DeviceName, gateway: Option<&DeviceName>) -> Self {
+        Self(Text::from(match gateway {
+            Some(gateway) => format!("{THROUGH}/{gateway}/{device}"),
+            None => format!("iotdm-1/{device}"),
+        }))
+    }
+
+    /// The canonical topic of what stands behind that: a [`Downward`], or what its `Display` wrote.
+    #[must_use]
+    pub fn topic(&self, said: impl fmt::Display) -> Text {
+        Text::from(format!("{}/{said}", self.0))
     }
 }
 

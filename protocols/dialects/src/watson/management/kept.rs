@@ -20,12 +20,13 @@ use moorline_core::UnixMillis;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    address::{Downward, Upward},
+    address::{Channel, Downward, Upward},
     attributes::{ErrorCode, Firmware, Location, LogEntry},
     device::{self, Device, Effect, Event, Standing},
     record::Progress,
     task::{Phase, RequestId, Task},
 };
+use crate::watson::identity::DeviceName;
 
 /// The form that is written.
 const FORM: u32 = 1;
@@ -110,6 +111,8 @@ pub enum Owing {
 pub struct Kept {
     /// It. Its log is elsewhere ([`log`]), what it is comes from its registration.
     pub device: Device,
+    /// The gateway that spoke for it last; itself, for a gateway; [`None`] if it speaks for itself.
+    pub gateway: Option<DeviceName>,
     /// What is owed, oldest first.
     pub owed: Vec<Owed>,
     next: u64,
@@ -120,6 +123,8 @@ pub struct Kept {
 struct State {
     #[serde(default)]
     standing: Standing,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "name_if_any")]
+    gateway: Option<DeviceName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     location: Option<Location>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -152,11 +157,12 @@ impl Kept {
     ///
     /// [`Unreadable`].
     pub fn read(body: &[u8]) -> Result<Self, Unreadable> {
-        let State { standing, location, errors, firmware, task, owed, owed_next } = read(body)?;
+        let state: State = read(body)?;
+        let State { standing, gateway, location, errors, firmware, task, owed, owed_next } = state;
         let error_codes = errors.into();
         let device =
             Device { standing, location, error_codes, firmware, task, ..Device::default() };
-        Ok(Self { device, owed, next: owed_next })
+        Ok(Self { device, gateway, owed, next: owed_next })
     }
 
     /// Its state as it is kept.
@@ -165,6 +171,7 @@ impl Kept {
         let Device { standing, location, error_codes, firmware, task, .. } = &self.device;
         write(&State {
             standing: standing.clone(),
+            gateway: self.gateway.clone(),
             location: location.clone(),
             errors: error_codes.iter().cloned().collect(),
             firmware: firmware.clone(),
@@ -177,7 +184,7 @@ impl Kept {
     /// The device after an event: what is to be saved, and what it hears then.
     #[must_use]
     pub fn after(self, now: UnixMillis, event: Event<'_>) -> (Self, Answers) {
-        let Self { device, mut owed, mut next } = self;
+        let Self { device, gateway, mut owed, mut next } = self;
         let (device, effects) = device::step(device, now, event);
         let waits_for = device.task.as_ref().and_then(outstanding);
         owed.retain(|owed| match &owed.what {
@@ -210,7 +217,13 @@ impl Kept {
         }
         let too_many = owed.len().saturating_sub(OWED_MAX);
         owed.drain(..too_many);
-        (Self { device, owed, next }, answers)
+        (Self { device, gateway, owed, next }, answers)
+    }
+
+    /// Where it hears the server.
+    #[must_use]
+    pub fn channel(&self, name: &DeviceName) -> Channel {
+        Channel::of(name, self.gateway.as_ref())
     }
 
     /// What is to be done now: what is owed since the number `fresh`, and what nobody did for [`OWED_AGAIN_MS`].
@@ -271,6 +284,30 @@ pub fn log(device: &Device) -> Bytes {
 pub fn read_log(body: &[u8]) -> Result<Device, Unreadable> {
     let Log { entries, next } = read(body)?;
     Ok(Device { log: entries.into(), log_next: next, ..Device::default() })
+}
+
+mod name_if_any {
+    //! A device's name as `TYPE:ID`, if there is one.
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use crate::watson::identity::DeviceName;
+
+    pub(super) fn serialize<S: Serializer>(
+        name: &Option<DeviceName>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        name.as_ref().map(|name| format!("{}:{}", name.kind, name.id)).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<DeviceName>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+        let parts = text.split_once(':');
+        let name = parts.and_then(|(kind, id)| DeviceName::new(kind.as_bytes(), id.as_bytes()));
+        name.map(Some).ok_or_else(|| D::Error::custom("no device's name"))
+    }
 }
 
 pub(crate) mod moment {

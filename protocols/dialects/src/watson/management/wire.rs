@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::address::Upward;
 use crate::watson::PAYLOAD_BYTES_MAX;
 
 /// The longest request id that is given back. UUIDs have 36 bytes.
@@ -98,10 +99,10 @@ pub fn answer(request: &Request, rc: Rc) -> Option<Bytes> {
 }
 
 /// The answer to a payload that is not looked into: its device is not registered ([`Rc::NotFound`]), or its change met
-/// another one ([`Rc::Conflict`]).
+/// another one ([`Rc::Conflict`]). What is an answer itself gets none: its id is one of ours, and not one of the device's requests.
 #[must_use]
-pub fn answer_unread(payload: &[u8], rc: Rc) -> Option<Bytes> {
-    answer(&Request::read(payload)?, rc)
+pub fn answer_unread(address: &Upward, payload: &[u8], rc: Rc) -> Option<Bytes> {
+    if *address == Upward::Response { None } else { answer(&Request::read(payload)?, rc) }
 }
 
 /// A device's answer to the server.

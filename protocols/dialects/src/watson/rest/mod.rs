@@ -4,7 +4,7 @@
 //!   route    who asks, which resource, which method, and what status success has
 //!   query    pages and filters            request    bodies that come in
 //!   error    bodies of refusals           response   bodies that go out
-//!   kept     how types and last events are kept
+//!   kept     how types and last events are kept             security  what is asked of connections, by type
 //! ```
 //!
 //! # Invariants
@@ -23,6 +23,7 @@ pub mod query;
 pub mod request;
 pub mod response;
 mod route;
+pub mod security;
 
 pub use route::{Asked, Head, Method, Resource, is_meant, route};
 

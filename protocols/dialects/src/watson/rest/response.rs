@@ -297,6 +297,15 @@ pub struct ConnectionLogEntry {
     pub timestamp: String,
 }
 
+impl ConnectionLogEntry {
+    /// A client came or went. The sentences are ours.
+    #[must_use]
+    pub fn new(client: &ClientId, what: &str, at: UnixMillis) -> Self {
+        let message = format!("{client} is {what}");
+        Self { message, timestamp: rfc3339(at) }
+    }
+}
+
 /// `POST /mgmt/requests`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Initiated {

@@ -79,6 +79,8 @@ pub enum Resource {
     Event(DeviceName, Text),
     /// `/config/lec`
     CacheSettings,
+    /// `/config/connection-security`: ours.
+    ConnectionSecurity,
     /// `/clientconnectionstates`
     ConnectionStates,
     /// `/clientconnectionstates/{clientId}`
@@ -129,6 +131,7 @@ impl Resource {
                 Self::of_device(DeviceName::new(kind, id)?, rest)?
             }
             [b"config", b"lec"] => Self::CacheSettings,
+            [b"config", b"connection-security"] => Self::ConnectionSecurity,
             [b"clientconnectionstates"] => Self::ConnectionStates,
             [b"clientconnectionstates", client] => {
                 Self::ConnectionState(ClientId::parse(client).ok()?)
@@ -193,6 +196,7 @@ impl Resource {
                 | Self::Events(_)
                 | Self::Event(..)
                 | Self::CacheSettings
+                | Self::ConnectionSecurity
                 | Self::ConnectionStates
                 | Self::ConnectionState(_)
                 | Self::ConnectionLog
@@ -219,6 +223,7 @@ impl Resource {
                 | Self::Device(_)
                 | Self::Location(_)
                 | Self::CacheSettings
+                | Self::ConnectionSecurity
                 | Self::Bundle(_),
                 Put,
             ) => Some(200),

@@ -3,7 +3,10 @@
 use moorline_core::{Text, topic};
 
 use super::{Forbidden, Permissions, levels};
-use crate::watson::identity::{ClientId, DeviceName, Who, is_name};
+use crate::watson::{
+    identity::{ClientId, DeviceName, Who, is_name},
+    management::address,
+};
 
 /// What a subscription is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,15 +137,21 @@ fn gateway(own: &DeviceName, levels: &[&[u8]], filter: &[u8]) -> Option<(Wanted,
         {
             Some((Wanted::Notices, text(filter), Reach::Itself))
         }
-        [b"iotdm-1", b"#"] | [b"iotdm-1", b"type", b"#"] => Some(all_management()),
-        [b"iotdm-1", b"type", kind, b"id", id, _, ..] if any(&[kind, id]) => Some(all_management()),
+        [b"iotdm-1", b"#"] | [b"iotdm-1", b"type", b"#"] => Some(all_management(own)),
+        [b"iotdm-1", b"type", kind, b"id", id, _, ..] if any(&[kind, id]) => {
+            Some(all_management(own))
+        }
         _ => None,
     }
 }
 
-/// Every filter of a gateway for this is the same one.
-fn all_management() -> (Wanted, Text, Reach) {
-    (Wanted::Management, Text::from("iotdm-1/type/+/id/+/#"), Reach::Gateway)
+/// Every filter of a gateway for this is the same one: what is said through it, to itself and to devices that it spoke for last.
+fn all_management(own: &DeviceName) -> (Wanted, Text, Reach) {
+    (
+        Wanted::Management,
+        Text::from(format!("{}/{own}/type/+/id/+/#", address::THROUGH)),
+        Reach::Itself,
+    )
 }
 
 fn application(levels: &[&[u8]]) -> Option<Wanted> {

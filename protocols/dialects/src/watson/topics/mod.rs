@@ -9,6 +9,9 @@
 //!   others see     iot-2/type/T/id/D/evt/temp/fmt/json  (nobody: the server takes it)
 //! ```
 //!
+//! What the server says to a device goes to `iotdm-1/type/T/id/D/…`, which the device sees as `iotdm-1/…`; or to
+//! `iotdm-1/via/type/G/id/I/type/T/id/D/…` if a gateway spoke for it last, which that gateway alone sees, as `iotdm-1/type/T/id/D/…`.
+//!
 //! # Invariants
 //!
 //! - **What is not in a table is refused.** Checked by `what_is_not_in_a_table_is_refused`.
@@ -32,7 +35,10 @@ pub use publish::{Message, publish};
 pub use registration::{HELD_MESSAGES_MAX, Role, Standing, resource_group, standing};
 pub use violation::{Consequence, Violation, consequence, fits};
 
-use super::identity::{ClientId, Who};
+use super::{
+    identity::{ClientId, Who},
+    management::address,
+};
 
 /// The most levels of a topic that are looked at; more than any topic in the tables has.
 const LEVELS_MAX: usize = 16;
@@ -100,7 +106,13 @@ pub fn seen_by(client: &ClientId, canonical: &[u8]) -> Option<Text> {
         Who::Application { .. } | Who::SharedApplication { .. } => {
             (!name.starts_with("iotdm-1/")).then_some(whole?)
         }
-        Who::Gateway(_) => whole,
+        Who::Gateway(own) => match name.strip_prefix(address::THROUGH) {
+            Some(through) => {
+                let rest = through.strip_prefix(&format!("/{own}/"))?;
+                Some(Text::from(format!("iotdm-1/{rest}")))
+            }
+            None => whole,
+        },
         Who::Device(device) => {
             let (root, rest) = name.split_once('/')?;
             let rest = rest.strip_prefix(&format!("{device}/"))?;

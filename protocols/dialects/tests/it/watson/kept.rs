@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use moorline_core::UnixMillis;
 use moorline_dialects::watson::management::{
-    address::Upward,
+    address::{Downward, Upward},
     device::{Change, Event},
     kept::{self, Kept, OWED_AGAIN_MS, OWED_MAX, Owing},
     task::{Action, Parameter},
 };
 
-use super::machine::{TIMEOUT_MS, exchange, id};
+use super::{
+    device,
+    machine::{TIMEOUT_MS, exchange, id},
+};
 
 const NOW: UnixMillis = UnixMillis(1_767_323_045_678);
 
@@ -135,4 +138,20 @@ fn kept_forms_stay() {
     let written = r#"{"form":1,"entries":[{"id":"0","message":"m","severity":2,"data":"AA==","timestamp":"2026-01-02T03:04:05.678Z"}],"next":1}"#;
     assert_eq!(kept::log(&log.device), written);
     assert_eq!(kept::read_log(written.as_bytes()), Ok(log.device));
+}
+
+#[test]
+fn a_device_hears_through_whom_spoke_for_it_last() {
+    let mut behind = Kept::default();
+    behind.gateway = Some(device("gw", "g1"));
+    assert_eq!(Kept::read(&behind.written()).as_ref(), Ok(&behind));
+    assert!(
+        behind.written().starts_with(br#"{"form":1,"standing":"unmanaged","gateway":"gw:g1","#)
+    );
+    let at = |kept: &Kept| kept.channel(&device("t1", "d1")).topic(Downward::Observe).to_string();
+    assert_eq!(at(&behind), "iotdm-1/via/type/gw/id/g1/type/t1/id/d1/observe");
+    behind.gateway = None;
+    assert_eq!(at(&behind), "iotdm-1/type/t1/id/d1/observe");
+    let nobody = r#"{"form":1,"standing":"unmanaged","gateway":"g1"}"#;
+    assert!(Kept::read(nobody.as_bytes()).is_err());
 }

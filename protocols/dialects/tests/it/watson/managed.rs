@@ -3,6 +3,7 @@
 use moorline_core::UnixMillis;
 use moorline_dialects::watson::{
     management::{
+        address::Upward,
         attributes::{DeviceInfo, Location, NewErrorCode},
         device::{Change, ERROR_CODES_MAX, LOG_BYTES_MAX, Standing},
         wire::{Rc, answer_unread},
@@ -104,12 +105,18 @@ fn requests_have_their_answers() {
     for (address, payload, expected) in table {
         assert_eq!(Bench::managed().say(address, payload), expected, "{address} {payload}");
     }
-    let known = answer_unread(br#"{"reqId":"r","d":{}}"#, Rc::NotFound).unwrap();
-    assert_eq!(known, r#"{"rc":404,"message":"There is no such device or attribute","reqId":"r"}"#);
-    let met = answer_unread(br#"{"reqId":"r"}"#, Rc::Conflict).unwrap();
-    assert_eq!(met, r#"{"rc":409,"message":"Another change came between","reqId":"r"}"#);
-    assert_eq!(answer_unread(b"{}", Rc::NotFound), None);
     assert_eq!(Rc::Failed as u16, 500);
+}
+
+#[test]
+fn what_is_not_looked_into_is_answered_all_the_same() {
+    let known = answer_unread(&Upward::Manage, br#"{"reqId":"r","d":{}}"#, Rc::NotFound).unwrap();
+    assert_eq!(known, r#"{"rc":404,"message":"There is no such device or attribute","reqId":"r"}"#);
+    let met = answer_unread(&Upward::Notify, br#"{"reqId":"r"}"#, Rc::Conflict).unwrap();
+    assert_eq!(met, r#"{"rc":409,"message":"Another change came between","reqId":"r"}"#);
+    assert_eq!(answer_unread(&Upward::Manage, b"{}", Rc::NotFound), None);
+    let answer = br#"{"reqId":"r","rc":200}"#;
+    assert_eq!(answer_unread(&Upward::Response, answer, Rc::NotFound), None, "it asks nothing");
 }
 
 #[test]

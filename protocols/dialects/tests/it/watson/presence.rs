@@ -79,6 +79,7 @@ fn what_stays_is_by_the_table() {
     use Action::{Active, Connect, Disconnect, FailedConnect};
     let (device, gateway) = (client("d:abc123:t1:d1"), client("g:abc123:gw:g1"));
     let (app, shared) = (client("a:abc123:app"), client("A:abc123:app"));
+    let (stranger, looker) = (client("d:quickstart:t1:d1"), client("a:quickstart:app"));
     let http = Protocol::Http;
     #[rustfmt::skip]
     let table = [
@@ -99,6 +100,10 @@ fn what_stays_is_by_the_table() {
         (&device,  FailedConnect, MQTT, Close::NotAuthorised,  false, false),
         (&app,     FailedConnect, MQTT, Close::NotAuthorised,  false, false),
         (&device,  Active,        http, Close::Normal,         false, false),
+        (&stranger, Connect,      MQTT, Close::Normal,         false, false),
+        (&stranger, Disconnect,   MQTT, Close::Normal,         false, false),
+        (&looker,  Connect,       MQTT, Close::Normal,         false, false),
+        (&looker,  Disconnect,    MQTT, Close::Normal,         false, false),
     ];
     for (client, action, protocol, close, retained, clears) in table {
         let news = News {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use moorline_core::{Text, UnixMillis};
 use moorline_dialects::watson::{
     about::About,
+    identity::Policy,
     management::{attributes::DeviceInfo, kept},
     rest::{
         BODY_BYTES_MAX, Head, Method, Resource,
@@ -21,6 +22,7 @@ use moorline_dialects::watson::{
             Registrar, Registration, bulk_status, managed,
         },
         route,
+        security::{self, ConnectionSecurity},
     },
 };
 use proptest::prelude::*;
@@ -54,6 +56,7 @@ fn urls_have_their_methods_and_statuses() {
         (format!("{d}/events"),                 [Some(200), None,      None,      None]),
         (format!("{d}/events/e"),               [Some(200), None,      None,      None]),
         ("config/lec".into(),                   [Some(200), None,      Some(200), None]),
+        ("config/connection-security".into(),   [Some(200), None,      Some(200), None]),
         ("clientconnectionstates".into(),       [Some(200), None,      None,      None]),
         ("clientconnectionstates/d:abc123:t1:d1".into(),   [Some(200), None, None, None]),
         ("clientconnectionstates/d%3Aabc123%3At1%3Ad1".into(), [Some(200), None, None, None]),
@@ -212,6 +215,14 @@ fn what_is_known_of_a_device_comes_back() {
     assert_eq!(About::read(kept), about);
     about.metadata.insert("deviceInfo".into(), json!("mine"));
     assert_eq!(About::read(about.written()).info, about.info, "no name of ours");
+    for (id, kind, expected) in [
+        ("g:abc123:gw:g1", About::BY_GATEWAY, Some(device("gw", "g1"))),
+        ("g:abc123:gw:g1", "app", None),
+        ("someone", About::BY_GATEWAY, None),
+    ] {
+        about.registered_by = Some(Registrar { id: id.into(), kind: kind.into() });
+        assert_eq!(about.gateway(), expected, "{id} {kind}");
+    }
 }
 
 #[test]
@@ -481,5 +492,51 @@ proptest! {
         prop_assert!(Query::parse(&query).is_ok_and(|query| query.limit > 0) || query.contains('_') || query.contains('&'));
         prop_assert!(NewRequest::read(&body, &Query::parse("").unwrap()).is_err());
         prop_assert!(NewDevice::read("t1", &body, NOW).is_err());
+    }
+}
+
+#[test]
+fn policies_are_read_or_refused() {
+    use Policy::{CertificateAndToken, CertificateOrToken, Token};
+    let said = br#"{"default":"certificate-or-token","types":{"pump":"certificate-and-token"}}"#;
+    let read = ConnectionSecurity::read(said).unwrap();
+    assert_eq!(
+        (read.of("pump"), read.of("valve")),
+        (Some(CertificateAndToken), Some(CertificateOrToken))
+    );
+    assert_eq!(serde_json::to_vec(&read).unwrap(), said);
+    assert_eq!(ConnectionSecurity::read(b"{}").unwrap().of("pump"), None);
+    for policy in Policy::ALL {
+        let written = serde_json::to_string(&policy).unwrap();
+        assert_eq!(written, format!("\"{}\"", policy.name()));
+    }
+    let many: Vec<String> =
+        (0..=security::TYPES_MAX).map(|number| format!(r#""t{number}":"token""#)).collect();
+    let many = format!(r#"{{"types":{{{}}}}}"#, many.join(","));
+    #[rustfmt::skip]
+    let wrong = [
+        (r#"{"default":"tls"}"#,             400), (r#"{"defualt":"token"}"#,        400),
+        (r#"{"types":{"a b":"token"}}"#,     400), (r#"{"types":{"pump":true}}"#,    400),
+        (r#"{"types":["pump"]}"#,            400), ("[]",                            400),
+        ("",                                 400), (many.as_str(),                   400),
+    ];
+    for (body, status) in wrong {
+        let error = ConnectionSecurity::read(body.as_bytes()).unwrap_err();
+        assert_eq!(error.status(), status, "{body}: {error:?}");
+    }
+    #[rustfmt::skip]
+    let unsaid = [
+        // TLS, whether the tenant takes plaintext, whether it trusts anybody
+        (true,  false, false, Token),               (true,  true,  false, Token),
+        (true,  false, true,  CertificateOrToken),  (true,  true,  true,  CertificateOrToken),
+        (false, true,  true,  Policy::TlsOptional), (false, true,  false, Policy::TlsOptional),
+        (false, false, true,  CertificateOrToken),  (false, false, false, Token),
+    ];
+    for (tls, plaintext, authorities, expected) in unsaid {
+        assert_eq!(
+            Policy::unsaid(tls, plaintext, authorities),
+            expected,
+            "{tls} {plaintext} {authorities}"
+        );
     }
 }

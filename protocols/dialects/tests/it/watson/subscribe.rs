@@ -12,7 +12,7 @@ const QUICK: &str = "a:quickstart:app";
 #[test]
 fn filters_stand_for_canonical_ones() {
     use Wanted::{Commands, Management, Notices, Presence};
-    const ALL: &str = "iotdm-1/type/+/id/+/#";
+    const ALL: &str = "iotdm-1/via/type/gw/id/g1/type/+/id/+/#";
     const OWN: &str = "iotdm-1/type/t1/id/d1/";
     let own = |rest: &str| format!("{OWN}{rest}");
     #[rustfmt::skip]
@@ -46,13 +46,13 @@ fn filters_stand_for_canonical_ones() {
         (GATEWAY, "iotdm-1/type/t9/id/d9/#",                   Management, ALL.into()),
         (GATEWAY, "iotdm-1/type/gw/id/g1/response",            Management, ALL.into()),
         (GATEWAY, "iotdm-1/type/gw/id/g1/mgmt/custom/#",       Management, ALL.into()),
-        (GATEWAY, ALL,                                         Management, ALL.into()),
+        (GATEWAY, "iotdm-1/type/+/id/+/#",                     Management, ALL.into()),
     ];
     for (who, filter, wanted, canonical) in table {
         let read = subscribe(&client(who), filter.as_bytes()).unwrap();
         assert_eq!((read.wanted, read.filter.as_str()), (wanted, &*canonical), "{who} {filter}");
         let reach = match wanted {
-            Notices => Reach::Itself,
+            Notices | Management => Reach::Itself,
             _ if who == DEVICE => Reach::Itself,
             _ => Reach::Gateway,
         };
@@ -107,6 +107,7 @@ fn filters_that_are_not_in_a_table_are_refused() {
         (GATEWAY, "iot-2/type/+/id/+/evt/+/fmt/+"), (GATEWAY, "iot-2/type/+/id/+/notify"),
         (GATEWAY, "iot-2/type/gw/id/g2/notify"), (GATEWAY, "iot-2/mon"), (GATEWAY, "iotdm-1/response"),
         (GATEWAY, "iotdm-1/type/t/id/d"), (GATEWAY, "iotdm-1/type/+/#"), (GATEWAY, "iotdevice-1/#"),
+        (GATEWAY, "iotdm-1/via/type/gw/id/g2/#"), (GATEWAY, "iotdm-1/via/#"),
         (GATEWAY, "iot-2/app/+/mon"),
         (APP, "#"), (APP, "iot-2/#"), (APP, "iot-2/type/+/id/+/#"), (APP, "iot-2/type/+/id/+/evt/#"),
         (APP, "iot-2/type/+/id/+/evt/+/fmt/#"), (APP, "iot-2/+/+/id/+/evt/+/fmt/+"), (APP, "iot-2/type/+/id/+/+/+/fmt/+"),

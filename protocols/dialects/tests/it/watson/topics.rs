@@ -2,7 +2,7 @@
 
 use moorline_core::topic;
 use moorline_dialects::watson::{
-    management::address::{Downward, Upward},
+    management::address::{Channel, Downward, Upward},
     topics::{
         Forbidden, HELD_MESSAGES_MAX, Message, Permissions, Role, Standing, publish,
         resource_group, seen_by, standing, subscribe,
@@ -113,6 +113,10 @@ fn each_sees_the_names_of_its_class() {
         ("iot-2/type/t1/id/d1/mon",               [Some("iot-2/mon"), Some("iot-2/type/t1/id/d1/mon"), Some("iot-2/type/t1/id/d1/mon")]),
         ("iot-2/type/t1/id/d1/notify",            [Some("iot-2/notify"), Some("iot-2/type/t1/id/d1/notify"), Some("iot-2/type/t1/id/d1/notify")]),
         ("iotdm-1/type/t1/id/d1/response",        [Some("iotdm-1/response"), Some("iotdm-1/type/t1/id/d1/response"), None]),
+        ("iotdm-1/via/type/gw/id/g1/type/t1/id/d1/response", [None, Some("iotdm-1/type/t1/id/d1/response"), None]),
+        ("iotdm-1/via/type/gw/id/g1/type/gw/id/g1/observe",  [None, Some("iotdm-1/type/gw/id/g1/observe"), None]),
+        ("iotdm-1/via/type/gw/id/g/type/t1/id/d1/response",  [None; 3]),
+        ("iotdm-1/via/type/gw/id/g10/type/t1/id/d1/cancel",  [None; 3]),
         ("iotdevice-1/type/t1/id/d1/mgmt/manage", [None; 3]),
         ("iot-2/app/app/mon",                     [None, Some("iot-2/app/app/mon"), Some("iot-2/app/app/mon")]),
     ];
@@ -142,7 +146,7 @@ fn the_server_speaks_on_these_topics() {
         (custom,                     "mgmt/custom/b/a"),
     ];
     for (address, rest) in table {
-        let canonical = address.topic(&device("t1", "d1"));
+        let canonical = Channel::of(&device("t1", "d1"), None).topic(&address);
         assert_eq!(canonical.as_str(), format!("iotdm-1/type/t1/id/d1/{rest}"));
         let seen = seen_by(&client(DEVICE), canonical.as_bytes()).unwrap();
         assert_eq!(seen.as_str(), format!("iotdm-1/{rest}"));
