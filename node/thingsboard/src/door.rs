@@ -11,7 +11,7 @@ use moorline_service::registry::{Registry, secrets::Secrets};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::{metrics::ThingsboardMetrics, profiles::Cache};
+use crate::{limits::Limiter, metrics::ThingsboardMetrics, profiles::Cache};
 
 /// What tenants of ThingsBoard are called, before a name.
 const ALIAS: &str = "thingsboard:";
@@ -31,6 +31,8 @@ pub struct Door {
     pub(crate) tasks: TaskTracker,
     /// Profiles that were read a moment ago.
     pub(crate) profiles: Arc<Cache>,
+    /// How much of their limits devices have left.
+    pub(crate) limiter: Arc<Limiter>,
     /// Who may be here at once to ask for credentials.
     pub(crate) provisioning: Arc<Semaphore>,
 }
@@ -53,6 +55,7 @@ impl Door {
             metrics,
             tasks: TaskTracker::new(),
             profiles: Arc::default(),
+            limiter: Arc::default(),
             provisioning: Arc::new(Semaphore::new(PROVISIONING_MAX)),
         }
     }

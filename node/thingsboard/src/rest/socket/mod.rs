@@ -48,6 +48,7 @@ use self::{
     watching::{Subject, Watching},
 };
 use super::{Failed, Rest};
+use crate::metrics::Counted;
 
 /// Subscriptions of one connection, and questions for the past that are being answered: a task each.
 const SUBSCRIPTIONS_MAX: usize = 256;
@@ -100,10 +101,8 @@ async fn talk(rest: Rest, caller: Arc<Caller>, said: Option<Bearer>, mut socket:
         let_in = Session::begin(&rest, &caller, said, &mut socket) => match let_in {
             Ok(Some((session, first))) => {
                 counted(OPENED);
-                rest.door.metrics.sockets.inc();
-                let closed = session.serve(&mut socket, first).await;
-                rest.door.metrics.sockets.dec();
-                closed
+                let _counted = Counted::of(&rest.door.metrics.sockets);
+                session.serve(&mut socket, first).await
             }
             Ok(None) => None,
             Err(closed) => {

@@ -16,6 +16,7 @@ mod http;
 mod ids;
 mod json;
 mod limits;
+mod meters;
 mod mqtt;
 mod naming;
 mod ota;
