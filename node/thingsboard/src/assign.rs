@@ -190,7 +190,9 @@ impl Door {
                 !is_principal(device) && marks::kind(&settings) == known.profile.name
             });
             let brought = stream::iter(of_it)
-                .map(|(device, record)| self.settle_again(Bearer { tenant, device, born: record.born }))
+                .map(|(device, record)| {
+                    self.settle_again(Bearer { tenant, device, born: record.born })
+                })
                 .buffer_unordered(AT_ONCE);
             let all: Vec<_> = brought.collect().await;
             all.into_iter().collect::<Result<Vec<()>, _>>()?;

@@ -220,8 +220,7 @@ pub(crate) fn telemetry_body(said: Option<&Bytes>, samples: &[Sample]) -> Bytes 
     let sample = |Sample { ts_ms, values: said }: &Sample| {
         Json::object([("ts", Json::from(*ts_ms)), ("values", values::object(said))])
     };
-    let written =
-        || Bytes::from(Json::Array(samples.iter().map(sample).collect()).to_string());
+    let written = || Bytes::from(Json::Array(samples.iter().map(sample).collect()).to_string());
     said.cloned().unwrap_or_else(written)
 }
 

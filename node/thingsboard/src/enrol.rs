@@ -40,13 +40,7 @@ use moorline_service::registry::{
 use sha2::{Digest, Sha256};
 use tracing::info;
 
-use crate::{
-    door::Door,
-    marks,
-    mqtt::Mqtt,
-    profiles::Known,
-    provision::Asker,
-};
+use crate::{door::Door, marks, mqtt::Mqtt, profiles::Known, provision::Asker};
 
 /// A profile's authority, as webpki takes it; why it is none.
 pub(crate) fn authority(pem: &str) -> Result<TrustSettings, String> {
@@ -157,7 +151,9 @@ impl Door {
         match self.registry.put_device(put).await {
             Ok(_) => Ok(true),
             // Somebody was faster, perhaps itself: it is judged again, and comes again if that was not it.
-            Err(RegistryError::Refused(Refused::VersionMismatch { .. } | Refused::Exists)) => Ok(true),
+            Err(RegistryError::Refused(Refused::VersionMismatch { .. } | Refused::Exists)) => {
+                Ok(true)
+            }
             Err(RegistryError::Refused(_) | RegistryError::Taken(_)) => Ok(false),
             Err(error) => Err(error),
         }

@@ -112,9 +112,7 @@ impl Conversation for Connection {
             let routed = http::route(head.method(), head.path(), head.query().unwrap_or_default());
             let what = routed.as_ref().map_or("none", |routed| label(&routed.route));
             let reply = match routed {
-                Ok(routed) => {
-                    self.respond(&routed, &head, body).await.unwrap_or_else(Reply::Whole)
-                }
+                Ok(routed) => self.respond(&routed, &head, body).await.unwrap_or_else(Reply::Whole),
                 Err(response) => Reply::Whole(response),
             };
             let count = |status: u16| {
@@ -153,12 +151,7 @@ enum Reply {
 const FILE_STATUS: u16 = 200;
 
 impl Connection {
-    async fn respond(
-        &self,
-        routed: &Routed,
-        head: &Head,
-        body: Body,
-    ) -> Result<Reply, Response> {
+    async fn respond(&self, routed: &Routed, head: &Head, body: Body) -> Result<Reply, Response> {
         let entered = match &routed.token {
             Some(token) => Some(self.enter(token).await.map_err(|why| http::respond(Err(why)))?),
             None => None,
@@ -257,7 +250,7 @@ impl Connection {
                 self.caller.is_known();
                 door.registry.heard(&stay.guest);
                 let device = Device { door: door.clone(), guest: stay.guest.clone() };
-                let kind = who.kind.unwrap_or_else(|| Text::from(DEFAULT_KIND));
+                let kind = who.kind.clone().unwrap_or_else(|| Text::from(DEFAULT_KIND));
                 Ok(Entered { device, kind, stay, watch })
             }
             Err(Unproven::Busy | Unproven::Unavailable) => Err(Failure::Failed),
@@ -363,7 +356,7 @@ impl Connection {
 
 /// Returns when a device that waits may not stay.
 async fn revoked(entered: &Entered) {
-    let Entered { device, stay, watch } = entered;
+    let Entered { device, stay, watch, .. } = entered;
     let now_ms = || device.door.clock.wall().0;
     let stays = || device.door.registry.stays(stay, now_ms());
     watch.until_revoked(stay.until_ms, now_ms, stays).await;

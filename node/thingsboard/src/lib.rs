@@ -52,6 +52,7 @@ mod metrics;
 mod mqtt;
 mod outgoing;
 mod packages;
+mod places;
 mod polls;
 mod profiles;
 mod provision;

@@ -106,7 +106,8 @@ impl Door {
         let row = row_of(tenant, profile);
         for _ in 0..TRIES_MAX {
             let there = self.registry.device(tenant, &row).await?;
-            if let Some(record) = there.as_ref().filter(|record| self.leads(record, key).is_some()) {
+            if let Some(record) = there.as_ref().filter(|record| self.leads(record, key).is_some())
+            {
                 // Whoever wrote the row may have been cut off before its lookup.
                 return self.registry.lead_to(tenant, &row, record).await;
             }
@@ -142,7 +143,8 @@ impl Door {
                 }
             };
             let held = there.as_ref().and_then(|record| self.leads(record, &key).cloned());
-            if held.is_some() && there.as_ref().is_some_and(|record| record.credentials.len() == 1) {
+            if held.is_some() && there.as_ref().is_some_and(|record| record.credentials.len() == 1)
+            {
                 return Ok(());
             }
             let all = vec![held.unwrap_or_else(|| self.leading(tenant, &row, &key))];

@@ -355,7 +355,11 @@ impl Session {
 
     fn call(&self, asked: Asked, form: Form, id: i32, call: &DeviceCall) -> bool {
         if call.method == calls::SESSION_LIMITS_METHOD {
-            self.answer_call(form, id, &self.device.limits(self.children.is_some()).to_json().to_string());
+            self.answer_call(
+                form,
+                id,
+                &self.device.limits(self.children.is_some()).to_json().to_string(),
+            );
             return self.outcome(asked, Outcome::Done);
         }
         let has_room = self.calls.len() < CALLS_MAX;
@@ -401,10 +405,8 @@ impl Session {
 
     /// Answers a publish; false if the connection is over.
     pub(crate) fn outcome(&self, asked: Asked, outcome: Outcome) -> bool {
-        let outcome = match outcome {
-            Outcome::Done if asked.in_part => Outcome::ChildLimited,
-            other => other,
-        };
+        let refused_in_part = outcome == Outcome::Done && asked.in_part;
+        let outcome = if refused_in_part { Outcome::ChildLimited } else { outcome };
         let result = match outcome {
             Outcome::Done | Outcome::NotGateway => "done",
             Outcome::UnknownTopic => "unknown_topic",

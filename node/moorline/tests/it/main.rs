@@ -46,6 +46,7 @@ mod thingsboard_chain;
 mod thingsboard_gateway;
 mod thingsboard_http;
 mod thingsboard_limits;
+mod thingsboard_many;
 mod thingsboard_own_calls;
 mod thingsboard_packages;
 mod thingsboard_profiles;

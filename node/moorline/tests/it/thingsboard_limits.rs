@@ -63,7 +63,8 @@ fn told_limits(client: &mut Client) -> Value {
 /// How often a limit was reached at a node.
 fn refusals(api: &Api, node: u64, limit: &str, what: &str) -> u64 {
     let page = http::get(api.cluster.node(node).admin, "/metrics").unwrap().body;
-    let metric = format!("moorline_thingsboard_limited_total{{limit=\"{limit}\",what=\"{what}\"}} ");
+    let metric =
+        format!("moorline_thingsboard_limited_total{{limit=\"{limit}\",what=\"{what}\"}} ");
     let line = page.lines().find_map(|line| line.strip_prefix(&metric));
     line.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
 }
@@ -159,9 +160,7 @@ fn gateway_devices(api: &mut Api) {
 }
 
 fn changed(api: &mut Api) {
-    let plant = |settings: Value| {
-        json!({ "name": "plant", "aliases": ["thingsboard:plant"], "settings": settings })
-    };
+    let plant = |settings: Value| json!({ "name": "plant", "aliases": ["thingsboard:plant"], "settings": settings });
     let wrong = plant(json!({ "rate-limits": { "device": { "messages": "5" } } }));
     assert_eq!(api.ask(1, "PUT", "/tenants/plant", &wrong).0, 400);
     let (mut meter, _) = device(Version::V5, &register(api, "free")).to(api.cluster.mqtt(1));

@@ -18,11 +18,7 @@ use moorline_dialects::thingsboard::{
 };
 use moorline_http::{Body, Head, Unread};
 use moorline_machine::{documents::Expect, registry::DeviceRecord};
-use moorline_service::registry::{
-    RegistryError,
-    documents::is_conflict,
-    settings,
-};
+use moorline_service::registry::{RegistryError, documents::is_conflict, settings};
 use multer::{Constraints, Multipart, SizeLimit};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};

@@ -188,9 +188,15 @@ impl Request {
                 all.retain(|(device, _)| stays(device));
                 Self::Claim(all)
             }
-            other => other,
+            about_one @ (Self::Connect { .. }
+            | Self::Disconnect { .. }
+            | Self::AttributesRequest(_)
+            | Self::CallReply { .. }) => about_one,
         };
-        left.devices().iter().any(|device| !devices.iter().any(|gone| gone == device)).then_some(left)
+        left.devices()
+            .iter()
+            .any(|device| !devices.iter().any(|gone| gone == device))
+            .then_some(left)
     }
 }
 

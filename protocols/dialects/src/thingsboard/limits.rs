@@ -20,7 +20,9 @@ impl RateLimits {
     #[must_use]
     pub fn is_any(&self) -> bool {
         let Self { messages, telemetry_messages, telemetry_data_points } = self;
-        [messages, telemetry_messages, telemetry_data_points].iter().any(|one| !one.rates().is_empty())
+        [messages, telemetry_messages, telemetry_data_points]
+            .iter()
+            .any(|one| !one.rates().is_empty())
     }
 
     fn to_json(&self) -> Json {

@@ -6,7 +6,8 @@ use moorline_dialects::thingsboard::{
     calls::{DeviceCall, ServerCall},
     claim::Claim,
     http::{
-        BODY_BYTES_MAX, CALL_BYTES_MAX, Response, Route, encoding, limited, respond, route, too_large,
+        BODY_BYTES_MAX, CALL_BYTES_MAX, Response, Route, encoding, limited, respond, route,
+        too_large,
     },
     json::Json,
     ota::{ChunkError, PackageKind},
@@ -109,7 +110,10 @@ fn a_body_is_protobuf_if_it_says_so_and_the_profile_has_schemas() {
 #[test]
 fn a_limit_says_which_it_is() {
     let response = limited("DEVICE rate limit reached: 1:1 messages");
-    assert_eq!((response.status, text(&response)), (429, "DEVICE rate limit reached: 1:1 messages"));
+    assert_eq!(
+        (response.status, text(&response)),
+        (429, "DEVICE rate limit reached: 1:1 messages")
+    );
 }
 
 #[test]

@@ -131,12 +131,10 @@ fn requests_have_their_costs() {
     let left = said.clone().without(&gone(&["A"])).unwrap();
     assert_eq!(left, gateway::Request::Telemetry(vec![of("B")]));
     assert_eq!(said.without(&gone(&["A", "B"])), None);
-    let reply =
-        gateway::Request::CallReply { device: "A".to_owned(), id: 1, data: "1".to_owned() };
+    let reply = gateway::Request::CallReply { device: "A".to_owned(), id: 1, data: "1".to_owned() };
     assert_eq!(reply.costs(), [("A", Cost::Message)]);
     assert_eq!(reply.clone().without(&gone(&["B"])), Some(reply.clone()));
     assert_eq!(reply.without(&gone(&["A"])), None);
-    let connect =
-        gateway::Request::Connect { device: "A".to_owned(), device_type: "t".to_owned() };
+    let connect = gateway::Request::Connect { device: "A".to_owned(), device_type: "t".to_owned() };
     assert_eq!(connect.costs(), []);
 }

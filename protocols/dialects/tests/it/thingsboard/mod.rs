@@ -11,6 +11,7 @@ mod connect;
 mod credentials;
 mod decimal;
 mod filters;
+mod finding;
 mod gateway;
 mod http;
 mod ids;

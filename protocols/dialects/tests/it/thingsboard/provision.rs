@@ -2,9 +2,7 @@
 
 use moorline_dialects::thingsboard::{
     credentials::Credentials,
-    provision::{
-        Answer, Enrolment, Existing, Request, Step, Strategy, enrolment, step,
-    },
+    provision::{Answer, Enrolment, Existing, Request, Step, Strategy, enrolment, step},
 };
 
 use super::support::{basic, json, token};
