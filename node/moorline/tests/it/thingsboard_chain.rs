@@ -146,9 +146,8 @@ fn named(api: &mut Api) {
     let row = user.get(api, 3, "/api/tenant/device?deviceName=pump-1");
     assert_eq!(row["type"], "pump");
     // It is its certificate from then on, shown alone, too, and at any node.
-    let mut alone = Holder { chain: first.chain.clone(), key: KeyPair::generate().unwrap() };
-    alone.key = KeyPair::from_pem(&first.key.serialize_pem()).unwrap();
-    alone.chain.truncate(1);
+    let key = KeyPair::from_pem(&first.key.serialize_pem()).unwrap();
+    let alone = Holder { chain: first.chain[..1].to_vec(), key };
     assert_eq!(alone.says(api, 2, r#"{"t":2}"#), 0);
     // Others are nobody: of an authority of the same name, also when the real one's certificate is shown beside it; a name that the
     // pattern does not find; and who does not show the authority.

@@ -120,8 +120,8 @@ impl Many {
         let ids: Vec<Uuid> =
             rows.iter().map(|(device, row)| device_id(self.tenant, device, row).id).collect();
         if command.finding.is_some() {
-            let all = stream::iter(rows.iter().zip(&ids))
-                .map(|(row, id)| self.shown(row, *id, &finding.wanted));
+            let all = stream::iter(rows.clone().into_iter().zip(ids.clone()))
+                .map(|(row, id)| self.shown(row, id, &finding.wanted));
             let all: Vec<_> = all.buffered(AT_ONCE).collect().await;
             let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
             let page = finding::page_found(self.id, &all, total, &finding.page);
@@ -130,10 +130,8 @@ impl Many {
             }
         }
         if let Some((keys, past)) = &command.past {
-            let all = stream::iter(rows.iter().zip(&ids)).map(|(row, id)| async move {
-                let series = self.past(&row.0, keys, *past).await?;
-                Ok::<_, Failed>(Found { id: *id, latest: Vec::new(), series })
-            });
+            let all = stream::iter(rows.into_iter().zip(ids.clone()))
+                .map(|((device, _), id)| self.past_of(device, id, keys.clone(), *past));
             let all: Vec<_> = all.buffered(AT_ONCE).collect().await;
             let all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
             let news = finding::news(self.id, &all);
@@ -167,7 +165,8 @@ impl Many {
     }
 
     /// A device with what is wanted of it. What it has not is an empty text of the time 0, as the original says it.
-    async fn shown(&self, row: &Row, id: Uuid, wanted: &[Wanted]) -> Result<Found, Failed> {
+    async fn shown(&self, row: Row, id: Uuid, wanted: &[Wanted]) -> Result<Found, Failed> {
+        let row = &row;
         let mut known: Vec<(Wanted, i64, String)> = Vec::new();
         let series = series_keys(wanted);
         if !series.is_empty() {
@@ -198,15 +197,22 @@ impl Many {
         Ok(Found { id, latest: wanted.iter().map(value).collect(), series: Series::new() })
     }
 
-    async fn past(&self, device: &Text, keys: &[String], past: Past) -> Result<Series, Failed> {
+    async fn past_of(
+        &self,
+        device: Text,
+        id: Uuid,
+        keys: Vec<String>,
+        past: Past,
+    ) -> Result<Found, Failed> {
         let Past { range, aggregation, limit } = past;
-        let (keys, descending, strict) = (keys.to_vec(), true, false);
+        let (descending, strict, latest) = (true, false, Vec::new());
         let asked = History { keys, range, aggregation, limit, descending, strict };
-        match self.rest.series(self.tenant, device, &asked).await {
+        let series = match self.rest.series(self.tenant, &device, &asked).await {
             // It went a moment ago.
-            Err(failed) if failed.code == ErrorCode::ItemNotFound => Ok(Series::new()),
-            series => series,
-        }
+            Err(failed) if failed.code == ErrorCode::ItemNotFound => Series::new(),
+            series => series?,
+        };
+        Ok(Found { id, latest, series })
     }
 }
 

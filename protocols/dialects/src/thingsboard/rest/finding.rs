@@ -130,8 +130,8 @@ fn texts(json: Option<&AnyValue>, what: &str) -> Result<Vec<String>, String> {
     if list.len() > KEYS_MAX {
         return Err(format!("{what}: at most {KEYS_MAX}"));
     }
-    let all = list.iter().map(|one| one.as_str().map(str::to_owned)).collect();
-    Option::ok_or_else(all, || format!("{what}: texts are needed"))
+    let all: Option<Vec<String>> = list.iter().map(|one| one.as_str().map(str::to_owned)).collect();
+    all.ok_or_else(|| format!("{what}: texts are needed"))
 }
 
 /// Reads a filter.
@@ -196,19 +196,20 @@ pub fn wanted(list: Option<&AnyValue>) -> Result<Vec<Wanted>, String> {
     if list.len() > KEYS_MAX {
         return Err(format!("keys: at most {KEYS_MAX}"));
     }
-    let one = |json: &AnyValue| {
-        let key = text(json, "key").ok_or("keys: key is needed")?.to_owned();
-        Ok(match text(json, "type").unwrap_or_default() {
-            "ENTITY_FIELD" => Wanted::Field(key),
-            "TIME_SERIES" => Wanted::Series(key),
-            "ATTRIBUTE" => Wanted::Attribute(None, key),
-            "CLIENT_ATTRIBUTE" => Wanted::Attribute(Some(Scope::Client), key),
-            "SHARED_ATTRIBUTE" => Wanted::Attribute(Some(Scope::Shared), key),
-            "SERVER_ATTRIBUTE" => Wanted::Attribute(Some(Scope::Server), key),
-            other => return Err(format!("keys of the type {other:?} are not served")),
-        })
-    };
-    list.iter().map(one).collect()
+    list.iter().map(one_wanted).collect()
+}
+
+fn one_wanted(json: &AnyValue) -> Result<Wanted, String> {
+    let key = text(json, "key").ok_or("keys: key is needed")?.to_owned();
+    Ok(match text(json, "type").unwrap_or_default() {
+        "ENTITY_FIELD" => Wanted::Field(key),
+        "TIME_SERIES" => Wanted::Series(key),
+        "ATTRIBUTE" => Wanted::Attribute(None, key),
+        "CLIENT_ATTRIBUTE" => Wanted::Attribute(Some(Scope::Client), key),
+        "SHARED_ATTRIBUTE" => Wanted::Attribute(Some(Scope::Shared), key),
+        "SERVER_ATTRIBUTE" => Wanted::Attribute(Some(Scope::Server), key),
+        other => return Err(format!("keys of the type {other:?} are not served")),
+    })
 }
 
 /// Reads which devices, which of them, and what of each.

@@ -289,25 +289,28 @@ fn found(kind: &str, raw: &RawCommand, now_ms: i64) -> Option<Kind> {
     Some(read.unwrap_or_else(|why| Kind::Unfound { counts, why }))
 }
 
+/// Of which keys samples are wanted, and of which time.
+fn series(json: Option<AnyValue>, now_ms: i64) -> Result<Option<(Vec<String>, Past)>, String> {
+    let Some(json) = json else { return Ok(None) };
+    let keys = finding::series_keys(&json)?;
+    let unread = "the time of a command can't be read";
+    let raw: RawWindow = serde_json::from_value(json).map_err(|_| unread.to_owned())?;
+    let past = window(&raw, now_ms).map_err(|_| unread.to_owned())?;
+    let past = past.ok_or("startTs and endTs, or timeWindow, are needed")?;
+    Ok(Some((keys, past)))
+}
+
 fn data(raw: &RawCommand, now_ms: i64) -> Result<DataCommand, String> {
     let said = |json: &Option<AnyValue>| json.clone().filter(|json| !json.is_null());
     if said(&raw.agg_history_cmd).or(said(&raw.agg_ts_cmd)).is_some() {
         return Err("aggHistoryCmd and aggTsCmd are not served".to_owned());
     }
-    let series = |json: Option<AnyValue>| {
-        let Some(json) = json else { return Ok(None) };
-        let keys = finding::series_keys(&json)?;
-        let wrong = |_| "the time of a command can't be read".to_owned();
-        let raw: RawWindow = serde_json::from_value(json).map_err(|_| wrong(NotAMessage::Shape))?;
-        let past = window(&raw, now_ms).map_err(wrong)?;
-        Ok(Some((keys, past.ok_or("startTs and endTs, or timeWindow, are needed")?)))
-    };
     let latest = said(&raw.latest_cmd);
     let command = DataCommand {
         finding: said(&raw.query).as_ref().map(finding::finding).transpose()?,
         latest: finding::wanted(latest.as_ref().and_then(|latest| latest.get("keys")))?,
-        series: series(said(&raw.ts_cmd))?,
-        past: series(said(&raw.history_cmd))?,
+        series: series(said(&raw.ts_cmd), now_ms)?,
+        past: series(said(&raw.history_cmd), now_ms)?,
     };
     let nothing = command.latest.is_empty() && command.series.is_none() && command.past.is_none();
     if command.finding.is_none() && nothing {
