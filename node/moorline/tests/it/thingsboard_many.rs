@@ -51,6 +51,7 @@ fn many_devices_are_looked_at() {
         &mut api,
         &[
             ("a page of devices has what is wanted of each, and changes are pushed", page),
+            ("samples of the past are shown, and those that come", past),
             ("what can't be found so is refused", wrong),
         ],
     );
@@ -138,23 +139,28 @@ fn page(api: &mut Api) {
         known[&t] == "11" && known[&mode] == "fast"
     });
     assert!(!known.to_string().contains("33"), "{known}");
+}
 
-    // Samples of the past, and those that come.
-    let single = json!({
-        "type": "singleEntity", "singleEntity": { "entityType": "DEVICE", "id": first },
-    });
+fn past(api: &mut Api) {
+    let user = User::new(api, "past-many", "operator");
+    let (id, mut one) = made(api, &user, "crane-1", "crane");
+    one.publish_acked(TELEMETRY, br#"{"ts":1000,"values":{"t":1}}"#);
+    let mut socket = connect(api, 1, &user);
+    let single =
+        json!({ "type": "singleEntity", "singleEntity": { "entityType": "DEVICE", "id": id } });
     let past = json!({ "keys": ["t"], "startTs": 1, "endTs": 2_000 });
     let command = json!({ "query": { "entityFilter": single }, "historyCmd": past });
     say(&mut socket, "ENTITY_DATA", 4, &command);
-    let mut next = || loop {
-        let said = socket.next();
-        if said["cmdId"] == 4 {
-            return said;
-        }
-    };
-    assert_eq!(next()["data"]["totalElements"], 1);
-    let samples = next()["update"][0]["timeseries"]["t"].clone();
+    assert_eq!(socket.next()["data"]["totalElements"], 1);
+    let samples = socket.next()["update"][0]["timeseries"]["t"].clone();
     assert_eq!(samples, json!([{ "ts": 1_000, "value": "1" }]));
+    // And those that come.
+    let coming = json!({ "keys": ["t"], "startTs": 1, "timeWindow": 10_000, "agg": "NONE" });
+    say(&mut socket, "ENTITY_DATA", 4, &json!({ "tsCmd": coming }));
+    assert_eq!(socket.next()["update"][0]["timeseries"]["t"], samples);
+    one.publish_acked(TELEMETRY, br#"{"ts":3000,"values":{"t":2}}"#);
+    let news = socket.next()["update"][0]["timeseries"]["t"].clone();
+    assert_eq!(news, json!([{ "ts": 3_000, "value": "2" }]));
 }
 
 fn wrong(api: &mut Api) {

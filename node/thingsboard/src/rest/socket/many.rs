@@ -181,7 +181,11 @@ impl Many {
             if keys.is_empty() {
                 continue;
             }
-            let found = self.rest.attributes(self.tenant, row, scope, &keys).await?;
+            let found = match self.rest.attributes(self.tenant, row, scope, &keys).await {
+                // It went a moment ago.
+                Err(failed) if failed.code == ErrorCode::ItemNotFound => Vec::new(),
+                found => found?,
+            };
             known.extend(found.into_iter().map(|one| {
                 (Wanted::Attribute(scope, one.key), one.updated_ms, one.value.to_text())
             }));
