@@ -29,13 +29,14 @@ use moorline_edge::{
     asks::{self, Ask, tell},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
 use crate::{
     door::Door,
     mqtt::{HERE, Mqtt},
+    places::Place,
     provision::{Asker, letters},
 };
 
@@ -62,7 +63,7 @@ impl Mqtt {
         if shows || !asks || !self.0.has_tenants() {
             return None;
         }
-        let Ok(place) = Arc::clone(&self.0.provisioning).try_acquire_owned() else {
+        let Some(place) = self.0.provisioning.take(attempt.peer.ip().to_canonical()) else {
             return Some(Err(Denial::Busy));
         };
         let asking = Asking {
@@ -87,7 +88,7 @@ struct Asking {
     doors: Doorkeeper,
     from: IpAddr,
     tls: bool,
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+    place: Mutex<Option<Place<IpAddr>>>,
 }
 
 impl Port for Asking {
@@ -111,7 +112,7 @@ struct Session {
     inbox: Arc<dyn Inbox>,
     /// How it wants to be answered.
     granted: Option<QoS>,
-    _place: OwnedSemaphorePermit,
+    _place: Place<IpAddr>,
 }
 
 impl Session {

@@ -9,6 +9,7 @@
 //! # Invariants
 //!
 //! - **What a device has already is not told again**: only attributes that differ are written.
+//! - **A device comes to what was written last**, whoever brings it what at the same time: who has brought something looks again.
 //! - **All devices of a profile come to what it says**: at once those that are there, at [`AT_ONCE`] at a time; those that a
 //!   node which died had not come to when they connect, or when the profile is written again.
 //!
@@ -22,7 +23,7 @@ use moorline_dialects::thingsboard::{
     ota::{self, Package, PackageKind},
     values::{Entries, Value},
 };
-use moorline_machine::{registry::DeviceRecord, values::NewPoint};
+use moorline_machine::values::NewPoint;
 use moorline_service::registry::{
     AttributeWrite, Recording, RegistryError,
     principal::is_principal,
@@ -44,6 +45,8 @@ const AT_ONCE: usize = 16;
 const PAGE: usize = 500;
 /// How long it waits when the cluster is busy, or nobody answers.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a device is looked at that is written again and again.
+const SETTLE_TRIES_MAX: usize = 5;
 /// How often it is tried again for one device.
 const TRIES_MAX: usize = 30;
 
@@ -111,31 +114,34 @@ impl Door {
         self.registry.record(of.tenant, &of.device, recording).await.map(drop)
     }
 
-    /// Has a device of a profile come to what the profile says, if the device itself says nothing else.
-    async fn bring_of_profile(
-        &self,
-        to: &Bearer,
-        settings: &DeviceSettings,
-        known: &Known,
-    ) -> Result<(), RegistryError> {
-        for kind in PackageKind::ALL {
-            if marks::package(settings, kind).is_some() {
-                continue;
+    /// Has a device come to what it is to have, by what is said of it and of its profile now. What is written meanwhile counts: whoever
+    /// writes it does the same, and the last one that looks finds it as it should be.
+    pub(crate) async fn settle(&self, to: &Bearer) -> Result<(), RegistryError> {
+        let mut done = None;
+        for _ in 0..SETTLE_TRIES_MAX {
+            let record = self.registry.device(to.tenant, &to.device).await?;
+            let Some(record) = record.filter(|record| record.born == to.born) else {
+                return Ok(());
+            };
+            let settings: DeviceSettings = settings::read(&record.settings);
+            let [firmware, software] = PackageKind::ALL;
+            let wanted = [
+                self.assigned_by(to.tenant, &settings, firmware).await?,
+                self.assigned_by(to.tenant, &settings, software).await?,
+            ]
+            .map(|held| held.and_then(|held| held.package()));
+            if done.as_ref() == Some(&wanted) {
+                return Ok(());
             }
-            match known.profile.package(kind) {
-                Some(id) => {
-                    let held = self.package(to.tenant, id).await?;
-                    if let Some(package) = held.and_then(|held| held.package()) {
-                        self.bring(to, &package).await?;
-                    }
+            for (kind, package) in PackageKind::ALL.into_iter().zip(&wanted) {
+                match package {
+                    Some(package) => self.bring(to, package).await?,
+                    None => self.take_away(to, kind).await?,
                 }
-                None if known.leaving.clone().of(kind).is_some() => {
-                    self.take_away(to, kind).await?;
-                }
-                None => {}
             }
+            done = Some(wanted);
         }
-        Ok(())
+        Err(RegistryError::Busy)
     }
 
     /// A device has come: it hears of its profile's packages, if it has not yet. Nobody waits for it.
@@ -143,16 +149,9 @@ impl Door {
         let (door, kind) = (self.clone(), kind.to_owned());
         self.tasks.spawn(async move {
             let Ok(known) = door.profile_of(to.tenant, &kind).await else { return };
-            if PackageKind::ALL.iter().all(|kind| known.profile.package(*kind).is_none()) {
-                return;
-            }
-            let Ok(Some(record)) = door.registry.device(to.tenant, &to.device).await else {
-                return;
-            };
-            if record.born == to.born {
-                let settings = settings::read(&record.settings);
+            if known.brings_packages() {
                 // Who comes again is looked at again.
-                drop(door.bring_of_profile(&to, &settings, &known).await);
+                drop(door.settle(&to).await);
             }
         });
     }
@@ -181,12 +180,19 @@ impl Door {
                 }
             };
             tries = 0;
+            // Whoever writes the profile after this one has all devices come to that.
+            let now = self.profile_now(tenant, &known.profile.name).await;
+            if now.is_ok_and(|now| now.version != known.version) {
+                return Ok(());
+            }
             let of_it = page.devices.into_iter().filter(|(device, record)| {
                 let settings: DeviceSettings = settings::read(&record.settings);
                 !is_principal(device) && marks::kind(&settings) == known.profile.name
             });
             let brought = stream::iter(of_it)
-                .map(|(device, record)| self.bring_again(tenant, device, record, known))
+                .map(|(device, record)| {
+                    self.settle_again(Bearer { tenant, device, born: record.born })
+                })
                 .buffer_unordered(AT_ONCE);
             let all: Vec<_> = brought.collect().await;
             all.into_iter().collect::<Result<Vec<()>, _>>()?;
@@ -197,32 +203,10 @@ impl Door {
         }
     }
 
-    /// Whoever writes the profile after this one has all devices come to that.
-    async fn bring_unless_changed(
-        &self,
-        to: &Bearer,
-        settings: &DeviceSettings,
-        known: &Known,
-    ) -> Result<(), RegistryError> {
-        let now = self.profile_now(to.tenant, &known.profile.name).await?;
-        if now.version != known.version {
-            return Ok(());
-        }
-        self.bring_of_profile(to, settings, known).await
-    }
-
-    async fn bring_again(
-        &self,
-        tenant: TenantId,
-        device: Text,
-        record: DeviceRecord,
-        known: &Known,
-    ) -> Result<(), RegistryError> {
-        let settings = settings::read(&record.settings);
-        let to = Bearer { tenant, device, born: record.born };
+    async fn settle_again(&self, to: Bearer) -> Result<(), RegistryError> {
         let mut tries = 0;
         loop {
-            match self.bring_unless_changed(&to, &settings, known).await {
+            match self.settle(&to).await {
                 // It is gone, or has as many attributes as it may: no more is to be done for it.
                 Ok(()) | Err(RegistryError::Values(_)) => return Ok(()),
                 Err(error) if tries >= TRIES_MAX => return Err(error),

@@ -94,9 +94,9 @@ impl Children {
         self.known.get(&Text::from(name))
     }
 
-    /// One has gone, as its gateway says.
-    pub(crate) fn leave(&mut self, name: &str) {
-        self.known.remove(&Text::from(name));
+    /// One has gone, as its gateway says, or was cut off: whether it was there.
+    pub(crate) fn leave(&mut self, name: &str) -> bool {
+        self.known.remove(&Text::from(name)).is_some()
     }
 
     /// Has devices come, as far as they are not there. Those that nobody has made are made, with this type.

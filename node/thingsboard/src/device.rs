@@ -10,9 +10,10 @@ use moorline_core::{AttributeScope, Text};
 use moorline_dialects::thingsboard::{
     attributes::{Changed, Found, Wanted},
     calls::{self, DEVICE_CALL_TIMEOUT_MS, DeviceCall},
-    limits::{RateLimits, SessionLimits},
+    json::Json,
+    limits::SessionLimits,
     mqtt::PACKET_BYTES_MAX,
-    values::{Entries, Sample},
+    values::{self, Entries, Sample},
 };
 use moorline_machine::{
     events::EventKind,
@@ -27,12 +28,15 @@ use uuid::Uuid;
 use crate::{
     convert::{entries, from_core, keys},
     door::Door,
+    limits,
 };
 
 /// The channel of events that are telemetry.
 const TELEMETRY: &str = "telemetry";
 /// The channel of events that are attributes that a device reported.
 const ATTRIBUTES: &str = "attributes";
+/// The channel of events that are refusals for a limit.
+const LIMITS: &str = "limits";
 /// The channel of events that are calls of a device.
 const CALLS: &str = "rpc";
 /// How long a device's call waits for its answer.
@@ -126,14 +130,23 @@ impl Device {
         async move { appended.await.map(drop) }
     }
 
-    /// What a device may send.
-    pub(crate) fn limits(&self) -> SessionLimits {
+    /// What a device may send; and a gateway, for others.
+    pub(crate) fn limits(&self, is_gateway: bool) -> SessionLimits {
+        let settings = self.door.registry.settings(self.guest.tenant);
+        let limits = &settings.rate_limits;
         SessionLimits {
             payload_bytes_max: PACKET_BYTES_MAX,
             inflight_max: u32::from(self.door.rules.receive_max.get()),
-            rate_limits: RateLimits::default(),
-            gateway_rate_limits: None,
+            rate_limits: limits::read(&limits.device),
+            gateway_rate_limits: is_gateway.then(|| limits::read(&limits.gateway)),
         }
+    }
+
+    /// Lets applications know that a limit was reached. Nobody waits for it.
+    pub(crate) fn tell_of_limits(&self, body: Bytes) {
+        let event = self.event(EventKind::State, LIMITS, body);
+        let told = self.door.registry.append_event(self.guest.tenant, &self.guest.device, event);
+        self.door.tasks.spawn(async move { drop(told.await) });
     }
 
     /// The attributes that it asks for.
@@ -200,6 +213,20 @@ pub(crate) async fn answer_to(own: OwnCall) -> String {
     let answer = own.answered(CALL_WAIT).await;
     let text = answer.and_then(|answer| String::from_utf8(answer.to_vec()).ok());
     text.unwrap_or_else(|| calls::timed_out().to_string())
+}
+
+/// What a device measured, as an event says it: what it wrote, if that is JSON.
+pub(crate) fn telemetry_body(said: Option<&Bytes>, samples: &[Sample]) -> Bytes {
+    let sample = |Sample { ts_ms, values: said }: &Sample| {
+        Json::object([("ts", Json::from(*ts_ms)), ("values", values::object(said))])
+    };
+    let written = || Bytes::from(Json::Array(samples.iter().map(sample).collect()).to_string());
+    said.cloned().unwrap_or_else(written)
+}
+
+/// What a device reported, the same way.
+pub(crate) fn attributes_body(said: Option<&Bytes>, reported: &Entries) -> Bytes {
+    said.cloned().unwrap_or_else(|| Bytes::from(values::object(reported).to_string()))
 }
 
 /// A list of keys that names some.

@@ -1,6 +1,6 @@
 //! Which devices are ThingsBoard's, and what all their connections share.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use moorline_core::TenantId;
 use moorline_dialects::thingsboard::mqtt::PACKET_BYTES_MAX;
@@ -8,16 +8,17 @@ use moorline_edge::{Clock, EdgeConfig};
 use moorline_machine::registry::TenantRecord;
 use moorline_mqtt::server;
 use moorline_service::registry::{Registry, secrets::Secrets};
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::{metrics::ThingsboardMetrics, profiles::Cache};
+use crate::{limits::Limiter, metrics::ThingsboardMetrics, places::Places, profiles::Cache};
 
 /// What tenants of ThingsBoard are called, before a name.
 const ALIAS: &str = "thingsboard:";
 
 /// Connections at once of those who ask for credentials: nobody knows them, and each may stay for a minute.
 const PROVISIONING_MAX: usize = 1_000;
+/// Those of one address: many devices may stand behind it, and it is not to hold all.
+const PROVISIONING_PER_ADDRESS_MAX: usize = 100;
 
 /// Where devices are let in. Clones are the same.
 #[derive(Debug, Clone)]
@@ -31,8 +32,10 @@ pub struct Door {
     pub(crate) tasks: TaskTracker,
     /// Profiles that were read a moment ago.
     pub(crate) profiles: Arc<Cache>,
+    /// How much of their limits devices have left.
+    pub(crate) limiter: Arc<Limiter>,
     /// Who may be here at once to ask for credentials.
-    pub(crate) provisioning: Arc<Semaphore>,
+    pub(crate) provisioning: Places<IpAddr>,
 }
 
 impl Door {
@@ -53,7 +56,8 @@ impl Door {
             metrics,
             tasks: TaskTracker::new(),
             profiles: Arc::default(),
-            provisioning: Arc::new(Semaphore::new(PROVISIONING_MAX)),
+            limiter: Arc::default(),
+            provisioning: Places::new(PROVISIONING_PER_ADDRESS_MAX, PROVISIONING_MAX),
         }
     }
 

@@ -8,12 +8,13 @@ use moorline_core::{AttributeScope, Text};
 use moorline_dialects::thingsboard::{
     claim::Claim,
     gateway::{
-        AttributesRequest, DEVICE_DELETED_METHOD, DEVICE_TYPE_DEFAULT, DeviceTelemetry, Request,
+        self, AttributesRequest, DEVICE_DELETED_METHOD, DEVICE_TYPE_DEFAULT,
+        DISCONNECT_RATE_LIMITED, DeviceTelemetry, Request,
     },
     json::Json,
-    mqtt::Outcome,
-    topics::{Form, GATEWAY_ATTRIBUTES, GATEWAY_ATTRIBUTES_RESPONSE},
-    values::{self, Entries, Sample},
+    mqtt::{Outcome, Version},
+    topics::{Form, GATEWAY_ATTRIBUTES, GATEWAY_ATTRIBUTES_RESPONSE, GATEWAY_DISCONNECT},
+    values::Entries,
 };
 use moorline_machine::{
     ValueRefused,
@@ -24,7 +25,8 @@ use moorline_service::registry::RegistryError;
 use crate::{
     children::{Came, ChildHeard, Looked},
     convert::keys,
-    device::Device,
+    device::{Device, attributes_body, telemetry_body},
+    limits::{Refusal, Who},
     outgoing,
     session::{Asked, Session},
 };
@@ -44,6 +46,16 @@ impl Session {
             children.leave(device);
             return self.outcome(asked, Outcome::Done);
         }
+        let Ok(limited) = self.limited(&request) else {
+            return self.outcome(asked, Outcome::GatewayLimited);
+        };
+        let asked = asked.in_part(!limited.is_empty());
+        let Some(request) = request.without(&limited) else {
+            return self.outcome(asked, Outcome::Done);
+        };
+        let Some(children) = &mut self.children else {
+            return self.outcome(asked, Outcome::NotGateway);
+        };
         let kind = if let Request::Connect { device_type, .. } = &request {
             device_type.as_str()
         } else {
@@ -78,10 +90,35 @@ impl Session {
         true
     }
 
+    /// Of which devices this says more than they may: they are cut off, and the gateway hears so, if it can. An error if the gateway itself,
+    /// or its tenant, says too much.
+    fn limited(&mut self, request: &Request) -> Result<Vec<String>, Refusal> {
+        let mut limited = Vec::new();
+        for (device, cost) in request.costs() {
+            let Err(refusal) = self.device.child_admitted(device, cost) else { continue };
+            match refusal.who {
+                Who::GatewayDevice => {
+                    self.cut_off(device, refusal.why.first);
+                    limited.push(device.to_owned());
+                }
+                Who::Tenant | Who::Device | Who::Gateway => return Err(refusal),
+            }
+        }
+        Ok(limited)
+    }
+
+    fn cut_off(&mut self, device: &str, first: bool) {
+        let was_there = self.children.as_mut().is_some_and(|children| children.leave(device));
+        if self.version == Version::V5 && (first || was_there) {
+            let told = gateway::disconnected(device, DISCONNECT_RATE_LIMITED);
+            self.say(GATEWAY_DISCONNECT, Bytes::from(told.to_string()));
+        }
+    }
+
     fn children_telemetry(&self, asked: Asked, all: Vec<DeviceTelemetry>) {
         let writes = all.into_iter().filter_map(|DeviceTelemetry { device, samples, .. }| {
             let child = self.children.as_ref()?.get(&device)?;
-            let body = written(&samples);
+            let body = telemetry_body(None, &samples);
             Some(Box::pin(child.device.telemetry(samples, body)) as BoxFuture<'static, _>)
         });
         self.write_all(asked, writes.collect());
@@ -90,7 +127,7 @@ impl Session {
     fn children_attributes(&self, asked: Asked, all: Vec<(String, Entries)>) {
         let writes = all.into_iter().filter_map(|(device, reported)| {
             let child = self.children.as_ref()?.get(&device)?;
-            let body = Bytes::from(values::object(&reported).to_string());
+            let body = attributes_body(None, &reported);
             Some(Box::pin(child.device.attributes(reported, body)) as BoxFuture<'static, _>)
         });
         self.write_all(asked, writes.collect());
@@ -170,12 +207,4 @@ impl Session {
         let made = door.registry.make_call(guest.tenant, &guest.device, Some(guest.born), call);
         self.device().spawn(async move { made.await.map(drop) });
     }
-}
-
-/// What a device measured, as the device itself would have said it.
-fn written(samples: &[Sample]) -> Bytes {
-    let sample = |Sample { ts_ms, values: said }: &Sample| {
-        Json::object([("ts", Json::from(*ts_ms)), ("values", values::object(said))])
-    };
-    Bytes::from(Json::Array(samples.iter().map(sample).collect()).to_string())
 }

@@ -21,13 +21,13 @@ use moorline_dialects::thingsboard::{
     calls::{DeviceCall, SESSION_LIMITS_METHOD},
     http::{self, Response, Route, Routed},
     ota::{self, Source, is_assigned},
-    payloads::Encoding,
+    payloads::{Encoding, Payloads},
     requests::{Answer as Said, Failure, PackageRequest, Request as Asked},
     values::Rules,
 };
 use moorline_edge::Doorkeeper;
 use moorline_http::{
-    Answer, Answered, Body, Caller, Conversation, Platform, Request, Taken, Unread,
+    Answer, Answered, Body, Caller, Conversation, Head, Platform, Request, Taken, Unread,
 };
 use moorline_machine::{
     CallRefused, DocumentRefused, EventRefused, ValueRefused, events::EVENT_BODY_BYTES_MAX,
@@ -41,9 +41,10 @@ use moorline_service::registry::{
 use tracing::info;
 
 use crate::{
-    device::{CALL_WAIT, Device},
+    device::{CALL_WAIT, Device, attributes_body, telemetry_body},
     door::Door,
     files::{File, WHOLE_BYTES_MAX, headers},
+    marks::DEFAULT_KIND,
     outgoing,
     packages::Held,
     polls::{self, Awaited, Polled},
@@ -98,6 +99,8 @@ struct Connection {
 /// Who asks, as long as it may stay.
 struct Entered {
     device: Device,
+    /// Its type.
+    kind: Text,
     stay: Stay,
     watch: Watch,
 }
@@ -109,7 +112,7 @@ impl Conversation for Connection {
             let routed = http::route(head.method(), head.path(), head.query().unwrap_or_default());
             let what = routed.as_ref().map_or("none", |routed| label(&routed.route));
             let reply = match routed {
-                Ok(routed) => self.respond(&routed, body).await.unwrap_or_else(Reply::Whole),
+                Ok(routed) => self.respond(&routed, &head, body).await.unwrap_or_else(Reply::Whole),
                 Err(response) => Reply::Whole(response),
             };
             let count = |status: u16| {
@@ -148,14 +151,22 @@ enum Reply {
 const FILE_STATUS: u16 = 200;
 
 impl Connection {
-    async fn respond(&self, routed: &Routed, body: Body) -> Result<Reply, Response> {
+    async fn respond(&self, routed: &Routed, head: &Head, body: Body) -> Result<Reply, Response> {
         let entered = match &routed.token {
             Some(token) => Some(self.enter(token).await.map_err(|why| http::respond(Err(why)))?),
             None => None,
         };
         let body = read(body, routed.body_bytes_max.min(BODY_BYTES_MAX)).await?;
         let now_ms = i64::try_from(self.http.door.clock.wall().0).unwrap_or(i64::MAX);
-        let asked = routed.request(Encoding::Json, &body, now_ms, &Rules::default())?;
+        let payloads = match &entered {
+            Some(Entered { device, kind, .. }) if http::is_protobuf(content_type(head)) => {
+                let known = device.door.profile_of(device.guest.tenant, kind.as_str()).await;
+                known.map_err(|error| refused(&error))?.payloads()
+            }
+            Some(_) | None => Arc::new(Payloads::Json),
+        };
+        let encoding = http::encoding(&payloads, content_type(head));
+        let asked = routed.request(encoding, &body, now_ms, &Rules::default())?;
         let Some(entered) = entered else {
             let Asked::Provision { request, .. } = asked else {
                 return Err(http::respond(Err(Failure::Unauthorised)));
@@ -164,6 +175,10 @@ impl Connection {
             let answer = self.http.door.provision(&self.http.doors, asker, &request).await;
             return Ok(Reply::Whole(http::respond(Ok(Said::Provisioned(answer)))));
         };
+        if let Some(cost) = asked.cost() {
+            let admitted = entered.device.admitted(cost);
+            admitted.map_err(|refusal| http::limited(&refusal.text()))?;
+        }
         if let Asked::Package(request) = asked {
             return self.package(&entered.device, &request).await;
         }
@@ -175,6 +190,7 @@ impl Connection {
             let wait = Duration::from_millis(timeout_ms);
             return self.poll(entered, Awaited::Call, wait).await;
         }
+        let body = (encoding == Encoding::Json).then_some(&body);
         let said = self.carry_out(&entered, asked, body).await?;
         Ok(Reply::Whole(http::respond(Ok(said))))
     }
@@ -229,12 +245,13 @@ impl Connection {
             possession: Possession::Nothing,
         };
         match door.registry.prove(secrets, &claim, door.clock.wall().0).await {
-            Ok(Proven { stay, watch, .. }) if door.takes(stay.guest.tenant) => {
+            Ok(Proven { stay, watch, who }) if door.takes(stay.guest.tenant) => {
                 doors.succeeded(&token, from);
                 self.caller.is_known();
                 door.registry.heard(&stay.guest);
                 let device = Device { door: door.clone(), guest: stay.guest.clone() };
-                Ok(Entered { device, stay, watch })
+                let kind = who.kind.clone().unwrap_or_else(|| Text::from(DEFAULT_KIND));
+                Ok(Entered { device, kind, stay, watch })
             }
             Err(Unproven::Busy | Unproven::Unavailable) => Err(Failure::Failed),
             Ok(_) | Err(Unproven::Nothing | Unproven::Wrong) => {
@@ -254,12 +271,18 @@ impl Connection {
         &self,
         entered: &Entered,
         asked: Asked,
-        body: Bytes,
+        body: Option<&Bytes>,
     ) -> Result<Said, Response> {
         let device = &entered.device;
         match asked {
-            Asked::Telemetry(samples) => done(device.telemetry(samples, body).await),
-            Asked::Attributes(reported) => done(device.attributes(reported, body).await),
+            Asked::Telemetry(samples) => {
+                let body = telemetry_body(body, &samples);
+                done(device.telemetry(samples, body).await)
+            }
+            Asked::Attributes(reported) => {
+                let body = attributes_body(body, &reported);
+                done(device.attributes(reported, body).await)
+            }
             Asked::ReadAttributes(wanted) => {
                 device.read(&wanted).await.map(Said::Attributes).map_err(|error| refused(&error))
             }
@@ -279,7 +302,7 @@ impl Connection {
     async fn call(&self, entered: &Entered, call: &DeviceCall) -> Result<Said, Response> {
         let device = &entered.device;
         if call.method == SESSION_LIMITS_METHOD {
-            return Ok(Said::CallAnswered(device.limits().to_json().to_string()));
+            return Ok(Said::CallAnswered(device.limits(false).to_json().to_string()));
         }
         let own = device.calls().ok_or_else(|| http::respond(Err(Failure::RateLimited)))?;
         device.called(call, &own).await.map_err(|error| refused(&error))?;
@@ -333,10 +356,17 @@ impl Connection {
 
 /// Returns when a device that waits may not stay.
 async fn revoked(entered: &Entered) {
-    let Entered { device, stay, watch } = entered;
+    let Entered { device, stay, watch, .. } = entered;
     let now_ms = || device.door.clock.wall().0;
     let stays = || device.door.registry.stays(stay, now_ms());
     watch.until_revoked(stay.until_ms, now_ms, stays).await;
+}
+
+/// What a body says that it is.
+fn content_type(head: &Head) -> &str {
+    let all = head.headers();
+    let said = all.iter().find(|(name, _)| *name == "content-type").map(|(_, value)| *value);
+    said.and_then(|said| std::str::from_utf8(said).ok()).unwrap_or_default()
 }
 
 async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Response> {

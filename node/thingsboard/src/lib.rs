@@ -7,8 +7,9 @@
 //!   listener of all platforms ─► http.rs, polls.rs: a request each ───────────────────────────────┘   ◄──────────┘
 //!                          └─► rest/: integrators, by requests and WebSocket ─► the registry
 //!   kept as documents        profiles.rs, packages.rs (files.rs: their bytes), claims.rs
-//!   who has no credentials   asking.rs, or http.rs ─► provision.rs
+//!   who has no credentials   asking.rs, or http.rs ─► provision.rs; with a certificate enrol.rs
 //!   who is to have a package assign.rs ─► shared attributes
+//!   who sends too much       limits.rs, asked before anything is done
 //! ```
 //!
 //! A tenant with an alias `thingsboard:NAME` is one of ThingsBoard's: whichever of its devices proves who it is (an access token is a
@@ -41,14 +42,17 @@ mod convert;
 mod device;
 mod door;
 mod downloads;
+mod enrol;
 mod files;
 mod gateway;
 mod http;
+mod limits;
 mod marks;
 mod metrics;
 mod mqtt;
 mod outgoing;
 mod packages;
+mod places;
 mod polls;
 mod profiles;
 mod provision;

@@ -2,6 +2,8 @@
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
+use crate::limits;
+
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]
 pub struct ThingsboardMetrics {
@@ -10,6 +12,7 @@ pub struct ThingsboardMetrics {
     pub(crate) requests: IntCounterVec,
     pub(crate) http_requests: IntCounterVec,
     pub(crate) provisions: IntCounterVec,
+    pub(crate) limited: IntCounterVec,
 }
 
 /// What is asked, as a label.
@@ -75,13 +78,19 @@ impl ThingsboardMetrics {
             "moorline_thingsboard_provisions_total",
             "Requests for a device's credentials, by what came of them",
         );
+        let limited = Opts::new(
+            "moorline_thingsboard_limited_total",
+            "Messages that were refused by a rate limit of the tenant, by whose limit and by what there was too much of",
+        );
         let metrics = Self {
             connections: add(registry, connections)?,
             sockets: add(registry, sockets)?,
             requests: add(registry, IntCounterVec::new(requests, &["what", "result"])?)?,
             http_requests: add(registry, IntCounterVec::new(http_requests, &["what", "status"])?)?,
             provisions: add(registry, IntCounterVec::new(provisions, &["result"])?)?,
+            limited: add(registry, IntCounterVec::new(limited, &["limit", "what"])?)?,
         };
+        limits::count_all(&metrics.limited);
         for what in HTTP_WHAT {
             metrics.http_requests.with_label_values(&[what, "200"]);
         }
@@ -94,6 +103,22 @@ impl ThingsboardMetrics {
             }
         }
         Ok(metrics)
+    }
+}
+
+/// Counts a connection, as long as there is one.
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    pub(crate) fn of(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

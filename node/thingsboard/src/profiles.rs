@@ -17,7 +17,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -135,31 +135,46 @@ struct DefaultProfile {
     name: String,
 }
 
-/// Profiles that were read a moment ago, by tenant and name.
+/// Profiles that were read a moment ago.
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<ByName>);
+pub(crate) struct Cache(Mutex<Read>);
 
-/// When each was read.
-type ByName = HashMap<(TenantId, Text), (Instant, Arc<Known>)>;
+#[derive(Debug, Default)]
+struct Read {
+    /// By tenant and name: when each was read.
+    by_name: HashMap<(TenantId, Text), (Instant, Arc<Known>)>,
+    /// How many were written at this node: what was asked for before is perhaps not what is there now.
+    writes: u64,
+}
 
 impl Cache {
     fn get(&self, tenant: TenantId, name: &str) -> Option<Arc<Known>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (read, known) = kept.get(&(tenant, Text::from(name)))?;
+        let kept = self.lock();
+        let (read, known) = kept.by_name.get(&(tenant, Text::from(name)))?;
         (read.elapsed() < KEPT).then(|| Arc::clone(known))
     }
 
-    fn put(&self, tenant: TenantId, name: &str, known: &Arc<Known>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT_MAX {
-            kept.clear();
+    /// `writes`: how many there were when it was asked for.
+    fn put(&self, tenant: TenantId, name: &str, known: &Arc<Known>, writes: u64) {
+        let mut kept = self.lock();
+        if kept.writes != writes {
+            return;
         }
-        kept.insert((tenant, Text::from(name)), (Instant::now(), Arc::clone(known)));
+        if kept.by_name.len() >= KEPT_MAX {
+            kept.by_name.clear();
+        }
+        kept.by_name.insert((tenant, Text::from(name)), (Instant::now(), Arc::clone(known)));
     }
 
     fn forget(&self, tenant: TenantId, name: &str) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.remove(&(tenant, Text::from(name)));
+        let mut kept = self.lock();
+        kept.writes += 1;
+        kept.by_name.remove(&(tenant, Text::from(name)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Read> {
+        // Nothing is changed in two steps that could be torn.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -293,8 +308,9 @@ impl Door {
         if let Some(known) = self.profiles.get(tenant, kind) {
             return Ok(known);
         }
+        let writes = self.profiles.lock().writes;
         let known = Arc::new(self.profile_now(tenant, kind).await?);
-        self.profiles.put(tenant, kind, &known);
+        self.profiles.put(tenant, kind, &known, writes);
         Ok(known)
     }
 
@@ -377,5 +393,26 @@ impl Door {
         let space = Space::of_tenant(tenant, SETTINGS_SPACE);
         let id = Text::from(DEFAULT_PROFILE);
         self.registry.put_document(&space, &id, body, Expect::Any).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_before_a_write_is_not_kept_after_it() {
+        let (cache, tenant) = (Cache::default(), TenantId(7));
+        let known = Arc::new(Known::unwritten("pump"));
+        let before = cache.lock().writes;
+        cache.forget(tenant, "pump");
+        cache.put(tenant, "pump", &known, before);
+        assert!(cache.get(tenant, "pump").is_none());
+        let now = cache.lock().writes;
+        cache.put(tenant, "pump", &known, now);
+        assert!(cache.get(tenant, "pump").is_some());
+        assert!(cache.get(TenantId(8), "pump").is_none(), "another tenant's is its own");
+        (0..KEPT_MAX).for_each(|name| cache.put(tenant, &name.to_string(), &known, now));
+        assert!(cache.lock().by_name.len() <= KEPT_MAX);
     }
 }

@@ -13,7 +13,8 @@
 //!   failures.
 //! - **Credentials are there before they are told**, and a device that was made in advance is noted as one that has asked behind them:
 //!   one that was cut off asks again.
-//! - **A key is one profile's** in the whole cluster.
+//! - **A key is one profile's** in the whole cluster, and the one that a profile's document says leads there, whoever writes it at the same
+//!   time and whichever node dies meanwhile: a new key leads there beside the old one before it counts, and the old one goes afterwards.
 //!
 //! Checked by the cluster tests (`thingsboard_profiles.rs`).
 
@@ -59,8 +60,8 @@ use crate::{
 const ROW: &str = "~:thingsboard/profile/";
 /// What is looked up: nobody finds it by showing it as a token.
 const LOOKUP: &str = "thingsboard provisioning key v1";
-/// The row's credential.
-const CREDENTIAL: u64 = 1;
+/// Keys that lead to one profile at once: more than one only while it is written, or when a node died then.
+const LEADS_MAX: usize = 4;
 /// How often a row is written again after somebody else's write came between.
 const TRIES_MAX: usize = 5;
 /// Characters of keys, secrets and names that are made.
@@ -94,60 +95,112 @@ impl Door {
         self.secrets.lookup(LOOKUP, key.as_bytes())
     }
 
-    /// Has a key lead to a profile, in the place of the one that did; without one, none does. `Taken` if it is another's.
+    /// Has a key lead to a profile, beside those that do: what its document says counts, whichever keys lead there. `Taken` if it is
+    /// another profile's.
     pub(crate) async fn lead(
         &self,
         tenant: TenantId,
         profile: &str,
-        key: Option<&str>,
+        key: &str,
     ) -> Result<(), RegistryError> {
         let row = row_of(tenant, profile);
         for _ in 0..TRIES_MAX {
             let there = self.registry.device(tenant, &row).await?;
-            let Some(key) = key else {
-                let Some(_) = there else { return Ok(()) };
-                let delete = DeleteDevice { tenant, device: row, if_version: None };
-                return match self.registry.delete_device(delete).await {
-                    Err(RegistryError::Refused(Refused::NotFound)) => Ok(()),
-                    done => done,
-                };
-            };
-            let hash = self.lookup(key);
-            let leads = |record: &DeviceRecord| {
-                record.credentials.iter().any(|held| held.lookup == Some(hash))
-            };
-            if there.as_ref().is_some_and(leads) {
+            if let Some(record) = there.as_ref().filter(|record| self.leads(record, key).is_some())
+            {
                 // Whoever wrote the row may have been cut off before its lookup.
-                let record = there.as_ref().expect("it was looked at");
                 return self.registry.lead_to(tenant, &row, record).await;
             }
-            let verifier = self.secrets.verifier(tenant, &row, CREDENTIAL, key.as_bytes());
-            let kept = Kept::Token(Token { hash: verifier, sealed: bytes::Bytes::new() });
-            let credential = Credential {
-                id: CREDENTIAL,
-                kind: kept.kind(),
-                lookup: Some(hash),
-                verifier: kept.to_bytes(),
-                not_before: None,
-                not_after: None,
-                created: UnixMillis(0),
-            };
-            let leads = Leads { thingsboard_profile: profile.to_owned() };
-            let put = PutDevice {
-                tenant,
-                device: row.clone(),
-                enabled: true,
-                credentials: vec![credential],
-                settings: settings::written(&leads),
-                if_version: Some(there.map_or(0, |there| there.version)),
-                devices_max: self.registry.settings(tenant).devices_per_shard_max,
-            };
-            match self.registry.put_device(put).await {
-                Err(RegistryError::Refused(Refused::VersionMismatch { .. } | Refused::Exists)) => {}
-                put => return put.map(drop),
+            let held = there.iter().flat_map(|record| record.credentials.iter().cloned());
+            let new = self.leading(tenant, &row, key);
+            let all = std::iter::once(new).chain(held).take(LEADS_MAX).collect();
+            if self.put_leads(tenant, profile, there.as_ref(), all).await? {
+                return Ok(());
             }
         }
         Err(RegistryError::Busy)
+    }
+
+    /// Has no key lead to a profile but the one that its document says.
+    pub(crate) async fn lead_as_written(
+        &self,
+        tenant: TenantId,
+        profile: &str,
+    ) -> Result<(), RegistryError> {
+        let row = row_of(tenant, profile);
+        for _ in 0..TRIES_MAX {
+            // The row before the document: who writes a profile changes the row first, and this is not written then.
+            let there = self.registry.device(tenant, &row).await?;
+            let keys = self.profile_now(tenant, profile).await?.keys;
+            let Some(key) = keys.map(|keys| keys.key) else {
+                let Some(there) = there else { return Ok(()) };
+                let if_version = Some(there.version);
+                let delete = DeleteDevice { tenant, device: row.clone(), if_version };
+                match self.registry.delete_device(delete).await {
+                    Err(RegistryError::Refused(Refused::VersionMismatch { .. })) => continue,
+                    Err(RegistryError::Refused(Refused::NotFound)) => return Ok(()),
+                    done => return done,
+                }
+            };
+            let held = there.as_ref().and_then(|record| self.leads(record, &key).cloned());
+            if held.is_some() && there.as_ref().is_some_and(|record| record.credentials.len() == 1)
+            {
+                return Ok(());
+            }
+            let all = vec![held.unwrap_or_else(|| self.leading(tenant, &row, &key))];
+            if self.put_leads(tenant, profile, there.as_ref(), all).await? {
+                return Ok(());
+            }
+        }
+        Err(RegistryError::Busy)
+    }
+
+    /// What of a row leads there by a key.
+    fn leads<'a>(&self, record: &'a DeviceRecord, key: &str) -> Option<&'a Credential> {
+        let hash = self.lookup(key);
+        record.credentials.iter().find(|held| held.lookup == Some(hash))
+    }
+
+    /// What leads to a row by a key.
+    fn leading(&self, tenant: TenantId, row: &Text, key: &str) -> Credential {
+        let id = rand::random_range(1..=u64::MAX);
+        let hash = self.secrets.verifier(tenant, row, id, key.as_bytes());
+        let kept = Kept::Token(Token { hash, sealed: bytes::Bytes::new() });
+        Credential {
+            id,
+            kind: kept.kind(),
+            lookup: Some(self.lookup(key)),
+            verifier: kept.to_bytes(),
+            not_before: None,
+            not_after: None,
+            created: UnixMillis(0),
+        }
+    }
+
+    /// Writes a row in the place of what was read; false if somebody else's write came between.
+    async fn put_leads(
+        &self,
+        tenant: TenantId,
+        profile: &str,
+        there: Option<&DeviceRecord>,
+        credentials: Vec<Credential>,
+    ) -> Result<bool, RegistryError> {
+        let leads = Leads { thingsboard_profile: profile.to_owned() };
+        let put = PutDevice {
+            tenant,
+            device: row_of(tenant, profile),
+            enabled: true,
+            credentials,
+            settings: settings::written(&leads),
+            if_version: Some(there.map_or(0, |there| there.version)),
+            devices_max: self.registry.settings(tenant).devices_per_shard_max,
+        };
+        match self.registry.put_device(put).await {
+            Err(RegistryError::Refused(Refused::VersionMismatch { .. } | Refused::Exists)) => {
+                Ok(false)
+            }
+            put => put.map(|_| true),
+        }
     }
 
     /// What becomes of a request.
@@ -197,9 +250,18 @@ impl Door {
         asker: Asker,
         request: &Request,
     ) -> Result<Option<(TenantId, Known)>, RegistryError> {
-        let Some(found) = self.registry.find(self.lookup(&request.key)).await? else {
-            return Ok(None);
-        };
+        let proves = |Keys { key, secret }: &Keys| request.proves(key, secret);
+        let led = self.led_to(asker, &request.key).await?;
+        Ok(led.filter(|(_, known)| known.keys.as_ref().is_some_and(proves)))
+    }
+
+    /// The profile that a key leads to. Whether it is its key is not known yet.
+    pub(crate) async fn led_to(
+        &self,
+        asker: Asker,
+        key: &str,
+    ) -> Result<Option<(TenantId, Known)>, RegistryError> {
+        let Some(found) = self.registry.find(self.lookup(key)).await? else { return Ok(None) };
         let tenant = found.tenant;
         let enabled = self.registry.tenant(tenant).is_some_and(|tenant| tenant.enabled);
         let secure = asker.tls || self.registry.takes_plaintext(tenant);
@@ -207,9 +269,7 @@ impl Door {
             return Ok(None);
         }
         let Leads { thingsboard_profile: name } = settings::read(&found.record.settings);
-        let known = self.profile_now(tenant, &name).await?;
-        let proves = |Keys { key, secret }: &Keys| request.proves(key, secret);
-        Ok(known.keys.as_ref().is_some_and(proves).then_some((tenant, known)))
+        Ok(Some((tenant, self.profile_now(tenant, &name).await?)))
     }
 
     async fn provision_for(

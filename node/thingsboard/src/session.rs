@@ -26,7 +26,7 @@ use moorline_dialects::thingsboard::{
     calls::{self, DeviceCall},
     filters::{self, Wanted as Subscribed},
     mqtt::{self, Outcome, QUOTA_EXCEEDED, SUCCESS, TOPIC_NAME_INVALID, Unreadable, Version},
-    payloads::Payloads,
+    payloads::{Encoding, Payloads},
     profile::TransportType,
     requests::Request,
     topics::{self, Form, Publish, SessionKind, Unpublishable},
@@ -34,7 +34,6 @@ use moorline_dialects::thingsboard::{
 };
 use moorline_edge::asks::{Ask, numbered, tell};
 use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, RegistryError, Watch};
-use prometheus::IntGauge;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -42,8 +41,9 @@ use tokio::{
 
 use crate::{
     children::{ChildHeard, Children},
-    device::{Device, answer_to},
+    device::{Device, answer_to, attributes_body, telemetry_body},
     downloads::Downloads,
+    metrics::Counted,
     outgoing::{self, Outgoing},
     profiles::Known,
 };
@@ -63,9 +63,7 @@ struct Granted {
 
 /// A publish that was carried out, or not.
 struct Done {
-    token: Token,
-    qos: QoS,
-    what: &'static str,
+    asked: Asked,
     result: Result<(), RegistryError>,
 }
 
@@ -78,12 +76,21 @@ pub(crate) struct Asked {
     token: Token,
     qos: QoS,
     what: &'static str,
+    /// Whether a part of it was refused already, by a limit on those whom it is about.
+    in_part: bool,
+}
+
+impl Asked {
+    /// The same, of which a part was refused or not.
+    pub(crate) fn in_part(self, in_part: bool) -> Self {
+        Self { in_part, ..self }
+    }
 }
 
 /// See the module.
 pub(crate) struct Session {
     pub(crate) device: Device,
-    version: Version,
+    pub(crate) version: Version,
     pub(crate) inbox: Arc<dyn Inbox>,
     /// What it is: the name of its profile.
     kind: Text,
@@ -103,15 +110,6 @@ pub(crate) struct Session {
     told: u64,
     /// Packages that it loads.
     pub(crate) downloads: Downloads,
-}
-
-/// Counts a connection.
-struct Counted(IntGauge);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Session {
@@ -151,9 +149,7 @@ impl Session {
     }
 
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
-        let gauge = self.device.door.metrics.connections.clone();
-        gauge.inc();
-        let _counted = Counted(gauge);
+        let _counted = Counted::of(&self.device.door.metrics.connections);
         if !self.take_profile().await.unwrap_or_else(|_| self.lose()) {
             return;
         }
@@ -265,7 +261,7 @@ impl Session {
 
     async fn publish(&mut self, token: Token, message: Message) -> bool {
         let Message { topic, qos, payload, .. } = message;
-        let of = |what| Asked { token, qos, what };
+        let of = |what| Asked { token, qos, what, in_part: false };
         let own = self.profile.profile.own_topics();
         let read = topics::publish(topic.as_bytes(), self.kind(), own);
         let publish = match read {
@@ -290,12 +286,17 @@ impl Session {
             Err(Unreadable::Invalid(_)) => return self.outcome(asked, Outcome::Invalid),
             Err(Unreadable::Chunk(error)) => return self.no_part(asked, error),
         };
+        if request.cost().is_some_and(|cost| self.device.admitted(cost).is_err()) {
+            return self.outcome(asked, Outcome::RateLimited);
+        }
         match (publish, request) {
-            (_, Request::Telemetry(samples)) => {
-                self.write(asked, self.device.telemetry(samples, payload));
+            (Publish::Telemetry(form), Request::Telemetry(samples)) => {
+                let body = telemetry_body(self.said(form, &payload), &samples);
+                self.write(asked, self.device.telemetry(samples, body));
             }
-            (_, Request::Attributes(entries)) => {
-                self.write(asked, self.device.attributes(entries, payload));
+            (Publish::Attributes(form), Request::Attributes(entries)) => {
+                let body = attributes_body(self.said(form, &payload), &entries);
+                self.write(asked, self.device.attributes(entries, body));
             }
             (Publish::AttributesRequest(form, id), Request::ReadAttributes(wanted)) => {
                 return self.read_attributes(asked, form, id, wanted).await;
@@ -317,13 +318,17 @@ impl Session {
         true
     }
 
+    /// A payload as applications read it, if it is JSON.
+    fn said<'a>(&self, form: Form, payload: &'a Bytes) -> Option<&'a Bytes> {
+        (self.payloads.up(form) == Encoding::Json).then_some(payload)
+    }
+
     pub(crate) fn write(
         &self,
         asked: Asked,
         result: impl Future<Output = Result<(), RegistryError>> + Send + 'static,
     ) {
-        let Asked { token, qos, what } = asked;
-        self.writes.push(Box::pin(async move { Done { token, qos, what, result: result.await } }));
+        self.writes.push(Box::pin(async move { Done { asked, result: result.await } }));
     }
 
     async fn read_attributes(&mut self, asked: Asked, form: Form, id: i32, wanted: Wanted) -> bool {
@@ -350,7 +355,11 @@ impl Session {
 
     fn call(&self, asked: Asked, form: Form, id: i32, call: &DeviceCall) -> bool {
         if call.method == calls::SESSION_LIMITS_METHOD {
-            self.answer_call(form, id, &self.device.limits().to_json().to_string());
+            self.answer_call(
+                form,
+                id,
+                &self.device.limits(self.children.is_some()).to_json().to_string(),
+            );
             return self.outcome(asked, Outcome::Done);
         }
         let has_room = self.calls.len() < CALLS_MAX;
@@ -371,8 +380,7 @@ impl Session {
 
     /// Says what became of a write; false if that is the end.
     fn done(&self, done: Done) -> bool {
-        let Done { token, qos, what, result } = done;
-        let asked = Asked { token, qos, what };
+        let Done { asked, result } = done;
         let outcome = match result {
             Ok(()) => Outcome::Done,
             Err(RegistryError::Refused(_)) => {
@@ -397,11 +405,13 @@ impl Session {
 
     /// Answers a publish; false if the connection is over.
     pub(crate) fn outcome(&self, asked: Asked, outcome: Outcome) -> bool {
+        let refused_in_part = outcome == Outcome::Done && asked.in_part;
+        let outcome = if refused_in_part { Outcome::ChildLimited } else { outcome };
         let result = match outcome {
             Outcome::Done | Outcome::NotGateway => "done",
             Outcome::UnknownTopic => "unknown_topic",
             Outcome::Invalid => "invalid",
-            Outcome::RateLimited | Outcome::GatewayLimited => "limited",
+            Outcome::RateLimited | Outcome::GatewayLimited | Outcome::ChildLimited => "limited",
             Outcome::Failed => "failed",
         };
         self.count(asked, result);
@@ -422,7 +432,9 @@ impl Session {
         let ended = match outcome {
             // It comes again, and asks another node perhaps.
             Outcome::Failed => Notice::Lost,
-            Outcome::RateLimited | Outcome::GatewayLimited => Notice::Ended(Ended::Limited),
+            Outcome::RateLimited | Outcome::GatewayLimited | Outcome::ChildLimited => {
+                Notice::Ended(Ended::Limited)
+            }
             Outcome::Done | Outcome::UnknownTopic | Outcome::NotGateway | Outcome::Invalid => {
                 Notice::Ended(Ended::Misused)
             }

@@ -14,6 +14,7 @@
 
 pub mod export;
 pub mod fostrom;
+pub mod limits;
 pub mod secret;
 #[cfg(feature = "thingsboard")]
 pub mod thingsboard;

@@ -5,6 +5,7 @@
 //! | `FLEET::DEVICE` | the device's secret | a device of Fostrom, to which MQTT is something else |
 //! | a client id of Watson's, with its token or key | | a device, gateway or application of an organisation: `moorline_watson` |
 //! | `provision`, or that client id | none | somebody who asks a profile of ThingsBoard's for credentials, and for nothing else |
+//! | none, and a certificate of an authority of a profile of ThingsBoard's | | the device that it names, which has it from then on |
 //! | whatever a device of a tenant of ThingsBoard's shows | | that device, to which MQTT is something else: `moorline_thingsboard` |
 //! | anything else | | a device of the registry, by whatever it shows: `moorline_service::registry::credential::prove` |
 //! | nothing that means anything, or none | | refused; with `security.anonymous` a client of the demo tenant |
@@ -136,7 +137,12 @@ impl Devices {
         if let Some(fostrom) = self.fostrom.clone().filter(|_| Mqtt::is_meant(&attempt)) {
             return fostrom.judge(attempt).await;
         }
-        let proven = self.prove(&attempt).await;
+        let mut proven = self.prove(&attempt).await;
+        if let (Err(Unproven::Nothing | Unproven::Wrong), Some(of)) = (&proven, &self.thingsboard)
+            && of.enrol(&attempt).await
+        {
+            proven = self.prove(&attempt).await;
+        }
         let Proven { stay, watch, who } = match (proven, self.anonymous) {
             (Ok(proven), _) => proven,
             (Err(Unproven::Nothing), Some(tenant)) if !names_a_tenant(&attempt) => {

@@ -14,7 +14,7 @@ use moorline_core::{
     TenantId,
     rights::{Lists, Pattern, Rules},
 };
-use moorline_dialects::fostrom::schema::Schemas;
+use moorline_dialects::{fostrom::schema::Schemas, limits::Limit};
 use moorline_machine::{
     events::{Retention, STREAM_BYTES_MAX},
     mail::{MAILBOX_BYTES_MAX, MAILBOX_ITEMS_MAX, MailLimits},
@@ -50,6 +50,10 @@ pub struct TenantSettings {
     pub offline_after_s: u32,
     /// What it may say in a second.
     pub quotas: QuotaSettings,
+    /// What its devices may send, on platforms that have such limits.
+    pub rate_limits: RateLimitSettings,
+    /// For devices that may be claimed, on platforms that have them.
+    pub claims: ClaimSettings,
     /// For all its mailboxes.
     pub mail: MailSettings,
     /// For its events.
@@ -75,6 +79,8 @@ impl Default for TenantSettings {
             devices_per_shard_max: DEVICES_PER_SHARD,
             offline_after_s: OFFLINE_AFTER_S,
             quotas: QuotaSettings::default(),
+            rate_limits: RateLimitSettings::default(),
+            claims: ClaimSettings::default(),
             mail: MailSettings::default(),
             events: EventSettings::default(),
             telemetry: TelemetrySettings::default(),
@@ -111,6 +117,50 @@ impl Default for QuotaSettings {
             mails_s: 5_000,
             connections_max: 0,
         }
+    }
+}
+
+/// What a tenant's devices may send at each node. A limit is `capacity:seconds`, several with commas, all of which have to agree
+/// (`100:1,3000:60`); an empty text is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RateLimitSettings {
+    /// All of its devices together.
+    pub tenant: RateSettings,
+    /// Each device, for itself.
+    pub device: RateSettings,
+    /// Each gateway, for all devices that it speaks for.
+    pub gateway: RateSettings,
+    /// Each device that a gateway speaks for.
+    pub gateway_device: RateSettings,
+}
+
+/// What one sender may send. A message counts once.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RateSettings {
+    /// Messages without telemetry.
+    #[schema(value_type = String)]
+    pub messages: Limit,
+    /// Messages with telemetry.
+    #[schema(value_type = String)]
+    pub telemetry_messages: Limit,
+    /// Data points: keys times moments.
+    #[schema(value_type = String)]
+    pub telemetry_data_points: Limit,
+}
+
+/// Which devices may be claimed that say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClaimSettings {
+    /// Whether all may; otherwise those whose server attribute `claimingAllowed` is true.
+    pub by_default: bool,
+}
+
+impl Default for ClaimSettings {
+    fn default() -> Self {
+        Self { by_default: true }
     }
 }
 
@@ -389,6 +439,18 @@ pub fn written(settings: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_texts_and_wrong_ones_are_refused() {
+        let read = |text: &str| serde_json::from_str::<TenantSettings>(text);
+        let said = r#"{"rate-limits":{"device":{"messages":"10:1,300:60"}}}"#;
+        let settings = read(said).unwrap();
+        assert_eq!(settings.rate_limits.device.messages.to_string(), "10:1,300:60");
+        assert_eq!(super::read::<TenantSettings>(&super::written(&settings)), settings);
+        let wrong = read(r#"{"rate-limits":{"device":{"messages":"10"}}}"#).unwrap_err();
+        assert!(wrong.to_string().contains("not a limit: capacity:seconds"), "{wrong}");
+        assert!(read("{}").unwrap().claims.by_default);
+    }
 
     #[test]
     fn what_is_not_said_is_the_default_and_what_is_unknown_is_refused() {

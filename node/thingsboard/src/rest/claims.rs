@@ -2,9 +2,9 @@
 //!
 //! There are no customers here. Whoever claims is a token of the API: it is noted with the device, and shown as its customer.
 
-use moorline_core::{TenantId, Text};
+use moorline_core::{AttributeScope, TenantId, Text, Value};
 use moorline_dialects::thingsboard::{
-    claim::{Claimed, claimed},
+    claim::{CLAIMING_ALLOWED, Claimed, claimed, is_allowed},
     rest::{
         claims::{Route, secret},
         errors::ErrorCode,
@@ -41,7 +41,10 @@ impl Rest {
         let tenant = who.tenant;
         let record = self.named(tenant, device).await?;
         let settings: DeviceSettings = settings::read(&record.settings);
-        let standing = self.door.claim_of(tenant, device, record.born, secret).await?;
+        let standing = match self.may_be_claimed(tenant, device).await? {
+            true => self.door.claim_of(tenant, device, record.born, secret).await?,
+            false => None,
+        };
         let owned = marks::owner(&settings).is_some();
         let outcome = claimed(owned, standing, self.now_ms());
         let (status, word) = outcome.answer();
@@ -60,6 +63,21 @@ impl Rest {
         self.door.forget_claim(tenant, device, record.born).await?;
         let device = shown(tenant, &row);
         Ok(Reply::of(status, json!({ "device": device, "response": word }).to_string()))
+    }
+
+    /// Whether a device may be claimed that says so.
+    async fn may_be_claimed(&self, tenant: TenantId, device: &Text) -> Result<bool, Failed> {
+        let by_default = self.door.registry.settings(tenant).claims.by_default;
+        if by_default {
+            return Ok(true);
+        }
+        let (scope, keys) = (AttributeScope::Server, vec![Text::from(CLAIMING_ALLOWED)]);
+        let found = self.door.registry.attributes(tenant, device, scope, keys, None).await?;
+        let said = found.and_then(|found| match found.set.first()?.value {
+            Value::Bool(said) => Some(said),
+            Value::Long(_) | Value::Double(_) | Value::Text(_) | Value::Json(_) => None,
+        });
+        Ok(is_allowed(by_default, said))
     }
 
     async fn release(&self, who: &Integrator, device: Text) -> Result<Reply, Failed> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use moorline_core::{ShardId, TenantId, Text, shard::bucket_of};
 use moorline_dialects::thingsboard::{
     ota::PackageKind,
@@ -39,6 +40,8 @@ use crate::marks::{self, kind};
 const PAGE: usize = 1_000;
 /// Devices that a list which is sorted may have.
 const SORTED_MAX: usize = 100_000;
+/// Devices that are looked for at once by their ids.
+const FOUND_AT_ONCE: usize = 16;
 /// How often a change is tried again after somebody else's came between.
 const TRIES_MAX: usize = 5;
 /// A device and its row.
@@ -336,27 +339,55 @@ impl Rest {
         wanted: Option<String>,
         infos: bool,
     ) -> Result<Reply, Failed> {
-        let mut window = Window::of(page);
-        let mut after = None;
-        loop {
-            let (rows, next) = self.some(who.tenant, after).await?;
-            for row in rows {
-                let settings: DeviceSettings = settings::read(&row.1.settings);
-                let fits = wanted.as_deref().is_none_or(|wanted| wanted == kind(&settings));
-                if fits && is_found(page, &row, &settings) {
-                    window.add(row)?;
-                }
-            }
-            let Some(next) = next else { break };
-            after = Some(next);
-        }
-        let total = window.total;
-        let rows = window.rows(page);
+        let fits = |_: &Row, of: &str| wanted.as_deref().is_none_or(|wanted| wanted == of);
+        let (rows, total) = self.on_page(who.tenant, page, fits).await?;
         let data = match infos {
             true => self.infos(who.tenant, rows).await?,
             false => rows.iter().map(|row| json!(shown(who.tenant, row))).collect(),
         };
         Ok(Reply::json(&Page::of(data, total, page)))
+    }
+
+    /// The devices on a page of those that fit, by themselves and their types, and how many fit.
+    pub(super) async fn on_page(
+        &self,
+        tenant: TenantId,
+        page: &PageQuery,
+        fits: impl Fn(&Row, &str) -> bool,
+    ) -> Result<(Vec<Row>, u64), Failed> {
+        let mut window = Window::of(page);
+        let mut after = None;
+        loop {
+            let (rows, next) = self.some(tenant, after).await?;
+            for row in rows {
+                window.add_if(page, row, &fits)?;
+            }
+            let Some(next) = next else { break };
+            after = Some(next);
+        }
+        let total = window.total;
+        Ok((window.rows(page), total))
+    }
+
+    /// The same of these devices, as far as there are any.
+    pub(super) async fn of_ids(
+        &self,
+        tenant: TenantId,
+        page: &PageQuery,
+        ids: &[Uuid],
+    ) -> Result<(Vec<Row>, u64), Failed> {
+        let mut window = Window::of(page);
+        let asked = stream::iter(ids.to_vec()).map(|id| self.find(tenant, id));
+        let mut asked = std::pin::pin!(asked.buffered(FOUND_AT_ONCE));
+        while let Some(found) = asked.next().await {
+            match found {
+                Ok(row) => window.add_if(page, row, &|_: &Row, _: &str| true)?,
+                Err(failed) if failed.code == ErrorCode::ItemNotFound => {}
+                Err(failed) => return Err(failed),
+            }
+        }
+        let total = window.total;
+        Ok((window.rows(page), total))
     }
 
     /// Devices with whether they are there.
@@ -428,6 +459,17 @@ impl Window {
     fn of(page: &PageQuery) -> Self {
         let kept = page.sort_property.is_none().then(|| (page.offset(), page.size));
         Self { rows: Vec::new(), total: 0, kept }
+    }
+
+    fn add_if(
+        &mut self,
+        page: &PageQuery,
+        row: Row,
+        fits: &impl Fn(&Row, &str) -> bool,
+    ) -> Result<(), Failed> {
+        let settings: DeviceSettings = settings::read(&row.1.settings);
+        let is_wanted = fits(&row, kind(&settings)) && is_found(page, &row, &settings);
+        if is_wanted { self.add(row) } else { Ok(()) }
     }
 
     fn add(&mut self, row: Row) -> Result<(), Failed> {

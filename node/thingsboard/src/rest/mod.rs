@@ -34,6 +34,7 @@ mod telemetry;
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+use moorline_core::TenantId;
 use moorline_dialects::thingsboard::{
     invalid::Invalid,
     query::WrongParameter,
@@ -55,8 +56,8 @@ use moorline_service::registry::{
 use serde::Serialize;
 use serde_json::Value;
 
-use self::{auth::Tokens, socket::Places};
-use crate::{door::Door, files::File};
+use self::auth::Tokens;
+use crate::{door::Door, files::File, places::Places};
 
 /// What all paths begin with. Platforms that are asked before have what is theirs of it.
 const PREFIX: &str = "/api/";
@@ -74,7 +75,7 @@ pub(crate) struct Rest {
     doors: Doorkeeper,
     tokens: Arc<Tokens>,
     /// Connections by WebSocket.
-    places: Places,
+    places: Places<TenantId>,
 }
 
 impl fmt::Debug for Rest {
@@ -87,7 +88,7 @@ impl Rest {
     /// Behind this door.
     pub(crate) fn new(door: Door, secrets: Secrets, doors: Doorkeeper) -> Self {
         let tokens = Arc::new(Tokens::new(&secrets));
-        Self { door, secrets, doors, tokens, places: Places::default() }
+        Self { door, secrets, doors, tokens, places: socket::places() }
     }
 
     fn now_ms(&self) -> i64 {

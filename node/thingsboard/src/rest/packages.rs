@@ -18,11 +18,7 @@ use moorline_dialects::thingsboard::{
 };
 use moorline_http::{Body, Head, Unread};
 use moorline_machine::{documents::Expect, registry::DeviceRecord};
-use moorline_service::registry::{
-    RegistryError,
-    documents::is_conflict,
-    settings::{self, DeviceSettings},
-};
+use moorline_service::registry::{RegistryError, documents::is_conflict, settings};
 use multer::{Constraints, Multipart, SizeLimit};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -354,16 +350,8 @@ impl Rest {
         device: &Text,
         record: &DeviceRecord,
     ) -> Result<(), Failed> {
-        let now: DeviceSettings = settings::read(&record.settings);
         let to = Bearer { tenant, device: device.clone(), born: record.born };
-        for kind in PackageKind::ALL {
-            let held = self.door.assigned_by(tenant, &now, kind).await?;
-            match held.and_then(|held| held.package()) {
-                Some(package) => self.door.bring(&to, &package).await?,
-                None => self.door.take_away(&to, kind).await?,
-            }
-        }
-        Ok(())
+        Ok(self.door.settle(&to).await?)
     }
 }
 

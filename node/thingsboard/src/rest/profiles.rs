@@ -2,6 +2,7 @@
 
 use moorline_core::TenantId;
 use moorline_dialects::thingsboard::{
+    credentials::certificate_id,
     ota::PackageKind,
     profile::Profile,
     provision::Strategy,
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use super::{Failed, Reply, Rest, auth::Integrator, parsed};
 use crate::{
+    enrol::authority,
     marks::kind,
     profiles::{Keys, Known, Leaving, PROFILES_MAX},
     provision::letters,
@@ -176,15 +178,20 @@ impl Rest {
         let mut known = Known::new(profile, keys, created_ms, leaving);
         known.version = version;
         // The key leads there before it counts.
-        let key = known.keys.as_ref().map(|keys| keys.key.as_str());
-        match self.door.lead(tenant, &name, key).await {
-            Err(RegistryError::Taken(_)) => {
-                let why = "Device profile with such provision device key already exists!";
-                return Err(wrong(why));
+        if let Some(keys) = &known.keys {
+            match self.door.lead(tenant, &name, &keys.key).await {
+                Err(RegistryError::Taken(_)) => {
+                    let why = "Device profile with such provision device key already exists!";
+                    return Err(wrong(why));
+                }
+                led => led?,
             }
-            led => led?,
         }
-        known.version = self.door.put_profile(tenant, &known).await?;
+        let put = self.door.put_profile(tenant, &known).await;
+        // Also if somebody else's write came between.
+        let led = self.door.lead_as_written(tenant, &name).await;
+        known.version = put?;
+        led?;
         if known.brings_packages() || before.is_some_and(|before| before.brings_packages()) {
             self.door.clone().roll_out(tenant, known.clone());
         }
@@ -209,7 +216,7 @@ impl Rest {
             after = Some(next);
         }
         self.door.delete_profile(tenant, &known).await?;
-        self.door.lead(tenant, name, None).await?;
+        self.door.lead_as_written(tenant, name).await?;
         Ok(())
     }
 
@@ -270,12 +277,10 @@ fn keys(profile: &Profile, before: Option<&Known>) -> Result<Option<Keys>, Faile
     match profile.provision_type {
         None | Some(Strategy::Disabled) => return Ok(None),
         Some(Strategy::AllowCreate | Strategy::CheckPreProvisioned) => {}
-        Some(Strategy::CertificateChain) => {
-            let why = "X509_CERTIFICATE_CHAIN is not served: give the tenant trust anchors";
-            return Err(Failed::new(ErrorCode::InvalidArguments, why));
-        }
+        Some(Strategy::CertificateChain) => return authority_of(profile, before).map(Some),
     }
-    let old = before.and_then(|before| before.keys.clone());
+    let shows = |before: &&Known| before.strategy() != Strategy::CertificateChain;
+    let old = before.filter(shows).and_then(|before| before.keys.clone());
     let (old_key, old_secret) = old.map_or((None, None), |old| (Some(old.key), Some(old.secret)));
     let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let secret = &profile.profile_data.provision_configuration.provision_device_secret;
@@ -289,6 +294,23 @@ fn keys(profile: &Profile, before: Option<&Known>) -> Result<Option<Keys>, Faile
     Ok(Some(Keys { key, secret }))
 }
 
+/// The authority whose devices have the profile: it is the secret, and what it is found by the key.
+fn authority_of(profile: &Profile, before: Option<&Known>) -> Result<Keys, Failed> {
+    let invalid = |why: &str| Failed::new(ErrorCode::InvalidArguments, why);
+    let config = &profile.profile_data.provision_configuration;
+    let said = config.provision_device_secret.clone().filter(|said| !said.is_empty());
+    let chains = |known: &&Known| known.strategy() == Strategy::CertificateChain;
+    let old = || before.filter(chains)?.keys.clone().map(|keys| keys.secret);
+    let secret = said.or_else(old).unwrap_or_default();
+    if secret.len() > AUTHORITY_BYTES_MAX {
+        return Err(invalid("provisionDeviceSecret: a certificate has at most 8 KiB"));
+    }
+    authority(&secret).map_err(|why| invalid(&format!("provisionDeviceSecret: {why}")))?;
+    Ok(Keys { key: certificate_id(&secret), secret })
+}
+
+/// Bytes of an authority's certificate.
+const AUTHORITY_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a key or secret: devices can show no longer ones.
 const KEY_BYTES_MAX: usize = 255;
 

@@ -6,6 +6,8 @@ use super::{decimal, invalid::Invalid, json::Json};
 
 /// For how long a claim counts that does not say it.
 pub const DURATION_MS_DEFAULT: i64 = 24 * 60 * 60 * 1_000;
+/// The server attribute that says whether its device may be claimed.
+pub const CLAIMING_ALLOWED: &str = "claimingAllowed";
 /// The longest secret of a claim, in bytes.
 pub const SECRET_BYTES_MAX: usize = 255;
 

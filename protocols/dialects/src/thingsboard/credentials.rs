@@ -249,6 +249,24 @@ pub fn certificate_der(pem: &str) -> Option<Vec<u8>> {
     STANDARD.decode(certificate_text(pem)).ok().filter(|der| !der.is_empty())
 }
 
+/// Characters of a line of PEM.
+const PEM_LINE: usize = 64;
+
+/// A certificate as PEM.
+#[must_use]
+pub fn certificate_pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for (at, char) in text.chars().enumerate() {
+        if at > 0 && at % PEM_LINE == 0 {
+            pem.push('\n');
+        }
+        pem.push(char);
+    }
+    pem.push_str("\n-----END CERTIFICATE-----\n");
+    pem
+}
+
 /// A certificate's base64 alone: no header, no footer, no white space. Of a chain, the first one's.
 fn certificate_text(pem: &str) -> String {
     let body = pem.split_once("-----BEGIN CERTIFICATE-----").map_or(pem, |(_, body)| body);

@@ -13,6 +13,10 @@ use super::{
 };
 use crate::export::{Carried, Export, Left, Moved};
 
+/// Why a device profile does not move with its devices.
+const PROFILE: &str =
+    "a device profile: it moves by the REST API of the platform, as its devices' type";
+
 /// Reads pages (`{"data": […]}`), arrays, devices and credentials.
 #[must_use]
 pub fn read(values: &[Value]) -> Export {
@@ -41,6 +45,9 @@ impl<'a> Reading<'a> {
         } else if value["credentialsType"].is_string() {
             let device = value["deviceId"]["id"].as_str().unwrap_or_default().to_owned();
             self.credentials.entry(device).or_default().push(value);
+        } else if value["profileData"].is_object() {
+            let name = value["name"].as_str().unwrap_or(place);
+            self.leave(name, PROFILE);
         } else {
             self.take_device(value, place);
         }

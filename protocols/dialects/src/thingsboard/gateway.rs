@@ -12,6 +12,8 @@ use super::{
     decimal,
     invalid::Invalid,
     json::Json,
+    meters::Cost,
+    requests::telemetry_cost,
     topics::GatewayPublish,
     values::{self, Entries, Rules, Sample},
 };
@@ -148,6 +150,53 @@ impl Request {
             Self::Attributes(all) => all.iter().map(|(device, _)| device.as_str()).collect(),
             Self::Claim(all) => all.iter().map(|(device, _)| device.as_str()).collect(),
         }
+    }
+}
+
+impl Request {
+    /// What it counts as, against the limits of each device that it is about and of the gateway. That a device comes or goes is free.
+    #[must_use]
+    pub fn costs(&self) -> Vec<(&str, Cost)> {
+        match self {
+            Self::Connect { .. } | Self::Disconnect { .. } => Vec::new(),
+            Self::Telemetry(all) => {
+                all.iter().map(|one| (&*one.device, telemetry_cost(&one.samples))).collect()
+            }
+            Self::Attributes(_)
+            | Self::AttributesRequest(_)
+            | Self::CallReply { .. }
+            | Self::Claim(_) => {
+                self.devices().into_iter().map(|device| (device, Cost::Message)).collect()
+            }
+        }
+    }
+
+    /// The same without what it says of some devices; `None` if nothing is left.
+    #[must_use]
+    pub fn without(self, devices: &[String]) -> Option<Self> {
+        let stays = |device: &String| !devices.contains(device);
+        let left = match self {
+            Self::Telemetry(mut all) => {
+                all.retain(|one| stays(&one.device));
+                Self::Telemetry(all)
+            }
+            Self::Attributes(mut all) => {
+                all.retain(|(device, _)| stays(device));
+                Self::Attributes(all)
+            }
+            Self::Claim(mut all) => {
+                all.retain(|(device, _)| stays(device));
+                Self::Claim(all)
+            }
+            about_one @ (Self::Connect { .. }
+            | Self::Disconnect { .. }
+            | Self::AttributesRequest(_)
+            | Self::CallReply { .. }) => about_one,
+        };
+        left.devices()
+            .iter()
+            .any(|device| !devices.iter().any(|gone| gone == device))
+            .then_some(left)
     }
 }
 

@@ -15,10 +15,11 @@ use super::{
     invalid::Invalid,
     json::Json,
     ota::PackageKind,
-    payloads::{Encoding, ProvisionEncoding, write},
+    payloads::{Encoding, Payloads, ProvisionEncoding, write},
     provision,
     query::{Query, WrongParameter, decoded},
     requests::{Answer, Failure, PackageRequest, Request},
+    topics::Form,
     values::Rules,
 };
 
@@ -75,6 +76,23 @@ pub struct Routed {
     pub token: Option<String>,
     /// The most bytes its body may have.
     pub body_bytes_max: usize,
+}
+
+/// Media types of protobuf, in lower case.
+const PROTOBUF: [&str; 3] =
+    ["application/protobuf", "application/x-protobuf", "application/vnd.google.protobuf"];
+
+/// Whether a Content-Type is one of protobuf.
+#[must_use]
+pub fn is_protobuf(content_type: &str) -> bool {
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    PROTOBUF.iter().any(|name| name.eq_ignore_ascii_case(media))
+}
+
+/// How a body is written: as the profile says if it [`is_protobuf`], and as JSON otherwise, as the vendor has it.
+#[must_use]
+pub fn encoding<'a>(payloads: &'a Payloads, content_type: &str) -> Encoding<'a> {
+    if is_protobuf(content_type) { payloads.up(Form::V2) } else { Encoding::Json }
 }
 
 /// Reads the head of a request. `query`: without its `?`.
@@ -161,7 +179,7 @@ impl fmt::Debug for Routed {
 }
 
 impl Routed {
-    /// What is asked, with the body. Content-Type is not looked at: the profile says what a body is.
+    /// What is asked, with the body, which is written as [`encoding`] says.
     ///
     /// # Errors
     ///
@@ -285,6 +303,12 @@ fn wrong_method() -> Response {
 pub fn bad_request(why: &str) -> Response {
     let headers = vec![("content-type", "text/plain;charset=utf-8".to_owned())];
     Response { status: 400, headers, body: Bytes::copy_from_slice(why.as_bytes()) }
+}
+
+/// A limit is reached: which. The original says 500 to it, by which nobody knows what to do.
+#[must_use]
+pub fn limited(why: &str) -> Response {
+    Response { status: 429, ..bad_request(why) }
 }
 
 /// A body, or a part of a package, that is too large: the one failure with a body of JSON.

@@ -1,122 +1,8 @@
-//! Rate limits: `capacity:seconds,…` read, counted with, and told to devices.
-//!
-//! Invariant: a [`Bucket`] never gives more than its capacity at once, and never more than `capacity` per `seconds` on
-//! average; time that runs backwards gives nothing. Checked by `tests/it/thingsboard/limits.rs`.
+//! What a device is told of its rate limits.
 
-use std::fmt;
-
-use thiserror::Error;
+pub use crate::limits::{Bucket, Limit, NotALimit, Rate, SEGMENTS_MAX};
 
 use super::json::Json;
-
-/// The most segments of one limit.
-pub const SEGMENTS_MAX: usize = 8;
-
-/// One segment: so much in so many seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// How much. At least 1.
-    pub capacity: u64,
-    /// In how many seconds. At least 1.
-    pub seconds: u64,
-}
-
-/// Segments that all have to agree. None: no limit.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Limit(Vec<Rate>);
-
-/// A text that is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("not a limit: capacity:seconds, several with commas, {SEGMENTS_MAX} at most")]
-pub struct NotALimit;
-
-impl Limit {
-    /// Reads `100:1,3000:60`. Nothing is no limit.
-    ///
-    /// # Errors
-    ///
-    /// [`NotALimit`].
-    pub fn read(text: &str) -> Result<Self, NotALimit> {
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        let rates: Vec<Rate> = text.split(',').map(rate).collect::<Result<_, _>>()?;
-        if rates.len() > SEGMENTS_MAX { Err(NotALimit) } else { Ok(Self(rates)) }
-    }
-
-    /// Its segments.
-    #[must_use]
-    pub fn rates(&self) -> &[Rate] {
-        &self.0
-    }
-}
-
-fn rate(segment: &str) -> Result<Rate, NotALimit> {
-    let (capacity, seconds) = segment.split_once(':').ok_or(NotALimit)?;
-    let number = |text: &str| match text.trim().parse() {
-        Ok(number) if number > 0 && number <= u64::from(u32::MAX) => Ok(number),
-        _ => Err(NotALimit),
-    };
-    Ok(Rate { capacity: number(capacity)?, seconds: number(seconds)? })
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, Rate { capacity, seconds }) in self.0.iter().enumerate() {
-            write!(f, "{}{capacity}:{seconds}", if at == 0 { "" } else { "," })?;
-        }
-        Ok(())
-    }
-}
-
-/// A token counts as many parts as its segment has milliseconds, so that what a millisecond refills is a whole number.
-const MILLIS_PER_SECOND: u64 = 1_000;
-
-/// How much of a limit is left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bucket {
-    limit: Limit,
-    /// Per segment: tokens, times its milliseconds.
-    left: Vec<u128>,
-    at_ms: u64,
-}
-
-impl Bucket {
-    /// A full one.
-    #[must_use]
-    pub fn new(limit: Limit, now_ms: u64) -> Self {
-        let left = limit.0.iter().map(Rate::full).collect();
-        Self { limit, left, at_ms: now_ms }
-    }
-
-    /// Takes `tokens`, if each segment has them; takes none otherwise.
-    pub fn take(&mut self, tokens: u64, now_ms: u64) -> bool {
-        let passed = u128::from(now_ms.saturating_sub(self.at_ms));
-        self.at_ms = self.at_ms.max(now_ms);
-        let rates = self.limit.0.iter();
-        for (rate, left) in rates.clone().zip(&mut self.left) {
-            *left = (*left + passed * u128::from(rate.capacity)).min(rate.full());
-        }
-        let price = |rate: &Rate| u128::from(tokens) * rate.period_ms();
-        if rates.clone().zip(&self.left).any(|(rate, left)| *left < price(rate)) {
-            return false;
-        }
-        for (rate, left) in rates.zip(&mut self.left) {
-            *left -= price(rate);
-        }
-        true
-    }
-}
-
-impl Rate {
-    fn period_ms(&self) -> u128 {
-        u128::from(self.seconds * MILLIS_PER_SECOND)
-    }
-
-    fn full(&self) -> u128 {
-        u128::from(self.capacity) * self.period_ms()
-    }
-}
 
 /// Limits on one kind of sender.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -130,6 +16,15 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
+    /// Whether there is any.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        let Self { messages, telemetry_messages, telemetry_data_points } = self;
+        [messages, telemetry_messages, telemetry_data_points]
+            .iter()
+            .any(|one| !one.rates().is_empty())
+    }
+
     fn to_json(&self) -> Json {
         let text = |limit: &Limit| match limit.rates() {
             [] => Json::Null,

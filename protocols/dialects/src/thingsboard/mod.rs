@@ -13,7 +13,7 @@
 //!     values, decimal, json  what is kept of a value
 //!     attributes, calls, claim, provision, ota, checksum, gateway
 //!     profile, proto         a profile, its schemas
-//!     limits                 rate limits
+//!     limits, meters         rate limits, and who has how much left of them
 //!   what integrators see     rest
 //! ```
 //!
@@ -44,6 +44,7 @@ pub mod http;
 pub mod invalid;
 pub mod json;
 pub mod limits;
+pub mod meters;
 pub mod mqtt;
 pub mod naming;
 pub mod ota;

@@ -1,7 +1,7 @@
 //! MQTT: what a publish asks, and how its two versions say what became of it.
 //!
 //! Invariant: a device of MQTT 3 has no other refusal than a closed connection, one of MQTT 5 gets a reason and stays, but
-//! for limits, which end the connection in both. Checked by `tests/it/thingsboard/mqtt.rs`.
+//! for limits, which end the connection in both unless they are of a gateway's single devices. Checked by `tests/it/thingsboard/mqtt.rs`.
 
 use super::{
     invalid::Invalid,
@@ -64,6 +64,8 @@ pub enum Outcome {
     RateLimited,
     /// A limit on a gateway's messages, or on the tenant's devices.
     GatewayLimited,
+    /// A limit on some of the devices that a gateway speaks for: what was said of the others was taken.
+    ChildLimited,
     /// Something behind the broker failed.
     Failed,
 }
@@ -92,8 +94,9 @@ pub fn ack(outcome: Outcome, version: Version, ack_invalid: bool) -> Ack {
         (Outcome::GatewayLimited, Version::V5) => {
             Ack { puback: Some(QUOTA_EXCEEDED), disconnect: Some(QUOTA_EXCEEDED) }
         }
+        (Outcome::ChildLimited, Version::V5) => stays(QUOTA_EXCEEDED),
         // A PUBACK of MQTT 3 would say that it was taken.
-        (Outcome::GatewayLimited, Version::V3) => ends(QUOTA_EXCEEDED),
+        (Outcome::GatewayLimited | Outcome::ChildLimited, Version::V3) => ends(QUOTA_EXCEEDED),
         (Outcome::Failed, _) => ends(IMPLEMENTATION_SPECIFIC_ERROR),
     }
 }

@@ -198,6 +198,29 @@ pub enum Step {
     Fail,
 }
 
+/// What is to be done for who shows a certificate of a profile's authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrolment {
+    /// Make the device, with this certificate.
+    Create,
+    /// The device's certificate is this one from now on.
+    Renew,
+    /// Nothing: it is nobody.
+    Refuse,
+}
+
+/// What is to be done. `existing`: the profile of the device that the certificate names, if there is one; `may_create`: the profile's
+/// `allowCreateNewDevicesByX509Certificate`.
+#[must_use]
+pub fn enrolment(profile: &str, existing: Option<&str>, may_create: bool) -> Enrolment {
+    match existing {
+        None if may_create => Enrolment::Create,
+        Some(of) if of == profile => Enrolment::Renew,
+        // Another profile's authority does not speak for it.
+        None | Some(_) => Enrolment::Refuse,
+    }
+}
+
 /// What is to be done. The tenant's limit on devices may still make [`Answer::Failure`] of [`Step::Create`].
 #[must_use]
 pub fn step(strategy: Strategy, existing: Existing) -> Step {

@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use super::{
     attributes::{Changed, Found, Wanted},
-    calls::{DeviceCall, ServerCall},
+    calls::{DeviceCall, SESSION_LIMITS_METHOD, ServerCall},
     claim::Claim,
     gateway,
+    meters::Cost,
     ota::{ChunkError, PackageKind},
     payloads::ProvisionEncoding,
     provision,
@@ -57,6 +58,34 @@ pub enum Request {
     },
     /// What a gateway says. [`Answer::GatewayAttributes`] if it asks for some, [`Answer::Done`] otherwise.
     Gateway(gateway::Request),
+}
+
+impl Request {
+    /// What it counts as against a device's limits. Nothing, if nobody behind the door is asked; what a gateway says counts for its
+    /// devices ([`gateway::Request::costs`]).
+    #[must_use]
+    pub fn cost(&self) -> Option<Cost> {
+        match self {
+            Self::Telemetry(samples) => Some(telemetry_cost(samples)),
+            Self::Call(call) if call.method == SESSION_LIMITS_METHOD => None,
+            // A download that has begun goes on.
+            Self::Package(package) if package.chunk > 0 => None,
+            Self::Attributes(_)
+            | Self::ReadAttributes(_)
+            | Self::PollAttributes { .. }
+            | Self::Claim(_)
+            | Self::PollCall { .. }
+            | Self::CallReply { .. }
+            | Self::Call(_)
+            | Self::Package(_) => Some(Cost::Message),
+            Self::Provision { .. } | Self::Gateway(_) => None,
+        }
+    }
+}
+
+/// What telemetry counts as.
+pub(super) fn telemetry_cost(samples: &[Sample]) -> Cost {
+    Cost::Telemetry { data_points: samples.iter().map(|sample| sample.values.len() as u64).sum() }
 }
 
 /// Which part of which package.

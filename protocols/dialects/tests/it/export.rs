@@ -90,6 +90,7 @@ fn what_of_thingsboard_stays_behind_is_said() {
             lwm2m,
             credentials(ID[2], "ACCESS_TOKEN", "t", Value::Null),
             device(ID[0], " ", Value::Null),
+            json!({ "data": [{ "name": "pump", "profileData": { "configuration": {} } }] }),
         ],
     );
     let names: Vec<_> = export.devices.iter().map(|device| device.name.as_str()).collect();
@@ -100,6 +101,10 @@ fn what_of_thingsboard_stays_behind_is_said() {
         [
             ("value 1, item 2", "neither a device, nor credentials, nor a page of them"),
             ("value 5", "a device without a name"),
+            (
+                "pump",
+                "a device profile: it moves by the REST API of the platform, as its devices' type"
+            ),
             ("Dev A", "without credentials: it moves, and can't connect"),
             ("Dev B", "LWM2M_CREDENTIALS are not served yet"),
             ("Dev B", "without credentials: it moves, and can't connect"),

@@ -1,8 +1,8 @@
 //! The WebSocket of the API: who connects, what is subscribed to, and what is pushed.
 //!
 //! ```text
-//!   messages ─► commands ─► a task for each subscription (watching.rs) ─┐
-//!   pushes   ◄─ OUTGOING_MAX ◄──────────────────────────────────────────┘
+//!   messages ─► commands ─► a task for each subscription (watching.rs, many.rs) ─┐
+//!   pushes   ◄─ OUTGOING_MAX ◄───────────────────────────────────────────────────┘
 //! ```
 //!
 //! # Invariants
@@ -16,17 +16,19 @@
 //!
 //! Checked by the cluster tests (`thingsboard_socket.rs`).
 
-mod places;
+mod many;
 mod watching;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use moorline_core::TenantId;
 use moorline_dialects::thingsboard::{
+    json::Json,
     query::Query,
     rest::{
         auth::Bearer,
         errors::ErrorCode,
+        finding::{self, DataCommand, Finding},
         websocket::{
             self, Auth, CLOSE_AWAY, CLOSE_POLICY, Command, Entity, Kind, NO_COMMAND,
             SubscriptionError, refused,
@@ -42,17 +44,23 @@ use tokio::{
 use tracing::debug;
 use uuid::Uuid;
 
-pub(super) use self::places::Places;
 use self::{
-    places::Place,
-    watching::{Subject, Watching},
+    many::Many,
+    watching::{Form, Subject, Watching},
 };
 use super::{Failed, Rest};
+use crate::{
+    metrics::Counted,
+    places::{Place, Places},
+};
 
-/// Subscriptions of one connection, and questions for the past that are being answered: a task each.
+/// Subscriptions of one connection, and questions for the past that are being answered; a command for many devices is as many as its page
+/// may have devices, for each sort of value that it wants.
 const SUBSCRIPTIONS_MAX: usize = 256;
 /// Connections of one tenant at a node: so that its subscriptions may all wait at one shard's leader (`LISTENERS_MAX`).
 const CONNECTIONS_PER_TENANT_MAX: usize = 64;
+/// Connections of all tenants at a node: each has a task and a few pushes in memory.
+const CONNECTIONS_MAX: usize = 10_000;
 /// Pushes that wait for a connection. A subscription whose push finds no room waits, and tells what is new by then.
 const OUTGOING_MAX: usize = 16;
 /// How long who connects may take to say who it is.
@@ -64,6 +72,11 @@ const LABEL: &str = "rest_socket";
 /// The status that is counted with them: of the handshake, and of who is refused behind it.
 const OPENED: &str = "101";
 const REFUSED: &str = "401";
+
+/// Places of connections.
+pub(super) fn places() -> Places<TenantId> {
+    Places::new(CONNECTIONS_PER_TENANT_MAX, CONNECTIONS_MAX)
+}
 
 /// Whether a WebSocket is spoken there.
 pub(super) fn is_place(path: &str) -> bool {
@@ -100,10 +113,8 @@ async fn talk(rest: Rest, caller: Arc<Caller>, said: Option<Bearer>, mut socket:
         let_in = Session::begin(&rest, &caller, said, &mut socket) => match let_in {
             Ok(Some((session, first))) => {
                 counted(OPENED);
-                rest.door.metrics.sockets.inc();
-                let closed = session.serve(&mut socket, first).await;
-                rest.door.metrics.sockets.dec();
-                closed
+                let _counted = Counted::of(&rest.door.metrics.sockets);
+                session.serve(&mut socket, first).await
             }
             Ok(None) => None,
             Err(closed) => {
@@ -124,12 +135,21 @@ struct Session {
     caller: Arc<Caller>,
     bearer: Bearer,
     tenant: TenantId,
-    _place: Place,
+    _place: Place<TenantId>,
     outgoing: mpsc::Sender<String>,
     pushes: mpsc::Receiver<String>,
     tasks: JoinSet<i64>,
     /// By the ids of their commands.
-    known: HashMap<i64, AbortHandle>,
+    known: HashMap<i64, Known>,
+}
+
+/// A command that is being carried out.
+struct Known {
+    task: AbortHandle,
+    /// How many subscriptions it is.
+    weight: usize,
+    /// Which devices it has found: a later one with its id may want more of them.
+    found: Option<Finding>,
 }
 
 impl Session {
@@ -155,7 +175,7 @@ impl Session {
         };
         let who = rest.authorise_bearer(caller, bearer.clone()).await?;
         let place = rest.places.take(who.tenant).ok_or_else(|| {
-            Closed(CLOSE_POLICY, "the tenant has as many connections as it may".to_owned())
+            Closed(CLOSE_POLICY, "there are as many connections as there may be".to_owned())
         })?;
         let (outgoing, pushes) = mpsc::channel(OUTGOING_MAX);
         let session = Self {
@@ -224,8 +244,7 @@ impl Session {
         match websocket::read(text, self.rest.now_ms()) {
             Ok(message) => {
                 for command in message.commands {
-                    if let Err((id, why)) = self.begin_one(command) {
-                        let refused = refused(id, SubscriptionError::BadRequest, &why);
+                    if let Err(refused) = self.begin_one(command) {
                         socket.say(refused.to_string()).await.then_some(())?;
                     }
                 }
@@ -241,45 +260,99 @@ impl Session {
     /// A task has ended. One that was aborted has lost its id to another before, or to nobody.
     fn ended(&mut self, ended: Result<(task::Id, i64), JoinError>) {
         if let Ok((task, id)) = ended
-            && self.known.get(&id).is_some_and(|known| known.id() == task)
+            && let Some(known) = self.known.get_mut(&id)
+            && known.task.id() == task
         {
-            self.known.remove(&id);
+            match known.found {
+                // What it has found may be asked for again.
+                Some(_) => known.weight = 1,
+                None => drop(self.known.remove(&id)),
+            }
         }
     }
 
-    /// Begins or ends a subscription; why not.
-    fn begin_one(&mut self, Command { id, kind }: Command) -> Result<(), (i64, String)> {
+    /// Begins or ends a subscription; what is said if it can't be.
+    fn begin_one(&mut self, Command { id, kind }: Command) -> Result<(), Json> {
         while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.ended(ended);
         }
-        if let Some(before) = self.known.remove(&id) {
-            before.abort();
+        let before = self.known.remove(&id);
+        if let Some(before) = &before {
+            before.task.abort();
         }
+        let no = |why: String| Err(refused(id, SubscriptionError::BadRequest, &why));
         let (entity, subject) = match kind {
             Kind::Unsubscribe => return Ok(()),
-            Kind::Unsupported(name) => return Err((id, format!("{name} is not served"))),
+            Kind::Unsupported(name) => return no(format!("{name} is not served")),
+            Kind::Unfound { counts, why } => return Err(unfound(id, &why, counts)),
+            Kind::Count(devices) => {
+                let many = self.many(id);
+                return self
+                    .spawn(id, 1, None, many.count(devices))
+                    .map_err(|why| unfound(id, &why, true));
+            }
+            Kind::Data(command) => {
+                return self
+                    .begin_data(id, *command, before)
+                    .map_err(|why| unfound(id, &why, false));
+            }
             Kind::Attributes { entity, scope, keys } => {
                 (entity, Subject::Attributes { scope, keys })
             }
             Kind::Timeseries { entity, keys, past } => (entity, Subject::Series { keys, past }),
             Kind::History { entity, keys, past } => (entity, Subject::Past { keys, past }),
         };
-        let device = device_of(&entity).map_err(|why| (id, why))?;
-        if self.known.len() >= SUBSCRIPTIONS_MAX {
-            return Err((
-                id,
-                format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions"),
-            ));
-        }
-        let (rest, tenant) = (self.rest.clone(), self.tenant);
-        let watching = Watching { rest, tenant, id, subject, outgoing: self.outgoing.clone() };
-        let task = async move {
-            watching.run(device).await;
-            id
+        let device = match device_of(&entity) {
+            Ok(device) => device,
+            Err(why) => return no(why),
         };
-        self.known.insert(id, self.tasks.spawn(task));
+        let (rest, tenant, outgoing) = (self.rest.clone(), self.tenant, self.outgoing.clone());
+        let form = Form::Subscription;
+        let watching = Watching { rest, tenant, id, subject, form, outgoing };
+        self.spawn(id, 1, None, watching.run(device)).or_else(no)
+    }
+
+    /// A command for many devices; one that says no others is for those of the command before it.
+    fn begin_data(
+        &mut self,
+        id: i64,
+        command: DataCommand,
+        before: Option<Known>,
+    ) -> Result<(), String> {
+        let found = command.finding.clone().or(before.and_then(|before| before.found));
+        let found = found.ok_or("query is needed")?;
+        let (weight, many) = (many::weight(&command, &found), self.many(id));
+        self.spawn(id, weight, Some(found.clone()), many.run(command, found))
+    }
+
+    fn many(&self, id: i64) -> Many {
+        let (rest, tenant, outgoing) = (self.rest.clone(), self.tenant, self.outgoing.clone());
+        Many { rest, tenant, id, outgoing }
+    }
+
+    /// Carries out a command, if there is room for as many subscriptions as it is.
+    fn spawn(
+        &mut self,
+        id: i64,
+        weight: usize,
+        found: Option<Finding>,
+        done: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), String> {
+        let taken: usize = self.known.values().map(|known| known.weight).sum();
+        if taken.saturating_add(weight) > SUBSCRIPTIONS_MAX {
+            return Err(format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions"));
+        }
+        let task = self.tasks.spawn(async move {
+            done.await;
+            id
+        });
+        self.known.insert(id, Known { task, weight, found });
         Ok(())
     }
+}
+
+fn unfound(id: i64, why: &str, counts: bool) -> Json {
+    finding::not_found(id, SubscriptionError::BadRequest, why, counts)
 }
 
 fn bearer_of(auth: Auth) -> Option<Bearer> {

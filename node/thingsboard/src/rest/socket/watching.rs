@@ -18,6 +18,7 @@ use moorline_dialects::thingsboard::{
     rest::{
         aggregation::{Aggregation, Range},
         errors::ErrorCode,
+        finding,
         telemetry::History,
         told::{Series, Told, between, pushes},
         websocket::{Past, SubscriptionError, push, refused},
@@ -57,7 +58,23 @@ pub(super) struct Watching {
     pub(super) tenant: TenantId,
     pub(super) id: i64,
     pub(super) subject: Subject,
+    /// How pushes are written.
+    pub(super) form: Form,
     pub(super) outgoing: mpsc::Sender<String>,
+}
+
+/// How pushes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As of a subscription.
+    Subscription,
+    /// As of one of many devices.
+    OfMany {
+        /// Whose they are.
+        device: Uuid,
+        /// Whether samples are told one by one, or the newest as the latest value.
+        whole: bool,
+    },
 }
 
 /// Why a subscription ends by itself.
@@ -79,24 +96,16 @@ impl Watching {
     pub(super) async fn run(self, device: Uuid) {
         let ended = self.watch(device).await;
         if let Err(End::Failed(Failed { code, message })) = ended {
-            let code = match code {
-                ErrorCode::PermissionDenied | ErrorCode::Authentication => {
-                    SubscriptionError::Unauthorized
-                }
-                ErrorCode::General | ErrorCode::Database => SubscriptionError::Internal,
-                ErrorCode::TokenExpired
-                | ErrorCode::CredentialsExpired
-                | ErrorCode::InvalidArguments
-                | ErrorCode::BadRequestParams
-                | ErrorCode::ItemNotFound
-                | ErrorCode::TooManyRequests
-                | ErrorCode::TooManyUpdates
-                | ErrorCode::VersionConflict
-                | ErrorCode::SubscriptionViolation
-                | ErrorCode::EntitiesLimit
-                | ErrorCode::PasswordViolation => SubscriptionError::BadRequest,
+            if code == ErrorCode::ItemNotFound && self.form != Form::Subscription {
+                // The others are still there.
+                return;
+            }
+            let code = told_as(code);
+            let refused = match self.form {
+                Form::Subscription => refused(self.id, code, &message),
+                Form::OfMany { .. } => finding::not_found(self.id, code, &message, false),
             };
-            drop(self.outgoing.send(refused(self.id, code, &message).to_string()).await);
+            drop(self.outgoing.send(refused.to_string()).await);
         }
     }
 
@@ -223,8 +232,37 @@ impl Watching {
     }
 
     async fn push(&self, series: &Series) -> Result<(), End> {
-        let text = push(self.id, series).to_string();
-        self.outgoing.send(text).await.map_err(|_| End::Left)
+        let text = match self.form {
+            Form::Subscription => push(self.id, series),
+            Form::OfMany { .. } if series.is_empty() => return Ok(()),
+            Form::OfMany { device, whole } => {
+                let scope = match &self.subject {
+                    Subject::Attributes { scope, .. } => Some(*scope),
+                    Subject::Series { .. } | Subject::Past { .. } => None,
+                };
+                finding::news(self.id, &[finding::changed(device, scope, series, whole)])
+            }
+        };
+        self.outgoing.send(text.to_string()).await.map_err(|_| End::Left)
+    }
+}
+
+/// What a subscription is told of a failure.
+pub(super) fn told_as(code: ErrorCode) -> SubscriptionError {
+    match code {
+        ErrorCode::PermissionDenied | ErrorCode::Authentication => SubscriptionError::Unauthorized,
+        ErrorCode::General | ErrorCode::Database => SubscriptionError::Internal,
+        ErrorCode::TokenExpired
+        | ErrorCode::CredentialsExpired
+        | ErrorCode::InvalidArguments
+        | ErrorCode::BadRequestParams
+        | ErrorCode::ItemNotFound
+        | ErrorCode::TooManyRequests
+        | ErrorCode::TooManyUpdates
+        | ErrorCode::VersionConflict
+        | ErrorCode::SubscriptionViolation
+        | ErrorCode::EntitiesLimit
+        | ErrorCode::PasswordViolation => SubscriptionError::BadRequest,
     }
 }
 

@@ -14,6 +14,7 @@
 //!   telemetry     reading and writing of telemetry and attributes: routes, queries, bodies
 //!   aggregation   MIN MAX AVG SUM COUNT by interval
 //!   websocket     commands and what is pushed
+//!   finding       its commands for many devices
 //!   told          what of a subscription was pushed, and so what is to be
 //! ```
 
@@ -24,6 +25,7 @@ pub mod claims;
 pub mod devices;
 pub mod entities;
 pub mod errors;
+pub mod finding;
 pub mod ids;
 pub mod packages;
 pub mod profiles;

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::{
     aggregation::{Aggregation, Range},
+    finding::{self, DataCommand, Devices},
     telemetry::{LIMIT_DEFAULT, LIMIT_MAX, shown},
 };
 use crate::thingsboard::{
@@ -100,6 +101,17 @@ pub enum Kind {
         /// Which.
         past: Past,
     },
+    /// A page of devices, and what changes of them.
+    Data(Box<DataCommand>),
+    /// How many devices there are.
+    Count(Devices),
+    /// Devices that can't be found so.
+    Unfound {
+        /// Whether it wanted to know how many there are.
+        counts: bool,
+        /// Why not.
+        why: String,
+    },
     /// No more of the command with this id.
     Unsubscribe,
     /// Something that is not offered; its type.
@@ -164,6 +176,31 @@ struct RawCommand {
     limit: Option<u64>,
     agg: Option<String>,
     unsubscribe: Option<bool>,
+    query: Option<AnyValue>,
+    latest_cmd: Option<AnyValue>,
+    ts_cmd: Option<AnyValue>,
+    history_cmd: Option<AnyValue>,
+    agg_history_cmd: Option<AnyValue>,
+    agg_ts_cmd: Option<AnyValue>,
+}
+
+/// The time that a command wants, as it stands in it or in a part of it.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawWindow {
+    start_ts: Option<i64>,
+    end_ts: Option<i64>,
+    time_window: Option<i64>,
+    interval: Option<u64>,
+    limit: Option<u64>,
+    agg: Option<String>,
+}
+
+impl RawCommand {
+    fn window(&self) -> RawWindow {
+        let Self { start_ts, end_ts, time_window, interval, limit, .. } = *self;
+        RawWindow { start_ts, end_ts, time_window, interval, limit, agg: self.agg.clone() }
+    }
 }
 
 /// Reads a message of text. `now_ms`: where a time window ends.
@@ -203,6 +240,9 @@ fn command(kind: Option<String>, raw: RawCommand, now_ms: i64) -> Result<Command
     }
     let keys = keys(raw.keys.as_deref()).map_err(|_| NotAMessage::Shape)?;
     let kind = kind.ok_or(NotAMessage::Shape)?;
+    if let Some(kind) = found(&kind, &raw, now_ms) {
+        return Ok(Command { id, kind });
+    }
     let entity = match (&raw.entity_type, &raw.entity_id) {
         (Some(entity_type), Some(id)) => {
             Some(Entity { entity_type: entity_type.clone(), id: id.clone() })
@@ -219,9 +259,11 @@ fn command(kind: Option<String>, raw: RawCommand, now_ms: i64) -> Result<Command
             },
             keys,
         },
-        "TIMESERIES" => Kind::Timeseries { entity: entity?, keys, past: window(&raw, now_ms)? },
+        "TIMESERIES" => {
+            Kind::Timeseries { entity: entity?, keys, past: window(&raw.window(), now_ms)? }
+        }
         "TIMESERIES_HISTORY" => {
-            let past = window(&raw, now_ms)?.ok_or(NotAMessage::Shape)?;
+            let past = window(&raw.window(), now_ms)?.ok_or(NotAMessage::Shape)?;
             Kind::History { entity: entity?, keys, past }
         }
         _ => Kind::Unsupported(kind),
@@ -229,8 +271,56 @@ fn command(kind: Option<String>, raw: RawCommand, now_ms: i64) -> Result<Command
     Ok(Command { id, kind })
 }
 
+/// A command that finds devices; `None` if it is another one.
+fn found(kind: &str, raw: &RawCommand, now_ms: i64) -> Option<Kind> {
+    let counts = match kind {
+        "ENTITY_DATA" => false,
+        "ENTITY_COUNT" => true,
+        "ENTITY_DATA_UNSUBSCRIBE" | "ENTITY_COUNT_UNSUBSCRIBE" => return Some(Kind::Unsubscribe),
+        _ => return None,
+    };
+    let read = match counts {
+        true => {
+            let query = raw.query.as_ref().ok_or_else(|| "query is needed".to_owned());
+            query.and_then(finding::devices).map(Kind::Count)
+        }
+        false => data(raw, now_ms).map(|data| Kind::Data(Box::new(data))),
+    };
+    Some(read.unwrap_or_else(|why| Kind::Unfound { counts, why }))
+}
+
+/// Of which keys samples are wanted, and of which time.
+fn series(json: Option<AnyValue>, now_ms: i64) -> Result<Option<(Vec<String>, Past)>, String> {
+    let Some(json) = json else { return Ok(None) };
+    let keys = finding::series_keys(&json)?;
+    let unread = "the time of a command can't be read";
+    let raw: RawWindow = serde_json::from_value(json).map_err(|_| unread.to_owned())?;
+    let past = window(&raw, now_ms).map_err(|_| unread.to_owned())?;
+    let past = past.ok_or("startTs and endTs, or timeWindow, are needed")?;
+    Ok(Some((keys, past)))
+}
+
+fn data(raw: &RawCommand, now_ms: i64) -> Result<DataCommand, String> {
+    let said = |json: &Option<AnyValue>| json.clone().filter(|json| !json.is_null());
+    if said(&raw.agg_history_cmd).or(said(&raw.agg_ts_cmd)).is_some() {
+        return Err("aggHistoryCmd and aggTsCmd are not served".to_owned());
+    }
+    let latest = said(&raw.latest_cmd);
+    let command = DataCommand {
+        finding: said(&raw.query).as_ref().map(finding::finding).transpose()?,
+        latest: finding::wanted(latest.as_ref().and_then(|latest| latest.get("keys")))?,
+        series: series(said(&raw.ts_cmd), now_ms)?,
+        past: series(said(&raw.history_cmd), now_ms)?,
+    };
+    let nothing = command.latest.is_empty() && command.series.is_none() && command.past.is_none();
+    if command.finding.is_none() && nothing {
+        return Err("query is needed".to_owned());
+    }
+    Ok(command)
+}
+
 /// The past that a command wants: a time window up to now, or from and until when.
-fn window(raw: &RawCommand, now_ms: i64) -> Result<Option<Past>, NotAMessage> {
+fn window(raw: &RawWindow, now_ms: i64) -> Result<Option<Past>, NotAMessage> {
     let window = raw.time_window.filter(|window| *window > 0);
     let (start_ms, end_ms) = match (raw.start_ts.filter(|start| *start > 0), raw.end_ts, window) {
         (Some(start), Some(end), _) if end > 0 => (start, end),

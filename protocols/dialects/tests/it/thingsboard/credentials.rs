@@ -2,7 +2,7 @@
 
 use moorline_dialects::thingsboard::credentials::{
     CREDENTIALS_ID_CHARS_MAX, Credentials, CredentialsType, NotCredentials, basic_id,
-    certificate_id_of_der, hash,
+    certificate_der, certificate_id_of_der, certificate_pem, hash,
 };
 use serde_json::json;
 
@@ -43,6 +43,12 @@ fn each_type_has_its_id() {
         assert_eq!(Credentials::from_json(&credentials.to_json()), Ok(credentials));
     }
     assert_eq!(certificate_id_of_der(&[1, 2, 3, 4, 5, 6]), hash("AQIDBAUG"));
+    for length in [1, 47, 48, 49, 500] {
+        let der = vec![7; length];
+        let pem = certificate_pem(&der);
+        assert_eq!(certificate_der(&pem), Some(der));
+        assert!(pem.lines().all(|line| line.len() <= 64), "{pem}");
+    }
 }
 
 #[test]

@@ -5,17 +5,23 @@ use moorline_dialects::thingsboard::{
     attributes::{Changed, Found, Wanted},
     calls::{DeviceCall, ServerCall},
     claim::Claim,
-    http::{BODY_BYTES_MAX, CALL_BYTES_MAX, Response, Route, respond, route, too_large},
+    http::{
+        BODY_BYTES_MAX, CALL_BYTES_MAX, Response, Route, encoding, limited, respond, route,
+        too_large,
+    },
     json::Json,
     ota::{ChunkError, PackageKind},
-    payloads::{Encoding, ProvisionEncoding},
+    payloads::{Encoding, Payloads, ProvisionEncoding},
     provision,
     requests::{Answer, Failure, PackageRequest, Request},
     values::{Sample, Value},
 };
 use proptest::prelude::*;
 
-use super::support::{NOW_MS, RULES, entries, json, token};
+use super::{
+    payloads::schemas,
+    support::{NOW_MS, RULES, entries, json, token},
+};
 
 fn text(response: &Response) -> &str {
     std::str::from_utf8(&response.body).unwrap()
@@ -80,6 +86,34 @@ fn every_route_is_read() {
     assert_eq!((provision.route, provision.token), (Route::Provision, None));
     let escaped = route("POST", "/api/v1/a%2Fb/telemetry", "").unwrap();
     assert_eq!(escaped.token.as_deref(), Some("a/b"));
+}
+
+#[test]
+fn a_body_is_protobuf_if_it_says_so_and_the_profile_has_schemas() {
+    let schemas = schemas(false, false);
+    #[rustfmt::skip]
+    let table = [
+        ("application/x-protobuf",           true),
+        ("Application/Protobuf; charset=x",  true),
+        ("application/vnd.google.protobuf",  true),
+        ("application/json",                 false),
+        ("application/octet-stream",         false),
+        ("",                                 false),
+    ];
+    for (content_type, is_protobuf) in table {
+        let by_schema = matches!(encoding(&schemas, content_type), Encoding::Protobuf(_));
+        assert_eq!(by_schema, is_protobuf, "{content_type}");
+        assert_eq!(encoding(&Payloads::Json, content_type), Encoding::Json, "{content_type}");
+    }
+}
+
+#[test]
+fn a_limit_says_which_it_is() {
+    let response = limited("DEVICE rate limit reached: 1:1 messages");
+    assert_eq!(
+        (response.status, text(&response)),
+        (429, "DEVICE rate limit reached: 1:1 messages")
+    );
 }
 
 #[test]

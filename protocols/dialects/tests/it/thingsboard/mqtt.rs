@@ -30,6 +30,7 @@ fn each_outcome_has_its_acknowledgement() {
         (Outcome::Invalid,        ends(0x99),   stays(0x99),  stays(0x99)),
         (Outcome::RateLimited,    ends(0x97),   ends(0x97),   ends(0x97)),
         (Outcome::GatewayLimited, ends(0x97),   ends(0x97),   both(0x97)),
+        (Outcome::ChildLimited,   ends(0x97),   ends(0x97),   stays(0x97)),
         (Outcome::Failed,         ends(0x83),   ends(0x83),   ends(0x83)),
     ];
     for (outcome, v3, v3_acknowledged, v5) in table {

@@ -16,7 +16,7 @@ use moorline_dialects::thingsboard::{
 
 use super::support::{NOW_MS, RULES, entries, json};
 
-fn schemas(json_too: bool, json_down_v1: bool) -> Payloads {
+pub(crate) fn schemas(json_too: bool, json_down_v1: bool) -> Payloads {
     let telemetry = "syntax = \"proto3\"; message T { optional double t = 1; }";
     Payloads::Protobuf(Box::new(Schemas {
         telemetry: Schema::read(telemetry).unwrap(),

@@ -2,7 +2,7 @@
 
 use moorline_dialects::thingsboard::{
     credentials::Credentials,
-    provision::{Answer, Existing, Request, Step, Strategy, step},
+    provision::{Answer, Enrolment, Existing, Request, Step, Strategy, enrolment, step},
 };
 
 use super::support::{basic, json, token};
@@ -111,5 +111,21 @@ fn the_profile_decides() {
     for (strategy, expected) in table {
         let steps = [Nothing, Fresh, Provisioned].map(|existing| step(strategy, existing));
         assert_eq!(steps, expected, "{strategy:?}");
+    }
+}
+
+#[test]
+fn an_authority_speaks_for_its_profiles_devices() {
+    #[rustfmt::skip]
+    let table = [
+        (None,          true,  Enrolment::Create),
+        (None,          false, Enrolment::Refuse),
+        (Some("pump"),  true,  Enrolment::Renew),
+        (Some("pump"),  false, Enrolment::Renew),
+        (Some("other"), true,  Enrolment::Refuse),
+        (Some("other"), false, Enrolment::Refuse),
+    ];
+    for (existing, may_create, expected) in table {
+        assert_eq!(enrolment("pump", existing, may_create), expected, "{existing:?} {may_create}");
     }
 }
