@@ -74,14 +74,9 @@ fn who_may(plant: &mut Plant) {
     let of_device = [("authorization", basic("use-token-auth:12345678"))];
     let of_device = of_device.each_ref().map(|(name, value)| (*name, value.as_str()));
     is(&http::api("GET", org.api.at(1, "http"), "/api/v0002/device/types", &of_device, ""), 403);
-    for path in [
-        "/groups",
-        "/draft/schemas",
-        "/authorization/apikeys",
-        "/actions",
-        "/usage/data-traffic",
-        "/logs/connection",
-    ] {
+    for path in
+        ["/groups", "/draft/schemas", "/authorization/apikeys", "/actions", "/usage/data-traffic"]
+    {
         let answer = ask(org, 1, "GET", path, &Value::Null);
         is(&answer, 404);
         assert_eq!(answer.json()["exception"]["id"], "CUDML0004E");
