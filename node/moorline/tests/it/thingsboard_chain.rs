@@ -22,8 +22,7 @@ use crate::{
     harness::{
         api::Api,
         cluster::Shape,
-        mqtt::Connect,
-        packet::{self, Version},
+        packet::{self, Connect, Version},
         scenarios,
         wait::SOON,
     },
