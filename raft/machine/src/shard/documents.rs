@@ -476,8 +476,11 @@ mod tests {
     fn a_space_and_all_of_a_tenant_have_so_many_bytes() {
         let mut all = Documents::new(Keys::new(ShardId(1)));
         let most = SPACE_BYTES_MAX;
+        let one = Text::from("one");
+        all.set(TENANT, &one, row(1, 5));
         assert!(all.has_room(TENANT, row(1, 5), row(2, most)));
         assert!(!all.has_room(TENANT, row(1, 5), row(2, most + 1)));
+        all.set(TENANT, &one, NONE);
         assert!(all.has_room(TENANT, NONE, row(SPACE_DOCUMENTS_MAX, 1)));
         assert!(!all.has_room(TENANT, NONE, row(SPACE_DOCUMENTS_MAX + 1, 1)));
 
