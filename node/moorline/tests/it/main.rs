@@ -28,6 +28,7 @@ mod fostrom;
 mod harness;
 mod isolation;
 mod members;
+mod mixed;
 mod moved;
 mod once;
 mod operating;
