@@ -128,6 +128,8 @@ async fn all_of_them_may_share_a_port() {
     timeout(DEADLINE, client.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 101 ");
     edge.shows("moorline_connections_opened_total{listener=\"all\"} 5").await;
+    // It would be late with its CONNECT.
+    drop(client);
     // TLS where there is none, and whatever else is neither, is MQTT that is wrong.
     let mut client = edge.client().await;
     client.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await.unwrap();
