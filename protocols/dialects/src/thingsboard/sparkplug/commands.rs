@@ -81,7 +81,7 @@ pub(super) fn rebirth(now_ms: i64) -> Payload {
     Payload { timestamp, metrics: vec![metric], seq: None }
 }
 
-/// One payload for each value that is told. `{"NCMD":{"name":value}}` is taken as the original does: as the values in it.
+/// One payload for each value that is told; what it said itself is not. `{"NCMD":{"name":value}}` is taken as the original does: as the values in it.
 pub(super) fn changed(
     certificate: &mut Certificate,
     updated: &Entries,
@@ -90,16 +90,17 @@ pub(super) fn changed(
 ) -> Vec<Payload> {
     let mut told = Vec::new();
     for (key, value) in updated {
-        match value {
-            Value::Json(Json::Object(inner)) if key == command_kind(to_device) => {
-                let values = inner.iter().filter_map(|(name, json)| Some((name, of(json)?)));
-                told.extend(values.filter_map(|(name, value)| {
-                    command(certificate, name, &value, now_ms).ok()
-                }));
+        if let Value::Json(Json::Object(inner)) = value
+            && key == command_kind(to_device)
+        {
+            for (name, json) in inner {
+                let value = of(json);
+                told.extend(
+                    value.and_then(|value| command(certificate, name, &value, now_ms).ok()),
+                );
             }
-            // It would hear what it said.
-            value if certificate.is_echo(key, value) => {}
-            value => told.extend(command(certificate, key, value, now_ms).ok()),
+        } else if !certificate.is_echo(key, value) {
+            told.extend(command(certificate, key, value, now_ms).ok());
         }
     }
     told

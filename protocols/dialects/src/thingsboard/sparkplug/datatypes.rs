@@ -220,9 +220,7 @@ impl DataType {
             Self::UInt16 => MetricValue::Int(u16::try_from(integer(value)?).ok()?.into()),
             // In the longer form, as from the original.
             Self::UInt32 => MetricValue::Long(u32::try_from(integer(value)?).ok()?.into()),
-            Self::Int64 => {
-                MetricValue::Long(i64::try_from(integer(value)?).ok()?.cast_unsigned())
-            }
+            Self::Int64 => MetricValue::Long(i64::try_from(integer(value)?).ok()?.cast_unsigned()),
             Self::UInt64 | Self::DateTime => {
                 MetricValue::Long(u64::try_from(integer(value)?).ok()?)
             }

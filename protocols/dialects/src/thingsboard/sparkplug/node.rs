@@ -177,12 +177,7 @@ impl Node {
     /// # Errors
     ///
     /// [`Unsaid`]: ask [`Node::rebirth`] then, too.
-    pub fn read(
-        &mut self,
-        topic: &[u8],
-        payload: &[u8],
-        by: &Reading<'_>,
-    ) -> Result<Said, Unsaid> {
+    pub fn read(&mut self, topic: &[u8], payload: &[u8], by: &Reading<'_>) -> Result<Said, Unsaid> {
         let (kind, device) = self.place.read(topic).ok_or(Unsaid::Topic)?;
         let read = Payload::decode(payload);
         let payload = read.map_err(|_| Invalid::Protobuf("payload of Sparkplug"))?;
