@@ -58,7 +58,7 @@ impl Session {
         let said = node::Left {
             clean: left.clean,
             topic: message.map_or("", |message| message.topic.as_str()),
-            payload: message.map_or(&[], |message| &*message.payload),
+            payload: message.map_or(&[][..], |message| &*message.payload),
             plain: message.is_some_and(|will| will.qos == QoS::AtLeastOnce && !will.retain),
         };
         let (profile, rules) = (Arc::clone(&self.profile), Rules::default());

@@ -89,7 +89,7 @@ fn changes_are_told_of_what_there_is() {
 #[test]
 fn what_it_said_counts_until_it_is_told_another() {
     let mut tried = tried();
-    let mut is_told = |tried: &mut Tried, value| {
+    let is_told = |tried: &mut Tried, value| {
         !tried.node.changed(None, &entries(&[("a", Value::Long(value))]), NOW_MS).is_empty()
     };
     assert!(!is_told(&mut tried, 5));

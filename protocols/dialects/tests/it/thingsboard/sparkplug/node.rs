@@ -125,7 +125,7 @@ fn a_gap_in_the_numbers_has_it_asked() {
 
 #[test]
 fn aliases_are_of_certificates() {
-    let own = [aliased(1, metric("t", 3, INT)), aliased(2, metric("u", 12, INT_TEXT()))];
+    let own = [aliased(1, metric("t", 3, INT)), aliased(2, metric("u", 12, written()))];
     let mut tried =
         Tried::born(&[], &own, &[aliased(3, metric("t", 10, MetricValue::Double(1.0)))]);
     // The type is the certificate's.
@@ -133,7 +133,7 @@ fn aliases_are_of_certificates() {
     let at = sample(1_000, &[("t", Value::Long(6))]);
     assert_eq!(said, Ok(Said::Data(Report { telemetry: vec![at], attributes: Vec::new() })));
     // An empty name is none.
-    let unnamed = Metric { name: Some(String::new()), ..only(2, INT_TEXT()) };
+    let unnamed = Metric { name: Some(String::new()), ..only(2, written()) };
     assert!(tried.says("NDATA/N", &payload(3, &[unnamed])).is_ok());
     assert!(!tried.is_asked());
     for (topic, alias) in [("NDATA/N", 3), ("DDATA/N/D", 1), ("NDATA/N", 9)] {
@@ -148,8 +148,7 @@ fn aliases_are_of_certificates() {
     assert_eq!(said, Ok(Said::Data(Report { telemetry: vec![at], attributes: Vec::new() })));
 }
 
-#[allow(non_snake_case, reason = "beside INT")]
-fn INT_TEXT() -> MetricValue {
+fn written() -> MetricValue {
     MetricValue::Text("x".to_owned())
 }
 
@@ -157,9 +156,9 @@ fn INT_TEXT() -> MetricValue {
 fn metrics_are_telemetry_or_attributes() {
     let names = ["Properties/*", "fw"];
     let own = [
-        metric("Properties/hw", 12, INT_TEXT()),
-        metric("fw", 12, INT_TEXT()),
-        metric("fw2", 12, INT_TEXT()),
+        metric("Properties/hw", 12, written()),
+        metric("fw", 12, written()),
+        metric("fw2", 12, written()),
     ];
     let mut tried = Tried::new(&names);
     let said = tried.says("NBIRTH/N", &payload(0, &own));
@@ -169,15 +168,15 @@ fn metrics_are_telemetry_or_attributes() {
     assert_eq!(said, Ok(Said::Born(report)));
 
     // Times are the metric's, the message's, the server's; nulls leave nothing.
-    let at = |ts| Metric { timestamp: Some(ts), ..metric("fw2", 12, INT_TEXT()) };
-    let null = Metric { is_null: Some(true), ..metric("fw2", 12, INT_TEXT()) };
-    let nothing = Metric { value: None, ..metric("fw2", 12, INT_TEXT()) };
-    let said = [at(9), at(8), metric("fw2", 0, INT_TEXT()), null, nothing];
+    let at = |ts| Metric { timestamp: Some(ts), ..metric("fw2", 12, written()) };
+    let null = Metric { is_null: Some(true), ..metric("fw2", 12, written()) };
+    let nothing = Metric { value: None, ..metric("fw2", 12, written()) };
+    let said = [at(9), at(8), metric("fw2", 0, written()), null, nothing];
     let said = tried.says("NDATA/N", &payload(1, &said));
     let value = |ts_ms| sample(ts_ms, &[("fw2", text("x"))]);
     let telemetry = vec![value(8), value(9), value(1_000)];
     assert_eq!(said, Ok(Said::Data(Report { telemetry, attributes: Vec::new() })));
-    let said = Payload { timestamp: None, ..payload(2, &[metric("fw2", 12, INT_TEXT())]) };
+    let said = Payload { timestamp: None, ..payload(2, &[metric("fw2", 12, written())]) };
     let telemetry = vec![value(NOW_MS)];
     let report = Report { telemetry, attributes: Vec::new() };
     assert_eq!(tried.says("NDATA/N", &said), Ok(Said::Data(report)));
@@ -205,7 +204,7 @@ fn what_cannot_be_read_is_refused() {
         ("NBIRTH/N",  vec![long.clone()]),
         ("NDATA/N",   vec![long]),
         ("NDATA/N",   vec![late]),
-        ("NDATA/N",   vec![metric("t", 3, INT_TEXT())]),
+        ("NDATA/N",   vec![metric("t", 3, written())]),
         ("NDATA/N",   vec![metric("t", 35, INT)]),
         ("NDATA/N",   vec![metric("untyped", 0, INT)]),
     ];
