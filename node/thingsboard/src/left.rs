@@ -35,12 +35,13 @@ impl Link for Leaving {
     }
 
     fn open(&mut self, open: Open) {
+        let said = Left { clean: open.clean_start, will: open.will.clone() };
+        // Before anything that the task says of it: that it is open.
+        self.link.open(open);
         if let Some(left) = self.left.take() {
-            let said = Left { clean: open.clean_start, will: open.will.clone() };
             // Who does not wait for it does not need it.
             drop(left.send(said));
         }
-        self.link.open(open);
     }
 
     fn publish(&mut self, token: Token, message: Message) {
