@@ -100,10 +100,20 @@ impl Device {
         reported: Entries,
         body: Bytes,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        self.attributes_in(AttributeScope::Client, reported, body)
+    }
+
+    /// The same in another scope than a device's own.
+    pub(crate) fn attributes_in(
+        &self,
+        scope: AttributeScope,
+        reported: Entries,
+        body: Bytes,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
         let changes = entries(reported).into_iter().map(|(key, value)| (key, Some(value)));
         let write = AttributeWrite {
             born: self.guest.born,
-            scope: AttributeScope::Client,
+            scope,
             changes: changes.collect(),
             event: Some(self.event(EventKind::State, ATTRIBUTES, body)),
         };

@@ -15,8 +15,8 @@ use moorline_edge::{
 use moorline_service::registry::{Watch, door::Guest, settings::Class};
 
 use crate::{
-    assign::Bearer, children::Children, device::Device, door::Door, marks::DEFAULT_KIND,
-    session::Session,
+    assign::Bearer, children::Children, device::Device, door::Door, left::leaving,
+    marks::DEFAULT_KIND, session::Session,
 };
 
 /// No session lasts, though a CONNACK says so. What comes twice is written twice: telemetry of the same time is the same then, and so
@@ -58,9 +58,9 @@ impl Mqtt {
         self.0.bring_to_who_comes(bearer, kind);
         let kind = Text::from(kind);
         let address = Text::from(attempt.peer.ip().to_canonical().to_string());
-        let gateway_at = (who.class == Class::Gateway.name()).then_some(address);
+        let is_gateway = who.class == Class::Gateway.name();
         let watch = Mutex::new(Some(watch));
-        let arrived = Arrived { device, kind, version, gateway_at, watch };
+        let arrived = Arrived { device, kind, version, address, is_gateway, watch };
         let (port, rules) = (Some(Arc::new(arrived) as Arc<dyn Port>), Arc::clone(&self.0.rules));
         let session = Some(guest.device.clone());
         let (rules, begin) = (Some(rules), Some(begin));
@@ -74,24 +74,26 @@ struct Arrived {
     /// Its type.
     kind: Text,
     version: Version,
-    /// Of a gateway: where it is.
-    gateway_at: Option<Text>,
+    /// Where it is.
+    address: Text,
+    is_gateway: bool,
     watch: Mutex<Option<Watch>>,
 }
 
 impl Port for Arrived {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
         let (link, asked) = asks::link(HERE, Arc::clone(&inbox));
+        let (link, left) = leaving(link);
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A port is taken up once.
         if let Some(watch) = watch {
             watch.take_over();
             let device = self.device.clone();
             let children =
-                self.gateway_at.clone().map(|address| Children::new(device.clone(), address));
-            let kind = self.kind.clone();
-            let session = Session::new(device, kind, self.version, children, inbox);
-            self.device.door.tasks.spawn(session.run(asked, watch));
+                self.is_gateway.then(|| Children::new(device.clone(), self.address.clone()));
+            let of = (self.kind.clone(), self.address.clone());
+            let session = Session::new(device, of, self.version, children, inbox);
+            self.device.door.tasks.spawn(session.run(asked, watch, left));
         }
         link
     }

@@ -29,13 +29,14 @@ use moorline_dialects::thingsboard::{
     payloads::{Encoding, Payloads},
     profile::TransportType,
     requests::Request,
+    sparkplug::node::Node,
     topics::{self, Form, Publish, SessionKind, Unpublishable},
     values::Rules,
 };
 use moorline_edge::asks::{Ask, numbered, tell};
 use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, RegistryError, Watch};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 
@@ -43,6 +44,7 @@ use crate::{
     children::{ChildHeard, Children},
     device::{Device, answer_to, attributes_body, telemetry_body},
     downloads::Downloads,
+    left::Left,
     metrics::Counted,
     outgoing::{self, Outgoing},
     profiles::Known,
@@ -93,30 +95,36 @@ pub(crate) struct Session {
     pub(crate) version: Version,
     pub(crate) inbox: Arc<dyn Inbox>,
     /// What it is: the name of its profile.
-    kind: Text,
-    profile: Arc<Known>,
+    pub(crate) kind: Text,
+    /// Where it speaks from.
+    pub(crate) address: Text,
+    pub(crate) profile: Arc<Known>,
     pub(crate) payloads: Arc<Payloads>,
-    /// Of a gateway.
+    /// Of a gateway, and of a node.
     pub(crate) children: Option<Children>,
+    /// If it speaks Sparkplug.
+    pub(crate) node: Option<Box<Node>>,
     filters: Vec<Granted>,
     writes: FuturesUnordered<Writing>,
     /// Calls of the device that wait for their answers.
     calls: FuturesUnordered<Waiting>,
     /// Calls to it, and to those it speaks for.
-    outgoing: Outgoing,
+    pub(crate) outgoing: Outgoing,
     /// Something could not be asked: it is looked again soon.
-    ask_again: bool,
+    pub(crate) ask_again: bool,
+    /// Another connection of the device has come.
+    pub(crate) taken_over: bool,
     /// Up to which version shared attributes were told.
-    told: u64,
+    pub(crate) told: u64,
     /// Packages that it loads.
     pub(crate) downloads: Downloads,
 }
 
 impl Session {
-    /// `children`: of a gateway; `kind`: its type.
+    /// `children`: of a gateway; `kind`: its type, `address`: where it speaks from.
     pub(crate) fn new(
         device: Device,
-        kind: Text,
+        (kind, address): (Text, Text),
         version: Version,
         children: Option<Children>,
         inbox: Arc<dyn Inbox>,
@@ -131,10 +139,13 @@ impl Session {
             inbox,
             outgoing,
             ask_again,
+            taken_over: false,
             kind,
+            address,
             profile,
             payloads,
             children,
+            node: None,
             filters,
             writes,
             calls,
@@ -148,11 +159,30 @@ impl Session {
         &self.device
     }
 
-    pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
+    /// `left`: what is to be said of its end.
+    pub(crate) async fn run(
+        mut self,
+        asked: mpsc::Receiver<Ask>,
+        watch: Watch,
+        left: oneshot::Receiver<Left>,
+    ) {
         let _counted = Counted::of(&self.device.door.metrics.connections);
-        if !self.take_profile().await.unwrap_or_else(|_| self.lose()) {
-            return;
+        if self.begin(left).await.unwrap_or_else(|_| self.lose()) {
+            self.serve(asked, watch).await;
         }
+        self.end_node();
+    }
+
+    /// False at the end.
+    async fn begin(&mut self, left: oneshot::Receiver<Left>) -> Result<bool, RegistryError> {
+        let goes_on = self.take_profile().await?;
+        if goes_on && self.profile.profile.sparkplug().is_some() {
+            return self.begin_node(left).await;
+        }
+        Ok(goes_on)
+    }
+
+    async fn serve(&mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
         let mut recheck_at = Instant::now() + RECHECK;
         loop {
             let goes_on = tokio::select! {
@@ -178,7 +208,9 @@ impl Session {
                 () = sleep_until(recheck_at) => {
                     recheck_at = Instant::now() + RECHECK;
                     // Without an answer it stays as it was until the next look.
-                    self.take_profile().await.unwrap_or(true) && self.hear(Heard::ANYTHING).await
+                    self.take_profile().await.unwrap_or(true)
+                        && self.speaks_as_it_did()
+                        && self.hear(Heard::ANYTHING).await
                 }
             };
             if !goes_on {
@@ -242,7 +274,10 @@ impl Session {
     async fn grant(&mut self, asked: Filter) -> Result<QoS, Refusal> {
         let Filter { filter, options } = asked;
         let own = self.profile.profile.own_topics();
-        let wanted = filters::subscribe(filter.as_bytes(), self.kind(), own);
+        let wanted = match &self.node {
+            Some(node) => node.grants(filter.as_bytes()).then_some(Subscribed::Responses),
+            None => filters::subscribe(filter.as_bytes(), self.kind(), own),
+        };
         let wanted = wanted.ok_or(Refusal::Topic)?;
         self.filters.retain(|held| held.filter != filter);
         if self.filters.len() >= FILTERS_MAX {
@@ -262,6 +297,9 @@ impl Session {
     async fn publish(&mut self, token: Token, message: Message) -> bool {
         let Message { topic, qos, payload, .. } = message;
         let of = |what| Asked { token, qos, what, in_part: false };
+        if self.node.is_some() {
+            return self.node_says(of("sparkplug"), &topic, &payload).await;
+        }
         let own = self.profile.profile.own_topics();
         let read = topics::publish(topic.as_bytes(), self.kind(), own);
         let publish = match read {
@@ -276,7 +314,7 @@ impl Session {
                 return self.outcome(of("other"), Outcome::Invalid);
             }
         };
-        let now_ms = i64::try_from(self.device.door.clock.wall().0).unwrap_or(i64::MAX);
+        let now_ms = self.now_ms();
         let rules = Rules::default();
         let asked = of(what(&publish));
         let earlier = self.downloads.earlier(&publish);
@@ -316,6 +354,11 @@ impl Session {
             _ => return self.outcome(asked, Outcome::Done),
         }
         true
+    }
+
+    /// The server's time, in milliseconds since the epoch.
+    pub(crate) fn now_ms(&self) -> i64 {
+        i64::try_from(self.device.door.clock.wall().0).unwrap_or(i64::MAX)
     }
 
     /// A payload as applications read it, if it is JSON.
@@ -449,7 +492,7 @@ impl Session {
     }
 
     /// The same; with a name it is told when the device has it.
-    fn deliver(&self, topic: &str, payload: Bytes, name: Option<u64>) {
+    pub(crate) fn deliver(&self, topic: &str, payload: Bytes, name: Option<u64>) {
         let matches = |held: &&Granted| topic::matches(held.filter.as_bytes(), topic.as_bytes());
         let granted = self.filters.iter().filter(matches).map(|held| held.qos).max();
         let qos = filters::downlink_qos(granted);
@@ -463,6 +506,9 @@ impl Session {
 
     /// Sends calls that wait for a device: the connection's own, or one that it speaks for.
     pub(crate) async fn send_calls(&mut self, device: &Device) {
+        if self.node.is_some() {
+            return self.send_commands(device).await;
+        }
         let is_own = device.guest.device == self.device.guest.device;
         let own_form = match self.calls_form() {
             // It has not asked for them.
@@ -494,6 +540,7 @@ impl Session {
 
     async fn hear(&mut self, heard: Heard) -> bool {
         if heard.taken_over {
+            self.taken_over = true;
             tell(&self.inbox, Notice::TakenOver);
             return false;
         }
@@ -502,6 +549,7 @@ impl Session {
         }
         if heard.attributes {
             self.downloads.forget();
+            self.tell_node().await;
         }
         if heard.attributes
             && let Some(form) = self.attributes_form()

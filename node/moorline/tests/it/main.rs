@@ -53,6 +53,7 @@ mod thingsboard_packages;
 mod thingsboard_profiles;
 mod thingsboard_rest;
 mod thingsboard_socket;
+mod thingsboard_sparkplug;
 mod tls;
 mod watson;
 mod watson_certificates;

@@ -29,6 +29,7 @@ mod provision;
 mod rest;
 mod routes;
 mod schema;
+mod sparkplug;
 mod support;
 mod telemetry;
 mod told;
