@@ -76,6 +76,8 @@ pub(crate) struct Rest {
     tokens: Arc<Tokens>,
     /// Connections by WebSocket.
     places: Places<TenantId>,
+    /// Looks at lists that they follow.
+    looks: Places<TenantId>,
 }
 
 impl fmt::Debug for Rest {
@@ -88,7 +90,8 @@ impl Rest {
     /// Behind this door.
     pub(crate) fn new(door: Door, secrets: Secrets, doors: Doorkeeper) -> Self {
         let tokens = Arc::new(Tokens::new(&secrets));
-        Self { door, secrets, doors, tokens, places: socket::places() }
+        let (places, looks) = (socket::places(), socket::looks());
+        Self { door, secrets, doors, tokens, places, looks }
     }
 
     fn now_ms(&self) -> i64 {
