@@ -253,6 +253,9 @@ impl Connection {
     async fn respond(&self, route: Route, head: &Head, body: Body) -> Result<Reply, Failed> {
         let Route::Auth(route) = route else {
             let who = self.rest.authorise(&self.caller, head).await?;
+            if !self.rest.door.admits_request(who.tenant) {
+                return Err(ErrorCode::TooManyRequests.into());
+            }
             who.may(route.only_looks())?;
             // It is taken in piece by piece.
             if let Route::Packages(packages::Route::Upload { id, checksum, algorithm }) = route {
