@@ -101,7 +101,9 @@ impl Session {
                     self.cut_off(device, refusal.why.first);
                     limited.push(device.to_owned());
                 }
-                Who::Tenant | Who::Device | Who::Gateway => return Err(refusal),
+                Who::Tenant | Who::Device | Who::Gateway | Who::Rest => {
+                    return Err(refusal);
+                }
             }
         }
         Ok(limited)

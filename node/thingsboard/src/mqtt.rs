@@ -7,9 +7,11 @@ use moorline_core::{
     port::{Inbox, Link, Port},
     rights::Who,
 };
-use moorline_dialects::thingsboard::{connect::session_present, mqtt::Version};
+use moorline_dialects::thingsboard::{
+    connect::session_present, mqtt::Version, profile::TransportType,
+};
 use moorline_edge::{
-    Attempt, Begin, Identity,
+    Attempt, Begin, Denial, Identity,
     asks::{self, Platform},
 };
 use moorline_service::registry::{Watch, door::Guest, settings::Class};
@@ -34,6 +36,21 @@ impl Mqtt {
         Self(door)
     }
 
+    /// Whether a device that proved who it is may speak MQTT, as its profile says: asked before anything is begun for it. Those of other
+    /// tenants may, as far as is known here.
+    ///
+    /// # Errors
+    ///
+    /// It may not, or nobody can say now: either is "server unavailable", as from the original.
+    pub async fn admits(&self, guest: &Guest, who: &Who) -> Result<(), Denial> {
+        if !self.0.takes(guest.tenant) {
+            return Ok(());
+        }
+        let known = self.0.profile_of(guest.tenant, kind_of(who)).await;
+        let admits = known.is_ok_and(|known| known.profile.allows(TransportType::Mqtt));
+        if admits { Ok(()) } else { Err(Denial::Unavailable) }
+    }
+
     /// A device that proved who it is, if its tenant is one of ThingsBoard's: `begin` watches over its connection.
     ///
     /// # Errors
@@ -54,7 +71,7 @@ impl Mqtt {
         let device = Device { door: self.0.clone(), guest: guest.clone() };
         let bearer =
             Bearer { tenant: guest.tenant, device: guest.device.clone(), born: guest.born };
-        let kind = who.kind.as_ref().map_or(DEFAULT_KIND, Text::as_str);
+        let kind = kind_of(who);
         self.0.bring_to_who_comes(bearer, kind);
         let kind = Text::from(kind);
         let address = Text::from(attempt.peer.ip().to_canonical().to_string());
@@ -66,6 +83,11 @@ impl Mqtt {
         let (rules, begin) = (Some(rules), Some(begin));
         Ok(Identity { session, port, rules, begin, ..Identity::of(guest.tenant) })
     }
+}
+
+/// A device's type.
+fn kind_of(who: &Who) -> &str {
+    who.kind.as_ref().map_or(DEFAULT_KIND, Text::as_str)
 }
 
 /// A device that was let in, before its connection takes it up.

@@ -248,7 +248,7 @@ pub enum Notice {
 /// Why a platform ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
-    /// The device may not be here any more (MQTT 5: 0x87).
+    /// The device may not be here any more (MQTT 5: 0x87, unless its platform says it otherwise).
     Revoked,
     /// It did something that its platform does not have (MQTT 5: 0x83).
     Misused,

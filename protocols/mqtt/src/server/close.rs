@@ -80,6 +80,11 @@ impl Ending {
     );
     ending!(ANSWER_TOO_LARGE, PacketTooLarge, PacketTooLarge, PacketTooLarge, false, None);
 
+    /// The client's right to be here has ended, as its platform says it.
+    pub(super) fn revoked(reason: Reason) -> Self {
+        Self { reason, ..Self::REVOKED }
+    }
+
     /// The client broke a rule.
     pub(super) fn of(closed: CloseReason, reason: Reason, why: &str) -> Self {
         Self {

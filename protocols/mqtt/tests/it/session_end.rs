@@ -144,6 +144,17 @@ fn who_is_told_why_before_it_is_closed_hears_it() {
 }
 
 #[test]
+fn a_platform_says_in_its_own_way_that_a_right_has_ended() {
+    let revoked = [Reason::NotAuthorized, Reason::AdministrativeAction];
+    for (version, revoked) in VERSIONS.into_iter().flat_map(|one| revoked.map(|two| (one, two))) {
+        let config = Config { revoked, ..Config::default() };
+        let mut rig = Rig::open_with(config, connect(version));
+        rig.notice(Notice::Ended(Ended::Revoked));
+        assert_eq!(rig.ended(), (CloseReason::Revoked, version.is_v5().then_some(revoked)));
+    }
+}
+
+#[test]
 fn protocol_breaches_name_their_code_in_mqtt_5_and_just_close_before() {
     let auth = Packet::Auth(Box::new(Auth {
         reason: Reason::ReAuthenticate,

@@ -10,6 +10,7 @@ mod coap;
 mod connect;
 mod credentials;
 mod decimal;
+mod filtering;
 mod filters;
 mod finding;
 mod gateway;
