@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   SUBSCRIBE, UNSUBSCRIBE ──► Asking ──────────────────────────────────────────► the service's link
-//!                        └──► of a standard gateway: a task looks whose devices ─┘
+//!                        └──► of a gateway: a task looks whose devices, and ──┘
+//!                             registers those that are new
 //! ```
 //!
 //! # Invariants
@@ -10,8 +11,9 @@
 //! - **Every filter that was asked for is answered, in its place.** Checked by `inbox.rs`.
 //! - **A standard gateway hears of devices of its group alone**, by filters that name them. Checked by the cluster tests
 //!   (`watson_gateways.rs`).
-//! - **In the order in which it was said**, and bounded: [`WAITING_MAX`] of a standard gateway wait, more are refused as a cluster does
-//!   that is busy.
+//! - **A privileged gateway registers the devices that it names.** Checked by the same.
+//! - **In the order in which it was said**, and bounded: [`WAITING_MAX`] of a gateway wait, more are refused as a cluster does that is
+//!   busy.
 
 use std::{
     collections::HashSet,
@@ -28,8 +30,8 @@ use moorline_dialects::watson::{
     identity::ClientId,
     notice::Request,
     topics::{
-        self, Asks, Consequence, Forbidden, Permissions, Subscription, Violation, consequence,
-        standard_reach,
+        self, Asks, Consequence, Forbidden, Permissions, Role, Subscription, Violation,
+        consequence, standard_reach,
     },
 };
 use moorline_service::registry::RegistryError;
@@ -44,7 +46,7 @@ use crate::{
     quickstart,
 };
 
-/// What a standard gateway asked for and nobody has looked at.
+/// What a gateway asked for and nobody has looked at.
 const WAITING_MAX: usize = 64;
 
 /// What a client may ask for. Clones are the same.
@@ -173,14 +175,14 @@ impl Asking {
     }
 }
 
-/// What a standard gateway asked.
+/// What a gateway asked.
 #[derive(Debug)]
 enum Step {
     Subscribe(Token, Vec<Filter>),
     Unsubscribe(Token, Vec<Text>),
 }
 
-/// Looks at what a standard gateway asks, one after the other.
+/// Looks at what a gateway asks, one after the other.
 pub(crate) struct Looking {
     asking: Asking,
     registrar: Arc<Registrar>,
@@ -251,20 +253,22 @@ async fn look(
     }
 }
 
-/// Those of its filters that reach beyond its group.
+/// Those of its filters that are for devices for which it may not speak.
 async fn not_its(
     asking: &Asking,
     registrar: &Registrar,
     filters: &[Filter],
 ) -> Result<HashSet<Text>, RegistryError> {
+    let (registry, gateway) = (&asking.door.registry, asking.client.to_string());
+    let by = (gateway.as_str(), asking.notices.address.as_str());
     let mut not_its = HashSet::new();
     for Filter { filter, .. } in filters {
         // What means nothing is refused for that.
         let Ok(wanted) = topics::subscribe(&asking.client, filter.as_bytes()) else { continue };
         let is_its = match standard_reach(&wanted) {
             Some(Asks::Itself) => true,
-            Some(Asks::Of(device)) => registrar.grouped(&asking.door.registry, &device).await?,
-            None => false,
+            Some(Asks::Of(device)) => registrar.registered(registry, &device, by).await?,
+            None => registrar.role() == Role::Privileged,
         };
         if !is_its {
             not_its.insert(filter.clone());

@@ -25,8 +25,7 @@ use moorline_dialects::watson::{
     management::address::Upward,
     notice::{self, Request},
     topics::{
-        self, Consequence, Forbidden, Message as Said, Permissions, Role, Violation, consequence,
-        fits,
+        self, Consequence, Forbidden, Message as Said, Permissions, Violation, consequence, fits,
     },
 };
 
@@ -58,7 +57,7 @@ pub(crate) struct WatsonLink {
     tenant: TenantId,
     opening: Opening,
     asking: Asking,
-    /// Of a standard gateway.
+    /// Of a gateway.
     looking: Option<Looking>,
     /// Of a client of quickstart.
     seat: Option<Arc<Seat>>,
@@ -111,8 +110,8 @@ impl WatsonLink {
             shared: Arc::clone(&shared),
             notices: notices.clone(),
         };
-        let standard = registrar.iter().find(|registrar| registrar.role() == Role::Standard);
-        let looking = standard.map(|of| Looking::new(asking.clone(), Arc::clone(of), &link));
+        let looking = registrar.as_ref();
+        let looking = looking.map(|of| Looking::new(asking.clone(), Arc::clone(of), &link));
         let announced = Arc::new(Announced::new(door.clone(), about, client));
         Self {
             door,
@@ -290,7 +289,7 @@ fn answer(shared: &Shared, held: &Held, outcome: Result<Published, Refusal>) {
 pub(crate) struct Notices {
     client: ClientId,
     clock: Clock,
-    address: Text,
+    pub(crate) address: Text,
 }
 
 impl Notices {

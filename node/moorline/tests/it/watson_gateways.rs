@@ -310,10 +310,17 @@ fn changed(plant: &mut Plant) {
     assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
     let (mut gateway, _) = named(Version::V4, GATEWAY, &token).to(plant.org.at(3));
     assert_eq!(gateway.subscribe(&[("iot-2/type/+/id/+/cmd/+/fmt/+", 1)]), [1]);
+    // It registers whom it names, by what it asks for, too.
+    assert_eq!(gateway.subscribe(&[("iot-2/type/sensor/id/asked/cmd/+/fmt/+", 1)]), [1]);
+    let asked = plant.org.api.ask(1, "GET", "/devices/sensor:asked?tenant=acme", &Value::Null);
+    assert_eq!(asked.0, 200, "{}", asked.1);
     gateway.publish_acked("iot-2/type/sensor/id/brought/evt/status/fmt/json", b"{}");
     // What it brings along is in its group.
     let members = get(&plant.org, 1, &format!("/bulk/devices/{GROUP}/ids"));
-    assert_eq!(members["results"], json!([{ "typeId": "sensor", "deviceId": "brought" }]));
+    let mut ids: Vec<&Value> =
+        members["results"].as_array().unwrap().iter().map(|one| &one["deviceId"]).collect();
+    ids.sort_by_key(|id| id.to_string());
+    assert_eq!(ids, [&json!("asked"), &json!("brought")]);
 }
 
 /// A further token of the gateway.
