@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use moorline_core::{Message, TenantId, Text, port::Token};
 use moorline_dialects::watson::{
     about::{About, Registrar as By},
@@ -237,7 +238,7 @@ impl Registrar {
 }
 
 /// What a registration keeps.
-pub(crate) fn about(settings: &[u8]) -> About {
+pub(crate) fn about(settings: &Bytes) -> About {
     About::read(settings::read::<DeviceSettings>(settings).metadata)
 }
 

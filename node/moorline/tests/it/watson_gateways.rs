@@ -124,16 +124,19 @@ fn failed_connects(plant: &mut Plant) {
     assert_eq!((&said["Action"], &said["User"]), (&json!("FailedConnect"), &json!(APP_KEY)));
 }
 
+/// What ends a connection.
+type End = fn(&mut Client);
+
 fn close_codes(plant: &mut Plant) {
     let org = &plant.org;
     let token = org.register("pump", "k1", "device");
     let mut app = watch(org, "codes", "iot-2/type/pump/id/k1/mon");
     let silent = Connect { keep_alive_s: 1, ..device(Version::V4, "pump", "k1", &token) };
-    let ends: [(fn(&mut Client), u64); 4] = [
+    let ends: [(End, u64); 4] = [
         (|pump| assert_eq!(pump.hear(SOON), Heard::Closed, "silent"), 160),
         (|pump| pump.send(&[0xf1, 0]).unwrap(), 105),
-        (|pump| drop(pump.publish("iot-2/cmd/reset/fmt/json", b"{}")), 276),
-        (|pump| drop(pump.publish("iot-2/evt/e/fmt/bin", &vec![0; 131_073])), 287),
+        (|pump| assert!(pump.publish("iot-2/cmd/reset/fmt/json", b"{}") > 0), 276),
+        (|pump| assert!(pump.publish("iot-2/evt/e/fmt/bin", &vec![0; 131_073]) > 0), 287),
     ];
     for (end, code) in ends {
         let connect =
@@ -162,7 +165,7 @@ fn applications(plant: &mut Plant) {
     let mut app = watch(org, "watcher", "iot-2/app/dash/mon");
     let path = "/clientconnectionstates/a:abc123:dash";
     assert_eq!(ask(org, 1, "GET", path, &Value::Null).status, 404, "it never came");
-    let (mut dash, _) = org.application(Version::V4, "dash").to(org.at(2));
+    let (dash, _) = org.application(Version::V4, "dash").to(org.at(2));
     let (said, _) = news(&mut app);
     assert_eq!((&said["Action"], &said["User"]), (&json!("Connect"), &json!(APP_KEY)));
     // Who comes later hears that it is there.
@@ -178,7 +181,7 @@ fn applications(plant: &mut Plant) {
     assert!(state["connectedDateTime"].is_string(), "{state}");
     let list = |filter: &str| {
         let page = get(org, 1, &format!("/clientconnectionstates?_limit=100{filter}"));
-        let ids = page["results"].as_array().unwrap().iter();
+        let mut ids = page["results"].as_array().unwrap().iter();
         ids.any(|one| one["id"] == "a:abc123:dash")
     };
     assert!(list("") && list("&connectionStatus=connected"));

@@ -43,11 +43,12 @@ impl Rest {
                 Ok(Reply::json(success, &ResourceGroup::of(&group)))
             }
             (_, Resource::GroupDevices(group)) => {
-                let whole = |name: &DeviceName, record: &_| shown(&who.org, name, record, None);
+                let whole =
+                    |name: &DeviceName, record: &DeviceRecord| shown(&who.org, name, record, None);
                 self.members(who, &group, query, whole).await
             }
             (_, Resource::GroupIds(group)) => {
-                let id = |name: &DeviceName, _: &_| {
+                let id = |name: &DeviceName, _: &DeviceRecord| {
                     let (type_id, device_id) = (name.kind.as_str(), name.id.as_str());
                     json!(DeviceId { type_id, device_id })
                 };

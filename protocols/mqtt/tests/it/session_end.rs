@@ -80,10 +80,13 @@ fn a_refused_goodbye_is_no_clean_end() {
     assert_eq!(rig.closed().close, Close::Failed(Failure::Malformed));
 }
 
+/// What ends a connection.
+type End = fn(&mut Rig);
+
 #[test]
 fn the_service_hears_why_a_connection_was_ended() {
     #[rustfmt::skip]
-    let table: [(fn(&mut Rig), Close); 5] = [
+    let table: [(End, Close); 5] = [
         (|rig| rig.wait(90_000),                                 Close::Failed(Failure::Silent)),
         (|rig| rig.bytes(&unhex("f100")),                        Close::Failed(Failure::Malformed)),
         (|rig| rig.notice(Notice::Ended(Ended::Revoked)),        Close::Failed(Failure::Revoked)),

@@ -240,12 +240,6 @@ impl Resource {
                 | Self::ConnectionLog
                 | Self::ServiceStatus
                 | Self::DataTraffic
-                | Self::Groups
-                | Self::Group(_)
-                | Self::GroupDevices(_)
-                | Self::GroupIds(_)
-                | Self::Authorization(_)
-                | Self::Roles(_)
                 | Self::Requests
                 | Self::Request(_)
                 | Self::RequestDevices(_)
@@ -268,9 +262,6 @@ impl Resource {
                 | Self::Location(_)
                 | Self::CacheSettings
                 | Self::ConnectionSecurity
-                | Self::GroupAdd(_)
-                | Self::GroupRemove(_)
-                | Self::Roles(_)
                 | Self::Bundle(_),
                 Put,
             ) => Some(200),
@@ -284,7 +275,25 @@ impl Resource {
                 | Self::Bundle(_),
                 Delete,
             ) => Some(204),
-            (_, Get | Post | Put | Delete) => None,
+            (_, Get | Post | Put | Delete) => self.success_of_groups(method),
+        }
+    }
+
+    /// The same of gateways' groups and roles.
+    fn success_of_groups(&self, method: Method) -> Option<u16> {
+        use Method::{Get, Put};
+        match (self, method) {
+            (
+                Self::Groups
+                | Self::Group(_)
+                | Self::GroupDevices(_)
+                | Self::GroupIds(_)
+                | Self::Authorization(_),
+                Get,
+            )
+            | (Self::GroupAdd(_) | Self::GroupRemove(_), Put)
+            | (Self::Roles(_), Get | Put) => Some(200),
+            (_, _) => None,
         }
     }
 }
