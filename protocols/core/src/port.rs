@@ -189,8 +189,25 @@ pub enum Close {
         /// Whether the will counts all the same (MQTT 5: DISCONNECT 0x04). Otherwise it is forgotten.
         with_will: bool,
     },
-    /// It broke, timed out, or broke the rules.
+    /// It broke, or ended for a reason that was told otherwise.
     Broken,
+    /// It was ended from this side, for this. In all else it is as if it broke.
+    Failed(Failure),
+}
+
+/// Why a connection was ended from this side. Platforms say so to who watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// Nothing was heard for longer than its keep-alive allows.
+    Silent,
+    /// What it sent can't be read, or breaks the rules.
+    Malformed,
+    /// A packet is larger than may be.
+    TooLarge,
+    /// It may not be here any more.
+    Revoked,
+    /// What it asked was refused, and there was no other way to say so.
+    Refused,
 }
 
 /// What the service tells a connection.

@@ -57,6 +57,7 @@ mod thingsboard_sparkplug;
 mod tls;
 mod watson;
 mod watson_certificates;
+mod watson_gateways;
 mod watson_http;
 mod watson_managed;
 mod watson_quickstart;

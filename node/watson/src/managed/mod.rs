@@ -358,7 +358,8 @@ impl Manager {
         let space = space(tenant, name, &row);
         let found = registry.document(&space, &Text::from(LOG)).await?;
         let version = found.as_ref().map(|found| found.version);
-        let log = found.map_or(Ok(Device::default()), |found| kept::read_log(&found.body))?;
+        let mut log = found.map_or(Ok(Device::default()), |found| kept::read_log(&found.body))?;
+        log.forget_old_log(self.door.clock.wall());
         Ok((space, version, log))
     }
 

@@ -7,6 +7,8 @@
 //!   Checked by `what_is_known_of_a_device_comes_back`.
 //! - **Metadata takes no name of ours** ([`RESERVED`]). Checked by the same.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -14,13 +16,18 @@ use super::{
     identity::{ClientId, DeviceName},
     management::attributes::DeviceInfo,
     rest::request::Status,
+    topics::Role,
 };
 
 /// Keys that no metadata has.
-pub const RESERVED: [&str; 3] = [INFO, REGISTERED, STATUS];
+pub const RESERVED: [&str; 5] = [INFO, REGISTERED, STATUS, GROUPS, ROLE];
 const INFO: &str = "deviceInfo";
 const REGISTERED: &str = "registeredBy";
 const STATUS: &str = "status";
+const GROUPS: &str = "resourceGroups";
+const ROLE: &str = "gatewayRole";
+/// The most groups that a device is in.
+pub const GROUPS_MAX: usize = 16;
 
 /// Who registered a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +50,10 @@ pub struct About {
     pub registered_by: Option<Registrar>,
     /// How it is.
     pub status: Status,
+    /// The groups of gateways that it is in, sorted.
+    pub groups: BTreeSet<String>,
+    /// What it may do, if it is a gateway.
+    pub role: Role,
 }
 
 fn take<T: DeserializeOwned>(from: &mut Map<String, Value>, key: &str) -> Option<T> {
@@ -60,6 +71,11 @@ impl About {
         ClientId::parse(by.id.as_bytes()).ok()?.device().cloned()
     }
 
+    /// Puts it into a group. `false`: it is in there already, or in as many as may be.
+    pub fn join(&mut self, group: &str) -> bool {
+        self.groups.len() < GROUPS_MAX && self.groups.insert(group.to_owned())
+    }
+
     /// Reads what a registration keeps. What is not of its form under a name of ours is nothing.
     #[must_use]
     pub fn read(mut kept: Map<String, Value>) -> Self {
@@ -67,6 +83,11 @@ impl About {
             info: take(&mut kept, INFO).unwrap_or_default(),
             registered_by: take(&mut kept, REGISTERED),
             status: take(&mut kept, STATUS).unwrap_or_default(),
+            groups: take(&mut kept, GROUPS).unwrap_or_default(),
+            // A name that is none of ours makes nobody more than it was meant to be.
+            role: kept.remove(ROLE).map_or(Role::Privileged, |role| {
+                role.as_str().and_then(Role::parse).unwrap_or(Role::Standard)
+            }),
             metadata: kept,
         }
     }
@@ -89,6 +110,12 @@ impl About {
         }
         if self.status != Status::default() {
             kept.insert(STATUS.to_owned(), value(serde_json::to_value(&self.status)));
+        }
+        if !self.groups.is_empty() {
+            kept.insert(GROUPS.to_owned(), value(serde_json::to_value(&self.groups)));
+        }
+        if self.role != Role::default() {
+            kept.insert(ROLE.to_owned(), Value::from(self.role.name()));
         }
         kept
     }

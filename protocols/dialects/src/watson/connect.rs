@@ -153,6 +153,13 @@ impl Session {
         self.expiry_s.value > 0
     }
 
+    /// The name of a standard gateway's session. It is another one than that of the same gateway when it was privileged, whose
+    /// subscriptions reach further.
+    #[must_use]
+    pub fn of_standard(client: &ClientId) -> Text {
+        Self::drawn(client, "standard")
+    }
+
     /// The name of a session whose client gave none. `fresh`: what nobody else was given.
     #[must_use]
     pub fn drawn(client: &ClientId, fresh: &str) -> Text {
@@ -207,6 +214,30 @@ impl Refused {
             Self::ServerName => Close::CertificateWrong,
             Self::Closed(close) => close,
         }
+    }
+
+    /// What is told of it to who watches the client, if the client is one that there is; `None`: it says nothing of who came, nobody may
+    /// be told, or it came too often already.
+    #[must_use]
+    pub fn told(self) -> Option<Close> {
+        let tells = match self {
+            Self::Version | Self::ClientId(_) | Self::ServerName => false,
+            Self::Proof(_) => true,
+            Self::Denied(denial) => match denial {
+                Denial::UnknownDevice
+                | Denial::WrongSecret
+                | Denial::Disabled
+                | Denial::Plaintext => true,
+                Denial::Malformed
+                | Denial::UnknownTenant
+                | Denial::Banned { .. }
+                | Denial::TooOften
+                | Denial::Stopping
+                | Denial::Unavailable => false,
+            },
+            Self::Closed(_) => true,
+        };
+        tells.then(|| self.close())
     }
 
     /// The return code of MQTT 3; `None`: the socket is closed without an answer.

@@ -12,7 +12,10 @@ use super::{
         DeviceInfo, ErrorCode, FirmwareChange, Location, LogEntry, NewErrorCode, NewLogEntry,
         moment,
     },
-    device::{Contract, Device, ERROR_CODES_MAX, Effect, LOG_BYTES_MAX, SUPPORTS_MAX, Standing},
+    device::{
+        Contract, Device, ERROR_CODES_MAX, Effect, LOG_BYTES_MAX, LOG_KEPT_MS, SUPPORTS_MAX,
+        Standing,
+    },
     task::{Action, FIRMWARE, Outcome, Phase, Task},
     wire::{self, Field, Rc, Request, Response},
 };
@@ -160,13 +163,20 @@ impl Device {
         self.log_next += 1;
         let data = new.data.unwrap_or_default();
         let (message, severity) = (new.message, new.severity);
-        self.log.push_front(LogEntry { id, message, severity, data, timestamp });
+        let came = Some(now);
+        self.log.push_front(LogEntry { id, message, severity, data, timestamp, came });
         let mut bytes: usize = self.log.iter().map(LogEntry::bytes).sum();
         while bytes > LOG_BYTES_MAX {
             let oldest = self.log.pop_back().expect("what has bytes has an entry");
             bytes -= oldest.bytes();
         }
         true
+    }
+
+    /// Forgets entries of the log that came longer ago than they are kept.
+    pub fn forget_old_log(&mut self, now: UnixMillis) {
+        let since = UnixMillis(now.0.saturating_sub(LOG_KEPT_MS));
+        self.log.retain(|entry| entry.came.is_none_or(|came| came > since));
     }
 
     fn notified(&mut self, now: UnixMillis, request: &Request, effects: &mut Vec<Effect>) -> Rc {

@@ -32,7 +32,9 @@ use moorline_core::{Text, topic};
 
 pub use filter::{Reach, Subscription, Wanted, subscribe};
 pub use publish::{Message, publish};
-pub use registration::{HELD_MESSAGES_MAX, Role, Standing, resource_group, standing};
+pub use registration::{
+    Asks, Group, HELD_MESSAGES_MAX, Role, Standing, resource_group, standard_reach, standing,
+};
 pub use violation::{Consequence, Violation, consequence, fits};
 
 use super::{
