@@ -158,7 +158,7 @@ impl Session {
                 asked,
                 match refusal.who {
                     Who::GatewayDevice => Outcome::ChildLimited,
-                    Who::Tenant | Who::Device | Who::Gateway => Outcome::GatewayLimited,
+                    Who::Tenant | Who::Device | Who::Gateway | Who::Rest => Outcome::GatewayLimited,
                 },
             );
         }
