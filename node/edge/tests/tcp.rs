@@ -159,8 +159,8 @@ async fn a_client_that_connects_too_often_waits_and_then_is_refused() {
         ))
         .await;
     }
-    // 0x9F, connection rate exceeded.
-    expect(&mut clients[3], b"\x20\x03\x00\x9f\x00").await;
+    // 0x9F, connection rate exceeded, and a reason string.
+    expect(&mut clients[3], b"\x20\x1b\x00\x9f\x18\x1f\x00\x15it connects too often").await;
     edge.shows("moorline_connects_delayed_total 2").await;
     edge.shows("moorline_limits_reached_total{limit=\"connects_per_client_s\"} 1").await;
     assert_eq!(clients[2].read_u8().await.unwrap(), 0x20);
