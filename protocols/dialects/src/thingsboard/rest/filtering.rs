@@ -174,7 +174,7 @@ fn value(predicate: &AnyValue) -> Result<Option<&AnyValue>, String> {
 /// A part of a list, without what stands around it.
 fn unquoted(part: &str) -> &str {
     let part = part.trim();
-    let inner = |quote| part.strip_prefix(quote)?.strip_suffix(quote);
+    let inner = |quote: char| part.strip_prefix(quote)?.strip_suffix(quote);
     QUOTES.into_iter().find_map(inner).unwrap_or(part)
 }
 

@@ -161,7 +161,8 @@ fn keys_are_read_as_of_what_is_shown() {
     let predicate =
         json!({ "type": "BOOLEAN", "operation": "EQUAL", "value": { "defaultValue": true } });
     let of = |kind: &str| {
-        let key = json!({ "type": kind, "key": if kind == "ENTITY_FIELD" { "label" } else { "k" } });
+        let key =
+            json!({ "type": kind, "key": if kind == "ENTITY_FIELD" { "label" } else { "k" } });
         filters(Some(&json!([{ "key": key, "valueType": "BOOLEAN", "predicate": predicate }])))
     };
     let key = || "k".to_owned();
