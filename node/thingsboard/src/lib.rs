@@ -47,6 +47,7 @@ mod downloads;
 mod enrol;
 mod files;
 mod gateway;
+mod granted;
 mod http;
 mod left;
 mod limits;

@@ -15,11 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use moorline_core::{
     Delivery, Message, QoS, Text,
     port::{Ended, Filter, Inbox, Notice, Published, Refusal, Token},
-    topic,
 };
 use moorline_dialects::thingsboard::{
     attributes::Wanted,
@@ -44,6 +43,7 @@ use crate::{
     children::{ChildHeard, Children},
     device::{Device, answer_to, attributes_body, telemetry_body},
     downloads::Downloads,
+    granted::Granted,
     left::Left,
     metrics::Counted,
     outgoing::{self, Outgoing},
@@ -54,14 +54,6 @@ use crate::{
 const WRITES_MAX: usize = 64;
 /// Calls of one device that wait for an answer.
 const CALLS_MAX: usize = 32;
-/// Filters of one connection: all that mean anything are fewer.
-const FILTERS_MAX: usize = 64;
-/// A filter that was granted.
-struct Granted {
-    filter: Text,
-    wanted: Subscribed,
-    qos: QoS,
-}
 
 /// A publish that was carried out, or not.
 struct Done {
@@ -104,7 +96,7 @@ pub(crate) struct Session {
     pub(crate) children: Option<Children>,
     /// If it speaks Sparkplug.
     pub(crate) node: Option<Box<Node>>,
-    filters: Vec<Granted>,
+    filters: Granted,
     writes: FuturesUnordered<Writing>,
     /// Calls of the device that wait for their answers.
     calls: FuturesUnordered<Waiting>,
@@ -114,6 +106,8 @@ pub(crate) struct Session {
     pub(crate) ask_again: bool,
     /// Another connection of the device has come.
     pub(crate) taken_over: bool,
+    /// When a node said something last, in milliseconds since the epoch.
+    pub(crate) said_ms: i64,
     /// Up to which version shared attributes were told.
     pub(crate) told: u64,
     /// Packages that it loads.
@@ -130,7 +124,7 @@ impl Session {
         inbox: Arc<dyn Inbox>,
     ) -> Self {
         let (writes, calls) = (FuturesUnordered::new(), FuturesUnordered::new());
-        let (payloads, filters, told) = (Arc::new(Payloads::Json), Vec::new(), 0);
+        let (payloads, filters, told) = (Arc::new(Payloads::Json), Granted::default(), 0);
         let profile = Arc::new(Known::unwritten(kind.as_str()));
         let (outgoing, ask_again) = (Outgoing::default(), false);
         Self {
@@ -140,6 +134,7 @@ impl Session {
             outgoing,
             ask_again,
             taken_over: false,
+            said_ms: 0,
             kind,
             address,
             profile,
@@ -188,7 +183,12 @@ impl Session {
             let goes_on = tokio::select! {
                 biased;
                 ask = asked.recv(), if self.writes.len() < WRITES_MAX => {
-                    let Some(ask) = ask else { return };
+                    let Some(ask) = ask else {
+                        // Perhaps because another one has come: that is heard of at about the same moment.
+                        let heard = watch.heard().now_or_never();
+                        self.taken_over = heard.is_some_and(|heard| heard.taken_over);
+                        return;
+                    };
                     self.ask(ask).await
                 }
                 Some(done) = self.writes.next() => self.done(done),
@@ -260,11 +260,7 @@ impl Session {
                 true
             }
             Ask::Unsubscribe(token, filters) => {
-                let end = |filter: &Text| {
-                    let held = self.filters.iter().position(|held| held.filter == *filter);
-                    held.map(|at| self.filters.remove(at)).is_some()
-                };
-                let existed = filters.iter().map(end).collect();
+                let existed = filters.iter().map(|filter| self.filters.remove(filter)).collect();
                 tell(&self.inbox, Notice::Unsubscribed { token, existed: Ok(existed) });
                 true
             }
@@ -279,17 +275,17 @@ impl Session {
             None => filters::subscribe(filter.as_bytes(), self.kind(), own),
         };
         let wanted = wanted.ok_or(Refusal::Topic)?;
-        self.filters.retain(|held| held.filter != filter);
-        if self.filters.len() >= FILTERS_MAX {
-            return Err(Refusal::Quota);
-        }
+        self.filters.remove(&filter);
         if matches!(wanted, Subscribed::Attributes(_)) && self.attributes_form().is_none() {
             let news = self.device.news(None).await;
             self.told = news.map_err(|_| Refusal::Unavailable)?.version;
         }
         let qos = filters::granted(options.qos);
-        self.filters.push(Granted { filter, wanted, qos });
-        Ok(qos)
+        let has_room = match self.node {
+            Some(_) => self.filters.add_of_node(filter, qos),
+            None => self.filters.add(filter, wanted, qos),
+        };
+        has_room.then_some(qos).ok_or(Refusal::Quota)
     }
 
     // ---- what it publishes
@@ -453,7 +449,7 @@ impl Session {
         let result = match outcome {
             Outcome::Done | Outcome::NotGateway => "done",
             Outcome::UnknownTopic => "unknown_topic",
-            Outcome::Invalid => "invalid",
+            Outcome::Invalid | Outcome::TooEarly => "invalid",
             Outcome::RateLimited | Outcome::GatewayLimited | Outcome::ChildLimited => "limited",
             Outcome::Failed => "failed",
         };
@@ -478,9 +474,11 @@ impl Session {
             Outcome::RateLimited | Outcome::GatewayLimited | Outcome::ChildLimited => {
                 Notice::Ended(Ended::Limited)
             }
-            Outcome::Done | Outcome::UnknownTopic | Outcome::NotGateway | Outcome::Invalid => {
-                Notice::Ended(Ended::Misused)
-            }
+            Outcome::Done
+            | Outcome::UnknownTopic
+            | Outcome::NotGateway
+            | Outcome::Invalid
+            | Outcome::TooEarly => Notice::Ended(Ended::Misused),
         };
         tell(&self.inbox, ended);
         false
@@ -493,10 +491,9 @@ impl Session {
 
     /// The same; with a name it is told when the device has it.
     pub(crate) fn deliver(&self, topic: &str, payload: Bytes, name: Option<u64>) {
-        let matches = |held: &&Granted| topic::matches(held.filter.as_bytes(), topic.as_bytes());
-        let granted = self.filters.iter().filter(matches).map(|held| held.qos).max();
-        let qos = filters::downlink_qos(granted);
-        let message = Message { topic: Text::from(topic), qos, payload, ..Message::empty() };
+        let topic = Text::from(topic);
+        let qos = filters::downlink_qos(self.filters.qos(&topic));
+        let message = Message { topic, qos, payload, ..Message::empty() };
         let delivery = match name {
             Some(name) => numbered(name, qos, message),
             None => Delivery::new(None, qos, Arc::new(message)),
@@ -568,7 +565,7 @@ impl Session {
 
     /// How the device wants calls: as it asked for them last, if it did.
     fn calls_form(&self) -> Option<Form> {
-        self.filters.iter().rev().find_map(|held| match held.wanted {
+        self.filters.wanted().find_map(|wanted| match *wanted {
             Subscribed::Calls(form) => Some(form),
             Subscribed::Attributes(_) | Subscribed::Responses => None,
         })
@@ -589,7 +586,7 @@ impl Session {
 
     /// How the device wants changes of shared attributes: as it asked for them last, if it did.
     fn attributes_form(&self) -> Option<Option<Form>> {
-        self.filters.iter().rev().find_map(|held| match held.wanted {
+        self.filters.wanted().find_map(|wanted| match *wanted {
             Subscribed::Attributes(form) => Some(form),
             Subscribed::Calls(_) | Subscribed::Responses => None,
         })

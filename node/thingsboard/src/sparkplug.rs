@@ -4,15 +4,21 @@
 //! # Invariants
 //!
 //! - **Metrics that are attributes are shared ones**, as with the original, so that they can be set; who said one is not told it.
-//! - **No change of shared attributes is lost** to a node that has a birth certificate: what came before that is told with it.
-//! - **Who goes is `OFFLINE`**, unless another connection of its took over. A node that is killed leaves that to presence.
+//! - **Changes of shared attributes are told who has a birth certificate**, and the last of several of a key. What changed before it
+//!   connected is not, and what is under way when the connection ends may be lost: its next certificate says how it stands.
+//! - **Who goes is `OFFLINE`**. When another connection took over, the node's own state is that one's to say, and its devices are gone as of
+//!   the last word of this one: those that the other bears are there as of later. A node that is killed leaves all that to presence.
 //!
 //! Checked by the cluster tests (`thingsboard_sparkplug.rs`).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture, stream};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, try_join_all},
+    stream,
+};
 use moorline_core::{
     AttributeScope, QoS, Text,
     port::{Ended, Notice},
@@ -99,6 +105,7 @@ impl Session {
         let (profile, rules, now_ms) = (Arc::clone(&self.profile), Rules::default(), self.now_ms());
         let attributes = profile.profile.sparkplug().unwrap_or_default();
         let by = Reading { attributes, now_ms, rules: &rules };
+        self.said_ms = now_ms;
         let Some(node) = &mut self.node else {
             return self.outcome(asked, Outcome::UnknownTopic);
         };
@@ -108,7 +115,8 @@ impl Session {
         }
         match said {
             Err(Unsaid::Topic) => self.outcome(asked, Outcome::UnknownTopic),
-            Err(Unsaid::Unborn | Unsaid::Invalid(_)) => self.outcome(asked, Outcome::Invalid),
+            Err(Unsaid::Unborn) => self.outcome(asked, Outcome::TooEarly),
+            Err(Unsaid::Invalid(_)) => self.outcome(asked, Outcome::Invalid),
             Err(Unsaid::TooMuch) => self.outcome(asked, Outcome::GatewayLimited),
             Ok(Said::Born(report)) => self.node_reports(asked, report) && self.node_is_born().await,
             Ok(Said::Data(report)) => self.node_reports(asked, report),
@@ -149,37 +157,52 @@ impl Session {
         report: Report,
         is_born: bool,
     ) -> bool {
-        // It would speak for itself by two ways.
-        if self.device.guest.device.as_str() == device {
-            return self.outcome(asked, Outcome::Invalid);
-        }
-        if let Err(refusal) = self.device.child_admitted(device, cost(&report)) {
-            return self.outcome(
-                asked,
-                match refusal.who {
-                    Who::GatewayDevice => Outcome::ChildLimited,
-                    Who::Tenant | Who::Device | Who::Gateway | Who::Rest => Outcome::GatewayLimited,
-                },
-            );
-        }
-        let kind = format!("{} device", self.kind);
-        let Some(children) = &mut self.children else {
-            return self.outcome(asked, Outcome::UnknownTopic);
+        let (child, is_new) = match self.node_device(device, cost(&report)).await {
+            Ok(Some(found)) => found,
+            // It is disabled.
+            Ok(None) => return self.outcome(asked, Outcome::Done),
+            Err(outcome) => {
+                // A name that no device can have is no better the next time: it is not asked for.
+                if is_born
+                    && outcome != Outcome::Invalid
+                    && let Some(node) = &mut self.node
+                {
+                    node.forget(device);
+                }
+                return self.outcome(asked, outcome);
+            }
         };
-        let came = match children.come(&[device], &kind).await {
-            Ok(Came::All(new)) => new,
-            Ok(Came::TooMany) => return self.outcome(asked, Outcome::GatewayLimited),
-            Ok(Came::NoName) => return self.outcome(asked, Outcome::Invalid),
-            Err(_) => return self.outcome(asked, Outcome::Failed),
-        };
-        // It is disabled.
-        let Some(child) = children.get(device) else { return self.outcome(asked, Outcome::Done) };
-        let child = child.device.clone();
         self.write_all(asked, writes(&child, report));
-        if is_born || !came.is_empty() {
+        if is_born || is_new {
             self.send_commands(&child).await;
         }
         true
+    }
+
+    /// A device of the node that is there now, and whether it has just come; nobody if it is disabled.
+    async fn node_device(
+        &mut self,
+        device: &str,
+        cost: Cost,
+    ) -> Result<Option<(Device, bool)>, Outcome> {
+        // It would speak for itself by two ways.
+        if self.device.guest.device.as_str() == device {
+            return Err(Outcome::Invalid);
+        }
+        let admitted = self.device.child_admitted(device, cost);
+        admitted.map_err(|refusal| match refusal.who {
+            Who::GatewayDevice => Outcome::ChildLimited,
+            Who::Tenant | Who::Device | Who::Gateway | Who::Rest => Outcome::GatewayLimited,
+        })?;
+        let kind = format!("{} device", self.kind);
+        let children = self.children.as_mut().ok_or(Outcome::UnknownTopic)?;
+        let new = match children.come(&[device], &kind).await {
+            Ok(Came::All(new)) => new,
+            Ok(Came::TooMany) => return Err(Outcome::GatewayLimited),
+            Ok(Came::NoName) => return Err(Outcome::Invalid),
+            Err(_) => return Err(Outcome::Failed),
+        };
+        Ok(children.get(device).map(|child| (child.device.clone(), !new.is_empty())))
     }
 
     fn node_device_is_gone(&mut self, asked: Asked, device: &str) -> bool {
@@ -202,21 +225,28 @@ impl Session {
     /// The connection is over.
     pub(crate) fn end_node(&mut self) {
         let is_there = self.node.as_ref().is_some_and(|node| node.is_born(None));
-        // Whoever took over says for itself that it is there, and perhaps has.
-        if is_there && !self.taken_over {
+        if is_there && self.taken_over {
+            // Which of them the other connection bears is not known here. The time is behind all that was said on this one, and before
+            // what is said on that one: when this one hears of the other that may have said something already.
+            let children = self.children.as_mut().map(Children::leave_all).unwrap_or_default();
+            self.are_gone(children, self.said_ms.saturating_add(1));
+        } else if is_there {
             self.all_are_gone();
         }
     }
 
     fn all_are_gone(&mut self) {
-        let now_ms = self.now_ms();
         let mut gone = vec![self.device.clone()];
         gone.extend(self.children.as_mut().map(Children::leave_all).unwrap_or_default());
+        self.are_gone(gone, self.now_ms());
+    }
+
+    fn are_gone(&self, gone: Vec<Device>, at_ms: i64) {
         self.device.door.tasks.spawn(async move {
             let written =
                 stream::iter(gone).for_each_concurrent(GONE_AT_ONCE, |device| async move {
                     // Presence says so in any case.
-                    drop(offline(&device, now_ms).await);
+                    drop(offline(&device, at_ms).await);
                 });
             written.await;
         });
@@ -251,14 +281,20 @@ impl Session {
         if !self.node.as_ref().is_some_and(|node| node.is_born(of_device)) {
             return;
         }
+        // Those that can't be told make room for others.
+        while self.send_ready(device, of_device).await {}
+    }
+
+    /// Sends those that are ready; whether some could not be told, and have ended, so that others may be ready.
+    async fn send_ready(&mut self, device: &Device, of_device: Option<&str>) -> bool {
         let Ok(ready) = self.outgoing.room(device).ready(device).await else {
             self.ask_again = true;
-            return;
+            return false;
         };
-        let now_ms = self.now_ms();
+        let (now_ms, mut failed) = (self.now_ms(), Vec::new());
         for call in &ready {
             let said = outgoing::server_call(call);
-            let Some(node) = &mut self.node else { return };
+            let Some(node) = &mut self.node else { return false };
             match node.call(of_device, &said, now_ms) {
                 Ok(command) => {
                     // It answers nothing: that it has the command is the answer.
@@ -266,7 +302,15 @@ impl Session {
                     let name = self.outgoing.sent_to_answer(device, call.number, answer);
                     self.deliver(&command.topic, command.payload, Some(name));
                 }
-                Err(why) => device.spawn(outgoing::failed(device, call.number, why.answer())),
+                Err(why) => failed.push(outgoing::failed(device, call.number, why.answer())),
+            }
+        }
+        let some_failed = !failed.is_empty();
+        match try_join_all(failed).await {
+            Ok(_) => some_failed,
+            Err(_) => {
+                self.ask_again = true;
+                false
             }
         }
     }

@@ -127,6 +127,7 @@ fn a_plant_speaks_sparkplug() {
         &[
             ("what a node says of itself and of devices is theirs", says),
             ("certificates come first, and are asked for", asked),
+            ("the same of MQTT 3, whose connections stay", asked_of_v4),
             ("who is no node is not heard", no_node),
             ("changes and calls are commands", commands),
             ("who goes is said to be gone", goes),
@@ -165,35 +166,58 @@ fn says(api: &mut Api) {
 }
 
 fn asked(api: &mut Api) {
-    let token = register(api, "edge2");
-    let (mut edge, _) = node(Version::V5, &token, "E2").to(api.cluster.mqtt(2));
-    let filters = [
-        ("spBv1.0/plant/NCMD/E2/#", 1),
-        ("spBv1.0/plant/DCMD/E2/+", 2),
-        ("spBv1.0/STATE/scada", 1),
-    ];
-    assert_eq!(edge.subscribe(&filters), [1, 1, 1]);
-    assert_eq!(edge.subscribe(&[("spBv1.0/#", 1), ("v1/devices/me/attributes", 1)]), [0x8f, 0x8f]);
-    let data = payload(0, &[named("level", INT32, int(10, 6))]);
-    let id = edge.publish("spBv1.0/plant/NDATA/E2", &data);
-    assert_eq!(edge.puback(id), 0x99);
-    let heard = told(&mut edge, "spBv1.0/plant/NCMD/E2");
-    let wanted = [field(1, b"Node Control/Rebirth")].concat();
-    assert!(has(&heard, &wanted) && has(&heard, &[int(4, BOOLEAN), int(14, 1)].concat()));
-    is_born(&mut edge, "E2", "drill");
-    // A number was left out: it is taken, and asked for all the same.
-    edge.publish_acked("spBv1.0/plant/NDATA/E2", &payload(7, &[]));
-    assert!(has(&told(&mut edge, "spBv1.0/plant/NCMD/E2"), &wanted));
-    for (topic, reason) in [
-        ("spBv1.0/plant/NDATA/other", 0x90),
-        ("spBv1.0/plant/NCMD/E2", 0x90),
-        ("spBv1.0/plant/DDATA/E2/unborn", 0x99),
-    ] {
-        let id = edge.publish(topic, &data);
-        assert_eq!(edge.puback(id), reason, "{topic}");
-    }
+    let (token, version) = (register(api, "edge2"), Version::V5);
+    let (mut edge, _) = node(version, &token, "E2").to(api.cluster.mqtt(2));
+    is_asked(&mut edge, "E2", "drill", version);
     let id = edge.publish("spBv1.0/plant/NDATA/E2", b"\x12\xff");
     assert_eq!(edge.puback(id), 0x99);
+    edge.ping();
+    // One filter for each of its devices, which are many.
+    let filters: Vec<String> =
+        (0..100).map(|number| format!("spBv1.0/plant/DCMD/E2/d{number}")).collect();
+    let filters: Vec<(&str, u8)> = filters.iter().map(|filter| (filter.as_str(), 1)).collect();
+    assert_eq!(edge.subscribe(&filters), [1; 100]);
+}
+
+fn asked_of_v4(api: &mut Api) {
+    let (token, version) = (register(api, "edge6"), Version::V4);
+    let (mut edge, _) = node(version, &token, "E6").to(api.cluster.mqtt(3));
+    is_asked(&mut edge, "E6", "plane", version);
+    // What can't be read is refused in the only way there is.
+    edge.publish("spBv1.0/plant/NDATA/E6", b"\x12\xff");
+    assert_eq!(edge.hear(SOON), Heard::Closed);
+}
+
+/// Says things before its certificates, and with numbers left out: it is asked, and stays.
+#[track_caller]
+fn is_asked(edge: &mut Client, name: &str, child: &str, version: Version) {
+    // MQTT 3 has no reasons.
+    let reason = |reason| if version == Version::V5 { reason } else { 0 };
+    let refused = if version == Version::V5 { 0x8f } else { 0x80 };
+    let of = |what: &str| format!("spBv1.0/plant/{what}");
+    let (own, all) = (of(&format!("NCMD/{name}/#")), of(&format!("DCMD/{name}/+")));
+    let filters = [(own.as_str(), 1), (all.as_str(), 2), ("spBv1.0/STATE/scada", 1)];
+    assert_eq!(edge.subscribe(&filters), [1, 1, 1]);
+    let others = [("spBv1.0/#", 1), ("v1/devices/me/attributes", 1)];
+    assert_eq!(edge.subscribe(&others), [refused, refused]);
+    let (ndata, ncmd) = (of(&format!("NDATA/{name}")), of(&format!("NCMD/{name}")));
+    let data = payload(0, &[named("level", INT32, int(10, 6))]);
+    let id = edge.publish(&ndata, &data);
+    assert_eq!(edge.puback(id), reason(0x99));
+    let heard = told(edge, &ncmd);
+    let wanted = field(1, b"Node Control/Rebirth");
+    assert!(has(&heard, &wanted) && has(&heard, &[int(4, BOOLEAN), int(14, 1)].concat()));
+    is_born(edge, name, child);
+    // A number was left out: it is taken, and asked for all the same.
+    edge.publish_acked(&ndata, &payload(7, &[]));
+    assert!(has(&told(edge, &ncmd), &wanted));
+    let unborn = of(&format!("DDATA/{name}/unborn"));
+    for (topic, why) in
+        [(of("NDATA/other").as_str(), 0x90), (ncmd.as_str(), 0x90), (unborn.as_str(), 0x99)]
+    {
+        let id = edge.publish(topic, &data);
+        assert_eq!(edge.puback(id), reason(why), "{topic}");
+    }
 }
 
 fn no_node(api: &mut Api) {
@@ -220,6 +244,9 @@ fn commands(api: &mut Api) {
     // One call comes before the node does.
     let call = json!({ "method": "NCMD", "timeout_ms": 60_000,
         "params": { "metricName": "on", "value": true } });
+    // Before it as many as go out at once, none of which can be a command.
+    let wrong = json!({ "method": "reboot", "timeout_ms": 60_000, "params": {} });
+    let wrong: Vec<_> = (0..32).map(|_| make(api, 2, "edge4", &wrong)).collect();
     let early = make(api, 2, "edge4", &call);
     let (mut edge, _) = node(Version::V5, &token, "E4").to(api.cluster.mqtt(1));
     is_born(&mut edge, "E4", "lathe");
@@ -227,6 +254,8 @@ fn commands(api: &mut Api) {
     assert!(has(&heard, &int(2, 9)) && has(&heard, &[int(4, BOOLEAN), int(14, 1)].concat()));
     let done = json!({ "result": "Success: NCMD" });
     assert_eq!(comes_to_stand(api, 3, "edge4", &early, "successful"), done);
+    let why = comes_to_stand(api, 1, "edge4", &wrong[31], "failed");
+    assert_eq!(why["result"], "INVALID_ARGUMENTS", "{why}");
 
     set(api, 3, "edge4", &json!({ "level": 7, "unknown": 1 }));
     let heard = told(&mut edge, "spBv1.0/plant/NCMD/E4");
@@ -276,9 +305,14 @@ fn goes(api: &mut Api) {
     // Who takes over is there.
     let (mut edge, _) = node(Version::V5, &token, "E5").to(api.cluster.mqtt(3));
     is_born(&mut edge, "E5", "saw");
+    edge.publish_acked("spBv1.0/plant/DBIRTH/E5/lost", &payload(2, &[]));
+    assert!(is(api, 1, "lost", state, &json!("ONLINE")));
     let (mut again, _) = node(Version::V5, &token, "E5").to(api.cluster.mqtt(1));
     assert!(matches!(edge.hear(SOON), Heard::Packet(Packet::Disconnect { .. })));
     is_born(&mut again, "E5", "saw");
     again.ping();
+    // What only the earlier one bore is gone; what both did is there, whichever of them is written first.
+    until_true("it is gone", SOON, || is(api, 2, "lost", state, &offline));
     assert!(is(api, 2, "edge5", state, &json!("ONLINE")));
+    assert!(is(api, 3, "saw", state, &json!("ONLINE")));
 }

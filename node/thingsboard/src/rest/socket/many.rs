@@ -50,9 +50,9 @@ use super::{
         devices::{FOUND_AT_ONCE, Row, device_id},
     },
     sought::{SCOPES, attribute_keys, field, find, series_keys, values_of},
-    watching::{Form, Subject, Watching, told_as},
+    watching::{Form, Subject, Watching, passes_by, told_as},
 };
-use crate::places::Places;
+use crate::places::{Place, Places};
 
 /// The pause between two looks at who belongs to a list.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(10);
@@ -152,10 +152,9 @@ impl Many {
             sort_property: None,
             descending: false,
         };
-        let began = Instant::now();
-        let (_, mut told) = find(&self.rest, self.tenant, sought, &page).await?;
+        let (found, mut took) = self.found(sought, &page).await;
+        let (_, mut told) = found?;
         self.say(finding::count(self.id, told)).await?;
-        let mut took = began.elapsed();
         loop {
             let (found, time) = self.again(took, sought, &page).await?;
             took = time;
@@ -175,9 +174,8 @@ impl Many {
     }
 
     async fn look(&self, command: &DataCommand, finding: &Finding) -> Result<(), Over> {
-        let began = Instant::now();
-        let found = find(&self.rest, self.tenant, &finding.sought, &finding.page).await?;
-        let took = began.elapsed();
+        let (found, took) = self.found(&finding.sought, &finding.page).await;
+        let found = found?;
         let list = self.list(&found);
         // Which devices an earlier command of this id has shown is not known here.
         if command.finding.is_some() || finding.follows {
@@ -255,18 +253,23 @@ impl Many {
         page: &PageQuery,
     ) -> Result<(Option<(Vec<Row>, u64)>, Duration), Over> {
         sleep(pause(took)).await;
-        let _place = loop {
-            match self.rest.looks.take(self.tenant) {
-                Some(place) => break place,
-                None => sleep(LOOK_AGAIN).await,
-            }
-        };
-        let began = Instant::now();
-        match find(&self.rest, self.tenant, sought, page).await {
-            Ok(found) => Ok((Some(found), began.elapsed())),
-            Err(failed) if passes_by(failed.code) => Ok((None, began.elapsed())),
-            Err(failed) => Err(failed.into()),
+        match self.found(sought, page).await {
+            (Ok(found), took) => Ok((Some(found), took)),
+            (Err(failed), took) if passes_by(failed.code) => Ok((None, took)),
+            (Err(failed), _) => Err(failed.into()),
         }
+    }
+
+    /// What is found once there is a place for a look, and how long that look took.
+    async fn found(
+        &self,
+        sought: &Sought,
+        page: &PageQuery,
+    ) -> (Result<(Vec<Row>, u64), Failed>, Duration) {
+        let _place = place(&self.rest.looks, self.tenant).await;
+        let began = Instant::now();
+        let found = find(&self.rest, self.tenant, sought, page).await;
+        (found, began.elapsed())
     }
 
     /// A device with what is wanted of it. What it has not is an empty text of the time 0, as the original says it.
@@ -303,14 +306,19 @@ impl Many {
     }
 }
 
+/// A place for a look, as soon as there is one.
+async fn place(looks: &Places<TenantId>, tenant: TenantId) -> Place<TenantId> {
+    loop {
+        match looks.take(tenant) {
+            Some(place) => return place,
+            None => sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
 /// How long nobody looks behind a look.
 fn pause(took: Duration) -> Duration {
     FOLLOW_PAUSE.max(took.saturating_mul(FOLLOW_SHARE))
-}
-
-/// Whether a failure is over by itself: nobody leads a shard, or it is busy.
-fn passes_by(code: ErrorCode) -> bool {
-    code == ErrorCode::Database || code == ErrorCode::TooManyRequests
 }
 
 /// Devices that are watched: each ends when it is not on the page any more.
@@ -362,6 +370,7 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use moorline_dialects::thingsboard::{
         attributes::Scope,
         rest::{
@@ -377,6 +386,16 @@ mod tests {
         assert_eq!(pause(Duration::ZERO), FOLLOW_PAUSE);
         assert_eq!(pause(FOLLOW_PAUSE / FOLLOW_SHARE), FOLLOW_PAUSE);
         assert_eq!(pause(Duration::from_secs(7)), Duration::from_secs(70));
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_waits_for_one() {
+        let (looks, tenant) = (looks(), TenantId(7));
+        let mut taken: Vec<_> =
+            (0..LOOKS_PER_TENANT_MAX).map(|_| looks.take(tenant).unwrap()).collect();
+        assert!(place(&looks, tenant).now_or_never().is_none());
+        taken.pop();
+        assert!(place(&looks, tenant).now_or_never().is_some());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //!
 //! - **A predicate looks at values of its own kind**, as the original's does: a text is no number, whatever stands in it. A value of
 //!   another kind counts as none. Checked by `tests/it/thingsboard/filtering.rs`.
+//! - **Of series and attributes only devices pass that have the key**, whatever is asked of it: also not to be something. Checked by the
+//!   same.
 //! - **What is not understood is refused**, so that nobody takes a list for a narrower one. Checked by the same.
 //! - **Bounded**: [`FILTERS_MAX`] filters, [`PREDICATES_MAX`] predicates, [`DEPTH_MAX`] of them in each other. Checked by the same.
 
@@ -24,6 +26,10 @@ pub const PREDICATES_MAX: usize = 128;
 pub const DEPTH_MAX: usize = 8;
 /// What parts a list of texts.
 const LIST: char = ',';
+/// What may stand around each of them.
+const QUOTES: [char; 2] = ['\'', '"'];
+/// Fields of devices.
+const FIELDS: [&str; 6] = ["name", "type", "label", "createdTime", "entityType", "additionalInfo"];
 
 /// What a device has to say under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +49,7 @@ enum Predicate {
     Any(Vec<Self>),
 }
 
-/// What may be asked of a text. What is not so is so, too, of a device without one.
+/// What may be asked of a text. What is not so is so, too, of a value that is no text, and of a field that is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum OfTexts {
     Is(String),
@@ -84,6 +90,11 @@ pub fn filters(list: Option<&AnyValue>) -> Result<Vec<KeyFilter>, String> {
     for one in list {
         let key = one.get("key").ok_or("keyFilters: key is needed")?;
         let key = one_wanted(key).map_err(|why| format!("keyFilters: {why}"))?;
+        if let Wanted::Field(name) = &key
+            && !FIELDS.contains(&name.as_str())
+        {
+            return Err(format!("keyFilters: devices have no field {name:?}"));
+        }
         let predicate = one.get("predicate").ok_or("keyFilters: predicate is needed")?;
         let predicate = read.predicate(predicate, DEPTH_MAX);
         let predicate = predicate.map_err(|why| format!("keyFilters: {why}"))?;
@@ -160,9 +171,16 @@ fn value(predicate: &AnyValue) -> Result<Option<&AnyValue>, String> {
     }
 }
 
+/// A part of a list, without what stands around it.
+fn unquoted(part: &str) -> &str {
+    let part = part.trim();
+    let inner = |quote: char| part.strip_prefix(quote)?.strip_suffix(quote);
+    QUOTES.into_iter().find_map(inner).unwrap_or(part)
+}
+
 impl OfTexts {
     fn of(name: &str, than: String) -> Option<Self> {
-        let list = |than: String| than.split(LIST).map(|one| one.trim().to_owned()).collect();
+        let list = |than: String| than.split(LIST).map(|one| unquoted(one).to_owned()).collect();
         Some(match name {
             "EQUAL" => Self::Is(than),
             "NOT_EQUAL" => Self::IsNot(than),
@@ -244,6 +262,10 @@ impl KeyFilter {
     /// Whether a device passes with this under the key; `None`: it has nothing there.
     #[must_use]
     pub fn passes(&self, said: Option<&Value>) -> bool {
-        self.predicate.passes(said)
+        let may_be_empty = match self.key {
+            Wanted::Field(_) => true,
+            Wanted::Series(_) | Wanted::Attribute(..) => false,
+        };
+        (may_be_empty || said.is_some()) && self.predicate.passes(said)
     }
 }

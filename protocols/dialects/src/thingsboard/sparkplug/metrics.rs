@@ -2,9 +2,11 @@
 //!
 //! # Invariants
 //!
-//! - **An alias is one metric's**: a certificate that gives one twice is refused. Checked by `tests/it/thingsboard/sparkplug/node.rs`.
+//! - **A name and an alias are one metric's**: a certificate that gives one twice is refused, so that there are as many of both as are
+//!   counted. Checked by `tests/it/thingsboard/sparkplug/node.rs`.
 //! - **Whether a metric is an attribute is settled by its certificate**: a profile that changes counts from the next one on. Checked by the
 //!   same.
+//! - **No node says what its devices are to load**: metrics that are named as attributes of packages are telemetry. Checked by the same.
 
 use std::{
     collections::BTreeMap,
@@ -27,10 +29,13 @@ pub(super) const BD_SEQ: &str = "bdSeq";
 /// Behind a name among a profile's attributes: all that begin so.
 const ANYTHING: char = '*';
 
+/// What names of shared attributes begin with that steer packages: a node is to have what it says shown, and not carried out.
+const OF_PACKAGES: [&str; 2] = ["fw_", "sw_"];
+
 /// What messages are read by.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading<'a> {
-    /// Names of metrics that are attributes; with `*` at its end, what a name begins with.
+    /// Names of metrics that are attributes; with `*` at its end, what a name begins with. None that begin with `fw_` or `sw_` are.
     pub attributes: &'a [String],
     /// The server's time, in milliseconds since the epoch.
     pub now_ms: i64,
@@ -44,7 +49,7 @@ impl Reading<'_> {
             Some(beginning) => metric.starts_with(beginning),
             None => name == metric,
         };
-        self.attributes.iter().any(is)
+        !OF_PACKAGES.iter().any(|of| metric.starts_with(of)) && self.attributes.iter().any(is)
     }
 }
 
@@ -84,6 +89,9 @@ impl Certificate {
             let name = name.ok_or(Invalid::Shape("a metric of a birth certificate has a name"))?;
             if !values::is_key(name) {
                 return Err(Invalid::Key);
+            }
+            if all.by_name.contains_key(name) {
+                return Err(Invalid::Shape("a name is one metric's"));
             }
             let name: Arc<str> = Arc::from(name);
             if let Some(alias) = metric.alias

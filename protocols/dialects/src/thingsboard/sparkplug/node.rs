@@ -34,7 +34,7 @@ use crate::thingsboard::{
     values::{Entries, Sample},
 };
 
-/// Metrics of one node and all its devices: about two hundred bytes each. As many as the largest packet has room for.
+/// Metrics of one node and all its devices: about two hundred bytes each, and its name, which has 1,020 at most. So 40 MB are the most.
 pub const METRICS_MAX: usize = 32_768;
 /// Devices of one node that have a birth certificate.
 pub const DEVICES_MAX: usize = 10_000;

@@ -67,13 +67,16 @@ fn texts_are_compared_as_texts() {
     let table = [
         // operation       than            passes                          does not
         ("EQUAL",          "\"eco\"",      vec!["\"eco\""],                vec!["\"Eco\"", "\"e\"", "1", "null"]),
-        ("NOT_EQUAL",      "\"eco\"",      vec!["\"fast\"", "null", "1"],  vec!["\"eco\""]),
+        ("NOT_EQUAL",      "\"eco\"",      vec!["\"fast\"", "1"],          vec!["\"eco\"", "null"]),
         ("STARTS_WITH",    "\"ec\"",       vec!["\"eco\""],                vec!["\"aec\"", "null"]),
         ("ENDS_WITH",      "\"co\"",       vec!["\"eco\""],                vec!["\"coe\"", "null"]),
         ("CONTAINS",       "\"c\"",        vec!["\"eco\""],                vec!["\"e\"", "null"]),
-        ("NOT_CONTAINS",   "\"c\"",        vec!["\"e\"", "null"],          vec!["\"eco\""]),
+        ("NOT_CONTAINS",   "\"c\"",        vec!["\"e\"", "1"],             vec!["\"eco\"", "null"]),
         ("IN",             "\"a, eco\"",   vec!["\"eco\"", "\"a\""],       vec!["\"a, eco\"", "null"]),
-        ("NOT_IN",         "\"a,eco\"",    vec!["\"b\"", "null"],          vec!["\"eco\""]),
+        ("NOT_IN",         "\"a,eco\"",    vec!["\"b\"", "1"],             vec!["\"eco\"", "null"]),
+        ("IN",             "\"'a', 'b c'\"", vec!["\"a\"", "\"b c\""],   vec!["\"'a'\"", "null"]),
+        ("IN",             r#""\"a\",b'""#, vec!["\"a\"", "\"b'\""],     vec!["\"b\""]),
+        ("NOT_IN",         "\"'a',' '\"",  vec!["\"'\"", "\"b\""],       vec!["\"a\"", "\" \""]),
         // Nothing was written yet.
         ("EQUAL",          "\"\"",         vec!["\"eco\"", "1", "null"],   vec![]),
         ("EQUAL",          "null",         vec!["\"eco\"", "null"],        vec![]),
@@ -88,6 +91,25 @@ fn texts_are_compared_as_texts() {
     let any_case = r#"{"type":"STRING","operation":"CONTAINS","value":{"defaultValue":"É"},"ignoreCase":true}"#;
     assert!(passes(any_case, "\"Étage\"") && passes(any_case, "\"étage\""));
     assert!(!passes(any_case, "\"e\"") && !passes(any_case, "null"));
+}
+
+#[test]
+fn a_field_may_be_empty() {
+    let predicate = |operation: &str| -> serde_json::Value {
+        serde_json::from_str(&simple("STRING", operation, "\"eco\"")).unwrap()
+    };
+    let passes = |kind: &str, operation: &str| {
+        let key = json!({ "type": kind, "key": "label" });
+        let all = filters(Some(&json!([{ "key": key, "predicate": predicate(operation) }])));
+        all.unwrap()[0].passes(None)
+    };
+    for operation in ["NOT_EQUAL", "NOT_CONTAINS", "NOT_IN"] {
+        assert!(passes("ENTITY_FIELD", operation), "{operation}");
+        for kind in ["TIME_SERIES", "ATTRIBUTE", "SERVER_ATTRIBUTE"] {
+            assert!(!passes(kind, operation), "{kind} {operation}");
+        }
+    }
+    assert!(!passes("ENTITY_FIELD", "EQUAL"));
 }
 
 #[test]
@@ -139,13 +161,14 @@ fn keys_are_read_as_of_what_is_shown() {
     let predicate =
         json!({ "type": "BOOLEAN", "operation": "EQUAL", "value": { "defaultValue": true } });
     let of = |kind: &str| {
-        let key = json!({ "type": kind, "key": "k" });
+        let key =
+            json!({ "type": kind, "key": if kind == "ENTITY_FIELD" { "label" } else { "k" } });
         filters(Some(&json!([{ "key": key, "valueType": "BOOLEAN", "predicate": predicate }])))
     };
     let key = || "k".to_owned();
     #[rustfmt::skip]
     let table = [
-        ("ENTITY_FIELD",     Wanted::Field(key())),
+        ("ENTITY_FIELD",     Wanted::Field("label".to_owned())),
         ("TIME_SERIES",      Wanted::Series(key())),
         ("ATTRIBUTE",        Wanted::Attribute(None, key())),
         ("CLIENT_ATTRIBUTE", Wanted::Attribute(Some(Scope::Client), key())),
@@ -189,6 +212,12 @@ fn what_is_not_understood_is_refused() {
     assert_eq!(why(json!({})), "keyFilters: a list is needed");
     let key = json!({ "type": "TIME_SERIES", "key": "t" });
     assert_eq!(why(json!([{ "key": key }])), "keyFilters: predicate is needed");
+    let field = json!({ "type": "ENTITY_FIELD", "key": "assignedCustomer" });
+    let one: serde_json::Value = serde_json::from_str(&simple("STRING", "EQUAL", "\"a\"")).unwrap();
+    assert_eq!(
+        why(json!([{ "key": field, "predicate": one }])),
+        "keyFilters: devices have no field \"assignedCustomer\""
+    );
     assert_eq!(
         why(json!([{ "key": { "type": "TIME_SERIES" } }])),
         "keyFilters: keys: key is needed"

@@ -167,6 +167,14 @@ fn metrics_are_telemetry_or_attributes() {
     let report = Report { telemetry: vec![at, online()], attributes };
     assert_eq!(said, Ok(Said::Born(report)));
 
+    // What steers packages is not set by who loads them.
+    let mut all = Tried::new(&["*", "fw_title"]);
+    let said = [metric("fw_title", 12, written()), metric("sw_url", 12, written())];
+    let said = all.says("NBIRTH/N", &payload(0, &said));
+    let at = sample(1_000, &[("fw_title", text("x")), ("sw_url", text("x"))]);
+    let report = Report { telemetry: vec![at, online()], attributes: Vec::new() };
+    assert_eq!(said, Ok(Said::Born(report)));
+
     // Times are the metric's, the message's, the server's; nulls leave nothing.
     let at = |ts| Metric { timestamp: Some(ts), ..metric("fw2", 12, written()) };
     let null = Metric { is_null: Some(true), ..metric("fw2", 12, written()) };
@@ -194,13 +202,16 @@ fn what_cannot_be_read_is_refused() {
     let mut tried = Tried::born(&[], &[metric("t", 3, INT)], &[]);
     let no_name = Metric { name: None, ..metric("", 3, INT) };
     let both = [aliased(1, metric("a", 3, INT)), aliased(1, metric("b", 3, INT))];
+    let twice = [aliased(1, metric("a", 3, INT)), aliased(2, metric("a", 3, INT))];
     let late = Metric { timestamp: Some(u64::MAX), ..metric("t", 3, INT) };
     let long = metric(&"k".repeat(256), 3, INT);
     #[rustfmt::skip]
-    let table: [(&str, Vec<Metric>); 9] = [
+    let table: [(&str, Vec<Metric>); 11] = [
         ("NBIRTH/N",  vec![no_name.clone()]),
         ("NBIRTH/N",  vec![metric("", 3, INT)]),
         ("NBIRTH/N",  both.to_vec()),
+        ("NBIRTH/N",  twice.to_vec()),
+        ("DBIRTH/N/D", twice.to_vec()),
         ("NBIRTH/N",  vec![long.clone()]),
         ("NDATA/N",   vec![long]),
         ("NDATA/N",   vec![late]),
