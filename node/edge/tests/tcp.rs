@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use moorline_core::{
     Offset, Text,
-    port::{Close, Notice},
+    port::{Close, Failure, Notice},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -212,7 +212,7 @@ async fn a_client_that_takes_nothing_is_closed_and_holds_up_nobody() {
     answer(&inbox, edge.published().0);
     expect(&mut other, &puback(1)).await;
     edge.shows("moorline_connections_closed_total{reason=\"write_timeout\"} 1").await;
-    assert_eq!(edge.closed(), Close::Broken);
+    assert_eq!(edge.closed(), Close::Failed(Failure::Slow));
     drop(deaf);
 }
 

@@ -5,6 +5,8 @@
 //!
 //! - **Nothing waits for it**: what there is no room for is counted, and the application is connected all the same.
 //! - **Bounded**: [`NOTING_MAX`] are written at once; an organisation has as many as its space, and those that went make way.
+//! - **That one left is not forgotten**: that it came may be written later, and says nothing new then
+//!   (`moorline_dialects::watson::rest::kept`).
 //!
 //! Checked by the cluster tests (`watson_gateways.rs`).
 
@@ -14,7 +16,7 @@ use moorline_core::{TenantId, Text, UnixMillis};
 use moorline_dialects::watson::{identity::ClientId, management::kept, rest::kept::KeptApp};
 use moorline_machine::{
     DocumentRefused,
-    documents::{Expect, Space},
+    documents::{Document, Expect, Space},
 };
 use moorline_service::registry::{RegistryError, documents::is_conflict};
 use tokio::sync::Semaphore;
@@ -27,8 +29,10 @@ const SPACE: &str = "watson/app";
 const NOTING_MAX: usize = 64;
 /// How often a change is tried again after somebody else's came between.
 const TRIES_MAX: usize = 4;
-/// How many are looked at for one that makes way.
-const LOOKED_MAX: u16 = 200;
+/// How many are read at once to find one that makes way.
+const PAGE: u16 = 200;
+/// How many sessions are asked for then: of those that have not said that they left.
+const ASKED_MAX: usize = 200;
 
 /// Those that are written. Clones are the same.
 #[derive(Debug, Clone)]
@@ -99,7 +103,7 @@ impl Door {
             match self.registry.put_document(&space, id, kept::write(&app), expect).await {
                 Err(error) if is_conflict(&error) => {}
                 Err(RegistryError::Documents(DocumentRefused::Full)) => {
-                    self.forget_an_app(&space).await?;
+                    self.forget_an_app(tenant, id).await?;
                 }
                 put => return put.map(drop),
             }
@@ -107,18 +111,50 @@ impl Door {
         Err(RegistryError::Busy)
     }
 
-    /// One that went makes way.
-    async fn forget_an_app(&self, space: &Space) -> Result<(), RegistryError> {
-        let page = self.registry.documents(space, None, LOOKED_MAX).await?;
-        let went = page.documents.iter().find(|found| {
-            kept::read::<KeptApp>(&found.body).map_or(true, |app| app.left.is_some())
-        });
-        let went = went.ok_or(RegistryError::Documents(DocumentRefused::Full))?;
-        let expect = Expect::Version(went.version);
-        match self.registry.delete_document(space, &went.id, expect).await {
-            Err(error) if !is_conflict(&error) => Err(error),
-            _ => Ok(()),
+    /// One that went makes way for this one: all are looked at, behind it first, so that not all who come ask for the same.
+    async fn forget_an_app(&self, tenant: TenantId, id: &Text) -> Result<(), RegistryError> {
+        let (space, mut after, mut asked) = (space(tenant), Some(id.clone()), 0);
+        let mut is_around = false;
+        loop {
+            let page = self.registry.documents(&space, after.as_ref(), PAGE).await?;
+            if let Some(went) = self.one_that_went(tenant, &page.documents, &mut asked).await {
+                let expect = Expect::Version(went.version);
+                return match self.registry.delete_document(&space, &went.id, expect).await {
+                    Err(error) if !is_conflict(&error) => Err(error),
+                    _ => Ok(()),
+                };
+            }
+            after = page.documents.last().filter(|_| page.more).map(|last| last.id.clone());
+            let is_over = after.as_ref().is_none_or(|after| is_around && after >= id);
+            if is_over && is_around {
+                return Err(RegistryError::Documents(DocumentRefused::Full));
+            }
+            is_around |= is_over;
         }
+    }
+
+    /// One of these that went: it says so, or can't be read, or nobody holds its session: its node may have died. Of whom nobody can say
+    /// stays.
+    async fn one_that_went<'a>(
+        &self,
+        tenant: TenantId,
+        apps: &'a [Document],
+        asked: &mut usize,
+    ) -> Option<&'a Document> {
+        let read = |found: &Document| kept::read::<KeptApp>(&found.body).ok();
+        let says_so = |found: &&Document| read(found).is_none_or(|app| app.left.is_some());
+        if let Some(went) = apps.iter().find(says_so) {
+            return Some(went);
+        }
+        for found in apps {
+            let Some(app) = read(found).filter(|_| *asked < ASKED_MAX) else { continue };
+            *asked += 1;
+            let standing = self.app_standing(tenant, &app).await;
+            if standing.is_ok_and(|standing| !standing.connected) {
+                return Some(found);
+            }
+        }
+        None
     }
 
     /// How an application stands, if it ever came.

@@ -9,7 +9,9 @@
 //! # Invariants
 //!
 //! - **Every filter that was asked for is answered, in its place.** Checked by `inbox.rs`.
-//! - **A standard gateway hears of devices of its group alone**, by filters that name them. Checked by the cluster tests
+//! - **A standard gateway hears of devices of its group alone**, by filters that name them: they are judged here when it subscribes, and
+//!   last as long as its session, which is another one whenever a device has left its group (`rest/groups.rs`). What is said through it
+//!   it hears by a filter that names none; to whom that goes `managed/` judges each time. Checked by the cluster tests
 //!   (`watson_gateways.rs`).
 //! - **A privileged gateway registers the devices that it names.** Checked by the same.
 //! - **In the order in which it was said**, and bounded: [`WAITING_MAX`] of a gateway wait, more are refused as a cluster does that is

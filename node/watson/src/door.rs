@@ -7,8 +7,9 @@ use moorline_core::{TenantId, Text, op::Denial};
 use moorline_dialects::{
     secret::Secret,
     watson::{
+        about::Bounds,
         close::Close,
-        connect::{Opening, Refused},
+        connect::{Opening, Refused, Session},
         identity::{
             CertificateNames, Class, ClientId, Demand, DeviceName, Inadmissible, Policy, Proof,
             Who, names_client,
@@ -88,7 +89,7 @@ pub(crate) struct Entered {
     /// What an application's key may; a device or gateway may what its class may.
     pub(crate) may: Permissions,
     /// What a gateway may; nothing of anybody else.
-    pub(crate) gateway: GatewayRole,
+    pub(crate) bounds: Bounds,
     /// Turns it out when it may not stay.
     pub(crate) stay: Stay,
     /// The place of a client of quickstart.
@@ -100,7 +101,7 @@ pub(crate) struct Entered {
 pub(crate) struct Stay {
     by: Standing,
     /// What it is as a gateway, as it came in: if that changes, it comes anew.
-    gateway: Option<GatewayRole>,
+    gateway: Option<Bounds>,
     until_ms: Option<u64>,
     watch: Watch,
 }
@@ -127,6 +128,19 @@ impl Stay {
         match &self.by {
             Standing::Proven(guest, _) => Some(guest).filter(|guest| !is_principal(&guest.device)),
             Standing::Stranger(_) => None,
+        }
+    }
+}
+
+impl Entered {
+    /// The name of its session if it is a standard gateway.
+    pub(crate) fn session_of_standard(&self, client: &ClientId) -> Option<Text> {
+        let guest = self.stay.device()?;
+        match self.bounds.role {
+            GatewayRole::Standard => {
+                Some(Session::of_standard(client, guest.born, self.bounds.changed))
+            }
+            GatewayRole::Privileged => None,
         }
     }
 }
@@ -335,10 +349,11 @@ impl Door {
         let vouched =
             counted.map(|chain| Vouched { client: client.clone(), chain: Arc::clone(chain) });
         let certificate = called.map(|_| Text::from(certificate_name(client, name)));
-        let role = (client.class() == Class::Gateway).then(|| about(&admitted.settings).role);
+        let is_gateway = client.class() == Class::Gateway;
+        let bounds = is_gateway.then(|| about(&admitted.settings).bounds());
         let entered = entered(admitted, vouched, certificate.unwrap_or_default());
-        let stay = Stay { gateway: role, ..entered.stay };
-        Ok(Entered { gateway: role.unwrap_or_default(), stay, ..entered })
+        let stay = Stay { gateway: bounds, ..entered.stay };
+        Ok(Entered { bounds: bounds.unwrap_or_default(), stay, ..entered })
     }
 
     async fn by_token(
@@ -368,8 +383,8 @@ impl Door {
             return Err(Denial::UnknownTenant.into());
         }
         let stay = Stay { by: Standing::Stranger(tenant), gateway: None, until_ms: None, watch };
-        let (role, certificate, gateway) = (None, Text::default(), GatewayRole::default());
-        Ok(Entered { tenant, certificate, role, may, gateway, stay, seat: Some(seat) })
+        let (role, certificate, bounds) = (None, Text::default(), Bounds::default());
+        Ok(Entered { tenant, certificate, role, may, bounds, stay, seat: Some(seat) })
     }
 
     /// Watches over a connection that was let in: ends it when its client may not stay.
@@ -404,7 +419,7 @@ impl Door {
                 }
                 self.registry.still(guest).await?;
                 match stay.gateway {
-                    Some(role) => self.still_is(guest, role).await,
+                    Some(bounds) => self.still_is(guest, bounds).await,
                     None => Ok(()),
                 }
             }
@@ -418,10 +433,10 @@ impl Door {
 
 impl Door {
     /// Whether a gateway may still what it might when it came.
-    async fn still_is(&self, guest: &Guest, role: GatewayRole) -> Result<(), Denial> {
+    async fn still_is(&self, guest: &Guest, bounds: Bounds) -> Result<(), Denial> {
         let record = self.registry.device(guest.tenant, &guest.device).await;
         let record = record.map_err(|_| Denial::Unavailable)?.ok_or(Denial::UnknownDevice)?;
-        if about(&record.settings).role == role { Ok(()) } else { Err(Denial::Disabled) }
+        if about(&record.settings).bounds() == bounds { Ok(()) } else { Err(Denial::Disabled) }
     }
 }
 
@@ -429,8 +444,8 @@ fn entered(admitted: Admitted, vouched: Option<Vouched>, certificate: Text) -> E
     let Admitted { guest, until_ms, watch, .. } = admitted;
     let (tenant, watch) = (guest.tenant, watch.expect("it was asked for"));
     let stay = Stay { by: Standing::Proven(guest, vouched), gateway: None, until_ms, watch };
-    let (may, gateway) = (Permissions::default(), GatewayRole::default());
-    Entered { tenant, certificate, role: None, may, gateway, stay, seat: None }
+    let (may, bounds) = (Permissions::default(), Bounds::default());
+    Entered { tenant, certificate, role: None, may, bounds, stay, seat: None }
 }
 
 /// Whether a client is in by its certificate, alone or beside its token.

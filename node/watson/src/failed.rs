@@ -5,9 +5,12 @@
 //!
 //! - **Only of clients that there are**: a registered device or gateway, an application with a key that exists. So nobody fills topics
 //!   or disks with names of his own.
-//! - **Bounded**: [`RATE`] of an organisation at a node, [`TELLING_MAX`] at once; whoever fails too often is banned and not judged, so that
-//!   nothing is told of it either. What is not told is counted.
-//! - **A device's last failures are kept**, as many as the dialect says.
+//! - **Bounded**: [`LOOKS`] of an address and [`TELLING_MAX`] at once are looked into at a node, whoever they may mean, and [`RATE`] of an
+//!   organisation told: so names that there are not use up nobody's turns. What is not told is counted.
+//! - **Nobody makes a node write for long**: a device's last failures are kept, as many as the dialect says, but only such that lead to a
+//!   ban when there are too many of them: who shows something wrong. Who is turned away before he has shown anything may come again at
+//!   once (a will that is none, no TLS, no certificate): that is told, and not kept.
+//! - **Nothing of what a stranger says is told on** but the name of a key; a user name may be anything, and a secret by mistake.
 //!
 //! Checked by the cluster tests (`watson_gateways.rs`).
 
@@ -20,7 +23,7 @@ use std::{
 use moorline_core::{Message, TenantId, Text, UnixMillis};
 use moorline_dialects::watson::{
     close::Close,
-    identity::{ApiKey, ClientId, DeviceName},
+    identity::{ApiKey, ClientId, DeviceName, USE_TOKEN_AUTH},
     management::kept,
     presence::{Action, News, Protocol, Published, Traffic, published},
     rest::kept::{KeptFailure, KeptFailures},
@@ -39,11 +42,13 @@ use crate::{
     managed::Manager,
 };
 
+/// Failures from an address that a node looks into.
+const LOOKS: Rate = Rate { per_s: 10, burst: 20, wait_ms_max: 0 };
 /// Failures of an organisation that a node tells of.
 const RATE: Rate = Rate { per_s: 10, burst: 20, wait_ms_max: 0 };
-/// Organisations whose failures are counted.
+/// Organisations, and addresses, whose failures are counted.
 const COUNTED_MAX: usize = 4_096;
-/// Failures that are told of at once.
+/// Failures that are looked into at once, of all organisations: those of one may take the places of another's for a moment.
 const TELLING_MAX: usize = 32;
 /// A device's space for them, and the one document in it.
 const SPACE: &str = "watson/failed";
@@ -54,6 +59,7 @@ const TRIES_MAX: usize = 4;
 /// How many are told of. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Failures {
+    looks: Arc<Mutex<Buckets<IpAddr>>>,
     turns: Arc<Mutex<Buckets<TenantId>>>,
     telling: Arc<Semaphore>,
 }
@@ -66,12 +72,18 @@ impl fmt::Debug for Failures {
 
 impl Default for Failures {
     fn default() -> Self {
+        let looks = Arc::new(Mutex::new(Buckets::new(LOOKS, COUNTED_MAX)));
         let turns = Arc::new(Mutex::new(Buckets::new(RATE, COUNTED_MAX)));
-        Self { turns, telling: Arc::new(Semaphore::new(TELLING_MAX)) }
+        Self { looks, turns, telling: Arc::new(Semaphore::new(TELLING_MAX)) }
     }
 }
 
 impl Failures {
+    fn may_look(&self, from: IpAddr, now: UnixMillis) -> bool {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.take(from.to_canonical(), Millis(now.0)) == Turn::Now
+    }
+
     fn may_tell(&self, tenant: TenantId, now: UnixMillis) -> bool {
         // Every change is one entry.
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,6 +103,16 @@ pub(crate) struct Failed {
     pub(crate) protocol: Protocol,
     /// The user name it gave.
     pub(crate) user: Text,
+    /// It is kept for the log, too.
+    pub(crate) is_kept: bool,
+}
+
+impl Failed {
+    /// The user name as it may be told on: what is no key's name is the stranger's own.
+    fn told_user(&self) -> &str {
+        let is_name = ApiKey::parse(self.user.as_bytes()).is_some();
+        if is_name || self.user.as_str() == USE_TOKEN_AUTH { self.user.as_str() } else { "" }
+    }
 }
 
 fn space(tenant: TenantId, name: &Text, record: &DeviceRecord) -> Space {
@@ -108,7 +130,7 @@ impl Manager {
         };
         let (now, failures) = (self.door.clock.wall(), &self.door.failures);
         let permit = Arc::clone(&failures.telling).try_acquire_owned().ok();
-        let Some(permit) = permit.filter(|_| failures.may_tell(tenant, now)) else {
+        let Some(permit) = permit.filter(|_| failures.may_look(failed.peer, now)) else {
             return self.untold();
         };
         let manager = self.clone();
@@ -131,6 +153,10 @@ impl Manager {
         failed: Failed,
     ) -> Result<(), RegistryError> {
         let Some((client, record)) = self.meant(tenant, &failed).await? else { return Ok(()) };
+        if !self.door.failures.may_tell(tenant, at) {
+            self.untold();
+            return Ok(());
+        }
         let address = failed.peer.to_canonical().to_string();
         let news = News {
             action: Action::FailedConnect,
@@ -140,7 +166,7 @@ impl Manager {
             port: failed.port,
             secure: failed.secure,
             protocol: failed.protocol,
-            user: failed.user.as_str(),
+            user: failed.told_user(),
             certificate: "",
             connected: None,
             close: failed.close,
@@ -152,7 +178,7 @@ impl Manager {
             self.service.pass(tenant, &message);
         }
         let failure = KeptFailure { at, close: failed.close.number(), address };
-        match client.device().zip(record) {
+        match client.device().zip(record).filter(|_| failed.is_kept) {
             Some((name, record)) => self.keep_failure(tenant, (name, &record), failure).await,
             None => Ok(()),
         }
@@ -233,5 +259,36 @@ mod tests {
         assert_eq!(told, usize::try_from(RATE.burst).unwrap());
         assert!(failures.may_tell(TenantId(2), now), "others have their own");
         assert!(failures.may_tell(TenantId(1), UnixMillis(1_100)));
+    }
+
+    #[test]
+    fn who_looks_for_names_uses_up_his_own_turns() {
+        let (failures, now) = (Failures::default(), UnixMillis(1_000));
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let looked = (0..100).filter(|_| failures.may_look(one, now)).count();
+        assert_eq!(looked, usize::try_from(LOOKS.burst).unwrap());
+        assert!(failures.may_look(other, now) && failures.may_tell(TenantId(1), now));
+    }
+
+    #[test]
+    fn nothing_of_a_strangers_own_is_told_on() {
+        for (user, told) in [
+            ("a-abc123-k3yk3yk3yk", "a-abc123-k3yk3yk3yk"),
+            (USE_TOKEN_AUTH, USE_TOKEN_AUTH),
+            ("Zk3vQ9xLw2RtY7uPb5", ""),
+            ("", ""),
+        ] {
+            let failed = Failed {
+                readings: Vec::new(),
+                close: Close::NotAuthorised,
+                peer: IpAddr::from([10, 0, 0, 1]),
+                port: 1883,
+                secure: false,
+                protocol: Protocol::Http,
+                user: Text::from(user),
+                is_kept: false,
+            };
+            assert_eq!(failed.told_user(), told);
+        }
     }
 }

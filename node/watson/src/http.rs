@@ -26,8 +26,8 @@ use bytes::Bytes;
 use moorline_core::{Message, QoS, Text, port};
 use moorline_dialects::watson::{
     PAYLOAD_BYTES_MAX,
+    about::Bounds,
     close::Close,
-    connect::Session,
     http::{self, Head, Outcome, Refusal, Route, Routed, WAIT_BODY_BYTES_MAX},
     identity::{ClientId, Proof, USE_TOKEN_AUTH, Who, sni_contradicts},
     presence::Protocol,
@@ -101,6 +101,8 @@ struct Speaker {
     proof: Proof,
     /// Of a gateway.
     registrar: Option<Registrar>,
+    /// What it might when it came, if it is one.
+    bounds: Bounds,
     /// Told of when it comes and goes.
     visiting: Visiting,
 }
@@ -181,15 +183,14 @@ impl Connection {
         let let_in = self.http.judge.let_in(&self.caller, readings, &proof).await;
         let (client, entered) = let_in.map_err(|turned| match turned {
             Turned::Wrong | Turned::Forbidden => {
-                self.failed(readings, &proof);
+                self.failed(readings, &proof, turned);
                 Refusal::Forbidden
             }
             Turned::Banned => Refusal::Forbidden,
             Turned::Unavailable => Refusal::Unavailable,
         })?;
         // Its connection has to begin anew with what it may now.
-        let known = self.speaker.get().and_then(|known| known.registrar.as_ref());
-        if known.is_some_and(|known| known.role() != entered.gateway) {
+        if self.speaker.get().is_some_and(|known| known.bounds != entered.bounds) {
             return Err(Refusal::Forbidden);
         }
         self.caller.is_known();
@@ -201,7 +202,7 @@ impl Connection {
     }
 
     /// Nobody was let in: those who watch whom it said it was hear so.
-    fn failed(&self, readings: &[ClientId], proof: &Proof) {
+    fn failed(&self, readings: &[ClientId], proof: &Proof, turned: Turned) {
         self.http.manager.failed(Failed {
             readings: readings.to_vec(),
             close: Close::NotAuthorised,
@@ -210,13 +211,15 @@ impl Connection {
             secure: self.caller.tls(),
             protocol: Protocol::Http,
             user: user_of(proof),
+            // Who comes so too often is banned.
+            is_kept: turned == Turned::Wrong,
         });
     }
 
     fn speaker(&self, client: ClientId, proof: Proof, entered: &Entered) -> Speaker {
         let registrar = match &client.who {
             Who::Gateway(own) => {
-                Some(Registrar::new(entered.tenant, &client.org, own, entered.gateway))
+                Some(Registrar::new(entered.tenant, &client.org, own, entered.bounds.role))
             }
             Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => None,
         };
@@ -225,7 +228,7 @@ impl Connection {
         let caller = Arc::clone(&self.caller);
         let visiting =
             Visiting::begin(door, service, caller, (entered.tenant, client.clone(), user));
-        Speaker { client, proof, registrar, visiting }
+        Speaker { client, proof, registrar, bounds: entered.bounds, visiting }
     }
 
     /// Who was let in.
@@ -297,10 +300,9 @@ impl Connection {
         self.may_fetch(speaker, &filter).await?;
         let wanted = Wanted {
             tenant: *tenant,
-            session: match entered.gateway {
-                GatewayRole::Standard => Session::of_standard(client),
-                GatewayRole::Privileged => Text::from(client.to_string()),
-            },
+            session: entered
+                .session_of_standard(client)
+                .unwrap_or_else(|| Text::from(client.to_string())),
             filter,
             requested: door.rules.session_of_requests(client.class()),
             wait,

@@ -237,7 +237,7 @@ impl Bringing {
         let by = (&*client, address.as_str());
         while let Some(device) = self.registrar.front() {
             let registered = self.registrar.registered(&self.door.registry, &device, by).await;
-            let Some(link) = self.link.upgrade() else { return };
+            let Some(link) = self.link.upgrade() else { return self.lose() };
             let Some(held) = self.registrar.take() else { continue };
             match registered {
                 Ok(true) => pass((&self.door, self.tenant, &link), held),
@@ -248,6 +248,15 @@ impl Bringing {
                 }
                 Err(_) => refuse(&self.door, &self.shared, &held),
             }
+        }
+    }
+}
+
+impl Bringing {
+    /// The connection is over: what was held is lost, if it was promised nothing. Its client sends the rest again.
+    fn lose(&self) {
+        while let Some(held) = self.registrar.take() {
+            count_lost(&self.door, &held);
         }
     }
 }
@@ -270,11 +279,16 @@ fn pass((door, tenant, link): (&Door, TenantId, &Below), held: Held) {
     }
 }
 
-/// It may come again, if it is promised anything.
-fn refuse(door: &Door, shared: &Shared, held: &Held) {
+/// Nobody says again what was promised nothing.
+fn count_lost(door: &Door, held: &Held) {
     if held.message.qos == QoS::AtMostOnce {
         door.metrics.dropped.with_label_values(&["unregistered"]).inc();
     }
+}
+
+/// It may come again, if it is promised anything.
+fn refuse(door: &Door, shared: &Shared, held: &Held) {
+    count_lost(door, held);
     answer(shared, held, Err(Refusal::Busy));
 }
 

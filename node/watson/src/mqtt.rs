@@ -106,13 +106,11 @@ impl Mqtt {
         };
         let opening = connect::hello(&hello).map_err(denied)?;
         let tls = attempt.channel.tls;
-        let Entered { tenant, certificate, may, gateway, stay, seat, .. } =
-            self.door.admit(&opening, &attempt.channel).await.map_err(denied)?;
-        let registrar = self.registrar(tenant, &opening, gateway).await.map_err(denied)?;
-        let name = match gateway {
-            GatewayRole::Standard => Some(Session::of_standard(&opening.client)),
-            GatewayRole::Privileged => opening.session.name.clone(),
-        };
+        let entered = self.door.admit(&opening, &attempt.channel).await.map_err(denied)?;
+        let of_standard = entered.session_of_standard(&opening.client);
+        let name = of_standard.or_else(|| opening.session.name.clone());
+        let Entered { tenant, certificate, may, bounds, stay, seat, .. } = entered;
+        let registrar = self.registrar(tenant, &opening, bounds.role).await.map_err(denied)?;
         let fresh = || format!("{:032x}", rand::random::<u128>());
         let session = name.unwrap_or_else(|| Session::drawn(&opening.client, &fresh()));
         let rules = self.door.rules.of(&opening);
@@ -169,6 +167,7 @@ impl Mqtt {
             secure: attempt.channel.tls,
             protocol: Protocol::Mqtt { version, websocket: attempt.websocket },
             user: attempt.username.clone().unwrap_or_default(),
+            is_kept: refused.is_kept(),
         });
     }
 }

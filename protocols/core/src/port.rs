@@ -208,6 +208,8 @@ pub enum Failure {
     Revoked,
     /// What it asked was refused, and there was no other way to say so.
     Refused,
+    /// It does not take what it is sent.
+    Slow,
 }
 
 /// What the service tells a connection.

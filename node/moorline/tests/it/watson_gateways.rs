@@ -61,6 +61,7 @@ fn gateways_and_who_comes_and_goes() {
             ("applications come and go", applications),
             ("a standard gateway speaks for its group", standard),
             ("and hears of its group alone", hears_of_its_group),
+            ("and is told for its group alone", manages_its_group),
             ("a gateway whose role changes comes anew", changed),
         ],
     );
@@ -101,14 +102,26 @@ fn failed_connects(plant: &mut Plant) {
     assert_eq!(post(to, &path, "use-token-auth:wrong-token", b"{}").status, 403);
     let (said, _) = news(&mut app);
     assert_eq!((&said["Action"], &said["Protocol"]), (&json!("FailedConnect"), &json!("http")));
+    // Who is turned away before his secret is looked at is told of, and not kept.
+    let willing = device(Version::V4, "pump", "f1", "wrong-token");
+    let willing = willing.leaving("iot-2/cmd/go/fmt/json", "{}", 0);
+    assert!(willing.attempt(org.at(3)).is_err());
+    assert_eq!(news(&mut app).0["CloseCode"], 270);
     // Nobody hears of what there is not, nor of a gateway where there is a device.
     let mut others = watch(org, "others", "iot-2/type/pump/id/+/mon");
     wrong("nobody", 1);
     assert_eq!(named(Version::V4, "g:abc123:pump:f1", "wrong-token").reason(org.at(1)), 5);
-    others.hears_nothing();
-    let log = until("both are in the log", SOON, || {
+    wrong("f1", 1);
+    for heard in [&mut others, &mut app] {
+        let (said, _) = news(heard);
+        assert_eq!(
+            (&said["ClientID"], &said["CloseCode"]),
+            (&json!("d:abc123:pump:f1"), &json!(180))
+        );
+    }
+    let log = until("three are in the log", SOON, || {
         let log = get(org, 2, "/logs/connection?typeId=pump&deviceId=f1");
-        (log.as_array().unwrap().len() == 2).then_some(log)
+        (log.as_array().unwrap().len() == 3).then_some(log)
     });
     let message = log[0]["message"].as_str().unwrap();
     assert!(message.starts_with("d:abc123:pump:f1 was not let in from "), "{log}");
@@ -197,7 +210,7 @@ fn applications(plant: &mut Plant) {
         get(org, 2, path)["connectionStatus"] == "disconnected"
     });
     assert!(list("&connectionStatus=disconnected"));
-    // A node that dies leaves nobody behind.
+    // It comes again, to another node.
     let (_dash, _) = org.application(Version::V4, "dash").to(org.at(3));
     until_true("it is there again", SOON, || get(org, 1, path)["connectionStatus"] == "connected");
 }
@@ -273,8 +286,8 @@ fn standard(plant: &mut Plant) {
 }
 
 fn hears_of_its_group(plant: &mut Plant) {
-    let token = token(plant);
-    let (mut gateway, _) = named(Version::V4, GATEWAY, &token).to(plant.org.at(2));
+    let connect = Connect { clean: false, ..named(Version::V4, GATEWAY, &token(plant, "gw:s1")) };
+    let (mut gateway, _) = connect.to(plant.org.at(2));
     assert_eq!(gateway.subscribe(&[("iot-2/type/gw/id/s1/notify", 0)]), [0]);
     for (filter, granted) in [
         ("iot-2/type/sensor/id/in/cmd/+/fmt/+", 1),
@@ -294,20 +307,63 @@ fn hears_of_its_group(plant: &mut Plant) {
     for id in ["out", "in"] {
         app.publish_acked(&format!("iot-2/type/sensor/id/{id}/cmd/go/fmt/json"), b"{}");
     }
-    assert_eq!(gateway.message().topic, "iot-2/type/sensor/id/in/cmd/go/fmt/json");
-    // What is taken out of the group is not its own within moments.
+    let heard = gateway.message();
+    assert_eq!(heard.topic, "iot-2/type/sensor/id/in/cmd/go/fmt/json");
+    gateway.ack(&heard);
+    // What is taken out of the group is not its own any more: it comes anew, and what it has asked for before is gone.
     assert_eq!(plant.regroup("remove", &["in"]).status, 200);
-    until_true("the device is out of the group", SOON, || {
-        gateway.publish_acked("iot-2/type/sensor/id/in/evt/status/fmt/json", b"{}");
-        matches!(
-            gateway.hear(std::time::Duration::from_millis(50)),
-            Heard::Packet(Packet::Publish(_))
-        )
-    });
+    assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
+    let (mut gateway, present) = connect.to(plant.org.at(3));
+    assert!(!present, "its session is another one");
+    assert_eq!(gateway.subscribe(&[("iot-2/type/sensor/id/in/cmd/+/fmt/+", 1)]), [0x80]);
+    app.publish_acked("iot-2/type/sensor/id/in/cmd/go/fmt/json", b"{}");
+    gateway.hears_nothing();
+}
+
+/// Who was managed through a gateway hears for itself once that may not speak for it.
+fn manages_its_group(plant: &mut Plant) {
+    let token_of = token(plant, "gw:s1");
+    let connect = || named(Version::V4, GATEWAY, &token_of);
+    assert_eq!(plant.regroup("add", &["in"]).status, 200);
+    plant.make(PRIVILEGED_ROLE);
+    let (mut gateway, _) = connect().to(plant.org.at(1));
+    for id in ["in", "out"] {
+        let manage = json!({ "d": { "supports": { "deviceActions": true } }, "reqId": "mine" });
+        let topic = format!("iotdevice-1/type/sensor/id/{id}/mgmt/manage");
+        gateway.publish_acked(&topic, manage.to_string().as_bytes());
+    }
+    plant.make(STANDARD_ROLE);
+    assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
+    let (mut gateway, _) = connect().to(plant.org.at(2));
+    assert_eq!(gateway.subscribe(&[("iotdm-1/#", 1)]), [1]);
+    let of = |id: &str| device(Version::V4, "sensor", id, &token(plant, &format!("sensor:{id}")));
+    let (mut out, _) = of("out").to(plant.org.at(3));
+    assert_eq!(out.subscribe(&[("iotdm-1/#", 1)]), [1]);
+    let devices = ["out", "in"].map(|id| json!({ "typeId": "sensor", "deviceId": id }));
+    let body = json!({ "action": "device/reboot", "devices": devices });
+    let made = ask(&plant.org, 1, "POST", "/mgmt/requests", &body);
+    assert_eq!(made.status, 202, "{}", made.body);
+    assert_eq!(out.message().topic, "iotdm-1/mgmt/initiate/device/reboot");
+    let heard = gateway.message();
+    assert_eq!(heard.topic, "iotdm-1/type/sensor/id/in/mgmt/initiate/device/reboot");
+    gateway.ack(&heard);
+    gateway.hears_nothing();
+    // The same of one that leaves the group.
+    assert_eq!(plant.regroup("remove", &["in"]).status, 200);
+    assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
+    let (mut gateway, _) = connect().to(plant.org.at(2));
+    assert_eq!(gateway.subscribe(&[("iotdm-1/#", 1)]), [1]);
+    let (mut inside, _) = of("in").to(plant.org.at(3));
+    assert_eq!(inside.subscribe(&[("iotdm-1/#", 1)]), [1]);
+    let (path, place) =
+        ("/device/types/sensor/devices/in/location", json!({ "longitude": 1, "latitude": 2 }));
+    assert_eq!(ask(&plant.org, 1, "PUT", path, &place).status, 200);
+    assert_eq!(inside.message().topic, "iotdm-1/device/update");
+    gateway.hears_nothing();
 }
 
 fn changed(plant: &mut Plant) {
-    let token = token(plant);
+    let token = token(plant, "gw:s1");
     let (mut gateway, _) = named(Version::V4, GATEWAY, &token).to(plant.org.at(3));
     plant.make(PRIVILEGED_ROLE);
     assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
@@ -326,10 +382,10 @@ fn changed(plant: &mut Plant) {
     assert_eq!(ids, [&json!("asked"), &json!("brought")]);
 }
 
-/// A further token of the gateway.
+/// A further token of a gateway or a device.
 #[track_caller]
-fn token(plant: &Plant) -> String {
-    let path = "/devices/gw:s1/credentials?tenant=acme";
-    let made = plant.org.api.ask(1, "POST", path, &json!({}));
+fn token(plant: &Plant, name: &str) -> String {
+    let path = format!("/devices/{name}/credentials?tenant=acme");
+    let made = plant.org.api.ask(1, "POST", &path, &json!({}));
     made.1["secret"].as_str().expect("a token").to_owned()
 }

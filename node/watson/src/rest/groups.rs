@@ -1,6 +1,12 @@
 //! Gateways' groups and roles. Each gateway has one group; which devices are in it stands with the devices.
 //!
-//! Invariant: **a group goes by its gateway**, and there is no other. Checked by the cluster tests (`watson_gateways.rs`).
+//! # Invariants
+//!
+//! - **A group goes by its gateway**, and there is no other.
+//! - **Who leaves a group is heard of no more**: its gateway, if it is a standard one, is turned out then, and what it has subscribed to
+//!   goes with its session.
+//!
+//! Checked by the cluster tests (`watson_gateways.rs`).
 
 use futures_util::{StreamExt as _, stream};
 use moorline_core::{TenantId, Text};
@@ -61,11 +67,14 @@ impl Rest {
                 .await
             }
             (_, Resource::GroupRemove(group)) => {
-                self.regroup(who, &group, success, body, |about, group| {
+                let left = self.regroup(who, &group, success, body, |about, group| {
                     about.groups.remove(group);
                     true
-                })
-                .await
+                });
+                let left = left.await?;
+                // What it has subscribed to before goes with its session, also of those that an earlier try took out.
+                self.change_bounds(who, &group.gateway, |_| true).await?;
+                Ok(left)
             }
             (_, Resource::Authorization(asked)) => {
                 let record = self.named(who, &asked).await?;
@@ -180,12 +189,27 @@ impl Rest {
         let device = gateway(asked)?;
         let group = Group { org: asked.org.clone(), gateway: device.clone() };
         let role = request::role(body, &group.name())?;
-        self.change_about(who.tenant, device, |about| {
-            about.role = role;
-            true
-        })
-        .await?;
+        self.change_bounds(who, device, |about| std::mem::replace(&mut about.role, role) != role)
+            .await?;
         Ok(Reply::json(success, &roles(asked, role)?))
+    }
+
+    /// Changes what a gateway may. If that is something else now it is turned out, and comes anew to a session that is empty.
+    async fn change_bounds(
+        &self,
+        who: &Who,
+        gateway: &DeviceName,
+        change: impl Fn(&mut About) -> bool,
+    ) -> Result<(), Wrong> {
+        let now = self.judge.door.clock.wall();
+        let changing = self.change_about(who.tenant, gateway, |about| {
+            let is_changed = change(about);
+            if is_changed {
+                about.change_bounds(now);
+            }
+            is_changed
+        });
+        changing.await.map(drop)
     }
 
     /// Changes what a registration keeps; `false` if the change said that it is none to be made.

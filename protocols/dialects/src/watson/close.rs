@@ -99,7 +99,7 @@ impl From<Failure> for Close {
             Failure::Malformed => Self::BadData,
             Failure::TooLarge => Self::TooLarge,
             Failure::Revoked => Self::Administrator,
-            Failure::Refused => Self::ByServer,
+            Failure::Refused | Failure::Slow => Self::ByServer,
         }
     }
 }

@@ -153,11 +153,11 @@ impl Session {
         self.expiry_s.value > 0
     }
 
-    /// The name of a standard gateway's session. It is another one than that of the same gateway when it was privileged, whose
-    /// subscriptions reach further.
+    /// The name of a standard gateway's session. It is another one than that of the same gateway when it was privileged, or when its
+    /// group was another one (`changed`), or of an earlier gateway of its name (`born`): their subscriptions reach further.
     #[must_use]
-    pub fn of_standard(client: &ClientId) -> Text {
-        Self::drawn(client, "standard")
+    pub fn of_standard(client: &ClientId, born: u64, changed: u64) -> Text {
+        Self::drawn(client, &format!("standard:{born}:{changed}"))
     }
 
     /// The name of a session whose client gave none. `fresh`: what nobody else was given.
@@ -238,6 +238,20 @@ impl Refused {
             Self::Closed(_) => true,
         };
         tells.then(|| self.close())
+    }
+
+    /// Whether what is told is kept, too. Only what counts as a failure of whoever comes is, so that nobody makes a node write for long:
+    /// all else anybody may repeat as often as he likes, for he has shown no secret by then.
+    #[must_use]
+    pub fn is_kept(self) -> bool {
+        match self {
+            Self::Version
+            | Self::ClientId(_)
+            | Self::ServerName
+            | Self::Closed(_)
+            | Self::Denied(Denial::Plaintext) => false,
+            Self::Proof(_) | Self::Denied(_) => self.told().is_some(),
+        }
     }
 
     /// The return code of MQTT 3; `None`: the socket is closed without an answer.

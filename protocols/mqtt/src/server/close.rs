@@ -160,6 +160,7 @@ fn close_of(reason: CloseReason) -> Close {
         CloseReason::PublishRefused
         | CloseReason::SubscribeRefused
         | CloseReason::UnsubscribeRefused => Close::Failed(Failure::Refused),
+        CloseReason::WriteTimeout | CloseReason::Overrun => Close::Failed(Failure::Slow),
         CloseReason::NotMqtt
         | CloseReason::UnsupportedVersion
         | CloseReason::Malformed
@@ -174,12 +175,10 @@ fn close_of(reason: CloseReason) -> Close {
         | CloseReason::PeerGone
         | CloseReason::ConnectTimeout
         | CloseReason::OpenTimeout
-        | CloseReason::WriteTimeout
         | CloseReason::ConnectRefused
         | CloseReason::TakenOver
         | CloseReason::Stopping
         | CloseReason::Lost
-        | CloseReason::Overrun
         | CloseReason::Misused
         | CloseReason::Finished => Close::Broken,
     }

@@ -19,6 +19,7 @@ use super::{
     task::{Action, FIRMWARE, Outcome, Phase, Task},
     wire::{self, Field, Rc, Request, Response},
 };
+use crate::watson::time;
 
 /// The shortest lifetime; a shorter one becomes this.
 pub const LIFETIME_S_MIN: u64 = 3_600;
@@ -173,10 +174,12 @@ impl Device {
         true
     }
 
-    /// Forgets entries of the log that came longer ago than they are kept.
+    /// Forgets entries of the log that came longer ago than they are kept. Of those of which nobody knows when they came, their own
+    /// moment counts.
     pub fn forget_old_log(&mut self, now: UnixMillis) {
         let since = UnixMillis(now.0.saturating_sub(LOG_KEPT_MS));
-        self.log.retain(|entry| entry.came.is_none_or(|came| came > since));
+        let at = |entry: &LogEntry| entry.came.or_else(|| time::parse(&entry.timestamp));
+        self.log.retain(|entry| at(entry).is_some_and(|at| at > since));
     }
 
     fn notified(&mut self, now: UnixMillis, request: &Request, effects: &mut Vec<Effect>) -> Rc {

@@ -123,10 +123,11 @@ pub struct KeptApp {
 }
 
 impl KeptApp {
-    /// Whether this is of a later connection than `other`.
+    /// Whether this is what is known later than `other`: of a later connection, or the end of the same one.
     #[must_use]
     pub fn is_newer_than(&self, other: &Self) -> bool {
-        self.since > other.since
+        let is_same = self.since == other.since && self.session == other.session;
+        self.since > other.since || is_same && self.left.is_some() && other.left.is_none()
     }
 }
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! What the server says to a device goes to `iotdm-1/type/T/id/D/…`, which the device sees as `iotdm-1/…`; or to
-//! `iotdm-1/via/type/G/id/I/type/T/id/D/…` if a gateway spoke for it last, which that gateway alone sees, as `iotdm-1/type/T/id/D/…`.
+//! `iotdm-1/via/type/G/id/I/type/T/id/D/…` if a gateway spoke for it last and still may, which that gateway alone sees, as
+//! `iotdm-1/type/T/id/D/…`.
 //!
 //! # Invariants
 //!

@@ -58,6 +58,7 @@ fn close_codes_have_their_numbers() {
         (Failure::TooLarge, 287),
         (Failure::Revoked, 94),
         (Failure::Refused, 92),
+        (Failure::Slow, 92),
     ] {
         assert_eq!(Close::from(failure).number(), number, "{failure:?}");
     }

@@ -211,7 +211,11 @@ fn who_watches_hears_of_failures_of_clients_that_there_may_be() {
     ];
     for (refused, expected) in table {
         assert_eq!(refused.told().map(Close::number), expected, "{refused:?}");
+        // What is kept leads to a ban: all that is judged by what was shown.
+        let is_judged = matches!(refused, Refused::Proof(_) | Refused::Denied(_));
+        let is_kept = is_judged && refused != Refused::Denied(Denial::Plaintext);
+        assert_eq!(refused.is_kept(), is_kept && expected.is_some(), "{refused:?}");
     }
-    let standard = Session::of_standard(&client("g:abc123:gw:g1"));
-    assert_eq!(standard.as_str(), "g:abc123:gw:g1:standard");
+    let standard = Session::of_standard(&client("g:abc123:gw:g1"), 7, 12);
+    assert_eq!(standard.as_str(), "g:abc123:gw:g1:standard:7:12");
 }

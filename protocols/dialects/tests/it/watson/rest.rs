@@ -236,6 +236,24 @@ fn what_is_known_of_a_device_comes_back() {
     let written = r#"{"gatewayRole":"PD_STANDARD_GW_DEVICE","resourceGroups":["gw_def_res_grp:abc123:gw:g1"]}"#;
     assert_eq!(serde_json::to_string(&kept).unwrap(), written);
     assert_eq!(About::read(kept), gateway);
+    // It comes anew whenever its group is another one; a privileged one does not mind.
+    let first = gateway.bounds();
+    gateway.change_bounds(NOW);
+    let second = gateway.bounds();
+    gateway.change_bounds(NOW);
+    assert_eq!((first.changed, second.changed, gateway.changed), (0, NOW.0, NOW.0 + 1));
+    assert_eq!(About::read(gateway.written()), gateway);
+    let mighty = About { role: Role::Privileged, ..gateway.clone() };
+    assert_eq!(mighty.bounds(), About::default().bounds());
+    // It hears of itself, and of who is in its group.
+    let (own, other, alone) = (device("gw", "g1"), device("gw", "g2"), About::default());
+    let grouped = About { groups: [GROUP.to_owned()].into(), ..About::default() };
+    let pump = device("pump", "p1");
+    assert!(gateway.may_hear_of(&own, (&pump, &grouped)));
+    assert!(gateway.may_hear_of(&own, (&own, &alone)));
+    assert!(mighty.may_hear_of(&other, (&pump, &alone)));
+    assert!(!gateway.may_hear_of(&own, (&pump, &alone)));
+    assert!(!gateway.may_hear_of(&other, (&pump, &grouped)));
     // What can't be read makes no gateway more than it was meant to be.
     assert_eq!(read(r#"{"gatewayRole":"later"}"#).role, Role::Standard);
     let all = (0..GROUPS_MAX).filter(|number| gateway.join(&number.to_string())).count();
@@ -647,4 +665,9 @@ fn failures_and_applications_are_kept_and_shown() {
     let later = KeptApp { since: UnixMillis(NOW.0 + 1), left: Some(NOW), ..app.clone() };
     assert_eq!(kept::read::<KeptApp>(&kept::write(&later)).as_ref(), Ok(&later));
     assert!(later.is_newer_than(&app) && !app.is_newer_than(&later) && !app.is_newer_than(&app));
+    // That it came may be written after that it went.
+    let left = KeptApp { left: Some(NOW), ..app.clone() };
+    assert!(left.is_newer_than(&app) && !app.is_newer_than(&left) && !left.is_newer_than(&left));
+    let other = KeptApp { session: "a:abc123:app:2".to_owned(), ..app };
+    assert!(!left.is_newer_than(&other) && !other.is_newer_than(&left));
 }
