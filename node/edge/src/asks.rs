@@ -14,7 +14,7 @@
 use std::{fmt, sync::Arc};
 
 use moorline_core::{
-    ConnId, Delivery, Message, Offset, QoS, ShareNumber, Text,
+    ConnId, Delivery, Message, Offset, QoS, ShareNumber, Text, Will,
     port::{Close, Ended, Filter, Inbox, Link, Notice, Open, Opened, Token},
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -25,6 +25,8 @@ const ASKS_MAX: usize = 2_048;
 /// What a connection asks of its task.
 #[derive(Debug)]
 pub enum Ask {
+    /// The first of all: [`Link::open`], which is answered already. What of the CONNECT counts beyond it.
+    Open(Box<Opening>),
     /// [`Link::publish`], and [`Link::publish_once`] where that is taken ([`Platform::once`]).
     Publish(Token, Message),
     /// [`Link::subscribe`].
@@ -33,6 +35,15 @@ pub enum Ask {
     Unsubscribe(Token, Vec<Text>),
     /// The client has these of what was sent [`numbered`]; what it was granted with QoS 0 it has when it is sent.
     Taken(Vec<u64>),
+}
+
+/// What of a CONNECT counts as long as its connection.
+#[derive(Debug)]
+pub struct Opening {
+    /// Whether it wants no earlier session.
+    pub clean: bool,
+    /// What is to be said if it ends without a goodbye.
+    pub will: Option<Will>,
 }
 
 /// A message to the client of which the task is told when the client has it ([`Ask::Taken`]). Not more than the edge lends of shared
@@ -97,7 +108,10 @@ impl Link for Asks {
     fn open(&mut self, open: Open) {
         let present = (self.platform.present)(open.clean_start);
         let opened = Opened { present, first: Offset(0), end: Offset(0) };
+        // Before anything that the task says of it.
         tell(&self.inbox, Notice::Opened(Ok(opened)));
+        let opening = Opening { clean: open.clean_start, will: open.will };
+        self.ask(Ask::Open(Box::new(opening)));
     }
 
     fn publish(&mut self, token: Token, message: Message) {

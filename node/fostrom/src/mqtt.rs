@@ -245,7 +245,7 @@ impl Session {
                 self.push_front().await
             }
             // Nothing is sent so that it is told.
-            Ask::Taken(_) => true,
+            Ask::Open(_) | Ask::Taken(_) => true,
             Ask::Unsubscribe(token, filters) => {
                 let end = |filter: &Text| {
                     let held = self.filters.iter().position(|held| held.filter == *filter);

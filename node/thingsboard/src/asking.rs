@@ -149,7 +149,7 @@ impl Session {
                         .collect();
                     tell(&self.inbox, Notice::Unsubscribed { token, existed: Ok(existed) });
                 }
-                Ask::Taken(_) => {}
+                Ask::Open(_) | Ask::Taken(_) => {}
             }
         }
     }

@@ -49,7 +49,6 @@ mod files;
 mod gateway;
 mod granted;
 mod http;
-mod left;
 mod limits;
 mod marks;
 mod metrics;

@@ -17,8 +17,8 @@ use moorline_edge::{
 use moorline_service::registry::{Watch, door::Guest, settings::Class};
 
 use crate::{
-    assign::Bearer, children::Children, device::Device, door::Door, left::leaving,
-    marks::DEFAULT_KIND, session::Session,
+    assign::Bearer, children::Children, device::Device, door::Door, marks::DEFAULT_KIND,
+    session::Session,
 };
 
 /// No session lasts, though a CONNACK says so. What comes twice is written twice: telemetry of the same time is the same then, and so
@@ -105,7 +105,6 @@ struct Arrived {
 impl Port for Arrived {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
         let (link, asked) = asks::link(HERE, Arc::clone(&inbox));
-        let (link, left) = leaving(link);
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A port is taken up once.
         if let Some(watch) = watch {
@@ -115,7 +114,7 @@ impl Port for Arrived {
                 self.is_gateway.then(|| Children::new(device.clone(), self.address.clone()));
             let of = (self.kind.clone(), self.address.clone());
             let session = Session::new(device, of, self.version, children, inbox);
-            self.device.door.tasks.spawn(session.run(asked, watch, left));
+            self.device.door.tasks.spawn(session.run(asked, watch));
         }
         link
     }

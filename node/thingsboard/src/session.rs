@@ -35,7 +35,7 @@ use moorline_dialects::thingsboard::{
 use moorline_edge::asks::{Ask, numbered, tell};
 use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, RegistryError, Watch};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
@@ -44,7 +44,6 @@ use crate::{
     device::{Device, answer_to, attributes_body, telemetry_body},
     downloads::Downloads,
     granted::Granted,
-    left::Left,
     metrics::Counted,
     outgoing::{self, Outgoing},
     profiles::Known,
@@ -154,27 +153,26 @@ impl Session {
         &self.device
     }
 
-    /// `left`: what is to be said of its end.
-    pub(crate) async fn run(
-        mut self,
-        asked: mpsc::Receiver<Ask>,
-        watch: Watch,
-        left: oneshot::Receiver<Left>,
-    ) {
+    pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
         let _counted = Counted::of(&self.device.door.metrics.connections);
-        if self.begin(left).await.unwrap_or_else(|_| self.lose()) {
+        if self.begin(&mut asked).await.unwrap_or_else(|_| self.lose()) {
             self.serve(asked, watch).await;
         }
         self.end_node();
     }
 
     /// False at the end.
-    async fn begin(&mut self, left: oneshot::Receiver<Left>) -> Result<bool, RegistryError> {
+    async fn begin(&mut self, asked: &mut mpsc::Receiver<Ask>) -> Result<bool, RegistryError> {
         let goes_on = self.take_profile().await?;
-        if goes_on && self.profile.profile.sparkplug().is_some() {
-            return self.begin_node(left).await;
+        if !goes_on || self.profile.profile.sparkplug().is_none() {
+            return Ok(goes_on);
         }
-        Ok(goes_on)
+        match asked.recv().await {
+            Some(Ask::Open(opening)) => self.begin_node(*opening).await,
+            // It has gone already.
+            Some(Ask::Publish(..) | Ask::Subscribe(..) | Ask::Unsubscribe(..) | Ask::Taken(_))
+            | None => Ok(false),
+        }
     }
 
     async fn serve(&mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
@@ -243,6 +241,8 @@ impl Session {
     /// Does what was asked; false at the end.
     async fn ask(&mut self, ask: Ask) -> bool {
         match ask {
+            // Only a node's counts.
+            Ask::Open(_) => true,
             Ask::Publish(token, message) => self.publish(token, message).await,
             Ask::Subscribe(token, filters) => {
                 let (mut granted, had) = (Vec::with_capacity(filters.len()), self.calls_form());

@@ -33,15 +33,13 @@ use moorline_dialects::thingsboard::{
     },
     values::{Entries, Rules, data_points},
 };
-use moorline_edge::asks::tell;
+use moorline_edge::asks::{Opening, tell};
 use moorline_service::registry::RegistryError;
-use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::{
     children::{Came, Children},
     device::{Device, attributes_body, telemetry_body},
-    left::Left,
     limits::Who,
     outgoing,
     session::{Asked, Session},
@@ -54,15 +52,10 @@ type Write = BoxFuture<'static, Result<(), RegistryError>>;
 
 impl Session {
     /// Begins to speak with a node; false at the end.
-    pub(crate) async fn begin_node(
-        &mut self,
-        left: oneshot::Receiver<Left>,
-    ) -> Result<bool, RegistryError> {
-        // It has gone already.
-        let Ok(left) = left.await else { return Ok(false) };
-        let message = left.will.as_ref().map(|will| &will.message);
+    pub(crate) async fn begin_node(&mut self, opening: Opening) -> Result<bool, RegistryError> {
+        let message = opening.will.as_ref().map(|will| &will.message);
         let said = node::Left {
-            clean: left.clean,
+            clean: opening.clean,
             topic: message.map_or("", |message| message.topic.as_str()),
             payload: message.map_or(&[][..], |message| &*message.payload),
             plain: message.is_some_and(|will| will.qos == QoS::AtLeastOnce && !will.retain),

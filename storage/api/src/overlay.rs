@@ -20,7 +20,7 @@ use std::{
     },
     iter::Peekable,
     ops::{Bound, ControlFlow},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -89,15 +89,15 @@ pub struct Overlay<S> {
     active: Changes,
     active_bytes: usize,
     frozen: Option<Frozen>,
-    /// Rows of the base that no change above hides. Locked for a look or an entry, never while the base is read.
-    recent: Mutex<Recent>,
+    /// Rows of the base that no change above hides.
+    recent: Recent,
     base: S,
 }
 
 impl<S: View> Overlay<S> {
     /// Nothing is changed yet.
     pub fn new(base: S) -> Self {
-        let recent = Mutex::default();
+        let recent = Recent::default();
         Self { active: Changes::new(), active_bytes: 0, frozen: None, recent, base }
     }
 
@@ -151,7 +151,7 @@ impl<S: View> Overlay<S> {
     fn set(&mut self, key: Bytes, value: Option<Bytes>, fresh: bool) {
         if !fresh {
             // One that is fresh was nowhere to be read.
-            self.recent.get_mut().unwrap_or_else(PoisonError::into_inner).forget(&key);
+            self.recent.forget(&key);
         }
         let key_bytes = key.len();
         self.active_bytes += bytes_of(&key, value.as_ref());
@@ -214,14 +214,12 @@ impl<S: View> View for Overlay<S> {
         if let Some(change) = self.frozen.as_ref().and_then(|frozen| frozen.changes.get(key)) {
             return Ok(change.value.clone());
         }
-        // Every change of it is whole, whoever panics.
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = recent().get(key) {
+        if let Some(value) = self.recent.get(key) {
             return Ok(Some(value));
         }
         let found = self.base.get(key)?;
         if let Some(value) = &found {
-            recent().keep(Bytes::copy_from_slice(key), value.clone());
+            self.recent.keep(key, value);
         }
         Ok(found)
     }

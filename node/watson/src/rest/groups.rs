@@ -14,7 +14,7 @@ use moorline_dialects::watson::{
     about::About,
     identity::{Class, ClientId, DeviceName},
     rest::{
-        Method, Resource,
+        GroupPath, Method,
         error::Error,
         query::Query,
         request::{self, DeviceUid},
@@ -25,6 +25,7 @@ use moorline_dialects::watson::{
     topics::{Group, Role},
 };
 use moorline_machine::registry::DeviceRecord;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Reply, Rest, TRIES_MAX, Who, Wrong, devices::shown, states::client};
@@ -34,40 +35,43 @@ use crate::{
     managed::{DEVICES_AT_ONCE, Failed},
 };
 
+/// The status of all that succeeds here.
+const OK: u16 = 200;
+
 impl Rest {
     pub(super) async fn groups(
         &self,
         who: &Who,
-        (method, resource, success): (Method, Resource, u16),
+        (method, path): (Method, GroupPath),
         query: &Query,
         body: &[u8],
     ) -> Result<Reply, Wrong> {
-        match (method, resource) {
-            (_, Resource::Groups) => self.list_groups(who, query).await,
-            (_, Resource::Group(group)) => {
+        match path {
+            GroupPath::All => self.list_groups(who, query).await,
+            GroupPath::One(group) => {
                 self.gateway_of(who, &group).await?;
-                Ok(Reply::json(success, &ResourceGroup::of(&group)))
+                Ok(Reply::json(OK, &ResourceGroup::of(&group)))
             }
-            (_, Resource::GroupDevices(group)) => {
+            GroupPath::Devices(group) => {
                 let whole =
                     |name: &DeviceName, record: &DeviceRecord| shown(&who.org, name, record, None);
                 self.members(who, &group, query, whole).await
             }
-            (_, Resource::GroupIds(group)) => {
+            GroupPath::Ids(group) => {
                 let id = |name: &DeviceName, _: &DeviceRecord| {
                     let (type_id, device_id) = (name.kind.as_str(), name.id.as_str());
                     json!(DeviceId { type_id, device_id })
                 };
                 self.members(who, &group, query, id).await
             }
-            (_, Resource::GroupAdd(group)) => {
-                self.regroup(who, &group, success, body, |about, group| {
+            GroupPath::Add(group) => {
+                self.regroup(who, &group, body, |about, group| {
                     about.groups.contains(group) || about.join(group)
                 })
                 .await
             }
-            (_, Resource::GroupRemove(group)) => {
-                let left = self.regroup(who, &group, success, body, |about, group| {
+            GroupPath::Remove(group) => {
+                let left = self.regroup(who, &group, body, |about, group| {
                     about.groups.remove(group);
                     true
                 });
@@ -76,22 +80,21 @@ impl Rest {
                 self.change_bounds(who, &group.gateway, |_| true).await?;
                 Ok(left)
             }
-            (_, Resource::Authorization(asked)) => {
+            GroupPath::Authorization(asked) => {
                 let record = self.named(who, &asked).await?;
                 let about = about(&record.settings);
                 let shown = Authorization::of(&asked, &about, record.enabled);
                 let results = vec![shown.ok_or(Error::NotFound)?];
                 let meta = Meta { total_rows: Some(1) };
-                Ok(Reply::json(success, &Page { results, bookmark: None, meta }))
+                Ok(Reply::json(OK, &Page { results, bookmark: None, meta }))
             }
-            (Method::Put, Resource::Roles(asked)) => {
-                self.set_role(who, &asked, success, body).await
+            GroupPath::Roles(asked) if method == Method::Put => {
+                self.set_role(who, &asked, body).await
             }
-            (_, Resource::Roles(asked)) => {
+            GroupPath::Roles(asked) => {
                 let record = self.named(who, &asked).await?;
-                Ok(Reply::json(success, &roles(&asked, about(&record.settings).role)?))
+                Ok(Reply::json(OK, &roles(&asked, about(&record.settings).role)?))
             }
-            (_, _) => Err(Error::Method.into()),
         }
     }
 
@@ -110,18 +113,30 @@ impl Rest {
         self.named(who, &ClientId { org, who: gateway }).await
     }
 
-    async fn list_groups(&self, who: &Who, query: &Query) -> Result<Reply, Wrong> {
+    /// Those of an organisation of whom there is something to show, some at a time.
+    async fn each_shown<T: Serialize>(
+        &self,
+        who: &Who,
+        query: &Query,
+        shown: impl Fn(&DeviceName, &DeviceRecord) -> Option<T>,
+    ) -> Result<Reply, Wrong> {
         let (mut results, limit) = (Vec::new(), query.limit as usize);
         let bookmark = self
             .each(who.tenant, query, |name, record| {
-                if client(&who.org, name, record).class() == Class::Gateway {
-                    let group = Group { org: who.org.clone(), gateway: name.clone() };
-                    results.push(ResourceGroup::of(&group));
-                }
+                results.extend(shown(name, record));
                 results.len() >= limit
             })
             .await?;
-        Ok(Reply::json(200, &Page { results, bookmark, meta: Meta::default() }))
+        Ok(Reply::json(OK, &Page { results, bookmark, meta: Meta::default() }))
+    }
+
+    async fn list_groups(&self, who: &Who, query: &Query) -> Result<Reply, Wrong> {
+        let group = |name: &DeviceName, record: &DeviceRecord| {
+            let is_gateway = client(&who.org, name, record).class() == Class::Gateway;
+            let group = || Group { org: who.org.clone(), gateway: name.clone() };
+            is_gateway.then(|| ResourceGroup::of(&group()))
+        };
+        self.each_shown(who, query, group).await
     }
 
     async fn members(
@@ -132,16 +147,12 @@ impl Rest {
         shown: impl Fn(&DeviceName, &DeviceRecord) -> Value,
     ) -> Result<Reply, Wrong> {
         self.gateway_of(who, group).await?;
-        let (mut results, limit, group) = (Vec::new(), query.limit as usize, group.name());
-        let bookmark = self
-            .each(who.tenant, query, |name, record| {
-                if about(&record.settings).groups.contains(&group) {
-                    results.push(shown(name, record));
-                }
-                results.len() >= limit
-            })
-            .await?;
-        Ok(Reply::json(200, &Page { results, bookmark, meta: Meta::default() }))
+        let group = group.name();
+        let member = |name: &DeviceName, record: &DeviceRecord| {
+            let is_in_it = about(&record.settings).groups.contains(&group);
+            is_in_it.then(|| shown(name, record))
+        };
+        self.each_shown(who, query, member).await
     }
 
     /// Puts devices into a group, or takes them out: each is done or not for itself.
@@ -149,7 +160,6 @@ impl Rest {
         &self,
         who: &Who,
         group: &Group,
-        success: u16,
         body: &[u8],
         change: impl Fn(&mut About, &str) -> bool + Copy,
     ) -> Result<Reply, Wrong> {
@@ -170,7 +180,7 @@ impl Rest {
             }
         });
         let parts: Vec<(bool, DeviceUid)> = doing.buffered(DEVICES_AT_ONCE).collect().await;
-        let status = bulk_status(success, parts.iter().map(|(done, _)| *done));
+        let status = bulk_status(OK, parts.iter().map(|(done, _)| *done));
         let shown = parts.iter().map(|(success, uid)| {
             let (type_id, device_id) = uid.parts();
             json!(Removed { type_id, device_id, success: *success })
@@ -178,20 +188,14 @@ impl Rest {
         Ok(Reply::json(status, &shown.collect::<Vec<Value>>()))
     }
 
-    async fn set_role(
-        &self,
-        who: &Who,
-        asked: &ClientId,
-        success: u16,
-        body: &[u8],
-    ) -> Result<Reply, Wrong> {
+    async fn set_role(&self, who: &Who, asked: &ClientId, body: &[u8]) -> Result<Reply, Wrong> {
         self.named(who, asked).await?;
         let device = gateway(asked)?;
         let group = Group { org: asked.org.clone(), gateway: device.clone() };
         let role = request::role(body, &group.name())?;
         self.change_bounds(who, device, |about| std::mem::replace(&mut about.role, role) != role)
             .await?;
-        Ok(Reply::json(success, &roles(asked, role)?))
+        Ok(Reply::json(OK, &roles(asked, role)?))
     }
 
     /// Changes what a gateway may. If that is something else now it is turned out, and comes anew to a session that is empty.

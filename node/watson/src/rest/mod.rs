@@ -195,14 +195,7 @@ fn needs(resource: &Resource, method: Method) -> Role {
         | Resource::ConnectionLog
         | Resource::ServiceStatus
         | Resource::DataTraffic
-        | Resource::Groups
-        | Resource::Group(_)
-        | Resource::GroupDevices(_)
-        | Resource::GroupIds(_)
-        | Resource::GroupAdd(_)
-        | Resource::GroupRemove(_)
-        | Resource::Authorization(_)
-        | Resource::Roles(_)
+        | Resource::Groups(_)
         | Resource::RequestDevices(_)
         | Resource::RequestDevice(..)
         | Resource::Bundles
@@ -335,16 +328,7 @@ impl Rest {
             Resource::Event(device, event) if method == Get => {
                 self.last_event(who, &device, &event).await
             }
-            Resource::Groups
-            | Resource::Group(_)
-            | Resource::GroupDevices(_)
-            | Resource::GroupIds(_)
-            | Resource::GroupAdd(_)
-            | Resource::GroupRemove(_)
-            | Resource::Authorization(_)
-            | Resource::Roles(_) => {
-                self.groups(who, (method, resource, success), query, body).await
-            }
+            Resource::Groups(path) => self.groups(who, (method, path), query, body).await,
             Resource::CacheSettings => self.cache_settings(who, (method, success), body).await,
             Resource::ConnectionSecurity => {
                 self.connection_security(who, (method, success), body).await
@@ -376,14 +360,7 @@ fn label(resource: &Resource) -> &'static str {
         Resource::Management(_) => "mgmt",
         Resource::Logs(_) | Resource::Log(..) | Resource::ErrorCodes(_) => "diag",
         Resource::Events(_) | Resource::Event(..) | Resource::CacheSettings => "lec",
-        Resource::Groups
-        | Resource::Group(_)
-        | Resource::GroupDevices(_)
-        | Resource::GroupIds(_)
-        | Resource::GroupAdd(_)
-        | Resource::GroupRemove(_)
-        | Resource::Authorization(_)
-        | Resource::Roles(_) => "groups",
+        Resource::Groups(_) => "groups",
         Resource::ConnectionSecurity => "security",
         Resource::ConnectionStates | Resource::ConnectionState(_) => "states",
         Resource::ConnectionLog | Resource::DataTraffic | Resource::ServiceStatus => "status",

@@ -10,8 +10,8 @@
 //!
 //! - **To follow a list costs a small part of the time**: a look is followed by a pause of [`FOLLOW_PAUSE`], and of
 //!   [`FOLLOW_SHARE`] times as long as it took. Checked by this file's tests.
-//! - **Bounded**: [`LOOKS_PER_TENANT_MAX`] looks of a tenant at once, [`LOOKS_MAX`] of all of them at a node; who finds no room tries
-//!   again.
+//! - **Bounded**: [`LOOKS_PER_TENANT_MAX`] looks of a tenant at once, [`LOOKS_MAX`] of all of them at a node; who finds no room in
+//!   [`LOOK_WAIT_MAX`] is told so, or looks later if he has been told something before.
 //! - **Who is on the page is watched, and nobody else.**
 
 use std::{
@@ -40,7 +40,7 @@ use moorline_dialects::thingsboard::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
 
@@ -64,6 +64,8 @@ const LOOKS_PER_TENANT_MAX: usize = 4;
 const LOOKS_MAX: usize = 32;
 /// The pause before somebody who found no room among them tries again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long it is tried.
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Places of looks.
 pub(super) fn looks() -> Places<TenantId> {
@@ -266,8 +268,12 @@ impl Many {
         sought: &Sought,
         page: &PageQuery,
     ) -> (Result<(Vec<Row>, u64), Failed>, Duration) {
-        let _place = place(&self.rest.looks, self.tenant).await;
+        let place = timeout(LOOK_WAIT_MAX, place(&self.rest.looks, self.tenant)).await;
         let began = Instant::now();
+        let Ok(_place) = place else {
+            let why = "too many lists of this tenant are looked at";
+            return (Err(Failed::new(ErrorCode::TooManyRequests, why)), Duration::ZERO);
+        };
         let found = find(&self.rest, self.tenant, sought, page).await;
         (found, began.elapsed())
     }

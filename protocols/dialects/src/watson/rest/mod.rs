@@ -25,7 +25,7 @@ pub mod response;
 mod route;
 pub mod security;
 
-pub use route::{Asked, Head, Method, Resource, is_meant, route};
+pub use route::{Asked, GroupPath, Head, Method, Resource, is_meant, route};
 
 /// The most bytes of a body, bulk requests among them (§1.9).
 pub const BODY_BYTES_MAX: usize = 512 * 1024;

@@ -92,22 +92,8 @@ pub enum Resource {
     ServiceStatus,
     /// `/usage/data-traffic`
     DataTraffic,
-    /// `/groups`
-    Groups,
-    /// `/groups/{groupId}`
-    Group(Group),
-    /// `/bulk/devices/{groupId}`
-    GroupDevices(Group),
-    /// `/bulk/devices/{groupId}/ids`
-    GroupIds(Group),
-    /// `/bulk/devices/{groupId}/add`
-    GroupAdd(Group),
-    /// `/bulk/devices/{groupId}/remove`
-    GroupRemove(Group),
-    /// `/authorization/devices/{clientId}`
-    Authorization(ClientId),
-    /// `/authorization/devices/{clientId}/roles`
-    Roles(ClientId),
+    /// Gateways' groups and roles.
+    Groups(GroupPath),
     /// `/mgmt/requests`
     Requests,
     /// `/mgmt/requests/{id}`
@@ -122,6 +108,51 @@ pub enum Resource {
     Bundles,
     /// `/mgmt/custom/bundle/{bundleId}`
     Bundle(Text),
+}
+
+/// What of gateways' groups and roles a path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupPath {
+    /// `/groups`
+    All,
+    /// `/groups/{groupId}`
+    One(Group),
+    /// `/bulk/devices/{groupId}`
+    Devices(Group),
+    /// `/bulk/devices/{groupId}/ids`
+    Ids(Group),
+    /// `/bulk/devices/{groupId}/add`
+    Add(Group),
+    /// `/bulk/devices/{groupId}/remove`
+    Remove(Group),
+    /// `/authorization/devices/{clientId}`
+    Authorization(ClientId),
+    /// `/authorization/devices/{clientId}/roles`
+    Roles(ClientId),
+}
+
+impl GroupPath {
+    /// Reads what is behind `/bulk/devices`.
+    fn of_devices(group: &[u8], rest: &[&[u8]]) -> Option<Self> {
+        let group = read_group(group)?;
+        Some(match rest {
+            [] => Self::Devices(group),
+            [b"ids"] => Self::Ids(group),
+            [b"add"] => Self::Add(group),
+            [b"remove"] => Self::Remove(group),
+            _ => return None,
+        })
+    }
+
+    fn has(&self, method: Method) -> bool {
+        match self {
+            Self::All | Self::One(_) | Self::Devices(_) | Self::Ids(_) | Self::Authorization(_) => {
+                method == Method::Get
+            }
+            Self::Add(_) | Self::Remove(_) => method == Method::Put,
+            Self::Roles(_) => matches!(method, Method::Get | Method::Put),
+        }
+    }
 }
 
 impl Resource {
@@ -141,15 +172,17 @@ impl Resource {
             [b"bulk", b"devices", b"add"] => Self::BulkAdd,
             [b"bulk", b"devices", b"remove"] => Self::BulkRemove,
             [b"bulk", b"devices"] => Self::BulkDevices,
-            [b"bulk", b"devices", group, rest @ ..] => Self::of_group(group, rest)?,
-            [b"groups"] => Self::Groups,
-            [b"groups", group] => Self::Group(read_group(group)?),
+            [b"bulk", b"devices", group, rest @ ..] => {
+                Self::Groups(GroupPath::of_devices(group, rest)?)
+            }
+            [b"groups"] => Self::Groups(GroupPath::All),
+            [b"groups", group] => Self::Groups(GroupPath::One(read_group(group)?)),
             [b"authorization", b"devices", client] => {
-                Self::Authorization(ClientId::parse(client).ok()?)
+                Self::Groups(GroupPath::Authorization(ClientId::parse(client).ok()?))
             }
             // The vendor has two addresses for the same change.
             [b"authorization", b"devices", client, b"roles" | b"withroles"] => {
-                Self::Roles(ClientId::parse(client).ok()?)
+                Self::Groups(GroupPath::Roles(ClientId::parse(client).ok()?))
             }
             [b"device", b"types"] => Self::Types,
             [b"device", b"types", kind] => Self::Type(name(kind)?),
@@ -184,17 +217,6 @@ impl Resource {
             [b"diag", b"errorCodes"] => Self::ErrorCodes(device),
             [b"events"] => Self::Events(device),
             [b"events", event] => Self::Event(device, name(event)?),
-            _ => return None,
-        })
-    }
-
-    fn of_group(group: &[u8], rest: &[&[u8]]) -> Option<Self> {
-        let group = read_group(group)?;
-        Some(match rest {
-            [] => Self::GroupDevices(group),
-            [b"ids"] => Self::GroupIds(group),
-            [b"add"] => Self::GroupAdd(group),
-            [b"remove"] => Self::GroupRemove(group),
             _ => return None,
         })
     }
@@ -275,25 +297,8 @@ impl Resource {
                 | Self::Bundle(_),
                 Delete,
             ) => Some(204),
-            (_, Get | Post | Put | Delete) => self.success_of_groups(method),
-        }
-    }
-
-    /// The same of gateways' groups and roles.
-    fn success_of_groups(&self, method: Method) -> Option<u16> {
-        use Method::{Get, Put};
-        match (self, method) {
-            (
-                Self::Groups
-                | Self::Group(_)
-                | Self::GroupDevices(_)
-                | Self::GroupIds(_)
-                | Self::Authorization(_),
-                Get,
-            )
-            | (Self::GroupAdd(_) | Self::GroupRemove(_), Put)
-            | (Self::Roles(_), Get | Put) => Some(200),
-            (_, _) => None,
+            (Self::Groups(path), method) => path.has(method).then_some(200),
+            (_, Get | Post | Put | Delete) => None,
         }
     }
 }
