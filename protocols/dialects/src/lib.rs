@@ -12,6 +12,7 @@
 //!
 //! Packets (`protocols/mqtt`, `protocols/moonlight`), who may do what (`node/service`).
 
+pub mod drogue;
 pub mod export;
 pub mod fostrom;
 pub mod limits;

@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::type_complexity, reason = "a row of a table is what it is")]
 
+mod drogue;
 mod export;
 mod http;
 mod identity;
