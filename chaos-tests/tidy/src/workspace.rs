@@ -30,6 +30,7 @@ pub const ORDER: [&str; 24] = [
     "node/http",
     "node/fostrom",
     "node/watson",
+    "node/drogue",
     "node/thingsboard",
     "node/api",
     "node/moorline",

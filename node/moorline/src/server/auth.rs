@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `FLEET::DEVICE` | the device's secret | a device of Fostrom, to which MQTT is something else |
 //! | a client id of Watson's, with its token or key | | a device, gateway or application of an organisation: `moorline_watson` |
+//! | `DEVICE@APP`, or another with the client id `DEVICE@APP`, of an application of Drogue's; none, with its certificate or key | as is proper there | that device, or an application with its token: `moorline_drogue` |
 //! | `provision`, or that client id | none | somebody who asks a profile of ThingsBoard's for credentials, and for nothing else |
 //! | none, and a certificate of an authority of a profile of ThingsBoard's | | the device that it names, which has it from then on |
 //! | whatever a device of a tenant of ThingsBoard's shows | | that device, to which MQTT is something else: `moorline_thingsboard` |
@@ -47,6 +48,8 @@ pub(crate) struct Devices {
     pub(crate) fostrom: Option<Mqtt>,
     /// Who judges clients of Watson.
     pub(crate) watson: Option<moorline_watson::Mqtt>,
+    /// Who judges clients of Drogue.
+    pub(crate) drogue: Option<moorline_drogue::Mqtt>,
     /// Who serves devices of ThingsBoard.
     pub(crate) thingsboard: Option<moorline_thingsboard::Mqtt>,
     /// Those that watch over connections; each ends with its connection.
@@ -93,6 +96,10 @@ fn possession(proof: Option<&Proof>) -> Possession {
 impl Devices {
     /// Judges who has not failed too often, so that nobody guesses for long.
     async fn judge_unless_banned(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
+        if let Some(drogue) = self.drogue.clone().filter(|drogue| drogue.is_meant(&attempt)) {
+            // Who failed too often is counted at its door, where all that is no is one answer.
+            return drogue.judge(attempt).await;
+        }
         // Who names nobody is counted with all others of its address that do so.
         let from = attempt.peer.ip();
         // Watson's devices have all the same user name, and hear "not authorised" for all that is no.
@@ -143,7 +150,7 @@ impl Devices {
         {
             proven = self.prove(&attempt).await;
         }
-        let Proven { stay, watch, who } = match (proven, self.anonymous) {
+        let Proven { stay, watch, who, .. } = match (proven, self.anonymous) {
             (Ok(proven), _) => proven,
             (Err(Unproven::Nothing), Some(tenant)) if !names_a_tenant(&attempt) => {
                 return Ok(Identity::of(tenant));
@@ -151,6 +158,10 @@ impl Devices {
             (Err(unproven), _) => return Err(denial(unproven)),
         };
         let (tenant, device) = (stay.guest.tenant, &stay.guest.device);
+        if self.drogue.as_ref().is_some_and(|drogue| drogue.takes(tenant)) {
+            // It has shown what is right in a shape that its platform does not have.
+            return Err(Denial::BadCredentials);
+        }
         let session = if attempt.client == *device {
             device.clone()
         } else {

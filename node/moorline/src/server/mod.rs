@@ -26,6 +26,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
+use moorline_drogue::DrogueMetrics;
 use moorline_edge::{Clock, Doorkeeper, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
 use moorline_fostrom::{Door, FostromMetrics, Moonlight, Mqtt};
 use moorline_group::{
@@ -359,11 +360,23 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
+/// What listens here, for clients that ask.
+fn endpoints(config: &Config) -> moorline_drogue::Endpoints {
+    let listen = &config.listen;
+    let port = |address: Option<SocketAddr>| address.map(|address| address.port());
+    let secure = port(listen.wss.or(listen.https)).map(|port| (port, true));
+    moorline_drogue::Endpoints {
+        mqtt: port(listen.mqtts.or(listen.mqtt)),
+        websocket: secure.or(port(listen.ws.or(listen.http)).map(|port| (port, false))),
+    }
+}
+
 /// What is spoken over HTTP, in the order in which paths are offered.
 fn platforms(
     node: &Node,
     service: &Arc<Service>,
     watson: Option<&moorline_watson::Door>,
+    drogue: Option<&moorline_drogue::Door>,
     thingsboard: Option<&moorline_thingsboard::Door>,
     doors: &Doorkeeper,
 ) -> Vec<Arc<dyn Platform>> {
@@ -371,6 +384,10 @@ fn platforms(
     platforms.extend(watson.map(|door| {
         let (door, service, doors) = (door.clone(), Arc::clone(service), doors.clone());
         Arc::new(moorline_watson::Http::new(door, service, doors)) as _
+    }));
+    platforms.extend(drogue.map(|door| {
+        let endpoints = endpoints(node.config());
+        Arc::new(moorline_drogue::Http::new(door.clone(), endpoints)) as _
     }));
     if let Some((door, secrets)) = thingsboard.zip(node.secrets()) {
         platforms.extend(moorline_thingsboard::platforms(door, secrets, doors));
@@ -394,6 +411,7 @@ async fn serve_devices(
         None => Passwords::new([0; 32], [0; 32]).register(node.registry())?,
     }
     let watson = WatsonMetrics::register(node.registry())?;
+    let drogue = DrogueMetrics::register(node.registry())?;
     let thingsboard = ThingsboardMetrics::register(node.registry())?;
     let rate = node.config().mqtt.client_rate();
     let watson = node.secrets().map(|secrets| {
@@ -410,7 +428,12 @@ async fn serve_devices(
     });
     // Bans outlast a pause of this node, and MQTT's are HTTP's.
     let doors = Doorkeeper::default();
-    let platforms = platforms(&node, &service, watson.as_ref(), thingsboard.as_ref(), &doors);
+    let drogue = node.secrets().map(|secrets| {
+        let (service, secrets, mqtt) = (Arc::clone(&service), secrets.clone(), &node.config().mqtt);
+        moorline_drogue::Door::new(service, secrets, clock, mqtt, drogue.clone(), doors.clone())
+    });
+    let platforms =
+        platforms(&node, &service, watson.as_ref(), drogue.as_ref(), thingsboard.as_ref(), &doors);
     let others = door.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
@@ -423,6 +446,7 @@ async fn serve_devices(
             watson: watson
                 .clone()
                 .map(|door| moorline_watson::Mqtt::new(door, Arc::clone(&service))),
+            drogue: drogue.clone().map(moorline_drogue::Mqtt::new),
             tasks: TaskTracker::new(),
             anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
             doors: doors.clone(),

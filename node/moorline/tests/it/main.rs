@@ -22,6 +22,7 @@ mod clocks;
 mod credentials;
 mod delivery;
 mod disks;
+mod drogue;
 mod events;
 mod failures;
 mod fostrom;

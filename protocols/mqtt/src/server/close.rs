@@ -2,7 +2,7 @@
 
 use moorline_core::{
     Text,
-    port::{Close, Refusal},
+    port::{Close, PlatformReason, Refusal},
 };
 
 use crate::{
@@ -146,6 +146,15 @@ impl From<DecodeError> for Ending {
     }
 }
 
+/// The reason that a platform gives.
+pub(super) fn platform_reason(reason: PlatformReason) -> Reason {
+    match reason {
+        PlatformReason::Unspecified => Reason::UnspecifiedError,
+        PlatformReason::Unsupported => Reason::ImplementationSpecificError,
+        PlatformReason::Wildcard => Reason::WildcardSubscriptionsNotSupported,
+    }
+}
+
 /// What a refusal is called on the wire.
 pub(super) fn refusal_text(refusal: Refusal) -> &'static str {
     match refusal {
@@ -157,6 +166,7 @@ pub(super) fn refusal_text(refusal: Refusal) -> &'static str {
         Refusal::TooLarge => "larger than a limit allows",
         Refusal::Topic => "there is no such topic",
         Refusal::Payload => "the payload can't be read",
+        Refusal::Platform(_) => "refused by its platform",
     }
 }
 

@@ -197,8 +197,12 @@ pub async fn make(
         Wanted::Certificate(pin) => (Kept::Certificate(pin), Some(lookup_of_pin(secrets, pin))),
         Wanted::Psk { identity, key } => {
             check_identity(&identity)?;
+            let mut brought = false;
             let key = match key {
-                Some(key) => check_key(key)?,
+                Some(key) => {
+                    brought = true;
+                    check_key(key)?
+                }
                 None => {
                     let key = Secret::new((0..KEY_BYTES).map(|_| random()).collect::<Vec<_>>());
                     let digits = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -206,7 +210,11 @@ pub async fn make(
                     key
                 }
             };
-            let sealed = secrets.seal(place, std::array::from_fn(|_| random()), &key.0);
+            let sealed = match brought {
+                // The same key brought again is kept as the same: an import sees that it is there.
+                true => secrets.seal_again(place, &key.0),
+                false => secrets.seal(place, std::array::from_fn(|_| random()), &key.0),
+            };
             let lookup = lookup_of_identity(secrets, &identity);
             (Kept::Psk(Psk { identity, sealed }), Some(lookup))
         }
