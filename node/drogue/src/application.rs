@@ -76,8 +76,8 @@ impl Application {
         }
         // Before its row is read: what changes from then on is told.
         let watch = door.registry.watch(tenant, &kept);
-        let principal = door.registry.principal(&door.secrets, token, door.now_ms()).await;
-        let principal = principal.map_err(|_| Turned::Unavailable)?.ok_or(Turned::Away)?;
+        let from = attempt.peer.ip().to_canonical();
+        let principal = door.principal(token, By::Mqtt, from).await?;
         if !door.registry.tenant(tenant).is_some_and(|of| of.enabled) {
             return Err(Turned::Away);
         }

@@ -20,6 +20,7 @@ use moorline_service::{
             prove::{Chain, Claim, Holder, Possession, Proven, Stay, Unproven},
         },
         door::{By, Certified, Guest},
+        principal::Principal,
         secrets::Secrets,
         settings::{self, DeviceSettings},
     },
@@ -157,6 +158,11 @@ impl Door {
         self.registry.tenant(tenant).is_some_and(|of| name_of(&of).is_some())
     }
 
+    /// The name of the application that a tenant is.
+    pub(crate) fn name(&self, tenant: TenantId) -> Option<Text> {
+        self.registry.tenant(tenant).as_ref().and_then(name_of)
+    }
+
     /// Whether there is an application of this name, by all that is known here.
     pub(crate) fn knows(&self, application: &str) -> bool {
         self.registry.tenant_by_alias(&format!("{ALIAS}{application}")).is_some()
@@ -204,6 +210,31 @@ impl Door {
             judged
         };
         self.count(coming.by, result.as_ref().err().copied());
+        result
+    }
+
+    /// Whose key that is, who has not failed too often from there.
+    pub(crate) async fn principal(
+        &self,
+        key: &str,
+        by: By,
+        from: IpAddr,
+    ) -> Result<Principal, Turned> {
+        // Wrong keys name nobody: they are counted by where they come from.
+        let who = Text::default();
+        let banned = self.doors.banned(&who, from, self.clock.wall()).is_some();
+        let result = if banned {
+            Err(Turned::Away)
+        } else {
+            let found = self.registry.principal(&self.secrets, key, self.now_ms()).await;
+            found.map_err(|_| Turned::Unavailable).and_then(|found| found.ok_or(Turned::Away))
+        };
+        match &result {
+            Ok(_) => self.doors.succeeded(&who, from),
+            Err(Turned::Away) if !banned => drop(self.doors.failed(&who, from, self.clock.wall())),
+            Err(_) => {}
+        }
+        self.count(by, result.as_ref().err().copied());
         result
     }
 

@@ -22,14 +22,16 @@ use moorline_dialects::drogue::{
     discovery::{self, Listening as Endpoints},
     http::{self, Asked, Head, Response, Route},
     outcome::{Outcome, Refusal},
+    registry::route,
     ttn,
 };
 use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
-use moorline_service::registry::{door::By, settings::Role};
+use moorline_service::registry::{door::By, principal::Principal, settings::Role};
 
 use crate::{
     door::{Coming, Door, Turned},
     metrics::Counted,
+    rest,
     speaker::{Saying, Speaker},
     wait::Listening,
 };
@@ -41,7 +43,7 @@ const AUTHORIZATION: &str = "authorization";
 /// The extension that has what stands behind a channel.
 const SUFFIX: &str = "topic";
 /// Who administers the cluster.
-const EVERYBODYS: TenantId = TenantId(0);
+pub(crate) const EVERYBODYS: TenantId = TenantId(0);
 
 /// HTTP for Drogue's devices, and for those who send them commands.
 #[derive(Clone)]
@@ -66,7 +68,10 @@ impl Http {
 
 impl Platform for Http {
     fn claims(&self, path: &str) -> bool {
-        http::is_path(path) || command::is_path(path) || discovery::is_path(path)
+        http::is_path(path)
+            || command::is_path(path)
+            || discovery::is_path(path)
+            || route::is_path(path)
     }
 
     fn claims_with(&self, path: &str, has: &dyn Fn(&str) -> bool) -> bool {
@@ -98,6 +103,8 @@ impl Conversation for Connection {
                 ("discovery", self.discover(&head).await)
             } else if command::is_path(head.path) {
                 ("command", self.command(&head, body).await)
+            } else if route::is_path(head.path) {
+                ("registry", self.registry(&head, body).await)
             } else {
                 let proven = self.caller.channel.proof.is_some();
                 match http::route(&head, proven) {
@@ -177,16 +184,38 @@ impl Connection {
 
     // ---- applications
 
-    async fn command(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {
-        let asked = command::route(head)?;
+    /// Whose key a request shows, who has not failed too often.
+    async fn principal(&self, head: &Head<'_>) -> Result<Principal, Refusal> {
         let door = &self.http.door;
         let key = command::key(head).ok_or(Refusal::Authentication)?;
         let key = std::str::from_utf8(key.expose()).map_err(|_| Refusal::Authentication)?;
-        let principal = door.registry.principal(&door.secrets, key, door.now_ms()).await;
-        let principal = principal.map_err(|_| Refusal::Unavailable)?;
-        let principal = principal.filter(|of| of.role != Role::ReadOnly);
-        let principal = principal.ok_or(Refusal::Authentication)?;
+        let from = self.caller.peer.ip().to_canonical();
+        let principal = door.principal(key, By::Http, from).await.map_err(refusal_of)?;
+        let tenant = principal.tenant;
+        if !self.caller.tls() && tenant != EVERYBODYS && !door.registry.takes_plaintext(tenant) {
+            return Err(Refusal::Authentication);
+        }
         self.caller.is_known();
+        Ok(principal)
+    }
+
+    async fn registry(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {
+        let asked = route::route(head)?;
+        let principal = self.principal(head).await?;
+        let body = read(body).await?;
+        let address = self.caller.peer.ip().to_canonical().to_string();
+        let door = &self.http.door;
+        let request = rest::Request { door, principal: &principal, head, address: &address };
+        request.answer(asked, body).await
+    }
+
+    async fn command(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {
+        let asked = command::route(head)?;
+        let door = &self.http.door;
+        let principal = self.principal(head).await?;
+        if principal.role == Role::ReadOnly {
+            return Err(Refusal::Authentication);
+        }
         let application = door.application(&asked.application).await;
         let outcome = match application {
             Ok((tenant, _)) if [tenant, EVERYBODYS].contains(&principal.tenant) => {
@@ -209,14 +238,7 @@ impl Connection {
         if head.path == discovery::VERSION_PATH {
             return Ok(Response::json(200, discovery::version()));
         }
-        let door = &self.http.door;
-        let mut known = false;
-        if let Some(key) = command::key(head)
-            && let Ok(key) = std::str::from_utf8(key.expose())
-        {
-            let principal = door.registry.principal(&door.secrets, key, door.now_ms()).await;
-            known = principal.is_ok_and(|principal| principal.is_some());
-        }
+        let known = head.header(AUTHORIZATION).is_some() && self.principal(head).await.is_ok();
         let host = head.text("host").ok_or_else(|| Refusal::Request("There is no host".into()))?;
         let endpoints = Some(&self.http.endpoints).filter(|_| known);
         Ok(Response::json(200, discovery::endpoints(host, self.caller.tls(), endpoints)))
@@ -269,7 +291,7 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
     })
 }
 
-fn refusal_of(turned: Turned) -> Refusal {
+pub(crate) fn refusal_of(turned: Turned) -> Refusal {
     match turned {
         Turned::Away => Refusal::Authentication,
         Turned::Unavailable => Refusal::Unavailable,

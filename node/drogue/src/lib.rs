@@ -5,6 +5,7 @@
 //!                        inbox.rs: commands, as the device asked for them ◄── the service's port, on canonical topics
 //!                        application.rs: commands of applications; feed.rs, groups.rs: events to them ◄── the registry's streams
 //!   HTTP listener ────► http.rs: who is it? (door.rs) ─► speaker.rs: an event; wait.rs: a command
+//!                                            ├─► rest.rs: the registry's API
 //!                                            └─► commands.rs: a command to a device, and to its gateways
 //!   kept                 spec.rs: what an application says, a document; what a device says stands in its row
 //! ```
@@ -35,6 +36,7 @@ mod inbox;
 mod link;
 mod metrics;
 mod mqtt;
+mod rest;
 mod session;
 mod speaker;
 mod spec;

@@ -22,7 +22,7 @@ const WAYS: [&str; 2] = ["mqtt", "http"];
 /// What becomes of commands.
 const SENT: [&str; 4] = ["sent", "nobody", "unavailable", "failed"];
 /// What is asked for over HTTP.
-const REQUESTS: [&str; 4] = ["publish", "ttn", "command", "discovery"];
+const REQUESTS: [&str; 5] = ["publish", "ttn", "command", "registry", "discovery"];
 
 impl DrogueMetrics {
     /// Registers them.

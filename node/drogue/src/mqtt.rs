@@ -86,7 +86,6 @@ impl Mqtt {
         }
         if let Some(token) = self.token_of(&attempt) {
             let application = Application::enter(self.0.clone(), &token, &attempt).await;
-            self.0.count(by, application.as_ref().err().copied());
             return application.map_err(|_| Denial::BadCredentials);
         }
         let hello = Hello {

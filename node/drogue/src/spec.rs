@@ -11,10 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use moorline_core::{TenantId, Text};
 use moorline_dialects::drogue::registry::device::Kept;
-use moorline_machine::documents::Space;
-use moorline_service::registry::Registry;
+use moorline_machine::documents::{Expect, Space};
+use moorline_service::registry::{Registry, RegistryError};
 
 /// The space of a tenant that has it, and its name there.
 const SPACE: &str = "drogue";
@@ -52,6 +53,35 @@ impl Specs {
         (at.elapsed() < age).then(|| Arc::clone(said))
     }
 
+    /// What an application says now, and its version.
+    pub(crate) async fn read(
+        &self,
+        registry: &Registry,
+        tenant: TenantId,
+    ) -> Result<(Kept, Option<u64>), Unknown> {
+        let space = Space::of_tenant(tenant, SPACE);
+        let found = registry.document(&space, &Text::from(DOCUMENT)).await;
+        let Some(found) = found.map_err(|_| Unknown::Unavailable)? else {
+            return Ok((Kept::default(), None));
+        };
+        let kept = serde_json::from_slice(&found.body).map_err(|_| Unknown::Unreadable)?;
+        Ok((kept, Some(found.version)))
+    }
+
+    /// Has an application say this, in the place of what is expected: here at once, on other nodes within [`FOR`].
+    pub(crate) async fn write(
+        &self,
+        registry: &Registry,
+        tenant: TenantId,
+        body: Bytes,
+        expect: Expect,
+    ) -> Result<(), RegistryError> {
+        let space = Space::of_tenant(tenant, SPACE);
+        registry.put_document(&space, &Text::from(DOCUMENT), body, expect).await?;
+        self.known().remove(&tenant);
+        Ok(())
+    }
+
     /// What an application says, at most [`FOR`] ago.
     pub(crate) async fn of(
         &self,
@@ -61,15 +91,10 @@ impl Specs {
         if let Some(said) = self.within(tenant, FOR) {
             return Ok(said);
         }
-        let space = Space::of_tenant(tenant, SPACE);
-        let found = registry.document(&space, &Text::from(DOCUMENT)).await;
-        let found = match (found, self.within(tenant, UNANSWERED_FOR)) {
-            (Err(_), Some(said)) => return Ok(said),
-            (Err(_), None) => return Err(Unknown::Unavailable),
-            (Ok(found), _) => found,
+        let said = match (self.read(registry, tenant).await, self.within(tenant, UNANSWERED_FOR)) {
+            (Err(Unknown::Unavailable), Some(said)) => return Ok(said),
+            (read, _) => Arc::new(read?.0),
         };
-        let read = found.map(|found| serde_json::from_slice::<Kept>(&found.body)).transpose();
-        let said = Arc::new(read.map_err(|_| Unknown::Unreadable)?.unwrap_or_default());
         let mut known = self.known();
         if known.len() >= KNOWN_MAX {
             known.clear();

@@ -111,6 +111,8 @@ pub enum Refusal {
     Full,
     /// The body is too large.
     TooLarge,
+    /// Somebody else wrote it meanwhile, or it is there already.
+    Conflict(String),
     /// There is no such path.
     NotFound,
     /// There is no such method.
@@ -128,6 +130,7 @@ impl Refusal {
             Self::Configuration => 500,
             Self::Rejected(_) => 406,
             Self::TooLarge => 413,
+            Self::Conflict(_) => 409,
             Self::NotFound => 404,
             Self::Method => 405,
         }
@@ -147,6 +150,7 @@ impl Refusal {
             Self::Rejected(why) => ("Rejected", why.as_str()),
             Self::Full => ("QueueFull", "There is no room for the event now"),
             Self::TooLarge => ("PayloadTooLarge", "The body is too large"),
+            Self::Conflict(why) => ("Conflict", why.as_str()),
             Self::NotFound => ("NotFound", "There is no such resource"),
             Self::Method => ("MethodNotAllowed", "There is no such method here"),
         };

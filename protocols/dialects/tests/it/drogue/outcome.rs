@@ -50,6 +50,7 @@ fn refusals_say_what_the_vendors_say() {
         (Refusal::Rejected(String::new()), 406, "Rejected"),
         (Refusal::Full, 503, "QueueFull"),
         (Refusal::TooLarge, 413, "PayloadTooLarge"),
+        (Refusal::Conflict(String::new()), 409, "Conflict"),
         (Refusal::NotFound, 404, "NotFound"),
         (Refusal::Method, 405, "MethodNotAllowed"),
     ];

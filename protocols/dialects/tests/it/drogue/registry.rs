@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use moorline_core::UnixMillis;
 use moorline_dialects::drogue::{
     export,
     http::Head,
@@ -10,6 +11,7 @@ use moorline_dialects::drogue::{
         device::{Kept, is_disabled},
         labels::Selector,
         patch::{Unpatched, merge, patched},
+        resource::{self, Known},
         route::{Action, Place, route},
     },
 };
@@ -180,6 +182,46 @@ fn routes_of_the_registry() {
     assert_eq!(listed, (devices(), Action::List(selector, 5, 10)));
     for query in ["limit=x", "offset=-1", "labels=%23"] {
         assert_eq!(ask("GET", "", query, &[]), Err(400), "{query}");
+    }
+}
+
+#[test]
+fn resources_are_shown_as_they_were_written() {
+    let body = json!({
+        "metadata": { "application": "plant", "name": "gate-7", "labels": { "hall": "3" }, "resourceVersion": "7" },
+        "spec": { "core": { "disabled": true }, "alias": ["x"], "credentials": { "credentials": [{ "pass": "s3cret" }] } },
+    });
+    let written = resource::read(&body).unwrap();
+    assert_eq!((written.name.as_str(), written.application.as_deref()), ("gate-7", Some("plant")));
+    assert_eq!((written.version.as_deref(), written.enabled), (Some("7"), false));
+    let password = Credential::Password(Password::Plain("s3cret".to_owned()));
+    assert_eq!(written.credentials, Some(vec![password]));
+    let known = Known {
+        application: Some("plant"),
+        name: "gate-7",
+        uid: "7-1",
+        created: UnixMillis(1_795_222_923_456),
+        version: 9,
+        enabled: written.enabled,
+    };
+    let shown = resource::shown(&known, &written.kept);
+    let expected = json!({
+        "metadata": {
+            "application": "plant", "name": "gate-7", "uid": "7-1", "generation": 9, "resourceVersion": "9",
+            "creationTimestamp": "2026-11-21T01:02:03.456Z", "labels": { "hall": "3" },
+        },
+        "spec": { "core": { "disabled": true }, "alias": ["x"] },
+    });
+    assert_eq!(shown, expected, "and no credentials");
+    assert_eq!(resource::read(&shown).unwrap().credentials, None, "it keeps those it has");
+    for wrong in [
+        json!({}),
+        json!({ "metadata": {} }),
+        json!({ "metadata": { "name": "a", "labels": { "x": 1 } } }),
+        json!({ "metadata": { "name": "a" }, "spec": 7 }),
+        json!({ "metadata": { "name": "a" }, "spec": { "credentials": { "credentials": [{}] } } }),
+    ] {
+        assert!(resource::read(&wrong).is_err(), "{wrong}");
     }
 }
 
