@@ -204,7 +204,7 @@ impl Session {
             qos,
             id: options.id,
             inbox: Arc::clone(&self.inbox),
-            reading,
+            _reading: reading,
         };
         self.next = self.next.wrapping_add(1);
         self.feeds.insert(filter, feed.begin(self.next));

@@ -257,11 +257,11 @@ impl Door {
         match credentials {
             Credentials::Password { id, password } => {
                 let proven = self.by_words(id, &id.device, password.expose(), coming).await?;
-                self.entered(proven, None).await
+                self.entered(proven, None)
             }
             Credentials::User { id, user, password } => {
                 let proven = self.by_words(id, user, password.expose(), coming).await?;
-                self.entered(proven, Some(id)).await
+                self.entered(proven, Some(id))
             }
             Credentials::Proven => match &coming.channel.proof {
                 Some(Proof::Certificates(chain)) => self.by_certificate(chain, coming).await,
@@ -311,7 +311,7 @@ impl Door {
             possession: Possession::Psk(Holder { tenant, device, born, credential }),
         };
         let proven = self.registry.prove(&self.secrets, &claim, self.now_ms()).await;
-        self.entered(proven.map_err(unproven)?, None).await
+        self.entered(proven.map_err(unproven)?, None)
     }
 
     /// By what an authority of the application calls it: the subject, or its common name.
@@ -343,7 +343,7 @@ impl Door {
         Err(Turned::Away)
     }
 
-    async fn entered(&self, proven: Proven, named: Option<&DeviceId>) -> Result<Entered, Turned> {
+    fn entered(&self, proven: Proven, named: Option<&DeviceId>) -> Result<Entered, Turned> {
         let Proven { stay, watch, settings, .. } = proven;
         let kept = Kept::of(&settings::read::<DeviceSettings>(&settings).metadata);
         let is_it = |id: &DeviceId| {

@@ -60,7 +60,7 @@ pub(crate) struct Feed {
     pub(crate) qos: QoS,
     pub(crate) id: Option<NonZeroU32>,
     pub(crate) inbox: Arc<dyn Inbox>,
-    pub(crate) reading: Reading,
+    pub(crate) _reading: Reading,
 }
 
 /// A subscription, until it is dropped.

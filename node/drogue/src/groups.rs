@@ -29,7 +29,7 @@ const SPACE: &str = "drogue-groups";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Held {
-    owner: u128,
+    owner: String,
     until_ms: u64,
 }
 
@@ -38,14 +38,14 @@ struct Held {
 pub(crate) struct Member {
     space: Space,
     group: Text,
-    own: u128,
+    own: String,
     /// Of the document that says that it reads.
     version: Option<u64>,
 }
 
 impl Member {
     pub(crate) fn new(tenant: TenantId, group: Text) -> Self {
-        let own = Uuid::from_u128(rand::random()).as_u128();
+        let own = Uuid::from_u128(rand::random()).to_string();
         Self { space: Space::of_tenant(tenant, SPACE), group, own, version: None }
     }
 
@@ -67,8 +67,8 @@ impl Member {
             },
         };
         let until_ms = now_ms + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        let held = Held { owner: self.own, until_ms };
-        let body = Bytes::from(serde_json::to_vec(&held).expect("two numbers"));
+        let held = Held { owner: self.own.clone(), until_ms };
+        let body = Bytes::from(serde_json::to_vec(&held).expect("a text and a number"));
         let written = registry.put_document(&self.space, &self.group, body, expect).await;
         // Whoever was not answered looks again who it is.
         self.version = written.ok();

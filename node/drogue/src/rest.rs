@@ -247,7 +247,9 @@ impl Request<'_> {
             for (device, record) in page.devices.iter().filter(|(name, _)| !is_principal(name)) {
                 let kept = kept_of(record);
                 if !selector.selects(&kept.labels) {
-                } else if skipped < offset {
+                    continue;
+                }
+                if skipped < offset {
                     skipped += 1;
                 } else if found.len() < limit {
                     found.push(shown(tenant, application, device, record, &kept));
