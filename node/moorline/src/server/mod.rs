@@ -395,6 +395,20 @@ fn platforms(
     platforms
 }
 
+/// Where Drogue's clients are let in; nowhere without the cluster's key.
+fn drogue_door(
+    node: &Node,
+    service: &Arc<Service>,
+    clock: Clock,
+    doors: &Doorkeeper,
+) -> anyhow::Result<Option<moorline_drogue::Door>> {
+    let metrics = DrogueMetrics::register(node.registry())?;
+    Ok(node.secrets().map(|secrets| {
+        let (service, secrets, mqtt) = (Arc::clone(service), secrets.clone(), &node.config().mqtt);
+        moorline_drogue::Door::new(service, secrets, clock, mqtt, metrics, doors.clone())
+    }))
+}
+
 /// Serves devices whenever this node may, until told to stop.
 async fn serve_devices(
     node: Arc<Node>,
@@ -411,7 +425,6 @@ async fn serve_devices(
         None => Passwords::new([0; 32], [0; 32]).register(node.registry())?,
     }
     let watson = WatsonMetrics::register(node.registry())?;
-    let drogue = DrogueMetrics::register(node.registry())?;
     let thingsboard = ThingsboardMetrics::register(node.registry())?;
     let rate = node.config().mqtt.client_rate();
     let watson = node.secrets().map(|secrets| {
@@ -428,10 +441,7 @@ async fn serve_devices(
     });
     // Bans outlast a pause of this node, and MQTT's are HTTP's.
     let doors = Doorkeeper::default();
-    let drogue = node.secrets().map(|secrets| {
-        let (service, secrets, mqtt) = (Arc::clone(&service), secrets.clone(), &node.config().mqtt);
-        moorline_drogue::Door::new(service, secrets, clock, mqtt, drogue.clone(), doors.clone())
-    });
+    let drogue = drogue_door(&node, &service, clock, &doors)?;
     let platforms =
         platforms(&node, &service, watson.as_ref(), drogue.as_ref(), thingsboard.as_ref(), &doors);
     let others = door.clone().map_or_else(Others::default, |door| Others::new(door, platforms));

@@ -97,7 +97,7 @@ fn properties_are_read_as_they_were_written() {
     let more = [&[0x08, 0, 1, b'r', 0x09, 0, 1, 0][..], &written].concat();
     assert_eq!(properties::read(&more), read);
     for cut in 0..written.len() {
-        let _ = properties::read(&written[..cut]);
+        drop(properties::read(&written[..cut]));
     }
     assert_eq!(properties::read(&[0xff, 1, 2]), properties::Said::default());
 }
