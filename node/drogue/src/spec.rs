@@ -37,12 +37,14 @@ pub(crate) enum Unknown {
     Unavailable,
 }
 
+type Known = HashMap<TenantId, (Arc<Kept>, Instant)>;
+
 /// What is known. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Specs(Arc<Mutex<HashMap<TenantId, (Arc<Kept>, Instant)>>>);
+pub(crate) struct Specs(Arc<Mutex<Known>>);
 
 impl Specs {
-    fn known(&self) -> MutexGuard<'_, HashMap<TenantId, (Arc<Kept>, Instant)>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         // Every change is one entry.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -159,6 +159,7 @@ fn an_application_moves_in() {
             ("a will is an event, and a later connection is the device", wills),
             ("events are shared, and go on where they were", shares),
             ("applications hear no more than they may", applications),
+            ("devices are made and changed as the registry says", registry),
             ("a device that is disabled is turned out", revoked),
         ],
     );
@@ -403,6 +404,76 @@ fn applications(plant: &mut Plant) {
     }
     let id = ops.publish("command/plant/gw/x", b"1");
     assert_eq!(ops.puback(id), 0x87, "it may only look");
+}
+
+fn registry(plant: &mut Plant) {
+    let operator = format!("Bearer {}", plant.token("acme", "operator"));
+    let look = format!("Bearer {}", plant.look);
+    let base = "/api/registry/v1alpha1/apps/plant";
+    let ask = |node: u64, method: &str, path: &str, by: &str, kind: &str, body: &Value| {
+        let headers = [("authorization", by), ("content-type", kind)];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        http::api(method, plant.api.at(node, "http"), &format!("{base}{path}"), &headers, &body)
+    };
+    let json_body = "application/json";
+    let device = json!({
+        "metadata": { "application": "plant", "name": "new", "labels": { "hall": "3" } },
+        "spec": { "authentication": { "credentials": [{ "pass": "first" }] } },
+    });
+    assert_eq!(
+        ask(1, "POST", "/devices", &look, json_body, &device).status,
+        403,
+        "it may only look"
+    );
+    assert_eq!(ask(1, "POST", "/devices", &operator, json_body, &device).status, 201);
+    assert_eq!(ask(2, "POST", "/devices", &operator, json_body, &device).status, 409);
+    let connect = |password: &str| login(Version::V4, "a", "new@plant", password);
+    assert_eq!(connect("first").reason(plant.at(3)), 0);
+    let shown = ask(2, "GET", "/devices/new", &look, json_body, &Value::Null);
+    assert!(!shown.body.contains("first") && shown.status == 200, "{}", shown.body);
+    let before = shown.json();
+    assert_eq!(before["metadata"]["labels"], json!({ "hall": "3" }));
+    for (selector, many) in [("hall%3D3", 1), ("hall%3D4", 0)] {
+        let found =
+            ask(3, "GET", &format!("/devices?labels={selector}"), &look, json_body, &Value::Null);
+        assert_eq!(found.json().as_array().unwrap().len(), many, "{selector}");
+    }
+    let patch = json!([{ "op": "add", "path": "/metadata/labels/floor", "value": "1" }]);
+    let patched = ask(1, "PATCH", "/devices/new", &operator, "application/json-patch+json", &patch);
+    assert_eq!(patched.status, 204, "{}", patched.body);
+    assert_eq!(connect("first").reason(plant.at(3)), 0, "it keeps its credentials");
+    assert_eq!(
+        ask(1, "PUT", "/devices/new", &operator, json_body, &before).status,
+        409,
+        "an old version"
+    );
+    let merge = json!({ "spec": { "credentials": { "credentials": [{ "pass": "second" }] } } });
+    let merged = ask(1, "PATCH", "/devices/new", &operator, "application/merge-patch+json", &merge);
+    assert_eq!(merged.status, 204, "{}", merged.body);
+    assert_eq!(connect("second").reason(plant.at(3)), 0);
+    assert_eq!(connect("first").reason(plant.at(3)), 4);
+    let rules = json!({ "spec": { "publish": { "rules": [
+        { "when": { "isChannel": "secret" }, "then": [{ "reject": "not here" }] },
+    ] } } });
+    let merged = ask(1, "PATCH", "", &operator, "application/merge-patch+json", &rules);
+    assert_eq!(merged.status, 204, "{}", merged.body);
+    let new = basic("new@plant:second");
+    let rejected = until("the rule counts", SOON, || {
+        let answer = plant.post(2, "/v1/secret", &new, "{}");
+        (answer.status == 406).then_some(answer)
+    });
+    assert_eq!(rejected.json()["message"], "not here");
+    assert_eq!(ask(1, "DELETE", "", &operator, json_body, &Value::Null).status, 405);
+    assert_eq!(ask(1, "DELETE", "/devices/new", &operator, json_body, &Value::Null).status, 204);
+    assert_eq!(ask(2, "GET", "/devices/new", &operator, json_body, &Value::Null).status, 404);
+    let other = http::api(
+        "GET",
+        plant.api.at(1, "http"),
+        "/api/registry/v1alpha1/apps/other",
+        &[("authorization", &operator)],
+        "",
+    );
+    assert_eq!(other.status, 404, "another application is nobody's business");
 }
 
 fn revoked(plant: &mut Plant) {
