@@ -130,7 +130,10 @@ fn reads(plant: &Plant, application: &mut Client) {
     until("the application reads", 2 * SOON, || {
         prober.to(plant.at(1)).0.disconnect();
         match application.hear(Duration::from_millis(500)) {
-            Heard::Packet(Packet::Publish(heard)) => Some(application.ack(&heard)),
+            Heard::Packet(Packet::Publish(heard)) => {
+                application.ack(&heard);
+                Some(())
+            }
             _ => None,
         }
     });
