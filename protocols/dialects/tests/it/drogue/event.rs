@@ -1,4 +1,4 @@
-//! CloudEvents.
+//! CloudEvents: what is said of an event, and what is read of one.
 
 use bytes::Bytes;
 use moorline_core::UnixMillis;

@@ -1,4 +1,4 @@
-//! Who is who.
+//! Who a device says that it is, by MQTT and by HTTP.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use moorline_dialects::drogue::identity::{Credentials, DeviceId, Hello, http, mqtt};

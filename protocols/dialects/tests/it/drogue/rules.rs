@@ -1,4 +1,4 @@
-//! Publish rules.
+//! Publish rules: when they count, and what they do.
 
 use std::collections::BTreeMap;
 
