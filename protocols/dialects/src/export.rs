@@ -14,6 +14,7 @@ pub type Reader = fn(&[Value]) -> Export;
 
 /// Who can be moved from, and how their exports are read.
 pub const READERS: &[(&str, Reader)] = &[
+    ("losant", crate::losant::export::read),
     #[cfg(feature = "thingsboard")]
     ("thingsboard", crate::thingsboard::export::read),
     ("watson", crate::watson::export::read),

@@ -15,6 +15,8 @@
 pub mod export;
 pub mod fostrom;
 pub mod limits;
+pub mod losant;
+pub mod moments;
 pub mod secret;
 #[cfg(feature = "thingsboard")]
 pub mod thingsboard;

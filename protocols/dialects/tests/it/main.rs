@@ -9,6 +9,8 @@
 mod export;
 mod http;
 mod identity;
+mod losant;
+mod moments;
 mod mqtt;
 mod payload;
 mod schema;
