@@ -31,6 +31,7 @@ pub const ORDER: [&str; 24] = [
     "node/fostrom",
     "node/watson",
     "node/thingsboard",
+    "node/losant",
     "node/api",
     "node/moorline",
     "chaos-tests/oracle",
