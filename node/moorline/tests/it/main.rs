@@ -27,6 +27,7 @@ mod failures;
 mod fostrom;
 mod harness;
 mod isolation;
+mod losant;
 mod members;
 mod moved;
 mod once;

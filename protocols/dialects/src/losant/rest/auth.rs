@@ -76,9 +76,9 @@ impl DeviceLogin {
 }
 
 fn is_device_scope(scope: &str) -> bool {
-    [ALL_DEVICE, ALL_DEVICE_READ, "application.get", "application.mqttPublishMessage"]
-        .contains(&scope)
+    [ALL_DEVICE, ALL_DEVICE_READ].contains(&scope)
         || scope.starts_with("device.")
+        || scope.starts_with("devices.")
 }
 
 /// Whether a token with these scopes is for an action; `reads`: it changes nothing; `is_devices`: a device may it at all.
@@ -88,6 +88,7 @@ pub fn allows(scopes: &[String], (action, is_devices): (&str, bool), reads: bool
         ALL_DEVICE => true,
         ALL_DEVICE_READ => reads,
         "device.*" => action.starts_with("device."),
+        "devices.*" => action.starts_with("devices."),
         scope => scope == action,
     };
     is_devices && scopes.iter().any(allows)

@@ -196,9 +196,9 @@ impl Resource {
     pub fn action(&self, method: Method) -> (&'static str, bool) {
         let get = method == Method::Get;
         match self {
-            Self::Application => ("application.get", true),
-            Self::Devices => (if get { "devices.get" } else { "devices.post" }, false),
-            Self::CommandToMany => ("devices.sendCommand", false),
+            Self::Application => ("application.get", false),
+            Self::Devices => (if get { "devices.get" } else { "devices.post" }, get),
+            Self::CommandToMany => ("devices.sendCommand", true),
             Self::Device(_) => match method {
                 Method::Get => ("device.get", true),
                 Method::Post | Method::Patch => ("device.patch", false),
@@ -213,7 +213,7 @@ impl Resource {
             Self::StateStream(_) => ("device.stateStream", true),
             Self::CommandStream(_) => ("device.commandStream", true),
             Self::ConnectionStatus(_) => ("device.setConnectionStatus", true),
-            Self::Publish => ("application.mqttPublishMessage", true),
+            Self::Publish => ("application.mqttPublishMessage", false),
             Self::Passes(_) => ("applicationKeys.get", false),
             Self::Pass(..) => ("applicationKey.get", false),
         }

@@ -88,6 +88,7 @@ fn tokens_are_for_what_they_asked_for() {
         (&["device.sendState"],      [true,  false, false, false]),
         (&["device.getState", "application.mqttPublishMessage"], [false, true, false, true]),
         (&["device.patch"],          [false, false, false, false]),
+        (&["devices.*"],             [false, false, false, false]),
         (&[],                        [false, false, false, false]),
     ];
     for (said, expected) in table {
@@ -99,6 +100,25 @@ fn tokens_are_for_what_they_asked_for() {
             allows(&all, publish, false),
         ];
         assert_eq!(may, expected, "{said:?}");
+    }
+}
+
+#[test]
+fn devices_have_their_actions_and_integrators_the_others() {
+    use Method::{Delete, Get, Patch, Post};
+    #[rustfmt::skip]
+    let table = [
+        (Resource::Application,              Get,    false), (Resource::Publish,              Post,  false),
+        (Resource::Devices,                  Get,    true),  (Resource::Devices,              Post,  false),
+        (Resource::CommandToMany,            Post,   true),  (Resource::Device(id(DEVICE)),   Get,   true),
+        (Resource::Device(id(DEVICE)),       Patch,  false), (Resource::Device(id(DEVICE)),   Delete, false),
+        (Resource::State(id(DEVICE)),        Post,   true),  (Resource::Command(id(DEVICE)),  Post,  true),
+        (Resource::Logs(id(DEVICE)),         Get,    true),  (Resource::ConnectionStatus(id(DEVICE)), Post, true),
+        (Resource::Passes(PassKind::Key),    Get,    false), (Resource::Pass(PassKind::Key, id(DEVICE)), Get, false),
+    ];
+    let all = ["all.Device".to_owned()];
+    for (resource, method, expected) in table {
+        assert_eq!(allows(&all, resource.action(method), method == Get), expected, "{resource:?}");
     }
 }
 
