@@ -6,7 +6,7 @@ import os
 import losantmqtt
 import losantmqtt.device
 import pytest
-from application import APP, ATTRIBUTES, KEY, SECRET, Application, lead, wait_for
+from application import APP, ATTRIBUTES, Application, wait_for
 from conftest import integrator
 
 
@@ -39,36 +39,6 @@ def test_states_go_up_and_commands_come_down(cluster, rest, made, connected, tra
     rest.device.send_command(applicationId=APP, deviceId=device, deviceCommand={"name": "now"})
     one.until(lambda: len(one.commands) == 2)
     assert abs(one.commands[1]["time"].timestamp() - datetime.datetime.now().timestamp()) < 60
-
-
-def test_a_gateway_speaks_for_its_peripheral(cluster, rest, made, monkeypatch):
-    node = cluster.nodes[2]
-    gateway = made("gateway", deviceClass="gateway")
-    leaf = made("leaf", deviceClass="peripheral", gatewayId=gateway)
-    monkeypatch.setattr(losantmqtt.Device, "mqtt_endpoint", "localhost")
-    lead(monkeypatch, {1883: node.port})
-    speaks = losantmqtt.Gateway(gateway, KEY, SECRET, secure=False)
-    peripheral, events, commands = speaks.add_peripheral(leaf), [], []
-    speaks.add_event_observer("connect", lambda _: events.append("connect"))
-    peripheral.add_event_observer("command", lambda _, command: commands.append(command))
-    speaks.connect(blocking=False)
-
-    def until(condition):
-        def look():
-            speaks.loop(0.05)
-            return condition()
-
-        return wait_for(look)
-
-    until(lambda: events)
-    peripheral.send_state({"temperature": 7})
-    until(lambda: rest.device.get_state(applicationId=APP, deviceId=leaf, limit="1"))
-    assert last_state(rest, leaf)["data"] == {"temperature": 7}
-    rest.device.send_command(applicationId=APP, deviceId=leaf, deviceCommand={"name": "go"})
-    until(lambda: commands)
-    assert commands[0]["name"] == "go"
-    speaks.close()
-    speaks.loop(0.5)
 
 
 def test_a_wrong_secret_is_said(cluster, made, connected):
