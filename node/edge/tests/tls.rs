@@ -36,7 +36,7 @@ fn secure(
     ws: Option<WsConfig>,
     change: impl FnOnce(&mut EdgeConfig),
 ) -> Edge {
-    let transport = Transport { tls: Some(certificate.tls()), ws, other: None };
+    let transport = Transport { tls: Some(certificate.tls()), ws, ..Transport::default() };
     edge_over(transport, change, Arc::new(Anonymous { tenant: TENANT }))
 }
 

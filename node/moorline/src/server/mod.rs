@@ -550,17 +550,29 @@ fn transports(config: &Config, tls: Option<&Tls>, others: &Others) -> Vec<(Socke
     let (listen, ws) = (&config.listen, Some(config.ws.clone()));
     let Others { http, moonlight } = others.clone();
     let none = Transport::default;
-    let all = [
+    let mut all = [
         (listen.mqtt, none()),
         (listen.ws, Transport { ws: ws.clone(), ..none() }),
         (listen.mqtts, Transport { tls: tls.clone(), ..none() }),
-        (listen.wss, Transport { tls: tls.clone(), ws: ws.clone(), other: None }),
-        (listen.http, Transport { tls: None, ws: ws.clone(), other: http.clone() }),
-        (listen.https, Transport { tls: tls.clone(), ws, other: http }),
-        (listen.moonlight, Transport { other: moonlight.clone(), ..none() }),
-        (listen.moonlights, Transport { tls, ws: None, other: moonlight }),
+        (listen.wss, Transport { tls: tls.clone(), ws: ws.clone(), ..none() }),
+        (listen.http, Transport { ws: ws.clone(), other: http.clone(), ..none() }),
+        (
+            listen.https,
+            Transport { tls: tls.clone(), ws: ws.clone(), other: http.clone(), ..none() },
+        ),
     ];
-    all.into_iter().filter_map(|(address, transport)| Some((address?, transport))).collect()
+    if listen.mixed {
+        for (_, transport) in &mut all {
+            transport.mixed = Some(transport.name());
+            (transport.ws, transport.other) = (ws.clone(), http.clone());
+        }
+    }
+    let alone = [
+        (listen.moonlight, Transport { other: moonlight.clone(), ..none() }),
+        (listen.moonlights, Transport { tls, other: moonlight, ..none() }),
+    ];
+    let all = all.into_iter().chain(alone);
+    all.filter_map(|(address, transport)| Some((address?, transport))).collect()
 }
 
 /// What ends a node, besides signals.

@@ -29,6 +29,7 @@ mod harness;
 mod isolation;
 mod losant;
 mod members;
+mod mixed;
 mod moved;
 mod once;
 mod operating;
