@@ -42,7 +42,7 @@ pub(crate) const ASKS_MAX: usize = 1_024;
 /// Writes of one connection that are under way at once.
 const WRITES_MAX: usize = 64;
 /// Devices whose commands one connection hears: a gateway has so many peripherals.
-const COMMANDED_MAX: usize = 1_000;
+pub(crate) const COMMANDED_MAX: u32 = 1_000;
 
 /// What a device reported, by MQTT.
 #[derive(Debug)]
@@ -268,7 +268,7 @@ impl Desk {
                     let known = known.map_err(|_| Refusal::Unavailable)?;
                     known.filter(|known| self.is_its(known)).ok_or(Refusal::NotAuthorised)?;
                 }
-                if !self.mailmen.contains_key(&id) && self.mailmen.len() >= COMMANDED_MAX {
+                if !self.mailmen.contains_key(&id) && self.mailmen.len() >= COMMANDED_MAX as usize {
                     return Err(Refusal::Quota);
                 }
                 self.bring_mail(&id);

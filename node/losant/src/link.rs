@@ -27,7 +27,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::DropGuard;
 
 use crate::{
-    desk::{Asked, State},
+    desk::{Asked, COMMANDED_MAX, State},
     inbox::Outside,
     visit::Visit,
 };
@@ -98,7 +98,12 @@ impl Link for LosantLink {
             let qos = will.message.qos.min(QoS::AtLeastOnce);
             Will { message: Message { retain: false, qos, ..will.message }, ..will }
         });
-        let open = Open { clean_start: true, expiry_s: 0, will, ..open };
+        let mut limits = open.limits;
+        if self.visit.class.speaks_for_others() {
+            // One for each peripheral.
+            limits.subscriptions = limits.subscriptions.max(COMMANDED_MAX);
+        }
+        let open = Open { clean_start: true, expiry_s: 0, will, limits, ..open };
         locked(&self.below).open(open);
     }
 

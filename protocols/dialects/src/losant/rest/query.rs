@@ -30,7 +30,7 @@ pub struct Query {
     pub class: Option<String>,
     /// Seconds between two signs of life of a stream.
     pub keep_alive_s: u64,
-    /// Only what changed of the last values since: milliseconds since 1970.
+    /// Only these attributes of states; none: all.
     pub attributes: Vec<String>,
 }
 
