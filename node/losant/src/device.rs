@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use moorline_core::{Message, TenantId, Text, Value as Kept, port::Refusal};
+use moorline_core::{Message, TenantId, Text, UnixMillis, Value as Kept, port::Refusal};
 use moorline_dialects::losant::{
     command::Command,
     id::Id,
@@ -22,7 +22,7 @@ use moorline_machine::{
     answer::Refused,
     events::EventKind,
     mail::MAIL_PAYLOAD_BYTES_MAX,
-    presence::PresenceState,
+    presence::{PresenceRecord, PresenceState},
     values::{NewPoint, VALUE_BYTES_MAX},
 };
 use moorline_service::registry::{
@@ -181,24 +181,13 @@ impl Door {
     pub(crate) async fn connection_info(&self, device: &Device) -> Result<Value, RegistryError> {
         let kept = self.last(device, CONNECTION_KEY).await?;
         let change = kept.as_ref().and_then(Change::read);
-        let change = match change {
-            Some(change) if change.said || !change.connected => return Ok(change.info()),
-            change => change,
-        };
+        if let Some(change) = change.as_ref().filter(|change| change.said) {
+            return Ok(change.info());
+        }
         let names = [device.id.text().clone()];
         let presence = self.registry.presence(device.tenant, &names).await?;
         let present = presence.into_iter().next().flatten().filter(|it| it.born == device.born);
-        let connected =
-            present.as_ref().is_some_and(|present| present.state == PresenceState::Connected);
-        Ok(match (change, present) {
-            (Some(change), _) if connected => change.info(),
-            (Some(change), present) => {
-                let gone = present.and_then(|present| present.disconnected);
-                let at_ms = gone.and_then(|at| i64::try_from(at.0).ok()).unwrap_or(change.at_ms);
-                Change { connected: false, at_ms, ..change }.info()
-            }
-            (None, _) => presence::unknown(),
-        })
+        Ok(info(change, present))
     }
 
     /// The newest values of a name of ours, the newest first, none before `since_ms`.
@@ -324,6 +313,22 @@ impl Door {
         }
         self.metrics.commands.with_label_values(&[how]).inc();
         Ok(())
+    }
+}
+
+/// How a device is of which nobody but connections said something: they may have said it in another order than it was, and one whose node
+/// died says nothing.
+fn info(change: Option<Change>, present: Option<PresenceRecord>) -> Value {
+    let ms = |at: Option<UnixMillis>| at.and_then(|at| i64::try_from(at.0).ok());
+    let is = present.as_ref().is_some_and(|present| present.state == PresenceState::Connected);
+    let (came, went) = present.map_or((None, None), |it| (it.connected, it.disconnected));
+    match change {
+        Some(change) if change.connected == is => change.info(),
+        Some(change) => {
+            let at_ms = ms(if is { came } else { went }).unwrap_or(change.at_ms);
+            Change { connected: is, at_ms, ..change }.info()
+        }
+        None => presence::unknown(),
     }
 }
 
