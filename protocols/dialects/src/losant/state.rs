@@ -69,13 +69,18 @@ pub fn read_strictly(body: &[u8]) -> Result<Vec<Report>, Invalid> {
 
 fn read_as(payload: &[u8], strictly: bool) -> Result<Vec<Report>, Invalid> {
     let said: Value = serde_json::from_slice(payload).map_err(|why| Invalid(why.to_string()))?;
-    match said {
-        Value::Array(all) if all.len() > REPORTS_MAX => {
-            Err(Invalid(format!("{REPORTS_MAX} states at most")))
-        }
-        Value::Array(all) => all.into_iter().map(|one| report(one, strictly)).collect(),
-        one => Ok(vec![report(one, strictly)?]),
+    let all = match said {
+        Value::Array(all) => all,
+        one @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Object(_)) => vec![one],
+    };
+    if all.len() > REPORTS_MAX {
+        return Err(Invalid(format!("{REPORTS_MAX} states at most")));
     }
+    all.into_iter().map(|one| report(one, strictly)).collect()
 }
 
 fn report(said: Value, strictly: bool) -> Result<Report, Invalid> {

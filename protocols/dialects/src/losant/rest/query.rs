@@ -84,7 +84,7 @@ fn moment(text: &str, now_ms: i64) -> Option<i64> {
         Ok(ms) => Some(ms),
         Err(_) => match When::read(Some(&Value::from(text))) {
             When::Now => None,
-            said => Some(said.ms(now_ms)),
+            said @ (When::Ago(_) | When::At(_)) => Some(said.ms(now_ms)),
         },
     }
 }
