@@ -10,7 +10,7 @@ use std::{
 };
 
 use moorline_core::{
-    Delivery, Message, QoS, Text,
+    Delivery, Message, QoS,
     port::{Inbox, Notice, Overflow, Refusal, Token},
     rights::Rules,
 };
@@ -139,6 +139,7 @@ impl Inbox for Outside {
 
 #[cfg(test)]
 mod tests {
+    use moorline_core::Text;
     use moorline_dialects::losant::{
         access::Access,
         id::Id,
