@@ -3,7 +3,7 @@
 import queue
 import time
 
-from plant import ANSWER_S, PAUSE_S, Plant
+from plant import ANSWER_S, PAUSE_S
 from tb_device_http import TBHTTPDevice
 from tb_device_mqtt import TBPublishInfo
 from tb_gateway_mqtt import TBGatewayMqttClient
@@ -50,8 +50,8 @@ def test_calls(cluster, plant, connected):
         assert plant.call("caller", "setGpio", {"pin": 7}, admin) == {"got": 7, "method": "setGpio"}
 
 
-def test_over_tls(secure, connected):
-    plant = Plant(secure.admin)
+def test_over_tls(secure, secure_plant, connected):
+    plant = secure_plant
     client = connected(secure, plant.register("tls"), secure=True)
     assert client.send_telemetry({"tls": True}).get() == TBPublishInfo.TB_ERR_SUCCESS
     assert plant.latest("tls", secure.admin) == {"tls": True}
@@ -63,8 +63,8 @@ def test_over_tls(secure, connected):
     assert plant.latest("Child%20T", secure.admin) == {"t": 1}
 
 
-def test_a_device_over_https(secure, monkeypatch):
-    plant = Plant(secure.admin)
+def test_a_device_over_https(secure, secure_plant, monkeypatch):
+    plant = secure_plant
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.ca))
     device = TBHTTPDevice(f"https://localhost:{secure.https_port}", plant.register("https"))
     assert device.connect()

@@ -168,6 +168,9 @@ impl Devices {
             Text::from(format!("{device}{UNIT}{}", attempt.client))
         };
         let guest = stay.guest.clone();
+        if let Some(thingsboard) = &self.thingsboard {
+            thingsboard.admits(&guest, &who).await?;
+        }
         let mut begin = self.watching(stay, watch);
         if let Some(thingsboard) = &self.thingsboard {
             begin = match thingsboard.identity(&guest, &who, &attempt, begin) {

@@ -136,6 +136,9 @@ pub struct RateLimitSettings {
     pub gateway: RateSettings,
     /// Each device that a gateway speaks for.
     pub gateway_device: RateSettings,
+    /// Requests of a platform's REST API, by all who integrate it together.
+    #[schema(value_type = String)]
+    pub rest: Limit,
 }
 
 /// What one sender may send. A message counts once.

@@ -153,6 +153,9 @@ pub struct LogEntry {
     pub data: String,
     /// When.
     pub timestamp: String,
+    /// When it came here; nobody knows it of what an earlier version kept. It is kept, and not shown.
+    #[serde(skip)]
+    pub came: Option<UnixMillis>,
 }
 
 impl LogEntry {
@@ -163,9 +166,13 @@ impl LogEntry {
     /// Never: texts and numbers have a form in JSON.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        serde_json::to_vec(self).expect("texts and numbers have a form in JSON").len()
+        let written = serde_json::to_vec(self).expect("texts and numbers have a form in JSON");
+        written.len() + CAME_BYTES
     }
 }
+
+/// Bytes of the moment that is kept beside an entry, and of a comma.
+const CAME_BYTES: usize = r#","came":1767323045678,"#.len();
 
 /// An entry of a device's log, as it is reported.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
