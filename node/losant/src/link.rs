@@ -14,7 +14,7 @@ use std::{
 
 use moorline_core::{
     ConnId, Message, Offset, QoS, ShareNumber, Text, Will,
-    port::{Close, Filter, Link, Notice, Open, Token},
+    port::{Close, Failure, Filter, Link, Notice, Open, Token},
 };
 use moorline_dialects::losant::{
     PAYLOAD_BYTES_MAX,
@@ -163,7 +163,11 @@ impl Link for LosantLink {
     fn close(&mut self, close: Close) {
         self.visit.gone(match close {
             Close::Clean { .. } => Reason::Client,
-            Close::Broken => Reason::Lost,
+            Close::Broken | Close::Failed(Failure::Silent | Failure::Slow) => Reason::Lost,
+            Close::Failed(Failure::Malformed) => Reason::Misused,
+            Close::Failed(Failure::TooLarge) => Reason::TooLarge,
+            Close::Failed(Failure::Revoked) => Reason::Revoked,
+            Close::Failed(Failure::Refused) => Reason::Topic,
         });
         locked(&self.below).close(close);
     }
