@@ -12,6 +12,12 @@ def plant(cluster):
     return Plant(cluster.nodes[0].admin, cluster.token)
 
 
+@pytest.fixture(scope="session")
+def secure_plant(secure):
+    """The same in the node that listens with TLS."""
+    return Plant(secure.admin)
+
+
 @pytest.fixture(scope="module")
 def password(plant, request):
     """A user's: a token of the API. Each module has its own."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,32 @@ def test_curl_hears_what_the_transcript_says(cluster, names):
         answer = hear(method, f"http://{node.http}{path}", headers, body)
         shown = [plain(line, names) for line in answer if not line.startswith(LENGTH)]
         assert shown == [plain(line, names) for line in heard], first
+
+
+def test_curl_hears_what_a_called_device_says(cluster, plant, names):
+    token, nodes = plant.register("curl-called"), cluster.nodes
+    by = f"x-authorization: ApiKey {names['app']}"
+    found = hear("GET", f"http://{nodes[0].http}/api/tenant/device?deviceName=curl-called", [by], "")
+    device = json.loads(found[-1])["id"]["id"]
+    say, json_type = f"http://{nodes[2].http}/api/v1/{token}", "content-type: application/json"
+    call = json.dumps({"method": "setGpio", "params": {"pin": 7}, "timeout": 30_000})
+    answered = [json_type, "content-length: 13", "", '{"done":true}']
+    silent = [json_type, "content-length: 0"]
+    with ThreadPoolExecutor() as pool:
+        for path in ("rpc", "plugins/rpc"):
+            url = f"http://{nodes[1].http}/api/{path}"
+            heard = pool.submit(hear, "POST", f"{url}/twoway/{device}", [by, json_type], call)
+            asked = json.loads(hear("GET", f"{say}/rpc?timeout=30000", [], "")[-1])
+            assert (asked["method"], asked["params"]) == ("setGpio", {"pin": 7})
+            assert hear("POST", f"{say}/rpc/{asked['id']}", [json_type], '{"done":true}')[0] == "200"
+            assert heard.result() == ["200", *answered]
+            heard = pool.submit(hear, "POST", f"{url}/twoway/{device}", [by, json_type], call)
+            asked = json.loads(hear("GET", f"{say}/rpc?timeout=30000", [], "")[-1])
+            assert hear("POST", f"{say}/rpc/{asked['id']}", [json_type], "done")[0] == "200"
+            assert heard.result() == ["406", *silent]
+            heard = pool.submit(hear, "POST", f"{url}/oneway/{device}", [by, json_type], call)
+            assert hear("GET", f"{say}/rpc?timeout=30000", [], "")[0] == "200"
+            assert heard.result() == ["200", *silent]
 
 
 def test_curl_uploads_a_form_and_gets_its_file_back(cluster, names, tmp_path):

@@ -3,7 +3,7 @@
 import queue
 import time
 
-from plant import ANSWER_S, PAUSE_S, Plant
+from plant import ANSWER_S, PAUSE_S
 from tb_device_http import TBHTTPDevice
 from tb_device_mqtt import TBPublishInfo
 from tb_gateway_mqtt import TBGatewayMqttClient
@@ -50,12 +50,28 @@ def test_calls(cluster, plant, connected):
         assert plant.call("caller", "setGpio", {"pin": 7}, admin) == {"got": 7, "method": "setGpio"}
 
 
-def test_over_tls(secure, connected):
-    plant = Plant(secure.admin)
-    token = plant.register("tls")
-    client = connected(secure, token, secure=True)
+def test_over_tls(secure, secure_plant, connected):
+    plant = secure_plant
+    client = connected(secure, plant.register("tls"), secure=True)
     assert client.send_telemetry({"tls": True}).get() == TBPublishInfo.TB_ERR_SUCCESS
     assert plant.latest("tls", secure.admin) == {"tls": True}
+    client.set_server_side_rpc_request_handler(lambda number, call: client.send_rpc_reply(number, call["params"]))
+    assert plant.call("tls", "echo", {"pin": 7}, secure.admin) == {"pin": 7}
+
+    hub = connected(secure, plant.register("tls-hub", "gateway"), made=TBGatewayMqttClient, secure=True)
+    assert hub.gw_send_telemetry("Child T", {"t": 1}).get() == TBPublishInfo.TB_ERR_SUCCESS
+    assert plant.latest("Child%20T", secure.admin) == {"t": 1}
+
+
+def test_a_device_over_https(secure, secure_plant, monkeypatch):
+    plant = secure_plant
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.ca))
+    device = TBHTTPDevice(f"https://localhost:{secure.https_port}", plant.register("https"))
+    assert device.connect()
+    device.send_telemetry({"t": 5}, queued=False)
+    assert plant.latest("https", secure.admin) == {"t": 5}
+    plant.share("https", {"interval": 30}, secure.admin)
+    assert device.request_attributes(["fw"], ["interval"]) == {"shared": {"interval": 30}}
 
 
 def test_a_gateway_speaks_for_its_devices(cluster, plant, connected):

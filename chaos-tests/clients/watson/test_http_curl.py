@@ -29,7 +29,10 @@ def who(org):
         "gateway": f"g/{ORG}/gw/c1:{gateway}",
         "key": f"{KEY}:{org.key_token}",
         "look": f"{LOOK}:{look.split(f'_{LOOK}_')[1]}",
+        "gateway-": f"g-{ORG}-gw-c1:{gateway}",
         "wrong": "use-token-auth:nobodys-token",
+        "broken": f"{KEY}:nobodys-token",
+        "foreign": f"{KEY.replace(ORG, 'zzz999')}:{org.key_token}",
         "nobody": None,
     }
 

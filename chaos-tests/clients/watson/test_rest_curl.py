@@ -25,7 +25,16 @@ def who(org):
         token = org.ask("POST", "/tokens?tenant=watson", {"name": name, "role": role})["token"]
         return f"{name}:{token.split(f'_{name}_')[1]}"
 
-    return {"operator": key(OPERATOR, "operator"), "look": key(LOOK, "read-only"), "device": "use-token-auth:12345678", "nobody": None}
+    operator = key(OPERATOR, "operator")
+    return {
+        "operator": operator,
+        "look": key(LOOK, "read-only"),
+        "device": "use-token-auth:12345678",
+        "gateway": f"g/{ORG}/gw/any:12345678",
+        "broken": f"{OPERATOR}:nobodys-token",
+        "foreign": operator.replace(ORG, "zzz999"),
+        "nobody": None,
+    }
 
 
 def plain(line):

@@ -4,6 +4,7 @@ It connects to `ORG.messaging.DOMAIN` on 1883 or 8883 and nowhere else. Here tha
 these tests' own; nothing of the SDK is changed.
 """
 
+import json
 import logging
 import queue
 import socket
@@ -17,6 +18,7 @@ import wiotp.sdk.device
 import wiotp.sdk.gateway
 from wiotp.sdk.messages import JsonCodec
 from organisation import ANSWER_S, DOMAIN, HOST, KEY, ORG
+from test_http_curl import curl
 
 QUIET_S = 0.5
 
@@ -164,6 +166,41 @@ def test_a_gateway_speaks_for_its_devices(cluster, org, leads, clients):
     assert own.get(timeout=ANSWER_S).data == {"d": 4}
 
 
+def test_a_standard_gateway_is_told_what_is_not_its_own(cluster, org, leads, clients):
+    token = org.register("gw", "standard", "gateway")
+    for name in ("in", "out"):
+        org.register("sensor", name)
+    key = f"a-{ORG}-gatewayop1"
+    secret = org.ask("POST", "/tokens?tenant=watson", {"name": key, "role": "operator"})["token"].split(f"_{key}_")[1]
+
+    def operate(path, body):
+        headers, user = ["content-type: application/json"], f"{key}:{secret}"
+        address, path = cluster.nodes[0].http, f"/api/v0002/{path}"
+        heard = curl(address, "PUT", path, user, headers, json.dumps(body), host=f"{ORG}.{DOMAIN}")
+        assert heard[0] == "200", heard
+
+    role = {"roles": [{"roleId": "PD_STANDARD_GW_DEVICE", "roleStatus": 1}]}
+    operate(f"authorization/devices/g%3A{ORG}%3Agw%3Astandard/roles", role)
+    group = f"gw_def_res_grp%3A{ORG}%3Agw%3Astandard"
+    operate(f"bulk/devices/{group}/add", [{"typeId": "sensor", "deviceId": "in"}])
+    leads[1883] = cluster.nodes[1].port
+    gw = clients(gateway("gw", "standard", token))
+    notices, events = queue.Queue(), queue.Queue()
+    gw.client.message_callback_add("iot-2/type/gw/id/standard/notify", lambda client, userdata, message: notices.put(json.loads(message.payload)))
+    subscribed(gw, gw.subscribeToNotifications)
+    subscribed(gw, lambda: gw.subscribeToDeviceCommands("sensor", "in"))
+    leads[1883] = cluster.nodes[2].port
+    app = clients(application(org, "standard"))
+    app.deviceEventCallback = events.put
+    subscribed(app, lambda: app.subscribeToDeviceEvents(typeId="sensor", qos=1))
+    for name in ("out", "in"):
+        publish(gw, lambda done: gw.publishDeviceEvent("sensor", name, "e", "json", {"a": 1}, qos=1, onPublish=done))
+    assert events.get(timeout=ANSWER_S).device == "sensor:in"
+    notice = notices.get(timeout=ANSWER_S)
+    assert (notice["RC"], notice["Type"], notice["Id"], notice["Request"]) == (180, "sensor", "out", "Publish")
+    nothing(events)
+
+
 def test_instances_share(cluster, org, leads, clients):
     token = org.register("pump", "p2")
     heard = queue.Queue()
@@ -226,6 +263,21 @@ print(said)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=ANSWER_S)
     assert ran.stdout == "[5]\n", ran
+
+
+def test_who_watches_a_device_hears_that_it_was_not_let_in(cluster, org, leads, clients):
+    org.register("pump", "failing")
+    leads[1883] = cluster.nodes[1].port
+    statuses = queue.Queue()
+    app = clients(application(org, "failures"))
+    app.deviceStatusCallback = statuses.put
+    subscribed(app, lambda: app.subscribeToDeviceStatus(typeId="pump", deviceId="failing"))
+    path = "/api/v0002/device/types/pump/devices/failing/events/e"
+    headers = ["content-type: application/json"]
+    heard = curl(cluster.nodes[0].http, "POST", path, "use-token-auth:wrong-token", headers, "{}")
+    assert heard[0] == "403"
+    status = statuses.get(timeout=ANSWER_S)
+    assert (status.action, status.closeCode, status.protocol, status.retained) == ("FailedConnect", 180, "http", False)
 
 
 @pytest.mark.parametrize("transport", ["tcp", "websockets"])

@@ -32,6 +32,7 @@ pub const ORDER: [&str; 25] = [
     "node/watson",
     "node/drogue",
     "node/thingsboard",
+    "node/losant",
     "node/api",
     "node/moorline",
     "chaos-tests/oracle",

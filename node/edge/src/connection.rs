@@ -98,6 +98,8 @@ struct Connection<S> {
     mailbox: Arc<Mailbox>,
     /// What its TLS proved, until it is asked who it is.
     channel: Option<Box<Channel>>,
+    /// It came over a WebSocket.
+    websocket: bool,
     shared: Arc<Shared>,
     machine: server::Connection,
     link: Box<dyn Link>,
@@ -142,7 +144,8 @@ impl Woke {
 
 impl<S: Socket> Connection<S> {
     fn new(stream: S, accepted: Accepted) -> Self {
-        let Accepted { peer, stranger, mailbox, channel, at, shared } = accepted;
+        let Accepted { peer, stranger, mailbox, channel, at, websocket, beginning, shared } =
+            accepted;
         // 128 random bits: nobody else's id, on any node, and nobody can guess it to take the session over.
         let spare_id = Text::from(format!("auto-{:032x}", rand::random::<u128>()));
         let machine = server::Connection::new(Arc::clone(&shared.edge.protocol), at, spare_id);
@@ -156,8 +159,9 @@ impl<S: Socket> Connection<S> {
             machine,
             link,
             watched: None,
+            websocket,
             notices: Vec::new(),
-            input: BytesMut::new(),
+            input: beginning,
             output: BytesMut::new(),
             unflushed: false,
             chunk: READ_BYTES_MIN,
@@ -289,7 +293,7 @@ impl<S: Socket> Connection<S> {
             password: request.password.clone(),
             channel: self.channel.take().map_or_else(Channel::default, |channel| *channel),
             port: self.shared.port,
-            websocket: self.shared.transport.ws.is_some(),
+            websocket: self.websocket,
         };
         let verdict = self.shared.edge.authenticate.authenticate(attempt);
         self.judging = Some(Judging { verdict, request, waits: false });

@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use moorline_core::port::{Inbox, Notice, Port};
 use moorline_mqtt::server;
 use tokio::{sync::Semaphore, time::timeout};
@@ -80,7 +81,9 @@ impl Edge {
         self.metrics.opened(shared.name);
         let mailbox = Arc::new(Mailbox::new(self.metrics.dropped_slow()));
         let (at, told) = (self.clock.now(), Arc::clone(&mailbox));
-        let accepted = Accepted { peer, stranger, mailbox, channel: None, at, shared };
+        let (websocket, beginning) = (false, BytesMut::new());
+        let accepted =
+            Accepted { peer, stranger, mailbox, channel: None, at, websocket, beginning, shared };
         let mut served = pin!(serve(Buffered::new(stream), accepted, Opening::new(self)));
         tokio::select! {
             biased;

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use moorline_core::port::{Inbox, Notice};
 use socket2::{Domain, Socket, Type};
 use tokio::{
@@ -168,7 +169,9 @@ fn begin(
     let key = registered.key;
     registered.boxes.with(|boxes| boxes.insert(key, Arc::clone(&mailbox)));
     let (at, shared) = (edge.clock.now(), Arc::clone(shared));
-    let accepted = Accepted { peer, stranger, mailbox, channel: None, at, shared };
+    let (websocket, beginning) = (false, BytesMut::new());
+    let accepted =
+        Accepted { peer, stranger, mailbox, channel: None, at, websocket, beginning, shared };
     let stop = stop.clone();
     connections.spawn(async move {
         let _registered = registered;

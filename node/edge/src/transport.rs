@@ -1,6 +1,11 @@
 //! What carries MQTT between a socket and its connection: TCP as it is, or TLS, WebSocket, or both upon it. And where a
 //! listener speaks something else, or something else too.
 //!
+//! ```text
+//!   TCP ──► TLS, or not ──► `mixed`: the first byte ──► no letter ──► MQTT
+//!                           a letter, or not `mixed` ──► a request ──► WebSocket ──► MQTT, or HTTP
+//! ```
+//!
 //! # Invariants
 //!
 //! - **Every handshake has a deadline**: TLS has `tls-handshake-ms`; after it WebSocket and CONNECT together have
@@ -9,8 +14,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use bytes::BytesMut;
 use moorline_mqtt::{Now, server::Limit};
 use tokio::{
+    io::AsyncReadExt,
     net::TcpStream,
     time::{Instant, timeout_at},
 };
@@ -32,6 +39,9 @@ use crate::{
     websocket::{Refused, WebSocket},
 };
 
+/// The first read where several protocols share a port: a usual CONNECT, or a request.
+const BEGINNING_BYTES: usize = 1_024;
+
 /// What a listener speaks below MQTT. Nothing of it: plain TCP.
 #[derive(Debug, Clone, Default)]
 pub struct Transport {
@@ -41,12 +51,18 @@ pub struct Transport {
     pub ws: Option<WsConfig>,
     /// Another protocol: beside WebSocket for HTTP requests that ask for none, or instead of MQTT.
     pub other: Option<Arc<dyn Speaks>>,
+    /// Beside WebSocket and HTTP, MQTT as it is: what a client says first tells which. The listener's name then, since what it
+    /// speaks does not tell it.
+    pub mixed: Option<&'static str>,
 }
 
 impl Transport {
     /// The listener's key in the configuration, and its label in metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {
+        if let Some(name) = self.mixed {
+            return name;
+        }
         if let Some(other) = &self.other {
             return other.name(self.tls.is_some());
         }
@@ -69,6 +85,10 @@ pub(crate) struct Accepted {
     pub(crate) channel: Option<Box<Channel>>,
     /// When, or when TLS was there: the first packet's deadline counts from here.
     pub(crate) at: Now,
+    /// It speaks MQTT over a WebSocket.
+    pub(crate) websocket: bool,
+    /// What was read already of what it says.
+    pub(crate) beginning: BytesMut,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -76,44 +96,45 @@ pub(crate) struct Accepted {
 pub(crate) async fn carry(stream: TcpStream, mut accepted: Accepted, stop: CancellationToken) {
     let shared = Arc::clone(&accepted.shared);
     let opening = Opening::new(&shared.edge);
-    let other = shared.transport.other.as_ref();
+    let Some(tls) = &shared.transport.tls else {
+        return speak(stream, accepted, &stop, opening).await;
+    };
     // Handshakes run in boxes that are gone when they are done, and give their streams in others: for as long as a
     // connection lasts its task has no room for what it does not use.
-    match (&shared.transport.tls, &shared.transport.ws) {
-        (None, None) => match other {
+    let shaken = Box::pin(shake_tls(stream, tls, &accepted, &stop)).await;
+    let Some(Secure { stream, channel, .. }) = shaken else { return };
+    accepted.channel = Some(Box::new(channel));
+    accepted.at = shared.edge.clock.now();
+    speak(stream, accepted, &stop, opening).await;
+}
+
+/// Serves what is spoken over a stream that is there.
+async fn speak<S: Socket>(
+    stream: S,
+    mut accepted: Accepted,
+    stop: &CancellationToken,
+    opening: Opening<'_>,
+) {
+    let shared = Arc::clone(&accepted.shared);
+    let Transport { ws, other, .. } = &shared.transport;
+    let Some(ws) = ws else {
+        return match other {
             None => serve(stream, accepted, opening).await,
-            Some(other) => visit(other, Box::new(stream), accepted, &stop, opening).await,
-        },
-        (None, Some(ws)) => {
-            let shaken = Box::pin(shake_websocket(stream, ws, &accepted, &stop)).await;
-            match shaken {
-                Shaken::WebSocket(stream) => serve(stream, accepted, opening).await,
-                Shaken::Http(other, stream) => {
-                    visit(&other, stream, accepted, &stop, opening).await
-                }
-                Shaken::Nothing => {}
-            }
+            Some(other) => visit(other, Box::new(stream), accepted, stop, opening).await,
+        };
+    };
+    let shaken = Box::pin(shake(stream, ws, &accepted, stop)).await;
+    match shaken {
+        Shaken::Mqtt(stream, beginning) => {
+            accepted.beginning = beginning;
+            serve(*stream, accepted, opening).await;
         }
-        (Some(tls), ws) => {
-            let shaken = Box::pin(shake_tls(stream, tls, &accepted, &stop)).await;
-            let Some(Secure { stream, channel, .. }) = shaken else { return };
-            accepted.channel = Some(Box::new(channel));
-            accepted.at = shared.edge.clock.now();
-            let Some(ws) = ws else {
-                return match other {
-                    None => serve(stream, accepted, opening).await,
-                    Some(other) => visit(other, Box::new(stream), accepted, &stop, opening).await,
-                };
-            };
-            let shaken = Box::pin(shake_websocket(stream, ws, &accepted, &stop)).await;
-            match shaken {
-                Shaken::WebSocket(stream) => serve(stream, accepted, opening).await,
-                Shaken::Http(other, stream) => {
-                    visit(&other, stream, accepted, &stop, opening).await
-                }
-                Shaken::Nothing => {}
-            }
+        Shaken::WebSocket(stream) => {
+            accepted.websocket = true;
+            serve(stream, accepted, opening).await;
         }
+        Shaken::Http(other, stream) => visit(&other, stream, accepted, stop, opening).await,
+        Shaken::Nothing => {}
     }
 }
 
@@ -134,8 +155,10 @@ async fn visit(
     other.serve(visit).await;
 }
 
-/// What a WebSocket's listener came to.
+/// What a listener of WebSockets came to.
 enum Shaken<S> {
+    /// MQTT as it is, and what was read of it.
+    Mqtt(Box<S>, BytesMut),
     WebSocket(Box<WebSocket<S>>),
     /// An HTTP request that asks for something else.
     Http(Arc<dyn Speaks>, Box<dyn Stream>),
@@ -208,15 +231,48 @@ async fn shake_tls(
     None
 }
 
+/// Finds out what a client wants by what it says first.
+async fn shake<S: Socket>(
+    mut stream: S,
+    ws: &WsConfig,
+    accepted: &Accepted,
+    stop: &CancellationToken,
+) -> Shaken<S> {
+    let mut beginning = BytesMut::new();
+    if accepted.shared.transport.mixed.is_some() {
+        let edge = &accepted.shared.edge;
+        beginning.reserve(BEGINNING_BYTES);
+        let read = stream.read_buf(&mut beginning);
+        match within(read, edge.config.first_packet_ms, accepted, stop).await {
+            Ok(Ok(1..)) if is_http(&beginning) => {}
+            Ok(Ok(1..)) => return Shaken::Mqtt(Box::new(stream), beginning),
+            // It left before it said anything.
+            Ok(_) | Err(Cut::Stopping) => return Shaken::Nothing,
+            Err(Cut::Late) => {
+                edge.metrics.reached_in_protocol(Limit::FirstPacket, 1);
+                return Shaken::Nothing;
+            }
+        }
+    }
+    shake_websocket(stream, beginning, ws, accepted, stop).await
+}
+
+/// Whether a client's first byte begins a method of HTTP's: all have letters (RFC 9110, 9.1), and a CONNECT begins with 0x10
+/// (MQTT 5.0, 3.1.1). What is neither is MQTT that is wrong.
+fn is_http(beginning: &[u8]) -> bool {
+    beginning.first().is_some_and(u8::is_ascii_alphabetic)
+}
+
 async fn shake_websocket<S: Socket>(
     stream: S,
+    beginning: BytesMut,
     ws: &WsConfig,
     accepted: &Accepted,
     stop: &CancellationToken,
 ) -> Shaken<S> {
     let edge = &accepted.shared.edge;
     let other = accepted.shared.transport.other.as_ref();
-    let handshake = WebSocket::accept(stream, ws, edge, other.is_some());
+    let handshake = WebSocket::accept(stream, beginning, ws, edge, other.is_some());
     let wait_ms = edge.config.first_packet_ms;
     let refused = match within(handshake, wait_ms, accepted, stop).await {
         Ok(Ok(socket)) => return Shaken::WebSocket(Box::new(socket)),

@@ -63,12 +63,14 @@ async fn idle_connections_are_small() {
     let table = [
         (Transport::default(), 8 * 1024),
         (Transport { ws: ws(), ..Transport::default() }, 8 * 1024),
+        (Transport { ws: ws(), mixed: Some("mixed"), ..Transport::default() }, 8 * 1024),
         (Transport { tls: Some(certificate.tls()), ..Transport::default() }, 40 * 1024),
-        (Transport { tls: Some(certificate.tls()), ws: ws(), other: None }, 40 * 1024),
+        (Transport { tls: Some(certificate.tls()), ws: ws(), ..Transport::default() }, 40 * 1024),
     ];
     let (mut plain, mut secure, mut edges) = (Vec::new(), Vec::new(), Vec::new());
     for (transport, bytes_max) in table {
-        let (name, websocket) = (transport.name(), transport.ws.is_some());
+        let websocket = transport.ws.is_some() && transport.mixed.is_none();
+        let name = transport.name();
         let is_tls = transport.tls.is_some();
         let edge = edge_over(transport, |_| {}, Arc::new(Anonymous { tenant: TENANT }));
         let mut before = 0;

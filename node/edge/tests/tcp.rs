@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use moorline_core::{
     Offset, Text,
-    port::{Close, Notice},
+    port::{Close, Failure, Notice},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -159,8 +159,8 @@ async fn a_client_that_connects_too_often_waits_and_then_is_refused() {
         ))
         .await;
     }
-    // 0x9F, connection rate exceeded.
-    expect(&mut clients[3], b"\x20\x03\x00\x9f\x00").await;
+    // 0x9F, connection rate exceeded, and a reason string.
+    expect(&mut clients[3], b"\x20\x1b\x00\x9f\x18\x1f\x00\x15it connects too often").await;
     edge.shows("moorline_connects_delayed_total 2").await;
     edge.shows("moorline_limits_reached_total{limit=\"connects_per_client_s\"} 1").await;
     assert_eq!(clients[2].read_u8().await.unwrap(), 0x20);
@@ -212,7 +212,7 @@ async fn a_client_that_takes_nothing_is_closed_and_holds_up_nobody() {
     answer(&inbox, edge.published().0);
     expect(&mut other, &puback(1)).await;
     edge.shows("moorline_connections_closed_total{reason=\"write_timeout\"} 1").await;
-    assert_eq!(edge.closed(), Close::Broken);
+    assert_eq!(edge.closed(), Close::Failed(Failure::Slow));
     drop(deaf);
 }
 

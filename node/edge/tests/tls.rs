@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use moorline_core::port::Close;
+use moorline_core::port::{Close, Failure};
 use moorline_edge::{Anonymous, EdgeConfig, TlsConfig, Transport, WsConfig};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::{
@@ -36,7 +36,7 @@ fn secure(
     ws: Option<WsConfig>,
     change: impl FnOnce(&mut EdgeConfig),
 ) -> Edge {
-    let transport = Transport { tls: Some(certificate.tls()), ws, other: None };
+    let transport = Transport { tls: Some(certificate.tls()), ws, ..Transport::default() };
     edge_over(transport, change, Arc::new(Anonymous { tenant: TENANT }))
 }
 
@@ -123,7 +123,7 @@ async fn a_client_that_takes_nothing_is_closed_over_tls_as_well() {
         inbox.push(delivery(Some(offset), Bytes::from(vec![0; 200 * 1024]))).unwrap();
     }
     edge.shows("moorline_connections_closed_total{reason=\"write_timeout\"} 1").await;
-    assert_eq!(edge.closed(), Close::Broken);
+    assert_eq!(edge.closed(), Close::Failed(Failure::Slow));
     drop(deaf);
 }
 

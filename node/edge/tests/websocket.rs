@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use moorline_core::port::Close;
+use moorline_core::port::{Close, Failure};
 use moorline_edge::{Anonymous, EdgeConfig, Transport, WsConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -317,6 +317,6 @@ async fn a_client_that_takes_nothing_is_closed() {
         inbox.push(delivery(Some(offset), Bytes::from(vec![0; 200 * 1024]))).unwrap();
     }
     edge.shows("moorline_connections_closed_total{reason=\"write_timeout\"} 1").await;
-    assert_eq!(edge.closed(), Close::Broken);
+    assert_eq!(edge.closed(), Close::Failed(Failure::Slow));
     drop(deaf);
 }

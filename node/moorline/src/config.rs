@@ -122,6 +122,8 @@ pub(crate) struct ListenConfig {
     pub(crate) http: Option<SocketAddr>,
     /// The same over TLS.
     pub(crate) https: Option<SocketAddr>,
+    /// Whether all of these speak MQTT, MQTT over WebSocket and HTTP: what a client says first tells which.
+    pub(crate) mixed: bool,
     /// Moonlight; needs `security.key-file`.
     pub(crate) moonlight: Option<SocketAddr>,
     /// Moonlight over TLS.
@@ -143,6 +145,7 @@ impl Default for ListenConfig {
             wss: None,
             http: None,
             https: None,
+            mixed: false,
             moonlight: None,
             moonlights: None,
             api: None,

@@ -492,7 +492,7 @@ impl Inner {
         let Whose { shard, session, epoch, .. } = whose;
         let (expiry_s, forget_will) = match close {
             Close::Clean { expiry_s, with_will } => (expiry_s, !with_will),
-            Close::Broken => (None, false),
+            Close::Broken | Close::Failed(_) => (None, false),
         };
         let command = Command::CloseSession { session, epoch, expiry_s, forget_will };
         let service = Weak::clone(&self.myself);

@@ -99,6 +99,11 @@ impl Children {
         self.known.remove(&Text::from(name)).is_some()
     }
 
+    /// All have gone: who they were.
+    pub(crate) fn leave_all(&mut self) -> Vec<Device> {
+        std::mem::take(&mut self.known).into_values().map(|child| child.device).collect()
+    }
+
     /// Has devices come, as far as they are not there. Those that nobody has made are made, with this type.
     pub(crate) async fn come(&mut self, names: &[&str], kind: &str) -> Result<Came, RegistryError> {
         let new = names.iter().map(|name| Text::from(*name));

@@ -17,7 +17,9 @@ use moorline_dialects::thingsboard::{
 };
 use moorline_machine::{
     events::EventKind,
-    values::{NewPoint, POINTS_PER_COMMAND_MAX, VALUES_PER_COMMAND_MAX},
+    values::{
+        ATTRIBUTES_PER_COMMAND_MAX, NewPoint, POINTS_PER_COMMAND_MAX, VALUES_PER_COMMAND_MAX,
+    },
 };
 use moorline_service::registry::{
     AttributeWrite, NewEvent, OwnCall, Recording, RegistryError,
@@ -100,16 +102,28 @@ impl Device {
         reported: Entries,
         body: Bytes,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
-        let changes = entries(reported).into_iter().map(|(key, value)| (key, Some(value)));
-        let write = AttributeWrite {
-            born: self.guest.born,
-            scope: AttributeScope::Client,
-            changes: changes.collect(),
-            event: Some(self.event(EventKind::State, ATTRIBUTES, body)),
-        };
-        let written =
-            self.door.registry.write_attributes(self.guest.tenant, &self.guest.device, write);
-        async move { written.await.map(drop) }
+        self.attributes_in(AttributeScope::Client, reported, body)
+    }
+
+    /// The same in another scope than a device's own. What is more than one command takes is written in parts.
+    pub(crate) fn attributes_in(
+        &self,
+        scope: AttributeScope,
+        reported: Entries,
+        body: Bytes,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let (tenant, device, born) = (self.guest.tenant, &self.guest.device, self.guest.born);
+        let mut event = Some(self.event(EventKind::State, ATTRIBUTES, body));
+        let writes: Vec<_> = in_parts(reported)
+            .into_iter()
+            .map(|part| {
+                let changes = entries(part).into_iter().map(|(key, value)| (key, Some(value)));
+                let (changes, event) = (changes.collect(), event.take());
+                let write = AttributeWrite { born, scope, changes, event };
+                self.door.registry.write_attributes(tenant, device, write)
+            })
+            .collect();
+        async move { try_join_all(writes).await.map(drop) }
     }
 
     /// The device calls, and waits for what an application answers. `None`: too many do.
@@ -249,11 +263,35 @@ fn in_commands(samples: Vec<Sample>) -> Vec<Vec<NewPoint>> {
     all
 }
 
+/// Attributes in as many parts as commands have to take them.
+fn in_parts(mut reported: Entries) -> Vec<Entries> {
+    let mut all = Vec::new();
+    while reported.len() > ATTRIBUTES_PER_COMMAND_MAX {
+        let rest = reported.split_off(ATTRIBUTES_PER_COMMAND_MAX);
+        all.push(std::mem::replace(&mut reported, rest));
+    }
+    all.push(reported);
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use moorline_dialects::thingsboard::values::Value;
 
     use super::*;
+
+    #[test]
+    fn many_attributes_are_taken_in_parts() {
+        let reported = |count: usize| -> Entries {
+            (0..count).map(|key| (key.to_string(), Value::Bool(true))).collect()
+        };
+        let sizes = |count| in_parts(reported(count)).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(0), [0], "an event alone");
+        assert_eq!(sizes(256), [256]);
+        assert_eq!(sizes(1_024), [256; 4]);
+        assert_eq!(sizes(257), [256, 1]);
+        assert_eq!(in_parts(reported(300)).concat(), reported(300));
+    }
 
     #[test]
     fn many_points_are_taken_in_parts() {

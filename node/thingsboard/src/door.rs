@@ -6,7 +6,7 @@ use moorline_core::TenantId;
 use moorline_dialects::thingsboard::mqtt::PACKET_BYTES_MAX;
 use moorline_edge::{Clock, EdgeConfig};
 use moorline_machine::registry::TenantRecord;
-use moorline_mqtt::server;
+use moorline_mqtt::{Reason, server};
 use moorline_service::registry::{Registry, secrets::Secrets};
 use tokio_util::task::TaskTracker;
 
@@ -77,13 +77,14 @@ impl Door {
     }
 }
 
-/// MQTT as it is there: packets of 64 KiB, and no session that lasts.
+/// MQTT as it is there: packets of 64 KiB, no session that lasts, and who is deleted hears that somebody did that.
 fn rules(edge: &EdgeConfig) -> server::Config {
     let config = edge.protocol();
     let packet = usize::try_from(PACKET_BYTES_MAX).expect("it fits any machine");
     server::Config {
         packet_bytes_max: config.packet_bytes_max.min(packet),
         session_expiry_max_s: 0,
+        revoked: Reason::AdministrativeAction,
         ..config
     }
 }

@@ -101,7 +101,9 @@ impl Session {
                     self.cut_off(device, refusal.why.first);
                     limited.push(device.to_owned());
                 }
-                Who::Tenant | Who::Device | Who::Gateway => return Err(refusal),
+                Who::Tenant | Who::Device | Who::Gateway | Who::Rest => {
+                    return Err(refusal);
+                }
             }
         }
         Ok(limited)
@@ -141,7 +143,11 @@ impl Session {
         self.write_all(asked, writes.collect());
     }
 
-    fn write_all(&self, asked: Asked, writes: Vec<BoxFuture<'static, Result<(), RegistryError>>>) {
+    pub(crate) fn write_all(
+        &self,
+        asked: Asked,
+        writes: Vec<BoxFuture<'static, Result<(), RegistryError>>>,
+    ) {
         self.write(asked, async move {
             let all = try_join_all(writes).await.map(drop);
             all.map_err(|error| {
@@ -175,7 +181,7 @@ impl Session {
         let (calls, ended) = heard.calls();
         let (child, news) = match children.look(heard).await {
             Looked::There(child, news) => (*child, news),
-            Looked::Deleted(name) => return self.tell_deleted(&name),
+            Looked::Deleted(name) => return self.hear_of_deleted(&name),
             Looked::Gone => return,
         };
         if calls || ended && outgoing::goes_in_turn(&child) {
@@ -183,6 +189,9 @@ impl Session {
         }
         if let Some(news) = news {
             let name = &child.guest.device;
+            if self.node.is_some() {
+                return self.tell_changed(Some(name.as_str()), &news.changed.updated);
+            }
             let down = self.payloads.down(Form::V1);
             let payload = down.write_gateway_changed(name.as_str(), &news.changed);
             self.say(GATEWAY_ATTRIBUTES, payload);
@@ -191,6 +200,14 @@ impl Session {
 }
 
 impl Session {
+    /// A device was deleted: a gateway is told, a node has no word for it.
+    fn hear_of_deleted(&mut self, name: &Text) {
+        match &mut self.node {
+            Some(node) => node.forget(name.as_str()),
+            None => self.tell_deleted(name),
+        }
+    }
+
     /// Lets the gateway know that a device of its was deleted: by a call that is kept, so that it hears it also if it is just going.
     fn tell_deleted(&self, name: &Text) {
         let Device { door, guest } = self.device();

@@ -3,6 +3,7 @@
 //! ```text
 //!   edge's connection ─► mqtt.rs: a port for each device ─► session.rs: one task per connection ─► device.rs ─► the registry
 //!                        gateway.rs, children.rs: for others too ────┤                            ▲              │ news
+//!                        sparkplug.rs, left.rs: nodes of Sparkplug ──┤                            │              │
 //!                        outgoing.rs: calls that go out, downloads.rs ┘                           │              │
 //!   listener of all platforms ─► http.rs, polls.rs: a request each ───────────────────────────────┘   ◄──────────┘
 //!                          └─► rest/: integrators, by requests and WebSocket ─► the registry
@@ -28,6 +29,7 @@
 //! - **A device's own call is answered by an application, or not at all**: within its time, on the connection that made it. Checked by
 //!   `thingsboard_own_calls.rs`.
 //! - **Who has subscribed is told of what changes**, whichever node wrote it. Checked by `thingsboard_socket.rs`.
+//! - **A node of Sparkplug is told in commands, and only of metrics that it has**. Checked by `thingsboard_sparkplug.rs`.
 //! - **A gateway speaks for devices of its tenant**, which are made when nobody has made them. Checked by `thingsboard_gateway.rs`.
 //!
 //! # Deliberately absent
@@ -45,7 +47,9 @@ mod downloads;
 mod enrol;
 mod files;
 mod gateway;
+mod granted;
 mod http;
+mod left;
 mod limits;
 mod marks;
 mod metrics;
@@ -59,6 +63,7 @@ mod provision;
 mod rest;
 mod secrets;
 mod session;
+mod sparkplug;
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Limits on what devices send: the tenant's settings, counted with at this node.
+//! Limits on what devices send, and integrators ask: the tenant's settings, counted with at this node.
 //!
 //! ```text
 //!   a device's message ──► its own limits ───────────────────────────────► the tenant's ──► it is taken
@@ -29,7 +29,7 @@ use moorline_service::registry::settings::{RateLimitSettings, RateSettings};
 use prometheus::IntCounterVec;
 use tracing::warn;
 
-use crate::device::Device;
+use crate::{device::Device, door::Door};
 
 /// Senders that are remembered at once: about half a kilobyte each.
 const SENDERS_MAX: usize = 65_536;
@@ -41,12 +41,14 @@ pub(crate) enum Who {
     Device,
     Gateway,
     GatewayDevice,
+    /// Those who integrate the tenant.
+    Rest,
 }
 
 impl Who {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Tenant, Self::Device, Self::Gateway, Self::GatewayDevice];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Tenant, Self::Device, Self::Gateway, Self::GatewayDevice, Self::Rest];
 
     /// Its name, for people and metrics.
     pub(crate) fn label(self) -> &'static str {
@@ -55,15 +57,17 @@ impl Who {
             Self::Device => "device",
             Self::Gateway => "gateway",
             Self::GatewayDevice => "gateway_device",
+            Self::Rest => "rest",
         }
     }
 
-    fn of(self, settings: &RateLimitSettings) -> &RateSettings {
+    fn limits(self, settings: &RateLimitSettings) -> RateLimits {
         match self {
-            Self::Tenant => &settings.tenant,
-            Self::Device => &settings.device,
-            Self::Gateway => &settings.gateway,
-            Self::GatewayDevice => &settings.gateway_device,
+            Self::Tenant => read(&settings.tenant),
+            Self::Device => read(&settings.device),
+            Self::Gateway => read(&settings.gateway),
+            Self::GatewayDevice => read(&settings.gateway_device),
+            Self::Rest => RateLimits { messages: settings.rest.clone(), ..RateLimits::default() },
         }
     }
 }
@@ -129,6 +133,22 @@ pub(crate) fn count_all(limited: &IntCounterVec) {
     }
 }
 
+impl Door {
+    /// Whether somebody may ask the REST API for something of a tenant's.
+    pub(crate) fn admits_request(&self, tenant: TenantId) -> bool {
+        let (who, settings) = (Who::Rest, self.registry.settings(tenant));
+        let limits = who.limits(&settings.rate_limits);
+        let taken = self.limiter.take((tenant, who, &Text::default()), &limits, Cost::Message);
+        let Err(Refusal { why: Exceeded { what, rate, first }, .. }) = taken else { return true };
+        self.metrics.limited.with_label_values(&[who.label(), what.label()]).inc();
+        if first {
+            let tenant = tenant.0;
+            warn!(tenant, limit = who.label(), %rate, "the REST API is asked more than it may be");
+        }
+        false
+    }
+}
+
 impl Device {
     /// Whether it may send this for itself.
     pub(crate) fn admitted(&self, cost: Cost) -> Result<(), Refusal> {
@@ -153,7 +173,7 @@ impl Device {
         let everybody = Text::default();
         let tenants = [(Who::Tenant, &everybody)];
         for (who, name) in of.iter().chain(&tenants) {
-            let limits = read(who.of(&settings.rate_limits));
+            let limits = who.limits(&settings.rate_limits);
             let taken = self.door.limiter.take((tenant, *who, *name), &limits, cost);
             if let Err(refusal) = taken {
                 self.refused(&refusal, about);

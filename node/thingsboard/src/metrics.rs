@@ -16,7 +16,7 @@ pub struct ThingsboardMetrics {
 }
 
 /// What is asked, as a label.
-const WHAT: [&str; 8] = [
+const WHAT: [&str; 9] = [
     "telemetry",
     "attributes",
     "attributes_request",
@@ -24,6 +24,7 @@ const WHAT: [&str; 8] = [
     "claim",
     "package",
     "gateway",
+    "sparkplug",
     "other",
 ];
 /// The same over HTTP.

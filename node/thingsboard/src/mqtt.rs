@@ -7,16 +7,18 @@ use moorline_core::{
     port::{Inbox, Link, Port},
     rights::Who,
 };
-use moorline_dialects::thingsboard::{connect::session_present, mqtt::Version};
+use moorline_dialects::thingsboard::{
+    connect::session_present, mqtt::Version, profile::TransportType,
+};
 use moorline_edge::{
-    Attempt, Begin, Identity,
+    Attempt, Begin, Denial, Identity,
     asks::{self, Platform},
 };
 use moorline_service::registry::{Watch, door::Guest, settings::Class};
 
 use crate::{
-    assign::Bearer, children::Children, device::Device, door::Door, marks::DEFAULT_KIND,
-    session::Session,
+    assign::Bearer, children::Children, device::Device, door::Door, left::leaving,
+    marks::DEFAULT_KIND, session::Session,
 };
 
 /// No session lasts, though a CONNACK says so. What comes twice is written twice: telemetry of the same time is the same then, and so
@@ -32,6 +34,21 @@ impl Mqtt {
     #[must_use]
     pub fn new(door: Door) -> Self {
         Self(door)
+    }
+
+    /// Whether a device that proved who it is may speak MQTT, as its profile says: asked before anything is begun for it. Those of other
+    /// tenants may, as far as is known here.
+    ///
+    /// # Errors
+    ///
+    /// It may not, or nobody can say now: either is "server unavailable", as from the original.
+    pub async fn admits(&self, guest: &Guest, who: &Who) -> Result<(), Denial> {
+        if !self.0.takes(guest.tenant) {
+            return Ok(());
+        }
+        let known = self.0.profile_of(guest.tenant, kind_of(who)).await;
+        let admits = known.is_ok_and(|known| known.profile.allows(TransportType::Mqtt));
+        if admits { Ok(()) } else { Err(Denial::Unavailable) }
     }
 
     /// A device that proved who it is, if its tenant is one of ThingsBoard's: `begin` watches over its connection.
@@ -54,18 +71,23 @@ impl Mqtt {
         let device = Device { door: self.0.clone(), guest: guest.clone() };
         let bearer =
             Bearer { tenant: guest.tenant, device: guest.device.clone(), born: guest.born };
-        let kind = who.kind.as_ref().map_or(DEFAULT_KIND, Text::as_str);
+        let kind = kind_of(who);
         self.0.bring_to_who_comes(bearer, kind);
         let kind = Text::from(kind);
         let address = Text::from(attempt.peer.ip().to_canonical().to_string());
-        let gateway_at = (who.class == Class::Gateway.name()).then_some(address);
+        let is_gateway = who.class == Class::Gateway.name();
         let watch = Mutex::new(Some(watch));
-        let arrived = Arrived { device, kind, version, gateway_at, watch };
+        let arrived = Arrived { device, kind, version, address, is_gateway, watch };
         let (port, rules) = (Some(Arc::new(arrived) as Arc<dyn Port>), Arc::clone(&self.0.rules));
         let session = Some(guest.device.clone());
         let (rules, begin) = (Some(rules), Some(begin));
         Ok(Identity { session, port, rules, begin, ..Identity::of(guest.tenant) })
     }
+}
+
+/// A device's type.
+fn kind_of(who: &Who) -> &str {
+    who.kind.as_ref().map_or(DEFAULT_KIND, Text::as_str)
 }
 
 /// A device that was let in, before its connection takes it up.
@@ -74,24 +96,26 @@ struct Arrived {
     /// Its type.
     kind: Text,
     version: Version,
-    /// Of a gateway: where it is.
-    gateway_at: Option<Text>,
+    /// Where it is.
+    address: Text,
+    is_gateway: bool,
     watch: Mutex<Option<Watch>>,
 }
 
 impl Port for Arrived {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
         let (link, asked) = asks::link(HERE, Arc::clone(&inbox));
+        let (link, left) = leaving(link);
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A port is taken up once.
         if let Some(watch) = watch {
             watch.take_over();
             let device = self.device.clone();
             let children =
-                self.gateway_at.clone().map(|address| Children::new(device.clone(), address));
-            let kind = self.kind.clone();
-            let session = Session::new(device, kind, self.version, children, inbox);
-            self.device.door.tasks.spawn(session.run(asked, watch));
+                self.is_gateway.then(|| Children::new(device.clone(), self.address.clone()));
+            let of = (self.kind.clone(), self.address.clone());
+            let session = Session::new(device, of, self.version, children, inbox);
+            self.device.door.tasks.spawn(session.run(asked, watch, left));
         }
         link
     }

@@ -44,6 +44,8 @@ const DELIVERY_WAIT: Duration = Duration::from_millis(DELIVERY_TIMEOUT_MS);
 struct Out {
     device: Device,
     number: i32,
+    /// What it is answered with when it is taken, if that is all that its device says.
+    answer: Option<Bytes>,
     /// When it is not taken in time; [`None`] while it is noted what became of it.
     ends: Option<Instant>,
 }
@@ -107,18 +109,33 @@ impl Outgoing {
 
     /// A call goes out now: what it is called on this connection.
     pub(crate) fn sent(&mut self, device: &Device, number: i32) -> u64 {
+        self.sent_to_answer(device, number, None)
+    }
+
+    /// The same of one that is answered when it is taken: its device answers nothing.
+    pub(crate) fn sent_to_answer(
+        &mut self,
+        device: &Device,
+        number: i32,
+        answer: Option<String>,
+    ) -> u64 {
         // It may be taken, and that noted, before this is answered: notes keep their order.
         let noted = device.door.registry.note_call(&device.guest, number, CallNote::Sent);
         device.door.tasks.spawn(async move { drop(noted.await) });
         let (name, ends) = (self.next, Some(Instant::now() + DELIVERY_WAIT));
         self.next += 1;
-        self.out.insert(name, Out { device: device.clone(), number, ends });
+        let answer = answer.map(Bytes::from);
+        self.out.insert(name, Out { device: device.clone(), number, answer, ends });
         name
     }
 
     /// The client has these.
     pub(crate) fn taken(&mut self, names: &[u64]) {
-        names.iter().for_each(|name| self.note(*name, CallNote::Delivered));
+        for name in names {
+            let answer = self.out.get_mut(name).and_then(|out| out.answer.take());
+            let answered = answer.map(|answer| CallNote::Answered { failed: false, answer });
+            self.note(*name, answered.unwrap_or(CallNote::Delivered));
+        }
     }
 
     fn note(&mut self, name: u64, what: CallNote) {
@@ -218,7 +235,25 @@ pub(crate) fn answered(
     number: i32,
     data: String,
 ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
-    let note = CallNote::Answered { failed: false, answer: Bytes::from(data) };
+    ended(device, number, false, data)
+}
+
+/// A call that can't be told its device. It is on its way when this returns.
+pub(crate) fn failed(
+    device: &Device,
+    number: i32,
+    why: String,
+) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+    ended(device, number, true, why)
+}
+
+fn ended(
+    device: &Device,
+    number: i32,
+    failed: bool,
+    data: String,
+) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+    let note = CallNote::Answered { failed, answer: Bytes::from(data) };
     let noted = device.door.registry.note_call(&device.guest, number, note);
     async move {
         match noted.await {

@@ -15,11 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use moorline_core::{
     Delivery, Message, QoS, Text,
     port::{Ended, Filter, Inbox, Notice, Published, Refusal, Token},
-    topic,
 };
 use moorline_dialects::thingsboard::{
     attributes::Wanted,
@@ -29,13 +28,14 @@ use moorline_dialects::thingsboard::{
     payloads::{Encoding, Payloads},
     profile::TransportType,
     requests::Request,
+    sparkplug::node::Node,
     topics::{self, Form, Publish, SessionKind, Unpublishable},
     values::Rules,
 };
 use moorline_edge::asks::{Ask, numbered, tell};
 use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, RegistryError, Watch};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 
@@ -43,6 +43,8 @@ use crate::{
     children::{ChildHeard, Children},
     device::{Device, answer_to, attributes_body, telemetry_body},
     downloads::Downloads,
+    granted::Granted,
+    left::Left,
     metrics::Counted,
     outgoing::{self, Outgoing},
     profiles::Known,
@@ -52,14 +54,6 @@ use crate::{
 const WRITES_MAX: usize = 64;
 /// Calls of one device that wait for an answer.
 const CALLS_MAX: usize = 32;
-/// Filters of one connection: all that mean anything are fewer.
-const FILTERS_MAX: usize = 64;
-/// A filter that was granted.
-struct Granted {
-    filter: Text,
-    wanted: Subscribed,
-    qos: QoS,
-}
 
 /// A publish that was carried out, or not.
 struct Done {
@@ -93,36 +87,44 @@ pub(crate) struct Session {
     pub(crate) version: Version,
     pub(crate) inbox: Arc<dyn Inbox>,
     /// What it is: the name of its profile.
-    kind: Text,
-    profile: Arc<Known>,
+    pub(crate) kind: Text,
+    /// Where it speaks from.
+    pub(crate) address: Text,
+    pub(crate) profile: Arc<Known>,
     pub(crate) payloads: Arc<Payloads>,
-    /// Of a gateway.
+    /// Of a gateway, and of a node.
     pub(crate) children: Option<Children>,
-    filters: Vec<Granted>,
+    /// If it speaks Sparkplug.
+    pub(crate) node: Option<Box<Node>>,
+    filters: Granted,
     writes: FuturesUnordered<Writing>,
     /// Calls of the device that wait for their answers.
     calls: FuturesUnordered<Waiting>,
     /// Calls to it, and to those it speaks for.
-    outgoing: Outgoing,
+    pub(crate) outgoing: Outgoing,
     /// Something could not be asked: it is looked again soon.
-    ask_again: bool,
+    pub(crate) ask_again: bool,
+    /// Another connection of the device has come.
+    pub(crate) taken_over: bool,
+    /// When a node said something last, in milliseconds since the epoch.
+    pub(crate) said_ms: i64,
     /// Up to which version shared attributes were told.
-    told: u64,
+    pub(crate) told: u64,
     /// Packages that it loads.
     pub(crate) downloads: Downloads,
 }
 
 impl Session {
-    /// `children`: of a gateway; `kind`: its type.
+    /// `children`: of a gateway; `kind`: its type, `address`: where it speaks from.
     pub(crate) fn new(
         device: Device,
-        kind: Text,
+        (kind, address): (Text, Text),
         version: Version,
         children: Option<Children>,
         inbox: Arc<dyn Inbox>,
     ) -> Self {
         let (writes, calls) = (FuturesUnordered::new(), FuturesUnordered::new());
-        let (payloads, filters, told) = (Arc::new(Payloads::Json), Vec::new(), 0);
+        let (payloads, filters, told) = (Arc::new(Payloads::Json), Granted::default(), 0);
         let profile = Arc::new(Known::unwritten(kind.as_str()));
         let (outgoing, ask_again) = (Outgoing::default(), false);
         Self {
@@ -131,10 +133,14 @@ impl Session {
             inbox,
             outgoing,
             ask_again,
+            taken_over: false,
+            said_ms: 0,
             kind,
+            address,
             profile,
             payloads,
             children,
+            node: None,
             filters,
             writes,
             calls,
@@ -148,17 +154,41 @@ impl Session {
         &self.device
     }
 
-    pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
+    /// `left`: what is to be said of its end.
+    pub(crate) async fn run(
+        mut self,
+        asked: mpsc::Receiver<Ask>,
+        watch: Watch,
+        left: oneshot::Receiver<Left>,
+    ) {
         let _counted = Counted::of(&self.device.door.metrics.connections);
-        if !self.take_profile().await.unwrap_or_else(|_| self.lose()) {
-            return;
+        if self.begin(left).await.unwrap_or_else(|_| self.lose()) {
+            self.serve(asked, watch).await;
         }
+        self.end_node();
+    }
+
+    /// False at the end.
+    async fn begin(&mut self, left: oneshot::Receiver<Left>) -> Result<bool, RegistryError> {
+        let goes_on = self.take_profile().await?;
+        if goes_on && self.profile.profile.sparkplug().is_some() {
+            return self.begin_node(left).await;
+        }
+        Ok(goes_on)
+    }
+
+    async fn serve(&mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
         let mut recheck_at = Instant::now() + RECHECK;
         loop {
             let goes_on = tokio::select! {
                 biased;
                 ask = asked.recv(), if self.writes.len() < WRITES_MAX => {
-                    let Some(ask) = ask else { return };
+                    let Some(ask) = ask else {
+                        // Perhaps because another one has come: that is heard of at about the same moment.
+                        let heard = watch.heard().now_or_never();
+                        self.taken_over = heard.is_some_and(|heard| heard.taken_over);
+                        return;
+                    };
                     self.ask(ask).await
                 }
                 Some(done) = self.writes.next() => self.done(done),
@@ -178,7 +208,9 @@ impl Session {
                 () = sleep_until(recheck_at) => {
                     recheck_at = Instant::now() + RECHECK;
                     // Without an answer it stays as it was until the next look.
-                    self.take_profile().await.unwrap_or(true) && self.hear(Heard::ANYTHING).await
+                    self.take_profile().await.unwrap_or(true)
+                        && self.speaks_as_it_did()
+                        && self.hear(Heard::ANYTHING).await
                 }
             };
             if !goes_on {
@@ -228,11 +260,7 @@ impl Session {
                 true
             }
             Ask::Unsubscribe(token, filters) => {
-                let end = |filter: &Text| {
-                    let held = self.filters.iter().position(|held| held.filter == *filter);
-                    held.map(|at| self.filters.remove(at)).is_some()
-                };
-                let existed = filters.iter().map(end).collect();
+                let existed = filters.iter().map(|filter| self.filters.remove(filter)).collect();
                 tell(&self.inbox, Notice::Unsubscribed { token, existed: Ok(existed) });
                 true
             }
@@ -242,19 +270,22 @@ impl Session {
     async fn grant(&mut self, asked: Filter) -> Result<QoS, Refusal> {
         let Filter { filter, options } = asked;
         let own = self.profile.profile.own_topics();
-        let wanted = filters::subscribe(filter.as_bytes(), self.kind(), own);
+        let wanted = match &self.node {
+            Some(node) => node.grants(filter.as_bytes()).then_some(Subscribed::Responses),
+            None => filters::subscribe(filter.as_bytes(), self.kind(), own),
+        };
         let wanted = wanted.ok_or(Refusal::Topic)?;
-        self.filters.retain(|held| held.filter != filter);
-        if self.filters.len() >= FILTERS_MAX {
-            return Err(Refusal::Quota);
-        }
+        self.filters.remove(&filter);
         if matches!(wanted, Subscribed::Attributes(_)) && self.attributes_form().is_none() {
             let news = self.device.news(None).await;
             self.told = news.map_err(|_| Refusal::Unavailable)?.version;
         }
         let qos = filters::granted(options.qos);
-        self.filters.push(Granted { filter, wanted, qos });
-        Ok(qos)
+        let has_room = match self.node {
+            Some(_) => self.filters.add_of_node(filter, qos),
+            None => self.filters.add(filter, wanted, qos),
+        };
+        has_room.then_some(qos).ok_or(Refusal::Quota)
     }
 
     // ---- what it publishes
@@ -262,6 +293,9 @@ impl Session {
     async fn publish(&mut self, token: Token, message: Message) -> bool {
         let Message { topic, qos, payload, .. } = message;
         let of = |what| Asked { token, qos, what, in_part: false };
+        if self.node.is_some() {
+            return self.node_says(of("sparkplug"), &topic, &payload).await;
+        }
         let own = self.profile.profile.own_topics();
         let read = topics::publish(topic.as_bytes(), self.kind(), own);
         let publish = match read {
@@ -276,7 +310,7 @@ impl Session {
                 return self.outcome(of("other"), Outcome::Invalid);
             }
         };
-        let now_ms = i64::try_from(self.device.door.clock.wall().0).unwrap_or(i64::MAX);
+        let now_ms = self.now_ms();
         let rules = Rules::default();
         let asked = of(what(&publish));
         let earlier = self.downloads.earlier(&publish);
@@ -316,6 +350,11 @@ impl Session {
             _ => return self.outcome(asked, Outcome::Done),
         }
         true
+    }
+
+    /// The server's time, in milliseconds since the epoch.
+    pub(crate) fn now_ms(&self) -> i64 {
+        i64::try_from(self.device.door.clock.wall().0).unwrap_or(i64::MAX)
     }
 
     /// A payload as applications read it, if it is JSON.
@@ -410,7 +449,7 @@ impl Session {
         let result = match outcome {
             Outcome::Done | Outcome::NotGateway => "done",
             Outcome::UnknownTopic => "unknown_topic",
-            Outcome::Invalid => "invalid",
+            Outcome::Invalid | Outcome::TooEarly => "invalid",
             Outcome::RateLimited | Outcome::GatewayLimited | Outcome::ChildLimited => "limited",
             Outcome::Failed => "failed",
         };
@@ -435,9 +474,11 @@ impl Session {
             Outcome::RateLimited | Outcome::GatewayLimited | Outcome::ChildLimited => {
                 Notice::Ended(Ended::Limited)
             }
-            Outcome::Done | Outcome::UnknownTopic | Outcome::NotGateway | Outcome::Invalid => {
-                Notice::Ended(Ended::Misused)
-            }
+            Outcome::Done
+            | Outcome::UnknownTopic
+            | Outcome::NotGateway
+            | Outcome::Invalid
+            | Outcome::TooEarly => Notice::Ended(Ended::Misused),
         };
         tell(&self.inbox, ended);
         false
@@ -449,11 +490,10 @@ impl Session {
     }
 
     /// The same; with a name it is told when the device has it.
-    fn deliver(&self, topic: &str, payload: Bytes, name: Option<u64>) {
-        let matches = |held: &&Granted| topic::matches(held.filter.as_bytes(), topic.as_bytes());
-        let granted = self.filters.iter().filter(matches).map(|held| held.qos).max();
-        let qos = filters::downlink_qos(granted);
-        let message = Message { topic: Text::from(topic), qos, payload, ..Message::empty() };
+    pub(crate) fn deliver(&self, topic: &str, payload: Bytes, name: Option<u64>) {
+        let topic = Text::from(topic);
+        let qos = filters::downlink_qos(self.filters.qos(&topic));
+        let message = Message { topic, qos, payload, ..Message::empty() };
         let delivery = match name {
             Some(name) => numbered(name, qos, message),
             None => Delivery::new(None, qos, Arc::new(message)),
@@ -463,6 +503,9 @@ impl Session {
 
     /// Sends calls that wait for a device: the connection's own, or one that it speaks for.
     pub(crate) async fn send_calls(&mut self, device: &Device) {
+        if self.node.is_some() {
+            return self.send_commands(device).await;
+        }
         let is_own = device.guest.device == self.device.guest.device;
         let own_form = match self.calls_form() {
             // It has not asked for them.
@@ -494,6 +537,7 @@ impl Session {
 
     async fn hear(&mut self, heard: Heard) -> bool {
         if heard.taken_over {
+            self.taken_over = true;
             tell(&self.inbox, Notice::TakenOver);
             return false;
         }
@@ -502,6 +546,7 @@ impl Session {
         }
         if heard.attributes {
             self.downloads.forget();
+            self.tell_node().await;
         }
         if heard.attributes
             && let Some(form) = self.attributes_form()
@@ -520,7 +565,7 @@ impl Session {
 
     /// How the device wants calls: as it asked for them last, if it did.
     fn calls_form(&self) -> Option<Form> {
-        self.filters.iter().rev().find_map(|held| match held.wanted {
+        self.filters.wanted().find_map(|wanted| match *wanted {
             Subscribed::Calls(form) => Some(form),
             Subscribed::Attributes(_) | Subscribed::Responses => None,
         })
@@ -541,7 +586,7 @@ impl Session {
 
     /// How the device wants changes of shared attributes: as it asked for them last, if it did.
     fn attributes_form(&self) -> Option<Option<Form>> {
-        self.filters.iter().rev().find_map(|held| match held.wanted {
+        self.filters.wanted().find_map(|wanted| match *wanted {
             Subscribed::Attributes(form) => Some(form),
             Subscribed::Calls(_) | Subscribed::Responses => None,
         })

@@ -7,13 +7,14 @@ use moorline_core::{TenantId, Text, op::Denial};
 use moorline_dialects::{
     secret::Secret,
     watson::{
+        about::Bounds,
         close::Close,
-        connect::{Opening, Refused},
+        connect::{Opening, Refused, Session},
         identity::{
             CertificateNames, Class, ClientId, Demand, DeviceName, Inadmissible, Policy, Proof,
             Who, names_client,
         },
-        topics::Permissions,
+        topics::{Permissions, Role as GatewayRole},
     },
 };
 use moorline_edge::{Begin, Channel, Clock, EdgeConfig, Proof as Shows, watch_over};
@@ -28,6 +29,9 @@ use moorline_service::registry::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    apps::Noting,
+    failed::Failures,
+    gateway::about,
     last_events::LastEvents,
     metrics::{WatsonMetrics, label},
     quickstart::{self, Quickstart, Seat},
@@ -49,6 +53,8 @@ pub struct Door {
     pub(crate) last_events: LastEvents,
     quickstart: Quickstart,
     pub(crate) policies: Policies,
+    pub(crate) failures: Failures,
+    pub(crate) noting: Noting,
     /// Those that watch over connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
 }
@@ -82,6 +88,8 @@ pub(crate) struct Entered {
     pub(crate) role: Option<Role>,
     /// What an application's key may; a device or gateway may what its class may.
     pub(crate) may: Permissions,
+    /// What a gateway may; nothing of anybody else.
+    pub(crate) bounds: Bounds,
     /// Turns it out when it may not stay.
     pub(crate) stay: Stay,
     /// The place of a client of quickstart.
@@ -92,6 +100,8 @@ pub(crate) struct Entered {
 #[derive(Debug)]
 pub(crate) struct Stay {
     by: Standing,
+    /// What it is as a gateway, as it came in: if that changes, it comes anew.
+    gateway: Option<Bounds>,
     until_ms: Option<u64>,
     watch: Watch,
 }
@@ -122,6 +132,19 @@ impl Stay {
     }
 }
 
+impl Entered {
+    /// The name of its session if it is a standard gateway.
+    pub(crate) fn session_of_standard(&self, client: &ClientId) -> Option<Text> {
+        let guest = self.stay.device()?;
+        match self.bounds.role {
+            GatewayRole::Standard => {
+                Some(Session::of_standard(client, guest.born, self.bounds.changed))
+            }
+            GatewayRole::Privileged => None,
+        }
+    }
+}
+
 /// The name of a device in its organisation's tenant.
 pub(crate) fn device_name(device: &DeviceName) -> Text {
     Text::from(format!("{}:{}", device.kind, device.id))
@@ -146,8 +169,20 @@ impl Door {
         let (rules, tasks) = (Arc::new(Rules::new(edge)), TaskTracker::new());
         let last_events = LastEvents::default();
         let quickstart = Quickstart::new(metrics.quickstart.clone());
-        let policies = Policies::default();
-        Self { registry, secrets, clock, rules, metrics, last_events, quickstart, policies, tasks }
+        let (policies, failures) = (Policies::default(), Failures::default());
+        Self {
+            registry,
+            secrets,
+            clock,
+            rules,
+            metrics,
+            last_events,
+            quickstart,
+            policies,
+            failures,
+            noting: Noting::default(),
+            tasks,
+        }
     }
 
     /// Whether there is such an organisation, by all that is known here.
@@ -306,8 +341,7 @@ impl Door {
             }
             (Demand::Token | Demand::Nothing, ..) => return Err(Denial::WrongSecret.into()),
         };
-        // A device of a gateway's name is no gateway, and the other way round.
-        if kind_of(client) != kind(&admitted.settings) {
+        if !registered_as(client, &admitted.settings) {
             return Err(Denial::UnknownDevice.into());
         }
         // What was not needed may go.
@@ -315,7 +349,11 @@ impl Door {
         let vouched =
             counted.map(|chain| Vouched { client: client.clone(), chain: Arc::clone(chain) });
         let certificate = called.map(|_| Text::from(certificate_name(client, name)));
-        Ok(entered(admitted, vouched, certificate.unwrap_or_default()))
+        let is_gateway = client.class() == Class::Gateway;
+        let bounds = is_gateway.then(|| about(&admitted.settings).bounds());
+        let entered = entered(admitted, vouched, certificate.unwrap_or_default());
+        let stay = Stay { gateway: bounds, ..entered.stay };
+        Ok(Entered { bounds: bounds.unwrap_or_default(), stay, ..entered })
     }
 
     async fn by_token(
@@ -344,9 +382,9 @@ impl Door {
         if is_on()? != tenant {
             return Err(Denial::UnknownTenant.into());
         }
-        let stay = Stay { by: Standing::Stranger(tenant), until_ms: None, watch };
-        let (role, certificate) = (None, Text::default());
-        Ok(Entered { tenant, certificate, role, may, stay, seat: Some(seat) })
+        let stay = Stay { by: Standing::Stranger(tenant), gateway: None, until_ms: None, watch };
+        let (role, certificate, bounds) = (None, Text::default(), Bounds::default());
+        Ok(Entered { tenant, certificate, role, may, bounds, stay, seat: Some(seat) })
     }
 
     /// Watches over a connection that was let in: ends it when its client may not stay.
@@ -364,12 +402,12 @@ impl Door {
     /// Returns when a client that was let in may not stay.
     pub(crate) async fn until_revoked(&self, stay: &Stay) {
         let now_ms = || self.clock.wall().0;
-        let stays = || self.stays(&stay.by);
+        let stays = || self.stays(stay);
         stay.watch.until_revoked(stay.until_ms, now_ms, stays).await;
     }
 
-    async fn stays(&self, by: &Standing) -> Result<(), Denial> {
-        match by {
+    async fn stays(&self, stay: &Stay) -> Result<(), Denial> {
+        match &stay.by {
             Standing::Proven(guest, vouched) => {
                 let now = self.clock.wall().0;
                 let is_vouched = |vouched: &Vouched| {
@@ -379,7 +417,11 @@ impl Door {
                 if !vouched.as_ref().is_none_or(is_vouched) {
                     return Err(Denial::WrongSecret);
                 }
-                self.registry.still(guest).await
+                self.registry.still(guest).await?;
+                match stay.gateway {
+                    Some(bounds) => self.still_is(guest, bounds).await,
+                    None => Ok(()),
+                }
             }
             Standing::Stranger(tenant) => {
                 let is_on = quickstart::tenant(&self.registry) == Some(*tenant);
@@ -389,12 +431,21 @@ impl Door {
     }
 }
 
+impl Door {
+    /// Whether a gateway may still what it might when it came.
+    async fn still_is(&self, guest: &Guest, bounds: Bounds) -> Result<(), Denial> {
+        let record = self.registry.device(guest.tenant, &guest.device).await;
+        let record = record.map_err(|_| Denial::Unavailable)?.ok_or(Denial::UnknownDevice)?;
+        if about(&record.settings).bounds() == bounds { Ok(()) } else { Err(Denial::Disabled) }
+    }
+}
+
 fn entered(admitted: Admitted, vouched: Option<Vouched>, certificate: Text) -> Entered {
     let Admitted { guest, until_ms, watch, .. } = admitted;
     let (tenant, watch) = (guest.tenant, watch.expect("it was asked for"));
-    let stay = Stay { by: Standing::Proven(guest, vouched), until_ms, watch };
-    let may = Permissions::default();
-    Entered { tenant, certificate, role: None, may, stay, seat: None }
+    let stay = Stay { by: Standing::Proven(guest, vouched), gateway: None, until_ms, watch };
+    let (may, bounds) = (Permissions::default(), Bounds::default());
+    Entered { tenant, certificate, role: None, may, bounds, stay, seat: None }
 }
 
 /// Whether a client is in by its certificate, alone or beside its token.
@@ -430,11 +481,16 @@ fn kind_of(client: &ClientId) -> Kind {
     }
 }
 
+/// Whether a row is that of this device or gateway: a device of a gateway's name is no gateway.
+pub(crate) fn registered_as(client: &ClientId, settings: &Bytes) -> bool {
+    kind_of(client) == kind(settings)
+}
+
 fn kind(settings: &Bytes) -> Kind {
     settings::read::<DeviceSettings>(settings).class
 }
 
-fn alias_of(client: &ClientId) -> String {
+pub(crate) fn alias_of(client: &ClientId) -> String {
     format!("{ALIAS}{}", client.org)
 }
 

@@ -26,9 +26,13 @@ use bytes::Bytes;
 use moorline_core::{Message, QoS, Text, port};
 use moorline_dialects::watson::{
     PAYLOAD_BYTES_MAX,
+    about::Bounds,
+    close::Close,
     http::{self, Head, Outcome, Refusal, Route, Routed, WAIT_BODY_BYTES_MAX},
     identity::{ClientId, Proof, USE_TOKEN_AUTH, Who, sni_contradicts},
+    presence::Protocol,
     rest,
+    topics::{self, Asks, Role as GatewayRole, standard_reach},
 };
 use moorline_edge::Doorkeeper;
 use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
@@ -37,6 +41,7 @@ use prometheus::IntGauge;
 
 use crate::{
     door::{Door, Entered, Stay},
+    failed::Failed,
     fetch::{self, Fetched, Wanted},
     gateway::Registrar,
     judge::{Judge, Turned},
@@ -51,6 +56,7 @@ pub struct Http {
     door: Door,
     service: Arc<Service>,
     judge: Judge,
+    manager: Manager,
     rest: Rest,
 }
 
@@ -66,8 +72,8 @@ impl Http {
     pub fn new(door: Door, service: Arc<Service>, doors: Doorkeeper) -> Self {
         let judge = Judge::new(door.clone(), doors);
         let manager = Manager { door: door.clone(), service: Arc::clone(&service) };
-        let rest = Rest::new(manager, judge.clone());
-        Self { door, service, judge, rest }
+        let rest = Rest::new(manager.clone(), judge.clone());
+        Self { door, service, judge, manager, rest }
     }
 }
 
@@ -95,6 +101,8 @@ struct Speaker {
     proof: Proof,
     /// Of a gateway.
     registrar: Option<Registrar>,
+    /// What it might when it came, if it is one.
+    bounds: Bounds,
     /// Told of when it comes and goes.
     visiting: Visiting,
 }
@@ -174,9 +182,17 @@ impl Connection {
             known.map_or(&routed.speakers[..], |known| std::slice::from_ref(&known.client));
         let let_in = self.http.judge.let_in(&self.caller, readings, &proof).await;
         let (client, entered) = let_in.map_err(|turned| match turned {
-            Turned::Wrong | Turned::Forbidden => Refusal::Forbidden,
+            Turned::Wrong | Turned::Forbidden => {
+                self.failed(readings, &proof, turned);
+                Refusal::Forbidden
+            }
+            Turned::Banned => Refusal::Forbidden,
             Turned::Unavailable => Refusal::Unavailable,
         })?;
+        // Its connection has to begin anew with what it may now.
+        if self.speaker.get().is_some_and(|known| known.bounds != entered.bounds) {
+            return Err(Refusal::Forbidden);
+        }
         self.caller.is_known();
         if let Some(guest) = entered.stay.device() {
             self.http.door.registry.heard(guest);
@@ -185,20 +201,34 @@ impl Connection {
         Ok(entered)
     }
 
+    /// Nobody was let in: those who watch whom it said it was hear so.
+    fn failed(&self, readings: &[ClientId], proof: &Proof, turned: Turned) {
+        self.http.manager.failed(Failed {
+            readings: readings.to_vec(),
+            close: Close::NotAuthorised,
+            peer: self.caller.peer.ip(),
+            port: self.caller.port,
+            secure: self.caller.tls(),
+            protocol: Protocol::Http,
+            user: user_of(proof),
+            // Who comes so too often is banned.
+            is_kept: turned == Turned::Wrong,
+        });
+    }
+
     fn speaker(&self, client: ClientId, proof: Proof, entered: &Entered) -> Speaker {
         let registrar = match &client.who {
-            Who::Gateway(own) => Some(Registrar::new(entered.tenant, own)),
+            Who::Gateway(own) => {
+                Some(Registrar::new(entered.tenant, &client.org, own, entered.bounds.role))
+            }
             Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => None,
         };
-        let user = match &proof {
-            Proof::Key { key, .. } => Text::from(key.to_string()),
-            Proof::Token(_) | Proof::Nothing => Text::from(USE_TOKEN_AUTH),
-        };
+        let user = user_of(&proof);
         let (door, service) = (self.http.door.clone(), Arc::clone(&self.http.service));
         let caller = Arc::clone(&self.caller);
         let visiting =
             Visiting::begin(door, service, caller, (entered.tenant, client.clone(), user));
-        Speaker { client, proof, registrar, visiting }
+        Speaker { client, proof, registrar, bounds: entered.bounds, visiting }
     }
 
     /// Who was let in.
@@ -240,6 +270,24 @@ impl Connection {
         published.map(drop).map_err(refused)
     }
 
+    /// A standard gateway may ask for commands of devices of its group, one by one.
+    async fn may_fetch(&self, speaker: &Speaker, filter: &Text) -> Result<(), Refusal> {
+        let standard =
+            speaker.registrar.as_ref().filter(|known| known.role() == GatewayRole::Standard);
+        let Some(registrar) = standard else { return Ok(()) };
+        let wanted = topics::subscribe(&speaker.client, filter.as_bytes());
+        let asks = wanted.ok().and_then(|wanted| standard_reach(&wanted));
+        let grouped = match asks.ok_or(Refusal::Forbidden)? {
+            Asks::Itself => Ok(true),
+            Asks::Of(device) => registrar.grouped(&self.http.door.registry, &device).await,
+        };
+        match grouped {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Forbidden),
+            Err(_) => Err(Refusal::Unavailable),
+        }
+    }
+
     async fn fetch(
         &self,
         entered: &Entered,
@@ -249,9 +297,12 @@ impl Connection {
         let Entered { tenant, stay, .. } = entered;
         let (speaker, door) = (self.known(), &self.http.door);
         let client = &speaker.client;
+        self.may_fetch(speaker, &filter).await?;
         let wanted = Wanted {
             tenant: *tenant,
-            session: Text::from(client.to_string()),
+            session: entered
+                .session_of_standard(client)
+                .unwrap_or_else(|| Text::from(client.to_string())),
             filter,
             requested: door.rules.session_of_requests(client.class()),
             wait,
@@ -275,6 +326,13 @@ impl Connection {
         let http::Response { status, headers, body, .. } = http::respond(came);
         let taken = Box::new(move || settling.settle());
         Ok(Found { status, answer: Answer::told(status, &headers, body, taken) })
+    }
+}
+
+fn user_of(proof: &Proof) -> Text {
+    match proof {
+        Proof::Key { key, .. } => Text::from(key.to_string()),
+        Proof::Token(_) | Proof::Nothing => Text::from(USE_TOKEN_AUTH),
     }
 }
 

@@ -16,7 +16,11 @@ use moorline_core::{
     port::{Ended, Inbox, Notice, Overflow, Refusal, Token},
 };
 use moorline_dialects::watson::{
-    close::Close, identity::ClientId, presence::Traffic, topics::seen_by,
+    close::Close,
+    connect::Version,
+    identity::ClientId,
+    presence::Traffic,
+    topics::{Consequence, Violation, consequence, seen_by},
 };
 use tokio::sync::Notify;
 
@@ -27,7 +31,9 @@ pub(crate) struct Shared {
     read: Counted,
     written: Counted,
     words: Mutex<Words>,
-    why: Mutex<Close>,
+    /// Why the connection ends, if that is known.
+    why: Mutex<Option<Close>>,
+    version: Version,
     /// The session is open: whoever announces it may begin.
     pub(crate) opened: Notify,
 }
@@ -66,14 +72,15 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(client: ClientId, inbox: Arc<dyn Inbox>) -> Self {
+    pub(crate) fn new(client: ClientId, version: Version, inbox: Arc<dyn Inbox>) -> Self {
         Self {
             client,
+            version,
             inbox,
             read: Counted::default(),
             written: Counted::default(),
             words: Mutex::default(),
-            why: Mutex::new(Close::ByClient),
+            why: Mutex::new(None),
             opened: Notify::new(),
         }
     }
@@ -95,12 +102,12 @@ impl Shared {
     }
 
     fn ends(&self, why: Close) {
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
-    /// Why it ended, by all that was said to it.
-    pub(crate) fn why(&self) -> Close {
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why it ended: by what was said to it, else by this.
+    pub(crate) fn why_or(&self, else_by: Close) -> Close {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(else_by)
     }
 
     /// What went over it.
@@ -154,6 +161,15 @@ impl Shared {
         Ok(known.into_iter().filter_map(|known| known.or_else(|| answers.next())).collect())
     }
 
+    /// Whether it has too many subscriptions now, and its version of MQTT can't say so (§1.5 of the vendor's wire).
+    fn is_too_much(&self, granted: &Granted) -> bool {
+        let (class, version) = (self.client.class(), self.version);
+        let costs = || consequence(class, version, Violation::Subscriptions);
+        let is_quota = |granted: &Result<QoS, Refusal>| *granted == Err(Refusal::Quota);
+        granted.as_ref().is_ok_and(|granted| granted.iter().any(is_quota))
+            && matches!(costs(), Consequence::Close { .. })
+    }
+
     fn unsubscribed(
         &self,
         token: Token,
@@ -190,7 +206,12 @@ impl Inbox for Shared {
                 Notice::Opened(Ok(opened))
             }
             Notice::Subscribed { token, granted } => {
-                Notice::Subscribed { token, granted: self.subscribed(token, granted) }
+                let granted = self.subscribed(token, granted);
+                if self.is_too_much(&granted) {
+                    self.ends(Close::Subscriptions);
+                    return self.inbox.push(Notice::Ended(Ended::Misused));
+                }
+                Notice::Subscribed { token, granted }
             }
             Notice::Unsubscribed { token, existed } => {
                 Notice::Unsubscribed { token, existed: self.unsubscribed(token, existed) }
@@ -238,9 +259,13 @@ mod tests {
     }
 
     fn shared(client: &str) -> (Shared, Arc<Heard>) {
+        shared_by(client, Version::V311)
+    }
+
+    fn shared_by(client: &str, version: Version) -> (Shared, Arc<Heard>) {
         let heard = Arc::new(Heard::default());
         let client = ClientId::parse(client.as_bytes()).unwrap();
-        (Shared::new(client, Arc::clone(&heard) as Arc<dyn Inbox>), heard)
+        (Shared::new(client, version, Arc::clone(&heard) as Arc<dyn Inbox>), heard)
     }
 
     #[test]
@@ -250,7 +275,7 @@ mod tests {
         shared.begin_subscribe(7, vec![None, Some(refused), None]);
         shared.tell(Notice::Subscribed {
             token: 7,
-            granted: Ok(vec![Ok(QoS::AtLeastOnce), Err(Refusal::Quota)]),
+            granted: Ok(vec![Ok(QoS::AtLeastOnce), Err(Refusal::Busy)]),
         });
         shared.begin_subscribe(8, vec![Some(refused), None]);
         shared.tell(Notice::Subscribed { token: 8, granted: Err(Refusal::Busy) });
@@ -261,7 +286,7 @@ mod tests {
         assert_eq!(
             *heard,
             [
-                subscribed(7, vec![Ok(QoS::AtLeastOnce), refused, Err(Refusal::Quota)]),
+                subscribed(7, vec![Ok(QoS::AtLeastOnce), refused, Err(Refusal::Busy)]),
                 subscribed(8, vec![refused, Err(Refusal::Busy)]),
                 Notice::Unsubscribed { token: 9, existed: Ok(vec![true, false]) },
             ]
@@ -284,6 +309,23 @@ mod tests {
         assert_eq!(deliveries[0].message.topic.as_str(), "iot-2/cmd/reset/fmt/json");
         assert_eq!(deliveries[1], released);
         assert_eq!(shared.traffic().written_messages, 1);
+    }
+
+    #[test]
+    fn one_subscription_too_many_is_said_or_ends_the_connection() {
+        for (client, version, closes) in [
+            ("d:abc123:t:d", Version::V311, true),
+            ("a:abc123:app", Version::V31, true),
+            ("d:abc123:t:d", Version::V5, false),
+            ("g:abc123:t:d", Version::V311, false),
+        ] {
+            let (shared, heard) = shared_by(client, version);
+            shared.begin_subscribe(1, vec![None]);
+            shared.tell(Notice::Subscribed { token: 1, granted: Ok(vec![Err(Refusal::Quota)]) });
+            let ended = heard.0.lock().unwrap()[0] == Notice::Ended(Ended::Misused);
+            let why = if closes { Close::Subscriptions } else { Close::ByClient };
+            assert_eq!((ended, shared.why_or(Close::ByClient)), (closes, why), "{client}");
+        }
     }
 
     #[test]

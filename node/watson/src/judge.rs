@@ -19,8 +19,10 @@ pub(crate) struct Judge {
 /// Why somebody was not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turned {
-    /// It is nobody, or it showed something wrong, or it did so too often.
+    /// It is nobody, or it showed something wrong.
     Wrong,
+    /// It did so too often.
+    Banned,
     /// It is somebody who may not come now.
     Forbidden,
     /// Nobody can say.
@@ -44,7 +46,7 @@ impl Judge {
         let (who, from) = (Text::from(first.to_string()), caller.peer.ip());
         if let Some(retry_after_s) = doors.banned(&who, from, door.clock.wall()) {
             door.count_banned(first.class(), retry_after_s);
-            return Err(Turned::Wrong);
+            return Err(Turned::Banned);
         }
         match door.admit_one_of(readings, proof, &caller.channel).await {
             Ok(admitted) => {

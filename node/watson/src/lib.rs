@@ -4,6 +4,8 @@
 //!   edge's connection ─► mqtt.rs: who is it, which session? ──► link.rs ──► the service's port, with canonical topics
 //!                        inbox.rs ◄────────────────────────────────────────┘  (topics as the client sees them)
 //!                        presence.rs: who is connected, as messages       gateway.rs: devices it brings along
+//!                        asking.rs: what it asks to hear                  apps.rs: when applications were there
+//!                        failed.rs: who was not let in, also by HTTP
 //!                        quickstart.rs: how many strangers there may be, and how often they may speak
 //!                        managed/: what managed devices say, and are asked ──► their documents, answers by no session
 //!   HTTP listener ────► http.rs: who is it? ─┬─► publishes by no session ─► the service
@@ -25,7 +27,10 @@
 //!
 //! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's connections (`node/http`). Digital twins.
 
+mod apps;
+mod asking;
 mod door;
+mod failed;
 mod fetch;
 mod gateway;
 mod http;

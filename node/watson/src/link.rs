@@ -8,6 +8,7 @@
 //! Checked by the cluster tests (`watson.rs`).
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -19,19 +20,19 @@ use moorline_core::{
 };
 use moorline_dialects::watson::{
     close,
-    connect::{Opening, Version},
-    identity::{ClientId, DeviceName, Who},
+    connect::Opening,
+    identity::{ClientId, DeviceName},
     management::address::Upward,
     notice::{self, Request},
     topics::{
-        self, Consequence, Forbidden, Message as Said, Permissions, Subscription, Violation,
-        consequence, fits,
+        self, Consequence, Forbidden, Message as Said, Permissions, Violation, consequence, fits,
     },
 };
 
 use moorline_edge::Clock;
 
 use crate::{
+    asking::{Asking, Looking},
     door::Door,
     gateway::{Held, Registrar, Turn},
     inbox::Shared,
@@ -47,13 +48,17 @@ const PUBLISH_BYTES: usize = 13;
 
 /// The service's link, also for who announces its client.
 pub(crate) type Below = Arc<Mutex<Box<dyn Link>>>;
+/// The same, for who must not keep it.
+pub(crate) type WeakBelow = Weak<Mutex<Box<dyn Link>>>;
 
 /// See the module.
 pub(crate) struct WatsonLink {
     door: Door,
     tenant: TenantId,
     opening: Opening,
-    may: Permissions,
+    asking: Asking,
+    /// Of a gateway.
+    looking: Option<Looking>,
     /// Of a client of quickstart.
     seat: Option<Arc<Seat>>,
     shared: Arc<Shared>,
@@ -73,7 +78,7 @@ impl fmt::Debug for WatsonLink {
 
 /// A message that may go on, or what became of it.
 enum Read {
-    On(DeviceName, Message),
+    On(Said, Message),
     /// It is for the server.
     Management(DeviceName, Upward, Message),
     /// It is dropped; whoever waits for an answer hears this.
@@ -86,22 +91,42 @@ impl WatsonLink {
     pub(crate) fn new(
         manager: Manager,
         (opening, may, seat): (Opening, Permissions, Option<Arc<Seat>>),
+        registrar: Option<Arc<Registrar>>,
         about: About,
-        shared: Arc<Shared>,
-        link: Box<dyn Link>,
+        (shared, link): (Arc<Shared>, Box<dyn Link>),
     ) -> Self {
         let (link, client) = (Arc::new(Mutex::new(link)), opening.client.clone());
         let door = manager.door.clone();
-        let registrar = match &client.who {
-            Who::Gateway(own) => Some(Arc::new(Registrar::new(about.tenant, own))),
-            Who::Device(_) | Who::Application { .. } | Who::SharedApplication { .. } => None,
-        };
         let address = Text::from(about.peer.ip().to_canonical().to_string());
         let (tenant, of_desk) = (about.tenant, registrar.clone());
         let desk = Desk::new(manager, tenant, Arc::clone(&shared), of_desk, address.clone());
         let notices = Notices { client: client.clone(), clock: door.clock, address };
+        let asking = Asking {
+            door: door.clone(),
+            client: client.clone(),
+            version: opening.version,
+            may,
+            stranger: seat.is_some(),
+            shared: Arc::clone(&shared),
+            notices: notices.clone(),
+        };
+        let looking = registrar.as_ref();
+        let looking = looking.map(|of| Looking::new(asking.clone(), Arc::clone(of), &link));
         let announced = Arc::new(Announced::new(door.clone(), about, client));
-        Self { door, tenant, opening, may, seat, shared, link, announced, notices, registrar, desk }
+        Self {
+            door,
+            tenant,
+            opening,
+            asking,
+            looking,
+            seat,
+            shared,
+            link,
+            announced,
+            notices,
+            registrar,
+            desk,
+        }
     }
 
     fn link(&self) -> MutexGuard<'_, Box<dyn Link>> {
@@ -117,7 +142,7 @@ impl WatsonLink {
             return Read::Ended;
         }
         let said = topics::publish(&self.opening.client, message.topic.as_bytes());
-        let said = said.and_then(|said| match self.allows(said.needs()) {
+        let said = said.and_then(|said| match self.asking.allows(said.needs()) {
             true => Ok(said),
             false => Err(Forbidden::NotAuthorised),
         });
@@ -128,8 +153,7 @@ impl WatsonLink {
                 if let Some(seat) = &self.seat {
                     return self.pass_stranger(seat, message);
                 }
-                self.door.note_event(self.tenant, &said, &message.payload);
-                Read::On(said.device().clone(), message)
+                Read::On(said, message)
             }
             Err(why) => self.refuse(&message, why),
         }
@@ -144,11 +168,6 @@ impl WatsonLink {
             self.door.metrics.dropped.with_label_values(&["quickstart"]).inc();
         }
         Read::Dropped(Ok(Published { matched: true }))
-    }
-
-    /// Only an application's key says what it may.
-    fn allows(&self, needed: Permissions) -> bool {
-        !self.opening.client.class().is_application() || self.may.allow(needed)
     }
 
     fn refuse(&self, message: &Message, why: Forbidden) -> Read {
@@ -173,35 +192,18 @@ impl WatsonLink {
         self.notices.tell(&self.link, request, refused, why);
     }
 
-    /// What a filter stands for; what its refusal costs if it stands for nothing.
-    fn wanted(&self, filter: &Text) -> Result<Subscription, Consequence> {
-        let (client, version) = (&self.opening.client, self.opening.version);
-        let wanted = topics::subscribe(client, filter.as_bytes());
-        let wanted = wanted.and_then(|wanted| match self.allows(wanted.wanted.needs()) {
-            true => Ok(wanted),
-            false => Err(Forbidden::NotAuthorised),
-        });
-        wanted.map_err(|why| {
-            let class = client.class();
-            self.door.metrics.violations.with_label_values(&[label(class), "subscribe"]).inc();
-            let costs = consequence(class, version, Violation::Subscribe(why));
-            if let Consequence::Refuse { notify: true, .. } = costs {
-                self.notify(Request::Subscribe, filter, why);
-            }
-            costs
-        })
-    }
-
     /// A message goes on, as soon as its device is registered.
     fn go(&self, held: Held) {
-        let Some(registrar) = &self.registrar else { return pass(&self.link, held) };
+        let to = (&self.door, self.tenant, &self.link);
+        let Some(registrar) = &self.registrar else { return pass(to, held) };
         match registrar.turn(held) {
-            Turn::Now(held) => pass(&self.link, held),
+            Turn::Now(held) => pass(to, held),
             Turn::Held => {}
             Turn::Full(held) => refuse(&self.door, &self.shared, &held),
             Turn::Begin => {
                 let bringing = Bringing {
                     door: self.door.clone(),
+                    tenant: self.tenant,
                     registrar: Arc::clone(registrar),
                     shared: Arc::clone(&self.shared),
                     link: Arc::downgrade(&self.link),
@@ -217,24 +219,15 @@ impl WatsonLink {
         // Nobody has to wait for its session any more.
         self.shared.opened.notify_one();
     }
-
-    /// What service it gets that asks for this one.
-    fn most_qos(&self, asked: QoS) -> QoS {
-        if self.seat.is_some() { quickstart::QOS } else { asked }
-    }
-
-    fn most(&self) -> usize {
-        let most = self.opening.client.class().limits().subscriptions_max;
-        usize::try_from(most).unwrap_or(usize::MAX)
-    }
 }
 
 /// Who registers what a gateway brings along, and then lets its messages go on. Ends with the connection, or when nothing is held.
 struct Bringing {
     door: Door,
+    tenant: TenantId,
     registrar: Arc<Registrar>,
     shared: Arc<Shared>,
-    link: Weak<Mutex<Box<dyn Link>>>,
+    link: WeakBelow,
     notices: Notices,
 }
 
@@ -244,10 +237,10 @@ impl Bringing {
         let by = (&*client, address.as_str());
         while let Some(device) = self.registrar.front() {
             let registered = self.registrar.registered(&self.door.registry, &device, by).await;
-            let Some(link) = self.link.upgrade() else { return };
+            let Some(link) = self.link.upgrade() else { return self.lose() };
             let Some(held) = self.registrar.take() else { continue };
             match registered {
-                Ok(true) => pass(&link, held),
+                Ok(true) => pass((&self.door, self.tenant, &link), held),
                 Ok(false) => {
                     let why = Forbidden::NotAuthorised;
                     self.notices.tell(&link, Request::Publish, &held.message.topic, why);
@@ -259,24 +252,43 @@ impl Bringing {
     }
 }
 
+impl Bringing {
+    /// The connection is over: what was held is lost, if it was promised nothing. Its client sends the rest again.
+    fn lose(&self) {
+        while let Some(held) = self.registrar.take() {
+            count_lost(&self.door, &held);
+        }
+    }
+}
+
+fn held(token: Token, packet: Option<u16>, said: Said, message: Message) -> Held {
+    Held { device: said.device().clone(), token, packet, said, message }
+}
+
 fn letter(token: Token, device: DeviceName, address: Upward, message: Message) -> Letter {
     let Message { qos, payload, .. } = message;
     Letter { device, address, payload, qos, token }
 }
 
-fn pass(link: &Below, held: Held) {
-    let Held { token, packet, message, .. } = held;
+fn pass((door, tenant, link): (&Door, TenantId, &Below), held: Held) {
+    let Held { token, packet, said, message, .. } = held;
+    door.note_event(tenant, &said, &message.payload);
     match packet {
         Some(packet) => locked(link).publish_once(token, packet, message),
         None => locked(link).publish(token, message),
     }
 }
 
-/// It may come again, if it is promised anything.
-fn refuse(door: &Door, shared: &Shared, held: &Held) {
+/// Nobody says again what was promised nothing.
+fn count_lost(door: &Door, held: &Held) {
     if held.message.qos == QoS::AtMostOnce {
         door.metrics.dropped.with_label_values(&["unregistered"]).inc();
     }
+}
+
+/// It may come again, if it is promised anything.
+fn refuse(door: &Door, shared: &Shared, held: &Held) {
+    count_lost(door, held);
     answer(shared, held, Err(Refusal::Busy));
 }
 
@@ -288,15 +300,15 @@ fn answer(shared: &Shared, held: &Held, outcome: Result<Published, Refusal>) {
 
 /// What a gateway is told of its failures.
 #[derive(Clone)]
-struct Notices {
+pub(crate) struct Notices {
     client: ClientId,
     clock: Clock,
-    address: Text,
+    pub(crate) address: Text,
 }
 
 impl Notices {
     /// Tells it, if it has subscribed to that.
-    fn tell(&self, link: &Below, request: Request, refused: &Text, why: Forbidden) {
+    pub(crate) fn tell(&self, link: &Below, request: Request, refused: &Text, why: Forbidden) {
         let Some(own) = self.client.device() else { return };
         let why = match why {
             Forbidden::Topic => close::Close::BadTopic,
@@ -316,14 +328,6 @@ pub(crate) fn locked(link: &Below) -> MutexGuard<'_, Box<dyn Link>> {
     link.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As the service calls a filter.
-fn canonical(wanted: &Subscription) -> Text {
-    match &wanted.share {
-        Some(share) => Text::from(format!("$share/{share}/{}", wanted.filter)),
-        None => wanted.filter.clone(),
-    }
-}
-
 impl Link for WatsonLink {
     fn conn(&self) -> ConnId {
         self.link().conn()
@@ -333,7 +337,7 @@ impl Link for WatsonLink {
         let session = &self.opening.session;
         let will = match (&self.opening.will, open.will) {
             (Some(said), Some(will)) => {
-                let qos = self.most_qos(will.message.qos);
+                let qos = self.asking.most_qos(will.message.qos);
                 let message = Message { topic: said.topic(), retain: false, qos, ..will.message };
                 Some(Will { message, ..will })
             }
@@ -353,7 +357,7 @@ impl Link for WatsonLink {
     fn publish(&mut self, token: Token, message: Message) {
         let answered = message.qos > QoS::AtMostOnce;
         match self.read(message) {
-            Read::On(device, message) => self.go(Held { device, token, packet: None, message }),
+            Read::On(said, message) => self.go(held(token, None, said, message)),
             Read::Management(device, address, message) => {
                 self.desk.take(letter(token, device, address, message));
             }
@@ -366,9 +370,7 @@ impl Link for WatsonLink {
 
     fn publish_once(&mut self, token: Token, packet: u16, message: Message) {
         match self.read(message) {
-            Read::On(device, message) => {
-                self.go(Held { device, token, packet: Some(packet), message });
-            }
+            Read::On(said, message) => self.go(held(token, Some(packet), said, message)),
             Read::Management(device, address, message) => {
                 self.desk.take(letter(token, device, address, message));
             }
@@ -390,55 +392,17 @@ impl Link for WatsonLink {
     }
 
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
-        let (mut known, mut asked) = (Vec::with_capacity(filters.len()), Vec::new());
-        for Filter { filter, options } in filters {
-            match self.wanted(&filter) {
-                Ok(wanted) => {
-                    let canonical = canonical(&wanted);
-                    self.shared.hold(&canonical, &filter, self.most());
-                    let no_local = options.no_local && wanted.share.is_none();
-                    let qos = self.most_qos(options.qos);
-                    let options = moorline_core::SubscriptionOptions { no_local, qos, ..options };
-                    asked.push(Filter { filter: canonical, options });
-                    known.push(None);
-                }
-                Err(Consequence::Close { close, .. }) => {
-                    return self.shared.end(Ended::Misused, close);
-                }
-                // MQTT 3.1 can't be told: it is granted, and hears nothing.
-                Err(_) if self.opening.version == Version::V31 => {
-                    known.push(Some(Ok(QoS::AtMostOnce)));
-                }
-                Err(_) => known.push(Some(Err(Refusal::NotAuthorised))),
-            }
+        match &self.looking {
+            Some(looking) => looking.subscribe(token, filters),
+            None => self.asking.subscribe(&self.link, (token, filters), &HashSet::new()),
         }
-        self.shared.begin_subscribe(token, known);
-        if asked.is_empty() {
-            return self.shared.tell(Notice::Subscribed { token, granted: Ok(Vec::new()) });
-        }
-        self.link().subscribe(token, asked);
     }
 
     fn unsubscribe(&mut self, token: Token, filters: Vec<Text>) {
-        let (mut known, mut asked) = (Vec::with_capacity(filters.len()), Vec::new());
-        for filter in filters {
-            match topics::subscribe(&self.opening.client, filter.as_bytes()) {
-                Ok(wanted) => {
-                    let canonical = canonical(&wanted);
-                    let others = self.shared.let_go(&canonical, &filter);
-                    known.push(others.then_some(true));
-                    if !others {
-                        asked.push(canonical);
-                    }
-                }
-                Err(_) => known.push(Some(false)),
-            }
+        match &self.looking {
+            Some(looking) => looking.unsubscribe(token, filters),
+            None => self.asking.unsubscribe(&self.link, (token, filters)),
         }
-        self.shared.begin_unsubscribe(token, known);
-        if asked.is_empty() {
-            return self.shared.tell(Notice::Unsubscribed { token, existed: Ok(Vec::new()) });
-        }
-        self.link().unsubscribe(token, asked);
     }
 
     fn settle(&mut self, offsets: &[Offset]) {
@@ -456,7 +420,8 @@ impl Link for WatsonLink {
     fn close(&mut self, close: Close) {
         let why = match close {
             Close::Clean { .. } => close::Close::Normal,
-            Close::Broken => self.shared.why(),
+            Close::Broken => self.shared.why_or(close::Close::ByClient),
+            Close::Failed(failure) => self.shared.why_or(failure.into()),
         };
         self.gone(why);
         self.link().close(close);
@@ -465,6 +430,6 @@ impl Link for WatsonLink {
 
 impl Drop for WatsonLink {
     fn drop(&mut self) {
-        self.gone(self.shared.why());
+        self.gone(self.shared.why_or(close::Close::ByClient));
     }
 }

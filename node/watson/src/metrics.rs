@@ -7,9 +7,21 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Col
 const MANAGEMENT: [&str; 8] =
     ["manage", "unmanage", "location", "error_codes", "log", "notify", "response", "unknown"];
 /// What the management API is asked for.
-const REST: [&str; 12] = [
+const REST: [&str; 13] = [
     "bulk", "types", "devices", "location", "mgmt", "diag", "lec", "security", "states", "status",
-    "requests", "bundles",
+    "requests", "bundles", "groups",
+];
+
+/// Why something went nowhere.
+const DROPPED: [&str; 8] = [
+    "management",
+    "unregistered",
+    "unheard",
+    "unnoted",
+    "last_event",
+    "quickstart",
+    "failed_connect",
+    "app_state",
 ];
 
 /// The metrics; clones are the same.
@@ -87,8 +99,7 @@ impl WatsonMetrics {
 
     /// Whoever looks finds them before they count anything.
     fn begin(&self) {
-        for why in ["management", "unregistered", "unheard", "unnoted", "last_event", "quickstart"]
-        {
+        for why in DROPPED {
             self.dropped.with_label_values(&[why]);
         }
         for what in ["event", "command", "fetch"] {

@@ -8,16 +8,19 @@ use moorline_core::{
     port::{Inbox, Link, Port},
 };
 use moorline_dialects::watson::{
+    close::Close,
     connect::{self, Hello, Opening, Refused, Session, Version, WillHello},
-    identity::{ApiKey, ClientId, Misnamed, USE_TOKEN_AUTH},
+    identity::{ApiKey, ClientId, Misnamed, USE_TOKEN_AUTH, Who},
     presence::Protocol,
-    topics::Permissions,
+    topics::{Permissions, Role as GatewayRole},
 };
 use moorline_edge::{Attempt, Denial, Identity};
 use moorline_service::Service;
 
 use crate::{
     door::{Door, Entered},
+    failed::Failed,
+    gateway::Registrar,
     inbox::Shared,
     link::WatsonLink,
     managed::Manager,
@@ -48,6 +51,8 @@ pub(crate) struct About {
     pub(crate) user: Text,
     /// What its authority calls it.
     pub(crate) certificate: Text,
+    /// What its session is called.
+    pub(crate) session: Text,
 }
 
 impl Mqtt {
@@ -95,12 +100,17 @@ impl Mqtt {
             }),
             sni: attempt.channel.server_name.as_ref().map(Text::as_bytes),
         };
-        let denied = |refused| denial(version, refused);
+        let denied = |refused| {
+            self.failed(&attempt, version, refused);
+            denial(version, refused)
+        };
         let opening = connect::hello(&hello).map_err(denied)?;
         let tls = attempt.channel.tls;
-        let Entered { tenant, certificate, may, stay, seat, .. } =
-            self.door.admit(&opening, &attempt.channel).await.map_err(denied)?;
-        let name = opening.session.name.clone();
+        let entered = self.door.admit(&opening, &attempt.channel).await.map_err(denied)?;
+        let of_standard = entered.session_of_standard(&opening.client);
+        let name = of_standard.or_else(|| opening.session.name.clone());
+        let Entered { tenant, certificate, may, bounds, stay, seat, .. } = entered;
+        let registrar = self.registrar(tenant, &opening, bounds.role).await.map_err(denied)?;
         let fresh = || format!("{:032x}", rand::random::<u128>());
         let session = name.unwrap_or_else(|| Session::drawn(&opening.client, &fresh()));
         let rules = self.door.rules.of(&opening);
@@ -113,11 +123,52 @@ impl Mqtt {
             protocol: Protocol::Mqtt { version, websocket: attempt.websocket },
             user: attempt.username.unwrap_or_default(),
             certificate,
+            session: session.clone(),
         };
-        let client = Client { mqtt: self, opening, may, about, seat: seat.map(Arc::new) };
+        let seat = seat.map(Arc::new);
+        let client = Client { mqtt: self, opening, may, about, registrar, seat };
         let port = Some(Arc::new(client) as Arc<dyn Port>);
         let (session, rules, begin) = (Some(session), Some(rules), Some(begin));
         Ok(Identity { session, port, rules, begin, ..Identity::of(tenant) })
+    }
+}
+
+impl Mqtt {
+    /// Who knows for whom a gateway may speak. Its will is said for somebody, too.
+    async fn registrar(
+        &self,
+        tenant: TenantId,
+        opening: &Opening,
+        role: GatewayRole,
+    ) -> Result<Option<Arc<Registrar>>, Refused> {
+        let Who::Gateway(own) = &opening.client.who else { return Ok(None) };
+        let registrar = Registrar::new(tenant, &opening.client.org, own, role);
+        if let (GatewayRole::Standard, Some(will)) = (role, &opening.will) {
+            let grouped = registrar.grouped(&self.door.registry, will.device()).await;
+            if !grouped.map_err(|_| Denied::Unavailable)? {
+                return Err(Refused::Closed(Close::Will));
+            }
+        }
+        Ok(Some(Arc::new(registrar)))
+    }
+
+    /// A client was not let in: those who watch it hear so.
+    fn failed(&self, attempt: &Attempt, version: Version, refused: Refused) {
+        let (Some(close), Ok(client)) =
+            (refused.told(), ClientId::parse(attempt.client.as_bytes()))
+        else {
+            return;
+        };
+        self.manager.failed(Failed {
+            readings: vec![client],
+            close,
+            peer: attempt.peer.ip(),
+            port: attempt.port,
+            secure: attempt.channel.tls,
+            protocol: Protocol::Mqtt { version, websocket: attempt.websocket },
+            user: attempt.username.clone().unwrap_or_default(),
+            is_kept: refused.is_kept(),
+        });
     }
 }
 
@@ -147,15 +198,18 @@ struct Client {
     opening: Opening,
     may: Permissions,
     about: About,
+    registrar: Option<Arc<Registrar>>,
     seat: Option<Arc<Seat>>,
 }
 
 impl Port for Client {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
-        let shared = Arc::new(Shared::new(self.opening.client.clone(), inbox));
+        let (client, version) = (self.opening.client.clone(), self.opening.version);
+        let shared = Arc::new(Shared::new(client, version, inbox));
         let link = self.mqtt.manager.service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
         let (manager, opening) = (self.mqtt.manager.clone(), self.opening.clone());
         let (about, may, seat) = (self.about.clone(), self.may, self.seat.clone());
-        Box::new(WatsonLink::new(manager, (opening, may, seat), about, shared, link))
+        let registrar = self.registrar.clone();
+        Box::new(WatsonLink::new(manager, (opening, may, seat), registrar, about, (shared, link)))
     }
 }

@@ -72,6 +72,8 @@ impl Announced {
         gauge.inc();
         *state = State::Here(now, gauge);
         self.publish(&News { connected: Some(now), ..self.news(Action::Connect, now) }, link);
+        drop(state);
+        self.door.note_app(&self.about, &self.client, now, None);
     }
 
     /// The connection is over.
@@ -83,7 +85,9 @@ impl Announced {
         let State::Here(connected, gauge) = before else { return };
         gauge.dec();
         let news = self.news(Action::Disconnect, self.door.clock.wall());
+        let left = news.at;
         self.publish(&News { connected: Some(connected), close, traffic, ..news }, link);
+        self.door.note_app(&self.about, &self.client, connected, Some(left));
     }
 
     fn news(&self, action: Action, at: UnixMillis) -> News<'_> {

@@ -189,8 +189,27 @@ pub enum Close {
         /// Whether the will counts all the same (MQTT 5: DISCONNECT 0x04). Otherwise it is forgotten.
         with_will: bool,
     },
-    /// It broke, timed out, or broke the rules.
+    /// It broke, or ended for a reason that was told otherwise.
     Broken,
+    /// It was ended from this side, for this. In all else it is as if it broke.
+    Failed(Failure),
+}
+
+/// Why a connection was ended from this side. Platforms say so to who watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// Nothing was heard for longer than its keep-alive allows.
+    Silent,
+    /// What it sent can't be read, or breaks the rules.
+    Malformed,
+    /// A packet is larger than may be.
+    TooLarge,
+    /// It may not be here any more.
+    Revoked,
+    /// What it asked was refused, and there was no other way to say so.
+    Refused,
+    /// It does not take what it is sent.
+    Slow,
 }
 
 /// What the service tells a connection.
@@ -248,7 +267,7 @@ pub enum Notice {
 /// Why a platform ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
-    /// The device may not be here any more (MQTT 5: 0x87).
+    /// The device may not be here any more (MQTT 5: 0x87, unless its platform says it otherwise).
     Revoked,
     /// It did something that its platform does not have (MQTT 5: 0x83).
     Misused,

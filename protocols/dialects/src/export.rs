@@ -15,6 +15,7 @@ pub type Reader = fn(&[Value]) -> Export;
 /// Who can be moved from, and how their exports are read.
 pub const READERS: &[(&str, Reader)] = &[
     ("drogue", crate::drogue::export::read),
+    ("losant", crate::losant::export::read),
     #[cfg(feature = "thingsboard")]
     ("thingsboard", crate::thingsboard::export::read),
     ("watson", crate::watson::export::read),

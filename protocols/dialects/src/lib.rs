@@ -16,6 +16,8 @@ pub mod drogue;
 pub mod export;
 pub mod fostrom;
 pub mod limits;
+pub mod losant;
+pub mod moments;
 pub mod secret;
 #[cfg(feature = "thingsboard")]
 pub mod thingsboard;

@@ -27,6 +27,7 @@ pub mod key;
 pub mod log;
 pub mod mem;
 pub mod overlay;
+pub mod recent;
 pub mod record;
 pub mod view;
 

@@ -4,7 +4,7 @@
 //!   put, delete ─► active ┐
 //!        freeze: a new active one, the old one stays visible while it is written out
 //!                  frozen ├─ what is read: the first that knows the key
-//!                    base ┘
+//!         recent ◄── base ┘  a row of the base that was read stays in memory for a while
 //! ```
 //!
 //! # Invariants
@@ -20,12 +20,12 @@ use std::{
     },
     iter::Peekable,
     ops::{Bound, ControlFlow},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 
-use crate::{Batch, Rows, StorageError, View};
+use crate::{Batch, Rows, StorageError, View, recent::Recent};
 
 /// What a changed row costs in memory besides its key and value: the map's node, two buffers' headers.
 const ROW_BYTES: usize = 128;
@@ -89,13 +89,16 @@ pub struct Overlay<S> {
     active: Changes,
     active_bytes: usize,
     frozen: Option<Frozen>,
+    /// Rows of the base that no change above hides. Locked for a look or an entry, never while the base is read.
+    recent: Mutex<Recent>,
     base: S,
 }
 
 impl<S: View> Overlay<S> {
     /// Nothing is changed yet.
     pub fn new(base: S) -> Self {
-        Self { active: Changes::new(), active_bytes: 0, frozen: None, base }
+        let recent = Mutex::default();
+        Self { active: Changes::new(), active_bytes: 0, frozen: None, recent, base }
     }
 
     /// What is below.
@@ -146,6 +149,10 @@ impl<S: View> Overlay<S> {
     }
 
     fn set(&mut self, key: Bytes, value: Option<Bytes>, fresh: bool) {
+        if !fresh {
+            // One that is fresh was nowhere to be read.
+            self.recent.get_mut().unwrap_or_else(PoisonError::into_inner).forget(&key);
+        }
         let key_bytes = key.len();
         self.active_bytes += bytes_of(&key, value.as_ref());
         match self.active.entry(key) {
@@ -207,7 +214,16 @@ impl<S: View> View for Overlay<S> {
         if let Some(change) = self.frozen.as_ref().and_then(|frozen| frozen.changes.get(key)) {
             return Ok(change.value.clone());
         }
-        self.base.get(key)
+        // Every change of it is whole, whoever panics.
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = recent().get(key) {
+            return Ok(Some(value));
+        }
+        let found = self.base.get(key)?;
+        if let Some(value) = &found {
+            recent().keep(Bytes::copy_from_slice(key), value.clone());
+        }
+        Ok(found)
     }
 
     fn scan(
@@ -374,7 +390,8 @@ mod tests {
         }
 
         fn check(&self) {
-            for k in 0..12 {
+            // The second time from memory, wherever it was the first time.
+            for k in (0..12).chain(0..12) {
                 let found = self.overlay.get(&[k]).unwrap();
                 assert_eq!(found.map(|value| value[0]), self.model.get(&k).copied(), "row {k}");
             }

@@ -102,17 +102,17 @@ impl Refused {
     }
 }
 
-/// Reads the request and answers it. What the client sent after its request is returned. With `http`, a request for something
+/// Reads the request, of which `input` is there already, and answers it. What the client sent after its request is returned. With `http`, a request for something
 /// else is not answered, nor is one for a WebSocket that is not MQTT: all that was read comes back with [`Refused::NotWebSocket`].
 pub(super) async fn accept<S>(
     stream: &mut S,
+    mut input: BytesMut,
     config: &WsConfig,
     http: bool,
 ) -> Result<BytesMut, (Refused, BytesMut)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut input = BytesMut::with_capacity(READ_BYTES);
     let judged = match read(stream, &mut input).await {
         Ok((request, len)) => judge(&request, config).map(|answer| (answer, len)),
         Err(refused) => Err(refused),
@@ -135,12 +135,10 @@ async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,
     input: &mut BytesMut,
 ) -> Result<(Request, usize), Refused> {
+    let mut searched = 0_usize;
     loop {
         // The end may have begun in the read before.
-        let from = (input.len() + 1).saturating_sub(END.len());
-        if stream.read_buf(input).await.map_err(|_| Refused::Gone)? == 0 {
-            return Err(Refused::Gone);
-        }
+        let from = searched.saturating_sub(END.len() - 1);
         let end = input[from..].windows(END.len()).position(|bytes| bytes == END);
         if let Some(end) = end {
             let len = from + end + END.len();
@@ -150,7 +148,11 @@ async fn read<S: AsyncRead + Unpin>(
         if input.len() >= REQUEST_BYTES_MAX {
             return Err(Refused::TooLarge);
         }
+        searched = input.len();
         input.reserve(READ_BYTES);
+        if stream.read_buf(input).await.map_err(|_| Refused::Gone)? == 0 {
+            return Err(Refused::Gone);
+        }
     }
 }
 
@@ -220,7 +222,9 @@ mod tests {
         let config = WsConfig { origins: origins.iter().map(|&o| o.to_owned()).collect() };
         client.write_all(request).await.unwrap();
         client.shutdown().await.unwrap();
-        let accepted = accept(&mut server, &config, false).await.map_err(|(refused, _)| refused);
+        let accepted = accept(&mut server, BytesMut::new(), &config, false)
+            .await
+            .map_err(|(refused, _)| refused);
         drop(server);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -291,7 +295,7 @@ mod tests {
             let (mut client, mut server) = tokio::io::duplex(64 * 1024);
             client.write_all(request.as_bytes()).await.unwrap();
             let read = BytesMut::from(request.as_bytes());
-            let accepted = accept(&mut server, &WsConfig::default(), true).await;
+            let accepted = accept(&mut server, BytesMut::new(), &WsConfig::default(), true).await;
             assert_eq!(accepted, Err((Refused::NotWebSocket, read)));
         }
     }

@@ -81,16 +81,17 @@ impl<S> fmt::Debug for WebSocket<S> {
 }
 
 impl<S: Socket> WebSocket<S> {
-    /// Makes a WebSocket of a stream that begins with the client's handshake. A refusal gives the stream back, so that
-    /// it can be closed politely; one for [`Refused::NotWebSocket`] with what was read of it, and unanswered if `http`: then
+    /// Makes a WebSocket of a stream that begins with the client's handshake, of which `input` was read. A refusal gives the
+    /// stream back, so that it can be closed politely; one for [`Refused::NotWebSocket`] with what was read of it, and unanswered if `http`: then
     /// somebody else answers it.
     pub(crate) async fn accept(
         mut stream: S,
+        input: BytesMut,
         config: &WsConfig,
         edge: &Edge,
         http: bool,
     ) -> Result<Self, (Refused, S, BytesMut)> {
-        let input = match handshake::accept(&mut stream, config, http).await {
+        let input = match handshake::accept(&mut stream, input, config, http).await {
             Ok(input) => input,
             Err((refused, read)) => return Err((refused, stream, read)),
         };

@@ -3,6 +3,8 @@
 //! | user name | password | who |
 //! |---|---|---|
 //! | `FLEET::DEVICE` | the device's secret | a device of Fostrom, to which MQTT is something else |
+//! | an access key of an application of Losant's | its secret | the device of the client id: `moorline_losant` |
+//! | none, with a device's id and a certificate of such an application | | the same |
 //! | a client id of Watson's, with its token or key | | a device, gateway or application of an organisation: `moorline_watson` |
 //! | `DEVICE@APP`, or another with the client id `DEVICE@APP`, of an application of Drogue's; none, with its certificate or key | as is proper there | that device, or an application with its token: `moorline_drogue` |
 //! | `provision`, or that client id | none | somebody who asks a profile of ThingsBoard's for credentials, and for nothing else |
@@ -50,6 +52,8 @@ pub(crate) struct Devices {
     pub(crate) watson: Option<moorline_watson::Mqtt>,
     /// Who judges clients of Drogue.
     pub(crate) drogue: Option<moorline_drogue::Mqtt>,
+    /// Who judges devices of Losant.
+    pub(crate) losant: Option<moorline_losant::Mqtt>,
     /// Who serves devices of ThingsBoard.
     pub(crate) thingsboard: Option<moorline_thingsboard::Mqtt>,
     /// Those that watch over connections; each ends with its connection.
@@ -104,7 +108,9 @@ impl Devices {
         let from = attempt.peer.ip();
         // Watson's devices have all the same user name, and hear "not authorised" for all that is no.
         let of_watson = self.watson_of(&attempt).is_some();
-        let who = match of_watson {
+        // All devices of an application of Losant's may have one key.
+        let of_losant = self.losant.as_ref().is_some_and(|of| of.is_meant(&attempt));
+        let who = match of_watson || of_losant {
             true => attempt.client.clone(),
             false => attempt.username.clone().unwrap_or_default(),
         };
@@ -137,6 +143,11 @@ impl Devices {
         if let Some(watson) = self.watson_of(&attempt) {
             return watson.judge(attempt).await;
         }
+        if let Some(losant) = &self.losant
+            && let Some(judged) = losant.judge(&attempt).await
+        {
+            return judged;
+        }
         let asking = self.thingsboard.as_ref().and_then(|of| of.asking(&attempt, &self.doors));
         if let Some(asking) = asking {
             return asking;
@@ -168,6 +179,9 @@ impl Devices {
             Text::from(format!("{device}{UNIT}{}", attempt.client))
         };
         let guest = stay.guest.clone();
+        if let Some(thingsboard) = &self.thingsboard {
+            thingsboard.admits(&guest, &who).await?;
+        }
         let mut begin = self.watching(stay, watch);
         if let Some(thingsboard) = &self.thingsboard {
             begin = match thingsboard.identity(&guest, &who, &attempt, begin) {

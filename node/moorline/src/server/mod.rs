@@ -34,6 +34,7 @@ use moorline_group::{
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
 };
 use moorline_http::{Http, Platform};
+use moorline_losant::LosantMetrics;
 use moorline_router::{Router, RouterConfig};
 use moorline_service::{
     Service, ServiceConfig,
@@ -371,42 +372,88 @@ fn endpoints(config: &Config) -> moorline_drogue::Endpoints {
     }
 }
 
-/// What is spoken over HTTP, in the order in which paths are offered.
-fn platforms(
-    node: &Node,
-    service: &Arc<Service>,
-    watson: Option<&moorline_watson::Door>,
-    drogue: Option<&moorline_drogue::Door>,
-    thingsboard: Option<&moorline_thingsboard::Door>,
-    doors: &Doorkeeper,
-) -> Vec<Arc<dyn Platform>> {
-    let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
-    platforms.extend(watson.map(|door| {
-        let (door, service, doors) = (door.clone(), Arc::clone(service), doors.clone());
-        Arc::new(moorline_watson::Http::new(door, service, doors)) as _
-    }));
-    platforms.extend(drogue.map(|door| {
-        let endpoints = endpoints(node.config());
-        Arc::new(moorline_drogue::Http::new(door.clone(), endpoints)) as _
-    }));
-    if let Some((door, secrets)) = thingsboard.zip(node.secrets()) {
-        platforms.extend(moorline_thingsboard::platforms(door, secrets, doors));
-    }
-    platforms
+/// Where devices of each platform are let in; none where no secret can be checked.
+struct Doors {
+    fostrom: Option<Door>,
+    watson: Option<moorline_watson::Door>,
+    thingsboard: Option<moorline_thingsboard::Door>,
+    losant: Option<moorline_losant::Door>,
+    drogue: Option<moorline_drogue::Door>,
+    /// Who failed too often. Bans outlast a pause of this node, and MQTT's are HTTP's.
+    banned: Doorkeeper,
 }
 
-/// Where Drogue's clients are let in; nowhere without the cluster's key.
-fn drogue_door(
-    node: &Node,
-    service: &Arc<Service>,
-    clock: Clock,
-    doors: &Doorkeeper,
-) -> anyhow::Result<Option<moorline_drogue::Door>> {
-    let metrics = DrogueMetrics::register(node.registry())?;
-    Ok(node.secrets().map(|secrets| {
-        let (service, secrets, mqtt) = (Arc::clone(service), secrets.clone(), &node.config().mqtt);
-        moorline_drogue::Door::new(service, secrets, clock, mqtt, metrics, doors.clone())
-    }))
+impl Doors {
+    fn open(node: &Node, service: &Arc<Service>, clock: Clock) -> anyhow::Result<Self> {
+        let registry = node.registry();
+        let fostrom = FostromMetrics::register(registry)?;
+        let watson = WatsonMetrics::register(registry)?;
+        let thingsboard = ThingsboardMetrics::register(registry)?;
+        let losant = LosantMetrics::register(registry)?;
+        let drogue = DrogueMetrics::register(registry)?;
+        let mqtt = &node.config().mqtt;
+        let mut doors = Self {
+            fostrom: None,
+            watson: None,
+            thingsboard: None,
+            losant: None,
+            drogue: None,
+            banned: Doorkeeper::default(),
+        };
+        if let Some(secrets) = node.secrets() {
+            let (of, key) = (|| service.registry(), || secrets.clone());
+            let rate = mqtt.client_rate();
+            doors.fostrom = Some(Door::new(of(), key(), clock, rate, fostrom));
+            doors.watson = Some(moorline_watson::Door::new(of(), key(), clock, mqtt, watson));
+            let door = moorline_thingsboard::Door::new(of(), key(), clock, mqtt, thingsboard);
+            doors.thingsboard = Some(door);
+            let service = Arc::clone(service);
+            let of_losant = Arc::clone(&service);
+            let door = moorline_losant::Door::new(of_losant, key(), clock, mqtt, losant);
+            doors.losant = Some(door);
+            let banned = doors.banned.clone();
+            let door = moorline_drogue::Door::new(service, key(), clock, mqtt, drogue, banned);
+            doors.drogue = Some(door);
+        }
+        Ok(doors)
+    }
+
+    /// What is spoken over HTTP, in the order in which paths are offered.
+    fn platforms(&self, node: &Node, service: &Arc<Service>) -> Vec<Arc<dyn Platform>> {
+        let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
+        let banned = || self.banned.clone();
+        platforms.extend(self.watson.clone().map(|door| {
+            Arc::new(moorline_watson::Http::new(door, Arc::clone(service), banned())) as _
+        }));
+        let endpoints = endpoints(node.config());
+        let drogue = self.drogue.clone();
+        platforms
+            .extend(drogue.map(|door| Arc::new(moorline_drogue::Http::new(door, endpoints)) as _));
+        if let Some((door, secrets)) = self.thingsboard.as_ref().zip(node.secrets()) {
+            platforms.extend(moorline_thingsboard::platforms(door, secrets, &self.banned));
+        }
+        let losant = self.losant.clone();
+        platforms
+            .extend(losant.map(|door| Arc::new(moorline_losant::Http::new(door, banned())) as _));
+        platforms
+    }
+
+    /// Who judges clients of MQTT.
+    fn devices(&self, node: &Node, service: &Arc<Service>) -> auth::Devices {
+        let service = Arc::clone(service);
+        auth::Devices {
+            registry: service.registry(),
+            secrets: node.secrets().cloned(),
+            fostrom: self.fostrom.clone().map(Mqtt::new),
+            losant: self.losant.clone().map(moorline_losant::Mqtt::new),
+            thingsboard: self.thingsboard.clone().map(moorline_thingsboard::Mqtt::new),
+            drogue: self.drogue.clone().map(moorline_drogue::Mqtt::new),
+            watson: self.watson.clone().map(|door| moorline_watson::Mqtt::new(door, service)),
+            tasks: TaskTracker::new(),
+            anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
+            doors: self.banned.clone(),
+        }
+    }
 }
 
 /// Serves devices whenever this node may, until told to stop.
@@ -418,49 +465,19 @@ async fn serve_devices(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = EdgeMetrics::register(node.registry())?;
-    let fostrom = FostromMetrics::register(node.registry())?;
     match node.secrets() {
         Some(secrets) => secrets.passwords().register(node.registry())?,
         // It checks none, and says so.
         None => Passwords::new([0; 32], [0; 32]).register(node.registry())?,
     }
-    let watson = WatsonMetrics::register(node.registry())?;
-    let thingsboard = ThingsboardMetrics::register(node.registry())?;
-    let rate = node.config().mqtt.client_rate();
-    let watson = node.secrets().map(|secrets| {
-        let mqtt = &node.config().mqtt;
-        moorline_watson::Door::new(service.registry(), secrets.clone(), clock, mqtt, watson.clone())
-    });
-    let thingsboard = node.secrets().map(|secrets| {
-        let mqtt = &node.config().mqtt;
-        let (registry, secrets) = (service.registry(), secrets.clone());
-        moorline_thingsboard::Door::new(registry, secrets, clock, mqtt, thingsboard.clone())
-    });
-    let door = node.secrets().map(|secrets| {
-        Door::new(service.registry(), secrets.clone(), clock, rate, fostrom.clone())
-    });
-    // Bans outlast a pause of this node, and MQTT's are HTTP's.
-    let doors = Doorkeeper::default();
-    let drogue = drogue_door(&node, &service, clock, &doors)?;
-    let platforms =
-        platforms(&node, &service, watson.as_ref(), drogue.as_ref(), thingsboard.as_ref(), &doors);
-    let others = door.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
+    let doors = Doors::open(&node, &service, clock)?;
+    let platforms = doors.platforms(&node, &service);
+    let others =
+        doors.fostrom.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;
-        let devices = auth::ByRegistry(Arc::new(auth::Devices {
-            registry: service.registry(),
-            secrets: node.secrets().cloned(),
-            fostrom: door.clone().map(Mqtt::new),
-            thingsboard: thingsboard.clone().map(moorline_thingsboard::Mqtt::new),
-            watson: watson
-                .clone()
-                .map(|door| moorline_watson::Mqtt::new(door, Arc::clone(&service))),
-            drogue: drogue.clone().map(moorline_drogue::Mqtt::new),
-            tasks: TaskTracker::new(),
-            anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
-            doors: doors.clone(),
-        }));
+        let devices = auth::ByRegistry(Arc::new(doors.devices(&node, &service)));
         let tls = match &tls {
             Some(tls) if node.secrets().is_some() => {
                 Some(tls.with_psk(Arc::new(devices.clone())).context("tls")?)
@@ -558,17 +575,29 @@ fn transports(config: &Config, tls: Option<&Tls>, others: &Others) -> Vec<(Socke
     let (listen, ws) = (&config.listen, Some(config.ws.clone()));
     let Others { http, moonlight } = others.clone();
     let none = Transport::default;
-    let all = [
+    let mut all = [
         (listen.mqtt, none()),
         (listen.ws, Transport { ws: ws.clone(), ..none() }),
         (listen.mqtts, Transport { tls: tls.clone(), ..none() }),
-        (listen.wss, Transport { tls: tls.clone(), ws: ws.clone(), other: None }),
-        (listen.http, Transport { tls: None, ws: ws.clone(), other: http.clone() }),
-        (listen.https, Transport { tls: tls.clone(), ws, other: http }),
-        (listen.moonlight, Transport { other: moonlight.clone(), ..none() }),
-        (listen.moonlights, Transport { tls, ws: None, other: moonlight }),
+        (listen.wss, Transport { tls: tls.clone(), ws: ws.clone(), ..none() }),
+        (listen.http, Transport { ws: ws.clone(), other: http.clone(), ..none() }),
+        (
+            listen.https,
+            Transport { tls: tls.clone(), ws: ws.clone(), other: http.clone(), ..none() },
+        ),
     ];
-    all.into_iter().filter_map(|(address, transport)| Some((address?, transport))).collect()
+    if listen.mixed {
+        for (_, transport) in &mut all {
+            transport.mixed = Some(transport.name());
+            (transport.ws, transport.other) = (ws.clone(), http.clone());
+        }
+    }
+    let alone = [
+        (listen.moonlight, Transport { other: moonlight.clone(), ..none() }),
+        (listen.moonlights, Transport { tls, other: moonlight, ..none() }),
+    ];
+    let all = all.into_iter().chain(alone);
+    all.filter_map(|(address, transport)| Some((address?, transport))).collect()
 }
 
 /// What ends a node, besides signals.

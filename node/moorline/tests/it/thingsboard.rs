@@ -195,7 +195,7 @@ fn taken_over(api: &mut Api) {
     stayed.publish_acked(TELEMETRY, br#"{"a":1}"#);
     let path = "/devices/twin?tenant=plant";
     assert_eq!(api.ask(3, "DELETE", path, &Value::Null).0, 204);
-    assert_eq!(stayed.hear(SOON), Heard::Packet(Packet::Disconnect { reason: 0x87 }));
+    assert_eq!(stayed.hear(SOON), Heard::Packet(Packet::Disconnect { reason: 0x98 }));
 }
 
 fn calls(api: &mut Api) {

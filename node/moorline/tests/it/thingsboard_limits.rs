@@ -16,7 +16,7 @@ use crate::{
     },
     thingsboard::{device, json_of, latest, register, set},
     thingsboard_gateway::gateway,
-    thingsboard_rest::User,
+    thingsboard_rest::{User, refused},
 };
 
 const TELEMETRY: &str = "v1/devices/me/telemetry";
@@ -47,6 +47,7 @@ fn who_sends_too_much_is_refused() {
             ("a gateway's device is cut off, and the gateway hears so", gateway_devices),
             ("other limits count at once", changed),
             ("a device is claimed only if its tenant, or its attribute, says so", claiming),
+            ("who asks the REST API too much hears so", asked),
         ],
     );
 }
@@ -192,4 +193,24 @@ fn claiming(api: &mut Api) {
     assert_eq!(wish(), (400, json!("FAILURE")));
     allow(json!(true));
     assert_eq!(wish().1["response"], "SUCCESS");
+}
+
+fn asked(api: &mut Api) {
+    let user = User::new(api, "asker", "read-only");
+    let list =
+        |node| user.ask(api, node, "GET", "/api/tenant/devices?pageSize=1&page=0", &Value::Null);
+    assert_eq!(list(1).status, 200);
+    let settings = json!({ "plaintext": true, "rate-limits": { "rest": "3:7200" } });
+    let plant = json!({ "name": "plant", "aliases": ["thingsboard:plant"], "settings": settings });
+    assert_eq!(api.ask(1, "PUT", "/tenants/plant", &plant).0, 200);
+    // Three, once the node knows of it.
+    until_true("it is too much", SOON, || list(2).status != 200);
+    let too_much = list(2);
+    refused(&too_much, 429, 33);
+    assert_eq!(too_much.json()["message"], "Too many requests for current tenant!");
+    assert!(refusals(api, 2, "rest", "messages") >= 2);
+    // Devices are not counted with it.
+    let token = register(api, "unasked");
+    let (mut client, _) = device(Version::V4, &token).to(api.cluster.mqtt(2));
+    client.publish_acked(TELEMETRY, br#"{"t":1}"#);
 }

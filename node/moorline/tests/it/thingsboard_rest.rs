@@ -318,6 +318,23 @@ fn attributes(api: &mut Api) {
     });
     assert_eq!(user.ask(api, 2, "DELETE", &of("SERVER_SCOPE?keys=site"), &Value::Null).status, 200);
     assert_eq!(user.get(api, 3, &of("values/attributes/SERVER_SCOPE?keys=site")), json!([]));
+    // One that has gone is active for as long as somebody says it may be silent.
+    drop(client);
+    let said = |timeout_ms: u64, expected: bool| {
+        let body = json!({ "inactivityTimeout": timeout_ms });
+        assert_eq!(user.ask(api, 1, "POST", &short, &body).status, 200);
+        until_true("it is active, or not", SOON, || {
+            let info = user.get(api, 2, &format!("/api/device/info/{id}"));
+            let keys = "keys=active,inactivityAlarmTime";
+            let shown = user.get(api, 3, &of(&format!("values/attributes/SERVER_SCOPE?{keys}")));
+            let alarms = shown.as_array().unwrap().len() - 1;
+            info["active"] == expected
+                && shown[0]["value"] == expected
+                && alarms == usize::from(!expected)
+        });
+    };
+    said(1, false);
+    said(3_600_000, true);
     refused(&user.ask(api, 1, "POST", &of("attributes/CLIENT_SCOPE"), &json!({ "a": 1 })), 400, 31);
 }
 

@@ -31,8 +31,8 @@ const A_MOMENT: Duration = Duration::from_millis(200);
 
 /// An answer.
 #[derive(Debug, PartialEq)]
-struct Said {
-    status: u16,
+pub(crate) struct Said {
+    pub(crate) status: u16,
     /// All of it, in lower case.
     head: String,
     body: Vec<u8>,
@@ -128,15 +128,15 @@ fn ask(to: SocketAddr, request: Ask<'_>) -> Said {
 }
 
 #[track_caller]
-fn post(to: SocketAddr, path: &str, user: &str, body: &[u8]) -> Said {
+pub(crate) fn post(to: SocketAddr, path: &str, user: &str, body: &[u8]) -> Said {
     ask(to, Ask::post(path, user, body))
 }
 
-fn event(kind: &str, id: &str, event: &str) -> String {
+pub(crate) fn event(kind: &str, id: &str, event: &str) -> String {
     format!("{BASE}/device/types/{kind}/devices/{id}/events/{event}")
 }
 
-fn fetch(kind: &str, id: &str, command: &str) -> String {
+pub(crate) fn fetch(kind: &str, id: &str, command: &str) -> String {
     format!("{BASE}/device/types/{kind}/devices/{id}/commands/{command}/request")
 }
 

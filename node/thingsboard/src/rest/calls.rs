@@ -21,7 +21,8 @@ use uuid::Uuid;
 use super::{
     Failed, Reply, Rest,
     auth::Integrator,
-    devices::{Row, device_id, is_active, place},
+    devices::{Row, device_id, place},
+    telemetry::inactive_since,
 };
 
 /// How long a call that is kept stays after its end.
@@ -86,7 +87,8 @@ impl Rest {
             return Ok(outcome);
         }
         let known = self.presence_of(tenant, &device, record.born).await?;
-        let is_there = known.as_ref().is_some_and(is_active);
+        let is_there =
+            known.is_some_and(|known| inactive_since(&known, None, self.now_ms()).is_none());
         Ok(if is_there { outcome } else { Outcome::NoConnection })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use moorline_core::{ShardId, TenantId, Text, shard::bucket_of};
 use moorline_dialects::thingsboard::{
     ota::PackageKind,
@@ -17,7 +17,7 @@ use moorline_dialects::thingsboard::{
 use moorline_machine::{
     DeviceCursor,
     answer::Refused,
-    presence::{PresenceRecord, PresenceState},
+    presence::PresenceRecord,
     registry::{Credential, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice},
 };
 use moorline_service::registry::{
@@ -33,6 +33,7 @@ use super::{
     auth::{Integrator, customer, no_customer},
     credentials::Shows,
     parsed,
+    telemetry::inactive_since,
 };
 use crate::marks::{self, kind};
 
@@ -40,8 +41,8 @@ use crate::marks::{self, kind};
 const PAGE: usize = 1_000;
 /// Devices that a list which is sorted may have.
 const SORTED_MAX: usize = 100_000;
-/// Devices that are looked for at once by their ids.
-const FOUND_AT_ONCE: usize = 16;
+/// Devices that are asked about at once.
+pub(super) const FOUND_AT_ONCE: usize = 16;
 /// How often a change is tried again after somebody else's came between.
 const TRIES_MAX: usize = 5;
 /// A device and its row.
@@ -349,7 +350,7 @@ impl Rest {
     }
 
     /// The devices on a page of those that fit, by themselves and their types, and how many fit.
-    pub(super) async fn on_page(
+    async fn on_page(
         &self,
         tenant: TenantId,
         page: &PageQuery,
@@ -358,47 +359,27 @@ impl Rest {
         let mut window = Window::of(page);
         let mut after = None;
         loop {
-            let (rows, next) = self.some(tenant, after).await?;
-            for row in rows {
-                window.add_if(page, row, &fits)?;
-            }
+            let (mut rows, next) = self.some(tenant, after).await?;
+            rows.retain(|row| Window::wants(page, row, &fits));
+            rows.into_iter().try_for_each(|row| window.add(row))?;
             let Some(next) = next else { break };
             after = Some(next);
         }
-        let total = window.total;
-        Ok((window.rows(page), total))
-    }
-
-    /// The same of these devices, as far as there are any.
-    pub(super) async fn of_ids(
-        &self,
-        tenant: TenantId,
-        page: &PageQuery,
-        ids: &[Uuid],
-    ) -> Result<(Vec<Row>, u64), Failed> {
-        let mut window = Window::of(page);
-        let asked = stream::iter(ids.to_vec()).map(|id| self.find(tenant, id));
-        let mut asked = std::pin::pin!(asked.buffered(FOUND_AT_ONCE));
-        while let Some(found) = asked.next().await {
-            match found {
-                Ok(row) => window.add_if(page, row, &|_: &Row, _: &str| true)?,
-                Err(failed) if failed.code == ErrorCode::ItemNotFound => {}
-                Err(failed) => return Err(failed),
-            }
-        }
-        let total = window.total;
-        Ok((window.rows(page), total))
+        Ok(window.page(page))
     }
 
     /// Devices with whether they are there.
     async fn infos(&self, tenant: TenantId, rows: Vec<Row>) -> Result<Vec<Value>, Failed> {
         let names: Vec<_> = rows.iter().map(|(device, _)| device.clone()).collect();
         let presences = self.door.registry.presence(tenant, &names).await?;
-        let shows = rows.iter().zip(presences).map(|(row, known)| {
+        let shows = stream::iter(rows.into_iter().zip(presences)).map(|(row, known)| async move {
             let known = known.filter(|known| known.born == row.1.born);
-            info(&shown(tenant, row), known.as_ref().is_some_and(is_active))
+            let timeout = self.inactivity_timeout(tenant, &row.0, known.as_ref()).await?;
+            let active =
+                known.is_some_and(|known| inactive_since(&known, timeout, self.now_ms()).is_none());
+            Ok(info(&shown(tenant, &row), active))
         });
-        Ok(shows.collect())
+        shows.buffered(FOUND_AT_ONCE).try_collect().await
     }
 
     /// What is known of the presence of a device of this birth.
@@ -429,11 +410,6 @@ impl Rest {
     }
 }
 
-/// Whether a device was heard from a moment ago.
-pub(super) fn is_active(known: &PresenceRecord) -> bool {
-    known.state != PresenceState::Offline
-}
-
 fn taken() -> Failed {
     let why = "Device credentials are already assigned to another device!";
     Failed::new(ErrorCode::BadRequestParams, why)
@@ -448,7 +424,7 @@ fn is_found(page: &PageQuery, (device, _): &Row, settings: &DeviceSettings) -> b
 }
 
 /// Those of a list that are on a page.
-struct Window {
+pub(super) struct Window {
     rows: Vec<Row>,
     total: u64,
     /// How many are kept from which one on; a list that is sorted keeps all.
@@ -456,23 +432,25 @@ struct Window {
 }
 
 impl Window {
-    fn of(page: &PageQuery) -> Self {
+    pub(super) fn of(page: &PageQuery) -> Self {
         let kept = page.sort_property.is_none().then(|| (page.offset(), page.size));
         Self { rows: Vec::new(), total: 0, kept }
     }
 
-    fn add_if(
-        &mut self,
-        page: &PageQuery,
-        row: Row,
-        fits: &impl Fn(&Row, &str) -> bool,
-    ) -> Result<(), Failed> {
+    /// Whether a device is of a list, by itself and its type.
+    pub(super) fn wants(page: &PageQuery, row: &Row, fits: impl Fn(&Row, &str) -> bool) -> bool {
         let settings: DeviceSettings = settings::read(&row.1.settings);
-        let is_wanted = fits(&row, kind(&settings)) && is_found(page, &row, &settings);
-        if is_wanted { self.add(row) } else { Ok(()) }
+        fits(row, kind(&settings)) && is_found(page, row, &settings)
     }
 
-    fn add(&mut self, row: Row) -> Result<(), Failed> {
+    /// Those on the page, and how many there are in all.
+    pub(super) fn page(self, page: &PageQuery) -> (Vec<Row>, u64) {
+        let total = self.total;
+        (self.rows(page), total)
+    }
+
+    /// Takes in one of the list.
+    pub(super) fn add(&mut self, row: Row) -> Result<(), Failed> {
         let at = self.total;
         self.total += 1;
         match self.kept {

@@ -76,6 +76,8 @@ pub(crate) struct Rest {
     tokens: Arc<Tokens>,
     /// Connections by WebSocket.
     places: Places<TenantId>,
+    /// Looks at lists that they follow.
+    looks: Places<TenantId>,
 }
 
 impl fmt::Debug for Rest {
@@ -88,7 +90,8 @@ impl Rest {
     /// Behind this door.
     pub(crate) fn new(door: Door, secrets: Secrets, doors: Doorkeeper) -> Self {
         let tokens = Arc::new(Tokens::new(&secrets));
-        Self { door, secrets, doors, tokens, places: socket::places() }
+        let (places, looks) = (socket::places(), socket::looks());
+        Self { door, secrets, doors, tokens, places, looks }
     }
 
     fn now_ms(&self) -> i64 {
@@ -250,6 +253,9 @@ impl Connection {
     async fn respond(&self, route: Route, head: &Head, body: Body) -> Result<Reply, Failed> {
         let Route::Auth(route) = route else {
             let who = self.rest.authorise(&self.caller, head).await?;
+            if !self.rest.door.admits_request(who.tenant) {
+                return Err(ErrorCode::TooManyRequests.into());
+            }
             who.may(route.only_looks())?;
             // It is taken in piece by piece.
             if let Route::Packages(packages::Route::Upload { id, checksum, algorithm }) = route {

@@ -18,7 +18,7 @@ use moorline_dialects::thingsboard::{
 };
 use moorline_machine::{
     AggregateQuery, HistoryQuery,
-    presence::PresenceRecord,
+    presence::{PresenceRecord, PresenceState},
     values::{AggregatePage, HistoryPage, POINTS_PER_QUESTION_MAX, aggregate},
 };
 use moorline_service::registry::{
@@ -28,11 +28,7 @@ use moorline_service::registry::{
 };
 use uuid::Uuid;
 
-use super::{
-    Failed, Reply, Rest,
-    auth::Integrator,
-    devices::{Row, is_active},
-};
+use super::{Failed, Reply, Rest, auth::Integrator, devices::Row};
 use crate::{
     convert::{entries, from_core, keys},
     device::Device,
@@ -141,7 +137,9 @@ impl Rest {
         }
         if scope.is_none_or(|scope| scope == Scope::Server) {
             let known = self.presence_of(tenant, device, row.1.born).await?;
-            let shown = activity(known.as_ref()).into_iter().filter(|one| {
+            let timeout = self.inactivity_timeout(tenant, device, known.as_ref()).await?;
+            let shown = activity(known.as_ref(), timeout, self.now_ms());
+            let shown = shown.into_iter().filter(|one| {
                 // One that somebody has written counts.
                 let is_new = all.iter().all(|other: &Attribute| other.key != one.key);
                 is_new && (wanted.is_empty() || wanted.contains(&one.key))
@@ -150,6 +148,21 @@ impl Rest {
             all.extend(shown);
         }
         Ok(all)
+    }
+
+    /// How long a device may be silent before it is not active any more, if somebody has set that for it and it matters now.
+    pub(super) async fn inactivity_timeout(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        known: Option<&PresenceRecord>,
+    ) -> Result<Option<i64>, Failed> {
+        if known.is_none_or(|known| known.state == PresenceState::Connected) {
+            return Ok(None);
+        }
+        let (scope, keys) = (AttributeScope::Server, vec![Text::from(INACTIVITY_TIMEOUT)]);
+        let found = self.door.registry.attributes(tenant, device, scope, keys, None).await?;
+        Ok(found.and_then(|found| found.set.first().and_then(|one| positive(&one.value))))
     }
 
     async fn write(
@@ -257,18 +270,56 @@ impl Rest {
     }
 }
 
+/// Whether a device is active, as an attribute.
+pub(super) const ACTIVE: &str = "active";
+/// For how many milliseconds it may be silent and still be; somebody sets it.
+const INACTIVITY_TIMEOUT: &str = "inactivityTimeout";
+
+/// A number of milliseconds that means something.
+fn positive(value: &Kept) -> Option<i64> {
+    match value {
+        Kept::Long(ms) if *ms > 0 => Some(*ms),
+        Kept::Long(_) | Kept::Bool(_) | Kept::Double(_) | Kept::Text(_) | Kept::Json(_) => None,
+    }
+}
+
+/// Since when a device is not active any more; `None`: it is. One with a connection always is. `timeout_ms`: how long it may be silent,
+/// in the place of what the tenant says.
+pub(super) fn inactive_since(
+    known: &PresenceRecord,
+    timeout_ms: Option<i64>,
+    now_ms: i64,
+) -> Option<i64> {
+    let ms = |at: UnixMillis| i64::try_from(at.0).unwrap_or(i64::MAX);
+    match (known.state, timeout_ms) {
+        (PresenceState::Connected, _) | (PresenceState::Active, None) => None,
+        (PresenceState::Active | PresenceState::Offline, Some(timeout)) => {
+            Some(ms(known.heard).saturating_add(timeout)).filter(|at| *at <= now_ms)
+        }
+        (PresenceState::Offline, None) => Some(ms(known.since)),
+    }
+}
+
 /// Attributes of the server that say when a device was there.
-fn activity(known: Option<&PresenceRecord>) -> Vec<Attribute> {
+fn activity(
+    known: Option<&PresenceRecord>,
+    timeout_ms: Option<i64>,
+    now_ms: i64,
+) -> Vec<Attribute> {
     let Some(known) = known else { return Vec::new() };
     let ms = |at: UnixMillis| i64::try_from(at.0).unwrap_or(i64::MAX);
     let attribute =
-        |key: &str, value, at| Attribute { key: key.to_owned(), value, updated_ms: ms(at) };
-    let time = |key, at| attribute(key, Value::Long(ms(at)), at);
-    let active = Value::Bool(is_active(known));
-    let mut shown =
-        vec![attribute("active", active, known.since), time("lastActivityTime", known.heard)];
-    shown.extend(known.connected.map(|at| time("lastConnectTime", at)));
-    shown.extend(known.disconnected.map(|at| time("lastDisconnectTime", at)));
+        |key: &str, value, updated_ms| Attribute { key: key.to_owned(), value, updated_ms };
+    let time = |key, at| attribute(key, Value::Long(at), at);
+    let inactive = inactive_since(known, timeout_ms, now_ms);
+    let active = Value::Bool(inactive.is_none());
+    let mut shown = vec![
+        attribute(ACTIVE, active, inactive.unwrap_or(ms(known.since))),
+        time("lastActivityTime", ms(known.heard)),
+    ];
+    shown.extend(known.connected.map(|at| time("lastConnectTime", ms(at))));
+    shown.extend(known.disconnected.map(|at| time("lastDisconnectTime", ms(at))));
+    shown.extend(inactive.map(|at| time("inactivityAlarmTime", at)));
     shown
 }
 
@@ -303,7 +354,56 @@ fn aggregation(asked: Aggregation) -> Option<aggregate::Aggregation> {
 
 #[cfg(test)]
 mod tests {
+    use moorline_core::NodeId;
+
     use super::*;
+
+    #[test]
+    fn a_device_is_active_as_long_as_it_may_be_silent() {
+        let known = |state| PresenceRecord {
+            born: 1,
+            state,
+            since: UnixMillis(700),
+            links: Vec::new(),
+            node: NodeId(1),
+            by: 0,
+            connected: None,
+            disconnected: None,
+            heard: UnixMillis(100),
+            offline_after_s: 600,
+            events: None,
+            used: Vec::new(),
+        };
+        use PresenceState::{Active, Connected, Offline};
+        #[rustfmt::skip]
+        let table = [
+            (Connected, None,      9_000, None),
+            (Connected, Some(10),  9_000, None),
+            (Active,    None,      9_000, None),
+            (Active,    Some(50),  149,   None),
+            (Active,    Some(50),  150,   Some(150)),
+            (Offline,   None,      9_000, Some(700)),
+            (Offline,   Some(10_000), 9_000, None),
+        ];
+        for (state, timeout_ms, now_ms, expected) in table {
+            let since = inactive_since(&known(state), timeout_ms, now_ms);
+            assert_eq!(since, expected, "{state:?} {timeout_ms:?} {now_ms}");
+        }
+        let shown = activity(Some(&known(Offline)), None, 9_000);
+        let said = |key: &str| shown.iter().find(|one| one.key == key).map(|one| one.value.clone());
+        assert_eq!(said(ACTIVE), Some(Value::Bool(false)));
+        assert_eq!(said("inactivityAlarmTime"), Some(Value::Long(700)));
+        let there = activity(Some(&known(Active)), None, 9_000);
+        assert!(there.iter().all(|one| one.key != "inactivityAlarmTime"));
+    }
+
+    #[test]
+    fn only_times_are_timeouts() {
+        assert_eq!(positive(&Kept::Long(5)), Some(5));
+        for other in [Kept::Long(0), Kept::Long(-1), Kept::Bool(true), Kept::Text("5".into())] {
+            assert_eq!(positive(&other), None, "{other:?}");
+        }
+    }
 
     #[test]
     fn an_interval_has_its_middle_for_a_time() {

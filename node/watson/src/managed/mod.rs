@@ -13,6 +13,8 @@
 //! - **What was saved is said**: what is owed is in the document until it was done, and whoever looks at the device later does it
 //!   (`moorline_dialects::watson::management::kept`). A question that was answered is not asked again.
 //! - **Every change is one of the pure machine's**, whichever node it happens at: two at once meet at the document's version.
+//! - **A gateway hears of whom it may speak for**: that is looked at with every change, and who lost its gateway so hears for itself.
+//!   Checked by the cluster tests (`watson_gateways.rs`).
 //! - **Time passes for whoever looks**: nobody waits for a deadline, and nothing is shown that should be over.
 //!
 //! Checked by the cluster tests (`watson_managed.rs`).
@@ -49,7 +51,10 @@ use moorline_service::{
     },
 };
 
-use crate::door::{Door, device_name};
+use crate::{
+    door::{Door, device_name},
+    gateway::about as registered_about,
+};
 
 pub(crate) use self::{
     desk::{Desk, Letter},
@@ -258,6 +263,9 @@ impl Manager {
         if let By::Device(gateway) = by {
             kept.gateway = gateway.cloned();
         }
+        if !self.may_hear(tenant, (device, &about), kept.gateway.as_ref()).await? {
+            kept.gateway = None;
+        }
         let Device { info, metadata, .. } = &kept.device;
         if (info, metadata) != (&before.device.info, &before.device.metadata) {
             let about = About { info: info.clone(), metadata: metadata.clone(), ..about };
@@ -280,6 +288,19 @@ impl Manager {
         };
         let channel = kept.channel(device);
         Ok(Came { kept, channel, answers, space, version, fresh })
+    }
+
+    /// Whether the gateway that spoke for a device last may hear of it still: what it may and who is in its group changes meanwhile.
+    async fn may_hear(
+        &self,
+        tenant: TenantId,
+        (device, about): (&DeviceName, &About),
+        gateway: Option<&DeviceName>,
+    ) -> Result<bool, Failed> {
+        let Some(gateway) = gateway.filter(|gateway| *gateway != device) else { return Ok(true) };
+        let record = self.door.registry.device(tenant, &device_name(gateway)).await?;
+        let known = record.map(|record| registered_about(&record.settings));
+        Ok(known.is_some_and(|known| known.may_hear_of(gateway, (device, about))))
     }
 
     /// Writes what is known of a device to its registration, if nobody did in between.
@@ -358,7 +379,8 @@ impl Manager {
         let space = space(tenant, name, &row);
         let found = registry.document(&space, &Text::from(LOG)).await?;
         let version = found.as_ref().map(|found| found.version);
-        let log = found.map_or(Ok(Device::default()), |found| kept::read_log(&found.body))?;
+        let mut log = found.map_or(Ok(Device::default()), |found| kept::read_log(&found.body))?;
+        log.forget_old_log(self.door.clock.wall());
         Ok((space, version, log))
     }
 

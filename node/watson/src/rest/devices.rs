@@ -42,10 +42,16 @@ const PAGE: usize = 1_000;
 pub(super) const SCANNED_MAX: usize = 10_000;
 
 /// A device as the API shows it.
-fn shown(org: &Text, name: &DeviceName, record: &DeviceRecord, token: Option<&str>) -> Value {
+pub(super) fn shown(
+    org: &Text,
+    name: &DeviceName,
+    record: &DeviceRecord,
+    token: Option<&str>,
+) -> Value {
     let settings: DeviceSettings = settings::read(&record.settings);
     let about = About::read(settings.metadata);
     let nobody = || Registrar { id: String::new(), kind: "person".to_owned() };
+    let groups: Vec<String> = about.groups.iter().cloned().collect();
     let (auth, gateway) = (about.registered_by.clone().unwrap_or_else(nobody), about.gateway());
     json!(response::Device::from(Known {
         org,
@@ -57,7 +63,7 @@ fn shown(org: &Text, name: &DeviceName, record: &DeviceRecord, token: Option<&st
         info: &about.info,
         metadata: &about.metadata,
         registration: Registration { auth, date: rfc3339(record.created) },
-        groups: &[],
+        groups: &groups,
         status: &about.status,
         gateway: gateway.as_ref(),
         token,

@@ -1,11 +1,12 @@
-//! When a device came and went: its events of presence, among the newest of the stream that they are in.
+//! When a device came, went and was not let in: its events of presence, among the newest of the stream that they are in, and its last
+//! failures.
 //!
 //! Invariant: **bounded**: [`LOOKED_MAX`] events of the device's shard are looked at, [`PAGES_MAX`] pages at most, and [`ENTRIES_MAX`]
 //! entries shown. Checked by the cluster tests (`watson_rest.rs`).
 
-use std::{collections::VecDeque, time::Duration};
+use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
-use moorline_core::Offset;
+use moorline_core::{Offset, UnixMillis};
 use moorline_dialects::watson::{
     identity::DeviceName,
     rest::{error::Error, query::Query, response::ConnectionLogEntry},
@@ -42,7 +43,8 @@ impl Rest {
         let page =
             |after| registry.events(shard, who.tenant, after, Some(device.clone()), Duration::ZERO);
         let end = page(BEHIND).await?.tail.0.saturating_sub(1);
-        let (mut at, mut newest) = (Offset(end.saturating_sub(LOOKED_MAX)), VecDeque::new());
+        let mut at = Offset(end.saturating_sub(LOOKED_MAX));
+        let mut newest: VecDeque<(UnixMillis, ConnectionLogEntry)> = VecDeque::new();
         for _ in 0..PAGES_MAX {
             if at.0 >= end {
                 break;
@@ -54,7 +56,7 @@ impl Rest {
             });
             for event in of_it {
                 let channel = event.event.channel.as_str();
-                newest.push_front(ConnectionLogEntry::new(&client, channel, event.at));
+                newest.push_front((event.at, ConnectionLogEntry::new(&client, channel, event.at)));
                 newest.truncate(ENTRIES_MAX);
             }
             if page.upto <= at {
@@ -62,6 +64,13 @@ impl Rest {
             }
             at = page.upto;
         }
-        Ok(Reply::json(200, &newest))
+        let failures = self.manager.failures(who.tenant, &name, &record).await?;
+        let failed = failures.iter().map(|one| (one.at, ConnectionLogEntry::failed(&client, one)));
+        let mut all: Vec<(UnixMillis, ConnectionLogEntry)> =
+            newest.into_iter().chain(failed).collect();
+        all.sort_by_key(|(at, _)| Reverse(*at));
+        all.truncate(ENTRIES_MAX);
+        let entries: Vec<ConnectionLogEntry> = all.into_iter().map(|(_, entry)| entry).collect();
+        Ok(Reply::json(200, &entries))
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   head ─► route ─► who is it? (judge.rs) ─► may it? ─► body ─┬─► types.rs, devices.rs, bulk.rs ──────► the registry
 //!                                                            ├─► managed.rs, requests.rs, bundles.rs ─► managed/
+//!                                                            ├─► groups.rs: gateways' roles and groups
 //!                                                            ├─► states.rs, logs.rs, cache.rs ─────► presence, events, last events
 //!                                                            └─► security.rs ──────────────────────► what is asked of connections
 //! ```
@@ -21,6 +22,7 @@ mod bulk;
 mod bundles;
 mod cache;
 mod devices;
+mod groups;
 mod logs;
 mod managed;
 mod requests;
@@ -193,6 +195,14 @@ fn needs(resource: &Resource, method: Method) -> Role {
         | Resource::ConnectionLog
         | Resource::ServiceStatus
         | Resource::DataTraffic
+        | Resource::Groups
+        | Resource::Group(_)
+        | Resource::GroupDevices(_)
+        | Resource::GroupIds(_)
+        | Resource::GroupAdd(_)
+        | Resource::GroupRemove(_)
+        | Resource::Authorization(_)
+        | Resource::Roles(_)
         | Resource::RequestDevices(_)
         | Resource::RequestDevice(..)
         | Resource::Bundles
@@ -278,7 +288,7 @@ impl Rest {
         let proof = Proof::Key { key, token: asked.secret.clone() };
         let let_in = self.judge.let_in(caller, std::slice::from_ref(&client), &proof).await;
         let (_, entered) = let_in.map_err(|turned| match turned {
-            Turned::Wrong => Error::Unauthorised,
+            Turned::Wrong | Turned::Banned => Error::Unauthorised,
             Turned::Forbidden => Error::Forbidden,
             Turned::Unavailable => Error::Unavailable,
         })?;
@@ -325,6 +335,16 @@ impl Rest {
             Resource::Event(device, event) if method == Get => {
                 self.last_event(who, &device, &event).await
             }
+            Resource::Groups
+            | Resource::Group(_)
+            | Resource::GroupDevices(_)
+            | Resource::GroupIds(_)
+            | Resource::GroupAdd(_)
+            | Resource::GroupRemove(_)
+            | Resource::Authorization(_)
+            | Resource::Roles(_) => {
+                self.groups(who, (method, resource, success), query, body).await
+            }
             Resource::CacheSettings => self.cache_settings(who, (method, success), body).await,
             Resource::ConnectionSecurity => {
                 self.connection_security(who, (method, success), body).await
@@ -356,6 +376,14 @@ fn label(resource: &Resource) -> &'static str {
         Resource::Management(_) => "mgmt",
         Resource::Logs(_) | Resource::Log(..) | Resource::ErrorCodes(_) => "diag",
         Resource::Events(_) | Resource::Event(..) | Resource::CacheSettings => "lec",
+        Resource::Groups
+        | Resource::Group(_)
+        | Resource::GroupDevices(_)
+        | Resource::GroupIds(_)
+        | Resource::GroupAdd(_)
+        | Resource::GroupRemove(_)
+        | Resource::Authorization(_)
+        | Resource::Roles(_) => "groups",
         Resource::ConnectionSecurity => "security",
         Resource::ConnectionStates | Resource::ConnectionState(_) => "states",
         Resource::ConnectionLog | Resource::DataTraffic | Resource::ServiceStatus => "status",

@@ -14,13 +14,14 @@
 //!     attributes, calls, claim, provision, ota, checksum, gateway
 //!     profile, proto         a profile, its schemas
 //!     limits, meters         rate limits, and who has how much left of them
+//!     sparkplug              Sparkplug B over MQTT, all of it: topics, payloads, a node's life
 //!   what integrators see     rest
 //! ```
 //!
 //! # Invariants
 //!
 //! - **The transport is not known below its files.** Payloads, attributes and calls are the same by all of them; only
-//!   `connect`, `topics`, `filters`, `mqtt`, `http` and `coap` know an address. Checked by reading.
+//!   `connect`, `topics`, `filters`, `mqtt`, `sparkplug`, `http` and `coap` know an address. Checked by reading.
 //! - **No clock, no chance.** Times and ids are arguments. Checked by `chaos-tests/tidy`.
 //!
 //! The README beside this file lists all addresses.
@@ -55,5 +56,6 @@ pub mod provision;
 pub mod query;
 pub mod requests;
 pub mod rest;
+pub mod sparkplug;
 pub mod topics;
 pub mod values;

@@ -1,7 +1,7 @@
 //! MQTT: what a publish asks, and how its two versions say what became of it.
 //!
 //! Invariant: a device of MQTT 3 has no other refusal than a closed connection, one of MQTT 5 gets a reason and stays, but
-//! for limits, which end the connection in both unless they are of a gateway's single devices. Checked by `tests/it/thingsboard/mqtt.rs`.
+//! for limits, which end the connection in both unless they are of a gateway's single devices. What is only dropped ends neither. Checked by `tests/it/thingsboard/mqtt.rs`.
 
 use super::{
     invalid::Invalid,
@@ -60,6 +60,8 @@ pub enum Outcome {
     NotGateway,
     /// The payload, or the id in the topic, can't be read.
     Invalid,
+    /// What has to be said before it was not: it is dropped, and the device is asked for that.
+    TooEarly,
     /// A limit on the device's messages or data points.
     RateLimited,
     /// A limit on a gateway's messages, or on the tenant's devices.
@@ -86,7 +88,9 @@ pub fn ack(outcome: Outcome, version: Version, ack_invalid: bool) -> Ack {
     let ends = |reason| Ack { puback: None, disconnect: Some(reason) };
     match (outcome, version) {
         (Outcome::Done | Outcome::NotGateway, _) => stays(SUCCESS),
-        (Outcome::UnknownTopic, Version::V3) => stays(SUCCESS),
+        // Who is to say it again has to be there to be asked.
+        (Outcome::UnknownTopic | Outcome::TooEarly, Version::V3) => stays(SUCCESS),
+        (Outcome::TooEarly, Version::V5) => stays(PAYLOAD_FORMAT_INVALID),
         (Outcome::UnknownTopic, Version::V5) => stays(TOPIC_NAME_INVALID),
         (Outcome::Invalid, Version::V3) if !ack_invalid => ends(PAYLOAD_FORMAT_INVALID),
         (Outcome::Invalid, _) => stays(PAYLOAD_FORMAT_INVALID),

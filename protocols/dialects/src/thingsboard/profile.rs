@@ -24,6 +24,9 @@ pub const TELEMETRY_TOPIC: &str = "v1/devices/me/telemetry";
 /// Where they publish, and are sent, attributes if it does not say.
 pub const ATTRIBUTES_TOPIC: &str = "v1/devices/me/attributes";
 
+/// Names of Sparkplug's metrics that are attributes: each metric of a birth certificate is compared with all of them.
+pub const METRIC_NAMES_MAX: usize = 1_000;
+
 /// How a profile's devices connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -104,6 +107,9 @@ pub struct Transport {
     /// Whether its devices speak Sparkplug B.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sparkplug: bool,
+    /// Of Sparkplug B: names of metrics that are attributes; with `*` at its end, what names begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparkplug_attributes_metric_names: Option<Vec<String>>,
     /// Whether MQTT 3 devices get a PUBACK for a payload that can't be read, rather than a closed connection.
     #[serde(default, skip_serializing_if = "is_false")]
     pub send_ack_on_validation_exception: bool,
@@ -202,6 +208,9 @@ pub enum InvalidProfile {
     /// Telemetry and attributes have one topic.
     #[error("telemetry and attributes need different topics")]
     SameTopic,
+    /// More than [`METRIC_NAMES_MAX`] names of metrics.
+    #[error("more than {METRIC_NAMES_MAX} names of metrics that are attributes")]
+    MetricNames,
 }
 
 impl Profile {
@@ -223,6 +232,14 @@ impl Profile {
                 .as_deref()
                 .unwrap_or_default(),
         }
+    }
+
+    /// If its devices speak Sparkplug B: which of their metrics are attributes.
+    #[must_use]
+    pub fn sparkplug(&self) -> Option<&[String]> {
+        let transport = &self.profile_data.transport_configuration;
+        let names = transport.sparkplug_attributes_metric_names.as_deref();
+        transport.sparkplug.then(|| names.unwrap_or_default())
     }
 
     /// Whether its devices may connect with this transport.
@@ -285,6 +302,9 @@ impl Profile {
         }
         if !own.telemetry.is_empty() && own.telemetry == own.attributes {
             return Err(InvalidProfile::SameTopic);
+        }
+        if self.sparkplug().is_some_and(|names| names.len() > METRIC_NAMES_MAX) {
+            return Err(InvalidProfile::MetricNames);
         }
         self.name_pattern()?;
         self.payloads().map(|_| ())

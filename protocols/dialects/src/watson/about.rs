@@ -7,6 +7,9 @@
 //!   Checked by `what_is_known_of_a_device_comes_back`.
 //! - **Metadata takes no name of ours** ([`RESERVED`]). Checked by the same.
 
+use std::collections::BTreeSet;
+
+use moorline_core::UnixMillis;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -14,13 +17,19 @@ use super::{
     identity::{ClientId, DeviceName},
     management::attributes::DeviceInfo,
     rest::request::Status,
+    topics::{Group, Role, Standing, standing},
 };
 
 /// Keys that no metadata has.
-pub const RESERVED: [&str; 3] = [INFO, REGISTERED, STATUS];
+pub const RESERVED: [&str; 6] = [INFO, REGISTERED, STATUS, GROUPS, ROLE, BOUNDS];
 const INFO: &str = "deviceInfo";
 const REGISTERED: &str = "registeredBy";
 const STATUS: &str = "status";
+const GROUPS: &str = "resourceGroups";
+const ROLE: &str = "gatewayRole";
+const BOUNDS: &str = "gatewayChanged";
+/// The most groups that a device is in.
+pub const GROUPS_MAX: usize = 16;
 
 /// Who registered a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +52,21 @@ pub struct About {
     pub registered_by: Option<Registrar>,
     /// How it is.
     pub status: Status,
+    /// The groups of gateways that it is in, sorted.
+    pub groups: BTreeSet<String>,
+    /// What it may do, if it is a gateway.
+    pub role: Role,
+    /// Which change of its role or its group was the last, if it is a gateway; 0: none.
+    pub changed: u64,
+}
+
+/// What a gateway may when it comes in. Once that is something else it has to come anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds {
+    /// Whom it speaks for.
+    pub role: Role,
+    /// Which change of its group that is by; 0 for a privileged gateway, to which none matters.
+    pub changed: u64,
 }
 
 fn take<T: DeserializeOwned>(from: &mut Map<String, Value>, key: &str) -> Option<T> {
@@ -60,6 +84,34 @@ impl About {
         ClientId::parse(by.id.as_bytes()).ok()?.device().cloned()
     }
 
+    /// What it may, if it is a gateway.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        match self.role {
+            Role::Standard => Bounds { role: self.role, changed: self.changed },
+            Role::Privileged => Bounds::default(),
+        }
+    }
+
+    /// What it may is something else from now on.
+    pub fn change_bounds(&mut self, now: UnixMillis) {
+        self.changed = now.0.max(self.changed.saturating_add(1));
+    }
+
+    /// Whether a gateway hears of a device: always, if it may speak for it.
+    #[must_use]
+    pub fn may_hear_of(&self, gateway: &DeviceName, device: (&DeviceName, &Self)) -> bool {
+        let (device, about) = device;
+        let is_its = |group: &String| Group::parse(group).is_some_and(|of| of.gateway == *gateway);
+        let grouped = about.groups.iter().any(is_its);
+        standing(self.role, gateway, device, true, grouped) == Standing::Speaks
+    }
+
+    /// Puts it into a group. `false`: it is in there already, or in as many as may be.
+    pub fn join(&mut self, group: &str) -> bool {
+        self.groups.len() < GROUPS_MAX && self.groups.insert(group.to_owned())
+    }
+
     /// Reads what a registration keeps. What is not of its form under a name of ours is nothing.
     #[must_use]
     pub fn read(mut kept: Map<String, Value>) -> Self {
@@ -67,6 +119,12 @@ impl About {
             info: take(&mut kept, INFO).unwrap_or_default(),
             registered_by: take(&mut kept, REGISTERED),
             status: take(&mut kept, STATUS).unwrap_or_default(),
+            groups: take(&mut kept, GROUPS).unwrap_or_default(),
+            // A name that is none of ours makes nobody more than it was meant to be.
+            role: kept.remove(ROLE).map_or(Role::Privileged, |role| {
+                role.as_str().and_then(Role::parse).unwrap_or(Role::Standard)
+            }),
+            changed: take(&mut kept, BOUNDS).unwrap_or_default(),
             metadata: kept,
         }
     }
@@ -89,6 +147,15 @@ impl About {
         }
         if self.status != Status::default() {
             kept.insert(STATUS.to_owned(), value(serde_json::to_value(&self.status)));
+        }
+        if !self.groups.is_empty() {
+            kept.insert(GROUPS.to_owned(), value(serde_json::to_value(&self.groups)));
+        }
+        if self.role != Role::default() {
+            kept.insert(ROLE.to_owned(), Value::from(self.role.name()));
+        }
+        if self.changed > 0 {
+            kept.insert(BOUNDS.to_owned(), Value::from(self.changed));
         }
         kept
     }

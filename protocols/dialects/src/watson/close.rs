@@ -8,6 +8,8 @@
 //!   `close_codes_have_their_numbers`.
 //! - **MQTT 5 says only what the packet may say**: what is no reason of a CONNACK becomes 0x80. Checked by the same.
 
+use moorline_core::port::Failure;
+
 /// Why a connection ended, or never began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u16)]
@@ -90,6 +92,18 @@ const CONNACK_REASONS: [u8; 20] = [
 /// An error that has no other number.
 const UNSPECIFIED: u8 = 0x80;
 
+impl From<Failure> for Close {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Silent => Self::KeepAlive,
+            Failure::Malformed => Self::BadData,
+            Failure::TooLarge => Self::TooLarge,
+            Failure::Revoked => Self::Administrator,
+            Failure::Refused | Failure::Slow => Self::ByServer,
+        }
+    }
+}
+
 impl Close {
     /// Every reason.
     #[rustfmt::skip]
@@ -101,6 +115,12 @@ impl Close {
         Self::Authentication, Self::Will, Self::BadLength, Self::BadPayload, Self::BadTopic, Self::BadQoS,
         Self::TooLarge, Self::ClientIdReused, Self::SystemTopic, Self::MaximumQoS, Self::DurableNotAllowed,
     ];
+
+    /// The reason with this number, if there is one.
+    #[must_use]
+    pub fn of_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|close| close.number() == number)
+    }
 
     /// The platform's number.
     #[must_use]

@@ -153,6 +153,13 @@ impl Session {
         self.expiry_s.value > 0
     }
 
+    /// The name of a standard gateway's session. It is another one than that of the same gateway when it was privileged, or when its
+    /// group was another one (`changed`), or of an earlier gateway of its name (`born`): their subscriptions reach further.
+    #[must_use]
+    pub fn of_standard(client: &ClientId, born: u64, changed: u64) -> Text {
+        Self::drawn(client, &format!("standard:{born}:{changed}"))
+    }
+
     /// The name of a session whose client gave none. `fresh`: what nobody else was given.
     #[must_use]
     pub fn drawn(client: &ClientId, fresh: &str) -> Text {
@@ -206,6 +213,44 @@ impl Refused {
             },
             Self::ServerName => Close::CertificateWrong,
             Self::Closed(close) => close,
+        }
+    }
+
+    /// What is told of it to who watches the client, if the client is one that there is; `None`: it says nothing of who came, nobody may
+    /// be told, or it came too often already.
+    #[must_use]
+    pub fn told(self) -> Option<Close> {
+        let tells = match self {
+            Self::Version | Self::ClientId(_) | Self::ServerName => false,
+            Self::Proof(_) => true,
+            Self::Denied(denial) => match denial {
+                Denial::UnknownDevice
+                | Denial::WrongSecret
+                | Denial::Disabled
+                | Denial::Plaintext => true,
+                Denial::Malformed
+                | Denial::UnknownTenant
+                | Denial::Banned { .. }
+                | Denial::TooOften
+                | Denial::Stopping
+                | Denial::Unavailable => false,
+            },
+            Self::Closed(_) => true,
+        };
+        tells.then(|| self.close())
+    }
+
+    /// Whether what is told is kept, too. Only what counts as a failure of whoever comes is, so that nobody makes a node write for long:
+    /// all else anybody may repeat as often as he likes, for he has shown no secret by then.
+    #[must_use]
+    pub fn is_kept(self) -> bool {
+        match self {
+            Self::Version
+            | Self::ClientId(_)
+            | Self::ServerName
+            | Self::Closed(_)
+            | Self::Denied(Denial::Plaintext) => false,
+            Self::Proof(_) | Self::Denied(_) => self.told().is_some(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Devices out of answers of the management API: pages and lists of devices, and of device types, which say who is a gateway.
 //!
-//! The platform shows a token once, when it makes a device; where an export has them, as `authToken`, they are taken.
+//! The platform shows a token once, when it makes a device; where an export has them, as `authToken`, they are taken. What a gateway may
+//! is in no export: each is listed, so that nobody makes one privileged without knowing.
 
 use std::collections::HashSet;
 
@@ -79,8 +80,12 @@ impl<'a> Reading<'a> {
             if token.is_none() {
                 self.leave(&name, "without its authToken, which the platform shows once: it moves, and needs a credential");
             }
+            let gateway = by_client || self.gateways.contains(kind.as_str());
+            if gateway {
+                self.leave(&name, "its role and its group, which the platform does not export: it arrives privileged, and speaks for every device");
+            }
             devices.push(Moved {
-                gateway: by_client || self.gateways.contains(kind.as_str()),
+                gateway,
                 name,
                 kind: Some(kind.to_string()),
                 labels: Vec::new(),

@@ -145,5 +145,6 @@ fn devices_of_watson_move_with_their_tokens_and_classes() {
         ],
     );
     let what: Vec<_> = export.left.iter().map(|left| left.what.as_str()).collect();
-    assert_eq!(what, ["pump:p/3", "value 3", "pump:p2"]);
+    assert_eq!(what, ["pump:p/3", "value 3", "gw:g1", "hub:h1", "pump:p2"]);
+    assert!(export.left[2].why.contains("privileged"), "{:?}", export.left[2]);
 }

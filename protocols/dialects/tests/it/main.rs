@@ -10,6 +10,8 @@ mod drogue;
 mod export;
 mod http;
 mod identity;
+mod losant;
+mod moments;
 mod mqtt;
 mod payload;
 mod schema;

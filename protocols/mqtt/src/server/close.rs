@@ -2,7 +2,7 @@
 
 use moorline_core::{
     Text,
-    port::{Close, PlatformReason, Refusal},
+    port::{Close, Failure, PlatformReason, Refusal},
 };
 
 use crate::{
@@ -80,6 +80,11 @@ impl Ending {
     );
     ending!(ANSWER_TOO_LARGE, PacketTooLarge, PacketTooLarge, PacketTooLarge, false, None);
 
+    /// The client's right to be here has ended, as its platform says it.
+    pub(super) fn revoked(reason: Reason) -> Self {
+        Self { reason, ..Self::REVOKED }
+    }
+
     /// The client broke a rule.
     pub(super) fn of(closed: CloseReason, reason: Reason, why: &str) -> Self {
         Self {
@@ -155,6 +160,51 @@ pub(super) fn platform_reason(reason: PlatformReason) -> Reason {
     }
 }
 
+/// What the service hears of an ending of the server's own.
+fn close_of(reason: CloseReason) -> Close {
+    match reason {
+        CloseReason::KeepAliveTimeout => Close::Failed(Failure::Silent),
+        CloseReason::PacketTooLarge => Close::Failed(Failure::TooLarge),
+        CloseReason::Revoked => Close::Failed(Failure::Revoked),
+        CloseReason::PublishRefused
+        | CloseReason::SubscribeRefused
+        | CloseReason::UnsubscribeRefused => Close::Failed(Failure::Refused),
+        CloseReason::WriteTimeout | CloseReason::Overrun => Close::Failed(Failure::Slow),
+        CloseReason::NotMqtt
+        | CloseReason::UnsupportedVersion
+        | CloseReason::Malformed
+        | CloseReason::ProtocolError
+        | CloseReason::QuotaExceeded
+        | CloseReason::ReceiveMaximumExceeded
+        | CloseReason::TopicAliasInvalid
+        | CloseReason::TopicNotAccepted
+        | CloseReason::NotSupported => Close::Failed(Failure::Malformed),
+        CloseReason::ClientDisconnect
+        | CloseReason::ClientDisconnectWithWill
+        | CloseReason::PeerGone
+        | CloseReason::ConnectTimeout
+        | CloseReason::OpenTimeout
+        | CloseReason::ConnectRefused
+        | CloseReason::TakenOver
+        | CloseReason::Stopping
+        | CloseReason::Lost
+        | CloseReason::Misused
+        | CloseReason::Finished => Close::Broken,
+    }
+}
+
+/// What a refused CONNECT is told in words (MQTT 5, 3.2.2.3.9).
+const WHY_NOT: [(Reason, &str); 8] = [
+    (Reason::UnsupportedProtocolVersion, "this version of MQTT is not spoken here"),
+    (Reason::ClientIdentifierNotValid, "the client id is not valid"),
+    (Reason::BadUserNameOrPassword, "the user name or the password is wrong"),
+    (Reason::NotAuthorized, "not authorised"),
+    (Reason::ServerUnavailable, "the service does not answer"),
+    (Reason::ServerBusy, "the server is busy"),
+    (Reason::Banned, "it failed too often and is not heard for a while"),
+    (Reason::ConnectionRateExceeded, "it connects too often"),
+];
+
 /// What a refusal is called on the wire.
 pub(super) fn refusal_text(refusal: Refusal) -> &'static str {
     match refusal {
@@ -194,7 +244,7 @@ impl Connection {
         if let Some(limit) = ending.limit {
             self.reached(limit);
         }
-        self.end(now, Close::Broken, ending.closed);
+        self.end(now, close_of(ending.closed), ending.closed);
     }
 
     /// The refusal of a CONNECT, if this version can say it.
@@ -251,7 +301,8 @@ impl Connection {
     pub fn reject(&mut self, now: Now, reason: Reason) {
         assert!(reason.is_error(), "{reason:?} is no refusal");
         if self.state == State::Opening {
-            self.fail(now, &Ending::refuse(reason, None));
+            let why = WHY_NOT.iter().find(|(of, _)| *of == reason).map(|(_, why)| *why);
+            self.fail(now, &Ending::refuse(reason, why));
         }
     }
 

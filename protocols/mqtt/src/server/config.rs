@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use moorline_core::{QoS, port::SHARE_LENT_MAX};
 use thiserror::Error;
 
-use crate::codec::Limits;
+use crate::codec::{Limits, Reason};
 
 /// Smallest packet limits that make sense: a CONNECT with a client id, and an answer to it.
 const PACKET_BYTES_MIN: usize = 128;
@@ -101,6 +101,8 @@ pub struct Config {
     pub output_bytes_max: usize,
     /// Topic aliases in each direction: as many as a client may use, and as many at most of those it takes. 0 for none.
     pub topic_alias_max: u16,
+    /// What a client of MQTT 5 is told whose right to be here has ended.
+    pub revoked: Reason,
 }
 
 impl Default for Config {
@@ -130,6 +132,7 @@ impl Default for Config {
             live_queue_bytes_max: 4 * 1024 * 1024,
             output_bytes_max: 64 * 1024,
             topic_alias_max: 10,
+            revoked: Reason::NotAuthorized,
         }
     }
 }

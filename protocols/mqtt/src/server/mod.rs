@@ -173,7 +173,10 @@ impl Connection {
             Notice::TakenOver => self.fail(now, &Ending::TAKEN_OVER),
             Notice::Stopping { .. } => self.stop(now, None),
             Notice::Lost => self.fail(now, &Ending::LOST),
-            Notice::Ended(Ended::Revoked) => self.fail(now, &Ending::REVOKED),
+            Notice::Ended(Ended::Revoked) => {
+                let ending = Ending::revoked(self.config.revoked);
+                self.fail(now, &ending);
+            }
             Notice::Ended(Ended::Misused) => {
                 // A platform may say why before it closes.
                 self.say_what_waits(now);

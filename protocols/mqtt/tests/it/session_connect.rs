@@ -5,7 +5,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use bytes::Bytes;
 use moorline_core::{
     NodeId, QoS, Text,
-    port::{Close, Notice, Refusal},
+    port::{Close, Failure, Notice, Refusal},
 };
 use moorline_mqtt::{
     Packet, Reason, Version,
@@ -360,6 +360,22 @@ fn the_edge_may_refuse_who_it_does_not_know() {
 }
 
 #[test]
+fn a_refused_connect_is_told_why_where_there_are_words() {
+    let why = Some(Text::from("the user name or the password is wrong"));
+    // Larger than a client takes, it has no words.
+    for (packet_max, expected) in [(None, why), (NonZeroU32::new(20), None)] {
+        let mut rig = rig(Version::V5);
+        let properties = ConnectProperties { packet_max, ..ConnectProperties::default() };
+        say_connect(&mut rig, Connect { properties, ..connect(Version::V5) });
+        rig.request();
+        rig.connection.reject(rig.now, Reason::BadUserNameOrPassword);
+        let Some(Packet::ConnAck(connack)) = rig.said().pop() else { panic!("no CONNACK") };
+        assert_eq!(connack.properties.reason_string, expected);
+        assert_eq!(connack.reason, Reason::BadUserNameOrPassword);
+    }
+}
+
+#[test]
 fn what_happens_while_the_session_opens_is_said_in_a_connack() {
     #[rustfmt::skip]
     let table = [
@@ -416,7 +432,8 @@ fn a_client_that_takes_no_connack_gets_none() {
     rig.request();
     rig.opened(false);
     let closed = rig.closed();
-    assert_eq!((closed.reason, closed.close), (CloseReason::PacketTooLarge, Close::Broken));
+    let too_large = Close::Failed(Failure::TooLarge);
+    assert_eq!((closed.reason, closed.close), (CloseReason::PacketTooLarge, too_large));
     assert!(rig.said().is_empty());
 }
 

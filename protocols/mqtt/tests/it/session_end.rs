@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use moorline_core::{
     NodeId, QoS, Text,
-    port::{Close, Ended, Notice},
+    port::{Close, Ended, Failure, Notice},
 };
 use moorline_mqtt::{
     Millis, Packet, Reason, Version,
@@ -77,7 +77,29 @@ fn a_goodbye_may_change_an_expiry_that_was_not_zero() {
 fn a_refused_goodbye_is_no_clean_end() {
     let mut rig = Rig::open(Version::V5);
     rig.say(&disconnect(Reason::Success, Some(1)));
-    assert_eq!(rig.closed().close, Close::Broken);
+    assert_eq!(rig.closed().close, Close::Failed(Failure::Malformed));
+}
+
+/// What ends a connection.
+type End = fn(&mut Rig);
+
+#[test]
+fn the_service_hears_why_a_connection_was_ended() {
+    #[rustfmt::skip]
+    let table: [(End, Close); 5] = [
+        (|rig| rig.wait(90_000),                                 Close::Failed(Failure::Silent)),
+        (|rig| rig.bytes(&unhex("f100")),                        Close::Failed(Failure::Malformed)),
+        (|rig| rig.notice(Notice::Ended(Ended::Revoked)),        Close::Failed(Failure::Revoked)),
+        (|rig| rig.notice(Notice::Ended(Ended::Misused)),        Close::Broken),
+        (|rig| rig.notice(Notice::TakenOver),                    Close::Broken),
+    ];
+    for version in VERSIONS {
+        for (ends, close) in table {
+            let mut rig = Rig::open(version);
+            ends(&mut rig);
+            assert_eq!(rig.closed().close, close, "{version:?}");
+        }
+    }
 }
 
 #[test]
@@ -140,6 +162,17 @@ fn who_is_told_why_before_it_is_closed_hears_it() {
         rig.deliver(vec![live(QoS::AtMostOnce, b"secret")]);
         rig.notice(Notice::Ended(Ended::Revoked));
         assert!(!rig.said().iter().any(|packet| matches!(packet, Packet::Publish(_))));
+    }
+}
+
+#[test]
+fn a_platform_says_in_its_own_way_that_a_right_has_ended() {
+    let revoked = [Reason::NotAuthorized, Reason::AdministrativeAction];
+    for (version, revoked) in VERSIONS.into_iter().flat_map(|one| revoked.map(|two| (one, two))) {
+        let config = Config { revoked, ..Config::default() };
+        let mut rig = Rig::open_with(config, connect(version));
+        rig.notice(Notice::Ended(Ended::Revoked));
+        assert_eq!(rig.ended(), (CloseReason::Revoked, version.is_v5().then_some(revoked)));
     }
 }
 
@@ -277,7 +310,8 @@ fn a_client_that_takes_nothing_is_given_up() {
     rig.transmit();
     assert!(!rig.connection.is_closed());
     rig.wait(1);
-    assert_eq!(rig.closed().reason, CloseReason::WriteTimeout);
+    let slow = Closed { close: Close::Failed(Failure::Slow), reason: CloseReason::WriteTimeout };
+    assert_eq!(rig.closed(), slow);
 }
 
 #[test]

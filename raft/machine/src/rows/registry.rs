@@ -1,8 +1,9 @@
 //! Rows of the registry: tenants, devices, lookups, and how many of them there are.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use moorline_storage::StorageError;
 
-use super::Row;
+use super::{Row, VERSION, corrupt};
 use crate::{
     codec::{
         Malformed, Reader, put_bytes, put_credentials, put_list, put_owner, put_text, read_bytes,
@@ -67,6 +68,16 @@ impl Row for DeviceRecord {
     }
 }
 
+impl DeviceRecord {
+    /// The birth alone, which is all that most commands about a device want of its row.
+    pub(crate) fn born_of(row: &Bytes) -> Result<u64, StorageError> {
+        let born = row.split_first().filter(|(version, _)| **version == VERSION);
+        let born = born.and_then(|(_, rest)| rest.first_chunk());
+        let born = born.map(|born| u64::from_be_bytes(*born));
+        born.ok_or_else(|| corrupt(Self::WHAT, &"it begins with no birth"))
+    }
+}
+
 /// A lookup: `version u8 | tenant u32 | device | born u64`
 impl Row for Owner {
     const WHAT: &'static str = "lookup row";
@@ -108,7 +119,6 @@ impl Row for RegistryCountsRow {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use moorline_core::{TenantId, UnixMillis};
 
     use super::{super::golden::check, *};
@@ -156,6 +166,9 @@ mod tests {
              0000000000000005 06 01 abababababababababababababababababababababababababababababababab \
              00000001 76 00 01 0000000000000007 0000000000000008 00000002 7b7d",
         );
+        assert_eq!(DeviceRecord::born_of(&device.to_bytes()).unwrap(), 1);
+        assert!(DeviceRecord::born_of(&Bytes::from_static(b"\x02\0\0\0\0\0\0\0\x01")).is_err());
+        assert!(DeviceRecord::born_of(&device.to_bytes().slice(..8)).is_err());
         check(
             &Owner { tenant: TenantId(7), device: "d".into(), born: 9 },
             "01 00000007 00000001 64 0000000000000009",

@@ -283,6 +283,17 @@ impl ShardState {
         row.map(|row| DeviceRecord::from_bytes(&row)).transpose()
     }
 
+    /// A device's birth, if it is there.
+    pub(super) fn born(
+        &self,
+        rows: &(impl View + ?Sized),
+        tenant: TenantId,
+        device: &Text,
+    ) -> Result<Option<u64>, StorageError> {
+        let row = rows.get(&self.keys.device(tenant, device))?;
+        row.as_ref().map(DeviceRecord::born_of).transpose()
+    }
+
     pub(crate) fn lookup(
         &self,
         rows: &(impl View + ?Sized),

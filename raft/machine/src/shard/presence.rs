@@ -280,8 +280,7 @@ impl ShardState {
         report: &PresenceReport,
     ) -> Result<(), StorageError> {
         let PresenceReport { tenant, device, born, .. } = report;
-        let record = self.device(&*step.rows, *tenant, device)?;
-        if record.is_none_or(|record| record.born != *born) {
+        if self.born(&*step.rows, *tenant, device)? != Some(*born) {
             return Ok(());
         }
         let before = self.presence.get(&*step.rows, *tenant, device)?;

@@ -225,10 +225,10 @@ impl ShardState {
         device: &Text,
         born: Option<u64>,
     ) -> Result<Option<Place>, StorageError> {
-        let record = self.device(rows, tenant, device)?;
-        let record = record.filter(|record| born.is_none_or(|born| born == record.born));
+        let there = self.born(rows, tenant, device)?;
+        let there = there.filter(|there| born.is_none_or(|born| born == *there));
         let bucket = bucket_of(tenant, device.as_bytes());
-        Ok(record.map(|record| Place { bucket, born: record.born }))
+        Ok(there.map(|born| Place { bucket, born }))
     }
 
     fn sheet(

@@ -25,8 +25,8 @@ impl Api {
         Self::start_as(&Shape::of(3), &[])
     }
 
-    /// Nodes that listen for more: each of `keys` is a key of `[listen]`. Where, says [`Self::at`]. What the shape has of more
-    /// configuration begins within `[security]`.
+    /// Nodes that listen for more: each of `keys` is a key of `[listen]`. Where, says [`Self::at`]; `mixed` is a switch. What the
+    /// shape has of more configuration begins within `[security]`.
     #[track_caller]
     pub(crate) fn start_as(shape: &Shape, keys: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -38,6 +38,10 @@ impl Api {
         for node in cluster.nodes() {
             let mut lines = "[listen]\n".to_owned();
             for (key, port) in keys.iter().zip(ports(keys.len())) {
+                if *key == "mixed" {
+                    lines += "mixed = true\n";
+                    continue;
+                }
                 writeln!(lines, "{key} = \"{port}\"").unwrap();
                 listens.insert((node.id, (*key).to_owned()), port);
             }

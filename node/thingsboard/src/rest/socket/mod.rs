@@ -17,6 +17,7 @@
 //! Checked by the cluster tests (`thingsboard_socket.rs`).
 
 mod many;
+mod sought;
 mod watching;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -72,6 +73,11 @@ const LABEL: &str = "rest_socket";
 /// The status that is counted with them: of the handshake, and of who is refused behind it.
 const OPENED: &str = "101";
 const REFUSED: &str = "401";
+
+/// Places of looks at lists that are followed.
+pub(super) fn looks() -> Places<TenantId> {
+    many::looks()
+}
 
 /// Places of connections.
 pub(super) fn places() -> Places<TenantId> {
@@ -285,10 +291,10 @@ impl Session {
             Kind::Unsubscribe => return Ok(()),
             Kind::Unsupported(name) => return no(format!("{name} is not served")),
             Kind::Unfound { counts, why } => return Err(unfound(id, &why, counts)),
-            Kind::Count(devices) => {
+            Kind::Count(sought) => {
                 let many = self.many(id);
                 return self
-                    .spawn(id, 1, None, many.count(devices))
+                    .spawn(id, 1, None, many.count(sought))
                     .map_err(|why| unfound(id, &why, true));
             }
             Kind::Data(command) => {

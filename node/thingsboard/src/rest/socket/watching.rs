@@ -7,6 +7,7 @@
 //! # Invariants
 //!
 //! - **No change is missed**: marks are asked for before values are read, so what comes in between is other marks.
+//! - **One of many devices is watched as long as it is on its page**: what fails for a while is begun again.
 //! - **Of a key's samples each is pushed that is newer than the one before**, as long as there is a history of them and there are
 //!   [`SAMPLES_PER_PUSH_MAX`] at most; of attributes the last.
 
@@ -94,7 +95,17 @@ impl From<Failed> for End {
 impl Watching {
     /// Pushes until it is over.
     pub(super) async fn run(self, device: Uuid) {
-        let ended = self.watch(device).await;
+        let ended = loop {
+            match self.watch(device).await {
+                // Who subscribed to one device is told, and may subscribe again. Of a list nobody would.
+                Err(End::Failed(failed))
+                    if passes_by(failed.code) && self.form != Form::Subscription =>
+                {
+                    sleep(ASK_AGAIN).await;
+                }
+                ended => break ended,
+            }
+        };
         if let Err(End::Failed(Failed { code, message })) = ended {
             if code == ErrorCode::ItemNotFound && self.form != Form::Subscription {
                 // The others are still there.
@@ -245,6 +256,11 @@ impl Watching {
         };
         self.outgoing.send(text.to_string()).await.map_err(|_| End::Left)
     }
+}
+
+/// Whether a failure is over by itself: nobody leads a shard, or it is busy.
+pub(super) fn passes_by(code: ErrorCode) -> bool {
+    code == ErrorCode::Database || code == ErrorCode::TooManyRequests
 }
 
 /// What a subscription is told of a failure.

@@ -115,7 +115,7 @@ fn taken_together(values: &[&Value], aggregation: Aggregation) -> Option<Value> 
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a long among doubles is as exact as a double")]
-fn number(value: &Value) -> Option<f64> {
+pub(super) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Long(value) => Some(*value as f64),
         Value::Double(value) => Some(*value),

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::entities::{EntityId, EntityType};
-use crate::thingsboard::{calls::METHOD_BYTES_MAX, decimal, invalid::Invalid, json::Json};
+use crate::thingsboard::{
+    calls::METHOD_BYTES_MAX, decimal, invalid::Invalid, json::Json, query::WrongParameter,
+};
 
 /// How long a call waits that does not say it.
 pub const TIMEOUT_MS_DEFAULT: i64 = 10_000;
@@ -46,23 +48,25 @@ pub enum Route {
 }
 
 /// Reads a path; `None` if it is none of calls.
-#[must_use]
-pub fn route(method: &str, path: &str) -> Option<Route> {
-    let (version, rest) = match path.strip_prefix("/api/plugins/rpc/") {
-        Some(rest) => (Version::V1, rest),
-        None => (Version::V2, path.strip_prefix("/api/rpc/")?),
-    };
+///
+/// # Errors
+///
+/// An id is none.
+pub fn route(method: &str, path: &str) -> Result<Option<Route>, WrongParameter> {
+    let v1 = path.strip_prefix("/api/plugins/rpc/").map(|rest| (Version::V1, rest));
+    let v2 = || path.strip_prefix("/api/rpc/").map(|rest| (Version::V2, rest));
+    let Some((version, rest)) = v1.or_else(v2) else { return Ok(None) };
     let parts: Vec<&str> = rest.split('/').collect();
-    let id = |text: &str| text.parse().ok();
-    Some(match (method, version, parts.as_slice()) {
+    let id = |text: &str| text.parse().map_err(|_| WrongParameter::Value("the id"));
+    Ok(Some(match (method, version, parts.as_slice()) {
         ("POST", version, [way @ ("oneway" | "twoway"), device]) => {
             Route::Call { version, one_way: *way == "oneway", device: id(device)? }
         }
         ("GET", Version::V2, ["persistent", "device", device]) => Route::List(id(device)?),
         ("GET", Version::V2, ["persistent", call]) => Route::Get(id(call)?),
         ("DELETE", Version::V2, ["persistent", call]) => Route::Delete(id(call)?),
-        _ => return None,
-    })
+        _ => return Ok(None),
+    }))
 }
 
 /// A call as an integrator wrote it.

@@ -1,7 +1,8 @@
 //! `ENTITY_DATA` and `ENTITY_COUNT` of the WebSocket: which devices, what of each, and how that is shown.
 //!
 //! The vendor finds anything by anything; here are the queries that its clients make for devices: one, some, those of a type or of all
-//! types, by how their names begin. What would narrow a list further is refused, so that nobody takes a list for what it is not.
+//! types, by how their names begin, and by what they say (`filtering.rs`). What would narrow a list further is refused, so that nobody
+//! takes a list for what it is not.
 //!
 //! Invariant: a page has [`DEVICES_MAX`] devices at most. Checked by `tests/it/thingsboard/finding.rs`.
 
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     entities::{Page, PageQuery},
+    filtering::{self, KeyFilter},
     telemetry::timeseries,
     told::Series,
     websocket::{Past, SubscriptionError},
@@ -93,15 +95,26 @@ impl Wanted {
     }
 }
 
+/// Which devices are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sought {
+    /// Those that are named,
+    pub devices: Devices,
+    /// as far as all of these let them pass.
+    pub filters: Vec<KeyFilter>,
+}
+
 /// A page of devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Which.
-    pub devices: Devices,
+    pub sought: Sought,
     /// Which of them, and in which order.
     pub page: PageQuery,
     /// What of each is shown.
     pub wanted: Vec<Wanted>,
+    /// Whether the page follows devices that come and go.
+    pub follows: bool,
 }
 
 /// What a command wants of devices.
@@ -117,7 +130,7 @@ pub struct DataCommand {
     pub past: Option<(Vec<String>, Past)>,
 }
 
-fn text<'a>(json: &'a AnyValue, field: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(json: &'a AnyValue, field: &str) -> Option<&'a str> {
     json.get(field)?.as_str()
 }
 
@@ -134,17 +147,17 @@ fn texts(json: Option<&AnyValue>, what: &str) -> Result<Vec<String>, String> {
     all.ok_or_else(|| format!("{what}: texts are needed"))
 }
 
-/// Reads a filter.
+/// Reads which devices a query looks for.
 ///
 /// # Errors
 ///
 /// Why it is none, or none for devices.
-pub fn devices(query: &AnyValue) -> Result<Devices, String> {
-    let narrowed = query.get("keyFilters").and_then(AnyValue::as_array);
-    if narrowed.is_some_and(|filters| !filters.is_empty()) {
-        return Err("keyFilters are not served".to_owned());
-    }
+pub fn sought(query: &AnyValue) -> Result<Sought, String> {
     let filter = query.get("entityFilter").ok_or("entityFilter is needed")?;
+    Ok(Sought { devices: devices(filter)?, filters: filtering::filters(query.get("keyFilters"))? })
+}
+
+fn devices(filter: &AnyValue) -> Result<Devices, String> {
     let is_device = |named: Option<&str>| match named {
         Some("DEVICE") => Ok(()),
         other => Err(format!("{} is not served: devices are", other.unwrap_or("nothing"))),
@@ -199,7 +212,7 @@ pub fn wanted(list: Option<&AnyValue>) -> Result<Vec<Wanted>, String> {
     list.iter().map(one_wanted).collect()
 }
 
-fn one_wanted(json: &AnyValue) -> Result<Wanted, String> {
+pub(super) fn one_wanted(json: &AnyValue) -> Result<Wanted, String> {
     let key = text(json, "key").ok_or("keys: key is needed")?.to_owned();
     Ok(match text(json, "type").unwrap_or_default() {
         "ENTITY_FIELD" => Wanted::Field(key),
@@ -220,7 +233,9 @@ fn one_wanted(json: &AnyValue) -> Result<Wanted, String> {
 pub fn finding(query: &AnyValue) -> Result<Finding, String> {
     let (mut shows, values) = (wanted(query.get("entityFields"))?, query.get("latestValues"));
     shows.extend(wanted(values)?);
-    Ok(Finding { devices: devices(query)?, page: page(query.get("pageLink"))?, wanted: shows })
+    let (link, sought) = (query.get("pageLink"), sought(query)?);
+    let follows = link.and_then(|link| link.get("dynamic")) == Some(&AnyValue::Bool(true));
+    Ok(Finding { sought, page: page(link)?, wanted: shows, follows })
 }
 
 fn page(link: Option<&AnyValue>) -> Result<PageQuery, String> {

@@ -15,6 +15,7 @@
 //!   aggregation   MIN MAX AVG SUM COUNT by interval
 //!   websocket     commands and what is pushed
 //!   finding       its commands for many devices
+//!   filtering     which of them, by what they say
 //!   told          what of a subscription was pushed, and so what is to be
 //! ```
 
@@ -25,6 +26,7 @@ pub mod claims;
 pub mod devices;
 pub mod entities;
 pub mod errors;
+pub mod filtering;
 pub mod finding;
 pub mod ids;
 pub mod packages;

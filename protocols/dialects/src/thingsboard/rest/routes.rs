@@ -41,7 +41,7 @@ pub fn route(method: &str, path: &str, query: &str) -> Result<Option<Route>, Wro
     if let Some(found) = auth::route(method, path) {
         return Ok(Some(Route::Auth(found)));
     }
-    if let Some(found) = calls::route(method, path) {
+    if let Some(found) = calls::route(method, path)? {
         return Ok(Some(Route::Calls(found)));
     }
     if let Some(found) = claims::route(method, path) {

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{
     aggregation::{Aggregation, Range},
-    finding::{self, DataCommand, Devices},
+    finding::{self, DataCommand, Sought},
     telemetry::{LIMIT_DEFAULT, LIMIT_MAX, shown},
 };
 use crate::thingsboard::{
@@ -103,8 +103,8 @@ pub enum Kind {
     },
     /// A page of devices, and what changes of them.
     Data(Box<DataCommand>),
-    /// How many devices there are.
-    Count(Devices),
+    /// How many devices there are, and how many there are then.
+    Count(Sought),
     /// Devices that can't be found so.
     Unfound {
         /// Whether it wanted to know how many there are.
@@ -282,7 +282,7 @@ fn found(kind: &str, raw: &RawCommand, now_ms: i64) -> Option<Kind> {
     let read = match counts {
         true => {
             let query = raw.query.as_ref().ok_or_else(|| "query is needed".to_owned());
-            query.and_then(finding::devices).map(Kind::Count)
+            query.and_then(finding::sought).map(Kind::Count)
         }
         false => data(raw, now_ms).map(|data| Kind::Data(Box::new(data))),
     };

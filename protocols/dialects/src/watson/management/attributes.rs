@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - **A place is on the globe**: latitude within 90, longitude within 180 degrees. Checked by `places_are_on_the_globe`.
-//! - **Moments have one form** once they are taken: [`crate::watson::time`]'s.
+//! - **Moments have one form** once they are taken: [`crate::moments`]'s.
 //! - **The firmware has its seven fields, always**: a client throws if one is missing. Checked by
 //!   `a_download_goes_its_way`.
 
@@ -11,7 +11,7 @@ use moorline_core::{UnixMillis, calendar::rfc3339};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::watson::time::parse;
+use crate::moments::parse;
 
 /// What a device is. Any of it may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -153,6 +153,9 @@ pub struct LogEntry {
     pub data: String,
     /// When.
     pub timestamp: String,
+    /// When it came here; nobody knows it of what an earlier version kept. It is kept, and not shown.
+    #[serde(skip)]
+    pub came: Option<UnixMillis>,
 }
 
 impl LogEntry {
@@ -163,9 +166,13 @@ impl LogEntry {
     /// Never: texts and numbers have a form in JSON.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        serde_json::to_vec(self).expect("texts and numbers have a form in JSON").len()
+        let written = serde_json::to_vec(self).expect("texts and numbers have a form in JSON");
+        written.len() + CAME_BYTES
     }
 }
+
+/// Bytes of the moment that is kept beside an entry, and of a comma.
+const CAME_BYTES: usize = r#","came":1767323045678,"#.len();
 
 /// An entry of a device's log, as it is reported.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -39,6 +39,8 @@ use super::{
 pub const ERROR_CODES_MAX: usize = 100;
 /// The most bytes of a device's log, as it is kept: one document. The vendor keeps 500 KB (§1.10).
 pub const LOG_BYTES_MAX: usize = 96 * 1024;
+/// How long an entry of the log is kept (§1.10): seven days.
+pub const LOG_KEPT_MS: u64 = 7 * 24 * 3_600 * 1_000;
 /// The most things that a device says it supports.
 pub const SUPPORTS_MAX: usize = 64;
 

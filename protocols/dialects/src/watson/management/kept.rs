@@ -142,9 +142,17 @@ struct State {
 #[derive(Serialize, Deserialize)]
 struct Log {
     #[serde(default)]
-    entries: Vec<LogEntry>,
+    entries: Vec<LoggedEntry>,
     #[serde(default)]
     next: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LoggedEntry {
+    #[serde(flatten)]
+    entry: LogEntry,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "moment_if_any")]
+    came: Option<UnixMillis>,
 }
 
 /// What a device hears at once, and nobody says again: if it is lost, the device asks again.
@@ -273,7 +281,8 @@ pub fn is_about_log(address: &Upward) -> bool {
 /// A device's log as it is kept.
 #[must_use]
 pub fn log(device: &Device) -> Bytes {
-    write(&Log { entries: device.log.iter().cloned().collect(), next: device.log_next })
+    let kept = |entry: &LogEntry| LoggedEntry { entry: entry.clone(), came: entry.came };
+    write(&Log { entries: device.log.iter().map(kept).collect(), next: device.log_next })
 }
 
 /// Reads a log: a device of which nothing else is known.
@@ -283,7 +292,8 @@ pub fn log(device: &Device) -> Bytes {
 /// [`Unreadable`].
 pub fn read_log(body: &[u8]) -> Result<Device, Unreadable> {
     let Log { entries, next } = read(body)?;
-    Ok(Device { log: entries.into(), log_next: next, ..Device::default() })
+    let log = entries.into_iter().map(|LoggedEntry { entry, came }| LogEntry { came, ..entry });
+    Ok(Device { log: log.collect(), log_next: next, ..Device::default() })
 }
 
 mod name_if_any {

@@ -12,10 +12,14 @@ use super::{
         DeviceInfo, ErrorCode, FirmwareChange, Location, LogEntry, NewErrorCode, NewLogEntry,
         moment,
     },
-    device::{Contract, Device, ERROR_CODES_MAX, Effect, LOG_BYTES_MAX, SUPPORTS_MAX, Standing},
+    device::{
+        Contract, Device, ERROR_CODES_MAX, Effect, LOG_BYTES_MAX, LOG_KEPT_MS, SUPPORTS_MAX,
+        Standing,
+    },
     task::{Action, FIRMWARE, Outcome, Phase, Task},
     wire::{self, Field, Rc, Request, Response},
 };
+use crate::moments;
 
 /// The shortest lifetime; a shorter one becomes this.
 pub const LIFETIME_S_MIN: u64 = 3_600;
@@ -160,13 +164,22 @@ impl Device {
         self.log_next += 1;
         let data = new.data.unwrap_or_default();
         let (message, severity) = (new.message, new.severity);
-        self.log.push_front(LogEntry { id, message, severity, data, timestamp });
+        let came = Some(now);
+        self.log.push_front(LogEntry { id, message, severity, data, timestamp, came });
         let mut bytes: usize = self.log.iter().map(LogEntry::bytes).sum();
         while bytes > LOG_BYTES_MAX {
             let oldest = self.log.pop_back().expect("what has bytes has an entry");
             bytes -= oldest.bytes();
         }
         true
+    }
+
+    /// Forgets entries of the log that came longer ago than they are kept. Of those of which nobody knows when they came, their own
+    /// moment counts.
+    pub fn forget_old_log(&mut self, now: UnixMillis) {
+        let since = UnixMillis(now.0.saturating_sub(LOG_KEPT_MS));
+        let at = |entry: &LogEntry| entry.came.or_else(|| moments::parse(&entry.timestamp));
+        self.log.retain(|entry| at(entry).is_some_and(|at| at > since));
     }
 
     fn notified(&mut self, now: UnixMillis, request: &Request, effects: &mut Vec<Effect>) -> Rc {

@@ -1,4 +1,6 @@
-//! How device types and last events are kept.
+//! How device types, last events, applications and failed connects are kept.
+
+use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use moorline_core::{Text, UnixMillis};
@@ -103,5 +105,60 @@ impl KeptEvent {
         let end = body.iter().position(|byte| *byte == HEAD_END).ok_or(Unreadable)?;
         let Head { format, at } = kept::read(&body[..end])?;
         Ok(Self { format: Text::from(format), at, payload: body.slice(end + 1..) })
+    }
+}
+
+/// When an application was there last. Whether it is there now, its session says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeptApp {
+    /// Its session.
+    pub session: String,
+    /// When it came.
+    #[serde(with = "kept::moment")]
+    pub since: UnixMillis,
+    /// When it went.
+    #[serde(default, with = "kept::moment_if_any")]
+    pub left: Option<UnixMillis>,
+}
+
+impl KeptApp {
+    /// Whether this is what is known later than `other`: of a later connection, or the end of the same one.
+    #[must_use]
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        let is_same = self.since == other.since && self.session == other.session;
+        self.since > other.since || is_same && self.left.is_some() && other.left.is_none()
+    }
+}
+
+/// The most failed connects of a device that are kept.
+pub const FAILURES_MAX: usize = 20;
+
+/// A connect that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeptFailure {
+    /// When.
+    #[serde(with = "kept::moment")]
+    pub at: UnixMillis,
+    /// The number of its close code.
+    pub close: u16,
+    /// From where.
+    pub address: String,
+}
+
+/// A device's failed connects, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeptFailures {
+    /// They.
+    pub failures: VecDeque<KeptFailure>,
+}
+
+impl KeptFailures {
+    /// One more.
+    pub fn note(&mut self, failure: KeptFailure) {
+        self.failures.push_front(failure);
+        self.failures.truncate(FAILURES_MAX);
     }
 }

@@ -15,7 +15,7 @@
 //!
 //! # Deliberately absent
 //!
-//! Groups and access, digital twins, actions and connectors: their paths are not found.
+//! Groups of others than gateways, keys and their roles, digital twins, actions and connectors: their paths are not found.
 
 pub mod error;
 pub mod kept;

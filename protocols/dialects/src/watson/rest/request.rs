@@ -4,6 +4,8 @@
 //!
 //! Invariant: what is read here is valid but for what only the registry knows. Checked by `bodies_are_read_or_refused`.
 
+use std::collections::BTreeMap;
+
 use moorline_core::UnixMillis;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -17,6 +19,7 @@ use crate::watson::{
         bundle::Bundle,
         task::{Action, PARAMETERS_MAX, Parameter},
     },
+    topics::Role,
 };
 
 /// The most devices of a management request (§1.8).
@@ -395,6 +398,43 @@ pub fn bundle(body: &[u8], id: Option<&str>) -> Result<Bundle, Error> {
     }
     let checked = bundle.check();
     checked.map(|()| bundle).map_err(|wrong| Error::Invalid(vec![wrong.to_string()]))
+}
+
+/// Reads `PUT /authorization/devices/{clientId}/roles` of a gateway with this group: the role that it gets.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn role(body: &[u8], group: &str) -> Result<Role, Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Held {
+        role_id: String,
+        #[serde(default)]
+        role_status: Option<i64>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body {
+        roles: Vec<Held>,
+        #[serde(default)]
+        roles_to_groups: Option<BTreeMap<String, Vec<String>>>,
+    }
+    let read: Body = read(body)?;
+    let mut violations = Vec::new();
+    let role = match &read.roles[..] {
+        [Held { role_id, role_status: None | Some(1) }] => Role::parse(role_id),
+        _ => None,
+    };
+    if role.is_none() {
+        let (one, other) = (Role::Standard.name(), Role::Privileged.name());
+        violations.push(format!("roles has one role, {one} or {other}, with roleStatus 1"));
+    }
+    let groups = read.roles_to_groups.unwrap_or_default();
+    if groups.values().flatten().any(|named| named != group) {
+        violations.push(format!("a gateway has no other group than {group}"));
+    }
+    role.filter(|_| violations.is_empty()).ok_or(Error::Invalid(violations))
 }
 
 /// `PUT /config/lec`, and what `GET` answers. The fields are inferred from SDKs.

@@ -1,18 +1,26 @@
 //! Bodies that the management API answers with (§1.8, §1.9). Lists without pages are bare arrays; diagnostics are newest first.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use moorline_core::{Text, UnixMillis, calendar::rfc3339};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::request::{ClassId, Status};
+use super::{
+    kept::KeptFailure,
+    request::{ClassId, Status},
+};
 pub use crate::watson::about::Registrar;
 use crate::watson::{
+    about::About,
+    close::Close,
     identity::{Class, ClientId, DeviceName, Who},
     management::{
         attributes::{DeviceInfo, Firmware},
         device::{self, Standing},
     },
+    topics::{Group, Role},
 };
 
 /// A page. A client asks again with its bookmark, and stops where there is none.
@@ -304,6 +312,104 @@ impl ConnectionLogEntry {
         let message = format!("{client} is {what}");
         Self { message, timestamp: rfc3339(at) }
     }
+
+    /// A client was not let in.
+    #[must_use]
+    pub fn failed(client: &ClientId, failure: &KeptFailure) -> Self {
+        let KeptFailure { at, close, address } = failure;
+        let why = Close::of_number(*close).map_or("refused", Close::text);
+        let message = format!("{client} was not let in from {address}: {why} ({close})");
+        Self { message, timestamp: rfc3339(*at) }
+    }
+}
+
+/// `GET /groups/{groupId}`: every gateway has one of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceGroup {
+    id: String,
+    name: String,
+    description: String,
+    search_tags: [String; 0],
+}
+
+impl ResourceGroup {
+    /// A gateway's. The sentence is ours.
+    #[must_use]
+    pub fn of(group: &Group) -> Self {
+        let id = group.name();
+        let Group { gateway, .. } = group;
+        let description =
+            format!("Devices that the gateway {}:{} speaks for", gateway.kind, gateway.id);
+        Self { name: id.clone(), id, description, search_tags: [] }
+    }
+}
+
+/// `GET` and `PUT /authorization/devices/{clientId}/roles`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Roles {
+    roles: Vec<HeldRole>,
+    roles_to_groups: BTreeMap<&'static str, Vec<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HeldRole {
+    role_id: &'static str,
+    role_status: u8,
+}
+
+impl Roles {
+    /// Of a gateway, with its group; of a device, which has none.
+    #[must_use]
+    pub fn of(held: Option<(Role, &Group)>) -> Self {
+        let roles = held.iter().map(|(role, _)| HeldRole { role_id: role.name(), role_status: 1 });
+        let groups = held.iter().map(|(role, group)| (role.name(), vec![group.name()]));
+        Self { roles: roles.collect(), roles_to_groups: groups.collect() }
+    }
+}
+
+/// `GET /authorization/devices/{clientId}`: a page with one result, as SDKs read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorization {
+    client_id: String,
+    type_id: String,
+    device_id: String,
+    resource_groups: Vec<String>,
+    #[serde(flatten)]
+    roles: Roles,
+    status: u8,
+}
+
+impl Authorization {
+    /// Of a device or gateway that is let in (`enabled`) or not. A gateway's groups begin with its own.
+    #[must_use]
+    pub fn of(client: &ClientId, about: &About, enabled: bool) -> Option<Self> {
+        let name = client.device()?;
+        let own = Group { org: client.org.clone(), gateway: name.clone() };
+        let held = (client.class() == Class::Gateway).then_some((about.role, &own));
+        let own = held.iter().map(|(_, group)| group.name());
+        Some(Self {
+            client_id: client.to_string(),
+            type_id: name.kind.to_string(),
+            device_id: name.id.to_string(),
+            resource_groups: own.chain(about.groups.iter().cloned()).collect(),
+            roles: Roles::of(held),
+            status: u8::from(enabled),
+        })
+    }
+}
+
+/// A device as `GET /bulk/devices/{groupId}/ids` and what changes a group name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceId<'a> {
+    /// Its type.
+    pub type_id: &'a str,
+    /// Its id.
+    pub device_id: &'a str,
 }
 
 /// `POST /mgmt/requests`

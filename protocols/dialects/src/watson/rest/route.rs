@@ -9,6 +9,7 @@ use crate::{
         http::{self, unescape},
         identity::{self, ApiKey, BasicUser, ClientId, DeviceName, name},
         management::task::RequestId,
+        topics::Group,
     },
 };
 
@@ -91,6 +92,22 @@ pub enum Resource {
     ServiceStatus,
     /// `/usage/data-traffic`
     DataTraffic,
+    /// `/groups`
+    Groups,
+    /// `/groups/{groupId}`
+    Group(Group),
+    /// `/bulk/devices/{groupId}`
+    GroupDevices(Group),
+    /// `/bulk/devices/{groupId}/ids`
+    GroupIds(Group),
+    /// `/bulk/devices/{groupId}/add`
+    GroupAdd(Group),
+    /// `/bulk/devices/{groupId}/remove`
+    GroupRemove(Group),
+    /// `/authorization/devices/{clientId}`
+    Authorization(ClientId),
+    /// `/authorization/devices/{clientId}/roles`
+    Roles(ClientId),
     /// `/mgmt/requests`
     Requests,
     /// `/mgmt/requests/{id}`
@@ -124,6 +141,16 @@ impl Resource {
             [b"bulk", b"devices", b"add"] => Self::BulkAdd,
             [b"bulk", b"devices", b"remove"] => Self::BulkRemove,
             [b"bulk", b"devices"] => Self::BulkDevices,
+            [b"bulk", b"devices", group, rest @ ..] => Self::of_group(group, rest)?,
+            [b"groups"] => Self::Groups,
+            [b"groups", group] => Self::Group(read_group(group)?),
+            [b"authorization", b"devices", client] => {
+                Self::Authorization(ClientId::parse(client).ok()?)
+            }
+            // The vendor has two addresses for the same change.
+            [b"authorization", b"devices", client, b"roles" | b"withroles"] => {
+                Self::Roles(ClientId::parse(client).ok()?)
+            }
             [b"device", b"types"] => Self::Types,
             [b"device", b"types", kind] => Self::Type(name(kind)?),
             [b"device", b"types", kind, b"devices"] => Self::Devices(name(kind)?),
@@ -157,6 +184,17 @@ impl Resource {
             [b"diag", b"errorCodes"] => Self::ErrorCodes(device),
             [b"events"] => Self::Events(device),
             [b"events", event] => Self::Event(device, name(event)?),
+            _ => return None,
+        })
+    }
+
+    fn of_group(group: &[u8], rest: &[&[u8]]) -> Option<Self> {
+        let group = read_group(group)?;
+        Some(match rest {
+            [] => Self::GroupDevices(group),
+            [b"ids"] => Self::GroupIds(group),
+            [b"add"] => Self::GroupAdd(group),
+            [b"remove"] => Self::GroupRemove(group),
             _ => return None,
         })
     }
@@ -237,9 +275,31 @@ impl Resource {
                 | Self::Bundle(_),
                 Delete,
             ) => Some(204),
-            (_, Get | Post | Put | Delete) => None,
+            (_, Get | Post | Put | Delete) => self.success_of_groups(method),
         }
     }
+
+    /// The same of gateways' groups and roles.
+    fn success_of_groups(&self, method: Method) -> Option<u16> {
+        use Method::{Get, Put};
+        match (self, method) {
+            (
+                Self::Groups
+                | Self::Group(_)
+                | Self::GroupDevices(_)
+                | Self::GroupIds(_)
+                | Self::Authorization(_),
+                Get,
+            )
+            | (Self::GroupAdd(_) | Self::GroupRemove(_), Put)
+            | (Self::Roles(_), Get | Put) => Some(200),
+            (_, _) => None,
+        }
+    }
+}
+
+fn read_group(group: &[u8]) -> Option<Group> {
+    Group::parse(std::str::from_utf8(group).ok()?)
 }
 
 /// A request's head, read. Whether the token is right, the registry says.

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! What the server says to a device goes to `iotdm-1/type/T/id/D/…`, which the device sees as `iotdm-1/…`; or to
-//! `iotdm-1/via/type/G/id/I/type/T/id/D/…` if a gateway spoke for it last, which that gateway alone sees, as `iotdm-1/type/T/id/D/…`.
+//! `iotdm-1/via/type/G/id/I/type/T/id/D/…` if a gateway spoke for it last and still may, which that gateway alone sees, as
+//! `iotdm-1/type/T/id/D/…`.
 //!
 //! # Invariants
 //!
@@ -32,7 +33,9 @@ use moorline_core::{Text, topic};
 
 pub use filter::{Reach, Subscription, Wanted, subscribe};
 pub use publish::{Message, publish};
-pub use registration::{HELD_MESSAGES_MAX, Role, Standing, resource_group, standing};
+pub use registration::{
+    Asks, Group, HELD_MESSAGES_MAX, Role, Standing, resource_group, standard_reach, standing,
+};
 pub use violation::{Consequence, Violation, consequence, fits};
 
 use super::{

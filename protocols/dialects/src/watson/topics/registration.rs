@@ -2,10 +2,17 @@
 
 use moorline_core::Text;
 
-use crate::watson::identity::DeviceName;
+use super::{Reach, Subscription};
+use crate::watson::{
+    identity::{DeviceName, is_org},
+    notice,
+};
 
 /// Messages of a gateway that wait while a device is registered. Meanwhile PINGRESPs are answered as ever: clients count them.
 pub const HELD_MESSAGES_MAX: usize = 128;
+
+/// What the name of a gateway's group begins with.
+const GROUP: &str = "gw_def_res_grp";
 
 /// What a gateway may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -41,7 +48,53 @@ impl Role {
 /// The group of devices that a standard gateway speaks for.
 #[must_use]
 pub fn resource_group(org: &Text, gateway: &DeviceName) -> String {
-    format!("gw_def_res_grp:{org}:{}:{}", gateway.kind, gateway.id)
+    format!("{GROUP}:{org}:{}:{}", gateway.kind, gateway.id)
+}
+
+/// A gateway's group, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Whose.
+    pub org: Text,
+    /// Which gateway's.
+    pub gateway: DeviceName,
+}
+
+impl Group {
+    /// Reads a group's name.
+    #[must_use]
+    pub fn parse(group: &str) -> Option<Self> {
+        let mut parts = group.strip_prefix(GROUP)?.strip_prefix(':')?.split(':');
+        let (org, kind, id) = (parts.next()?, parts.next()?, parts.next()?);
+        let gateway = DeviceName::new(kind.as_bytes(), id.as_bytes())?;
+        let is_whole = parts.next().is_none() && is_org(org.as_bytes());
+        is_whole.then(|| Self { org: Text::from(org), gateway })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        resource_group(&self.org, &self.gateway)
+    }
+}
+
+/// What a standard gateway may ask for: itself, and one device of its group that it names. `None`: a filter that says no device
+/// would reach those that are not its own. (The vendor's filter is not known to us.)
+#[must_use]
+pub fn standard_reach(wanted: &Subscription) -> Option<Asks> {
+    match wanted.reach {
+        Reach::Itself => Some(Asks::Itself),
+        Reach::Gateway | Reach::Org => notice::named(wanted.filter.as_str()).map(Asks::Of),
+    }
+}
+
+/// Of whom a filter of a standard gateway is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asks {
+    /// Its own.
+    Itself,
+    /// This device.
+    Of(DeviceName),
 }
 
 /// How a gateway stands to a device that it names.

@@ -6,8 +6,8 @@ use moorline_dialects::thingsboard::{
         aggregation::{Aggregation, Range},
         entities::PageQuery,
         finding::{
-            DEVICES_MAX, DataCommand, Devices, Finding, Found, Wanted, changed, count, news,
-            not_found, page_found,
+            DEVICES_MAX, DataCommand, Devices, Finding, Found, Sought, Wanted, changed, count,
+            news, not_found, page_found,
         },
         websocket::{Command, Kind, Past, SubscriptionError, read},
     },
@@ -52,7 +52,8 @@ fn each_filter_for_devices_is_read() {
     ];
     for (filter, devices) in table {
         let fields = format!(r#""query":{{"entityFilter":{filter},"keyFilters":[]}}"#);
-        assert_eq!(command("ENTITY_COUNT", &fields), Kind::Count(devices), "{filter}");
+        let sought = Sought { devices, filters: vec![] };
+        assert_eq!(command("ENTITY_COUNT", &fields), Kind::Count(sought), "{filter}");
     }
     #[rustfmt::skip]
     let refused = [
@@ -61,7 +62,7 @@ fn each_filter_for_devices_is_read() {
         (r#""query":{"entityFilter":{"type":"assetType"}}"#,                    "the filter \"assetType\" is not served"),
         (r#""query":{"entityFilter":{"type":"entityType","entityType":"ASSET"}}"#, "ASSET is not served: devices are"),
         (r#""query":{"entityFilter":{"type":"singleEntity","singleEntity":{"entityType":"DEVICE","id":"x"}}}"#, "an id is none"),
-        (r#""query":{"entityFilter":{"type":"entityType","entityType":"DEVICE"},"keyFilters":[{}]}"#, "keyFilters are not served"),
+        (r#""query":{"entityFilter":{"type":"entityType","entityType":"DEVICE"},"keyFilters":[{}]}"#, "keyFilters: key is needed"),
     ];
     for (fields, why) in refused {
         let why = why.to_owned();
@@ -109,7 +110,7 @@ fn a_page_says_what_it_shows_and_what_it_pushes() {
     };
     let key = |key: &str| vec![key.to_owned()];
     let finding = Finding {
-        devices: named(&[], ""),
+        sought: Sought { devices: named(&[], ""), filters: vec![] },
         page: PageQuery {
             size: 20,
             page: 1,
@@ -122,6 +123,7 @@ fn a_page_says_what_it_shows_and_what_it_pushes() {
             Wanted::Series("t".to_owned()),
             Wanted::Attribute(Some(Scope::Shared), "s".to_owned()),
         ],
+        follows: true,
     };
     let expected = DataCommand {
         finding: Some(finding),

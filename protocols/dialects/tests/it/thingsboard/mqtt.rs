@@ -28,6 +28,7 @@ fn each_outcome_has_its_acknowledgement() {
         (Outcome::UnknownTopic,   stays(0),     stays(0),     stays(0x90)),
         (Outcome::NotGateway,     stays(0),     stays(0),     stays(0)),
         (Outcome::Invalid,        ends(0x99),   stays(0x99),  stays(0x99)),
+        (Outcome::TooEarly,       stays(0),     stays(0),     stays(0x99)),
         (Outcome::RateLimited,    ends(0x97),   ends(0x97),   ends(0x97)),
         (Outcome::GatewayLimited, ends(0x97),   ends(0x97),   both(0x97)),
         (Outcome::ChildLimited,   ends(0x97),   ends(0x97),   stays(0x97)),

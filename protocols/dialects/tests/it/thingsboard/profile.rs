@@ -2,7 +2,7 @@
 
 use moorline_dialects::thingsboard::{
     payloads::Payloads,
-    profile::{InvalidProfile, PayloadType, Profile, TransportType},
+    profile::{InvalidProfile, METRIC_NAMES_MAX, PayloadType, Profile, TransportType},
     provision::Strategy,
     topics::OwnTopics,
 };
@@ -107,6 +107,31 @@ fn a_transport_is_the_profiles_or_any_if_it_names_none() {
         let allowed = [Default, Mqtt, Coap, Lwm2m, Snmp].map(|transport| profile.allows(transport));
         assert_eq!(allowed, expected, "{transport_type:?}");
     }
+}
+
+#[test]
+fn sparkplug_is_spoken_where_it_is_asked_for() {
+    let transport = |transport: Value| {
+        profile(json!({ "profileData": { "transportConfiguration": transport } }))
+    };
+    let names = |count: usize| vec!["a"; count];
+    #[rustfmt::skip]
+    let table = [
+        (json!({ "sparkplugAttributesMetricNames": ["a"] }),                      None),
+        (json!({ "sparkplug": false, "sparkplugAttributesMetricNames": ["a"] }),  None),
+        (json!({ "sparkplug": true }),                                            Some(0)),
+        (json!({ "sparkplug": true, "sparkplugAttributesMetricNames": null }),    Some(0)),
+        (json!({ "sparkplug": true, "sparkplugAttributesMetricNames": ["a"] }),   Some(1)),
+        (json!({ "sparkplug": true, "sparkplugAttributesMetricNames": names(METRIC_NAMES_MAX) }), Some(METRIC_NAMES_MAX)),
+    ];
+    for (written, expected) in table {
+        let profile = transport(written.clone());
+        assert_eq!(profile.sparkplug().map(<[String]>::len), expected, "{written}");
+        assert_eq!(profile.check(), Ok(()), "{written}");
+    }
+    let many = names(METRIC_NAMES_MAX + 1);
+    let many = transport(json!({ "sparkplug": true, "sparkplugAttributesMetricNames": many }));
+    assert_eq!(many.check(), Err(InvalidProfile::MetricNames));
 }
 
 #[test]

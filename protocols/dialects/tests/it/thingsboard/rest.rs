@@ -141,14 +141,18 @@ fn paths_of_calls_have_two_versions() {
         ("DELETE", format!("/api/rpc/persistent/{ID}"),        Some(Route::Delete(id()))),
         ("GET",    format!("/api/rpc/oneway/{ID}"),            None),
         ("POST",   format!("/api/rpc/threeway/{ID}"),          None),
-        ("POST",   "/api/rpc/oneway/1".to_owned(),             None),
         ("POST",   format!("/api/rpc/oneway/{ID}/x"),          None),
         ("GET",    format!("/api/plugins/rpc/persistent/{ID}"), None),
         ("POST",   "/api/rpc".to_owned(),                      None),
     ];
     for (method, path, expected) in table {
-        assert_eq!(route(method, &path), expected, "{method} {path}");
+        assert_eq!(route(method, &path), Ok(expected), "{method} {path}");
     }
+    let no_id = Err(WrongParameter::Value("the id"));
+    for path in ["/api/rpc/oneway/1", "/api/plugins/rpc/twoway/x"] {
+        assert_eq!(route("POST", path), no_id, "{path}");
+    }
+    assert_eq!(route("GET", "/api/rpc/persistent/x"), no_id);
 }
 
 #[test]

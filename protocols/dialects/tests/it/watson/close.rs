@@ -1,5 +1,6 @@
 //! The numbers of close codes, and what CONNACK and DISCONNECT say of them.
 
+use moorline_core::port::Failure;
 use moorline_dialects::watson::close::Close;
 
 #[test]
@@ -49,4 +50,16 @@ fn close_codes_have_their_numbers() {
         assert!(!close.text().is_empty());
     }
     assert_eq!(Close::KeepAlive.text(), "Keep alive time-out");
+    assert!(Close::ALL.iter().all(|close| Close::of_number(close.number()) == Some(*close)));
+    assert_eq!(Close::of_number(1), None);
+    for (failure, number) in [
+        (Failure::Silent, 160),
+        (Failure::Malformed, 105),
+        (Failure::TooLarge, 287),
+        (Failure::Revoked, 94),
+        (Failure::Refused, 92),
+        (Failure::Slow, 92),
+    ] {
+        assert_eq!(Close::from(failure).number(), number, "{failure:?}");
+    }
 }

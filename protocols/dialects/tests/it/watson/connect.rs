@@ -186,3 +186,36 @@ fn limits_and_versions_are_the_class_s() {
     let names = [3, 4, 5, 6].map(|level| Version::of_level(level).map(Version::name));
     assert_eq!(names, [Some("mqtt3"), Some("mqtt4"), Some("mqtt5"), None]);
 }
+
+#[test]
+fn who_watches_hears_of_failures_of_clients_that_there_may_be() {
+    #[rustfmt::skip]
+    let table = [
+        (Refused::Version,                                  None),
+        (Refused::ClientId(Misnamed::Shape),                None),
+        (Refused::ServerName,                               None),
+        (Refused::Proof(Misproved::NoPassword),             Some(180)),
+        (Refused::Denied(Denial::WrongSecret),              Some(180)),
+        (Refused::Denied(Denial::UnknownDevice),            Some(180)),
+        (Refused::Denied(Denial::Disabled),                 Some(180)),
+        (Refused::Denied(Denial::Plaintext),                Some(180)),
+        (Refused::Denied(Denial::UnknownTenant),            None),
+        (Refused::Denied(Denial::Banned { retry_after_s: 1 }), None),
+        (Refused::Denied(Denial::TooOften),                 None),
+        (Refused::Denied(Denial::Unavailable),              None),
+        (Refused::Denied(Denial::Stopping),                 None),
+        (Refused::Denied(Denial::Malformed),                None),
+        (Refused::Closed(Close::CertificateMissing),        Some(169)),
+        (Refused::Closed(Close::CertificateWrong),          Some(170)),
+        (Refused::Closed(Close::Will),                      Some(270)),
+    ];
+    for (refused, expected) in table {
+        assert_eq!(refused.told().map(Close::number), expected, "{refused:?}");
+        // What is kept leads to a ban: all that is judged by what was shown.
+        let is_judged = matches!(refused, Refused::Proof(_) | Refused::Denied(_));
+        let is_kept = is_judged && refused != Refused::Denied(Denial::Plaintext);
+        assert_eq!(refused.is_kept(), is_kept && expected.is_some(), "{refused:?}");
+    }
+    let standard = Session::of_standard(&client("g:abc123:gw:g1"), 7, 12);
+    assert_eq!(standard.as_str(), "g:abc123:gw:g1:standard:7:12");
+}

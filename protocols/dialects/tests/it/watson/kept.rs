@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use moorline_core::UnixMillis;
 use moorline_dialects::watson::management::{
     address::{Downward, Upward},
-    device::{Change, Event},
+    device::{Change, Event, LOG_KEPT_MS},
     kept::{self, Kept, OWED_AGAIN_MS, OWED_MAX, Owing},
     task::{Action, Parameter},
 };
@@ -135,9 +135,20 @@ fn kept_forms_stay() {
             bundles: &BTreeSet::new(),
         },
     );
-    let written = r#"{"form":1,"entries":[{"id":"0","message":"m","severity":2,"data":"AA==","timestamp":"2026-01-02T03:04:05.678Z"}],"next":1}"#;
+    let written = r#"{"form":1,"entries":[{"id":"0","message":"m","severity":2,"data":"AA==","timestamp":"2026-01-02T03:04:05.678Z","came":1767323045678}],"next":1}"#;
     assert_eq!(kept::log(&log.device), written);
-    assert_eq!(kept::read_log(written.as_bytes()), Ok(log.device));
+    assert_eq!(kept::read_log(written.as_bytes()).as_ref(), Ok(&log.device));
+    // As it was kept before anybody knew when it came: what it says of itself counts.
+    let before = r#"{"form":1,"entries":[{"id":"0","message":"m","severity":2,"data":"AA==","timestamp":"2026-01-02T03:04:05.678Z"}],"next":1}"#;
+    let mut before = kept::read_log(before.as_bytes()).unwrap();
+    assert_eq!((before.log[0].came, &before.log[0].message), (None, &"m".to_owned()));
+    let mut log = log.device;
+    for (after_ms, left) in [(LOG_KEPT_MS - 1, 1), (LOG_KEPT_MS, 0)] {
+        let now = UnixMillis(NOW.0 + after_ms);
+        log.forget_old_log(now);
+        before.forget_old_log(now);
+        assert_eq!((log.log.len(), before.log.len()), (left, left), "{after_ms}");
+    }
 }
 
 #[test]

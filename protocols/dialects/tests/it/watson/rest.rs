@@ -4,26 +4,29 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use moorline_core::{Text, UnixMillis};
 use moorline_dialects::watson::{
-    about::About,
+    about::{About, GROUPS_MAX},
+    close::Close,
     identity::Policy,
     management::{attributes::DeviceInfo, kept},
     rest::{
         BODY_BYTES_MAX, Head, Method, Resource,
         error::Error,
         is_meant,
-        kept::{KeptEvent, KeptType},
+        kept::{FAILURES_MAX, KeptApp, KeptEvent, KeptFailure, KeptFailures, KeptType},
         query::{ConnectionFilter, Query, Sort},
         request::{
             self, Alert, CacheSettings, ClassId, DeviceChange, DeviceUid, NewDevice, NewRequest,
             NewType, Status, TypeChange,
         },
         response::{
-            Added, ConnectionState, Device, DeviceType, Initiated, Known, LastEvent, Meta, Page,
-            Registrar, Registration, bulk_status, managed,
+            Added, Authorization, ConnectionLogEntry, ConnectionState, Device, DeviceId,
+            DeviceType, Initiated, Known, LastEvent, Meta, Page, Registrar, Registration,
+            ResourceGroup, Roles, bulk_status, managed,
         },
         route,
         security::{self, ConnectionSecurity},
     },
+    topics::{Group, Role},
 };
 use proptest::prelude::*;
 use serde_json::{Map, json};
@@ -31,6 +34,7 @@ use serde_json::{Map, json};
 use super::{client, device, machine::Bench};
 
 const NOW: UnixMillis = UnixMillis(1_767_323_045_678);
+const GROUP: &str = "gw_def_res_grp:abc123:gw:g1";
 const ID: &str = "018f4d1f-2a55-7f0e-b4ea-5f7c3e6fa000";
 
 #[test]
@@ -63,6 +67,15 @@ fn urls_have_their_methods_and_statuses() {
         ("logs/connection".into(),              [Some(200), None,      None,      None]),
         ("service-status".into(),               [Some(200), None,      None,      None]),
         ("usage/data-traffic".into(),           [Some(200), None,      None,      None]),
+        ("groups".into(),                       [Some(200), None,      None,      None]),
+        (format!("groups/{GROUP}"),             [Some(200), None,      None,      None]),
+        (format!("bulk/devices/{GROUP}"),       [Some(200), None,      None,      None]),
+        (format!("bulk/devices/{GROUP}/ids"),   [Some(200), None,      None,      None]),
+        (format!("bulk/devices/{GROUP}/add"),   [None,      None,      Some(200), None]),
+        (format!("bulk/devices/{GROUP}/remove"), [None,     None,      Some(200), None]),
+        ("authorization/devices/g:abc123:gw:g1".into(),    [Some(200), None, None, None]),
+        ("authorization/devices/g%3Aabc123%3Agw%3Ag1/roles".into(), [Some(200), None, Some(200), None]),
+        ("authorization/devices/g:abc123:gw:g1/withroles".into(), [Some(200), None, Some(200), None]),
         ("mgmt/requests".into(),                [Some(200), Some(202), None,      None]),
         (format!("mgmt/requests/{ID}"),         [Some(200), None,      None,      Some(204)]),
         (format!("mgmt/requests/{ID}/cancel"),  [None,      Some(200), None,      None]),
@@ -105,8 +118,12 @@ fn paths_that_are_not_in_the_table_are_not_found() {
         "/api/v0002/clientconnectionstates/x",
         "/api/v0002/mgmt/requests/x",
         "/api/v0002/mgmt/custom",
-        "/api/v0002/groups",
+        "/api/v0002/groups/other",
+        "/api/v0002/groups/gw_def_res_grp:abc123:gw",
         "/api/v0002/bulk/devices/other",
+        "/api/v0002/bulk/devices/gw_def_res_grp:abc123:gw:g1/other",
+        "/api/v0002/authorization/devices",
+        "/api/v0002/authorization/devices/g:abc123:gw",
         "/api/v0002/authorization/apikeys",
         "/api/v0002/draft/schemas",
         "/api/v0002/actions",
@@ -213,6 +230,34 @@ fn what_is_known_of_a_device_comes_back() {
     let written = r#"{"a":1,"deviceInfo":{"model":"x"},"registeredBy":{"id":"a-abc123-0123456789","type":"app"},"status":{"alert":{"enabled":true}}}"#;
     assert_eq!(serde_json::to_string(&kept).unwrap(), written);
     assert_eq!(About::read(kept), about);
+    let mut gateway = About { role: Role::Standard, ..About::default() };
+    assert!(gateway.join(GROUP) && !gateway.join(GROUP));
+    let kept = gateway.written();
+    let written = r#"{"gatewayRole":"PD_STANDARD_GW_DEVICE","resourceGroups":["gw_def_res_grp:abc123:gw:g1"]}"#;
+    assert_eq!(serde_json::to_string(&kept).unwrap(), written);
+    assert_eq!(About::read(kept), gateway);
+    // It comes anew whenever its group is another one; a privileged one does not mind.
+    let first = gateway.bounds();
+    gateway.change_bounds(NOW);
+    let second = gateway.bounds();
+    gateway.change_bounds(NOW);
+    assert_eq!((first.changed, second.changed, gateway.changed), (0, NOW.0, NOW.0 + 1));
+    assert_eq!(About::read(gateway.written()), gateway);
+    let mighty = About { role: Role::Privileged, ..gateway.clone() };
+    assert_eq!(mighty.bounds(), About::default().bounds());
+    // It hears of itself, and of who is in its group.
+    let (own, other, alone) = (device("gw", "g1"), device("gw", "g2"), About::default());
+    let grouped = About { groups: [GROUP.to_owned()].into(), ..About::default() };
+    let pump = device("pump", "p1");
+    assert!(gateway.may_hear_of(&own, (&pump, &grouped)));
+    assert!(gateway.may_hear_of(&own, (&own, &alone)));
+    assert!(mighty.may_hear_of(&other, (&pump, &alone)));
+    assert!(!gateway.may_hear_of(&own, (&pump, &alone)));
+    assert!(!gateway.may_hear_of(&other, (&pump, &grouped)));
+    // What can't be read makes no gateway more than it was meant to be.
+    assert_eq!(read(r#"{"gatewayRole":"later"}"#).role, Role::Standard);
+    let all = (0..GROUPS_MAX).filter(|number| gateway.join(&number.to_string())).count();
+    assert_eq!(all, GROUPS_MAX - 1);
     about.metadata.insert("deviceInfo".into(), json!("mine"));
     assert_eq!(About::read(about.written()).info, about.info, "no name of ours");
     for (id, kind, expected) in [
@@ -539,4 +584,90 @@ fn policies_are_read_or_refused() {
             "{tls} {plaintext} {authorities}"
         );
     }
+}
+
+#[test]
+fn gateways_have_roles_and_groups() {
+    let of = |roles: &str, more: &str| {
+        request::role(format!(r#"{{"roles":{roles}{more}}}"#).as_bytes(), GROUP)
+    };
+    let (standard, privileged) = ("PD_STANDARD_GW_DEVICE", "PD_PRIVILEGED_GW_DEVICE");
+    let one = |role: &str| format!(r#"[{{"roleId":"{role}","roleStatus":1}}]"#);
+    assert_eq!(of(&one(standard), ""), Ok(Role::Standard));
+    assert_eq!(of(&one(privileged), r#","rolesToGroups":{}"#), Ok(Role::Privileged));
+    let own = format!(r#","rolesToGroups":{{"{standard}":["{GROUP}"]}}"#);
+    assert_eq!(of(&one(standard), &own), Ok(Role::Standard));
+    let bare = r#"[{"roleId":"PD_STANDARD_GW_DEVICE"}]"#;
+    assert_eq!(of(bare, r#","rolesToGroups":null"#), Ok(Role::Standard));
+    #[rustfmt::skip]
+    let table = [
+        ("[]".to_owned(), ""), (one("PD_ADMIN_APP"), ""),
+        (r#"[{"roleId":"PD_STANDARD_GW_DEVICE","roleStatus":0}]"#.to_owned(), ""),
+        (format!("[{},{}]", &one(standard)[1..one(standard).len() - 1], &one(privileged)[1..one(privileged).len() - 1]), ""),
+        (one(standard), r#","rolesToGroups":{"PD_STANDARD_GW_DEVICE":["other"]}"#),
+    ];
+    for (roles, more) in table {
+        assert!(matches!(of(&roles, more), Err(Error::Invalid(why)) if why.len() == 1), "{roles}");
+    }
+    for wrong in ["", "{", "[]", r#"{"roles":7}"#, "{}"] {
+        let read = request::role(wrong.as_bytes(), GROUP);
+        assert!(matches!(read, Err(Error::Malformed(_))), "{wrong}");
+    }
+    let group = Group::parse(GROUP).unwrap();
+    let said = |shown: serde_json::Value| shown.to_string();
+    let roles = r#"{"roles":[{"roleId":"PD_STANDARD_GW_DEVICE","roleStatus":1}],"rolesToGroups":{"PD_STANDARD_GW_DEVICE":["gw_def_res_grp:abc123:gw:g1"]}}"#;
+    assert_eq!(said(json!(Roles::of(Some((Role::Standard, &group))))), roles);
+    assert_eq!(said(json!(Roles::of(None))), r#"{"roles":[],"rolesToGroups":{}}"#);
+    let shown = said(json!(ResourceGroup::of(&group)));
+    let expected = r#"{"description":"Devices that the gateway gw:g1 speaks for","id":"gw_def_res_grp:abc123:gw:g1","name":"gw_def_res_grp:abc123:gw:g1","searchTags":[]}"#;
+    assert_eq!(shown, expected);
+    let about = About { groups: ["x".to_owned()].into(), ..About::default() };
+    let of = |id: &str, enabled| {
+        Authorization::of(&client(id), &about, enabled).map(|shown| json!(shown))
+    };
+    let gateway = of("g:abc123:gw:g1", true).unwrap();
+    assert_eq!(gateway["resourceGroups"], json!([GROUP, "x"]), "its own first");
+    assert_eq!(
+        (&gateway["status"], &gateway["roles"][0]["roleId"]),
+        (&json!(1), &json!(privileged))
+    );
+    let device = of("d:abc123:t1:d1", false).unwrap();
+    assert_eq!((&device["resourceGroups"], &device["roles"]), (&json!(["x"]), &json!([])));
+    assert_eq!((&device["clientId"], &device["status"]), (&json!("d:abc123:t1:d1"), &json!(0)));
+    assert_eq!(of("a:abc123:app", true), None);
+    assert_eq!(
+        said(json!(DeviceId { type_id: "t1", device_id: "d1" })),
+        r#"{"deviceId":"d1","typeId":"t1"}"#
+    );
+}
+
+#[test]
+fn failures_and_applications_are_kept_and_shown() {
+    let mut all = KeptFailures::default();
+    let failure = |number: u64| KeptFailure {
+        at: UnixMillis(NOW.0 + number),
+        close: Close::NotAuthorised.number(),
+        address: "192.0.2.7".to_owned(),
+    };
+    for number in 0..30 {
+        all.note(failure(number));
+    }
+    assert_eq!((all.failures.len(), &all.failures[0]), (FAILURES_MAX, &failure(29)));
+    assert_eq!(kept::read::<KeptFailures>(&kept::write(&all)).as_ref(), Ok(&all));
+    let shown = json!(ConnectionLogEntry::failed(&client("d:abc123:t1:d1"), &failure(0)));
+    let expected = json!({ "message": "d:abc123:t1:d1 was not let in from 192.0.2.7: Not authorized (180)", "timestamp": "2026-01-02T03:04:05.678Z" });
+    assert_eq!(shown, expected);
+    let app = KeptApp { session: "a:abc123:app".to_owned(), since: NOW, left: None };
+    let written = kept::write(&app);
+    let text = r#"{"form":1,"session":"a:abc123:app","since":1767323045678,"left":null}"#;
+    assert_eq!(written, text);
+    assert_eq!(kept::read::<KeptApp>(&written).as_ref(), Ok(&app));
+    let later = KeptApp { since: UnixMillis(NOW.0 + 1), left: Some(NOW), ..app.clone() };
+    assert_eq!(kept::read::<KeptApp>(&kept::write(&later)).as_ref(), Ok(&later));
+    assert!(later.is_newer_than(&app) && !app.is_newer_than(&later) && !app.is_newer_than(&app));
+    // That it came may be written after that it went.
+    let left = KeptApp { left: Some(NOW), ..app.clone() };
+    assert!(left.is_newer_than(&app) && !app.is_newer_than(&left) && !left.is_newer_than(&left));
+    let other = KeptApp { session: "a:abc123:app:2".to_owned(), ..app };
+    assert!(!left.is_newer_than(&other) && !other.is_newer_than(&left));
 }

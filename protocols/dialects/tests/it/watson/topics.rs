@@ -4,8 +4,8 @@ use moorline_core::topic;
 use moorline_dialects::watson::{
     management::address::{Channel, Downward, Upward},
     topics::{
-        Forbidden, HELD_MESSAGES_MAX, Message, Permissions, Role, Standing, publish,
-        resource_group, seen_by, standing, subscribe,
+        Asks, Forbidden, Group, HELD_MESSAGES_MAX, Message, Permissions, Role, Standing, publish,
+        resource_group, seen_by, standard_reach, standing, subscribe,
     },
 };
 use proptest::prelude::*;
@@ -187,6 +187,40 @@ fn gateways_speak_for_devices_by_their_role() {
     assert_eq!((Role::default(), Role::parse("x")), (Role::Privileged, None));
     assert_eq!(resource_group(&"abc123".into(), &gateway), "gw_def_res_grp:abc123:gw:g1");
     assert_eq!(HELD_MESSAGES_MAX, 128);
+    let group = Group { org: "abc123".into(), gateway };
+    assert_eq!(Group::parse(&group.name()).as_ref(), Some(&group));
+    for other in [
+        "",
+        "gw_def_res_grp",
+        "gw_def_res_grp:abc123:gw",
+        "gw_def_res_grp:abc123:gw:g1:x",
+        "gw_def_res_grp:abc12:gw:g1",
+        "gw_def_res_grp:abc123:g w:g1",
+        "other:abc123:gw:g1",
+    ] {
+        assert_eq!(Group::parse(other), None, "{other}");
+    }
+}
+
+#[test]
+fn a_standard_gateway_asks_for_devices_by_name() {
+    let of = |kind, id| Some(Asks::Of(device(kind, id)));
+    #[rustfmt::skip]
+    let table = [
+        ("iot-2/type/t1/id/d1/cmd/+/fmt/+",   of("t1", "d1")),
+        ("iot-2/type/gw/id/g1/cmd/+/fmt/+",   of("gw", "g1")),
+        ("iot-2/type/t1/id/d1/mon",           of("t1", "d1")),
+        ("iot-2/type/gw/id/g1/notify",        Some(Asks::Itself)),
+        ("iotdm-1/#",                         Some(Asks::Itself)),
+        ("iotdm-1/type/t1/id/d1/response",    Some(Asks::Itself)),
+        ("iot-2/type/+/id/d1/cmd/+/fmt/+",    None),
+        ("iot-2/type/t1/id/+/cmd/+/fmt/+",    None),
+        ("iot-2/type/+/id/+/mon",             None),
+    ];
+    for (filter, expected) in table {
+        let wanted = subscribe(&client(GATEWAY), filter.as_bytes()).unwrap();
+        assert_eq!(standard_reach(&wanted), expected, "{filter}");
+    }
 }
 
 proptest! {

@@ -49,8 +49,8 @@ impl ShardState {
         send: SendMail,
         events: Option<Retention>,
     ) -> Result<Answer, StorageError> {
-        let record = self.device(&*step.rows, send.tenant, &send.device)?;
-        if record.is_none_or(|record| Some(record.born) != send.born) {
+        let there = self.born(&*step.rows, send.tenant, &send.device)?;
+        if there.is_none() || there != send.born {
             return Ok(refused(MailRefused::DeviceGone));
         }
         self.streams.keep_mail(step, send.tenant, events);

@@ -43,8 +43,8 @@ impl ShardState {
             return Ok(Answer::Refused(why));
         }
         if let Some(born) = append.born {
-            let device = self.device(&*step.rows, append.tenant, &append.device)?;
-            if device.is_none_or(|device| device.born != born) {
+            let there = self.born(&*step.rows, append.tenant, &append.device)?;
+            if there != Some(born) {
                 return Ok(refused(EventRefused::DeviceGone));
             }
         }
