@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 25] = [
+pub const ORDER: [&str; 26] = [
     "protocols/core",
     "protocols/mqtt",
     "protocols/moonlight",

@@ -93,7 +93,7 @@ impl Link for DeviceLink {
         // No will is the service's.
         let close = match close {
             Close::Clean { .. } => Close::Clean { expiry_s: None, with_will: false },
-            Close::Broken => Close::Broken,
+            other @ (Close::Broken | Close::Failed(_)) => other,
         };
         locked(&self.below).close(close);
     }

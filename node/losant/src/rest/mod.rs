@@ -300,7 +300,9 @@ fn of_refusal(refusal: Refusal) -> Error {
         Refusal::Unavailable | Refusal::DiskFull => Kind::Unavailable.into(),
         Refusal::NotAuthorised => Kind::Forbidden.into(),
         Refusal::TooLarge => Kind::TooLarge.into(),
-        Refusal::Topic | Refusal::Payload => Error::new(Kind::Validation, refusal.to_string()),
+        Refusal::Topic | Refusal::Payload | Refusal::Platform(_) => {
+            Error::new(Kind::Validation, refusal.to_string())
+        }
     }
 }
 
