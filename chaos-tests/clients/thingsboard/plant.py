@@ -63,6 +63,14 @@ class Plant:
         assert made["state"] == "successful", made
         return made["answer"]
 
+    def own_calls(self, admin):
+        """Calls that devices make, as an application hears them from now on."""
+        headers = {"Authorization": f"Bearer {self.token}", "Accept": "text/event-stream"}
+        url = f"http://{admin}/api/v1/events?tenant=plant&type=message&channel=rpc"
+        stream = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=ANSWER_S)
+        lines = (line.decode().removeprefix("data:") for line in stream if line.startswith(b"data:"))
+        return (json.loads(line)["data"] for line in lines)
+
     def share(self, name, attributes, admin):
         path = f"/devices/{name}/attributes?tenant=plant&scope=shared"
         self.ask("PATCH", path, {"attributes": attributes}, admin=admin)

@@ -50,6 +50,18 @@ def test_calls(cluster, plant, connected):
         assert plant.call("caller", "setGpio", {"pin": 7}, admin) == {"got": 7, "method": "setGpio"}
 
 
+def test_a_device_calls(cluster, plant, connected):
+    token = plant.register("clock")
+    calls = plant.own_calls(cluster.nodes[1].admin)
+    client = connected(cluster.nodes[0], token)
+    answers = queue.Queue()
+    client.send_rpc_call("getTime", {"zone": "UTC"}, lambda number, answer, error: answers.put((answer, error)))
+    call = next(calls)
+    assert (call["method"], call["params"]) == ("getTime", {"zone": "UTC"})
+    plant.ask("POST", f"/devices/clock/own-calls/{call['id']}?tenant=plant", {"now": 1}, admin=cluster.nodes[2].admin)
+    assert answers.get(timeout=ANSWER_S) == ({"now": 1}, None)
+
+
 def test_over_tls(secure, secure_plant, connected):
     plant = secure_plant
     client = connected(secure, plant.register("tls"), secure=True)

@@ -72,8 +72,11 @@ async fn a_listener_may_speak_something_else_and_is_counted_by_its_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_websocket_it_gets_every_other_request_from_its_first_byte() {
     let edge = edge(Some(WsConfig::default()), |_| {});
-    for request in ["GET / HTTP/1.1\r\nhost: h\r\n\r\n.", "PUT /x HTTP/1.1\r\nhost: h\r\n\r\nbody."]
-    {
+    for request in [
+        "GET / HTTP/1.1\r\nhost: h\r\n\r\n.",
+        "GET / HTTP/1.0\r\n\r\n.",
+        "PUT /x HTTP/1.1\r\nhost: h\r\n\r\nbody.",
+    ] {
         let mut client = edge.client().await;
         assert_eq!(say(&mut client, request.as_bytes()).await, request.as_bytes());
     }

@@ -187,6 +187,8 @@ fn reason(error: tungstenite::Error) -> Refused {
     if matches!(
         error,
         ProtocolError::WrongHttpMethod
+            // Of HTTP/1.0 there are no upgrades, but devices that speak it.
+            | ProtocolError::WrongHttpVersion
             | ProtocolError::MissingConnectionUpgradeHeader
             | ProtocolError::MissingUpgradeWebSocketHeader
     ) {
@@ -272,7 +274,7 @@ mod tests {
             (GOOD.replace("Version: 13", "Version: 8"),        Refused::Version,      "426"),
             (without("Sec-WebSocket-Key: "),                   Refused::Malformed,    "400"),
             (GOOD.replace("dGhl", "dGh"),                      Refused::Malformed,    "400"),
-            (GOOD.replace("HTTP/1.1", "HTTP/1.0"),             Refused::Malformed,    "400"),
+            (GOOD.replace("HTTP/1.1", "HTTP/1.0"),             Refused::NotWebSocket, "426"),
             ("\x10\x0d\0\x04MQTT\x04\r\n".to_owned(),          Refused::Malformed,    "400"),
             (large,                                            Refused::TooLarge,     "431"),
         ];
