@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 24] = [
+pub const ORDER: [&str; 26] = [
     "protocols/core",
     "protocols/mqtt",
     "protocols/moonlight",
@@ -30,7 +30,9 @@ pub const ORDER: [&str; 24] = [
     "node/http",
     "node/fostrom",
     "node/watson",
+    "node/drogue",
     "node/thingsboard",
+    "node/losant",
     "node/api",
     "node/moorline",
     "chaos-tests/oracle",

@@ -65,7 +65,7 @@ const TRIES_MAX: usize = 75;
 /// See there.
 const TRY_PAUSE: Duration = Duration::from_millis(200);
 /// What is wrong with a credential that is several.
-const ONE_SORT: &str = "a credential is one of: `secret`, `generate`, `token`, a login (`user`, `client_id`, `password`), a `certificate`";
+const ONE_SORT: &str = "a credential is one of: `secret`, `generate`, `token`, a login (`user`, `client_id`, `password`), a `certificate`, a pre-shared key (`identity` and `key`)";
 
 /// A line of an import.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -85,7 +85,7 @@ pub(crate) struct ImportLine {
     credentials: Vec<ImportCredential>,
 }
 
-/// A credential of a line: a secret or a token it has already, a login, a certificate, or one to be generated.
+/// A credential of a line: a secret or a token it has already, a login, a certificate, a pre-shared key, or one to be generated.
 #[derive(Clone, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ImportCredential {
@@ -103,6 +103,10 @@ pub(crate) struct ImportCredential {
     client_id: Option<String>,
     /// Of a login: the password, where the tenant allows chosen ones.
     password: Option<String>,
+    /// Of a pre-shared key: what the client calls it.
+    identity: Option<String>,
+    /// Of a pre-shared key: 16 to 64 bytes, in hexadecimal digits.
+    key: Option<String>,
     /// A certificate, in PEM.
     certificate: Option<String>,
     /// Or its SHA-256, as of a new credential.
@@ -134,11 +138,15 @@ impl ImportCredential {
     fn asked(&self) -> Result<Sort, Problem> {
         let login = self.user.is_some() || self.client_id.is_some() || self.password.is_some();
         let certificate = self.certificate.is_some() || self.sha256.is_some() || self.pin.is_some();
-        let kind = match (self.token.is_some(), login, certificate) {
-            (false, false, false) => None,
-            (true, false, false) => Some(CredentialKind::Token),
-            (false, true, false) => Some(CredentialKind::MqttBasic),
-            (false, false, true) => Some(CredentialKind::Certificate),
+        let psk = self.identity.is_some() || self.key.is_some();
+        let kind = match (self.token.is_some(), login, certificate, psk) {
+            (false, false, false, false) => None,
+            (true, false, false, false) => Some(CredentialKind::Token),
+            (false, true, false, false) => Some(CredentialKind::MqttBasic),
+            (false, false, true, false) => Some(CredentialKind::Certificate),
+            (false, false, false, true) if self.identity.is_some() && self.key.is_some() => {
+                Some(CredentialKind::Psk)
+            }
             _ => return Err(Problem::malformed(ONE_SORT)),
         };
         if self.readable.is_some() && kind != Some(CredentialKind::Token) {
@@ -154,6 +162,8 @@ impl ImportCredential {
                     user,
                     client_id,
                     password,
+                    identity,
+                    key,
                     certificate,
                     sha256,
                     pin,
@@ -166,6 +176,8 @@ impl ImportCredential {
                     user,
                     client_id,
                     password,
+                    identity,
+                    key,
                     certificate,
                     sha256,
                     pin,
@@ -524,7 +536,7 @@ impl Plan {
         Ok((wanted, secrets))
     }
 
-    /// A token, a login or a certificate. Its id follows from what it is found by: a changed password is that of the same login.
+    /// A token, a login, a certificate or a pre-shared key. Its id follows from what it is found by: a changed password is that of the same login.
     async fn brought(&self, device: &Text, new: NewCredential) -> Result<Credential, Failed> {
         if new.password.is_some() && !self.chosen_passwords {
             return Err(Problem::forbidden(NO_CHOSEN_PASSWORDS).into());
@@ -539,10 +551,13 @@ impl Plan {
                 serde_json::to_vec(&[client, user].map(|text| text.as_ref().map(Text::as_str)))
                     .expect("texts")
             }
+            make::Wanted::Psk { identity, key: Some(_) } => identity.to_vec(),
             make::Wanted::Token(None)
             | make::Wanted::ReadableToken(None)
             | make::Wanted::Secret(_)
-            | make::Wanted::Psk { .. } => return Err(Problem::malformed(ONE_SORT).into()),
+            | make::Wanted::Psk { key: None, .. } => {
+                return Err(Problem::malformed(ONE_SORT).into());
+            }
         };
         let id = self.id_of(device, &known);
         let place = Place { tenant: self.tenant, device, id };

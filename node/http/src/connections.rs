@@ -44,6 +44,11 @@ pub trait Platform: fmt::Debug + Send + Sync + 'static {
     /// Whether requests for a path are its own. The first platform that says so has them ([`Http::new`]).
     fn claims(&self, path: &str) -> bool;
 
+    /// The same by the headers, too, where several platforms have a path. `has`: whether there is one of this name, in lower case.
+    fn claims_with(&self, path: &str, _has: &dyn Fn(&str) -> bool) -> bool {
+        self.claims(path)
+    }
+
     /// Whether a WebSocket is spoken there ([`Answer::websocket`]). A request for one elsewhere is not its own.
     fn speaks_websocket(&self, _path: &str) -> bool {
         false
@@ -175,7 +180,8 @@ impl Connection {
         let ends = request.headers().contains_key(TRANSFER_ENCODING);
         let upgrades = is_websocket(request.headers());
         let path = request.uri().path();
-        let whose = if upgrades && ends { None } else { self.whose(path, upgrades) };
+        let has = |name: &str| request.headers().contains_key(name);
+        let whose = if upgrades && ends { None } else { self.whose(path, upgrades, &has) };
         let mut answer = match whose {
             Some(conversation) => conversation.answer(Request::new(request)).await,
             // That is what one is for elsewhere.
@@ -193,10 +199,15 @@ impl Connection {
     }
 
     /// Who answers requests for a path.
-    fn whose(&self, path: &str, upgrades: bool) -> Option<Arc<dyn Conversation>> {
+    fn whose(
+        &self,
+        path: &str,
+        upgrades: bool,
+        has: &dyn Fn(&str) -> bool,
+    ) -> Option<Arc<dyn Conversation>> {
         let platforms = &self.http.0;
         let is_its = |platform: &Arc<dyn Platform>| {
-            platform.claims(path) && (!upgrades || platform.speaks_websocket(path))
+            platform.claims_with(path, has) && (!upgrades || platform.speaks_websocket(path))
         };
         let at = platforms.iter().position(is_its)?;
         let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);

@@ -245,7 +245,7 @@ impl Connection {
             possession: Possession::Nothing,
         };
         match door.registry.prove(secrets, &claim, door.clock.wall().0).await {
-            Ok(Proven { stay, watch, who }) if door.takes(stay.guest.tenant) => {
+            Ok(Proven { stay, watch, who, .. }) if door.takes(stay.guest.tenant) => {
                 doors.succeeded(&token, from);
                 self.caller.is_known();
                 door.registry.heard(&stay.guest);

@@ -373,7 +373,7 @@ fn refused(refusal: port::Refusal) -> Refusal {
         port::Refusal::NotAuthorised => Refusal::Forbidden,
         port::Refusal::TooLarge => Refusal::TooLarge,
         port::Refusal::Topic => Refusal::NotFound,
-        port::Refusal::Payload => Refusal::BadRequest,
+        port::Refusal::Payload | port::Refusal::Platform(_) => Refusal::BadRequest,
         port::Refusal::Busy
         | port::Refusal::Unavailable
         | port::Refusal::Quota

@@ -335,4 +335,18 @@ pub enum Refusal {
     /// Its platform can't read that payload there. Nothing happened.
     #[error("the payload can't be read")]
     Payload,
+    /// Its platform has a reason of its own. Nothing happened.
+    #[error("refused by its platform")]
+    Platform(PlatformReason),
+}
+
+/// Which reason of MQTT 5 a platform gives in a refusal of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PlatformReason {
+    /// None that it would say (0x80).
+    Unspecified,
+    /// There is no such thing there (0x83).
+    Unsupported,
+    /// There are no wildcards there (0xA2).
+    Wildcard,
 }

@@ -14,6 +14,8 @@ pub type Reader = fn(&[Value]) -> Export;
 
 /// Who can be moved from, and how their exports are read.
 pub const READERS: &[(&str, Reader)] = &[
+    ("drogue", crate::drogue::export::read),
+    ("losant", crate::losant::export::read),
     #[cfg(feature = "thingsboard")]
     ("thingsboard", crate::thingsboard::export::read),
     ("watson", crate::watson::export::read),
@@ -65,6 +67,8 @@ pub enum Carried {
     Login(Option<String>, Option<String>, Option<String>),
     /// All of a certificate, in PEM.
     Certificate(String),
+    /// A pre-shared key: what the client calls it, and its bytes.
+    Psk(String, Vec<u8>),
 }
 
 /// By hand: what is secret is not printed.
@@ -75,6 +79,7 @@ impl fmt::Debug for Carried {
             Self::Token(_) => "Token(…)",
             Self::Login(..) => "Login(…)",
             Self::Certificate(_) => "Certificate(…)",
+            Self::Psk(..) => "Psk(…)",
         })
     }
 }
@@ -92,6 +97,10 @@ impl Carried {
                 Value::Object(said.collect())
             }
             Self::Certificate(pem) => json!({ "certificate": pem, "pin": "certificate" }),
+            Self::Psk(identity, key) => {
+                let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+                json!({ "identity": identity, "key": key })
+            }
         }
     }
 }

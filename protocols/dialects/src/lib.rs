@@ -12,9 +12,12 @@
 //!
 //! Packets (`protocols/mqtt`, `protocols/moonlight`), who may do what (`node/service`).
 
+pub mod drogue;
 pub mod export;
 pub mod fostrom;
 pub mod limits;
+pub mod losant;
+pub mod moments;
 pub mod secret;
 #[cfg(feature = "thingsboard")]
 pub mod thingsboard;

@@ -3,7 +3,10 @@
 //! | user name | password | who |
 //! |---|---|---|
 //! | `FLEET::DEVICE` | the device's secret | a device of Fostrom, to which MQTT is something else |
+//! | an access key of an application of Losant's | its secret | the device of the client id: `moorline_losant` |
+//! | none, with a device's id and a certificate of such an application | | the same |
 //! | a client id of Watson's, with its token or key | | a device, gateway or application of an organisation: `moorline_watson` |
+//! | `DEVICE@APP`, or another with the client id `DEVICE@APP`, of an application of Drogue's; none, with its certificate or key | as is proper there | that device, or an application with its token: `moorline_drogue` |
 //! | `provision`, or that client id | none | somebody who asks a profile of ThingsBoard's for credentials, and for nothing else |
 //! | none, and a certificate of an authority of a profile of ThingsBoard's | | the device that it names, which has it from then on |
 //! | whatever a device of a tenant of ThingsBoard's shows | | that device, to which MQTT is something else: `moorline_thingsboard` |
@@ -47,6 +50,10 @@ pub(crate) struct Devices {
     pub(crate) fostrom: Option<Mqtt>,
     /// Who judges clients of Watson.
     pub(crate) watson: Option<moorline_watson::Mqtt>,
+    /// Who judges clients of Drogue.
+    pub(crate) drogue: Option<moorline_drogue::Mqtt>,
+    /// Who judges devices of Losant.
+    pub(crate) losant: Option<moorline_losant::Mqtt>,
     /// Who serves devices of ThingsBoard.
     pub(crate) thingsboard: Option<moorline_thingsboard::Mqtt>,
     /// Those that watch over connections; each ends with its connection.
@@ -93,11 +100,17 @@ fn possession(proof: Option<&Proof>) -> Possession {
 impl Devices {
     /// Judges who has not failed too often, so that nobody guesses for long.
     async fn judge_unless_banned(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
+        if let Some(drogue) = self.drogue.clone().filter(|drogue| drogue.is_meant(&attempt)) {
+            // Who failed too often is counted at its door, where all that is no is one answer.
+            return drogue.judge(attempt).await;
+        }
         // Who names nobody is counted with all others of its address that do so.
         let from = attempt.peer.ip();
         // Watson's devices have all the same user name, and hear "not authorised" for all that is no.
         let of_watson = self.watson_of(&attempt).is_some();
-        let who = match of_watson {
+        // All devices of an application of Losant's may have one key.
+        let of_losant = self.losant.as_ref().is_some_and(|of| of.is_meant(&attempt));
+        let who = match of_watson || of_losant {
             true => attempt.client.clone(),
             false => attempt.username.clone().unwrap_or_default(),
         };
@@ -130,6 +143,11 @@ impl Devices {
         if let Some(watson) = self.watson_of(&attempt) {
             return watson.judge(attempt).await;
         }
+        if let Some(losant) = &self.losant
+            && let Some(judged) = losant.judge(&attempt).await
+        {
+            return judged;
+        }
         let asking = self.thingsboard.as_ref().and_then(|of| of.asking(&attempt, &self.doors));
         if let Some(asking) = asking {
             return asking;
@@ -143,7 +161,7 @@ impl Devices {
         {
             proven = self.prove(&attempt).await;
         }
-        let Proven { stay, watch, who } = match (proven, self.anonymous) {
+        let Proven { stay, watch, who, .. } = match (proven, self.anonymous) {
             (Ok(proven), _) => proven,
             (Err(Unproven::Nothing), Some(tenant)) if !names_a_tenant(&attempt) => {
                 return Ok(Identity::of(tenant));
@@ -151,6 +169,10 @@ impl Devices {
             (Err(unproven), _) => return Err(denial(unproven)),
         };
         let (tenant, device) = (stay.guest.tenant, &stay.guest.device);
+        if self.drogue.as_ref().is_some_and(|drogue| drogue.takes(tenant)) {
+            // It has shown what is right in a shape that its platform does not have.
+            return Err(Denial::BadCredentials);
+        }
         let session = if attempt.client == *device {
             device.clone()
         } else {

@@ -26,6 +26,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
+use moorline_drogue::DrogueMetrics;
 use moorline_edge::{Clock, Doorkeeper, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
 use moorline_fostrom::{Door, FostromMetrics, Moonlight, Mqtt};
 use moorline_group::{
@@ -33,6 +34,7 @@ use moorline_group::{
     wire::{Peers, Refusal, RefusalReason, TlsFiles, WireConfig},
 };
 use moorline_http::{Http, Platform};
+use moorline_losant::LosantMetrics;
 use moorline_router::{Router, RouterConfig};
 use moorline_service::{
     Service, ServiceConfig,
@@ -359,23 +361,99 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
-/// What is spoken over HTTP, in the order in which paths are offered.
-fn platforms(
-    node: &Node,
-    service: &Arc<Service>,
-    watson: Option<&moorline_watson::Door>,
-    thingsboard: Option<&moorline_thingsboard::Door>,
-    doors: &Doorkeeper,
-) -> Vec<Arc<dyn Platform>> {
-    let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
-    platforms.extend(watson.map(|door| {
-        let (door, service, doors) = (door.clone(), Arc::clone(service), doors.clone());
-        Arc::new(moorline_watson::Http::new(door, service, doors)) as _
-    }));
-    if let Some((door, secrets)) = thingsboard.zip(node.secrets()) {
-        platforms.extend(moorline_thingsboard::platforms(door, secrets, doors));
+/// What listens here, for clients that ask.
+fn endpoints(config: &Config) -> moorline_drogue::Endpoints {
+    let listen = &config.listen;
+    let port = |address: Option<SocketAddr>| address.map(|address| address.port());
+    let secure = port(listen.wss.or(listen.https)).map(|port| (port, true));
+    moorline_drogue::Endpoints {
+        mqtt: port(listen.mqtts.or(listen.mqtt)),
+        websocket: secure.or(port(listen.ws.or(listen.http)).map(|port| (port, false))),
     }
-    platforms
+}
+
+/// Where devices of each platform are let in; none where no secret can be checked.
+struct Doors {
+    fostrom: Option<Door>,
+    watson: Option<moorline_watson::Door>,
+    thingsboard: Option<moorline_thingsboard::Door>,
+    losant: Option<moorline_losant::Door>,
+    drogue: Option<moorline_drogue::Door>,
+    /// Who failed too often. Bans outlast a pause of this node, and MQTT's are HTTP's.
+    banned: Doorkeeper,
+}
+
+impl Doors {
+    fn open(node: &Node, service: &Arc<Service>, clock: Clock) -> anyhow::Result<Self> {
+        let registry = node.registry();
+        let fostrom = FostromMetrics::register(registry)?;
+        let watson = WatsonMetrics::register(registry)?;
+        let thingsboard = ThingsboardMetrics::register(registry)?;
+        let losant = LosantMetrics::register(registry)?;
+        let drogue = DrogueMetrics::register(registry)?;
+        let mqtt = &node.config().mqtt;
+        let mut doors = Self {
+            fostrom: None,
+            watson: None,
+            thingsboard: None,
+            losant: None,
+            drogue: None,
+            banned: Doorkeeper::default(),
+        };
+        if let Some(secrets) = node.secrets() {
+            let (of, key) = (|| service.registry(), || secrets.clone());
+            let rate = mqtt.client_rate();
+            doors.fostrom = Some(Door::new(of(), key(), clock, rate, fostrom));
+            doors.watson = Some(moorline_watson::Door::new(of(), key(), clock, mqtt, watson));
+            let door = moorline_thingsboard::Door::new(of(), key(), clock, mqtt, thingsboard);
+            doors.thingsboard = Some(door);
+            let service = Arc::clone(service);
+            let of_losant = Arc::clone(&service);
+            let door = moorline_losant::Door::new(of_losant, key(), clock, mqtt, losant);
+            doors.losant = Some(door);
+            let banned = doors.banned.clone();
+            let door = moorline_drogue::Door::new(service, key(), clock, mqtt, drogue, banned);
+            doors.drogue = Some(door);
+        }
+        Ok(doors)
+    }
+
+    /// What is spoken over HTTP, in the order in which paths are offered.
+    fn platforms(&self, node: &Node, service: &Arc<Service>) -> Vec<Arc<dyn Platform>> {
+        let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
+        let banned = || self.banned.clone();
+        platforms.extend(self.watson.clone().map(|door| {
+            Arc::new(moorline_watson::Http::new(door, Arc::clone(service), banned())) as _
+        }));
+        let endpoints = endpoints(node.config());
+        let drogue = self.drogue.clone();
+        platforms
+            .extend(drogue.map(|door| Arc::new(moorline_drogue::Http::new(door, endpoints)) as _));
+        if let Some((door, secrets)) = self.thingsboard.as_ref().zip(node.secrets()) {
+            platforms.extend(moorline_thingsboard::platforms(door, secrets, &self.banned));
+        }
+        let losant = self.losant.clone();
+        platforms
+            .extend(losant.map(|door| Arc::new(moorline_losant::Http::new(door, banned())) as _));
+        platforms
+    }
+
+    /// Who judges clients of MQTT.
+    fn devices(&self, node: &Node, service: &Arc<Service>) -> auth::Devices {
+        let service = Arc::clone(service);
+        auth::Devices {
+            registry: service.registry(),
+            secrets: node.secrets().cloned(),
+            fostrom: self.fostrom.clone().map(Mqtt::new),
+            losant: self.losant.clone().map(moorline_losant::Mqtt::new),
+            thingsboard: self.thingsboard.clone().map(moorline_thingsboard::Mqtt::new),
+            drogue: self.drogue.clone().map(moorline_drogue::Mqtt::new),
+            watson: self.watson.clone().map(|door| moorline_watson::Mqtt::new(door, service)),
+            tasks: TaskTracker::new(),
+            anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
+            doors: self.banned.clone(),
+        }
+    }
 }
 
 /// Serves devices whenever this node may, until told to stop.
@@ -387,46 +465,19 @@ async fn serve_devices(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = EdgeMetrics::register(node.registry())?;
-    let fostrom = FostromMetrics::register(node.registry())?;
     match node.secrets() {
         Some(secrets) => secrets.passwords().register(node.registry())?,
         // It checks none, and says so.
         None => Passwords::new([0; 32], [0; 32]).register(node.registry())?,
     }
-    let watson = WatsonMetrics::register(node.registry())?;
-    let thingsboard = ThingsboardMetrics::register(node.registry())?;
-    let rate = node.config().mqtt.client_rate();
-    let watson = node.secrets().map(|secrets| {
-        let mqtt = &node.config().mqtt;
-        moorline_watson::Door::new(service.registry(), secrets.clone(), clock, mqtt, watson.clone())
-    });
-    let thingsboard = node.secrets().map(|secrets| {
-        let mqtt = &node.config().mqtt;
-        let (registry, secrets) = (service.registry(), secrets.clone());
-        moorline_thingsboard::Door::new(registry, secrets, clock, mqtt, thingsboard.clone())
-    });
-    let door = node.secrets().map(|secrets| {
-        Door::new(service.registry(), secrets.clone(), clock, rate, fostrom.clone())
-    });
-    // Bans outlast a pause of this node, and MQTT's are HTTP's.
-    let doors = Doorkeeper::default();
-    let platforms = platforms(&node, &service, watson.as_ref(), thingsboard.as_ref(), &doors);
-    let others = door.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
+    let doors = Doors::open(&node, &service, clock)?;
+    let platforms = doors.platforms(&node, &service);
+    let others =
+        doors.fostrom.clone().map_or_else(Others::default, |door| Others::new(door, platforms));
     let mut draining = node.draining();
     while wait_until_served(&node, &stop).await {
         let port: Arc<dyn Port> = Arc::clone(&service) as _;
-        let devices = auth::ByRegistry(Arc::new(auth::Devices {
-            registry: service.registry(),
-            secrets: node.secrets().cloned(),
-            fostrom: door.clone().map(Mqtt::new),
-            thingsboard: thingsboard.clone().map(moorline_thingsboard::Mqtt::new),
-            watson: watson
-                .clone()
-                .map(|door| moorline_watson::Mqtt::new(door, Arc::clone(&service))),
-            tasks: TaskTracker::new(),
-            anonymous: node.config().security.lets_anybody_in().then_some(DEMO_TENANT),
-            doors: doors.clone(),
-        }));
+        let devices = auth::ByRegistry(Arc::new(doors.devices(&node, &service)));
         let tls = match &tls {
             Some(tls) if node.secrets().is_some() => {
                 Some(tls.with_psk(Arc::new(devices.clone())).context("tls")?)

@@ -32,6 +32,7 @@ fn fleets_move_in() {
         ),
         ("strict", "thingsboard:strict", json!({ "plaintext": true })),
         ("acme", "watson:abc123", json!({ "plaintext": true })),
+        ("yard", "losant:5f0c9a1b2c3d4e5f60718293", json!({ "plaintext": true })),
     ] {
         let aliases: Vec<_> = aliases.split(',').collect();
         let tenant = json!({ "name": name, "aliases": aliases, "settings": settings });
@@ -43,6 +44,7 @@ fn fleets_move_in() {
         &[
             ("devices of ThingsBoard come with their credentials", plant),
             ("devices of Watson come with their tokens", acme),
+            ("devices of Losant come with what is known of them", yard),
             ("a credential is one device's, and is as its tenant wants", refusals),
         ],
     );
@@ -166,6 +168,21 @@ fn acme(api: &mut Api) {
     let device = watson::device(Version::V4, "pump", "p1", "Zk3vQ9xLw2RtY7uPb5");
     let (mut device, _) = device.to(api.cluster.mqtt(2));
     device.publish_acked("iot-2/evt/status/fmt/json", br#"{"d":1}"#);
+}
+
+fn yard(api: &mut Api) {
+    let id = "aaaaaaaaaaaaaaaaaaaaaaaa";
+    let attributes = json!([{ "name": "t", "dataType": "number" }]);
+    let device = json!({ "deviceId": id, "name": "hub", "deviceClass": "gateway", "attributes": attributes });
+    let page = json!({ "items": [device], "count": 1 });
+    let keys = json!({ "items": [{ "id": id, "key": "1f0ac3d4" }] });
+    let output = import(api, 1, "losant", "yard", &[], &[page, keys]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("1f0ac3d4: an access key"), "{}", said(&output));
+    let (_, shown) = api.ask(2, "GET", &format!("/devices/{id}?tenant=yard"), &Value::Null);
+    let settings = &shown["settings"];
+    let kept = (&settings["class"], &settings["metadata"]["losant"]["attributes"]["t"]);
+    assert_eq!(kept, (&json!("gateway"), &json!("number")), "{settings}");
 }
 
 fn refusals(api: &mut Api) {

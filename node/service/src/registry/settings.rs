@@ -62,6 +62,8 @@ pub struct TenantSettings {
     pub telemetry: TelemetrySettings,
     /// For calls to its devices.
     pub calls: CallSettings,
+    /// For commands to its devices, on platforms where they are lost when nobody is there.
+    pub commands: CommandSettings,
     /// Which topics its clients may use. Without it, a device those below its own name, and any other client all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TopicLists>)]
@@ -85,6 +87,7 @@ impl Default for TenantSettings {
             events: EventSettings::default(),
             telemetry: TelemetrySettings::default(),
             calls: CallSettings::default(),
+            commands: CommandSettings::default(),
             topics: None,
             fostrom: FostromSettings::default(),
         }
@@ -257,6 +260,14 @@ impl TelemetrySettings {
 pub struct CallSettings {
     /// Which calls of a device may be out at once.
     pub order: CallOrder,
+}
+
+/// What becomes of commands, on platforms where they are lost when nobody is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CommandSettings {
+    /// Whether they wait in the mailbox of their device instead, until it takes them.
+    pub keep: bool,
 }
 
 /// Which calls of a device may be out at once. In any case the oldest goes first.

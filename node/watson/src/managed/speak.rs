@@ -63,7 +63,8 @@ impl Manager {
                 | port::Refusal::NotAuthorised
                 | port::Refusal::TooLarge
                 | port::Refusal::Topic
-                | port::Refusal::Payload,
+                | port::Refusal::Payload
+                | port::Refusal::Platform(_),
             ) => {
                 self.door.metrics.dropped.with_label_values(&["unheard"]).inc();
                 Ok(())

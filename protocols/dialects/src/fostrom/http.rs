@@ -254,7 +254,7 @@ pub fn declined(declined: &Declined) -> Response {
         Declined::UnknownMail => (404, None),
         Declined::Refused(Refusal::TooLarge) => (413, None),
         Declined::Refused(Refusal::Topic) => (404, None),
-        Declined::Refused(Refusal::Payload) => (400, None),
+        Declined::Refused(Refusal::Payload | Refusal::Platform(_)) => (400, None),
         Declined::Refused(Refusal::NotAuthorised) => (403, None),
         Declined::Refused(Refusal::Quota) => (429, Some(RETRY_AFTER_S)),
         Declined::Refused(Refusal::Busy | Refusal::Unavailable | Refusal::DiskFull) => {

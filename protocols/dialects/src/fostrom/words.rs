@@ -27,6 +27,7 @@ pub fn declined(declined: &Declined) -> String {
             Refusal::TooLarge => "too_large",
             Refusal::Topic => "unknown_topic",
             Refusal::Payload => "unreadable",
+            Refusal::Platform(_) => "refused",
         },
     };
     format!("{code}: {declined}")

@@ -7,7 +7,7 @@
 //!   presence     who is connected, as JSON                        notice  what a gateway is told of its failures
 //!   http         messaging over HTTP                              rest    the management API
 //!   management   managed devices: their requests, ours, and what state that makes
-//!   time         moments as text                        about   what a registration keeps of a device
+//!   about        what a registration keeps of a device
 //! ```
 //!
 //! # Invariants
@@ -30,7 +30,6 @@ pub mod management;
 pub mod notice;
 pub mod presence;
 pub mod rest;
-pub mod time;
 pub mod topics;
 
 /// The most bytes of a payload, by MQTT and by HTTP (§1.10).

@@ -6,9 +6,12 @@
 )]
 #![allow(clippy::type_complexity, reason = "a row of a table is what it is")]
 
+mod drogue;
 mod export;
 mod http;
 mod identity;
+mod losant;
+mod moments;
 mod mqtt;
 mod payload;
 mod schema;

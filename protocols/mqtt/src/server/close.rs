@@ -2,7 +2,7 @@
 
 use moorline_core::{
     Text,
-    port::{Close, Failure, Refusal},
+    port::{Close, Failure, PlatformReason, Refusal},
 };
 
 use crate::{
@@ -151,6 +151,15 @@ impl From<DecodeError> for Ending {
     }
 }
 
+/// The reason that a platform gives.
+pub(super) fn platform_reason(reason: PlatformReason) -> Reason {
+    match reason {
+        PlatformReason::Unspecified => Reason::UnspecifiedError,
+        PlatformReason::Unsupported => Reason::ImplementationSpecificError,
+        PlatformReason::Wildcard => Reason::WildcardSubscriptionsNotSupported,
+    }
+}
+
 /// What the service hears of an ending of the server's own.
 fn close_of(reason: CloseReason) -> Close {
     match reason {
@@ -207,6 +216,7 @@ pub(super) fn refusal_text(refusal: Refusal) -> &'static str {
         Refusal::TooLarge => "larger than a limit allows",
         Refusal::Topic => "there is no such topic",
         Refusal::Payload => "the payload can't be read",
+        Refusal::Platform(_) => "refused by its platform",
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     CloseReason, Config, ConnectRequest, Connection, Event, Limit, State,
-    close::{Ending, refusal_text},
+    close::{Ending, platform_reason, refusal_text},
     inbound::over_limit,
 };
 
@@ -199,6 +199,7 @@ impl Connection {
             Refusal::TooLarge => Reason::PacketTooLarge,
             Refusal::Topic => Reason::TopicNameInvalid,
             Refusal::Payload => Reason::PayloadFormatInvalid,
+            Refusal::Platform(reason) => platform_reason(reason),
         };
         if refusal == Refusal::Quota {
             self.reached(Limit::Sessions);

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     CloseReason, Config, Connection, Event, Limit,
-    close::{Ending, refusal_text},
+    close::{Ending, platform_reason, refusal_text},
     once::{Flows, Stage},
 };
 
@@ -371,6 +371,7 @@ fn answer_of(refusal: Refusal) -> Option<Reason> {
         Refusal::NotAuthorised => Some(Reason::NotAuthorized),
         Refusal::Topic => Some(Reason::TopicNameInvalid),
         Refusal::Payload => Some(Reason::PayloadFormatInvalid),
+        Refusal::Platform(reason) => Some(platform_reason(reason)),
         Refusal::Unavailable => None,
     }
 }

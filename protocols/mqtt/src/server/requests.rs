@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     CloseReason, Config, Connection, Event, Limit,
-    close::{Ending, refusal_text},
+    close::{Ending, platform_reason, refusal_text},
     inbound::over_limit,
 };
 
@@ -195,6 +195,7 @@ impl Connection {
                     | Refusal::TooLarge
                     | Refusal::Topic
                     | Refusal::Payload => Reason::ImplementationSpecificError,
+                    Refusal::Platform(reason) => platform_reason(reason),
                 };
                 vec![reason; request.asked()]
             }
@@ -261,6 +262,7 @@ fn suback_of(granted: Result<QoS, Refusal>) -> Reason {
         Err(Refusal::NotAuthorised) => Reason::NotAuthorized,
         Err(Refusal::TooLarge | Refusal::Topic | Refusal::Payload) => Reason::TopicFilterInvalid,
         Err(Refusal::Unavailable) => Reason::ImplementationSpecificError,
+        Err(Refusal::Platform(reason)) => platform_reason(reason),
     }
 }
 

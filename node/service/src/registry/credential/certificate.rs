@@ -31,6 +31,19 @@ const WRITTEN_NAMES: [u8; 3] = [0x81, 0x82, 0x86];
 const ALTERNATIVE_NAMES_MAX: usize = 32;
 /// 2.5.4.3.
 const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
+/// Parts of names, as they are written.
+const LABELS: [(&[u8], &str); 10] = [
+    (&COMMON_NAME, "CN"),
+    (&[0x55, 0x04, 0x05], "serialNumber"),
+    (&[0x55, 0x04, 0x06], "C"),
+    (&[0x55, 0x04, 0x07], "L"),
+    (&[0x55, 0x04, 0x08], "ST"),
+    (&[0x55, 0x04, 0x0A], "O"),
+    (&[0x55, 0x04, 0x0B], "OU"),
+    (&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x09, 0x01], "Email"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xF2, 0x2C, 0x64, 0x01, 0x01], "UID"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xF2, 0x2C, 0x64, 0x01, 0x19], "DC"),
+];
 /// Serial number, algorithm and issuer stand in front of the validity.
 const FIELDS_BEFORE_VALIDITY: usize = 3;
 
@@ -118,6 +131,52 @@ fn extension<'a>(certificate: &'a CertificateDer<'_>, id: [u8; 3]) -> Option<&'a
         return (tag == OCTET_STRING).then_some(value);
     }
     None
+}
+
+/// Who issued a certificate, as text.
+#[must_use]
+pub fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {
+    written(named(certificate)?.0)
+}
+
+/// Whose a certificate is, as text.
+#[must_use]
+pub fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
+    written(named(certificate)?.1)
+}
+
+/// Issuer and subject.
+fn named<'a>(certificate: &'a CertificateDer<'_>) -> Option<(&'a [u8], &'a [u8])> {
+    let mut outer = Der(certificate);
+    let mut whole = Der(outer.take(SEQUENCE)?);
+    let mut fields = Der(whole.take(SEQUENCE)?);
+    if fields.0.first() == Some(&EXPLICIT_VERSION) {
+        fields.any()?;
+    }
+    // Serial number and algorithm.
+    fields.any()?;
+    fields.any()?;
+    let issuer = fields.take(SEQUENCE)?;
+    fields.take(SEQUENCE)?;
+    Some((issuer, fields.take(SEQUENCE)?))
+}
+
+/// A distinguished name in the order in which it stands there: `O=Plant, CN=pump-1`. [`None`] if a part of it is no text, or empty.
+fn written(name: &[u8]) -> Option<String> {
+    let (mut rest, mut parts) = (Der(name), Vec::new());
+    while !rest.0.is_empty() {
+        let (mut set, mut together) = (Der(rest.take(SET)?), Vec::new());
+        while !set.0.is_empty() {
+            let mut attribute = Der(set.take(SEQUENCE)?);
+            let id = attribute.take(OID)?;
+            let (_, label) = LABELS.iter().find(|(known, _)| *known == id)?;
+            let (tag, value) = attribute.any()?;
+            let text = std::str::from_utf8(value).ok().filter(|_| STRINGS.contains(&tag))?;
+            together.push(format!("{label}={text}"));
+        }
+        parts.push(together.join(" + "));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// From when on and until when a certificate counts, both inclusive. [`None`] if it does not say.
@@ -252,6 +311,8 @@ mod tests {
         assert_eq!(names.dns, [Text::from("pump.example")]);
         let (from, until) = validity(&made).unwrap();
         assert_eq!((from.0, until.0), (1_772_236_800_000, 2_561_241_600_000));
+        assert_eq!(subject(&made).as_deref(), Some("CN=pump-1, O=acme"));
+        assert_eq!(issuer(&made), subject(&made), "it signed itself");
         assert!(counts(&made, from.0) && !counts(&made, from.0 - 1) && !counts(&made, until.0 + 1));
     }
 

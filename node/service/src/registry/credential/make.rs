@@ -196,19 +196,8 @@ pub async fn make(
         }
         Wanted::Certificate(pin) => (Kept::Certificate(pin), Some(lookup_of_pin(secrets, pin))),
         Wanted::Psk { identity, key } => {
-            check_identity(&identity)?;
-            let key = match key {
-                Some(key) => check_key(key)?,
-                None => {
-                    let key = Secret::new((0..KEY_BYTES).map(|_| random()).collect::<Vec<_>>());
-                    let digits = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
-                    shown = Some(Zeroizing::new(digits));
-                    key
-                }
-            };
-            let sealed = secrets.seal(place, std::array::from_fn(|_| random()), &key.0);
-            let lookup = lookup_of_identity(secrets, &identity);
-            (Kept::Psk(Psk { identity, sealed }), Some(lookup))
+            let (psk, lookup) = psk_of(secrets, place, (identity, key), random, &mut shown)?;
+            (Kept::Psk(psk), Some(lookup))
         }
     };
     let credential = Credential {
@@ -235,6 +224,29 @@ pub fn read_again(
     };
     let token = secrets.open(place, &sealed)?;
     String::from_utf8(token.to_vec()).ok().map(Zeroizing::new)
+}
+
+/// A pre-shared key that somebody brought, or a new one, which is shown; and what it is found by.
+fn psk_of(
+    secrets: &Secrets,
+    place: Place<'_>,
+    (identity, key): (Bytes, Option<Secret>),
+    random: fn() -> u8,
+    shown: &mut Option<Zeroizing<String>>,
+) -> Result<(Psk, LookupHash), Unmakeable> {
+    check_identity(&identity)?;
+    let sealed = match key {
+        // The same key brought again is kept as the same: an import sees that it is there.
+        Some(key) => secrets.seal_again(place, &check_key(key)?.0),
+        None => {
+            let key = Secret::new((0..KEY_BYTES).map(|_| random()).collect::<Vec<_>>());
+            let digits = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
+            *shown = Some(Zeroizing::new(digits));
+            secrets.seal(place, std::array::from_fn(|_| random()), &key.0)
+        }
+    };
+    let lookup = lookup_of_identity(secrets, &identity);
+    Ok((Psk { identity, sealed }, lookup))
 }
 
 /// A token that somebody brought, or a new one, which is shown.

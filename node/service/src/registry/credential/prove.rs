@@ -25,6 +25,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use moorline_core::{TenantId, Text, op, rights::Who};
 use moorline_machine::registry::{Credential, DeviceRecord, LookupHash};
 use rustls::pki_types::CertificateDer;
@@ -115,6 +116,8 @@ pub struct Proven {
     pub watch: Watch,
     /// What its rights depend on.
     pub who: Arc<Who>,
+    /// The device's settings, as they are stored.
+    pub settings: Bytes,
 }
 
 /// What it depends on that a device may stay.
@@ -247,8 +250,11 @@ impl Registry {
         let hash = lookup_of_identity(secrets, identity);
         let found = self.find(hash).await.ok()??;
         let of = self.tenant(found.tenant).filter(|of| of.enabled && found.record.enabled);
-        let held =
-            listed(&found.record, hash).filter(|held| of.is_some() && counts(held, now_ms))?;
+        // While a key is exchanged there are two of one identity: the newer one counts.
+        let valid = found.record.credentials.iter();
+        let valid = valid.filter(|held| held.lookup == Some(hash) && counts(held, now_ms));
+        let held = valid.max_by_key(|held| (held.not_before, held.not_after));
+        let held = held.filter(|_| of.is_some())?;
         let Some(Kept::Psk(psk)) = Kept::read(held.kind, &held.verifier) else { return None };
         let place = Place { tenant: found.tenant, device: &found.device, id: held.id };
         let key = secrets.open(place, &psk.sealed)?;
@@ -332,10 +338,12 @@ impl Attempt<'_> {
         chain: Option<Chain>,
     ) -> Proven {
         let Row { tenant, device, record, watch } = row;
-        let settings = settings::read(&record.settings);
+        let stored = record.settings.clone();
+        let settings = settings::read(&stored);
         let guest = Guest::of(tenant, &device, &record, &settings, (credential, self.claim.by));
         let who = who_of(&device, record.born, settings);
-        Proven { stay: Stay { guest, until_ms, tls: self.claim.tls, chain }, watch, who }
+        let stay = Stay { guest, until_ms, tls: self.claim.tls, chain };
+        Proven { stay, watch, who, settings: stored }
     }
 
     /// Whether a user name, if there is one, is that of this device.

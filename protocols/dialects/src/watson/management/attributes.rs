@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - **A place is on the globe**: latitude within 90, longitude within 180 degrees. Checked by `places_are_on_the_globe`.
-//! - **Moments have one form** once they are taken: [`crate::watson::time`]'s.
+//! - **Moments have one form** once they are taken: [`crate::moments`]'s.
 //! - **The firmware has its seven fields, always**: a client throws if one is missing. Checked by
 //!   `a_download_goes_its_way`.
 
@@ -11,7 +11,7 @@ use moorline_core::{UnixMillis, calendar::rfc3339};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::watson::time::parse;
+use crate::moments::parse;
 
 /// What a device is. Any of it may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use super::{
     task::{Action, FIRMWARE, Outcome, Phase, Task},
     wire::{self, Field, Rc, Request, Response},
 };
-use crate::watson::time;
+use crate::moments;
 
 /// The shortest lifetime; a shorter one becomes this.
 pub const LIFETIME_S_MIN: u64 = 3_600;
@@ -178,7 +178,7 @@ impl Device {
     /// moment counts.
     pub fn forget_old_log(&mut self, now: UnixMillis) {
         let since = UnixMillis(now.0.saturating_sub(LOG_KEPT_MS));
-        let at = |entry: &LogEntry| entry.came.or_else(|| time::parse(&entry.timestamp));
+        let at = |entry: &LogEntry| entry.came.or_else(|| moments::parse(&entry.timestamp));
         self.log.retain(|entry| at(entry).is_some_and(|at| at > since));
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use moorline_core::{Text, UnixMillis};
 
 use super::error::Error;
-use crate::watson::{identity::name, time};
+use crate::{moments, watson::identity::name};
 
 /// The most bytes of a query.
 pub const QUERY_BYTES_MAX: usize = 4_096;
@@ -127,7 +127,7 @@ impl ConnectionFilter {
         let after = match query.filter("connectedAfter") {
             None => None,
             Some(text) => {
-                Some(time::parse(text).ok_or(Error::Malformed("connectedAfter is no moment"))?)
+                Some(moments::parse(text).ok_or(Error::Malformed("connectedAfter is no moment"))?)
             }
         };
         Ok(Self {

@@ -11,7 +11,6 @@ mod presence;
 mod rest;
 mod subscribe;
 mod tasks;
-mod time;
 mod topics;
 mod violation;
 

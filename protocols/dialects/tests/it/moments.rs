@@ -1,7 +1,7 @@
 //! Moments as text, written and read.
 
 use moorline_core::{UnixMillis, calendar::rfc3339};
-use moorline_dialects::watson::time::parse;
+use moorline_dialects::moments::parse;
 use proptest::prelude::*;
 
 #[test]

@@ -1,6 +1,6 @@
-//! Moments as text: ISO 8601 in UTC, to the millisecond, as presence, notices and the management API write them.
+//! Moments as text: ISO 8601, to the millisecond, as several platforms and their devices write them.
 //!
-//! Reading is lenient, because devices and the Python SDK leave out fractions, seconds' fractions of any length, and the zone.
+//! Reading is lenient, because devices leave out fractions, seconds' fractions of any length, and the zone.
 //!
 //! Invariant: what is written is read as the same moment. Checked by `moments_are_read_as_they_were_written`.
 

@@ -1,0 +1,71 @@
+"""The vendor's REST SDK for Python, as it is: a device logs in and asks for itself, an integrator manages."""
+
+import pytest
+from application import APP, KEY, SECRET
+from losant_rest import Client
+from losant_rest.losant_error import LosantError
+
+
+@pytest.fixture
+def logged_in(application, made):
+    """A device's client, and its id."""
+    device = made("rest")
+    client = Client(url=f"http://{application.http}")
+    credentials = {"deviceId": device, "key": KEY, "secret": SECRET}
+    said = client.auth.authenticate_device(credentials=credentials)
+    assert (said["applicationId"], said["deviceId"], said["deviceClass"]) == (APP, device, "standalone")
+    client.auth_token = said["token"]
+    return client, device
+
+
+def test_a_device_asks_for_itself(logged_in):
+    client, device = logged_in
+    of = {"applicationId": APP, "deviceId": device}
+    state = {"data": {"temperature": 5}, "time": {"$date": "2026-11-21T01:02:03.456Z"}}
+    assert client.device.send_state(**of, deviceState={"data": {"temperature": 5}}) == {"success": True}
+    assert client.device.send_state(**of, deviceState=[{"data": {"label": "a"}}, {"data": {"label": "b"}}]) == {"success": True}
+    assert client.device.get_state(**of, limit="10")[-1]["data"] == {"temperature": 5}
+    assert client.device.get_composite_state(**of)["label"]["value"] in ("a", "b")
+    assert client.device.send_command(**of, deviceCommand={"name": "go"}) == {"success": True}
+    assert client.device.get_command(**of, limit="1")[0]["name"] == "go"
+    assert client.device.get(**of)["connectionInfo"]["connected"] is None
+    assert client.device.set_connection_status(**of, connectionStatus={"status": "connected"}) == {"success": True}
+    assert client.device.get(**of)["connectionInfo"]["connected"] == 1
+    assert client.device.get_log_entries(**of)[0]["connected"] is True
+    with pytest.raises(LosantError) as refused:
+        client.device.send_state(**of, deviceState=state | {"extra": 1})
+    assert (refused.value.status, refused.value.data["type"]) == (400, "Validation")
+    with pytest.raises(LosantError) as refused:
+        client.device.get(applicationId=APP, deviceId="0" * 24)
+    assert (refused.value.status, refused.value.data["type"]) == (404, "NotFound")
+
+
+def test_a_wrong_secret_is_401(application, made):
+    client = Client(url=f"http://{application.http}")
+    credentials = {"deviceId": made("wrong"), "key": KEY, "secret": "wrong"}
+    with pytest.raises(LosantError) as refused:
+        client.auth.authenticate_device(credentials=credentials)
+    assert refused.value.status == 401
+
+
+def test_an_integrator_manages(application, rest, made):
+    device = made("managed", tags=[{"key": "site", "value": "north"}])
+    of = {"applicationId": APP, "deviceId": device}
+    assert rest.device.patch(**of, device={"description": "by the door"})["description"] == "by the door"
+    listed = rest.devices.get(applicationId=APP, filterField="name", filter="managed", perPage="5")
+    assert [item["deviceId"] for item in listed["items"]] == [device]
+    command = {"name": "go", "deviceTags": [{"key": "site", "value": "north"}]}
+    assert rest.devices.send_command(applicationId=APP, multiDeviceCommand=command) == {"success": True}
+    assert rest.device.get_command(**of)[0]["name"] == "go"
+    payload = {"topic": "plant/1", "message": "hello"}
+    assert rest.application.mqtt_publish_message(applicationId=APP, payload=payload) == {"success": True}
+    key = rest.application_keys.post(applicationId=APP, applicationKey={"deviceIds": [device]})
+    of_key = {"applicationId": APP, "applicationKeyId": key["applicationKeyId"]}
+    assert rest.application_key.get(**of_key)["deviceIds"] == [device]
+    changed = rest.application_key.patch(**of_key, applicationKey={"status": "inactive"})
+    assert (changed["status"], "secret" in changed) == ("inactive", False)
+    assert rest.application_key.delete(**of_key) == {"success": True}
+    client = Client(url=f"http://{application.http}")
+    credentials = {"email": "ci@example.com", "password": application.integrator}
+    client.auth_token = client.auth.authenticate_user(credentials=credentials)["token"]
+    assert client.device.delete(**of) == {"success": True}

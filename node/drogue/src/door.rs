@@ -1,0 +1,435 @@
+//! Who a client is: from what it shows to a device of an application, and whether it may stay.
+
+use std::{net::IpAddr, sync::Arc};
+
+use moorline_core::{TenantId, Text, op::Denial, port::SessionLimits};
+use moorline_dialects::drogue::{
+    PACKET_BYTES_MAX,
+    identity::{Credentials, DeviceId},
+    registry::device::{Kept, is_disabled},
+};
+use moorline_edge::{Channel, Clock, Doorkeeper, EdgeConfig, Proof, PskHolder};
+use moorline_machine::registry::TenantRecord;
+use moorline_mqtt::server;
+use moorline_service::{
+    Service,
+    registry::{
+        Registry, Watch,
+        credential::{
+            certificate,
+            prove::{Chain, Claim, Holder, Possession, Proven, Stay, Unproven},
+        },
+        door::{By, Certified, Guest},
+        principal::Principal,
+        secrets::Secrets,
+        settings::{self, DeviceSettings},
+    },
+};
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::{
+    metrics::DrogueMetrics,
+    speaker::Speaker,
+    spec::{Specs, Unknown},
+};
+
+/// What an application's tenant is called, before its name, and before the subject of an authority of its.
+const ALIAS: &str = "drogue:";
+/// In distinguished names, and in no application's name.
+const EQUALS: char = '=';
+
+/// Where clients are let in. Clones are the same.
+#[derive(Clone)]
+pub struct Door {
+    pub(crate) registry: Registry,
+    pub(crate) secrets: Secrets,
+    pub(crate) service: Arc<Service>,
+    pub(crate) clock: Clock,
+    /// What MQTT allows devices.
+    pub(crate) rules: Arc<server::Config>,
+    /// What it allows applications.
+    pub(crate) application_rules: Arc<server::Config>,
+    /// For sessions of requests.
+    pub(crate) limits: SessionLimits,
+    pub(crate) sessions_max: u32,
+    pub(crate) metrics: DrogueMetrics,
+    pub(crate) specs: Specs,
+    /// Who failed too often: the same for MQTT and HTTP.
+    doors: Doorkeeper,
+    /// Tasks of connections; each ends with its connection.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+/// How a client comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Coming<'a> {
+    pub(crate) by: By,
+    pub(crate) from: IpAddr,
+    pub(crate) channel: &'a Channel,
+}
+
+/// Why nobody was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// It is nobody, or may not come.
+    Away,
+    /// Nobody can say.
+    Unavailable,
+    /// What the registry says of it can't be read.
+    Misconfigured,
+}
+
+impl From<Unknown> for Turned {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::Unreadable => Self::Misconfigured,
+            Unknown::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+/// Who was let in.
+pub(crate) struct Entered {
+    pub(crate) speaker: Arc<Speaker>,
+    pub(crate) standing: Standing,
+}
+
+/// What it depends on that a device may stay.
+pub(crate) struct Standing {
+    by: Shown,
+    until_ms: Option<u64>,
+    watch: Watch,
+}
+
+/// By what it is in.
+enum Shown {
+    /// What the registry checks again by itself.
+    Words(Stay),
+    /// A certificate of an authority of its application.
+    Certificate(Guest, Chain),
+}
+
+impl Door {
+    /// A door before a service. `doors`: who failed too often, counted with all others.
+    #[must_use]
+    pub fn new(
+        service: Arc<Service>,
+        secrets: Secrets,
+        clock: Clock,
+        edge: &EdgeConfig,
+        metrics: DrogueMetrics,
+        doors: Doorkeeper,
+    ) -> Self {
+        Self {
+            registry: service.registry(),
+            secrets,
+            service,
+            clock,
+            rules: Arc::new(rules(edge)),
+            application_rules: Arc::new(application_rules(edge)),
+            limits: edge.session_limits(),
+            sessions_max: edge.sessions_per_shard_max,
+            metrics,
+            specs: Specs::default(),
+            doors,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.wall().0
+    }
+
+    /// Whether there is any application.
+    pub(crate) fn has_applications(&self) -> bool {
+        self.registry.any_tenant(|of| of.enabled && name_of(of).is_some())
+    }
+
+    /// Whether a tenant is an application, by all that is known here.
+    #[must_use]
+    pub fn takes(&self, tenant: TenantId) -> bool {
+        self.registry.tenant(tenant).is_some_and(|of| name_of(&of).is_some())
+    }
+
+    /// The name of the application that a tenant is.
+    pub(crate) fn name(&self, tenant: TenantId) -> Option<Text> {
+        self.registry.tenant(tenant).as_ref().and_then(name_of)
+    }
+
+    /// Whether there is an application of this name, by all that is known here.
+    pub(crate) fn knows(&self, application: &str) -> bool {
+        self.registry.tenant_by_alias(&format!("{ALIAS}{application}")).is_some()
+    }
+
+    /// The application that an authority of a chain belongs to: its alias.
+    pub(crate) fn authority_of(&self, chain: &Chain) -> Option<String> {
+        let issuers = chain.iter().filter_map(certificate::issuer);
+        issuers
+            .map(|issuer| format!("{ALIAS}{issuer}"))
+            .find(|alias| self.registry.tenant_by_alias(alias).is_some())
+    }
+
+    /// An application by its name.
+    pub(crate) async fn application(&self, name: &str) -> Result<(TenantId, Text), Turned> {
+        let meant = self.registry.tenant_meant(&format!("{ALIAS}{name}")).await;
+        let (tenant, of) = meant.map_err(turned)?;
+        let name = name_of(&of).filter(|_| of.enabled).ok_or(Turned::Away)?;
+        Ok((tenant, name))
+    }
+
+    /// Lets a device in that has not failed too often.
+    pub(crate) async fn admit(
+        &self,
+        credentials: &Credentials,
+        coming: Coming<'_>,
+    ) -> Result<Entered, Turned> {
+        let who =
+            credentials.id().map(|id| Text::from(format!("{}@{}", id.device, id.application)));
+        let who = who.unwrap_or_default();
+        let result = if self.doors.banned(&who, coming.from, self.clock.wall()).is_some() {
+            Err(Turned::Away)
+        } else {
+            let judged = self.judge(credentials, &coming).await;
+            match &judged {
+                Ok(_) => self.doors.succeeded(&who, coming.from),
+                Err(Turned::Away) => {
+                    if self.doors.failed(&who, coming.from, self.clock.wall()) {
+                        let from = coming.from;
+                        info!(%from, "a client failed too often and is banned for a while");
+                    }
+                }
+                Err(Turned::Unavailable | Turned::Misconfigured) => {}
+            }
+            judged
+        };
+        self.count(coming.by, result.as_ref().err().copied());
+        result
+    }
+
+    /// Whose key that is, who has not failed too often from there.
+    pub(crate) async fn principal(
+        &self,
+        key: &str,
+        by: By,
+        from: IpAddr,
+    ) -> Result<Principal, Turned> {
+        // Wrong keys name nobody: they are counted by where they come from.
+        let who = Text::default();
+        let banned = self.doors.banned(&who, from, self.clock.wall()).is_some();
+        let result = if banned {
+            Err(Turned::Away)
+        } else {
+            let found = self.registry.principal(&self.secrets, key, self.now_ms()).await;
+            found.map_err(|_| Turned::Unavailable).and_then(|found| found.ok_or(Turned::Away))
+        };
+        match &result {
+            Ok(_) => self.doors.succeeded(&who, from),
+            Err(Turned::Away) if !banned => drop(self.doors.failed(&who, from, self.clock.wall())),
+            Err(_) => {}
+        }
+        self.count(by, result.as_ref().err().copied());
+        result
+    }
+
+    /// Counts an attempt.
+    pub(crate) fn count(&self, by: By, turned: Option<Turned>) {
+        let result = match turned {
+            None => "accepted",
+            Some(Turned::Away) => "refused",
+            Some(Turned::Unavailable) => "unavailable",
+            Some(Turned::Misconfigured) => "misconfigured",
+        };
+        self.metrics.admitted.with_label_values(&[By::name(by as u8), result]).inc();
+    }
+
+    async fn judge(
+        &self,
+        credentials: &Credentials,
+        coming: &Coming<'_>,
+    ) -> Result<Entered, Turned> {
+        match credentials {
+            Credentials::Password { id, password } => {
+                let proven = self.by_words(id, &id.device, password.expose(), coming).await?;
+                self.entered(proven, None)
+            }
+            Credentials::User { id, user, password } => {
+                let proven = self.by_words(id, user, password.expose(), coming).await?;
+                self.entered(proven, Some(id))
+            }
+            Credentials::Proven => match &coming.channel.proof {
+                Some(Proof::Certificates(chain)) => self.by_certificate(chain, coming).await,
+                Some(Proof::Psk(holder)) => self.by_key(holder, coming).await,
+                None => Err(Turned::Away),
+            },
+        }
+    }
+
+    /// By a name and a password. Logins of a device have its name as client id, so that many devices may have one user name.
+    async fn by_words(
+        &self,
+        id: &DeviceId,
+        user: &Text,
+        password: &[u8],
+        coming: &Coming<'_>,
+    ) -> Result<Proven, Turned> {
+        let meant = self.registry.tenant_meant(&format!("{ALIAS}{}", id.application)).await;
+        let (tenant, of) = meant.map_err(turned)?;
+        let user = Text::from(format!("{user}@{}", of.name));
+        let claim = Claim {
+            by: coming.by,
+            tls: coming.channel.tls,
+            server_name: coming.channel.server_name.as_ref(),
+            client: &id.device,
+            user: Some(&user),
+            password: Some(password),
+            possession: Possession::Nothing,
+        };
+        let proven = self.registry.prove(&self.secrets, &claim, self.now_ms()).await;
+        let proven = proven.map_err(unproven)?;
+        if proven.stay.guest.tenant != tenant {
+            return Err(Turned::Away);
+        }
+        Ok(proven)
+    }
+
+    async fn by_key(&self, holder: &PskHolder, coming: &Coming<'_>) -> Result<Entered, Turned> {
+        let PskHolder { tenant, device, born, credential } = holder.clone();
+        let claim = Claim {
+            by: coming.by,
+            tls: coming.channel.tls,
+            server_name: coming.channel.server_name.as_ref(),
+            client: &Text::default(),
+            user: None,
+            password: None,
+            possession: Possession::Psk(Holder { tenant, device, born, credential }),
+        };
+        let proven = self.registry.prove(&self.secrets, &claim, self.now_ms()).await;
+        self.entered(proven.map_err(unproven)?, None)
+    }
+
+    /// By what an authority of the application calls it: the subject, or its common name.
+    async fn by_certificate(&self, chain: &Chain, coming: &Coming<'_>) -> Result<Entered, Turned> {
+        let alias = self.authority_of(chain).ok_or(Turned::Away)?;
+        let (tenant, _) = self.registry.tenant_meant(&alias).await.map_err(turned)?;
+        let called = self.registry.vouched(tenant, chain, self.now_ms()).ok_or(Turned::Away)?;
+        let subject = chain.first().and_then(certificate::subject).map(Text::from);
+        for device in [subject, called.common].into_iter().flatten() {
+            let certified = Certified {
+                alias: &alias,
+                device: &device,
+                chain,
+                is_it: &|_| true,
+                by: coming.by,
+            };
+            let admitted = match self.registry.admit_certified(certified, self.now_ms()).await {
+                Ok(admitted) => admitted,
+                Err(Denial::UnknownDevice) => continue,
+                Err(why) => return Err(turned(why)),
+            };
+            let watch = admitted.watch.expect("it was asked for");
+            let by = Shown::Certificate(admitted.guest.clone(), Arc::clone(chain));
+            let standing = Standing { by, until_ms: admitted.until_ms, watch };
+            let settings = settings::read::<DeviceSettings>(&admitted.settings);
+            let speaker = self.speaker(admitted.guest, Kept::of(&settings.metadata))?;
+            return Ok(Entered { speaker, standing });
+        }
+        Err(Turned::Away)
+    }
+
+    fn entered(&self, proven: Proven, named: Option<&DeviceId>) -> Result<Entered, Turned> {
+        let Proven { stay, watch, settings, .. } = proven;
+        let kept = Kept::of(&settings::read::<DeviceSettings>(&settings).metadata);
+        let is_it = |id: &DeviceId| {
+            id.device == stay.guest.device
+                || kept.aliases().any(|alias| alias == id.device.as_str())
+        };
+        if !named.is_none_or(is_it) {
+            // Somebody else has this user name and password.
+            return Err(Turned::Away);
+        }
+        let speaker = self.speaker(stay.guest.clone(), kept)?;
+        let until_ms = stay.until_ms;
+        Ok(Entered { speaker, standing: Standing { by: Shown::Words(stay), until_ms, watch } })
+    }
+
+    fn speaker(&self, guest: Guest, kept: Kept) -> Result<Arc<Speaker>, Turned> {
+        let of = self.registry.tenant(guest.tenant).ok_or(Turned::Away)?;
+        let application = name_of(&of).ok_or(Turned::Away)?;
+        if is_disabled(&kept.spec) {
+            return Err(Turned::Away);
+        }
+        Ok(Arc::new(Speaker::new(self.clone(), guest, application, kept)))
+    }
+
+    /// Returns when a device may not stay.
+    pub(crate) async fn until_revoked(&self, standing: &Standing) {
+        let stays = || self.stays(&standing.by);
+        standing.watch.until_revoked(standing.until_ms, || self.now_ms(), stays).await;
+    }
+
+    async fn stays(&self, by: &Shown) -> Result<(), Denial> {
+        match by {
+            Shown::Words(stay) => self.registry.stays(stay, self.now_ms()).await,
+            Shown::Certificate(guest, chain) => {
+                let vouched = self.registry.vouched(guest.tenant, chain, self.now_ms());
+                vouched.ok_or(Denial::WrongSecret)?;
+                self.registry.still(guest).await
+            }
+        }
+    }
+}
+
+/// The name of an application; [`None`] for a tenant that is none.
+fn name_of(of: &TenantRecord) -> Option<Text> {
+    let names = of.aliases.iter().filter_map(|alias| alias.as_str().strip_prefix(ALIAS));
+    let mut names = names.filter(|name| !name.is_empty() && !name.contains(EQUALS));
+    names.next().map(Text::from)
+}
+
+fn turned(denial: Denial) -> Turned {
+    match denial {
+        Denial::Unavailable | Denial::Stopping => Turned::Unavailable,
+        Denial::Malformed
+        | Denial::UnknownTenant
+        | Denial::UnknownDevice
+        | Denial::WrongSecret
+        | Denial::Disabled
+        | Denial::Plaintext
+        | Denial::Banned { .. }
+        | Denial::TooOften => Turned::Away,
+    }
+}
+
+fn unproven(why: Unproven) -> Turned {
+    match why {
+        Unproven::Busy | Unproven::Unavailable => Turned::Unavailable,
+        Unproven::Nothing | Unproven::Wrong | Unproven::Expired | Unproven::Plaintext => {
+            Turned::Away
+        }
+    }
+}
+
+/// MQTT as it is there: packets of 16 KiB, no session that lasts, no shares and no subscription ids.
+fn rules(edge: &EdgeConfig) -> server::Config {
+    let mut config = edge.protocol();
+    config.packet_bytes_max = config.packet_bytes_max.min(PACKET_BYTES_MAX);
+    config.session_expiry_max_s = 0;
+    config.capabilities.shared = false;
+    config.capabilities.subscription_ids = false;
+    config
+}
+
+/// For applications: what comes to them may be large, and nothing is retained.
+fn application_rules(edge: &EdgeConfig) -> server::Config {
+    let mut config = edge.protocol();
+    config.session_expiry_max_s = 0;
+    config.capabilities.retain = false;
+    config
+}

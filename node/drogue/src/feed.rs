@@ -1,0 +1,323 @@
+//! One subscription of an application: events out of all shards' streams, as the consumer group has read them so far.
+//!
+//! # Invariants
+//!
+//! - **At least once**: what was not taken by the client is not committed, and comes again to whoever reads next.
+//! - **In order of each device**, and with QoS 1 one at a time: the next goes out when the client has acknowledged the last.
+//! - **Bounded**: a page of each shard is in memory.
+//!
+//! Checked by the cluster tests (`drogue.rs`).
+
+use std::{collections::VecDeque, num::NonZeroU32, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use moorline_core::{
+    Delivery, Message, Offset, QoS, ShardId, SubscriptionIds, TenantId, Text,
+    port::{Inbox, Notice},
+};
+use moorline_dialects::drogue::{
+    application::Form,
+    event::{CloudEvent, Names},
+};
+use moorline_edge::asks::{numbered, tell};
+use moorline_machine::{
+    EventsPage,
+    events::{Event, EventKind},
+};
+use moorline_service::registry::{Cursor, Reading, RegistryError};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    door::Door,
+    groups::{LOOK, Member, RENEW},
+};
+
+/// How long a shard's leader may wait for something new before it answers.
+const WAIT: Duration = Duration::from_secs(10);
+/// How long is waited before a shard is asked again that did not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Events with QoS 0 that are on their way at once; with QoS 1 it is one.
+const AHEAD_MAX: usize = 32;
+/// Numbers of what was taken that wait: no more can be out.
+const TAKEN_MAX: usize = 2 * AHEAD_MAX;
+/// Where the number of a feed stands in those of its events.
+const FEED_SHIFT: u32 = 48;
+
+/// A subscription that begins.
+pub(crate) struct Feed {
+    pub(crate) door: Door,
+    pub(crate) tenant: TenantId,
+    pub(crate) application: Text,
+    /// With whom it shares; without one it reads what is new, and nobody else does so for it.
+    pub(crate) group: Option<Text>,
+    pub(crate) topic: Text,
+    pub(crate) form: Form,
+    pub(crate) qos: QoS,
+    pub(crate) id: Option<NonZeroU32>,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) _reading: Reading,
+}
+
+/// A subscription, until it is dropped.
+pub(crate) struct Tap {
+    number: u64,
+    taken: mpsc::Sender<u64>,
+    _ends: DropGuard,
+}
+
+impl Tap {
+    /// The client has these: as far as they are its own.
+    pub(crate) fn taken(&self, numbers: &[u64]) {
+        for number in numbers.iter().filter(|number| **number >> FEED_SHIFT == self.number) {
+            // Room for all that can be out.
+            self.taken.try_send(*number).unwrap_or_default();
+        }
+    }
+}
+
+/// An event that is on its way.
+struct Out {
+    number: u64,
+    shard: ShardId,
+    offset: Offset,
+    taken: bool,
+}
+
+type Asking = Pin<Box<dyn Future<Output = (ShardId, Result<EventsPage, RegistryError>)> + Send>>;
+
+/// It does not read any more.
+struct Lost;
+
+struct Reader {
+    feed: Feed,
+    member: Option<Member>,
+    taken: mpsc::Receiver<u64>,
+    cursor: Option<Cursor>,
+    out: VecDeque<Out>,
+    next: u64,
+    renew_at: Instant,
+    /// Something was taken that is not committed.
+    moved: bool,
+}
+
+impl Feed {
+    /// Begins. `number`: another one for each feed of a connection.
+    pub(crate) fn begin(self, number: u16) -> Tap {
+        let (sender, taken) = mpsc::channel(TAKEN_MAX);
+        let (token, tasks) = (CancellationToken::new(), self.door.tasks.clone());
+        let number = u64::from(number);
+        let member = self.group.clone().map(|group| Member::new(self.tenant, group));
+        let mut reader = Reader {
+            feed: self,
+            member,
+            taken,
+            cursor: None,
+            out: VecDeque::new(),
+            next: number << FEED_SHIFT,
+            renew_at: Instant::now(),
+            moved: false,
+        };
+        let ended = token.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = reader.work() => {}
+            }
+            reader.end().await;
+        });
+        Tap { number, taken: sender, _ends: token.drop_guard() }
+    }
+}
+
+impl Reader {
+    async fn work(&mut self) {
+        loop {
+            let now_ms = self.feed.door.now_ms();
+            if let Some(member) = &mut self.member
+                && !member.holds(&self.feed.door.registry, now_ms).await
+            {
+                sleep(LOOK).await;
+                continue;
+            }
+            self.renew_at = Instant::now() + RENEW;
+            self.out.clear();
+            match self.start().await {
+                Ok(cursor) => self.cursor = Some(cursor),
+                Err(_) => {
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            }
+            let Err(Lost) = self.read().await;
+        }
+    }
+
+    /// Where it begins: where its group is, or with what is new.
+    async fn start(&self) -> Result<Cursor, RegistryError> {
+        let Feed { door, tenant, group, .. } = &self.feed;
+        let Some(group) = group else {
+            // It goes on where it was.
+            return match &self.cursor {
+                Some(cursor) => Ok(cursor.clone()),
+                None => door.registry.newest(*tenant).await,
+            };
+        };
+        let groups = door.registry.consumers(*tenant).await?;
+        if let Some(known) = groups.into_iter().find(|known| known.name == *group) {
+            return Ok(known.cursor);
+        }
+        let newest = door.registry.newest(*tenant).await?;
+        door.registry.commit_events(*tenant, group, &newest).await
+    }
+
+    async fn read(&mut self) -> Result<std::convert::Infallible, Lost> {
+        let mut asking = FuturesUnordered::new();
+        for shard in self.feed.door.registry.event_shards(self.feed.tenant, None) {
+            asking.push(self.ask(shard, Duration::ZERO));
+        }
+        loop {
+            let renew_at = self.renew_at;
+            tokio::select! {
+                Some((shard, page)) = asking.next() => {
+                    let pause = if page.is_err() { PAUSE } else { Duration::ZERO };
+                    if let Ok(page) = page {
+                        self.page(shard, page).await?;
+                    }
+                    asking.push(self.ask(shard, pause));
+                }
+                () = sleep_until(renew_at) => self.renew().await?,
+            }
+        }
+    }
+
+    fn ask(&self, shard: ShardId, pause: Duration) -> Asking {
+        let (registry, tenant) = (self.feed.door.registry.clone(), self.feed.tenant);
+        let after = self.cursor.as_ref().map(|cursor| cursor.of(shard)).unwrap_or_default();
+        Box::pin(async move {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            (shard, registry.events(shard, tenant, after, None, WAIT).await)
+        })
+    }
+
+    /// Has the client have a page.
+    async fn page(&mut self, shard: ShardId, page: EventsPage) -> Result<(), Lost> {
+        let most = if self.feed.qos == QoS::AtMostOnce { AHEAD_MAX } else { 1 };
+        for event in page.events {
+            let Some(body) = self.cloud_event(shard, &event) else { continue };
+            while self.out.len() >= most {
+                self.wait().await?;
+            }
+            self.deliver(shard, event.offset, &body);
+        }
+        while !self.out.is_empty() {
+            self.wait().await?;
+        }
+        if let Some(cursor) = &mut self.cursor
+            && cursor.of(shard) < page.upto
+        {
+            cursor.set(shard, page.upto);
+            self.moved = true;
+        }
+        Ok(())
+    }
+
+    /// Waits until the client has something, or it is time to say that this one reads.
+    async fn wait(&mut self) -> Result<(), Lost> {
+        let renew_at = self.renew_at;
+        let number = tokio::select! {
+            number = self.taken.recv() => number,
+            () = sleep_until(renew_at) => return self.renew().await,
+        };
+        let number = number.ok_or(Lost)?;
+        if let Some(out) = self.out.iter_mut().find(|out| out.number == number) {
+            out.taken = true;
+        }
+        while let Some(out) = self.out.front().filter(|out| out.taken) {
+            if let Some(cursor) = &mut self.cursor {
+                cursor.set(out.shard, out.offset);
+                self.moved = true;
+            }
+            self.out.pop_front();
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, shard: ShardId, offset: Offset, body: &Bytes) {
+        let Feed { topic, form, qos, id, inbox, .. } = &self.feed;
+        let (properties, payload) = form.of_event(body);
+        let (topic, qos) = (topic.clone(), *qos);
+        let message = Message { topic, qos, properties, payload, ..Message::empty() };
+        self.next += 1;
+        let delivery =
+            Delivery { ids: SubscriptionIds::from(*id), ..numbered(self.next, qos, message) };
+        self.out.push_back(Out { number: self.next, shard, offset, taken: false });
+        tell(inbox, Notice::Deliver(vec![delivery]));
+    }
+
+    /// An event as applications get it; [`None`] for what they have no word for.
+    fn cloud_event(&self, shard: ShardId, event: &Event) -> Option<Bytes> {
+        if event.event.kind == EventKind::Message {
+            return CloudEvent::read(&event.event.body).map(|_| event.event.body.clone());
+        }
+        if event.event.kind != EventKind::Presence {
+            return None;
+        }
+        let connected = match event.event.channel.as_str() {
+            "connected" => true,
+            "disconnected" => false,
+            _ => return None,
+        };
+        let id = format!("{}-{}", shard.0, event.offset.0);
+        let tenant = self.feed.tenant.0.to_string();
+        let device = format!("{tenant}-{}", event.born.unwrap_or_default());
+        let named = (event.device.as_str(), device.as_str());
+        let names = Names {
+            application: (self.feed.application.as_str(), &tenant),
+            device: named,
+            sender: named,
+        };
+        Some(CloudEvent::connection(&id, event.at, &names, connected).structured())
+    }
+
+    /// Says that it reads, and how far it is.
+    async fn renew(&mut self) -> Result<(), Lost> {
+        self.renew_at = Instant::now() + RENEW;
+        let now_ms = self.feed.door.now_ms();
+        if let Some(member) = &mut self.member
+            && !member.holds(&self.feed.door.registry, now_ms).await
+        {
+            return Err(Lost);
+        }
+        self.commit().await;
+        Ok(())
+    }
+
+    async fn commit(&mut self) {
+        let Feed { door, tenant, group, .. } = &self.feed;
+        let (Some(group), Some(cursor), true) = (group, &self.cursor, self.moved) else { return };
+        // Otherwise the next time.
+        self.moved = door.registry.commit_events(*tenant, group, cursor).await.is_err();
+    }
+
+    async fn end(mut self) {
+        while let Ok(number) = self.taken.try_recv() {
+            if let Some(out) = self.out.iter().find(|out| out.number == number)
+                && let Some(cursor) = &mut self.cursor
+            {
+                cursor.set(out.shard, out.offset);
+                self.moved = true;
+            }
+        }
+        self.commit().await;
+        if let Some(member) = &mut self.member {
+            member.give_back(&self.feed.door.registry).await;
+        }
+    }
+}

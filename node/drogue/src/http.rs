@@ -1,0 +1,304 @@
+//! Devices and applications over HTTP, at the listener that all platforms share: what `moorline_dialects::drogue` decides, done.
+//!
+//! ```text
+//!   head ─► route ─► who is it? (door) ─► body ─► listen, if it waits ─► an event ─► 202, or the first command ─► 200
+//!                                              └─► command ─► 202
+//! ```
+//!
+//! # Invariants
+//!
+//! - **202 means what a PUBACK means**: the event is synced on a majority.
+//! - **No body is read before it is known who sends it.**
+//! - **Nobody is let in by what an earlier request showed**: each is judged.
+//!
+//! Checked by the cluster tests (`drogue.rs`).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use moorline_core::{TenantId, Text};
+use moorline_dialects::drogue::{
+    BODY_BYTES_MAX, command,
+    discovery::{self, Listening as Endpoints},
+    http::{self, Asked, Head, Response, Route},
+    outcome::{Outcome, Refusal},
+    registry::route,
+    ttn,
+};
+use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
+use moorline_service::registry::{door::By, principal::Principal, settings::Role};
+
+use crate::{
+    door::{Coming, Door, Turned},
+    metrics::Counted,
+    rest,
+    speaker::{Saying, Speaker},
+    wait::Listening,
+};
+
+/// In which another platform's devices say who they are that have such paths, too.
+const OTHERS_HEADER: &str = "x-fleet-id";
+/// In which ours do.
+const AUTHORIZATION: &str = "authorization";
+/// The extension that has what stands behind a channel.
+const SUFFIX: &str = "topic";
+/// Who administers the cluster.
+pub(crate) const EVERYBODYS: TenantId = TenantId(0);
+
+/// HTTP for Drogue's devices, and for those who send them commands.
+#[derive(Clone)]
+pub struct Http {
+    door: Door,
+    endpoints: Endpoints,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    /// Behind this door. `endpoints`: what else listens on this node.
+    #[must_use]
+    pub fn new(door: Door, endpoints: Endpoints) -> Self {
+        Self { door, endpoints }
+    }
+}
+
+impl Platform for Http {
+    fn claims(&self, path: &str) -> bool {
+        http::is_path(path)
+            || command::is_path(path)
+            || discovery::is_path(path)
+            || route::is_path(path)
+    }
+
+    fn claims_with(&self, path: &str, has: &dyn Fn(&str) -> bool) -> bool {
+        if !self.claims(path) || !path.starts_with("/v1/") {
+            return self.claims(path);
+        }
+        has(AUTHORIZATION) || !has(OTHERS_HEADER) && self.door.has_applications()
+    }
+
+    fn meet(&self, caller: Arc<Caller>) -> Box<dyn Conversation> {
+        Box::new(Connection { http: self.clone(), caller })
+    }
+}
+
+/// One connection.
+struct Connection {
+    http: Http,
+    caller: Arc<Caller>,
+}
+
+impl Conversation for Connection {
+    fn answer(&self, request: Request) -> Answered<'_> {
+        Box::pin(async move {
+            let (head, body) = request.split();
+            let headers = head.headers();
+            let query = head.query().unwrap_or_default();
+            let head = Head { method: head.method(), path: head.path(), query, headers: &headers };
+            let (what, answered) = if discovery::is_path(head.path) {
+                ("discovery", self.discover(&head).await)
+            } else if command::is_path(head.path) {
+                ("command", self.command(&head, body).await)
+            } else if route::is_path(head.path) {
+                ("registry", self.registry(&head, body).await)
+            } else {
+                let proven = self.caller.channel.proof.is_some();
+                match http::route(&head, proven) {
+                    Ok(asked) => {
+                        let what =
+                            if matches!(asked.route, Route::Ttn(_)) { "ttn" } else { "publish" };
+                        (what, self.publish(asked, &head, body).await)
+                    }
+                    Err(refusal) => ("publish", Err(refusal)),
+                }
+            };
+            let response = answered.unwrap_or_else(|refusal| Response::refused(&refusal));
+            let status = response.status.to_string();
+            self.http.door.metrics.requests.with_label_values(&[what, &status]).inc();
+            Answer::whole(response.status, &response.headers, response.body)
+        })
+    }
+}
+
+/// What a request says.
+enum Message {
+    /// As it stands there.
+    Plain { channel: String, suffix: Option<String>, content_type: Option<String>, data: Bytes },
+    /// In a message of another platform.
+    Uplink(ttn::Uplink),
+}
+
+impl Message {
+    fn read(route: Route, head: &Head<'_>, body: Bytes) -> Result<Self, Refusal> {
+        match route {
+            Route::Publish { channel, suffix } => {
+                let content_type = head.text("content-type").map(str::to_owned);
+                Ok(Self::Plain { channel, suffix, content_type, data: body })
+            }
+            Route::Ttn(version) => Ok(Self::Uplink(ttn::read(version, &body)?)),
+            Route::Alive => Err(Refusal::NotFound),
+        }
+    }
+}
+
+impl Connection {
+    // ---- devices
+
+    async fn publish(
+        &self,
+        asked: Asked,
+        head: &Head<'_>,
+        body: Body,
+    ) -> Result<Response, Refusal> {
+        let Some(credentials) = &asked.credentials else { return Ok(Response::empty(200)) };
+        let door = &self.http.door;
+        let (from, channel) = (self.caller.peer.ip().to_canonical(), &self.caller.channel);
+        let coming = Coming { by: By::Http, from, channel };
+        let entered = door.admit(credentials, coming).await.map_err(refusal_of)?;
+        self.caller.is_known();
+        let message = Message::read(asked.route, head, read(body).await?)?;
+        let mut listening = None;
+        if asked.wait_s > 0 {
+            // Before anything is said: a command may be the answer to it.
+            let begun = Listening::begin(&entered.speaker, asked.speaks_as.as_deref()).await;
+            listening = Some(begun.ok_or(Refusal::Unavailable)?);
+        }
+        let (schema, speaks_as) = (asked.data_schema.as_deref(), asked.speaks_as.as_deref());
+        say(&entered.speaker, message, speaks_as, schema).await?;
+        let Some(mut listening) = listening else { return Ok(Response::empty(202)) };
+        let _waiting = Counted::of(&door.metrics.waiting);
+        let wait = Duration::from_secs(asked.wait_s.into());
+        let command = tokio::select! {
+            command = listening.command(wait, &self.caller.stop) => command,
+            () = door.until_revoked(&entered.standing) => return Err(Refusal::Authentication),
+        };
+        Ok(command.map_or_else(
+            || Response::empty(202),
+            |command| Response::command(&command.name, command.payload),
+        ))
+    }
+
+    // ---- applications
+
+    /// Whose key a request shows, who has not failed too often.
+    async fn principal(&self, head: &Head<'_>) -> Result<Principal, Refusal> {
+        let door = &self.http.door;
+        let key = command::key(head).ok_or(Refusal::Authentication)?;
+        let key = std::str::from_utf8(key.expose()).map_err(|_| Refusal::Authentication)?;
+        let from = self.caller.peer.ip().to_canonical();
+        let principal = door.principal(key, By::Http, from).await.map_err(refusal_of)?;
+        let tenant = principal.tenant;
+        if !self.caller.tls() && tenant != EVERYBODYS && !door.registry.takes_plaintext(tenant) {
+            return Err(Refusal::Authentication);
+        }
+        self.caller.is_known();
+        Ok(principal)
+    }
+
+    async fn registry(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {
+        let asked = route::route(head)?;
+        let principal = self.principal(head).await?;
+        let body = read(body).await?;
+        let address = self.caller.peer.ip().to_canonical().to_string();
+        let door = &self.http.door;
+        let request = rest::Request { door, principal: &principal, head, address: &address };
+        request.answer(asked, body).await
+    }
+
+    async fn command(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {
+        let asked = command::route(head)?;
+        let door = &self.http.door;
+        let principal = self.principal(head).await?;
+        if principal.role == Role::ReadOnly {
+            return Err(Refusal::Authentication);
+        }
+        let application = door.application(&asked.application).await;
+        let outcome = match application {
+            Ok((tenant, _)) if [tenant, EVERYBODYS].contains(&principal.tenant) => {
+                let payload = read(body).await?;
+                let device = Text::from(asked.device);
+                door.command(tenant, &device, &asked.command, payload, By::Http).await
+            }
+            Ok(_) => return Err(Refusal::Authentication),
+            Err(Turned::Away) => command::Outcome::Nobody,
+            Err(Turned::Unavailable | Turned::Misconfigured) => command::Outcome::Unavailable,
+        };
+        Ok(Response::empty(outcome.status()))
+    }
+
+    /// Where the endpoints are: all of them for who has a key, else where the API is.
+    async fn discover(&self, head: &Head<'_>) -> Result<Response, Refusal> {
+        if head.method != "GET" {
+            return Err(Refusal::Method);
+        }
+        if head.path == discovery::VERSION_PATH {
+            return Ok(Response::json(200, discovery::version()));
+        }
+        let known = head.header(AUTHORIZATION).is_some() && self.principal(head).await.is_ok();
+        let host = head.text("host").ok_or_else(|| Refusal::Request("There is no host".into()))?;
+        let endpoints = Some(&self.http.endpoints).filter(|_| known);
+        Ok(Response::json(200, discovery::endpoints(host, self.caller.tls(), endpoints)))
+    }
+}
+
+/// Says what a request says, for whom it says it.
+async fn say(
+    speaker: &Speaker,
+    message: Message,
+    speaks_as: Option<&str>,
+    schema: Option<&str>,
+) -> Result<(), Refusal> {
+    let device = match &message {
+        Message::Plain { .. } => speaks_as,
+        Message::Uplink(uplink) => Some(uplink.device.as_str()),
+    };
+    let target = speaker.target(device).await.map_err(|outcome| refused(outcome, ""))?;
+    let (channel, content_type, data, extensions, of_spec) = match &message {
+        Message::Plain { channel, suffix, content_type, data } => {
+            let extensions = suffix.as_deref().map(|suffix| (SUFFIX, suffix));
+            let extensions: Vec<_> = extensions.into_iter().collect();
+            (channel, content_type.as_deref(), data.clone(), extensions, None)
+        }
+        Message::Uplink(uplink) => {
+            let (content_type, data) = uplink.payload(&target.kept.spec);
+            let extensions = uplink.extensions.iter();
+            let extensions = extensions.map(|(name, value)| (*name, value.as_str())).collect();
+            (&uplink.port, content_type, data, extensions, uplink.schema(&target.kept.spec))
+        }
+    };
+    let saying = Saying {
+        channel,
+        content_type,
+        data_schema: schema.or(of_spec),
+        extensions: &extensions,
+        data: &data,
+    };
+    let (outcome, why) = match speaker.say(&target, &saying).await {
+        Ok(appending) => appending.await,
+        Err(said) => said,
+    };
+    if outcome == Outcome::Accepted { Ok(()) } else { Err(refused(outcome, &why)) }
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    body.read(BODY_BYTES_MAX).await.map_err(|unread| match unread {
+        Unread::TooLarge => Refusal::TooLarge,
+        Unread::BrokeOff => Refusal::Format("The body broke off".to_owned()),
+    })
+}
+
+pub(crate) fn refusal_of(turned: Turned) -> Refusal {
+    match turned {
+        Turned::Away => Refusal::Authentication,
+        Turned::Unavailable => Refusal::Unavailable,
+        Turned::Misconfigured => Refusal::Configuration,
+    }
+}
+
+fn refused(outcome: Outcome, why: &str) -> Refusal {
+    outcome.http(why).unwrap_or(Refusal::Unavailable)
+}

@@ -1,0 +1,120 @@
+//! What is counted of Drogue's clients. Labels take few values: an application or device is never one.
+
+use moorline_dialects::drogue::outcome::Outcome;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+
+/// The metrics; clones are the same.
+#[derive(Debug, Clone)]
+pub struct DrogueMetrics {
+    pub(crate) connections: IntGaugeVec,
+    pub(crate) admitted: IntCounterVec,
+    pub(crate) events: IntCounterVec,
+    pub(crate) commands: IntCounterVec,
+    pub(crate) filters_refused: IntCounterVec,
+    pub(crate) requests: IntCounterVec,
+    pub(crate) waiting: IntGauge,
+}
+
+/// Who has connections.
+const CLASSES: [&str; 2] = ["device", "application"];
+/// By which way something came.
+const WAYS: [&str; 2] = ["mqtt", "http"];
+/// What becomes of commands.
+const SENT: [&str; 4] = ["sent", "nobody", "unavailable", "failed"];
+/// What is asked for over HTTP.
+const REQUESTS: [&str; 5] = ["publish", "ttn", "command", "registry", "discovery"];
+
+impl DrogueMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    ///
+    /// When a metric of the same name is registered already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counters = |name, help, labels: &[&str]| {
+            add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let connections =
+            Opts::new("moorline_drogue_connections", "Clients that are connected, by class");
+        let metrics = Self {
+            connections: add(registry, IntGaugeVec::new(connections, &["class"])?)?,
+            admitted: counters(
+                "moorline_drogue_auth_attempts_total",
+                "Clients that said who they are, by protocol and by what came of it",
+                &["protocol", "result"],
+            )?,
+            events: counters(
+                "moorline_drogue_events_total",
+                "Events that devices sent, by protocol and by what became of them",
+                &["protocol", "result"],
+            )?,
+            commands: counters(
+                "moorline_drogue_commands_total",
+                "Commands that applications sent, by protocol and by what became of them",
+                &["protocol", "result"],
+            )?,
+            filters_refused: counters(
+                "moorline_drogue_filters_refused_total",
+                "Filters of subscriptions that there are not, by class",
+                &["class"],
+            )?,
+            requests: counters(
+                "moorline_drogue_http_requests_total",
+                "Requests over HTTP, by what they asked for and by the status they got",
+                &["what", "status"],
+            )?,
+            waiting: add(
+                registry,
+                IntGauge::new(
+                    "moorline_drogue_http_waiting",
+                    "Requests over HTTP that wait for a command",
+                )?,
+            )?,
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Whoever looks finds them before they count anything.
+    fn begin(&self) {
+        for class in CLASSES {
+            self.connections.with_label_values(&[class]);
+            self.filters_refused.with_label_values(&[class]);
+        }
+        for way in WAYS {
+            for result in ["accepted", "refused", "unavailable", "misconfigured"] {
+                self.admitted.with_label_values(&[way, result]);
+            }
+            for outcome in Outcome::ALL {
+                self.events.with_label_values(&[way, outcome.name()]);
+            }
+            for result in SENT {
+                self.commands.with_label_values(&[way, result]);
+            }
+        }
+        for what in REQUESTS {
+            self.requests.with_label_values(&[what, "200"]);
+        }
+    }
+}
+
+/// Counts a connection or request, as long as there is one.
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    pub(crate) fn of(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

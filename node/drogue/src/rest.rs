@@ -1,0 +1,470 @@
+//! The registry's API: devices of applications, with the key of one.
+//!
+//! # Invariants
+//!
+//! - **A change is made to what was read**: of two at once one fails with 409, or is made again to what the other left.
+//! - **Every change has its record** in the audit.
+//!
+//! Checked by the cluster tests (`drogue.rs`).
+//!
+//! # Deliberately absent
+//!
+//! Making and deleting applications: they are tenants, which administrators of the cluster make.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use moorline_core::{TenantId, Text};
+use moorline_dialects::drogue::{
+    http::{Head, Response},
+    outcome::Refusal,
+    registry::{
+        credentials::{CREDENTIALS_MAX, Credential, Password},
+        device::Kept,
+        labels::Selector,
+        patch::{merge, patched},
+        resource::{self, Known, Written},
+        route::{Action, Place},
+    },
+};
+use moorline_machine::{
+    DocumentRefused,
+    answer::Refused,
+    documents::Expect,
+    registry::{self, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice},
+};
+use moorline_service::registry::{
+    RegistryError,
+    audit::{Actor, as_actor, identified},
+    credential::{
+        make::{self, Secret, Unmakeable, Wanted, WantedPassword},
+        password,
+    },
+    principal::{Principal, is_principal},
+    settings::{self, DeviceSettings, Role},
+};
+use serde_json::Value;
+
+use crate::{
+    door::{Door, Turned},
+    http::{EVERYBODYS, refusal_of},
+};
+
+/// Devices that are read at once for a list.
+const PAGE: usize = 1_000;
+/// Devices that one list looks at.
+const LOOKED_AT_MAX: usize = 100_000;
+/// How often a patch is tried again after somebody else's change came between.
+const TRIES_MAX: usize = 5;
+
+/// What a request is about, and who makes it.
+pub(crate) struct Request<'a> {
+    pub(crate) door: &'a Door,
+    pub(crate) principal: &'a Principal,
+    pub(crate) head: &'a Head<'a>,
+    pub(crate) address: &'a str,
+}
+
+fn not_there(error: &RegistryError) -> Refusal {
+    match error {
+        RegistryError::Refused(Refused::NotFound) => Refusal::NotFound,
+        RegistryError::Refused(Refused::VersionMismatch { .. } | Refused::Exists)
+        | RegistryError::Documents(DocumentRefused::Conflict { .. }) => {
+            Refusal::Conflict("Somebody else wrote it meanwhile, or it is there already".to_owned())
+        }
+        RegistryError::Taken(_) => {
+            Refusal::Conflict("Another device has one of these credentials".to_owned())
+        }
+        RegistryError::Refused(_) => {
+            Refusal::Request("It is too large, or there are too many".to_owned())
+        }
+        RegistryError::Busy
+        | RegistryError::Unavailable
+        | RegistryError::DiskFull
+        | RegistryError::TooManyReaders
+        | RegistryError::Mail(_)
+        | RegistryError::Events(_)
+        | RegistryError::Values(_)
+        | RegistryError::Calls(_)
+        | RegistryError::Documents(_) => Refusal::Unavailable,
+    }
+}
+
+fn parsed(body: &Bytes) -> Result<Value, Refusal> {
+    serde_json::from_slice(body).map_err(|_| Refusal::Format("The body is not JSON".to_owned()))
+}
+
+fn uid(tenant: TenantId, record: &DeviceRecord) -> String {
+    format!("{}-{}", tenant.0, record.born)
+}
+
+impl Request<'_> {
+    /// Answers it.
+    pub(crate) async fn answer(
+        &self,
+        (place, action): (Place, Action),
+        body: Bytes,
+    ) -> Result<Response, Refusal> {
+        let reads = matches!(action, Action::Get | Action::List(..));
+        if !reads && self.principal.role < Role::Operator {
+            return Err(Refusal::Authentication);
+        }
+        let asked = format!("{} {}", self.head.method, self.head.path);
+        let actor = Actor::of(&asked, rand::random(), self.address);
+        as_actor(Some(actor), async {
+            identified(&format!("{}/{}", self.principal.tenant.0, self.principal.name));
+            match place {
+                Place::Applications => self.applications(action).await,
+                Place::Application(name) => self.application(&name, action, &body).await,
+                Place::Devices(application) => self.devices(&application, action, &body).await,
+                Place::Device(application, device) => {
+                    self.device(&application, &device, action, &body).await
+                }
+            }
+        })
+        .await
+    }
+
+    /// An application that the key is for.
+    async fn tenant(&self, application: &str) -> Result<(TenantId, Text), Refusal> {
+        match self.door.application(application).await {
+            Ok((tenant, name)) if [tenant, EVERYBODYS].contains(&self.principal.tenant) => {
+                Ok((tenant, name))
+            }
+            // Whether there is such a one is nobody else's business.
+            Ok(_) | Err(Turned::Away) => Err(Refusal::NotFound),
+            Err(Turned::Unavailable | Turned::Misconfigured) => Err(Refusal::Unavailable),
+        }
+    }
+
+    // ---- applications
+
+    async fn applications(&self, action: Action) -> Result<Response, Refusal> {
+        let Action::List(selector, limit, offset) = action else { return Err(Refusal::Method) };
+        let all = self.door.registry.tenants();
+        let own = self.principal.tenant;
+        let mut found = Vec::new();
+        for tenant in all.keys().filter(|tenant| own == EVERYBODYS || **tenant == own) {
+            let Some((shown, kept, _)) = self.shown_application(*tenant).await? else { continue };
+            if selector.selects(&kept.labels) {
+                found.push(shown);
+            }
+            if found.len() >= limit.saturating_add(offset) {
+                break;
+            }
+        }
+        let listed: Vec<_> = found.into_iter().skip(offset).take(limit).collect();
+        Ok(Response::json(200, Bytes::from(Value::Array(listed).to_string())))
+    }
+
+    async fn shown_application(
+        &self,
+        tenant: TenantId,
+    ) -> Result<Option<(Value, Kept, Option<u64>)>, Refusal> {
+        let Some(name) = self.door.name(tenant) else { return Ok(None) };
+        let Some(of) = self.door.registry.tenant(tenant) else { return Ok(None) };
+        let read = self.door.specs.read(&self.door.registry, tenant).await;
+        let (kept, version) = read.map_err(|why| refusal_of(why.into()))?;
+        let uid = tenant.0.to_string();
+        let known = Known {
+            application: None,
+            name: name.as_str(),
+            uid: &uid,
+            created: of.created,
+            version: version.unwrap_or_default(),
+            enabled: of.enabled,
+        };
+        Ok(Some((resource::shown(&known, &kept), kept, version)))
+    }
+
+    async fn application(
+        &self,
+        name: &str,
+        action: Action,
+        body: &Bytes,
+    ) -> Result<Response, Refusal> {
+        let (tenant, name) = self.tenant(name).await?;
+        let found = self.shown_application(tenant).await?;
+        let (shown, _, version) = found.ok_or(Refusal::NotFound)?;
+        let wanted = match action {
+            Action::Get => return Ok(Response::json(200, Bytes::from(shown.to_string()))),
+            Action::Create | Action::Delete | Action::List(..) => return Err(Refusal::Method),
+            Action::Replace => parsed(body)?,
+            Action::Patch | Action::Merge => changed(&shown, &action, &parsed(body)?)?,
+        };
+        let written = resource::read(&wanted).map_err(Refusal::Request)?;
+        is_meant(&written, (name.as_str(), None), version.unwrap_or_default())?;
+        let body = serde_json::to_vec(&written.kept).expect("maps with string keys");
+        let expect = version.map_or(Expect::Absent, Expect::Version);
+        let write = self.door.specs.write(&self.door.registry, tenant, body.into(), expect);
+        write.await.map_err(|error| not_there(&error))?;
+        Ok(Response::empty(204))
+    }
+
+    // ---- devices
+
+    async fn devices(
+        &self,
+        application: &str,
+        action: Action,
+        body: &Bytes,
+    ) -> Result<Response, Refusal> {
+        let (tenant, application) = self.tenant(application).await?;
+        match action {
+            Action::List(selector, limit, offset) => {
+                let found = self.list(tenant, &application, &selector, limit, offset).await?;
+                Ok(Response::json(200, Bytes::from(Value::Array(found).to_string())))
+            }
+            Action::Create => {
+                let written = resource::read(&parsed(body)?).map_err(Refusal::Request)?;
+                let name = written.name.clone();
+                is_meant(&written, (&name, Some(&application)), 0)?;
+                self.put(tenant, &application, &written, None, Some(0)).await?;
+                let mut response = Response::empty(201);
+                let place = format!("/api/registry/v1alpha1/apps/{application}/devices/{name}");
+                response.headers.push(("location", place));
+                Ok(response)
+            }
+            Action::Get | Action::Replace | Action::Patch | Action::Merge | Action::Delete => {
+                Err(Refusal::Method)
+            }
+        }
+    }
+
+    async fn list(
+        &self,
+        tenant: TenantId,
+        application: &Text,
+        selector: &Selector,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<Value>, Refusal> {
+        let (mut found, mut skipped, mut looked, mut after) = (Vec::new(), 0, 0, None);
+        while looked < LOOKED_AT_MAX && found.len() < limit {
+            let page = self.door.registry.devices(tenant, after, PAGE).await;
+            let page = page.map_err(|error| not_there(&error))?;
+            looked += page.devices.len();
+            for (device, record) in page.devices.iter().filter(|(name, _)| !is_principal(name)) {
+                let kept = kept_of(record);
+                if !selector.selects(&kept.labels) {
+                    continue;
+                }
+                if skipped < offset {
+                    skipped += 1;
+                } else if found.len() < limit {
+                    found.push(shown(tenant, application, device, record, &kept));
+                }
+            }
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        Ok(found)
+    }
+
+    async fn device(
+        &self,
+        application: &str,
+        device: &str,
+        action: Action,
+        body: &Bytes,
+    ) -> Result<Response, Refusal> {
+        let (tenant, application) = self.tenant(application).await?;
+        let name = Text::from(device);
+        for _ in 0..TRIES_MAX {
+            let record = self.row(tenant, &name).await?;
+            let before = shown(tenant, &application, &name, &record, &kept_of(&record));
+            let wanted = match action {
+                Action::Get => return Ok(Response::json(200, Bytes::from(before.to_string()))),
+                Action::Delete => {
+                    let delete = DeleteDevice { tenant, device: name, if_version: None };
+                    let deleted = self.door.registry.delete_device(delete).await;
+                    deleted.map_err(|error| not_there(&error))?;
+                    return Ok(Response::empty(204));
+                }
+                Action::List(..) | Action::Create => return Err(Refusal::Method),
+                Action::Replace => parsed(body)?,
+                Action::Patch | Action::Merge => changed(&before, &action, &parsed(body)?)?,
+            };
+            let written = resource::read(&wanted).map_err(Refusal::Request)?;
+            is_meant(&written, (device, Some(&application)), record.version)?;
+            if written.uid.as_ref().is_some_and(|meant| *meant != uid(tenant, &record)) {
+                return Err(Refusal::Conflict("It is another one of that name".to_owned()));
+            }
+            let version = Some(record.version);
+            let put = self.put(tenant, &application, &written, Some(&record), version).await;
+            let again = matches!(action, Action::Patch | Action::Merge);
+            match put {
+                Err(Refusal::Conflict(_)) if again && written.version.is_none() => {}
+                put => return put.map(|()| Response::empty(204)),
+            }
+        }
+        Err(Refusal::Conflict("Others write it all the time".to_owned()))
+    }
+
+    async fn row(&self, tenant: TenantId, device: &Text) -> Result<DeviceRecord, Refusal> {
+        if is_principal(device) {
+            return Err(Refusal::NotFound);
+        }
+        let found = self.door.registry.device(tenant, device).await;
+        found.map_err(|error| not_there(&error))?.ok_or(Refusal::NotFound)
+    }
+
+    async fn put(
+        &self,
+        tenant: TenantId,
+        application: &Text,
+        written: &Written,
+        before: Option<&DeviceRecord>,
+        if_version: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let name = written.name.as_str();
+        let wrong = name.starts_with('~') || name.chars().any(char::is_control);
+        if name.len() > DEVICE_NAME_BYTES_MAX || wrong {
+            let why = "A name has 1 to 160 bytes, no control characters, and no ~ in front";
+            return Err(Refusal::Request(why.to_owned()));
+        }
+        let device = Text::from(name);
+        let credentials = match (&written.credentials, before) {
+            (Some(listed), _) => {
+                self.credentials(tenant, application, &device, &written.kept, listed).await?
+            }
+            (None, Some(before)) => before.credentials.clone(),
+            (None, None) => Vec::new(),
+        };
+        let mut settings: DeviceSettings =
+            before.map(|before| settings::read(&before.settings)).unwrap_or_default();
+        written.kept.put(&mut settings.metadata);
+        settings.labels = labels(&written.kept.labels);
+        let put = PutDevice {
+            tenant,
+            device,
+            enabled: written.enabled,
+            credentials,
+            settings: settings::written(&settings),
+            if_version,
+            devices_max: self.door.registry.settings(tenant).devices_per_shard_max,
+        };
+        let put = self.door.registry.put_device(put).await;
+        put.map(drop).map_err(|error| not_there(&error))
+    }
+
+    /// What a device shows, as the import has it.
+    async fn credentials(
+        &self,
+        tenant: TenantId,
+        application: &Text,
+        device: &Text,
+        kept: &Kept,
+        listed: &[Credential],
+    ) -> Result<Vec<registry::Credential>, Refusal> {
+        let mut wanted = Vec::new();
+        let secret = |password: &Password| match password {
+            Password::Plain(plain) => Ok(WantedPassword::Chosen(Secret::new(plain.as_bytes()))),
+            Password::Hashed(form) => Err(Refusal::Request(format!(
+                "Passwords as {form} are not taken: write them plain"
+            ))),
+        };
+        for credential in listed {
+            match credential {
+                Credential::Password(password) => {
+                    for user in std::iter::once(device.as_str()).chain(kept.aliases()) {
+                        let (client, user) = (None, Some(Text::from(user)));
+                        wanted.push(Wanted::Login { client, user, password: secret(password)? });
+                    }
+                }
+                Credential::User { user, password, unique } => {
+                    let client = (!unique).then(|| device.clone());
+                    let user = Some(Text::from(user.as_str()));
+                    wanted.push(Wanted::Login { client, user, password: secret(password)? });
+                }
+                Credential::Psk { key, not_before: None, not_after: None } => {
+                    let identity = Bytes::from(format!("{device}@{application}"));
+                    wanted.push(Wanted::Psk { identity, key: Some(Secret::new(key.0.clone())) });
+                }
+                Credential::Psk { .. } => {
+                    let why = "Pre-shared keys for a time are not taken".to_owned();
+                    return Err(Refusal::Request(why));
+                }
+            }
+        }
+        let chosen = wanted.iter().any(|wanted| matches!(wanted, Wanted::Login { .. }));
+        if chosen && !self.door.registry.settings(tenant).chosen_passwords {
+            let why = "The application's tenant takes no passwords that people chose";
+            return Err(Refusal::Request(why.to_owned()));
+        }
+        if wanted.len() > CREDENTIALS_MAX {
+            return Err(Refusal::Request("More than 8 credentials, with those of aliases".into()));
+        }
+        let mut made = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            let place = password::Place { tenant, device, id: rand::random() };
+            let one = make::make(&self.door.secrets, place, wanted, rand::random::<u8>).await;
+            made.push(
+                one.map_err(|why| match why {
+                    Unmakeable::Busy => Refusal::Unavailable,
+                    Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
+                })?
+                .credential,
+            );
+        }
+        Ok(made)
+    }
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> std::collections::BTreeSet<String> {
+    labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn kept_of(record: &DeviceRecord) -> Kept {
+    Kept::of(&settings::read::<DeviceSettings>(&record.settings).metadata)
+}
+
+fn shown(
+    tenant: TenantId,
+    application: &Text,
+    device: &Text,
+    record: &DeviceRecord,
+    kept: &Kept,
+) -> Value {
+    let known = Known {
+        application: Some(application.as_str()),
+        name: device.as_str(),
+        uid: &uid(tenant, record),
+        created: record.created,
+        version: record.version,
+        enabled: record.enabled,
+    };
+    resource::shown(&known, kept)
+}
+
+fn changed(before: &Value, action: &Action, patch: &Value) -> Result<Value, Refusal> {
+    let mut wanted = before.clone();
+    // Which version is meant only the patch can say.
+    if let Some(metadata) = wanted["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+    }
+    if *action == Action::Merge {
+        merge(&mut wanted, patch);
+        return Ok(wanted);
+    }
+    patched(&wanted, patch).map_err(|why| Refusal::Request(why.to_string()))
+}
+
+/// Whether what was written is about this resource, as it is.
+fn is_meant(
+    written: &Written,
+    (name, application): (&str, Option<&Text>),
+    version: u64,
+) -> Result<(), Refusal> {
+    if written.name != name {
+        return Err(Refusal::Request("metadata.name is another one".to_owned()));
+    }
+    let other = |meant: &String| application.is_some_and(|of| of.as_str() != meant.as_str());
+    if written.application.as_ref().is_some_and(other) {
+        return Err(Refusal::Request("metadata.application is another one".to_owned()));
+    }
+    if written.version.as_ref().is_some_and(|meant| *meant != version.to_string()) {
+        return Err(Refusal::Conflict("It has another version".to_owned()));
+    }
+    Ok(())
+}

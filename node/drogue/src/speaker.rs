@@ -1,0 +1,231 @@
+//! A device that was let in: what it says becomes CloudEvents in the streams of those it says them for.
+//!
+//! # Invariants
+//!
+//! - **An event is on its way when [`Speaker::say`] returns**: whoever calls in an order has it written in that order.
+//! - **Bounded**: of those that a device speaks for, [`PROXIED_MAX`] are remembered.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use moorline_core::{TenantId, Text};
+use moorline_dialects::drogue::{
+    event::{CloudEvent, Names, Publish},
+    outcome::Outcome,
+    registry::device::{Kept, is_disabled},
+    rules::{Next, Place, Rules},
+};
+use moorline_machine::events::{EVENT_BODY_BYTES_MAX, EVENT_CHANNEL_BYTES_MAX, EventKind};
+use moorline_service::registry::{
+    NewEvent, RegistryError,
+    door::{By, Guest, JSON},
+    settings::{self, DeviceSettings},
+};
+use uuid::Uuid;
+
+use crate::door::Door;
+
+/// Those that a device speaks for, of which it is known whether it may.
+const PROXIED_MAX: usize = 128;
+/// How long that counts.
+const PROXIED_FOR: Duration = Duration::from_secs(30);
+
+/// Whom an event is about.
+#[derive(Debug)]
+pub(crate) struct Target {
+    device: Text,
+    born: u64,
+    pub(crate) kept: Kept,
+}
+
+type Proxied = HashMap<Text, (Option<Arc<Target>>, Instant)>;
+
+/// What is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Saying<'a> {
+    pub(crate) channel: &'a str,
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) data_schema: Option<&'a str>,
+    pub(crate) extensions: &'a [(&'a str, &'a str)],
+    pub(crate) data: &'a Bytes,
+}
+
+/// What became of it; and of what is rejected, why.
+pub(crate) type Said = (Outcome, String);
+/// It is on its way.
+pub(crate) type Appending = Pin<Box<dyn Future<Output = Said> + Send>>;
+
+/// See the module.
+pub(crate) struct Speaker {
+    pub(crate) door: Door,
+    pub(crate) guest: Guest,
+    /// The application's name.
+    pub(crate) application: Text,
+    own: Arc<Target>,
+    proxied: Mutex<Proxied>,
+}
+
+/// What an application's or a device's id is in events.
+fn uid(tenant: TenantId, born: Option<u64>) -> String {
+    match born {
+        None => tenant.0.to_string(),
+        Some(born) => format!("{}-{born}", tenant.0),
+    }
+}
+
+impl Speaker {
+    pub(crate) fn new(door: Door, guest: Guest, application: Text, kept: Kept) -> Self {
+        let own = Arc::new(Target { device: guest.device.clone(), born: guest.born, kept });
+        Self { door, guest, application, own, proxied: Mutex::default() }
+    }
+
+    /// Itself.
+    pub(crate) fn own(&self) -> &Arc<Target> {
+        &self.own
+    }
+
+    fn proxied(&self) -> MutexGuard<'_, Proxied> {
+        // Every change is one entry.
+        self.proxied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whom it speaks for: itself, or one that has it among its gateways.
+    pub(crate) async fn target(&self, device: Option<&str>) -> Result<Arc<Target>, Outcome> {
+        let Some(device) = device.filter(|device| *device != self.guest.device.as_str()) else {
+            return Ok(Arc::clone(&self.own));
+        };
+        let name = Text::from(device);
+        let known = self.proxied().get(&name).cloned();
+        if let Some((known, at)) = known
+            && at.elapsed() < PROXIED_FOR
+        {
+            return known.ok_or(Outcome::NotAllowed);
+        }
+        let found = self.door.registry.device(self.guest.tenant, &name).await;
+        let found = found.map_err(|error| outcome_of(&error))?.filter(|record| record.enabled);
+        let found = found.and_then(|record| {
+            let kept = Kept::of(&settings::read::<DeviceSettings>(&record.settings).metadata);
+            let may = kept.allows(self.guest.device.as_str()) && !is_disabled(&kept.spec);
+            let device = name.clone();
+            may.then(|| Arc::new(Target { device, born: record.born, kept }))
+        });
+        let mut proxied = self.proxied();
+        if proxied.len() >= PROXIED_MAX {
+            proxied.clear();
+        }
+        proxied.insert(name, (found.clone(), Instant::now()));
+        found.ok_or(Outcome::NotAllowed)
+    }
+
+    /// Says something for a device.
+    pub(crate) async fn say(
+        &self,
+        target: &Target,
+        saying: &Saying<'_>,
+    ) -> Result<Appending, Said> {
+        let said = self.event(target, saying).await;
+        self.door.registry.heard(&self.guest);
+        let (Guest { tenant, by, .. }, counted) = (&self.guest, self.door.metrics.events.clone());
+        let by = *by;
+        let count = move |outcome: Outcome| {
+            counted.with_label_values(&[By::name(by as u8), outcome.name()]).inc();
+        };
+        let body = match said {
+            Ok(Some(body)) => body,
+            Ok(None) => {
+                count(Outcome::Accepted);
+                return Err((Outcome::Accepted, String::new()));
+            }
+            Err((outcome, why)) => {
+                count(outcome);
+                return Err((outcome, why));
+            }
+        };
+        let event = NewEvent {
+            born: Some(target.born),
+            kind: EventKind::Message,
+            channel: Text::from(saying.channel),
+            content_type: JSON,
+            body,
+            by: by as u8,
+        };
+        let appended = self.door.registry.append_event(*tenant, &target.device, event);
+        Ok(Box::pin(async move {
+            let outcome = match appended.await {
+                Ok(_) => Outcome::Accepted,
+                Err(error) => outcome_of(&error),
+            };
+            count(outcome);
+            (outcome, String::new())
+        }))
+    }
+
+    /// The event as it is kept, after all rules; nothing, if a rule drops it.
+    async fn event(&self, target: &Target, saying: &Saying<'_>) -> Result<Option<Bytes>, Said> {
+        let refused = |outcome| (outcome, String::new());
+        if saying.channel.is_empty() || saying.channel.len() > EVENT_CHANNEL_BYTES_MAX {
+            return Err(refused(Outcome::Topic));
+        }
+        let tenant = self.guest.tenant;
+        let spec = self.door.specs.of(&self.door.registry, tenant).await;
+        let spec = spec.map_err(|_| refused(Outcome::Failed))?;
+        let rules = Rules::of(&spec.spec, &target.kept.spec);
+        let rules = rules.map_err(|_| refused(Outcome::Failed))?;
+        let (application, sender) = (uid(tenant, None), uid(tenant, Some(self.guest.born)));
+        let device = uid(tenant, Some(target.born));
+        let names = Names {
+            application: (self.application.as_str(), &application),
+            device: (target.device.as_str(), &device),
+            sender: (self.guest.device.as_str(), &sender),
+        };
+        let publish = Publish {
+            channel: saying.channel,
+            content_type: saying.content_type,
+            data_schema: saying.data_schema,
+            extensions: saying.extensions,
+            data: saying.data,
+        };
+        let id = Uuid::from_u128(rand::random()).to_string();
+        let event = CloudEvent::said(&id, self.door.clock.wall(), &names, &publish);
+        let mut event = event.map_err(|_| refused(Outcome::Payload))?;
+        match rules.run(Place::default(), saying.channel, &mut event) {
+            Next::Accepted => {}
+            Next::Dropped => return Ok(None),
+            Next::Rejected(why) => return Err((Outcome::Rejected, why)),
+            // No endpoint is asked by this node: what one should decide does not get through.
+            Next::Ask(..) => {
+                let why = "an endpoint of a rule is to be asked, which is not done here";
+                return Err((Outcome::Rejected, why.to_owned()));
+            }
+            Next::Invalid => return Err(refused(Outcome::Failed)),
+        }
+        let body = event.structured();
+        if body.len() > EVENT_BODY_BYTES_MAX {
+            return Err(refused(Outcome::Full));
+        }
+        Ok(Some(body))
+    }
+}
+
+fn outcome_of(error: &RegistryError) -> Outcome {
+    match error {
+        RegistryError::Busy
+        | RegistryError::DiskFull
+        | RegistryError::TooManyReaders
+        | RegistryError::Events(_) => Outcome::Full,
+        // It was deleted a moment ago.
+        RegistryError::Refused(_) => Outcome::NotAllowed,
+        RegistryError::Unavailable
+        | RegistryError::Taken(_)
+        | RegistryError::Mail(_)
+        | RegistryError::Values(_)
+        | RegistryError::Calls(_)
+        | RegistryError::Documents(_) => Outcome::Failed,
+    }
+}

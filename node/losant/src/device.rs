@@ -1,0 +1,375 @@
+//! What is kept of a device, and what it is told: the same for MQTT and requests.
+//!
+//! Everything is values of the device, each with its event in the application's stream: what it reports under the names of its
+//! attributes, and under names that no attribute can have what it was told (`$command`), how it came and went (`$connection`), and
+//! that it is banned (`$ban`). So the last of each is at hand, and the others are its history.
+//!
+//! What writes is on its way when the call returns: whoever calls in an order has it written in that order.
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use moorline_core::{Message, TenantId, Text, UnixMillis, Value as Kept, port::Refusal};
+use moorline_dialects::losant::{
+    command::Command,
+    id::Id,
+    limits::Ban,
+    presence::{self, Change},
+    state::{self, State, json_of},
+    topics,
+};
+use moorline_machine::{
+    HistoryQuery,
+    answer::Refused,
+    events::EventKind,
+    mail::MAIL_PAYLOAD_BYTES_MAX,
+    presence::{PresenceRecord, PresenceState},
+    values::{NewPoint, VALUE_BYTES_MAX},
+};
+use moorline_service::registry::{
+    Letter, NewEvent, Recording, RegistryError,
+    door::{By, JSON},
+};
+use serde_json::{Value, json};
+
+use crate::{door::Door, pass::Known};
+
+/// Channels of events: states, commands, who came and went, and who is not heard for a while.
+pub(crate) const STATES: &str = "state";
+/// See [`STATES`].
+pub(crate) const COMMANDS: &str = "command";
+const CONNECTIONS: &str = "connection";
+const LIMITS: &str = "limits";
+/// Under which names values are that no attribute can have.
+const COMMAND_KEY: &str = "$command";
+const CONNECTION_KEY: &str = "$connection";
+const BAN_KEY: &str = "$ban";
+/// What a command is called in a mailbox: its own name is in it.
+const MAIL_NAME: &str = "command";
+/// Bytes of a command as its device hears it: a mailbox takes no more.
+pub(crate) const COMMAND_BYTES_MAX: usize = MAIL_PAYLOAD_BYTES_MAX;
+
+/// A device that something is kept of.
+#[derive(Debug, Clone)]
+pub(crate) struct Device {
+    pub(crate) tenant: TenantId,
+    pub(crate) application: Text,
+    pub(crate) id: Id,
+    pub(crate) born: u64,
+    pub(crate) by: By,
+}
+
+/// Why a command was not given.
+#[derive(Debug)]
+pub(crate) enum NotGiven {
+    /// It has more bytes than it may.
+    TooLarge,
+    /// By what keeps it.
+    Registry(RegistryError),
+    /// By what passes it on.
+    Refused(Refusal),
+}
+
+impl From<RegistryError> for NotGiven {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl Device {
+    pub(crate) fn new(tenant: TenantId, application: &Text, known: &Known, by: By) -> Self {
+        let (application, id, born) = (application.clone(), known.id.clone(), known.record.born);
+        Self { tenant, application, id, born, by }
+    }
+
+    fn event(&self, kind: EventKind, channel: &'static str, body: &Value) -> NewEvent {
+        NewEvent {
+            born: Some(self.born),
+            kind,
+            channel: Text::from(channel),
+            content_type: JSON,
+            body: Bytes::from(body.to_string()),
+            by: self.by as u8,
+        }
+    }
+}
+
+fn point(at_ms: Option<i64>, values: Vec<(Text, Kept)>) -> NewPoint {
+    NewPoint { ts_ms: at_ms, values }
+}
+
+fn of_json(key: &str, value: &Value) -> (Text, Kept) {
+    (Text::from(key), Kept::Json(Text::from(value.to_string())))
+}
+
+impl Door {
+    fn record(
+        &self,
+        device: &Device,
+        points: Vec<NewPoint>,
+        event: NewEvent,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let recording = Recording { born: device.born, points, event: Some(event) };
+        let written = self.registry.record(device.tenant, device.id.text(), recording);
+        async move { written.await.map(drop) }
+    }
+
+    /// Keeps what a device reported: latest values, history, and an event for each. Of texts that are longer than a value may be, the
+    /// event alone has something.
+    pub(crate) fn keep_states(
+        &self,
+        device: &Device,
+        states: Vec<State>,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let mut writes = Vec::with_capacity(states.len());
+        for state in states {
+            let event = state.event(&device.application, &device.id);
+            let event = self.event_of_state(device, &event);
+            let at_ms = state.at_ms;
+            let short = |(_, value): &(Text, Kept)| value.len_bytes() <= VALUE_BYTES_MAX;
+            let values: Vec<_> = state.values.into_iter().filter(short).collect();
+            let points = if values.is_empty() { vec![] } else { vec![point(Some(at_ms), values)] };
+            writes.push(self.record(device, points, event));
+        }
+        async move { try_join_all(writes).await.map(drop) }
+    }
+
+    fn event_of_state(&self, device: &Device, event: &Value) -> NewEvent {
+        device.event(EventKind::Datapoint, STATES, event)
+    }
+
+    /// Notes that a device came or went.
+    pub(crate) fn note_connection(
+        &self,
+        device: &Device,
+        change: &Change,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let event = change.event(device.application.as_str(), device.id.as_str());
+        let event = device.event(EventKind::State, CONNECTIONS, &event);
+        let values = vec![of_json(CONNECTION_KEY, &change.kept())];
+        self.record(device, vec![point(None, values)], event)
+    }
+
+    /// Notes that a device is not heard for a while.
+    pub(crate) fn note_ban(
+        &self,
+        device: &Device,
+        ban: Ban,
+    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
+        let until_ms = i64::try_from(ban.until_ms).unwrap_or(i64::MAX);
+        let event = json!({
+            "deviceId": device.id.as_str(), "until": state::time(until_ms), "seconds": ban.seconds,
+        });
+        let event = device.event(EventKind::State, LIMITS, &event);
+        let values = vec![of_json(BAN_KEY, &json!(ban))];
+        self.record(device, vec![point(None, values)], event)
+    }
+
+    async fn last(&self, device: &Device, key: &str) -> Result<Option<Value>, RegistryError> {
+        let keys = vec![Text::from(key)];
+        let latest = self.registry.latest(device.tenant, device.id.text(), keys).await?;
+        let value = latest.and_then(|latest| latest.values.into_iter().next());
+        Ok(value.map(|(_, _, value)| json_of(&value)))
+    }
+
+    /// The last ban of a device.
+    pub(crate) async fn ban(&self, device: &Device) -> Result<Option<Ban>, RegistryError> {
+        let kept = self.last(device, BAN_KEY).await?;
+        Ok(kept.and_then(|kept| serde_json::from_value(kept).ok()))
+    }
+
+    /// Whether a device is connected, and since when. What nobody but a connection said is so as long as there is one.
+    pub(crate) async fn connection_info(&self, device: &Device) -> Result<Value, RegistryError> {
+        let kept = self.last(device, CONNECTION_KEY).await?;
+        let change = kept.as_ref().and_then(Change::read);
+        if let Some(change) = change.as_ref().filter(|change| change.said) {
+            return Ok(change.info());
+        }
+        let names = [device.id.text().clone()];
+        let presence = self.registry.presence(device.tenant, &names).await?;
+        let present = presence.into_iter().next().flatten().filter(|it| it.born == device.born);
+        Ok(info(change, present))
+    }
+
+    /// The newest values of a name of ours, the newest first, none before `since_ms`.
+    async fn history(
+        &self,
+        device: &Device,
+        key: &str,
+        since_ms: Option<i64>,
+        most: usize,
+    ) -> Result<Vec<Value>, RegistryError> {
+        let query = HistoryQuery {
+            tenant: device.tenant,
+            device: device.id.text().clone(),
+            keys: vec![Text::from(key)],
+            from_ms: since_ms.unwrap_or(0),
+            to_ms: i64::MAX,
+            descending: true,
+            points_max: u16::try_from(most).unwrap_or(u16::MAX),
+        };
+        let mut query = Some(query);
+        let mut found = Vec::new();
+        while let Some(asked) = query.take().filter(|_| found.len() < most) {
+            let Some(page) = self.registry.history(asked.clone()).await? else { break };
+            let values = page.points.into_iter().flat_map(|point| point.values);
+            found.extend(values.map(|(_, value)| json_of(&value)));
+            query = page.next.map(|next| HistoryQuery { to_ms: next, ..asked });
+        }
+        found.truncate(most);
+        if found.is_empty() && since_ms.is_none() && most > 0 {
+            // Where no history is kept, the last one is.
+            found.extend(self.last(device, key).await?);
+        }
+        Ok(found)
+    }
+
+    /// What a device was told, the newest first.
+    pub(crate) async fn commands(
+        &self,
+        device: &Device,
+        since_ms: Option<i64>,
+        most: usize,
+    ) -> Result<Vec<Value>, RegistryError> {
+        self.history(device, COMMAND_KEY, since_ms, most).await
+    }
+
+    /// When a device came and went, the newest first.
+    pub(crate) async fn connections(
+        &self,
+        device: &Device,
+        since_ms: Option<i64>,
+        most: usize,
+    ) -> Result<Vec<Value>, RegistryError> {
+        let kept = self.history(device, CONNECTION_KEY, since_ms, most).await?;
+        Ok(kept.iter().filter_map(Change::read).map(|change| change.entry()).collect())
+    }
+
+    /// What a device reported, the newest first.
+    pub(crate) async fn states(
+        &self,
+        device: &Device,
+        keys: Vec<Text>,
+        since_ms: Option<i64>,
+        most: usize,
+    ) -> Result<Vec<Value>, RegistryError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let points_max = u16::try_from(most).unwrap_or(u16::MAX);
+        let (tenant, device, to_ms) = (device.tenant, device.id.text().clone(), i64::MAX);
+        let from_ms = since_ms.unwrap_or(0);
+        let mut query = Some(HistoryQuery {
+            tenant,
+            device,
+            keys,
+            from_ms,
+            to_ms,
+            descending: true,
+            points_max,
+        });
+        let mut found = Vec::new();
+        while let Some(asked) = query.take().filter(|_| found.len() < most) {
+            let Some(page) = self.registry.history(asked.clone()).await? else { break };
+            found.extend(page.points.iter().map(|point| state::shown(point.ts_ms, &point.values)));
+            query = page.next.map(|next| HistoryQuery { to_ms: next, ..asked });
+        }
+        found.truncate(most);
+        Ok(found)
+    }
+
+    /// Tells a device something: it is kept as said, and goes to whoever has subscribed to its commands, or into its mailbox, as its
+    /// tenant wants.
+    pub(crate) async fn command(
+        &self,
+        device: &Device,
+        known: &Known,
+        command: &Command,
+    ) -> Result<(), NotGiven> {
+        let now_ms = self.now_ms();
+        let payload = command.written(now_ms).to_string();
+        if payload.len() > COMMAND_BYTES_MAX {
+            self.metrics.commands.with_label_values(&["too_large"]).inc();
+            return Err(NotGiven::TooLarge);
+        }
+        let event = command.event(&device.application, &device.id, now_ms);
+        let event = device.event(EventKind::Message, COMMANDS, &event);
+        let shown = of_json(COMMAND_KEY, &command.shown(now_ms));
+        let fits = shown.1.len_bytes() <= VALUE_BYTES_MAX;
+        let points = if fits { vec![point(None, vec![shown])] } else { vec![] };
+        self.record(device, points, event).await?;
+        let payload = Bytes::from(payload);
+        let keep = self.registry.settings(device.tenant).commands.keep;
+        let how = if keep { "kept" } else { "live" };
+        if keep {
+            let (name, content_type) = (Text::from(MAIL_NAME), JSON);
+            let letter = Letter { id: mail_id(now_ms), name, content_type, payload, ttl_s: None };
+            let (tenant, id) = (device.tenant, device.id.text());
+            self.registry.send_mail_to(tenant, id, &known.record, letter).await?;
+        } else {
+            let topic = topics::command_inside(&device.id);
+            let message = Message { topic, payload, ..Message::empty() };
+            let published = self.service.publish(device.tenant, message).await;
+            published.map_err(NotGiven::Refused)?;
+        }
+        self.metrics.commands.with_label_values(&[how]).inc();
+        Ok(())
+    }
+}
+
+/// How a device is of which nobody but connections said something: they may have said it in another order than it was, and one whose node
+/// died says nothing.
+fn info(change: Option<Change>, present: Option<PresenceRecord>) -> Value {
+    let ms = |at: Option<UnixMillis>| at.and_then(|at| i64::try_from(at.0).ok());
+    let is = present.as_ref().is_some_and(|present| present.state == PresenceState::Connected);
+    let (came, went) = present.map_or((None, None), |it| (it.connected, it.disconnected));
+    match change {
+        Some(change) if change.connected == is => change.info(),
+        Some(change) => {
+            let at_ms = ms(if is { came } else { went }).unwrap_or(change.at_ms);
+            Change { connected: is, at_ms, ..change }.info()
+        }
+        None => presence::unknown(),
+    }
+}
+
+/// A UUID of version 7.
+fn mail_id(now_ms: i64) -> u128 {
+    let ms = u128::from(now_ms.unsigned_abs()) & ((1 << 48) - 1);
+    let (high, low) = (u128::from(rand::random::<u16>() & 0xfff), rand::random::<u64>() >> 2);
+    ms << 80 | 7 << 76 | high << 64 | 0b10 << 62 | u128::from(low)
+}
+
+/// Whether a refusal is one for good: the same again is refused again.
+pub(crate) fn is_for_good(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Refused(Refused::NotFound | Refused::TooLarge | Refused::TooMany)
+        | RegistryError::Values(_)
+        | RegistryError::Events(_)
+        | RegistryError::Mail(_)
+        | RegistryError::Calls(_)
+        | RegistryError::Documents(_) => true,
+        RegistryError::Refused(_)
+        | RegistryError::Busy
+        | RegistryError::Unavailable
+        | RegistryError::Taken(_)
+        | RegistryError::TooManyReaders
+        | RegistryError::DiskFull => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::op::MailId;
+
+    use super::*;
+
+    #[test]
+    fn ids_of_mail_are_uuids_of_version_7() {
+        let (first, second) = (mail_id(1_767_323_045_678), mail_id(1_767_323_045_678));
+        assert_ne!(first, second);
+        for id in [first, second] {
+            assert!(MailId(id).is_v7(), "{}", MailId(id));
+            assert_eq!(id >> 80, 1_767_323_045_678);
+        }
+    }
+}

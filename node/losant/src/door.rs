@@ -1,0 +1,143 @@
+//! Which tenants are Losant's applications, and what all their connections and requests share.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moorline_core::{TenantId, Text, op::Denial};
+use moorline_dialects::losant::{
+    PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX,
+    id::Id,
+    limits::{CONNECTIONS, REQUESTS, Windows},
+};
+use moorline_edge::{Clock, EdgeConfig};
+use moorline_machine::registry::TenantRecord;
+use moorline_mqtt::server;
+use moorline_service::{
+    Service,
+    registry::{Registry, secrets::Secrets},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::LosantMetrics;
+
+/// What an application's tenant is called, before its id.
+const ALIAS: &str = "losant:";
+/// Applications whose connections are counted at once.
+const APPLICATIONS_COUNTED_MAX: usize = 4_096;
+/// Devices whose requests are counted at once: some hundred bytes each.
+const DEVICES_COUNTED_MAX: usize = 65_536;
+
+/// Where devices are let in. Clones are the same.
+#[derive(Clone)]
+pub struct Door {
+    pub(crate) service: Arc<Service>,
+    pub(crate) registry: Registry,
+    pub(crate) secrets: Secrets,
+    pub(crate) clock: Clock,
+    pub(crate) rules: Arc<server::Config>,
+    pub(crate) metrics: LosantMetrics,
+    /// Tasks of connections; each ends with its connection, or with what it writes.
+    pub(crate) tasks: TaskTracker,
+    counted: Arc<Counted>,
+}
+
+/// What comes at this node, by whom.
+struct Counted {
+    connections: Mutex<Windows<TenantId>>,
+    requests: Mutex<Windows<(TenantId, Text, &'static str)>>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    /// A door to a service and its registry.
+    #[must_use]
+    pub fn new(
+        service: Arc<Service>,
+        secrets: Secrets,
+        clock: Clock,
+        edge: &EdgeConfig,
+        metrics: LosantMetrics,
+    ) -> Self {
+        let counted = Counted {
+            connections: Mutex::new(Windows::new(APPLICATIONS_COUNTED_MAX)),
+            requests: Mutex::new(Windows::new(DEVICES_COUNTED_MAX)),
+        };
+        Self {
+            registry: service.registry(),
+            service,
+            secrets,
+            clock,
+            rules: Arc::new(rules(edge)),
+            metrics,
+            tasks: TaskTracker::new(),
+            counted: Arc::new(counted),
+        }
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
+        i64::try_from(self.clock.wall().0).unwrap_or(i64::MAX)
+    }
+
+    /// Whether there is any application.
+    pub(crate) fn has_applications(&self) -> bool {
+        self.registry.any_tenant(|of| of.enabled && application(of).is_some())
+    }
+
+    /// The id of a tenant's application, by all that is known here.
+    pub(crate) fn application(&self, tenant: TenantId) -> Option<Text> {
+        self.registry.tenant(tenant).filter(|of| of.enabled).as_ref().and_then(application)
+    }
+
+    /// The tenant of an application.
+    pub(crate) async fn tenant(&self, application: &Id) -> Result<TenantId, Denial> {
+        let (tenant, _) = self.registry.tenant_meant(&format!("{ALIAS}{application}")).await?;
+        Ok(tenant)
+    }
+
+    /// Whether one more connection of an application may come.
+    pub(crate) fn may_come(&self, tenant: TenantId) -> bool {
+        let mut counted = self.counted.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.take(tenant, CONNECTIONS, self.clock.wall().0)
+    }
+
+    /// Whether one more request of a kind may be done for a device.
+    pub(crate) fn may_ask(&self, tenant: TenantId, device: &Text, what: &'static str) -> bool {
+        let mut counted = self.counted.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.take((tenant, device.clone(), what), REQUESTS, self.clock.wall().0)
+    }
+}
+
+fn application(of: &TenantRecord) -> Option<Text> {
+    let id = of.aliases.iter().find_map(|alias| alias.as_str().strip_prefix(ALIAS));
+    id.map(Text::from)
+}
+
+/// MQTT as it is there: payloads of 256 KiB, unless the node's operator wants less, and no session that lasts.
+fn rules(edge: &EdgeConfig) -> server::Config {
+    let config = edge.protocol();
+    // What an edge takes by itself is a packet of that size, topic and all.
+    let takes = config.packet_bytes_max >= PAYLOAD_BYTES_MAX;
+    let packet_bytes_max = if takes { PACKET_BYTES_MAX } else { config.packet_bytes_max };
+    server::Config { packet_bytes_max, session_expiry_max_s: 0, ..config }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_who_wants_less_has_less() {
+        let of = |bytes| rules(&EdgeConfig { packet_bytes_max: bytes, ..EdgeConfig::default() });
+        for (bytes, expected) in
+            [(262_144, PACKET_BYTES_MAX), (480 * 1024, PACKET_BYTES_MAX), (65_536, 65_536)]
+        {
+            assert_eq!(of(bytes).packet_bytes_max, expected);
+        }
+        assert_eq!(of(262_144).session_expiry_max_s, 0);
+    }
+}

@@ -1,0 +1,220 @@
+//! Devices: made, changed, found and listed; and commands to several.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use moorline_dialects::losant::{
+    access::Tag,
+    command::Command,
+    device::{self, Change, Shown},
+    id::{ID_BYTES, Id},
+    presence::unknown,
+    rest::{Error, Kind, Method},
+};
+use moorline_machine::registry::{DEVICE_SETTINGS_BYTES_MAX, DeleteDevice, PutDevice};
+use moorline_service::registry::{
+    door::By,
+    settings::{self, Class, DeviceSettings},
+};
+use serde_json::{Value, json};
+
+use super::{About, Http, Reply, TRIES_MAX, of_command, of_registry};
+use crate::{device::Device, pass::Known};
+
+/// Devices that are read at once.
+const PAGE: usize = 1_000;
+/// Devices that one request looks through; who has more is told.
+const SCANNED_MAX: usize = 100_000;
+/// Devices of one list whose connections are asked for at a time.
+const ASKED_AT_ONCE: usize = 16;
+/// Devices that a command reaches at a time.
+const TOLD_AT_ONCE: usize = 16;
+
+impl Http {
+    fn shown(&self, about: &About<'_>, known: &Known, connection: &Value) -> Value {
+        known.about.shown(&Shown {
+            id: &known.id,
+            application: &about.application,
+            created: known.record.created,
+            updated: known.record.updated,
+            connection,
+        })
+    }
+
+    async fn shown_whole(&self, about: &About<'_>, known: &Known) -> Result<Value, Error> {
+        let device = Device::new(about.tenant, &about.application, known, By::Http);
+        let connection = self.door.connection_info(&device).await.map_err(of_registry)?;
+        Ok(self.shown(about, known, &connection))
+    }
+
+    pub(super) async fn one_device(
+        &self,
+        about: &About<'_>,
+        id: &Id,
+        body: &[u8],
+    ) -> Result<Reply, Error> {
+        let known = self.found(about, id).await?;
+        match about.method {
+            Method::Get => Reply::ok(self.shown_whole(about, &known).await?),
+            Method::Patch => self.change_device(about, known, body).await,
+            Method::Delete => {
+                let (tenant, device) = (about.tenant, id.text().clone());
+                let delete = DeleteDevice { tenant, device, if_version: None };
+                self.door.registry.delete_device(delete).await.map_err(of_registry)?;
+                Reply::success()
+            }
+            Method::Post => Err(Kind::NotFound.into()),
+        }
+    }
+
+    pub(super) async fn create_device(
+        &self,
+        about: &About<'_>,
+        body: &[u8],
+    ) -> Result<Reply, Error> {
+        let described = Change::read(body)?.made(device::About::default())?;
+        let id = Id::of(rand::random::<[u8; ID_BYTES]>());
+        let settings = described_in(DeviceSettings::default(), &described);
+        self.put(about, &id, (settings, Vec::new(), true), Some(0)).await?;
+        let known = self.found(about, &id).await?;
+        Ok(Reply::Json(201, self.shown(about, &known, &unknown())))
+    }
+
+    async fn change_device(
+        &self,
+        about: &About<'_>,
+        mut known: Known,
+        body: &[u8],
+    ) -> Result<Reply, Error> {
+        let change = Change::read(body)?;
+        for _ in 0..TRIES_MAX {
+            let described = change.clone().made(known.about.clone())?;
+            let settings = described_in(known.settings.clone(), &described);
+            let (credentials, enabled) = (known.record.credentials.clone(), known.record.enabled);
+            let version = Some(known.record.version);
+            let id = known.id.clone();
+            match self.put(about, &id, (settings, credentials, enabled), version).await {
+                Ok(()) => {
+                    let known = self.found(about, &id).await?;
+                    return Reply::ok(self.shown_whole(about, &known).await?);
+                }
+                Err(error) if error.kind == Kind::Conflict => {
+                    known = self.found(about, &id).await?
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Kind::Conflict.into())
+    }
+
+    async fn put(
+        &self,
+        about: &About<'_>,
+        id: &Id,
+        (settings, credentials, enabled): (
+            DeviceSettings,
+            Vec<moorline_machine::registry::Credential>,
+            bool,
+        ),
+        if_version: Option<u64>,
+    ) -> Result<(), Error> {
+        let settings = settings::written(&settings);
+        if settings.len() > DEVICE_SETTINGS_BYTES_MAX {
+            let why = format!("a device is described in {DEVICE_SETTINGS_BYTES_MAX} bytes");
+            return Err(Error::new(Kind::Validation, why));
+        }
+        let (tenant, device) = (about.tenant, id.text().clone());
+        let devices_max = self.door.registry.settings(tenant).devices_per_shard_max;
+        let put =
+            PutDevice { tenant, device, enabled, credentials, settings, if_version, devices_max };
+        self.door.registry.put_device(put).await.map(drop).map_err(of_registry)
+    }
+
+    /// All devices of an application that are wanted.
+    async fn scan(
+        &self,
+        about: &About<'_>,
+        wanted: impl Fn(&Known) -> bool,
+    ) -> Result<Vec<Known>, Error> {
+        let (mut all, mut after, mut scanned) = (Vec::new(), None, 0);
+        loop {
+            let page = self.door.registry.devices(about.tenant, after, PAGE).await;
+            let page = page.map_err(of_registry)?;
+            scanned += page.devices.len();
+            let known = page.devices.into_iter().filter_map(|(name, record)| {
+                Id::parse(name.as_bytes()).map(|id| Known::new(&id, record))
+            });
+            all.extend(known.filter(|known| about.who.may_have(known).is_ok() && wanted(known)));
+            match page.next {
+                None => return Ok(all),
+                Some(_) if scanned >= SCANNED_MAX => {
+                    let why = format!("more than {SCANNED_MAX} devices: name them");
+                    return Err(Error::new(Kind::Validation, why));
+                }
+                next => after = next,
+            }
+        }
+    }
+
+    pub(super) async fn list_devices(&self, about: &About<'_>) -> Result<Reply, Error> {
+        let query = about.query;
+        let wanted = |known: &Known| {
+            let (name, class) = (&known.about.name, known.about.class.name());
+            query.name.as_ref().is_none_or(|part| {
+                name.to_lowercase().contains(&part.trim_matches('*').to_lowercase())
+            }) && query.class.as_ref().is_none_or(|wanted| wanted == class)
+        };
+        let mut all = self.scan(about, wanted).await?;
+        all.sort_by(|a, b| (&a.about.name, &a.id).cmp(&(&b.about.name, &b.id)));
+        let total = all.len();
+        let page: Vec<_> = all
+            .into_iter()
+            .skip(query.page.saturating_mul(query.per_page))
+            .take(query.per_page)
+            .collect();
+        let shown: Vec<_> = page.iter().map(|known| self.shown_whole(about, known)).collect();
+        let items: Vec<Value> = stream::iter(shown).buffered(ASKED_AT_ONCE).try_collect().await?;
+        Reply::ok(json!({
+            "applicationId": about.application.as_str(),
+            "items": items, "count": items.len(), "totalCount": total,
+            "page": query.page, "perPage": query.per_page,
+            "sortField": "name", "sortDirection": "asc",
+        }))
+    }
+
+    pub(super) async fn command_many(
+        &self,
+        about: &About<'_>,
+        body: &[u8],
+    ) -> Result<Reply, Error> {
+        let (command, to) = Command::read_for_many(body)?;
+        let mut all = Vec::new();
+        for id in &to.ids {
+            let known = self.door.known(about.tenant, id).await.map_err(of_registry)?;
+            all.extend(known.filter(|known| about.who.may_have(known).is_ok()));
+        }
+        if !to.tags.is_empty() {
+            let has = |known: &Known| {
+                let tags = &known.about.tags;
+                to.tags.iter().any(|wanted: &Tag| tags.iter().any(|tag| wanted.is_met_by(tag)))
+            };
+            all.extend(self.scan(about, has).await?);
+        }
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all.dedup_by(|a, b| a.id == b.id);
+        let told: Vec<_> = all.iter().map(|known| self.tell(about, known, &command)).collect();
+        stream::iter(told).buffer_unordered(TOLD_AT_ONCE).try_collect::<Vec<()>>().await?;
+        Reply::success()
+    }
+
+    async fn tell(&self, about: &About<'_>, known: &Known, command: &Command) -> Result<(), Error> {
+        let device = Device::new(about.tenant, &about.application, known, By::Http);
+        self.door.command(&device, known, command).await.map_err(of_command)
+    }
+}
+
+/// Settings with a device's description in them.
+fn described_in(mut settings: DeviceSettings, described: &device::About) -> DeviceSettings {
+    described.write(&mut settings.metadata);
+    let speaks = described.class.speaks_for_others();
+    settings.class = if speaks { Class::Gateway } else { Class::Device };
+    settings
+}

@@ -1,0 +1,207 @@
+//! One connection of a device: who it is, what goes over it, and why it ended.
+//!
+//! # Invariants
+//!
+//! - **Who says or is sent too much is banned and gone**: what it says afterwards counts no more.
+//! - **That it came is noted before that it went**, and each once.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use moorline_core::{
+    Text,
+    port::{Ended, Inbox, Notice},
+    rights::Rules,
+};
+use moorline_dialects::losant::{
+    device::Class,
+    limits::{Ban, Direction, Meter},
+    presence::{Change, Reason},
+};
+use moorline_edge::asks;
+use tokio::sync::oneshot;
+use tracing::info;
+
+use crate::{device::Device, door::Door};
+
+/// What a connection is, for all who have to do with it.
+pub(crate) struct Visit {
+    pub(crate) door: Door,
+    pub(crate) device: Device,
+    pub(crate) class: Class,
+    /// Which custom topics it may use.
+    pub(crate) rules: Rules,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    /// The ban that its device had last.
+    banned: Option<Ban>,
+    meter: Mutex<Meter>,
+    from_device: AtomicU64,
+    to_device: AtomicU64,
+    /// Since when it is open.
+    began: Mutex<Option<i64>>,
+    why: Mutex<Option<Reason>>,
+    over: AtomicBool,
+    /// Deliveries of which somebody wants to know that the client has them.
+    sent: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
+    numbers: AtomicU64,
+}
+
+impl fmt::Debug for Visit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Visit").field("device", &self.device.id).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is one entry.
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Visit {
+    pub(crate) fn new(
+        door: Door,
+        device: Device,
+        (class, rules): (Class, Rules),
+        banned: Option<Ban>,
+        inbox: Arc<dyn Inbox>,
+    ) -> Self {
+        Self {
+            door,
+            device,
+            class,
+            rules,
+            inbox,
+            banned,
+            meter: Mutex::default(),
+            from_device: AtomicU64::new(0),
+            to_device: AtomicU64::new(0),
+            began: Mutex::new(None),
+            why: Mutex::new(None),
+            over: AtomicBool::new(false),
+            sent: Mutex::default(),
+            numbers: AtomicU64::new(1),
+        }
+    }
+
+    /// Tells the client's connection.
+    pub(crate) fn tell(&self, notice: Notice) {
+        asks::tell(&self.inbox, notice);
+    }
+
+    /// Ends the connection.
+    pub(crate) fn end(&self, why: Reason) {
+        if self.over.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (ended, label) = match why {
+            Reason::Limited => (Ended::Limited, Some("limits")),
+            Reason::Topic => (Ended::Misused, Some("topic")),
+            Reason::Misused => (Ended::Misused, Some("misused")),
+            Reason::TooLarge => (Ended::TooLarge, Some("too_large")),
+            Reason::Revoked
+            | Reason::Lost
+            | Reason::Client
+            | Reason::Elsewhere
+            | Reason::Stopping => (Ended::Revoked, None),
+        };
+        if let Some(label) = label {
+            self.door.metrics.ended.with_label_values(&[label]).inc();
+        }
+        self.ends(why);
+        self.tell(Notice::Ended(ended));
+    }
+
+    /// It will end, for this reason, if it was none before.
+    pub(crate) fn ends(&self, why: Reason) {
+        locked(&self.why).get_or_insert(why);
+    }
+
+    /// Whether this side has ended it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Counts a message: false if it is one too many, and the connection over.
+    pub(crate) fn may(&self, direction: Direction, topic: &Text) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        match direction {
+            Direction::Up => &self.from_device,
+            Direction::Down => &self.to_device,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        let now_ms = self.door.clock.wall().0;
+        let within = locked(&self.meter).take(direction, topic, now_ms);
+        if !within {
+            let ban = Ban::after(self.banned, now_ms);
+            info!(device = %self.device.id, seconds = ban.seconds, "a device says or hears too much");
+            let noted = self.door.note_ban(&self.device, ban);
+            self.door.tasks.spawn(async move { drop(noted.await) });
+            self.end(Reason::Limited);
+        }
+        within
+    }
+
+    /// The session is open.
+    pub(crate) fn opened(&self) {
+        let at_ms = self.door.now_ms();
+        if locked(&self.began).replace(at_ms).is_some() {
+            return;
+        }
+        self.door.metrics.connections.inc();
+        self.note(&Change {
+            connected: true,
+            at_ms,
+            connected_at_ms: None,
+            reason: None,
+            from_device: 0,
+            to_device: 0,
+            said: false,
+        });
+    }
+
+    /// The connection is gone. Once is enough.
+    pub(crate) fn gone(&self, why: Reason) {
+        self.over.store(true, Ordering::Relaxed);
+        let Some(began) = locked(&self.began).take() else { return };
+        self.door.metrics.connections.dec();
+        let why = locked(&self.why).unwrap_or(why);
+        self.note(&Change {
+            connected: false,
+            at_ms: self.door.now_ms(),
+            connected_at_ms: Some(began),
+            reason: Some(why.text().to_owned()),
+            from_device: self.from_device.load(Ordering::Relaxed),
+            to_device: self.to_device.load(Ordering::Relaxed),
+            said: false,
+        });
+    }
+
+    fn note(&self, change: &Change) {
+        let noted = self.door.note_connection(&self.device, change);
+        self.door.tasks.spawn(async move { drop(noted.await) });
+    }
+
+    /// A number for a delivery, and who hears when the client has it.
+    pub(crate) fn numbered(&self) -> (u64, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        locked(&self.sent).insert(number, sender);
+        (number, receiver)
+    }
+
+    /// The client has a delivery.
+    pub(crate) fn has(&self, number: u64) {
+        let sender = locked(&self.sent).remove(&number);
+        if let Some(sender) = sender {
+            sender.send(()).unwrap_or_default();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Devices out of answers of the registry's API: lists of devices, and devices.
+
+use serde_json::{Map, Value};
+
+use super::registry::{
+    credentials::{self, CREDENTIALS_MAX, Credential, Password},
+    device::{Kept, is_disabled},
+};
+use crate::export::{Carried, Export, Left, Moved};
+
+/// Reads arrays and devices. Applications among them are named: they are tenants, which are made before.
+#[must_use]
+pub fn read(values: &[Value]) -> Export {
+    let mut reading = Export::default();
+    for (at, value) in values.iter().enumerate() {
+        take(&mut reading, value, &format!("value {}", at + 1));
+    }
+    reading
+}
+
+fn leave(into: &mut Export, what: &str, why: impl Into<String>) {
+    into.left.push(Left { what: what.to_owned(), why: why.into() });
+}
+
+fn take(into: &mut Export, value: &Value, place: &str) {
+    if let Some(list) = value.as_array() {
+        for (at, value) in list.iter().enumerate() {
+            take(into, value, &format!("{place}, item {}", at + 1));
+        }
+        return;
+    }
+    let metadata = &value["metadata"];
+    let Some(name) = metadata["name"].as_str().filter(|name| !name.is_empty()) else {
+        return leave(into, place, "no device: it has no metadata.name");
+    };
+    let Some(application) = metadata["application"].as_str() else {
+        let why = "an application: make a tenant of it, with the alias drogue:NAME, and import its devices";
+        return leave(into, name, why);
+    };
+    let device = device(into, name, application, value);
+    into.devices.push(device);
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = (String, String)> {
+    let pairs = value.as_object().into_iter().flatten();
+    pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+}
+
+fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Moved {
+    let spec = value["spec"].as_object().cloned().unwrap_or_default();
+    let kept = Kept {
+        labels: texts(&value["metadata"]["labels"]).collect(),
+        annotations: texts(&value["metadata"]["annotations"]).collect(),
+        spec: Kept::without_credentials(spec.clone()),
+    };
+    if is_disabled(&spec) {
+        leave(into, name, "it is disabled there, and moves enabled");
+    }
+    let mut carried = Vec::new();
+    for credential in credentials::of(&spec) {
+        match credential {
+            Ok(credential) => carry(into, &mut carried, (name, application), &kept, credential),
+            Err(why) => leave(into, name, why),
+        }
+    }
+    if carried.len() > CREDENTIALS_MAX {
+        carried.truncate(CREDENTIALS_MAX);
+        leave(into, name, "more than 8 credentials, with those of its aliases: the first 8 move");
+    }
+    let mut metadata = Map::new();
+    kept.put(&mut metadata);
+    let labels = kept.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let name = name.to_owned();
+    Moved { name, labels, metadata, credentials: carried, ..Moved::default() }
+}
+
+/// What a device shows is the same as before; what is kept of it is other.
+fn carry(
+    into: &mut Export,
+    carried: &mut Vec<Carried>,
+    (name, application): (&str, &str),
+    kept: &Kept,
+    credential: Credential,
+) {
+    let own = name.to_owned();
+    let plain = |password| match password {
+        Password::Plain(plain) => Ok(plain),
+        Password::Hashed(form) => {
+            Err(format!("a password as {form}: it can't be read, and needs a new one"))
+        }
+    };
+    let said = match credential {
+        Credential::Password(password) => plain(password).map(|password| {
+            let names = std::iter::once(name).chain(kept.aliases());
+            let login =
+                |user: &str| Carried::Login(None, Some(user.to_owned()), Some(password.clone()));
+            names.map(login).collect()
+        }),
+        Credential::User { user, password, unique } => plain(password).map(|password| {
+            let client = (!unique).then_some(own);
+            vec![Carried::Login(client, Some(user), Some(password))]
+        }),
+        Credential::Psk { key, not_before, not_after } => {
+            if not_before.is_some() || not_after.is_some() {
+                leave(into, name, "a pre-shared key for a time: it moves without its dates");
+            }
+            Ok(vec![Carried::Psk(format!("{name}@{application}"), key.0)])
+        }
+    };
+    match said {
+        Ok(more) => carried.extend(more),
+        Err(why) => leave(into, name, why),
+    }
+}

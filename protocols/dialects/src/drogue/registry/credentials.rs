@@ -1,0 +1,103 @@
+//! Credentials of a device, as its `spec` lists them.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value};
+
+/// The most credentials of one device.
+pub const CREDENTIALS_MAX: usize = 8;
+
+/// A password.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// As it is.
+    Plain(String),
+    /// Of a form that is known and is not checked here: its name.
+    Hashed(&'static str),
+}
+
+/// By hand: what is secret is not printed.
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain(…)",
+            Self::Hashed(form) => form,
+        })
+    }
+}
+
+/// One of its credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A password of the device.
+    Password(Password),
+    /// A user name and password.
+    User {
+        /// Its name.
+        user: String,
+        /// Its password.
+        password: Password,
+        /// Whether no other device of the application has it, so that it is a name of the device.
+        unique: bool,
+    },
+    /// A pre-shared key.
+    Psk {
+        /// Its bytes.
+        key: Key,
+        /// From when on it counts, as RFC 3339 says moments.
+        not_before: Option<String>,
+        /// Until when.
+        not_after: Option<String>,
+    },
+}
+
+/// The bytes of a key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(pub Vec<u8>);
+
+/// By hand: what is secret is not printed.
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// Those of a `spec`, and what can't be read of them: why.
+#[must_use]
+pub fn of(spec: &Map<String, Value>) -> Vec<Result<Credential, String>> {
+    let section = spec.get("authentication").or_else(|| spec.get("credentials"));
+    let listed = section.and_then(|section| section["credentials"].as_array());
+    listed.into_iter().flatten().map(read).collect()
+}
+
+fn read(value: &Value) -> Result<Credential, String> {
+    if let Some(said) = value.get("pass") {
+        return Ok(Credential::Password(password(said)?));
+    }
+    if let Some(said) = value.get("user") {
+        let user = said["username"].as_str().filter(|user| !user.is_empty());
+        let user = user.ok_or("a user without a name")?.to_owned();
+        let unique = said["unique"].as_bool().unwrap_or_default();
+        return Ok(Credential::User { user, password: password(&said["password"])?, unique });
+    }
+    if let Some(said) = value.get("psk") {
+        let key = said["key"].as_str().and_then(|key| STANDARD.decode(key).ok());
+        let key = Key(key.ok_or("a pre-shared key that is no base64")?);
+        let moment = |name: &str| said["validity"][name].as_str().map(str::to_owned);
+        let (not_before, not_after) = (moment("notBefore"), moment("notAfter"));
+        return Ok(Credential::Psk { key, not_before, not_after });
+    }
+    Err("a credential of a kind that is not known (pass, user, psk)".to_owned())
+}
+
+fn password(said: &Value) -> Result<Password, String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    if let Some(plain) = text(said).or_else(|| text(&said["plain"])) {
+        return Ok(Password::Plain(plain));
+    }
+    for form in ["bcrypt", "sha512"] {
+        if said[form].is_string() {
+            return Ok(Password::Hashed(form));
+        }
+    }
+    Err("a password that is neither text nor plain, bcrypt or sha512".to_owned())
+}

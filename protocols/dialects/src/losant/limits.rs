@@ -1,0 +1,141 @@
+//! How much is said and heard in how long, and what is too much (§2.5).
+//!
+//! # Invariants
+//!
+//! - **Never more than the limit within any 15 seconds**: windows slide. Checked by `tests/it/losant/limits.rs`.
+//! - **A ban doubles when the next comes within 15 minutes of its end, up to an hour**, and begins anew otherwise. Checked by the same.
+//! - **Bounded**: a connection has as many topics in its window as messages.
+
+use std::collections::{HashMap, VecDeque};
+
+use moorline_core::Text;
+use serde::{Deserialize, Serialize};
+
+/// How long what was said counts.
+pub const WINDOW_MS: u64 = 15_000;
+/// Messages of a topic, for each direction.
+pub const PER_TOPIC: usize = 30;
+/// Messages of a connection, in both together.
+pub const PER_CONNECTION: usize = 300;
+/// Connections of an application.
+pub const CONNECTIONS: usize = 300;
+/// Requests of a kind of a device.
+pub const REQUESTS: usize = 30;
+/// The first ban.
+pub const BAN_S: u32 = 30;
+/// The longest.
+pub const BAN_S_MAX: u32 = 3_600;
+/// How long a ban is remembered behind its end.
+pub const BAN_MEMORY_MS: u64 = 15 * 60_000;
+const MS_PER_S: u64 = 1_000;
+
+/// When something was, within a window.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Window(VecDeque<u64>);
+
+impl Window {
+    /// Takes one more, if there are fewer than `most` in the window.
+    pub fn take(&mut self, most: usize, now_ms: u64) -> bool {
+        self.forget(now_ms);
+        let has_room = self.0.len() < most;
+        if has_room {
+            self.0.push_back(now_ms);
+        }
+        has_room
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&mut self, now_ms: u64) -> bool {
+        self.forget(now_ms);
+        self.0.is_empty()
+    }
+
+    fn forget(&mut self, now_ms: u64) {
+        while self.0.front().is_some_and(|at| at + WINDOW_MS <= now_ms) {
+            self.0.pop_front();
+        }
+    }
+}
+
+/// Windows by what they are of.
+#[derive(Debug, Clone)]
+pub struct Windows<K> {
+    all: HashMap<K, Window>,
+    keys_max: usize,
+}
+
+impl<K: Eq + std::hash::Hash> Windows<K> {
+    /// For so many at most: when there are more, those in which nothing is are forgotten, and if that is not enough all are.
+    #[must_use]
+    pub fn new(keys_max: usize) -> Self {
+        Self { all: HashMap::new(), keys_max }
+    }
+
+    /// Takes one more of a key, if there are fewer than `most` in its window.
+    pub fn take(&mut self, key: K, most: usize, now_ms: u64) -> bool {
+        if self.all.len() >= self.keys_max && !self.all.contains_key(&key) {
+            self.all.retain(|_, window| !window.is_empty(now_ms));
+            if self.all.len() >= self.keys_max {
+                self.all.clear();
+            }
+        }
+        self.all.entry(key).or_default().take(most, now_ms)
+    }
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the device.
+    Up,
+    /// To it.
+    Down,
+}
+
+/// What one connection says and hears.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    all: Window,
+    topics: Windows<(Direction, Text)>,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        // No more than this are in a window; the rest are forgotten.
+        Self { all: Window::default(), topics: Windows::new(2 * PER_CONNECTION) }
+    }
+}
+
+impl Meter {
+    /// Counts a message: whether it is within the limits.
+    pub fn take(&mut self, direction: Direction, topic: &Text, now_ms: u64) -> bool {
+        self.all.take(PER_CONNECTION, now_ms)
+            && self.topics.take((direction, topic.clone()), PER_TOPIC, now_ms)
+    }
+}
+
+/// A while in which a device is not heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ban {
+    /// Until when, in milliseconds since 1970.
+    pub until_ms: u64,
+    /// How long it lasts, in all.
+    pub seconds: u32,
+}
+
+impl Ban {
+    /// The next one, after `before`.
+    #[must_use]
+    pub fn after(before: Option<Self>, now_ms: u64) -> Self {
+        let again = before.filter(|before| now_ms < before.until_ms + BAN_MEMORY_MS);
+        let seconds = again.map_or(BAN_S, |before| (before.seconds * 2).min(BAN_S_MAX));
+        Self { until_ms: now_ms + u64::from(seconds) * MS_PER_S, seconds }
+    }
+
+    /// Whether it lasts.
+    #[must_use]
+    pub fn lasts(&self, now_ms: u64) -> bool {
+        now_ms < self.until_ms
+    }
+}

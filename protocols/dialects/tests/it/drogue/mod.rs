@@ -1,0 +1,20 @@
+//! Drogue Cloud by tables: every row of the platform's topics, URLs and credentials, and what is refused.
+
+mod application;
+mod command;
+mod event;
+mod http;
+mod identity;
+mod inbox;
+mod outcome;
+mod registry;
+mod rules;
+mod topics;
+mod ttn;
+
+use serde_json::{Map, Value};
+
+/// The fields of an object.
+pub(crate) fn fields(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap()
+}

@@ -1,0 +1,67 @@
+//! Limits and bans, by a clock that is an argument.
+
+use moorline_core::Text;
+use moorline_dialects::losant::limits::{
+    BAN_MEMORY_MS, Ban, Direction, Meter, PER_CONNECTION, PER_TOPIC, WINDOW_MS, Window, Windows,
+};
+use proptest::prelude::*;
+
+#[test]
+fn thirty_of_a_topic_and_three_hundred_in_all_for_each_fifteen_seconds() {
+    let topics: Vec<Text> = (0..11).map(|at| Text::from(format!("t/{at}"))).collect();
+    let mut meter = Meter::default();
+    for _ in 0..PER_TOPIC {
+        assert!(meter.take(Direction::Up, &topics[0], 1_000));
+    }
+    assert!(!meter.take(Direction::Up, &topics[0], 1_000), "the 31st");
+    assert!(meter.take(Direction::Down, &topics[0], 1_000), "the other direction");
+    assert!(meter.take(Direction::Up, &topics[1], 1_000), "another topic");
+    assert!(!meter.take(Direction::Up, &topics[0], 1_000 + WINDOW_MS - 1));
+    assert!(meter.take(Direction::Up, &topics[0], 1_000 + WINDOW_MS));
+    let mut meter = Meter::default();
+    let taken =
+        (0..PER_CONNECTION + 30).filter(|at| meter.take(Direction::Up, &topics[at % 11], 5));
+    assert_eq!(taken.count(), PER_CONNECTION);
+}
+
+#[test]
+fn a_ban_doubles_up_to_an_hour_and_is_forgotten_after_a_quarter_of_one() {
+    let mut at = 1_000;
+    let (mut ban, mut lasted) = (None, Vec::new());
+    for _ in 0..9 {
+        let next = Ban::after(ban, at);
+        assert!(next.lasts(at) && next.lasts(next.until_ms - 1) && !next.lasts(next.until_ms));
+        lasted.push(next.seconds);
+        at = next.until_ms + BAN_MEMORY_MS - 1;
+        ban = Some(next);
+    }
+    assert_eq!(lasted, [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+    assert_eq!(Ban::after(ban, at + 1).seconds, 30, "a quarter of an hour without");
+    let kept = serde_json::to_string(&Ban::after(None, 7)).unwrap();
+    assert_eq!(kept, r#"{"untilMs":30007,"seconds":30}"#);
+}
+
+#[test]
+fn windows_are_as_many_as_they_may_be() {
+    let mut windows = Windows::new(2);
+    assert!(windows.take("a", 1, 0) && windows.take("b", 1, 0));
+    assert!(!windows.take("a", 1, 1));
+    assert!(windows.take("c", 1, WINDOW_MS), "those of before are over");
+    assert!(windows.take("d", 1, WINDOW_MS) && !windows.take("c", 1, WINDOW_MS));
+    assert!(windows.take("e", 1, WINDOW_MS + 1), "full of what counts: all is forgotten");
+    assert!(windows.take("c", 1, WINDOW_MS + 1));
+}
+
+proptest! {
+    #[test]
+    fn never_more_than_the_limit_within_any_window(steps in prop::collection::vec(0_u64..2_000, 1..400)) {
+        let (mut window, mut at, mut taken) = (Window::default(), 0, Vec::new());
+        for step in steps {
+            at += step;
+            if window.take(5, at) {
+                taken.push(at);
+            }
+        }
+        prop_assert!(taken.windows(6).all(|six| six[5] - six[0] >= WINDOW_MS));
+    }
+}
