@@ -158,6 +158,7 @@ impl Session {
                         filters.iter().map(|filter| self.feeds.remove(filter).is_some()).collect();
                     tell(&self.inbox, Notice::Unsubscribed { token, existed: Ok(existed) });
                 }
+                Ask::Open(_) => {}
                 Ask::Taken(numbers) => {
                     for tap in self.feeds.values() {
                         tap.taken(&numbers);

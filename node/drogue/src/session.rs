@@ -83,7 +83,7 @@ impl Session {
                     }
                     Some(Ask::Unsubscribe(token, filters)) => self.unsubscribe(token, &filters),
                     // Nothing is sent so that it is told.
-                    Some(Ask::Taken(_)) => {}
+                    Some(Ask::Open(_) | Ask::Taken(_)) => {}
                 },
                 Some(done) = appending.next() => self.answer(&done),
             }
