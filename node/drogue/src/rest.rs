@@ -442,6 +442,10 @@ fn shown(
 
 fn changed(before: &Value, action: &Action, patch: &Value) -> Result<Value, Refusal> {
     let mut wanted = before.clone();
+    // Not shown where there is nothing in it that is shown, and there for whoever adds something to it.
+    if let Some(members) = wanted.as_object_mut() {
+        members.entry("spec").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
     // Which version is meant only the patch can say.
     if let Some(metadata) = wanted["metadata"].as_object_mut() {
         metadata.remove("resourceVersion");
