@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from plant import APP, issued, password, user, wait_for
+from plant import APP, CONNECTION, Device, issued, password, user, wait_for
 from transcript import ANSWER_S, hear, parts, read
 
 TRANSCRIPT = Path(__file__).with_name("http_transcript.txt")
@@ -128,6 +128,29 @@ def test_a_body_has_64_kib(cluster, who, events, plant):
     assert len(base64.b64decode(events.said("curl-large")["data_base64"])) == BODY_BYTES_MAX
 
 
+def test_each_request_of_a_connection_is_judged(cluster, plant, events):
+    plant.device("curl-kept", password("pw"))
+    plant.device("curl-other", password("pw"))
+    url = f"http://{cluster.nodes[0].http}/v1/kept"
+    said = lambda user, number: ["-sS", "-o", "/dev/null", "-w", "%{http_code} %{num_connects}\n", "-u", user, "-d", str(number), url]
+    requests = [(f"curl-kept@{APP}:pw", 1), (f"curl-kept@{APP}:no", 2), (f"curl-other@{APP}:pw", 3), (f"curl-kept@{APP}:pw", 4)]
+    line = [argument for request in requests for argument in ["--next", *said(*request)]]
+    heard = subprocess.run(["curl", *line[1:]], capture_output=True, check=True, text=True).stdout.split("\n")
+    # Status, and whether a connection was made for it.
+    assert heard[:4] == ["202 1", "403 0", "202 0", "202 0"]
+    assert [events.said(device)["data_base64"] for device in ("curl-kept", "curl-other", "curl-kept")] == ["MQ==", "Mw==", "NA=="]
+
+
+def test_a_body_may_come_in_chunks(cluster, plant, events):
+    plant.device("curl-chunks", password("pw"))
+    headers = ["content-type: application/json", "transfer-encoding: chunked"]
+    by = ["--user", f"curl-chunks@{APP}:pw"]
+    heard = hear("POST", f"http://{cluster.nodes[1].http}/v1/chunks", headers, '{"t":21}', *by)
+    # The connection ends with it: what follows can't be mistaken for a request.
+    assert heard == ["202", "connection: close", "content-length: 0"]
+    assert events.said("curl-chunks")["data"] == {"t": 21}
+
+
 # ---- the wait for a command
 
 
@@ -165,6 +188,27 @@ def test_the_event_is_said_before_the_wait(cluster, plant, events, waiting):
         assert events.said(device)["data"] == {"q": 1}
         assert plant.command(cluster.nodes[2], device, "answer", b"") == 202
         assert heard.result()[:2] == ["200", "command: answer"]
+
+
+def test_who_waits_leaves_a_connection_of_the_device_alone(cluster, plant, events):
+    device = plant.device("curl-both", password("pw"))
+    by, url = ["--user", f"{device}@{APP}:pw"], f"http://{cluster.nodes[1].http}/v1/both?ct={ANSWER_S // 2}"
+    with ThreadPoolExecutor() as pool:
+        # Two that wait, before there is a connection: over HTTP nobody is present.
+        waiting = [pool.submit(hear, "POST", url, ["content-type: application/json"], str(number), *by) for number in (1, 2)]
+        assert sorted(events.said(device)["data"] for _ in waiting) == [1, 2]
+        assert events.heard[CONNECTION, device].empty()
+        with Device(f"{device}@{APP}", "pw") as connected:
+            connected.connect(cluster.nodes[0])
+            assert connected.subscribe("command/inbox/#") == 0
+            assert plant.command(cluster.nodes[2], device, "all", b"x") == 202
+            # One command for each that listens.
+            assert [heard.result()[:2] for heard in waiting] == [["200", "command: all"]] * 2
+            assert [message.topic for message in connected.take(1)] == ["command/inbox//all"]
+            again = hear("POST", f"http://{cluster.nodes[0].http}/v1/both?ct=1", [], "3", *by)
+            assert again == SILENT
+            assert connected.publish("both", "4") == 0
+    assert [events.connected(device) for _ in range(2)] == [True, False]
 
 
 def test_who_is_disabled_while_it_waits_hears_so(cluster, plant):

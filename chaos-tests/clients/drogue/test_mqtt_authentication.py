@@ -70,6 +70,15 @@ def test_a_session_that_is_to_last_is_refused(cluster, devices, version):
     assert durable.reason(cluster.nodes[0]) == REFUSED
 
 
+@VERSIONS
+def test_who_failed_too_often_is_refused_as_everybody_is(cluster, plant, version):
+    name, nodes = plant.device(f"guessed-{version}", password("pw")), cluster.nodes
+    guess = Device(f"{name}@{APP}", "guess", version)
+    assert [guess.reason(nodes[1]) for _ in range(5)] == [REFUSED] * 5
+    # Its own password counts for nothing there for a while; elsewhere nobody has guessed.
+    assert [Device(f"{name}@{APP}", "pw", version).reason(node) for node in nodes] == [0, REFUSED, 0]
+
+
 def test_what_mqtt_5_is_told_of_the_server(cluster, devices):
     with Device(f"gate-7@{APP}", "s3cret") as gate:
         _, told = gate.connect(cluster.nodes[1])

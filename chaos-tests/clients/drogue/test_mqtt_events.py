@@ -91,6 +91,13 @@ def test_mqtt_5_says_what_it_is(connected, events):
     assert events.said("typed")["data"] == 2
 
 
+def test_mqtt_5_may_say_a_topic_once(connected, events):
+    gate = connected("aliased")
+    assert gate.publish("telemetry", "1", TopicAlias=1) == 0
+    assert gate.publish("", "2", TopicAlias=1) == 0
+    assert [(event["subject"], event["data"]) for event in (events.said("aliased"), events.said("aliased"))] == [("telemetry", 1), ("telemetry", 2)]
+
+
 DIALECTS = {
     "v1": {"type": "drogue/v1"},
     "plain": {"type": "plainTopic"},
