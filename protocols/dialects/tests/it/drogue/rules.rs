@@ -151,6 +151,11 @@ fn an_enriching_endpoint_says_another_event() {
         (Some("text/plain"), &b"more"[..])
     );
     assert_eq!(event.get("subject"), Some("a"), "the same event");
+    let untyped = Answered { headers: BTreeMap::new(), ..answered(200, "", b"more") };
+    let (_, event) = enriched(&raw, &untyped);
+    assert_eq!(event.get("datacontenttype"), Some("application/octet-stream"));
+    let by_name = enriched(&of(json!("raw")), &answered(200, "text/plain", b"more")).1;
+    assert_eq!(&by_name.data()[..], b"more", "as earlier versions said it");
     assert_eq!(enriched(&raw, &answered(204, "", b"")).0, Next::Invalid);
     assert_eq!(enriched(&raw, &answered(400, "", b"")).0, Next::Invalid);
 
