@@ -46,7 +46,7 @@ const FORBIDDEN: [&str; 13] = [
     "upgrade",
 ];
 /// Who asks, if the request does not say it.
-const AGENT: HeaderValue = HeaderValue::from_static("moorline");
+const AGENT: &str = "moorline";
 
 /// A request to an endpoint, as somebody wants it.
 #[derive(Clone)]
@@ -133,7 +133,7 @@ fn headers(wanted: &[(String, String)]) -> Option<HeaderMap> {
         }
         headers.append(name, HeaderValue::from_str(value).ok()?);
     }
-    headers.entry(USER_AGENT).or_insert(AGENT);
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
     Some(headers)
 }
 

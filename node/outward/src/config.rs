@@ -175,14 +175,15 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_named_by_its_key() {
+        type Change = fn(&mut OutwardConfig);
         assert!(OutwardConfig::default().check().is_ok());
-        let with = |change: fn(&mut OutwardConfig)| {
+        let with = |change: Change| {
             let mut config = OutwardConfig::default();
             change(&mut config);
             config.check().map_err(|error| error.to_string()).err().unwrap_or_default()
         };
         #[rustfmt::skip]
-        let table: [(&str, fn(&mut OutwardConfig)); 11] = [
+        let table: [(&str, Change); 11] = [
             ("allow: \"10.1.0.0\" is no network", |c| c.allow = vec!["10.1.0.0".into()]),
             ("allow: \"10.1.0.0/33\" is", |c| c.allow = vec!["10.1.0.0/33".into()]),
             ("deny: \"10.1.2.0/16\" is",  |c| c.deny = vec!["10.1.2.0/16".into()]),
