@@ -26,6 +26,8 @@ use super::{
 const SECTION: &str = "publish";
 /// Rules of an application or device.
 const RULES_MAX: usize = 64;
+/// What of an endpoint's reason is told to the device.
+const REASON_CHARS_MAX: usize = 1_024;
 /// How long an endpoint may take that says nothing else.
 pub const TIMEOUT_MS: u64 = 5_000;
 /// How long any may take.
@@ -395,5 +397,8 @@ fn reason(answered: &Answered) -> String {
     let json = content_type.starts_with(JSON).then(|| serde_json::from_str::<Value>(&said).ok());
     let reason = json.flatten().and_then(|json| json["reason"].as_str().map(str::to_owned));
     let text = reason.unwrap_or_else(|| said.trim().to_owned());
-    if text.is_empty() { format!("refused with status {}", answered.status) } else { text }
+    if text.is_empty() {
+        return format!("refused with status {}", answered.status);
+    }
+    text.chars().take(REASON_CHARS_MAX).collect()
 }

@@ -120,6 +120,7 @@ fn a_validating_endpoint_decides() {
         (answered(400, "application/json", br#"{"reason":"too hot"}"#), no("too hot")),
         (answered(406, "text/plain", b" too cold\n"), no("too cold")),
         (answered(404, "", b""), no("refused with status 404")),
+        (answered(400, "", &[b'x'; 2_000]), no(&"x".repeat(1_024))),
         (answered(500, "", b""), Next::Invalid),
         (answered(302, "", b""), Next::Invalid),
     ];
