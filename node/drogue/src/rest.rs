@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - **A change is made to what was read**: of two at once one fails with 409, or is made again to what the other left.
-//! - **Every change has its record** in the audit.
+//! - **Every change has its record** in the audit. Of devices it is an event, too (`changes.rs`).
 //!
 //! Checked by the cluster tests (`drogue.rs`).
 //!
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use moorline_core::{TenantId, Text};
 use moorline_dialects::drogue::{
+    event,
     http::{Head, Response},
     outcome::Refusal,
     registry::{
@@ -34,7 +35,7 @@ use moorline_machine::{
     registry::{self, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice},
 };
 use moorline_service::registry::{
-    RegistryError,
+    Change, RegistryError,
     audit::{Actor, as_actor, identified},
     credential::{
         make::{self, Secret, Unmakeable, Wanted, WantedPassword},
@@ -46,6 +47,7 @@ use moorline_service::registry::{
 use serde_json::Value;
 
 use crate::{
+    changes::Changed,
     door::{Door, Turned},
     http::{EVERYBODYS, refusal_of},
 };
@@ -276,9 +278,12 @@ impl Request<'_> {
             let wanted = match action {
                 Action::Get => return Ok(Response::json(200, Bytes::from(before.to_string()))),
                 Action::Delete => {
-                    let delete = DeleteDevice { tenant, device: name, if_version: None };
+                    let delete = DeleteDevice { tenant, device: name.clone(), if_version: None };
                     let deleted = self.door.registry.delete_device(delete).await;
                     deleted.map_err(|error| not_there(&error))?;
+                    let (application, device, born) = (&application, &name, record.born);
+                    let gone = Changed { tenant, application, device, born };
+                    self.door.tell(gone, event::Change::Deleted).await;
                     return Ok(Response::empty(204));
                 }
                 Action::List(..) | Action::Create => return Err(Refusal::Method),
@@ -337,7 +342,7 @@ impl Request<'_> {
         settings.labels = labels(&written.kept.labels);
         let put = PutDevice {
             tenant,
-            device,
+            device: device.clone(),
             enabled: written.enabled,
             credentials,
             settings: settings::written(&settings),
@@ -345,7 +350,11 @@ impl Request<'_> {
             devices_max: self.door.registry.settings(tenant).devices_per_shard_max,
         };
         let put = self.door.registry.put_device(put).await;
-        put.map(drop).map_err(|error| not_there(&error))
+        let Change { born, new, .. } = put.map_err(|error| not_there(&error))?;
+        let change = if new { event::Change::Created } else { event::Change::Changed };
+        let device = &device;
+        self.door.tell(Changed { tenant, application, device, born }, change).await;
+        Ok(())
     }
 
     /// What a device shows, as the import has it.
