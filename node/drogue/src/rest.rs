@@ -11,7 +11,7 @@
 //!
 //! Making and deleting applications: they are tenants, which administrators of the cluster make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use moorline_core::{TenantId, Text};
@@ -38,6 +38,7 @@ use moorline_service::registry::{
     Change, RegistryError,
     audit::{Actor, as_actor, identified},
     credential::{
+        kind,
         make::{self, Secret, Unmakeable, Wanted, WantedPassword},
         password,
     },
@@ -75,7 +76,7 @@ fn not_there(error: &RegistryError) -> Refusal {
             Refusal::Conflict("Somebody else wrote it meanwhile, or it is there already".to_owned())
         }
         RegistryError::Taken(_) => {
-            Refusal::Conflict("Another device has one of these credentials".to_owned())
+            Refusal::Conflict("Another device has one of these credentials, or aliases".to_owned())
         }
         RegistryError::Refused(_) => {
             Refusal::Request("It is too large, or there are too many".to_owned())
@@ -329,13 +330,18 @@ impl Request<'_> {
             return Err(Refusal::Request(why.to_owned()));
         }
         let device = Text::from(name);
-        let credentials = match (&written.credentials, before) {
-            (Some(listed), _) => {
-                self.credentials(tenant, application, &device, &written.kept, listed).await?
-            }
+        let mut credentials = match (&written.credentials, before) {
+            (Some(listed), _) => self.credentials(tenant, application, &device, listed).await?,
             (None, Some(before)) => before.credentials.clone(),
             (None, None) => Vec::new(),
         };
+        credentials.retain(|held| held.kind != kind::ALIAS);
+        let aliases = self.aliases(tenant, &device, &written.kept, before).await?;
+        credentials.extend(aliases);
+        if credentials.len() > CREDENTIALS_MAX {
+            let why = "More than 8 credentials, of which each alias is one";
+            return Err(Refusal::Request(why.to_owned()));
+        }
         let mut settings: DeviceSettings =
             before.map(|before| settings::read(&before.settings)).unwrap_or_default();
         written.kept.put(&mut settings.metadata);
@@ -357,13 +363,67 @@ impl Request<'_> {
         Ok(())
     }
 
+    /// Other names of a device: those that it has stay, and no other is another device's name.
+    async fn aliases(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        kept: &Kept,
+        before: Option<&DeviceRecord>,
+    ) -> Result<Vec<registry::Credential>, Refusal> {
+        let registry = &self.door.registry;
+        let taken = || Refusal::Conflict("Another device has this name".to_owned());
+        if before.is_none() {
+            let called = registry.device_called(&self.door.secrets, tenant, device).await;
+            if called.map_err(|error| not_there(&error))?.is_some() {
+                return Err(taken());
+            }
+        }
+        let names: BTreeSet<&str> =
+            kept.aliases().filter(|alias| *alias != device.as_str()).collect();
+        if names.len() > CREDENTIALS_MAX {
+            return Err(Refusal::Request("More than 8 aliases".to_owned()));
+        }
+        let held = before.map(|before| before.credentials.as_slice()).unwrap_or_default();
+        let mut aliases = Vec::with_capacity(names.len());
+        for name in names.into_iter().map(Text::from) {
+            let is_it = |held: &&registry::Credential| {
+                let kept = kind::Kept::read(held.kind, &held.verifier);
+                kept.is_some_and(|kept| kept == kind::Kept::Alias(name.clone()))
+            };
+            if let Some(held) = held.iter().find(is_it) {
+                aliases.push(held.clone());
+                continue;
+            }
+            if registry.device(tenant, &name).await.map_err(|error| not_there(&error))?.is_some() {
+                return Err(taken());
+            }
+            aliases.push(self.made(tenant, device, Wanted::Alias(name)).await?);
+        }
+        Ok(aliases)
+    }
+
+    async fn made(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        wanted: Wanted,
+    ) -> Result<registry::Credential, Refusal> {
+        let place = password::Place { tenant, device, id: rand::random() };
+        let made = make::make(&self.door.secrets, place, wanted, rand::random::<u8>).await;
+        let made = made.map_err(|why| match why {
+            Unmakeable::Busy => Refusal::Unavailable,
+            Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
+        })?;
+        Ok(made.credential)
+    }
+
     /// What a device shows, as the import has it.
     async fn credentials(
         &self,
         tenant: TenantId,
         application: &Text,
         device: &Text,
-        kept: &Kept,
         listed: &[Credential],
     ) -> Result<Vec<registry::Credential>, Refusal> {
         let mut wanted = Vec::new();
@@ -376,10 +436,8 @@ impl Request<'_> {
         for credential in listed {
             match credential {
                 Credential::Password(password) => {
-                    for user in std::iter::once(device.as_str()).chain(kept.aliases()) {
-                        let (client, user) = (None, Some(Text::from(user)));
-                        wanted.push(Wanted::Login { client, user, password: secret(password)? });
-                    }
+                    let (client, user) = (None, Some(device.clone()));
+                    wanted.push(Wanted::Login { client, user, password: secret(password)? });
                 }
                 Credential::User { user, password, unique } => {
                     let client = (!unique).then(|| device.clone());
@@ -402,25 +460,17 @@ impl Request<'_> {
             return Err(Refusal::Request(why.to_owned()));
         }
         if wanted.len() > CREDENTIALS_MAX {
-            return Err(Refusal::Request("More than 8 credentials, with those of aliases".into()));
+            return Err(Refusal::Request("More than 8 credentials".to_owned()));
         }
         let mut made = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            let place = password::Place { tenant, device, id: rand::random() };
-            let one = make::make(&self.door.secrets, place, wanted, rand::random::<u8>).await;
-            made.push(
-                one.map_err(|why| match why {
-                    Unmakeable::Busy => Refusal::Unavailable,
-                    Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
-                })?
-                .credential,
-            );
+            made.push(self.made(tenant, device, wanted).await?);
         }
         Ok(made)
     }
 }
 
-fn labels(labels: &BTreeMap<String, String>) -> std::collections::BTreeSet<String> {
+fn labels(labels: &BTreeMap<String, String>) -> BTreeSet<String> {
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
