@@ -250,7 +250,7 @@ mod tests {
             assert!(group.renew(&format!("{number:03}"), 0, &shards, true));
         }
         assert!(!group.renew("one more", 0, &shards, true));
-        assert!(group.renew("000", 0, &shards, true), "who is there stays");
+        assert!(group.renew("000", 0, &shards, false), "who is there stays");
         assert_eq!(group.shards.len(), 2);
         assert!(group.renew("one more", LEASE_MS + 1, &shards, true));
         // A cluster has as many shards as it was made with: what is none is nobody's.
