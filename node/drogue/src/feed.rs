@@ -372,7 +372,7 @@ impl Reader {
             }
         }
         self.commit().await;
-        if let Some(member) = &mut self.member {
+        if let Some(member) = &self.member {
             member.leave(&self.feed.door.registry).await;
         }
     }

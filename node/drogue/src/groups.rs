@@ -133,7 +133,7 @@ impl Member {
     }
 
     /// It reads no more: others may at once.
-    pub(crate) async fn leave(&mut self, registry: &Registry) {
+    pub(crate) async fn leave(&self, registry: &Registry) {
         let own = self.own.clone();
         let change = |group: &mut Group| {
             group.leave(&own);
