@@ -56,15 +56,18 @@ fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Mo
     if is_disabled(&spec) {
         leave(into, name, "it is disabled there, and moves enabled");
     }
-    let (mut carried, mut logins) = (Vec::new(), Logins::default());
+    let aliases = kept.aliases().filter(|alias| *alias != name);
+    let mut carried: Vec<_> = aliases.map(|alias| Carried::Alias(alias.to_owned())).collect();
+    let mut logins = Logins::default();
     for credential in credentials::of(&spec) {
         match credential {
-            Ok(credential) => {
-                let said = carry(&mut logins, (name, application), &kept, credential);
-                let (more, lost) = said.unwrap_or_else(|why| (Vec::new(), Some(why)));
-                carried.extend(more);
-                lost.into_iter().for_each(|why| leave(into, name, why));
-            }
+            Ok(credential) => match carry(&mut logins, (name, application), credential) {
+                Ok((one, lost)) => {
+                    carried.push(one);
+                    lost.into_iter().for_each(|why| leave(into, name, why));
+                }
+                Err(why) => leave(into, name, why),
+            },
             Err(why) => leave(into, name, why),
         }
     }
@@ -83,9 +86,8 @@ fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Mo
 fn carry(
     logins: &mut Logins,
     (name, application): (&str, &str),
-    kept: &Kept,
     credential: Credential,
-) -> Result<(Vec<Carried>, Option<String>), String> {
+) -> Result<(Carried, Option<String>), String> {
     let plain = |password| match password {
         Password::Plain(plain) => Ok(plain),
         Password::Hashed(form) => {
@@ -95,24 +97,20 @@ fn carry(
     match credential {
         Credential::Password(password) => {
             let password = plain(password)?;
-            let login = |user: &str| {
-                let client = logins.password(user).map_err(|why| why.to_string())?;
-                Ok(Carried::Login(client, Some(user.to_owned()), Some(password.clone())))
-            };
-            let names = std::iter::once(name).chain(kept.aliases());
-            Ok((names.map(login).collect::<Result<_, String>>()?, None))
+            let client = logins.password(name).map_err(|why| why.to_string())?;
+            Ok((Carried::Login(client, Some(name.to_owned()), Some(password)), None))
         }
         Credential::User { user, password, unique } => {
             let password = plain(password)?;
             let client = logins.user((!unique).then_some(name), &user);
             let client = client.map_err(|why| why.to_string())?;
-            Ok((vec![Carried::Login(client, Some(user), Some(password))], None))
+            Ok((Carried::Login(client, Some(user), Some(password)), None))
         }
         Credential::Psk { key, not_before, not_after } => {
             let dated = not_before.is_some() || not_after.is_some();
             let why = "a pre-shared key for a time: it moves without its dates";
             let lost = dated.then(|| why.to_owned());
-            Ok((vec![Carried::Psk(format!("{name}@{application}"), key.0)], lost))
+            Ok((Carried::Psk(format!("{name}@{application}"), key.0), lost))
         }
     }
 }

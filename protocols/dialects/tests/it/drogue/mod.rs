@@ -10,6 +10,7 @@ mod inbox;
 mod outcome;
 mod registry;
 mod rules;
+mod socket;
 mod topics;
 mod ttn;
 
