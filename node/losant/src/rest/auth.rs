@@ -131,7 +131,7 @@ impl Who {
     ) -> Result<(), Error> {
         let may = match self {
             Self::Device(device) => {
-                allows(&device.scopes, resource.action(method), method == Method::Get)
+                allows(&device.scopes, resource.action(method), resource.reads(method))
             }
             Self::Integrator(_, role) => *role >= needs,
         };

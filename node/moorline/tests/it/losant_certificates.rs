@@ -1,0 +1,223 @@
+//! Devices of Losant that show certificates: registered ones, and those of an authority of their application.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    sync::Arc,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    api::{Api, text},
+    cluster::Shape,
+    http,
+    packet::{self, Connect, Packet, Version},
+    wait::{SOON, until_true},
+};
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+const APP: &str = "5f0c9a1b2c3d4e5f60718293";
+
+/// What a client shows: certificates, its own first, and its key.
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    pem: String,
+    key: Vec<u8>,
+}
+
+fn authority(common: &str) -> Issuer {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn issued(by: &Issuer, common: &str) -> Shown {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    let made = params.signed_by(&key, by).unwrap();
+    Shown { chain: vec![made.der().clone()], pem: made.pem(), key: key.serialize_der() }
+}
+
+fn self_signed(common: &str) -> Shown {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common);
+    let key = KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    Shown { chain: vec![made.der().clone()], pem: made.pem(), key: key.serialize_der() }
+}
+
+impl Shown {
+    /// With its authority's certificate behind its own.
+    fn with(mut self, authority: &Issuer) -> Self {
+        self.chain.push(authority.der().clone());
+        self
+    }
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection over which a CONNECT was said, and the reason of its CONNACK.
+#[track_caller]
+fn connect(api: &Api, shown: &Shown, device: &str) -> (Stream, u8) {
+    let mut roots = RootCertStore::empty();
+    let ca = api.cluster.node(1).data.join("tls/ca.pem");
+    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let key = PrivateKeyDer::try_from(shown.key.clone()).unwrap();
+    let config = config.with_client_auth_cert(shown.chain.clone(), key).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let socket = TcpStream::connect(api.at(1, "mqtts")).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let mut stream = StreamOwned::new(connection, socket);
+    stream.write_all(&packet::connect(&Connect::clean(Version::V4, device))).unwrap();
+    let mut input = Vec::new();
+    loop {
+        if let Some(packet) = packet::take(Version::V4, &mut input) {
+            let Packet::ConnAck { reason, .. } = packet else { panic!("{packet:?}") };
+            return (stream, reason);
+        }
+        let mut some = [0; 1_024];
+        let read = stream.read(&mut some).unwrap();
+        assert!(read > 0, "closed without an answer");
+        input.extend_from_slice(&some[..read]);
+    }
+}
+
+#[track_caller]
+fn reason(api: &Api, shown: &Shown, device: &str) -> u8 {
+    connect(api, shown, device).1
+}
+
+/// Waits until a connection is closed.
+#[track_caller]
+fn closes(stream: &mut Stream) {
+    let mut some = [0; 1_024];
+    loop {
+        match stream.read(&mut some) {
+            Ok(1..) => {}
+            Ok(0) => return,
+            // Whether with or without a word of TLS, but not that nothing comes.
+            Err(error) => {
+                assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn certificates_count_as_long_as_their_authority_does() {
+    let api = Api::start_as(&Shape::of(1), &["http", "mqtts"]);
+    let mut tokens = Vec::new();
+    for (name, application) in [("yard", APP), ("theirs", "0123456789abcdef01234567")] {
+        let tenant = json!({ "name": name, "aliases": [format!("losant:{application}")] });
+        let (status, made) = api.ask(1, "POST", "/tenants", &tenant);
+        assert_eq!(status, 201, "{made}");
+        let new = json!({ "name": "ci", "role": "operator" });
+        let path = format!("/tokens?tenant={name}");
+        tokens.push((application, text(&api.ask(1, "POST", &path, &new), 201, "token")));
+    }
+    let ask = |whose: usize, method: &str, path: &str, body: Value| {
+        let (application, token) = &tokens[whose];
+        let (bearer, path) =
+            (format!("Bearer {token}"), format!("/applications/{application}{path}"));
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let headers = [("authorization", &*bearer)];
+        let answer = http::api(method, api.at(1, "http"), &path, &headers, &body);
+        (answer.status, answer.json())
+    };
+    let rest = |method: &str, path: &str, body: Value| ask(0, method, path, body);
+    let made = |path: &str, body: Value| {
+        let (status, made) = rest("POST", path, body);
+        assert_eq!(status, 201, "{path}: {made}");
+        (made["id"].as_str().unwrap().to_owned(), made)
+    };
+    let device = |name: &str| made("/devices", json!({ "name": name })).0;
+    let (one, two) = (device("one"), device("two"));
+    let (ours, fleet, strangers) = (authority("ours"), authority("fleet"), authority("strangers"));
+
+    // The authority vouches for what is registered, and lets nobody in by itself.
+    let bundle = json!({ "name": "ours", "caBundle": ours.pem() });
+    let (ours_id, shown) = made("/certificate-authorities", bundle.clone());
+    assert_eq!(
+        (&shown["caInfo"][0]["commonName"], &shown["status"]),
+        (&json!("ours"), &json!("active"))
+    );
+    let registered = issued(&ours, "registered");
+    let body = json!({ "certificate": registered.pem, "deviceIds": [one] });
+    let (_, shown) = made("/certificates", body);
+    assert_eq!(shown["certificateInfo"]["issuerName"], "CN=ours");
+    let alone = self_signed("alone");
+    made("/certificates", json!({ "certificate": alone.pem }));
+    // And one that says whom it lets in.
+    let lets_in = json!({ "name": "fleet", "caBundle": fleet.pem(), "deviceIds": [two] });
+    let (fleet_id, _) = made("/certificate-authorities", lets_in);
+    let of_fleet = issued(&fleet, "of the fleet").with(&fleet);
+    let unregistered = issued(&ours, "other").with(&ours);
+    let copied = issued(&strangers, "of the fleet").with(&fleet);
+    let refused = 4;
+    #[rustfmt::skip]
+    let table = [
+        (&registered,                            &one, 0,       "registered, and of an authority"),
+        (&registered,                            &two, 5,       "for another device"),
+        (&alone,                                 &two, 0,       "registered, and of nobody's"),
+        (&unregistered,    &one, refused, "of the authority, and not registered"),
+        (&of_fleet,                            &two, 0,       "of an authority that lets it in"),
+        (&of_fleet,                            &one, 5,       "of one that does not let this device in"),
+        (&copied,                                &two, refused, "beside a copied authority"),
+    ];
+    for (shown, device, expected, what) in table {
+        assert_eq!(reason(&api, shown, device), expected, "{what}");
+    }
+    // There is one of each; and what is none is said.
+    let pem = |pem: &str| json!({ "name": "x", "caBundle": pem });
+    for (whose, body) in [(0, bundle.clone()), (1, bundle), (0, pem("")), (0, pem("PEM"))] {
+        let (status, said) = ask(whose, "POST", "/certificate-authorities", body);
+        assert_eq!((status, &said["type"]), (400, &json!("Validation")));
+    }
+    // Whoever is in by an authority goes when it is no more.
+    let inactive = json!({ "status": "inactive" });
+    for (id, shown, device) in [(&ours_id, &registered, &one), (&fleet_id, &of_fleet, &two)] {
+        let (mut stream, reason_before) = connect(&api, shown, device);
+        assert_eq!(reason_before, 0);
+        let path = format!("/certificate-authorities/{id}");
+        assert_eq!(rest("PATCH", &path, inactive.clone()).0, 200);
+        closes(&mut stream);
+        assert_eq!(reason(&api, shown, device), refused);
+        assert_eq!(rest("PATCH", &path, json!({ "status": "active" })).0, 200);
+        until_true("it is taken again", SOON, || reason(&api, shown, device) == 0);
+    }
+    // Another bundle, and what it issued counts no more.
+    let path = format!("/certificate-authorities/{ours_id}");
+    let both = format!("{}{}", strangers.pem(), ours.pem());
+    let changed = rest("PATCH", &path, json!({ "caBundle": both })).1;
+    assert_eq!(changed["caInfo"].as_array().map(Vec::len), Some(2));
+    assert_eq!(reason(&api, &registered, &one), 0);
+    assert_eq!(rest("PATCH", &path, json!({ "caBundle": strangers.pem() })).0, 200);
+    assert_eq!(reason(&api, &registered, &one), refused);
+    assert_eq!(rest("DELETE", &path, Value::Null).0, 200);
+    assert_eq!(rest("GET", &path, Value::Null).0, 404);
+    let listed = rest("GET", "/certificate-authorities?filter=fl*", Value::Null).1;
+    assert_eq!((&listed["totalCount"], &listed["items"][0]["id"]), (&json!(1), &json!(fleet_id)));
+}
