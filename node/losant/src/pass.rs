@@ -3,7 +3,7 @@
 //! ```text
 //!   key ─────────┐                                        ┌─ the secret's hash (of a key), and a version
 //!                ├─ hash ─► lookup ─► row `~pass:ID` ─────┤
-//!   certificate ─┘                    of the application  └─► document ID of the space "passes": what it is for
+//!   certificate ─┘                    of the application  └─► document ID of a space of the tenant: what it is for
 //!   an authority of a certificate's chain: the same, and then whether the chain leads there
 //! ```
 //!
@@ -25,7 +25,7 @@ use moorline_dialects::losant::{
     connect::Refused,
     device::About,
     id::{ID_BYTES, Id},
-    rest::pass::Kept,
+    rest::{pass::Kept, route::PassKind},
 };
 use moorline_machine::{
     documents::{Document, Expect, Space},
@@ -48,8 +48,13 @@ use crate::door::Door;
 
 /// What names of their rows begin with, behind the mark of principals. No token of the API has a colon in its name.
 const ROW: &str = "pass:";
-/// Where it is kept what they are for.
-const SPACE: &str = "passes";
+/// Where it is kept what keys and certificates are for; and authorities, of which there are few, and all of which are looked at when a
+/// certificate is registered.
+const PASSES: &str = "passes";
+/// See [`PASSES`].
+const AUTHORITIES: &str = "authorities";
+/// Authorities of an application.
+pub(crate) const AUTHORITIES_MAX: usize = 100;
 /// What lookups of keys are made of; those of certificates; and those of authorities.
 const KEY: &str = "losant key";
 /// See [`KEY`].
@@ -67,6 +72,7 @@ pub(crate) struct Pass {
     pub(crate) tenant: TenantId,
     /// The id of its application.
     pub(crate) application: Text,
+    pub(crate) kind: PassKind,
     pub(crate) id: Id,
     /// The version of its row.
     pub(crate) version: u64,
@@ -103,8 +109,12 @@ fn of_row(name: &Text) -> Option<Id> {
     Id::parse(name.as_str().strip_prefix('~')?.strip_prefix(ROW)?.as_bytes())
 }
 
-fn space(tenant: TenantId) -> Space {
-    Space::of_tenant(tenant, SPACE)
+fn space(tenant: TenantId, kind: PassKind) -> Space {
+    let name = match kind {
+        PassKind::Key | PassKind::Certificate => PASSES,
+        PassKind::Authority => AUTHORITIES,
+    };
+    Space::of_tenant(tenant, name)
 }
 
 /// The SHA-256 of a certificate.
@@ -145,10 +155,10 @@ impl Door {
     /// What a key with its secret lets in; [`None`] if no application has such a key.
     pub(crate) async fn by_key(&self, key: &str, secret: &[u8]) -> Result<Option<Pass>, Refused> {
         let hash = self.secrets.lookup(KEY, key.as_bytes());
-        let Some((pass, record)) = self.found(hash).await? else { return Ok(None) };
+        let Some((pass, record)) = self.found(PassKind::Key, hash).await? else { return Ok(None) };
         let (name, now) = (row(&pass.id), self.clock.wall().0);
         let holds = self.secrets.holds(pass.tenant, &name, &record, secret, now).is_some();
-        let kept = self.kept(pass.tenant, &pass.id).await.map_err(unavailable)?;
+        let kept = self.kept(pass.tenant, (pass.kind, &pass.id)).await.map_err(unavailable)?;
         counts(pass, &record, kept.map(|(_, kept)| kept), holds).map(Some)
     }
 
@@ -156,12 +166,14 @@ impl Door {
     pub(crate) async fn by_certificate(&self, chain: &Chain) -> Result<Option<Pass>, Refused> {
         let Some((first, others)) = chain.split_first() else { return Ok(None) };
         let hash = self.secrets.lookup(CERTIFICATE, &fingerprint(first));
-        if let Some((pass, record)) = self.found(hash).await? {
+        if let Some((pass, record)) = self.found(PassKind::Certificate, hash).await? {
             return self.by_its_own(pass, &record, chain).await.map(Some);
         }
         for shown in others.iter().take(CHAIN_MAX) {
             let hash = self.secrets.lookup(AUTHORITY, &fingerprint(shown));
-            let Some((pass, record)) = self.found(hash).await? else { continue };
+            let Some((pass, record)) = self.found(PassKind::Authority, hash).await? else {
+                continue;
+            };
             return self.by_its_authority(pass, &record, chain).await.map(Some);
         }
         Ok(None)
@@ -175,7 +187,7 @@ impl Door {
         chain: &Chain,
     ) -> Result<Pass, Refused> {
         let until_ms = self.valid_until(chain);
-        let kept = self.kept(pass.tenant, &pass.id).await.map_err(unavailable)?;
+        let kept = self.kept(pass.tenant, (pass.kind, &pass.id)).await.map_err(unavailable)?;
         let kept = kept.map(|(_, kept)| kept).ok_or(Refused::Credentials)?;
         let authority = match kept.authority.as_ref().map(|id| Id::parse(id.as_bytes())) {
             None => None,
@@ -197,7 +209,7 @@ impl Door {
         chain: &Chain,
     ) -> Result<Pass, Refused> {
         let until_ms = self.valid_until(chain);
-        let kept = self.kept(pass.tenant, &pass.id).await.map_err(unavailable)?;
+        let kept = self.kept(pass.tenant, (pass.kind, &pass.id)).await.map_err(unavailable)?;
         let kept = kept.map(|(_, kept)| kept).filter(|kept| kept.lets_in);
         let bundle = kept.as_ref().and_then(|kept| kept.ca_bundle.as_deref());
         let now_ms = self.clock.wall().0;
@@ -223,7 +235,7 @@ impl Door {
         // The row first: who changes the document writes it then.
         let record = self.registry.device(tenant, &row(id)).await.map_err(unavailable)?;
         let Some(record) = record.filter(|record| record.enabled) else { return Ok(None) };
-        let kept = self.kept(tenant, id).await.map_err(unavailable)?;
+        let kept = self.kept(tenant, (PassKind::Authority, id)).await.map_err(unavailable)?;
         let kept = kept.map(|(_, kept)| kept);
         let kept = kept.filter(|kept| kept.access.status == Status::Active);
         let bundle = kept.and_then(|kept| kept.ca_bundle);
@@ -239,7 +251,8 @@ impl Door {
     ) -> Result<Option<Id>, RegistryError> {
         let (mut after, now_ms) = (None, self.clock.wall().0);
         loop {
-            let (page, next) = self.all_kept(tenant, after.as_ref()).await?;
+            let of = (tenant, PassKind::Authority);
+            let (page, next) = self.all_kept(of, after.as_ref()).await?;
             let issued = |kept: &Kept| {
                 kept.ca_bundle.as_ref().is_some_and(|bundle| leads(chain, bundle, now_ms))
             };
@@ -253,7 +266,11 @@ impl Door {
         }
     }
 
-    async fn found(&self, hash: LookupHash) -> Result<Option<(Pass, DeviceRecord)>, Refused> {
+    async fn found(
+        &self,
+        kind: PassKind,
+        hash: LookupHash,
+    ) -> Result<Option<(Pass, DeviceRecord)>, Refused> {
         let found = self.registry.find(hash).await.map_err(unavailable)?;
         let Some(found) = found else { return Ok(None) };
         let (Some(id), Some(application)) = (of_row(&found.device), self.application(found.tenant))
@@ -263,7 +280,7 @@ impl Door {
         let (tenant, version) = (found.tenant, found.record.version);
         let access = Access::default();
         let (until_ms, authority) = (None, None);
-        let pass = Pass { tenant, application, id, version, access, until_ms, authority };
+        let pass = Pass { tenant, application, kind, id, version, access, until_ms, authority };
         Ok(Some((pass, found.record)))
     }
 
@@ -271,7 +288,7 @@ impl Door {
     pub(crate) async fn again(
         &self,
         tenant: TenantId,
-        id: &Id,
+        (kind, id): (PassKind, &Id),
         version: u64,
     ) -> Result<Option<Pass>, RegistryError> {
         let record = self.registry.device(tenant, &row(id)).await?;
@@ -279,14 +296,14 @@ impl Door {
             return Ok(None);
         }
         let (Some((_, kept)), Some(application)) =
-            (self.kept(tenant, id).await?, self.application(tenant))
+            (self.kept(tenant, (kind, id)).await?, self.application(tenant))
         else {
             return Ok(None);
         };
         let (id, access) = (id.clone(), kept.access);
         let active = access.status == Status::Active;
         let (until_ms, authority) = (None, None);
-        let pass = Pass { tenant, application, id, version, access, until_ms, authority };
+        let pass = Pass { tenant, application, kind, id, version, access, until_ms, authority };
         Ok(active.then_some(pass))
     }
 
@@ -330,20 +347,20 @@ impl Door {
     pub(crate) async fn kept(
         &self,
         tenant: TenantId,
-        id: &Id,
+        (kind, id): (PassKind, &Id),
     ) -> Result<Option<(u64, Kept)>, RegistryError> {
-        let document = self.registry.document(&space(tenant), id.text()).await?;
+        let document = self.registry.document(&space(tenant, kind), id.text()).await?;
         Ok(document.and_then(|document| read(&document)))
     }
 
-    /// A page of all of them, behind `after`; and whether there are more.
+    /// A page of all of them that are kept where this kind is, behind `after`; and whether there are more.
     pub(crate) async fn all_kept(
         &self,
-        tenant: TenantId,
+        (tenant, kind): (TenantId, PassKind),
         after: Option<&Text>,
     ) -> Result<(Vec<(Id, Kept)>, Option<Text>), RegistryError> {
         const PAGE: u16 = 100;
-        let page = self.registry.documents(&space(tenant), after, PAGE).await?;
+        let page = self.registry.documents(&space(tenant, kind), after, PAGE).await?;
         let next = page.documents.last().filter(|_| page.more).map(|last| last.id.clone());
         let one = |document: &Document| {
             let id = Id::parse(document.id.as_bytes())?;
@@ -362,12 +379,12 @@ impl Door {
         let id = Id::of(rand::random::<[u8; ID_BYTES]>());
         let name = row(&id);
         let credentials = self.credentials(tenant, &name, new);
-        let body = Bytes::from(kept.written());
-        self.registry.put_document(&space(tenant), id.text(), body, Expect::Absent).await?;
+        let (body, space) = (Bytes::from(kept.written()), space(tenant, kept.kind()));
+        self.registry.put_document(&space, id.text(), body, Expect::Absent).await?;
         let put = put(tenant, name, credentials, Some(0));
         if let Err(error) = self.registry.put_device(put).await {
             // Nobody would ever find it.
-            drop(self.registry.delete_document(&space(tenant), id.text(), Expect::Any).await);
+            drop(self.registry.delete_document(&space, id.text(), Expect::Any).await);
             return Err(error);
         }
         Ok(id)
@@ -413,28 +430,45 @@ impl Door {
         (version, kept): (u64, &Kept),
         new: Option<&New>,
     ) -> Result<(), RegistryError> {
-        let (body, expect) = (Bytes::from(kept.written()), Expect::Version(version));
-        self.registry.put_document(&space(tenant), id.text(), body, expect).await?;
-        let name = row(id);
-        if let Some(record) = self.registry.device(tenant, &name).await? {
-            let credentials = match new {
-                Some(new) => self.credentials(tenant, &name, new),
-                None => record.credentials,
-            };
-            let put = put(tenant, name, credentials, Some(record.version));
-            self.registry.put_device(put).await?;
+        if let Some(new) = new {
+            // First: somebody else may have it, and then nothing changes.
+            self.write_row(tenant, id, Some(new)).await?;
         }
-        Ok(())
+        let (body, expect) = (Bytes::from(kept.written()), Expect::Version(version));
+        let space = space(tenant, kept.kind());
+        self.registry.put_document(&space, id.text(), body, expect).await?;
+        self.write_row(tenant, id, None).await
+    }
+
+    /// Writes the row of one anew, so that whoever is in by it hears of that.
+    async fn write_row(
+        &self,
+        tenant: TenantId,
+        id: &Id,
+        new: Option<&New>,
+    ) -> Result<(), RegistryError> {
+        let name = row(id);
+        let Some(record) = self.registry.device(tenant, &name).await? else { return Ok(()) };
+        let credentials = match new {
+            Some(new) => self.credentials(tenant, &name, new),
+            None => record.credentials,
+        };
+        let put = put(tenant, name, credentials, Some(record.version));
+        self.registry.put_device(put).await.map(drop)
     }
 
     /// Forgets one.
-    pub(crate) async fn forget_pass(&self, tenant: TenantId, id: &Id) -> Result<(), RegistryError> {
+    pub(crate) async fn forget_pass(
+        &self,
+        tenant: TenantId,
+        (kind, id): (PassKind, &Id),
+    ) -> Result<(), RegistryError> {
         let name = row(id);
         if self.registry.device(tenant, &name).await?.is_some() {
             let delete = DeleteDevice { tenant, device: name, if_version: None };
             self.registry.delete_device(delete).await?;
         }
-        self.registry.delete_document(&space(tenant), id.text(), Expect::Any).await.map(drop)
+        self.registry.delete_document(&space(tenant, kind), id.text(), Expect::Any).await.map(drop)
     }
 }
 

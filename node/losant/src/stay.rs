@@ -4,10 +4,7 @@ use moorline_core::op::Denial;
 use moorline_edge::{Begin, watch_over};
 use moorline_service::registry::{Watch, door::Guest};
 
-use crate::{
-    door::Door,
-    pass::{Known, Pass},
-};
+use crate::{door::Door, pass::Pass};
 
 /// What it depends on that a client may stay.
 #[derive(Debug)]
@@ -83,7 +80,7 @@ impl Door {
 
     /// Another version of it may be for something else: its devices come again, and hear.
     async fn pass_stays(&self, Stay { pass, .. }: &Stay) -> Result<(), Denial> {
-        let again = self.again(pass.tenant, &pass.id, pass.version).await;
+        let again = self.again(pass.tenant, (pass.kind, &pass.id), pass.version).await;
         match again.map_err(|_| Denial::Unavailable)? {
             Some(_) => Ok(()),
             None => Err(Denial::WrongSecret),

@@ -13,13 +13,14 @@ use moorline_dialects::losant::{
     },
 };
 use moorline_service::registry::{
+    RegistryError,
     credential::{certificate, prove::Chain, trust::TrustSettings},
     secrets::is_strong,
 };
 use serde_json::Value;
 
 use super::{About, Http, Reply, TRIES_MAX, of_registry};
-use crate::pass::{BUNDLE_MAX, New, fingerprint, new_key};
+use crate::pass::{AUTHORITIES_MAX, BUNDLE_MAX, New, fingerprint, new_key};
 
 /// What is known of something new.
 struct Made {
@@ -48,7 +49,7 @@ impl Http {
         let shape = Shape::of(about.query, fields)?;
         let (mut items, mut after): (Vec<Value>, Option<Text>) = (Vec::new(), None);
         loop {
-            let page = self.door.all_kept(about.tenant, after.as_ref()).await;
+            let page = self.door.all_kept((about.tenant, kind), after.as_ref()).await;
             let (page, next) = page.map_err(of_registry)?;
             let of_kind = page.iter().filter(|(_, kept)| kept.kind() == kind);
             let shown = of_kind.map(|(id, kept)| kept.shown(id, &about.application, None));
@@ -72,6 +73,9 @@ impl Http {
         let access = said.access(&Access::default())?;
         let Made { new, secret, chain } = new(kind, &said)?;
         let now_ms = self.door.now_ms();
+        if kind == PassKind::Authority {
+            self.has_room(about).await?;
+        }
         let authority = match chain.as_ref().filter(|_| kind == PassKind::Certificate) {
             Some(chain) => {
                 self.door.authority_of(about.tenant, chain).await.map_err(of_registry)?
@@ -101,6 +105,24 @@ impl Http {
         Ok(Reply::Json(201, kept.shown(&id, &about.application, secret.as_deref())))
     }
 
+    /// Whether one more authority may be.
+    async fn has_room(&self, about: &About<'_>) -> Result<(), Error> {
+        let (of, mut after, mut there) = ((about.tenant, PassKind::Authority), None, 0);
+        loop {
+            let page = self.door.all_kept(of, after.as_ref()).await;
+            let (page, next) = page.map_err(of_registry)?;
+            there += page.len();
+            if there >= AUTHORITIES_MAX {
+                let why = format!("there are {AUTHORITIES_MAX} authorities, and no more may be");
+                return Err(Error::new(Kind::Validation, why));
+            }
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     pub(super) async fn pass(
         &self,
         about: &About<'_>,
@@ -108,13 +130,13 @@ impl Http {
         body: &[u8],
     ) -> Result<Reply, Error> {
         for _ in 0..TRIES_MAX {
-            let found = self.door.kept(about.tenant, id).await.map_err(of_registry)?;
+            let found = self.door.kept(about.tenant, (kind, id)).await.map_err(of_registry)?;
             let (version, kept) =
                 found.filter(|(_, kept)| kept.kind() == kind).ok_or(Kind::NotFound)?;
             match about.method {
                 Method::Patch => {}
                 Method::Delete => {
-                    self.door.forget_pass(about.tenant, id).await.map_err(of_registry)?;
+                    self.door.forget_pass(about.tenant, (kind, id)).await.map_err(of_registry)?;
                     return Reply::success();
                 }
                 Method::Get | Method::Post => {
@@ -137,6 +159,7 @@ impl Http {
             let changed = (version, &kept);
             match self.door.change_pass(about.tenant, id, changed, new.as_ref()).await {
                 Ok(()) => return Reply::ok(kept.shown(id, &about.application, None)),
+                Err(error @ RegistryError::Taken(_)) => return Err(taken(error)),
                 Err(error) => match of_registry(error) {
                     Error { kind: Kind::Conflict, .. } => {}
                     other => return Err(other),
@@ -147,7 +170,7 @@ impl Http {
     }
 }
 
-fn taken(error: moorline_service::registry::RegistryError) -> Error {
+fn taken(error: RegistryError) -> Error {
     match of_registry(error) {
         Error { kind: Kind::Conflict, .. } => {
             Error::new(Kind::Validation, "another application, or this one, has it already")
