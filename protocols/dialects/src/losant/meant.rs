@@ -101,9 +101,9 @@ pub struct Query(Term);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Term {
-    All(Vec<Term>),
-    Any(Vec<Term>),
-    Neither(Vec<Term>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Neither(Vec<Self>),
     Field { field: Field, tests: Vec<Test>, any_case: bool },
     Tags { all: Vec<Tag>, not: bool },
 }
