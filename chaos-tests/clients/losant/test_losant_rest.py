@@ -72,3 +72,45 @@ def test_an_integrator_manages(application, rest, made):
     credentials = {"email": "ci@example.com", "password": application.integrator}
     client.auth_token = client.auth.authenticate_user(credentials=credentials)["token"]
     assert client.device.delete(**of) == {"success": True}
+
+
+def test_devices_are_found_and_their_data_taken_together(rest, made):
+    site = [{"key": "site", "value": "data"}]
+    one, two = made("Pump 1", tags=site), made("Valve 1", tags=site)
+    of = {"applicationId": APP}
+
+    def names(**how):
+        return [item["name"] for item in rest.devices.get(**of, **how)["items"]]
+
+    assert names(tagFilter=site, sortDirection="desc") == ["Valve 1", "Pump 1"]
+    assert names(tagFilter=site, filterField="name", filter="pump*") == ["Pump 1"]
+    query = {"$and": [{"tags": {"$tagKey": "site", "$tagValue": "data"}}, {"name": {"$startsWith": "Pump"}}]}
+    assert names(query=query) == ["Pump 1"]
+    with pytest.raises(LosantError) as refused:
+        names(query={"colour": "red"})
+    assert (refused.value.status, refused.value.data["type"]) == (400, "Validation")
+    command = {"name": "go", "deviceQuery": query}
+    assert rest.devices.send_command(**of, multiDeviceCommand=command) == {"success": True}
+    assert [len(rest.device.get_command(**of, deviceId=device)) for device in (one, two)] == [1, 0]
+    for ago, value in ((-3_000, 1), (-2_000, 2), (-1_000, 6)):
+        rest.device.send_state(**of, deviceId=one, deviceState={"data": {"temperature": value}, "time": ago})
+    asked = {"deviceTags": site, "attributes": ["temperature"], "duration": 600_000, "aggregation": "MEAN"}
+    found = rest.data.time_series_query(**of, query=asked)
+    assert [point["data"] for point in found["devices"][one]["points"]] == [{"temperature": 3}]
+    assert found["devices"][two] == {"name": "Valve 1", "points": []}
+    last = rest.data.last_value_query(**of, query={"deviceIds": [one, two], "attribute": "temperature"})
+    assert {device: value["data"] for device, value in last.items()} == {one: {"temperature": 6}}
+
+
+def test_an_authority_is_registered(rest, nodes):
+    of = {"applicationId": APP}
+    with open(nodes.ca) as file:
+        bundle = {"name": "plant", "caBundle": file.read()}
+    authority = rest.application_certificate_authorities.post(**of, applicationCertificateAuthority=bundle)
+    assert (authority["status"], authority["caInfo"][0]["commonName"]) == ("active", "tests")
+    of_one = of | {"applicationCertificateAuthorityId": authority["applicationCertificateAuthorityId"]}
+    listed = rest.application_certificate_authorities.get(**of, filterField="name", filter="pl*")
+    assert [item["id"] for item in listed["items"]] == [authority["id"]]
+    changed = rest.application_certificate_authority.patch(**of_one, applicationCertificateAuthority={"status": "inactive"})
+    assert changed["status"] == "inactive"
+    assert rest.application_certificate_authority.delete(**of_one) == {"success": True}

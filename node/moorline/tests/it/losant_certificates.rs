@@ -126,98 +126,130 @@ fn closes(stream: &mut Stream) {
     }
 }
 
-#[test]
-fn certificates_count_as_long_as_their_authority_does() {
-    let api = Api::start_as(&Shape::of(1), &["http", "mqtts"]);
-    let mut tokens = Vec::new();
-    for (name, application) in [("yard", APP), ("theirs", "0123456789abcdef01234567")] {
-        let tenant = json!({ "name": name, "aliases": [format!("losant:{application}")] });
-        let (status, made) = api.ask(1, "POST", "/tenants", &tenant);
-        assert_eq!(status, 201, "{made}");
-        let new = json!({ "name": "ci", "role": "operator" });
-        let path = format!("/tokens?tenant={name}");
-        tokens.push((application, text(&api.ask(1, "POST", &path, &new), 201, "token")));
+/// Two applications at a node, and the tokens of their integrators.
+struct Yard {
+    api: Api,
+    tokens: Vec<(&'static str, String)>,
+}
+
+impl Yard {
+    fn start() -> Self {
+        let api = Api::start_as(&Shape::of(1), &["http", "mqtts"]);
+        let mut tokens = Vec::new();
+        for (name, application) in [("yard", APP), ("theirs", "0123456789abcdef01234567")] {
+            let tenant = json!({ "name": name, "aliases": [format!("losant:{application}")] });
+            let (status, made) = api.ask(1, "POST", "/tenants", &tenant);
+            assert_eq!(status, 201, "{made}");
+            let new = json!({ "name": "ci", "role": "operator" });
+            let path = format!("/tokens?tenant={name}");
+            tokens.push((application, text(&api.ask(1, "POST", &path, &new), 201, "token")));
+        }
+        Self { api, tokens }
     }
-    let ask = |whose: usize, method: &str, path: &str, body: Value| {
-        let (application, token) = &tokens[whose];
-        let (bearer, path) =
-            (format!("Bearer {token}"), format!("/applications/{application}{path}"));
+
+    fn ask(&self, whose: usize, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let (application, token) = &self.tokens[whose];
+        let bearer = format!("Bearer {token}");
+        let path = format!("/applications/{application}{path}");
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let headers = [("authorization", &*bearer)];
-        let answer = http::api(method, api.at(1, "http"), &path, &headers, &body);
+        let answer = http::api(method, self.api.at(1, "http"), &path, &headers, &body);
         (answer.status, answer.json())
-    };
-    let rest = |method: &str, path: &str, body: Value| ask(0, method, path, body);
-    let made = |path: &str, body: Value| {
-        let (status, made) = rest("POST", path, body);
+    }
+
+    fn rest(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.ask(0, method, path, body)
+    }
+
+    /// The id of something new, and how it is shown.
+    #[track_caller]
+    fn made(&self, path: &str, body: Value) -> (String, Value) {
+        let (status, made) = self.rest("POST", path, body);
         assert_eq!(status, 201, "{path}: {made}");
         (made["id"].as_str().unwrap().to_owned(), made)
-    };
-    let device = |name: &str| made("/devices", json!({ "name": name })).0;
-    let (one, two) = (device("one"), device("two"));
-    let (ours, fleet, strangers) = (authority("ours"), authority("fleet"), authority("strangers"));
+    }
 
+    fn device(&self, name: &str) -> String {
+        self.made("/devices", json!({ "name": name })).0
+    }
+}
+
+/// What CONNACKs say to somebody whose certificate does not count.
+const REFUSED: u8 = 4;
+
+#[test]
+fn certificates_count_as_long_as_their_authority_does() {
+    let yard = Yard::start();
+    let (one, two) = (yard.device("one"), yard.device("two"));
+    let (ours, fleet, strangers) = (authority("ours"), authority("fleet"), authority("strangers"));
     // The authority vouches for what is registered, and lets nobody in by itself.
     let bundle = json!({ "name": "ours", "caBundle": ours.pem() });
-    let (ours_id, shown) = made("/certificate-authorities", bundle.clone());
-    assert_eq!(
-        (&shown["caInfo"][0]["commonName"], &shown["status"]),
-        (&json!("ours"), &json!("active"))
-    );
+    let (ours_id, shown) = yard.made("/certificate-authorities", bundle.clone());
+    assert_eq!(shown["caInfo"][0]["commonName"], "ours");
     let registered = issued(&ours, "registered");
     let body = json!({ "certificate": registered.pem, "deviceIds": [one] });
-    let (_, shown) = made("/certificates", body);
+    let (_, shown) = yard.made("/certificates", body);
     assert_eq!(shown["certificateInfo"]["issuerName"], "CN=ours");
     let alone = self_signed("alone");
-    made("/certificates", json!({ "certificate": alone.pem }));
+    yard.made("/certificates", json!({ "certificate": alone.pem }));
     // And one that says whom it lets in.
     let lets_in = json!({ "name": "fleet", "caBundle": fleet.pem(), "deviceIds": [two] });
-    let (fleet_id, _) = made("/certificate-authorities", lets_in);
+    let (fleet_id, _) = yard.made("/certificate-authorities", lets_in);
     let of_fleet = issued(&fleet, "of the fleet").with(&fleet);
     let unregistered = issued(&ours, "other").with(&ours);
     let copied = issued(&strangers, "of the fleet").with(&fleet);
-    let refused = 4;
     #[rustfmt::skip]
     let table = [
-        (&registered,                            &one, 0,       "registered, and of an authority"),
-        (&registered,                            &two, 5,       "for another device"),
-        (&alone,                                 &two, 0,       "registered, and of nobody's"),
-        (&unregistered,    &one, refused, "of the authority, and not registered"),
-        (&of_fleet,                            &two, 0,       "of an authority that lets it in"),
-        (&of_fleet,                            &one, 5,       "of one that does not let this device in"),
-        (&copied,                                &two, refused, "beside a copied authority"),
+        (&registered,   &one, 0,       "registered, and of an authority"),
+        (&registered,   &two, 5,       "for another device"),
+        (&alone,        &two, 0,       "registered, and of nobody's"),
+        (&unregistered, &one, REFUSED, "of the authority, and not registered"),
+        (&of_fleet,     &two, 0,       "of an authority that lets it in"),
+        (&of_fleet,     &one, 5,       "of one that does not let this device in"),
+        (&copied,       &two, REFUSED, "beside a copied authority"),
     ];
     for (shown, device, expected, what) in table {
-        assert_eq!(reason(&api, shown, device), expected, "{what}");
+        assert_eq!(reason(&yard.api, shown, device), expected, "{what}");
     }
     // There is one of each; and what is none is said.
     let pem = |pem: &str| json!({ "name": "x", "caBundle": pem });
     for (whose, body) in [(0, bundle.clone()), (1, bundle), (0, pem("")), (0, pem("PEM"))] {
-        let (status, said) = ask(whose, "POST", "/certificate-authorities", body);
+        let (status, said) = yard.ask(whose, "POST", "/certificate-authorities", body);
         assert_eq!((status, &said["type"]), (400, &json!("Validation")));
     }
-    // Whoever is in by an authority goes when it is no more.
-    let inactive = json!({ "status": "inactive" });
-    for (id, shown, device) in [(&ours_id, &registered, &one), (&fleet_id, &of_fleet, &two)] {
-        let (mut stream, reason_before) = connect(&api, shown, device);
-        assert_eq!(reason_before, 0);
-        let path = format!("/certificate-authorities/{id}");
-        assert_eq!(rest("PATCH", &path, inactive.clone()).0, 200);
-        closes(&mut stream);
-        assert_eq!(reason(&api, shown, device), refused);
-        assert_eq!(rest("PATCH", &path, json!({ "status": "active" })).0, 200);
-        until_true("it is taken again", SOON, || reason(&api, shown, device) == 0);
-    }
-    // Another bundle, and what it issued counts no more.
-    let path = format!("/certificate-authorities/{ours_id}");
-    let both = format!("{}{}", strangers.pem(), ours.pem());
-    let changed = rest("PATCH", &path, json!({ "caBundle": both })).1;
-    assert_eq!(changed["caInfo"].as_array().map(Vec::len), Some(2));
-    assert_eq!(reason(&api, &registered, &one), 0);
-    assert_eq!(rest("PATCH", &path, json!({ "caBundle": strangers.pem() })).0, 200);
-    assert_eq!(reason(&api, &registered, &one), refused);
-    assert_eq!(rest("DELETE", &path, Value::Null).0, 200);
-    assert_eq!(rest("GET", &path, Value::Null).0, 404);
-    let listed = rest("GET", "/certificate-authorities?filter=fl*", Value::Null).1;
+    goes(&yard, (&ours_id, &registered, &one));
+    goes(&yard, (&fleet_id, &of_fleet, &two));
+    another_bundle(&yard, (&ours_id, &registered, &one), (&ours, &strangers));
+    let listed = yard.rest("GET", "/certificate-authorities?filter=fl*", Value::Null).1;
     assert_eq!((&listed["totalCount"], &listed["items"][0]["id"]), (&json!(1), &json!(fleet_id)));
+}
+
+/// Whoever is in by an authority goes when it is no more.
+fn goes(yard: &Yard, (authority, shown, device): (&str, &Shown, &str)) {
+    let (mut stream, before) = connect(&yard.api, shown, device);
+    assert_eq!(before, 0);
+    let path = format!("/certificate-authorities/{authority}");
+    assert_eq!(yard.rest("PATCH", &path, json!({ "status": "inactive" })).0, 200);
+    closes(&mut stream);
+    assert_eq!(reason(&yard.api, shown, device), REFUSED);
+    assert_eq!(yard.rest("PATCH", &path, json!({ "status": "active" })).0, 200);
+    until_true("it is taken again", SOON, || reason(&yard.api, shown, device) == 0);
+}
+
+/// An authority has other certificates, and what it issued counts no more.
+fn another_bundle(
+    yard: &Yard,
+    (id, registered, device): (&str, &Shown, &str),
+    (ours, strangers): (&Issuer, &Issuer),
+) {
+    let path = format!("/certificate-authorities/{id}");
+    let both = format!("{}{}", strangers.pem(), ours.pem());
+    let changed = yard.rest("PATCH", &path, json!({ "caBundle": both })).1;
+    assert_eq!(changed["caInfo"].as_array().map(Vec::len), Some(2));
+    assert_eq!(reason(&yard.api, registered, device), 0);
+    let only = json!({ "caBundle": strangers.pem() });
+    assert_eq!(yard.rest("PATCH", &path, only).0, 200);
+    assert_eq!(reason(&yard.api, registered, device), REFUSED);
+    assert_eq!(yard.rest("DELETE", &path, Value::Null).0, 200);
+    assert_eq!(yard.rest("GET", &path, Value::Null).0, 404);
 }
