@@ -32,6 +32,8 @@ mod fostrom;
 mod harness;
 mod isolation;
 mod losant;
+mod losant_certificates;
+mod losant_rest;
 mod members;
 mod mixed;
 mod moved;
