@@ -11,6 +11,8 @@ use moorline_core::{
     port::{Close, Filter, Link, Open, Token},
 };
 
+use crate::inbox::Shared;
+
 /// The service's link, also for the task.
 pub(crate) type Below = Arc<Mutex<Box<dyn Link>>>;
 
@@ -33,6 +35,7 @@ pub(crate) struct DeviceLink {
     asks: Box<dyn Link>,
     below: Below,
     end: Arc<Mutex<End>>,
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for DeviceLink {
@@ -42,8 +45,13 @@ impl fmt::Debug for DeviceLink {
 }
 
 impl DeviceLink {
-    pub(crate) fn new(asks: Box<dyn Link>, below: Below, end: Arc<Mutex<End>>) -> Self {
-        Self { asks, below, end }
+    pub(crate) fn new(
+        asks: Box<dyn Link>,
+        below: Below,
+        end: Arc<Mutex<End>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { asks, below, end, shared }
     }
 }
 
@@ -84,7 +92,12 @@ impl Link for DeviceLink {
 
     fn settle(&mut self, _: &[Offset]) {}
 
-    fn settle_shared(&mut self, _: &[(ShareNumber, Offset)]) {}
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
+        // There are no shares here: this is mail.
+        for (_, number) in items {
+            self.shared.handed.has(number.0);
+        }
+    }
 
     fn retained_taken(&mut self) {}
 

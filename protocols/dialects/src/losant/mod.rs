@@ -25,6 +25,7 @@ pub mod export;
 pub mod gps;
 pub mod id;
 pub mod limits;
+pub mod mail;
 pub mod presence;
 pub mod rest;
 pub mod state;

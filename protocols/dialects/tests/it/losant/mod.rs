@@ -9,6 +9,7 @@ mod device;
 mod export;
 mod gps;
 mod limits;
+mod mail;
 mod presence;
 mod rest;
 mod state;
