@@ -69,9 +69,8 @@ impl Handed {
     /// The client has these: those that were not handed over here.
     #[must_use]
     pub fn others(&self, items: &[(ShareNumber, Offset)]) -> Vec<(ShareNumber, Offset)> {
-        let is_other = |(share, number): &&(ShareNumber, Offset)| {
-            *share != SHARE || !self.has(number.0)
-        };
+        let is_other =
+            |(share, number): &&(ShareNumber, Offset)| *share != SHARE || !self.has(number.0);
         items.iter().filter(is_other).copied().collect()
     }
 }
@@ -98,11 +97,8 @@ mod tests {
         let mut second = handed.over(&Takes(true), Message::empty()).unwrap();
         assert!(handed.over(&Takes(false), Message::empty()).is_none());
         assert!(first.try_recv().is_err() && second.try_recv().is_err());
-        let items = [
-            (SHARE, Offset(FIRST + 2)),
-            (SHARE, Offset(2)),
-            (ShareNumber(7), Offset(FIRST + 1)),
-        ];
+        let items =
+            [(SHARE, Offset(FIRST + 2)), (SHARE, Offset(2)), (ShareNumber(7), Offset(FIRST + 1))];
         assert_eq!(handed.others(&items), items[1..]);
         assert!(second.try_recv().is_ok() && first.try_recv().is_err());
         assert!(handed.has(FIRST + 2), "it was told already");

@@ -29,8 +29,7 @@ pub fn said(
     if !is_name(name.as_bytes()) {
         return Err("a command's name has 1 to 36 of A-Z, a-z, 0-9, . _ and -");
     }
-    let payload =
-        if payload.is_empty() { Bytes::from_static(NOTHING) } else { payload.clone() };
+    let payload = if payload.is_empty() { Bytes::from_static(NOTHING) } else { payload.clone() };
     serde_json::from_slice::<IgnoredAny>(&payload).map_err(|_| "its body is no JSON")?;
     let (device, command, format) = (device.clone(), name.clone(), Text::from(FORMAT));
     Ok((Message::Command { device, command, format }, payload))

@@ -7,7 +7,8 @@ use super::NOW;
 #[test]
 fn mail_is_a_command_with_a_time() {
     let kept = r#"{"name":"go","time":{"$date":"2001-01-01T00:00:00.000Z"},"payload":1}"#;
-    let wrapped = r#"{"name":"command","payload":{"name":"go"},"time":{"$date":"2026-01-02T03:04:05.678Z"}}"#;
+    let wrapped =
+        r#"{"name":"command","payload":{"name":"go"},"time":{"$date":"2026-01-02T03:04:05.678Z"}}"#;
     #[rustfmt::skip]
     let table = [
         ("open-gate", r#"{"gate":1}"#, Ok(r#"{"name":"open-gate","payload":{"gate":1},"time":{"$date":"2026-01-02T03:04:05.678Z"}}"#)),
