@@ -176,6 +176,18 @@ impl Nodes {
         Ok(None)
     }
 
+    /// Kills one, without a goodbye.
+    pub(super) async fn kill(&mut self, id: u64) -> anyhow::Result<()> {
+        for node in self.nodes.iter_mut().filter(|node| node.place.id == id) {
+            if let Some(child) = &mut node.child {
+                child.kill().await?;
+            }
+            // As one sees it that died by itself.
+            node.state()?;
+        }
+        Ok(())
+    }
+
     /// How every node is.
     pub(super) fn states(&mut self) -> anyhow::Result<Vec<State>> {
         self.nodes.iter_mut().map(Node::state).collect()
