@@ -28,6 +28,7 @@ use moorline_core::{
     topic,
 };
 use moorline_dialects::watson::{http, identity::DeviceName};
+use moorline_machine::query::SessionStanding;
 use moorline_service::{Service, registry::RegistryError};
 use tokio::{
     sync::mpsc,
@@ -157,7 +158,7 @@ pub(crate) async fn fetch(
 }
 
 /// Whether MQTT has a session, and no request.
-pub(crate) fn is_elsewhere(standing: &Standing, requested: &Requested) -> bool {
+pub(crate) fn is_elsewhere(standing: &SessionStanding, requested: &Requested) -> bool {
     let of_requests = requested.expiry_s > 0 && standing.expiry_s == requested.expiry_s;
     standing.held && !of_requests
 }
