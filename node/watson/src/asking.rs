@@ -134,7 +134,7 @@ impl Asking {
                     let no_local = options.no_local && wanted.share.is_none();
                     let qos = self.most_qos(options.qos);
                     let options = SubscriptionOptions { no_local, qos, ..options };
-                    let hears = wanted.wanted == Wanted::Commands;
+                    let hears = wanted.wanted == Wanted::Commands && self.client.device().is_some();
                     commands.push(hears.then(|| canonical.clone()));
                     asked.push(Filter { filter: canonical, options });
                     known.push(None);

@@ -95,7 +95,7 @@ async fn show(args: &DemoArgs, nodes: &mut Nodes) -> anyhow::Result<()> {
     fleet.die(nodes).await?;
     fleet.mail(MAILS[1]).await?;
     sleep(RESTART_PAUSE).await;
-    nodes.start_all()?;
+    nodes.restart_dead(Duration::ZERO)?;
     println!("Node {VICTIM} is started again.");
     sleep(CALM).await;
     write_ready(&args.dir, nodes)?;

@@ -147,7 +147,7 @@ impl Nodes {
         Ok(Self { nodes, ca })
     }
 
-    /// Starts every node that does not run.
+    /// Starts every node.
     pub(super) fn start_all(&mut self) -> anyhow::Result<()> {
         self.nodes.iter_mut().try_for_each(Node::start)
     }

@@ -22,8 +22,6 @@ use crate::bench::wire::Wire;
 const OPEN_WAIT: Duration = Duration::from_secs(3);
 /// The pause before it goes to another node.
 const MOVE_PAUSE: Duration = Duration::from_millis(200);
-/// Most that a refusal leaves in an MQTT 3.1.1 SUBACK.
-const REFUSED: u8 = 0x80;
 
 /// Where nodes are: id and MQTT address.
 pub(super) type Places = Vec<(u64, String)>;
@@ -103,8 +101,10 @@ impl Living {
             };
             match event {
                 Event::Subscribed { reasons, .. } => {
-                    let granted = reasons.iter().all(|reason| (*reason as u8) < REFUSED);
-                    ensure!(granted, "a subscription was refused");
+                    ensure!(
+                        !reasons.iter().any(|reason| reason.is_error()),
+                        "a subscription was refused"
+                    );
                     self.board.note(self.line, |line| line.places.push(node));
                 }
                 Event::Published { id, .. } => {
@@ -127,10 +127,11 @@ impl Living {
             && let Some(seq) = saying.waiting.pop_front()
         {
             let (topic, body) = self.device.event(seq);
-            // Before anything can go wrong with it.
             let sent = publish(wire, &topic, body.as_bytes());
             match sent {
-                Ok(Some(id)) => drop(saying.out.insert(id, seq)),
+                Ok(Some(id)) => {
+                    saying.out.insert(id, seq);
+                }
                 Ok(None) => {}
                 Err(error) => {
                     saying.waiting.push_front(seq);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hyper::Method;
-use moorline_core::{QoS, Text};
+use moorline_core::Text;
 use moorline_mqtt::client::Options;
 use serde_json::{Value, json};
 
@@ -164,45 +164,66 @@ pub(super) async fn make(node: &ReadyNode) -> anyhow::Result<(String, Vec<Device
             { "plaintext": true, "chosen-passwords": true, "events": { "published": true } },
     });
     manager.api.done(Method::POST, "/api/v1/tenants", &tenant).await?;
-    let losant = losant(&mut manager, node).await?;
-    let fostrom = "DEVICE0001";
-    manager.device(fostrom, None).await?;
-    let secret = manager.credential(fostrom, &json!({ "style": "fostrom" })).await?;
-    let fostrom = Device {
+    let devices = vec![
+        fostrom(&mut manager).await?,
+        watson(&mut manager).await?,
+        thingsboard(&mut manager).await?,
+        losant(&mut manager, node).await?,
+        drogue(&mut manager).await?,
+    ];
+    Ok((token, devices))
+}
+
+async fn fostrom(manager: &mut Manager) -> anyhow::Result<Device> {
+    let name = "DEVICE0001";
+    manager.device(name, None).await?;
+    let secret = manager.credential(name, &json!({ "style": "fostrom" })).await?;
+    Ok(Device {
         platform: Platform::Fostrom,
-        name: fostrom.to_owned(),
+        name: name.to_owned(),
         client: "JSON".to_owned(),
-        user: format!("{FLEET}::{fostrom}"),
+        user: format!("{FLEET}::{name}"),
         password: Some(secret),
-    };
-    manager.device("pump:p1", Some("pump")).await?;
-    let watson = Device {
+    })
+}
+
+async fn watson(manager: &mut Manager) -> anyhow::Result<Device> {
+    let name = "pump:p1";
+    manager.device(name, Some("pump")).await?;
+    Ok(Device {
         platform: Platform::Watson,
-        name: "pump:p1".to_owned(),
-        client: format!("d:{ORG}:pump:p1"),
+        name: name.to_owned(),
+        client: format!("d:{ORG}:{name}"),
         user: "use-token-auth".to_owned(),
-        password: Some(manager.credential("pump:p1", &json!({})).await?),
-    };
-    manager.device("meter-1", None).await?;
-    let thingsboard = Device {
+        password: Some(manager.credential(name, &json!({})).await?),
+    })
+}
+
+async fn thingsboard(manager: &mut Manager) -> anyhow::Result<Device> {
+    let name = "meter-1";
+    manager.device(name, None).await?;
+    Ok(Device {
         platform: Platform::Thingsboard,
-        name: "meter-1".to_owned(),
-        client: "meter-1".to_owned(),
-        user: manager.credential("meter-1", &json!({ "kind": "token" })).await?,
+        name: name.to_owned(),
+        client: name.to_owned(),
+        user: manager.credential(name, &json!({ "kind": "token" })).await?,
         password: None,
-    };
-    manager.device("gate-7", None).await?;
+    })
+}
+
+async fn drogue(manager: &mut Manager) -> anyhow::Result<Device> {
+    let name = "gate-7";
+    manager.device(name, None).await?;
     let password = format!("{:032x}", rand::random::<u128>());
-    let wanted = json!({ "kind": "password", "user": "gate-7", "password": password });
-    manager.credential("gate-7", &wanted).await?;
-    let drogue = Device {
+    let wanted = json!({ "kind": "password", "user": name, "password": password });
+    manager.credential(name, &wanted).await?;
+    Ok(Device {
         platform: Platform::Drogue,
-        name: "gate-7".to_owned(),
-        client: "gate-7".to_owned(),
-        user: format!("gate-7@{TENANT}"),
+        name: name.to_owned(),
+        client: name.to_owned(),
+        user: format!("{name}@{TENANT}"),
         password: Some(password),
-    };
-    Ok((token, vec![fostrom, watson, thingsboard, losant, drogue]))
+    })
 }
 
 /// Losant's devices are made over its own API, and have an access key of their application.
