@@ -11,7 +11,7 @@ use moorline_core::{
     port::{Close, Filter, Link, Open, Token},
 };
 
-use crate::speaker::Speaker;
+use crate::{inbox::Shared, speaker::Speaker};
 
 /// The service's link, also for the task.
 pub(crate) type Below = Arc<Mutex<Box<dyn Link>>>;
@@ -36,6 +36,7 @@ pub(crate) struct DeviceLink {
     below: Below,
     end: Arc<Mutex<End>>,
     speaker: Arc<Speaker>,
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for DeviceLink {
@@ -50,8 +51,9 @@ impl DeviceLink {
         below: Below,
         end: Arc<Mutex<End>>,
         speaker: Arc<Speaker>,
+        shared: Arc<Shared>,
     ) -> Self {
-        Self { asks, below, end, speaker }
+        Self { asks, below, end, speaker, shared }
     }
 }
 
@@ -92,7 +94,12 @@ impl Link for DeviceLink {
 
     fn settle(&mut self, _: &[Offset]) {}
 
-    fn settle_shared(&mut self, _: &[(ShareNumber, Offset)]) {}
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
+        // There are no shares here: this is mail.
+        for (_, number) in items {
+            self.shared.handed.has(number.0);
+        }
+    }
 
     fn retained_taken(&mut self) {}
 

@@ -1,6 +1,7 @@
 //! What is counted of Drogue's clients. Labels take few values: an application or device is never one.
 
 use moorline_dialects::drogue::outcome::Outcome;
+use moorline_service::registry::mailman::Fate;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
 /// The metrics; clones are the same.
@@ -11,6 +12,7 @@ pub struct DrogueMetrics {
     pub(crate) events: IntCounterVec,
     pub(crate) commands: IntCounterVec,
     pub(crate) filters_refused: IntCounterVec,
+    pub(crate) mail: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
     pub(crate) sockets_closed: IntCounterVec,
@@ -60,6 +62,11 @@ impl DrogueMetrics {
                 "moorline_drogue_commands_total",
                 "Commands that applications sent, by protocol and by what became of them",
                 &["protocol", "result"],
+            )?,
+            mail: counters(
+                "moorline_drogue_mail_total",
+                "Mail that was brought to devices, by what became of it",
+                &["result"],
             )?,
             filters_refused: counters(
                 "moorline_drogue_filters_refused_total",
@@ -118,6 +125,9 @@ impl DrogueMetrics {
         }
         for result in CHANGES {
             self.changes.with_label_values(&[result]);
+        }
+        for fate in Fate::ALL {
+            self.mail.with_label_values(&[fate.label()]);
         }
         for what in REQUESTS {
             self.requests.with_label_values(&[what, "200"]);

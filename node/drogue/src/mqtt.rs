@@ -139,7 +139,8 @@ impl Port for Device {
         let speaker = self.speaker.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A port is taken up once.
         let Some(speaker) = speaker else { return asks };
-        let shared = Arc::new(Shared::new(speaker.guest.device.clone(), inbox));
+        let mail = speaker.door.metrics.mail.clone();
+        let shared = Arc::new(Shared::new(speaker.guest.device.clone(), inbox, mail));
         let service = Arc::clone(&speaker.door.service);
         let below = service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
         let below = Arc::new(Mutex::new(below));
@@ -148,11 +149,11 @@ impl Port for Device {
             speaker: Arc::clone(&speaker),
             dialect: self.dialect,
             is_v5: self.is_v5,
-            shared,
+            shared: Arc::clone(&shared),
             below: Arc::clone(&below),
             end: Arc::clone(&end),
         };
         speaker.door.tasks.spawn(session.run(asked));
-        Box::new(DeviceLink::new(asks, below, end, speaker))
+        Box::new(DeviceLink::new(asks, below, end, speaker, shared))
     }
 }

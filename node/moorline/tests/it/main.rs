@@ -34,6 +34,7 @@ mod isolation;
 mod losant;
 mod losant_certificates;
 mod losant_rest;
+mod mail_everywhere;
 mod members;
 mod mixed;
 mod moved;

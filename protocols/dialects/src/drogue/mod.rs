@@ -29,6 +29,7 @@ pub mod export;
 pub mod http;
 pub mod identity;
 pub mod inbox;
+pub mod mail;
 pub mod outcome;
 pub mod properties;
 pub mod registry;

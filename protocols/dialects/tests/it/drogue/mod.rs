@@ -7,6 +7,7 @@ mod event;
 mod http;
 mod identity;
 mod inbox;
+mod mail;
 mod outcome;
 mod registry;
 mod rules;
