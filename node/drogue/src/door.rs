@@ -9,18 +9,18 @@ use moorline_dialects::drogue::{
     registry::device::{Kept, is_disabled},
 };
 use moorline_edge::{Channel, Clock, Doorkeeper, EdgeConfig, Proof, PskHolder};
-use moorline_machine::registry::TenantRecord;
+use moorline_machine::registry::{DeviceRecord, TenantRecord};
 use moorline_mqtt::server;
 use moorline_service::{
     Service,
     registry::{
-        Registry, Watch,
+        Registry, RegistryError, Watch,
         credential::{
             certificate,
             prove::{Chain, Claim, Holder, Possession, Proven, Stay, Unproven},
         },
         door::{By, Certified, Guest},
-        principal::Principal,
+        principal::{Principal, is_principal},
         secrets::Secrets,
         settings::{self, DeviceSettings},
     },
@@ -106,6 +106,14 @@ pub(crate) struct Standing {
     by: Shown,
     until_ms: Option<u64>,
     watch: Watch,
+}
+
+/// Who somebody says to be.
+struct Named {
+    tenant: TenantId,
+    /// The device, which is the client id of its logins.
+    device: Text,
+    user: Text,
 }
 
 /// By what it is in.
@@ -256,11 +264,11 @@ impl Door {
     ) -> Result<Entered, Turned> {
         match credentials {
             Credentials::Password { id, password } => {
-                let proven = self.by_words(id, &id.device, password.expose(), coming).await?;
+                let proven = self.by_words(id, None, password.expose(), coming).await?;
                 self.entered(proven, None)
             }
             Credentials::User { id, user, password } => {
-                let proven = self.by_words(id, user, password.expose(), coming).await?;
+                let proven = self.by_words(id, Some(user), password.expose(), coming).await?;
                 self.entered(proven, Some(id))
             }
             Credentials::Proven => match &coming.channel.proof {
@@ -271,32 +279,75 @@ impl Door {
         }
     }
 
-    /// By a name and a password. Logins of a device have its name as client id, so that many devices may have one user name.
+    /// By a name and a password. Logins of a device have its name as client id, so that many devices may have one user name. Who is
+    /// nobody by the name that it says may be a device that has this as an alias.
     async fn by_words(
         &self,
         id: &DeviceId,
-        user: &Text,
+        user: Option<&Text>,
         password: &[u8],
         coming: &Coming<'_>,
     ) -> Result<Proven, Turned> {
         let meant = self.registry.tenant_meant(&format!("{ALIAS}{}", id.application)).await;
         let (tenant, of) = meant.map_err(turned)?;
-        let user = Text::from(format!("{user}@{}", of.name));
+        let named = |device: &Text| Named {
+            tenant,
+            user: Text::from(format!("{}@{}", user.unwrap_or(device), of.name)),
+            device: device.clone(),
+        };
+        let denied = match self.by_name(named(&id.device), password, coming).await {
+            Err(Turned::Away) => Turned::Away,
+            other => return other,
+        };
+        let called = self.registry.device_called(&self.secrets, tenant, &id.device).await;
+        match called.map_err(|_| Turned::Unavailable)? {
+            Some((device, _)) => self.by_name(named(&device), password, coming).await,
+            // Whether there is such an alias is not to be told by how long a refusal takes.
+            None if self.registry.settings(tenant).chosen_passwords => {
+                let pretended = self.secrets.passwords().pretend(password).await;
+                pretended.map_err(|_| Turned::Unavailable)?;
+                Err(denied)
+            }
+            None => Err(denied),
+        }
+    }
+
+    async fn by_name(
+        &self,
+        named: Named,
+        password: &[u8],
+        coming: &Coming<'_>,
+    ) -> Result<Proven, Turned> {
         let claim = Claim {
             by: coming.by,
             tls: coming.channel.tls,
             server_name: coming.channel.server_name.as_ref(),
-            client: &id.device,
-            user: Some(&user),
+            client: &named.device,
+            user: Some(&named.user),
             password: Some(password),
             possession: Possession::Nothing,
         };
         let proven = self.registry.prove(&self.secrets, &claim, self.now_ms()).await;
         let proven = proven.map_err(unproven)?;
-        if proven.stay.guest.tenant != tenant {
+        if proven.stay.guest.tenant != named.tenant {
             return Err(Turned::Away);
         }
         Ok(proven)
+    }
+
+    /// A device by its name, or by an alias, with its name.
+    pub(crate) async fn device_named(
+        &self,
+        tenant: TenantId,
+        name: &Text,
+    ) -> Result<Option<(Text, DeviceRecord)>, RegistryError> {
+        if is_principal(name) {
+            return Ok(None);
+        }
+        match self.registry.device(tenant, name).await? {
+            Some(record) => Ok(Some((name.clone(), record))),
+            None => self.registry.device_called(&self.secrets, tenant, name).await,
+        }
     }
 
     async fn by_key(&self, holder: &PskHolder, coming: &Coming<'_>) -> Result<Entered, Turned> {
@@ -320,7 +371,9 @@ impl Door {
         let (tenant, _) = self.registry.tenant_meant(&alias).await.map_err(turned)?;
         let called = self.registry.vouched(tenant, chain, self.now_ms()).ok_or(Turned::Away)?;
         let subject = chain.first().and_then(certificate::subject).map(Text::from);
-        for device in [subject, called.common].into_iter().flatten() {
+        for said in [subject, called.common].into_iter().flatten() {
+            let named = self.device_named(tenant, &said).await;
+            let Some((device, _)) = named.map_err(|_| Turned::Unavailable)? else { continue };
             let certified = Certified {
                 alias: &alias,
                 device: &device,

@@ -18,7 +18,7 @@ use moorline_core::{
 };
 use moorline_dialects::drogue::{
     application::Form,
-    event::{CloudEvent, Names},
+    event::{CONNECTION, CloudEvent, Names},
 };
 use moorline_edge::asks::{numbered, tell};
 use moorline_machine::{
@@ -42,7 +42,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// How long is waited before a shard is asked again that did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Events with QoS 0 that are on their way at once; with QoS 1 it is one.
-const AHEAD_MAX: usize = 32;
+pub(crate) const AHEAD_MAX: usize = 32;
 /// Numbers of what was taken that wait: no more can be out.
 const TAKEN_MAX: usize = 2 * AHEAD_MAX;
 /// Where the number of a feed stands in those of its events.
@@ -55,6 +55,8 @@ pub(crate) struct Feed {
     pub(crate) application: Text,
     /// With whom it shares; without one it reads what is new, and nobody else does so for it.
     pub(crate) group: Option<Text>,
+    /// Of which channel it wants events, if not of all.
+    pub(crate) channel: Option<Text>,
     pub(crate) topic: Text,
     pub(crate) form: Form,
     pub(crate) qos: QoS,
@@ -261,12 +263,19 @@ impl Reader {
         tell(inbox, Notice::Deliver(vec![delivery]));
     }
 
-    /// An event as applications get it; [`None`] for what they have no word for.
+    /// Whether events of a channel are wanted.
+    fn wants(&self, channel: Option<&str>) -> bool {
+        self.feed.channel.as_ref().is_none_or(|wanted| channel == Some(wanted.as_str()))
+    }
+
+    /// An event as applications get it; [`None`] for what they have no word for, or do not want.
     fn cloud_event(&self, shard: ShardId, event: &Event) -> Option<Bytes> {
         if event.event.kind == EventKind::Message {
-            return CloudEvent::read(&event.event.body).map(|_| event.event.body.clone());
+            let said = CloudEvent::read(&event.event.body);
+            let wanted = said.filter(|said| self.wants(said.get("subject")));
+            return wanted.map(|_| event.event.body.clone());
         }
-        if event.event.kind != EventKind::Presence {
+        if !self.wants(Some(CONNECTION)) || event.event.kind != EventKind::Presence {
             return None;
         }
         let connected = match event.event.channel.as_str() {

@@ -5,8 +5,9 @@
 //!                        inbox.rs: commands, as the device asked for them ◄── the service's port, on canonical topics
 //!                        application.rs: commands of applications; feed.rs, groups.rs: events to them ◄── the registry's streams
 //!   HTTP listener ────► http.rs: who is it? (door.rs) ─► speaker.rs: an event; wait.rs: a command
-//!                                            ├─► rest.rs: the registry's API
+//!                                            ├─► rest.rs: the registry's API ─► changes.rs: an event that says so
 //!                                            └─► commands.rs: a command to a device, and to its gateways
+//!   WebSocket ────────► socket.rs: events to applications, by feed.rs
 //!   kept                 spec.rs: what an application says, a document; what a device says stands in its row
 //! ```
 //!
@@ -27,6 +28,7 @@
 //! MQTT's packets (`node/edge`, `protocols/mqtt`), HTTP's (`node/http`). CoAP.
 
 mod application;
+mod changes;
 mod commands;
 mod door;
 mod feed;
@@ -38,10 +40,11 @@ mod metrics;
 mod mqtt;
 mod rest;
 mod session;
+mod socket;
 mod speaker;
 mod spec;
 mod wait;
 
 pub use moorline_dialects::drogue::discovery::Listening as Endpoints;
 
-pub use self::{door::Door, http::Http, metrics::DrogueMetrics, mqtt::Mqtt};
+pub use self::{door::Door, http::Http, metrics::DrogueMetrics, mqtt::Mqtt, socket::Sockets};

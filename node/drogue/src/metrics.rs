@@ -13,6 +13,8 @@ pub struct DrogueMetrics {
     pub(crate) filters_refused: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
+    pub(crate) sockets_closed: IntCounterVec,
+    pub(crate) changes: IntCounterVec,
 }
 
 /// Who has connections.
@@ -23,6 +25,12 @@ const WAYS: [&str; 2] = ["mqtt", "http"];
 const SENT: [&str; 4] = ["sent", "nobody", "unavailable", "failed"];
 /// What is asked for over HTTP.
 const REQUESTS: [&str; 5] = ["publish", "ttn", "command", "registry", "discovery"];
+/// The same of handshakes of WebSockets.
+pub(crate) const SOCKET: &str = "socket";
+/// Why WebSockets of applications end.
+const CLOSED: [&str; 5] = ["gone", "slow", "revoked", "invalid", "stopping"];
+/// What becomes of an event that says what was changed in the registry.
+const CHANGES: [&str; 2] = ["accepted", "failed"];
 
 impl DrogueMetrics {
     /// Registers them.
@@ -70,6 +78,16 @@ impl DrogueMetrics {
                     "Requests over HTTP that wait for a command",
                 )?,
             )?,
+            sockets_closed: counters(
+                "moorline_drogue_sockets_closed_total",
+                "WebSockets of applications that ended, by why",
+                &["reason"],
+            )?,
+            changes: counters(
+                "moorline_drogue_registry_events_total",
+                "Events that say what was changed in the registry, by what became of them",
+                &["result"],
+            )?,
         };
         metrics.begin();
         Ok(metrics)
@@ -91,6 +109,15 @@ impl DrogueMetrics {
             for result in SENT {
                 self.commands.with_label_values(&[way, result]);
             }
+        }
+        for status in ["101", "403"] {
+            self.requests.with_label_values(&[SOCKET, status]);
+        }
+        for reason in CLOSED {
+            self.sockets_closed.with_label_values(&[reason]);
+        }
+        for result in CHANGES {
+            self.changes.with_label_values(&[result]);
         }
         for what in REQUESTS {
             self.requests.with_label_values(&[what, "200"]);

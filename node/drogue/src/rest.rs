@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - **A change is made to what was read**: of two at once one fails with 409, or is made again to what the other left.
-//! - **Every change has its record** in the audit.
+//! - **Every change has its record** in the audit. Of devices it is an event, too (`changes.rs`).
 //!
 //! Checked by the cluster tests (`drogue.rs`).
 //!
@@ -11,11 +11,12 @@
 //!
 //! Making and deleting applications: they are tenants, which administrators of the cluster make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use moorline_core::{TenantId, Text};
 use moorline_dialects::drogue::{
+    event,
     http::{Head, Response},
     outcome::Refusal,
     registry::{
@@ -34,9 +35,10 @@ use moorline_machine::{
     registry::{self, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice},
 };
 use moorline_service::registry::{
-    RegistryError,
+    Change, RegistryError,
     audit::{Actor, as_actor, identified},
     credential::{
+        kind,
         make::{self, Secret, Unmakeable, Wanted, WantedPassword},
         password,
     },
@@ -46,6 +48,7 @@ use moorline_service::registry::{
 use serde_json::Value;
 
 use crate::{
+    changes::Changed,
     door::{Door, Turned},
     http::{EVERYBODYS, refusal_of},
 };
@@ -73,7 +76,7 @@ fn not_there(error: &RegistryError) -> Refusal {
             Refusal::Conflict("Somebody else wrote it meanwhile, or it is there already".to_owned())
         }
         RegistryError::Taken(_) => {
-            Refusal::Conflict("Another device has one of these credentials".to_owned())
+            Refusal::Conflict("Another device has one of these credentials, or aliases".to_owned())
         }
         RegistryError::Refused(_) => {
             Refusal::Request("It is too large, or there are too many".to_owned())
@@ -276,9 +279,12 @@ impl Request<'_> {
             let wanted = match action {
                 Action::Get => return Ok(Response::json(200, Bytes::from(before.to_string()))),
                 Action::Delete => {
-                    let delete = DeleteDevice { tenant, device: name, if_version: None };
+                    let delete = DeleteDevice { tenant, device: name.clone(), if_version: None };
                     let deleted = self.door.registry.delete_device(delete).await;
                     deleted.map_err(|error| not_there(&error))?;
+                    let (application, device, born) = (&application, &name, record.born);
+                    let gone = Changed { tenant, application, device, born };
+                    self.door.tell(gone, event::Change::Deleted).await;
                     return Ok(Response::empty(204));
                 }
                 Action::List(..) | Action::Create => return Err(Refusal::Method),
@@ -324,20 +330,25 @@ impl Request<'_> {
             return Err(Refusal::Request(why.to_owned()));
         }
         let device = Text::from(name);
-        let credentials = match (&written.credentials, before) {
-            (Some(listed), _) => {
-                self.credentials(tenant, application, &device, &written.kept, listed).await?
-            }
+        let mut credentials = match (&written.credentials, before) {
+            (Some(listed), _) => self.credentials(tenant, application, &device, listed).await?,
             (None, Some(before)) => before.credentials.clone(),
             (None, None) => Vec::new(),
         };
+        credentials.retain(|held| held.kind != kind::ALIAS);
+        let aliases = self.aliases(tenant, &device, &written.kept, before).await?;
+        credentials.extend(aliases);
+        if credentials.len() > CREDENTIALS_MAX {
+            let why = "More than 8 credentials, of which each alias is one";
+            return Err(Refusal::Request(why.to_owned()));
+        }
         let mut settings: DeviceSettings =
             before.map(|before| settings::read(&before.settings)).unwrap_or_default();
         written.kept.put(&mut settings.metadata);
         settings.labels = labels(&written.kept.labels);
         let put = PutDevice {
             tenant,
-            device,
+            device: device.clone(),
             enabled: written.enabled,
             credentials,
             settings: settings::written(&settings),
@@ -345,7 +356,66 @@ impl Request<'_> {
             devices_max: self.door.registry.settings(tenant).devices_per_shard_max,
         };
         let put = self.door.registry.put_device(put).await;
-        put.map(drop).map_err(|error| not_there(&error))
+        let Change { born, new, .. } = put.map_err(|error| not_there(&error))?;
+        let change = if new { event::Change::Created } else { event::Change::Changed };
+        let device = &device;
+        self.door.tell(Changed { tenant, application, device, born }, change).await;
+        Ok(())
+    }
+
+    /// Other names of a device: those that it has stay, and no other is another device's name.
+    async fn aliases(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        kept: &Kept,
+        before: Option<&DeviceRecord>,
+    ) -> Result<Vec<registry::Credential>, Refusal> {
+        let registry = &self.door.registry;
+        let taken = || Refusal::Conflict("Another device has this name".to_owned());
+        if before.is_none() {
+            let called = registry.device_called(&self.door.secrets, tenant, device).await;
+            if called.map_err(|error| not_there(&error))?.is_some() {
+                return Err(taken());
+            }
+        }
+        let names: BTreeSet<&str> =
+            kept.aliases().filter(|alias| *alias != device.as_str()).collect();
+        if names.len() > CREDENTIALS_MAX {
+            return Err(Refusal::Request("More than 8 aliases".to_owned()));
+        }
+        let held = before.map(|before| before.credentials.as_slice()).unwrap_or_default();
+        let mut aliases = Vec::with_capacity(names.len());
+        for name in names.into_iter().map(Text::from) {
+            let is_it = |held: &&registry::Credential| {
+                let kept = kind::Kept::read(held.kind, &held.verifier);
+                kept.is_some_and(|kept| kept == kind::Kept::Alias(name.clone()))
+            };
+            if let Some(held) = held.iter().find(is_it) {
+                aliases.push(held.clone());
+                continue;
+            }
+            if registry.device(tenant, &name).await.map_err(|error| not_there(&error))?.is_some() {
+                return Err(taken());
+            }
+            aliases.push(self.made(tenant, device, Wanted::Alias(name)).await?);
+        }
+        Ok(aliases)
+    }
+
+    async fn made(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        wanted: Wanted,
+    ) -> Result<registry::Credential, Refusal> {
+        let place = password::Place { tenant, device, id: rand::random() };
+        let made = make::make(&self.door.secrets, place, wanted, rand::random::<u8>).await;
+        let made = made.map_err(|why| match why {
+            Unmakeable::Busy => Refusal::Unavailable,
+            Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
+        })?;
+        Ok(made.credential)
     }
 
     /// What a device shows, as the import has it.
@@ -354,7 +424,6 @@ impl Request<'_> {
         tenant: TenantId,
         application: &Text,
         device: &Text,
-        kept: &Kept,
         listed: &[Credential],
     ) -> Result<Vec<registry::Credential>, Refusal> {
         let mut wanted = Vec::new();
@@ -367,10 +436,8 @@ impl Request<'_> {
         for credential in listed {
             match credential {
                 Credential::Password(password) => {
-                    for user in std::iter::once(device.as_str()).chain(kept.aliases()) {
-                        let (client, user) = (None, Some(Text::from(user)));
-                        wanted.push(Wanted::Login { client, user, password: secret(password)? });
-                    }
+                    let (client, user) = (None, Some(device.clone()));
+                    wanted.push(Wanted::Login { client, user, password: secret(password)? });
                 }
                 Credential::User { user, password, unique } => {
                     let client = (!unique).then(|| device.clone());
@@ -393,25 +460,17 @@ impl Request<'_> {
             return Err(Refusal::Request(why.to_owned()));
         }
         if wanted.len() > CREDENTIALS_MAX {
-            return Err(Refusal::Request("More than 8 credentials, with those of aliases".into()));
+            return Err(Refusal::Request("More than 8 credentials".to_owned()));
         }
         let mut made = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            let place = password::Place { tenant, device, id: rand::random() };
-            let one = make::make(&self.door.secrets, place, wanted, rand::random::<u8>).await;
-            made.push(
-                one.map_err(|why| match why {
-                    Unmakeable::Busy => Refusal::Unavailable,
-                    Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
-                })?
-                .credential,
-            );
+            made.push(self.made(tenant, device, wanted).await?);
         }
         Ok(made)
     }
 }
 
-fn labels(labels: &BTreeMap<String, String>) -> std::collections::BTreeSet<String> {
+fn labels(labels: &BTreeMap<String, String>) -> BTreeSet<String> {
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 

@@ -78,7 +78,7 @@ impl Session {
                             Err(said) => self.answer(&Done { token, qos, said }),
                         }
                     }
-                    Some(Ask::Subscribe(token, filters)) => {
+                    Some(Ask::Subscribe(token, filters, _)) => {
                         self.subscribe(token, filters, &mut has_inbox).await;
                     }
                     Some(Ask::Unsubscribe(token, filters)) => self.unsubscribe(token, &filters),

@@ -107,12 +107,12 @@ impl Speaker {
         {
             return known.ok_or(Outcome::NotAllowed);
         }
-        let found = self.door.registry.device(self.guest.tenant, &name).await;
-        let found = found.map_err(|error| outcome_of(&error))?.filter(|record| record.enabled);
-        let found = found.and_then(|record| {
+        let found = self.door.device_named(self.guest.tenant, &name).await;
+        let found = found.map_err(|error| outcome_of(&error))?;
+        let found = found.filter(|(_, record)| record.enabled);
+        let found = found.and_then(|(device, record)| {
             let kept = Kept::of(&settings::read::<DeviceSettings>(&record.settings).metadata);
             let may = kept.allows(self.guest.device.as_str()) && !is_disabled(&kept.spec);
-            let device = name.clone();
             may.then(|| Arc::new(Target { device, born: record.born, kept }))
         });
         let mut proxied = self.proxied();

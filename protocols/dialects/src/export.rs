@@ -69,6 +69,8 @@ pub enum Carried {
     Certificate(String),
     /// A pre-shared key: what the client calls it, and its bytes.
     Psk(String, Vec<u8>),
+    /// Another name of the device.
+    Alias(String),
 }
 
 /// By hand: what is secret is not printed.
@@ -80,6 +82,7 @@ impl fmt::Debug for Carried {
             Self::Login(..) => "Login(…)",
             Self::Certificate(_) => "Certificate(…)",
             Self::Psk(..) => "Psk(…)",
+            Self::Alias(_) => "Alias(…)",
         })
     }
 }
@@ -101,6 +104,7 @@ impl Carried {
                 let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
                 json!({ "identity": identity, "key": key })
             }
+            Self::Alias(name) => json!({ "alias": name }),
         }
     }
 }

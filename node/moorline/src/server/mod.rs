@@ -435,6 +435,9 @@ impl Doors {
         let losant = self.losant.clone();
         platforms
             .extend(losant.map(|door| Arc::new(moorline_losant::Http::new(door, banned())) as _));
+        // To which any path of a WebSocket may belong: behind those who name theirs.
+        let drogue = self.drogue.clone();
+        platforms.extend(drogue.map(|door| Arc::new(moorline_drogue::Sockets::new(door)) as _));
         platforms
     }
 

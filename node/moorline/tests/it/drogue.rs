@@ -19,15 +19,15 @@ use crate::harness::{
 const REFUSED: [(Version, u8); 2] = [(Version::V4, 4), (Version::V5, 0x86)];
 
 /// A cluster with the application `plant`, and keys of it.
-struct Plant {
-    api: Api,
-    key: String,
+pub(crate) struct Plant {
+    pub(crate) api: Api,
+    pub(crate) key: String,
     look: String,
 }
 
 impl Plant {
     #[track_caller]
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let api = Api::start_as(&Shape::of(3), &["http"]);
         let settings = json!({ "chosen-passwords": true });
         for (name, alias) in [("acme", "drogue:plant"), ("other", "drogue:other")] {
@@ -42,7 +42,7 @@ impl Plant {
     }
 
     #[track_caller]
-    fn token(&self, tenant: &str, role: &str) -> String {
+    pub(crate) fn token(&self, tenant: &str, role: &str) -> String {
         let body = json!({ "name": format!("key-{role}"), "role": role });
         let path = format!("/tokens?tenant={tenant}");
         text(&self.api.ask(1, "POST", &path, &body), 201, "token")
@@ -50,7 +50,7 @@ impl Plant {
 
     /// A device with a password, and what the registry says of it.
     #[track_caller]
-    fn device(&self, name: &str, password: &str, spec: &Value) {
+    pub(crate) fn device(&self, name: &str, password: &str, spec: &Value) {
         let settings = json!({ "metadata": { "drogue": { "spec": spec } } });
         let body = json!({ "name": name, "settings": settings });
         let (status, made) = self.api.ask(1, "POST", "/devices?tenant=acme", &body);
@@ -66,13 +66,13 @@ impl Plant {
         made
     }
 
-    fn at(&self, node: u64) -> SocketAddr {
+    pub(crate) fn at(&self, node: u64) -> SocketAddr {
         self.api.cluster.mqtt(node)
     }
 
     /// An application that hears what comes from now on.
     #[track_caller]
-    fn application(&self, node: u64, client: &str, filter: &str) -> Client {
+    pub(crate) fn application(&self, node: u64, client: &str, filter: &str) -> Client {
         let login = Some(("ops".to_owned(), self.key.clone()));
         let connect = Connect { login, ..Connect::clean(Version::V4, client) };
         let (mut application, _) = connect.to(self.at(node));
@@ -94,7 +94,7 @@ impl Plant {
     }
 }
 
-fn login(version: Version, client: &str, user: &str, password: &str) -> Connect {
+pub(crate) fn login(version: Version, client: &str, user: &str, password: &str) -> Connect {
     let login = Some((user.to_owned(), password.to_owned()));
     Connect { login, ..Connect::clean(version, client) }
 }
@@ -105,7 +105,7 @@ fn basic(user: &str) -> String {
 
 /// The next event of an application, acknowledged.
 #[track_caller]
-fn event(application: &mut Client) -> Value {
+pub(crate) fn event(application: &mut Client) -> Value {
     let heard = application.message();
     application.ack(&heard);
     assert_eq!(heard.topic, "app/plant");
@@ -114,7 +114,7 @@ fn event(application: &mut Client) -> Value {
 
 /// The next event that a device said; what says that devices come and go is passed over.
 #[track_caller]
-fn said(application: &mut Client) -> Value {
+pub(crate) fn said(application: &mut Client) -> Value {
     loop {
         let event = event(application);
         if event["type"] == "io.drogue.event.v1" {
@@ -125,7 +125,7 @@ fn said(application: &mut Client) -> Value {
 
 /// Waits until the feed of an application reads: it begins with what comes then.
 #[track_caller]
-fn reads(plant: &Plant, application: &mut Client) {
+pub(crate) fn reads(plant: &Plant, application: &mut Client) {
     let prober = login(Version::V4, "prober", "prober@plant", "prober");
     until("the application reads", 2 * SOON, || {
         prober.to(plant.at(1)).0.disconnect();

@@ -23,6 +23,7 @@ mod credentials;
 mod delivery;
 mod disks;
 mod drogue;
+mod drogue_applications;
 mod drogue_certificates;
 mod events;
 mod failures;

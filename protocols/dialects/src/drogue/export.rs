@@ -56,10 +56,11 @@ fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Mo
     if is_disabled(&spec) {
         leave(into, name, "it is disabled there, and moves enabled");
     }
-    let mut carried = Vec::new();
+    let aliases = kept.aliases().filter(|alias| *alias != name);
+    let mut carried: Vec<_> = aliases.map(|alias| Carried::Alias(alias.to_owned())).collect();
     for credential in credentials::of(&spec) {
         match credential {
-            Ok(credential) => carry(into, &mut carried, (name, application), &kept, credential),
+            Ok(credential) => carry(into, &mut carried, (name, application), credential),
             Err(why) => leave(into, name, why),
         }
     }
@@ -79,7 +80,6 @@ fn carry(
     into: &mut Export,
     carried: &mut Vec<Carried>,
     (name, application): (&str, &str),
-    kept: &Kept,
     credential: Credential,
 ) {
     let own = name.to_owned();
@@ -90,12 +90,8 @@ fn carry(
         }
     };
     let said = match credential {
-        Credential::Password(password) => plain(password).map(|password| {
-            let names = std::iter::once(name).chain(kept.aliases());
-            let login =
-                |user: &str| Carried::Login(None, Some(user.to_owned()), Some(password.clone()));
-            names.map(login).collect()
-        }),
+        Credential::Password(password) => plain(password)
+            .map(|password| vec![Carried::Login(None, Some(name.to_owned()), Some(password))]),
         Credential::User { user, password, unique } => plain(password).map(|password| {
             let client = (!unique).then_some(own);
             vec![Carried::Login(client, Some(user), Some(password))]

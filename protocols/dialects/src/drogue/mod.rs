@@ -3,7 +3,7 @@
 //! ```text
 //!   device      identity.rs: who is it? ─► topics.rs, http.rs, ttn.rs: which channel, for whom? ─► rules.rs ─► event.rs: a CloudEvent
 //!               inbox.rs: which commands does it hear, under which names?
-//!   application application.rs: which events, which command? ─► command.rs
+//!   application application.rs, socket.rs: which events, which command? ─► command.rs
 //!   registry/   applications and devices as its API says them: labels, patches, sections
 //! ```
 //!
@@ -31,6 +31,7 @@ pub mod outcome;
 pub mod properties;
 pub mod registry;
 pub mod rules;
+pub mod socket;
 pub mod topics;
 pub mod ttn;
 mod words;

@@ -118,7 +118,8 @@ impl Connection {
         }
         let token = self.take_token();
         self.requests.pending.push(Request { token, id: subscribe.id, reasons });
-        self.events.push_back(Event::Subscribe { token, filters });
+        let user = subscribe.user;
+        self.events.push_back(Event::Subscribe { token, filters, user });
     }
 
     pub(super) fn on_subscribed(

@@ -18,7 +18,7 @@ type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
 
 fn asked(rig: &mut Rig) -> (Token, Vec<(String, QoS)>) {
     match rig.connection.poll_event() {
-        Some(Event::Subscribe { token, filters }) => {
+        Some(Event::Subscribe { token, filters, .. }) => {
             let filters = filters.iter().map(|f| (f.filter.to_string(), f.options.qos)).collect();
             (token, filters)
         }

@@ -34,12 +34,12 @@ use zeroize::Zeroizing;
 use super::{
     certificate,
     kind::{Kept, Login, Password, Pinned},
-    make::{lookup_of_identity, lookup_of_pin, lookup_of_token},
+    make::{lookup_of_alias, lookup_of_identity, lookup_of_pin, lookup_of_token},
     password::{Busy, Place},
 };
 use crate::{
     registry::{
-        Registry, RegistryError, Watch,
+        Found, Registry, RegistryError, Watch,
         door::{BY_AUTHORITY, By, Guest},
         principal::is_principal,
         secrets::{Secrets, counts},
@@ -240,6 +240,25 @@ impl Registry {
         Host { tenant: found.map(|(tenant, _)| tenant), is_named }
     }
 
+    /// The device that has another name, too; [`None`] if none of the tenant has. Who shows the name has proved nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn device_called(
+        &self,
+        secrets: &Secrets,
+        tenant: TenantId,
+        alias: &Text,
+    ) -> Result<Option<(Text, DeviceRecord)>, RegistryError> {
+        let hash = lookup_of_alias(secrets, tenant, alias);
+        let found = self.find(hash).await?.filter(|found| found.tenant == tenant);
+        Ok(found.filter(|found| is_alias(&found.record, hash, alias)).map(|found| {
+            let Found { device, record, .. } = found;
+            (device, record)
+        }))
+    }
+
     /// The key of a pre-shared identity, and whose it is; [`None`] if there is none that counts, or nobody can say now.
     pub async fn psk(
         &self,
@@ -288,6 +307,12 @@ impl Registry {
 /// The credential that a lookup led to.
 fn listed(record: &DeviceRecord, hash: LookupHash) -> Option<&Credential> {
     record.credentials.iter().find(|held| held.lookup == Some(hash))
+}
+
+/// Whether a lookup led to an alias: it stands for the name, this is what is kept.
+fn is_alias(record: &DeviceRecord, hash: LookupHash, alias: &Text) -> bool {
+    let kept = listed(record, hash).and_then(|held| Kept::read(held.kind, &held.verifier));
+    kept.is_some_and(|kept| kept == Kept::Alias(alias.clone()))
 }
 
 impl Attempt<'_> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use moorline_core::UnixMillis;
-use moorline_dialects::drogue::event::{CloudEvent, Names, NotJson, Publish, content_type};
+use moorline_dialects::drogue::event::{Change, CloudEvent, Names, NotJson, Publish, content_type};
 use serde_json::{Value, json};
 
 /// 2026-11-21T01:02:03.456Z
@@ -101,13 +101,17 @@ fn what_is_written_is_read_as_the_same() {
         (&said["subject"], &said["data"]),
         (&json!("connection"), &json!({"connected": false}))
     );
-    let registry = CloudEvent::registry("id", AT, &NAMES);
-    let said: Value = serde_json::from_slice(&registry.structured()).unwrap();
-    assert_eq!(
-        (&said["type"], &said["subject"]),
-        (&json!("io.drogue.registry.v1"), &json!("devices"))
-    );
-    assert!(said.get("data").is_none() && said.get("data_base64").is_none());
+    for (change, name) in
+        [(Change::Created, "created"), (Change::Changed, "changed"), (Change::Deleted, "deleted")]
+    {
+        let registry = CloudEvent::registry("id", AT, &NAMES, change);
+        let said: Value = serde_json::from_slice(&registry.structured()).unwrap();
+        assert_eq!(
+            (&said["type"], &said["subject"]),
+            (&json!("io.drogue.registry.v1"), &json!("devices"))
+        );
+        assert_eq!(said["data"], json!({ "change": name }));
+    }
     for wrong in [
         "",
         "[]",

@@ -9,6 +9,7 @@ mod inbox;
 mod outcome;
 mod registry;
 mod rules;
+mod socket;
 mod topics;
 mod ttn;
 

@@ -253,8 +253,8 @@ fn devices_move_with_what_they_show() {
     assert_eq!(
         line["credentials"],
         json!([
+            { "alias": "old-7" },
             { "user": "gate-7", "password": "s3cret" },
-            { "user": "old-7", "password": "s3cret" },
             { "client_id": "gate-7", "user": "fleet", "password": "pw" },
             { "user": "gw", "password": "pw" },
             { "identity": "gate-7@plant", "key": "70736b70736b70736b70736b70736b70" },
