@@ -48,14 +48,13 @@ fn texts(value: &Value) -> impl Iterator<Item = (String, String)> {
 
 fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Moved {
     let spec = value["spec"].as_object().cloned().unwrap_or_default();
-    let kept = Kept {
+    let mut kept = Kept {
         labels: texts(&value["metadata"]["labels"]).collect(),
         annotations: texts(&value["metadata"]["annotations"]).collect(),
         spec: Kept::without_credentials(spec.clone()),
     };
-    if is_disabled(&spec) {
-        leave(into, name, "it is disabled there, and moves enabled");
-    }
+    // That is the row's.
+    kept.spec.remove("core");
     let aliases = kept.aliases().filter(|alias| *alias != name);
     let mut carried: Vec<_> = aliases.map(|alias| Carried::Alias(alias.to_owned())).collect();
     for credential in credentials::of(&spec) {
@@ -72,7 +71,8 @@ fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Mo
     kept.put(&mut metadata);
     let labels = kept.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let name = name.to_owned();
-    Moved { name, labels, metadata, credentials: carried, ..Moved::default() }
+    let disabled = is_disabled(&spec);
+    Moved { name, labels, metadata, credentials: carried, disabled, ..Moved::default() }
 }
 
 /// What a device shows is the same as before; what is kept of it is other.
