@@ -295,20 +295,19 @@ impl Door {
             user: Text::from(format!("{}@{}", user.unwrap_or(device), of.name)),
             device: device.clone(),
         };
-        let denied = match self.by_name(named(&id.device), password, coming).await {
-            Err(Turned::Away) => Turned::Away,
+        match self.by_name(named(&id.device), password, coming).await {
+            Err(Turned::Away) => {}
             other => return other,
-        };
+        }
         let called = self.registry.device_called(&self.secrets, tenant, &id.device).await;
         match called.map_err(|_| Turned::Unavailable)? {
             Some((device, _)) => self.by_name(named(&device), password, coming).await,
             // Whether there is such an alias is not to be told by how long a refusal takes.
             None if self.registry.settings(tenant).chosen_passwords => {
                 let pretended = self.secrets.passwords().pretend(password).await;
-                pretended.map_err(|_| Turned::Unavailable)?;
-                Err(denied)
+                Err(if pretended.is_ok() { Turned::Away } else { Turned::Unavailable })
             }
-            None => Err(denied),
+            None => Err(Turned::Away),
         }
     }
 

@@ -3,12 +3,19 @@
 //! # Invariants
 //!
 //! - **At least once**: what was not taken by the client is not committed, and comes again to whoever reads next.
-//! - **In order of each device**, and with QoS 1 one at a time: the next goes out when the client has acknowledged the last.
+//! - **In order of each device**, and with QoS 1 one at a time: the next goes out when the client has acknowledged the last. What a
+//!   member of a group gives back to another is committed, and none of it is on its way.
 //! - **Bounded**: a page of each shard is in memory.
 //!
 //! Checked by the cluster tests (`drogue.rs`).
 
-use std::{collections::VecDeque, num::NonZeroU32, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    num::NonZeroU32,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -90,7 +97,9 @@ struct Out {
     taken: bool,
 }
 
-type Asking = Pin<Box<dyn Future<Output = (ShardId, Result<EventsPage, RegistryError>)> + Send>>;
+/// A page of a shard, and behind which event it begins.
+type Asked = (ShardId, Offset, Result<EventsPage, RegistryError>);
+type Asking = Pin<Box<dyn Future<Output = Asked> + Send>>;
 
 /// It does not read any more.
 struct Lost;
@@ -98,6 +107,8 @@ struct Lost;
 struct Reader {
     feed: Feed,
     member: Option<Member>,
+    /// The shards that it reads.
+    own: BTreeSet<ShardId>,
     taken: mpsc::Receiver<u64>,
     cursor: Option<Cursor>,
     out: VecDeque<Out>,
@@ -117,6 +128,7 @@ impl Feed {
         let mut reader = Reader {
             feed: self,
             member,
+            own: BTreeSet::new(),
             taken,
             cursor: None,
             out: VecDeque::new(),
@@ -139,10 +151,14 @@ impl Feed {
 impl Reader {
     async fn work(&mut self) {
         loop {
-            let now_ms = self.feed.door.now_ms();
-            if let Some(member) = &mut self.member
-                && !member.holds(&self.feed.door.registry, now_ms).await
-            {
+            self.commit().await;
+            let gives = !self.moved;
+            let Feed { door, tenant, .. } = &self.feed;
+            self.own = match &mut self.member {
+                Some(member) => member.renew(&door.registry, door.now_ms(), gives).await,
+                None => door.registry.event_shards(*tenant, None).into_iter().collect(),
+            };
+            if self.own.is_empty() {
                 sleep(LOOK).await;
                 continue;
             }
@@ -178,33 +194,63 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<std::convert::Infallible, Lost> {
-        let mut asking = FuturesUnordered::new();
-        for shard in self.feed.door.registry.event_shards(self.feed.tenant, None) {
-            asking.push(self.ask(shard, Duration::ZERO));
+        let (mut asking, mut asked) = (FuturesUnordered::new(), self.own.clone());
+        for shard in &asked {
+            asking.push(self.ask(*shard, Duration::ZERO));
         }
         loop {
             let renew_at = self.renew_at;
             tokio::select! {
-                Some((shard, page)) = asking.next() => {
+                Some((shard, after, page)) = asking.next() => {
+                    asked.remove(&shard);
                     let pause = if page.is_err() { PAUSE } else { Duration::ZERO };
-                    if let Ok(page) = page {
+                    // Unless it was another member's meanwhile.
+                    let goes_on = self.own.contains(&shard) && self.at(shard) == after;
+                    if let (Ok(page), true) = (page, goes_on) {
                         self.page(shard, page).await?;
                     }
-                    asking.push(self.ask(shard, pause));
+                    if self.own.contains(&shard) {
+                        asked.insert(shard);
+                        asking.push(self.ask(shard, pause));
+                    }
                 }
-                () = sleep_until(renew_at) => self.renew().await?,
+                // Nothing is on its way between two pages.
+                () = sleep_until(renew_at) => self.renew(true).await?,
+            }
+            let new: Vec<_> = self.own.difference(&asked).copied().collect();
+            if !new.is_empty() && self.take_over(&new).await {
+                for shard in new {
+                    asked.insert(shard);
+                    asking.push(self.ask(shard, Duration::ZERO));
+                }
             }
         }
     }
 
+    /// How far it is in a shard.
+    fn at(&self, shard: ShardId) -> Offset {
+        self.cursor.as_ref().map(|cursor| cursor.of(shard)).unwrap_or_default()
+    }
+
+    /// It reads these shards from now on, behind what others have committed. `false`: nobody says how far that is; later perhaps.
+    async fn take_over(&mut self, shards: &[ShardId]) -> bool {
+        let Feed { door, tenant, group, .. } = &self.feed;
+        let (Some(group), Some(cursor)) = (group, &mut self.cursor) else { return false };
+        let Ok(committed) = door.registry.committed(*tenant, group).await else { return false };
+        for shard in shards {
+            cursor.set(*shard, committed.of(*shard));
+        }
+        true
+    }
+
     fn ask(&self, shard: ShardId, pause: Duration) -> Asking {
         let (registry, tenant) = (self.feed.door.registry.clone(), self.feed.tenant);
-        let after = self.cursor.as_ref().map(|cursor| cursor.of(shard)).unwrap_or_default();
+        let after = self.at(shard);
         Box::pin(async move {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
-            (shard, registry.events(shard, tenant, after, None, WAIT).await)
+            (shard, after, registry.events(shard, tenant, after, None, WAIT).await)
         })
     }
 
@@ -214,12 +260,12 @@ impl Reader {
         for event in page.events {
             let Some(body) = self.cloud_event(shard, &event) else { continue };
             while self.out.len() >= most {
-                self.wait().await?;
+                self.wait(shard).await?;
             }
             self.deliver(shard, event.offset, &body);
         }
         while !self.out.is_empty() {
-            self.wait().await?;
+            self.wait(shard).await?;
         }
         if let Some(cursor) = &mut self.cursor
             && cursor.of(shard) < page.upto
@@ -230,12 +276,15 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits until the client has something, or it is time to say that this one reads.
-    async fn wait(&mut self) -> Result<(), Lost> {
+    /// Waits until the client has something of a shard, or it is time to say that this one reads.
+    async fn wait(&mut self, shard: ShardId) -> Result<(), Lost> {
         let renew_at = self.renew_at;
         let number = tokio::select! {
             number = self.taken.recv() => number,
-            () = sleep_until(renew_at) => return self.renew().await,
+            () = sleep_until(renew_at) => {
+                self.renew(false).await?;
+                return if self.own.contains(&shard) { Ok(()) } else { Err(Lost) };
+            }
         };
         let number = number.ok_or(Lost)?;
         if let Some(out) = self.out.iter_mut().find(|out| out.number == number) {
@@ -295,17 +344,15 @@ impl Reader {
         Some(CloudEvent::connection(&id, event.at, &names, connected).structured())
     }
 
-    /// Says that it reads, and how far it is.
-    async fn renew(&mut self) -> Result<(), Lost> {
+    /// Says that it reads, and how far it is. `between`: nothing is on its way, so that it may give shards back.
+    async fn renew(&mut self, between: bool) -> Result<(), Lost> {
         self.renew_at = Instant::now() + RENEW;
-        let now_ms = self.feed.door.now_ms();
-        if let Some(member) = &mut self.member
-            && !member.holds(&self.feed.door.registry, now_ms).await
-        {
-            return Err(Lost);
-        }
         self.commit().await;
-        Ok(())
+        let gives = between && !self.moved;
+        let Feed { door, .. } = &self.feed;
+        let Some(member) = &mut self.member else { return Ok(()) };
+        self.own = member.renew(&door.registry, door.now_ms(), gives).await;
+        if self.own.is_empty() { Err(Lost) } else { Ok(()) }
     }
 
     async fn commit(&mut self) {
@@ -326,7 +373,7 @@ impl Reader {
         }
         self.commit().await;
         if let Some(member) = &mut self.member {
-            member.give_back(&self.feed.door.registry).await;
+            member.leave(&self.feed.door.registry).await;
         }
     }
 }

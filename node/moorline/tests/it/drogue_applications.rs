@@ -1,6 +1,10 @@
 //! Applications of Drogue Cloud: events over a WebSocket and in binary form, events of the registry, and other names of devices.
 
-use std::{thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -98,6 +102,7 @@ fn applications_are_told() {
             ("events come over a WebSocket, of all channels or of one", sockets),
             ("a key that is deleted closes a WebSocket, unless another one was shown", refreshed),
             ("events come in binary form", binary),
+            ("members of a group have their parts", members),
             ("what is changed in the registry is an event, and devices have other names", changes),
         ],
     );
@@ -207,6 +212,80 @@ fn binary(plant: &mut Plant) {
         ops.ack(&heard);
         assert_eq!((heard.topic.as_str(), heard.payload.as_slice()), ("app/plant", said));
     }
+}
+
+/// What members heard, by device: each with who heard it.
+type Parts = BTreeMap<String, Vec<(usize, i64)>>;
+
+/// Hears what devices said, of each member in turn, until there is enough.
+#[track_caller]
+fn parts(members: &mut [Socket], is_enough: impl Fn(&Parts) -> bool) -> Parts {
+    let mut heard = Parts::new();
+    until("the members hear enough", FOLLOWED, || {
+        for (at, member) in members.iter_mut().enumerate() {
+            match member.hear(Duration::from_millis(200)) {
+                Heard::Said(event) if event["type"] == "io.drogue.event.v1" => {
+                    let device = event["device"].as_str().unwrap().to_owned();
+                    let data = event["data"].as_i64().unwrap_or(-1);
+                    heard.entry(device).or_default().push((at, data));
+                }
+                Heard::Said(_) | Heard::Nothing => {}
+                closed @ Heard::Closed(_) => panic!("{closed:?}"),
+            }
+        }
+        is_enough(&heard).then_some(())
+    });
+    heard
+}
+
+fn members(plant: &mut Plant) {
+    const DEVICES: usize = 12;
+    let names: Vec<_> = (0..DEVICES).map(|number| format!("part-{number}")).collect();
+    let mut devices: Vec<_> = names
+        .iter()
+        .map(|name| {
+            plant.device(name, name, &json!({}));
+            device(plant, 1, name)
+        })
+        .collect();
+    let mut say = |data: i64| {
+        for device in &mut devices {
+            device.publish_acked("parts", data.to_string().as_bytes());
+        }
+    };
+    let place = "/plant/parts?group_id=parts&";
+    let mut members = vec![open(plant, 1, place), open(plant, 2, place)];
+    until("both have a part", FOLLOWED, || {
+        say(-1);
+        let mut both = [false; 2];
+        for _ in 0..2 * DEVICES {
+            for (at, member) in members.iter_mut().enumerate() {
+                both[at] |= matches!(member.hear(Duration::from_millis(20)), Heard::Said(_));
+            }
+        }
+        (both == [true; 2]).then_some(())
+    });
+    members.iter_mut().for_each(quiet);
+    for data in 0..5 {
+        say(data);
+    }
+    let all =
+        |many: usize| move |heard: &Parts| heard.values().map(Vec::len).sum::<usize>() >= many;
+    let heard = parts(&mut members, all(5 * DEVICES));
+    for (device, heard) in &heard {
+        let data: Vec<_> = heard.iter().map(|(_, data)| *data).collect();
+        assert_eq!(data, [0, 1, 2, 3, 4], "{device}");
+    }
+    assert_eq!(heard.len(), DEVICES);
+    let readers = heard.values().flatten().map(|(at, _)| *at).collect::<BTreeSet<_>>();
+    assert_eq!(readers.len(), 2, "{heard:?}");
+    drop(members.pop());
+    say(5);
+    let is_last = |heard: &&(usize, i64)| **heard == (0, 5);
+    let heard = parts(&mut members, |heard| {
+        heard.values().filter(|of| of.iter().any(|one| is_last(&one))).count() == DEVICES
+    });
+    assert_eq!(heard.len(), DEVICES, "what one has left another one reads");
 }
 
 /// The next event that says what was changed.
