@@ -475,6 +475,7 @@ fn rules(edge: &EdgeConfig) -> server::Config {
     config.session_expiry_max_s = 0;
     config.capabilities.shared = false;
     config.capabilities.subscription_ids = false;
+    config.stays_with_subscription_id = true;
     config
 }
 

@@ -20,7 +20,7 @@ use moorline_dialects::drogue::{
     http::{Head, Response},
     outcome::Refusal,
     registry::{
-        credentials::{CREDENTIALS_MAX, Credential, Password},
+        credentials::{CREDENTIALS_MAX, Credential, Logins, NoPlace, Password},
         device::Kept,
         labels::Selector,
         patch::{merge, patched},
@@ -426,7 +426,8 @@ impl Request<'_> {
         device: &Text,
         listed: &[Credential],
     ) -> Result<Vec<registry::Credential>, Refusal> {
-        let mut wanted = Vec::new();
+        let (mut wanted, mut logins) = (Vec::new(), Logins::default());
+        let no_place = |why: NoPlace| Refusal::Request(why.to_string());
         let secret = |password: &Password| match password {
             Password::Plain(plain) => Ok(WantedPassword::Chosen(Secret::new(plain.as_bytes()))),
             Password::Hashed(form) => Err(Refusal::Request(format!(
@@ -436,11 +437,13 @@ impl Request<'_> {
         for credential in listed {
             match credential {
                 Credential::Password(password) => {
-                    let (client, user) = (None, Some(device.clone()));
+                    let client = logins.password(device).map_err(no_place)?.map(Text::from);
+                    let user = Some(device.clone());
                     wanted.push(Wanted::Login { client, user, password: secret(password)? });
                 }
                 Credential::User { user, password, unique } => {
-                    let client = (!unique).then(|| device.clone());
+                    let client = (!unique).then_some(device.as_str());
+                    let client = logins.user(client, user).map_err(no_place)?.map(Text::from);
                     let user = Some(Text::from(user.as_str()));
                     wanted.push(Wanted::Login { client, user, password: secret(password)? });
                 }
@@ -498,6 +501,10 @@ fn shown(
 
 fn changed(before: &Value, action: &Action, patch: &Value) -> Result<Value, Refusal> {
     let mut wanted = before.clone();
+    // Not shown where there is nothing in it that is shown, and there for whoever adds something to it.
+    if let Some(members) = wanted.as_object_mut() {
+        members.entry("spec").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
     // Which version is meant only the patch can say.
     if let Some(metadata) = wanted["metadata"].as_object_mut() {
         metadata.remove("resourceVersion");

@@ -216,6 +216,15 @@ fn what_is_not_offered_is_refused_rather_than_ignored() {
     let code = Some(Reason::SubscriptionIdentifiersNotSupported);
     assert_eq!(rig.ended(), (CloseReason::NotSupported, code));
 
+    let stays = Config { stays_with_subscription_id: true, ..config.clone() };
+    let mut rig = Rig::open_with(stays, connect(Version::V5));
+    let mut with = subscribe(1, &[("a", QoS::AtMostOnce), ("b", QoS::AtMostOnce)]);
+    with.subscription_id = Some(3);
+    rig.say(&Packet::Subscribe(with));
+    let each = Reason::SubscriptionIdentifiersNotSupported;
+    assert_eq!(rig.said(), [suback(1, &[each, each])]);
+    assert!(!rig.connection.is_closed());
+
     let mut rig = Rig::open_with(config, connect(Version::V5));
     let mut with = subscribe(1, &[("a", QoS::AtMostOnce)]);
     with.filters[0].no_local = true;

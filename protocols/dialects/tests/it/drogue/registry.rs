@@ -337,3 +337,30 @@ fn devices_move_with_what_they_show() {
     assert_eq!(left, ["gate-7", "plant", "value 2"], "the hash, the application, and nonsense");
     assert!(!format!("{export:?}").contains("s3cret"));
 }
+
+#[test]
+fn a_name_has_two_passwords_while_one_is_changed() {
+    let listed = json!([
+        { "pass": "old" }, { "pass": "new" }, { "pass": "third" },
+        { "user": { "username": "fleet", "password": "a" } },
+        { "user": { "username": "fleet", "password": "b", "unique": true } },
+        { "user": { "username": "fleet", "password": "c" } },
+    ]);
+    let device = json!({
+        "metadata": { "application": "plant", "name": "gate-7" },
+        "spec": { "authentication": { "credentials": listed } },
+    });
+    let export = export::read(&[device]);
+    assert_eq!(
+        export.devices[0].to_line()["credentials"],
+        json!([
+            { "user": "gate-7", "password": "old" },
+            { "client_id": "gate-7", "user": "gate-7", "password": "new" },
+            { "client_id": "gate-7", "user": "fleet", "password": "a" },
+            { "user": "fleet", "password": "b" },
+        ])
+    );
+    let left: Vec<_> = export.left.iter().map(|left| left.why.as_str()).collect();
+    let why = "a device's name has two passwords at most, and a user name has one";
+    assert_eq!(left, [why, why]);
+}
