@@ -1,7 +1,9 @@
 //! What is counted of Drogue's clients. Labels take few values: an application or device is never one.
 
 use moorline_dialects::drogue::outcome::Outcome;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+};
 
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]

@@ -50,8 +50,7 @@ pub fn fits(value: &Value) -> bool {
             Value::String(text) => take(left, text.len() + 3),
             // With what follows it.
             Value::Array(items) => {
-                depth > 0
-                    && items.iter().all(|item| take(left, 1) && within(item, depth - 1, left))
+                depth > 0 && items.iter().all(|item| take(left, 1) && within(item, depth - 1, left))
             }
             Value::Object(fields) => {
                 depth > 0

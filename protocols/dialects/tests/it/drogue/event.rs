@@ -106,8 +106,13 @@ fn what_is_written_is_read_as_the_same() {
     let odd = [r#""\ud800""#, r#""\ud83d\ude00""#, r#"{"t":1e999}"#, r#"{"t":1e308}"#];
     for data in odd.map(str::to_owned).into_iter().chain((120..140).map(deep)) {
         let data = Bytes::from(data);
-        let publish =
-            Publish { channel: "c", content_type: None, data_schema: None, extensions: &[], data: &data };
+        let publish = Publish {
+            channel: "c",
+            content_type: None,
+            data_schema: None,
+            extensions: &[],
+            data: &data,
+        };
         let event = CloudEvent::said("id", AT, &NAMES, &publish).unwrap();
         let read = CloudEvent::read(&event.structured());
         assert!(read.is_some(), "it would be skipped: {data:?}");
