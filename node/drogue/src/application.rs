@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use crate::{
     door::{Door, Turned},
     feed::{Feed, Tap},
+    groups::Ungrouped,
     metrics::Counted,
     mqtt::HERE,
 };
@@ -197,6 +198,10 @@ impl Session {
             return Err(Refusal::Topic);
         }
         let reading = self.door.registry.begin_reading(tenant).map_err(|_| Refusal::Busy)?;
+        self.door.begins(tenant, group.as_ref()).await.map_err(|why| match why {
+            Ungrouped::Full => Refusal::Quota,
+            Ungrouped::Unavailable => Refusal::Platform(PlatformReason::Unspecified),
+        })?;
         let qos = options.qos.min(QoS::AtLeastOnce);
         let feed = Feed {
             door: self.door.clone(),

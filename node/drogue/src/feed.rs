@@ -5,6 +5,7 @@
 //! - **At least once**: what was not taken by the client is not committed, and comes again to whoever reads next.
 //! - **In order of each device**, and with QoS 1 one at a time: the next goes out when the client has acknowledged the last. What a
 //!   member of a group gives back to another is committed, and none of it is on its way.
+//! - **Nothing is passed over in silence**: an event that can't be read is counted, and logged.
 //! - **Bounded**: a page of each shard is in memory.
 //!
 //! Checked by the cluster tests (`drogue.rs`).
@@ -38,6 +39,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
 
 use crate::{
     door::Door,
@@ -116,6 +118,8 @@ struct Reader {
     renew_at: Instant,
     /// Something was taken that is not committed.
     moved: bool,
+    /// It was said that there is an event that can't be read.
+    warned: bool,
 }
 
 impl Feed {
@@ -135,6 +139,7 @@ impl Feed {
             next: number << FEED_SHIFT,
             renew_at: Instant::now(),
             moved: false,
+            warned: false,
         };
         let ended = token.clone();
         tasks.spawn(async move {
@@ -155,7 +160,7 @@ impl Reader {
             let gives = !self.moved;
             let Feed { door, tenant, .. } = &self.feed;
             self.own = match &mut self.member {
-                Some(member) => member.renew(&door.registry, door.now_ms(), gives).await,
+                Some(member) => member.renew(door, self.cursor.as_ref(), gives).await,
                 None => door.registry.event_shards(*tenant, None).into_iter().collect(),
             };
             if self.own.is_empty() {
@@ -176,21 +181,14 @@ impl Reader {
     }
 
     /// Where it begins: where its group is, or with what is new.
-    async fn start(&self) -> Result<Cursor, RegistryError> {
-        let Feed { door, tenant, group, .. } = &self.feed;
-        let Some(group) = group else {
+    async fn start(&mut self) -> Result<Cursor, RegistryError> {
+        let Feed { door, tenant, .. } = &self.feed;
+        match (&mut self.member, &self.cursor) {
+            (Some(member), _) => member.place(door).await,
             // It goes on where it was.
-            return match &self.cursor {
-                Some(cursor) => Ok(cursor.clone()),
-                None => door.registry.newest(*tenant).await,
-            };
-        };
-        let groups = door.registry.consumers(*tenant).await?;
-        if let Some(known) = groups.into_iter().find(|known| known.name == *group) {
-            return Ok(known.cursor);
+            (None, Some(cursor)) => Ok(cursor.clone()),
+            (None, None) => door.registry.newest(*tenant).await,
         }
-        let newest = door.registry.newest(*tenant).await?;
-        door.registry.commit_events(*tenant, group, &newest).await
     }
 
     async fn read(&mut self) -> Result<std::convert::Infallible, Lost> {
@@ -232,13 +230,14 @@ impl Reader {
         self.cursor.as_ref().map(|cursor| cursor.of(shard)).unwrap_or_default()
     }
 
-    /// It reads these shards from now on, behind what others have committed. `false`: nobody says how far that is; later perhaps.
+    /// It reads these shards from now on, behind what others have read. `false`: nobody says how far that is; later perhaps.
     async fn take_over(&mut self, shards: &[ShardId]) -> bool {
-        let Feed { door, tenant, group, .. } = &self.feed;
-        let (Some(group), Some(cursor)) = (group, &mut self.cursor) else { return false };
-        let Ok(committed) = door.registry.committed(*tenant, group).await else { return false };
+        let (Some(member), Some(cursor)) = (&mut self.member, &mut self.cursor) else {
+            return false;
+        };
+        let Ok(place) = member.place(&self.feed.door).await else { return false };
         for shard in shards {
-            cursor.set(*shard, committed.of(*shard));
+            cursor.set(*shard, place.of(*shard));
         }
         true
     }
@@ -318,11 +317,13 @@ impl Reader {
     }
 
     /// An event as applications get it; [`None`] for what they have no word for, or do not want.
-    fn cloud_event(&self, shard: ShardId, event: &Event) -> Option<Bytes> {
+    fn cloud_event(&mut self, shard: ShardId, event: &Event) -> Option<Bytes> {
         if event.event.kind == EventKind::Message {
-            let said = CloudEvent::read(&event.event.body);
-            let wanted = said.filter(|said| self.wants(said.get("subject")));
-            return wanted.map(|_| event.event.body.clone());
+            let Some(said) = CloudEvent::read(&event.event.body) else {
+                self.is_unreadable(shard, event);
+                return None;
+            };
+            return self.wants(said.get("subject")).then(|| event.event.body.clone());
         }
         if !self.wants(Some(CONNECTION)) || event.event.kind != EventKind::Presence {
             return None;
@@ -344,22 +345,34 @@ impl Reader {
         Some(CloudEvent::connection(&id, event.at, &names, connected).structured())
     }
 
+    fn is_unreadable(&mut self, shard: ShardId, event: &Event) {
+        self.feed.door.metrics.unreadable.inc();
+        if !std::mem::replace(&mut self.warned, true) {
+            let (tenant, shard, offset) = (self.feed.tenant.0, shard.0, event.offset.0);
+            warn!(
+                tenant,
+                shard, offset, "an event is no CloudEvent: its application is not sent it"
+            );
+        }
+    }
+
     /// Says that it reads, and how far it is. `between`: nothing is on its way, so that it may give shards back.
     async fn renew(&mut self, between: bool) -> Result<(), Lost> {
         self.renew_at = Instant::now() + RENEW;
         self.commit().await;
         let gives = between && !self.moved;
-        let Feed { door, .. } = &self.feed;
         let Some(member) = &mut self.member else { return Ok(()) };
-        self.own = member.renew(&door.registry, door.now_ms(), gives).await;
+        self.own = member.renew(&self.feed.door, self.cursor.as_ref(), gives).await;
         if self.own.is_empty() { Err(Lost) } else { Ok(()) }
     }
 
     async fn commit(&mut self) {
-        let Feed { door, tenant, group, .. } = &self.feed;
-        let (Some(group), Some(cursor), true) = (group, &self.cursor, self.moved) else { return };
+        let (Some(member), Some(cursor), true) = (&mut self.member, &self.cursor, self.moved)
+        else {
+            return;
+        };
         // Otherwise the next time.
-        self.moved = door.registry.commit_events(*tenant, group, cursor).await.is_err();
+        self.moved = !member.commit(&self.feed.door, cursor).await;
     }
 
     async fn end(mut self) {
@@ -372,8 +385,8 @@ impl Reader {
             }
         }
         self.commit().await;
-        if let Some(member) = &self.member {
-            member.leave(&self.feed.door.registry).await;
+        if let Some(member) = &mut self.member {
+            member.leave(&self.feed.door, self.cursor.as_ref()).await;
         }
     }
 }

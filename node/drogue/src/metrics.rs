@@ -2,7 +2,9 @@
 
 use moorline_dialects::drogue::outcome::Outcome;
 use moorline_service::registry::mailman::Fate;
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+};
 
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]
@@ -15,6 +17,9 @@ pub struct DrogueMetrics {
     pub(crate) mail: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
+    pub(crate) groups_refused: IntCounterVec,
+    pub(crate) commits_failed: IntCounter,
+    pub(crate) unreadable: IntCounter,
     pub(crate) sockets_closed: IntCounterVec,
     pub(crate) changes: IntCounterVec,
 }
@@ -29,6 +34,8 @@ const SENT: [&str; 4] = ["sent", "nobody", "unavailable", "failed"];
 const REQUESTS: [&str; 5] = ["publish", "ttn", "command", "registry", "discovery"];
 /// The same of handshakes of WebSockets.
 pub(crate) const SOCKET: &str = "socket";
+/// Why there is no group.
+const UNGROUPED: [&str; 2] = ["full", "unavailable"];
 /// Why WebSockets of applications end.
 const CLOSED: [&str; 5] = ["gone", "slow", "revoked", "invalid", "stopping"];
 /// What becomes of an event that says what was changed in the registry.
@@ -85,6 +92,25 @@ impl DrogueMetrics {
                     "Requests over HTTP that wait for a command",
                 )?,
             )?,
+            groups_refused: counters(
+                "moorline_drogue_groups_refused_total",
+                "Subscriptions of applications that were refused because there is no group for them, by why",
+                &["reason"],
+            )?,
+            commits_failed: add(
+                registry,
+                IntCounter::new(
+                    "moorline_drogue_commits_failed_total",
+                    "Times that the streams did not take how far a consumer group is",
+                )?,
+            )?,
+            unreadable: add(
+                registry,
+                IntCounter::new(
+                    "moorline_drogue_events_unreadable_total",
+                    "Events that applications were not sent because they can't be read as CloudEvents",
+                )?,
+            )?,
             sockets_closed: counters(
                 "moorline_drogue_sockets_closed_total",
                 "WebSockets of applications that ended, by why",
@@ -119,6 +145,9 @@ impl DrogueMetrics {
         }
         for status in ["101", "403"] {
             self.requests.with_label_values(&[SOCKET, status]);
+        }
+        for reason in UNGROUPED {
+            self.groups_refused.with_label_values(&[reason]);
         }
         for reason in CLOSED {
             self.sockets_closed.with_label_values(&[reason]);

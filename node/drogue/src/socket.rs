@@ -49,6 +49,7 @@ use crate::{
     application::stays,
     door::{Door, Turned},
     feed::{AHEAD_MAX, Feed, Tap},
+    groups::Ungrouped,
     http::refusal_of,
     metrics::{Counted, SOCKET},
 };
@@ -191,6 +192,10 @@ impl Connection {
             return Err(Refusal::Request("The name of the group is too long".to_owned()));
         }
         let reading = self.door.registry.begin_reading(tenant).map_err(|_| Refusal::Full)?;
+        self.door.begins(tenant, group.as_ref()).await.map_err(|why| match why {
+            Ungrouped::Full => Refusal::Full,
+            Ungrouped::Unavailable => Refusal::Unavailable,
+        })?;
         let (sender, events) = mpsc::channel(MAILBOX_MAX);
         let full = CancellationToken::new();
         let feed = Feed {

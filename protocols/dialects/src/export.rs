@@ -54,6 +54,8 @@ pub struct Moved {
     pub metadata: Map<String, Value>,
     /// What it proves itself with.
     pub credentials: Vec<Carried>,
+    /// Whether nobody is let in as it.
+    pub disabled: bool,
 }
 
 /// A credential that a device keeps.
@@ -119,7 +121,12 @@ impl Moved {
         if !self.metadata.is_empty() {
             settings["metadata"] = Value::from(self.metadata.clone());
         }
-        json!({ "name": self.name, "settings": settings, "credentials": credentials })
+        let mut line =
+            json!({ "name": self.name, "settings": settings, "credentials": credentials });
+        if self.disabled {
+            line["enabled"] = Value::from(false);
+        }
+        line
     }
 }
 

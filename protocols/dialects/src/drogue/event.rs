@@ -3,14 +3,15 @@
 //! # Invariants
 //!
 //! - **What is written in structured form is read as the same event**, and JSON that a device wrote stands in it byte by byte.
-//!   Checked by `tests/it/drogue/event.rs`.
+//! - **What is taken as JSON is JSON to whoever reads the event**: both read all of it, as deep as it stands there.
+//!
+//! Checked by `tests/it/drogue/event.rs`.
 
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use moorline_core::{UnixMillis, calendar};
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -116,8 +117,11 @@ fn is_json_type(content_type: &str) -> bool {
     media == JSON || media == "text/json" || media.ends_with("+json")
 }
 
+/// Whether this can stand as JSON in an event: half of a pair of UTF-16, numbers beyond what a double says, and what is too deep can't.
 fn is_json(data: &[u8]) -> bool {
-    std::str::from_utf8(data).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+    // As deep as it stands in an event.
+    let within = [b"[", data, b"]"].concat();
+    serde_json::from_slice::<Vec<Value>>(&within).is_ok_and(|all| all.len() == 1)
 }
 
 /// The content type of what came with this one, or without any.

@@ -272,7 +272,7 @@ impl Registry {
         // While a key is exchanged there are two of one identity: the newer one counts.
         let valid = found.record.credentials.iter();
         let valid = valid.filter(|held| held.lookup == Some(hash) && counts(held, now_ms));
-        let held = valid.max_by_key(|held| (held.not_before, held.not_after));
+        let held = newest(valid);
         let held = held.filter(|_| of.is_some())?;
         let Some(Kept::Psk(psk)) = Kept::read(held.kind, &held.verifier) else { return None };
         let place = Place { tenant: found.tenant, device: &found.device, id: held.id };
@@ -302,6 +302,11 @@ impl Registry {
         }
         self.still(guest).await
     }
+}
+
+/// That which begins last; of two that begin together the one that lasts longer, and what has no end lasts longest.
+fn newest<'a>(held: impl Iterator<Item = &'a Credential>) -> Option<&'a Credential> {
+    held.max_by_key(|held| (held.not_before, held.not_after.is_none(), held.not_after))
 }
 
 /// The credential that a lookup led to.
@@ -546,5 +551,38 @@ impl Attempt<'_> {
 
     fn is_hashed(&self, row: &Row, held: &Credential, secret: &[u8], kept: &[u8]) -> bool {
         self.secrets.verify(row.tenant, &row.device, held.id, secret, kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::UnixMillis;
+
+    use super::*;
+
+    #[test]
+    fn of_two_keys_the_one_counts_that_begins_last_or_lasts_longer() {
+        let key = |(id, from, until): (u64, Option<u64>, Option<u64>)| Credential {
+            id,
+            kind: 0,
+            lookup: None,
+            verifier: Bytes::new(),
+            not_before: from.map(UnixMillis),
+            not_after: until.map(UnixMillis),
+            created: UnixMillis(0),
+        };
+        #[rustfmt::skip]
+        let table = [
+            ([(1, None, Some(9)),    (2, None, None)],       2),
+            ([(1, None, None),       (2, None, Some(9))],    1),
+            ([(1, None, Some(8)),    (2, None, Some(9))],    2),
+            ([(1, Some(5), Some(9)), (2, None, None)],       1),
+            ([(1, Some(5), Some(9)), (2, Some(5), None)],    2),
+            ([(1, Some(6), Some(9)), (2, Some(5), None)],    1),
+        ];
+        for (held, expected) in table {
+            let held = held.map(key);
+            assert_eq!(newest(held.iter()).map(|held| held.id), Some(expected), "{held:?}");
+        }
     }
 }
