@@ -3,9 +3,11 @@
 //! # Invariants
 //!
 //! - **A change is made to what was read**: of two at once one fails with 409, or is made again to what the other left.
-//! - **Every change has its record** in the audit. Of devices it is an event, too (`changes.rs`).
+//! - **Every change of a device has its record** in the audit, and is an event, too (`changes.rs`). What an application says is a document,
+//!   which has none.
+//! - **What is written can be read later, and is bounded** (`moorline_dialects::drogue::registry`).
 //!
-//! Checked by the cluster tests (`drogue.rs`).
+//! Checked by the cluster tests (`drogue.rs`, `drogue_mends.rs`).
 //!
 //! # Deliberately absent
 //!
