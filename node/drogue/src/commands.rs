@@ -5,18 +5,11 @@ use moorline_core::{Message, TenantId, Text, port::Refusal};
 use moorline_dialects::drogue::{
     command::{Asked, InvalidExternal, Outcome, external},
     inbox,
-    registry::device::{Kept, is_disabled},
+    registry::device::{GATEWAYS_MAX, is_disabled},
 };
-use moorline_service::registry::{
-    RegistryError,
-    door::By,
-    settings::{self, DeviceSettings},
-};
+use moorline_service::registry::{RegistryError, door::By};
 
-use crate::door::Door;
-
-/// Gateways of one device that hear its commands.
-const GATEWAYS_MAX: usize = 64;
+use crate::{door::Door, kept::kept_of, spec::Unknown};
 
 impl Door {
     /// Sends a command, and counts it.
@@ -48,8 +41,13 @@ impl Door {
         let Some(record) = record.filter(|_| inbox::is_command(name)) else {
             return Outcome::Nobody;
         };
-        let kept = Kept::of(&settings::read::<DeviceSettings>(&record.settings).metadata);
-        if is_disabled(&kept.spec) {
+        let spec = match self.specs.of(&self.registry, tenant).await {
+            Ok(spec) => spec,
+            Err(Unknown::Unavailable) => return Outcome::Unavailable,
+            Err(Unknown::Unreadable) => return Outcome::Failed,
+        };
+        let Ok(kept) = kept_of(&record.settings) else { return Outcome::Failed };
+        if is_disabled(&kept.spec) || is_disabled(&spec.spec) {
             return Outcome::Nobody;
         }
         match external(&kept.spec) {
@@ -67,6 +65,7 @@ impl Door {
             Err(InvalidExternal) => return Outcome::Failed,
         }
         let own = device.as_str();
+        // What was written before that was checked may name more: those hear nothing.
         let gateways = kept.gateways().filter(|gateway| *gateway != own).take(GATEWAYS_MAX);
         for recipient in std::iter::once(own).chain(gateways) {
             let topic = inbox::canonical(recipient, own, name);

@@ -1,6 +1,10 @@
 //! Who a client is: from what it shows to a device of an application, and whether it may stay.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use moorline_core::{TenantId, Text, op::Denial, port::SessionLimits};
 use moorline_dialects::drogue::{
@@ -9,7 +13,7 @@ use moorline_dialects::drogue::{
     registry::device::{Kept, is_disabled},
 };
 use moorline_edge::{Channel, Clock, Doorkeeper, EdgeConfig, Proof, PskHolder};
-use moorline_machine::registry::{DeviceRecord, TenantRecord};
+use moorline_machine::registry::{DEVICE_NAME_BYTES_MAX, DeviceRecord, TenantRecord};
 use moorline_mqtt::server;
 use moorline_outward::Outward;
 use moorline_service::{
@@ -21,22 +25,30 @@ use moorline_service::{
             prove::{Chain, Claim, Holder, Possession, Proven, Stay, Unproven},
         },
         door::{By, Certified, Guest},
-        principal::{Principal, is_principal},
+        principal::{ApiToken, Principal, is_principal},
         secrets::Secrets,
-        settings::{self, DeviceSettings},
     },
 };
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
+    kept::kept_of,
     metrics::DrogueMetrics,
+    places::Places,
     speaker::Speaker,
     spec::{Specs, Unknown},
 };
 
 /// What an application's tenant is called, before its name, and before the subject of an authority of its.
 const ALIAS: &str = "drogue:";
+/// How long it counts that there are applications, and that there are none.
+const FOUND_FOR: Duration = Duration::from_secs(5);
+/// See [`FOUND_FOR`].
+const NOT_FOUND_FOR: Duration = Duration::from_millis(250);
+/// How long tasks of connections may take to end, when these have ended.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 /// In distinguished names, and in no application's name.
 const EQUALS: char = '=';
 
@@ -60,6 +72,10 @@ pub struct Door {
     pub(crate) outward: Outward,
     /// Who failed too often: the same for MQTT and HTTP.
     doors: Doorkeeper,
+    /// Whether there is any application, and when that was looked up.
+    found: Arc<Mutex<Option<(bool, Instant)>>>,
+    /// Connections of devices, and requests that wait.
+    pub(crate) places: Places,
     /// Tasks of connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
 }
@@ -152,7 +168,18 @@ impl Door {
             specs: Specs::default(),
             outward,
             doors,
+            found: Arc::default(),
+            places: Places::default(),
             tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Waits until what connections have said is written: wills, and how far groups are. Their listeners have ended; no other connection
+    /// comes.
+    pub async fn stop(&self) {
+        self.tasks.close();
+        if timeout(STOP_WAIT, self.tasks.wait()).await.is_err() {
+            warn!(tasks = self.tasks.len(), "connections of Drogue's did not end in time");
         }
     }
 
@@ -160,9 +187,19 @@ impl Door {
         self.clock.wall().0
     }
 
-    /// Whether there is any application.
+    /// Whether there is any application, as of a moment ago: strangers ask, and all tenants are looked at.
     pub(crate) fn has_applications(&self) -> bool {
-        self.registry.any_tenant(|of| of.enabled && name_of(of).is_some())
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((has, at)) = *found
+            && at.elapsed() < if has { FOUND_FOR } else { NOT_FOUND_FOR }
+        {
+            return has;
+        }
+        // Others look for themselves meanwhile.
+        drop(found);
+        let has = self.registry.any_tenant(|of| of.enabled && name_of(of).is_some());
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some((has, Instant::now()));
+        has
     }
 
     /// Whether a tenant is an application, by all that is known here.
@@ -179,6 +216,12 @@ impl Door {
     /// Whether there is an application of this name, by all that is known here.
     pub(crate) fn knows(&self, application: &str) -> bool {
         self.registry.tenant_by_alias(&format!("{ALIAS}{application}")).is_some()
+    }
+
+    /// Whether keys may be shown without TLS that are for this application, by all that is known here.
+    pub(crate) fn takes_plaintext_for(&self, application: &str) -> bool {
+        let meant = self.registry.tenant_by_alias(&format!("{ALIAS}{application}"));
+        meant.is_some_and(|(tenant, _)| self.registry.takes_plaintext(tenant))
     }
 
     /// The application that an authority of a chain belongs to: its alias.
@@ -203,9 +246,7 @@ impl Door {
         credentials: &Credentials,
         coming: Coming<'_>,
     ) -> Result<Entered, Turned> {
-        let who =
-            credentials.id().map(|id| Text::from(format!("{}@{}", id.device, id.application)));
-        let who = who.unwrap_or_default();
+        let who = who(credentials, coming.channel);
         let result = if self.doors.banned(&who, coming.from, self.clock.wall()).is_some() {
             Err(Turned::Away)
         } else {
@@ -233,8 +274,7 @@ impl Door {
         by: By,
         from: IpAddr,
     ) -> Result<Principal, Turned> {
-        // Wrong keys name nobody: they are counted by where they come from.
-        let who = Text::default();
+        let who = named_by(key);
         let banned = self.doors.banned(&who, from, self.clock.wall()).is_some();
         let result = if banned {
             Err(Turned::Away)
@@ -270,11 +310,11 @@ impl Door {
         match credentials {
             Credentials::Password { id, password } => {
                 let proven = self.by_words(id, None, password.expose(), coming).await?;
-                self.entered(proven, None)
+                self.entered(proven, None).await
             }
             Credentials::User { id, user, password } => {
                 let proven = self.by_words(id, Some(user), password.expose(), coming).await?;
-                self.entered(proven, Some(id))
+                self.entered(proven, Some(id)).await
             }
             Credentials::Proven => match &coming.channel.proof {
                 Some(Proof::Certificates(chain)) => self.by_certificate(chain, coming).await,
@@ -366,7 +406,7 @@ impl Door {
             possession: Possession::Psk(Holder { tenant, device, born, credential }),
         };
         let proven = self.registry.prove(&self.secrets, &claim, self.now_ms()).await;
-        self.entered(proven.map_err(unproven)?, None)
+        self.entered(proven.map_err(unproven)?, None).await
     }
 
     /// By what an authority of the application calls it: the subject, or its common name.
@@ -393,16 +433,16 @@ impl Door {
             let watch = admitted.watch.expect("it was asked for");
             let by = Shown::Certificate(admitted.guest.clone(), Arc::clone(chain));
             let standing = Standing { by, until_ms: admitted.until_ms, watch };
-            let settings = settings::read::<DeviceSettings>(&admitted.settings);
-            let speaker = self.speaker(admitted.guest, Kept::of(&settings.metadata))?;
+            let kept = kept_of(&admitted.settings).map_err(|_| Turned::Misconfigured)?;
+            let speaker = self.speaker(admitted.guest, kept).await?;
             return Ok(Entered { speaker, standing });
         }
         Err(Turned::Away)
     }
 
-    fn entered(&self, proven: Proven, named: Option<&DeviceId>) -> Result<Entered, Turned> {
+    async fn entered(&self, proven: Proven, named: Option<&DeviceId>) -> Result<Entered, Turned> {
         let Proven { stay, watch, settings, .. } = proven;
-        let kept = Kept::of(&settings::read::<DeviceSettings>(&settings).metadata);
+        let kept = kept_of(&settings).map_err(|_| Turned::Misconfigured)?;
         let is_it = |id: &DeviceId| {
             id.device == stay.guest.device
                 || kept.aliases().any(|alias| alias == id.device.as_str())
@@ -411,15 +451,16 @@ impl Door {
             // Somebody else has this user name and password.
             return Err(Turned::Away);
         }
-        let speaker = self.speaker(stay.guest.clone(), kept)?;
+        let speaker = self.speaker(stay.guest.clone(), kept).await?;
         let until_ms = stay.until_ms;
         Ok(Entered { speaker, standing: Standing { by: Shown::Words(stay), until_ms, watch } })
     }
 
-    fn speaker(&self, guest: Guest, kept: Kept) -> Result<Arc<Speaker>, Turned> {
+    async fn speaker(&self, guest: Guest, kept: Kept) -> Result<Arc<Speaker>, Turned> {
         let of = self.registry.tenant(guest.tenant).ok_or(Turned::Away)?;
         let application = name_of(&of).ok_or(Turned::Away)?;
-        if is_disabled(&kept.spec) {
+        let spec = self.specs.of(&self.registry, guest.tenant).await?;
+        if is_disabled(&kept.spec) || is_disabled(&spec.spec) {
             return Err(Turned::Away);
         }
         Ok(Arc::new(Speaker::new(self.clone(), guest, application, kept)))
@@ -441,6 +482,33 @@ impl Door {
             }
         }
     }
+}
+
+/// By what the failures of a device are counted: so that those of one ban no other one of its address.
+fn who(credentials: &Credentials, channel: &Channel) -> Text {
+    if let Some(id) = credentials.id() {
+        return Text::from(format!("{}@{}", id.device, id.application));
+    }
+    match &channel.proof {
+        // A chain that names nobody is nobody's.
+        Some(Proof::Certificates(chain)) => {
+            let subject = chain.first().and_then(certificate::subject);
+            Text::from(format!("certificate {}", subject.unwrap_or_default()))
+        }
+        Some(Proof::Psk(PskHolder { tenant, device, .. })) => {
+            Text::from(format!("key {}/{device}", tenant.0))
+        }
+        None => Text::default(),
+    }
+}
+
+/// The same of a token: by the name that it says, which is no secret. What is no token names nobody.
+fn named_by(key: &str) -> Text {
+    let token = ApiToken::parse(key);
+    let name = token.filter(|token| token.name.len() <= DEVICE_NAME_BYTES_MAX);
+    name.map_or_else(Text::default, |token| {
+        Text::from(format!("token {}/{}", token.tenant.0, token.name))
+    })
 }
 
 /// The name of an application; [`None`] for a tenant that is none.

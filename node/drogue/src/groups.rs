@@ -271,7 +271,7 @@ impl Heard {
         let mut silent = BTreeSet::new();
         for (name, beat) in &group.members {
             let (heard, since) = self.0.entry(name.clone()).or_insert((*beat, now));
-            if heard != beat {
+            if *heard != *beat {
                 (*heard, *since) = (*beat, now);
             }
             if now.duration_since(*since) >= LEASE {
@@ -390,8 +390,8 @@ impl Member {
             return true;
         };
         door.metrics.commits_failed.inc();
-        let Self { tenant, group, .. } = self;
-        if !mem::replace(&mut self.warned, true) {
+        let Self { tenant, group, warned, .. } = self;
+        if !mem::replace(warned, true) {
             warn!(tenant = tenant.0, %group, %error, "how far a consumer group is was not committed");
         }
         false

@@ -9,7 +9,8 @@
 //!                                            └─► commands.rs: a command to a device, and to its gateways
 //!   outside ◄─────────── endpoints.rs: what rules of an event and commands of a device want to be asked there
 //!   WebSocket ────────► socket.rs: events to applications, by feed.rs
-//!   kept                 spec.rs: what an application says, a document; what a device says stands in its row
+//!   bounded              places.rs: connections in their order, requests that wait
+//!   kept                 kept.rs, spec.rs: what an application says, a document; what a device says stands in its row
 //! ```
 //!
 //! An application is the tenant with the alias `drogue:NAME`; the subject of an authority of its is another alias, `drogue:DN`. A
@@ -23,6 +24,7 @@
 //!   the same.
 //! - **A command reaches whoever listens at that moment**, on whichever node, and is kept nowhere. Checked by the same.
 //! - **A device has one connection by MQTT**: a later one ends the earlier. Checked by the same.
+//! - **What can't be read lets nobody in, and nothing through.** Checked by the cluster tests (`drogue_mends.rs`).
 //!
 //! # Deliberately absent
 //!
@@ -37,9 +39,11 @@ mod feed;
 mod groups;
 mod http;
 mod inbox;
+mod kept;
 mod link;
 mod metrics;
 mod mqtt;
+mod places;
 mod rest;
 mod session;
 mod socket;

@@ -3,9 +3,11 @@
 //! # Invariants
 //!
 //! - **A change is made to what was read**: of two at once one fails with 409, or is made again to what the other left.
-//! - **Every change has its record** in the audit. Of devices it is an event, too (`changes.rs`).
+//! - **Every change of a device has its record** in the audit, and is an event, too (`changes.rs`). What an application says is a document,
+//!   which has none.
+//! - **What is written can be read later, and is bounded** (`moorline_dialects::drogue::registry`).
 //!
-//! Checked by the cluster tests (`drogue.rs`).
+//! Checked by the cluster tests (`drogue.rs`, `drogue_mends.rs`).
 //!
 //! # Deliberately absent
 //!
@@ -22,7 +24,7 @@ use moorline_dialects::{
         outcome::Refusal,
         registry::{
             credentials::{CREDENTIALS_MAX, Credential, Logins, NoPlace, Password},
-            device::Kept,
+            device::{Kept, is_disabled},
             labels::Selector,
             patch::{merge, patched},
             resource::{self, Known, Written},
@@ -54,6 +56,7 @@ use crate::{
     changes::Changed,
     door::{Door, Turned},
     http::{EVERYBODYS, refusal_of},
+    kept::kept_of,
 };
 
 /// Devices that are read at once for a list.
@@ -147,11 +150,15 @@ impl Request<'_> {
 
     async fn applications(&self, action: Action) -> Result<Response, Refusal> {
         let Action::List(selector, limit, offset) = action else { return Err(Refusal::Method) };
-        let all = self.door.registry.tenants();
         let own = self.principal.tenant;
+        let all = if own == EVERYBODYS {
+            self.door.registry.tenants().into_keys().collect()
+        } else {
+            vec![own]
+        };
         let mut found = Vec::new();
-        for tenant in all.keys().filter(|tenant| own == EVERYBODYS || **tenant == own) {
-            let Some((shown, kept, _)) = self.shown_application(*tenant).await? else { continue };
+        for tenant in all {
+            let Some((shown, kept, _)) = self.shown_application(tenant).await? else { continue };
             if selector.selects(&kept.labels) {
                 found.push(shown);
             }
@@ -178,7 +185,7 @@ impl Request<'_> {
             uid: &uid,
             created: of.created,
             version: version.unwrap_or_default(),
-            enabled: of.enabled,
+            enabled: of.enabled && !is_disabled(&kept.spec),
         };
         Ok(Some((resource::shown(&known, &kept), kept, version)))
     }
@@ -200,7 +207,9 @@ impl Request<'_> {
         };
         let written = resource::read(&wanted).map_err(Refusal::Request)?;
         is_meant(&written, (name.as_str(), None), version.unwrap_or_default())?;
-        let body = serde_json::to_vec(&written.kept).expect("maps with string keys");
+        is_it(&written, &tenant.0.to_string())?;
+        let kept = written.of_application();
+        let body = serde_json::to_vec(&kept).expect("maps with string keys");
         let expect = version.map_or(Expect::Absent, Expect::Version);
         let write = self.door.specs.write(&self.door.registry, tenant, body.into(), expect);
         write.await.map_err(|error| not_there(&error))?;
@@ -251,14 +260,18 @@ impl Request<'_> {
             let page = page.map_err(|error| not_there(&error))?;
             looked += page.devices.len();
             for (device, record) in page.devices.iter().filter(|(name, _)| !is_principal(name)) {
-                let kept = kept_of(record);
+                // One that can't be read is let in nowhere, and is shown so.
+                let read = kept_of(&record.settings);
+                let enabled = record.enabled && read.is_ok();
+                let kept = read.unwrap_or_default();
                 if !selector.selects(&kept.labels) {
                     continue;
                 }
                 if skipped < offset {
                     skipped += 1;
                 } else if found.len() < limit {
-                    found.push(shown(tenant, application, device, record, &kept));
+                    let record = DeviceRecord { enabled, ..record.clone() };
+                    found.push(shown(tenant, application, device, &record, &kept));
                 }
             }
             let Some(next) = page.next else { break };
@@ -278,9 +291,11 @@ impl Request<'_> {
         let name = Text::from(device);
         for _ in 0..TRIES_MAX {
             let record = self.row(tenant, &name).await?;
-            let before = shown(tenant, &application, &name, &record, &kept_of(&record));
+            // Written anew it can be read again.
+            let before = kept_of(&record.settings).map_err(|_| Refusal::Configuration);
+            let before = before.map(|kept| shown(tenant, &application, &name, &record, &kept));
             let wanted = match action {
-                Action::Get => return Ok(Response::json(200, Bytes::from(before.to_string()))),
+                Action::Get => return Ok(Response::json(200, Bytes::from(before?.to_string()))),
                 Action::Delete => {
                     let delete = DeleteDevice { tenant, device: name.clone(), if_version: None };
                     let deleted = self.door.registry.delete_device(delete).await;
@@ -292,13 +307,11 @@ impl Request<'_> {
                 }
                 Action::List(..) | Action::Create => return Err(Refusal::Method),
                 Action::Replace => parsed(body)?,
-                Action::Patch | Action::Merge => changed(&before, &action, &parsed(body)?)?,
+                Action::Patch | Action::Merge => changed(&before?, &action, &parsed(body)?)?,
             };
             let written = resource::read(&wanted).map_err(Refusal::Request)?;
             is_meant(&written, (device, Some(&application)), record.version)?;
-            if written.uid.as_ref().is_some_and(|meant| *meant != uid(tenant, &record)) {
-                return Err(Refusal::Conflict("It is another one of that name".to_owned()));
-            }
+            is_it(&written, &uid(tenant, &record))?;
             let version = Some(record.version);
             let put = self.put(tenant, &application, &written, Some(&record), version).await;
             let again = matches!(action, Action::Patch | Action::Merge);
@@ -491,10 +504,6 @@ fn labels(labels: &BTreeMap<String, String>) -> BTreeSet<String> {
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-fn kept_of(record: &DeviceRecord) -> Kept {
-    Kept::of(&settings::read::<DeviceSettings>(&record.settings).metadata)
-}
-
 fn shown(
     tenant: TenantId,
     application: &Text,
@@ -511,6 +520,14 @@ fn shown(
         enabled: record.enabled,
     };
     resource::shown(&known, kept)
+}
+
+/// Whether what was written is about the one that there is now.
+fn is_it(written: &Written, uid: &str) -> Result<(), Refusal> {
+    if written.uid.as_ref().is_some_and(|meant| meant != uid) {
+        return Err(Refusal::Conflict("It is another one of that name".to_owned()));
+    }
+    Ok(())
 }
 
 fn changed(before: &Value, action: &Action, patch: &Value) -> Result<Value, Refusal> {

@@ -71,6 +71,8 @@ use crate::{admin, cli::ServerArgs, config::Config, logging, metrics::NodeMetric
 pub(crate) const DEMO_TENANT: TenantId = TenantId(1);
 /// How long leaderships may take to move away at a stop.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+/// How long listeners, and what their connections have said, may take to end at a stop.
+const DEVICES_STOP_WAIT: Duration = Duration::from_secs(8);
 /// How long the connections between nodes may take to close.
 const WIRE_STOP_WAIT: Duration = Duration::from_secs(1);
 /// How often a node that waits for its lease looks again.
@@ -129,17 +131,23 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    tasks.spawn(serve_devices(
+    let devices = serve_devices(
         Arc::clone(&started.node),
         Arc::clone(&started.service),
         clock,
         certificates.tls.clone(),
         stop.child_token(),
-    ));
+    );
+    let left_alone = CancellationToken::new();
+    let ends = left_alone.clone().drop_guard();
+    tasks.spawn(async move {
+        let _ends = ends;
+        devices.await
+    });
 
     let ends = Ends { stop: &stop, left: &left, with_stdin: stop_with_stdin };
     let result = wait_for_the_end(&ends, &mut tasks, &started, &certificates).await;
-    stop_node(started, &stop).await;
+    stop_node(started, &stop, &left_alone).await;
     admin_stop.cancel();
     while let Some(ended) = tasks.join_next().await {
         if let Err(problem) = ended.context("a task panicked").and_then(|ended| ended) {
@@ -502,7 +510,11 @@ async fn serve_devices(
         };
         if let Some(ended) = ended {
             ended.context("a listener panicked")?;
-            return joined(listeners).await;
+            let result = joined(listeners).await;
+            if let Some(drogue) = &doors.drogue {
+                drogue.stop().await;
+            }
+            return result;
         }
         info!("clients are told to go elsewhere");
         node.set_listening(false);
@@ -664,13 +676,18 @@ async fn stdin_closed() {
     while matches!(tokio::io::stdin().read(&mut byte).await, Ok(1..)) {}
 }
 
-/// Top down: clients first, then leaderships, then the replicas.
-async fn stop_node(started: Started, stop: &CancellationToken) {
+/// Top down: clients first, then leaderships, then the replicas. `left_alone`: no client is here any more, and what they said is written.
+async fn stop_node(started: Started, stop: &CancellationToken, left_alone: &CancellationToken) {
     info!("stopping");
     started.node.set_stopping();
     started.service.stop();
     stop.cancel();
-    started.groups.hand_over(HAND_OVER_WAIT).await;
+    let hand_over = started.groups.hand_over(HAND_OVER_WAIT);
+    let devices = tokio::time::timeout(DEVICES_STOP_WAIT, left_alone.cancelled());
+    let ((), devices) = tokio::join!(hand_over, devices);
+    if devices.is_err() {
+        warn!("clients did not end in time");
+    }
     started.router.stop().await;
     started.service.end().await;
     started.peers.stop(WIRE_STOP_WAIT).await;

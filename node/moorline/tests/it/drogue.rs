@@ -22,13 +22,18 @@ const REFUSED: [(Version, u8); 2] = [(Version::V4, 4), (Version::V5, 0x86)];
 pub(crate) struct Plant {
     pub(crate) api: Api,
     pub(crate) key: String,
-    look: String,
+    pub(crate) look: String,
 }
 
 impl Plant {
     #[track_caller]
     pub(crate) fn start() -> Self {
-        let api = Api::start_as(&Shape::of(3), &["http"]);
+        Self::start_as(&Shape::of(3))
+    }
+
+    #[track_caller]
+    pub(crate) fn start_as(shape: &Shape) -> Self {
+        let api = Api::start_as(shape, &["http"]);
         let settings = json!({ "chosen-passwords": true });
         for (name, alias) in [("acme", "drogue:plant"), ("other", "drogue:other")] {
             let tenant = json!({ "name": name, "aliases": [alias], "settings": settings });
@@ -59,7 +64,7 @@ impl Plant {
     }
 
     #[track_caller]
-    fn credential(&self, device: &str, credential: &Value) -> Value {
+    pub(crate) fn credential(&self, device: &str, credential: &Value) -> Value {
         let path = format!("/devices/{device}/credentials?tenant=acme");
         let (status, made) = self.api.ask(1, "POST", &path, credential);
         assert_eq!(status, 201, "{made}");
@@ -81,14 +86,14 @@ impl Plant {
     }
 
     #[track_caller]
-    fn post(&self, node: u64, path: &str, authorization: &str, body: &str) -> Answer {
+    pub(crate) fn post(&self, node: u64, path: &str, authorization: &str, body: &str) -> Answer {
         let headers = [("authorization", authorization)];
         http::api("POST", self.api.at(node, "http"), path, &headers, body)
     }
 
     /// Sends a command over HTTP.
     #[track_caller]
-    fn command(&self, node: u64, device: &str, command: &str, payload: &str) -> u16 {
+    pub(crate) fn command(&self, node: u64, device: &str, command: &str, payload: &str) -> u16 {
         let path = format!("/api/command/v1alpha1/apps/plant/devices/{device}?command={command}");
         self.post(node, &path, &format!("Bearer {}", self.key), payload).status
     }
@@ -99,7 +104,7 @@ pub(crate) fn login(version: Version, client: &str, user: &str, password: &str) 
     Connect { login, ..Connect::clean(version, client) }
 }
 
-fn basic(user: &str) -> String {
+pub(crate) fn basic(user: &str) -> String {
     format!("Basic {}", STANDARD.encode(user))
 }
 
