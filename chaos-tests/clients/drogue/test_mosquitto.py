@@ -1,6 +1,7 @@
 """mosquitto's clients with what TLS proves: pre-shared keys, and certificates of the application's authority."""
 
 import base64
+import datetime
 import json
 import os
 import shlex
@@ -57,6 +58,27 @@ def test_a_pre_shared_key_is_the_device_that_its_identity_names(cluster, plant, 
     beside = f"--psk {key} --psk-identity keyed@{APP} -u keyless@{APP} -P pw {how}"
     assert publishes(node, beside, version) == refused
     events.nothing_of("keyless")
+
+
+@NEEDS
+def test_a_key_counts_for_its_time(cluster, plant):
+    day = datetime.timedelta(days=1)
+    now = datetime.datetime.now(datetime.UTC)
+    text = lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # From, until, and whether that is now.
+    table = [
+        (now - day, now + day, True),
+        (now - day, None, True),
+        (None, now + day, True),
+        (now + day, None, False),
+        (now - 2 * day, now - day, False),
+    ]
+    for number, (since, until, counts) in enumerate(table):
+        key, said = os.urandom(32), {"notBefore": since, "notAfter": until}
+        validity = {name: text(moment) for name, moment in said.items() if moment}
+        name = plant.device(f"keyed-{number}", {"psk": {"key": base64.b64encode(key).decode(), "validity": validity}})
+        ended = publishes(cluster.nodes[number % 3], f"--psk {key.hex()} --psk-identity {name}@{APP}")
+        assert (ended == OK) == counts, validity
 
 
 @NEEDS

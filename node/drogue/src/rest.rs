@@ -16,19 +16,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use moorline_core::{TenantId, Text};
-use moorline_dialects::drogue::{
-    event,
-    http::{Head, Response},
-    outcome::Refusal,
-    registry::{
-        credentials::{CREDENTIALS_MAX, Credential, Logins, NoPlace, Password},
-        device::{Kept, is_disabled},
-        labels::Selector,
-        patch::{merge, patched},
-        resource::{self, Known, Written},
-        route::{Action, Place},
+use moorline_core::{TenantId, Text, UnixMillis};
+use moorline_dialects::{
+    drogue::{
+        event,
+        http::{Head, Response},
+        outcome::Refusal,
+        registry::{
+            credentials::{CREDENTIALS_MAX, Credential, Logins, NoPlace, Password},
+            device::{Kept, is_disabled},
+            labels::Selector,
+            patch::{merge, patched},
+            resource::{self, Known, Written},
+            route::{Action, Place},
+        },
     },
+    moments,
 };
 use moorline_machine::{
     DocumentRefused,
@@ -440,6 +443,8 @@ impl Request<'_> {
         listed: &[Credential],
     ) -> Result<Vec<registry::Credential>, Refusal> {
         let (mut wanted, mut logins) = (Vec::new(), Logins::default());
+        // From when on the one key counts, and until when.
+        let mut validity = None;
         let no_place = |why: NoPlace| Refusal::Request(why.to_string());
         let secret = |password: &Password| match password {
             Password::Plain(plain) => Ok(WantedPassword::Chosen(Secret::new(plain.as_bytes()))),
@@ -460,13 +465,14 @@ impl Request<'_> {
                     let user = Some(Text::from(user.as_str()));
                     wanted.push(Wanted::Login { client, user, password: secret(password)? });
                 }
-                Credential::Psk { key, not_before: None, not_after: None } => {
+                Credential::Psk { key, not_before, not_after } => {
+                    let dates = (moment(not_before.as_ref())?, moment(not_after.as_ref())?);
+                    if validity.replace(dates).is_some() {
+                        let why = "A device has one pre-shared key".to_owned();
+                        return Err(Refusal::Request(why));
+                    }
                     let identity = Bytes::from(format!("{device}@{application}"));
                     wanted.push(Wanted::Psk { identity, key: Some(Secret::new(key.0.clone())) });
-                }
-                Credential::Psk { .. } => {
-                    let why = "Pre-shared keys for a time are not taken".to_owned();
-                    return Err(Refusal::Request(why));
                 }
             }
         }
@@ -480,10 +486,18 @@ impl Request<'_> {
         }
         let mut made = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            made.push(self.made(tenant, device, wanted).await?);
+            let dates = matches!(wanted, Wanted::Psk { .. }).then_some(validity).flatten();
+            let (not_before, not_after) = dates.unwrap_or_default();
+            let one = self.made(tenant, device, wanted).await?;
+            made.push(registry::Credential { not_before, not_after, ..one });
         }
         Ok(made)
     }
+}
+
+fn moment(said: Option<&String>) -> Result<Option<UnixMillis>, Refusal> {
+    let unreadable = || Refusal::Request("A key's validity has moments of RFC 3339".to_owned());
+    said.map(|said| moments::parse(said).ok_or_else(unreadable)).transpose()
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> BTreeSet<String> {
