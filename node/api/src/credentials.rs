@@ -444,7 +444,8 @@ pub(crate) async fn create(
         | Wanted::Token(_)
         | Wanted::ReadableToken(_)
         | Wanted::Login { .. }
-        | Wanted::Certificate(_) => None,
+        | Wanted::Certificate(_)
+        | Wanted::Alias(_) => None,
     };
     let made = make(&api.secrets, place, wanted, rand::random::<u8>).await?;
     let credential = Credential {

@@ -541,7 +541,7 @@ impl Plan {
         Ok((wanted, secrets))
     }
 
-    /// A token, a login, a certificate or a pre-shared key. Its id follows from what it is found by: a changed password is that of the same login.
+    /// A token, a login, a certificate, a pre-shared key or an alias. Its id follows from what it is found by: a changed password is that of the same login.
     async fn brought(&self, device: &Text, new: NewCredential) -> Result<Credential, Failed> {
         if new.password.is_some() && !self.chosen_passwords {
             return Err(Problem::forbidden(NO_CHOSEN_PASSWORDS).into());
@@ -557,6 +557,8 @@ impl Plan {
                     .expect("texts")
             }
             make::Wanted::Psk { identity, key: Some(_) } => identity.to_vec(),
+            // Not that of a key of which it is the identity.
+            make::Wanted::Alias(name) => [&b"alias "[..], name.as_bytes()].concat(),
             make::Wanted::Token(None)
             | make::Wanted::ReadableToken(None)
             | make::Wanted::Secret(_)

@@ -368,7 +368,7 @@ fn wills(plant: &mut Plant) {
 fn shares(plant: &mut Plant) {
     let mut one = plant.application(1, "one", "$share/group/app/plant");
     reads(plant, &mut one);
-    let mut two = plant.application(2, "two", "$share/group/app/plant");
+    let two = plant.application(2, "two", "$share/group/app/plant");
     let (mut gate, _) = login(Version::V5, "x", "plain@plant", "pw").to(plant.at(3));
     for number in 0..5 {
         gate.publish_acked("shared", number.to_string().as_bytes());
