@@ -4,7 +4,7 @@
 //!
 //! - **At least once**: what was not taken by the client is not committed, and comes again to whoever reads next.
 //! - **In order of each device**, and with QoS 1 one at a time: the next goes out when the client has acknowledged the last. What a
-//!   member of a group gives back to another is committed, and none of it is on its way.
+//!   member of a group gives back to another is behind where the group's document says that it is, and none of it is on its way.
 //! - **Nothing is passed over in silence**: an event that can't be read is counted, and logged.
 //! - **Bounded**: a page of each shard is in memory.
 //!
@@ -161,10 +161,9 @@ impl Reader {
     async fn work(&mut self) {
         loop {
             self.commit().await;
-            let gives = !self.moved;
             let Feed { door, tenant, .. } = &self.feed;
             self.own = match &mut self.member {
-                Some(member) => member.renew(door, self.cursor.as_ref(), gives).await,
+                Some(member) => member.renew(door, self.cursor.as_ref(), true).await,
                 None => door.registry.event_shards(*tenant, None).into_iter().collect(),
             };
             if self.own.is_empty() {
@@ -361,9 +360,8 @@ impl Reader {
     async fn renew(&mut self, between: bool) -> Result<(), Lost> {
         self.renew_at = Instant::now() + RENEW;
         self.commit().await;
-        let gives = between && !self.moved;
         let Some(member) = &mut self.member else { return Ok(()) };
-        let own = member.renew(&self.feed.door, self.cursor.as_ref(), gives).await;
+        let own = member.renew(&self.feed.door, self.cursor.as_ref(), between).await;
         self.left.extend(self.own.difference(&own));
         (self.own, self.owes) = (own, !between);
         if self.own.is_empty() { Err(Lost) } else { Ok(()) }

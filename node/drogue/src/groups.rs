@@ -14,7 +14,7 @@
 //! - **A shard has one reader**: the document is written in the place of the version that was read, and nobody takes a shard of one who
 //!   is there. Whoever waits measures by its own clock how long another one has said nothing, so clocks of nodes need not agree; a node
 //!   that stands still for longer than [`LEASE`] may read on for a moment: then events come twice, and none is lost.
-//! - **What is given back is committed before**: the next reader goes on behind it.
+//! - **What is given back is read up to where the same write says**: the next reader goes on behind it.
 //! - **Each has its part**: as many as all others, or one more; who comes has it when all others have said twice that they are there.
 //! - **Bounded**: a tenant has [`GROUPS_MAX`], a group [`MEMBERS_MAX`].
 //!
@@ -313,7 +313,7 @@ impl Member {
     }
 
     /// Says that it is there, and from now on for [`LEASE`]: what it reads. `cursor`: how far it is. `gives`: it may give back what is
-    /// more than its part, since all that it has read is committed. What it has it keeps as long as its time lasts, while nobody answers.
+    /// more than its part, since nothing of it is on its way. What it has it keeps as long as its time lasts, while nobody answers.
     pub(crate) async fn renew(
         &mut self,
         door: &Door,
