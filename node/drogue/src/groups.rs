@@ -239,7 +239,7 @@ impl Door {
     ) -> Result<(), RegistryError> {
         let most = u16::try_from(GROUPS_MAX).unwrap_or(u16::MAX);
         let page = self.registry.documents(&space(tenant), None, most).await?;
-        if page.documents.len() < GROUPS_MAX {
+        if !page.more && page.documents.len() < GROUPS_MAX {
             return Ok(());
         }
         let known: BTreeSet<&Text> = known.iter().map(|known| &known.name).collect();
@@ -292,7 +292,7 @@ pub(crate) struct Member {
     /// Until when it has its shards, and which.
     until: Instant,
     shards: BTreeSet<ShardId>,
-    /// What of it is committed to the streams.
+    /// Its streams know the group, which its document does not say yet.
     committed: bool,
     /// It was said that they did not take it.
     warned: bool,
@@ -334,6 +334,8 @@ impl Member {
         match self.change(door, change).await {
             Some(group) => {
                 (self.until, self.shards) = (began + LEASE, group.of(&self.own));
+                // It is said once: later the streams may be told to forget the group.
+                self.committed = false;
             }
             None if Instant::now() >= self.until => self.shards.clear(),
             None => {}
