@@ -4,7 +4,7 @@
 //!
 //! - **At least once**: what was not taken by the client is not committed, and comes again to whoever reads next.
 //! - **In order of each device**, and with QoS 1 one at a time: the next goes out when the client has acknowledged the last. What a
-//!   member of a group gives back to another is committed, and none of it is on its way.
+//!   member of a group gives back to another is behind where the group's document says that it is, and none of it is on its way.
 //! - **Nothing is passed over in silence**: an event that can't be read is counted, and logged.
 //! - **Bounded**: a page of each shard is in memory.
 //!
@@ -99,9 +99,7 @@ struct Out {
     taken: bool,
 }
 
-/// A page of a shard, and behind which event it begins.
-type Asked = (ShardId, Offset, Result<EventsPage, RegistryError>);
-type Asking = Pin<Box<dyn Future<Output = Asked> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = (ShardId, Result<EventsPage, RegistryError>)> + Send>>;
 
 /// It does not read any more.
 struct Lost;
@@ -111,6 +109,10 @@ struct Reader {
     member: Option<Member>,
     /// The shards that it reads.
     own: BTreeSet<ShardId>,
+    /// Those that were its own when they were asked for what they have: another member may have read on since.
+    left: BTreeSet<ShardId>,
+    /// It said that it reads while something was on its way, so that it could not give shards back.
+    owes: bool,
     taken: mpsc::Receiver<u64>,
     cursor: Option<Cursor>,
     out: VecDeque<Out>,
@@ -133,6 +135,8 @@ impl Feed {
             feed: self,
             member,
             own: BTreeSet::new(),
+            left: BTreeSet::new(),
+            owes: false,
             taken,
             cursor: None,
             out: VecDeque::new(),
@@ -157,10 +161,9 @@ impl Reader {
     async fn work(&mut self) {
         loop {
             self.commit().await;
-            let gives = !self.moved;
             let Feed { door, tenant, .. } = &self.feed;
             self.own = match &mut self.member {
-                Some(member) => member.renew(door, self.cursor.as_ref(), gives).await,
+                Some(member) => member.renew(door, self.cursor.as_ref(), true).await,
                 None => door.registry.event_shards(*tenant, None).into_iter().collect(),
             };
             if self.own.is_empty() {
@@ -193,23 +196,25 @@ impl Reader {
 
     async fn read(&mut self) -> Result<std::convert::Infallible, Lost> {
         let (mut asking, mut asked) = (FuturesUnordered::new(), self.own.clone());
+        self.left.clear();
         for shard in &asked {
             asking.push(self.ask(*shard, Duration::ZERO));
         }
         loop {
             let renew_at = self.renew_at;
             tokio::select! {
-                Some((shard, after, page)) = asking.next() => {
+                Some((shard, page)) = asking.next() => {
                     asked.remove(&shard);
                     let pause = if page.is_err() { PAUSE } else { Duration::ZERO };
-                    // Unless it was another member's meanwhile.
-                    let goes_on = self.own.contains(&shard) && self.at(shard) == after;
-                    if let (Ok(page), true) = (page, goes_on) {
-                        self.page(shard, page).await?;
-                    }
-                    if self.own.contains(&shard) {
+                    if !self.left.remove(&shard) && self.own.contains(&shard) {
+                        if let Ok(page) = page {
+                            self.page(shard, page).await?;
+                        }
                         asked.insert(shard);
                         asking.push(self.ask(shard, pause));
+                    }
+                    if self.owes {
+                        self.renew(true).await?;
                     }
                 }
                 // Nothing is on its way between two pages.
@@ -223,11 +228,6 @@ impl Reader {
                 }
             }
         }
-    }
-
-    /// How far it is in a shard.
-    fn at(&self, shard: ShardId) -> Offset {
-        self.cursor.as_ref().map(|cursor| cursor.of(shard)).unwrap_or_default()
     }
 
     /// It reads these shards from now on, behind what others have read. `false`: nobody says how far that is; later perhaps.
@@ -244,12 +244,12 @@ impl Reader {
 
     fn ask(&self, shard: ShardId, pause: Duration) -> Asking {
         let (registry, tenant) = (self.feed.door.registry.clone(), self.feed.tenant);
-        let after = self.at(shard);
+        let after = self.cursor.as_ref().map(|cursor| cursor.of(shard)).unwrap_or_default();
         Box::pin(async move {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
-            (shard, after, registry.events(shard, tenant, after, None, WAIT).await)
+            (shard, registry.events(shard, tenant, after, None, WAIT).await)
         })
     }
 
@@ -360,9 +360,10 @@ impl Reader {
     async fn renew(&mut self, between: bool) -> Result<(), Lost> {
         self.renew_at = Instant::now() + RENEW;
         self.commit().await;
-        let gives = between && !self.moved;
         let Some(member) = &mut self.member else { return Ok(()) };
-        self.own = member.renew(&self.feed.door, self.cursor.as_ref(), gives).await;
+        let own = member.renew(&self.feed.door, self.cursor.as_ref(), between).await;
+        self.left.extend(self.own.difference(&own));
+        (self.own, self.owes) = (own, !between);
         if self.own.is_empty() { Err(Lost) } else { Ok(()) }
     }
 

@@ -14,7 +14,7 @@
 //! - **A shard has one reader**: the document is written in the place of the version that was read, and nobody takes a shard of one who
 //!   is there. Whoever waits measures by its own clock how long another one has said nothing, so clocks of nodes need not agree; a node
 //!   that stands still for longer than [`LEASE`] may read on for a moment: then events come twice, and none is lost.
-//! - **What is given back is committed before**: the next reader goes on behind it.
+//! - **What is given back is read up to where the same write says**: the next reader goes on behind it.
 //! - **Each has its part**: as many as all others, or one more; who comes has it when all others have said twice that they are there.
 //! - **Bounded**: a tenant has [`GROUPS_MAX`], a group [`MEMBERS_MAX`].
 //!
@@ -239,7 +239,7 @@ impl Door {
     ) -> Result<(), RegistryError> {
         let most = u16::try_from(GROUPS_MAX).unwrap_or(u16::MAX);
         let page = self.registry.documents(&space(tenant), None, most).await?;
-        if page.documents.len() < GROUPS_MAX {
+        if !page.more && page.documents.len() < GROUPS_MAX {
             return Ok(());
         }
         let known: BTreeSet<&Text> = known.iter().map(|known| &known.name).collect();
@@ -292,7 +292,7 @@ pub(crate) struct Member {
     /// Until when it has its shards, and which.
     until: Instant,
     shards: BTreeSet<ShardId>,
-    /// What of it is committed to the streams.
+    /// Its streams know the group, which its document does not say yet.
     committed: bool,
     /// It was said that they did not take it.
     warned: bool,
@@ -313,7 +313,7 @@ impl Member {
     }
 
     /// Says that it is there, and from now on for [`LEASE`]: what it reads. `cursor`: how far it is. `gives`: it may give back what is
-    /// more than its part, since all that it has read is committed. What it has it keeps as long as its time lasts, while nobody answers.
+    /// more than its part, since nothing of it is on its way. What it has it keeps as long as its time lasts, while nobody answers.
     pub(crate) async fn renew(
         &mut self,
         door: &Door,
@@ -334,6 +334,8 @@ impl Member {
         match self.change(door, change).await {
             Some(group) => {
                 (self.until, self.shards) = (began + LEASE, group.of(&self.own));
+                // It is said once: later the streams may be told to forget the group.
+                self.committed = false;
             }
             None if Instant::now() >= self.until => self.shards.clear(),
             None => {}
