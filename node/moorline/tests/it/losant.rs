@@ -35,9 +35,9 @@ pub(crate) struct Yard {
 /// An access key.
 #[derive(Clone)]
 pub(crate) struct Key {
-    id: String,
-    key: String,
-    secret: String,
+    pub(crate) id: String,
+    pub(crate) key: String,
+    pub(crate) secret: String,
 }
 
 impl Yard {
