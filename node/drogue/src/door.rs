@@ -495,8 +495,8 @@ fn who(credentials: &Credentials, channel: &Channel) -> Text {
             let subject = chain.first().and_then(certificate::subject);
             Text::from(format!("certificate {}", subject.unwrap_or_default()))
         }
-        Some(Proof::Psk(PskHolder { tenant, device, .. })) => {
-            Text::from(format!("key {}/{device}", tenant.0))
+        Some(Proof::Psk(holder)) => {
+            Text::from(format!("key {}/{}", holder.tenant.0, holder.device))
         }
         None => Text::default(),
     }

@@ -51,6 +51,8 @@ impl DrogueMetrics {
         let counters = |name, help, labels: &[&str]| {
             add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
         let connections =
             Opts::new("moorline_drogue_connections", "Clients that are connected, by class");
         let metrics = Self {
@@ -85,31 +87,22 @@ impl DrogueMetrics {
                 "Requests over HTTP, by what they asked for and by the status they got",
                 &["what", "status"],
             )?,
-            waiting: add(
-                registry,
-                IntGauge::new(
-                    "moorline_drogue_http_waiting",
-                    "Requests over HTTP that wait for a command",
-                )?,
+            waiting: gauge(
+                "moorline_drogue_http_waiting",
+                "Requests over HTTP that wait for a command",
             )?,
             groups_refused: counters(
                 "moorline_drogue_groups_refused_total",
                 "Subscriptions of applications that were refused because there is no group for them, by why",
                 &["reason"],
             )?,
-            commits_failed: add(
-                registry,
-                IntCounter::new(
-                    "moorline_drogue_commits_failed_total",
-                    "Times that the streams did not take how far a consumer group is",
-                )?,
+            commits_failed: counter(
+                "moorline_drogue_commits_failed_total",
+                "Times that the streams did not take how far a consumer group is",
             )?,
-            unreadable: add(
-                registry,
-                IntCounter::new(
-                    "moorline_drogue_events_unreadable_total",
-                    "Events that applications were not sent because they can't be read as CloudEvents",
-                )?,
+            unreadable: counter(
+                "moorline_drogue_events_unreadable_total",
+                "Events that applications were not sent because they can't be read as CloudEvents",
             )?,
             sockets_closed: counters(
                 "moorline_drogue_sockets_closed_total",

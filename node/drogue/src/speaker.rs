@@ -20,7 +20,7 @@ use moorline_dialects::drogue::{
     event::{CloudEvent, Names, Publish},
     outcome::Outcome,
     registry::device::{Kept, is_disabled},
-    rules::{InvalidRules, Next, Place, Rules},
+    rules::{InvalidRules, Next, Rules},
 };
 use moorline_machine::events::{EVENT_BODY_BYTES_MAX, EVENT_CHANNEL_BYTES_MAX, EventKind};
 use moorline_service::registry::{

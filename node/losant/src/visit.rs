@@ -116,8 +116,10 @@ impl Visit {
             Reason::Topic => (Ended::Misused, Some("topic")),
             Reason::Misused => (Ended::Misused, Some("misused")),
             Reason::TooLarge => (Ended::TooLarge, Some("too_large")),
+            Reason::Refused => (Ended::Revoked, Some("refused")),
             Reason::Revoked
             | Reason::Lost
+            | Reason::Silent
             | Reason::Client
             | Reason::Elsewhere
             | Reason::Stopping => (Ended::Revoked, None),
