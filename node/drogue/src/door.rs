@@ -11,6 +11,7 @@ use moorline_dialects::drogue::{
 use moorline_edge::{Channel, Clock, Doorkeeper, EdgeConfig, Proof, PskHolder};
 use moorline_machine::registry::TenantRecord;
 use moorline_mqtt::server;
+use moorline_outward::Outward;
 use moorline_service::{
     Service,
     registry::{
@@ -55,6 +56,8 @@ pub struct Door {
     pub(crate) sessions_max: u32,
     pub(crate) metrics: DrogueMetrics,
     pub(crate) specs: Specs,
+    /// Asks endpoints of applications.
+    pub(crate) outward: Outward,
     /// Who failed too often: the same for MQTT and HTTP.
     doors: Doorkeeper,
     /// Tasks of connections; each ends with its connection.
@@ -117,7 +120,7 @@ enum Shown {
 }
 
 impl Door {
-    /// A door before a service. `doors`: who failed too often, counted with all others.
+    /// A door before a service. `doors`: who failed too often, counted with all others. `outward`: asks endpoints of applications.
     #[must_use]
     pub fn new(
         service: Arc<Service>,
@@ -126,6 +129,7 @@ impl Door {
         edge: &EdgeConfig,
         metrics: DrogueMetrics,
         doors: Doorkeeper,
+        outward: Outward,
     ) -> Self {
         Self {
             registry: service.registry(),
@@ -138,6 +142,7 @@ impl Door {
             sessions_max: edge.sessions_per_shard_max,
             metrics,
             specs: Specs::default(),
+            outward,
             doors,
             tasks: TaskTracker::new(),
         }

@@ -7,6 +7,7 @@
 //!   HTTP listener ────► http.rs: who is it? (door.rs) ─► speaker.rs: an event; wait.rs: a command
 //!                                            ├─► rest.rs: the registry's API
 //!                                            └─► commands.rs: a command to a device, and to its gateways
+//!   outside ◄─────────── endpoints.rs: what rules of an event and commands of a device want to be asked there
 //!   kept                 spec.rs: what an application says, a document; what a device says stands in its row
 //! ```
 //!
@@ -29,6 +30,7 @@
 mod application;
 mod commands;
 mod door;
+mod endpoints;
 mod feed;
 mod groups;
 mod http;

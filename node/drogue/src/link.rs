@@ -11,6 +11,8 @@ use moorline_core::{
     port::{Close, Filter, Link, Open, Token},
 };
 
+use crate::speaker::Speaker;
+
 /// The service's link, also for the task.
 pub(crate) type Below = Arc<Mutex<Box<dyn Link>>>;
 
@@ -33,6 +35,7 @@ pub(crate) struct DeviceLink {
     asks: Box<dyn Link>,
     below: Below,
     end: Arc<Mutex<End>>,
+    speaker: Arc<Speaker>,
 }
 
 impl fmt::Debug for DeviceLink {
@@ -42,8 +45,13 @@ impl fmt::Debug for DeviceLink {
 }
 
 impl DeviceLink {
-    pub(crate) fn new(asks: Box<dyn Link>, below: Below, end: Arc<Mutex<End>>) -> Self {
-        Self { asks, below, end }
+    pub(crate) fn new(
+        asks: Box<dyn Link>,
+        below: Below,
+        end: Arc<Mutex<End>>,
+        speaker: Arc<Speaker>,
+    ) -> Self {
+        Self { asks, below, end, speaker }
     }
 }
 
@@ -89,6 +97,7 @@ impl Link for DeviceLink {
     fn retained_taken(&mut self) {}
 
     fn close(&mut self, close: Close) {
+        self.speaker.gone.say();
         locked(&self.end).clean = matches!(close, Close::Clean { with_will: false, .. });
         // No will is the service's.
         let close = match close {

@@ -153,6 +153,6 @@ impl Port for Device {
             end: Arc::clone(&end),
         };
         speaker.door.tasks.spawn(session.run(asked));
-        Box::new(DeviceLink::new(asks, below, end))
+        Box::new(DeviceLink::new(asks, below, end, speaker))
     }
 }

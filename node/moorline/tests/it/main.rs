@@ -24,6 +24,7 @@ mod delivery;
 mod disks;
 mod drogue;
 mod drogue_certificates;
+mod drogue_outward;
 mod events;
 mod failures;
 mod fostrom;

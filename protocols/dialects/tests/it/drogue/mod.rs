@@ -1,6 +1,7 @@
 //! Drogue Cloud by tables: every row of the platform's topics, URLs and credentials, and what is refused.
 
 mod application;
+mod binding;
 mod command;
 mod event;
 mod http;
