@@ -190,8 +190,12 @@ fn bundle(pem: &str) -> Result<Chain, Error> {
     Ok(chain)
 }
 
+/// Each of its certificates once.
 fn authority(chain: &Chain) -> New {
-    New::Authority(chain.iter().map(|one| fingerprint(one)).collect())
+    let mut all: Vec<_> = chain.iter().map(|one| fingerprint(one)).collect();
+    all.sort_unstable();
+    all.dedup();
+    New::Authority(all)
 }
 
 /// What certificates say of themselves.
