@@ -129,7 +129,7 @@ fn payloads(plant: &mut Plant) {
     reads(plant, &mut application);
     let (mut gate, _) = login(Version::V5, "x", "gate@plant", "gate").to(plant.at(2));
     let deep = "[".repeat(130) + &"]".repeat(130);
-    for odd in [r#""\ud800""#, r#"{"t":1e999}"#, &deep] {
+    for odd in [r#""\ud800""#, r#"{"t":1e999}"#, deep.as_str()] {
         gate.publish_acked("odd", odd.as_bytes());
         let event = said(&mut application);
         assert!(event["data_base64"].is_string(), "{odd}: {event}");
