@@ -13,6 +13,8 @@ from connection import ANSWER_S, V5, V311, Client, Refused, properties
 APP, OTHER = "plant", "other"
 REGISTRY = f"/api/registry/v1alpha1/apps/{APP}"
 PAUSE_S = 0.05
+# An event comes in milliseconds. Where a shard has lost its leader, on a machine with other work, it takes a while longer.
+EVENT_S = 60
 # What all that is no is answered with. Paho gives the 4 of MQTT 3.1.1 this number, and no other of them.
 REFUSED = 0x86
 EVENT, CONNECTION = "io.drogue.event.v1", "io.drogue.connection.v1"
@@ -180,11 +182,11 @@ class Events:
 
     def said(self, device):
         """What a device said next."""
-        return self.heard[EVENT, device].get(timeout=ANSWER_S)
+        return self.heard[EVENT, device].get(timeout=EVENT_S)
 
     def connected(self, device):
         """Whether it came or went next."""
-        event = self.heard[CONNECTION, device].get(timeout=ANSWER_S)
+        event = self.heard[CONNECTION, device].get(timeout=EVENT_S)
         assert event["subject"] == "connection"
         return event["data"]["connected"]
 

@@ -1,9 +1,9 @@
-//! Commands to devices: once to the device, and once to each of its gateways, whoever of them listens now.
+//! Commands to devices: once to the device, and once to each of its gateways, whoever of them listens now; or to its endpoint outside.
 
 use bytes::Bytes;
 use moorline_core::{Message, TenantId, Text, port::Refusal};
 use moorline_dialects::drogue::{
-    command::{Outcome, external},
+    command::{Asked, InvalidExternal, Outcome, external},
     inbox,
     registry::device::{GATEWAYS_MAX, is_disabled},
 };
@@ -50,9 +50,19 @@ impl Door {
         if is_disabled(&kept.spec) || is_disabled(&spec.spec) {
             return Outcome::Nobody;
         }
-        if external(&kept.spec).is_some() {
-            // No endpoint is asked by this node: it would not be the device that hears it.
-            return Outcome::Failed;
+        match external(&kept.spec) {
+            Ok(None) => {}
+            Ok(Some(external)) => {
+                let Some(application) = self.name(tenant) else { return Outcome::Nobody };
+                let asked = Asked {
+                    application: application.to_string(),
+                    device: device.to_string(),
+                    command: name.to_owned(),
+                };
+                return self.external_command(tenant, &external, &asked, &payload).await;
+            }
+            // It is meant for somebody else than who listens.
+            Err(InvalidExternal) => return Outcome::Failed,
         }
         let own = device.as_str();
         // What was written before that was checked may name more: those hear nothing.

@@ -15,6 +15,7 @@ use moorline_dialects::drogue::{
 use moorline_edge::{Channel, Clock, Doorkeeper, EdgeConfig, Proof, PskHolder};
 use moorline_machine::registry::{DEVICE_NAME_BYTES_MAX, DeviceRecord, TenantRecord};
 use moorline_mqtt::server;
+use moorline_outward::Outward;
 use moorline_service::{
     Service,
     registry::{
@@ -67,6 +68,8 @@ pub struct Door {
     pub(crate) sessions_max: u32,
     pub(crate) metrics: DrogueMetrics,
     pub(crate) specs: Specs,
+    /// Asks endpoints of applications.
+    pub(crate) outward: Outward,
     /// Who failed too often: the same for MQTT and HTTP.
     doors: Doorkeeper,
     /// Whether there is any application, and when that was looked up.
@@ -141,7 +144,7 @@ enum Shown {
 }
 
 impl Door {
-    /// A door before a service. `doors`: who failed too often, counted with all others.
+    /// A door before a service. `doors`: who failed too often, counted with all others. `outward`: asks endpoints of applications.
     #[must_use]
     pub fn new(
         service: Arc<Service>,
@@ -150,6 +153,7 @@ impl Door {
         edge: &EdgeConfig,
         metrics: DrogueMetrics,
         doors: Doorkeeper,
+        outward: Outward,
     ) -> Self {
         Self {
             registry: service.registry(),
@@ -162,6 +166,7 @@ impl Door {
             sessions_max: edge.sessions_per_shard_max,
             metrics,
             specs: Specs::default(),
+            outward,
             doors,
             found: Arc::default(),
             places: Places::default(),
@@ -490,8 +495,8 @@ fn who(credentials: &Credentials, channel: &Channel) -> Text {
             let subject = chain.first().and_then(certificate::subject);
             Text::from(format!("certificate {}", subject.unwrap_or_default()))
         }
-        Some(Proof::Psk(PskHolder { tenant, device, .. })) => {
-            Text::from(format!("key {}/{device}", tenant.0))
+        Some(Proof::Psk(holder)) => {
+            Text::from(format!("key {}/{}", holder.tenant.0, holder.device))
         }
         None => Text::default(),
     }

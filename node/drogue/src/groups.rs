@@ -129,7 +129,7 @@ impl Group {
         }
         let beat = self.members.entry(own.to_owned()).or_default();
         *beat = beat.wrapping_add(1);
-        let Self { members, shards } = self;
+        let Self { members, shards, .. } = self;
         shards.retain(|shard, owner| members.contains_key(owner) && all.contains(&ShardId(*shard)));
         let (part, mut has) = (self.part(own, all.len()), self.of(own).len());
         let free: Vec<_> = all.iter().filter(|shard| !self.shards.contains_key(&shard.0)).collect();

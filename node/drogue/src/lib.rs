@@ -7,6 +7,7 @@
 //!   HTTP listener ────► http.rs: who is it? (door.rs) ─► speaker.rs: an event; wait.rs: a command
 //!                                            ├─► rest.rs: the registry's API ─► changes.rs: an event that says so
 //!                                            └─► commands.rs: a command to a device, and to its gateways
+//!   outside ◄─────────── endpoints.rs: what rules of an event and commands of a device want to be asked there
 //!   WebSocket ────────► socket.rs: events to applications, by feed.rs
 //!   bounded              places.rs: connections in their order, requests that wait
 //!   kept                 kept.rs, spec.rs: what an application says, a document; what a device says stands in its row
@@ -33,6 +34,7 @@ mod application;
 mod changes;
 mod commands;
 mod door;
+mod endpoints;
 mod feed;
 mod groups;
 mod http;

@@ -18,7 +18,7 @@ use moorline_core::{
 };
 use tokio::sync::oneshot;
 
-use crate::inbox::Shared;
+use crate::{inbox::Shared, speaker::Speaker};
 
 /// The service's link, also for the task.
 pub(crate) type Below = Arc<Mutex<Box<dyn Link>>>;
@@ -109,6 +109,8 @@ pub(crate) struct DeviceLink {
     asks: Box<dyn Link>,
     below: Below,
     end: Arc<Mutex<End>>,
+    speaker: Arc<Speaker>,
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for DeviceLink {
@@ -118,8 +120,14 @@ impl fmt::Debug for DeviceLink {
 }
 
 impl DeviceLink {
-    pub(crate) fn new(asks: Box<dyn Link>, below: Below, end: Arc<Mutex<End>>) -> Self {
-        Self { asks, below, end }
+    pub(crate) fn new(
+        asks: Box<dyn Link>,
+        below: Below,
+        end: Arc<Mutex<End>>,
+        speaker: Arc<Speaker>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { asks, below, end, speaker, shared }
     }
 }
 
@@ -160,11 +168,17 @@ impl Link for DeviceLink {
 
     fn settle(&mut self, _: &[Offset]) {}
 
-    fn settle_shared(&mut self, _: &[(ShareNumber, Offset)]) {}
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
+        // There are no shares here: this is mail.
+        for (_, number) in items {
+            self.shared.handed.has(number.0);
+        }
+    }
 
     fn retained_taken(&mut self) {}
 
     fn close(&mut self, close: Close) {
+        self.speaker.gone.say();
         locked(&self.end).closes(close);
         // No will is the service's.
         let close = match close {

@@ -1,6 +1,7 @@
 //! What is counted of Drogue's clients. Labels take few values: an application or device is never one.
 
 use moorline_dialects::drogue::outcome::Outcome;
+use moorline_service::registry::mailman::Fate;
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
@@ -13,6 +14,7 @@ pub struct DrogueMetrics {
     pub(crate) events: IntCounterVec,
     pub(crate) commands: IntCounterVec,
     pub(crate) filters_refused: IntCounterVec,
+    pub(crate) mail: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
     pub(crate) groups_refused: IntCounterVec,
@@ -49,6 +51,8 @@ impl DrogueMetrics {
         let counters = |name, help, labels: &[&str]| {
             add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
         let connections =
             Opts::new("moorline_drogue_connections", "Clients that are connected, by class");
         let metrics = Self {
@@ -68,6 +72,11 @@ impl DrogueMetrics {
                 "Commands that applications sent, by protocol and by what became of them",
                 &["protocol", "result"],
             )?,
+            mail: counters(
+                "moorline_drogue_mail_total",
+                "Mail that was brought to devices, by what became of it",
+                &["result"],
+            )?,
             filters_refused: counters(
                 "moorline_drogue_filters_refused_total",
                 "Filters of subscriptions that there are not, by class",
@@ -78,31 +87,22 @@ impl DrogueMetrics {
                 "Requests over HTTP, by what they asked for and by the status they got",
                 &["what", "status"],
             )?,
-            waiting: add(
-                registry,
-                IntGauge::new(
-                    "moorline_drogue_http_waiting",
-                    "Requests over HTTP that wait for a command",
-                )?,
+            waiting: gauge(
+                "moorline_drogue_http_waiting",
+                "Requests over HTTP that wait for a command",
             )?,
             groups_refused: counters(
                 "moorline_drogue_groups_refused_total",
                 "Subscriptions of applications that were refused because there is no group for them, by why",
                 &["reason"],
             )?,
-            commits_failed: add(
-                registry,
-                IntCounter::new(
-                    "moorline_drogue_commits_failed_total",
-                    "Times that the streams did not take how far a consumer group is",
-                )?,
+            commits_failed: counter(
+                "moorline_drogue_commits_failed_total",
+                "Times that the streams did not take how far a consumer group is",
             )?,
-            unreadable: add(
-                registry,
-                IntCounter::new(
-                    "moorline_drogue_events_unreadable_total",
-                    "Events that applications were not sent because they can't be read as CloudEvents",
-                )?,
+            unreadable: counter(
+                "moorline_drogue_events_unreadable_total",
+                "Events that applications were not sent because they can't be read as CloudEvents",
             )?,
             sockets_closed: counters(
                 "moorline_drogue_sockets_closed_total",
@@ -147,6 +147,9 @@ impl DrogueMetrics {
         }
         for result in CHANGES {
             self.changes.with_label_values(&[result]);
+        }
+        for fate in Fate::ALL {
+            self.mail.with_label_values(&[fate.label()]);
         }
         for what in REQUESTS {
             self.requests.with_label_values(&[what, "200"]);

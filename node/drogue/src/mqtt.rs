@@ -139,7 +139,8 @@ impl Port for Device {
         let speaker = self.speaker.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A port is taken up once.
         let Some(speaker) = speaker else { return asks };
-        let shared = Arc::new(Shared::new(speaker.guest.device.clone(), inbox));
+        let mail = speaker.door.metrics.mail.clone();
+        let shared = Arc::new(Shared::new(speaker.guest.device.clone(), inbox, mail));
         let service = Arc::clone(&speaker.door.service);
         let (end, opened) = End::new();
         let end = Arc::new(Mutex::new(end));
@@ -150,11 +151,11 @@ impl Port for Device {
             speaker: Arc::clone(&speaker),
             dialect: self.dialect,
             is_v5: self.is_v5,
-            shared,
+            shared: Arc::clone(&shared),
             below: Arc::clone(&below),
             end: Arc::clone(&end),
         };
         speaker.door.tasks.spawn(session.run(opened, asked));
-        Box::new(DeviceLink::new(asks, below, end))
+        Box::new(DeviceLink::new(asks, below, end, speaker, shared))
     }
 }

@@ -455,7 +455,8 @@ impl Request<'_> {
         for credential in listed {
             match credential {
                 Credential::Password(password) => {
-                    let client = logins.password(device).map_err(no_place)?.map(Text::from);
+                    let client =
+                        logins.password(device.as_str()).map_err(no_place)?.map(Text::from);
                     let user = Some(device.clone());
                     wanted.push(Wanted::Login { client, user, password: secret(password)? });
                 }

@@ -27,10 +27,12 @@ use moorline_dialects::drogue::{
     topics::Dialect,
 };
 use moorline_edge::asks::Ask;
+use moorline_service::registry::mailman::Mailman;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     inbox::Shared,
@@ -81,6 +83,8 @@ impl Session {
         let _present = self.speaker.door.registry.arrive(&self.speaker.guest);
         let (mut appending, mut has_inbox) = (FuturesUnordered::<Appending>::new(), false);
         turn.comes().await;
+        // Ends with this task.
+        let _mailman = self.bring_mail();
         loop {
             tokio::select! {
                 biased;
@@ -109,6 +113,16 @@ impl Session {
         // What was on its way is, and comes before the will.
         while appending.next().await.is_some() {}
         self.say_will().await;
+    }
+
+    /// What waits for the device comes as soon as it listens for it, until the guard is dropped.
+    fn bring_mail(&self) -> DropGuard {
+        let (stop, guest) = (CancellationToken::new(), &self.speaker.guest);
+        let registry = self.speaker.door.registry.clone();
+        let whose = (guest.tenant, guest.device.clone());
+        let mailman = Mailman::new(registry, whose, guest.by, Arc::clone(&self.shared));
+        self.speaker.door.tasks.spawn(mailman.run(stop.clone()));
+        stop.drop_guard()
     }
 
     async fn publish(&self, message: Message) -> Result<crate::speaker::Appending, Said> {

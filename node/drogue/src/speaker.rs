@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - **An event is on its way when [`Speaker::say`] returns**: whoever calls in an order has it written in that order.
+//! - **An event is on its way when [`Speaker::say`] returns**: whoever calls in an order has it written in that order, also if endpoints of
+//!   rules are asked about it.
 //! - **Bounded**: of those that a device speaks for, [`PROXIED_MAX`] are remembered.
 
 use std::{
@@ -19,7 +20,7 @@ use moorline_dialects::drogue::{
     event::{CloudEvent, Names, Publish},
     outcome::Outcome,
     registry::device::{Kept, is_disabled},
-    rules::{InvalidRules, Next, Place, Rules},
+    rules::{InvalidRules, Next, Rules},
 };
 use moorline_machine::events::{EVENT_BODY_BYTES_MAX, EVENT_CHANNEL_BYTES_MAX, EventKind};
 use moorline_service::registry::{
@@ -28,7 +29,7 @@ use moorline_service::registry::{
 };
 use uuid::Uuid;
 
-use crate::{door::Door, kept::kept_of, spec::Unknown};
+use crate::{door::Door, endpoints::Gone, kept::kept_of, spec::Unknown};
 
 /// Those that a device speaks for, of which it is known whether it may.
 const PROXIED_MAX: usize = 128;
@@ -90,6 +91,8 @@ pub(crate) struct Speaker {
     pub(crate) guest: Guest,
     /// The application's name.
     pub(crate) application: Text,
+    /// Whether its connection has ended.
+    pub(crate) gone: Gone,
     own: Arc<Target>,
     proxied: Mutex<Proxied>,
 }
@@ -105,7 +108,8 @@ fn uid(tenant: TenantId, born: Option<u64>) -> String {
 impl Speaker {
     pub(crate) fn new(door: Door, guest: Guest, application: Text, kept: Kept) -> Self {
         let own = Arc::new(Target::new(guest.device.clone(), guest.born, kept));
-        Self { door, guest, application, own, proxied: Mutex::default() }
+        let (gone, proxied) = (Gone::default(), Mutex::default());
+        Self { door, guest, application, gone, own, proxied }
     }
 
     /// Itself.
@@ -223,16 +227,12 @@ impl Speaker {
         let id = Uuid::from_u128(rand::random()).to_string();
         let event = CloudEvent::said(&id, self.door.clock.wall(), &names, &publish);
         let mut event = event.map_err(|_| refused(Outcome::Payload))?;
-        match rules.run(Place::default(), saying.channel, &mut event) {
+        let ruled = self.door.ruled(tenant, &rules, saying.channel, &mut event, &self.gone).await;
+        match ruled.map_err(refused)? {
             Next::Accepted => {}
             Next::Dropped => return Ok(None),
             Next::Rejected(why) => return Err((Outcome::Rejected, why)),
-            // No endpoint is asked by this node: what one should decide does not get through.
-            Next::Ask(..) => {
-                let why = "an endpoint of a rule is to be asked, which is not done here";
-                return Err((Outcome::Rejected, why.to_owned()));
-            }
-            Next::Invalid => return Err(refused(Outcome::Misconfigured)),
+            Next::Ask(..) | Next::Invalid => return Err(refused(Outcome::Misconfigured)),
         }
         let body = event.structured();
         if body.len() > EVENT_BODY_BYTES_MAX {

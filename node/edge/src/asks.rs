@@ -46,13 +46,14 @@ pub struct Opening {
     pub will: Option<Will>,
 }
 
+/// What is sent [`numbered`] goes out as a shared subscription's: those take whichever packet id is free. The service's begin with 1.
+pub const SHARE: ShareNumber = ShareNumber(0);
+
 /// A message to the client of which the task is told when the client has it ([`Ask::Taken`]). Not more than the edge lends of shared
 /// subscriptions may be out at once.
 #[must_use]
 pub fn numbered(number: u64, qos: QoS, message: Message) -> Delivery {
-    // As a shared subscription's: those take whichever packet id is free.
-    let share = Some(ShareNumber(0));
-    Delivery { share, ..Delivery::new(Some(Offset(number)), qos, Arc::new(message)) }
+    Delivery { share: Some(SHARE), ..Delivery::new(Some(Offset(number)), qos, Arc::new(message)) }
 }
 
 /// How a platform takes what it has nothing of its own for.

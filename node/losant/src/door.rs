@@ -40,10 +40,29 @@ pub struct Door {
     counted: Arc<Counted>,
 }
 
-/// What comes at this node, by whom.
+/// What comes at this node, by whom. When it is now is an argument.
 struct Counted {
     connections: Mutex<Windows<TenantId>>,
     requests: Mutex<Windows<(TenantId, Text, &'static str)>>,
+}
+
+impl Counted {
+    fn new() -> Self {
+        Self {
+            connections: Mutex::new(Windows::new(APPLICATIONS_COUNTED_MAX)),
+            requests: Mutex::new(Windows::new(DEVICES_COUNTED_MAX)),
+        }
+    }
+
+    fn connection(&self, tenant: TenantId, now_ms: u64) -> bool {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.take(tenant, CONNECTIONS, now_ms)
+    }
+
+    fn request(&self, whose: (TenantId, Text, &'static str), now_ms: u64) -> bool {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.take(whose, REQUESTS, now_ms)
+    }
 }
 
 impl std::fmt::Debug for Door {
@@ -62,10 +81,6 @@ impl Door {
         edge: &EdgeConfig,
         metrics: LosantMetrics,
     ) -> Self {
-        let counted = Counted {
-            connections: Mutex::new(Windows::new(APPLICATIONS_COUNTED_MAX)),
-            requests: Mutex::new(Windows::new(DEVICES_COUNTED_MAX)),
-        };
         Self {
             registry: service.registry(),
             service,
@@ -74,7 +89,7 @@ impl Door {
             rules: Arc::new(rules(edge)),
             metrics,
             tasks: TaskTracker::new(),
-            counted: Arc::new(counted),
+            counted: Arc::new(Counted::new()),
         }
     }
 
@@ -101,14 +116,12 @@ impl Door {
 
     /// Whether one more connection of an application may come.
     pub(crate) fn may_come(&self, tenant: TenantId) -> bool {
-        let mut counted = self.counted.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.take(tenant, CONNECTIONS, self.clock.wall().0)
+        self.counted.connection(tenant, self.clock.wall().0)
     }
 
     /// Whether one more request of a kind may be done for a device.
     pub(crate) fn may_ask(&self, tenant: TenantId, device: &Text, what: &'static str) -> bool {
-        let mut counted = self.counted.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.take((tenant, device.clone(), what), REQUESTS, self.clock.wall().0)
+        self.counted.request((tenant, device.clone(), what), self.clock.wall().0)
     }
 }
 
@@ -129,6 +142,33 @@ fn rules(edge: &EdgeConfig) -> server::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Connections and requests that are taken, of so many at each of these moments.
+    fn taken(mut take: impl FnMut(u64) -> bool, at: &[(u64, usize)]) -> Vec<usize> {
+        let one = |(at_ms, many): &(u64, usize)| (0..*many).filter(|_| take(*at_ms)).count();
+        at.iter().map(one).collect()
+    }
+
+    #[test]
+    fn connections_of_an_application_and_requests_of_a_device_are_counted_apart() {
+        let counted = Counted::new();
+        let (one, other) = (TenantId(1), TenantId(2));
+        let times = [(0, 299), (7_500, 2), (14_999, 1), (15_000, 299), (15_000, 1), (22_500, 9)];
+        let came = taken(|at| counted.connection(one, at), &times);
+        assert_eq!(came, [299, 1, 0, 299, 0, 1], "300 within any 15 s");
+        assert_eq!(taken(|at| counted.connection(other, at), &[(15_000, 301)]), [300]);
+        let request = |tenant, device: &str, what| {
+            let whose = (tenant, Text::from(device), what);
+            taken(|at| counted.request(whose.clone(), at), &[(0, 31), (14_999, 1), (15_000, 31)])
+        };
+        #[rustfmt::skip]
+        let table = [
+            (one, "a", "state"), (one, "a", "command"), (one, "a", "status"), (one, "b", "state"), (other, "a", "state"),
+        ];
+        for (tenant, device, what) in table {
+            assert_eq!(request(tenant, device, what), [30, 0, 30], "{device} {what}");
+        }
+    }
 
     #[test]
     fn an_operator_who_wants_less_has_less() {

@@ -171,10 +171,6 @@ impl Devices {
             (Err(unproven), _) => return Err(denial(unproven)),
         };
         let (tenant, device) = (stay.guest.tenant, &stay.guest.device);
-        if self.is_drogues(tenant) {
-            // It has shown what is right in a shape that its platform does not have.
-            return Err(Denial::BadCredentials);
-        }
         let session = if attempt.client == *device {
             device.clone()
         } else {
@@ -190,6 +186,10 @@ impl Devices {
                 Ok(identity) => return Ok(identity),
                 Err(begin) => begin,
             };
+        }
+        if self.is_drogues(tenant) {
+            // It has shown what is right in a shape that no platform of its tenant has.
+            return Err(Denial::BadCredentials);
         }
         let who = Some(who);
         Ok(Identity { session: Some(session), who, begin: Some(begin), ..Identity::of(tenant) })

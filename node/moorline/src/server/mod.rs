@@ -35,6 +35,7 @@ use moorline_group::{
 };
 use moorline_http::{Http, Platform};
 use moorline_losant::LosantMetrics;
+use moorline_outward::{Outward, OutwardMetrics};
 use moorline_router::{Router, RouterConfig};
 use moorline_service::{
     Service, ServiceConfig,
@@ -399,6 +400,8 @@ impl Doors {
         let thingsboard = ThingsboardMetrics::register(registry)?;
         let losant = LosantMetrics::register(registry)?;
         let drogue = DrogueMetrics::register(registry)?;
+        let outward = OutwardMetrics::register(registry)?;
+        let outward = Outward::new(node.config().outward.clone(), outward).context("outward")?;
         let mqtt = &node.config().mqtt;
         let mut doors = Self {
             fostrom: None,
@@ -420,7 +423,8 @@ impl Doors {
             let door = moorline_losant::Door::new(of_losant, key(), clock, mqtt, losant);
             doors.losant = Some(door);
             let banned = doors.banned.clone();
-            let door = moorline_drogue::Door::new(service, key(), clock, mqtt, drogue, banned);
+            let door =
+                moorline_drogue::Door::new(service, key(), clock, mqtt, drogue, banned, outward);
             doors.drogue = Some(door);
         }
         Ok(doors)

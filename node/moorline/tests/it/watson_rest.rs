@@ -15,7 +15,7 @@ use crate::{
         scenarios,
         wait::{SOON, until, until_true},
     },
-    watson::{APP_KEY, LOOK_KEY, Org, device},
+    watson::{APP_KEY, LOOK_KEY, device},
     watson_managed::{OPERATOR, Plant, ask, ask_as, get},
 };
 
