@@ -1,12 +1,14 @@
 //! What is counted of Losant's devices. Labels take few values: an application or device is never one.
 
 use moorline_dialects::losant::{connect::Refused, rest::route::LABELS};
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 /// What becomes of a state.
-const STATES: [&str; 5] = ["taken", "nothing_left", "ignored", "unreadable", "refused"];
+const STATES: [&str; 6] = ["taken", "nothing_left", "ignored", "unreadable", "refused", "failed"];
 /// Why a connection is ended by this side.
-const ENDS: [&str; 4] = ["limits", "topic", "misused", "too_large"];
+const ENDS: [&str; 5] = ["limits", "topic", "misused", "too_large", "refused"];
+/// What is noted of a device beside what it says.
+const NOTES: [&str; 3] = ["ban", "ban_event", "connection"];
 
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct LosantMetrics {
     pub(crate) admitted: IntCounterVec,
     pub(crate) states: IntCounterVec,
     pub(crate) commands: IntCounterVec,
+    pub(crate) events_alone: IntCounter,
+    pub(crate) notes_failed: IntCounterVec,
     pub(crate) ended: IntCounterVec,
     pub(crate) rest: IntCounterVec,
     pub(crate) streams: IntGauge,
@@ -51,6 +55,18 @@ impl LosantMetrics {
                 "Commands that were given, by how they go to their devices",
                 &["how"],
             )?,
+            events_alone: add(
+                registry,
+                IntCounter::new(
+                    "moorline_losant_events_alone_total",
+                    "Events of what there was no room for among the values of a device",
+                )?,
+            )?,
+            notes_failed: counters(
+                "moorline_losant_notes_failed_total",
+                "Bans and ends of connections that were not written, by what they are",
+                &["what"],
+            )?,
             ended: counters(
                 "moorline_losant_ended_total",
                 "Connections that were ended for what their device said, by why",
@@ -77,6 +93,7 @@ impl LosantMetrics {
         }
         STATES.iter().for_each(|result| drop(self.states.with_label_values(&[*result])));
         ENDS.iter().for_each(|why| drop(self.ended.with_label_values(&[*why])));
+        NOTES.iter().for_each(|what| drop(self.notes_failed.with_label_values(&[*what])));
         LABELS.iter().for_each(|what| drop(self.rest.with_label_values(&[*what, "200"])));
         for how in ["live", "kept", "too_large"] {
             self.commands.with_label_values(&[how]);

@@ -106,9 +106,6 @@ impl Mqtt {
             return Err(Refused::Plaintext);
         }
         let id = Id::parse(attempt.client.as_bytes()).ok_or(Refused::Device)?;
-        if !door.may_come(pass.tenant) {
-            return Err(Refused::Banned);
-        }
         let known = door.device_for(&pass, &id).await?;
         let class = known.about.class;
         if !class.connects() {
@@ -125,12 +122,16 @@ impl Mqtt {
         if banned.is_some_and(|ban| ban.lasts(door.clock.wall().0)) {
             return Err(Refused::Banned);
         }
+        // Last: who is refused for what it is takes nobody's place.
+        if !door.may_come(pass.tenant) {
+            return Err(Refused::Banned);
+        }
         let by = (BY_AUTHORITY, By::Mqtt);
         let guest = Guest::of(pass.tenant, id.text(), &known.record, &known.settings, by);
-        let watches = Stay::watches(door, &pass, &known);
+        let watches = Stay::watches(door, &pass, id.text());
         let watch = Mutex::new(Some(door.registry.watch(pass.tenant, id.text())));
         let tenant = pass.tenant;
-        let begin = door.watching(Stay::new(guest, pass, watches));
+        let begin = door.watching(Stay::new(guest, pass, class, watches));
         let attributes = known.about.attributes;
         let arrived =
             Arrived { door: door.clone(), device, class, rules, banned, attributes, watch };

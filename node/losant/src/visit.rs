@@ -4,6 +4,8 @@
 //!
 //! - **Who says or is sent too much is banned and gone**: what it says afterwards counts no more.
 //! - **That it came is noted before that it went**, and each once.
+//! - **A ban is tried until it is kept or over**, also when the cluster is busy with what its device said. Checked by the cluster tests
+//!   (`losant_limits.rs`).
 
 use std::{
     collections::BTreeMap,
@@ -25,10 +27,16 @@ use moorline_dialects::losant::{
     presence::{Change, Reason},
 };
 use moorline_edge::asks;
+use moorline_service::registry::{ASK_AGAIN, RegistryError};
 use tokio::sync::oneshot;
-use tracing::info;
+use tokio::time::sleep;
+use tracing::{debug, info};
 
-use crate::{device::Device, door::Door};
+use crate::{
+    device::{Device, is_for_good},
+    door::Door,
+    pass::Known,
+};
 
 /// What a connection is, for all who have to do with it.
 pub(crate) struct Visit {
@@ -55,6 +63,14 @@ pub(crate) struct Visit {
 impl fmt::Debug for Visit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Visit").field("device", &self.device.id).finish_non_exhaustive()
+    }
+}
+
+/// Counts what was not written: nobody waits for it.
+fn noted(door: &Door, device: &Device, what: &'static str, written: Result<(), RegistryError>) {
+    if let Err(error) = written {
+        door.metrics.notes_failed.with_label_values(&[what]).inc();
+        debug!(device = %device.id, %error, what, "not written");
     }
 }
 
@@ -89,6 +105,11 @@ impl Visit {
         }
     }
 
+    /// Whether its device speaks for another one.
+    pub(crate) fn speaks_for(&self, other: &Known) -> bool {
+        other.record.enabled && other.about.is_spoken_for_by(self.class, &self.device.id)
+    }
+
     /// Tells the client's connection.
     pub(crate) fn tell(&self, notice: Notice) {
         asks::tell(&self.inbox, notice);
@@ -104,8 +125,10 @@ impl Visit {
             Reason::Topic => (Ended::Misused, Some("topic")),
             Reason::Misused => (Ended::Misused, Some("misused")),
             Reason::TooLarge => (Ended::TooLarge, Some("too_large")),
+            Reason::Refused => (Ended::Revoked, Some("refused")),
             Reason::Revoked
             | Reason::Lost
+            | Reason::Silent
             | Reason::Client
             | Reason::Elsewhere
             | Reason::Stopping => (Ended::Revoked, None),
@@ -142,11 +165,28 @@ impl Visit {
         if !within {
             let ban = Ban::after(self.banned, now_ms);
             info!(device = %self.device.id, seconds = ban.seconds, "a device says or hears too much");
-            let noted = self.door.note_ban(&self.device, ban);
-            self.door.tasks.spawn(async move { drop(noted.await) });
+            self.ban(ban);
             self.end(Reason::Limited);
         }
         within
+    }
+
+    /// Keeps a ban with the device, for every node, and tells of it.
+    fn ban(&self, ban: Ban) {
+        let (door, device) = (self.door.clone(), self.device.clone());
+        self.door.tasks.spawn(async move {
+            while ban.lasts(door.clock.wall().0) {
+                match door.keep_ban(&device, ban).await {
+                    Err(error) if !is_for_good(&error) => sleep(ASK_AGAIN).await,
+                    kept => {
+                        noted(&door, &device, "ban", kept);
+                        break;
+                    }
+                }
+            }
+            let told = door.tell_ban(&device, ban).await;
+            noted(&door, &device, "ban_event", told);
+        });
     }
 
     /// The session is open.
@@ -185,8 +225,9 @@ impl Visit {
     }
 
     fn note(&self, change: &Change) {
-        let noted = self.door.note_connection(&self.device, change);
-        self.door.tasks.spawn(async move { drop(noted.await) });
+        let written = self.door.note_connection(&self.device, change);
+        let (door, device) = (self.door.clone(), self.device.clone());
+        self.door.tasks.spawn(async move { noted(&door, &device, "connection", written.await) });
     }
 
     /// A number for a delivery, and who hears when the client has it.

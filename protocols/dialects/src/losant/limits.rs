@@ -7,7 +7,7 @@
 //! - **Bounded**: a connection has as many topics in its window as messages; of all that is counted by tenants, the one with the most is
 //!   forgotten when there is no room. Checked by the same.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use moorline_core::Text;
 use serde::{Deserialize, Serialize};
@@ -68,17 +68,17 @@ pub struct Windows<K> {
 /// Windows of several owners, which share the room and nothing else: who fills it loses their own windows, and no one else's.
 #[derive(Debug, Clone)]
 pub struct Shared<O, K> {
-    owners: HashMap<O, HashMap<K, Window>>,
+    owners: BTreeMap<O, HashMap<K, Window>>,
     /// In all of them.
     keys: usize,
     keys_max: usize,
 }
 
-impl<O: Copy + Eq + std::hash::Hash, K: Eq + std::hash::Hash> Shared<O, K> {
+impl<O: Copy + Ord, K: Eq + std::hash::Hash> Shared<O, K> {
     /// For so many keys at most, of all owners together.
     #[must_use]
     pub fn new(keys_max: usize) -> Self {
-        Self { owners: HashMap::new(), keys: 0, keys_max }
+        Self { owners: BTreeMap::new(), keys: 0, keys_max }
     }
 
     /// Keys that are counted.
