@@ -30,6 +30,7 @@ mod fostrom;
 mod harness;
 mod isolation;
 mod losant;
+mod losant_limits;
 mod members;
 mod mixed;
 mod moved;
