@@ -39,7 +39,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     device::{Device, TooLarge, is_for_good},
     link::{Under, locked},
-    mailman::Mailman,
+    mailman::mailman,
     visit::Visit,
 };
 
@@ -343,7 +343,7 @@ impl Desk {
                 }
             });
         }
-        let mailman = Mailman::new(Arc::clone(&self.visit), id.clone());
+        let mailman = mailman(Arc::clone(&self.visit), id.clone());
         self.visit.door.tasks.spawn(mailman.run(stop.clone()));
         self.mailmen.insert(id.clone(), stop.drop_guard());
     }

@@ -15,6 +15,7 @@ use moorline_dialects::losant::{
     command::Command,
     id::Id,
     limits::Ban,
+    mail,
     presence::{self, Change},
     state::{self, State, json_of},
     topics,
@@ -26,7 +27,7 @@ use moorline_machine::{
     events::{EVENT_BODY_BYTES_MAX, EventKind},
     mail::MAIL_PAYLOAD_BYTES_MAX,
     presence::{PresenceRecord, PresenceState},
-    values::{NewPoint, VALUE_BYTES_MAX},
+    values::{NewPoint, Point, VALUE_BYTES_MAX},
 };
 use moorline_service::registry::{
     Letter, NewEvent, Recording, RegistryError,
@@ -51,8 +52,6 @@ const BANS: &str = "bans";
 const BAN: &str = "ban";
 /// Pages of a history that one question of a program's reads: each looks at some thousand points. Who wants more says since when.
 const HISTORY_PAGES_MAX: usize = 16;
-/// What a command is called in a mailbox: its own name is in it.
-const MAIL_NAME: &str = "command";
 /// Bytes of a command as its device hears it: a mailbox takes no more.
 pub(crate) const COMMAND_BYTES_MAX: usize = MAIL_PAYLOAD_BYTES_MAX;
 
@@ -64,6 +63,17 @@ pub(crate) struct Device {
     pub(crate) id: Id,
     pub(crate) born: u64,
     pub(crate) by: By,
+}
+
+/// Which part of a history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slice {
+    /// Nothing before it.
+    pub(crate) since_ms: Option<i64>,
+    /// How much of it.
+    pub(crate) most: usize,
+    /// Whether the newest is first.
+    pub(crate) descending: bool,
 }
 
 /// Why a command was not given.
@@ -226,97 +236,90 @@ impl Door {
         Ok(info(change, present))
     }
 
-    /// The newest values of a name of ours, the newest first, none before `since_ms`.
-    async fn history(
+    /// Points of some keys of a device.
+    async fn points(
         &self,
         device: &Device,
-        key: &str,
-        since_ms: Option<i64>,
-        most: usize,
-    ) -> Result<Vec<Value>, RegistryError> {
-        if most == 1 && since_ms.is_none() {
-            // The last one is at hand.
-            return Ok(self.last(device, key).await?.into_iter().collect());
-        }
-        let query = HistoryQuery {
+        keys: Vec<Text>,
+        slice: Slice,
+    ) -> Result<Vec<Point>, RegistryError> {
+        let Slice { since_ms, most, descending } = slice;
+        let mut query = Some(HistoryQuery {
             tenant: device.tenant,
             device: device.id.text().clone(),
-            keys: vec![Text::from(key)],
+            keys,
             from_ms: since_ms.unwrap_or(0),
             to_ms: i64::MAX,
-            descending: true,
+            descending,
             points_max: u16::try_from(most).unwrap_or(u16::MAX),
-        };
-        let mut query = Some(query);
+        });
         let mut found = Vec::new();
         for _ in 0..HISTORY_PAGES_MAX {
             let Some(asked) = query.take().filter(|_| found.len() < most) else { break };
             let Some(page) = self.registry.history(asked.clone()).await? else { break };
-            let values = page.points.into_iter().flat_map(|point| point.values);
-            found.extend(values.map(|(_, value)| json_of(&value)));
-            query = page.next.map(|next| HistoryQuery { to_ms: next, ..asked });
+            found.extend(page.points);
+            query = page.next.map(|next| match descending {
+                true => HistoryQuery { to_ms: next, ..asked },
+                false => HistoryQuery { from_ms: next, ..asked },
+            });
         }
         found.truncate(most);
-        if found.is_empty() && since_ms.is_none() && most > 0 {
+        Ok(found)
+    }
+
+    /// Values of a name of ours.
+    async fn history(
+        &self,
+        device: &Device,
+        key: &str,
+        slice: Slice,
+    ) -> Result<Vec<Value>, RegistryError> {
+        if slice.most == 1 && slice.since_ms.is_none() && slice.descending {
+            // The last one is at hand.
+            return Ok(self.last(device, key).await?.into_iter().collect());
+        }
+        let points = self.points(device, vec![Text::from(key)], slice).await?;
+        let values = points.into_iter().flat_map(|point| point.values);
+        let mut found: Vec<_> = values.map(|(_, value)| json_of(&value)).collect();
+        if found.is_empty() && slice.since_ms.is_none() && slice.most > 0 {
             // Where no history is kept, the last one is.
             found.extend(self.last(device, key).await?);
         }
         Ok(found)
     }
 
-    /// What a device was told, the newest first.
+    /// What a device was told.
     pub(crate) async fn commands(
         &self,
         device: &Device,
-        since_ms: Option<i64>,
-        most: usize,
+        slice: Slice,
     ) -> Result<Vec<Value>, RegistryError> {
-        self.history(device, COMMAND_KEY, since_ms, most).await
+        self.history(device, COMMAND_KEY, slice).await
     }
 
-    /// When a device came and went, the newest first.
+    /// When a device came and went.
     pub(crate) async fn connections(
         &self,
         device: &Device,
-        since_ms: Option<i64>,
-        most: usize,
+        slice: Slice,
     ) -> Result<Vec<Value>, RegistryError> {
-        let kept = self.history(device, CONNECTION_KEY, since_ms, most).await?;
+        let kept = self.history(device, CONNECTION_KEY, slice).await?;
         Ok(kept.iter().filter_map(Change::read).map(|change| change.entry()).collect())
     }
 
-    /// What a device reported, the newest first.
+    /// What a device reported.
     pub(crate) async fn states(
         &self,
         device: &Device,
         keys: Vec<Text>,
-        since_ms: Option<i64>,
-        most: usize,
+        slice: Slice,
     ) -> Result<Vec<Value>, RegistryError> {
+        // No keys are all keys there, ours too.
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let points_max = u16::try_from(most).unwrap_or(u16::MAX);
-        let (tenant, device, to_ms) = (device.tenant, device.id.text().clone(), i64::MAX);
-        let from_ms = since_ms.unwrap_or(0);
-        let mut query = Some(HistoryQuery {
-            tenant,
-            device,
-            keys,
-            from_ms,
-            to_ms,
-            descending: true,
-            points_max,
-        });
-        let mut found = Vec::new();
-        for _ in 0..HISTORY_PAGES_MAX {
-            let Some(asked) = query.take().filter(|_| found.len() < most) else { break };
-            let Some(page) = self.registry.history(asked.clone()).await? else { break };
-            found.extend(page.points.iter().map(|point| state::shown(point.ts_ms, &point.values)));
-            query = page.next.map(|next| HistoryQuery { to_ms: next, ..asked });
-        }
-        found.truncate(most);
-        Ok(found)
+        let points = self.points(device, keys, slice).await?;
+        Ok(points.iter().map(|point| state::shown(point.ts_ms, &point.values)).collect())
     }
 
     /// Tells a device something: it is kept as said, and goes to whoever has subscribed to its commands, or into its mailbox, as its
@@ -343,7 +346,7 @@ impl Door {
         let keep = self.registry.settings(device.tenant).commands.keep;
         let how = if keep { "kept" } else { "live" };
         if keep {
-            let (name, content_type) = (Text::from(MAIL_NAME), JSON);
+            let (name, content_type) = (Text::from(mail::KEPT), JSON);
             let letter = Letter { id: mail_id(now_ms), name, content_type, payload, ttl_s: None };
             let (tenant, id) = (device.tenant, device.id.text());
             self.registry.send_mail_to(tenant, id, &known.record, letter).await?;

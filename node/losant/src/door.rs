@@ -48,7 +48,7 @@ pub struct Door {
     counted: Arc<Counted>,
 }
 
-/// What comes at this node, by whom.
+/// What comes at this node, by whom. When it is now is an argument.
 struct Counted {
     connections: Mutex<Windows<TenantId>>,
     /// By hashes with a key of this process's own: names may be long, and nobody can make two meet.
@@ -102,6 +102,27 @@ impl<K: Eq + Hash> Drop for Place<K> {
     }
 }
 
+impl Counted {
+    fn new() -> Self {
+        Self {
+            connections: Mutex::new(Windows::new(APPLICATIONS_COUNTED_MAX)),
+            requests: Mutex::new(Shared::new(REQUESTED_COUNTED_MAX)),
+            hasher: RandomState::new(),
+            scans: Places::new(),
+            streams: Places::new(),
+        }
+    }
+
+    fn connection(&self, tenant: TenantId, now_ms: u64) -> bool {
+        locked(&self.connections).take(tenant, CONNECTIONS, now_ms)
+    }
+
+    fn request(&self, (tenant, whose, what): (TenantId, &Text, &str), now_ms: u64) -> bool {
+        let key = self.hasher.hash_one((whose.as_str(), what));
+        locked(&self.requests).take(tenant, key, REQUESTS, now_ms)
+    }
+}
+
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Door").finish_non_exhaustive()
@@ -118,13 +139,6 @@ impl Door {
         edge: &EdgeConfig,
         metrics: LosantMetrics,
     ) -> Self {
-        let counted = Counted {
-            connections: Mutex::new(Windows::new(APPLICATIONS_COUNTED_MAX)),
-            requests: Mutex::new(Shared::new(REQUESTED_COUNTED_MAX)),
-            hasher: RandomState::new(),
-            scans: Places::new(),
-            streams: Places::new(),
-        };
         Self {
             registry: service.registry(),
             service,
@@ -133,7 +147,7 @@ impl Door {
             rules: Arc::new(rules(edge)),
             metrics,
             tasks: TaskTracker::new(),
-            counted: Arc::new(counted),
+            counted: Arc::new(Counted::new()),
         }
     }
 
@@ -160,13 +174,12 @@ impl Door {
 
     /// Whether one more connection of an application may come.
     pub(crate) fn may_come(&self, tenant: TenantId) -> bool {
-        locked(&self.counted.connections).take(tenant, CONNECTIONS, self.clock.wall().0)
+        self.counted.connection(tenant, self.clock.wall().0)
     }
 
     /// Whether one more request of a kind may be done for a device, a topic or a caller.
     pub(crate) fn may_ask(&self, tenant: TenantId, whose: &Text, what: &'static str) -> bool {
-        let key = self.counted.hasher.hash_one((whose.as_str(), what));
-        locked(&self.counted.requests).take(tenant, key, REQUESTS, self.clock.wall().0)
+        self.counted.request((tenant, whose, what), self.clock.wall().0)
     }
 
     /// A place among those who look through all devices of an application, if there is one.
@@ -201,6 +214,36 @@ fn rules(edge: &EdgeConfig) -> server::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Connections and requests that are taken, of so many at each of these moments.
+    fn taken(mut take: impl FnMut(u64) -> bool, at: &[(u64, usize)]) -> Vec<usize> {
+        let one = |(at_ms, many): &(u64, usize)| (0..*many).filter(|_| take(*at_ms)).count();
+        at.iter().map(one).collect()
+    }
+
+    #[test]
+    fn connections_of_an_application_and_requests_of_a_device_are_counted_apart() {
+        let counted = Counted::new();
+        let (one, other) = (TenantId(1), TenantId(2));
+        let times = [(0, 299), (7_500, 2), (14_999, 1), (15_000, 299), (15_000, 1), (22_500, 9)];
+        let came = taken(|at| counted.connection(one, at), &times);
+        assert_eq!(came, [299, 1, 0, 299, 0, 1], "300 within any 15 s");
+        assert_eq!(taken(|at| counted.connection(other, at), &[(15_000, 301)]), [300]);
+        let request = |tenant, device: &str, what| {
+            let device = Text::from(device);
+            taken(
+                |at| counted.request((tenant, &device, what), at),
+                &[(0, 31), (14_999, 1), (15_000, 31)],
+            )
+        };
+        #[rustfmt::skip]
+        let table = [
+            (one, "a", "state"), (one, "a", "command"), (one, "a", "status"), (one, "b", "state"), (other, "a", "state"),
+        ];
+        for (tenant, device, what) in table {
+            assert_eq!(request(tenant, device, what), [30, 0, 30], "{device} {what}");
+        }
+    }
 
     #[test]
     fn places_are_free_again_when_they_are_left() {

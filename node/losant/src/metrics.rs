@@ -1,6 +1,7 @@
 //! What is counted of Losant's devices. Labels take few values: an application or device is never one.
 
 use moorline_dialects::losant::{connect::Refused, rest::route::LABELS};
+use moorline_service::registry::mailman::Fate;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 /// What becomes of a state.
@@ -20,6 +21,7 @@ pub struct LosantMetrics {
     pub(crate) events_alone: IntCounter,
     pub(crate) notes_failed: IntCounterVec,
     pub(crate) ended: IntCounterVec,
+    pub(crate) mail: IntCounterVec,
     pub(crate) rest: IntCounterVec,
     pub(crate) streams: IntGauge,
 }
@@ -67,6 +69,11 @@ impl LosantMetrics {
                 "Bans and ends of connections that were not written, by what they are",
                 &["what"],
             )?,
+            mail: counters(
+                "moorline_losant_mail_total",
+                "Mail that was brought to devices, by what became of it",
+                &["result"],
+            )?,
             ended: counters(
                 "moorline_losant_ended_total",
                 "Connections that were ended for what their device said, by why",
@@ -95,6 +102,9 @@ impl LosantMetrics {
         ENDS.iter().for_each(|why| drop(self.ended.with_label_values(&[*why])));
         NOTES.iter().for_each(|what| drop(self.notes_failed.with_label_values(&[*what])));
         LABELS.iter().for_each(|what| drop(self.rest.with_label_values(&[*what, "200"])));
+        for fate in Fate::ALL {
+            self.mail.with_label_values(&[fate.label()]);
+        }
         for how in ["live", "kept", "too_large"] {
             self.commands.with_label_values(&[how]);
         }

@@ -3,15 +3,12 @@
 //! Invariant: **what it does not hear of counts as well**: it is judged once when the watch begins, since what let it in was read before,
 //! and again and again later. Checked by the cluster tests (`losant.rs`, `losant_limits.rs`).
 
-use moorline_core::{Text, op::Denial};
+use moorline_core::op::Denial;
 use moorline_dialects::losant::{device::Class, id::Id};
 use moorline_edge::{Begin, watch_over};
 use moorline_service::registry::{Watch, door::Guest};
 
-use crate::{
-    door::Door,
-    pass::{Known, Pass},
-};
+use crate::{door::Door, pass::Pass};
 
 /// What it depends on that a client may stay.
 #[derive(Debug)]
@@ -22,25 +19,20 @@ pub(crate) struct Stay {
     class: Class,
     of_device: Watch,
     of_pass: Watch,
+    /// Of the authority that a registered certificate depends on.
+    of_authority: Option<Watch>,
 }
 
 impl Stay {
-    /// What changes of a device and a pass from now on is told.
-    pub(crate) fn watches(door: &Door, pass: &Pass, device: &Text) -> (Watch, Watch) {
-        (door.registry.watch(pass.tenant, device), door.watch_pass(pass))
+    /// From now on what changes is told, and what changed before it is seen at the first look.
+    pub(crate) fn new(door: &Door, guest: Guest, pass: Pass, class: Class) -> Self {
+        let of_device = door.registry.watch(pass.tenant, &guest.device);
+        let of_pass = door.watch_pass(pass.tenant, &pass.id);
+        let of_authority = pass.authority.as_ref();
+        let of_authority = of_authority.map(|(id, _)| door.watch_pass(pass.tenant, id));
+        Self { guest, pass, class, of_device, of_pass, of_authority }
     }
 
-    pub(crate) fn new(
-        guest: Guest,
-        pass: Pass,
-        class: Class,
-        (of_device, of_pass): (Watch, Watch),
-    ) -> Self {
-        Self { guest, pass, class, of_device, of_pass }
-    }
-}
-
-impl Stay {
     /// Whether its device speaks for another one.
     pub(crate) fn speaks_for(&self, other: &Known) -> bool {
         let own = Id::parse(self.guest.device.as_bytes());
@@ -65,7 +57,8 @@ impl Door {
     /// Returns when a client may not stay.
     pub(crate) async fn until_revoked(&self, stay: &Stay) {
         // What changed before the watches began is not told.
-        for stays in [self.device_stays(stay).await, self.pass_stays(stay).await] {
+        let (device, pass) = (self.device_stays(stay).await, self.pass_stays(stay).await);
+        for stays in [device, pass, self.authority_stays(stay).await] {
             if stays.is_err_and(|denial| denial != Denial::Unavailable) {
                 return;
             }
@@ -73,10 +66,26 @@ impl Door {
         let now_ms = || self.clock.wall().0;
         let device = stay.of_device.until_revoked(None, now_ms, || self.device_stays(stay));
         let pass = stay.of_pass.until_revoked(stay.pass.until_ms, now_ms, || self.pass_stays(stay));
+        let authority = async {
+            match &stay.of_authority {
+                Some(watch) => {
+                    watch.until_revoked(None, now_ms, || self.authority_stays(stay)).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = device => {}
             () = pass => {}
+            () = authority => {}
         }
+    }
+
+    async fn authority_stays(&self, Stay { pass, .. }: &Stay) -> Result<(), Denial> {
+        let Some((id, version)) = &pass.authority else { return Ok(()) };
+        let still = self.is_still(pass.tenant, id, *version).await;
+        let still = still.map_err(|_| Denial::Unavailable)?;
+        if still { Ok(()) } else { Err(Denial::WrongSecret) }
     }
 
     async fn device_stays(&self, Stay { guest, pass, class, .. }: &Stay) -> Result<(), Denial> {
@@ -92,7 +101,7 @@ impl Door {
 
     /// Another version of it may be for something else: its devices come again, and hear.
     async fn pass_stays(&self, Stay { pass, .. }: &Stay) -> Result<(), Denial> {
-        let again = self.again(pass.tenant, &pass.id, pass.version).await;
+        let again = self.again(pass.tenant, (pass.kind, &pass.id), pass.version).await;
         let again = again.map_err(|_| Denial::Unavailable)?;
         if is_as_it_was(pass, again.as_ref()) { Ok(()) } else { Err(Denial::WrongSecret) }
     }
@@ -105,8 +114,8 @@ fn is_as_it_was(pass: &Pass, again: Option<&Pass>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use moorline_core::TenantId;
-    use moorline_dialects::losant::access::Access;
+    use moorline_core::{TenantId, Text};
+    use moorline_dialects::losant::{access::Access, rest::route::PassKind};
 
     use super::*;
 
@@ -117,9 +126,11 @@ mod tests {
             tenant: TenantId(7),
             application: Text::from("a"),
             id: id.clone(),
+            kind: PassKind::Key,
             version: 3,
             access,
             until_ms: None,
+            authority: None,
         };
         let (all, own) =
             (Access::default(), Access { device_ids: vec![id.to_string()], ..Access::default() });

@@ -8,7 +8,6 @@
 //!   (`losant_limits.rs`).
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -26,9 +25,8 @@ use moorline_dialects::losant::{
     limits::{Ban, Direction, Meter},
     presence::{Change, Reason},
 };
-use moorline_edge::asks;
+use moorline_edge::{Handed, asks};
 use moorline_service::registry::{ASK_AGAIN, RegistryError};
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
@@ -38,6 +36,25 @@ use crate::{
     pass::Known,
 };
 
+/// What a connection may say and hear, and what it costs to go beyond it. When it is now is an argument.
+struct Allowance {
+    /// The ban that its device had last.
+    banned: Option<Ban>,
+    meter: Meter,
+}
+
+impl Allowance {
+    fn new(banned: Option<Ban>) -> Self {
+        Self { banned, meter: Meter::default() }
+    }
+
+    /// Counts a message: the ban, if it is one too many.
+    fn take(&mut self, direction: Direction, topic: &Text, now_ms: u64) -> Result<(), Ban> {
+        let within = self.meter.take(direction, topic, now_ms);
+        if within { Ok(()) } else { Err(Ban::after(self.banned, now_ms)) }
+    }
+}
+
 /// What a connection is, for all who have to do with it.
 pub(crate) struct Visit {
     pub(crate) door: Door,
@@ -46,18 +63,15 @@ pub(crate) struct Visit {
     /// Which custom topics it may use.
     pub(crate) rules: Rules,
     pub(crate) inbox: Arc<dyn Inbox>,
-    /// The ban that its device had last.
-    banned: Option<Ban>,
-    meter: Mutex<Meter>,
+    allowance: Mutex<Allowance>,
     from_device: AtomicU64,
     to_device: AtomicU64,
     /// Since when it is open.
     began: Mutex<Option<i64>>,
     why: Mutex<Option<Reason>>,
     over: AtomicBool,
-    /// Deliveries of which somebody wants to know that the client has them.
-    sent: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
-    numbers: AtomicU64,
+    /// Mail that is on its way to the client.
+    pub(crate) handed: Handed,
 }
 
 impl fmt::Debug for Visit {
@@ -93,15 +107,13 @@ impl Visit {
             class,
             rules,
             inbox,
-            banned,
-            meter: Mutex::default(),
+            allowance: Mutex::new(Allowance::new(banned)),
             from_device: AtomicU64::new(0),
             to_device: AtomicU64::new(0),
             began: Mutex::new(None),
             why: Mutex::new(None),
             over: AtomicBool::new(false),
-            sent: Mutex::default(),
-            numbers: AtomicU64::new(1),
+            handed: Handed::default(),
         }
     }
 
@@ -160,15 +172,13 @@ impl Visit {
             Direction::Down => &self.to_device,
         }
         .fetch_add(1, Ordering::Relaxed);
-        let now_ms = self.door.clock.wall().0;
-        let within = locked(&self.meter).take(direction, topic, now_ms);
-        if !within {
-            let ban = Ban::after(self.banned, now_ms);
+        let taken = locked(&self.allowance).take(direction, topic, self.door.clock.wall().0);
+        if let Err(ban) = taken {
             info!(device = %self.device.id, seconds = ban.seconds, "a device says or hears too much");
             self.ban(ban);
             self.end(Reason::Limited);
         }
-        within
+        taken.is_ok()
     }
 
     /// Keeps a ban with the device, for every node, and tells of it.
@@ -229,20 +239,58 @@ impl Visit {
         let (door, device) = (self.door.clone(), self.device.clone());
         self.door.tasks.spawn(async move { noted(&door, &device, "connection", written.await) });
     }
+}
 
-    /// A number for a delivery, and who hears when the client has it.
-    pub(crate) fn numbered(&self) -> (u64, oneshot::Receiver<()>) {
-        let (sender, receiver) = oneshot::channel();
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        locked(&self.sent).insert(number, sender);
-        (number, receiver)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says as much as it may and one more, from a moment on: the ban.
+    fn banned(before: Option<Ban>, at_ms: u64, direction: Direction, topics: usize) -> Ban {
+        let mut allowance = Allowance::new(before);
+        let topic = |at: usize| Text::from(format!("t/{}", at % topics));
+        let mut said = 0;
+        loop {
+            match allowance.take(direction, &topic(said), at_ms) {
+                Ok(()) => said += 1,
+                Err(ban) => {
+                    let most = if topics == 1 { 30 } else { 300 };
+                    assert_eq!(said, most, "of {topics} topics");
+                    return ban;
+                }
+            }
+        }
     }
 
-    /// The client has a delivery.
-    pub(crate) fn has(&self, number: u64) {
-        let sender = locked(&self.sent).remove(&number);
-        if let Some(sender) = sender {
-            sender.send(()).unwrap_or_default();
+    #[test]
+    fn who_says_or_hears_too_much_is_banned_and_for_longer_each_time() {
+        const MINUTE: u64 = 60_000;
+        #[rustfmt::skip]
+        let table = [
+            // direction, topics, when it happens again after the end of the last ban, how long the ban is
+            (Direction::Up,   1,  0,               30),
+            (Direction::Down, 1,  0,               60),
+            (Direction::Up,   20, 14 * MINUTE,     120),
+            (Direction::Down, 20, 15 * MINUTE - 1, 240),
+            (Direction::Up,   1,  15 * MINUTE,     30),
+        ];
+        let (mut before, mut at_ms) = (None, 1_000);
+        for (direction, topics, later, seconds) in table {
+            at_ms += later;
+            let ban = banned(before, at_ms, direction, topics);
+            assert_eq!((ban.seconds, ban.until_ms), (seconds, at_ms + u64::from(seconds) * 1_000));
+            assert!(ban.lasts(ban.until_ms - 1) && !ban.lasts(ban.until_ms));
+            (before, at_ms) = (Some(ban), ban.until_ms);
         }
+    }
+
+    #[test]
+    fn windows_slide() {
+        let (mut allowance, topic) = (Allowance::new(None), Text::from("t"));
+        let mut take = |at_ms| allowance.take(Direction::Up, &topic, at_ms).is_ok();
+        for at_ms in 0..30 {
+            assert!(take(500 * at_ms), "two in a second, for 15 s");
+        }
+        assert!(!take(14_999) && take(15_000) && !take(15_000) && take(15_500));
     }
 }

@@ -18,6 +18,7 @@ use moorline_dialects::losant::{
     rest::{
         Error, Kind, Method, Resource,
         auth::{DeviceLogin, TOKEN_S, UserLogin, allows, bearer},
+        route::PassKind,
     },
 };
 use moorline_http::{Caller, Head};
@@ -216,9 +217,8 @@ impl Who {
         LetIn(match self {
             Self::Device(device) => {
                 let OfDevice { known, pass, guest, exp, .. } = &**device;
-                let watches = Stay::watches(door, pass, known.id.text());
                 let pass = Pass { until_ms: Some(ms(*exp)), ..pass.clone() };
-                let stay = Stay::new(guest.clone(), pass, known.about.class, watches);
+                let stay = Stay::new(door, guest.clone(), pass, known.about.class);
                 let is_other = of.id != known.id;
                 let other = is_other.then(|| door.registry.watch(of.tenant, of.id.text()));
                 Depends::Device(Box::new(stay), other)
@@ -240,7 +240,7 @@ impl Who {
     ) -> Result<(), Error> {
         let may = match self {
             Self::Device(device) => {
-                allows(&device.scopes, resource.action(method), method == Method::Get)
+                allows(&device.scopes, resource.action(method), resource.reads(method))
             }
             Self::Integrator(principal, _) => principal.role >= needs,
         };
@@ -398,7 +398,9 @@ impl Http {
     async fn device_again(&self, caller: &Caller, login: &Login, pass: &str) -> Result<Who, Error> {
         let ids = (Id::parse(login.sub.as_bytes()), Id::parse(pass.as_bytes()));
         let (Some(device), Some(pass)) = ids else { return Err(Kind::Unauthorized.into()) };
-        let again = self.door.again(TenantId(login.tenant), &pass, login.version).await;
+        // Keys alone log in here.
+        let of = (PassKind::Key, &pass);
+        let again = self.door.again(TenantId(login.tenant), of, login.version).await;
         let pass = again.map_err(of_registry)?.ok_or(Kind::Unauthorized)?;
         let known = match self.door.device_for(&pass, &device).await {
             Ok(known) if known.record.born == login.born => known,

@@ -1,20 +1,25 @@
 //! Devices: made, changed, found and listed; and commands to several.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use moorline_core::{UnixMillis, calendar::rfc3339};
 use moorline_dialects::losant::{
     access::Tag,
     command::Command,
     device::{self, Change, Shown},
     id::{ID_BYTES, Id},
+    meant::{Meant, Subject},
     presence::unknown,
-    rest::{Error, Kind, Method},
+    rest::{
+        Error, Kind, Method,
+        list::{DEVICES, Shape},
+    },
 };
 use moorline_machine::registry::{DEVICE_SETTINGS_BYTES_MAX, DeleteDevice, PutDevice};
 use moorline_service::registry::{
     door::By,
     settings::{self, Class, DeviceSettings},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{About, Http, Reply, TRIES_MAX, of_command, of_registry};
 use crate::{device::Device, pass::Known};
@@ -160,28 +165,43 @@ impl Http {
 
     pub(super) async fn list_devices(&self, about: &About<'_>) -> Result<Reply, Error> {
         let query = about.query;
-        let wanted = |known: &Known| {
-            let (name, class) = (&known.about.name, known.about.class.name());
-            query.name.as_ref().is_none_or(|part| {
-                name.to_lowercase().contains(&part.trim_matches('*').to_lowercase())
-            }) && query.class.as_ref().is_none_or(|wanted| wanted == class)
+        let mut shape = Shape::of(query, &DEVICES)?;
+        if query.meant.is_some() {
+            shape = shape.unfiltered();
+        }
+        let wanted = |known: &Known| match &query.meant {
+            Some(meant) => meant.finds(&subject(known)),
+            None => {
+                let class = known.about.class.name();
+                let has = |wanted: &Tag| known.about.tags.iter().any(|tag| wanted.is_met_by(tag));
+                query.class.as_ref().is_none_or(|wanted| wanted == class)
+                    && query.tags.iter().all(has)
+                    && shape.wants(|_| &known.about.name)
+            }
         };
-        let mut all = self.scan(about, wanted).await?;
-        all.sort_by(|a, b| (&a.about.name, &a.id).cmp(&(&b.about.name, &b.id)));
-        let total = all.len();
-        let page: Vec<_> = all
-            .into_iter()
-            .skip(query.page.saturating_mul(query.per_page))
-            .take(query.per_page)
-            .collect();
-        let shown: Vec<_> = page.iter().map(|known| self.shown_whole(about, known)).collect();
+        let page = shape.page(self.scan(about, wanted).await?, sorted_by);
+        let shown: Vec<_> = page.items.iter().map(|known| self.shown_whole(about, known)).collect();
         let items: Vec<Value> = stream::iter(shown).buffered(ASKED_AT_ONCE).try_collect().await?;
-        Reply::ok(json!({
-            "applicationId": about.application.as_str(),
-            "items": items, "count": items.len(), "totalCount": total,
-            "page": query.page, "perPage": query.per_page,
-            "sortField": "name", "sortDirection": "asc",
-        }))
+        Reply::ok(shape.answer(about.application.as_str(), &items, page.total))
+    }
+
+    /// Devices that are meant, and that whoever asks may have: each once, in the order of their ids.
+    pub(super) async fn those_meant(
+        &self,
+        about: &About<'_>,
+        meant: &Meant,
+    ) -> Result<Vec<Known>, Error> {
+        let mut all = Vec::new();
+        for id in &meant.ids {
+            let known = self.door.known(about.tenant, id).await.map_err(of_registry)?;
+            all.extend(known.filter(|known| about.who.may_have(known).is_ok()));
+        }
+        if meant.searches() {
+            all.extend(self.scan(about, |known| meant.finds(&subject(known))).await?);
+        }
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all.dedup_by(|a, b| a.id == b.id);
+        Ok(all)
     }
 
     pub(super) async fn command_many(
@@ -190,21 +210,8 @@ impl Http {
         body: &[u8],
     ) -> Result<Reply, Error> {
         self.limited(about.tenant, &about.who.name(), "command_to_many")?;
-        let (command, to) = Command::read_for_many(body)?;
-        let mut all = Vec::new();
-        for id in &to.ids {
-            let known = self.door.known(about.tenant, id).await.map_err(of_registry)?;
-            all.extend(known.filter(|known| about.who.may_have(known).is_ok()));
-        }
-        if !to.tags.is_empty() {
-            let has = |known: &Known| {
-                let tags = &known.about.tags;
-                to.tags.iter().any(|wanted: &Tag| tags.iter().any(|tag| wanted.is_met_by(tag)))
-            };
-            all.extend(self.scan(about, has).await?);
-        }
-        all.sort_by(|a, b| a.id.cmp(&b.id));
-        all.dedup_by(|a, b| a.id == b.id);
+        let (command, meant) = Command::read_for_many(body)?;
+        let all = self.those_meant(about, &meant).await?;
         let told: Vec<_> = all.iter().map(|known| self.tell(about, known, &command)).collect();
         let told = stream::iter(told).buffer_unordered(TOLD_AT_ONCE).collect::<Vec<_>>().await;
         of_all_told(told)?;
@@ -229,6 +236,23 @@ fn of_all_told(told: Vec<Result<(), Error>>) -> Result<(), Error> {
             let count = not_told.len();
             Err(Error::new(*kind, format!("{count} of {all} devices were not told: {message}")))
         }
+    }
+}
+
+/// What a query asks about.
+fn subject(known: &Known) -> Subject<'_> {
+    let ms = |at: UnixMillis| i64::try_from(at.0).unwrap_or(i64::MAX);
+    let (created_ms, updated_ms) = (ms(known.record.created), ms(known.record.updated));
+    Subject { id: &known.id, about: &known.about, created_ms, updated_ms }
+}
+
+/// What a device is sorted by.
+fn sorted_by(known: &Known, field: &str) -> String {
+    match field {
+        "name" => known.about.name.clone(),
+        "creationDate" => rfc3339(known.record.created),
+        "lastUpdated" => rfc3339(known.record.updated),
+        _ => known.id.to_string(),
     }
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //!   head ─► route ─► whose token? (auth.rs) ─► may it? ─► body ─┬─► values.rs: states, commands, who is connected
 //!                                                             ├─► devices.rs: which devices there are
-//!                                                             ├─► passes.rs: keys and certificates
+//!                                                             ├─► data.rs: what several devices reported
+//!                                                             ├─► passes.rs: keys, certificates, authorities
 //!                                                             └─► streams.rs: what happens from now on
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! Checked by the cluster tests (`losant.rs`, `losant_limits.rs`).
 
 mod auth;
+mod data;
 mod devices;
 mod passes;
 mod streams;
@@ -184,7 +186,7 @@ impl Http {
             return Err(Kind::NotFound.into());
         }
         who.may(&resource, method, needs(&resource, method))?;
-        let query = Query::read(head.query().unwrap_or_default(), self.door.now_ms());
+        let query = Query::read(head.query().unwrap_or_default(), self.door.now_ms())?;
         let application = application.text().clone();
         let about = About { tenant, application, who, method, query: &query };
         let body = match method {
@@ -207,6 +209,8 @@ impl Http {
                 Reply::ok(json!({ "id": id, "applicationId": id, "name": tenant.name.as_str() }))
             }
             Resource::Publish => self.publish(about, body).await,
+            Resource::TimeSeries => self.time_series(about, body).await,
+            Resource::LastValues => self.last_values(about, body).await,
             Resource::Devices if about.method == Method::Post => {
                 self.create_device(about, body).await
             }
@@ -252,7 +256,8 @@ impl Http {
 
 /// What a token of the API has to be for.
 fn needs(resource: &Resource, method: Method) -> Role {
-    if method == Method::Get && !matches!(resource, Resource::Passes(_) | Resource::Pass(..)) {
+    let is_pass = matches!(resource, Resource::Passes(_) | Resource::Pass(..));
+    if resource.reads(method) && !is_pass {
         return Role::ReadOnly;
     }
     match resource {
@@ -265,7 +270,9 @@ fn needs(resource: &Resource, method: Method) -> Role {
         | Resource::StateStream(_)
         | Resource::CommandStream(_)
         | Resource::ConnectionStatus(_)
-        | Resource::Publish => Role::App,
+        | Resource::Publish
+        | Resource::TimeSeries
+        | Resource::LastValues => Role::App,
         Resource::Devices | Resource::Device(_) | Resource::Passes(_) | Resource::Pass(..) => {
             Role::Operator
         }

@@ -90,6 +90,7 @@ fn is_device_scope(scope: &str) -> bool {
     [ALL_DEVICE, ALL_DEVICE_READ].contains(&scope)
         || scope.starts_with("device.")
         || scope.starts_with("devices.")
+        || scope.starts_with("data.")
 }
 
 /// Whether a token with these scopes is for an action; `reads`: it changes nothing; `is_devices`: a device may it at all.
@@ -100,6 +101,7 @@ pub fn allows(scopes: &[String], (action, is_devices): (&str, bool), reads: bool
         ALL_DEVICE_READ => reads,
         "device.*" => action.starts_with("device."),
         "devices.*" => action.starts_with("devices."),
+        "data.*" => action.starts_with("data."),
         scope => scope == action,
     };
     is_devices && scopes.iter().any(allows)
