@@ -232,7 +232,7 @@ impl Speaker {
             Next::Accepted => {}
             Next::Dropped => return Ok(None),
             Next::Rejected(why) => return Err((Outcome::Rejected, why)),
-            Next::Ask(..) | Next::Invalid => return Err(refused(Outcome::Misconfigured)),
+            Next::Ask(..) | Next::Invalid => return Err(refused(Outcome::Failed)),
         }
         let body = event.structured();
         if body.len() > EVENT_BODY_BYTES_MAX {
