@@ -28,12 +28,7 @@ pub(crate) struct Plant {
 impl Plant {
     #[track_caller]
     pub(crate) fn start() -> Self {
-        Self::start_as(&Shape::of(3))
-    }
-
-    #[track_caller]
-    pub(crate) fn start_as(shape: &Shape) -> Self {
-        let api = Api::start_as(shape, &["http"]);
+        let api = Api::start_as(&Shape::of(3), &["http"]);
         let settings = json!({ "chosen-passwords": true });
         for (name, alias) in [("acme", "drogue:plant"), ("other", "drogue:other")] {
             let tenant = json!({ "name": name, "aliases": [alias], "settings": settings });

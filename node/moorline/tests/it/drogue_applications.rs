@@ -179,6 +179,10 @@ fn refreshed(plant: &mut Plant) {
     let at = plant.api.at(2, "http");
     let connect = |key: &str| Socket::open(at, &path(key, "/plant?"));
     let (mut stays, mut leaves, mut wrong) = (connect(&first), connect(&first), connect(&second));
+    // What a device of before says when it goes.
+    for socket in [&mut stays, &mut leaves, &mut wrong] {
+        quiet(socket);
+    }
     stays.say(&json!({ "RefreshAccessToken": second }));
     stays.is_taken();
     delete(plant, "first");

@@ -12,7 +12,6 @@ use crate::{
     drogue::{Plant, basic, event, login, reads, said},
     harness::{
         api::text,
-        cluster::Shape,
         http::{self, Answer},
         mqtt::{Client, Heard},
         packet::{Connect, Packet, Version},
@@ -326,16 +325,5 @@ fn revoked(plant: &mut Plant) {
         if event["device"] == "gate" && event["data"] == json!({ "connected": false }) {
             return;
         }
-    }
-}
-
-/// A tenant whose clients are anybody's, which is an application then.
-#[test]
-fn nobody_is_anybody_in_an_application() {
-    let extra = "anonymous = true\n".to_owned();
-    let plant = Plant::start_as(&Shape { extra, ..Shape::of(1) });
-    for version in [Version::V4, Version::V5] {
-        let reason = Connect::clean(version, "anybody").reason(plant.at(1));
-        assert_ne!(reason, 0, "{version:?}: only its doors lead there");
     }
 }
