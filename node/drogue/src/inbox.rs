@@ -1,8 +1,9 @@
-//! What a device hears: commands, by the names that its subscriptions have for them.
+//! What a device hears: commands, by the names that its subscriptions have for them; and its mail, as a command.
 //!
 //! # Invariants
 //!
-//! - **A command comes once for each subscription that is for it**, and never without one. Checked below.
+//! - **A command comes once for each subscription that is for it**, and never without one; mail comes once. Checked below, and by the
+//!   cluster tests (`mail_everywhere.rs`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +14,15 @@ use moorline_core::{
     Delivery, Message, QoS, Text,
     port::{Inbox, Notice, Overflow},
 };
-use moorline_dialects::drogue::inbox::{self, Inbox as Wanted};
-use tokio::sync::oneshot;
+use moorline_dialects::drogue::{
+    inbox::{self, Inbox as Wanted},
+    mail,
+};
+use moorline_edge::Handed;
+use moorline_machine::mail::Mail;
+use moorline_service::registry::mailman::{Fate, Says, Unsaid};
+use prometheus::IntCounterVec;
+use tokio::sync::{Notify, oneshot};
 
 /// What both directions of a connection share.
 #[derive(Debug)]
@@ -25,12 +33,26 @@ pub(crate) struct Shared {
     held: Mutex<BTreeMap<Wanted, BTreeSet<Text>>>,
     /// Who waits for the one subscription of the connection.
     subscribing: Mutex<Option<oneshot::Sender<bool>>>,
+    /// Mail that is on its way to the client.
+    pub(crate) handed: Handed,
+    /// The client listens for something else than before.
+    changed: Notify,
+    /// What became of mail.
+    mail: IntCounterVec,
 }
 
 impl Shared {
     /// Of the device of this name.
-    pub(crate) fn new(own: Text, inbox: Arc<dyn Inbox>) -> Self {
-        Self { own, inbox, held: Mutex::default(), subscribing: Mutex::default() }
+    pub(crate) fn new(own: Text, inbox: Arc<dyn Inbox>, mail: IntCounterVec) -> Self {
+        Self {
+            own,
+            inbox,
+            held: Mutex::default(),
+            subscribing: Mutex::default(),
+            handed: Handed::default(),
+            changed: Notify::new(),
+            mail,
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<Wanted, BTreeSet<Text>>> {
@@ -52,6 +74,7 @@ impl Shared {
             return false;
         }
         held.entry(wanted).or_default().insert(filter);
+        self.changed.notify_one();
         true
     }
 
@@ -96,6 +119,31 @@ impl Shared {
     }
 }
 
+impl Says for Shared {
+    fn listens(&self) -> bool {
+        !self.held().is_empty()
+    }
+
+    fn say(&self, mail: &Mail) -> Result<Message, Unsaid> {
+        let topic = mail::topic(self.held().keys(), self.own.as_str(), mail.name.as_str());
+        let topic = topic.map_err(Unsaid::Never)?.ok_or(Unsaid::Unheard)?;
+        let (topic, payload) = (Text::from(topic), mail.payload.clone());
+        Ok(Message { topic, payload, ..Message::empty() })
+    }
+
+    fn hand(&self, message: Message) -> Option<oneshot::Receiver<()>> {
+        self.handed.over(&*self.inbox, message)
+    }
+
+    fn count(&self, fate: Fate) {
+        self.mail.with_label_values(&[fate.label()]).inc();
+    }
+
+    fn changed(&self) -> &Notify {
+        &self.changed
+    }
+}
+
 impl Inbox for Shared {
     fn push(&self, notice: Notice) -> Result<(), Overflow> {
         match notice {
@@ -125,6 +173,8 @@ impl Inbox for Shared {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::Opts;
+
     use super::*;
 
     #[derive(Debug, Default)]
@@ -142,7 +192,8 @@ mod tests {
     #[test]
     fn a_command_comes_once_for_each_subscription_that_is_for_it() {
         let heard = Arc::new(Heard::default());
-        let shared = Shared::new(Text::from("gw"), Arc::clone(&heard) as Arc<dyn Inbox>);
+        let mail = IntCounterVec::new(Opts::new("mail", "mail"), &["result"]).unwrap();
+        let shared = Shared::new(Text::from("gw"), Arc::clone(&heard) as Arc<dyn Inbox>, mail);
         let comes = |device: &str| {
             let topic = inbox::canonical("gw", device, "SET");
             let message = Arc::new(Message { topic, ..Message::empty() });

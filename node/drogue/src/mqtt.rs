@@ -21,7 +21,7 @@ use crate::{
     application::{self, Application},
     door::{Coming, Door, Entered, Turned},
     inbox::Shared,
-    link::{DeviceLink, End},
+    link::{DeviceLink, End, Witness},
     session::Session,
     speaker::Speaker,
 };
@@ -139,20 +139,23 @@ impl Port for Device {
         let speaker = self.speaker.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A port is taken up once.
         let Some(speaker) = speaker else { return asks };
-        let shared = Arc::new(Shared::new(speaker.guest.device.clone(), inbox));
+        let mail = speaker.door.metrics.mail.clone();
+        let shared = Arc::new(Shared::new(speaker.guest.device.clone(), inbox, mail));
         let service = Arc::clone(&speaker.door.service);
-        let below = service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
+        let (end, opened) = End::new();
+        let end = Arc::new(Mutex::new(end));
+        let witness = Witness { shared: Arc::clone(&shared), end: Arc::clone(&end) };
+        let below = service.connect(Arc::new(witness) as Arc<dyn Inbox>);
         let below = Arc::new(Mutex::new(below));
-        let end = Arc::new(Mutex::new(End::default()));
         let session = Session {
             speaker: Arc::clone(&speaker),
             dialect: self.dialect,
             is_v5: self.is_v5,
-            shared,
+            shared: Arc::clone(&shared),
             below: Arc::clone(&below),
             end: Arc::clone(&end),
         };
-        speaker.door.tasks.spawn(session.run(asked));
-        Box::new(DeviceLink::new(asks, below, end))
+        speaker.door.tasks.spawn(session.run(opened, asked));
+        Box::new(DeviceLink::new(asks, below, end, speaker, shared))
     }
 }

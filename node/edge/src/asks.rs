@@ -15,7 +15,7 @@ use std::{fmt, sync::Arc};
 
 use moorline_core::{
     ConnId, Delivery, Message, Offset, QoS, ShareNumber, Text, Will,
-    port::{Close, Ended, Filter, Inbox, Link, Notice, Open, Opened, Token},
+    port::{Close, Ended, Filter, Inbox, Link, Notice, Open, Opened, Token, UserProperties},
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -29,8 +29,8 @@ pub enum Ask {
     Open(Box<Opening>),
     /// [`Link::publish`], and [`Link::publish_once`] where that is taken ([`Platform::once`]).
     Publish(Token, Message),
-    /// [`Link::subscribe`].
-    Subscribe(Token, Vec<Filter>),
+    /// [`Link::subscribe_saying`].
+    Subscribe(Token, Vec<Filter>, UserProperties),
     /// [`Link::unsubscribe`].
     Unsubscribe(Token, Vec<Text>),
     /// The client has these of what was sent [`numbered`]; what it was granted with QoS 0 it has when it is sent.
@@ -46,13 +46,14 @@ pub struct Opening {
     pub will: Option<Will>,
 }
 
+/// What is sent [`numbered`] goes out as a shared subscription's: those take whichever packet id is free. The service's begin with 1.
+pub const SHARE: ShareNumber = ShareNumber(0);
+
 /// A message to the client of which the task is told when the client has it ([`Ask::Taken`]). Not more than the edge lends of shared
 /// subscriptions may be out at once.
 #[must_use]
 pub fn numbered(number: u64, qos: QoS, message: Message) -> Delivery {
-    // As a shared subscription's: those take whichever packet id is free.
-    let share = Some(ShareNumber(0));
-    Delivery { share, ..Delivery::new(Some(Offset(number)), qos, Arc::new(message)) }
+    Delivery { share: Some(SHARE), ..Delivery::new(Some(Offset(number)), qos, Arc::new(message)) }
 }
 
 /// How a platform takes what it has nothing of its own for.
@@ -135,7 +136,11 @@ impl Link for Asks {
     }
 
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
-        self.ask(Ask::Subscribe(token, filters));
+        self.subscribe_saying(token, filters, UserProperties::new());
+    }
+
+    fn subscribe_saying(&mut self, token: Token, filters: Vec<Filter>, user: UserProperties) {
+        self.ask(Ask::Subscribe(token, filters, user));
     }
 
     fn unsubscribe(&mut self, token: Token, filters: Vec<Text>) {

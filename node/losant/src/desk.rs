@@ -32,7 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     device::{Device, is_for_good},
     link::{Under, locked},
-    mailman::Mailman,
+    mailman::mailman,
     pass::Known,
     visit::Visit,
 };
@@ -283,7 +283,7 @@ impl Desk {
             return;
         }
         let stop = self.stop.child_token();
-        let mailman = Mailman::new(Arc::clone(&self.visit), id.clone());
+        let mailman = mailman(Arc::clone(&self.visit), id.clone());
         self.visit.door.tasks.spawn(mailman.run(stop.clone()));
         self.mailmen.insert(id.clone(), stop.drop_guard());
     }

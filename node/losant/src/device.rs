@@ -13,6 +13,7 @@ use moorline_dialects::losant::{
     command::Command,
     id::Id,
     limits::Ban,
+    mail,
     presence::{self, Change},
     state::{self, State, json_of},
     topics,
@@ -43,8 +44,6 @@ const LIMITS: &str = "limits";
 const COMMAND_KEY: &str = "$command";
 const CONNECTION_KEY: &str = "$connection";
 const BAN_KEY: &str = "$ban";
-/// What a command is called in a mailbox: its own name is in it.
-const MAIL_NAME: &str = "command";
 /// Bytes of a command as its device hears it: a mailbox takes no more.
 pub(crate) const COMMAND_BYTES_MAX: usize = MAIL_PAYLOAD_BYTES_MAX;
 
@@ -306,7 +305,7 @@ impl Door {
         let keep = self.registry.settings(device.tenant).commands.keep;
         let how = if keep { "kept" } else { "live" };
         if keep {
-            let (name, content_type) = (Text::from(MAIL_NAME), JSON);
+            let (name, content_type) = (Text::from(mail::KEPT), JSON);
             let letter = Letter { id: mail_id(now_ms), name, content_type, payload, ttl_s: None };
             let (tenant, id) = (device.tenant, device.id.text());
             self.registry.send_mail_to(tenant, id, &known.record, letter).await?;

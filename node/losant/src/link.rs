@@ -152,8 +152,10 @@ impl Link for LosantLink {
     }
 
     fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
-        // It has no shared subscriptions: these are numbers of the mailman's.
-        items.iter().for_each(|(_, number)| self.visit.has(number.0));
+        // It has no shared subscriptions: this is mail.
+        for (_, number) in items {
+            self.visit.handed.has(number.0);
+        }
     }
 
     fn retained_taken(&mut self) {

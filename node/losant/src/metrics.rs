@@ -1,6 +1,7 @@
 //! What is counted of Losant's devices. Labels take few values: an application or device is never one.
 
 use moorline_dialects::losant::{connect::Refused, rest::route::LABELS};
+use moorline_service::registry::mailman::Fate;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 /// What becomes of a state.
@@ -16,6 +17,7 @@ pub struct LosantMetrics {
     pub(crate) states: IntCounterVec,
     pub(crate) commands: IntCounterVec,
     pub(crate) ended: IntCounterVec,
+    pub(crate) mail: IntCounterVec,
     pub(crate) rest: IntCounterVec,
     pub(crate) streams: IntGauge,
 }
@@ -51,6 +53,11 @@ impl LosantMetrics {
                 "Commands that were given, by how they go to their devices",
                 &["how"],
             )?,
+            mail: counters(
+                "moorline_losant_mail_total",
+                "Mail that was brought to devices, by what became of it",
+                &["result"],
+            )?,
             ended: counters(
                 "moorline_losant_ended_total",
                 "Connections that were ended for what their device said, by why",
@@ -78,6 +85,9 @@ impl LosantMetrics {
         STATES.iter().for_each(|result| drop(self.states.with_label_values(&[*result])));
         ENDS.iter().for_each(|why| drop(self.ended.with_label_values(&[*why])));
         LABELS.iter().for_each(|what| drop(self.rest.with_label_values(&[*what, "200"])));
+        for fate in Fate::ALL {
+            self.mail.with_label_values(&[fate.label()]);
+        }
         for how in ["live", "kept", "too_large"] {
             self.commands.with_label_values(&[how]);
         }

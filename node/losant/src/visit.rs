@@ -6,7 +6,6 @@
 //! - **That it came is noted before that it went**, and each once.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -24,8 +23,7 @@ use moorline_dialects::losant::{
     limits::{Ban, Direction, Meter},
     presence::{Change, Reason},
 };
-use moorline_edge::asks;
-use tokio::sync::oneshot;
+use moorline_edge::{Handed, asks};
 use tracing::info;
 
 use crate::{device::Device, door::Door};
@@ -64,9 +62,8 @@ pub(crate) struct Visit {
     began: Mutex<Option<i64>>,
     why: Mutex<Option<Reason>>,
     over: AtomicBool,
-    /// Deliveries of which somebody wants to know that the client has them.
-    sent: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
-    numbers: AtomicU64,
+    /// Mail that is on its way to the client.
+    pub(crate) handed: Handed,
 }
 
 impl fmt::Debug for Visit {
@@ -100,8 +97,7 @@ impl Visit {
             began: Mutex::new(None),
             why: Mutex::new(None),
             over: AtomicBool::new(false),
-            sent: Mutex::default(),
-            numbers: AtomicU64::new(1),
+            handed: Handed::default(),
         }
     }
 
@@ -120,8 +116,10 @@ impl Visit {
             Reason::Topic => (Ended::Misused, Some("topic")),
             Reason::Misused => (Ended::Misused, Some("misused")),
             Reason::TooLarge => (Ended::TooLarge, Some("too_large")),
+            Reason::Refused => (Ended::Revoked, Some("refused")),
             Reason::Revoked
             | Reason::Lost
+            | Reason::Silent
             | Reason::Client
             | Reason::Elsewhere
             | Reason::Stopping => (Ended::Revoked, None),
@@ -201,22 +199,6 @@ impl Visit {
     fn note(&self, change: &Change) {
         let noted = self.door.note_connection(&self.device, change);
         self.door.tasks.spawn(async move { drop(noted.await) });
-    }
-
-    /// A number for a delivery, and who hears when the client has it.
-    pub(crate) fn numbered(&self) -> (u64, oneshot::Receiver<()>) {
-        let (sender, receiver) = oneshot::channel();
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        locked(&self.sent).insert(number, sender);
-        (number, receiver)
-    }
-
-    /// The client has a delivery.
-    pub(crate) fn has(&self, number: u64) {
-        let sender = locked(&self.sent).remove(&number);
-        if let Some(sender) = sender {
-            sender.send(()).unwrap_or_default();
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: the nodes are ordinary `moorline server` processes with ordinary configuration files, which the demo only
 //! writes, starts, watches and ends. They end with the demo, also when it is killed: their standard input closes.
 
+mod fleet;
 mod nodes;
 mod screen;
 
@@ -73,6 +74,10 @@ pub(crate) struct ReadyNode {
 
 /// Runs the demo until it is told to stop.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    if args.fleet {
+        // Nobody starts a cluster every moment.
+        return Box::pin(fleet::run(args)).await;
+    }
     if args.nodes.is_multiple_of(2) {
         bail!(
             "--nodes {}: an even number survives no more deaths than one less; use 1, 3 or 5",

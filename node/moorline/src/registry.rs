@@ -258,20 +258,8 @@ pub(crate) enum DeviceCommand {
 /// `moorline mail …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum MailCommand {
-    /// Send a mail to a device.
-    Send {
-        /// The device.
-        device: String,
-        /// What it is about.
-        name: String,
-        /// Any JSON.
-        payload: Option<String>,
-        /// Seconds it may wait.
-        #[arg(long)]
-        ttl_s: Option<u64>,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
+    /// Send a mail to a device, or to all devices with a label.
+    Send(SendArgs),
     /// Show what waits for a device.
     List {
         /// The device.
@@ -300,7 +288,7 @@ pub(crate) enum MailCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Send a mail to all devices with a label.
+    /// Send a mail to all devices with a label: as `send --label`.
     Broadcast(BroadcastArgs),
     /// Settle the mail at the front in the device's place: it is done.
     Ack(SettleArgs),
@@ -321,6 +309,28 @@ pub(crate) enum MailCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
+}
+
+/// To whom, and what.
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// The device; left out with --label.
+    device: String,
+    /// What it is about.
+    name: Option<String>,
+    /// Any JSON.
+    payload: Option<String>,
+    /// To all devices with this label: what follows is what it is about, and JSON.
+    #[arg(long)]
+    label: Option<String>,
+    /// Seconds it may wait.
+    #[arg(long)]
+    ttl_s: Option<u64>,
+    /// A UUIDv7: the same again is sent once to each.
+    #[arg(long)]
+    id: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 /// Which mail.
@@ -583,14 +593,7 @@ pub(crate) async fn device(command: DeviceCommand) -> anyhow::Result<()> {
 /// Runs it.
 pub(crate) async fn mail(command: MailCommand) -> anyhow::Result<()> {
     match command {
-        MailCommand::Send { device, name, payload, ttl_s, api } => {
-            let payload: Value = match payload {
-                Some(text) => serde_json::from_str(&text).context("the payload is no JSON")?,
-                None => Value::Null,
-            };
-            let body = json!({ "name": name, "payload": payload, "ttl_s": ttl_s });
-            asked(api, Method::POST, &["devices", &device, "mailbox"]).with(body).run().await
-        }
+        MailCommand::Send(args) => send(args).await,
         MailCommand::List { device, dead, api } => {
             let asked = asked(api, Method::GET, &["devices", &device, "mailbox"]);
             asked.and("dead", dead.then(|| "true".to_owned())).run().await
@@ -611,6 +614,22 @@ pub(crate) async fn mail(command: MailCommand) -> anyhow::Result<()> {
             asked.and("dead", dead.then(|| "true".to_owned())).run().await
         }
     }
+}
+
+async fn send(args: SendArgs) -> anyhow::Result<()> {
+    let SendArgs { device, name, payload, label, ttl_s, id, api } = args;
+    if let Some(label) = label {
+        // There is no device: everything stands one place further ahead.
+        anyhow::ensure!(payload.is_none(), "with --label no device is named: NAME [PAYLOAD]");
+        return bulk::broadcast(BroadcastArgs::to(label, (device, name), (ttl_s, id), api)).await;
+    }
+    let name = name.context("what the mail is about is missing: DEVICE NAME [PAYLOAD]")?;
+    let payload: Value = match payload {
+        Some(text) => serde_json::from_str(&text).context("the payload is no JSON")?,
+        None => Value::Null,
+    };
+    let body = json!({ "name": name, "payload": payload, "ttl_s": ttl_s, "id": id });
+    asked(api, Method::POST, &["devices", &device, "mailbox"]).with(body).run().await
 }
 
 async fn settle(args: SettleArgs, op: &str) -> anyhow::Result<()> {

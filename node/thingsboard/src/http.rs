@@ -349,6 +349,10 @@ impl Connection {
                 let said = Said::Call(outgoing::server_call(&call));
                 (said, Box::new(move || device.spawn(outgoing::delivered(&device, number))))
             }
+            Polled::Mail(call, id) => {
+                let taken = Box::new(move || device.spawn(polls::taken(device.clone(), id)));
+                (Said::Call(call), taken)
+            }
         };
         Ok(Reply::Told(http::respond(Ok(said)), taken))
     }

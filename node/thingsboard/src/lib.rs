@@ -4,7 +4,8 @@
 //!   edge's connection ─► mqtt.rs: a port for each device ─► session.rs: one task per connection ─► device.rs ─► the registry
 //!                        gateway.rs, children.rs: for others too ────┤                            ▲              │ news
 //!                        sparkplug.rs, left.rs: nodes of Sparkplug ──┤                            │              │
-//!                        outgoing.rs: calls that go out, downloads.rs ┘                           │              │
+//!                        outgoing.rs: calls that go out, downloads.rs ┤                           │              │
+//!                        ear.rs: mail, as calls ─────────────────────┘                           │              │
 //!   listener of all platforms ─► http.rs, polls.rs: a request each ───────────────────────────────┘   ◄──────────┘
 //!                          └─► rest/: integrators, by requests and WebSocket ─► the registry
 //!   kept as documents        profiles.rs, packages.rs (files.rs: their bytes), claims.rs
@@ -44,6 +45,7 @@ mod convert;
 mod device;
 mod door;
 mod downloads;
+mod ear;
 mod enrol;
 mod files;
 mod gateway;

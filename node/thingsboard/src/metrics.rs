@@ -1,5 +1,6 @@
 //! What is counted of ThingsBoard's devices. Labels take few values: a tenant or device is never one.
 
+use moorline_service::registry::mailman::Fate;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 use crate::limits;
@@ -13,6 +14,7 @@ pub struct ThingsboardMetrics {
     pub(crate) http_requests: IntCounterVec,
     pub(crate) provisions: IntCounterVec,
     pub(crate) limited: IntCounterVec,
+    pub(crate) mail: IntCounterVec,
 }
 
 /// What is asked, as a label.
@@ -83,6 +85,10 @@ impl ThingsboardMetrics {
             "moorline_thingsboard_limited_total",
             "Messages that were refused by a rate limit of the tenant, by whose limit and by what there was too much of",
         );
+        let mail = Opts::new(
+            "moorline_thingsboard_mail_total",
+            "Mail that was brought to devices, by what became of it",
+        );
         let metrics = Self {
             connections: add(registry, connections)?,
             sockets: add(registry, sockets)?,
@@ -90,8 +96,12 @@ impl ThingsboardMetrics {
             http_requests: add(registry, IntCounterVec::new(http_requests, &["what", "status"])?)?,
             provisions: add(registry, IntCounterVec::new(provisions, &["result"])?)?,
             limited: add(registry, IntCounterVec::new(limited, &["limit", "what"])?)?,
+            mail: add(registry, IntCounterVec::new(mail, &["result"])?)?,
         };
         limits::count_all(&metrics.limited);
+        for fate in Fate::ALL {
+            metrics.mail.with_label_values(&[fate.label()]);
+        }
         for what in HTTP_WHAT {
             metrics.http_requests.with_label_values(&[what, "200"]);
         }
@@ -104,6 +114,13 @@ impl ThingsboardMetrics {
             }
         }
         Ok(metrics)
+    }
+}
+
+impl ThingsboardMetrics {
+    /// Counts what became of a mail.
+    pub(crate) fn count_mail(&self, fate: Fate) {
+        self.mail.with_label_values(&[fate.label()]).inc();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Waiting for changes of shared attributes, and for calls, by one request after the other.
+//! Waiting for changes of shared attributes, and for calls and mail, by one request after the other.
 //!
 //! # Invariants
 //!
@@ -6,13 +6,18 @@
 //!   attributes, and what changed since is told at once. The first poll of a device begins with what changes from then on.
 //! - **A device is told again of what it may not have heard**: it is remembered when the answer was taken.
 //!
-//! Checked by the cluster tests (`thingsboard_http.rs`, `thingsboard_calls.rs`).
+//! - **A mail is settled when its answer was taken.** Calls go before it.
+//!
+//! Checked by the cluster tests (`thingsboard_http.rs`, `thingsboard_calls.rs`, `mail_everywhere.rs`).
 
 use std::time::Duration;
 
-use moorline_dialects::thingsboard::attributes::Changed;
-use moorline_machine::calls::{Call, CallNote};
-use moorline_service::registry::{ASK_AGAIN, RECHECK, RegistryError};
+use moorline_dialects::thingsboard::{attributes::Changed, calls::ServerCall, mail};
+use moorline_machine::{
+    calls::{Call, CallNote},
+    mail::MailOp,
+};
+use moorline_service::registry::{ASK_AGAIN, RECHECK, RegistryError, mailman::Fate};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{device::Device, outgoing};
@@ -24,6 +29,8 @@ pub(crate) enum Polled {
     Changed(u64, Changed),
     /// This call.
     Call(Box<Call>),
+    /// A mail with this id, as a call.
+    Mail(ServerCall, u128),
     /// Nothing in time.
     Nothing,
 }
@@ -33,7 +40,7 @@ pub(crate) enum Polled {
 pub(crate) enum Awaited {
     /// Changes of shared attributes.
     Attributes,
-    /// A call.
+    /// A call, or mail.
     Call,
 }
 
@@ -64,7 +71,7 @@ pub(crate) async fn poll(
                 let heard = watch.heard().await;
                 match awaited {
                     Awaited::Attributes if heard.attributes => return,
-                    Awaited::Call if heard.calls || heard.ended => return,
+                    Awaited::Call if heard.calls || heard.ended || heard.mail => return,
                     Awaited::Attributes | Awaited::Call => {}
                 }
             }
@@ -102,7 +109,9 @@ async fn look(device: &Device, awaited: Awaited, since: u64) -> Result<Polled, R
         }
         Awaited::Call => {
             let page = device.door.registry.waiting_calls(&device.guest, 0).await?;
-            let Some(call) = page.calls.into_iter().next() else { return Ok(Polled::Nothing) };
+            let Some(call) = page.calls.into_iter().next() else {
+                return mail_of(device).await;
+            };
             if outgoing::going(device, 1, 0).await? == 0 {
                 return Ok(Polled::Nothing);
             }
@@ -110,5 +119,42 @@ async fn look(device: &Device, awaited: Awaited, since: u64) -> Result<Polled, R
             noted.await?;
             Ok(Polled::Call(Box::new(call)))
         }
+    }
+}
+
+/// The mail at the front, if there is one that can be said. What can't be is rejected.
+async fn mail_of(device: &Device) -> Result<Polled, RegistryError> {
+    let (registry, guest) = (&device.door.registry, &device.guest);
+    loop {
+        let (front, _) = registry.next_mail(guest.tenant, &guest.device, None).await?;
+        let Some(mail) = front else { return Ok(Polled::Nothing) };
+        match mail::said(mail.id, mail.name.as_str(), &mail.payload) {
+            Ok(call) => return Ok(Polled::Mail(call, mail.id)),
+            Err(why) => {
+                settle(device, mail.id, MailOp::Reject, why).await?;
+                device.door.metrics.count_mail(Fate::Rejected);
+            }
+        }
+    }
+}
+
+/// The device has a mail.
+pub(crate) async fn taken(device: Device, id: u128) -> Result<(), RegistryError> {
+    device.door.metrics.count_mail(Fate::Taken);
+    settle(&device, id, MailOp::Ack, "").await
+}
+
+async fn settle(
+    device: &Device,
+    id: u128,
+    op: MailOp,
+    why: &'static str,
+) -> Result<(), RegistryError> {
+    let Device { door, guest } = device;
+    let whose = (guest.tenant, guest.device.clone());
+    match door.registry.settle_said(whose, id, op, guest.by, why).await {
+        // Somebody else has settled it, or it is over.
+        Ok(()) | Err(RegistryError::Mail(_) | RegistryError::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
     }
 }

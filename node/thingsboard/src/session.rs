@@ -33,16 +33,20 @@ use moorline_dialects::thingsboard::{
     values::Rules,
 };
 use moorline_edge::asks::{Ask, numbered, tell};
-use moorline_service::registry::{ASK_AGAIN, Heard, RECHECK, RegistryError, Watch};
+use moorline_service::registry::{
+    ASK_AGAIN, Heard, RECHECK, RegistryError, Watch, mailman::Mailman,
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     children::{ChildHeard, Children},
     device::{Device, answer_to, attributes_body, telemetry_body},
     downloads::Downloads,
+    ear::{Ear, How},
     granted::Granted,
     metrics::Counted,
     outgoing::{self, Outgoing},
@@ -111,6 +115,8 @@ pub(crate) struct Session {
     pub(crate) told: u64,
     /// Packages that it loads.
     pub(crate) downloads: Downloads,
+    /// How it hears its mail.
+    ear: Arc<Ear>,
 }
 
 impl Session {
@@ -126,6 +132,7 @@ impl Session {
         let (payloads, filters, told) = (Arc::new(Payloads::Json), Granted::default(), 0);
         let profile = Arc::new(Known::unwritten(kind.as_str()));
         let (outgoing, ask_again) = (Outgoing::default(), false);
+        let ear = Ear::new(Arc::clone(&inbox), device.door.metrics.mail.clone());
         Self {
             device,
             version,
@@ -145,6 +152,7 @@ impl Session {
             calls,
             told,
             downloads: Downloads::default(),
+            ear: Arc::new(ear),
         }
     }
 
@@ -156,9 +164,30 @@ impl Session {
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Ask>, watch: Watch) {
         let _counted = Counted::of(&self.device.door.metrics.connections);
         if self.begin(&mut asked).await.unwrap_or_else(|_| self.lose()) {
+            // Ends with this task. Nodes have no calls of their own.
+            let _mailman = self.node.is_none().then(|| self.bring_mail());
             self.serve(asked, watch).await;
         }
         self.end_node();
+    }
+
+    /// What waits for the device comes as soon as it has subscribed to calls, until the guard is dropped.
+    fn bring_mail(&self) -> DropGuard {
+        let (stop, Device { door, guest }) = (CancellationToken::new(), &self.device);
+        let whose = (guest.tenant, guest.device.clone());
+        let mailman = Mailman::new(door.registry.clone(), whose, guest.by, Arc::clone(&self.ear));
+        door.tasks.spawn(mailman.run(stop.clone()));
+        stop.drop_guard()
+    }
+
+    /// Mail goes out as calls do now.
+    fn listen(&self) {
+        let how = self.calls_form().map(|form| {
+            // Whichever call it is: the last level is its id.
+            let qos = filters::downlink_qos(self.filters.qos(&Text::from(topics::call(form, 0))));
+            How { form, payloads: Arc::clone(&self.payloads), qos }
+        });
+        self.ear.listen(how);
     }
 
     /// False at the end.
@@ -229,6 +258,7 @@ impl Session {
             return Ok(false);
         }
         (self.payloads, self.profile) = (profile.payloads(), profile);
+        self.listen();
         Ok(true)
     }
 
@@ -244,23 +274,27 @@ impl Session {
             // Only a node's counts.
             Ask::Open(_) => true,
             Ask::Publish(token, message) => self.publish(token, message).await,
-            Ask::Subscribe(token, filters) => {
+            Ask::Subscribe(token, filters, _) => {
                 let (mut granted, had) = (Vec::with_capacity(filters.len()), self.calls_form());
                 for filter in filters {
                     granted.push(self.grant(filter).await);
                 }
                 tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
+                self.listen();
                 if had != self.calls_form() {
                     self.send_calls(&self.device.clone()).await;
                 }
                 true
             }
             Ask::Taken(names) => {
-                self.outgoing.taken(&names);
+                let is_call = |name: &u64| !self.ear.handed.has(*name);
+                let calls: Vec<_> = names.into_iter().filter(is_call).collect();
+                self.outgoing.taken(&calls);
                 true
             }
             Ask::Unsubscribe(token, filters) => {
                 let existed = filters.iter().map(|filter| self.filters.remove(filter)).collect();
+                self.listen();
                 tell(&self.inbox, Notice::Unsubscribed { token, existed: Ok(existed) });
                 true
             }

@@ -32,7 +32,7 @@ use moorline_dialects::watson::{
     identity::ClientId,
     notice::Request,
     topics::{
-        self, Asks, Consequence, Forbidden, Permissions, Role, Subscription, Violation,
+        self, Asks, Consequence, Forbidden, Permissions, Role, Subscription, Violation, Wanted,
         consequence, standard_reach,
     },
 };
@@ -125,6 +125,7 @@ impl Asking {
         not_its: &HashSet<Text>,
     ) {
         let (mut known, mut asked) = (Vec::with_capacity(filters.len()), Vec::new());
+        let mut commands = Vec::new();
         for Filter { filter, options } in filters {
             match self.wanted(link, &filter, not_its) {
                 Ok(wanted) => {
@@ -133,6 +134,8 @@ impl Asking {
                     let no_local = options.no_local && wanted.share.is_none();
                     let qos = self.most_qos(options.qos);
                     let options = SubscriptionOptions { no_local, qos, ..options };
+                    let hears = wanted.wanted == Wanted::Commands && self.client.device().is_some();
+                    commands.push(hears.then(|| canonical.clone()));
                     asked.push(Filter { filter: canonical, options });
                     known.push(None);
                 }
@@ -147,6 +150,7 @@ impl Asking {
             }
         }
         self.shared.begin_subscribe(token, known);
+        self.shared.asks_for(token, commands);
         if asked.is_empty() {
             return self.shared.tell(Notice::Subscribed { token, granted: Ok(Vec::new()) });
         }
@@ -163,6 +167,7 @@ impl Asking {
                     let others = self.shared.let_go(&canonical, &filter);
                     known.push(others.then_some(true));
                     if !others {
+                        self.shared.listens_no_more(&canonical);
                         asked.push(canonical);
                     }
                 }

@@ -28,6 +28,7 @@ use moorline_core::{
     topic,
 };
 use moorline_dialects::watson::{http, identity::DeviceName};
+use moorline_machine::query::SessionStanding;
 use moorline_service::{Service, registry::RegistryError};
 use tokio::{
     sync::mpsc,
@@ -115,11 +116,8 @@ pub(crate) async fn fetch(
 ) -> Result<Fetched, Refusal> {
     let Wanted { tenant, session, filter, requested, wait } = wanted;
     match service.registry().session(tenant, &session).await {
-        Ok(Some(standing)) if standing.held => {
-            let of_requests = requested.expiry_s > 0 && standing.expiry_s == requested.expiry_s;
-            if !of_requests {
-                return Ok(Fetched::Elsewhere);
-            }
+        Ok(Some(standing)) if is_elsewhere(&standing, &requested) => {
+            return Ok(Fetched::Elsewhere);
         }
         Ok(_) => {}
         Err(RegistryError::Busy) => return Err(Refusal::Busy),
@@ -157,6 +155,12 @@ pub(crate) async fn fetch(
         Err(Fruitless::TakenOver) => Ok(Fetched::Elsewhere),
         Err(Fruitless::Refused(refusal)) => Err(refusal),
     }
+}
+
+/// Whether MQTT has a session, and no request.
+pub(crate) fn is_elsewhere(standing: &SessionStanding, requested: &Requested) -> bool {
+    let of_requests = requested.expiry_s > 0 && standing.expiry_s == requested.expiry_s;
+    standing.held && !of_requests
 }
 
 /// Where the session's notices go.

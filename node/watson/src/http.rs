@@ -23,6 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join;
 use moorline_core::{Message, QoS, Text, port};
 use moorline_dialects::watson::{
     PAYLOAD_BYTES_MAX,
@@ -36,7 +37,7 @@ use moorline_dialects::watson::{
 };
 use moorline_edge::Doorkeeper;
 use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
-use moorline_service::Service;
+use moorline_service::{Service, registry::door::By};
 use prometheus::IntGauge;
 
 use crate::{
@@ -46,6 +47,7 @@ use crate::{
     gateway::Registrar,
     judge::{Judge, Turned},
     managed::Manager,
+    post::{self, Post},
     rest::Rest,
     visits::Visiting,
 };
@@ -266,8 +268,17 @@ impl Connection {
         let message = Message { topic, qos: QoS::AtLeastOnce, payload: body, ..Message::empty() };
         speaker.visiting.count_read(&message);
         self.http.door.note_event(entered.tenant, &said, &message.payload);
-        let published = self.http.service.publish(entered.tenant, message).await;
-        published.map(drop).map_err(refused)
+        let door = &self.http.door;
+        let appending = door.append(entered.tenant, &said, &message.payload, By::Http);
+        let appended = async {
+            match appending {
+                Some(appending) => appending.await,
+                None => Ok(()),
+            }
+        };
+        let published = self.http.service.publish(entered.tenant, message);
+        let (published, appended) = join(published, appended).await;
+        published.map(drop).and(appended).map_err(refused)
     }
 
     /// A standard gateway may ask for commands of devices of its group, one by one.
@@ -307,12 +318,27 @@ impl Connection {
             requested: door.rules.session_of_requests(client.class()),
             wait,
         };
+        let post = match client.device() {
+            Some(device) => Post::new(door, &self.http.service, device, &wanted).await,
+            None => None,
+        };
+        let post = match post {
+            Some(post) => match post.look().await.ok().flatten() {
+                Some(mail) => return Ok(self.mail(post, mail)),
+                None => Some(post),
+            },
+            None => None,
+        };
         let _waiting = Waiting::begin(&door.metrics.waiting);
         // As long as it waits it is a connection that speaks for the device.
         let _present = stay.device().map(|guest| door.registry.arrive(guest));
         let fetching = Box::pin(fetch::fetch(&self.http.service, wanted, &self.caller.stop));
         let fetched = tokio::select! {
             fetched = fetching => fetched.map_err(refused)?,
+            mail = post::comes(post.as_ref()) => match post {
+                Some(post) => return Ok(self.mail(post, mail)),
+                None => Fetched::Nothing,
+            },
             () = revoked(door, stay, wait) => return Err(Refusal::Forbidden),
         };
         let (command, settling) = match fetched {
@@ -320,12 +346,20 @@ impl Connection {
             Fetched::Elsewhere => return Ok(Found::of(Outcome::ConnectedElsewhere)),
             Fetched::Command(command, settling) => (command, settling),
         };
+        Ok(self.told(command, Box::new(move || settling.settle())))
+    }
+
+    /// A command that waited in the device's mailbox.
+    fn mail(&self, post: Post, (command, id): (fetch::Command, u128)) -> Found {
+        self.told(command, Box::new(move || post.taken(id)))
+    }
+
+    fn told(&self, command: fetch::Command, taken: Box<dyn FnOnce() + Send>) -> Found {
         let fetch::Command { device, name: command, format, payload } = command;
-        speaker.visiting.count_written(payload.len());
+        self.known().visiting.count_written(payload.len());
         let came = Outcome::Command { device, command, format, payload };
         let http::Response { status, headers, body, .. } = http::respond(came);
-        let taken = Box::new(move || settling.settle());
-        Ok(Found { status, answer: Answer::told(status, &headers, body, taken) })
+        Found { status, answer: Answer::told(status, &headers, body, taken) }
     }
 }
 

@@ -1,6 +1,8 @@
-//! What the service tells a connection, with topics as its client sees them, and what its filters are called there.
+//! What the service tells a connection, with topics as its client sees them, and what its filters are called there; and what waits in
+//! the mailbox of its device, as a command.
 //!
-//! Invariant: every filter that was asked for is answered, in its place. Checked by `answers_find_their_places`.
+//! Invariant: every filter that was asked for is answered, in its place. Checked by `answers_find_their_places`. Mail comes by a filter
+//! that was granted on this connection. Checked by `mail_comes_by_a_filter_that_was_granted`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,15 +16,23 @@ use std::{
 use moorline_core::{
     Delivery, Message, QoS, Text,
     port::{Ended, Inbox, Notice, Overflow, Refusal, Token},
+    topic,
 };
 use moorline_dialects::watson::{
     close::Close,
     connect::Version,
     identity::ClientId,
+    mail,
     presence::Traffic,
     topics::{Consequence, Violation, consequence, seen_by},
 };
-use tokio::sync::Notify;
+use moorline_edge::Handed;
+use moorline_machine::mail::Mail;
+use moorline_service::registry::mailman::{Fate, Says, Unsaid};
+use prometheus::IntCounterVec;
+use tokio::sync::{Notify, oneshot};
+
+use crate::stream::{Both, Outcome};
 
 /// What both directions of a connection share.
 pub(crate) struct Shared {
@@ -36,6 +46,14 @@ pub(crate) struct Shared {
     version: Version,
     /// The session is open: whoever announces it may begin.
     pub(crate) opened: Notify,
+    /// Publishes that are appended to a stream, too.
+    pub(crate) both: Both,
+    /// Mail that is on its way to the client.
+    pub(crate) handed: Handed,
+    /// The client listens for other commands than before.
+    changed: Notify,
+    /// What became of mail.
+    mail: IntCounterVec,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +81,10 @@ struct Words {
     unsubscribing: BTreeMap<Token, Vec<Option<bool>>>,
     /// By canonical filter.
     held: BTreeMap<Text, BTreeSet<Text>>,
+    /// Of the filters that a subscribe asked the service for: those for commands.
+    asking: BTreeMap<Token, Vec<Option<Text>>>,
+    /// Filters for commands that were granted on this connection, canonical.
+    commands: BTreeMap<Text, QoS>,
 }
 
 impl fmt::Debug for Shared {
@@ -72,7 +94,13 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(client: ClientId, version: Version, inbox: Arc<dyn Inbox>) -> Self {
+    /// `mail`: counts what becomes of mail.
+    pub(crate) fn new(
+        client: ClientId,
+        version: Version,
+        inbox: Arc<dyn Inbox>,
+        mail: IntCounterVec,
+    ) -> Self {
         Self {
             client,
             version,
@@ -82,6 +110,10 @@ impl Shared {
             words: Mutex::default(),
             why: Mutex::new(None),
             opened: Notify::new(),
+            both: Both::default(),
+            handed: Handed::default(),
+            changed: Notify::new(),
+            mail,
         }
     }
 
@@ -93,6 +125,11 @@ impl Shared {
     /// Tells the client's connection. One that takes nothing is ending anyway.
     pub(crate) fn tell(&self, notice: Notice) {
         self.push(notice).unwrap_or_default();
+    }
+
+    /// Answers a publish that was told of by both: published and appended.
+    pub(crate) fn answered(&self, token: Token, outcome: Outcome) {
+        self.inbox.push(Notice::Published { token, outcome }).unwrap_or_default();
     }
 
     /// The connection is to end, and why.
@@ -126,6 +163,16 @@ impl Shared {
         self.words().subscribing.insert(token, known);
     }
 
+    /// The same: which of the filters that the service is asked for are for commands, by their canonical names.
+    pub(crate) fn asks_for(&self, token: Token, commands: Vec<Option<Text>>) {
+        self.words().asking.insert(token, commands);
+    }
+
+    /// The client does not listen for these commands any more.
+    pub(crate) fn listens_no_more(&self, canonical: &Text) {
+        self.words().commands.remove(canonical);
+    }
+
     /// The same of an unsubscribe.
     pub(crate) fn begin_unsubscribe(&self, token: Token, known: Vec<Option<bool>>) {
         self.words().unsubscribing.insert(token, known);
@@ -154,7 +201,21 @@ impl Shared {
         others
     }
 
+    /// Remembers which commands the client listens for now.
+    fn learn(&self, token: Token, granted: &Granted) {
+        let mut words = self.words();
+        let Some(asked) = words.asking.remove(&token) else { return };
+        let answers = granted.iter().flatten();
+        for (commands, answer) in asked.into_iter().zip(answers) {
+            if let (Some(filter), Ok(qos)) = (commands, answer) {
+                words.commands.insert(filter, (*qos).min(QoS::AtLeastOnce));
+                self.changed.notify_one();
+            }
+        }
+    }
+
     fn subscribed(&self, token: Token, granted: Granted) -> Granted {
+        self.learn(token, &granted);
         let Some(known) = self.words().subscribing.remove(&token) else { return granted };
         let asked = known.iter().filter(|known| known.is_none()).count();
         let mut answers = granted.unwrap_or_else(|refusal| vec![Err(refusal); asked]).into_iter();
@@ -196,6 +257,42 @@ impl Shared {
     }
 }
 
+impl Says for Shared {
+    fn listens(&self) -> bool {
+        !self.words().commands.is_empty()
+    }
+
+    fn say(&self, mail: &Mail) -> Result<Message, Unsaid> {
+        let device = self.client.device().ok_or(Unsaid::Unheard)?;
+        let said = mail::said(device, &mail.name, &mail.payload);
+        let (command, payload) = said.map_err(Unsaid::Never)?;
+        let canonical = command.topic();
+        let qos = {
+            let words = self.words();
+            let hears = |(filter, qos): (&Text, &QoS)| {
+                topic::matches(filter.as_bytes(), canonical.as_bytes()).then_some(*qos)
+            };
+            words.commands.iter().filter_map(hears).max()
+        };
+        let qos = qos.ok_or(Unsaid::Unheard)?;
+        let topic = seen_by(&self.client, canonical.as_bytes()).ok_or(Unsaid::Unheard)?;
+        Ok(Message { topic, qos, payload, ..Message::empty() })
+    }
+
+    fn hand(&self, message: Message) -> Option<oneshot::Receiver<()>> {
+        self.written.add(&message);
+        self.handed.over(&*self.inbox, message)
+    }
+
+    fn count(&self, fate: Fate) {
+        self.mail.with_label_values(&[fate.label()]).inc();
+    }
+
+    fn changed(&self) -> &Notify {
+        &self.changed
+    }
+}
+
 type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
 
 impl Inbox for Shared {
@@ -213,6 +310,11 @@ impl Inbox for Shared {
                 }
                 Notice::Subscribed { token, granted }
             }
+            Notice::Published { token, outcome } => match self.both.published(token, outcome) {
+                Some(outcome) => Notice::Published { token, outcome },
+                // Not before it is appended, too.
+                None => return Ok(()),
+            },
             Notice::Unsubscribed { token, existed } => {
                 Notice::Unsubscribed { token, existed: self.unsubscribed(token, existed) }
             }
@@ -235,7 +337,6 @@ impl Inbox for Shared {
                 Notice::Lost
             }
             same @ (Notice::Opened(Err(_))
-            | Notice::Published { .. }
             | Notice::Completed { .. }
             | Notice::Released(_)
             | Notice::Ended(_)) => same,
@@ -246,6 +347,10 @@ impl Inbox for Shared {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use moorline_core::UnixMillis;
+    use prometheus::Opts;
+
     use super::*;
 
     #[derive(Debug, Default)]
@@ -265,7 +370,8 @@ mod tests {
     fn shared_by(client: &str, version: Version) -> (Shared, Arc<Heard>) {
         let heard = Arc::new(Heard::default());
         let client = ClientId::parse(client.as_bytes()).unwrap();
-        (Shared::new(client, version, Arc::clone(&heard) as Arc<dyn Inbox>), heard)
+        let mail = IntCounterVec::new(Opts::new("mail", "mail"), &["result"]).unwrap();
+        (Shared::new(client, version, Arc::clone(&heard) as Arc<dyn Inbox>, mail), heard)
     }
 
     #[test]
@@ -309,6 +415,42 @@ mod tests {
         assert_eq!(deliveries[0].message.topic.as_str(), "iot-2/cmd/reset/fmt/json");
         assert_eq!(deliveries[1], released);
         assert_eq!(shared.traffic().written_messages, 1);
+    }
+
+    #[test]
+    fn mail_comes_by_a_filter_that_was_granted() {
+        let (shared, heard) = shared("d:abc123:t:d");
+        let mail = |name: &str, payload: &'static str| Mail {
+            id: 7,
+            name: Text::from(name),
+            content_type: 1,
+            payload: Bytes::from(payload),
+            created: UnixMillis(0),
+            expires_at: None,
+            requeues: 0,
+        };
+        assert!(!shared.listens());
+        assert_eq!(shared.say(&mail("go", "1")), Err(Unsaid::Unheard));
+        let filter = |command: &str| Text::from(format!("iot-2/type/t/id/d/cmd/{command}/fmt/+"));
+        shared.begin_subscribe(1, vec![None, Some(Err(Refusal::NotAuthorised)), None, None]);
+        shared.asks_for(1, vec![Some(filter("go")), None, Some(filter("stop"))]);
+        let granted = vec![Ok(QoS::ExactlyOnce), Ok(QoS::AtLeastOnce), Err(Refusal::Busy)];
+        shared.tell(Notice::Subscribed { token: 1, granted: Ok(granted) });
+        assert!(shared.listens());
+        let said = shared.say(&mail("go", "1")).unwrap();
+        assert_eq!((said.topic.as_str(), said.qos), ("iot-2/cmd/go/fmt/json", QoS::AtLeastOnce));
+        assert_eq!(shared.say(&mail("stop", "1")), Err(Unsaid::Unheard), "it was refused");
+        assert!(matches!(shared.say(&mail("go", "no JSON")), Err(Unsaid::Never(_))));
+        let mut taken = shared.hand(said).unwrap();
+        let number = {
+            let heard = heard.0.lock().unwrap();
+            let Some(Notice::Deliver(deliveries)) = heard.last() else { panic!("{heard:?}") };
+            deliveries[0].offset.unwrap().0
+        };
+        assert!(taken.try_recv().is_err() && shared.handed.has(number));
+        assert!(taken.try_recv().is_ok());
+        shared.listens_no_more(&filter("go"));
+        assert!(!shared.listens());
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //!                        inbox.rs ◄────────────────────────────────────────┘  (topics as the client sees them)
 //!                        presence.rs: who is connected, as messages       gateway.rs: devices it brings along
 //!                        asking.rs: what it asks to hear                  apps.rs: when applications were there
+//!                        stream.rs: events in their tenant's stream, too
 //!                        failed.rs: who was not let in, also by HTTP
 //!                        quickstart.rs: how many strangers there may be, and how often they may speak
 //!                        managed/: what managed devices say, and are asked ──► their documents, answers by no session
 //!   HTTP listener ────► http.rs: who is it? ─┬─► publishes by no session ─► the service
-//!                     visits.rs: news of it ├─► fetch.rs: one command ◄──► its session, by a link of the request's own
+//!                     visits.rs: news of it ├─► post.rs: mail
+//!                                           ├─► fetch.rs: one command ◄──► its session, by a link of the request's own
 //!                       judge.rs: is it so? └─► rest/: the management API ─► the registry, managed/
 //! ```
 //!
@@ -41,11 +43,13 @@ mod link;
 mod managed;
 mod metrics;
 mod mqtt;
+mod post;
 mod presence;
 mod quickstart;
 mod rest;
 mod rules;
 mod security;
+mod stream;
 mod visits;
 
 pub use door::Door;

@@ -10,7 +10,7 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -30,10 +30,12 @@ use moorline_dialects::watson::{
 };
 
 use moorline_edge::Clock;
+use moorline_service::registry::{door::By, mailman::Mailman};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     asking::{Asking, Looking},
-    door::Door,
+    door::{Door, device_name},
     gateway::{Held, Registrar, Turn},
     inbox::Shared,
     managed::{Desk, Letter, Manager},
@@ -68,6 +70,8 @@ pub(crate) struct WatsonLink {
     /// Of a gateway.
     registrar: Option<Arc<Registrar>>,
     desk: Desk,
+    /// Who brings the device's mail, since it has subscribed to something.
+    mailman: OnceLock<DropGuard>,
 }
 
 impl fmt::Debug for WatsonLink {
@@ -126,7 +130,21 @@ impl WatsonLink {
             notices,
             registrar,
             desk,
+            mailman: OnceLock::new(),
         }
+    }
+
+    /// From now on what waits in the mailbox of a device or gateway comes as soon as it listens for it.
+    fn bring_mail(&self) {
+        let device = self.opening.client.device().filter(|_| self.seat.is_none());
+        let Some(device) = device else { return };
+        self.mailman.get_or_init(|| {
+            let (stop, registry) = (CancellationToken::new(), self.door.registry.clone());
+            let whose = (self.tenant, device_name(device));
+            let mailman = Mailman::new(registry, whose, By::Mqtt, Arc::clone(&self.shared));
+            self.door.tasks.spawn(mailman.run(stop.clone()));
+            stop.drop_guard()
+        });
     }
 
     fn link(&self) -> MutexGuard<'_, Box<dyn Link>> {
@@ -194,7 +212,7 @@ impl WatsonLink {
 
     /// A message goes on, as soon as its device is registered.
     fn go(&self, held: Held) {
-        let to = (&self.door, self.tenant, &self.link);
+        let to = (&self.door, self.tenant, &self.shared, &self.link);
         let Some(registrar) = &self.registrar else { return pass(to, held) };
         match registrar.turn(held) {
             Turn::Now(held) => pass(to, held),
@@ -240,7 +258,7 @@ impl Bringing {
             let Some(link) = self.link.upgrade() else { return self.lose() };
             let Some(held) = self.registrar.take() else { continue };
             match registered {
-                Ok(true) => pass((&self.door, self.tenant, &link), held),
+                Ok(true) => pass((&self.door, self.tenant, &self.shared, &link), held),
                 Ok(false) => {
                     let why = Forbidden::NotAuthorised;
                     self.notices.tell(&link, Request::Publish, &held.message.topic, why);
@@ -270,13 +288,54 @@ fn letter(token: Token, device: DeviceName, address: Upward, message: Message) -
     Letter { device, address, payload, qos, token }
 }
 
-fn pass((door, tenant, link): (&Door, TenantId, &Below), held: Held) {
+fn pass((door, tenant, shared, link): (&Door, TenantId, &Arc<Shared>, &Below), held: Held) {
     let Held { token, packet, said, message, .. } = held;
     door.note_event(tenant, &said, &message.payload);
+    append((door, tenant, shared), &said, &message, token);
     match packet {
         Some(packet) => locked(link).publish_once(token, packet, message),
         None => locked(link).publish(token, message),
     }
+}
+
+/// Into the tenant's stream, too, if it wants that: then the publish is answered when both are done.
+fn append(
+    (door, tenant, shared): (&Door, TenantId, &Arc<Shared>),
+    said: &Said,
+    message: &Message,
+    token: Token,
+) {
+    let answered = message.qos > QoS::AtMostOnce;
+    let once = message.qos == QoS::ExactlyOnce;
+    if !answered && !shared.both.may_unasked() {
+        return door.count_unkept();
+    }
+    let Some(appending) = door.append(tenant, said, &message.payload, By::Mqtt) else {
+        if !answered {
+            shared.both.unasked_done();
+        }
+        return;
+    };
+    if answered {
+        shared.both.begin(token);
+    }
+    let (of, door) = (Arc::clone(shared), door.clone());
+    let tasks = door.tasks.clone();
+    tasks.spawn(async move {
+        let appended = appending.await;
+        if !answered {
+            of.both.unasked_done();
+            if appended.is_err() {
+                door.count_unkept();
+            }
+            return;
+        }
+        // It may be published: the client has to say it again, under the same packet id if it is to come once.
+        let appended = appended.map_err(|why| if once { Refusal::Unavailable } else { why });
+        if let Some(outcome) = of.both.appended(token, appended) {
+            of.answered(token, outcome);
+        }
+    });
 }
 
 /// Nobody says again what was promised nothing.
@@ -392,6 +451,7 @@ impl Link for WatsonLink {
     }
 
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
+        self.bring_mail();
         match &self.looking {
             Some(looking) => looking.subscribe(token, filters),
             None => self.asking.subscribe(&self.link, (token, filters), &HashSet::new()),
@@ -410,7 +470,10 @@ impl Link for WatsonLink {
     }
 
     fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
-        self.link().settle_shared(items);
+        let items = self.shared.handed.others(items);
+        if !items.is_empty() {
+            self.link().settle_shared(&items);
+        }
     }
 
     fn retained_taken(&mut self) {

@@ -1,6 +1,7 @@
 //! What is counted of Watson's clients. Labels take few values: an organisation or device is never one.
 
 use moorline_dialects::watson::identity::Class;
+use moorline_service::registry::mailman::Fate;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
 /// What managed devices say, as a label.
@@ -13,7 +14,7 @@ const REST: [&str; 13] = [
 ];
 
 /// Why something went nowhere.
-const DROPPED: [&str; 8] = [
+const DROPPED: [&str; 9] = [
     "management",
     "unregistered",
     "unheard",
@@ -22,6 +23,7 @@ const DROPPED: [&str; 8] = [
     "quickstart",
     "failed_connect",
     "app_state",
+    "unkept",
 ];
 
 /// The metrics; clones are the same.
@@ -36,6 +38,7 @@ pub struct WatsonMetrics {
     pub(crate) quickstart: IntGauge,
     pub(crate) management: IntCounterVec,
     pub(crate) rest: IntCounterVec,
+    pub(crate) mail: IntCounterVec,
 }
 
 impl WatsonMetrics {
@@ -66,6 +69,11 @@ impl WatsonMetrics {
                 "moorline_watson_management_total",
                 "What managed devices said to the server, by what it was about",
                 &["what"],
+            )?,
+            mail: counters(
+                "moorline_watson_mail_total",
+                "Mail that was brought to devices and gateways, by what became of it",
+                &["result"],
             )?,
             rest: counters(
                 "moorline_watson_rest_requests_total",
@@ -104,6 +112,9 @@ impl WatsonMetrics {
         }
         for what in ["event", "command", "fetch"] {
             self.requests.with_label_values(&[what, "200"]);
+        }
+        for fate in Fate::ALL {
+            self.mail.with_label_values(&[fate.label()]);
         }
         for what in MANAGEMENT {
             self.management.with_label_values(&[what]);

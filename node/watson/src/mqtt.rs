@@ -205,7 +205,8 @@ struct Client {
 impl Port for Client {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
         let (client, version) = (self.opening.client.clone(), self.opening.version);
-        let shared = Arc::new(Shared::new(client, version, inbox));
+        let mail = self.mqtt.door.metrics.mail.clone();
+        let shared = Arc::new(Shared::new(client, version, inbox, mail));
         let link = self.mqtt.manager.service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
         let (manager, opening) = (self.mqtt.manager.clone(), self.opening.clone());
         let (about, may, seat) = (self.about.clone(), self.may, self.seat.clone());

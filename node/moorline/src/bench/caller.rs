@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinSet};
 
 /// A connection and what each request says of who asks.
-pub(super) struct Caller {
+pub(crate) struct Caller {
     host: String,
     headers: Vec<(&'static str, String)>,
     sender: http1::SendRequest<Full<Bytes>>,
@@ -16,7 +16,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         host: &str,
         headers: Vec<(&'static str, String)>,
     ) -> anyhow::Result<Self> {
@@ -29,7 +29,7 @@ impl Caller {
     }
 
     /// Asks, and waits for all of the answer.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         method: Method,
         path: &str,
@@ -49,7 +49,7 @@ impl Caller {
     }
 
     /// The same of something that must be done, with its answer.
-    pub(super) async fn done(
+    pub(crate) async fn done(
         &mut self,
         method: Method,
         path: &str,

@@ -2,7 +2,7 @@
 //!
 //! Rates of one run on one machine are only worth something as ratios; `docs/benchmarks.md` holds those.
 
-mod caller;
+pub(crate) mod caller;
 mod compare;
 mod connect;
 mod disk;
@@ -18,7 +18,7 @@ mod registry;
 mod report;
 mod routes;
 mod sizes;
-mod wire;
+pub(crate) mod wire;
 
 pub(crate) use connect::Way;
 pub(crate) use report::Fact;

@@ -22,16 +22,16 @@ const OPEN_PAUSE: Duration = Duration::from_millis(250);
 const READ_BYTES: usize = 64 * 1024;
 
 /// A connected client with its buffers.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     socket: TcpStream,
-    pub(super) client: Client,
+    pub(crate) client: Client,
     input: BytesMut,
     start: Instant,
 }
 
 impl Wire {
     /// Connects and puts the CONNECT into the output. `start` is when the client's clock began.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         target: &str,
         options: Options,
         start: Instant,
@@ -43,7 +43,7 @@ impl Wire {
     }
 
     /// Connects, and waits for the CONNACK. A broker that turns many clients away at once is asked again for a while.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         target: &str,
         options: Options,
         start: Instant,
@@ -79,7 +79,7 @@ impl Wire {
     }
 
     /// The next event; writes and reads until there is one.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Event> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Event> {
         loop {
             if let Some(event) = self.client.poll_event() {
                 return Ok(event);
@@ -89,7 +89,7 @@ impl Wire {
     }
 
     /// Writes what is to be written, then waits for bytes from the broker.
-    pub(super) async fn turn(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn turn(&mut self) -> anyhow::Result<()> {
         self.flush().await?;
         self.input.reserve(READ_BYTES);
         if self.socket.read_buf(&mut self.input).await? == 0 {
@@ -99,7 +99,7 @@ impl Wire {
         Ok(())
     }
 
-    pub(super) async fn flush(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
         let output = self.client.output();
         while !output.is_empty() {
             self.socket.write_buf(output).await?;
@@ -108,14 +108,14 @@ impl Wire {
     }
 
     /// Gives back the read buffer, if nothing is in it: for clients that only hold a connection.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
     }
 
     /// Says goodbye and closes.
-    pub(super) async fn close(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn close(mut self) -> anyhow::Result<()> {
         self.client.disconnect();
         self.flush().await?;
         self.socket.shutdown().await?;

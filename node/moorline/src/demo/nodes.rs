@@ -147,7 +147,7 @@ impl Nodes {
         Ok(Self { nodes, ca })
     }
 
-    /// Starts every node that does not run.
+    /// Starts every node.
     pub(super) fn start_all(&mut self) -> anyhow::Result<()> {
         self.nodes.iter_mut().try_for_each(Node::start)
     }
@@ -174,6 +174,18 @@ impl Nodes {
             }
         }
         Ok(None)
+    }
+
+    /// Kills one, without a goodbye.
+    pub(super) async fn kill(&mut self, id: u64) -> anyhow::Result<()> {
+        for node in self.nodes.iter_mut().filter(|node| node.place.id == id) {
+            if let Some(child) = &mut node.child {
+                child.kill().await?;
+            }
+            // As one sees it that died by itself.
+            node.state()?;
+        }
+        Ok(())
     }
 
     /// How every node is.

@@ -85,6 +85,18 @@ pub(crate) struct BroadcastArgs {
     api: ApiArgs,
 }
 
+impl BroadcastArgs {
+    /// A mail, by name and payload, to all with a label.
+    pub(super) fn to(
+        label: String,
+        (name, payload): (String, Option<String>),
+        (ttl_s, id): (Option<u64>, Option<String>),
+        api: ApiArgs,
+    ) -> Self {
+        Self { label, name, payload, ttl_s, id, api }
+    }
+}
+
 /// Lines of an answer.
 struct Answers {
     stream: http::Stream,

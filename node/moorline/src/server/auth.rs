@@ -163,16 +163,14 @@ impl Devices {
         }
         let Proven { stay, watch, who, .. } = match (proven, self.anonymous) {
             (Ok(proven), _) => proven,
-            (Err(Unproven::Nothing), Some(tenant)) if !names_a_tenant(&attempt) => {
+            (Err(Unproven::Nothing), Some(tenant))
+                if !names_a_tenant(&attempt) && !self.is_drogues(tenant) =>
+            {
                 return Ok(Identity::of(tenant));
             }
             (Err(unproven), _) => return Err(denial(unproven)),
         };
         let (tenant, device) = (stay.guest.tenant, &stay.guest.device);
-        if self.drogue.as_ref().is_some_and(|drogue| drogue.takes(tenant)) {
-            // It has shown what is right in a shape that its platform does not have.
-            return Err(Denial::BadCredentials);
-        }
         let session = if attempt.client == *device {
             device.clone()
         } else {
@@ -189,8 +187,17 @@ impl Devices {
                 Err(begin) => begin,
             };
         }
+        if self.is_drogues(tenant) {
+            // It has shown what is right in a shape that no platform of its tenant has.
+            return Err(Denial::BadCredentials);
+        }
         let who = Some(who);
         Ok(Identity { session: Some(session), who, begin: Some(begin), ..Identity::of(tenant) })
+    }
+
+    /// Whether only Drogue's doors lead to a tenant: its topics are not anybody's.
+    fn is_drogues(&self, tenant: TenantId) -> bool {
+        self.drogue.as_ref().is_some_and(|drogue| drogue.takes(tenant))
     }
 
     async fn prove(&self, attempt: &Attempt) -> Result<Proven, Unproven> {

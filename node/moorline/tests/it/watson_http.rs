@@ -35,7 +35,7 @@ pub(crate) struct Said {
     pub(crate) status: u16,
     /// All of it, in lower case.
     head: String,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Said {

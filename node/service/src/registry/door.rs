@@ -38,7 +38,7 @@ pub const NOTHING: u8 = 0;
 /// JSON.
 pub const JSON: u8 = 1;
 /// Bytes.
-const BYTES: u8 = 2;
+pub const BYTES: u8 = 2;
 /// The credential of a device that is named by a certificate of its tenant's authorities: no credential of its own.
 pub const BY_AUTHORITY: u64 = 0;
 

@@ -224,7 +224,7 @@ impl Registry {
         Ok(page)
     }
 
-    async fn mail(&self, command: MailCommand) -> Result<MailAnswer, RegistryError> {
+    pub(super) async fn mail(&self, command: MailCommand) -> Result<MailAnswer, RegistryError> {
         let (tenant, device) = command.mailbox();
         let shard = self.shard_of(tenant, device);
         let answer = self.ask(shard, Command::Mail(command)).await?;

@@ -23,6 +23,7 @@ pub mod documents;
 pub mod door;
 mod events;
 mod mail;
+pub mod mailman;
 mod marks;
 pub(crate) mod notes;
 pub(crate) mod own_calls;

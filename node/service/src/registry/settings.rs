@@ -214,12 +214,14 @@ pub struct EventSettings {
     pub presence: bool,
     /// Whether what becomes of mail is an event: from the next mail in each shard on.
     pub mail: bool,
+    /// Whether what devices publish for applications that subscribe is an event, too, on platforms where it is no event by itself.
+    pub published: bool,
 }
 
 impl Default for EventSettings {
     fn default() -> Self {
         let (keep_s, bytes_max) = (7 * 24 * 3_600, 256 * 1024 * 1024);
-        Self { keep_s, bytes_max, presence: true, mail: true }
+        Self { keep_s, bytes_max, presence: true, mail: true, published: false }
     }
 }
 

@@ -27,6 +27,7 @@ pub mod export;
 pub mod gps;
 pub mod id;
 pub mod limits;
+pub mod mail;
 pub mod meant;
 pub mod presence;
 pub mod rest;

@@ -45,6 +45,7 @@ pub mod http;
 pub mod invalid;
 pub mod json;
 pub mod limits;
+pub mod mail;
 pub mod meters;
 pub mod mqtt;
 pub mod naming;

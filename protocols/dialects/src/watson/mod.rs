@@ -26,6 +26,7 @@ pub mod connect;
 pub mod export;
 pub mod http;
 pub mod identity;
+pub mod mail;
 pub mod management;
 pub mod notice;
 pub mod presence;

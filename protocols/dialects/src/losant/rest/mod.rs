@@ -46,4 +46,10 @@ impl ToPublish {
         }
         Ok(said)
     }
+
+    /// Whether its topic has no more bytes and levels than those of connections may.
+    #[must_use]
+    pub fn fits(&self, bytes_max: usize, levels_max: usize) -> bool {
+        self.topic.len() <= bytes_max && self.topic.split('/').count() <= levels_max
+    }
 }

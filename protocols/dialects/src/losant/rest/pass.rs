@@ -14,6 +14,7 @@ use moorline_core::Text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::auth::SECRET_BYTES_MAX;
 use super::route::PassKind;
 use crate::losant::{Invalid, access::Access, connect::KEY_BYTES_MAX, id::Id, state::time};
 
@@ -263,6 +264,9 @@ impl Said {
         self.check_nameless()?;
         if self.key.is_some() != self.secret.is_some() {
             return Err(Invalid::new("key and secret come together, or neither"));
+        }
+        if self.secret.as_ref().is_some_and(|secret| secret.len() > SECRET_BYTES_MAX) {
+            return Err(Invalid::new("secret: 128 bytes at most"));
         }
         let fits = |key: &String| {
             (KEY_CHARS_MIN..=KEY_BYTES_MAX).contains(&key.len())

@@ -1,14 +1,17 @@
 //! Drogue Cloud by tables: every row of the platform's topics, URLs and credentials, and what is refused.
 
 mod application;
+mod binding;
 mod command;
 mod event;
 mod http;
 mod identity;
 mod inbox;
+mod mail;
 mod outcome;
 mod registry;
 mod rules;
+mod socket;
 mod topics;
 mod ttn;
 

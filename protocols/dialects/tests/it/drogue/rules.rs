@@ -120,6 +120,7 @@ fn a_validating_endpoint_decides() {
         (answered(400, "application/json", br#"{"reason":"too hot"}"#), no("too hot")),
         (answered(406, "text/plain", b" too cold\n"), no("too cold")),
         (answered(404, "", b""), no("refused with status 404")),
+        (answered(400, "", &[b'x'; 2_000]), no(&"x".repeat(1_024))),
         (answered(500, "", b""), Next::Invalid),
         (answered(302, "", b""), Next::Invalid),
     ];
@@ -151,6 +152,11 @@ fn an_enriching_endpoint_says_another_event() {
         (Some("text/plain"), &b"more"[..])
     );
     assert_eq!(event.get("subject"), Some("a"), "the same event");
+    let untyped = Answered { headers: BTreeMap::new(), ..answered(200, "", b"more") };
+    let (_, event) = enriched(&raw, &untyped);
+    assert_eq!(event.get("datacontenttype"), Some("application/octet-stream"));
+    let by_name = enriched(&of(json!("raw")), &answered(200, "text/plain", b"more")).1;
+    assert_eq!(&by_name.data()[..], b"more", "as earlier versions said it");
     assert_eq!(enriched(&raw, &answered(204, "", b"")).0, Next::Invalid);
     assert_eq!(enriched(&raw, &answered(400, "", b"")).0, Next::Invalid);
 

@@ -11,6 +11,7 @@ mod export;
 mod gps;
 mod limits;
 mod list;
+mod mail;
 mod meant;
 mod presence;
 mod rest;

@@ -3,9 +3,13 @@
 use moorline_core::Text;
 use moorline_dialects::losant::{
     access::Access,
+    connect::KEY_BYTES_MAX,
     rest::{
         Asked, Error, Kind, Method, Resource, ToPublish,
-        auth::{DeviceLogin, UserLogin, allows, bearer},
+        auth::{
+            DeviceLogin, EMAIL_BYTES_MAX, PASSWORD_BYTES_MAX, SECRET_BYTES_MAX, UserLogin, allows,
+            bearer,
+        },
         pass::{Kept, Said},
         query::Query,
         route,
@@ -134,6 +138,22 @@ fn devices_have_their_actions_and_integrators_the_others() {
 }
 
 #[test]
+fn a_topic_of_a_request_is_no_longer_than_one_of_a_connection() {
+    let table = [
+        ("a/b", true),
+        ("a/b/c", false),
+        ("/b", true),
+        ("//", false),
+        ("abcd", true),
+        ("abcde", false),
+    ];
+    for (topic, fits) in table {
+        let said = ToPublish { topic: topic.to_owned(), message: String::new() };
+        assert_eq!(said.fits(4, 2), fits, "{topic}");
+    }
+}
+
+#[test]
 fn logins_are_read_and_never_printed() {
     let said = json!({ "deviceId": DEVICE, "key": "k", "secret": "s3cr3t" });
     let login = DeviceLogin::read(said.to_string().as_bytes()).unwrap();
@@ -154,6 +174,22 @@ fn logins_are_read_and_never_printed() {
         let mut wrong = said.clone();
         wrong[key] = value;
         assert!(DeviceLogin::read(wrong.to_string().as_bytes()).is_err(), "{wrong:.200}");
+    }
+    for (field, most) in [("key", KEY_BYTES_MAX), ("secret", SECRET_BYTES_MAX)] {
+        for (bytes, is_read) in [(most, true), (most + 1, false)] {
+            let mut long = said.clone();
+            long[field] = json!("x".repeat(bytes));
+            let read = DeviceLogin::read(long.to_string().as_bytes()).is_ok();
+            assert_eq!(read, is_read, "{field}: {bytes}");
+        }
+    }
+    for (field, most) in [("email", EMAIL_BYTES_MAX), ("password", PASSWORD_BYTES_MAX)] {
+        for (bytes, is_read) in [(most, true), (most + 1, false)] {
+            let mut long = json!({ "email": "a@example.com", "password": "mlt_1_a_b" });
+            long[field] = json!("x".repeat(bytes));
+            let read = UserLogin::read(long.to_string().as_bytes()).is_ok();
+            assert_eq!(read, is_read, "{field}: {bytes}");
+        }
     }
     let user =
         UserLogin::read(br#"{"email":"a@example.com","password":"mlt_1_a_b","twoFactorCode":1}"#);

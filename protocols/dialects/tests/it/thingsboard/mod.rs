@@ -18,6 +18,7 @@ mod http;
 mod ids;
 mod json;
 mod limits;
+mod mail;
 mod meters;
 mod mqtt;
 mod naming;

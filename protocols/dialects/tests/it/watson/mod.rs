@@ -6,6 +6,7 @@ mod http;
 mod identity;
 mod kept;
 mod machine;
+mod mail;
 mod managed;
 mod presence;
 mod rest;
