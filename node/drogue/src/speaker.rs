@@ -232,6 +232,7 @@ impl Speaker {
             Next::Accepted => {}
             Next::Dropped => return Ok(None),
             Next::Rejected(why) => return Err((Outcome::Rejected, why)),
+            Next::Failed => return Err(refused(Outcome::Failed)),
             Next::Ask(..) | Next::Invalid => return Err(refused(Outcome::Misconfigured)),
         }
         let body = event.structured();

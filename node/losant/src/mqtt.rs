@@ -109,9 +109,6 @@ impl Mqtt {
             return Err(Refused::Session);
         }
         let id = Id::parse(attempt.client.as_bytes()).ok_or(Refused::Device)?;
-        if !door.may_come(pass.tenant) {
-            return Err(Refused::Banned);
-        }
         let known = door.device_for(&pass, &id).await?;
         let class = known.about.class;
         if !class.connects() {
@@ -128,11 +125,15 @@ impl Mqtt {
         if banned.is_some_and(|ban| ban.lasts(door.clock.wall().0)) {
             return Err(Refused::Banned);
         }
+        // Last: who is refused for what it is takes nobody's place.
+        if !door.may_come(pass.tenant) {
+            return Err(Refused::Banned);
+        }
         let by = (BY_AUTHORITY, By::Mqtt);
         let guest = Guest::of(pass.tenant, id.text(), &known.record, &known.settings, by);
         let watch = Mutex::new(Some(door.registry.watch(pass.tenant, id.text())));
         let tenant = pass.tenant;
-        let begin = door.watching(Stay::new(door, guest, pass));
+        let begin = door.watching(Stay::new(door, guest, pass, class));
         let attributes = known.about.attributes;
         let arrived =
             Arrived { door: door.clone(), device, class, rules, banned, attributes, watch };

@@ -12,7 +12,8 @@
 //! # Invariants
 //!
 //! - **A secret is kept as a keyed hash alone**, as those of devices are.
-//! - **What has no document, or an inactive one, lets nobody in**: the row comes last when it is made, and goes first.
+//! - **What has no document, or an inactive one, lets nobody in**: the row comes last when it is made, and goes first. The document of
+//!   a row that may be there is never taken away.
 //! - **A certificate of an authority counts as long as the authority does**: a chain leads to it by signatures each time, and whoever
 //!   is in by it hears when the authority changes.
 
@@ -383,6 +384,10 @@ impl Door {
         self.registry.put_document(&space, id.text(), body, Expect::Absent).await?;
         let put = put(tenant, name, credentials, Some(0));
         if let Err(error) = self.registry.put_device(put).await {
+            if may_be_written(&error) {
+                // Then there is a row that needs it; if not, it is in the list to be deleted.
+                return Err(error);
+            }
             // Nobody would ever find it.
             drop(self.registry.delete_document(&space, id.text(), Expect::Any).await);
             return Err(error);
@@ -472,6 +477,23 @@ impl Door {
     }
 }
 
+/// Whether a write may have happened all the same.
+fn may_be_written(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Unavailable => true,
+        RegistryError::Busy
+        | RegistryError::Refused(_)
+        | RegistryError::Taken(_)
+        | RegistryError::Mail(_)
+        | RegistryError::Events(_)
+        | RegistryError::Values(_)
+        | RegistryError::Calls(_)
+        | RegistryError::Documents(_)
+        | RegistryError::TooManyReaders
+        | RegistryError::DiskFull => false,
+    }
+}
+
 /// What it is for, if it counts. That it does not is told from a wrong secret by nobody.
 fn counts(
     pass: Pass,
@@ -504,5 +526,26 @@ pub(crate) fn chain_of(proof: Option<&moorline_edge::Proof>) -> Option<Chain> {
     match proof {
         Some(moorline_edge::Proof::Certificates(chain)) => Some(Arc::clone(chain)),
         Some(moorline_edge::Proof::Psk(_)) | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_machine::answer::Refused;
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_refused_for_sure_is_not_there() {
+        #[rustfmt::skip]
+        let table = [
+            (RegistryError::Unavailable,              true),
+            (RegistryError::Busy,                     false),
+            (RegistryError::DiskFull,                 false),
+            (RegistryError::Refused(Refused::Exists), false),
+        ];
+        for (error, expected) in table {
+            assert_eq!(may_be_written(&error), expected, "{error:?}");
+        }
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! - **Who says or is sent too much is banned and gone**: what it says afterwards counts no more.
 //! - **That it came is noted before that it went**, and each once.
+//! - **A ban is tried until it is kept or over**, also when the cluster is busy with what its device said. Checked by the cluster tests
+//!   (`losant_limits.rs`).
 
 use std::{
     fmt,
@@ -24,9 +26,15 @@ use moorline_dialects::losant::{
     presence::{Change, Reason},
 };
 use moorline_edge::{Handed, asks};
-use tracing::info;
+use moorline_service::registry::{ASK_AGAIN, RegistryError};
+use tokio::time::sleep;
+use tracing::{debug, info};
 
-use crate::{device::Device, door::Door};
+use crate::{
+    device::{Device, is_for_good},
+    door::Door,
+    pass::Known,
+};
 
 /// What a connection may say and hear, and what it costs to go beyond it. When it is now is an argument.
 struct Allowance {
@@ -72,6 +80,14 @@ impl fmt::Debug for Visit {
     }
 }
 
+/// Counts what was not written: nobody waits for it.
+fn noted(door: &Door, device: &Device, what: &'static str, written: Result<(), RegistryError>) {
+    if let Err(error) = written {
+        door.metrics.notes_failed.with_label_values(&[what]).inc();
+        debug!(device = %device.id, %error, what, "not written");
+    }
+}
+
 fn locked<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is one entry.
     held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,6 +115,11 @@ impl Visit {
             over: AtomicBool::new(false),
             handed: Handed::default(),
         }
+    }
+
+    /// Whether its device speaks for another one.
+    pub(crate) fn speaks_for(&self, other: &Known) -> bool {
+        other.record.enabled && other.about.is_spoken_for_by(self.class, &self.device.id)
     }
 
     /// Tells the client's connection.
@@ -154,11 +175,28 @@ impl Visit {
         let taken = locked(&self.allowance).take(direction, topic, self.door.clock.wall().0);
         if let Err(ban) = taken {
             info!(device = %self.device.id, seconds = ban.seconds, "a device says or hears too much");
-            let noted = self.door.note_ban(&self.device, ban);
-            self.door.tasks.spawn(async move { drop(noted.await) });
+            self.ban(ban);
             self.end(Reason::Limited);
         }
         taken.is_ok()
+    }
+
+    /// Keeps a ban with the device, for every node, and tells of it.
+    fn ban(&self, ban: Ban) {
+        let (door, device) = (self.door.clone(), self.device.clone());
+        self.door.tasks.spawn(async move {
+            while ban.lasts(door.clock.wall().0) {
+                match door.keep_ban(&device, ban).await {
+                    Err(error) if !is_for_good(&error) => sleep(ASK_AGAIN).await,
+                    kept => {
+                        noted(&door, &device, "ban", kept);
+                        break;
+                    }
+                }
+            }
+            let told = door.tell_ban(&device, ban).await;
+            noted(&door, &device, "ban_event", told);
+        });
     }
 
     /// The session is open.
@@ -197,8 +235,9 @@ impl Visit {
     }
 
     fn note(&self, change: &Change) {
-        let noted = self.door.note_connection(&self.device, change);
-        self.door.tasks.spawn(async move { drop(noted.await) });
+        let written = self.door.note_connection(&self.device, change);
+        let (door, device) = (self.door.clone(), self.device.clone());
+        self.door.tasks.spawn(async move { noted(&door, &device, "connection", written.await) });
     }
 }
 

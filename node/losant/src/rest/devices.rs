@@ -139,6 +139,10 @@ impl Http {
         about: &About<'_>,
         wanted: impl Fn(&Known) -> bool,
     ) -> Result<Vec<Known>, Error> {
+        if let Some(own) = about.who.alone() {
+            return Ok(Some(own).filter(|own| wanted(own)).cloned().into_iter().collect());
+        }
+        let _place = self.door.may_scan(about.tenant).ok_or(Kind::TooManyRequests)?;
         let (mut all, mut after, mut scanned) = (Vec::new(), None, 0);
         loop {
             let page = self.door.registry.devices(about.tenant, after, PAGE).await;
@@ -205,16 +209,33 @@ impl Http {
         about: &About<'_>,
         body: &[u8],
     ) -> Result<Reply, Error> {
+        self.limited(about.tenant, &about.who.name(), "command_to_many")?;
         let (command, meant) = Command::read_for_many(body)?;
         let all = self.those_meant(about, &meant).await?;
         let told: Vec<_> = all.iter().map(|known| self.tell(about, known, &command)).collect();
-        stream::iter(told).buffer_unordered(TOLD_AT_ONCE).try_collect::<Vec<()>>().await?;
+        let told = stream::iter(told).buffer_unordered(TOLD_AT_ONCE).collect::<Vec<_>>().await;
+        of_all_told(told)?;
         Reply::success()
     }
 
     async fn tell(&self, about: &About<'_>, known: &Known, command: &Command) -> Result<(), Error> {
+        self.limited(about.tenant, known.id.text(), "command")?;
         let device = Device::new(about.tenant, &about.application, known, By::Http);
         self.door.command(&device, known, command).await.map_err(of_command)
+    }
+}
+
+/// What a command to several devices came to. One that is gone meanwhile was none of them.
+fn of_all_told(told: Vec<Result<(), Error>>) -> Result<(), Error> {
+    let all = told.len();
+    let not_told = told.into_iter().filter_map(Result::err);
+    let not_told: Vec<_> = not_told.filter(|error| error.kind != Kind::NotFound).collect();
+    match not_told.first() {
+        None => Ok(()),
+        Some(Error { kind, message }) => {
+            let count = not_told.len();
+            Err(Error::new(*kind, format!("{count} of {all} devices were not told: {message}")))
+        }
     }
 }
 
@@ -241,4 +262,20 @@ fn described_in(mut settings: DeviceSettings, described: &device::About) -> Devi
     let speaks = described.class.speaks_for_others();
     settings.class = if speaks { Class::Gateway } else { Class::Device };
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_told_is_counted_and_who_is_gone_is_not() {
+        let no = |kind: Kind| Err(Error::from(kind));
+        assert_eq!(of_all_told(vec![]), Ok(()));
+        assert_eq!(of_all_told(vec![Ok(()), no(Kind::NotFound)]), Ok(()));
+        let told = vec![no(Kind::NotFound), no(Kind::Unavailable), Ok(()), no(Kind::TooLarge)];
+        let error = of_all_told(told).unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable);
+        assert!(error.message.starts_with("2 of 4 devices"), "{}", error.message);
+    }
 }

@@ -12,9 +12,9 @@
 //!
 //! - **A token reaches its own application**, a device's its own device and those it speaks for. Each request is judged anew.
 //! - **Success of a write means that it is synced on a majority.**
-//! - **No body is read before it is known who sends it**, but for logins.
+//! - **No body is read before it is known who sends it**, but for logins, which are short.
 //!
-//! Checked by the cluster tests (`losant_rest.rs`).
+//! Checked by the cluster tests (`losant.rs`, `losant_limits.rs`).
 
 mod auth;
 mod data;
@@ -31,6 +31,7 @@ use moorline_dialects::losant::{
     PAYLOAD_BYTES_MAX,
     rest::{
         Asked, BODY_BYTES_MAX, Error, Kind, Method, Resource, ToPublish,
+        auth::LOGIN_BYTES_MAX,
         query::Query,
         route::{self, claims},
         sse,
@@ -165,8 +166,14 @@ impl Http {
         body: Body,
     ) -> Result<Reply, Error> {
         let (application, resource) = match asked {
-            Asked::AuthDevice => return self.log_in_device(caller, &read(body).await?).await,
-            Asked::AuthUser => return self.log_in_user(caller, &read(body).await?).await,
+            Asked::AuthDevice => {
+                let body = read_most(body, LOGIN_BYTES_MAX).await?;
+                return self.log_in_device(caller, &body).await;
+            }
+            Asked::AuthUser => {
+                let body = read_most(body, LOGIN_BYTES_MAX).await?;
+                return self.log_in_user(caller, &body).await;
+            }
             Asked::Of(application, resource) => (application, resource),
         };
         let who = self.authorise(caller, head).await?;
@@ -224,7 +231,12 @@ impl Http {
 
     /// Publishes a message to whoever of the application has subscribed to its topic.
     async fn publish(&self, about: &About<'_>, body: &[u8]) -> Result<Reply, Error> {
-        let ToPublish { topic, message } = ToPublish::read(body)?;
+        let said = ToPublish::read(body)?;
+        let rules = &self.door.rules;
+        if !said.fits(rules.topic_bytes_max, rules.topic_levels_max) {
+            return Err(Error::new(Kind::Validation, "topic: too many bytes or levels"));
+        }
+        let ToPublish { topic, message } = said;
         let topic = Text::from(topic);
         self.limited(about.tenant, &topic, "publish")?;
         debug_assert!(message.len() <= PAYLOAD_BYTES_MAX, "it was checked when it was read");
@@ -272,7 +284,11 @@ fn whole(status: u16, body: String) -> Answer {
 }
 
 async fn read(body: Body) -> Result<Bytes, Error> {
-    body.read(BODY_BYTES_MAX).await.map_err(|unread| match unread {
+    read_most(body, BODY_BYTES_MAX).await
+}
+
+async fn read_most(body: Body, bytes_max: usize) -> Result<Bytes, Error> {
+    body.read(bytes_max).await.map_err(|unread| match unread {
         Unread::TooLarge => Kind::TooLarge.into(),
         Unread::BrokeOff => Error::new(Kind::Validation, "the body broke off"),
     })

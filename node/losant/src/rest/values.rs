@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{About, Http, Reply, of_command, of_registry, streams::Feed};
 use crate::{
-    device::{Device, Slice},
+    device::{Device, Slice, TooLarge, is_for_good},
     pass::Known,
 };
 
@@ -81,12 +81,8 @@ impl Http {
                 let log = self.door.connections(&device, slice).await;
                 Reply::ok(Value::Array(log.map_err(of_registry)?))
             }
-            Resource::StateStream(_) => {
-                self.stream(&device, Stream::States, query.keep_alive_s).await
-            }
-            Resource::CommandStream(_) => {
-                self.stream(&device, Stream::Commands, query.keep_alive_s).await
-            }
+            Resource::StateStream(_) => self.stream(about, &device, Stream::States).await,
+            Resource::CommandStream(_) => self.stream(about, &device, Stream::Commands).await,
             Resource::ConnectionStatus(_) => {
                 self.limited(about.tenant, id.text(), "status")?;
                 let change = presence::said(body, self.door.now_ms())?;
@@ -118,18 +114,25 @@ impl Http {
         let states = &self.door.metrics.states;
         states.with_label_values(&["ignored"]).inc_by(ignored as u64);
         states.with_label_values(&["nothing_left"]).inc_by((all - ignored - some.len()) as u64);
-        states.with_label_values(&["taken"]).inc_by(some.len() as u64);
-        self.door.keep_states(device, some).await.map_err(of_registry)?;
+        let count = some.len() as u64;
+        let kept = self.door.keep_states(device, some).map_err(|TooLarge| Kind::TooLarge)?.await;
+        let result = kept.as_ref().err().map_or("taken", |error| match is_for_good(error) {
+            true => "refused",
+            false => "failed",
+        });
+        states.with_label_values(&[result]).inc_by(count);
+        kept.map_err(of_registry)?;
         Reply::success()
     }
 
     async fn stream(
         &self,
+        about: &About<'_>,
         device: &Device,
         stream: Stream,
-        keep_alive_s: u64,
     ) -> Result<Reply, Error> {
-        let feed = Feed::begin(&self.door, device, stream, keep_alive_s).await;
+        let how = (stream, about.query.keep_alive_s);
+        let feed = Feed::begin(&self.door, device, how, &about.who).await;
         feed.map(|feed| Reply::Stream(Box::new(feed))).map_err(of_registry)
     }
 }

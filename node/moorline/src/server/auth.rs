@@ -116,7 +116,8 @@ impl Devices {
         };
         let doors = self.doors.clone();
         if doors.banned(&who, from, UnixMillis(now_ms())).is_some() {
-            return Err(Denial::Banned);
+            // Losant's hear 3 of a ban, which is the edge's word for being busy.
+            return Err(if of_losant { Denial::Busy } else { Denial::Banned });
         }
         let is_wrong = |denial| {
             denial == Denial::BadCredentials || of_watson && denial == Denial::NotAuthorised

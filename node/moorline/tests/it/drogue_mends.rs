@@ -129,7 +129,7 @@ fn payloads(plant: &mut Plant) {
     reads(plant, &mut application);
     let (mut gate, _) = login(Version::V5, "x", "gate@plant", "gate").to(plant.at(2));
     let deep = "[".repeat(130) + &"]".repeat(130);
-    for odd in [r#""\ud800""#, r#"{"t":1e999}"#, &deep] {
+    for odd in [r#""\ud800""#, r#"{"t":1e999}"#, deep.as_str()] {
         gate.publish_acked("odd", odd.as_bytes());
         let event = said(&mut application);
         assert!(event["data_base64"].is_string(), "{odd}: {event}");
@@ -250,7 +250,14 @@ fn waits(plant: &mut Plant) {
     };
     let stranger = ask("/v1/a?ct=600&as=gw");
     assert_eq!(stranger(), 403, "it does not wait for what it may not say");
-    let waiting: Vec<_> = (0..4).map(|_| thread::spawn(ask("/v1/a?ct=600"))).collect();
+    let waiting = (0..4).map(|_| {
+        let asks = ask("/v1/a?ct=600");
+        // Whoever looks whether there is room has a place for a moment.
+        thread::spawn(move || {
+            until("there is room", 4 * SOON, || Some(asks()).filter(|s| *s != 503))
+        })
+    });
+    let waiting: Vec<_> = waiting.collect();
     until("four wait, and one more is told", 2 * SOON, || {
         (ask("/v1/a?ct=1")() == 503).then_some(())
     });

@@ -281,14 +281,12 @@ fn validate(url: &str) -> Value {
 }
 
 fn validates(plant: &mut Plant) {
-    let mut names = Vec::new();
     for (path, after) in [("ok", json!("yes")), ("nothing", json!("yes")), ("accept", Value::Null)]
     {
         plant.ruled(path, &validate(&plant.endpoint.url(&format!("/{path}"))));
         let event =
             plant.kept(path, || assert_eq!(plant.say(1, path, r#"{"t":1.50}"#).status, 202));
         assert_eq!(event["after"], after, "{path}");
-        names.push(path);
     }
     let asked = plant.endpoint.last("/ok");
     assert!(asked.head.starts_with("post /ok http/1.1\r\n"), "{}", asked.head);

@@ -20,16 +20,16 @@ pub(crate) const APP: &str = "5f0c9a1b2c3d4e5f60718293";
 const OTHER: &str = "0123456789abcdef01234567";
 /// More messages of a topic than there may be in a window.
 pub(crate) const TOO_MANY: usize = 31;
-const ALL_AGES: &str = "since=0&limit=100";
+pub(crate) const ALL_AGES: &str = "since=0&limit=100";
 
 /// A cluster with two applications, and what their devices and integrators show.
 pub(crate) struct Yard {
     pub(crate) api: Api,
     /// A token of the API for the first one.
-    token: String,
+    pub(crate) token: String,
     theirs: String,
     /// A key for all devices of the first one.
-    key: Key,
+    pub(crate) key: Key,
 }
 
 /// An access key.
@@ -66,7 +66,13 @@ impl Yard {
     }
 
     #[track_caller]
-    fn asked(&self, token: &str, node: u64, (method, path): (&str, &str), body: &Value) -> Answer {
+    pub(crate) fn asked(
+        &self,
+        token: &str,
+        node: u64,
+        (method, path): (&str, &str),
+        body: &Value,
+    ) -> Answer {
         let bearer = format!("Bearer {token}");
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let headers = [("authorization", &*bearer)];
@@ -130,7 +136,7 @@ impl Yard {
 
     /// The last state of a device, once there is one.
     #[track_caller]
-    fn last_state(&self, node: u64, device: &str) -> Value {
+    pub(crate) fn last_state(&self, node: u64, device: &str) -> Value {
         until("there is a state", SOON, || {
             self.get(node, &format!("/devices/{device}/state?limit=1")).get(0).cloned()
         })

@@ -34,6 +34,7 @@ mod harness;
 mod isolation;
 mod losant;
 mod losant_certificates;
+mod losant_limits;
 mod losant_rest;
 mod mail_everywhere;
 mod members;

@@ -288,6 +288,8 @@ pub enum Next {
     Rejected(String),
     /// A rule asks for what can't be.
     Invalid,
+    /// An endpoint did not answer as it should.
+    Failed,
     /// This endpoint is to be asked; then [`Rules::answered`].
     Ask(Place, Mode, Endpoint),
 }
@@ -376,15 +378,15 @@ impl Rules {
                 200 | 204 => {}
                 202 => return Next::Accepted,
                 400..=499 => return Next::Rejected(reason(answered)),
-                _ => return Next::Invalid,
+                _ => return Next::Failed,
             },
             Some(Step::Enrich(enrich)) if answered.status == 200 => {
                 let Some(enriched) = event_of(event, enrich.response, answered) else {
-                    return Next::Invalid;
+                    return Next::Failed;
                 };
                 *event = enriched;
             }
-            _ => return Next::Invalid,
+            _ => return Next::Failed,
         }
         self.run(Place { step: at.step + 1, ..at }, channel, event)
     }

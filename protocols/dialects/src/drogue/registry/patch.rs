@@ -60,7 +60,8 @@ pub fn fits(value: &Value) -> bool {
             }
         }
     }
-    within(value, DEPTH_MAX, &mut { RESULT_BYTES_MAX })
+    let mut left = RESULT_BYTES_MAX;
+    within(value, DEPTH_MAX, &mut left)
 }
 
 /// Carries out a merge patch.

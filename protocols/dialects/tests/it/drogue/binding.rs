@@ -124,7 +124,7 @@ fn what_cannot_stand_in_a_header_is_escaped_and_comes_back() {
     let headers = [("ce-id", "%ff")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     let answered = Answered { status: 200, headers: headers.into(), body: Bytes::new() };
     let next = rules.answered(Place::default(), &answered, "a", &mut event);
-    assert_eq!(next, Next::Invalid, "no text");
+    assert_eq!(next, Next::Failed, "no text");
 }
 
 #[test]
