@@ -8,7 +8,10 @@ use moorline_dialects::losant::{device::Class, id::Id};
 use moorline_edge::{Begin, watch_over};
 use moorline_service::registry::{Watch, door::Guest};
 
-use crate::{door::Door, pass::Pass};
+use crate::{
+    door::Door,
+    pass::{Known, Pass},
+};
 
 /// What it depends on that a client may stay.
 #[derive(Debug)]

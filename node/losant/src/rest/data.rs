@@ -1,6 +1,6 @@
 //! What devices reported over a while, or last: questions about several devices at once.
 //!
-//! Invariant: **bounded**: so many devices, and so many points of all of them, for one question; who asks for more is told. Checked by
+//! Invariant: **bounded**: so many devices, and so many points of all of them, for one question, and so many questions of one caller; who asks for more is told. Checked by
 //! the cluster tests (`losant_rest.rs`).
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use moorline_core::{Text, Value as Kept};
 use moorline_dialects::losant::{
     data::{Last, Series},
+    meant::Meant,
     rest::{Error, Kind},
     state,
 };
@@ -26,8 +27,9 @@ impl Http {
     async fn asked_about(
         &self,
         about: &About<'_>,
-        meant: &moorline_dialects::losant::meant::Meant,
+        meant: &Meant,
     ) -> Result<Vec<Known>, Error> {
+        self.limited(about.tenant, &about.who.name(), "data")?;
         let all = self.those_meant(about, meant).await?;
         if all.len() > DEVICES_MAX {
             let why = format!("{} devices are meant: at most {DEVICES_MAX}", all.len());

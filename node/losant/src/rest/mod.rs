@@ -14,7 +14,7 @@
 //! - **Success of a write means that it is synced on a majority.**
 //! - **No body is read before it is known who sends it**, but for logins, which are short.
 //!
-//! Checked by the cluster tests (`losant.rs`, `losant_limits.rs`).
+//! Checked by the cluster tests (`losant.rs`, `losant_limits.rs`, `losant_rest.rs`).
 
 mod auth;
 mod data;
