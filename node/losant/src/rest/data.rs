@@ -24,11 +24,7 @@ const DEVICES_MAX: usize = 100;
 const POINTS_MAX: usize = 100_000;
 
 impl Http {
-    async fn asked_about(
-        &self,
-        about: &About<'_>,
-        meant: &Meant,
-    ) -> Result<Vec<Known>, Error> {
+    async fn asked_about(&self, about: &About<'_>, meant: &Meant) -> Result<Vec<Known>, Error> {
         self.limited(about.tenant, &about.who.name(), "data")?;
         let all = self.those_meant(about, meant).await?;
         if all.len() > DEVICES_MAX {
