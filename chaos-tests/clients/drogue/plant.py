@@ -102,6 +102,13 @@ class Plant:
         self.registry("POST", "/devices", {"metadata": metadata, "spec": spec})
         return name
 
+    def unreadable(self, name, secret, **spec):
+        """A device with a section that the registry would refuse: as an import, or somebody by the cluster's own API, leaves it."""
+        settings = {"metadata": {"drogue": {"spec": spec}}}
+        self.ask("POST", "/devices?tenant=drogue-plant", {"name": name, "settings": settings})
+        credential = {"kind": "password", "user": name, "password": secret}
+        self.ask("POST", f"/devices/{name}/credentials?tenant=drogue-plant", credential)
+
     def command(self, node, device, command, payload=b""):
         """Sends a command over HTTP: the status."""
         url = f"http://{node.http}/api/command/v1alpha1/apps/{APP}/devices/{device}?command={command}"

@@ -23,7 +23,7 @@ def who(plant):
     plant.device("curl-gate", password("s3cret"), user("fleet", "fl33t"))
     plant.device("curl-sensor", gatewaySelector={"matchNames": ["curl-gate"]})
     plant.device("curl-off", password("pw"), core={"disabled": True})
-    plant.device("curl-odd", password("pw"), publish={"rules": "none"})
+    plant.unreadable("curl-odd", "pw", publish={"rules": "none"})
     # There is no such host.
     plant.device("curl-out", commands={"commands": [{"external": {"type": "http", "url": "https://hook.invalid/none"}}]})
     rules = [{"when": {"isChannel": "secret"}, "then": [{"reject": "not here"}]}, {"when": {"isChannel": "noise"}, "then": ["drop"]}]

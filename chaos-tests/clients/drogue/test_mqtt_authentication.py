@@ -17,7 +17,7 @@ def devices(plant):
     # The section's name of old.
     plant.device("legacy", credentials={"credentials": [password("l3gacy")]})
     plant.device("disabled", password("pw"), core={"disabled": True})
-    plant.device("azure", password("pw"), mqtt={"dialect": {"type": "azure"}})
+    plant.unreadable("azure", "pw", mqtt={"dialect": {"type": "azure"}})
     plant.device("bare")
 
 

@@ -34,7 +34,7 @@ def losant():
 def losant_device(admin, http, token, ca=None):
     """A device of Losant's: client id, user name and password."""
     of = losant()
-    application = of.Application(admin, http, token)
+    application = of.Application(admin, token)
     scheme, context = ("https", ssl.create_default_context(cafile=ca)) if ca else ("http", None)
 
     def ask(path, body):
