@@ -1,7 +1,6 @@
 """An application in a cluster, made by the APIs as its people would."""
 
 import json
-import socket
 import time
 import urllib.request
 
@@ -31,13 +30,13 @@ def wait_for(condition, seconds=ANSWER_S):
 class Application:
     """An application: its integrator's token, and a key that all devices have."""
 
-    def __init__(self, admin, http, token=None):
-        self.admin, self.http, self.token = admin, http, token
-        if token is None:
-            self.token = self.ask("POST", "/tokens", {"name": "losant-root", "role": "admin"})["token"]
+    def __init__(self, admin):
+        self.admin, self.token = admin, None
+        # The first token of a cluster needs none.
+        self.token = self.ask("POST", "/tokens", {"name": "root", "role": "admin"})["token"]
         alias, settings = f"losant:{APP}", {"plaintext": True}
-        self.ask("POST", "/tenants", {"name": "losant", "aliases": [alias], "settings": settings})
-        self.integrator = self.ask("POST", "/tokens?tenant=losant", {"name": "ci", "role": "operator"})["token"]
+        self.ask("POST", "/tenants", {"name": "acme", "aliases": [alias], "settings": settings})
+        self.integrator = self.ask("POST", "/tokens?tenant=acme", {"name": "ci", "role": "operator"})["token"]
 
     def ask(self, method, path, body=None):
         headers = {"Content-Type": "application/json"}
@@ -47,14 +46,3 @@ class Application:
         request = urllib.request.Request(f"http://{self.admin}/api/v1{path}", data, headers, method=method)
         with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
             return json.loads(answer.read() or "null")
-
-
-def lead(monkeypatch, where):
-    """The SDK connects to fixed ports: here they lead to a node. Nothing of the SDK is changed."""
-    connect = socket.create_connection
-
-    def create_connection(address, *args, **kwargs):
-        host, port = address
-        return connect(("127.0.0.1", where.get(port, port)) if host == "localhost" else address, *args, **kwargs)
-
-    monkeypatch.setattr(socket, "create_connection", create_connection)

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 26] = [
+pub const ORDER: [&str; 27] = [
     "protocols/core",
     "protocols/mqtt",
     "protocols/moonlight",
@@ -28,6 +28,7 @@ pub const ORDER: [&str; 26] = [
     "node/service",
     "node/edge",
     "node/http",
+    "node/outward",
     "node/fostrom",
     "node/watson",
     "node/drogue",
@@ -84,7 +85,7 @@ pub const OWNED: [(&str, &[&str]); 7] = [
     ("rocksdb", &["storage/rocks"]),
     ("openraft", &["raft/group"]),
     ("tonic", &["raft/group"]),
-    ("hyper", &["node/http", "node/moorline", "chaos-tests/cluster"]),
+    ("hyper", &["node/http", "node/outward", "node/moorline", "chaos-tests/cluster"]),
     ("fuser", &["chaos-tests/lossyfs"]),
     ("rumqttd", &["chaos-tests/peers"]),
     ("socket2", &["node/edge", "node/moorline", "raft/group", "chaos-tests/cluster"]),

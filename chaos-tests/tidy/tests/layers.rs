@@ -48,8 +48,13 @@ fn the_agent_brings_no_database_along() {
 }
 
 /// Files of crates that are not pure as a whole.
-const PURE_FILES: [&str; 4] =
-    ["agent/src/api/", "agent/src/question.rs", "agent/src/row.rs", "agent/src/uplink/attempts.rs"];
+const PURE_FILES: [&str; 5] = [
+    "agent/src/api/",
+    "agent/src/question.rs",
+    "agent/src/row.rs",
+    "agent/src/uplink/attempts.rs",
+    "node/outward/src/address.rs",
+];
 
 #[test]
 fn pure_files_know_no_time_and_no_world() {

@@ -60,6 +60,8 @@ pub(crate) enum CredentialKind {
     Certificate,
     /// A pre-shared key of TLS.
     Psk,
+    /// Another name of the device, where its platform has such: nobody comes in by it alone.
+    Alias,
 }
 
 /// How a generated secret looks.
@@ -119,6 +121,8 @@ pub(crate) struct NewCredential {
     pub(crate) identity: Option<String>,
     /// Of a pre-shared key: one that exists already, in hexadecimal digits, 16 to 64 bytes. Without it a new one.
     pub(crate) key: Option<String>,
+    /// Of an alias: the name, at most 240 bytes, of no other device of the tenant.
+    pub(crate) alias: Option<String>,
 }
 
 /// By hand: what is secret is not printed.
@@ -133,7 +137,7 @@ impl fmt::Debug for NewCredential {
 pub(crate) struct CredentialView {
     /// Its number in the device.
     id: String,
-    /// Which sort: `secret`, `token`, `password`, `mqtt-basic`, `certificate` or `psk`.
+    /// Which sort: `secret`, `token`, `password`, `mqtt-basic`, `certificate`, `psk` or `alias`.
     kind: &'static str,
     /// When it was made, in milliseconds since 1970.
     created_ms: u64,
@@ -158,6 +162,9 @@ pub(crate) struct CredentialView {
     /// The identity of a pre-shared key.
     #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<String>,
+    /// The other name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<String>,
 }
 
 /// A credential that was made.
@@ -214,6 +221,7 @@ impl CredentialView {
             pin: None,
             sha256: None,
             identity: None,
+            alias: None,
         };
         match kept {
             None | Some(Kept::Secret(_) | Kept::Token(_)) => {}
@@ -231,13 +239,14 @@ impl CredentialView {
             Some(Kept::Psk(psk)) => {
                 view.identity = Some(String::from_utf8_lossy(&psk.identity).into_owned());
             }
+            Some(Kept::Alias(name)) => view.alias = Some(name.to_string()),
         }
         view
     }
 }
 
 /// Fields of one kind, as they are said.
-const FIELDS: [(&str, &[CredentialKind]); 11] = {
+const FIELDS: [(&str, &[CredentialKind]); 12] = {
     use CredentialKind as K;
     [
         ("style", &[K::Secret]),
@@ -251,6 +260,7 @@ const FIELDS: [(&str, &[CredentialKind]); 11] = {
         ("sha256", &[K::Certificate]),
         ("pin", &[K::Certificate]),
         ("identity", &[K::Psk]),
+        ("alias", &[K::Alias]),
     ]
 };
 
@@ -269,6 +279,7 @@ impl NewCredential {
             self.sha256.is_some(),
             self.pin.is_some(),
             self.identity.is_some(),
+            self.alias.is_some(),
         ]
     }
 
@@ -329,6 +340,10 @@ impl NewCredential {
                     Some(key) => Some(Secret::new(bytes_of(key).ok_or_else(wrong)?)),
                 };
                 Wanted::Psk { identity: Bytes::from(self.identity.unwrap_or(called)), key }
+            }
+            CredentialKind::Alias => {
+                let wrong = || Problem::malformed("alias: it wants the name");
+                Wanted::Alias(text(self.alias).ok_or_else(wrong)?)
             }
         })
     }
@@ -429,7 +444,8 @@ pub(crate) async fn create(
         | Wanted::Token(_)
         | Wanted::ReadableToken(_)
         | Wanted::Login { .. }
-        | Wanted::Certificate(_) => None,
+        | Wanted::Certificate(_)
+        | Wanted::Alias(_) => None,
     };
     let made = make(&api.secrets, place, wanted, rand::random::<u8>).await?;
     let credential = Credential {

@@ -65,7 +65,7 @@ const TRIES_MAX: usize = 75;
 /// See there.
 const TRY_PAUSE: Duration = Duration::from_millis(200);
 /// What is wrong with a credential that is several.
-const ONE_SORT: &str = "a credential is one of: `secret`, `generate`, `token`, a login (`user`, `client_id`, `password`), a `certificate`, a pre-shared key (`identity` and `key`)";
+const ONE_SORT: &str = "a credential is one of: `secret`, `generate`, `token`, a login (`user`, `client_id`, `password`), a `certificate`, a pre-shared key (`identity` and `key`), an `alias`";
 
 /// A line of an import.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -113,6 +113,8 @@ pub(crate) struct ImportCredential {
     sha256: Option<String>,
     /// What of a certificate is pinned.
     pin: Option<PinOf>,
+    /// Another name of the device, as of a new credential.
+    alias: Option<String>,
     /// From when on it counts, in milliseconds since 1970.
     not_before_ms: Option<u64>,
     /// Until when.
@@ -139,14 +141,15 @@ impl ImportCredential {
         let login = self.user.is_some() || self.client_id.is_some() || self.password.is_some();
         let certificate = self.certificate.is_some() || self.sha256.is_some() || self.pin.is_some();
         let psk = self.identity.is_some() || self.key.is_some();
-        let kind = match (self.token.is_some(), login, certificate, psk) {
-            (false, false, false, false) => None,
-            (true, false, false, false) => Some(CredentialKind::Token),
-            (false, true, false, false) => Some(CredentialKind::MqttBasic),
-            (false, false, true, false) => Some(CredentialKind::Certificate),
-            (false, false, false, true) if self.identity.is_some() && self.key.is_some() => {
+        let kind = match (self.token.is_some(), login, certificate, psk, self.alias.is_some()) {
+            (false, false, false, false, false) => None,
+            (true, false, false, false, false) => Some(CredentialKind::Token),
+            (false, true, false, false, false) => Some(CredentialKind::MqttBasic),
+            (false, false, true, false, false) => Some(CredentialKind::Certificate),
+            (false, false, false, true, false) if self.identity.is_some() && self.key.is_some() => {
                 Some(CredentialKind::Psk)
             }
+            (false, false, false, false, true) => Some(CredentialKind::Alias),
             _ => return Err(Problem::malformed(ONE_SORT)),
         };
         if self.readable.is_some() && kind != Some(CredentialKind::Token) {
@@ -167,6 +170,7 @@ impl ImportCredential {
                     certificate,
                     sha256,
                     pin,
+                    alias,
                     ..
                 } = self.clone();
                 let new = NewCredential {
@@ -181,6 +185,7 @@ impl ImportCredential {
                     certificate,
                     sha256,
                     pin,
+                    alias,
                     ..NewCredential::default()
                 };
                 new.check()?;
@@ -536,7 +541,7 @@ impl Plan {
         Ok((wanted, secrets))
     }
 
-    /// A token, a login, a certificate or a pre-shared key. Its id follows from what it is found by: a changed password is that of the same login.
+    /// A token, a login, a certificate, a pre-shared key or an alias. Its id follows from what it is found by: a changed password is that of the same login.
     async fn brought(&self, device: &Text, new: NewCredential) -> Result<Credential, Failed> {
         if new.password.is_some() && !self.chosen_passwords {
             return Err(Problem::forbidden(NO_CHOSEN_PASSWORDS).into());
@@ -552,6 +557,8 @@ impl Plan {
                     .expect("texts")
             }
             make::Wanted::Psk { identity, key: Some(_) } => identity.to_vec(),
+            // Not that of a key of which it is the identity.
+            make::Wanted::Alias(name) => [&b"alias "[..], name.as_bytes()].concat(),
             make::Wanted::Token(None)
             | make::Wanted::ReadableToken(None)
             | make::Wanted::Secret(_)

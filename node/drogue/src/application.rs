@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use crate::{
     door::{Door, Turned},
     feed::{Feed, Tap},
+    groups::Ungrouped,
     metrics::Counted,
     mqtt::HERE,
 };
@@ -97,7 +98,8 @@ impl Application {
     }
 }
 
-async fn stays(door: &Door, principal: &Principal) -> Result<(), Denial> {
+/// Whether it may stay.
+pub(crate) async fn stays(door: &Door, principal: &Principal) -> Result<(), Denial> {
     let Principal { tenant, name, version, .. } = principal;
     let again = door.registry.principal_again(*tenant, name.as_str(), *version).await;
     match again {
@@ -146,10 +148,12 @@ impl Session {
         while let Some(ask) = asked.recv().await {
             match ask {
                 Ask::Publish(token, message) => self.publish(token, message).await,
-                Ask::Subscribe(token, filters) => {
+                Ask::Subscribe(token, filters, user) => {
+                    let user = user.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                    let form = if self.is_v5 { Form::of(user) } else { Form::V3 };
                     let mut granted = Vec::with_capacity(filters.len());
                     for filter in filters {
-                        granted.push(self.subscribe(filter).await);
+                        granted.push(self.subscribe(filter, form).await);
                     }
                     tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
                 }
@@ -168,7 +172,7 @@ impl Session {
         }
     }
 
-    async fn subscribe(&mut self, asked: Filter) -> Result<QoS, Refusal> {
+    async fn subscribe(&mut self, asked: Filter, form: Form) -> Result<QoS, Refusal> {
         let Filter { filter, options } = asked;
         let wanted = application::subscribe(filter.as_str()).map_err(|why| {
             self.door.metrics.filters_refused.with_label_values(&["application"]).inc();
@@ -194,14 +198,19 @@ impl Session {
             return Err(Refusal::Topic);
         }
         let reading = self.door.registry.begin_reading(tenant).map_err(|_| Refusal::Busy)?;
+        self.door.begins(tenant, group.as_ref()).await.map_err(|why| match why {
+            Ungrouped::Full => Refusal::Quota,
+            Ungrouped::Unavailable => Refusal::Platform(PlatformReason::Unspecified),
+        })?;
         let qos = options.qos.min(QoS::AtLeastOnce);
         let feed = Feed {
             door: self.door.clone(),
             tenant,
             application,
             group,
+            channel: None,
             topic: wanted.topic,
-            form: if self.is_v5 { Form::Structured } else { Form::V3 },
+            form,
             qos,
             id: options.id,
             inbox: Arc::clone(&self.inbox),

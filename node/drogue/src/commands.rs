@@ -1,22 +1,15 @@
-//! Commands to devices: once to the device, and once to each of its gateways, whoever of them listens now.
+//! Commands to devices: once to the device, and once to each of its gateways, whoever of them listens now; or to its endpoint outside.
 
 use bytes::Bytes;
 use moorline_core::{Message, TenantId, Text, port::Refusal};
 use moorline_dialects::drogue::{
-    command::{Outcome, external},
+    command::{Asked, InvalidExternal, Outcome, external},
     inbox,
-    registry::device::{Kept, is_disabled},
+    registry::device::{GATEWAYS_MAX, is_disabled},
 };
-use moorline_service::registry::{
-    RegistryError,
-    door::By,
-    settings::{self, DeviceSettings},
-};
+use moorline_service::registry::{RegistryError, door::By};
 
-use crate::door::Door;
-
-/// Gateways of one device that hear its commands.
-const GATEWAYS_MAX: usize = 64;
+use crate::{door::Door, kept::kept_of, spec::Unknown};
 
 impl Door {
     /// Sends a command, and counts it.
@@ -48,15 +41,31 @@ impl Door {
         let Some(record) = record.filter(|_| inbox::is_command(name)) else {
             return Outcome::Nobody;
         };
-        let kept = Kept::of(&settings::read::<DeviceSettings>(&record.settings).metadata);
-        if is_disabled(&kept.spec) {
+        let spec = match self.specs.of(&self.registry, tenant).await {
+            Ok(spec) => spec,
+            Err(Unknown::Unavailable) => return Outcome::Unavailable,
+            Err(Unknown::Unreadable) => return Outcome::Failed,
+        };
+        let Ok(kept) = kept_of(&record.settings) else { return Outcome::Failed };
+        if is_disabled(&kept.spec) || is_disabled(&spec.spec) {
             return Outcome::Nobody;
         }
-        if external(&kept.spec).is_some() {
-            // No endpoint is asked by this node: it would not be the device that hears it.
-            return Outcome::Failed;
+        match external(&kept.spec) {
+            Ok(None) => {}
+            Ok(Some(external)) => {
+                let Some(application) = self.name(tenant) else { return Outcome::Nobody };
+                let asked = Asked {
+                    application: application.to_string(),
+                    device: device.to_string(),
+                    command: name.to_owned(),
+                };
+                return self.external_command(tenant, &external, &asked, &payload).await;
+            }
+            // It is meant for somebody else than who listens.
+            Err(InvalidExternal) => return Outcome::Failed,
         }
         let own = device.as_str();
+        // What was written before that was checked may name more: those hear nothing.
         let gateways = kept.gateways().filter(|gateway| *gateway != own).take(GATEWAYS_MAX);
         for recipient in std::iter::once(own).chain(gateways) {
             let topic = inbox::canonical(recipient, own, name);

@@ -1,6 +1,10 @@
 //! Who a client is: from what it shows to a device of an application, and whether it may stay.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use moorline_core::{TenantId, Text, op::Denial, port::SessionLimits};
 use moorline_dialects::drogue::{
@@ -9,33 +13,42 @@ use moorline_dialects::drogue::{
     registry::device::{Kept, is_disabled},
 };
 use moorline_edge::{Channel, Clock, Doorkeeper, EdgeConfig, Proof, PskHolder};
-use moorline_machine::registry::TenantRecord;
+use moorline_machine::registry::{DEVICE_NAME_BYTES_MAX, DeviceRecord, TenantRecord};
 use moorline_mqtt::server;
+use moorline_outward::Outward;
 use moorline_service::{
     Service,
     registry::{
-        Registry, Watch,
+        Registry, RegistryError, Watch,
         credential::{
             certificate,
             prove::{Chain, Claim, Holder, Possession, Proven, Stay, Unproven},
         },
         door::{By, Certified, Guest},
-        principal::Principal,
+        principal::{ApiToken, Principal, is_principal},
         secrets::Secrets,
-        settings::{self, DeviceSettings},
     },
 };
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
+    kept::kept_of,
     metrics::DrogueMetrics,
+    places::Places,
     speaker::Speaker,
     spec::{Specs, Unknown},
 };
 
 /// What an application's tenant is called, before its name, and before the subject of an authority of its.
 const ALIAS: &str = "drogue:";
+/// How long it counts that there are applications, and that there are none.
+const FOUND_FOR: Duration = Duration::from_secs(5);
+/// See [`FOUND_FOR`].
+const NOT_FOUND_FOR: Duration = Duration::from_millis(250);
+/// How long tasks of connections may take to end, when these have ended.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 /// In distinguished names, and in no application's name.
 const EQUALS: char = '=';
 
@@ -55,8 +68,14 @@ pub struct Door {
     pub(crate) sessions_max: u32,
     pub(crate) metrics: DrogueMetrics,
     pub(crate) specs: Specs,
+    /// Asks endpoints of applications.
+    pub(crate) outward: Outward,
     /// Who failed too often: the same for MQTT and HTTP.
     doors: Doorkeeper,
+    /// Whether there is any application, and when that was looked up.
+    found: Arc<Mutex<Option<(bool, Instant)>>>,
+    /// Connections of devices, and requests that wait.
+    pub(crate) places: Places,
     /// Tasks of connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
 }
@@ -108,6 +127,14 @@ pub(crate) struct Standing {
     watch: Watch,
 }
 
+/// Who somebody says to be.
+struct Named {
+    tenant: TenantId,
+    /// The device, which is the client id of its logins.
+    device: Text,
+    user: Text,
+}
+
 /// By what it is in.
 enum Shown {
     /// What the registry checks again by itself.
@@ -117,7 +144,7 @@ enum Shown {
 }
 
 impl Door {
-    /// A door before a service. `doors`: who failed too often, counted with all others.
+    /// A door before a service. `doors`: who failed too often, counted with all others. `outward`: asks endpoints of applications.
     #[must_use]
     pub fn new(
         service: Arc<Service>,
@@ -126,6 +153,7 @@ impl Door {
         edge: &EdgeConfig,
         metrics: DrogueMetrics,
         doors: Doorkeeper,
+        outward: Outward,
     ) -> Self {
         Self {
             registry: service.registry(),
@@ -138,8 +166,20 @@ impl Door {
             sessions_max: edge.sessions_per_shard_max,
             metrics,
             specs: Specs::default(),
+            outward,
             doors,
+            found: Arc::default(),
+            places: Places::default(),
             tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Waits until what connections have said is written: wills, and how far groups are. Their listeners have ended; no other connection
+    /// comes.
+    pub async fn stop(&self) {
+        self.tasks.close();
+        if timeout(STOP_WAIT, self.tasks.wait()).await.is_err() {
+            warn!(tasks = self.tasks.len(), "connections of Drogue's did not end in time");
         }
     }
 
@@ -147,9 +187,19 @@ impl Door {
         self.clock.wall().0
     }
 
-    /// Whether there is any application.
+    /// Whether there is any application, as of a moment ago: strangers ask, and all tenants are looked at.
     pub(crate) fn has_applications(&self) -> bool {
-        self.registry.any_tenant(|of| of.enabled && name_of(of).is_some())
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((has, at)) = *found
+            && at.elapsed() < if has { FOUND_FOR } else { NOT_FOUND_FOR }
+        {
+            return has;
+        }
+        // Others look for themselves meanwhile.
+        drop(found);
+        let has = self.registry.any_tenant(|of| of.enabled && name_of(of).is_some());
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some((has, Instant::now()));
+        has
     }
 
     /// Whether a tenant is an application, by all that is known here.
@@ -166,6 +216,12 @@ impl Door {
     /// Whether there is an application of this name, by all that is known here.
     pub(crate) fn knows(&self, application: &str) -> bool {
         self.registry.tenant_by_alias(&format!("{ALIAS}{application}")).is_some()
+    }
+
+    /// Whether keys may be shown without TLS that are for this application, by all that is known here.
+    pub(crate) fn takes_plaintext_for(&self, application: &str) -> bool {
+        let meant = self.registry.tenant_by_alias(&format!("{ALIAS}{application}"));
+        meant.is_some_and(|(tenant, _)| self.registry.takes_plaintext(tenant))
     }
 
     /// The application that an authority of a chain belongs to: its alias.
@@ -190,9 +246,7 @@ impl Door {
         credentials: &Credentials,
         coming: Coming<'_>,
     ) -> Result<Entered, Turned> {
-        let who =
-            credentials.id().map(|id| Text::from(format!("{}@{}", id.device, id.application)));
-        let who = who.unwrap_or_default();
+        let who = who(credentials, coming.channel);
         let result = if self.doors.banned(&who, coming.from, self.clock.wall()).is_some() {
             Err(Turned::Away)
         } else {
@@ -220,8 +274,7 @@ impl Door {
         by: By,
         from: IpAddr,
     ) -> Result<Principal, Turned> {
-        // Wrong keys name nobody: they are counted by where they come from.
-        let who = Text::default();
+        let who = named_by(key);
         let banned = self.doors.banned(&who, from, self.clock.wall()).is_some();
         let result = if banned {
             Err(Turned::Away)
@@ -256,12 +309,12 @@ impl Door {
     ) -> Result<Entered, Turned> {
         match credentials {
             Credentials::Password { id, password } => {
-                let proven = self.by_words(id, &id.device, password.expose(), coming).await?;
-                self.entered(proven, None)
+                let proven = self.by_words(id, None, password.expose(), coming).await?;
+                self.entered(proven, None).await
             }
             Credentials::User { id, user, password } => {
-                let proven = self.by_words(id, user, password.expose(), coming).await?;
-                self.entered(proven, Some(id))
+                let proven = self.by_words(id, Some(user), password.expose(), coming).await?;
+                self.entered(proven, Some(id)).await
             }
             Credentials::Proven => match &coming.channel.proof {
                 Some(Proof::Certificates(chain)) => self.by_certificate(chain, coming).await,
@@ -271,32 +324,74 @@ impl Door {
         }
     }
 
-    /// By a name and a password. Logins of a device have its name as client id, so that many devices may have one user name.
+    /// By a name and a password. Logins of a device have its name as client id, so that many devices may have one user name. Who is
+    /// nobody by the name that it says may be a device that has this as an alias.
     async fn by_words(
         &self,
         id: &DeviceId,
-        user: &Text,
+        user: Option<&Text>,
         password: &[u8],
         coming: &Coming<'_>,
     ) -> Result<Proven, Turned> {
         let meant = self.registry.tenant_meant(&format!("{ALIAS}{}", id.application)).await;
         let (tenant, of) = meant.map_err(turned)?;
-        let user = Text::from(format!("{user}@{}", of.name));
+        let named = |device: &Text| Named {
+            tenant,
+            user: Text::from(format!("{}@{}", user.unwrap_or(device), of.name)),
+            device: device.clone(),
+        };
+        match self.by_name(named(&id.device), password, coming).await {
+            Err(Turned::Away) => {}
+            other => return other,
+        }
+        let called = self.registry.device_called(&self.secrets, tenant, &id.device).await;
+        match called.map_err(|_| Turned::Unavailable)? {
+            Some((device, _)) => self.by_name(named(&device), password, coming).await,
+            // Whether there is such an alias is not to be told by how long a refusal takes.
+            None if self.registry.settings(tenant).chosen_passwords => {
+                let pretended = self.secrets.passwords().pretend(password).await;
+                Err(if pretended.is_ok() { Turned::Away } else { Turned::Unavailable })
+            }
+            None => Err(Turned::Away),
+        }
+    }
+
+    async fn by_name(
+        &self,
+        named: Named,
+        password: &[u8],
+        coming: &Coming<'_>,
+    ) -> Result<Proven, Turned> {
         let claim = Claim {
             by: coming.by,
             tls: coming.channel.tls,
             server_name: coming.channel.server_name.as_ref(),
-            client: &id.device,
-            user: Some(&user),
+            client: &named.device,
+            user: Some(&named.user),
             password: Some(password),
             possession: Possession::Nothing,
         };
         let proven = self.registry.prove(&self.secrets, &claim, self.now_ms()).await;
         let proven = proven.map_err(unproven)?;
-        if proven.stay.guest.tenant != tenant {
+        if proven.stay.guest.tenant != named.tenant {
             return Err(Turned::Away);
         }
         Ok(proven)
+    }
+
+    /// A device by its name, or by an alias, with its name.
+    pub(crate) async fn device_named(
+        &self,
+        tenant: TenantId,
+        name: &Text,
+    ) -> Result<Option<(Text, DeviceRecord)>, RegistryError> {
+        if is_principal(name) {
+            return Ok(None);
+        }
+        match self.registry.device(tenant, name).await? {
+            Some(record) => Ok(Some((name.clone(), record))),
+            None => self.registry.device_called(&self.secrets, tenant, name).await,
+        }
     }
 
     async fn by_key(&self, holder: &PskHolder, coming: &Coming<'_>) -> Result<Entered, Turned> {
@@ -311,7 +406,7 @@ impl Door {
             possession: Possession::Psk(Holder { tenant, device, born, credential }),
         };
         let proven = self.registry.prove(&self.secrets, &claim, self.now_ms()).await;
-        self.entered(proven.map_err(unproven)?, None)
+        self.entered(proven.map_err(unproven)?, None).await
     }
 
     /// By what an authority of the application calls it: the subject, or its common name.
@@ -320,7 +415,9 @@ impl Door {
         let (tenant, _) = self.registry.tenant_meant(&alias).await.map_err(turned)?;
         let called = self.registry.vouched(tenant, chain, self.now_ms()).ok_or(Turned::Away)?;
         let subject = chain.first().and_then(certificate::subject).map(Text::from);
-        for device in [subject, called.common].into_iter().flatten() {
+        for said in [subject, called.common].into_iter().flatten() {
+            let named = self.device_named(tenant, &said).await;
+            let Some((device, _)) = named.map_err(|_| Turned::Unavailable)? else { continue };
             let certified = Certified {
                 alias: &alias,
                 device: &device,
@@ -336,16 +433,16 @@ impl Door {
             let watch = admitted.watch.expect("it was asked for");
             let by = Shown::Certificate(admitted.guest.clone(), Arc::clone(chain));
             let standing = Standing { by, until_ms: admitted.until_ms, watch };
-            let settings = settings::read::<DeviceSettings>(&admitted.settings);
-            let speaker = self.speaker(admitted.guest, Kept::of(&settings.metadata))?;
+            let kept = kept_of(&admitted.settings).map_err(|_| Turned::Misconfigured)?;
+            let speaker = self.speaker(admitted.guest, kept).await?;
             return Ok(Entered { speaker, standing });
         }
         Err(Turned::Away)
     }
 
-    fn entered(&self, proven: Proven, named: Option<&DeviceId>) -> Result<Entered, Turned> {
+    async fn entered(&self, proven: Proven, named: Option<&DeviceId>) -> Result<Entered, Turned> {
         let Proven { stay, watch, settings, .. } = proven;
-        let kept = Kept::of(&settings::read::<DeviceSettings>(&settings).metadata);
+        let kept = kept_of(&settings).map_err(|_| Turned::Misconfigured)?;
         let is_it = |id: &DeviceId| {
             id.device == stay.guest.device
                 || kept.aliases().any(|alias| alias == id.device.as_str())
@@ -354,15 +451,16 @@ impl Door {
             // Somebody else has this user name and password.
             return Err(Turned::Away);
         }
-        let speaker = self.speaker(stay.guest.clone(), kept)?;
+        let speaker = self.speaker(stay.guest.clone(), kept).await?;
         let until_ms = stay.until_ms;
         Ok(Entered { speaker, standing: Standing { by: Shown::Words(stay), until_ms, watch } })
     }
 
-    fn speaker(&self, guest: Guest, kept: Kept) -> Result<Arc<Speaker>, Turned> {
+    async fn speaker(&self, guest: Guest, kept: Kept) -> Result<Arc<Speaker>, Turned> {
         let of = self.registry.tenant(guest.tenant).ok_or(Turned::Away)?;
         let application = name_of(&of).ok_or(Turned::Away)?;
-        if is_disabled(&kept.spec) {
+        let spec = self.specs.of(&self.registry, guest.tenant).await?;
+        if is_disabled(&kept.spec) || is_disabled(&spec.spec) {
             return Err(Turned::Away);
         }
         Ok(Arc::new(Speaker::new(self.clone(), guest, application, kept)))
@@ -384,6 +482,33 @@ impl Door {
             }
         }
     }
+}
+
+/// By what the failures of a device are counted: so that those of one ban no other one of its address.
+fn who(credentials: &Credentials, channel: &Channel) -> Text {
+    if let Some(id) = credentials.id() {
+        return Text::from(format!("{}@{}", id.device, id.application));
+    }
+    match &channel.proof {
+        // A chain that names nobody is nobody's.
+        Some(Proof::Certificates(chain)) => {
+            let subject = chain.first().and_then(certificate::subject);
+            Text::from(format!("certificate {}", subject.unwrap_or_default()))
+        }
+        Some(Proof::Psk(holder)) => {
+            Text::from(format!("key {}/{}", holder.tenant.0, holder.device))
+        }
+        None => Text::default(),
+    }
+}
+
+/// The same of a token: by the name that it says, which is no secret. What is no token names nobody.
+fn named_by(key: &str) -> Text {
+    let token = ApiToken::parse(key);
+    let name = token.filter(|token| token.name.len() <= DEVICE_NAME_BYTES_MAX);
+    name.map_or_else(Text::default, |token| {
+        Text::from(format!("token {}/{}", token.tenant.0, token.name))
+    })
 }
 
 /// The name of an application; [`None`] for a tenant that is none.
@@ -423,6 +548,7 @@ fn rules(edge: &EdgeConfig) -> server::Config {
     config.session_expiry_max_s = 0;
     config.capabilities.shared = false;
     config.capabilities.subscription_ids = false;
+    config.stays_with_subscription_id = true;
     config
 }
 

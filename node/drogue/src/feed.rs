@@ -3,12 +3,20 @@
 //! # Invariants
 //!
 //! - **At least once**: what was not taken by the client is not committed, and comes again to whoever reads next.
-//! - **In order of each device**, and with QoS 1 one at a time: the next goes out when the client has acknowledged the last.
+//! - **In order of each device**, and with QoS 1 one at a time: the next goes out when the client has acknowledged the last. What a
+//!   member of a group gives back to another is behind where the group's document says that it is, and none of it is on its way.
+//! - **Nothing is passed over in silence**: an event that can't be read is counted, and logged.
 //! - **Bounded**: a page of each shard is in memory.
 //!
 //! Checked by the cluster tests (`drogue.rs`).
 
-use std::{collections::VecDeque, num::NonZeroU32, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    num::NonZeroU32,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -18,7 +26,7 @@ use moorline_core::{
 };
 use moorline_dialects::drogue::{
     application::Form,
-    event::{CloudEvent, Names},
+    event::{CONNECTION, CloudEvent, Names},
 };
 use moorline_edge::asks::{numbered, tell};
 use moorline_machine::{
@@ -31,6 +39,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
 
 use crate::{
     door::Door,
@@ -42,7 +51,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// How long is waited before a shard is asked again that did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Events with QoS 0 that are on their way at once; with QoS 1 it is one.
-const AHEAD_MAX: usize = 32;
+pub(crate) const AHEAD_MAX: usize = 32;
 /// Numbers of what was taken that wait: no more can be out.
 const TAKEN_MAX: usize = 2 * AHEAD_MAX;
 /// Where the number of a feed stands in those of its events.
@@ -55,6 +64,8 @@ pub(crate) struct Feed {
     pub(crate) application: Text,
     /// With whom it shares; without one it reads what is new, and nobody else does so for it.
     pub(crate) group: Option<Text>,
+    /// Of which channel it wants events, if not of all.
+    pub(crate) channel: Option<Text>,
     pub(crate) topic: Text,
     pub(crate) form: Form,
     pub(crate) qos: QoS,
@@ -96,6 +107,12 @@ struct Lost;
 struct Reader {
     feed: Feed,
     member: Option<Member>,
+    /// The shards that it reads.
+    own: BTreeSet<ShardId>,
+    /// Those that were its own when they were asked for what they have: another member may have read on since.
+    left: BTreeSet<ShardId>,
+    /// It said that it reads while something was on its way, so that it could not give shards back.
+    owes: bool,
     taken: mpsc::Receiver<u64>,
     cursor: Option<Cursor>,
     out: VecDeque<Out>,
@@ -103,6 +120,8 @@ struct Reader {
     renew_at: Instant,
     /// Something was taken that is not committed.
     moved: bool,
+    /// It was said that there is an event that can't be read.
+    warned: bool,
 }
 
 impl Feed {
@@ -115,12 +134,16 @@ impl Feed {
         let mut reader = Reader {
             feed: self,
             member,
+            own: BTreeSet::new(),
+            left: BTreeSet::new(),
+            owes: false,
             taken,
             cursor: None,
             out: VecDeque::new(),
             next: number << FEED_SHIFT,
             renew_at: Instant::now(),
             moved: false,
+            warned: false,
         };
         let ended = token.clone();
         tasks.spawn(async move {
@@ -137,10 +160,13 @@ impl Feed {
 impl Reader {
     async fn work(&mut self) {
         loop {
-            let now_ms = self.feed.door.now_ms();
-            if let Some(member) = &mut self.member
-                && !member.holds(&self.feed.door.registry, now_ms).await
-            {
+            self.commit().await;
+            let Feed { door, tenant, .. } = &self.feed;
+            self.own = match &mut self.member {
+                Some(member) => member.renew(door, self.cursor.as_ref(), true).await,
+                None => door.registry.event_shards(*tenant, None).into_iter().collect(),
+            };
+            if self.own.is_empty() {
                 sleep(LOOK).await;
                 continue;
             }
@@ -158,41 +184,62 @@ impl Reader {
     }
 
     /// Where it begins: where its group is, or with what is new.
-    async fn start(&self) -> Result<Cursor, RegistryError> {
-        let Feed { door, tenant, group, .. } = &self.feed;
-        let Some(group) = group else {
+    async fn start(&mut self) -> Result<Cursor, RegistryError> {
+        let Feed { door, tenant, .. } = &self.feed;
+        match (&mut self.member, &self.cursor) {
+            (Some(member), _) => member.place(door).await,
             // It goes on where it was.
-            return match &self.cursor {
-                Some(cursor) => Ok(cursor.clone()),
-                None => door.registry.newest(*tenant).await,
-            };
-        };
-        let groups = door.registry.consumers(*tenant).await?;
-        if let Some(known) = groups.into_iter().find(|known| known.name == *group) {
-            return Ok(known.cursor);
+            (None, Some(cursor)) => Ok(cursor.clone()),
+            (None, None) => door.registry.newest(*tenant).await,
         }
-        let newest = door.registry.newest(*tenant).await?;
-        door.registry.commit_events(*tenant, group, &newest).await
     }
 
     async fn read(&mut self) -> Result<std::convert::Infallible, Lost> {
-        let mut asking = FuturesUnordered::new();
-        for shard in self.feed.door.registry.event_shards(self.feed.tenant, None) {
-            asking.push(self.ask(shard, Duration::ZERO));
+        let (mut asking, mut asked) = (FuturesUnordered::new(), self.own.clone());
+        self.left.clear();
+        for shard in &asked {
+            asking.push(self.ask(*shard, Duration::ZERO));
         }
         loop {
             let renew_at = self.renew_at;
             tokio::select! {
                 Some((shard, page)) = asking.next() => {
+                    asked.remove(&shard);
                     let pause = if page.is_err() { PAUSE } else { Duration::ZERO };
-                    if let Ok(page) = page {
-                        self.page(shard, page).await?;
+                    if !self.left.remove(&shard) && self.own.contains(&shard) {
+                        if let Ok(page) = page {
+                            self.page(shard, page).await?;
+                        }
+                        asked.insert(shard);
+                        asking.push(self.ask(shard, pause));
                     }
-                    asking.push(self.ask(shard, pause));
+                    if self.owes {
+                        self.renew(true).await?;
+                    }
                 }
-                () = sleep_until(renew_at) => self.renew().await?,
+                // Nothing is on its way between two pages.
+                () = sleep_until(renew_at) => self.renew(true).await?,
+            }
+            let new: Vec<_> = self.own.difference(&asked).copied().collect();
+            if !new.is_empty() && self.take_over(&new).await {
+                for shard in new {
+                    asked.insert(shard);
+                    asking.push(self.ask(shard, Duration::ZERO));
+                }
             }
         }
+    }
+
+    /// It reads these shards from now on, behind what others have read. `false`: nobody says how far that is; later perhaps.
+    async fn take_over(&mut self, shards: &[ShardId]) -> bool {
+        let (Some(member), Some(cursor)) = (&mut self.member, &mut self.cursor) else {
+            return false;
+        };
+        let Ok(place) = member.place(&self.feed.door).await else { return false };
+        for shard in shards {
+            cursor.set(*shard, place.of(*shard));
+        }
+        true
     }
 
     fn ask(&self, shard: ShardId, pause: Duration) -> Asking {
@@ -212,12 +259,12 @@ impl Reader {
         for event in page.events {
             let Some(body) = self.cloud_event(shard, &event) else { continue };
             while self.out.len() >= most {
-                self.wait().await?;
+                self.wait(shard).await?;
             }
             self.deliver(shard, event.offset, &body);
         }
         while !self.out.is_empty() {
-            self.wait().await?;
+            self.wait(shard).await?;
         }
         if let Some(cursor) = &mut self.cursor
             && cursor.of(shard) < page.upto
@@ -228,12 +275,15 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits until the client has something, or it is time to say that this one reads.
-    async fn wait(&mut self) -> Result<(), Lost> {
+    /// Waits until the client has something of a shard, or it is time to say that this one reads.
+    async fn wait(&mut self, shard: ShardId) -> Result<(), Lost> {
         let renew_at = self.renew_at;
         let number = tokio::select! {
             number = self.taken.recv() => number,
-            () = sleep_until(renew_at) => return self.renew().await,
+            () = sleep_until(renew_at) => {
+                self.renew(false).await?;
+                return if self.own.contains(&shard) { Ok(()) } else { Err(Lost) };
+            }
         };
         let number = number.ok_or(Lost)?;
         if let Some(out) = self.out.iter_mut().find(|out| out.number == number) {
@@ -261,12 +311,21 @@ impl Reader {
         tell(inbox, Notice::Deliver(vec![delivery]));
     }
 
-    /// An event as applications get it; [`None`] for what they have no word for.
-    fn cloud_event(&self, shard: ShardId, event: &Event) -> Option<Bytes> {
+    /// Whether events of a channel are wanted.
+    fn wants(&self, channel: Option<&str>) -> bool {
+        self.feed.channel.as_ref().is_none_or(|wanted| channel == Some(wanted.as_str()))
+    }
+
+    /// An event as applications get it; [`None`] for what they have no word for, or do not want.
+    fn cloud_event(&mut self, shard: ShardId, event: &Event) -> Option<Bytes> {
         if event.event.kind == EventKind::Message {
-            return CloudEvent::read(&event.event.body).map(|_| event.event.body.clone());
+            let Some(said) = CloudEvent::read(&event.event.body) else {
+                self.is_unreadable(shard, event);
+                return None;
+            };
+            return self.wants(said.get("subject")).then(|| event.event.body.clone());
         }
-        if event.event.kind != EventKind::Presence {
+        if !self.wants(Some(CONNECTION)) || event.event.kind != EventKind::Presence {
             return None;
         }
         let connected = match event.event.channel.as_str() {
@@ -286,24 +345,35 @@ impl Reader {
         Some(CloudEvent::connection(&id, event.at, &names, connected).structured())
     }
 
-    /// Says that it reads, and how far it is.
-    async fn renew(&mut self) -> Result<(), Lost> {
-        self.renew_at = Instant::now() + RENEW;
-        let now_ms = self.feed.door.now_ms();
-        if let Some(member) = &mut self.member
-            && !member.holds(&self.feed.door.registry, now_ms).await
-        {
-            return Err(Lost);
+    fn is_unreadable(&mut self, shard: ShardId, event: &Event) {
+        self.feed.door.metrics.unreadable.inc();
+        if !std::mem::replace(&mut self.warned, true) {
+            let (tenant, shard, offset) = (self.feed.tenant.0, shard.0, event.offset.0);
+            warn!(
+                tenant,
+                shard, offset, "an event is no CloudEvent: its application is not sent it"
+            );
         }
+    }
+
+    /// Says that it reads, and how far it is. `between`: nothing is on its way, so that it may give shards back.
+    async fn renew(&mut self, between: bool) -> Result<(), Lost> {
+        self.renew_at = Instant::now() + RENEW;
         self.commit().await;
-        Ok(())
+        let Some(member) = &mut self.member else { return Ok(()) };
+        let own = member.renew(&self.feed.door, self.cursor.as_ref(), between).await;
+        self.left.extend(self.own.difference(&own));
+        (self.own, self.owes) = (own, !between);
+        if self.own.is_empty() { Err(Lost) } else { Ok(()) }
     }
 
     async fn commit(&mut self) {
-        let Feed { door, tenant, group, .. } = &self.feed;
-        let (Some(group), Some(cursor), true) = (group, &self.cursor, self.moved) else { return };
+        let (Some(member), Some(cursor), true) = (&mut self.member, &self.cursor, self.moved)
+        else {
+            return;
+        };
         // Otherwise the next time.
-        self.moved = door.registry.commit_events(*tenant, group, cursor).await.is_err();
+        self.moved = !member.commit(&self.feed.door, cursor).await;
     }
 
     async fn end(mut self) {
@@ -317,7 +387,7 @@ impl Reader {
         }
         self.commit().await;
         if let Some(member) = &mut self.member {
-            member.give_back(&self.feed.door.registry).await;
+            member.leave(&self.feed.door, self.cursor.as_ref()).await;
         }
     }
 }

@@ -26,13 +26,17 @@ use moorline_dialects::drogue::{
     ttn,
 };
 use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
-use moorline_service::registry::{door::By, principal::Principal, settings::Role};
+use moorline_service::registry::{
+    door::By,
+    principal::{ApiToken, Principal},
+    settings::Role,
+};
 
 use crate::{
     door::{Coming, Door, Turned},
     metrics::Counted,
     rest,
-    speaker::{Saying, Speaker},
+    speaker::{Saying, Speaker, Target},
     wait::Listening,
 };
 
@@ -143,6 +147,14 @@ impl Message {
             Route::Alive => Err(Refusal::NotFound),
         }
     }
+
+    /// For whom it is said, if not for who says it.
+    fn device<'a>(&'a self, speaks_as: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::Plain { .. } => speaks_as,
+            Self::Uplink(uplink) => Some(uplink.device.as_str()),
+        }
+    }
 }
 
 impl Connection {
@@ -161,15 +173,20 @@ impl Connection {
         let entered = door.admit(credentials, coming).await.map_err(refusal_of)?;
         self.caller.is_known();
         let message = Message::read(asked.route, head, read(body).await?)?;
+        // Who may not say it has no place among those who wait.
+        let device = message.device(asked.speaks_as.as_deref());
+        let target = entered.speaker.target(device).await;
+        let target = target.map_err(|outcome| refused(outcome, ""))?;
         let mut listening = None;
         if asked.wait_s > 0 {
+            let guest = &entered.speaker.guest;
+            let place = door.places.wait(guest.tenant, &guest.device).ok_or(Refusal::Full)?;
             // Before anything is said: a command may be the answer to it.
             let begun = Listening::begin(&entered.speaker, asked.speaks_as.as_deref()).await;
-            listening = Some(begun.ok_or(Refusal::Unavailable)?);
+            listening = Some((place, begun.ok_or(Refusal::Unavailable)?));
         }
-        let (schema, speaks_as) = (asked.data_schema.as_deref(), asked.speaks_as.as_deref());
-        say(&entered.speaker, message, speaks_as, schema).await?;
-        let Some(mut listening) = listening else { return Ok(Response::empty(202)) };
+        say(&entered.speaker, &target, message, asked.data_schema.as_deref()).await?;
+        let Some((_place, mut listening)) = listening else { return Ok(Response::empty(202)) };
         let _waiting = Counted::of(&door.metrics.waiting);
         let wait = Duration::from_secs(asked.wait_s.into());
         let command = tokio::select! {
@@ -184,15 +201,20 @@ impl Connection {
 
     // ---- applications
 
-    /// Whose key a request shows, who has not failed too often.
-    async fn principal(&self, head: &Head<'_>) -> Result<Principal, Refusal> {
+    /// Whose key a request shows, who has not failed too often. `about`: the application that it asks about, if it is one.
+    async fn principal(&self, head: &Head<'_>, about: Option<&str>) -> Result<Principal, Refusal> {
         let door = &self.http.door;
         let key = command::key(head).ok_or(Refusal::Authentication)?;
         let key = std::str::from_utf8(key.expose()).map_err(|_| Refusal::Authentication)?;
         let from = self.caller.peer.ip().to_canonical();
         let principal = door.principal(key, By::Http, from).await.map_err(refusal_of)?;
         let tenant = principal.tenant;
-        if !self.caller.tls() && tenant != EVERYBODYS && !door.registry.takes_plaintext(tenant) {
+        let plaintext = || match about {
+            // What it is shown for is the application's, which says how.
+            Some(about) if tenant == EVERYBODYS => door.takes_plaintext_for(about),
+            Some(_) | None => door.registry.takes_plaintext(tenant),
+        };
+        if !self.caller.tls() && !plaintext() {
             return Err(Refusal::Authentication);
         }
         self.caller.is_known();
@@ -201,7 +223,7 @@ impl Connection {
 
     async fn registry(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {
         let asked = route::route(head)?;
-        let principal = self.principal(head).await?;
+        let principal = self.principal(head, asked.0.application()).await?;
         let body = read(body).await?;
         let address = self.caller.peer.ip().to_canonical().to_string();
         let door = &self.http.door;
@@ -212,7 +234,7 @@ impl Connection {
     async fn command(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {
         let asked = command::route(head)?;
         let door = &self.http.door;
-        let principal = self.principal(head).await?;
+        let principal = self.principal(head, Some(&asked.application)).await?;
         if principal.role == Role::ReadOnly {
             return Err(Refusal::Authentication);
         }
@@ -223,8 +245,8 @@ impl Connection {
                 let device = Text::from(asked.device);
                 door.command(tenant, &device, &asked.command, payload, By::Http).await
             }
-            Ok(_) => return Err(Refusal::Authentication),
-            Err(Turned::Away) => command::Outcome::Nobody,
+            // Whether there is such a one is nobody else's business.
+            Ok(_) | Err(Turned::Away) => command::Outcome::Nobody,
             Err(Turned::Unavailable | Turned::Misconfigured) => command::Outcome::Unavailable,
         };
         Ok(Response::empty(outcome.status()))
@@ -238,7 +260,11 @@ impl Connection {
         if head.path == discovery::VERSION_PATH {
             return Ok(Response::json(200, discovery::version()));
         }
-        let known = head.header(AUTHORIZATION).is_some() && self.principal(head).await.is_ok();
+        // Devices ask, too: what is no key of an application is not judged.
+        let shown = command::key(head);
+        let shown = shown.as_ref().and_then(|key| std::str::from_utf8(key.expose()).ok());
+        let is_key = shown.is_some_and(|key| ApiToken::parse(key.trim()).is_some());
+        let known = is_key && self.principal(head, None).await.is_ok();
         let host = head.text("host").ok_or_else(|| Refusal::Request("There is no host".into()))?;
         let endpoints = Some(&self.http.endpoints).filter(|_| known);
         Ok(Response::json(200, discovery::endpoints(host, self.caller.tls(), endpoints)))
@@ -248,15 +274,10 @@ impl Connection {
 /// Says what a request says, for whom it says it.
 async fn say(
     speaker: &Speaker,
+    target: &Target,
     message: Message,
-    speaks_as: Option<&str>,
     schema: Option<&str>,
 ) -> Result<(), Refusal> {
-    let device = match &message {
-        Message::Plain { .. } => speaks_as,
-        Message::Uplink(uplink) => Some(uplink.device.as_str()),
-    };
-    let target = speaker.target(device).await.map_err(|outcome| refused(outcome, ""))?;
     let (channel, content_type, data, extensions, of_spec) = match &message {
         Message::Plain { channel, suffix, content_type, data } => {
             let extensions = suffix.as_deref().map(|suffix| (SUFFIX, suffix));
@@ -277,7 +298,7 @@ async fn say(
         extensions: &extensions,
         data: &data,
     };
-    let (outcome, why) = match speaker.say(&target, &saying).await {
+    let (outcome, why) = match speaker.say(target, &saying).await {
         Ok(appending) => appending.await,
         Err(said) => said,
     };

@@ -2,7 +2,9 @@
 
 use moorline_dialects::drogue::outcome::Outcome;
 use moorline_service::registry::mailman::Fate;
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+};
 
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]
@@ -15,6 +17,11 @@ pub struct DrogueMetrics {
     pub(crate) mail: IntCounterVec,
     pub(crate) requests: IntCounterVec,
     pub(crate) waiting: IntGauge,
+    pub(crate) groups_refused: IntCounterVec,
+    pub(crate) commits_failed: IntCounter,
+    pub(crate) unreadable: IntCounter,
+    pub(crate) sockets_closed: IntCounterVec,
+    pub(crate) changes: IntCounterVec,
 }
 
 /// Who has connections.
@@ -25,6 +32,14 @@ const WAYS: [&str; 2] = ["mqtt", "http"];
 const SENT: [&str; 4] = ["sent", "nobody", "unavailable", "failed"];
 /// What is asked for over HTTP.
 const REQUESTS: [&str; 5] = ["publish", "ttn", "command", "registry", "discovery"];
+/// The same of handshakes of WebSockets.
+pub(crate) const SOCKET: &str = "socket";
+/// Why there is no group.
+const UNGROUPED: [&str; 2] = ["full", "unavailable"];
+/// Why WebSockets of applications end.
+const CLOSED: [&str; 5] = ["gone", "slow", "revoked", "invalid", "stopping"];
+/// What becomes of an event that says what was changed in the registry.
+const CHANGES: [&str; 2] = ["accepted", "failed"];
 
 impl DrogueMetrics {
     /// Registers them.
@@ -36,6 +51,8 @@ impl DrogueMetrics {
         let counters = |name, help, labels: &[&str]| {
             add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
+        let counter = |name, help| add(registry, IntCounter::new(name, help)?);
+        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
         let connections =
             Opts::new("moorline_drogue_connections", "Clients that are connected, by class");
         let metrics = Self {
@@ -70,12 +87,32 @@ impl DrogueMetrics {
                 "Requests over HTTP, by what they asked for and by the status they got",
                 &["what", "status"],
             )?,
-            waiting: add(
-                registry,
-                IntGauge::new(
-                    "moorline_drogue_http_waiting",
-                    "Requests over HTTP that wait for a command",
-                )?,
+            waiting: gauge(
+                "moorline_drogue_http_waiting",
+                "Requests over HTTP that wait for a command",
+            )?,
+            groups_refused: counters(
+                "moorline_drogue_groups_refused_total",
+                "Subscriptions of applications that were refused because there is no group for them, by why",
+                &["reason"],
+            )?,
+            commits_failed: counter(
+                "moorline_drogue_commits_failed_total",
+                "Times that the streams did not take how far a consumer group is",
+            )?,
+            unreadable: counter(
+                "moorline_drogue_events_unreadable_total",
+                "Events that applications were not sent because they can't be read as CloudEvents",
+            )?,
+            sockets_closed: counters(
+                "moorline_drogue_sockets_closed_total",
+                "WebSockets of applications that ended, by why",
+                &["reason"],
+            )?,
+            changes: counters(
+                "moorline_drogue_registry_events_total",
+                "Events that say what was changed in the registry, by what became of them",
+                &["result"],
             )?,
         };
         metrics.begin();
@@ -98,6 +135,18 @@ impl DrogueMetrics {
             for result in SENT {
                 self.commands.with_label_values(&[way, result]);
             }
+        }
+        for status in ["101", "403"] {
+            self.requests.with_label_values(&[SOCKET, status]);
+        }
+        for reason in UNGROUPED {
+            self.groups_refused.with_label_values(&[reason]);
+        }
+        for reason in CLOSED {
+            self.sockets_closed.with_label_values(&[reason]);
+        }
+        for result in CHANGES {
+            self.changes.with_label_values(&[result]);
         }
         for fate in Fate::ALL {
             self.mail.with_label_values(&[fate.label()]);

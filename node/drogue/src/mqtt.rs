@@ -21,7 +21,7 @@ use crate::{
     application::{self, Application},
     door::{Coming, Door, Entered, Turned},
     inbox::Shared,
-    link::{DeviceLink, End},
+    link::{DeviceLink, End, Witness},
     session::Session,
     speaker::Speaker,
 };
@@ -142,9 +142,11 @@ impl Port for Device {
         let mail = speaker.door.metrics.mail.clone();
         let shared = Arc::new(Shared::new(speaker.guest.device.clone(), inbox, mail));
         let service = Arc::clone(&speaker.door.service);
-        let below = service.connect(Arc::clone(&shared) as Arc<dyn Inbox>);
+        let (end, opened) = End::new();
+        let end = Arc::new(Mutex::new(end));
+        let witness = Witness { shared: Arc::clone(&shared), end: Arc::clone(&end) };
+        let below = service.connect(Arc::new(witness) as Arc<dyn Inbox>);
         let below = Arc::new(Mutex::new(below));
-        let end = Arc::new(Mutex::new(End::default()));
         let session = Session {
             speaker: Arc::clone(&speaker),
             dialect: self.dialect,
@@ -153,7 +155,7 @@ impl Port for Device {
             below: Arc::clone(&below),
             end: Arc::clone(&end),
         };
-        speaker.door.tasks.spawn(session.run(asked));
-        Box::new(DeviceLink::new(asks, below, end, shared))
+        speaker.door.tasks.spawn(session.run(opened, asked));
+        Box::new(DeviceLink::new(asks, below, end, speaker, shared))
     }
 }

@@ -3,29 +3,35 @@
 //! # Invariants
 //!
 //! - **A change is made to what was read**: of two at once one fails with 409, or is made again to what the other left.
-//! - **Every change has its record** in the audit.
+//! - **Every change of a device has its record** in the audit, and is an event, too (`changes.rs`). What an application says is a document,
+//!   which has none.
+//! - **What is written can be read later, and is bounded** (`moorline_dialects::drogue::registry`).
 //!
-//! Checked by the cluster tests (`drogue.rs`).
+//! Checked by the cluster tests (`drogue.rs`, `drogue_mends.rs`).
 //!
 //! # Deliberately absent
 //!
 //! Making and deleting applications: they are tenants, which administrators of the cluster make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use moorline_core::{TenantId, Text};
-use moorline_dialects::drogue::{
-    http::{Head, Response},
-    outcome::Refusal,
-    registry::{
-        credentials::{CREDENTIALS_MAX, Credential, Password},
-        device::Kept,
-        labels::Selector,
-        patch::{merge, patched},
-        resource::{self, Known, Written},
-        route::{Action, Place},
+use moorline_core::{TenantId, Text, UnixMillis};
+use moorline_dialects::{
+    drogue::{
+        event,
+        http::{Head, Response},
+        outcome::Refusal,
+        registry::{
+            credentials::{CREDENTIALS_MAX, Credential, Logins, NoPlace, Password},
+            device::{Kept, is_disabled},
+            labels::Selector,
+            patch::{merge, patched},
+            resource::{self, Known, Written},
+            route::{Action, Place},
+        },
     },
+    moments,
 };
 use moorline_machine::{
     DocumentRefused,
@@ -34,9 +40,10 @@ use moorline_machine::{
     registry::{self, DEVICE_NAME_BYTES_MAX, DeleteDevice, DeviceRecord, PutDevice},
 };
 use moorline_service::registry::{
-    RegistryError,
+    Change, RegistryError,
     audit::{Actor, as_actor, identified},
     credential::{
+        kind,
         make::{self, Secret, Unmakeable, Wanted, WantedPassword},
         password,
     },
@@ -46,8 +53,10 @@ use moorline_service::registry::{
 use serde_json::Value;
 
 use crate::{
+    changes::Changed,
     door::{Door, Turned},
     http::{EVERYBODYS, refusal_of},
+    kept::kept_of,
 };
 
 /// Devices that are read at once for a list.
@@ -73,7 +82,7 @@ fn not_there(error: &RegistryError) -> Refusal {
             Refusal::Conflict("Somebody else wrote it meanwhile, or it is there already".to_owned())
         }
         RegistryError::Taken(_) => {
-            Refusal::Conflict("Another device has one of these credentials".to_owned())
+            Refusal::Conflict("Another device has one of these credentials, or aliases".to_owned())
         }
         RegistryError::Refused(_) => {
             Refusal::Request("It is too large, or there are too many".to_owned())
@@ -141,11 +150,15 @@ impl Request<'_> {
 
     async fn applications(&self, action: Action) -> Result<Response, Refusal> {
         let Action::List(selector, limit, offset) = action else { return Err(Refusal::Method) };
-        let all = self.door.registry.tenants();
         let own = self.principal.tenant;
+        let all = if own == EVERYBODYS {
+            self.door.registry.tenants().into_keys().collect()
+        } else {
+            vec![own]
+        };
         let mut found = Vec::new();
-        for tenant in all.keys().filter(|tenant| own == EVERYBODYS || **tenant == own) {
-            let Some((shown, kept, _)) = self.shown_application(*tenant).await? else { continue };
+        for tenant in all {
+            let Some((shown, kept, _)) = self.shown_application(tenant).await? else { continue };
             if selector.selects(&kept.labels) {
                 found.push(shown);
             }
@@ -172,7 +185,7 @@ impl Request<'_> {
             uid: &uid,
             created: of.created,
             version: version.unwrap_or_default(),
-            enabled: of.enabled,
+            enabled: of.enabled && !is_disabled(&kept.spec),
         };
         Ok(Some((resource::shown(&known, &kept), kept, version)))
     }
@@ -194,7 +207,9 @@ impl Request<'_> {
         };
         let written = resource::read(&wanted).map_err(Refusal::Request)?;
         is_meant(&written, (name.as_str(), None), version.unwrap_or_default())?;
-        let body = serde_json::to_vec(&written.kept).expect("maps with string keys");
+        is_it(&written, &tenant.0.to_string())?;
+        let kept = written.of_application();
+        let body = serde_json::to_vec(&kept).expect("maps with string keys");
         let expect = version.map_or(Expect::Absent, Expect::Version);
         let write = self.door.specs.write(&self.door.registry, tenant, body.into(), expect);
         write.await.map_err(|error| not_there(&error))?;
@@ -245,14 +260,18 @@ impl Request<'_> {
             let page = page.map_err(|error| not_there(&error))?;
             looked += page.devices.len();
             for (device, record) in page.devices.iter().filter(|(name, _)| !is_principal(name)) {
-                let kept = kept_of(record);
+                // One that can't be read is let in nowhere, and is shown so.
+                let read = kept_of(&record.settings);
+                let enabled = record.enabled && read.is_ok();
+                let kept = read.unwrap_or_default();
                 if !selector.selects(&kept.labels) {
                     continue;
                 }
                 if skipped < offset {
                     skipped += 1;
                 } else if found.len() < limit {
-                    found.push(shown(tenant, application, device, record, &kept));
+                    let record = DeviceRecord { enabled, ..record.clone() };
+                    found.push(shown(tenant, application, device, &record, &kept));
                 }
             }
             let Some(next) = page.next else { break };
@@ -272,24 +291,27 @@ impl Request<'_> {
         let name = Text::from(device);
         for _ in 0..TRIES_MAX {
             let record = self.row(tenant, &name).await?;
-            let before = shown(tenant, &application, &name, &record, &kept_of(&record));
+            // Written anew it can be read again.
+            let before = kept_of(&record.settings).map_err(|_| Refusal::Configuration);
+            let before = before.map(|kept| shown(tenant, &application, &name, &record, &kept));
             let wanted = match action {
-                Action::Get => return Ok(Response::json(200, Bytes::from(before.to_string()))),
+                Action::Get => return Ok(Response::json(200, Bytes::from(before?.to_string()))),
                 Action::Delete => {
-                    let delete = DeleteDevice { tenant, device: name, if_version: None };
+                    let delete = DeleteDevice { tenant, device: name.clone(), if_version: None };
                     let deleted = self.door.registry.delete_device(delete).await;
                     deleted.map_err(|error| not_there(&error))?;
+                    let (application, device, born) = (&application, &name, record.born);
+                    let gone = Changed { tenant, application, device, born };
+                    self.door.tell(gone, event::Change::Deleted).await;
                     return Ok(Response::empty(204));
                 }
                 Action::List(..) | Action::Create => return Err(Refusal::Method),
                 Action::Replace => parsed(body)?,
-                Action::Patch | Action::Merge => changed(&before, &action, &parsed(body)?)?,
+                Action::Patch | Action::Merge => changed(&before?, &action, &parsed(body)?)?,
             };
             let written = resource::read(&wanted).map_err(Refusal::Request)?;
             is_meant(&written, (device, Some(&application)), record.version)?;
-            if written.uid.as_ref().is_some_and(|meant| *meant != uid(tenant, &record)) {
-                return Err(Refusal::Conflict("It is another one of that name".to_owned()));
-            }
+            is_it(&written, &uid(tenant, &record))?;
             let version = Some(record.version);
             let put = self.put(tenant, &application, &written, Some(&record), version).await;
             let again = matches!(action, Action::Patch | Action::Merge);
@@ -324,20 +346,25 @@ impl Request<'_> {
             return Err(Refusal::Request(why.to_owned()));
         }
         let device = Text::from(name);
-        let credentials = match (&written.credentials, before) {
-            (Some(listed), _) => {
-                self.credentials(tenant, application, &device, &written.kept, listed).await?
-            }
+        let mut credentials = match (&written.credentials, before) {
+            (Some(listed), _) => self.credentials(tenant, application, &device, listed).await?,
             (None, Some(before)) => before.credentials.clone(),
             (None, None) => Vec::new(),
         };
+        credentials.retain(|held| held.kind != kind::ALIAS);
+        let aliases = self.aliases(tenant, &device, &written.kept, before).await?;
+        credentials.extend(aliases);
+        if credentials.len() > CREDENTIALS_MAX {
+            let why = "More than 8 credentials, of which each alias is one";
+            return Err(Refusal::Request(why.to_owned()));
+        }
         let mut settings: DeviceSettings =
             before.map(|before| settings::read(&before.settings)).unwrap_or_default();
         written.kept.put(&mut settings.metadata);
         settings.labels = labels(&written.kept.labels);
         let put = PutDevice {
             tenant,
-            device,
+            device: device.clone(),
             enabled: written.enabled,
             credentials,
             settings: settings::written(&settings),
@@ -345,7 +372,66 @@ impl Request<'_> {
             devices_max: self.door.registry.settings(tenant).devices_per_shard_max,
         };
         let put = self.door.registry.put_device(put).await;
-        put.map(drop).map_err(|error| not_there(&error))
+        let Change { born, new, .. } = put.map_err(|error| not_there(&error))?;
+        let change = if new { event::Change::Created } else { event::Change::Changed };
+        let device = &device;
+        self.door.tell(Changed { tenant, application, device, born }, change).await;
+        Ok(())
+    }
+
+    /// Other names of a device: those that it has stay, and no other is another device's name.
+    async fn aliases(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        kept: &Kept,
+        before: Option<&DeviceRecord>,
+    ) -> Result<Vec<registry::Credential>, Refusal> {
+        let registry = &self.door.registry;
+        let taken = || Refusal::Conflict("Another device has this name".to_owned());
+        if before.is_none() {
+            let called = registry.device_called(&self.door.secrets, tenant, device).await;
+            if called.map_err(|error| not_there(&error))?.is_some() {
+                return Err(taken());
+            }
+        }
+        let names: BTreeSet<&str> =
+            kept.aliases().filter(|alias| *alias != device.as_str()).collect();
+        if names.len() > CREDENTIALS_MAX {
+            return Err(Refusal::Request("More than 8 aliases".to_owned()));
+        }
+        let held = before.map(|before| before.credentials.as_slice()).unwrap_or_default();
+        let mut aliases = Vec::with_capacity(names.len());
+        for name in names.into_iter().map(Text::from) {
+            let is_it = |held: &&registry::Credential| {
+                let kept = kind::Kept::read(held.kind, &held.verifier);
+                kept.is_some_and(|kept| kept == kind::Kept::Alias(name.clone()))
+            };
+            if let Some(held) = held.iter().find(is_it) {
+                aliases.push(held.clone());
+                continue;
+            }
+            if registry.device(tenant, &name).await.map_err(|error| not_there(&error))?.is_some() {
+                return Err(taken());
+            }
+            aliases.push(self.made(tenant, device, Wanted::Alias(name)).await?);
+        }
+        Ok(aliases)
+    }
+
+    async fn made(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        wanted: Wanted,
+    ) -> Result<registry::Credential, Refusal> {
+        let place = password::Place { tenant, device, id: rand::random() };
+        let made = make::make(&self.door.secrets, place, wanted, rand::random::<u8>).await;
+        let made = made.map_err(|why| match why {
+            Unmakeable::Busy => Refusal::Unavailable,
+            Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
+        })?;
+        Ok(made.credential)
     }
 
     /// What a device shows, as the import has it.
@@ -354,10 +440,12 @@ impl Request<'_> {
         tenant: TenantId,
         application: &Text,
         device: &Text,
-        kept: &Kept,
         listed: &[Credential],
     ) -> Result<Vec<registry::Credential>, Refusal> {
-        let mut wanted = Vec::new();
+        let (mut wanted, mut logins) = (Vec::new(), Logins::default());
+        // From when on the one key counts, and until when.
+        let mut validity = None;
+        let no_place = |why: NoPlace| Refusal::Request(why.to_string());
         let secret = |password: &Password| match password {
             Password::Plain(plain) => Ok(WantedPassword::Chosen(Secret::new(plain.as_bytes()))),
             Password::Hashed(form) => Err(Refusal::Request(format!(
@@ -367,23 +455,25 @@ impl Request<'_> {
         for credential in listed {
             match credential {
                 Credential::Password(password) => {
-                    for user in std::iter::once(device.as_str()).chain(kept.aliases()) {
-                        let (client, user) = (None, Some(Text::from(user)));
-                        wanted.push(Wanted::Login { client, user, password: secret(password)? });
-                    }
+                    let client =
+                        logins.password(device.as_str()).map_err(no_place)?.map(Text::from);
+                    let user = Some(device.clone());
+                    wanted.push(Wanted::Login { client, user, password: secret(password)? });
                 }
                 Credential::User { user, password, unique } => {
-                    let client = (!unique).then(|| device.clone());
+                    let client = (!unique).then_some(device.as_str());
+                    let client = logins.user(client, user).map_err(no_place)?.map(Text::from);
                     let user = Some(Text::from(user.as_str()));
                     wanted.push(Wanted::Login { client, user, password: secret(password)? });
                 }
-                Credential::Psk { key, not_before: None, not_after: None } => {
+                Credential::Psk { key, not_before, not_after } => {
+                    let dates = (moment(not_before.as_ref())?, moment(not_after.as_ref())?);
+                    if validity.replace(dates).is_some() {
+                        let why = "A device has one pre-shared key".to_owned();
+                        return Err(Refusal::Request(why));
+                    }
                     let identity = Bytes::from(format!("{device}@{application}"));
                     wanted.push(Wanted::Psk { identity, key: Some(Secret::new(key.0.clone())) });
-                }
-                Credential::Psk { .. } => {
-                    let why = "Pre-shared keys for a time are not taken".to_owned();
-                    return Err(Refusal::Request(why));
                 }
             }
         }
@@ -393,30 +483,26 @@ impl Request<'_> {
             return Err(Refusal::Request(why.to_owned()));
         }
         if wanted.len() > CREDENTIALS_MAX {
-            return Err(Refusal::Request("More than 8 credentials, with those of aliases".into()));
+            return Err(Refusal::Request("More than 8 credentials".to_owned()));
         }
         let mut made = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            let place = password::Place { tenant, device, id: rand::random() };
-            let one = make::make(&self.door.secrets, place, wanted, rand::random::<u8>).await;
-            made.push(
-                one.map_err(|why| match why {
-                    Unmakeable::Busy => Refusal::Unavailable,
-                    Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
-                })?
-                .credential,
-            );
+            let dates = matches!(wanted, Wanted::Psk { .. }).then_some(validity).flatten();
+            let (not_before, not_after) = dates.unwrap_or_default();
+            let one = self.made(tenant, device, wanted).await?;
+            made.push(registry::Credential { not_before, not_after, ..one });
         }
         Ok(made)
     }
 }
 
-fn labels(labels: &BTreeMap<String, String>) -> std::collections::BTreeSet<String> {
-    labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
+fn moment(said: Option<&String>) -> Result<Option<UnixMillis>, Refusal> {
+    let unreadable = || Refusal::Request("A key's validity has moments of RFC 3339".to_owned());
+    said.map(|said| moments::parse(said).ok_or_else(unreadable)).transpose()
 }
 
-fn kept_of(record: &DeviceRecord) -> Kept {
-    Kept::of(&settings::read::<DeviceSettings>(&record.settings).metadata)
+fn labels(labels: &BTreeMap<String, String>) -> BTreeSet<String> {
+    labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn shown(
@@ -437,8 +523,20 @@ fn shown(
     resource::shown(&known, kept)
 }
 
+/// Whether what was written is about the one that there is now.
+fn is_it(written: &Written, uid: &str) -> Result<(), Refusal> {
+    if written.uid.as_ref().is_some_and(|meant| meant != uid) {
+        return Err(Refusal::Conflict("It is another one of that name".to_owned()));
+    }
+    Ok(())
+}
+
 fn changed(before: &Value, action: &Action, patch: &Value) -> Result<Value, Refusal> {
     let mut wanted = before.clone();
+    // Not shown where there is nothing in it that is shown, and there for whoever adds something to it.
+    if let Some(members) = wanted.as_object_mut() {
+        members.entry("spec").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
     // Which version is meant only the patch can say.
     if let Some(metadata) = wanted["metadata"].as_object_mut() {
         metadata.remove("resourceVersion");

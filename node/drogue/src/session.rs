@@ -1,5 +1,12 @@
 //! The task of a device's connection: what it publishes becomes events, in its order; what it subscribes to is its inbox; when it is
 //! gone without a goodbye, its will is said.
+//!
+//! # Invariants
+//!
+//! - **It begins when the client is let in**, and when the device's connection before, if it was at this node, has said all.
+//! - **Who may not be here any more, or is another connection by now, says nothing more of what waits**; the latter says its will at once.
+//!
+//! Checked by the tests of `link.rs` and `places.rs`, and by the cluster tests (`drogue.rs`, `drogue_mends.rs`).
 
 use std::{
     future::Future,
@@ -21,7 +28,10 @@ use moorline_dialects::drogue::{
 };
 use moorline_edge::asks::Ask;
 use moorline_service::registry::mailman::Mailman;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -60,12 +70,19 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) async fn run(self, mut asked: mpsc::Receiver<Ask>) {
+    pub(crate) async fn run(self, opened: oneshot::Receiver<()>, mut asked: mpsc::Receiver<Ask>) {
+        if opened.await.is_err() {
+            // It was not let in: it was never here.
+            return;
+        }
+        let guest = &self.speaker.guest;
+        let mut turn = self.speaker.door.places.turn(guest.tenant, &guest.device);
         let _counted =
             Counted::of(&self.speaker.door.metrics.connections.with_label_values(&["device"]));
         // It goes behind the will.
         let _present = self.speaker.door.registry.arrive(&self.speaker.guest);
         let (mut appending, mut has_inbox) = (FuturesUnordered::<Appending>::new(), false);
+        turn.comes().await;
         // Ends with this task.
         let _mailman = self.bring_mail();
         loop {
@@ -73,6 +90,7 @@ impl Session {
                 biased;
                 ask = asked.recv(), if appending.len() < EVENTS_MAX => match ask {
                     None => break,
+                    Some(_) if locked(&self.end).drops_all() => break,
                     Some(Ask::Publish(token, message)) => {
                         let qos = message.qos;
                         match self.publish(message).await {
@@ -82,7 +100,7 @@ impl Session {
                             Err(said) => self.answer(&Done { token, qos, said }),
                         }
                     }
-                    Some(Ask::Subscribe(token, filters)) => {
+                    Some(Ask::Subscribe(token, filters, _)) => {
                         self.subscribe(token, filters, &mut has_inbox).await;
                     }
                     Some(Ask::Unsubscribe(token, filters)) => self.unsubscribe(token, &filters),
@@ -181,11 +199,7 @@ impl Session {
 
     /// Its topic is the channel as it stands there.
     async fn say_will(&self) {
-        let will = {
-            let mut end = locked(&self.end);
-            if end.clean { None } else { end.will.take() }
-        };
-        let Some(will) = will else { return };
+        let Some(will) = locked(&self.end).will() else { return };
         let properties = properties::read(&will.message.properties);
         let saying = Saying {
             channel: will.message.topic.as_str(),
@@ -208,7 +222,7 @@ pub(crate) fn refusal(outcome: Outcome) -> Refusal {
         Outcome::Topic => Refusal::Topic,
         Outcome::Payload => Refusal::Payload,
         Outcome::Unsupported => Refusal::Platform(PlatformReason::Unsupported),
-        Outcome::Accepted | Outcome::Rejected | Outcome::Failed => {
+        Outcome::Accepted | Outcome::Rejected | Outcome::Failed | Outcome::Misconfigured => {
             Refusal::Platform(PlatformReason::Unspecified)
         }
     }

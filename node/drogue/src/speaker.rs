@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - **An event is on its way when [`Speaker::say`] returns**: whoever calls in an order has it written in that order.
+//! - **An event is on its way when [`Speaker::say`] returns**: whoever calls in an order has it written in that order, also if endpoints of
+//!   rules are asked about it.
 //! - **Bounded**: of those that a device speaks for, [`PROXIED_MAX`] are remembered.
 
 use std::{
@@ -19,17 +20,16 @@ use moorline_dialects::drogue::{
     event::{CloudEvent, Names, Publish},
     outcome::Outcome,
     registry::device::{Kept, is_disabled},
-    rules::{Next, Place, Rules},
+    rules::{InvalidRules, Next, Rules},
 };
 use moorline_machine::events::{EVENT_BODY_BYTES_MAX, EVENT_CHANNEL_BYTES_MAX, EventKind};
 use moorline_service::registry::{
     NewEvent, RegistryError,
     door::{By, Guest, JSON},
-    settings::{self, DeviceSettings},
 };
 use uuid::Uuid;
 
-use crate::door::Door;
+use crate::{door::Door, endpoints::Gone, kept::kept_of, spec::Unknown};
 
 /// Those that a device speaks for, of which it is known whether it may.
 const PROXIED_MAX: usize = 128;
@@ -42,6 +42,30 @@ pub(crate) struct Target {
     device: Text,
     born: u64,
     pub(crate) kept: Kept,
+    /// All rules that count for it, with what its application said when they were read.
+    rules: Mutex<Option<Read>>,
+}
+
+type Read = (Arc<Kept>, Result<Arc<Rules>, InvalidRules>);
+
+impl Target {
+    fn new(device: Text, born: u64, kept: Kept) -> Self {
+        Self { device, born, kept, rules: Mutex::default() }
+    }
+
+    /// The rules of its application and its own: read once, as long as the application says the same.
+    fn rules(&self, application: &Arc<Kept>) -> Result<Arc<Rules>, InvalidRules> {
+        // Every change is all of it.
+        let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, rules)) = &*known
+            && Arc::ptr_eq(of, application)
+        {
+            return rules.clone();
+        }
+        let rules = Rules::of(&application.spec, &self.kept.spec).map(Arc::new);
+        *known = Some((Arc::clone(application), rules.clone()));
+        rules
+    }
 }
 
 type Proxied = HashMap<Text, (Option<Arc<Target>>, Instant)>;
@@ -67,6 +91,8 @@ pub(crate) struct Speaker {
     pub(crate) guest: Guest,
     /// The application's name.
     pub(crate) application: Text,
+    /// Whether its connection has ended.
+    pub(crate) gone: Gone,
     own: Arc<Target>,
     proxied: Mutex<Proxied>,
 }
@@ -81,8 +107,9 @@ fn uid(tenant: TenantId, born: Option<u64>) -> String {
 
 impl Speaker {
     pub(crate) fn new(door: Door, guest: Guest, application: Text, kept: Kept) -> Self {
-        let own = Arc::new(Target { device: guest.device.clone(), born: guest.born, kept });
-        Self { door, guest, application, own, proxied: Mutex::default() }
+        let own = Arc::new(Target::new(guest.device.clone(), guest.born, kept));
+        let (gone, proxied) = (Gone::default(), Mutex::default());
+        Self { door, guest, application, gone, own, proxied }
     }
 
     /// Itself.
@@ -107,13 +134,14 @@ impl Speaker {
         {
             return known.ok_or(Outcome::NotAllowed);
         }
-        let found = self.door.registry.device(self.guest.tenant, &name).await;
-        let found = found.map_err(|error| outcome_of(&error))?.filter(|record| record.enabled);
-        let found = found.and_then(|record| {
-            let kept = Kept::of(&settings::read::<DeviceSettings>(&record.settings).metadata);
+        let found = self.door.device_named(self.guest.tenant, &name).await;
+        let found = found.map_err(|error| outcome_of(&error))?;
+        let found = found.filter(|(_, record)| record.enabled);
+        let found = found.and_then(|(device, record)| {
+            // What can't be read names nobody.
+            let kept = kept_of(&record.settings).ok()?;
             let may = kept.allows(self.guest.device.as_str()) && !is_disabled(&kept.spec);
-            let device = name.clone();
-            may.then(|| Arc::new(Target { device, born: record.born, kept }))
+            may.then(|| Arc::new(Target::new(device, record.born, kept)))
         });
         let mut proxied = self.proxied();
         if proxied.len() >= PROXIED_MAX {
@@ -174,9 +202,14 @@ impl Speaker {
         }
         let tenant = self.guest.tenant;
         let spec = self.door.specs.of(&self.door.registry, tenant).await;
-        let spec = spec.map_err(|_| refused(Outcome::Failed))?;
-        let rules = Rules::of(&spec.spec, &target.kept.spec);
-        let rules = rules.map_err(|_| refused(Outcome::Failed))?;
+        let spec = spec.map_err(|unknown| match unknown {
+            Unknown::Unavailable => refused(Outcome::Failed),
+            Unknown::Unreadable => refused(Outcome::Misconfigured),
+        })?;
+        if is_disabled(&spec.spec) {
+            return Err(refused(Outcome::NotAllowed));
+        }
+        let rules = target.rules(&spec).map_err(|_| refused(Outcome::Misconfigured))?;
         let (application, sender) = (uid(tenant, None), uid(tenant, Some(self.guest.born)));
         let device = uid(tenant, Some(target.born));
         let names = Names {
@@ -194,16 +227,13 @@ impl Speaker {
         let id = Uuid::from_u128(rand::random()).to_string();
         let event = CloudEvent::said(&id, self.door.clock.wall(), &names, &publish);
         let mut event = event.map_err(|_| refused(Outcome::Payload))?;
-        match rules.run(Place::default(), saying.channel, &mut event) {
+        let ruled = self.door.ruled(tenant, &rules, saying.channel, &mut event, &self.gone).await;
+        match ruled.map_err(refused)? {
             Next::Accepted => {}
             Next::Dropped => return Ok(None),
             Next::Rejected(why) => return Err((Outcome::Rejected, why)),
-            // No endpoint is asked by this node: what one should decide does not get through.
-            Next::Ask(..) => {
-                let why = "an endpoint of a rule is to be asked, which is not done here";
-                return Err((Outcome::Rejected, why.to_owned()));
-            }
-            Next::Invalid => return Err(refused(Outcome::Failed)),
+            Next::Failed => return Err(refused(Outcome::Failed)),
+            Next::Ask(..) | Next::Invalid => return Err(refused(Outcome::Misconfigured)),
         }
         let body = event.structured();
         if body.len() > EVENT_BODY_BYTES_MAX {

@@ -31,8 +31,8 @@ const AHEAD_MAX: u16 = 16;
 /// Of the one subscribe.
 const SUBSCRIBE: Token = 1;
 const GOODBYE: Close = Close::Clean { expiry_s: None, with_will: false };
-/// Between a device's name and what its sessions are called besides; no name has it.
-const UNIT: char = '\u{1F}';
+/// Between a device's name and what its sessions are called besides; no name has it. The core's own is not for us to use.
+const BESIDES: char = '\u{1E}';
 
 /// Where the session's notices go.
 #[derive(Debug)]
@@ -62,12 +62,11 @@ impl Listening {
         let (sender, notices) = mpsc::channel(NOTICES_MAX);
         let door = &speaker.door;
         let own = &speaker.guest.device;
-        let name = format!("{own}{UNIT}wait{UNIT}{}", Uuid::from_u128(rand::random()));
         let link = door.service.connect(Arc::new(Heard(sender)));
         let mut listening = Self { link, notices };
         listening.link.open(Open {
             tenant: speaker.guest.tenant,
-            client: Text::from(name),
+            client: session(own, Uuid::from_u128(rand::random())),
             who: None,
             clean_start: true,
             expiry_s: 0,
@@ -123,6 +122,11 @@ impl Listening {
     }
 }
 
+/// What the session of one request is called: no other's, and not the device's own.
+fn session(device: &Text, request: Uuid) -> Text {
+    Text::from(format!("{device}{BESIDES}wait{BESIDES}{request}"))
+}
+
 /// A delivery as a command, if its name can be said over HTTP.
 fn command_of(delivery: &Delivery) -> Option<Command> {
     let addressed = inbox::read(delivery.message.topic.as_str())?;
@@ -133,5 +137,18 @@ fn command_of(delivery: &Delivery) -> Option<Command> {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.link.close(GOODBYE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::session_name;
+
+    use super::*;
+
+    #[test]
+    fn a_requests_session_is_one_that_the_core_lets_anybody_open() {
+        let name = session(&Text::from("gate-7"), Uuid::from_u128(7));
+        assert!(session_name::is_free(&name), "{name}");
     }
 }

@@ -15,7 +15,7 @@ use std::{fmt, sync::Arc};
 
 use moorline_core::{
     ConnId, Delivery, Message, Offset, QoS, ShareNumber, Text, Will,
-    port::{Close, Ended, Filter, Inbox, Link, Notice, Open, Opened, Token},
+    port::{Close, Ended, Filter, Inbox, Link, Notice, Open, Opened, Token, UserProperties},
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -29,8 +29,8 @@ pub enum Ask {
     Open(Box<Opening>),
     /// [`Link::publish`], and [`Link::publish_once`] where that is taken ([`Platform::once`]).
     Publish(Token, Message),
-    /// [`Link::subscribe`].
-    Subscribe(Token, Vec<Filter>),
+    /// [`Link::subscribe_saying`].
+    Subscribe(Token, Vec<Filter>, UserProperties),
     /// [`Link::unsubscribe`].
     Unsubscribe(Token, Vec<Text>),
     /// The client has these of what was sent [`numbered`]; what it was granted with QoS 0 it has when it is sent.
@@ -136,7 +136,11 @@ impl Link for Asks {
     }
 
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
-        self.ask(Ask::Subscribe(token, filters));
+        self.subscribe_saying(token, filters, UserProperties::new());
+    }
+
+    fn subscribe_saying(&mut self, token: Token, filters: Vec<Filter>, user: UserProperties) {
+        self.ask(Ask::Subscribe(token, filters, user));
     }
 
     fn unsubscribe(&mut self, token: Token, filters: Vec<Text>) {

@@ -269,7 +269,9 @@ impl<S: Socket> Connection<S> {
                 }
                 Event::Complete(packet) => self.link.complete(packet.get()),
                 Event::Release(offsets) => self.link.release(offsets),
-                Event::Subscribe { token, filters } => self.link.subscribe(token, filters),
+                Event::Subscribe { token, filters, user } => {
+                    self.link.subscribe_saying(token, filters, user);
+                }
                 Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
                 Event::Settled(offsets) => self.link.settle(&offsets),
                 Event::SettledShared(items) => self.link.settle_shared(&items),

@@ -239,7 +239,7 @@ impl Session {
     async fn ask(&mut self, ask: Ask) -> bool {
         match ask {
             Ask::Publish(token, message) => self.publish(token, message).await,
-            Ask::Subscribe(token, filters) => {
+            Ask::Subscribe(token, filters, _) => {
                 let granted = filters.into_iter().map(|filter| self.grant(filter)).collect();
                 tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
                 self.push_front().await

@@ -44,6 +44,8 @@ pub struct WebSocket {
     heard: Instant,
     ping: Interval,
     silence_max: Duration,
+    /// The last number that the client was asked to say, if any.
+    probed: Option<u64>,
 }
 
 impl fmt::Debug for WebSocket {
@@ -59,6 +61,8 @@ pub enum Heard {
     Text(String),
     /// One of bytes.
     Bytes,
+    /// It has heard all that was said before it was asked with this number ([`WebSocket::probe`]).
+    Upto(u64),
     /// The client has gone, or has broken the rules: there is nobody to tell.
     Gone,
 }
@@ -83,10 +87,22 @@ impl WebSocket {
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let stream =
             WebSocketStream::from_partially_read(stream, begun, Role::Server, Some(config)).await;
-        let heard = Instant::now();
-        let mut ping = interval_at(heard + asks_every, asks_every);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { stream, heard, ping, silence_max }
+        let (heard, ping) = (Instant::now(), ping(asks_every));
+        Self { stream, heard, ping, silence_max, probed: None }
+    }
+
+    /// From now on the client is asked so often whether it is there, and is gone after so long without a word.
+    pub fn ask_every(&mut self, asks_every: Duration, silence_max: Duration) {
+        self.ping = ping(asks_every);
+        self.silence_max = silence_max;
+    }
+
+    /// Asks the client to say that it has heard all that was said up to now: [`Heard::Upto`]. Of two numbers the later is the larger; a
+    /// client may answer the last one alone. `false`: there is nobody who could hear it. Not to be dropped half way.
+    pub async fn probe(&mut self, number: u64) -> bool {
+        self.probed = Some(number);
+        let asked = Message::Ping(number.to_be_bytes().to_vec().into());
+        self.stream.send(asked).await.is_ok()
     }
 
     /// Waits for the client's next message. Losing the future loses none.
@@ -110,10 +126,15 @@ impl WebSocket {
             match message {
                 Some(Ok(Message::Text(text))) => return Heard::Text(text.as_str().to_owned()),
                 Some(Ok(Message::Binary(_))) => return Heard::Bytes,
+                Some(Ok(Message::Pong(said))) => {
+                    let number = <[u8; 8]>::try_from(said.as_ref()).ok().map(u64::from_be_bytes);
+                    // Nobody says more than it was asked.
+                    if let Some(number) = number.filter(|number| Some(*number) <= self.probed) {
+                        return Heard::Upto(number);
+                    }
+                }
                 // The library answers pings, and a goodbye.
-                Some(Ok(
-                    Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_),
-                )) => {}
+                Some(Ok(Message::Ping(_) | Message::Close(_) | Message::Frame(_))) => {}
                 Some(Err(error)) => {
                     debug!(%error, "a WebSocket ended badly");
                     return Heard::Gone;
@@ -138,6 +159,12 @@ impl WebSocket {
             debug!(?heard, "a WebSocket was closed");
         }
     }
+}
+
+fn ping(every: Duration) -> Interval {
+    let mut ping = interval_at(Instant::now() + every, every);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ping
 }
 
 #[cfg(test)]
@@ -167,5 +194,26 @@ mod tests {
         assert!(began.elapsed() > SILENCE);
         assert!(still.is_err(), "nothing was heard, and it is there");
         drop(silent);
+    }
+
+    #[tokio::test]
+    async fn what_a_client_has_heard_it_says_and_no_more() {
+        let (far, near) = duplex(64 * 1024);
+        let mut socket = WebSocket::new(Box::new(near), Vec::new()).await;
+        let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        let pong = |number: u64| Message::Pong(number.to_be_bytes().to_vec().into());
+        client.send(pong(0)).await.unwrap();
+        client.send(Message::text("first")).await.unwrap();
+        assert_eq!(socket.hear().await, Heard::Text("first".to_owned()), "it was not asked");
+        assert!(socket.say("event".to_owned()).await && socket.probe(7).await);
+        // The library answers what is read.
+        assert_eq!(client.next().await.unwrap().unwrap(), Message::text("event"));
+        assert!(matches!(client.next().await, Some(Ok(Message::Ping(_)))));
+        client.flush().await.unwrap();
+        assert_eq!(timeout(DEADLINE, socket.hear()).await.unwrap(), Heard::Upto(7));
+        for said in [pong(8), Message::Pong(Vec::new().into()), pong(7)] {
+            client.send(said).await.unwrap();
+        }
+        assert_eq!(timeout(DEADLINE, socket.hear()).await.unwrap(), Heard::Upto(7));
     }
 }

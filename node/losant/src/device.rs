@@ -1,13 +1,15 @@
 //! What is kept of a device, and what it is told: the same for MQTT and requests.
 //!
-//! Everything is values of the device, each with its event in the application's stream: what it reports under the names of its
-//! attributes, and under names that no attribute can have what it was told (`$command`), how it came and went (`$connection`), and
-//! that it is banned (`$ban`). So the last of each is at hand, and the others are its history.
+//! All but its ban is values of the device, each with its event in the application's stream: what it reports under the names of its
+//! attributes, and under names that no attribute can have what it was told (`$command`) and how it came and went (`$connection`). So
+//! the last of each is at hand, and the others are its history. Where they don't fit among its values, there is the event alone.
+//!
+//! A ban is a document of the device: it must not have to wait for room among values, nor for the rate at which the tenant may write.
 //!
 //! What writes is on its way when the call returns: whoever calls in an order has it written in that order.
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use moorline_core::{Message, TenantId, Text, UnixMillis, Value as Kept, port::Refusal};
 use moorline_dialects::losant::{
     command::Command,
@@ -19,12 +21,13 @@ use moorline_dialects::losant::{
     topics,
 };
 use moorline_machine::{
-    HistoryQuery,
+    HistoryQuery, ValueRefused,
     answer::Refused,
-    events::EventKind,
+    documents::{Expect, Space},
+    events::{EVENT_BODY_BYTES_MAX, EventKind},
     mail::MAIL_PAYLOAD_BYTES_MAX,
     presence::{PresenceRecord, PresenceState},
-    values::{NewPoint, VALUE_BYTES_MAX},
+    values::{NewPoint, Point, VALUE_BYTES_MAX},
 };
 use moorline_service::registry::{
     Letter, NewEvent, Recording, RegistryError,
@@ -43,7 +46,12 @@ const LIMITS: &str = "limits";
 /// Under which names values are that no attribute can have.
 const COMMAND_KEY: &str = "$command";
 const CONNECTION_KEY: &str = "$connection";
-const BAN_KEY: &str = "$ban";
+/// The space of a device that has its ban, and what that is called there.
+const BANS: &str = "bans";
+/// See [`BANS`].
+const BAN: &str = "ban";
+/// Pages of a history that one question of a program's reads: each looks at some thousand points. Who wants more says since when.
+const HISTORY_PAGES_MAX: usize = 16;
 /// Bytes of a command as its device hears it: a mailbox takes no more.
 pub(crate) const COMMAND_BYTES_MAX: usize = MAIL_PAYLOAD_BYTES_MAX;
 
@@ -57,6 +65,17 @@ pub(crate) struct Device {
     pub(crate) by: By,
 }
 
+/// Which part of a history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slice {
+    /// Nothing before it.
+    pub(crate) since_ms: Option<i64>,
+    /// How much of it.
+    pub(crate) most: usize,
+    /// Whether the newest is first.
+    pub(crate) descending: bool,
+}
+
 /// Why a command was not given.
 #[derive(Debug)]
 pub(crate) enum NotGiven {
@@ -67,6 +86,10 @@ pub(crate) enum NotGiven {
     /// By what passes it on.
     Refused(Refusal),
 }
+
+/// The event of what was reported would have more bytes than one may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooLarge;
 
 impl From<RegistryError> for NotGiven {
     fn from(error: RegistryError) -> Self {
@@ -107,33 +130,51 @@ impl Door {
         points: Vec<NewPoint>,
         event: NewEvent,
     ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
-        let recording = Recording { born: device.born, points, event: Some(event) };
-        let written = self.registry.record(device.tenant, device.id.text(), recording);
-        async move { written.await.map(drop) }
+        let (registry, tenant, id) = (self.registry.clone(), device.tenant, device.id.clone());
+        let (born, values_only) = (device.born, self.metrics.events_alone.clone());
+        let alone = Recording { born, points: Vec::new(), event: Some(event.clone()) };
+        let may_be_alone = !points.is_empty();
+        let recording = Recording { born, points, event: Some(event) };
+        let written = registry.record(tenant, id.text(), recording);
+        async move {
+            match written.await {
+                Err(RegistryError::Values(why)) if may_be_alone && has_no_room(why) => {
+                    values_only.inc();
+                    registry.record(tenant, id.text(), alone).await.map(drop)
+                }
+                other => other.map(drop),
+            }
+        }
     }
 
     /// Keeps what a device reported: latest values, history, and an event for each. Of texts that are longer than a value may be, the
-    /// event alone has something.
+    /// event alone has something; and so it is where there is no room for values. All that can be is kept, whatever becomes of the
+    /// others.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`]: nothing is kept. The future says what kept the first of them from being written, one that may be tried again
+    /// before one that is for good.
     pub(crate) fn keep_states(
         &self,
         device: &Device,
         states: Vec<State>,
-    ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
-        let mut writes = Vec::with_capacity(states.len());
-        for state in states {
+    ) -> Result<impl Future<Output = Result<(), RegistryError>> + Send + use<>, TooLarge> {
+        let event = |state: &State| {
             let event = state.event(&device.application, &device.id);
-            let event = self.event_of_state(device, &event);
+            let event = device.event(EventKind::Datapoint, STATES, &event);
+            if event.body.len() > EVENT_BODY_BYTES_MAX { Err(TooLarge) } else { Ok(event) }
+        };
+        let events = states.iter().map(event).collect::<Result<Vec<_>, _>>()?;
+        let mut writes = Vec::with_capacity(states.len());
+        for (state, event) in states.into_iter().zip(events) {
             let at_ms = state.at_ms;
             let short = |(_, value): &(Text, Kept)| value.len_bytes() <= VALUE_BYTES_MAX;
             let values: Vec<_> = state.values.into_iter().filter(short).collect();
             let points = if values.is_empty() { vec![] } else { vec![point(Some(at_ms), values)] };
             writes.push(self.record(device, points, event));
         }
-        async move { try_join_all(writes).await.map(drop) }
-    }
-
-    fn event_of_state(&self, device: &Device, event: &Value) -> NewEvent {
-        device.event(EventKind::Datapoint, STATES, event)
+        Ok(async move { of_all(join_all(writes).await) })
     }
 
     /// Notes that a device came or went.
@@ -148,8 +189,15 @@ impl Door {
         self.record(device, vec![point(None, values)], event)
     }
 
-    /// Notes that a device is not heard for a while.
-    pub(crate) fn note_ban(
+    /// Keeps it with a device that it is not heard for a while.
+    pub(crate) async fn keep_ban(&self, device: &Device, ban: Ban) -> Result<(), RegistryError> {
+        let body = Bytes::from(json!(ban).to_string());
+        let (space, id) = (bans(device), Text::from(BAN));
+        self.registry.put_document(&space, &id, body, Expect::Any).await.map(drop)
+    }
+
+    /// Tells whoever follows the application's events of it.
+    pub(crate) fn tell_ban(
         &self,
         device: &Device,
         ban: Ban,
@@ -159,8 +207,7 @@ impl Door {
             "deviceId": device.id.as_str(), "until": state::time(until_ms), "seconds": ban.seconds,
         });
         let event = device.event(EventKind::State, LIMITS, &event);
-        let values = vec![of_json(BAN_KEY, &json!(ban))];
-        self.record(device, vec![point(None, values)], event)
+        self.record(device, Vec::new(), event)
     }
 
     async fn last(&self, device: &Device, key: &str) -> Result<Option<Value>, RegistryError> {
@@ -172,8 +219,8 @@ impl Door {
 
     /// The last ban of a device.
     pub(crate) async fn ban(&self, device: &Device) -> Result<Option<Ban>, RegistryError> {
-        let kept = self.last(device, BAN_KEY).await?;
-        Ok(kept.and_then(|kept| serde_json::from_value(kept).ok()))
+        let kept = self.registry.document(&bans(device), &Text::from(BAN)).await?;
+        Ok(kept.and_then(|kept| serde_json::from_slice(&kept.body).ok()))
     }
 
     /// Whether a device is connected, and since when. What nobody but a connection said is so as long as there is one.
@@ -189,91 +236,90 @@ impl Door {
         Ok(info(change, present))
     }
 
-    /// The newest values of a name of ours, the newest first, none before `since_ms`.
+    /// Points of some keys of a device.
+    async fn points(
+        &self,
+        device: &Device,
+        keys: Vec<Text>,
+        slice: Slice,
+    ) -> Result<Vec<Point>, RegistryError> {
+        let Slice { since_ms, most, descending } = slice;
+        let mut query = Some(HistoryQuery {
+            tenant: device.tenant,
+            device: device.id.text().clone(),
+            keys,
+            from_ms: since_ms.unwrap_or(0),
+            to_ms: i64::MAX,
+            descending,
+            points_max: u16::try_from(most).unwrap_or(u16::MAX),
+        });
+        let mut found = Vec::new();
+        for _ in 0..HISTORY_PAGES_MAX {
+            let Some(asked) = query.take().filter(|_| found.len() < most) else { break };
+            let Some(page) = self.registry.history(asked.clone()).await? else { break };
+            found.extend(page.points);
+            query = page.next.map(|next| match descending {
+                true => HistoryQuery { to_ms: next, ..asked },
+                false => HistoryQuery { from_ms: next, ..asked },
+            });
+        }
+        found.truncate(most);
+        Ok(found)
+    }
+
+    /// Values of a name of ours.
     async fn history(
         &self,
         device: &Device,
         key: &str,
-        since_ms: Option<i64>,
-        most: usize,
+        slice: Slice,
     ) -> Result<Vec<Value>, RegistryError> {
-        let query = HistoryQuery {
-            tenant: device.tenant,
-            device: device.id.text().clone(),
-            keys: vec![Text::from(key)],
-            from_ms: since_ms.unwrap_or(0),
-            to_ms: i64::MAX,
-            descending: true,
-            points_max: u16::try_from(most).unwrap_or(u16::MAX),
-        };
-        let mut query = Some(query);
-        let mut found = Vec::new();
-        while let Some(asked) = query.take().filter(|_| found.len() < most) {
-            let Some(page) = self.registry.history(asked.clone()).await? else { break };
-            let values = page.points.into_iter().flat_map(|point| point.values);
-            found.extend(values.map(|(_, value)| json_of(&value)));
-            query = page.next.map(|next| HistoryQuery { to_ms: next, ..asked });
+        if slice.most == 1 && slice.since_ms.is_none() && slice.descending {
+            // The last one is at hand.
+            return Ok(self.last(device, key).await?.into_iter().collect());
         }
-        found.truncate(most);
-        if found.is_empty() && since_ms.is_none() && most > 0 {
+        let points = self.points(device, vec![Text::from(key)], slice).await?;
+        let values = points.into_iter().flat_map(|point| point.values);
+        let mut found: Vec<_> = values.map(|(_, value)| json_of(&value)).collect();
+        if found.is_empty() && slice.since_ms.is_none() && slice.most > 0 {
             // Where no history is kept, the last one is.
             found.extend(self.last(device, key).await?);
         }
         Ok(found)
     }
 
-    /// What a device was told, the newest first.
+    /// What a device was told.
     pub(crate) async fn commands(
         &self,
         device: &Device,
-        since_ms: Option<i64>,
-        most: usize,
+        slice: Slice,
     ) -> Result<Vec<Value>, RegistryError> {
-        self.history(device, COMMAND_KEY, since_ms, most).await
+        self.history(device, COMMAND_KEY, slice).await
     }
 
-    /// When a device came and went, the newest first.
+    /// When a device came and went.
     pub(crate) async fn connections(
         &self,
         device: &Device,
-        since_ms: Option<i64>,
-        most: usize,
+        slice: Slice,
     ) -> Result<Vec<Value>, RegistryError> {
-        let kept = self.history(device, CONNECTION_KEY, since_ms, most).await?;
+        let kept = self.history(device, CONNECTION_KEY, slice).await?;
         Ok(kept.iter().filter_map(Change::read).map(|change| change.entry()).collect())
     }
 
-    /// What a device reported, the newest first.
+    /// What a device reported.
     pub(crate) async fn states(
         &self,
         device: &Device,
         keys: Vec<Text>,
-        since_ms: Option<i64>,
-        most: usize,
+        slice: Slice,
     ) -> Result<Vec<Value>, RegistryError> {
+        // No keys are all keys there, ours too.
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let points_max = u16::try_from(most).unwrap_or(u16::MAX);
-        let (tenant, device, to_ms) = (device.tenant, device.id.text().clone(), i64::MAX);
-        let from_ms = since_ms.unwrap_or(0);
-        let mut query = Some(HistoryQuery {
-            tenant,
-            device,
-            keys,
-            from_ms,
-            to_ms,
-            descending: true,
-            points_max,
-        });
-        let mut found = Vec::new();
-        while let Some(asked) = query.take().filter(|_| found.len() < most) {
-            let Some(page) = self.registry.history(asked.clone()).await? else { break };
-            found.extend(page.points.iter().map(|point| state::shown(point.ts_ms, &point.values)));
-            query = page.next.map(|next| HistoryQuery { to_ms: next, ..asked });
-        }
-        found.truncate(most);
-        Ok(found)
+        let points = self.points(device, keys, slice).await?;
+        Ok(points.iter().map(|point| state::shown(point.ts_ms, &point.values)).collect())
     }
 
     /// Tells a device something: it is kept as said, and goes to whoever has subscribed to its commands, or into its mailbox, as its
@@ -313,6 +359,30 @@ impl Door {
         self.metrics.commands.with_label_values(&[how]).inc();
         Ok(())
     }
+}
+
+fn bans(device: &Device) -> Space {
+    Space::of_device(device.tenant, device.id.text(), device.born, BANS)
+}
+
+/// Whether values were refused because there is no room for them, and not because there is nobody whose they are.
+fn has_no_room(why: ValueRefused) -> bool {
+    match why {
+        ValueRefused::TooLarge
+        | ValueRefused::TooManyAtOnce
+        | ValueRefused::TooManyKeys
+        | ValueRefused::Full
+        | ValueRefused::TooManyHistories => true,
+        ValueRefused::DeviceGone | ValueRefused::Key => false,
+    }
+}
+
+/// What became of several writes: as bad as the worst of them, and what may be tried again is worse than what is refused for good.
+fn of_all(results: Vec<Result<(), RegistryError>>) -> Result<(), RegistryError> {
+    let mut errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    // The sort keeps their order otherwise.
+    errors.sort_by_key(is_for_good);
+    errors.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// How a device is of which nobody but connections said something: they may have said it in another order than it was, and one whose node
@@ -361,6 +431,34 @@ mod tests {
     use moorline_core::op::MailId;
 
     use super::*;
+
+    #[test]
+    fn what_may_be_tried_again_is_said_before_what_is_refused_for_good() {
+        let gone = || Err(RegistryError::Values(ValueRefused::DeviceGone));
+        let (busy, unavailable) = (|| Err(RegistryError::Busy), || Err(RegistryError::Unavailable));
+        #[rustfmt::skip]
+        let table = [
+            (vec![],                                    Ok(())),
+            (vec![Ok(()), Ok(())],                      Ok(())),
+            (vec![Ok(()), gone(), Ok(())],              gone()),
+            (vec![gone(), Ok(()), busy()],              busy()),
+            (vec![gone(), unavailable(), busy()],       unavailable()),
+        ];
+        for (results, expected) in table {
+            assert_eq!(of_all(results.clone()), expected, "{results:?}");
+        }
+    }
+
+    #[test]
+    fn only_where_there_is_no_room_an_event_stands_alone() {
+        use ValueRefused::{
+            DeviceGone, Full, Key, TooLarge, TooManyAtOnce, TooManyHistories, TooManyKeys,
+        };
+        for why in [TooLarge, TooManyAtOnce, TooManyKeys, Full, TooManyHistories] {
+            assert!(has_no_room(why), "{why:?}");
+        }
+        assert!(!has_no_room(DeviceGone) && !has_no_room(Key));
+    }
 
     #[test]
     fn ids_of_mail_are_uuids_of_version_7() {

@@ -1,12 +1,16 @@
 //! Which tenants are Losant's applications, and what all their connections and requests share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hash, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use moorline_core::{TenantId, Text, op::Denial};
 use moorline_dialects::losant::{
     PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX,
     id::Id,
-    limits::{CONNECTIONS, REQUESTS, Windows},
+    limits::{CONNECTIONS, REQUESTS, Shared, Windows},
 };
 use moorline_edge::{Clock, EdgeConfig};
 use moorline_machine::registry::TenantRecord;
@@ -23,8 +27,12 @@ use crate::metrics::LosantMetrics;
 const ALIAS: &str = "losant:";
 /// Applications whose connections are counted at once.
 const APPLICATIONS_COUNTED_MAX: usize = 4_096;
-/// Devices whose requests are counted at once: some hundred bytes each.
-const DEVICES_COUNTED_MAX: usize = 65_536;
+/// Devices, topics and callers whose requests are counted at once, of all applications: some hundred bytes each.
+const REQUESTED_COUNTED_MAX: usize = 65_536;
+/// Lists of an application that are made at once, each of which looks through all of its devices.
+const SCANS_MAX: usize = 4;
+/// Streams that one device may have open, of those that its application may.
+const STREAMS_PER_DEVICE_MAX: usize = 4;
 
 /// Where devices are let in. Clones are the same.
 #[derive(Clone)]
@@ -40,10 +48,79 @@ pub struct Door {
     counted: Arc<Counted>,
 }
 
-/// What comes at this node, by whom.
+/// What comes at this node, by whom. When it is now is an argument.
 struct Counted {
     connections: Mutex<Windows<TenantId>>,
-    requests: Mutex<Windows<(TenantId, Text, &'static str)>>,
+    /// By hashes with a key of this process's own: names may be long, and nobody can make two meet.
+    requests: Mutex<Shared<TenantId, u64>>,
+    hasher: RandomState,
+    scans: Places<TenantId>,
+    streams: Places<(TenantId, Text)>,
+}
+
+/// How many there are at once of something, by whose they are.
+#[derive(Debug)]
+struct Places<K>(Arc<Mutex<HashMap<K, usize>>>);
+
+/// A place; it is free again when this goes.
+#[derive(Debug)]
+pub(crate) struct Place<K: Eq + Hash> {
+    all: Arc<Mutex<HashMap<K, usize>>>,
+    key: K,
+}
+
+fn locked<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is whole.
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<K: Clone + Eq + Hash> Places<K> {
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn take(&self, key: K, most: usize) -> Option<Place<K>> {
+        let mut all = locked(&self.0);
+        let taken = all.get(&key).copied().unwrap_or(0);
+        if taken >= most {
+            return None;
+        }
+        all.insert(key.clone(), taken + 1);
+        Some(Place { all: Arc::clone(&self.0), key })
+    }
+}
+
+impl<K: Eq + Hash> Drop for Place<K> {
+    fn drop(&mut self) {
+        let mut all = locked(&self.all);
+        if let Some(taken) = all.get_mut(&self.key) {
+            *taken -= 1;
+            if *taken == 0 {
+                all.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Counted {
+    fn new() -> Self {
+        Self {
+            connections: Mutex::new(Windows::new(APPLICATIONS_COUNTED_MAX)),
+            requests: Mutex::new(Shared::new(REQUESTED_COUNTED_MAX)),
+            hasher: RandomState::new(),
+            scans: Places::new(),
+            streams: Places::new(),
+        }
+    }
+
+    fn connection(&self, tenant: TenantId, now_ms: u64) -> bool {
+        locked(&self.connections).take(tenant, CONNECTIONS, now_ms)
+    }
+
+    fn request(&self, (tenant, whose, what): (TenantId, &Text, &str), now_ms: u64) -> bool {
+        let key = self.hasher.hash_one((whose.as_str(), what));
+        locked(&self.requests).take(tenant, key, REQUESTS, now_ms)
+    }
 }
 
 impl std::fmt::Debug for Door {
@@ -62,10 +139,6 @@ impl Door {
         edge: &EdgeConfig,
         metrics: LosantMetrics,
     ) -> Self {
-        let counted = Counted {
-            connections: Mutex::new(Windows::new(APPLICATIONS_COUNTED_MAX)),
-            requests: Mutex::new(Windows::new(DEVICES_COUNTED_MAX)),
-        };
         Self {
             registry: service.registry(),
             service,
@@ -74,7 +147,7 @@ impl Door {
             rules: Arc::new(rules(edge)),
             metrics,
             tasks: TaskTracker::new(),
-            counted: Arc::new(counted),
+            counted: Arc::new(Counted::new()),
         }
     }
 
@@ -101,14 +174,26 @@ impl Door {
 
     /// Whether one more connection of an application may come.
     pub(crate) fn may_come(&self, tenant: TenantId) -> bool {
-        let mut counted = self.counted.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.take(tenant, CONNECTIONS, self.clock.wall().0)
+        self.counted.connection(tenant, self.clock.wall().0)
     }
 
-    /// Whether one more request of a kind may be done for a device.
-    pub(crate) fn may_ask(&self, tenant: TenantId, device: &Text, what: &'static str) -> bool {
-        let mut counted = self.counted.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.take((tenant, device.clone(), what), REQUESTS, self.clock.wall().0)
+    /// Whether one more request of a kind may be done for a device, a topic or a caller.
+    pub(crate) fn may_ask(&self, tenant: TenantId, whose: &Text, what: &'static str) -> bool {
+        self.counted.request((tenant, whose, what), self.clock.wall().0)
+    }
+
+    /// A place among those who look through all devices of an application, if there is one.
+    pub(crate) fn may_scan(&self, tenant: TenantId) -> Option<Place<TenantId>> {
+        self.counted.scans.take(tenant, SCANS_MAX)
+    }
+
+    /// A place among the streams that a device has open, if there is one.
+    pub(crate) fn may_stream(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+    ) -> Option<Place<(TenantId, Text)>> {
+        self.counted.streams.take((tenant, device.clone()), STREAMS_PER_DEVICE_MAX)
     }
 }
 
@@ -129,6 +214,49 @@ fn rules(edge: &EdgeConfig) -> server::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Connections and requests that are taken, of so many at each of these moments.
+    fn taken(mut take: impl FnMut(u64) -> bool, at: &[(u64, usize)]) -> Vec<usize> {
+        let one = |(at_ms, many): &(u64, usize)| (0..*many).filter(|_| take(*at_ms)).count();
+        at.iter().map(one).collect()
+    }
+
+    #[test]
+    fn connections_of_an_application_and_requests_of_a_device_are_counted_apart() {
+        let counted = Counted::new();
+        let (one, other) = (TenantId(1), TenantId(2));
+        let times = [(0, 299), (7_500, 2), (14_999, 1), (15_000, 299), (15_000, 1), (22_500, 9)];
+        let came = taken(|at| counted.connection(one, at), &times);
+        assert_eq!(came, [299, 1, 0, 299, 0, 1], "300 within any 15 s");
+        assert_eq!(taken(|at| counted.connection(other, at), &[(15_000, 301)]), [300]);
+        let request = |tenant, device: &str, what| {
+            let device = Text::from(device);
+            taken(
+                |at| counted.request((tenant, &device, what), at),
+                &[(0, 31), (14_999, 1), (15_000, 31)],
+            )
+        };
+        #[rustfmt::skip]
+        let table = [
+            (one, "a", "state"), (one, "a", "command"), (one, "a", "status"), (one, "b", "state"), (other, "a", "state"),
+        ];
+        for (tenant, device, what) in table {
+            assert_eq!(request(tenant, device, what), [30, 0, 30], "{device} {what}");
+        }
+    }
+
+    #[test]
+    fn places_are_free_again_when_they_are_left() {
+        let places = Places::new();
+        let (one, _two) = (places.take("a", 2).unwrap(), places.take("a", 2).unwrap());
+        assert!(places.take("a", 2).is_none());
+        let other = places.take("b", 2);
+        assert!(other.is_some(), "of others");
+        drop(other);
+        drop(one);
+        assert!(places.take("a", 2).is_some());
+        assert_eq!(locked(&places.0).len(), 1, "who has none is forgotten");
+    }
 
     #[test]
     fn an_operator_who_wants_less_has_less() {

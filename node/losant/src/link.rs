@@ -23,11 +23,14 @@ use moorline_dialects::losant::{
     presence::Reason,
     topics::{self, Publish},
 };
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{
+    Semaphore,
+    mpsc::{self, error::TrySendError},
+};
 use tokio_util::sync::DropGuard;
 
 use crate::{
-    desk::{Asked, COMMANDED_MAX, State},
+    desk::{Asked, COMMANDED_MAX, State, WAITING_BYTES_MAX},
     inbox::Outside,
     visit::Visit,
 };
@@ -40,6 +43,8 @@ pub(crate) struct LosantLink {
     visit: Arc<Visit>,
     below: Below,
     desk: mpsc::Sender<Asked>,
+    /// Bytes of states that may wait.
+    room: Arc<Semaphore>,
     /// Ends whatever works for the connection.
     _ends: DropGuard,
 }
@@ -62,7 +67,8 @@ impl LosantLink {
         desk: mpsc::Sender<Asked>,
         ends: DropGuard,
     ) -> Self {
-        Self { visit, below, desk, _ends: ends }
+        let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
+        Self { visit, below, desk, room, _ends: ends }
     }
 
     fn ask(&self, asked: Asked) {
@@ -85,6 +91,20 @@ impl LosantLink {
 pub(crate) fn may_will(visit: &moorline_core::rights::Rules, topic: &Text, bytes: usize) -> bool {
     let is_custom = topics::publish(topic.as_bytes()) == Some(Publish::Custom);
     is_custom && bytes <= PAYLOAD_BYTES_MAX && visit.may_publish(None, topic.as_bytes())
+}
+
+/// Why a connection is over that its own side, or the edge, has closed.
+fn reason(close: &Close) -> Reason {
+    match close {
+        Close::Clean { .. } => Reason::Client,
+        Close::Broken | Close::Failed(Failure::Slow) => Reason::Lost,
+        Close::Failed(Failure::Silent) => Reason::Silent,
+        Close::Failed(Failure::Malformed) => Reason::Misused,
+        Close::Failed(Failure::TooLarge) => Reason::TooLarge,
+        Close::Failed(Failure::Revoked) => Reason::Revoked,
+        // What a device may not say ends its connection by this side: what is left is what could not be kept.
+        Close::Failed(Failure::Refused) => Reason::Refused,
+    }
 }
 
 impl Link for LosantLink {
@@ -117,8 +137,15 @@ impl Link for LosantLink {
         }
         match topics::publish(message.topic.as_bytes()) {
             Some(Publish::State(id)) if self.may_speak_for(&id) => {
-                let answered = message.qos > QoS::AtMostOnce;
-                self.ask(Asked::State(State { token, answered, id, payload: message.payload }));
+                let (answered, payload) = (message.qos > QoS::AtMostOnce, message.payload);
+                let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+                match Arc::clone(&self.room).try_acquire_many_owned(bytes) {
+                    Ok(room) => {
+                        self.ask(Asked::State(State { token, answered, id, payload, room }));
+                    }
+                    // It says more than can be kept.
+                    Err(_) => visit.tell(Notice::Lost),
+                }
             }
             Some(Publish::Custom) if visit.rules.may_publish(None, message.topic.as_bytes()) => {
                 locked(&self.below).publish(token, Message { retain: false, ..message });
@@ -163,14 +190,7 @@ impl Link for LosantLink {
     }
 
     fn close(&mut self, close: Close) {
-        self.visit.gone(match close {
-            Close::Clean { .. } => Reason::Client,
-            Close::Broken | Close::Failed(Failure::Silent | Failure::Slow) => Reason::Lost,
-            Close::Failed(Failure::Malformed) => Reason::Misused,
-            Close::Failed(Failure::TooLarge) => Reason::TooLarge,
-            Close::Failed(Failure::Revoked) => Reason::Revoked,
-            Close::Failed(Failure::Refused) => Reason::Topic,
-        });
+        self.visit.gone(reason(&close));
         locked(&self.below).close(close);
     }
 }
@@ -186,4 +206,26 @@ impl Drop for LosantLink {
 pub(crate) struct Under {
     pub(crate) below: Below,
     pub(crate) outside: Arc<Outside>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_close_has_its_reason() {
+        #[rustfmt::skip]
+        let table = [
+            (Close::Broken,                     "Connection Lost"),
+            (Close::Failed(Failure::Slow),      "Connection Lost"),
+            (Close::Failed(Failure::Silent),    "Keep Alive Timeout"),
+            (Close::Failed(Failure::Malformed), "Protocol Violation"),
+            (Close::Failed(Failure::TooLarge),  "Payload Too Large"),
+            (Close::Failed(Failure::Revoked),   "Access Revoked"),
+            (Close::Failed(Failure::Refused),   "Message Not Accepted"),
+        ];
+        for (close, words) in table {
+            assert_eq!(reason(&close).text(), words);
+        }
+    }
 }

@@ -2,12 +2,14 @@
 
 use moorline_dialects::losant::{connect::Refused, rest::route::LABELS};
 use moorline_service::registry::mailman::Fate;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
 /// What becomes of a state.
-const STATES: [&str; 5] = ["taken", "nothing_left", "ignored", "unreadable", "refused"];
+const STATES: [&str; 6] = ["taken", "nothing_left", "ignored", "unreadable", "refused", "failed"];
 /// Why a connection is ended by this side.
-const ENDS: [&str; 4] = ["limits", "topic", "misused", "too_large"];
+const ENDS: [&str; 5] = ["limits", "topic", "misused", "too_large", "refused"];
+/// What is noted of a device beside what it says.
+const NOTES: [&str; 3] = ["ban", "ban_event", "connection"];
 
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]
@@ -16,6 +18,8 @@ pub struct LosantMetrics {
     pub(crate) admitted: IntCounterVec,
     pub(crate) states: IntCounterVec,
     pub(crate) commands: IntCounterVec,
+    pub(crate) events_alone: IntCounter,
+    pub(crate) notes_failed: IntCounterVec,
     pub(crate) ended: IntCounterVec,
     pub(crate) mail: IntCounterVec,
     pub(crate) rest: IntCounterVec,
@@ -53,6 +57,18 @@ impl LosantMetrics {
                 "Commands that were given, by how they go to their devices",
                 &["how"],
             )?,
+            events_alone: add(
+                registry,
+                IntCounter::new(
+                    "moorline_losant_events_alone_total",
+                    "Events of what there was no room for among the values of a device",
+                )?,
+            )?,
+            notes_failed: counters(
+                "moorline_losant_notes_failed_total",
+                "Bans and ends of connections that were not written, by what they are",
+                &["what"],
+            )?,
             mail: counters(
                 "moorline_losant_mail_total",
                 "Mail that was brought to devices, by what became of it",
@@ -84,6 +100,7 @@ impl LosantMetrics {
         }
         STATES.iter().for_each(|result| drop(self.states.with_label_values(&[*result])));
         ENDS.iter().for_each(|why| drop(self.ended.with_label_values(&[*why])));
+        NOTES.iter().for_each(|what| drop(self.notes_failed.with_label_values(&[*what])));
         LABELS.iter().for_each(|what| drop(self.rest.with_label_values(&[*what, "200"])));
         for fate in Fate::ALL {
             self.mail.with_label_values(&[fate.label()]);

@@ -42,7 +42,7 @@ pub struct Mqtt(Door);
 fn denial(refused: Refused) -> Denial {
     match refused {
         Refused::Version => Denial::Version,
-        Refused::Device => Denial::ClientId,
+        Refused::Session | Refused::Device => Denial::ClientId,
         Refused::Credentials => Denial::BadCredentials,
         Refused::Forbidden => Denial::NotAuthorised,
         Refused::Plaintext => Denial::Plaintext,
@@ -105,10 +105,10 @@ impl Mqtt {
         if !attempt.channel.tls && !door.registry.takes_plaintext(pass.tenant) {
             return Err(Refused::Plaintext);
         }
-        let id = Id::parse(attempt.client.as_bytes()).ok_or(Refused::Device)?;
-        if !door.may_come(pass.tenant) {
-            return Err(Refused::Banned);
+        if !attempt.clean_start && door.registry.settings(pass.tenant).sessions.clean_only {
+            return Err(Refused::Session);
         }
+        let id = Id::parse(attempt.client.as_bytes()).ok_or(Refused::Device)?;
         let known = door.device_for(&pass, &id).await?;
         let class = known.about.class;
         if !class.connects() {
@@ -125,12 +125,15 @@ impl Mqtt {
         if banned.is_some_and(|ban| ban.lasts(door.clock.wall().0)) {
             return Err(Refused::Banned);
         }
+        // Last: who is refused for what it is takes nobody's place.
+        if !door.may_come(pass.tenant) {
+            return Err(Refused::Banned);
+        }
         let by = (BY_AUTHORITY, By::Mqtt);
         let guest = Guest::of(pass.tenant, id.text(), &known.record, &known.settings, by);
-        let watches = Stay::watches(door, &pass, &known);
         let watch = Mutex::new(Some(door.registry.watch(pass.tenant, id.text())));
         let tenant = pass.tenant;
-        let begin = door.watching(Stay::new(guest, pass, watches));
+        let begin = door.watching(Stay::new(door, guest, pass, class));
         let attributes = known.about.attributes;
         let arrived =
             Arrived { door: door.clone(), device, class, rules, banned, attributes, watch };

@@ -4,6 +4,8 @@
 //!
 //! - **Who says or is sent too much is banned and gone**: what it says afterwards counts no more.
 //! - **That it came is noted before that it went**, and each once.
+//! - **A ban is tried until it is kept or over**, also when the cluster is busy with what its device said. Checked by the cluster tests
+//!   (`losant_limits.rs`).
 
 use std::{
     fmt,
@@ -24,9 +26,34 @@ use moorline_dialects::losant::{
     presence::{Change, Reason},
 };
 use moorline_edge::{Handed, asks};
-use tracing::info;
+use moorline_service::registry::{ASK_AGAIN, RegistryError};
+use tokio::time::sleep;
+use tracing::{debug, info};
 
-use crate::{device::Device, door::Door};
+use crate::{
+    device::{Device, is_for_good},
+    door::Door,
+    pass::Known,
+};
+
+/// What a connection may say and hear, and what it costs to go beyond it. When it is now is an argument.
+struct Allowance {
+    /// The ban that its device had last.
+    banned: Option<Ban>,
+    meter: Meter,
+}
+
+impl Allowance {
+    fn new(banned: Option<Ban>) -> Self {
+        Self { banned, meter: Meter::default() }
+    }
+
+    /// Counts a message: the ban, if it is one too many.
+    fn take(&mut self, direction: Direction, topic: &Text, now_ms: u64) -> Result<(), Ban> {
+        let within = self.meter.take(direction, topic, now_ms);
+        if within { Ok(()) } else { Err(Ban::after(self.banned, now_ms)) }
+    }
+}
 
 /// What a connection is, for all who have to do with it.
 pub(crate) struct Visit {
@@ -36,9 +63,7 @@ pub(crate) struct Visit {
     /// Which custom topics it may use.
     pub(crate) rules: Rules,
     pub(crate) inbox: Arc<dyn Inbox>,
-    /// The ban that its device had last.
-    banned: Option<Ban>,
-    meter: Mutex<Meter>,
+    allowance: Mutex<Allowance>,
     from_device: AtomicU64,
     to_device: AtomicU64,
     /// Since when it is open.
@@ -52,6 +77,14 @@ pub(crate) struct Visit {
 impl fmt::Debug for Visit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Visit").field("device", &self.device.id).finish_non_exhaustive()
+    }
+}
+
+/// Counts what was not written: nobody waits for it.
+fn noted(door: &Door, device: &Device, what: &'static str, written: Result<(), RegistryError>) {
+    if let Err(error) = written {
+        door.metrics.notes_failed.with_label_values(&[what]).inc();
+        debug!(device = %device.id, %error, what, "not written");
     }
 }
 
@@ -74,8 +107,7 @@ impl Visit {
             class,
             rules,
             inbox,
-            banned,
-            meter: Mutex::default(),
+            allowance: Mutex::new(Allowance::new(banned)),
             from_device: AtomicU64::new(0),
             to_device: AtomicU64::new(0),
             began: Mutex::new(None),
@@ -83,6 +115,11 @@ impl Visit {
             over: AtomicBool::new(false),
             handed: Handed::default(),
         }
+    }
+
+    /// Whether its device speaks for another one.
+    pub(crate) fn speaks_for(&self, other: &Known) -> bool {
+        other.record.enabled && other.about.is_spoken_for_by(self.class, &self.device.id)
     }
 
     /// Tells the client's connection.
@@ -100,8 +137,10 @@ impl Visit {
             Reason::Topic => (Ended::Misused, Some("topic")),
             Reason::Misused => (Ended::Misused, Some("misused")),
             Reason::TooLarge => (Ended::TooLarge, Some("too_large")),
+            Reason::Refused => (Ended::Revoked, Some("refused")),
             Reason::Revoked
             | Reason::Lost
+            | Reason::Silent
             | Reason::Client
             | Reason::Elsewhere
             | Reason::Stopping => (Ended::Revoked, None),
@@ -133,16 +172,31 @@ impl Visit {
             Direction::Down => &self.to_device,
         }
         .fetch_add(1, Ordering::Relaxed);
-        let now_ms = self.door.clock.wall().0;
-        let within = locked(&self.meter).take(direction, topic, now_ms);
-        if !within {
-            let ban = Ban::after(self.banned, now_ms);
+        let taken = locked(&self.allowance).take(direction, topic, self.door.clock.wall().0);
+        if let Err(ban) = taken {
             info!(device = %self.device.id, seconds = ban.seconds, "a device says or hears too much");
-            let noted = self.door.note_ban(&self.device, ban);
-            self.door.tasks.spawn(async move { drop(noted.await) });
+            self.ban(ban);
             self.end(Reason::Limited);
         }
-        within
+        taken.is_ok()
+    }
+
+    /// Keeps a ban with the device, for every node, and tells of it.
+    fn ban(&self, ban: Ban) {
+        let (door, device) = (self.door.clone(), self.device.clone());
+        self.door.tasks.spawn(async move {
+            while ban.lasts(door.clock.wall().0) {
+                match door.keep_ban(&device, ban).await {
+                    Err(error) if !is_for_good(&error) => sleep(ASK_AGAIN).await,
+                    kept => {
+                        noted(&door, &device, "ban", kept);
+                        break;
+                    }
+                }
+            }
+            let told = door.tell_ban(&device, ban).await;
+            noted(&door, &device, "ban_event", told);
+        });
     }
 
     /// The session is open.
@@ -181,7 +235,62 @@ impl Visit {
     }
 
     fn note(&self, change: &Change) {
-        let noted = self.door.note_connection(&self.device, change);
-        self.door.tasks.spawn(async move { drop(noted.await) });
+        let written = self.door.note_connection(&self.device, change);
+        let (door, device) = (self.door.clone(), self.device.clone());
+        self.door.tasks.spawn(async move { noted(&door, &device, "connection", written.await) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says as much as it may and one more, from a moment on: the ban.
+    fn banned(before: Option<Ban>, at_ms: u64, direction: Direction, topics: usize) -> Ban {
+        let mut allowance = Allowance::new(before);
+        let topic = |at: usize| Text::from(format!("t/{}", at % topics));
+        let mut said = 0;
+        loop {
+            match allowance.take(direction, &topic(said), at_ms) {
+                Ok(()) => said += 1,
+                Err(ban) => {
+                    let most = if topics == 1 { 30 } else { 300 };
+                    assert_eq!(said, most, "of {topics} topics");
+                    return ban;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_says_or_hears_too_much_is_banned_and_for_longer_each_time() {
+        const MINUTE: u64 = 60_000;
+        #[rustfmt::skip]
+        let table = [
+            // direction, topics, when it happens again after the end of the last ban, how long the ban is
+            (Direction::Up,   1,  0,               30),
+            (Direction::Down, 1,  0,               60),
+            (Direction::Up,   20, 14 * MINUTE,     120),
+            (Direction::Down, 20, 15 * MINUTE - 1, 240),
+            (Direction::Up,   1,  15 * MINUTE,     30),
+        ];
+        let (mut before, mut at_ms) = (None, 1_000);
+        for (direction, topics, later, seconds) in table {
+            at_ms += later;
+            let ban = banned(before, at_ms, direction, topics);
+            assert_eq!((ban.seconds, ban.until_ms), (seconds, at_ms + u64::from(seconds) * 1_000));
+            assert!(ban.lasts(ban.until_ms - 1) && !ban.lasts(ban.until_ms));
+            (before, at_ms) = (Some(ban), ban.until_ms);
+        }
+    }
+
+    #[test]
+    fn windows_slide() {
+        let (mut allowance, topic) = (Allowance::new(None), Text::from("t"));
+        let mut take = |at_ms| allowance.take(Direction::Up, &topic, at_ms).is_ok();
+        for at_ms in 0..30 {
+            assert!(take(500 * at_ms), "two in a second, for 15 s");
+        }
+        assert!(!take(14_999) && take(15_000) && !take(15_000) && take(15_500));
     }
 }

@@ -72,6 +72,9 @@ pub(crate) struct Config {
     /// Who may connect.
     #[serde(default)]
     pub(crate) security: SecurityConfig,
+    /// Whom it may ask outside the cluster.
+    #[serde(default)]
+    pub(crate) outward: moorline_outward::OutwardConfig,
     /// What it logs.
     #[serde(default)]
     pub(crate) log: LogConfig,
@@ -402,6 +405,10 @@ impl Config {
         if let Err(error) = self.mqtt.check() {
             wrong("mqtt", error.to_string());
         }
+        if let Err(error) = self.outward.check() {
+            // Its text begins with the key.
+            wrong("outward", error.to_string());
+        }
         self.check_ceilings(&mut wrong);
         problems
     }
@@ -575,6 +582,7 @@ mod tests {
             (with("[ws]\norigins = [\"a.example\"]"),    "ws: origins: \"a.example\" is not scheme://"),
             (with(&tls(Path::new("/nowhere.pem"))),      "tls: cert: /nowhere.pem: "),
             (with(&tls(&file)),                          "tls: cert: "),
+            (with("[outward]\nallow = [\"here\"]"),        "outward: allow: \"here\" is no network"),
         ];
         for (text, expected) in table {
             assert!(text.contains(expected), "{expected} is not in {text}");
@@ -591,7 +599,9 @@ mod tests {
     #[test]
     fn the_reference_names_every_key() {
         let reference = include_str!("../../../docs/configuration.md");
-        for section in ["node", "listen", "cluster", "storage", "mqtt", "ws", "tls", "log"] {
+        for section in
+            ["node", "listen", "cluster", "storage", "mqtt", "ws", "tls", "outward", "log"]
+        {
             let heading = format!("## `[{section}]`");
             let part = reference.split(&heading).nth(1).unwrap_or_else(|| panic!("{heading}"));
             let part = part.split("\n## ").next().unwrap();

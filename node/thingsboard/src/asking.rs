@@ -137,7 +137,7 @@ impl Session {
                         (ends, answered) = (Instant::now() + LINGER, true);
                     }
                 }
-                Ask::Subscribe(token, filters) => {
+                Ask::Subscribe(token, filters, _) => {
                     let granted = filters.into_iter().map(|filter| self.grant(&filter)).collect();
                     tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
                 }

@@ -274,7 +274,7 @@ impl Session {
             // Only a node's counts.
             Ask::Open(_) => true,
             Ask::Publish(token, message) => self.publish(token, message).await,
-            Ask::Subscribe(token, filters) => {
+            Ask::Subscribe(token, filters, _) => {
                 let (mut granted, had) = (Vec::with_capacity(filters.len()), self.calls_form());
                 for filter in filters {
                     granted.push(self.grant(filter).await);

@@ -24,6 +24,9 @@ use crate::{
     Text, Will, rights::Who,
 };
 
+/// User properties of MQTT 5, in their order.
+pub type UserProperties = Vec<(Text, Text)>;
+
 /// Names an answer's question. Chosen by the edge; the service only gives it back.
 pub type Token = u64;
 
@@ -58,6 +61,11 @@ pub trait Link: Send + fmt::Debug {
 
     /// Subscribes to well-formed filters. Answer: [`Notice::Subscribed`].
     fn subscribe(&mut self, token: Token, filters: Vec<Filter>);
+
+    /// The same, with the user properties of the SUBSCRIBE: to some platforms they mean something, all others take no notice.
+    fn subscribe_saying(&mut self, token: Token, filters: Vec<Filter>, _user: UserProperties) {
+        self.subscribe(token, filters);
+    }
 
     /// Ends subscriptions. Answer: [`Notice::Unsubscribed`].
     fn unsubscribe(&mut self, token: Token, filters: Vec<Text>);

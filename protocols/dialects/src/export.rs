@@ -54,6 +54,8 @@ pub struct Moved {
     pub metadata: Map<String, Value>,
     /// What it proves itself with.
     pub credentials: Vec<Carried>,
+    /// Whether nobody is let in as it.
+    pub disabled: bool,
 }
 
 /// A credential that a device keeps.
@@ -69,6 +71,8 @@ pub enum Carried {
     Certificate(String),
     /// A pre-shared key: what the client calls it, and its bytes.
     Psk(String, Vec<u8>),
+    /// Another name of the device.
+    Alias(String),
 }
 
 /// By hand: what is secret is not printed.
@@ -80,6 +84,7 @@ impl fmt::Debug for Carried {
             Self::Login(..) => "Login(…)",
             Self::Certificate(_) => "Certificate(…)",
             Self::Psk(..) => "Psk(…)",
+            Self::Alias(_) => "Alias(…)",
         })
     }
 }
@@ -101,6 +106,7 @@ impl Carried {
                 let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
                 json!({ "identity": identity, "key": key })
             }
+            Self::Alias(name) => json!({ "alias": name }),
         }
     }
 }
@@ -115,7 +121,12 @@ impl Moved {
         if !self.metadata.is_empty() {
             settings["metadata"] = Value::from(self.metadata.clone());
         }
-        json!({ "name": self.name, "settings": settings, "credentials": credentials })
+        let mut line =
+            json!({ "name": self.name, "settings": settings, "credentials": credentials });
+        if self.disabled {
+            line["enabled"] = Value::from(false);
+        }
+        line
     }
 }
 

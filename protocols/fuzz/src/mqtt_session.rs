@@ -216,7 +216,7 @@ impl World {
                 assert!(!offsets.is_empty());
                 self.releasing.push_back(offsets);
             }
-            Event::Subscribe { token, filters } => self.requests.push((token, filters.len(), true)),
+            Event::Subscribe { token, filters, .. } => self.requests.push((token, filters.len(), true)),
             Event::Unsubscribe { token, filters } => {
                 self.requests.push((token, filters.len(), false));
             }

@@ -63,6 +63,7 @@ impl Conversation for Talk {
                                 }
                                 Heard::Text(text) => assert!(socket.say(text).await),
                                 Heard::Bytes => assert!(socket.say("bytes".to_owned()).await),
+                                Heard::Upto(_) => {}
                                 Heard::Gone => return,
                             }
                         }

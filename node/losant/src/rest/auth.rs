@@ -6,25 +6,27 @@
 //!   keeps any.
 //! - **A device's token never does what only integrators may.**
 //!
-//! Checked by the cluster tests (`losant_rest.rs`) and below.
+//! Checked by the cluster tests (`losant.rs`, `losant_limits.rs`) and below.
 
 use std::fmt;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
-use moorline_core::{TenantId, Text};
+use moorline_core::{TenantId, Text, op::Denial};
 use moorline_dialects::losant::{
     connect::Refused,
     id::Id,
     rest::{
         Error, Kind, Method, Resource,
         auth::{DeviceLogin, TOKEN_S, UserLogin, allows, bearer},
+        route::PassKind,
     },
 };
 use moorline_http::{Caller, Head};
 use moorline_service::registry::{
+    Watch,
     audit::identified,
     door::{BY_AUTHORITY, By, Guest},
-    principal::Principal,
+    principal::{Principal, counted_as, kept_as},
     secrets::Secrets,
     settings::Role,
 };
@@ -33,7 +35,12 @@ use serde_json::json;
 use tracing::info;
 
 use super::{Http, Reply, of_registry};
-use crate::pass::{Known, Pass};
+use crate::{
+    device::Device,
+    door::Door,
+    pass::{Known, Pass},
+    stay::Stay,
+};
 
 /// What the key is for that logins are signed with.
 const PURPOSE: &str = "losant rest tokens v1";
@@ -102,7 +109,10 @@ impl Tokens {
 pub(super) struct OfDevice {
     pub(super) known: Known,
     pub(super) pass: Pass,
+    guest: Guest,
     scopes: Vec<String>,
+    /// Until when its login counts, in seconds since 1970.
+    exp: i64,
 }
 
 /// Who asks.
@@ -110,16 +120,115 @@ pub(super) struct OfDevice {
 pub(super) enum Who {
     /// A device.
     Device(Box<OfDevice>),
-    /// Whoever has a token of the API.
-    Integrator(TenantId, Role),
+    /// Whoever has a token of the API; and until when a login counts, in seconds since 1970.
+    Integrator(Principal, Option<i64>),
+}
+
+/// What a stream depends on that goes on: that whoever has asked for it still may.
+#[derive(Debug)]
+pub(super) struct LetIn(Depends);
+
+#[derive(Debug)]
+enum Depends {
+    /// The device that asked; and the one that it asked about, if that is another.
+    Device(Box<Stay>, Option<Watch>),
+    Integrator(Principal, Option<u64>, Watch),
+}
+
+impl LetIn {
+    /// Returns when nothing more may be told of a device.
+    pub(super) async fn until_over(&self, door: &Door, of: &Device) {
+        let now_ms = || door.clock.wall().0;
+        match &self.0 {
+            Depends::Device(stay, None) => door.until_revoked(stay).await,
+            Depends::Device(stay, Some(watch)) => {
+                let other = watch.until_revoked(None, now_ms, || async {
+                    let known = door.known(of.tenant, &of.id).await;
+                    let known = known.map_err(|_| Denial::Unavailable)?;
+                    let known = known.filter(|known| known.record.born == of.born);
+                    let known = known.ok_or(Denial::UnknownDevice)?;
+                    if stay.speaks_for(&known) { Ok(()) } else { Err(Denial::Disabled) }
+                });
+                tokio::select! {
+                    () = door.until_revoked(stay) => {}
+                    () = other => {}
+                }
+            }
+            Depends::Integrator(who, until_ms, watch) => {
+                let stays = || async {
+                    let again =
+                        door.registry.principal_again(who.tenant, who.name.as_str(), who.version);
+                    match again.await {
+                        Ok(Some(_)) => Ok(()),
+                        Ok(None) => Err(Denial::WrongSecret),
+                        Err(_) => Err(Denial::Unavailable),
+                    }
+                };
+                // What changed before the watch began is not told.
+                if stays().await.is_err_and(|denial| denial != Denial::Unavailable) {
+                    return;
+                }
+                watch.until_revoked(*until_ms, now_ms, stays).await;
+            }
+        }
+    }
+}
+
+fn ms(exp: i64) -> u64 {
+    u64::try_from(exp.saturating_mul(MS_PER_S)).unwrap_or(0)
 }
 
 impl Who {
     pub(super) fn tenant(&self) -> TenantId {
         match self {
             Self::Device(device) => device.pass.tenant,
-            Self::Integrator(tenant, _) => *tenant,
+            Self::Integrator(principal, _) => principal.tenant,
         }
+    }
+
+    /// What its requests are counted by. No device is called as an integrator is.
+    pub(super) fn name(&self) -> Text {
+        match self {
+            Self::Device(device) => device.known.id.text().clone(),
+            Self::Integrator(principal, _) => kept_as(principal.name.as_str()),
+        }
+    }
+
+    /// The device that asks, if it speaks for no other.
+    pub(super) fn alone(&self) -> Option<&Known> {
+        match self {
+            Self::Device(device) => {
+                Some(&device.known).filter(|own| !own.about.class.speaks_for_others())
+            }
+            Self::Integrator(..) => None,
+        }
+    }
+
+    /// A device that asks, if one does.
+    pub(super) fn device(&self) -> Option<&Known> {
+        match self {
+            Self::Device(device) => Some(&device.known),
+            Self::Integrator(..) => None,
+        }
+    }
+
+    /// What a stream depends on that it asks for, about a device. What changes from now on ends it.
+    pub(super) fn let_in(&self, door: &Door, of: &Device) -> LetIn {
+        LetIn(match self {
+            Self::Device(device) => {
+                let OfDevice { known, pass, guest, exp, .. } = &**device;
+                let pass = Pass { until_ms: Some(ms(*exp)), ..pass.clone() };
+                let stay = Stay::new(door, guest.clone(), pass, known.about.class);
+                let is_other = of.id != known.id;
+                let other = is_other.then(|| door.registry.watch(of.tenant, of.id.text()));
+                Depends::Device(Box::new(stay), other)
+            }
+            Self::Integrator(principal, exp) => {
+                let watch =
+                    door.registry.watch(principal.tenant, &kept_as(principal.name.as_str()));
+                Depends::Integrator(principal.clone(), exp.map(ms), watch)
+            }
+        })
     }
 
     /// Whether it may, as far as that is not about which device it is.
@@ -131,9 +240,9 @@ impl Who {
     ) -> Result<(), Error> {
         let may = match self {
             Self::Device(device) => {
-                allows(&device.scopes, resource.action(method), method == Method::Get)
+                allows(&device.scopes, resource.action(method), resource.reads(method))
             }
-            Self::Integrator(_, role) => *role >= needs,
+            Self::Integrator(principal, _) => principal.role >= needs,
         };
         if may { Ok(()) } else { Err(Kind::Forbidden.into()) }
     }
@@ -143,7 +252,8 @@ impl Who {
         let may = match self {
             Self::Device(device) => {
                 let own = &device.known;
-                known.id == own.id || known.about.is_spoken_for_by(own.about.class, &own.id)
+                let speaks = known.about.is_spoken_for_by(own.about.class, &own.id);
+                known.id == own.id || known.record.enabled && speaks
             }
             Self::Integrator(..) => true,
         };
@@ -268,8 +378,8 @@ impl Http {
         let said = said.and_then(|(_, value)| std::str::from_utf8(value).ok());
         let token = said.and_then(bearer).ok_or(Kind::Unauthorized)?;
         if token.starts_with(API_TOKEN) {
-            let principal = self.principal(caller, &Text::default(), token).await?;
-            return Ok(known(caller, &principal));
+            let principal = self.principal(caller, &counted_as(token), token).await?;
+            return Ok(known(caller, principal, None));
         }
         let login = self.tokens.read(token, self.now_s()).ok_or(Kind::Unauthorized)?;
         let tenant = TenantId(login.tenant);
@@ -278,7 +388,7 @@ impl Http {
             None => {
                 let again = self.door.registry.principal_again(tenant, &login.sub, login.version);
                 let principal = again.await.map_err(of_registry)?.ok_or(Kind::Unauthorized)?;
-                Ok(known(caller, &principal))
+                Ok(known(caller, principal, Some(login.exp)))
             }
             Some(pass) => self.device_again(caller, &login, pass).await,
         }
@@ -288,7 +398,9 @@ impl Http {
     async fn device_again(&self, caller: &Caller, login: &Login, pass: &str) -> Result<Who, Error> {
         let ids = (Id::parse(login.sub.as_bytes()), Id::parse(pass.as_bytes()));
         let (Some(device), Some(pass)) = ids else { return Err(Kind::Unauthorized.into()) };
-        let again = self.door.again(TenantId(login.tenant), &pass, login.version).await;
+        // Keys alone log in here.
+        let of = (PassKind::Key, &pass);
+        let again = self.door.again(TenantId(login.tenant), of, login.version).await;
         let pass = again.map_err(of_registry)?.ok_or(Kind::Unauthorized)?;
         let known = match self.door.device_for(&pass, &device).await {
             Ok(known) if known.record.born == login.born => known,
@@ -299,15 +411,15 @@ impl Http {
         let by = (BY_AUTHORITY, By::Http);
         let guest = Guest::of(pass.tenant, device.text(), &known.record, &known.settings, by);
         self.door.registry.heard(&guest);
-        let scopes = login.scope.clone();
-        Ok(Who::Device(Box::new(OfDevice { known, pass, scopes })))
+        let (scopes, exp) = (login.scope.clone(), login.exp);
+        Ok(Who::Device(Box::new(OfDevice { known, pass, guest, scopes, exp })))
     }
 }
 
-fn known(caller: &Caller, principal: &Principal) -> Who {
+fn known(caller: &Caller, principal: Principal, exp: Option<i64>) -> Who {
     caller.is_known();
     identified(&format!("{}/{}", principal.tenant.0, principal.name));
-    Who::Integrator(principal.tenant, principal.role)
+    Who::Integrator(principal, exp)
 }
 
 #[cfg(test)]

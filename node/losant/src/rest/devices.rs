@@ -1,20 +1,25 @@
 //! Devices: made, changed, found and listed; and commands to several.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use moorline_core::{UnixMillis, calendar::rfc3339};
 use moorline_dialects::losant::{
     access::Tag,
     command::Command,
     device::{self, Change, Shown},
     id::{ID_BYTES, Id},
+    meant::{Meant, Subject},
     presence::unknown,
-    rest::{Error, Kind, Method},
+    rest::{
+        Error, Kind, Method,
+        list::{DEVICES, Shape},
+    },
 };
 use moorline_machine::registry::{DEVICE_SETTINGS_BYTES_MAX, DeleteDevice, PutDevice};
 use moorline_service::registry::{
     door::By,
     settings::{self, Class, DeviceSettings},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{About, Http, Reply, TRIES_MAX, of_command, of_registry};
 use crate::{device::Device, pass::Known};
@@ -134,6 +139,10 @@ impl Http {
         about: &About<'_>,
         wanted: impl Fn(&Known) -> bool,
     ) -> Result<Vec<Known>, Error> {
+        if let Some(own) = about.who.alone() {
+            return Ok(Some(own).filter(|own| wanted(own)).cloned().into_iter().collect());
+        }
+        let _place = self.door.may_scan(about.tenant).ok_or(Kind::TooManyRequests)?;
         let (mut all, mut after, mut scanned) = (Vec::new(), None, 0);
         loop {
             let page = self.door.registry.devices(about.tenant, after, PAGE).await;
@@ -156,28 +165,43 @@ impl Http {
 
     pub(super) async fn list_devices(&self, about: &About<'_>) -> Result<Reply, Error> {
         let query = about.query;
-        let wanted = |known: &Known| {
-            let (name, class) = (&known.about.name, known.about.class.name());
-            query.name.as_ref().is_none_or(|part| {
-                name.to_lowercase().contains(&part.trim_matches('*').to_lowercase())
-            }) && query.class.as_ref().is_none_or(|wanted| wanted == class)
+        let mut shape = Shape::of(query, &DEVICES)?;
+        if query.meant.is_some() {
+            shape = shape.unfiltered();
+        }
+        let wanted = |known: &Known| match &query.meant {
+            Some(meant) => meant.finds(&subject(known)),
+            None => {
+                let class = known.about.class.name();
+                let has = |wanted: &Tag| known.about.tags.iter().any(|tag| wanted.is_met_by(tag));
+                query.class.as_ref().is_none_or(|wanted| wanted == class)
+                    && query.tags.iter().all(has)
+                    && shape.wants(|_| &known.about.name)
+            }
         };
-        let mut all = self.scan(about, wanted).await?;
-        all.sort_by(|a, b| (&a.about.name, &a.id).cmp(&(&b.about.name, &b.id)));
-        let total = all.len();
-        let page: Vec<_> = all
-            .into_iter()
-            .skip(query.page.saturating_mul(query.per_page))
-            .take(query.per_page)
-            .collect();
-        let shown: Vec<_> = page.iter().map(|known| self.shown_whole(about, known)).collect();
+        let page = shape.page(self.scan(about, wanted).await?, sorted_by);
+        let shown: Vec<_> = page.items.iter().map(|known| self.shown_whole(about, known)).collect();
         let items: Vec<Value> = stream::iter(shown).buffered(ASKED_AT_ONCE).try_collect().await?;
-        Reply::ok(json!({
-            "applicationId": about.application.as_str(),
-            "items": items, "count": items.len(), "totalCount": total,
-            "page": query.page, "perPage": query.per_page,
-            "sortField": "name", "sortDirection": "asc",
-        }))
+        Reply::ok(shape.answer(about.application.as_str(), &items, page.total))
+    }
+
+    /// Devices that are meant, and that whoever asks may have: each once, in the order of their ids.
+    pub(super) async fn those_meant(
+        &self,
+        about: &About<'_>,
+        meant: &Meant,
+    ) -> Result<Vec<Known>, Error> {
+        let mut all = Vec::new();
+        for id in &meant.ids {
+            let known = self.door.known(about.tenant, id).await.map_err(of_registry)?;
+            all.extend(known.filter(|known| about.who.may_have(known).is_ok()));
+        }
+        if meant.searches() {
+            all.extend(self.scan(about, |known| meant.finds(&subject(known))).await?);
+        }
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all.dedup_by(|a, b| a.id == b.id);
+        Ok(all)
     }
 
     pub(super) async fn command_many(
@@ -185,29 +209,50 @@ impl Http {
         about: &About<'_>,
         body: &[u8],
     ) -> Result<Reply, Error> {
-        let (command, to) = Command::read_for_many(body)?;
-        let mut all = Vec::new();
-        for id in &to.ids {
-            let known = self.door.known(about.tenant, id).await.map_err(of_registry)?;
-            all.extend(known.filter(|known| about.who.may_have(known).is_ok()));
-        }
-        if !to.tags.is_empty() {
-            let has = |known: &Known| {
-                let tags = &known.about.tags;
-                to.tags.iter().any(|wanted: &Tag| tags.iter().any(|tag| wanted.is_met_by(tag)))
-            };
-            all.extend(self.scan(about, has).await?);
-        }
-        all.sort_by(|a, b| a.id.cmp(&b.id));
-        all.dedup_by(|a, b| a.id == b.id);
+        self.limited(about.tenant, &about.who.name(), "command_to_many")?;
+        let (command, meant) = Command::read_for_many(body)?;
+        let all = self.those_meant(about, &meant).await?;
         let told: Vec<_> = all.iter().map(|known| self.tell(about, known, &command)).collect();
-        stream::iter(told).buffer_unordered(TOLD_AT_ONCE).try_collect::<Vec<()>>().await?;
+        let told = stream::iter(told).buffer_unordered(TOLD_AT_ONCE).collect::<Vec<_>>().await;
+        of_all_told(told)?;
         Reply::success()
     }
 
     async fn tell(&self, about: &About<'_>, known: &Known, command: &Command) -> Result<(), Error> {
+        self.limited(about.tenant, known.id.text(), "command")?;
         let device = Device::new(about.tenant, &about.application, known, By::Http);
         self.door.command(&device, known, command).await.map_err(of_command)
+    }
+}
+
+/// What a command to several devices came to. One that is gone meanwhile was none of them.
+fn of_all_told(told: Vec<Result<(), Error>>) -> Result<(), Error> {
+    let all = told.len();
+    let not_told = told.into_iter().filter_map(Result::err);
+    let not_told: Vec<_> = not_told.filter(|error| error.kind != Kind::NotFound).collect();
+    match not_told.first() {
+        None => Ok(()),
+        Some(Error { kind, message }) => {
+            let count = not_told.len();
+            Err(Error::new(*kind, format!("{count} of {all} devices were not told: {message}")))
+        }
+    }
+}
+
+/// What a query asks about.
+fn subject(known: &Known) -> Subject<'_> {
+    let ms = |at: UnixMillis| i64::try_from(at.0).unwrap_or(i64::MAX);
+    let (created_ms, updated_ms) = (ms(known.record.created), ms(known.record.updated));
+    Subject { id: &known.id, about: &known.about, created_ms, updated_ms }
+}
+
+/// What a device is sorted by.
+fn sorted_by(known: &Known, field: &str) -> String {
+    match field {
+        "name" => known.about.name.clone(),
+        "creationDate" => rfc3339(known.record.created),
+        "lastUpdated" => rfc3339(known.record.updated),
+        _ => known.id.to_string(),
     }
 }
 
@@ -217,4 +262,20 @@ fn described_in(mut settings: DeviceSettings, described: &device::About) -> Devi
     let speaks = described.class.speaks_for_others();
     settings.class = if speaks { Class::Gateway } else { Class::Device };
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_told_is_counted_and_who_is_gone_is_not() {
+        let no = |kind: Kind| Err(Error::from(kind));
+        assert_eq!(of_all_told(vec![]), Ok(()));
+        assert_eq!(of_all_told(vec![Ok(()), no(Kind::NotFound)]), Ok(()));
+        let told = vec![no(Kind::NotFound), no(Kind::Unavailable), Ok(()), no(Kind::TooLarge)];
+        let error = of_all_told(told).unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable);
+        assert!(error.message.starts_with("2 of 4 devices"), "{}", error.message);
+    }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!   head ─► route ─► whose token? (auth.rs) ─► may it? ─► body ─┬─► values.rs: states, commands, who is connected
 //!                                                             ├─► devices.rs: which devices there are
-//!                                                             ├─► passes.rs: keys and certificates
+//!                                                             ├─► data.rs: what several devices reported
+//!                                                             ├─► passes.rs: keys, certificates, authorities
 //!                                                             └─► streams.rs: what happens from now on
 //! ```
 //!
@@ -11,11 +12,12 @@
 //!
 //! - **A token reaches its own application**, a device's its own device and those it speaks for. Each request is judged anew.
 //! - **Success of a write means that it is synced on a majority.**
-//! - **No body is read before it is known who sends it**, but for logins.
+//! - **No body is read before it is known who sends it**, but for logins, which are short.
 //!
-//! Checked by the cluster tests (`losant_rest.rs`).
+//! Checked by the cluster tests (`losant.rs`, `losant_limits.rs`).
 
 mod auth;
+mod data;
 mod devices;
 mod passes;
 mod streams;
@@ -29,6 +31,7 @@ use moorline_dialects::losant::{
     PAYLOAD_BYTES_MAX,
     rest::{
         Asked, BODY_BYTES_MAX, Error, Kind, Method, Resource, ToPublish,
+        auth::LOGIN_BYTES_MAX,
         query::Query,
         route::{self, claims},
         sse,
@@ -163,8 +166,14 @@ impl Http {
         body: Body,
     ) -> Result<Reply, Error> {
         let (application, resource) = match asked {
-            Asked::AuthDevice => return self.log_in_device(caller, &read(body).await?).await,
-            Asked::AuthUser => return self.log_in_user(caller, &read(body).await?).await,
+            Asked::AuthDevice => {
+                let body = read_most(body, LOGIN_BYTES_MAX).await?;
+                return self.log_in_device(caller, &body).await;
+            }
+            Asked::AuthUser => {
+                let body = read_most(body, LOGIN_BYTES_MAX).await?;
+                return self.log_in_user(caller, &body).await;
+            }
             Asked::Of(application, resource) => (application, resource),
         };
         let who = self.authorise(caller, head).await?;
@@ -177,7 +186,7 @@ impl Http {
             return Err(Kind::NotFound.into());
         }
         who.may(&resource, method, needs(&resource, method))?;
-        let query = Query::read(head.query().unwrap_or_default(), self.door.now_ms());
+        let query = Query::read(head.query().unwrap_or_default(), self.door.now_ms())?;
         let application = application.text().clone();
         let about = About { tenant, application, who, method, query: &query };
         let body = match method {
@@ -200,6 +209,8 @@ impl Http {
                 Reply::ok(json!({ "id": id, "applicationId": id, "name": tenant.name.as_str() }))
             }
             Resource::Publish => self.publish(about, body).await,
+            Resource::TimeSeries => self.time_series(about, body).await,
+            Resource::LastValues => self.last_values(about, body).await,
             Resource::Devices if about.method == Method::Post => {
                 self.create_device(about, body).await
             }
@@ -220,7 +231,12 @@ impl Http {
 
     /// Publishes a message to whoever of the application has subscribed to its topic.
     async fn publish(&self, about: &About<'_>, body: &[u8]) -> Result<Reply, Error> {
-        let ToPublish { topic, message } = ToPublish::read(body)?;
+        let said = ToPublish::read(body)?;
+        let rules = &self.door.rules;
+        if !said.fits(rules.topic_bytes_max, rules.topic_levels_max) {
+            return Err(Error::new(Kind::Validation, "topic: too many bytes or levels"));
+        }
+        let ToPublish { topic, message } = said;
         let topic = Text::from(topic);
         self.limited(about.tenant, &topic, "publish")?;
         debug_assert!(message.len() <= PAYLOAD_BYTES_MAX, "it was checked when it was read");
@@ -240,7 +256,8 @@ impl Http {
 
 /// What a token of the API has to be for.
 fn needs(resource: &Resource, method: Method) -> Role {
-    if method == Method::Get && !matches!(resource, Resource::Passes(_) | Resource::Pass(..)) {
+    let is_pass = matches!(resource, Resource::Passes(_) | Resource::Pass(..));
+    if resource.reads(method) && !is_pass {
         return Role::ReadOnly;
     }
     match resource {
@@ -253,7 +270,9 @@ fn needs(resource: &Resource, method: Method) -> Role {
         | Resource::StateStream(_)
         | Resource::CommandStream(_)
         | Resource::ConnectionStatus(_)
-        | Resource::Publish => Role::App,
+        | Resource::Publish
+        | Resource::TimeSeries
+        | Resource::LastValues => Role::App,
         Resource::Devices | Resource::Device(_) | Resource::Passes(_) | Resource::Pass(..) => {
             Role::Operator
         }
@@ -265,7 +284,11 @@ fn whole(status: u16, body: String) -> Answer {
 }
 
 async fn read(body: Body) -> Result<Bytes, Error> {
-    body.read(BODY_BYTES_MAX).await.map_err(|unread| match unread {
+    read_most(body, BODY_BYTES_MAX).await
+}
+
+async fn read_most(body: Body, bytes_max: usize) -> Result<Bytes, Error> {
+    body.read(bytes_max).await.map_err(|unread| match unread {
         Unread::TooLarge => Kind::TooLarge.into(),
         Unread::BrokeOff => Error::new(Kind::Validation, "the body broke off"),
     })

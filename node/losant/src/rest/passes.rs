@@ -1,38 +1,34 @@
-//! Keys and certificates: made, changed, shown and forgotten.
+//! Keys, certificates and authorities: made, changed, shown and forgotten.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use moorline_core::Text;
+use moorline_core::{Text, UnixMillis};
 use moorline_dialects::losant::{
     Invalid,
     access::Access,
     id::Id,
     rest::{
         Error, Kind, Method,
-        pass::{Kept, Said},
+        list::{AUTHORITIES, CERTIFICATES, KEYS, Shape, field},
+        pass::{Info, Kept, Said},
         route::PassKind,
     },
 };
-use moorline_service::registry::secrets::is_strong;
-use serde_json::{Value, json};
+use moorline_service::registry::{
+    RegistryError,
+    credential::{certificate, prove::Chain, trust::TrustSettings},
+    secrets::is_strong,
+};
+use serde_json::Value;
 
 use super::{About, Http, Reply, TRIES_MAX, of_registry};
-use crate::pass::{New, fingerprint, new_key};
+use crate::pass::{AUTHORITIES_MAX, BUNDLE_MAX, New, fingerprint, new_key};
 
-/// What a certificate begins with in PEM; and what it ends with.
-const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-/// See [`BEGIN`].
-const END: &str = "-----END CERTIFICATE-----";
-
-/// The bytes of the first certificate of a PEM.
-fn der(pem: &str) -> Option<Vec<u8>> {
-    let (_, rest) = pem.split_once(BEGIN)?;
-    let (body, _) = rest.split_once(END)?;
-    let digits: String = body.split_whitespace().collect();
-    STANDARD.decode(digits).ok().filter(|der| !der.is_empty())
-}
-
-fn kind_of(kept: &Kept) -> PassKind {
-    if kept.key.is_some() { PassKind::Key } else { PassKind::Certificate }
+/// What is known of something new.
+struct Made {
+    new: New,
+    /// What is shown with it, and never again.
+    secret: Option<String>,
+    /// Its certificates, if it has any.
+    chain: Option<Chain>,
 }
 
 impl Http {
@@ -45,21 +41,26 @@ impl Http {
         if about.method == Method::Post {
             return self.make_pass(about, kind, body).await;
         }
+        let fields = match kind {
+            PassKind::Key => &KEYS,
+            PassKind::Certificate => &CERTIFICATES,
+            PassKind::Authority => &AUTHORITIES,
+        };
+        let shape = Shape::of(about.query, fields)?;
         let (mut items, mut after): (Vec<Value>, Option<Text>) = (Vec::new(), None);
         loop {
-            let page = self.door.all_kept(about.tenant, after.as_ref()).await;
+            let page = self.door.all_kept((about.tenant, kind), after.as_ref()).await;
             let (page, next) = page.map_err(of_registry)?;
-            let of_kind = page.iter().filter(|(_, kept)| kind_of(kept) == kind);
-            items.extend(of_kind.map(|(id, kept)| kept.shown(id, &about.application, None)));
+            let of_kind = page.iter().filter(|(_, kept)| kept.kind() == kind);
+            let shown = of_kind.map(|(id, kept)| kept.shown(id, &about.application, None));
+            items.extend(shown.filter(|one| shape.wants(|name| field(one, name))));
             match next {
                 Some(next) => after = Some(next),
                 None => break,
             }
         }
-        Reply::ok(json!({
-            "applicationId": about.application.as_str(),
-            "items": items, "count": items.len(), "totalCount": items.len(),
-        }))
+        let page = shape.page(items, |one, name| field(one, name).to_owned());
+        Reply::ok(shape.answer(about.application.as_str(), &page.items, page.total))
     }
 
     async fn make_pass(
@@ -70,23 +71,56 @@ impl Http {
     ) -> Result<Reply, Error> {
         let said = Said::read(kind, body, true)?;
         let access = said.access(&Access::default())?;
-        let (new, secret) = new(kind, &said)?;
+        let Made { new, secret, chain } = new(kind, &said)?;
         let now_ms = self.door.now_ms();
+        if kind == PassKind::Authority {
+            self.has_room(about).await?;
+        }
+        let authority = match chain.as_ref().filter(|_| kind == PassKind::Certificate) {
+            Some(chain) => {
+                self.door.authority_of(about.tenant, chain).await.map_err(of_registry)?
+            }
+            None => None,
+        };
         let (key, fingerprint) = match &new {
             New::Key(key, _) => (Some(key.clone()), None),
             New::Certificate(sha256) => (None, Some(hexadecimal(sha256))),
+            New::Authority(_) => (None, None),
         };
-        let description = said.description.unwrap_or_default();
-        let (created_ms, updated_ms) = (now_ms, now_ms);
-        let kept = Kept { key, fingerprint, description, access, created_ms, updated_ms };
+        let kept = Kept {
+            key,
+            fingerprint,
+            authority: authority.map(|id| id.to_string()),
+            lets_in: kind == PassKind::Authority && said.restricts(),
+            info: chain.as_ref().map(infos).unwrap_or_default(),
+            ca_bundle: said.ca_bundle,
+            name: said.name.unwrap_or_default(),
+            description: said.description.unwrap_or_default(),
+            access,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+        };
         let made = self.door.make_pass(about.tenant, &new, &kept).await;
-        let id = made.map_err(|error| match of_registry(error) {
-            Error { kind: Kind::Conflict, .. } => {
-                Error::new(Kind::Validation, "another application, or this one, has it already")
-            }
-            other => other,
-        })?;
+        let id = made.map_err(taken)?;
         Ok(Reply::Json(201, kept.shown(&id, &about.application, secret.as_deref())))
+    }
+
+    /// Whether one more authority may be.
+    async fn has_room(&self, about: &About<'_>) -> Result<(), Error> {
+        let (of, mut after, mut there) = ((about.tenant, PassKind::Authority), None, 0);
+        loop {
+            let page = self.door.all_kept(of, after.as_ref()).await;
+            let (page, next) = page.map_err(of_registry)?;
+            there += page.len();
+            if there >= AUTHORITIES_MAX {
+                let why = format!("there are {AUTHORITIES_MAX} authorities, and no more may be");
+                return Err(Error::new(Kind::Validation, why));
+            }
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
 
     pub(super) async fn pass(
@@ -96,13 +130,13 @@ impl Http {
         body: &[u8],
     ) -> Result<Reply, Error> {
         for _ in 0..TRIES_MAX {
-            let found = self.door.kept(about.tenant, id).await.map_err(of_registry)?;
+            let found = self.door.kept(about.tenant, (kind, id)).await.map_err(of_registry)?;
             let (version, kept) =
-                found.filter(|(_, kept)| kind_of(kept) == kind).ok_or(Kind::NotFound)?;
+                found.filter(|(_, kept)| kept.kind() == kind).ok_or(Kind::NotFound)?;
             match about.method {
                 Method::Patch => {}
                 Method::Delete => {
-                    self.door.forget_pass(about.tenant, id).await.map_err(of_registry)?;
+                    self.door.forget_pass(about.tenant, (kind, id)).await.map_err(of_registry)?;
                     return Reply::success();
                 }
                 Method::Get | Method::Post => {
@@ -111,11 +145,21 @@ impl Http {
             }
             let said = Said::read(kind, body, false)?;
             let access = said.access(&kept.access)?;
+            let lets_in = kept.lets_in || kind == PassKind::Authority && said.restricts();
             let description = said.description.unwrap_or_else(|| kept.description.clone());
+            let name = said.name.unwrap_or_else(|| kept.name.clone());
             let updated_ms = self.door.now_ms();
-            let kept = Kept { access, description, updated_ms, ..kept };
-            match self.door.change_pass(about.tenant, id, version, &kept).await {
+            let mut kept = Kept { access, lets_in, description, name, updated_ms, ..kept };
+            let mut new = None;
+            if let Some(pem) = said.ca_bundle {
+                let chain = bundle(&pem)?;
+                (new, kept.info) = (Some(authority(&chain)), infos(&chain));
+                kept.ca_bundle = Some(pem);
+            }
+            let changed = (version, &kept);
+            match self.door.change_pass(about.tenant, id, changed, new.as_ref()).await {
                 Ok(()) => return Reply::ok(kept.shown(id, &about.application, None)),
+                Err(error @ RegistryError::Taken(_)) => return Err(taken(error)),
                 Err(error) => match of_registry(error) {
                     Error { kind: Kind::Conflict, .. } => {}
                     other => return Err(other),
@@ -126,46 +170,85 @@ impl Http {
     }
 }
 
+fn taken(error: RegistryError) -> Error {
+    match of_registry(error) {
+        Error { kind: Kind::Conflict, .. } => {
+            Error::new(Kind::Validation, "another application, or this one, has it already")
+        }
+        other => other,
+    }
+}
+
+/// The certificates of an authority.
+fn bundle(pem: &str) -> Result<Chain, Error> {
+    let chain = certificate::of_pem(pem).filter(|chain| chain.len() <= BUNDLE_MAX);
+    let why = || Invalid(format!("caBundle: 1 to {BUNDLE_MAX} certificates, in PEM"));
+    let chain = chain.ok_or_else(why)?;
+    let mut trust = TrustSettings::default();
+    trust.certificates = pem.to_owned();
+    trust.check().map_err(|why| Invalid(format!("caBundle: {why}")))?;
+    Ok(chain)
+}
+
+/// Each of its certificates once.
+fn authority(chain: &Chain) -> New {
+    let mut all: Vec<_> = chain.iter().map(|one| fingerprint(one)).collect();
+    all.sort_unstable();
+    all.dedup();
+    New::Authority(all)
+}
+
+/// What certificates say of themselves.
+fn infos(chain: &Chain) -> Vec<Info> {
+    let ms = |at: UnixMillis| i64::try_from(at.0).unwrap_or(i64::MAX);
+    chain
+        .iter()
+        .map(|one| {
+            let validity = certificate::validity(one);
+            Info {
+                serial_number: certificate::serial(one).unwrap_or_default(),
+                fingerprint: hexadecimal(&fingerprint(one)),
+                common_name: certificate::common(one).map(|it| it.to_string()).unwrap_or_default(),
+                issuer_name: certificate::issuer(one).unwrap_or_default(),
+                from_ms: validity.map_or(0, |(from, _)| ms(from)),
+                until_ms: validity.map_or(0, |(_, until)| ms(until)),
+            }
+        })
+        .collect()
+}
+
 /// What a new one is, and the secret that is shown with it.
-fn new(kind: PassKind, said: &Said) -> Result<(New, Option<String>), Error> {
-    match (kind, &said.key, &said.secret, &said.certificate) {
-        (PassKind::Certificate, _, _, Some(pem)) => {
-            let der = der(pem).ok_or_else(|| Invalid("certificate: no PEM".to_owned()))?;
-            Ok((New::Certificate(fingerprint(&der)), None))
+fn new(kind: PassKind, said: &Said) -> Result<Made, Error> {
+    let required = |what: &str| Error::new(Kind::Validation, format!("{what} is required"));
+    match kind {
+        PassKind::Certificate => {
+            let pem = said.certificate.as_ref().ok_or_else(|| required("certificate"))?;
+            let chain = certificate::of_pem(pem);
+            let chain = chain.ok_or_else(|| Invalid("certificate: no PEM".to_owned()))?;
+            // Others behind it say who issued it.
+            let own: Chain = chain.iter().take(1).cloned().collect();
+            let new = New::Certificate(fingerprint(&own[0]));
+            Ok(Made { new, secret: None, chain: Some(own) })
         }
-        (PassKind::Certificate, _, _, None) => {
-            Err(Error::new(Kind::Validation, "certificate is required"))
+        PassKind::Authority => {
+            let pem = said.ca_bundle.as_ref().ok_or_else(|| required("caBundle"))?;
+            let chain = bundle(pem)?;
+            Ok(Made { new: authority(&chain), secret: None, chain: Some(chain) })
         }
-        (PassKind::Key, Some(key), Some(secret), _) => {
-            if !is_strong(secret) {
+        PassKind::Key => {
+            let (key, secret) = match (&said.key, &said.secret) {
+                (Some(key), Some(secret)) => (key.clone(), secret.clone()),
+                (Some(_), None) | (None, _) => new_key(),
+            };
+            if !is_strong(&secret) {
                 let why = "secret: it can be guessed; leave it out, and key, for new ones";
                 return Err(Error::new(Kind::Validation, why));
             }
-            Ok((New::Key(key.clone(), secret.clone()), Some(secret.clone())))
-        }
-        (PassKind::Key, ..) => {
-            let (key, secret) = new_key();
-            Ok((New::Key(key, secret.clone()), Some(secret)))
+            Ok(Made { new: New::Key(key, secret.clone()), secret: Some(secret), chain: None })
         }
     }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_read_out_of_its_pem() {
-        let pem = format!("x\n{BEGIN}\nTUlJ\nQg==\n{END}\n{BEGIN}\nAAAA\n{END}\n");
-        assert_eq!(der(&pem).as_deref(), Some(&b"MIIB"[..]));
-        for wrong in ["", "TUlJQg==", BEGIN, &format!("{BEGIN}\n{END}"), &format!("{BEGIN}!{END}")]
-        {
-            assert_eq!(der(wrong), None, "{wrong}");
-        }
-        assert_eq!(hexadecimal(&[0, 0xab]), "00ab");
-    }
 }

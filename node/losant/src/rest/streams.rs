@@ -3,13 +3,16 @@
 //! # Invariants
 //!
 //! - **What was written after the answer began is in it, in order**, as long as the stream goes on; nothing from before is.
-//! - **Bounded**: a stream has a place among those who read events at this node, and holds a page.
+//! - **Bounded**: a stream has a place among those who read events at this node, and holds a page; one device has no more than a few.
+//! - **It ends when whoever asked for it may no more**: a key or token that is changed, a login whose time is over, a device that is moved.
+//!
+//! Checked by the cluster tests (`losant.rs`, `losant_limits.rs`).
 
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream as Streaming, stream};
-use moorline_core::{Offset, ShardId};
+use moorline_core::{Offset, ShardId, TenantId, Text};
 use moorline_dialects::losant::rest::sse::{self, Stream};
 use moorline_machine::events::EventKind;
 use moorline_service::registry::{ASK_AGAIN, Reading, RegistryError};
@@ -18,16 +21,23 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::auth::{LetIn, Who};
 use crate::{
     device::{COMMANDS, Device, STATES},
-    door::Door,
+    door::{Door, Place},
 };
 
 /// Behind everything: such a page is empty, and says where the stream ends.
 const BEHIND: Offset = Offset(u64::MAX - 1);
 
-/// What happens to a device from now on.
+/// What happens to a device from now on, for whoever may know.
 pub(super) struct Feed {
+    let_in: LetIn,
+    rest: Following,
+}
+
+/// What happens to a device from now on.
+struct Following {
     door: Door,
     device: Device,
     stream: Stream,
@@ -37,6 +47,8 @@ pub(super) struct Feed {
     ready: VecDeque<Bytes>,
     quiet_since: Instant,
     _reading: Reading,
+    /// Its place among those of the device that asked.
+    _place: Option<Place<(TenantId, Text)>>,
     _open: Open,
 }
 
@@ -53,10 +65,19 @@ impl Feed {
     pub(super) async fn begin(
         door: &Door,
         device: &Device,
-        stream: Stream,
-        keep_alive_s: u64,
+        (stream, keep_alive_s): (Stream, u64),
+        who: &Who,
     ) -> Result<Self, RegistryError> {
         let (registry, tenant) = (&door.registry, device.tenant);
+        // What changes from now on is told; what did before is judged once, when it is read.
+        let let_in = who.let_in(door, device);
+        let place = match who.device() {
+            None => None,
+            Some(own) => {
+                let place = door.may_stream(tenant, own.id.text());
+                Some(place.ok_or(RegistryError::TooManyReaders)?)
+            }
+        };
         let reading = registry.begin_reading(tenant)?;
         let shards = registry.event_shards(tenant, Some(device.id.text()));
         let shard = shards.first().copied().ok_or(RegistryError::Unavailable)?;
@@ -64,7 +85,7 @@ impl Feed {
         let page = registry.events(shard, tenant, BEHIND, of, Duration::ZERO).await?;
         let open = Open(door.metrics.streams.clone());
         open.0.inc();
-        Ok(Self {
+        let rest = Following {
             door: door.clone(),
             device: device.clone(),
             stream,
@@ -75,21 +96,30 @@ impl Feed {
             ready: VecDeque::from([Bytes::from_static(sse::ALIVE.as_bytes())]),
             quiet_since: Instant::now(),
             _reading: reading,
+            _place: place,
             _open: open,
-        })
+        };
+        Ok(Self { let_in, rest })
     }
 
-    /// Its events, until `stop`.
+    /// Its events, until `stop`, or until nothing more may be told.
     pub(super) fn events(self, stop: CancellationToken) -> impl Streaming<Item = Bytes> + Send {
-        stream::unfold((self, stop), |(mut feed, stop)| async move {
+        let Self { let_in, rest: feed } = self;
+        let (door, device) = (feed.door.clone(), feed.device.clone());
+        let over = Box::pin(async move { let_in.until_over(&door, &device).await });
+        stream::unfold((feed, over, stop), |(mut feed, mut over, stop)| async move {
             let said = tokio::select! {
+                biased;
                 () = stop.cancelled() => return None,
+                () = &mut over => return None,
                 said = feed.next() => said,
             };
-            Some((said, (feed, stop)))
+            Some((said, (feed, over, stop)))
         })
     }
+}
 
+impl Following {
     async fn next(&mut self) -> Bytes {
         loop {
             if let Some(ready) = self.ready.pop_front() {

@@ -12,15 +12,14 @@ use moorline_service::registry::door::By;
 use serde_json::Value;
 
 use super::{About, Http, Reply, of_command, of_registry, streams::Feed};
-use crate::{device::Device, pass::Known};
+use crate::{
+    device::{Device, Slice, TooLarge, is_for_good},
+    pass::Known,
+};
 
-/// States, commands and entries of a log of one answer, if nothing is said; and the most.
-const STATES: usize = 100;
-/// See [`STATES`].
-const COMMANDS: usize = 1;
-/// See [`STATES`].
-const ENTRIES: usize = 100;
-/// See [`STATES`].
+/// States, commands and entries of a log of one answer, if nothing is said, as the vendor's API has it; and the most.
+const LIMIT: usize = 1;
+/// See [`LIMIT`].
 const LIMIT_MAX: usize = 1_000;
 
 impl Http {
@@ -42,7 +41,11 @@ impl Http {
         let known = self.found(about, id).await?;
         let device = Device::new(about.tenant, &about.application, &known, By::Http);
         let (query, gets) = (about.query, about.method == Method::Get);
-        let most = |default: usize| query.limit.unwrap_or(default).min(LIMIT_MAX);
+        let slice = Slice {
+            since_ms: query.since_ms,
+            most: query.limit.unwrap_or(LIMIT).min(LIMIT_MAX),
+            descending: query.descending()?,
+        };
         match resource {
             Resource::State(_) if gets => {
                 let keys = known.about.attributes.keys().map(|key| Text::from(key.as_str()));
@@ -51,12 +54,12 @@ impl Http {
                         || query.attributes.iter().any(|name| name == key.as_str())
                 };
                 let keys = keys.filter(wanted).collect();
-                let states = self.door.states(&device, keys, query.since_ms, most(STATES)).await;
+                let states = self.door.states(&device, keys, slice).await;
                 Reply::ok(Value::Array(states.map_err(of_registry)?))
             }
             Resource::State(_) => self.report(&device, &known, body).await,
             Resource::Command(_) if gets => {
-                let commands = self.door.commands(&device, query.since_ms, most(COMMANDS)).await;
+                let commands = self.door.commands(&device, slice).await;
                 Reply::ok(Value::Array(commands.map_err(of_registry)?))
             }
             Resource::Command(_) => {
@@ -75,15 +78,11 @@ impl Http {
                 Reply::ok(composite(&values))
             }
             Resource::Logs(_) => {
-                let log = self.door.connections(&device, query.since_ms, most(ENTRIES)).await;
+                let log = self.door.connections(&device, slice).await;
                 Reply::ok(Value::Array(log.map_err(of_registry)?))
             }
-            Resource::StateStream(_) => {
-                self.stream(&device, Stream::States, query.keep_alive_s).await
-            }
-            Resource::CommandStream(_) => {
-                self.stream(&device, Stream::Commands, query.keep_alive_s).await
-            }
+            Resource::StateStream(_) => self.stream(about, &device, Stream::States).await,
+            Resource::CommandStream(_) => self.stream(about, &device, Stream::Commands).await,
             Resource::ConnectionStatus(_) => {
                 self.limited(about.tenant, id.text(), "status")?;
                 let change = presence::said(body, self.door.now_ms())?;
@@ -95,6 +94,8 @@ impl Http {
             | Resource::CommandToMany
             | Resource::Device(_)
             | Resource::Publish
+            | Resource::TimeSeries
+            | Resource::LastValues
             | Resource::Passes(_)
             | Resource::Pass(..) => Err(Kind::NotFound.into()),
         }
@@ -113,18 +114,25 @@ impl Http {
         let states = &self.door.metrics.states;
         states.with_label_values(&["ignored"]).inc_by(ignored as u64);
         states.with_label_values(&["nothing_left"]).inc_by((all - ignored - some.len()) as u64);
-        states.with_label_values(&["taken"]).inc_by(some.len() as u64);
-        self.door.keep_states(device, some).await.map_err(of_registry)?;
+        let count = some.len() as u64;
+        let kept = self.door.keep_states(device, some).map_err(|TooLarge| Kind::TooLarge)?.await;
+        let result = kept.as_ref().err().map_or("taken", |error| match is_for_good(error) {
+            true => "refused",
+            false => "failed",
+        });
+        states.with_label_values(&[result]).inc_by(count);
+        kept.map_err(of_registry)?;
         Reply::success()
     }
 
     async fn stream(
         &self,
+        about: &About<'_>,
         device: &Device,
         stream: Stream,
-        keep_alive_s: u64,
     ) -> Result<Reply, Error> {
-        let feed = Feed::begin(&self.door, device, stream, keep_alive_s).await;
+        let how = (stream, about.query.keep_alive_s);
+        let feed = Feed::begin(&self.door, device, how, &about.who).await;
         feed.map(|feed| Reply::Stream(Box::new(feed))).map_err(of_registry)
     }
 }

@@ -116,7 +116,8 @@ impl Devices {
         };
         let doors = self.doors.clone();
         if doors.banned(&who, from, UnixMillis(now_ms())).is_some() {
-            return Err(Denial::Banned);
+            // Losant's hear 3 of a ban, which is the edge's word for being busy.
+            return Err(if of_losant { Denial::Busy } else { Denial::Banned });
         }
         let is_wrong = |denial| {
             denial == Denial::BadCredentials || of_watson && denial == Denial::NotAuthorised
@@ -163,7 +164,9 @@ impl Devices {
         }
         let Proven { stay, watch, who, .. } = match (proven, self.anonymous) {
             (Ok(proven), _) => proven,
-            (Err(Unproven::Nothing), Some(tenant)) if !names_a_tenant(&attempt) => {
+            (Err(Unproven::Nothing), Some(tenant))
+                if !names_a_tenant(&attempt) && !self.is_drogues(tenant) =>
+            {
                 return Ok(Identity::of(tenant));
             }
             (Err(unproven), _) => return Err(denial(unproven)),
@@ -185,12 +188,17 @@ impl Devices {
                 Err(begin) => begin,
             };
         }
-        if self.drogue.as_ref().is_some_and(|drogue| drogue.takes(tenant)) {
+        if self.is_drogues(tenant) {
             // It has shown what is right in a shape that no platform of its tenant has.
             return Err(Denial::BadCredentials);
         }
         let who = Some(who);
         Ok(Identity { session: Some(session), who, begin: Some(begin), ..Identity::of(tenant) })
+    }
+
+    /// Whether only Drogue's doors lead to a tenant: its topics are not anybody's.
+    fn is_drogues(&self, tenant: TenantId) -> bool {
+        self.drogue.as_ref().is_some_and(|drogue| drogue.takes(tenant))
     }
 
     async fn prove(&self, attempt: &Attempt) -> Result<Proven, Unproven> {

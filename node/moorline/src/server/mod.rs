@@ -35,6 +35,7 @@ use moorline_group::{
 };
 use moorline_http::{Http, Platform};
 use moorline_losant::LosantMetrics;
+use moorline_outward::{Outward, OutwardMetrics};
 use moorline_router::{Router, RouterConfig};
 use moorline_service::{
     Service, ServiceConfig,
@@ -70,6 +71,8 @@ use crate::{admin, cli::ServerArgs, config::Config, logging, metrics::NodeMetric
 pub(crate) const DEMO_TENANT: TenantId = TenantId(1);
 /// How long leaderships may take to move away at a stop.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+/// How long listeners, and what their connections have said, may take to end at a stop.
+const DEVICES_STOP_WAIT: Duration = Duration::from_secs(8);
 /// How long the connections between nodes may take to close.
 const WIRE_STOP_WAIT: Duration = Duration::from_secs(1);
 /// How often a node that waits for its lease looks again.
@@ -128,17 +131,23 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    tasks.spawn(serve_devices(
+    let devices = serve_devices(
         Arc::clone(&started.node),
         Arc::clone(&started.service),
         clock,
         certificates.tls.clone(),
         stop.child_token(),
-    ));
+    );
+    let left_alone = CancellationToken::new();
+    let ends = left_alone.clone().drop_guard();
+    tasks.spawn(async move {
+        let _ends = ends;
+        devices.await
+    });
 
     let ends = Ends { stop: &stop, left: &left, with_stdin: stop_with_stdin };
     let result = wait_for_the_end(&ends, &mut tasks, &started, &certificates).await;
-    stop_node(started, &stop).await;
+    stop_node(started, &stop, &left_alone).await;
     admin_stop.cancel();
     while let Some(ended) = tasks.join_next().await {
         if let Err(problem) = ended.context("a task panicked").and_then(|ended| ended) {
@@ -391,6 +400,8 @@ impl Doors {
         let thingsboard = ThingsboardMetrics::register(registry)?;
         let losant = LosantMetrics::register(registry)?;
         let drogue = DrogueMetrics::register(registry)?;
+        let outward = OutwardMetrics::register(registry)?;
+        let outward = Outward::new(node.config().outward.clone(), outward).context("outward")?;
         let mqtt = &node.config().mqtt;
         let mut doors = Self {
             fostrom: None,
@@ -412,7 +423,8 @@ impl Doors {
             let door = moorline_losant::Door::new(of_losant, key(), clock, mqtt, losant);
             doors.losant = Some(door);
             let banned = doors.banned.clone();
-            let door = moorline_drogue::Door::new(service, key(), clock, mqtt, drogue, banned);
+            let door =
+                moorline_drogue::Door::new(service, key(), clock, mqtt, drogue, banned, outward);
             doors.drogue = Some(door);
         }
         Ok(doors)
@@ -435,6 +447,9 @@ impl Doors {
         let losant = self.losant.clone();
         platforms
             .extend(losant.map(|door| Arc::new(moorline_losant::Http::new(door, banned())) as _));
+        // To which any path of a WebSocket may belong: behind those who name theirs.
+        let drogue = self.drogue.clone();
+        platforms.extend(drogue.map(|door| Arc::new(moorline_drogue::Sockets::new(door)) as _));
         platforms
     }
 
@@ -495,7 +510,11 @@ async fn serve_devices(
         };
         if let Some(ended) = ended {
             ended.context("a listener panicked")?;
-            return joined(listeners).await;
+            let result = joined(listeners).await;
+            if let Some(drogue) = &doors.drogue {
+                drogue.stop().await;
+            }
+            return result;
         }
         info!("clients are told to go elsewhere");
         node.set_listening(false);
@@ -657,13 +676,18 @@ async fn stdin_closed() {
     while matches!(tokio::io::stdin().read(&mut byte).await, Ok(1..)) {}
 }
 
-/// Top down: clients first, then leaderships, then the replicas.
-async fn stop_node(started: Started, stop: &CancellationToken) {
+/// Top down: clients first, then leaderships, then the replicas. `left_alone`: no client is here any more, and what they said is written.
+async fn stop_node(started: Started, stop: &CancellationToken, left_alone: &CancellationToken) {
     info!("stopping");
     started.node.set_stopping();
     started.service.stop();
     stop.cancel();
-    started.groups.hand_over(HAND_OVER_WAIT).await;
+    let hand_over = started.groups.hand_over(HAND_OVER_WAIT);
+    let devices = tokio::time::timeout(DEVICES_STOP_WAIT, left_alone.cancelled());
+    let ((), devices) = tokio::join!(hand_over, devices);
+    if devices.is_err() {
+        warn!("clients did not end in time");
+    }
     started.router.stop().await;
     started.service.end().await;
     started.peers.stop(WIRE_STOP_WAIT).await;

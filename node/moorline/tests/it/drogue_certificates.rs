@@ -106,12 +106,20 @@ fn a_certificates_issuer_is_its_application() {
             api.ask(1, "POST", "/devices?tenant=plant", &json!({ "name": device }));
         assert_eq!(status, 201, "{made}");
     }
+    let (status, made) =
+        api.ask(1, "POST", "/devices?tenant=plant", &json!({ "name": "otherwise" }));
+    assert_eq!(status, 201, "{made}");
+    let alias = json!({ "kind": "alias", "alias": "O=Plant, CN=by-alias" });
+    let path = "/devices/otherwise/credentials?tenant=plant";
+    let (status, made) = api.ask(1, "POST", path, &alias);
+    assert_eq!(status, 201, "{made}");
     for (version, refused) in [(Version::V4, 4), (Version::V5, 0x86)] {
         let bare = Connect::clean(version, "any");
         #[rustfmt::skip]
         let table = [
             (issued(&ours, "by-subject"),      0,       "named by all of its subject"),
             (issued(&ours, "by-common"),       0,       "named by its common name"),
+            (issued(&ours, "by-alias"),        0,       "an alias"),
             (issued(&ours, "nobody"),          refused, "nobody"),
             (issued(&theirs, "by-common"),     refused, "a device of another application"),
             (issued(&strangers, "by-common"),  refused, "of an authority of nobody's"),

@@ -12,49 +12,33 @@ use crate::{
     },
     watson::{APP_KEY, ORG, Org, device, named},
     watson_http::{event, fetch, post},
-    watson_managed::{ask, ask_as, get},
+    watson_managed::{Plant, ask, get},
 };
 
-const OPERATOR: &str = "a-abc123-operator02";
 const GATEWAY: &str = "g:abc123:gw:s1";
 const GROUP: &str = "gw_def_res_grp:abc123:gw:s1";
 const STANDARD_ROLE: &str = "PD_STANDARD_GW_DEVICE";
 const PRIVILEGED_ROLE: &str = "PD_PRIVILEGED_GW_DEVICE";
 
-/// An organisation, and a key that may change what gateways may.
-struct Plant {
-    org: Org,
-    operator: String,
+#[track_caller]
+fn make(plant: &Plant, role: &str) {
+    let body = json!({ "roles": [{ "roleId": role, "roleStatus": 1 }], "rolesToGroups": {} });
+    let put = plant.operate(1, "PUT", &format!("/authorization/devices/{GATEWAY}/roles"), &body);
+    assert_eq!(put.status, 200, "{}", put.body);
+    assert_eq!(put.json()["rolesToGroups"][role], json!([GROUP]));
 }
 
-impl Plant {
-    #[track_caller]
-    fn operate(&self, node: u64, method: &str, path: &str, body: &Value) -> Answer {
-        ask_as(&self.org, node, (OPERATOR, &self.operator), (method, path, body))
-    }
-
-    #[track_caller]
-    fn make(&self, role: &str) {
-        let body = json!({ "roles": [{ "roleId": role, "roleStatus": 1 }], "rolesToGroups": {} });
-        let put = self.operate(1, "PUT", &format!("/authorization/devices/{GATEWAY}/roles"), &body);
-        assert_eq!(put.status, 200, "{}", put.body);
-        assert_eq!(put.json()["rolesToGroups"][role], json!([GROUP]));
-    }
-
-    #[track_caller]
-    fn regroup(&self, how: &str, ids: &[&str]) -> Answer {
-        let devices: Vec<Value> =
-            ids.iter().map(|id| json!({ "typeId": "sensor", "deviceId": id })).collect();
-        self.operate(2, "PUT", &format!("/bulk/devices/{GROUP}/{how}"), &json!(devices))
-    }
+#[track_caller]
+fn regroup(plant: &Plant, how: &str, ids: &[&str]) -> Answer {
+    let devices: Vec<Value> =
+        ids.iter().map(|id| json!({ "typeId": "sensor", "deviceId": id })).collect();
+    plant.operate(2, "PUT", &format!("/bulk/devices/{GROUP}/{how}"), &json!(devices))
 }
 
 #[test]
 fn gateways_and_who_comes_and_goes() {
-    let org = Org::start();
-    let operator = org.key(OPERATOR, "operator");
     scenarios(
-        &mut Plant { org, operator },
+        &mut Plant::start(),
         &[
             ("who was not let in is told and noted", failed_connects),
             ("why a connection ended is said", close_codes),
@@ -222,11 +206,11 @@ fn standard(plant: &mut Plant) {
     plant.org.register("sensor", "out", "device");
     let roles = format!("/authorization/devices/{GATEWAY}/roles");
     assert_eq!(get(&plant.org, 1, &roles)["roles"][0]["roleId"], PRIVILEGED_ROLE, "at first");
-    plant.make(STANDARD_ROLE);
+    make(plant, STANDARD_ROLE);
     let org = &plant.org;
     assert_eq!(get(org, 3, &roles)["roles"][0]["roleId"], STANDARD_ROLE);
-    assert_eq!(plant.regroup("add", &["in"]).status, 200);
-    let part = plant.regroup("add", &["in", "nobody"]);
+    assert_eq!(regroup(plant, "add", &["in"]).status, 200);
+    let part = regroup(plant, "add", &["in", "nobody"]);
     assert_eq!(part.status, 202, "{}", part.body);
     assert_eq!(part.json()[1]["success"], false);
     let members = get(org, 2, &format!("/bulk/devices/{GROUP}"));
@@ -311,7 +295,7 @@ fn hears_of_its_group(plant: &mut Plant) {
     assert_eq!(heard.topic, "iot-2/type/sensor/id/in/cmd/go/fmt/json");
     gateway.ack(&heard);
     // What is taken out of the group is not its own any more: it comes anew, and what it has asked for before is gone.
-    assert_eq!(plant.regroup("remove", &["in"]).status, 200);
+    assert_eq!(regroup(plant, "remove", &["in"]).status, 200);
     assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
     let (mut gateway, present) = connect.to(plant.org.at(3));
     assert!(!present, "its session is another one");
@@ -324,15 +308,15 @@ fn hears_of_its_group(plant: &mut Plant) {
 fn manages_its_group(plant: &mut Plant) {
     let token_of = token(plant, "gw:s1");
     let connect = || named(Version::V4, GATEWAY, &token_of);
-    assert_eq!(plant.regroup("add", &["in"]).status, 200);
-    plant.make(PRIVILEGED_ROLE);
+    assert_eq!(regroup(plant, "add", &["in"]).status, 200);
+    make(plant, PRIVILEGED_ROLE);
     let (mut gateway, _) = connect().to(plant.org.at(1));
     for id in ["in", "out"] {
         let manage = json!({ "d": { "supports": { "deviceActions": true } }, "reqId": "mine" });
         let topic = format!("iotdevice-1/type/sensor/id/{id}/mgmt/manage");
         gateway.publish_acked(&topic, manage.to_string().as_bytes());
     }
-    plant.make(STANDARD_ROLE);
+    make(plant, STANDARD_ROLE);
     assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
     let (mut gateway, _) = connect().to(plant.org.at(2));
     assert_eq!(gateway.subscribe(&[("iotdm-1/#", 1)]), [1]);
@@ -349,7 +333,7 @@ fn manages_its_group(plant: &mut Plant) {
     gateway.ack(&heard);
     gateway.hears_nothing();
     // The same of one that leaves the group.
-    assert_eq!(plant.regroup("remove", &["in"]).status, 200);
+    assert_eq!(regroup(plant, "remove", &["in"]).status, 200);
     assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
     let (mut gateway, _) = connect().to(plant.org.at(2));
     assert_eq!(gateway.subscribe(&[("iotdm-1/#", 1)]), [1]);
@@ -365,7 +349,7 @@ fn manages_its_group(plant: &mut Plant) {
 fn changed(plant: &mut Plant) {
     let token = token(plant, "gw:s1");
     let (mut gateway, _) = named(Version::V4, GATEWAY, &token).to(plant.org.at(3));
-    plant.make(PRIVILEGED_ROLE);
+    make(plant, PRIVILEGED_ROLE);
     assert_eq!(gateway.hear(SOON), Heard::Closed, "it comes anew");
     let (mut gateway, _) = named(Version::V4, GATEWAY, &token).to(plant.org.at(3));
     assert_eq!(gateway.subscribe(&[("iot-2/type/+/id/+/cmd/+/fmt/+", 1)]), [1]);

@@ -44,6 +44,28 @@ pub(crate) fn ask_as(
     http::api(method, org.api.at(node, "http"), &path, &[("authorization", &basic)], &body)
 }
 
+/// Whoever may change which devices an organisation has, and what gateways may.
+pub(crate) const OPERATOR: &str = "a-abc123-operator01";
+
+/// An organisation, and the key of its operator.
+pub(crate) struct Plant {
+    pub(crate) org: Org,
+    pub(crate) operator: String,
+}
+
+impl Plant {
+    pub(crate) fn start() -> Self {
+        let org = Org::start();
+        let operator = org.key(OPERATOR, "operator");
+        Self { org, operator }
+    }
+
+    #[track_caller]
+    pub(crate) fn operate(&self, node: u64, method: &str, path: &str, body: &Value) -> Answer {
+        ask_as(&self.org, node, (OPERATOR, &self.operator), (method, path, body))
+    }
+}
+
 #[track_caller]
 pub(crate) fn get(org: &Org, node: u64, path: &str) -> Value {
     let answer = ask(org, node, "GET", path, &Value::Null);

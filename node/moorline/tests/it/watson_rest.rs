@@ -15,31 +15,14 @@ use crate::{
         scenarios,
         wait::{SOON, until, until_true},
     },
-    watson::{APP_KEY, LOOK_KEY, Org, device},
-    watson_managed::{ask, ask_as, get},
+    watson::{APP_KEY, LOOK_KEY, device},
+    watson_managed::{OPERATOR, Plant, ask, ask_as, get},
 };
-
-const OPERATOR: &str = "a-abc123-operator01";
-
-/// An organisation, and a key that may change which devices it has.
-struct Plant {
-    org: Org,
-    operator: String,
-}
-
-impl Plant {
-    #[track_caller]
-    fn operate(&self, node: u64, method: &str, path: &str, body: &Value) -> Answer {
-        ask_as(&self.org, node, (OPERATOR, &self.operator), (method, path, body))
-    }
-}
 
 #[test]
 fn an_organisation_is_managed() {
-    let org = Org::start();
-    let operator = org.key(OPERATOR, "operator");
     scenarios(
-        &mut Plant { org, operator },
+        &mut Plant::start(),
         &[
             ("a key reaches what it is for, in its own organisation", who_may),
             ("types are kept, and devices begin as they say", types),

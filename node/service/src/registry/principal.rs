@@ -16,6 +16,9 @@ const PREFIX: &str = "mlt_";
 /// What names of principals begin with, and no device's.
 const MARK: char = '~';
 
+/// Bytes of a name by which failures are counted: what is counted is remembered.
+const COUNTED_NAME_BYTES_MAX: usize = 128;
+
 /// The name under which a principal is kept.
 #[must_use]
 pub fn kept_as(name: &str) -> Text {
@@ -59,6 +62,15 @@ impl<'a> ApiToken<'a> {
     pub fn text(&self) -> String {
         format!("{PREFIX}{}_{}_{}", self.tenant.0, self.name, self.secret)
     }
+}
+
+/// What whoever shows a token is counted as, if it is wrong: by tenant and name, so that a program that has an old one keeps out no
+/// other of its address. What is no token is counted as one; so is what has no name that may be.
+#[must_use]
+pub fn counted_as(shown: &str) -> Text {
+    let token = ApiToken::parse(shown.trim());
+    let token = token.filter(|token| token.name.len() <= COUNTED_NAME_BYTES_MAX);
+    token.map(|of| Text::from(format!("{PREFIX}{}_{}", of.tenant.0, of.name))).unwrap_or_default()
 }
 
 /// What is looked at of a principal's settings.
@@ -142,6 +154,25 @@ mod tests {
         assert!(!format!("{token:?}").contains("s_e-c"));
         for wrong in ["", "mlt_", "mlt_7_ci", "mlt_x_ci_s", "7_ci_s"] {
             assert_eq!(ApiToken::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn wrong_tokens_are_counted_by_whose_they_are() {
+        let long = "n".repeat(COUNTED_NAME_BYTES_MAX + 1);
+        let (fits, long) = (&long[1..], format!("mlt_7_{long}_s"));
+        #[rustfmt::skip]
+        let table = [
+            ("mlt_7_ci_secret",            "mlt_7_ci".to_owned()),
+            (" mlt_7_ci_other ",           "mlt_7_ci".to_owned()),
+            ("mlt_8_ci_secret",            "mlt_8_ci".to_owned()),
+            ("mlt_7_web_secret",           "mlt_7_web".to_owned()),
+            (&format!("mlt_7_{fits}_s"),   format!("mlt_7_{fits}")),
+            (&long,                        String::new()),
+            ("nonsense",                   String::new()),
+        ];
+        for (shown, expected) in table {
+            assert_eq!(counted_as(shown).as_str(), expected, "{shown}");
         }
     }
 

@@ -64,6 +64,8 @@ pub struct TenantSettings {
     pub calls: CallSettings,
     /// For commands to its devices, on platforms where they are lost when nobody is there.
     pub commands: CommandSettings,
+    /// For sessions of its clients, on platforms that have none that last.
+    pub sessions: SessionSettings,
     /// Which topics its clients may use. Without it, a device those below its own name, and any other client all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TopicLists>)]
@@ -88,6 +90,7 @@ impl Default for TenantSettings {
             telemetry: TelemetrySettings::default(),
             calls: CallSettings::default(),
             commands: CommandSettings::default(),
+            sessions: SessionSettings::default(),
             topics: None,
             fostrom: FostromSettings::default(),
         }
@@ -270,6 +273,14 @@ pub struct CallSettings {
 pub struct CommandSettings {
     /// Whether they wait in the mailbox of their device instead, until it takes them.
     pub keep: bool,
+}
+
+/// What becomes of clients that ask for a session that lasts, on platforms that have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SessionSettings {
+    /// Whether they are refused; otherwise they are let in, and their session ends with the connection.
+    pub clean_only: bool,
 }
 
 /// Which calls of a device may be out at once. In any case the oldest goes first.

@@ -9,8 +9,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use moorline_core::{TenantId, Text};
 use moorline_dialects::thingsboard::rest::{
     auth::{
-        self, Bearer, Claims, Login, REFRESH_SCOPE, REFRESH_TOKEN_S_DEFAULT, Refresh, Route,
-        TOKEN_S_DEFAULT,
+        self, Bearer, Claims, LOGIN_BYTES_MAX, Login, REFRESH_SCOPE, REFRESH_TOKEN_S_DEFAULT,
+        Refresh, Route, TOKEN_S_DEFAULT,
     },
     entities::{EntityId, EntityType},
     errors::ErrorCode,
@@ -18,13 +18,16 @@ use moorline_dialects::thingsboard::rest::{
 };
 use moorline_http::{Body, Caller, Head};
 use moorline_service::registry::{
-    audit::identified, principal::Principal, secrets::Secrets, settings::Role,
+    audit::identified,
+    principal::{Principal, counted_as},
+    secrets::Secrets,
+    settings::Role,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::info;
 
-use super::{Failed, Reply, Rest, read};
+use super::{Failed, Reply, Rest, read_most};
 
 /// What the key of tokens is for.
 const PURPOSE: &str = "thingsboard user tokens v1";
@@ -173,7 +176,7 @@ impl Rest {
         match route {
             Route::Login => self.log_in(caller, body).await,
             Route::Refresh => {
-                let body = read(body).await?;
+                let body = read_most(body, LOGIN_BYTES_MAX).await?;
                 let Ok(Refresh { refresh_token }) = serde_json::from_slice(&body) else {
                     return Err(Failed::new(ErrorCode::InvalidArguments, "refreshToken is needed"));
                 };
@@ -202,8 +205,8 @@ impl Rest {
     }
 
     async fn log_in(&self, caller: &Caller, body: Body) -> Result<Reply, Failed> {
-        let body = read(body).await?;
-        let Ok(Login { username, password }) = serde_json::from_slice(&body) else {
+        let body = read_most(body, LOGIN_BYTES_MAX).await?;
+        let Some(Login { username, password }) = Login::read(&body) else {
             return Err(Failed::new(ErrorCode::Authentication, "username and password are needed"));
         };
         let principal = self.judged(caller, &username, &password).await?;
@@ -295,8 +298,11 @@ impl Rest {
                 Ok(integrator(&principal, &email))
             }
             Bearer::ApiKey(key) => {
-                let found =
-                    self.judged(caller, "", &key).await?.ok_or(ErrorCode::Authentication)?;
+                let who = counted_as(&key);
+                let found = self
+                    .judged(caller, who.as_str(), &key)
+                    .await?
+                    .ok_or(ErrorCode::Authentication)?;
                 Ok(integrator(&found, found.name.as_str()))
             }
         }

@@ -144,7 +144,7 @@ impl Rest {
             Some(Kept::Certificate(Pin { sha256, .. })) => {
                 (CredentialsType::X509Certificate, digits(&sha256), Value::Null)
             }
-            Some(Kept::Secret(_) | Kept::Token(_) | Kept::Psk(_)) | None => {
+            Some(Kept::Secret(_) | Kept::Token(_) | Kept::Psk(_) | Kept::Alias(_)) | None => {
                 let place = Place { tenant, device, id: held.id };
                 let token = read_again(&self.secrets, place, held);
                 let token = token.map_or_else(|| hidden(held.id), |token| token.to_string());

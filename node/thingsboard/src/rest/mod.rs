@@ -280,8 +280,15 @@ impl Connection {
 }
 
 async fn read(body: Body) -> Result<Bytes, Failed> {
-    body.read(BODY_BYTES_MAX).await.map_err(|unread| match unread {
-        Unread::TooLarge => Failed::new(ErrorCode::BadRequestParams, "a body has at most 256 KiB"),
+    read_most(body, BODY_BYTES_MAX).await
+}
+
+async fn read_most(body: Body, bytes_max: usize) -> Result<Bytes, Failed> {
+    body.read(bytes_max).await.map_err(|unread| match unread {
+        Unread::TooLarge => {
+            let why = format!("a body has at most {} KiB", bytes_max / 1_024);
+            Failed::new(ErrorCode::BadRequestParams, why)
+        }
         // It hears nothing of it: its body broke off, or takes for ever.
         Unread::BrokeOff => ErrorCode::General.into(),
     })

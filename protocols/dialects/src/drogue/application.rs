@@ -123,11 +123,11 @@ pub enum Form {
 impl Form {
     /// What a SUBSCRIBE of MQTT 5 asks for by its user properties.
     #[must_use]
-    pub fn of(user: &[(String, String)]) -> Self {
-        let asks = |(name, value): &(String, String)| {
+    pub fn of<'a>(user: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let asks = |(name, value): (&str, &str)| {
             name == CONTENT_MODE && value.eq_ignore_ascii_case("binary")
         };
-        if user.iter().any(asks) { Self::Binary } else { Self::Structured }
+        if user.into_iter().any(asks) { Self::Binary } else { Self::Structured }
     }
 
     /// An event in it: properties and payload. `structured`: the event as it is kept.
@@ -137,7 +137,7 @@ impl Form {
         match self {
             Self::V3 => (Bytes::new(), structured.clone()),
             Self::Structured => (whole(), structured.clone()),
-            Self::Binary => match CloudEvent::read(structured) {
+            Self::Binary => match CloudEvent::kept(structured) {
                 Some(event) => {
                     let user: Vec<_> = event.attributes().collect();
                     let properties = properties::write(event.get("datacontenttype"), &user, false);

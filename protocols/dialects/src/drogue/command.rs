@@ -2,12 +2,13 @@
 //!
 //! `POST /api/command/v1alpha1/apps/APP/devices/DEVICE?command=NAME`: the body is the payload.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use thiserror::Error;
 
 use super::{
     http::Head,
@@ -119,9 +120,24 @@ impl Outcome {
     }
 }
 
+/// An external endpoint that can't be read: no command goes anywhere else for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("spec.commands can't be read")]
+pub struct InvalidExternal;
+
+/// How an external endpoint is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Kind {
+    #[default]
+    Http,
+}
+
 /// Where commands for a device go in the place of its inbox.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct External {
+    #[serde(default, rename = "type")]
+    kind: Kind,
     /// Where.
     pub url: String,
     /// `POST` without it.
@@ -132,11 +148,28 @@ pub struct External {
     pub headers: BTreeMap<String, String>,
 }
 
+/// By hand: there are secrets in it.
+impl fmt::Debug for External {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("External").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
 /// The external endpoint of a device's `spec`: the first of its `commands`.
+///
+/// # Errors
+///
+/// [`InvalidExternal`].
+pub fn external(spec: &Map<String, Value>) -> Result<Option<External>, InvalidExternal> {
+    let commands = spec.get("commands").map(|section| &section["commands"]);
+    let first = commands.and_then(|commands| commands.get(0)?.get("external"));
+    first.map(External::deserialize).transpose().map_err(|_| InvalidExternal)
+}
+
+/// Whether an external endpoint took a command, by the status of its answer.
 #[must_use]
-pub fn external(spec: &Map<String, Value>) -> Option<External> {
-    let first = spec.get("commands")?["commands"].get(0)?.get("external")?;
-    External::deserialize(first).ok()
+pub fn is_taken(status: u16) -> bool {
+    (200..300).contains(&status)
 }
 
 /// What it gets.

@@ -35,6 +35,8 @@ pub fn endpoints(host: &str, tls: bool, listening: Option<&Listening>) -> Bytes 
     if let Some(listening) = listening {
         said.insert("http".to_owned(), json!({ "url": base }));
         said.insert("command_url".to_owned(), Value::from(base.as_str()));
+        let url = format!("{}://{host}", if tls { "wss" } else { "ws" });
+        said.insert("websocket_integration".to_owned(), json!({ "url": url }));
         let name = name_of(host);
         if let Some(port) = listening.mqtt {
             let mqtt = json!({ "host": name, "port": port });

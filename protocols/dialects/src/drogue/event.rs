@@ -3,14 +3,15 @@
 //! # Invariants
 //!
 //! - **What is written in structured form is read as the same event**, and JSON that a device wrote stands in it byte by byte.
-//!   Checked by `tests/it/drogue/event.rs`.
+//! - **What is taken as JSON is JSON to whoever reads the event**: both read all of it, as deep as it stands there.
+//!
+//! Checked by `tests/it/drogue/event.rs`.
 
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use moorline_core::{UnixMillis, calendar};
-use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -24,6 +25,8 @@ pub const OCTETS: &str = "application/octet-stream";
 pub const STRUCTURED: &str = "application/cloudevents+json; charset=utf-8";
 /// The channel of connection events.
 pub const CONNECTION: &str = "connection";
+/// The channel of what is said of the registry.
+pub const DEVICES: &str = "devices";
 /// What is said of a device's event.
 const EVENT_TYPE: &str = "io.drogue.event.v1";
 /// That a device came or went.
@@ -32,6 +35,8 @@ const CONNECTION_TYPE: &str = "io.drogue.connection.v1";
 const REGISTRY_TYPE: &str = "io.drogue.registry.v1";
 /// Which cloud it is: the vendor's default.
 const INSTANCE: &str = "drogue";
+/// Before JSON that is said as it was written, behind all else.
+const BEFORE_DATA: &[u8] = br#","data":"#;
 /// Attributes that an event can't be without.
 const REQUIRED: [&str; 4] = ["specversion", "id", "type", "source"];
 /// Attributes that are no extensions.
@@ -57,6 +62,29 @@ pub struct Names<'a> {
     pub device: (&'a str, &'a str),
     /// The device that said it, and its id.
     pub sender: (&'a str, &'a str),
+}
+
+/// What became of a device in the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// It was made.
+    Created,
+    /// It is another one now.
+    Changed,
+    /// It is no more.
+    Deleted,
+}
+
+impl Change {
+    /// As events say it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Deleted => "deleted",
+        }
+    }
 }
 
 /// What is said.
@@ -89,8 +117,11 @@ fn is_json_type(content_type: &str) -> bool {
     media == JSON || media == "text/json" || media.ends_with("+json")
 }
 
+/// Whether this can stand as JSON in an event: half of a pair of UTF-16, numbers beyond what a double says, and what is too deep can't.
 fn is_json(data: &[u8]) -> bool {
-    std::str::from_utf8(data).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+    // As deep as it stands in an event.
+    let within = [b"[", data, b"]"].concat();
+    serde_json::from_slice::<Vec<Value>>(&within).is_ok_and(|all| all.len() == 1)
 }
 
 /// The content type of what came with this one, or without any.
@@ -172,8 +203,11 @@ impl CloudEvent {
 
     /// A device was made, changed or deleted.
     #[must_use]
-    pub fn registry(id: &str, at: UnixMillis, names: &Names<'_>) -> Self {
-        Self::new(REGISTRY_TYPE, id, at, names, "devices")
+    pub fn registry(id: &str, at: UnixMillis, names: &Names<'_>, change: Change) -> Self {
+        let mut event = Self::new(REGISTRY_TYPE, id, at, names, DEVICES);
+        event.content_type = Some(JSON.to_owned());
+        event.data = Bytes::from(format!(r#"{{"change":"{}"}}"#, change.name()));
+        event
     }
 
     /// An attribute or extension.
@@ -261,14 +295,20 @@ impl CloudEvent {
         self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The structured form.
-    #[must_use]
-    pub fn structured(&self) -> Bytes {
+    /// What stands beside the data in structured form.
+    fn beside(&self) -> Map<String, Value> {
         let mut said: Map<String, Value> =
             self.attributes().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
         if let Some(content_type) = &self.content_type {
             said.insert("datacontenttype".to_owned(), Value::from(content_type.as_str()));
         }
+        said
+    }
+
+    /// The structured form.
+    #[must_use]
+    pub fn structured(&self) -> Bytes {
+        let mut said = self.beside();
         let has_data = self.content_type.is_some() || !self.data.is_empty();
         let json = self.content_type.as_deref().is_some_and(is_json_type) && is_json(&self.data);
         if !has_data || json {
@@ -276,7 +316,7 @@ impl CloudEvent {
             if has_data {
                 // As it was written: numbers keep their digits.
                 text.pop();
-                text.extend_from_slice(br#","data":"#);
+                text.extend_from_slice(BEFORE_DATA);
                 text.extend_from_slice(self.data.trim_ascii());
                 text.push(b'}');
             }
@@ -295,6 +335,20 @@ impl CloudEvent {
     ) -> Option<Self> {
         let is_whole = REQUIRED.iter().all(|name| attributes.contains_key(*name));
         is_whole.then_some(Self { attributes, content_type, data })
+    }
+
+    /// Reads what [`Self::structured`] wrote: JSON is as it was written, with all digits and spaces.
+    #[must_use]
+    pub fn kept(body: &Bytes) -> Option<Self> {
+        let mut event = Self::read(body)?;
+        let mut beside = Value::Object(event.beside()).to_string().into_bytes();
+        beside.pop();
+        beside.extend_from_slice(BEFORE_DATA);
+        if let Some(data) = body.strip_prefix(&beside[..]).and_then(|rest| rest.strip_suffix(b"}"))
+        {
+            event.data = body.slice_ref(data);
+        }
+        Some(event)
     }
 
     /// Reads the structured form.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::registry::{
-    credentials::{self, CREDENTIALS_MAX, Credential, Password},
+    credentials::{self, CREDENTIALS_MAX, Credential, Logins, Password},
     device::{Kept, is_disabled},
 };
 use crate::export::{Carried, Export, Left, Moved};
@@ -48,18 +48,24 @@ fn texts(value: &Value) -> impl Iterator<Item = (String, String)> {
 
 fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Moved {
     let spec = value["spec"].as_object().cloned().unwrap_or_default();
-    let kept = Kept {
+    let mut kept = Kept {
         labels: texts(&value["metadata"]["labels"]).collect(),
         annotations: texts(&value["metadata"]["annotations"]).collect(),
         spec: Kept::without_credentials(spec.clone()),
     };
-    if is_disabled(&spec) {
-        leave(into, name, "it is disabled there, and moves enabled");
-    }
-    let mut carried = Vec::new();
+    // That is the row's.
+    kept.spec.remove("core");
+    let aliases = kept.aliases().filter(|alias| *alias != name);
+    let mut carried: Vec<_> = aliases.map(|alias| Carried::Alias(alias.to_owned())).collect();
+    let mut logins = Logins::default();
     for credential in credentials::of(&spec) {
         match credential {
-            Ok(credential) => carry(into, &mut carried, (name, application), &kept, credential),
+            Ok(credential) => {
+                let said = carry(&mut logins, (name, application), credential);
+                let (more, lost) = said.unwrap_or_else(|why| (None, Some(why)));
+                carried.extend(more);
+                lost.into_iter().for_each(|why| leave(into, name, why));
+            }
             Err(why) => leave(into, name, why),
         }
     }
@@ -71,44 +77,39 @@ fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Mo
     kept.put(&mut metadata);
     let labels = kept.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let name = name.to_owned();
-    Moved { name, labels, metadata, credentials: carried, ..Moved::default() }
+    let disabled = is_disabled(&spec);
+    Moved { name, labels, metadata, credentials: carried, disabled, ..Moved::default() }
 }
 
-/// What a device shows is the same as before; what is kept of it is other.
+/// What a device shows is the same as before; what is kept of it is other. With what is lost of it.
 fn carry(
-    into: &mut Export,
-    carried: &mut Vec<Carried>,
+    logins: &mut Logins,
     (name, application): (&str, &str),
-    kept: &Kept,
     credential: Credential,
-) {
-    let own = name.to_owned();
+) -> Result<(Option<Carried>, Option<String>), String> {
     let plain = |password| match password {
         Password::Plain(plain) => Ok(plain),
         Password::Hashed(form) => {
             Err(format!("a password as {form}: it can't be read, and needs a new one"))
         }
     };
-    let said = match credential {
-        Credential::Password(password) => plain(password).map(|password| {
-            let names = std::iter::once(name).chain(kept.aliases());
-            let login =
-                |user: &str| Carried::Login(None, Some(user.to_owned()), Some(password.clone()));
-            names.map(login).collect()
-        }),
-        Credential::User { user, password, unique } => plain(password).map(|password| {
-            let client = (!unique).then_some(own);
-            vec![Carried::Login(client, Some(user), Some(password))]
-        }),
-        Credential::Psk { key, not_before, not_after } => {
-            if not_before.is_some() || not_after.is_some() {
-                leave(into, name, "a pre-shared key for a time: it moves without its dates");
-            }
-            Ok(vec![Carried::Psk(format!("{name}@{application}"), key.0)])
+    match credential {
+        Credential::Password(password) => {
+            let password = plain(password)?;
+            let client = logins.password(name).map_err(|why| why.to_string())?;
+            Ok((Some(Carried::Login(client, Some(name.to_owned()), Some(password))), None))
         }
-    };
-    match said {
-        Ok(more) => carried.extend(more),
-        Err(why) => leave(into, name, why),
+        Credential::User { user, password, unique } => {
+            let password = plain(password)?;
+            let client = logins.user((!unique).then_some(name), &user);
+            let client = client.map_err(|why| why.to_string())?;
+            Ok((Some(Carried::Login(client, Some(user), Some(password))), None))
+        }
+        Credential::Psk { key, not_before, not_after } => {
+            let dated = not_before.is_some() || not_after.is_some();
+            let why = "a pre-shared key for a time: it moves without its dates";
+            let lost = dated.then(|| why.to_owned());
+            Ok((Some(Carried::Psk(format!("{name}@{application}"), key.0)), lost))
+        }
     }
 }

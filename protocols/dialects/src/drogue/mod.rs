@@ -3,7 +3,8 @@
 //! ```text
 //!   device      identity.rs: who is it? ─► topics.rs, http.rs, ttn.rs: which channel, for whom? ─► rules.rs ─► event.rs: a CloudEvent
 //!               inbox.rs: which commands does it hear, under which names?
-//!   application application.rs: which events, which command? ─► command.rs
+//!   application application.rs, socket.rs: which events, which command? ─► command.rs
+//!   endpoints   binding.rs: what those of rules and commands are asked, and what they answer
 //!   registry/   applications and devices as its API says them: labels, patches, sections
 //! ```
 //!
@@ -20,6 +21,7 @@
 //! CoAP. Dialects that no release of the vendor had (Azure, Cumulocity, Web of Things).
 
 pub mod application;
+pub mod binding;
 pub mod command;
 pub mod discovery;
 pub mod event;
@@ -32,6 +34,7 @@ pub mod outcome;
 pub mod properties;
 pub mod registry;
 pub mod rules;
+pub mod socket;
 pub mod topics;
 pub mod ttn;
 mod words;

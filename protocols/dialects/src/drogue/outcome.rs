@@ -23,6 +23,8 @@ pub enum Outcome {
     Unsupported,
     /// It is not known what became of it.
     Failed,
+    /// What stands in the registry can't be read, or asks for what can't be.
+    Misconfigured,
 }
 
 /// What a publish of MQTT costs.
@@ -40,7 +42,7 @@ pub enum Answer {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Accepted,
         Self::NotAllowed,
         Self::Full,
@@ -49,6 +51,7 @@ impl Outcome {
         Self::Payload,
         Self::Unsupported,
         Self::Failed,
+        Self::Misconfigured,
     ];
 
     /// Its name, for eyes.
@@ -63,6 +66,7 @@ impl Outcome {
             Self::Payload => "payload",
             Self::Unsupported => "unsupported",
             Self::Failed => "failed",
+            Self::Misconfigured => "misconfigured",
         }
     }
 
@@ -74,7 +78,7 @@ impl Outcome {
             Self::NotAllowed => 0x87,
             Self::Full => 0x97,
             Self::Topic => 0x90,
-            Self::Rejected | Self::Failed => 0x80,
+            Self::Rejected | Self::Failed | Self::Misconfigured => 0x80,
             Self::Payload => 0x99,
             Self::Unsupported => 0x83,
         }
@@ -172,6 +176,7 @@ impl Outcome {
             Self::Payload => Some(Refusal::Rejected("The payload is not JSON".to_owned())),
             Self::Unsupported => Some(Refusal::Request("Not supported".to_owned())),
             Self::Failed => Some(Refusal::Unavailable),
+            Self::Misconfigured => Some(Refusal::Configuration),
         }
     }
 }

@@ -10,19 +10,24 @@
 //!
 //! - **Rules that can't be read let nothing through**: they were written to keep something out. Checked by `tests/it/drogue/rules.rs`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::event::{CloudEvent, JSON};
+use super::{
+    binding::event_of,
+    event::{CloudEvent, JSON},
+};
 
 /// Which section of a `spec` has them.
 const SECTION: &str = "publish";
 /// Rules of an application or device.
 const RULES_MAX: usize = 64;
+/// What of an endpoint's reason is told to the device.
+const REASON_CHARS_MAX: usize = 1_024;
 /// How long an endpoint may take that says nothing else.
 pub const TIMEOUT_MS: u64 = 5_000;
 /// How long any may take.
@@ -137,9 +142,10 @@ pub enum Mode {
     Structured,
 }
 
+/// What an endpoint is expected to answer: `{"type": "raw"}`, or just `"raw"`, as earlier versions had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "type")]
-enum ResponseForm {
+#[serde(from = "Response")]
+pub(super) enum ResponseForm {
     /// An event, in either form.
     #[default]
     CloudEvent,
@@ -149,8 +155,37 @@ enum ResponseForm {
     AssumeStructuredCloudEvent,
 }
 
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Response {
+    Tagged {
+        #[serde(rename = "type")]
+        form: ResponseName,
+    },
+    Named(ResponseName),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum ResponseName {
+    CloudEvent,
+    Raw,
+    AssumeStructuredCloudEvent,
+}
+
+impl From<Response> for ResponseForm {
+    fn from(said: Response) -> Self {
+        let (Response::Tagged { form } | Response::Named(form)) = said;
+        match form {
+            ResponseName::CloudEvent => Self::CloudEvent,
+            ResponseName::Raw => Self::Raw,
+            ResponseName::AssumeStructuredCloudEvent => Self::AssumeStructuredCloudEvent,
+        }
+    }
+}
+
 /// An endpoint that is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Endpoint {
     /// `POST` without it.
     #[serde(default)]
@@ -162,6 +197,42 @@ pub struct Endpoint {
     pub headers: Vec<Header>,
     #[serde(default)]
     timeout: Option<String>,
+    #[serde(default)]
+    pub(super) auth: Authentication,
+    #[serde(default)]
+    tls: Option<Tls>,
+}
+
+/// By hand: there are secrets in it.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// What an endpoint is shown.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Authentication {
+    #[default]
+    None,
+    Basic {
+        username: String,
+        #[serde(default)]
+        password: Option<String>,
+    },
+    Bearer {
+        token: String,
+    },
+}
+
+/// How an endpoint is to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Tls {
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    certificate: Option<String>,
 }
 
 /// A header.
@@ -179,6 +250,11 @@ impl Endpoint {
     pub fn timeout_ms(&self) -> u64 {
         let said = self.timeout.as_deref().and_then(duration_ms);
         said.unwrap_or(TIMEOUT_MS).min(TIMEOUT_MS_MAX)
+    }
+
+    /// Whether its certificate is not to be checked, or by an authority of its own.
+    pub(super) fn wants_other_tls(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.insecure || tls.certificate.is_some())
     }
 }
 
@@ -212,6 +288,8 @@ pub enum Next {
     Rejected(String),
     /// A rule asks for what can't be.
     Invalid,
+    /// An endpoint did not answer as it should.
+    Failed,
     /// This endpoint is to be asked; then [`Rules::answered`].
     Ask(Place, Mode, Endpoint),
 }
@@ -300,15 +378,15 @@ impl Rules {
                 200 | 204 => {}
                 202 => return Next::Accepted,
                 400..=499 => return Next::Rejected(reason(answered)),
-                _ => return Next::Invalid,
+                _ => return Next::Failed,
             },
             Some(Step::Enrich(enrich)) if answered.status == 200 => {
-                let Some(enriched) = enriched(event, enrich.response, answered) else {
-                    return Next::Invalid;
+                let Some(enriched) = event_of(event, enrich.response, answered) else {
+                    return Next::Failed;
                 };
                 *event = enriched;
             }
-            _ => return Next::Invalid,
+            _ => return Next::Failed,
         }
         self.run(Place { step: at.step + 1, ..at }, channel, event)
     }
@@ -321,24 +399,8 @@ fn reason(answered: &Answered) -> String {
     let json = content_type.starts_with(JSON).then(|| serde_json::from_str::<Value>(&said).ok());
     let reason = json.flatten().and_then(|json| json["reason"].as_str().map(str::to_owned));
     let text = reason.unwrap_or_else(|| said.trim().to_owned());
-    if text.is_empty() { format!("refused with status {}", answered.status) } else { text }
-}
-
-fn enriched(event: &CloudEvent, form: ResponseForm, answered: &Answered) -> Option<CloudEvent> {
-    let content_type = answered.headers.get("content-type").cloned();
-    let body = answered.body.clone();
-    let structured = content_type
-        .as_deref()
-        .is_some_and(|of| of.to_ascii_lowercase().starts_with("application/cloudevents+json"));
-    match form {
-        ResponseForm::Raw => Some(event.clone().with_data(content_type, body)),
-        ResponseForm::AssumeStructuredCloudEvent => CloudEvent::read(&body),
-        ResponseForm::CloudEvent if structured => CloudEvent::read(&body),
-        ResponseForm::CloudEvent => {
-            let attributes = answered.headers.iter().filter_map(|(name, value)| {
-                name.strip_prefix("ce-").map(|name| (name.to_owned(), value.clone()))
-            });
-            CloudEvent::of_binary(attributes.collect(), content_type, body)
-        }
+    if text.is_empty() {
+        return format!("refused with status {}", answered.status);
     }
+    text.chars().take(REASON_CHARS_MAX).collect()
 }

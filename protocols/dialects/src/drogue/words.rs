@@ -4,9 +4,15 @@ use std::fmt::Write;
 
 /// Undoes `%xx`; a sign that stands for nothing stays. [`None`] for what is no UTF-8 then.
 pub(super) fn unescaped(text: &str) -> Option<String> {
+    unescaped_if(text, |_| true)
+}
+
+/// Undoes `%xx` for bytes for which that is so, and leaves others as they are written.
+pub(super) fn unescaped_if(text: &str, is_special: impl Fn(u8) -> bool) -> Option<String> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((byte, after)) = rest.split_first() {
         let digits = after.get(..2).filter(|_| *byte == b'%').and_then(hex);
+        let digits = digits.filter(|byte| is_special(*byte));
         let (byte, after) = digits.map_or((*byte, after), |byte| (byte, &after[2..]));
         bytes.push(byte);
         rest = after;

@@ -7,13 +7,7 @@ use moorline_core::Text;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Invalid,
-    access::{DEVICES_MAX, TAGS_MAX, Tag},
-    id::Id,
-    state::time,
-    when::When,
-};
+use super::{Invalid, access::Tag, id::Id, meant::Meant, state::time, when::When};
 
 /// Characters of a command's name.
 pub const NAME_CHARS_MAX: usize = 255;
@@ -27,15 +21,6 @@ pub struct Command {
     pub payload: Option<Value>,
     /// When it was given.
     pub when: When,
-}
-
-/// Whom a command is for, if it is for several.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Addressees {
-    /// By id.
-    pub ids: Vec<Id>,
-    /// By any of these tags.
-    pub tags: Vec<Tag>,
 }
 
 #[derive(Deserialize)]
@@ -81,31 +66,12 @@ impl Command {
     /// # Errors
     ///
     /// Why it is none.
-    pub fn read_for_many(body: &[u8]) -> Result<(Self, Addressees), Invalid> {
+    pub fn read_for_many(body: &[u8]) -> Result<(Self, Meant), Invalid> {
         let said = said(body)?;
-        if said.device_query.is_some() {
-            return Err(Invalid::new("deviceQuery is not served: use deviceIds and deviceTags"));
-        }
-        let (ids, tags) =
-            (said.device_ids.unwrap_or_default(), said.device_tags.unwrap_or_default());
-        if ids.is_empty() && tags.is_empty() {
-            return Err(Invalid::new("deviceIds or deviceTags are required"));
-        }
-        if ids.len() > DEVICES_MAX || tags.len() > TAGS_MAX {
-            return Err(Invalid(format!(
-                "at most {DEVICES_MAX} deviceIds and {TAGS_MAX} deviceTags"
-            )));
-        }
-        let id = |id: String| {
-            Id::parse(id.as_bytes()).ok_or_else(|| Invalid(format!("deviceIds: {id:?} is no id")))
-        };
-        let ids = ids.into_iter().map(id).collect::<Result<_, _>>()?;
-        if !tags.iter().all(Tag::is_well_formed) {
-            return Err(Invalid::new("deviceTags: each has a key or a value"));
-        }
+        let meant = Meant::read(said.device_ids, said.device_tags, said.device_query.as_ref())?;
         let command =
             Self { name: said.name, payload: said.payload, when: When::read(said.time.as_ref()) };
-        Ok((command, Addressees { ids, tags }))
+        Ok((command, meant))
     }
 
     /// As a device hears it.

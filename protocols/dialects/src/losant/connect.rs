@@ -35,6 +35,9 @@ pub enum Refused {
     /// Another version than 3.1.1.
     #[error("MQTT 3.1.1 is spoken here")]
     Version,
+    /// It asks for a session that lasts, which the application does not forgive.
+    #[error("clean session 0 is not supported")]
+    Session,
     /// The client id is no device's of the application.
     #[error("the client id is no device of the application")]
     Device,
@@ -57,8 +60,9 @@ pub enum Refused {
 
 impl Refused {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Version,
+        Self::Session,
         Self::Device,
         Self::Credentials,
         Self::Forbidden,
@@ -72,7 +76,7 @@ impl Refused {
     pub fn connack(self) -> u8 {
         match self {
             Self::Version => 1,
-            Self::Device => 2,
+            Self::Session | Self::Device => 2,
             Self::Banned | Self::Unavailable => 3,
             Self::Credentials => 4,
             Self::Forbidden | Self::Plaintext => 5,
@@ -84,6 +88,7 @@ impl Refused {
     pub fn label(self) -> &'static str {
         match self {
             Self::Version => "version",
+            Self::Session => "session",
             Self::Device => "unknown_device",
             Self::Credentials => "wrong_secret",
             Self::Forbidden => "forbidden",

@@ -63,5 +63,6 @@ fn moved(id: &Id, about: &About) -> Moved {
         labels: Vec::new(),
         metadata,
         credentials: Vec::new(),
+        disabled: false,
     }
 }

@@ -28,7 +28,9 @@ pub fn read(text: &str) -> Option<Text> {
 
 /// As it was said, if it was said like that; what is computed has seven places, which is a centimetre.
 fn written((latitude, longitude): (f64, f64), said: Option<(&str, &str)>) -> Option<Text> {
-    if latitude.abs() > LATITUDE_MAX || longitude.abs() > LONGITUDE_MAX {
+    // Nothing that is no number is more than another one.
+    let finite = latitude.is_finite() && longitude.is_finite();
+    if !finite || latitude.abs() > LATITUDE_MAX || longitude.abs() > LONGITUDE_MAX {
         return None;
     }
     let short = |number: f64| {
@@ -109,6 +111,11 @@ fn nmea(sentence: &str) -> Option<(f64, f64)> {
 
 /// `dddmm.mmm`, and which way.
 fn angle(digits: &str, way: &str, plus: &str, minus: &str) -> Option<f64> {
+    // What a parser takes for numbers and no sentence has: signs, exponents, `nan`.
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if !plain || digits.matches('.').count() > 1 {
+        return None;
+    }
     let whole = digits.find('.').unwrap_or(digits.len());
     let (degrees, minutes) = digits.split_at_checked(whole.checked_sub(2)?)?;
     let degrees: f64 = if degrees.is_empty() { 0.0 } else { degrees.parse().ok()? };

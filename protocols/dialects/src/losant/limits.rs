@@ -4,9 +4,10 @@
 //!
 //! - **Never more than the limit within any 15 seconds**: windows slide. Checked by `tests/it/losant/limits.rs`.
 //! - **A ban doubles when the next comes within 15 minutes of its end, up to an hour**, and begins anew otherwise. Checked by the same.
-//! - **Bounded**: a connection has as many topics in its window as messages.
+//! - **Bounded**: a connection has as many topics in its window as messages; of all that is counted by tenants, the one with the most is
+//!   forgotten when there is no room. Checked by the same.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use moorline_core::Text;
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,58 @@ impl Window {
 pub struct Windows<K> {
     all: HashMap<K, Window>,
     keys_max: usize,
+}
+
+/// Windows of several owners, which share the room and nothing else: who fills it loses their own windows, and no one else's.
+#[derive(Debug, Clone)]
+pub struct Shared<O, K> {
+    owners: BTreeMap<O, HashMap<K, Window>>,
+    /// In all of them.
+    keys: usize,
+    keys_max: usize,
+}
+
+impl<O: Copy + Ord, K: Eq + std::hash::Hash> Shared<O, K> {
+    /// For so many keys at most, of all owners together.
+    #[must_use]
+    pub fn new(keys_max: usize) -> Self {
+        Self { owners: BTreeMap::new(), keys: 0, keys_max }
+    }
+
+    /// Keys that are counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys == 0
+    }
+
+    /// Takes one more of an owner's key, if there are fewer than `most` in its window.
+    pub fn take(&mut self, owner: O, key: K, most: usize, now_ms: u64) -> bool {
+        let is_known = self.owners.get(&owner).is_some_and(|keys| keys.contains_key(&key));
+        if !is_known && self.keys >= self.keys_max {
+            self.make_room(now_ms);
+        }
+        self.keys += usize::from(!is_known);
+        self.owners.entry(owner).or_default().entry(key).or_default().take(most, now_ms)
+    }
+
+    /// Forgets what is over; and if that is not enough, all of whoever has the most.
+    fn make_room(&mut self, now_ms: u64) {
+        self.owners.retain(|_, keys| {
+            keys.retain(|_, window| !window.is_empty(now_ms));
+            !keys.is_empty()
+        });
+        let most = self.owners.iter().max_by_key(|(_, keys)| keys.len()).map(|(owner, _)| *owner);
+        self.keys = self.owners.values().map(HashMap::len).sum();
+        if let Some(most) = most.filter(|_| self.keys >= self.keys_max) {
+            self.keys -= self.owners.remove(&most).map_or(0, |keys| keys.len());
+        }
+    }
 }
 
 impl<K: Eq + std::hash::Hash> Windows<K> {

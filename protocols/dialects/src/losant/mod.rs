@@ -7,6 +7,7 @@
 //!   command      what it is told                 limits    how much, and for how long it is not heard then
 //!   presence     who is connected, and was       rest      paths, queries, bodies and errors
 //!   connect      CONNECT, and what it is answered
+//!   meant        which devices are meant         data      what they reported, taken together
 //! ```
 //!
 //! # Invariants
@@ -20,12 +21,14 @@
 pub mod access;
 pub mod command;
 pub mod connect;
+pub mod data;
 pub mod device;
 pub mod export;
 pub mod gps;
 pub mod id;
 pub mod limits;
 pub mod mail;
+pub mod meant;
 pub mod presence;
 pub mod rest;
 pub mod state;

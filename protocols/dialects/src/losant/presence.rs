@@ -12,6 +12,8 @@ use super::{Invalid, state::time, when::When};
 pub enum Reason {
     /// It broke.
     Lost,
+    /// Nothing was heard for longer than its keep-alive allows.
+    Silent,
     /// The client said goodbye.
     Client,
     /// It said or heard too much.
@@ -28,6 +30,8 @@ pub enum Reason {
     Revoked,
     /// The node takes leave.
     Stopping,
+    /// What it said could not be kept, or sent on, and there was no other way to say so.
+    Refused,
 }
 
 impl Reason {
@@ -36,6 +40,7 @@ impl Reason {
     pub fn text(self) -> &'static str {
         match self {
             Self::Lost => "Connection Lost",
+            Self::Silent => "Keep Alive Timeout",
             Self::Client => "Client Disconnected",
             Self::Limited => "Rate Limit Exceeded",
             Self::Topic => "Unauthorized Topic",
@@ -44,6 +49,7 @@ impl Reason {
             Self::Elsewhere => "Connected Elsewhere",
             Self::Revoked => "Access Revoked",
             Self::Stopping => "Server Restarting",
+            Self::Refused => "Message Not Accepted",
         }
     }
 }

@@ -96,6 +96,7 @@ impl<'a> Reading<'a> {
                 metadata: device.about(),
                 name: device.name,
                 credentials,
+                disabled: false,
             });
         }
         let nobodys: Vec<_> = self.credentials.keys().cloned().collect();

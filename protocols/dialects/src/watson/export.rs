@@ -91,6 +91,7 @@ impl<'a> Reading<'a> {
                 labels: Vec::new(),
                 metadata: metadata(value),
                 credentials: token.map(Carried::Secret).into_iter().collect(),
+                disabled: false,
             });
         }
         Export { devices, left: self.left }

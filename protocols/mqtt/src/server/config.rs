@@ -103,6 +103,8 @@ pub struct Config {
     pub topic_alias_max: u16,
     /// What a client of MQTT 5 is told whose right to be here has ended.
     pub revoked: Reason,
+    /// Whether a SUBSCRIBE with an identifier, where none are offered, is refused alone. The standard has the connection end.
+    pub stays_with_subscription_id: bool,
 }
 
 impl Default for Config {
@@ -133,6 +135,7 @@ impl Default for Config {
             output_bytes_max: 64 * 1024,
             topic_alias_max: 10,
             revoked: Reason::NotAuthorized,
+            stays_with_subscription_id: false,
         }
     }
 }

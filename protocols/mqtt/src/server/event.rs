@@ -43,6 +43,8 @@ pub enum Event {
         token: Token,
         /// Well-formed filters; the answer has one result for each of them.
         filters: Vec<Filter>,
+        /// User properties of the SUBSCRIBE.
+        user: UserProperties,
     },
     /// `Link::unsubscribe`.
     Unsubscribe {

@@ -88,6 +88,10 @@ impl Connection {
         if subscribe.subscription_id.is_some() && !offered.subscription_ids {
             let why = "subscription identifiers are not supported by this server";
             let reason = Reason::SubscriptionIdentifiersNotSupported;
+            if config.stays_with_subscription_id {
+                let reasons = vec![reason; subscribe.filters.len()];
+                return self.send_suback(now, subscribe.id, reasons);
+            }
             return self.fail(now, &Ending::of(CloseReason::NotSupported, reason, why));
         }
         let subscription_id = subscribe.subscription_id.and_then(NonZeroU32::new);
@@ -118,7 +122,8 @@ impl Connection {
         }
         let token = self.take_token();
         self.requests.pending.push(Request { token, id: subscribe.id, reasons });
-        self.events.push_back(Event::Subscribe { token, filters });
+        let user = subscribe.user;
+        self.events.push_back(Event::Subscribe { token, filters, user });
     }
 
     pub(super) fn on_subscribed(

@@ -18,7 +18,7 @@ type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
 
 fn asked(rig: &mut Rig) -> (Token, Vec<(String, QoS)>) {
     match rig.connection.poll_event() {
-        Some(Event::Subscribe { token, filters }) => {
+        Some(Event::Subscribe { token, filters, .. }) => {
             let filters = filters.iter().map(|f| (f.filter.to_string(), f.options.qos)).collect();
             (token, filters)
         }
@@ -215,6 +215,15 @@ fn what_is_not_offered_is_refused_rather_than_ignored() {
     rig.say(&Packet::Subscribe(with));
     let code = Some(Reason::SubscriptionIdentifiersNotSupported);
     assert_eq!(rig.ended(), (CloseReason::NotSupported, code));
+
+    let stays = Config { stays_with_subscription_id: true, ..config.clone() };
+    let mut rig = Rig::open_with(stays, connect(Version::V5));
+    let mut with = subscribe(1, &[("a", QoS::AtMostOnce), ("b", QoS::AtMostOnce)]);
+    with.subscription_id = Some(3);
+    rig.say(&Packet::Subscribe(with));
+    let each = Reason::SubscriptionIdentifiersNotSupported;
+    assert_eq!(rig.said(), [suback(1, &[each, each])]);
+    assert!(!rig.connection.is_closed());
 
     let mut rig = Rig::open_with(config, connect(Version::V5));
     let mut with = subscribe(1, &[("a", QoS::AtMostOnce)]);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client};
+use tokio_tungstenite::tungstenite::{Error, HandshakeError, Message, WebSocket, client::client};
 
 use super::wait::{A_WHILE, SOON};
 
@@ -33,6 +33,31 @@ impl Socket {
         let (socket, answer) = client(format!("ws://{to}{path}"), stream).unwrap();
         assert_eq!(answer.status(), 101);
         Self(socket)
+    }
+
+    /// The status of a handshake that is refused.
+    #[track_caller]
+    pub(crate) fn refused(to: SocketAddr, path: &str) -> u16 {
+        let stream = TcpStream::connect_timeout(&to, SOON).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        match client(format!("ws://{to}{path}"), stream) {
+            Err(HandshakeError::Failure(Error::Http(answer))) => answer.status().as_u16(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until all that was said before was taken.
+    #[track_caller]
+    pub(crate) fn is_taken(&mut self) {
+        self.0.send(Message::Ping(b"taken?".to_vec().into())).unwrap();
+        let deadline = Instant::now() + SOON;
+        while Instant::now() < deadline {
+            match self.0.read().unwrap() {
+                Message::Pong(said) if said.as_ref() == b"taken?" => return,
+                _ => {}
+            }
+        }
+        panic!("there is no answer");
     }
 
     #[track_caller]

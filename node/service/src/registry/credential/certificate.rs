@@ -3,13 +3,16 @@
 //! webpki reads certificates and says nothing of their common name and validity, nor of alternative names that are no names of hosts, so
 //! this file looks for these in the few fields where they are. What it can't read has none.
 
+use std::sync::Arc;
+
 use moorline_core::{Text, UnixMillis, calendar};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest, Sha256};
 use webpki::EndEntityCert;
 
 use super::kind::{HASH_BYTES, Pin, Pinned};
 
+const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OID: u8 = 0x06;
@@ -131,6 +134,33 @@ fn extension<'a>(certificate: &'a CertificateDer<'_>, id: [u8; 3]) -> Option<&'a
         return (tag == OCTET_STRING).then_some(value);
     }
     None
+}
+
+/// The certificates of a PEM, in their order; [`None`] if there is none, or one that can't be read.
+#[must_use]
+pub fn of_pem(pem: &str) -> Option<Arc<[CertificateDer<'static>]>> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let all = all.ok().filter(|all| !all.is_empty())?;
+    all.iter().all(|one| EndEntityCert::try_from(one).is_ok()).then(|| all.into())
+}
+
+/// The number of a certificate, as hexadecimal digits.
+#[must_use]
+pub fn serial(certificate: &CertificateDer<'_>) -> Option<String> {
+    let mut outer = Der(certificate);
+    let mut whole = Der(outer.take(SEQUENCE)?);
+    let mut fields = Der(whole.take(SEQUENCE)?);
+    if fields.0.first() == Some(&EXPLICIT_VERSION) {
+        fields.any()?;
+    }
+    let number = fields.take(INTEGER)?;
+    Some(number.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The common name of a certificate's subject, if there is exactly one.
+#[must_use]
+pub fn common(certificate: &CertificateDer<'_>) -> Option<Text> {
+    common_name(named(certificate)?.1)
 }
 
 /// Who issued a certificate, as text.
@@ -309,11 +339,28 @@ mod tests {
         let names = names(&EndEntityCert::try_from(&made).unwrap());
         assert_eq!(names.common, Some(Text::from("pump-1")));
         assert_eq!(names.dns, [Text::from("pump.example")]);
+        assert_eq!(common(&made), names.common);
         let (from, until) = validity(&made).unwrap();
         assert_eq!((from.0, until.0), (1_772_236_800_000, 2_561_241_600_000));
         assert_eq!(subject(&made).as_deref(), Some("CN=pump-1, O=acme"));
         assert_eq!(issuer(&made), subject(&made), "it signed itself");
         assert!(counts(&made, from.0) && !counts(&made, from.0 - 1) && !counts(&made, until.0 + 1));
+    }
+
+    #[test]
+    fn certificates_are_read_out_of_pem() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.serial_number = Some(vec![0x01, 0xAB].into());
+        let made = params.self_signed(&key).unwrap();
+        let pem = made.pem();
+        let both = of_pem(&format!("one\n{pem}\nanother\n{pem}")).unwrap();
+        assert_eq!((both.len(), &both[0]), (2, made.der()));
+        assert_eq!(serial(&both[1]).as_deref(), Some("01ab"));
+        let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for wrong in ["", "x", empty, &pem[..pem.len() / 2], &format!("{pem}{empty}")] {
+            assert!(of_pem(wrong).is_none(), "{wrong:.80}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | 3 login | 1, flags, client id, user name, keyed hash or argon2id | lookup of client id and user name, in its tenant |
 //! | 4 certificate | 1, what is pinned, SHA-256 | lookup of the fingerprint |
 //! | 5 psk | 1, identity, nonce and sealed key | lookup of the identity |
+//! | 6 alias | 1, another name of the device, which proves nothing | lookup of the name, in its tenant |
 //!
 //! # Invariants
 //!
@@ -34,6 +35,8 @@ pub const LOGIN: u8 = 3;
 pub const CERTIFICATE: u8 = 4;
 /// Pre-shared keys.
 pub const PSK: u8 = 5;
+/// Other names of devices: nobody comes in by one alone.
+pub const ALIAS: u8 = 6;
 
 /// Bytes of a login's client id, and of its user name: both, with a slow hash, have to fit into a verifier.
 pub const CLIENT_BYTES_MAX: usize = 72;
@@ -41,6 +44,8 @@ pub const CLIENT_BYTES_MAX: usize = 72;
 pub const USER_BYTES_MAX: usize = 88;
 /// Bytes of a pre-shared key's identity: with the sealed key it has to fit into a verifier.
 pub const IDENTITY_BYTES_MAX: usize = 120;
+/// Bytes of an alias: a certificate's subject is one.
+pub const ALIAS_BYTES_MAX: usize = 240;
 /// Bytes of a hash.
 pub const HASH_BYTES: usize = 32;
 
@@ -65,6 +70,8 @@ pub enum Kept {
     Certificate(Pin),
     /// See [`Psk`].
     Psk(Psk),
+    /// Another name of the device.
+    Alias(Text),
 }
 
 /// An access token.
@@ -161,6 +168,7 @@ impl Kept {
             Self::Login(_) => LOGIN,
             Self::Certificate(_) => CERTIFICATE,
             Self::Psk(_) => PSK,
+            Self::Alias(_) => ALIAS,
         }
     }
 
@@ -176,6 +184,7 @@ impl Kept {
             },
             Self::Certificate(_) => "certificate",
             Self::Psk(_) => "psk",
+            Self::Alias(_) => "alias",
         }
     }
 
@@ -198,6 +207,11 @@ impl Kept {
                 out.rest(&psk.sealed);
                 out.done()
             }
+            Self::Alias(name) => {
+                let mut out = Writer::new(VERSION, USUAL_BYTES);
+                out.text(name);
+                out.done()
+            }
         }
     }
 
@@ -211,6 +225,7 @@ impl Kept {
             LOGIN => Login::read(verifier).ok().map(Self::Login),
             CERTIFICATE => Pin::read(verifier).ok().map(Self::Certificate),
             PSK => Psk::read(verifier).ok().map(Self::Psk),
+            ALIAS => alias(verifier).ok().map(Self::Alias),
             _ => None,
         }
     }
@@ -302,6 +317,13 @@ impl Psk {
     }
 }
 
+fn alias(verifier: &Bytes) -> Result<Text, StorageError> {
+    let mut from = Reader::new(verifier.clone(), VERSION, "alias")?;
+    let name = from.text()?;
+    from.end()?;
+    Ok(name)
+}
+
 /// The rest of a record, which has to be one hash.
 fn exactly(from: Reader) -> Result<[u8; HASH_BYTES], StorageError> {
     let wrong = from.corrupt("not 32 bytes".to_owned());
@@ -351,6 +373,7 @@ mod tests {
             (pin(Pinned::Certificate), 4, "certificate", format!("0101{ones}")),
             (pin(Pinned::Key), 4, "certificate", format!("0102{ones}")),
             (Kept::Psk(psk), 5, "psk", "0100000002696478797a".to_owned()),
+            (Kept::Alias(Text::from("old")), 6, "alias", "01000000036f6c64".to_owned()),
         ];
         for (kept, kind, name, bytes) in table {
             assert_eq!((kept.kind(), kept.name(), hex(&kept.to_bytes())), (kind, name, bytes));
@@ -370,7 +393,9 @@ mod tests {
             (CERTIFICATE, &[1, 3]),
             (CERTIFICATE, &[1, 1, 0]),
             (PSK, &[1, 9]),
-            (6, &[7; 32]),
+            (ALIAS, &[1, 0, 0, 0, 9]),
+            (ALIAS, &[1, 0, 0, 0, 0, 7]),
+            (7, &[7; 32]),
         ] {
             assert!(Kept::read(kind, &Bytes::copy_from_slice(bytes)).is_none(), "{kind} {bytes:?}");
         }
@@ -387,6 +412,8 @@ mod tests {
         let sealed = Bytes::from(vec![0; 24 + 64 + 16]);
         let psk = Psk { identity: vec![0; IDENTITY_BYTES_MAX].into(), sealed };
         let longest = Kept::Psk(psk).to_bytes().len();
+        assert!(longest <= VERIFIER_BYTES_MAX, "{longest}");
+        let longest = Kept::Alias(Text::from("x".repeat(ALIAS_BYTES_MAX))).to_bytes().len();
         assert!(longest <= VERIFIER_BYTES_MAX, "{longest}");
     }
 

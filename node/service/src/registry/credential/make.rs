@@ -8,14 +8,14 @@
 use std::fmt;
 
 use bytes::Bytes;
-use moorline_core::{Text, UnixMillis};
+use moorline_core::{TenantId, Text, UnixMillis};
 use moorline_machine::registry::{Credential, LookupHash};
 use zeroize::Zeroizing;
 
 use super::{
     kind::{
-        CLIENT_BYTES_MAX, IDENTITY_BYTES_MAX, Kept, Login, Password, Pin, Pinned, Psk, Token,
-        USER_BYTES_MAX,
+        ALIAS_BYTES_MAX, CLIENT_BYTES_MAX, IDENTITY_BYTES_MAX, Kept, Login, Password, Pin, Pinned,
+        Psk, Token, USER_BYTES_MAX,
     },
     password::{Busy, Place},
 };
@@ -90,6 +90,8 @@ pub enum Wanted {
         /// The key.
         key: Option<Secret>,
     },
+    /// Another name of the device, no other's in its tenant.
+    Alias(Text),
 }
 
 /// A credential that was made.
@@ -135,6 +137,12 @@ pub(super) fn lookup_of_pin(secrets: &Secrets, pin: Pin) -> LookupHash {
 #[must_use]
 pub(super) fn lookup_of_token(secrets: &Secrets, token: &[u8]) -> LookupHash {
     secrets.lookup("token", token)
+}
+
+/// What an alias is found by, in its tenant.
+#[must_use]
+pub(super) fn lookup_of_alias(secrets: &Secrets, tenant: TenantId, name: &Text) -> LookupHash {
+    secrets.lookup("alias", &[&tenant.0.to_be_bytes()[..], name.as_bytes()].concat())
 }
 
 /// What a pre-shared key is found by.
@@ -198,6 +206,11 @@ pub async fn make(
         Wanted::Psk { identity, key } => {
             let (psk, lookup) = psk_of(secrets, place, (identity, key), random, &mut shown)?;
             (Kept::Psk(psk), Some(lookup))
+        }
+        Wanted::Alias(name) => {
+            check_alias(&name)?;
+            let lookup = lookup_of_alias(secrets, place.tenant, &name);
+            (Kept::Alias(name), Some(lookup))
         }
     };
     let credential = Credential {
@@ -303,6 +316,14 @@ fn check_password(password: Secret) -> Result<Secret, Unmakeable> {
     Err(Unmakeable::Malformed("a password has 1 to 256 bytes"))
 }
 
+fn check_alias(name: &Text) -> Result<(), Unmakeable> {
+    let fits = (1..=ALIAS_BYTES_MAX).contains(&name.len());
+    if fits && !name.as_str().chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Unmakeable::Malformed("an alias has 1 to 240 bytes and no control characters"))
+}
+
 fn check_identity(identity: &[u8]) -> Result<(), Unmakeable> {
     // What C libraries can show has no zero in it.
     if (1..=IDENTITY_BYTES_MAX).contains(&identity.len()) && !identity.contains(&0) {
@@ -320,8 +341,6 @@ fn check_key(key: Secret) -> Result<Secret, Unmakeable> {
 
 #[cfg(test)]
 mod tests {
-    use moorline_core::TenantId;
-
     use super::*;
 
     fn made(wanted: Wanted) -> Result<Made, Unmakeable> {
@@ -368,6 +387,7 @@ mod tests {
             login(Some("c"), None, WantedPassword::None),
             login(Some("c"), Some("bob@example.com"), chosen("x")),
             psk(b"x", "sixteen bytes ok"),
+            Wanted::Alias(Text::from("CN=gate-7, O=Plant")),
         ];
         for wanted in fits {
             assert!(made(wanted).unwrap().shown.is_none());
@@ -385,6 +405,9 @@ mod tests {
             psk(b"", "sixteen bytes ok"),
             psk(b"a\0b", "sixteen bytes ok"),
             psk(b"x", "short"),
+            Wanted::Alias(Text::default()),
+            Wanted::Alias(Text::from("a\nb")),
+            Wanted::Alias(Text::from(long.as_str())),
         ];
         for wanted in refused {
             let why = made(wanted.clone()).map(drop);

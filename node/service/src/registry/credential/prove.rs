@@ -34,12 +34,12 @@ use zeroize::Zeroizing;
 use super::{
     certificate,
     kind::{Kept, Login, Password, Pinned},
-    make::{lookup_of_identity, lookup_of_pin, lookup_of_token},
+    make::{lookup_of_alias, lookup_of_identity, lookup_of_pin, lookup_of_token},
     password::{Busy, Place},
 };
 use crate::{
     registry::{
-        Registry, RegistryError, Watch,
+        Found, Registry, RegistryError, Watch,
         door::{BY_AUTHORITY, By, Guest},
         principal::is_principal,
         secrets::{Secrets, counts},
@@ -240,6 +240,25 @@ impl Registry {
         Host { tenant: found.map(|(tenant, _)| tenant), is_named }
     }
 
+    /// The device that has another name, too; [`None`] if none of the tenant has. Who shows the name has proved nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn device_called(
+        &self,
+        secrets: &Secrets,
+        tenant: TenantId,
+        alias: &Text,
+    ) -> Result<Option<(Text, DeviceRecord)>, RegistryError> {
+        let hash = lookup_of_alias(secrets, tenant, alias);
+        let found = self.find(hash).await?.filter(|found| found.tenant == tenant);
+        Ok(found.filter(|found| is_alias(&found.record, hash, alias)).map(|found| {
+            let Found { device, record, .. } = found;
+            (device, record)
+        }))
+    }
+
     /// The key of a pre-shared identity, and whose it is; [`None`] if there is none that counts, or nobody can say now.
     pub async fn psk(
         &self,
@@ -253,7 +272,7 @@ impl Registry {
         // While a key is exchanged there are two of one identity: the newer one counts.
         let valid = found.record.credentials.iter();
         let valid = valid.filter(|held| held.lookup == Some(hash) && counts(held, now_ms));
-        let held = valid.max_by_key(|held| (held.not_before, held.not_after));
+        let held = newest(valid);
         let held = held.filter(|_| of.is_some())?;
         let Some(Kept::Psk(psk)) = Kept::read(held.kind, &held.verifier) else { return None };
         let place = Place { tenant: found.tenant, device: &found.device, id: held.id };
@@ -285,9 +304,20 @@ impl Registry {
     }
 }
 
+/// That which begins last; of two that begin together the one that lasts longer, and what has no end lasts longest.
+fn newest<'a>(held: impl Iterator<Item = &'a Credential>) -> Option<&'a Credential> {
+    held.max_by_key(|held| (held.not_before, held.not_after.is_none(), held.not_after))
+}
+
 /// The credential that a lookup led to.
 fn listed(record: &DeviceRecord, hash: LookupHash) -> Option<&Credential> {
     record.credentials.iter().find(|held| held.lookup == Some(hash))
+}
+
+/// Whether a lookup led to an alias: it stands for the name, this is what is kept.
+fn is_alias(record: &DeviceRecord, hash: LookupHash, alias: &Text) -> bool {
+    let kept = listed(record, hash).and_then(|held| Kept::read(held.kind, &held.verifier));
+    kept.is_some_and(|kept| kept == Kept::Alias(alias.clone()))
 }
 
 impl Attempt<'_> {
@@ -521,5 +551,38 @@ impl Attempt<'_> {
 
     fn is_hashed(&self, row: &Row, held: &Credential, secret: &[u8], kept: &[u8]) -> bool {
         self.secrets.verify(row.tenant, &row.device, held.id, secret, kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::UnixMillis;
+
+    use super::*;
+
+    #[test]
+    fn of_two_keys_the_one_counts_that_begins_last_or_lasts_longer() {
+        let key = |(id, from, until): (u64, Option<u64>, Option<u64>)| Credential {
+            id,
+            kind: 0,
+            lookup: None,
+            verifier: Bytes::new(),
+            not_before: from.map(UnixMillis),
+            not_after: until.map(UnixMillis),
+            created: UnixMillis(0),
+        };
+        #[rustfmt::skip]
+        let table = [
+            ([(1, None, Some(9)),    (2, None, None)],       2),
+            ([(1, None, None),       (2, None, Some(9))],    1),
+            ([(1, None, Some(8)),    (2, None, Some(9))],    2),
+            ([(1, Some(5), Some(9)), (2, None, None)],       1),
+            ([(1, Some(5), Some(9)), (2, Some(5), None)],    2),
+            ([(1, Some(6), Some(9)), (2, Some(5), None)],    1),
+        ];
+        for (held, expected) in table {
+            let held = held.map(key);
+            assert_eq!(newest(held.iter()).map(|held| held.id), Some(expected), "{held:?}");
+        }
     }
 }

@@ -175,7 +175,7 @@ impl Session {
                     let auth = read.and_then(|message| message.auth);
                     (auth.and_then(bearer_of).ok_or_else(unsaid)?, Some(text))
                 }
-                Heard::Bytes => return Err(unsaid()),
+                Heard::Bytes | Heard::Upto(_) => return Err(unsaid()),
                 Heard::Gone => return Ok(None),
             },
         };
@@ -229,7 +229,7 @@ impl Session {
                         }
                         self.command(socket, &text).await?;
                     }
-                    Heard::Bytes => {}
+                    Heard::Bytes | Heard::Upto(_) => {}
                     Heard::Gone => return None,
                 },
             }

@@ -1,5 +1,7 @@
 //! Credentials of a device, as its `spec` lists them.
 
+use std::collections::BTreeSet;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
@@ -58,6 +60,40 @@ pub struct Key(pub Vec<u8>);
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Key(…)")
+    }
+}
+
+/// The logins of one device: of each client id and user name there is one, whatever its password is.
+///
+/// Any password that is listed has to count, so that one can be changed while devices still have the other. Whoever says a password says
+/// its name as device, too, which is the client id of a login: with it the second password of a name has a place of its own.
+#[derive(Debug, Default)]
+pub struct Logins(BTreeSet<(Option<String>, String)>);
+
+/// A name has two passwords already, or a user name one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a device's name has two passwords at most, and a user name has one")]
+pub struct NoPlace;
+
+impl Logins {
+    /// The client id of one more password of a name of the device.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPlace`].
+    pub fn password(&mut self, name: &str) -> Result<Option<String>, NoPlace> {
+        self.user(None, name).or_else(|_| self.user(Some(name), name))
+    }
+
+    /// The same of a user name; `client`: the device's name, unless the user name is nobody else's.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPlace`].
+    pub fn user(&mut self, client: Option<&str>, user: &str) -> Result<Option<String>, NoPlace> {
+        let client = client.map(str::to_owned);
+        let is_new = self.0.insert((client.clone(), user.to_owned()));
+        if is_new { Ok(client) } else { Err(NoPlace) }
     }
 }
 

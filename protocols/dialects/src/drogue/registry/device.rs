@@ -1,15 +1,28 @@
 //! What of a device is kept with it: labels, annotations and `spec`, but no credentials. It stands in the metadata of its settings, so
 //! that one row says all of it.
+//!
+//! # Invariants
+//!
+//! - **What can't be read says nothing**, least of all that a device may come. Checked by `tests/it/drogue/registry.rs`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use thiserror::Error;
 
 /// Under which key of the metadata.
 pub const KEY: &str = "drogue";
 /// Sections of a `spec` that hold credentials.
 const CREDENTIALS: [&str; 2] = ["authentication", "credentials"];
+
+/// The most gateways of one device: each hears each of its commands.
+pub const GATEWAYS_MAX: usize = 64;
+
+/// What is kept of a device can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("what is kept of the device can't be read")]
+pub struct Unreadable;
 
 /// What is kept of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -27,10 +40,13 @@ pub struct Kept {
 
 impl Kept {
     /// Reads it out of a device's metadata. One that has none is as the platform makes it.
-    #[must_use]
-    pub fn of(metadata: &Map<String, Value>) -> Self {
-        let kept = metadata.get(KEY).and_then(|kept| Self::deserialize(kept).ok());
-        kept.unwrap_or_default()
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`].
+    pub fn of(metadata: &Map<String, Value>) -> Result<Self, Unreadable> {
+        let kept = metadata.get(KEY).map(Self::deserialize).transpose();
+        kept.map(Option::unwrap_or_default).map_err(|_| Unreadable)
     }
 
     /// Writes it into a device's metadata; what is empty leaves none.

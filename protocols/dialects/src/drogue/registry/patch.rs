@@ -2,13 +2,21 @@
 //!
 //! # Invariants
 //!
-//! - **A patch is carried out whole, or not at all.** Checked by `tests/it/drogue/registry.rs`.
+//! - **A patch is carried out whole, or not at all.**
+//! - **Bounded**: what comes of it, and what there is between two operations, has [`RESULT_BYTES_MAX`] bytes and [`DEPTH_MAX`] levels
+//!   at most; one operation can't do more than double what was there.
+//!
+//! Checked by `tests/it/drogue/registry.rs`.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 /// The most operations of one patch.
 const OPERATIONS_MAX: usize = 256;
+/// The most bytes of what comes of a patch, about as JSON says them: a copy may hold all that was there before.
+pub const RESULT_BYTES_MAX: usize = 128 * 1024;
+/// The most levels of a resource: fewer than a reader of JSON takes, also where it stands within something else.
+pub const DEPTH_MAX: usize = 64;
 
 /// Why a patch was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -22,6 +30,38 @@ pub enum Unpatched {
     /// Its test failed.
     #[error("the test of the patch failed")]
     TestFailed,
+    /// What comes of it is larger or deeper than a resource may be.
+    #[error("what comes of the patch is too large or too deep")]
+    TooLarge,
+}
+
+/// Whether a resource is no larger and no deeper than one may be.
+#[must_use]
+pub fn fits(value: &Value) -> bool {
+    fn take(left: &mut usize, bytes: usize) -> bool {
+        let rest = left.checked_sub(bytes);
+        *left = rest.unwrap_or_default();
+        rest.is_some()
+    }
+    fn within(value: &Value, depth: usize, left: &mut usize) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => take(left, size_of::<u64>()),
+            // With its quotes and what follows it.
+            Value::String(text) => take(left, text.len() + 3),
+            // With what follows it.
+            Value::Array(items) => {
+                depth > 0 && items.iter().all(|item| take(left, 1) && within(item, depth - 1, left))
+            }
+            Value::Object(fields) => {
+                depth > 0
+                    && fields.iter().all(|(name, value)| {
+                        take(left, name.len() + 4) && within(value, depth - 1, left)
+                    })
+            }
+        }
+    }
+    let mut left = RESULT_BYTES_MAX;
+    within(value, DEPTH_MAX, &mut left)
 }
 
 /// Carries out a merge patch.
@@ -56,6 +96,9 @@ pub fn patched(target: &Value, patch: &Value) -> Result<Value, Unpatched> {
     let mut changed = target.clone();
     for operation in operations {
         carry_out(&mut changed, operation)?;
+        if !fits(&changed) {
+            return Err(Unpatched::TooLarge);
+        }
     }
     Ok(changed)
 }

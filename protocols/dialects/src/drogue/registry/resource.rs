@@ -3,15 +3,19 @@
 //! # Invariants
 //!
 //! - **Credentials are never shown.** Written without them, a device keeps those it has; written with them, it has those and no other.
-//!   Checked by `tests/it/drogue/registry.rs`.
+//! - **What is written can be read later**: rules, dialects and gateways that can't are refused.
+//!
+//! Checked by `tests/it/drogue/registry.rs`.
 
 use moorline_core::{UnixMillis, calendar};
 use serde_json::{Map, Value, json};
 
 use super::{
     credentials::{self, Credential},
-    device::{Kept, is_disabled},
+    device::{GATEWAYS_MAX, Kept, is_disabled},
+    patch,
 };
+use crate::drogue::{rules::Rules, topics::Dialect};
 
 /// What the platform knows of a resource besides what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,12 +82,26 @@ pub struct Written {
     pub version: Option<String>,
 }
 
+impl Written {
+    /// What is kept of an application, which has no row to say whether it is enabled.
+    #[must_use]
+    pub fn of_application(mut self) -> Kept {
+        if !self.enabled {
+            self.kept.spec.insert("core".to_owned(), json!({ "disabled": true }));
+        }
+        self.kept
+    }
+}
+
 /// Reads one.
 ///
 /// # Errors
 ///
 /// Why not.
 pub fn read(body: &Value) -> Result<Written, String> {
+    if !patch::fits(body) {
+        return Err("it is too large, or too deep".to_owned());
+    }
     let metadata = body["metadata"].as_object().ok_or("metadata is missing")?;
     let text = |name: &str| {
         let said = metadata.get(name).and_then(Value::as_str);
@@ -101,6 +119,7 @@ pub fn read(body: &Value) -> Result<Written, String> {
     let mut kept = Kept::without_credentials(spec);
     // That is the row's.
     kept.remove("core");
+    counts(&kept)?;
     Ok(Written {
         name: text("name").ok_or("metadata.name is missing")?,
         application: text("application"),
@@ -114,6 +133,18 @@ pub fn read(body: &Value) -> Result<Written, String> {
         uid: text("uid"),
         version: text("resourceVersion"),
     })
+}
+
+/// Whether what decides something of events and commands can be read: later nobody is there who could be told.
+fn counts(spec: &Map<String, Value>) -> Result<(), String> {
+    let nothing = Map::new();
+    Rules::of(spec, &nothing).map_err(|why| why.to_string())?;
+    Dialect::of(spec, &nothing).map_err(|why| why.to_string())?;
+    let gateways = spec.get("gatewaySelector").and_then(|of| of["matchNames"].as_array());
+    if gateways.is_some_and(|gateways| gateways.len() > GATEWAYS_MAX) {
+        return Err(format!("spec.gatewaySelector names more than {GATEWAYS_MAX} gateways"));
+    }
+    Ok(())
 }
 
 fn texts(

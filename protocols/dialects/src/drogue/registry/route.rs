@@ -36,6 +36,19 @@ pub enum Place {
     Device(String, String),
 }
 
+impl Place {
+    /// The application that it is, or is in.
+    #[must_use]
+    pub fn application(&self) -> Option<&str> {
+        match self {
+            Self::Applications => None,
+            Self::Application(application)
+            | Self::Devices(application)
+            | Self::Device(application, _) => Some(application),
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {

@@ -7,12 +7,20 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::losant::{Invalid, id::Id};
+use crate::losant::{Invalid, connect::KEY_BYTES_MAX, id::Id};
 
 /// All that a device may.
 pub const ALL_DEVICE: &str = "all.Device";
 /// The same, but to look only.
 pub const ALL_DEVICE_READ: &str = "all.Device.read";
+/// Bytes of a login: an address or an id, a secret and scopes. It is read before it is known whose it is.
+pub const LOGIN_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an address: it is counted by it who fails too often, so it is remembered.
+pub const EMAIL_BYTES_MAX: usize = 254;
+/// Bytes of a key's secret: those that are made here have 43.
+pub const SECRET_BYTES_MAX: usize = 128;
+/// Bytes of a token of the API: its tenant, its name and its secret.
+pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// Scopes of one token.
 const SCOPES_MAX: usize = 64;
 /// How long a token counts that names no time: a day.
@@ -65,6 +73,9 @@ impl DeviceLogin {
         let said: SaidByDevice = serde_json::from_slice(body).map_err(|_| wanted())?;
         let device = Id::parse(said.device_id.as_bytes());
         let device = device.ok_or_else(|| Invalid::new("deviceId: 24 hexadecimal digits"))?;
+        if said.key.len() > KEY_BYTES_MAX || said.secret.len() > SECRET_BYTES_MAX {
+            return Err(Invalid::new("key and secret: 128 bytes at most"));
+        }
         let scopes = said.requested_scopes.filter(|scopes| !scopes.is_empty());
         let scopes = scopes.unwrap_or_else(|| vec![ALL_DEVICE.to_owned()]);
         if scopes.len() > SCOPES_MAX || !scopes.iter().all(|scope| is_device_scope(scope)) {
@@ -79,6 +90,7 @@ fn is_device_scope(scope: &str) -> bool {
     [ALL_DEVICE, ALL_DEVICE_READ].contains(&scope)
         || scope.starts_with("device.")
         || scope.starts_with("devices.")
+        || scope.starts_with("data.")
 }
 
 /// Whether a token with these scopes is for an action; `reads`: it changes nothing; `is_devices`: a device may it at all.
@@ -89,6 +101,7 @@ pub fn allows(scopes: &[String], (action, is_devices): (&str, bool), reads: bool
         ALL_DEVICE_READ => reads,
         "device.*" => action.starts_with("device."),
         "devices.*" => action.starts_with("devices."),
+        "data.*" => action.starts_with("data."),
         scope => scope == action,
     };
     is_devices && scopes.iter().any(allows)
@@ -118,7 +131,11 @@ impl UserLogin {
     /// Why it is none.
     pub fn read(body: &[u8]) -> Result<Self, Invalid> {
         let wanted = |_| Invalid::new("email and password are required");
-        serde_json::from_slice(body).map_err(wanted)
+        let said: Self = serde_json::from_slice(body).map_err(wanted)?;
+        if said.email.len() > EMAIL_BYTES_MAX || said.password.len() > PASSWORD_BYTES_MAX {
+            return Err(Invalid::new("email: 254 bytes at most; password: 1,024"));
+        }
+        Ok(said)
     }
 }
 

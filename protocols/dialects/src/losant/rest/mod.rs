@@ -1,9 +1,10 @@
 //! The REST API: paths, queries, bodies, and what is refused (§2.7).
 //!
-//! Invariant: **unknown keys of a query mean nothing**: SDKs send some with every request. Checked by `tests/it/losant/rest.rs`.
+//! Invariant: **unknown keys of a query mean nothing**: SDKs send some with every request. A value that is not understood does. Checked by `tests/it/losant/rest.rs`.
 
 pub mod auth;
 pub mod error;
+pub mod list;
 pub mod pass;
 pub mod query;
 pub mod route;
@@ -44,5 +45,11 @@ impl ToPublish {
             return Err(Invalid(format!("message: {PAYLOAD_BYTES_MAX} bytes at most")));
         }
         Ok(said)
+    }
+
+    /// Whether its topic has no more bytes and levels than those of connections may.
+    #[must_use]
+    pub fn fits(&self, bytes_max: usize, levels_max: usize) -> bool {
+        self.topic.len() <= bytes_max && self.topic.split('/').count() <= levels_max
     }
 }

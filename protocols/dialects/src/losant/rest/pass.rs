@@ -1,6 +1,12 @@
-//! Keys and certificates: as requests say them, as they are kept, and as answers show them.
+//! Keys, certificates, and authorities that issue them: as requests say them, as they are kept, and as answers show them.
 //!
-//! Invariant: **no answer but the one that makes it shows a secret**, and nothing keeps it here. Checked by `tests/it/losant/rest.rs`.
+//! # Invariants
+//!
+//! - **No answer but the one that makes it shows a secret**, and nothing keeps it here.
+//! - **An authority lets nobody in by itself unless somebody said whom**: without any of a key's restrictions it vouches for
+//!   certificates that are registered, and that is all.
+//!
+//! Checked by `tests/it/losant/rest.rs`.
 
 use std::fmt;
 
@@ -8,16 +14,51 @@ use moorline_core::Text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::auth::SECRET_BYTES_MAX;
 use super::route::PassKind;
 use crate::losant::{Invalid, access::Access, connect::KEY_BYTES_MAX, id::Id, state::time};
 
 /// Characters of a description.
 const DESCRIPTION_CHARS_MAX: usize = 1_024;
+/// Characters of the name of an authority.
+const NAME_CHARS_MAX: usize = 255;
+/// Bytes of an authority's certificates, in PEM.
+pub const BUNDLE_BYTES_MAX: usize = 32_767;
+/// What of a body says whom an authority lets in.
+const RESTRICTIONS: [&str; 5] = ["deviceIds", "deviceTags", "filterType", "pubTopics", "subTopics"];
 /// Characters of a key.
 const KEY_CHARS_MIN: usize = 4;
 
-/// A key or a certificate, as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a certificate says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Info {
+    /// Its number, in hexadecimal digits.
+    pub serial_number: String,
+    /// Its SHA-256, likewise.
+    pub fingerprint: String,
+    /// Whose it is.
+    pub common_name: String,
+    /// Who issued it.
+    pub issuer_name: String,
+    /// From when on it counts, in milliseconds since 1970.
+    pub from_ms: i64,
+    /// Until when.
+    pub until_ms: i64,
+}
+
+impl Info {
+    fn shown(&self) -> Value {
+        json!({
+            "serialNumber": self.serial_number, "fingerprint": self.fingerprint,
+            "commonName": self.common_name, "issuerName": self.issuer_name,
+            "notValidBefore": time(self.from_ms), "notValidAfter": time(self.until_ms),
+        })
+    }
+}
+
+/// A key, a certificate or an authority, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kept {
     /// Of a key: its name.
@@ -26,6 +67,21 @@ pub struct Kept {
     /// Of a certificate: its SHA-256, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Of a certificate: the authority of the application that issued it. It counts as long as that one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// Of an authority: its certificates, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<String>,
+    /// Of an authority: what it is called.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Of an authority: whether what it issued lets devices in, registered or not.
+    #[serde(default)]
+    pub lets_in: bool,
+    /// What its certificates say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub info: Vec<Info>,
     /// What it is for, in words.
     #[serde(default)]
     pub description: String,
@@ -54,23 +110,47 @@ impl Kept {
         serde_json::to_vec(self).expect("a map with texts for keys")
     }
 
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> PassKind {
+        match (&self.key, &self.ca_bundle) {
+            (Some(_), _) => PassKind::Key,
+            (None, Some(_)) => PassKind::Authority,
+            (None, None) => PassKind::Certificate,
+        }
+    }
+
     /// As answers show it; `secret`: to whoever made it.
     #[must_use]
     pub fn shown(&self, id: &Id, application: &Text, secret: Option<&str>) -> Value {
         let mut shown = json!(self.access);
+        if self.kind() == PassKind::Authority && !self.lets_in {
+            shown = json!({ "status": self.access.status });
+        }
         let mut say = |key: &str, value: Value| shown[key] = value;
         say("id", json!(id.as_str()));
         say("applicationId", json!(application.as_str()));
         say("description", json!(self.description));
         say("creationDate", json!(time(self.created_ms)));
         say("lastUpdated", json!(time(self.updated_ms)));
-        if let Some(key) = &self.key {
-            say("applicationKeyId", json!(id.as_str()));
-            say("key", json!(key));
-        }
-        if let Some(fingerprint) = &self.fingerprint {
-            say("applicationCertificateId", json!(id.as_str()));
-            say("certificateInfo", json!({ "fingerprint": fingerprint }));
+        match self.kind() {
+            PassKind::Key => {
+                say("applicationKeyId", json!(id.as_str()));
+                say("key", json!(self.key));
+            }
+            PassKind::Certificate => {
+                let info = self.info.first().map(Info::shown);
+                let bare = || json!({ "fingerprint": self.fingerprint });
+                say("applicationCertificateId", json!(id.as_str()));
+                say("certificateInfo", info.unwrap_or_else(bare));
+            }
+            PassKind::Authority => {
+                let info: Vec<_> = self.info.iter().map(Info::shown).collect();
+                say("applicationCertificateAuthorityId", json!(id.as_str()));
+                say("name", json!(self.name));
+                say("caBundle", json!(self.ca_bundle));
+                say("caInfo", json!(info));
+            }
         }
         if let Some(secret) = secret {
             say("secret", json!(secret));
@@ -88,6 +168,10 @@ pub struct Said {
     pub secret: Option<String>,
     /// A certificate, in PEM.
     pub certificate: Option<String>,
+    /// Certificates of an authority, in PEM.
+    pub ca_bundle: Option<String>,
+    /// What an authority is called.
+    pub name: Option<String>,
     /// What it is for, in words.
     pub description: Option<String>,
     /// What is said of [`Access`].
@@ -117,20 +201,16 @@ impl Said {
         };
         let (key, secret) = (text("key")?, text("secret")?);
         let (certificate, description) = (text("certificate")?, text("description")?);
-        let said = Self { key, secret, certificate, description, access };
+        let (ca_bundle, name) = (text("caBundle")?, text("name")?);
+        let said = Self { key, secret, certificate, ca_bundle, name, description, access };
         let brings = said.key.is_some() || said.secret.is_some() || said.certificate.is_some();
         if brings && !new {
             return Err(Invalid::new("what it is shown by does not change"));
         }
         match kind {
             PassKind::Key => said.check_key()?,
-            PassKind::Certificate if said.key.is_some() || said.secret.is_some() => {
-                return Err(Invalid::new("a certificate has no key and secret"));
-            }
-            PassKind::Certificate if new && said.certificate.is_none() => {
-                return Err(Invalid::new("certificate is required, in PEM"));
-            }
-            PassKind::Certificate => {}
+            PassKind::Certificate => said.check_certificate(new)?,
+            PassKind::Authority => said.check_authority(new)?,
         }
         let long = |text: &String| text.chars().count() > DESCRIPTION_CHARS_MAX;
         if said.description.as_ref().is_some_and(long) {
@@ -139,12 +219,54 @@ impl Said {
         Ok(said)
     }
 
-    fn check_key(&self) -> Result<(), Invalid> {
-        if self.certificate.is_some() {
-            return Err(Invalid::new("a key has no certificate"));
+    fn check_certificate(&self, new: bool) -> Result<(), Invalid> {
+        if self.key.is_some() || self.secret.is_some() || self.ca_bundle.is_some() {
+            return Err(Invalid::new("a certificate has no key, secret and caBundle"));
         }
+        if new && self.certificate.is_none() {
+            return Err(Invalid::new("certificate is required, in PEM"));
+        }
+        self.check_nameless()
+    }
+
+    fn check_nameless(&self) -> Result<(), Invalid> {
+        let has = self.name.is_some();
+        if has { Err(Invalid::new("only an authority has a name")) } else { Ok(()) }
+    }
+
+    fn check_authority(&self, new: bool) -> Result<(), Invalid> {
+        if self.key.is_some() || self.secret.is_some() || self.certificate.is_some() {
+            return Err(Invalid::new("an authority has no key, secret and certificate"));
+        }
+        if new && (self.name.is_none() || self.ca_bundle.is_none()) {
+            return Err(Invalid::new("name and caBundle are required, caBundle in PEM"));
+        }
+        let fits = |name: &String| (1..=NAME_CHARS_MAX).contains(&name.chars().count());
+        if !self.name.as_ref().is_none_or(fits) {
+            return Err(Invalid::new("name: 1 to 255 characters"));
+        }
+        if self.ca_bundle.as_ref().is_some_and(|bundle| bundle.len() > BUNDLE_BYTES_MAX) {
+            return Err(Invalid(format!("caBundle: at most {BUNDLE_BYTES_MAX} bytes")));
+        }
+        Ok(())
+    }
+
+    /// Whether it says whom an authority lets in.
+    #[must_use]
+    pub fn restricts(&self) -> bool {
+        RESTRICTIONS.iter().any(|name| self.access.get(*name).is_some_and(|it| !it.is_null()))
+    }
+
+    fn check_key(&self) -> Result<(), Invalid> {
+        if self.certificate.is_some() || self.ca_bundle.is_some() {
+            return Err(Invalid::new("a key has no certificate and caBundle"));
+        }
+        self.check_nameless()?;
         if self.key.is_some() != self.secret.is_some() {
             return Err(Invalid::new("key and secret come together, or neither"));
+        }
+        if self.secret.as_ref().is_some_and(|secret| secret.len() > SECRET_BYTES_MAX) {
+            return Err(Invalid::new("secret: 128 bytes at most"));
         }
         let fits = |key: &String| {
             (KEY_CHARS_MIN..=KEY_BYTES_MAX).contains(&key.len())

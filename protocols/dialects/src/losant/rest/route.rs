@@ -23,11 +23,13 @@ pub enum PassKind {
     Key,
     /// A certificate.
     Certificate,
+    /// Who issues certificates.
+    Authority,
 }
 
 impl PassKind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Key, Self::Certificate];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Key, Self::Certificate, Self::Authority];
 
     /// As paths name several.
     #[must_use]
@@ -35,6 +37,7 @@ impl PassKind {
         match self {
             Self::Key => "keys",
             Self::Certificate => "certificates",
+            Self::Authority => "certificate-authorities",
         }
     }
 }
@@ -66,6 +69,10 @@ pub enum Resource {
     ConnectionStatus(Id),
     /// A message to custom topics.
     Publish,
+    /// What devices reported over a while.
+    TimeSeries,
+    /// What they reported last.
+    LastValues,
     /// What clients are let in by.
     Passes(PassKind),
     /// One of these.
@@ -140,6 +147,8 @@ fn resource(parts: &[&str]) -> Option<Resource> {
             }
         }
         ["mqttPublishMessage"] => Resource::Publish,
+        ["data", "time-series-query"] => Resource::TimeSeries,
+        ["data", "last-value-query"] => Resource::LastValues,
         [passes] => Resource::Passes(pass(passes)?),
         [passes, one] => Resource::Pass(pass(passes)?, of(one)?),
         _ => return None,
@@ -158,9 +167,11 @@ fn takes(asked: &Asked, method: Method) -> bool {
             Resource::Devices | Resource::State(_) | Resource::Command(_) | Resource::Passes(_) => {
                 &[Method::Get, Method::Post]
             }
-            Resource::CommandToMany | Resource::ConnectionStatus(_) | Resource::Publish => {
-                &[Method::Post]
-            }
+            Resource::CommandToMany
+            | Resource::ConnectionStatus(_)
+            | Resource::Publish
+            | Resource::TimeSeries
+            | Resource::LastValues => &[Method::Post],
             Resource::Device(_) | Resource::Pass(..) => {
                 &[Method::Get, Method::Patch, Method::Delete]
             }
@@ -186,9 +197,17 @@ impl Resource {
             | Self::Devices
             | Self::CommandToMany
             | Self::Publish
+            | Self::TimeSeries
+            | Self::LastValues
             | Self::Passes(_)
             | Self::Pass(..) => None,
         }
+    }
+
+    /// Whether a request changes nothing.
+    #[must_use]
+    pub fn reads(&self, method: Method) -> bool {
+        method == Method::Get || matches!(self, Self::TimeSeries | Self::LastValues)
     }
 
     /// What a token has to be for, as the vendor calls it, and whether all that a device may includes it.
@@ -214,6 +233,8 @@ impl Resource {
             Self::CommandStream(_) => ("device.commandStream", true),
             Self::ConnectionStatus(_) => ("device.setConnectionStatus", true),
             Self::Publish => ("application.mqttPublishMessage", false),
+            Self::TimeSeries => ("data.timeSeriesQuery", true),
+            Self::LastValues => ("data.lastValueQuery", true),
             Self::Passes(_) => ("applicationKeys.get", false),
             Self::Pass(..) => ("applicationKey.get", false),
         }
@@ -235,13 +256,14 @@ impl Resource {
             Self::CommandStream(_) => "command_stream",
             Self::ConnectionStatus(_) => "connection_status",
             Self::Publish => "publish",
+            Self::TimeSeries | Self::LastValues => "data",
             Self::Passes(_) | Self::Pass(..) => "passes",
         }
     }
 }
 
 /// All labels that requests may have.
-pub const LABELS: [&str; 15] = [
+pub const LABELS: [&str; 16] = [
     "none",
     "auth",
     "application",
@@ -256,6 +278,7 @@ pub const LABELS: [&str; 15] = [
     "command_stream",
     "connection_status",
     "publish",
+    "data",
     "passes",
 ];
 

@@ -79,6 +79,24 @@ pub struct Login {
     pub password: String,
 }
 
+/// Bytes of a body that logs in, or wants new tokens: it is read before it is known whose it is.
+pub const LOGIN_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a user's address: who fails too often is counted by it, so it is remembered.
+pub const USERNAME_BYTES_MAX: usize = 254;
+/// Bytes of a password.
+pub const PASSWORD_BYTES_MAX: usize = 1_024;
+
+impl Login {
+    /// Reads a body; [`None`] if it is none, or has more in it than a login.
+    #[must_use]
+    pub fn read(body: &[u8]) -> Option<Self> {
+        let said: Self = serde_json::from_slice(body).ok()?;
+        let fits =
+            said.username.len() <= USERNAME_BYTES_MAX && said.password.len() <= PASSWORD_BYTES_MAX;
+        fits.then_some(said)
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()

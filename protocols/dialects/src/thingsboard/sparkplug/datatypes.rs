@@ -101,6 +101,10 @@ impl DataType {
         Self::ALL.get(at).copied()
     }
 
+    fn form(self) -> Form {
+        FORMS[self as usize - 1]
+    }
+
     /// What is kept of a value of this type. Nothing of what has no number in JSON (NaN, infinities), and of files, data sets, templates
     /// and property sets.
     ///
@@ -108,151 +112,135 @@ impl DataType {
     ///
     /// It is of another type, or a text that is too long.
     pub fn read(self, value: &MetricValue, rules: &Rules) -> Result<Option<Value>, Invalid> {
-        Ok(Some(match self {
-            Self::Int8 => {
-                let [byte, ..] = whole(value)?.to_le_bytes();
-                Value::Long(i64::from(i8::from_le_bytes([byte])))
-            }
-            Self::Int16 => {
-                let [a, b, ..] = whole(value)?.to_le_bytes();
-                Value::Long(i64::from(i16::from_le_bytes([a, b])))
-            }
-            Self::Int32 => {
-                let [a, b, c, d, ..] = whole(value)?.to_le_bytes();
-                Value::Long(i64::from(i32::from_le_bytes([a, b, c, d])))
-            }
-            Self::Int64 => Value::Long(whole(value)?.cast_signed()),
-            Self::UInt8 | Self::UInt16 | Self::UInt32 | Self::UInt64 | Self::DateTime => {
+        Ok(Some(match self.form() {
+            Form::One(Kind::Signed(width)) => Value::Long(signed(whole(value)?, width)),
+            Form::One(Kind::Unsigned(_)) => {
                 let whole = whole(value)?;
                 // As of JSON: what is too large for a long stays text.
                 i64::try_from(whole).map_or_else(|_| Value::Text(whole.to_string()), Value::Long)
             }
-            Self::Float | Self::Double => return float(value),
-            Self::Boolean => {
+            Form::One(Kind::Single | Kind::Double) => return float(value),
+            Form::One(Kind::Truth) => {
                 let MetricValue::Boolean(value) = value else { return Err(OTHER_TYPE) };
                 Value::Bool(*value)
             }
-            Self::String | Self::Text | Self::Uuid => {
+            Form::One(Kind::Text) => {
                 let MetricValue::Text(text) = value else { return Err(OTHER_TYPE) };
                 let rules = Rules { cast_texts: false, ..*rules };
                 return Value::of(&Json::from(text.as_str()), &rules);
             }
-            Self::DataSet
-            | Self::File
-            | Self::Template
-            | Self::PropertySet
-            | Self::PropertySetList => return Ok(None),
-            Self::Bytes
-            | Self::Int8Array
-            | Self::Int16Array
-            | Self::Int32Array
-            | Self::Int64Array
-            | Self::UInt8Array
-            | Self::UInt16Array
-            | Self::UInt32Array
-            | Self::UInt64Array
-            | Self::FloatArray
-            | Self::DoubleArray
-            | Self::BooleanArray
-            | Self::StringArray
-            | Self::DateTimeArray => {
-                let MetricValue::Bytes(bytes) = value else { return Err(OTHER_TYPE) };
-                Value::Json(self.array(bytes)?)
-            }
+            Form::Bytes => Value::Json(array(value, Kind::Signed(1))?),
+            Form::Many(kind) => Value::Json(array(value, kind)?),
+            Form::Unkept => return Ok(None),
         }))
-    }
-
-    /// An array as JSON. Bytes are signed, as from the original.
-    fn array(self, bytes: &[u8]) -> Result<Json, Invalid> {
-        match self {
-            Self::Bytes | Self::Int8Array => {
-                items(bytes, |item| i64::from(i8::from_le_bytes(item)).into())
-            }
-            Self::Int16Array => items(bytes, |item| i64::from(i16::from_le_bytes(item)).into()),
-            Self::Int32Array => items(bytes, |item| i64::from(i32::from_le_bytes(item)).into()),
-            Self::Int64Array => items(bytes, |item| i64::from_le_bytes(item).into()),
-            Self::UInt8Array => items(bytes, |item| i64::from(u8::from_le_bytes(item)).into()),
-            Self::UInt16Array => items(bytes, |item| i64::from(u16::from_le_bytes(item)).into()),
-            Self::UInt32Array => items(bytes, |item| i64::from(u32::from_le_bytes(item)).into()),
-            Self::UInt64Array | Self::DateTimeArray => {
-                items(bytes, |item| Json::Number(u64::from_le_bytes(item).into()))
-            }
-            Self::FloatArray => items(bytes, |item| {
-                Number::from_f32(f32::from_le_bytes(item)).map_or(Json::Null, Json::Number)
-            }),
-            Self::DoubleArray => items(bytes, |item| {
-                Number::from_f64(f64::from_le_bytes(item)).map_or(Json::Null, Json::Number)
-            }),
-            Self::BooleanArray => booleans(bytes),
-            Self::StringArray => texts(bytes),
-            Self::Int8
-            | Self::Int16
-            | Self::Int32
-            | Self::Int64
-            | Self::UInt8
-            | Self::UInt16
-            | Self::UInt32
-            | Self::UInt64
-            | Self::Float
-            | Self::Double
-            | Self::Boolean
-            | Self::String
-            | Self::DateTime
-            | Self::Text
-            | Self::Uuid
-            | Self::DataSet
-            | Self::File
-            | Self::Template
-            | Self::PropertySet
-            | Self::PropertySetList => Err(OTHER_TYPE),
-        }
     }
 
     /// A value as a node is told it; `None` if it does not fit the type. Truth values are 0 and 1 to numbers, texts that are plain numbers
     /// are those, decimals are cut off for integers. What [`DataType::read`] keeps as arrays can't be told, but for bytes.
     #[must_use]
     pub fn write(self, value: &Value) -> Option<MetricValue> {
-        Some(match self {
-            Self::Int8 => small(i8::try_from(integer(value)?).ok()?.into()),
-            Self::Int16 => small(i16::try_from(integer(value)?).ok()?.into()),
-            Self::Int32 => small(i32::try_from(integer(value)?).ok()?),
-            Self::UInt8 => MetricValue::Int(u8::try_from(integer(value)?).ok()?.into()),
-            Self::UInt16 => MetricValue::Int(u16::try_from(integer(value)?).ok()?.into()),
-            // In the longer form, as from the original.
-            Self::UInt32 => MetricValue::Long(u32::try_from(integer(value)?).ok()?.into()),
-            Self::Int64 => MetricValue::Long(i64::try_from(integer(value)?).ok()?.cast_unsigned()),
-            Self::UInt64 | Self::DateTime => {
-                MetricValue::Long(u64::try_from(integer(value)?).ok()?)
+        Some(match self.form() {
+            Form::One(Kind::Signed(width)) => {
+                let value = i64::try_from(integer(value)?).ok()?;
+                if signed(value.cast_unsigned(), width) != value {
+                    return None;
+                }
+                match i32::try_from(value) {
+                    Ok(small) if width <= 4 => MetricValue::Int(small.cast_unsigned()),
+                    Ok(_) | Err(_) => MetricValue::Long(value.cast_unsigned()),
+                }
             }
-            Self::Float => {
+            Form::One(Kind::Unsigned(width)) => {
+                let value = u64::try_from(integer(value)?).ok()?;
+                if value.unbounded_shr(8 * width) != 0 {
+                    return None;
+                }
+                match u16::try_from(value) {
+                    Ok(small) if width <= 2 => MetricValue::Int(small.into()),
+                    // From four bytes on in the longer form, as from the original.
+                    Ok(_) | Err(_) => MetricValue::Long(value),
+                }
+            }
+            Form::One(Kind::Single) => {
                 let single: f32 = number(value)?.to_string().parse().ok()?;
                 MetricValue::Float(Some(single).filter(|single| single.is_finite())?)
             }
-            Self::Double => MetricValue::Double(number(value)?),
-            Self::Boolean => MetricValue::Boolean(truth(value)?),
-            Self::String | Self::Text | Self::Uuid => MetricValue::Text(value.to_text()),
-            Self::Bytes => MetricValue::Bytes(bytes(value)?),
-            Self::DataSet
-            | Self::File
-            | Self::Template
-            | Self::PropertySet
-            | Self::PropertySetList
-            | Self::Int8Array
-            | Self::Int16Array
-            | Self::Int32Array
-            | Self::Int64Array
-            | Self::UInt8Array
-            | Self::UInt16Array
-            | Self::UInt32Array
-            | Self::UInt64Array
-            | Self::FloatArray
-            | Self::DoubleArray
-            | Self::BooleanArray
-            | Self::StringArray
-            | Self::DateTimeArray => return None,
+            Form::One(Kind::Double) => MetricValue::Double(number(value)?),
+            Form::One(Kind::Truth) => MetricValue::Boolean(truth(value)?),
+            Form::One(Kind::Text) => MetricValue::Text(value.to_text()),
+            Form::Bytes => MetricValue::Bytes(bytes(value)?),
+            Form::Many(_) | Form::Unkept => return None,
         })
     }
 }
+
+/// What values of a type are made of.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// One of this kind.
+    One(Kind),
+    /// Some, one behind the other.
+    Many(Kind),
+    /// Bytes, which are kept as numbers with a sign, as from the original.
+    Bytes,
+    /// What is not kept.
+    Unkept,
+}
+
+/// What one value is.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// A whole number with a sign, of so many bytes.
+    Signed(u32),
+    /// Without one; also milliseconds since 1970.
+    Unsigned(u32),
+    Single,
+    Double,
+    Truth,
+    Text,
+}
+
+/// In the order of the types' numbers.
+const FORMS: [Form; 34] = {
+    use Form::{Bytes, Many, One, Unkept};
+    use Kind::{Double, Signed, Single, Text, Truth, Unsigned};
+    [
+        One(Signed(1)),
+        One(Signed(2)),
+        One(Signed(4)),
+        One(Signed(8)),
+        One(Unsigned(1)),
+        One(Unsigned(2)),
+        One(Unsigned(4)),
+        One(Unsigned(8)),
+        One(Single),
+        One(Double),
+        One(Truth),
+        One(Text),
+        One(Unsigned(8)), // DateTime
+        One(Text),
+        One(Text), // Uuid
+        Unkept,    // DataSet
+        Bytes,
+        Unkept, // File
+        Unkept, // Template
+        Unkept, // PropertySet
+        Unkept, // PropertySetList
+        Many(Signed(1)),
+        Many(Signed(2)),
+        Many(Signed(4)),
+        Many(Signed(8)),
+        Many(Unsigned(1)),
+        Many(Unsigned(2)),
+        Many(Unsigned(4)),
+        Many(Unsigned(8)),
+        Many(Single),
+        Many(Double),
+        Many(Truth),
+        Many(Text),
+        Many(Unsigned(8)), // DateTimeArray
+    ]
+};
 
 const OTHER_TYPE: Invalid = Invalid::Shape("a metric's value is of its datatype");
 const TORN_ARRAY: Invalid = Invalid::Shape("an array has whole items");
@@ -288,13 +276,38 @@ fn float(value: &MetricValue) -> Result<Option<Value>, Invalid> {
     Ok(double.is_finite().then_some(Value::Double(double)))
 }
 
-/// Items of a fixed width, in little-endian order.
-fn items<const WIDTH: usize>(
-    bytes: &[u8],
-    item: impl Fn([u8; WIDTH]) -> Json,
-) -> Result<Json, Invalid> {
-    let all = bytes.chunks(WIDTH).map(|bytes| bytes.try_into().map(&item));
-    Ok(Json::Array(all.collect::<Result<_, _>>().map_err(|_| TORN_ARRAY)?))
+/// The lowest bytes, the highest of which has the sign.
+fn signed(bits: u64, width: u32) -> i64 {
+    let above = u64::BITS - 8 * width;
+    (bits << above).cast_signed() >> above
+}
+
+/// An array as JSON.
+fn array(value: &MetricValue, kind: Kind) -> Result<Json, Invalid> {
+    let MetricValue::Bytes(bytes) = value else { return Err(OTHER_TYPE) };
+    match kind {
+        Kind::Signed(width) => items(bytes, width, |bits| signed(bits, width).into()),
+        Kind::Unsigned(width) => items(bytes, width, |bits| Json::Number(bits.into())),
+        Kind::Single => items(bytes, 4, |bits| {
+            let bits = u32::try_from(bits).unwrap_or_default();
+            Number::from_f32(f32::from_bits(bits)).map_or(Json::Null, Json::Number)
+        }),
+        Kind::Double => items(bytes, 8, |bits| {
+            Number::from_f64(f64::from_bits(bits)).map_or(Json::Null, Json::Number)
+        }),
+        Kind::Truth => booleans(bytes),
+        Kind::Text => texts(bytes),
+    }
+}
+
+/// Items of a fixed width of at most eight bytes, in little-endian order.
+fn items(bytes: &[u8], width: u32, item: impl Fn(u64) -> Json) -> Result<Json, Invalid> {
+    let all = bytes.chunks_exact(width as usize);
+    if !all.remainder().is_empty() {
+        return Err(TORN_ARRAY);
+    }
+    let bits = |bytes: &[u8]| bytes.iter().rfold(0, |bits, byte| bits << 8 | u64::from(*byte));
+    Ok(Json::Array(all.map(|bytes| item(bits(bytes))).collect()))
 }
 
 /// How many there are, in four bytes; then eight to a byte, the first in its highest bit.
@@ -316,10 +329,6 @@ fn texts(bytes: &[u8]) -> Result<Json, Invalid> {
     let bytes = bytes.strip_suffix(&[0]).ok_or(TORN_ARRAY)?;
     let text = std::str::from_utf8(bytes).map_err(|_| crate::thingsboard::json::NotJson::Utf8)?;
     Ok(Json::Array(text.split('\0').map(Json::from).collect()))
-}
-
-fn small(value: i32) -> MetricValue {
-    MetricValue::Int(value.cast_unsigned())
 }
 
 fn integer(value: &Value) -> Option<i128> {

@@ -66,7 +66,7 @@ fn topics_of_applications_are_commands() {
 
 #[test]
 fn events_come_in_the_form_that_was_asked_for() {
-    let structured = said("telemetry", None, b"{\"t\":1}").structured();
+    let structured = said("telemetry", None, b"{\"t\": 1.10}").structured();
     assert_eq!(Form::V3.of_event(&structured), (bytes::Bytes::new(), structured.clone()));
     let (said, payload) = Form::Structured.of_event(&structured);
     assert_eq!(payload, structured);
@@ -74,16 +74,28 @@ fn events_come_in_the_form_that_was_asked_for() {
     let content_type = properties::read(&said).content_type;
     assert_eq!(content_type.as_deref(), Some("application/cloudevents+json; charset=utf-8"));
     let (said, payload) = Form::Binary.of_event(&structured);
-    assert_eq!(payload, &b"{\"t\":1}"[..]);
+    assert_eq!(payload, &b"{\"t\": 1.10}"[..], "as it was written");
     let said = properties::read(&said);
     assert_eq!(said.content_type.as_deref(), Some("application/json"));
     let subject = said.user.iter().find(|(name, _)| name == "subject");
     assert_eq!(subject.map(|(_, value)| value.as_str()), Some("telemetry"));
-    let mode = |value: &str| Form::of(&[("content-mode".to_owned(), value.to_owned())]);
-    assert_eq!(
-        (mode("binary"), mode("structured"), Form::of(&[])),
-        (Form::Binary, Form::Structured, Form::Structured)
-    );
+    for name in ["specversion", "id", "type", "source", "time", "application", "device"] {
+        assert!(said.user.iter().any(|(other, _)| other == name), "{name}");
+    }
+    let bytes = super::event::said("raw", None, b"\x00\xff").structured();
+    let (said, payload) = Form::Binary.of_event(&bytes);
+    assert_eq!(payload, &b"\x00\xff"[..]);
+    let content_type = properties::read(&said).content_type;
+    assert_eq!(content_type.as_deref(), Some("application/octet-stream"));
+    for (user, form) in [
+        (&[("content-mode", "binary")][..], Form::Binary),
+        (&[("x", "y"), ("content-mode", "Binary")], Form::Binary),
+        (&[("content-mode", "structured")], Form::Structured),
+        (&[("x", "binary")], Form::Structured),
+        (&[], Form::Structured),
+    ] {
+        assert_eq!(Form::of(user.iter().copied()), form, "{user:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The command API.
 
 use moorline_dialects::drogue::{
-    command::{Asked, Outcome, external, external_body, is_path, key, route},
+    command::{
+        Asked, InvalidExternal, Outcome, external, external_body, is_path, is_taken, key, route,
+    },
     http::Head,
     outcome::Refusal,
 };
@@ -68,7 +70,7 @@ fn an_external_endpoint_gets_json() {
     let spec = fields(json!({ "commands": { "commands": [
         { "external": { "type": "http", "url": "https://hook.example/cmd", "method": "PUT", "headers": { "X-A": "b" } } },
     ] } }));
-    let endpoint = external(&spec).unwrap();
+    let endpoint = external(&spec).unwrap().unwrap();
     assert_eq!(
         (endpoint.url.as_str(), endpoint.method.as_str()),
         ("https://hook.example/cmd", "PUT")
@@ -76,8 +78,16 @@ fn an_external_endpoint_gets_json() {
     assert_eq!(endpoint.headers["X-A"], "b");
     for none in [json!({}), json!({ "commands": {} }), json!({ "commands": { "commands": [{}] } })]
     {
-        assert_eq!(external(&fields(none)), None);
+        assert_eq!(external(&fields(none)), Ok(None));
     }
+    for wrong in [json!({}), json!({ "url": 7 }), json!({ "type": "mqtt", "url": "http://a/" })] {
+        let spec = json!({ "commands": { "commands": [{ "external": wrong }] } });
+        assert_eq!(external(&fields(spec)), Err(InvalidExternal), "no command goes elsewhere");
+    }
+    assert_eq!(
+        [199, 200, 202, 299, 300, 302, 404, 500].map(is_taken),
+        [false, true, true, true, false, false, false, false]
+    );
     let asked = ask("POST", PATH, "command=open").unwrap();
     let body: Value = serde_json::from_slice(&external_body(&asked, b"\x01")).unwrap();
     let expected =

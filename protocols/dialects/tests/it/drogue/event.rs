@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use moorline_core::UnixMillis;
-use moorline_dialects::drogue::event::{CloudEvent, Names, NotJson, Publish, content_type};
+use moorline_dialects::drogue::event::{Change, CloudEvent, Names, NotJson, Publish, content_type};
 use serde_json::{Value, json};
 
 /// 2026-11-21T01:02:03.456Z
@@ -41,6 +41,13 @@ fn content_types_are_as_said_or_found_out() {
         (Some("application/json"), b"t=1", Err(NotJson)),
         (Some("application/json"), b"", Err(NotJson)),
         (Some("application/senml+json"), b"{", Err(NotJson)),
+        (Some("application/json"), br#""\ud800""#, Err(NotJson)),
+        (Some("application/json"), br#"{"t":1e999}"#, Err(NotJson)),
+        (Some("application/json"), b"1,2", Err(NotJson)),
+        (Some("application/json"), b"1] [2", Err(NotJson)),
+        (None, br#""\ud800""#, Ok("application/octet-stream")),
+        (None, br#"{"t":1e999}"#, Ok("application/octet-stream")),
+        (None, b"1,2", Ok("application/octet-stream")),
     ];
     for (declared, data, expected) in table {
         let expected = expected.map(str::to_owned);
@@ -94,6 +101,28 @@ fn what_is_written_is_read_as_the_same() {
         let event = said("c", content_type, data);
         assert_eq!(CloudEvent::read(&event.structured()), Some(event), "{data:?}");
     }
+    // What one reader takes and another one does not is no JSON.
+    let deep = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
+    let odd = [r#""\ud800""#, r#""\ud83d\ude00""#, r#"{"t":1e999}"#, r#"{"t":1e308}"#];
+    for data in odd.map(str::to_owned).into_iter().chain((120..140).map(deep)) {
+        let data = Bytes::from(data);
+        let publish = Publish {
+            channel: "c",
+            content_type: None,
+            data_schema: None,
+            extensions: &[],
+            data: &data,
+        };
+        let event = CloudEvent::said("id", AT, &NAMES, &publish).unwrap();
+        let read = CloudEvent::read(&event.structured());
+        assert!(read.is_some(), "it would be skipped: {data:?}");
+        let is_json = event.get("datacontenttype") == Some("application/json");
+        let declared = content_type(Some("application/json"), &data);
+        assert_eq!(declared.is_ok(), is_json, "one judgement: {data:?}");
+        if !is_json {
+            assert_eq!(read.unwrap().data(), &data);
+        }
+    }
     let connection = CloudEvent::connection("id", AT, &NAMES, false);
     let said: Value = serde_json::from_slice(&connection.structured()).unwrap();
     assert_eq!(said["type"], "io.drogue.connection.v1");
@@ -101,13 +130,17 @@ fn what_is_written_is_read_as_the_same() {
         (&said["subject"], &said["data"]),
         (&json!("connection"), &json!({"connected": false}))
     );
-    let registry = CloudEvent::registry("id", AT, &NAMES);
-    let said: Value = serde_json::from_slice(&registry.structured()).unwrap();
-    assert_eq!(
-        (&said["type"], &said["subject"]),
-        (&json!("io.drogue.registry.v1"), &json!("devices"))
-    );
-    assert!(said.get("data").is_none() && said.get("data_base64").is_none());
+    for (change, name) in
+        [(Change::Created, "created"), (Change::Changed, "changed"), (Change::Deleted, "deleted")]
+    {
+        let registry = CloudEvent::registry("id", AT, &NAMES, change);
+        let said: Value = serde_json::from_slice(&registry.structured()).unwrap();
+        assert_eq!(
+            (&said["type"], &said["subject"]),
+            (&json!("io.drogue.registry.v1"), &json!("devices"))
+        );
+        assert_eq!(said["data"], json!({ "change": name }));
+    }
     for wrong in [
         "",
         "[]",

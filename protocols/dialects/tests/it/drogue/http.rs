@@ -104,6 +104,8 @@ fn endpoints_are_discovered() {
     assert_eq!(all["mqtt"], json!({ "host": "api.example.com", "port": 8883 }));
     assert_eq!(all["mqtt_integration"], all["mqtt"]);
     assert_eq!(all["mqtt_ws"], json!({ "url": "wss://api.example.com:443/mqtt" }));
+    let sockets = json!({ "url": "wss://api.example.com:8443" });
+    assert_eq!(all["websocket_integration"], sockets, "where they were asked for");
     let few = said(None);
     assert!(few.get("api").is_some() && few.get("registry").is_some() && few.get("mqtt").is_none());
     assert!(discovery::is_path("/.well-known/drogue-endpoints"));

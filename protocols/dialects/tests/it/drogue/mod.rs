@@ -1,6 +1,7 @@
 //! Drogue Cloud by tables: every row of the platform's topics, URLs and credentials, and what is refused.
 
 mod application;
+mod binding;
 mod command;
 mod event;
 mod http;
@@ -10,6 +11,7 @@ mod mail;
 mod outcome;
 mod registry;
 mod rules;
+mod socket;
 mod topics;
 mod ttn;
 

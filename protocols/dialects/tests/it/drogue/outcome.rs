@@ -16,6 +16,7 @@ fn every_outcome_has_its_answer() {
         (Outcome::Payload, 0x99, Some(406)),
         (Outcome::Unsupported, 0x83, Some(400)),
         (Outcome::Failed, 0x80, Some(503)),
+        (Outcome::Misconfigured, 0x80, Some(500)),
     ];
     assert_eq!(table.map(|(outcome, ..)| outcome), Outcome::ALL);
     for (outcome, reason, status) in table {

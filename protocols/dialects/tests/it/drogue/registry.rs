@@ -8,9 +8,9 @@ use moorline_dialects::drogue::{
     http::Head,
     registry::{
         credentials::{self, Credential, Password},
-        device::{Kept, is_disabled},
+        device::{GATEWAYS_MAX, Kept, Unreadable, is_disabled},
         labels::Selector,
-        patch::{Unpatched, merge, patched},
+        patch::{DEPTH_MAX, RESULT_BYTES_MAX, Unpatched, fits, merge, patched},
         resource::{self, Known},
         route::{Action, Place, route},
     },
@@ -25,16 +25,23 @@ fn what_is_kept_of_a_device_says_who_may_act_for_it() {
         "labels": { "hall": "3" },
         "spec": { "gatewaySelector": { "matchNames": ["gw-1", 7] }, "alias": ["x"] },
     }, "other": 1 }));
-    let kept = Kept::of(&metadata);
+    let kept = Kept::of(&metadata).unwrap();
     assert!(kept.allows("gw-1") && !kept.allows("gw-2"));
     assert_eq!(kept.aliases().collect::<Vec<_>>(), ["x"]);
     let mut written = metadata.clone();
     kept.put(&mut written);
-    assert_eq!(Kept::of(&written), kept);
+    assert_eq!(Kept::of(&written), Ok(kept));
     assert_eq!(written["other"], 1);
     Kept::default().put(&mut written);
     assert!(written.get("drogue").is_none());
-    assert_eq!(Kept::of(&Map::new()), Kept::default());
+    assert_eq!(Kept::of(&Map::new()), Ok(Kept::default()));
+    for wrong in [
+        json!({ "drogue": 7 }),
+        json!({ "drogue": { "spec": [] } }),
+        json!({ "drogue": { "labels": { "hall": 3 }, "spec": { "core": { "disabled": true } } } }),
+    ] {
+        assert_eq!(Kept::of(&fields(wrong.clone())), Err(Unreadable), "{wrong}");
+    }
     for (spec, disabled) in [
         (json!({}), false),
         (json!({ "core": {} }), false),
@@ -226,6 +233,70 @@ fn resources_are_shown_as_they_were_written() {
 }
 
 #[test]
+fn what_would_not_count_later_is_not_written() {
+    let read = |spec: Value| {
+        resource::read(&json!({ "metadata": { "name": "a" }, "spec": spec })).map(|_| ())
+    };
+    let names = |many: usize| (0..many).map(|at| format!("gw-{at}")).collect::<Vec<_>>();
+    let gateways = |many| json!({ "gatewaySelector": { "matchNames": names(many) } });
+    let deep = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    #[rustfmt::skip]
+    let table = [
+        (json!({ "publish": { "rules": [{ "then": ["drop"] }] } }), true),
+        (json!({ "publish": { "rules": [{ "then": ["explode"] }] } }), false),
+        (json!({ "publish": { "rules": 7 } }), false),
+        (json!({ "mqtt": { "dialect": { "type": "plainTopic" } } }), true),
+        (json!({ "mqtt": { "dialect": { "type": "azure" } } }), false),
+        (gateways(GATEWAYS_MAX), true),
+        (gateways(GATEWAYS_MAX + 1), false),
+        (json!({ "x": deep(DEPTH_MAX - 3) }), true),
+        (json!({ "x": deep(DEPTH_MAX) }), false),
+        (json!({ "x": "x".repeat(RESULT_BYTES_MAX) }), false),
+    ];
+    for (spec, expected) in table {
+        let text = spec.to_string();
+        assert_eq!(read(spec).is_ok(), expected, "{}", &text[..text.len().min(99)]);
+    }
+}
+
+#[test]
+fn an_application_keeps_that_it_is_disabled() {
+    for (core, disabled) in [
+        (json!({}), false),
+        (json!({ "disabled": false }), false),
+        (json!({ "disabled": true }), true),
+        (json!({ "disabled": "x" }), true),
+    ] {
+        let body = json!({ "metadata": { "name": "plant" }, "spec": { "core": core, "x": 1 } });
+        let kept = resource::read(&body).unwrap().of_application();
+        assert_eq!(is_disabled(&kept.spec), disabled, "{core}");
+        assert_eq!(kept.spec["x"], 1);
+    }
+}
+
+#[test]
+fn however_often_a_patch_copies_its_result_is_bounded() {
+    let target = json!({ "spec": { "a": "x".repeat(64) } });
+    let copies = |many: usize| {
+        let copy = |at| json!({ "op": "copy", "from": "/spec", "path": format!("/spec/c{at}") });
+        Value::Array((0..many).map(copy).collect())
+    };
+    // Each doubles what there is.
+    assert!(patched(&target, &copies(4)).is_ok());
+    for many in [12, 40, 256] {
+        assert_eq!(patched(&target, &copies(many)), Err(Unpatched::TooLarge), "{many}");
+    }
+    let deeper = json!({ "op": "copy", "from": "/spec", "path": "/spec/a" });
+    let deeper = Value::Array(vec![deeper; DEPTH_MAX]);
+    assert_eq!(patched(&json!({ "spec": {} }), &deeper), Err(Unpatched::TooLarge));
+    let mut between = copies(40).as_array().unwrap().clone();
+    between.push(json!({ "op": "replace", "path": "", "value": {} }));
+    assert_eq!(patched(&target, &Value::Array(between)), Err(Unpatched::TooLarge), "on its way");
+    assert!(fits(&json!("x".repeat(RESULT_BYTES_MAX - 3))));
+    assert!(!fits(&json!("x".repeat(RESULT_BYTES_MAX - 2))));
+}
+
+#[test]
 fn devices_move_with_what_they_show() {
     let device = json!({
         "metadata": { "application": "plant", "name": "gate-7", "labels": { "hall": "3" } },
@@ -239,22 +310,24 @@ fn devices_move_with_what_they_show() {
                 { "pass": { "sha512": "$6$x" } },
             ] },
             "gatewaySelector": { "matchNames": ["gw-1"] },
+            "core": { "disabled": true },
         },
         "status": {},
     });
     let application = json!({ "metadata": { "name": "plant" } });
     let export = export::read(&[json!([device, application]), json!({ "x": 1 })]);
     let line = export.devices[0].to_line();
-    assert_eq!(line["name"], "gate-7");
+    assert_eq!((&line["name"], &line["enabled"]), (&json!("gate-7"), &json!(false)));
     assert_eq!(line["settings"]["labels"], json!(["hall=3"]));
     let kept = &line["settings"]["metadata"]["drogue"];
     assert_eq!(kept["spec"]["gatewaySelector"]["matchNames"], json!(["gw-1"]));
     assert!(kept["spec"].get("authentication").is_none(), "no secret in the settings");
+    assert!(kept["spec"].get("core").is_none(), "whether it is enabled says the row");
     assert_eq!(
         line["credentials"],
         json!([
+            { "alias": "old-7" },
             { "user": "gate-7", "password": "s3cret" },
-            { "user": "old-7", "password": "s3cret" },
             { "client_id": "gate-7", "user": "fleet", "password": "pw" },
             { "user": "gw", "password": "pw" },
             { "identity": "gate-7@plant", "key": "70736b70736b70736b70736b70736b70" },
@@ -263,4 +336,31 @@ fn devices_move_with_what_they_show() {
     let left: Vec<_> = export.left.iter().map(|left| left.what.as_str()).collect();
     assert_eq!(left, ["gate-7", "plant", "value 2"], "the hash, the application, and nonsense");
     assert!(!format!("{export:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_name_has_two_passwords_while_one_is_changed() {
+    let listed = json!([
+        { "pass": "old" }, { "pass": "new" }, { "pass": "third" },
+        { "user": { "username": "fleet", "password": "a" } },
+        { "user": { "username": "fleet", "password": "b", "unique": true } },
+        { "user": { "username": "fleet", "password": "c" } },
+    ]);
+    let device = json!({
+        "metadata": { "application": "plant", "name": "gate-7" },
+        "spec": { "authentication": { "credentials": listed } },
+    });
+    let export = export::read(&[device]);
+    assert_eq!(
+        export.devices[0].to_line()["credentials"],
+        json!([
+            { "user": "gate-7", "password": "old" },
+            { "client_id": "gate-7", "user": "gate-7", "password": "new" },
+            { "client_id": "gate-7", "user": "fleet", "password": "a" },
+            { "user": "fleet", "password": "b" },
+        ])
+    );
+    let left: Vec<_> = export.left.iter().map(|left| left.why.as_str()).collect();
+    let why = "a device's name has two passwords at most, and a user name has one";
+    assert_eq!(left, [why, why]);
 }

@@ -120,8 +120,9 @@ fn a_validating_endpoint_decides() {
         (answered(400, "application/json", br#"{"reason":"too hot"}"#), no("too hot")),
         (answered(406, "text/plain", b" too cold\n"), no("too cold")),
         (answered(404, "", b""), no("refused with status 404")),
-        (answered(500, "", b""), Next::Invalid),
-        (answered(302, "", b""), Next::Invalid),
+        (answered(400, "", &[b'x'; 2_000]), no(&"x".repeat(1_024))),
+        (answered(500, "", b""), Next::Failed),
+        (answered(302, "", b""), Next::Failed),
     ];
     for (answer, expected) in table {
         let mut event = said("a", None, b"{}");
@@ -151,8 +152,13 @@ fn an_enriching_endpoint_says_another_event() {
         (Some("text/plain"), &b"more"[..])
     );
     assert_eq!(event.get("subject"), Some("a"), "the same event");
-    assert_eq!(enriched(&raw, &answered(204, "", b"")).0, Next::Invalid);
-    assert_eq!(enriched(&raw, &answered(400, "", b"")).0, Next::Invalid);
+    let untyped = Answered { headers: BTreeMap::new(), ..answered(200, "", b"more") };
+    let (_, event) = enriched(&raw, &untyped);
+    assert_eq!(event.get("datacontenttype"), Some("application/octet-stream"));
+    let by_name = enriched(&of(json!("raw")), &answered(200, "text/plain", b"more")).1;
+    assert_eq!(&by_name.data()[..], b"more", "as earlier versions said it");
+    assert_eq!(enriched(&raw, &answered(204, "", b"")).0, Next::Failed);
+    assert_eq!(enriched(&raw, &answered(400, "", b"")).0, Next::Failed);
 
     let other = br#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":{"x":1}}"#;
     let event_form = of(json!({ "type": "cloudEvent" }));
@@ -161,11 +167,11 @@ fn an_enriching_endpoint_says_another_event() {
     assert_eq!((next, event.get("type")), (Next::Accepted, Some("t")));
     let assumed = of(json!({ "type": "assumeStructuredCloudEvent" }));
     assert_eq!(enriched(&assumed, &answered(200, "text/plain", other)).1.get("source"), Some("s"));
-    assert_eq!(enriched(&assumed, &answered(200, "text/plain", b"x")).0, Next::Invalid);
+    assert_eq!(enriched(&assumed, &answered(200, "text/plain", b"x")).0, Next::Failed);
     let names = ["ce-specversion", "ce-id", "ce-type", "ce-source", "ce-site"];
     let headers: BTreeMap<_, _> =
         names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect();
     let binary = Answered { status: 200, headers, body: Bytes::from_static(b"{}") };
     assert_eq!(enriched(&event_form, &binary).1.get("site"), Some("ce-site"));
-    assert_eq!(enriched(&event_form, &answered(200, "application/json", b"{}")).0, Next::Invalid);
+    assert_eq!(enriched(&event_form, &answered(200, "application/json", b"{}")).0, Next::Failed);
 }

@@ -41,7 +41,7 @@ fn keys_are_uuids() {
 fn refusals_have_codes_that_sdks_know() {
     #[rustfmt::skip]
     let table = [
-        (Refused::Version, 1), (Refused::Device, 2), (Refused::Credentials, 4), (Refused::Forbidden, 5),
+        (Refused::Version, 1), (Refused::Session, 2), (Refused::Device, 2), (Refused::Credentials, 4), (Refused::Forbidden, 5),
         (Refused::Plaintext, 5), (Refused::Banned, 3), (Refused::Unavailable, 3),
     ];
     assert_eq!(table.len(), Refused::ALL.len());

@@ -2,7 +2,8 @@
 
 use moorline_core::Text;
 use moorline_dialects::losant::limits::{
-    BAN_MEMORY_MS, Ban, Direction, Meter, PER_CONNECTION, PER_TOPIC, WINDOW_MS, Window, Windows,
+    BAN_MEMORY_MS, Ban, Direction, Meter, PER_CONNECTION, PER_TOPIC, Shared, WINDOW_MS, Window,
+    Windows,
 };
 use proptest::prelude::*;
 
@@ -50,6 +51,23 @@ fn windows_are_as_many_as_they_may_be() {
     assert!(windows.take("d", 1, WINDOW_MS) && !windows.take("c", 1, WINDOW_MS));
     assert!(windows.take("e", 1, WINDOW_MS + 1), "full of what counts: all is forgotten");
     assert!(windows.take("c", 1, WINDOW_MS + 1));
+}
+
+#[test]
+fn who_fills_the_room_loses_their_own_windows_alone() {
+    let mut shared = Shared::new(4);
+    assert!(shared.take(1, "quiet", 1, 0) && !shared.take(1, "quiet", 1, 0));
+    for key in ["a", "b", "c"] {
+        assert!(shared.take(2, key, 1, 0) && !shared.take(2, key, 1, 0), "{key}");
+    }
+    assert_eq!(shared.len(), 4);
+    assert!(shared.take(2, "d", 1, 1), "one more than there is room for");
+    assert!(!shared.take(1, "quiet", 1, 1), "which the other does not feel");
+    assert!(shared.take(2, "a", 1, 1), "and who did it is counted anew");
+    assert_eq!(shared.len(), 3);
+    assert!(shared.take(3, "x", 1, 1) && shared.take(3, "y", 1, WINDOW_MS + 1));
+    assert_eq!(shared.len(), 1, "what is over goes first");
+    assert!(!shared.is_empty());
 }
 
 proptest! {

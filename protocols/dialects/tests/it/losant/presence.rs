@@ -64,8 +64,15 @@ fn somebody_says_how_a_device_is() {
 
 #[test]
 fn every_end_has_words_of_its_own() {
-    use Reason::{Client, Elsewhere, Limited, Lost, Misused, Revoked, Stopping, TooLarge, Topic};
-    let all = [Client, Elsewhere, Limited, Lost, Misused, Revoked, Stopping, TooLarge, Topic];
+    use Reason::{
+        Client, Elsewhere, Limited, Lost, Misused, Refused, Revoked, Silent, Stopping, TooLarge,
+        Topic,
+    };
+    #[rustfmt::skip]
+    let all = [
+        Client, Elsewhere, Limited, Lost, Misused, Refused, Revoked, Silent, Stopping, TooLarge, Topic,
+    ];
+    assert_eq!(Silent.text(), "Keep Alive Timeout");
     let mut words: Vec<_> = all.iter().map(|reason| reason.text()).collect();
     words.sort_unstable();
     words.dedup();

@@ -3,9 +3,13 @@
 use moorline_core::Text;
 use moorline_dialects::losant::{
     access::Access,
+    connect::KEY_BYTES_MAX,
     rest::{
         Asked, Error, Kind, Method, Resource, ToPublish,
-        auth::{DeviceLogin, UserLogin, allows, bearer},
+        auth::{
+            DeviceLogin, EMAIL_BYTES_MAX, PASSWORD_BYTES_MAX, SECRET_BYTES_MAX, UserLogin, allows,
+            bearer,
+        },
         pass::{Kept, Said},
         query::Query,
         route,
@@ -46,6 +50,10 @@ fn paths_and_methods_ask_for_something_or_are_not_found() {
         ("devices/x".into(),         None, &[]),
         ("keys/x".into(),            None, &[]),
         ("webhooks".into(),          None, &[]),
+        ("data/time-series-query".into(), of(Resource::TimeSeries),           &[Post]),
+        ("data/last-value-query".into(), of(Resource::LastValues),            &[Post]),
+        ("certificate-authorities".into(), of(Resource::Passes(PassKind::Authority)), &[Get, Post]),
+        (format!("certificate-authorities/{DEVICE}"), of(Resource::Pass(PassKind::Authority, dev())), &[Get, Patch, Delete]),
         ("data/query".into(),        None, &[]),
     ];
     for (rest, expected, methods) in table {
@@ -114,11 +122,34 @@ fn devices_have_their_actions_and_integrators_the_others() {
         (Resource::Device(id(DEVICE)),       Patch,  false), (Resource::Device(id(DEVICE)),   Delete, false),
         (Resource::State(id(DEVICE)),        Post,   true),  (Resource::Command(id(DEVICE)),  Post,  true),
         (Resource::Logs(id(DEVICE)),         Get,    true),  (Resource::ConnectionStatus(id(DEVICE)), Post, true),
+        (Resource::TimeSeries,               Post,   true),  (Resource::LastValues,           Post,  true),
         (Resource::Passes(PassKind::Key),    Get,    false), (Resource::Pass(PassKind::Key, id(DEVICE)), Get, false),
     ];
     let all = ["all.Device".to_owned()];
     for (resource, method, expected) in table {
-        assert_eq!(allows(&all, resource.action(method), method == Get), expected, "{resource:?}");
+        let reads = resource.reads(method);
+        assert_eq!(allows(&all, resource.action(method), reads), expected, "{resource:?}");
+    }
+    let reads = ["all.Device.read".to_owned(), "data.*".to_owned()];
+    for scope in reads {
+        let of = Resource::TimeSeries;
+        assert!(allows(&[scope], of.action(Post), of.reads(Post)));
+    }
+}
+
+#[test]
+fn a_topic_of_a_request_is_no_longer_than_one_of_a_connection() {
+    let table = [
+        ("a/b", true),
+        ("a/b/c", false),
+        ("/b", true),
+        ("//", false),
+        ("abcd", true),
+        ("abcde", false),
+    ];
+    for (topic, fits) in table {
+        let said = ToPublish { topic: topic.to_owned(), message: String::new() };
+        assert_eq!(said.fits(4, 2), fits, "{topic}");
     }
 }
 
@@ -144,6 +175,22 @@ fn logins_are_read_and_never_printed() {
         wrong[key] = value;
         assert!(DeviceLogin::read(wrong.to_string().as_bytes()).is_err(), "{wrong:.200}");
     }
+    for (field, most) in [("key", KEY_BYTES_MAX), ("secret", SECRET_BYTES_MAX)] {
+        for (bytes, is_read) in [(most, true), (most + 1, false)] {
+            let mut long = said.clone();
+            long[field] = json!("x".repeat(bytes));
+            let read = DeviceLogin::read(long.to_string().as_bytes()).is_ok();
+            assert_eq!(read, is_read, "{field}: {bytes}");
+        }
+    }
+    for (field, most) in [("email", EMAIL_BYTES_MAX), ("password", PASSWORD_BYTES_MAX)] {
+        for (bytes, is_read) in [(most, true), (most + 1, false)] {
+            let mut long = json!({ "email": "a@example.com", "password": "mlt_1_a_b" });
+            long[field] = json!("x".repeat(bytes));
+            let read = UserLogin::read(long.to_string().as_bytes()).is_ok();
+            assert_eq!(read, is_read, "{field}: {bytes}");
+        }
+    }
     let user =
         UserLogin::read(br#"{"email":"a@example.com","password":"mlt_1_a_b","twoFactorCode":1}"#);
     assert!(!format!("{:?}", user.unwrap()).contains("mlt_"));
@@ -157,18 +204,18 @@ fn logins_are_read_and_never_printed() {
 
 #[test]
 fn keys_and_certificates_are_said_kept_and_shown() {
-    use PassKind::{Certificate, Key};
+    use PassKind::{Authority, Certificate, Key};
     let read =
         |kind, said: serde_json::Value, new| Said::read(kind, said.to_string().as_bytes(), new);
     let said = read(Key, json!({ "description": "d", "deviceIds": [DEVICE] }), true).unwrap();
     let access = said.access(&Access::default()).unwrap();
     let kept = Kept {
         key: Some("k".into()),
-        fingerprint: None,
         description: "d".into(),
         access: access.clone(),
         created_ms: NOW,
         updated_ms: NOW,
+        ..Kept::default()
     };
     assert_eq!(Kept::read(&kept.written()), Some(kept.clone()));
     let shown = kept.shown(&id(OTHER), &Text::from("app"), None);
@@ -181,6 +228,7 @@ fn keys_and_certificates_are_said_kept_and_shown() {
     let certificate = Kept { key: None, fingerprint: Some("ab".into()), ..kept };
     let shown = certificate.shown(&id(OTHER), &Text::from("app"), None);
     assert_eq!(shown["certificateInfo"]["fingerprint"], "ab");
+    authorities_say_whom_they_let_in();
     #[rustfmt::skip]
     let table = [
         (Key,         json!({}),                                    true,  true),
@@ -198,6 +246,15 @@ fn keys_and_certificates_are_said_kept_and_shown() {
         (Certificate, json!({}),                                    true,  false),
         (Certificate, json!({}),                                    false, true),
         (Certificate, json!({ "certificate": "PEM", "key": "my-key" }), true, false),
+        (Certificate, json!({ "certificate": "PEM", "name": "n" }), true,  false),
+        (Authority,   json!({ "name": "n", "caBundle": "PEM" }),    true,  true),
+        (Authority,   json!({ "name": "n" }),                       true,  false),
+        (Authority,   json!({ "caBundle": "PEM" }),                 true,  false),
+        (Authority,   json!({ "name": "", "caBundle": "PEM" }),     true,  false),
+        (Authority,   json!({ "name": "n", "caBundle": "P".repeat(32_768) }), true, false),
+        (Authority,   json!({ "name": "n", "caBundle": "PEM", "certificate": "PEM" }), true, false),
+        (Authority,   json!({ "caBundle": "PEM" }),                 false, true),
+        (Authority,   json!({ "status": "inactive" }),              false, true),
     ];
     for (kind, said, new, expected) in table {
         assert_eq!(read(kind, said.clone(), new).is_ok(), expected, "{kind:?} {said:.80}");
@@ -208,9 +265,30 @@ fn keys_and_certificates_are_said_kept_and_shown() {
     assert!(!format!("{secret:?}").contains("s3cr3t"));
 }
 
+fn authorities_say_whom_they_let_in() {
+    let read = |said: serde_json::Value| {
+        Said::read(PassKind::Authority, said.to_string().as_bytes(), true).unwrap()
+    };
+    let vouches = read(json!({ "name": "n", "caBundle": "PEM", "status": "active" }));
+    let lets_in = read(json!({ "name": "n", "caBundle": "PEM", "deviceIds": [DEVICE] }));
+    assert_eq!((vouches.restricts(), lets_in.restricts()), (false, true));
+    let mut kept = Kept {
+        name: "n".into(),
+        ca_bundle: Some("PEM".into()),
+        access: lets_in.access(&Access::default()).unwrap(),
+        ..Kept::default()
+    };
+    assert_eq!(kept.kind(), PassKind::Authority);
+    let shown = |kept: &Kept| kept.shown(&id(OTHER), &Text::from("app"), None);
+    assert!(shown(&kept).get("deviceIds").is_none());
+    assert_eq!(shown(&kept)["caBundle"], "PEM");
+    kept.lets_in = true;
+    assert_eq!(shown(&kept)["deviceIds"], json!([DEVICE]));
+}
+
 #[test]
 fn queries_say_how_much_and_since_when() {
-    let read = |text: &str| Query::read(text, NOW);
+    let read = |text: &str| Query::read(text, NOW).unwrap();
     let sdk = read("_actions=false&_links=true&_embedded=true");
     assert_eq!((sdk.limit, sdk.since_ms, sdk.page, sdk.per_page), (None, None, 0, 100));
     #[rustfmt::skip]
@@ -225,8 +303,16 @@ fn queries_say_how_much_and_since_when() {
     }
     let list = read("page=2&perPage=5000&filterField=name&filter=pump&deviceClass=gateway&limit=7");
     assert_eq!((list.page, list.per_page, list.limit), (2, 1_000, Some(7)));
-    assert_eq!((list.name.as_deref(), list.class.as_deref()), (Some("pump"), Some("gateway")));
-    assert_eq!(read("filterField=id&filter=pump").name, None);
+    assert_eq!((list.filter.as_deref(), list.class.as_deref()), (Some("pump"), Some("gateway")));
+    let tags =
+        read("tagFilter[0][key]=site&tagFilter%5B0%5D%5Bvalue%5D=north&tagFilter[1][key]=x").tags;
+    assert_eq!(json!(tags), json!([{ "key": "site", "value": "north" }, { "key": "x" }]));
+    assert!(read("query=%7B%22name%22%3A%22a%22%7D").meant.is_some());
+    for wrong in
+        ["query=x", "query={}x", "query={\"colour\":1}", "tagFilter=x", "tagFilter[a][key]=x"]
+    {
+        assert!(Query::read(wrong, NOW).is_err(), "{wrong}");
+    }
     assert_eq!((read("keepAliveInterval=900").keep_alive_s, sdk.keep_alive_s), (60, 2));
     assert_eq!(read("attributes=a,%20b").attributes, ["a", "b"]);
 }

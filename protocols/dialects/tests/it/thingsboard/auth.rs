@@ -1,7 +1,7 @@
 //! Who an integrator is: headers and bodies.
 
 use moorline_dialects::thingsboard::rest::auth::{
-    Bearer, Claims, Login, PublicLogin, Refresh, Tokens,
+    Bearer, Claims, Login, PASSWORD_BYTES_MAX, PublicLogin, Refresh, Tokens, USERNAME_BYTES_MAX,
 };
 use serde_json::json;
 
@@ -28,6 +28,15 @@ fn bodies_are_as_clients_write_them() {
     assert_eq!((login.username.as_str(), login.password.as_str()), ("u", "p"));
     assert!(!format!("{login:?}").contains("\"p\""));
     let refresh: Refresh = serde_json::from_value(json!({ "refreshToken": "r" })).unwrap();
+    for (field, most) in [("username", USERNAME_BYTES_MAX), ("password", PASSWORD_BYTES_MAX)] {
+        for (bytes, is_read) in [(most, true), (most + 1, false)] {
+            let mut long = json!({ "username": "a@example.com", "password": "p" });
+            long[field] = json!("x".repeat(bytes));
+            let read = Login::read(long.to_string().as_bytes()).is_some();
+            assert_eq!(read, is_read, "{field}: {bytes}");
+        }
+    }
+    assert_eq!(Login::read(b"{}"), None);
     let public: PublicLogin = serde_json::from_value(json!({ "publicId": "i" })).unwrap();
     assert_eq!((refresh.refresh_token.as_str(), public.public_id.as_str()), ("r", "i"));
     for wrong in [json!({}), json!({ "username": "u" }), json!({ "username": 1, "password": "p" })]

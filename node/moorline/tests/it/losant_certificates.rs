@@ -1,0 +1,255 @@
+//! Devices of Losant that show certificates: registered ones, and those of an authority of their application.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    sync::Arc,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    api::{Api, text},
+    cluster::Shape,
+    http,
+    packet::{self, Connect, Packet, Version},
+    wait::{SOON, until_true},
+};
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+const APP: &str = "5f0c9a1b2c3d4e5f60718293";
+
+/// What a client shows: certificates, its own first, and its key.
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    pem: String,
+    key: Vec<u8>,
+}
+
+fn authority(common: &str) -> Issuer {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn issued(by: &Issuer, common: &str) -> Shown {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    let made = params.signed_by(&key, by).unwrap();
+    Shown { chain: vec![made.der().clone()], pem: made.pem(), key: key.serialize_der() }
+}
+
+fn self_signed(common: &str) -> Shown {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common);
+    let key = KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    Shown { chain: vec![made.der().clone()], pem: made.pem(), key: key.serialize_der() }
+}
+
+impl Shown {
+    /// With its authority's certificate behind its own.
+    fn with(mut self, authority: &Issuer) -> Self {
+        self.chain.push(authority.der().clone());
+        self
+    }
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection over which a CONNECT was said, and the reason of its CONNACK.
+#[track_caller]
+fn connect(api: &Api, shown: &Shown, device: &str) -> (Stream, u8) {
+    let mut roots = RootCertStore::empty();
+    let ca = api.cluster.node(1).data.join("tls/ca.pem");
+    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let key = PrivateKeyDer::try_from(shown.key.clone()).unwrap();
+    let config = config.with_client_auth_cert(shown.chain.clone(), key).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let socket = TcpStream::connect(api.at(1, "mqtts")).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let mut stream = StreamOwned::new(connection, socket);
+    stream.write_all(&packet::connect(&Connect::clean(Version::V4, device))).unwrap();
+    let mut input = Vec::new();
+    loop {
+        if let Some(packet) = packet::take(Version::V4, &mut input) {
+            let Packet::ConnAck { reason, .. } = packet else { panic!("{packet:?}") };
+            return (stream, reason);
+        }
+        let mut some = [0; 1_024];
+        let read = stream.read(&mut some).unwrap();
+        assert!(read > 0, "closed without an answer");
+        input.extend_from_slice(&some[..read]);
+    }
+}
+
+#[track_caller]
+fn reason(api: &Api, shown: &Shown, device: &str) -> u8 {
+    connect(api, shown, device).1
+}
+
+/// Waits until a connection is closed.
+#[track_caller]
+fn closes(stream: &mut Stream) {
+    let mut some = [0; 1_024];
+    loop {
+        match stream.read(&mut some) {
+            Ok(1..) => {}
+            Ok(0) => return,
+            // Whether with or without a word of TLS, but not that nothing comes.
+            Err(error) => {
+                assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+                return;
+            }
+        }
+    }
+}
+
+/// Two applications at a node, and the tokens of their integrators.
+struct Yard {
+    api: Api,
+    tokens: Vec<(&'static str, String)>,
+}
+
+impl Yard {
+    fn start() -> Self {
+        let api = Api::start_as(&Shape::of(1), &["http", "mqtts"]);
+        let mut tokens = Vec::new();
+        for (name, application) in [("yard", APP), ("theirs", "0123456789abcdef01234567")] {
+            let tenant = json!({ "name": name, "aliases": [format!("losant:{application}")] });
+            let (status, made) = api.ask(1, "POST", "/tenants", &tenant);
+            assert_eq!(status, 201, "{made}");
+            let new = json!({ "name": "ci", "role": "operator" });
+            let path = format!("/tokens?tenant={name}");
+            tokens.push((application, text(&api.ask(1, "POST", &path, &new), 201, "token")));
+        }
+        Self { api, tokens }
+    }
+
+    fn ask(&self, whose: usize, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let (application, token) = &self.tokens[whose];
+        let bearer = format!("Bearer {token}");
+        let path = format!("/applications/{application}{path}");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let headers = [("authorization", &*bearer)];
+        let answer = http::api(method, self.api.at(1, "http"), &path, &headers, &body);
+        (answer.status, answer.json())
+    }
+
+    fn rest(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.ask(0, method, path, body)
+    }
+
+    /// The id of something new, and how it is shown.
+    #[track_caller]
+    fn made(&self, path: &str, body: Value) -> (String, Value) {
+        let (status, made) = self.rest("POST", path, body);
+        assert_eq!(status, 201, "{path}: {made}");
+        (made["id"].as_str().unwrap().to_owned(), made)
+    }
+
+    fn device(&self, name: &str) -> String {
+        self.made("/devices", json!({ "name": name })).0
+    }
+}
+
+/// What CONNACKs say to somebody whose certificate does not count.
+const REFUSED: u8 = 4;
+
+#[test]
+fn certificates_count_as_long_as_their_authority_does() {
+    let yard = Yard::start();
+    let (one, two) = (yard.device("one"), yard.device("two"));
+    let (ours, fleet, strangers) = (authority("ours"), authority("fleet"), authority("strangers"));
+    // The authority vouches for what is registered, and lets nobody in by itself.
+    let bundle = json!({ "name": "ours", "caBundle": ours.pem() });
+    let (ours_id, shown) = yard.made("/certificate-authorities", bundle.clone());
+    assert_eq!(shown["caInfo"][0]["commonName"], "ours");
+    let registered = issued(&ours, "registered");
+    let body = json!({ "certificate": registered.pem, "deviceIds": [one] });
+    let (_, shown) = yard.made("/certificates", body);
+    assert_eq!(shown["certificateInfo"]["issuerName"], "CN=ours");
+    let alone = self_signed("alone");
+    yard.made("/certificates", json!({ "certificate": alone.pem }));
+    // And one that says whom it lets in.
+    let lets_in = json!({ "name": "fleet", "caBundle": fleet.pem(), "deviceIds": [two] });
+    let (fleet_id, _) = yard.made("/certificate-authorities", lets_in);
+    let of_fleet = issued(&fleet, "of the fleet").with(&fleet);
+    let unregistered = issued(&ours, "other").with(&ours);
+    let copied = issued(&strangers, "of the fleet").with(&fleet);
+    #[rustfmt::skip]
+    let table = [
+        (&registered,   &one, 0,       "registered, and of an authority"),
+        (&registered,   &two, 5,       "for another device"),
+        (&alone,        &two, 0,       "registered, and of nobody's"),
+        (&unregistered, &one, REFUSED, "of the authority, and not registered"),
+        (&of_fleet,     &two, 0,       "of an authority that lets it in"),
+        (&of_fleet,     &one, 5,       "of one that does not let this device in"),
+        (&copied,       &two, REFUSED, "beside a copied authority"),
+    ];
+    for (shown, device, expected, what) in table {
+        assert_eq!(reason(&yard.api, shown, device), expected, "{what}");
+    }
+    // There is one of each; and what is none is said.
+    let pem = |pem: &str| json!({ "name": "x", "caBundle": pem });
+    for (whose, body) in [(0, bundle.clone()), (1, bundle), (0, pem("")), (0, pem("PEM"))] {
+        let (status, said) = yard.ask(whose, "POST", "/certificate-authorities", body);
+        assert_eq!((status, &said["type"]), (400, &json!("Validation")));
+    }
+    goes(&yard, (&ours_id, &registered, &one));
+    goes(&yard, (&fleet_id, &of_fleet, &two));
+    another_bundle(&yard, (&ours_id, &registered, &one), (&ours, &strangers));
+    let listed = yard.rest("GET", "/certificate-authorities?filter=fl*", Value::Null).1;
+    assert_eq!((&listed["totalCount"], &listed["items"][0]["id"]), (&json!(1), &json!(fleet_id)));
+}
+
+/// Whoever is in by an authority goes when it is no more.
+fn goes(yard: &Yard, (authority, shown, device): (&str, &Shown, &str)) {
+    let (mut stream, before) = connect(&yard.api, shown, device);
+    assert_eq!(before, 0);
+    let path = format!("/certificate-authorities/{authority}");
+    assert_eq!(yard.rest("PATCH", &path, json!({ "status": "inactive" })).0, 200);
+    closes(&mut stream);
+    assert_eq!(reason(&yard.api, shown, device), REFUSED);
+    assert_eq!(yard.rest("PATCH", &path, json!({ "status": "active" })).0, 200);
+    until_true("it is taken again", SOON, || reason(&yard.api, shown, device) == 0);
+}
+
+/// An authority has other certificates, and what it issued counts no more.
+fn another_bundle(
+    yard: &Yard,
+    (id, registered, device): (&str, &Shown, &str),
+    (ours, strangers): (&Issuer, &Issuer),
+) {
+    let path = format!("/certificate-authorities/{id}");
+    let both = format!("{}{}", strangers.pem(), ours.pem());
+    let changed = yard.rest("PATCH", &path, json!({ "caBundle": both })).1;
+    assert_eq!(changed["caInfo"].as_array().map(Vec::len), Some(2));
+    assert_eq!(reason(&yard.api, registered, device), 0);
+    let only = json!({ "caBundle": strangers.pem() });
+    assert_eq!(yard.rest("PATCH", &path, only).0, 200);
+    assert_eq!(reason(&yard.api, registered, device), REFUSED);
+    assert_eq!(yard.rest("DELETE", &path, Value::Null).0, 200);
+    assert_eq!(yard.rest("GET", &path, Value::Null).0, 404);
+}
