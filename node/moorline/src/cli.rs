@@ -103,11 +103,11 @@ pub(crate) struct DemoArgs {
     /// Do not start a node again after it died.
     #[arg(long)]
     pub(crate) no_restart: bool,
-    /// Instead of the status: five simulated devices of five platforms, one mail to all and one consumer, while a node dies; ends after
-    /// half a minute, with 1 if anything is missing.
+    /// Instead of the status: five simulated devices of five platforms, one mail to all and one consumer, while a node dies; ends
+    /// within half a minute, with 1 if anything is missing.
     #[arg(long)]
     pub(crate) fleet: bool,
-    /// With --fleet: the cluster stays until Ctrl-C.
+    /// With --fleet: the cluster stays until Ctrl-C, and its devices listen.
     #[arg(long, requires = "fleet")]
     pub(crate) stay: bool,
     /// Stop when standard input closes: for a process that is somebody's child.

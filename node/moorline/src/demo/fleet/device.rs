@@ -1,5 +1,5 @@
-//! A simulated device: one connection after the other, at one node after the other, until it is told to leave. What was not acknowledged on
-//! one is said again on the next.
+//! A simulated device: one connection after the other, at one node after the other, as long as it lives. What was not acknowledged on one is
+//! said again on the next.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,8 +35,6 @@ pub(super) struct Living {
     pub(super) places: Places,
     /// It says nothing new any more, and listens still.
     pub(super) quiet: CancellationToken,
-    /// It goes.
-    pub(super) leave: CancellationToken,
 }
 
 /// What is to be said, over all connections.
@@ -64,22 +62,17 @@ impl Saying {
 }
 
 impl Living {
-    /// Until it is told to leave.
+    /// Until it is dropped.
     pub(super) async fn live(self, first: usize) {
         let mut saying = Saying::new(self.device.platform.pause());
         let mut place = first;
         loop {
             let (node, target) = &self.places[place % self.places.len()];
-            tokio::select! {
-                () = self.leave.cancelled() => return,
-                visited = self.visit(*node, target, &mut saying) => drop(visited),
-            }
+            // It ends with an error: the connection broke.
+            drop(self.visit(*node, target, &mut saying).await);
             saying.again();
             place += 1;
-            tokio::select! {
-                () = self.leave.cancelled() => return,
-                () = sleep(MOVE_PAUSE) => {}
-            }
+            sleep(MOVE_PAUSE).await;
         }
     }
 
@@ -146,7 +139,7 @@ impl Living {
         let Some((heard, done)) = self.device.hears(said.topic.as_str(), &said.payload) else {
             return Ok(());
         };
-        self.board.note(self.line, |line| line.heard.push(heard));
+        self.board.heard(self.line, heard);
         if let Some(topic) = done {
             publish(wire, &topic, b"")?;
         }
