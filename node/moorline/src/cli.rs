@@ -107,7 +107,7 @@ pub(crate) struct DemoArgs {
     /// within half a minute, with 1 if anything is missing.
     #[arg(long)]
     pub(crate) fleet: bool,
-    /// With --fleet: the cluster stays until Ctrl-C, and its devices listen.
+    /// With --fleet: the cluster stays until Ctrl-C.
     #[arg(long, requires = "fleet")]
     pub(crate) stay: bool,
     /// Stop when standard input closes: for a process that is somebody's child.

@@ -71,20 +71,15 @@ pub(super) async fn run(mut args: DemoArgs) -> anyhow::Result<()> {
         shown = show(&args, &mut nodes) => shown,
         () = stop.wait() => Err(anyhow::anyhow!("stopped before the end")),
     };
-    if let Ok(fleet) = &shown
-        && args.stay
-    {
+    if args.stay && shown.is_ok() {
         print!("{}", screen::hello(&nodes.ready_nodes(), &args.dir));
-        print!("{}", fleet.more());
-        // Nothing is drawn over what devices hear.
-        args.quiet = true;
         watch(&args, &mut nodes, &mut stop).await?;
     }
     nodes.stop().await?;
-    shown.map(drop)
+    shown
 }
 
-async fn show(args: &DemoArgs, nodes: &mut Nodes) -> anyhow::Result<Fleet> {
+async fn show(args: &DemoArgs, nodes: &mut Nodes) -> anyhow::Result<()> {
     wait_ready(nodes).await?;
     write_ready(&args.dir, nodes)?;
     let ready = nodes.ready_nodes();
@@ -104,8 +99,7 @@ async fn show(args: &DemoArgs, nodes: &mut Nodes) -> anyhow::Result<Fleet> {
     println!("Node {VICTIM} is started again.");
     sleep(CALM).await;
     write_ready(&args.dir, nodes)?;
-    fleet.end().await?;
-    Ok(fleet)
+    fleet.end().await
 }
 
 /// Whoever takes part.
@@ -114,9 +108,9 @@ struct Fleet {
     token: String,
     ready: Vec<ReadyNode>,
     group: Option<Group>,
-    /// They leave when it is dropped.
-    _devices: JoinSet<()>,
+    devices: JoinSet<()>,
     quiet: CancellationToken,
+    leave: CancellationToken,
 }
 
 impl Fleet {
@@ -127,7 +121,7 @@ impl Fleet {
         let at = ready.iter().find(|node| node.id == VICTIM).context("no such node")?;
         let group = Some(Group::start(&at.admin.to_string(), &token, &board)?);
         let places: Places = ready.iter().map(|node| (node.id, node.mqtt.to_string())).collect();
-        let quiet = CancellationToken::new();
+        let (quiet, leave) = (CancellationToken::new(), CancellationToken::new());
         let mut devices = JoinSet::new();
         for (line, device) in all.into_iter().enumerate() {
             let living = Living {
@@ -136,10 +130,11 @@ impl Fleet {
                 board: board.clone(),
                 places: places.clone(),
                 quiet: quiet.clone(),
+                leave: leave.clone(),
             };
             devices.spawn(living.live(line));
         }
-        Ok(Self { board, token, ready: ready.to_vec(), group, _devices: devices, quiet })
+        Ok(Self { board, token, ready: ready.to_vec(), group, devices, quiet, leave })
     }
 
     /// Where requests go: to a node that lives.
@@ -184,6 +179,8 @@ impl Fleet {
     async fn end(&mut self) -> anyhow::Result<()> {
         self.quiet.cancel();
         let settled = until(SETTLE_WAIT, || self.board.missing().is_empty()).await;
+        self.leave.cancel();
+        while self.devices.join_next().await.is_some() {}
         println!("\n{}", self.board.table());
         let missing = self.board.missing();
         if !missing.is_empty() {
@@ -196,19 +193,6 @@ impl Fleet {
             "Nothing is missing: {events} events acknowledged and read, {mails} mails heard in their order, while a node died."
         );
         Ok(())
-    }
-}
-
-impl Fleet {
-    /// What may be tried while it stays: devices listen still, and what they hear is printed.
-    fn more(&self) -> String {
-        self.board.talk();
-        format!(
-            "\nThe devices are silent now, and listen:\n  export MOORLINE_ADMIN={} MOORLINE_TENANT={TENANT} MOORLINE_TOKEN={}\n  \
-             moorline mail send --label {LABEL} stop '{{\"now\":true}}'\n",
-            self.admin(),
-            self.token,
-        )
     }
 }
 

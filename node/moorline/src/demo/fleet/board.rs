@@ -10,8 +10,8 @@ use std::{
 
 use serde_json::Value;
 
-/// Of what is shown of a payload or an event.
-const SHOWN_CHARS_MAX: usize = 110;
+/// Of a payload that is shown.
+const SHOWN_CHARS_MAX: usize = 96;
 
 /// A mail as a device heard it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,6 @@ pub(super) struct Line {
     /// Events that the consumer group read.
     pub(super) read: BTreeSet<u64>,
     pub(super) heard: Vec<Heard>,
-    /// One of its events, as it was read.
-    shown: Option<String>,
 }
 
 impl Line {
@@ -57,57 +55,30 @@ impl Line {
     }
 }
 
-/// All of them.
-#[derive(Debug, Default)]
-struct All {
-    lines: Vec<Line>,
-    /// Mail that was sent.
-    mailed: Vec<&'static str>,
-    /// What is heard is printed.
-    talks: bool,
-}
-
-/// The board. Clones are the same.
+/// All of them, and the mail that was sent. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Board(Arc<Mutex<All>>);
+pub(super) struct Board(Arc<Mutex<(Vec<Line>, Vec<&'static str>)>>);
 
 impl Board {
     /// Of devices, by platform and name.
     pub(super) fn new(devices: impl Iterator<Item = (&'static str, String)>) -> Self {
         let line = |(platform, device)| Line { platform, device, ..Line::default() };
-        let all = All { lines: devices.map(line).collect(), ..All::default() };
-        Self(Arc::new(Mutex::new(all)))
+        Self(Arc::new(Mutex::new((devices.map(line).collect(), Vec::new()))))
     }
 
-    fn all(&self) -> MutexGuard<'_, All> {
+    fn all(&self) -> MutexGuard<'_, (Vec<Line>, Vec<&'static str>)> {
         // Every change is one entry.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes something about a device.
     pub(super) fn note<T>(&self, device: usize, note: impl FnOnce(&mut Line) -> T) -> T {
-        note(&mut self.all().lines[device])
-    }
-
-    /// A device heard a mail.
-    pub(super) fn heard(&self, device: usize, heard: Heard) {
-        let mut all = self.all();
-        let talks = all.talks;
-        let line = &mut all.lines[device];
-        if talks {
-            println!("  {:<13}{}   {}", line.platform, heard.topic, short(&heard.payload));
-        }
-        line.heard.push(heard);
-    }
-
-    /// From now on it is printed what is heard.
-    pub(super) fn talk(&self) {
-        self.all().talks = true;
+        note(&mut self.all().0[device])
     }
 
     /// A mail was sent to all.
     pub(super) fn mailed(&self, name: &'static str) {
-        self.all().mailed.push(name);
+        self.all().1.push(name);
     }
 
     /// An event came to the consumer group: a line of `moorline events`.
@@ -118,21 +89,20 @@ impl Board {
             return;
         };
         let mut all = self.all();
-        if let Some(of) = all.lines.iter_mut().find(|of| of.device == device) {
-            of.read.insert(number);
-            of.shown.get_or_insert_with(|| String::from_utf8_lossy(line).into_owned());
+        if let Some(line) = all.0.iter_mut().find(|line| line.device == device) {
+            line.read.insert(number);
         }
     }
 
     /// Whether all devices are somewhere.
     pub(super) fn all_came(&self) -> bool {
-        self.all().lines.iter().all(|line| !line.places.is_empty())
+        self.all().0.iter().all(|line| !line.places.is_empty())
     }
 
     /// What is missing still, in words; nothing if nothing is.
     pub(super) fn missing(&self) -> Vec<String> {
         let all = self.all();
-        let All { lines, mailed, .. } = &*all;
+        let (lines, mailed) = &*all;
         let mut missing = Vec::new();
         for line in lines {
             let (device, lost) = (&line.device, line.missing());
@@ -153,7 +123,7 @@ impl Board {
     /// For eyes.
     pub(super) fn table(&self) -> String {
         let all = self.all();
-        let All { lines, mailed, .. } = &*all;
+        let (lines, mailed) = &*all;
         let mut out = format!(
             "{:<13}{:<26}{:<10}{:>7}{:>14}{:>7}{:>9}{:>7}\n",
             "platform", "device", "at node", "events", "acknowledged", "read", "missing", "mail"
@@ -178,12 +148,10 @@ impl Board {
         for line in lines {
             for heard in &line.heard {
                 let Heard { topic, payload, .. } = heard;
-                writeln!(out, "  {:<13}{topic}   {}", line.platform, short(payload)).expect(STRING);
+                let short: String = payload.chars().take(SHOWN_CHARS_MAX).collect();
+                let rest = if short.len() < payload.len() { "…" } else { "" };
+                writeln!(out, "  {:<13}{topic}   {short}{rest}", line.platform).expect(STRING);
             }
-        }
-        out += "\nAn event of each, as the consumer group read them:\n";
-        for shown in lines.iter().filter_map(|line| line.shown.as_deref()) {
-            writeln!(out, "  {}", short(shown)).expect(STRING);
         }
         out
     }
@@ -191,19 +159,12 @@ impl Board {
     /// Events that were acknowledged, and mails that were heard.
     pub(super) fn totals(&self) -> (usize, usize) {
         let all = self.all();
-        let acked = all.lines.iter().map(|line| line.acked.len()).sum();
-        (acked, all.lines.iter().map(|line| line.names().len()).sum())
+        let acked = all.0.iter().map(|line| line.acked.len()).sum();
+        (acked, all.0.iter().map(|line| line.names().len()).sum())
     }
 }
 
 const STRING: &str = "a string takes everything";
-
-/// As much of a text as one line shows.
-fn short(text: &str) -> String {
-    let short: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-    let rest = if short.len() < text.len() { "…" } else { "" };
-    short + rest
-}
 
 /// What a device calls its event: each platform has put it somewhere else in the body.
 fn number(data: &Value) -> Option<u64> {

@@ -1,5 +1,5 @@
-//! A simulated device: one connection after the other, at one node after the other, as long as it lives. What was not acknowledged on one is
-//! said again on the next.
+//! A simulated device: one connection after the other, at one node after the other, until it is told to leave. What was not acknowledged on
+//! one is said again on the next.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,6 +35,8 @@ pub(super) struct Living {
     pub(super) places: Places,
     /// It says nothing new any more, and listens still.
     pub(super) quiet: CancellationToken,
+    /// It goes.
+    pub(super) leave: CancellationToken,
 }
 
 /// What is to be said, over all connections.
@@ -62,17 +64,22 @@ impl Saying {
 }
 
 impl Living {
-    /// Until it is dropped.
+    /// Until it is told to leave.
     pub(super) async fn live(self, first: usize) {
         let mut saying = Saying::new(self.device.platform.pause());
         let mut place = first;
         loop {
             let (node, target) = &self.places[place % self.places.len()];
-            // It ends with an error: the connection broke.
-            drop(self.visit(*node, target, &mut saying).await);
+            tokio::select! {
+                () = self.leave.cancelled() => return,
+                visited = self.visit(*node, target, &mut saying) => drop(visited),
+            }
             saying.again();
             place += 1;
-            sleep(MOVE_PAUSE).await;
+            tokio::select! {
+                () = self.leave.cancelled() => return,
+                () = sleep(MOVE_PAUSE) => {}
+            }
         }
     }
 
@@ -139,7 +146,7 @@ impl Living {
         let Some((heard, done)) = self.device.hears(said.topic.as_str(), &said.payload) else {
             return Ok(());
         };
-        self.board.heard(self.line, heard);
+        self.board.note(self.line, |line| line.heard.push(heard));
         if let Some(topic) = done {
             publish(wire, &topic, b"")?;
         }
