@@ -2,11 +2,11 @@
 //!
 //! # Invariants
 //!
-//! - **Mail counts as what is sent to a connection**: one too many ends it, and the mail stays where it is.
+//! - **Mail counts as what is sent to a connection, and costs no ban**: it comes as fast as half of the limits, however much of it waits.
 //!
 //! Checked by the cluster tests (`losant.rs`, `mail_everywhere.rs`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use moorline_core::Message;
 use moorline_dialects::losant::{id::Id, limits::Direction, mail, topics};
@@ -34,6 +34,10 @@ impl Says for Told {
     fn listens(&self) -> bool {
         // That is why it is here.
         true
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        self.visit.brought_in(&topics::command(&self.id))
     }
 
     fn say(&self, mail: &Mail) -> Result<Message, Unsaid> {

@@ -13,6 +13,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use moorline_core::{
@@ -179,6 +180,13 @@ impl Visit {
             self.end(Reason::Limited);
         }
         taken.is_ok()
+    }
+
+    /// In how long one more may be brought that nobody waits for; [`None`]: now.
+    pub(crate) fn brought_in(&self, topic: &Text) -> Option<Duration> {
+        let now_ms = self.door.clock.wall().0;
+        let wait_ms = locked(&self.allowance).meter.brought_in(Direction::Down, topic, now_ms)?;
+        Some(Duration::from_millis(wait_ms))
     }
 
     /// Keeps a ban with the device, for every node, and tells of it.

@@ -23,6 +23,9 @@ const STORM: usize = 310;
 const LARGE: usize = 30 * 1_024;
 /// Streams that a device may have open.
 const STREAMS: usize = 4;
+/// Messages that a connection may be sent on a topic in a window, and mail among them.
+const TOLD: usize = 30;
+const BROUGHT: usize = 15;
 const BRIEF: Duration = Duration::from_millis(300);
 
 #[test]
@@ -42,6 +45,7 @@ fn limits_hold_and_keep_what_they_promise() {
             ("a command to many is counted, and told to all it can be", many),
             ("topics of requests are no longer than those of connections", topics),
             ("why a connection is over is logged", reasons),
+            ("what waited for a device costs it no ban", brought),
         ],
     );
 }
@@ -309,4 +313,25 @@ fn reasons(yard: &mut Yard) {
     let (mut client, _) = silent.to(yard.at(1));
     assert_eq!(client.hear(SOON), Heard::Closed);
     until_true("its end is in the log", SOON, || ended(yard, &device, "Keep Alive Timeout"));
+}
+
+/// More mail than a connection may be sent in 15 seconds: it comes as fast as half of that, and the connection stays.
+fn brought(yard: &mut Yard) {
+    let device = yard.device("standalone", &json!({}));
+    let path = format!("/devices/{device}/mailbox?tenant=yard");
+    for number in 0..TOLD + 2 {
+        let mail = json!({ "name": "set", "payload": number });
+        let (status, sent) = yard.api.ask(1, "POST", &path, &mail);
+        assert_eq!(status, 201, "{sent}");
+    }
+    let (mut client, _) = yard.connect(&device).to(yard.at(2));
+    client.subscribe(&[(&commands_of(&device), 0)]);
+    for number in 0..BROUGHT {
+        assert_eq!(json_of(&client.message())["payload"], number);
+    }
+    client.hears_nothing();
+    // There is room for what is said now: it does not wait behind them.
+    yard.done(1, "POST", &format!("/devices/{device}/command"), &json!({ "name": "now" }));
+    assert_eq!(json_of(&client.message())["name"], "now");
+    client.disconnect();
 }

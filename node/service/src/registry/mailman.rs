@@ -18,7 +18,7 @@
 //!
 //! What mail looks like on a platform (`protocols/dialects`). Platforms whose devices settle mail themselves (`door.rs`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use moorline_core::{Message, TenantId, Text};
 use moorline_machine::{
@@ -69,6 +69,11 @@ impl Fate {
 pub trait Says: Send + Sync + 'static {
     /// Whether it listens for any mail now.
     fn listens(&self) -> bool;
+
+    /// How long the next mail has to wait, because so many have gone out; [`None`]: it may go now.
+    fn pause(&self) -> Option<Duration> {
+        None
+    }
 
     /// A mail as its device hears it.
     ///
@@ -124,6 +129,10 @@ impl<S: Says> Mailman<S> {
         loop {
             while !self.says.listens() {
                 self.says.changed().notified().await;
+            }
+            // Before it is asked for: who waits holds no mail that somebody may take back meanwhile.
+            while let Some(pause) = self.says.pause() {
+                sleep(pause).await;
             }
             match self.registry.next_mail(self.tenant, &self.device, None).await {
                 Ok((Some(mail), _)) => {

@@ -3,6 +3,8 @@
 //! # Invariants
 //!
 //! - **Never more than the limit within any 15 seconds**: windows slide. Checked by `tests/it/losant/limits.rs`.
+//! - **What is brought without being asked for takes half of that**: what waited for a device costs it no ban, and leaves room for what is
+//!   said to it meanwhile. Checked by the same.
 //! - **A ban doubles when the next comes within 15 minutes of its end, up to an hour**, and begins anew otherwise. Checked by the same.
 //! - **Bounded**: a connection has as many topics in its window as messages; of all that is counted by tenants, the one with the most is
 //!   forgotten when there is no room. Checked by the same.
@@ -18,6 +20,10 @@ pub const WINDOW_MS: u64 = 15_000;
 pub const PER_TOPIC: usize = 30;
 /// Messages of a connection, in both together.
 pub const PER_CONNECTION: usize = 300;
+/// Of those to a topic, such as were waiting for the device: the rest is for what is said to it now.
+pub const BROUGHT_PER_TOPIC: usize = PER_TOPIC / 2;
+/// The same of a connection.
+pub const BROUGHT_PER_CONNECTION: usize = PER_CONNECTION / 2;
 /// Connections of an application.
 pub const CONNECTIONS: usize = 300;
 /// Requests of a kind of a device.
@@ -43,6 +49,13 @@ impl Window {
             self.0.push_back(now_ms);
         }
         has_room
+    }
+
+    /// In how many milliseconds there are fewer than `most` in the window; [`None`]: there are now.
+    pub fn room_in(&mut self, most: usize, now_ms: u64) -> Option<u64> {
+        self.forget(now_ms);
+        let before = self.0.len().checked_sub(most)?;
+        self.0.get(before).map(|at| (at + WINDOW_MS).saturating_sub(now_ms))
     }
 
     /// Whether nothing is in it.
@@ -134,6 +147,11 @@ impl<K: Eq + std::hash::Hash> Windows<K> {
         }
         self.all.entry(key).or_default().take(most, now_ms)
     }
+
+    /// In how many milliseconds there are fewer than `most` in the window of a key; [`None`]: there are now.
+    pub fn room_in(&mut self, key: &K, most: usize, now_ms: u64) -> Option<u64> {
+        self.all.get_mut(key)?.room_in(most, now_ms)
+    }
 }
 
 /// Which way a message goes.
@@ -164,6 +182,12 @@ impl Meter {
     pub fn take(&mut self, direction: Direction, topic: &Text, now_ms: u64) -> bool {
         self.all.take(PER_CONNECTION, now_ms)
             && self.topics.take((direction, topic.clone()), PER_TOPIC, now_ms)
+    }
+
+    /// In how many milliseconds one more may be brought that nobody waits for; [`None`]: now.
+    pub fn brought_in(&mut self, direction: Direction, topic: &Text, now_ms: u64) -> Option<u64> {
+        let of_topic = self.topics.room_in(&(direction, topic.clone()), BROUGHT_PER_TOPIC, now_ms);
+        of_topic.max(self.all.room_in(BROUGHT_PER_CONNECTION, now_ms))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use moorline_core::Text;
 use moorline_dialects::losant::limits::{
-    BAN_MEMORY_MS, Ban, Direction, Meter, PER_CONNECTION, PER_TOPIC, Shared, WINDOW_MS, Window,
-    Windows,
+    BAN_MEMORY_MS, BROUGHT_PER_CONNECTION, BROUGHT_PER_TOPIC, Ban, Direction, Meter,
+    PER_CONNECTION, PER_TOPIC, Shared, WINDOW_MS, Window, Windows,
 };
 use proptest::prelude::*;
 
@@ -23,6 +23,30 @@ fn thirty_of_a_topic_and_three_hundred_in_all_for_each_fifteen_seconds() {
     let taken =
         (0..PER_CONNECTION + 30).filter(|at| meter.take(Direction::Up, &topics[at % 11], 5));
     assert_eq!(taken.count(), PER_CONNECTION);
+}
+
+#[test]
+fn what_waited_comes_as_fast_as_half_of_the_limits() {
+    let topics: Vec<Text> = (0..11).map(|at| Text::from(format!("t/{at}"))).collect();
+    let down = Direction::Down;
+    let mut meter = Meter::default();
+    for at in 0..BROUGHT_PER_TOPIC as u64 {
+        assert_eq!(meter.brought_in(down, &topics[0], at), None);
+        assert!(meter.take(down, &topics[0], at));
+    }
+    let now = BROUGHT_PER_TOPIC as u64;
+    assert_eq!(meter.brought_in(down, &topics[0], now), Some(WINDOW_MS - now), "as the first goes");
+    assert_eq!(meter.brought_in(down, &topics[0], WINDOW_MS - 1), Some(1));
+    assert_eq!(meter.brought_in(down, &topics[1], now), None, "another topic");
+    // What is said meanwhile counts, and is not kept from it.
+    assert!(meter.take(down, &topics[0], now));
+    assert_eq!(meter.brought_in(down, &topics[0], now), Some(WINDOW_MS - now + 1));
+    assert_eq!(meter.brought_in(down, &topics[0], WINDOW_MS + 1), None);
+    let mut meter = Meter::default();
+    for at in 0..BROUGHT_PER_CONNECTION {
+        assert!(meter.take(Direction::Up, &topics[at % 11], 5));
+    }
+    assert_eq!(meter.brought_in(down, &topics[0], 6), Some(WINDOW_MS - 1), "of the connection");
 }
 
 #[test]
