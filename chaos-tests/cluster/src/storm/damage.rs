@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use moorline_oracle::history::Fault;
+use tokio::time::{Instant, sleep};
 
 use crate::admin;
 use crate::cluster::READY_MAX;
@@ -18,8 +19,33 @@ const ADVICE: &str = "new node id";
 /// node needs it.
 const LOG: &str = "raftlog";
 const ROWS: &str = "state";
+/// What must be written in a file for a bit of it to be damaged, in bytes.
+const WORTH: usize = 4_096;
+/// How long a node at work may take to write that much, and how often its files are looked at meanwhile. One that was started
+/// just now begins a new file of its log.
+const WORTH_MAX: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a node may take to end after it has read what is damaged.
 const NOTICE_MAX: Duration = Duration::from_secs(30);
+
+/// Waits until a node that runs has a log that can be damaged.
+pub(super) async fn worth_it(nemesis: &Nemesis<'_>, at: usize) -> Result<()> {
+    let log = nemesis.cluster.data(at).join(LOG);
+    let deadline = Instant::now() + WORTH_MAX;
+    loop {
+        // RocksDB may delete a file just when it is looked at.
+        let found = largest(&log, "log").and_then(|file| Ok(written(&fs::read(file)?)));
+        match found {
+            Ok(bytes) if bytes >= WORTH => return Ok(()),
+            found => ensure!(
+                Instant::now() < deadline,
+                "no log worth damaging in {} after {WORTH_MAX:?}: {found:?}",
+                log.display()
+            ),
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
 
 /// Flips a bit in the middle of the log of a node that does not run, and has it refuse to start.
 pub(super) async fn flip_log(
@@ -97,8 +123,8 @@ fn largest(directory: &Path, extension: &str) -> Result<PathBuf> {
 /// Flips a bit in the second quarter of what is written in a file: behind it there is more, and it is no trailer.
 fn flip(path: &Path, draw: u64) -> Result<()> {
     let bytes = fs::read(path)?;
-    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    if written < 4_096 {
+    let written = written(&bytes);
+    if written < WORTH {
         bail!("{} has only {written} bytes: nothing to damage", path.display());
     }
     let quarter = u64::try_from(written / 4)?;
@@ -113,6 +139,11 @@ fn flip(path: &Path, draw: u64) -> Result<()> {
     file.sync_all()?;
     println!("           byte {place} of {written} in {}", path.display());
     Ok(())
+}
+
+/// How many bytes are before the zeros at a file's end, which RocksDB allocates ahead.
+fn written(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ pub(super) async fn replace(
             relieve(nemesis, old).await?;
             continue;
         }
+        if blow.what == What::FlipLog {
+            damage::worth_it(nemesis, at).await?;
+        }
         nemesis.cluster.kill(at)?;
         nemesis.note(at, Fault::Kill, victims, Ok(()));
         nemesis.cluster.wait_death(at).await?;
