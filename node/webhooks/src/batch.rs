@@ -46,8 +46,7 @@ pub(crate) fn batches(
             continue;
         }
         let fits = |batch: &&mut Batch| {
-            batch.events < u64::from(batch_max)
-                && batch.body.len() + text.len() + 1 <= BATCH_BYTES_MAX
+            batch.events < u64::from(batch_max) && batch.body.len() + text.len() < BATCH_BYTES_MAX
         };
         match batches.last_mut().filter(fits) {
             Some(batch) => {

@@ -448,7 +448,8 @@ impl Webhooks {
         self.forget_orphans(tenant, &all).await?;
         let cursor = self.registry.newest(tenant).await?;
         kept.begins = cursor.to_string();
-        let put = self.registry.put_document(&space(tenant), &id, kept.body(), Expect::Absent);
+        let space = space(tenant);
+        let put = self.registry.put_document(&space, &id, kept.body(), Expect::Absent);
         let version = match put.await {
             Ok(version) => version,
             Err(error) if is_conflict(&error) => return Err(WebhookError::Exists),
@@ -456,7 +457,7 @@ impl Webhooks {
         };
         let begun = self.registry.commit_events(tenant, &kept.group(&name), &cursor).await;
         if let Err(error @ RegistryError::Events(EventRefused::TooManyConsumers)) = begun {
-            self.registry.delete_document(&space(tenant), &id, Expect::Version(version)).await?;
+            self.registry.delete_document(&space, &id, Expect::Version(version)).await?;
             return Err(error.into());
         }
         // Without an answer it is known where it begins all the same: its document says so.

@@ -16,10 +16,10 @@
 //! - **In order of each device**: a shard's events go out one request after the other, and the next one after the last was settled.
 //! - **Nothing is lost silently**: what is skipped, and what retention took before it was sent, is counted in the webhook's state and in
 //!   metrics; a webhook that pauses says why.
-//! - **One node sends**: the leader of the shard in which the webhook is kept. Who is deposed notices within [`runner::LOOK`], or when it
+//! - **One node sends**: the leader of the shard in which the webhook is kept. Who is deposed notices within half a second, or when it
 //!   commits; until then an event may come twice, and an old one after newer ones.
 //! - **Secrets are sealed** under the cluster's key, and never read back. Checked by `hooks.rs` and the cluster tests.
-//! - **Bounded**: [`WEBHOOKS_PER_TENANT_MAX`], [`runner::RUNNING_MAX`] at a node, requests of a webhook and a node at once, bytes of a
+//! - **Bounded**: [`WEBHOOKS_PER_TENANT_MAX`], 128 at a node, requests of a webhook and a node at once, bytes of a
 //!   request, times between two tries.
 //!
 //! # Deliberately absent

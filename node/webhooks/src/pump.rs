@@ -154,7 +154,11 @@ impl Pump {
 
     async fn turn(&mut self) -> Result<(), Stopped> {
         let of = Arc::clone(&self.of);
-        let asked = of.hooks.registry.events(self.shard, of.tenant, self.at, None, WAIT);
+        let wait = match self.committed < self.at {
+            true => WAIT.min(self.commit_at.saturating_duration_since(Instant::now())),
+            false => WAIT,
+        };
+        let asked = of.hooks.registry.events(self.shard, of.tenant, self.at, None, wait);
         let page = tokio::select! {
             () = of.stop.cancelled() => return Err(Stopped),
             page = asked => page,

@@ -37,10 +37,10 @@ use crate::{
 };
 
 /// How often it is looked at what should run: so long a change takes.
-pub const LOOK: Duration = Duration::from_millis(500);
+pub(crate) const LOOK: Duration = Duration::from_millis(500);
 /// Webhooks that run at a node. Each asks every shard, and holds a page of each (64 KiB) while its receiver is slow: with 12 shards 100 MiB
 /// in all, if no receiver takes anything.
-pub const RUNNING_MAX: usize = 128;
+pub(crate) const RUNNING_MAX: usize = 128;
 /// How often it is written how a webhook goes, if it goes well.
 const WRITE_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether there is something to write.
@@ -279,7 +279,8 @@ async fn tell(of: &Running, pumps: &mut JoinSet<()>, mut expect: Expect) {
         if let Some(state) = state {
             written = Instant::now();
             let body = serde_json::to_vec(&state).expect("numbers and texts").into();
-            let put = of.hooks.registry.put_document(&states(of.tenant), &of.name, body, expect);
+            let space = states(of.tenant);
+            let put = of.hooks.registry.put_document(&space, &of.name, body, expect);
             match put.await {
                 Ok(version) => expect = Expect::Version(version),
                 Err(error) if is_conflict(&error) => of.stop.cancel(),

@@ -1,6 +1,6 @@
 //! How a webhook goes, as its node says it: a document of its own, so that any node can be asked, and the next node goes on counting.
 //!
-//! What failed and what was skipped or missed is written within a second, what went well every [`WRITE_EVERY`](crate::runner). A node that
+//! What failed and what was skipped or missed is written within a second, what went well every ten seconds. A node that
 //! is killed forgets what it counted since; the offsets it committed it does not.
 
 use std::collections::BTreeMap;
