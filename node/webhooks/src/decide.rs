@@ -13,7 +13,7 @@ use std::time::Duration;
 use moorline_core::calendar::unix_ms;
 use moorline_outward::Unanswered;
 
-use crate::hooks::Refused;
+use crate::kept::Refused;
 
 /// Before the second try.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_secs(1);

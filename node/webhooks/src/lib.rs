@@ -18,7 +18,7 @@
 //!   metrics; a webhook that pauses says why.
 //! - **One node sends**: the leader of the shard in which the webhook is kept. Who is deposed notices within half a second, or when it
 //!   commits; until then an event may come twice, and an old one after newer ones.
-//! - **Secrets are sealed** under the cluster's key, and never read back. Checked by `hooks.rs` and the cluster tests.
+//! - **Secrets are sealed** under the cluster's key, and never read back. Checked by `sealed.rs` and the cluster tests.
 //! - **Bounded**: [`WEBHOOKS_PER_TENANT_MAX`], 128 at a node, requests of a webhook and a node at once, bytes of a
 //!   request, times between two tries.
 //!
@@ -31,18 +31,18 @@ mod batch;
 mod decide;
 mod filter;
 mod hooks;
+mod kept;
 mod metrics;
 mod pump;
 mod runner;
+mod sealed;
 mod signature;
 mod state;
 
 pub use self::{
     filter::Filter,
-    hooks::{
-        Hook, NewHook, Refused, SECRET_PREFIX, Settings, Tested, WEBHOOKS_PER_TENANT_MAX,
-        WebhookError, Webhooks,
-    },
+    hooks::{SECRET_PREFIX, Tested, WEBHOOKS_PER_TENANT_MAX, WebhookError, Webhooks},
+    kept::{Hook, NewHook, Refused, Settings},
     metrics::WebhookMetrics,
     runner::Runner,
     signature::signature,

@@ -30,8 +30,10 @@ use tracing::{info, warn};
 use crate::{
     batch::{Batch, batches},
     decide::{Heard, Step, Tries, retry_after},
-    hooks::{Kept, Opened, Webhooks},
+    hooks::Webhooks,
+    kept::Kept,
     metrics::{Fate, Lag, UnderWay, WebhookMetrics},
+    sealed::Opened,
     state::{Failing, State},
 };
 
@@ -117,14 +119,21 @@ impl Running {
     /// It pauses, as its document says from now on.
     pub(crate) async fn pause(&self, why: &str) {
         let Self { hooks, tenant, name, version, .. } = self;
-        while let Err(error) = hooks.pause(*tenant, name, *version, why).await {
-            warn!(tenant = tenant.0, webhook = %name, %error, "a webhook could not be paused yet");
-            if self.pause_for(PAUSE).await.is_err() {
-                return;
+        let paused = loop {
+            match hooks.pause(*tenant, name, *version, why).await {
+                Ok(paused) => break paused,
+                Err(error) => {
+                    warn!(tenant = tenant.0, webhook = %name, %error, "a webhook could not be paused yet");
+                    if self.pause_for(PAUSE).await.is_err() {
+                        return;
+                    }
+                }
             }
+        };
+        if paused {
+            self.metrics.paused.inc();
+            warn!(tenant = tenant.0, webhook = %name, why, "a webhook is paused");
         }
-        self.metrics.paused.inc();
-        warn!(tenant = tenant.0, webhook = %name, why, "a webhook is paused");
         self.stop.cancel();
     }
 }

@@ -13,11 +13,7 @@
 //!
 //! Checked by the cluster tests (`webhooks.rs`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use moorline_core::{TenantId, Text};
 use moorline_machine::documents::{Document, Expect};
@@ -31,7 +27,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    hooks::{Kept, READ_MAX, SPACE, Webhooks, space, states},
+    hooks::{READ_MAX, Webhooks},
+    kept::{Kept, SPACE, space, states},
     metrics::WebhookMetrics,
     pump::{IN_FLIGHT_MAX, NODE_IN_FLIGHT_MAX, Pump, Running, Told},
 };
@@ -106,27 +103,27 @@ impl Runner {
     }
 
     async fn look(&mut self) {
-        let (mut wanted, mut led) = (BTreeMap::new(), BTreeSet::new());
+        let mut wanted = BTreeMap::new();
         for (tenant, documents) in self.hooks.registry.led_documents(&Text::from(SPACE), READ_MAX) {
-            led.insert(tenant);
             for document in documents {
                 match Kept::read(&document) {
                     Some(kept) => {
-                        _ = wanted.insert((tenant, document.id.clone()), (document, kept))
+                        wanted.insert((tenant, document.id.clone()), (document, kept));
                     }
                     None => {
-                        error!(tenant = tenant.0, webhook = %document.id, "a webhook can't be read")
+                        error!(tenant = tenant.0, webhook = %document.id, "a webhook can't be read");
                     }
                 }
             }
         }
         for (id, one) in &self.running {
             let wanted = wanted.get(id).filter(|(_, kept)| !kept.settings.paused);
-            if wanted.is_none_or(|(document, _)| document.version != one.version) {
+            let is_same = wanted.is_some_and(|(document, _)| document.version == one.version);
+            if !is_same || !self.sends(id.0) {
                 one.stop.cancel();
             }
         }
-        self.clear(&wanted, &led).await;
+        self.clear().await;
         let (mut paused, mut waiting) = (0, 0);
         for (id, (document, kept)) in wanted {
             if kept.settings.paused {
@@ -143,23 +140,33 @@ impl Runner {
     }
 
     /// Forgets those that have ended, and the groups of those that are gone.
-    async fn clear(&mut self, wanted: &BTreeMap<Id, (Document, Kept)>, led: &BTreeSet<TenantId>) {
+    async fn clear(&mut self) {
         let ended: Vec<_> = self.running.extract_if(.., |_, one| one.task.is_finished()).collect();
-        for (id, one) in ended {
-            let kept = wanted.get(&id).map(|(_, kept)| kept.id);
-            // Of a tenant without any webhook nothing is led: its last group goes by who deleted it, or with the next one that is made.
-            if led.contains(&id.0)
-                && kept != Some(one.id)
-                && let Err(error) = self.hooks.forget_group(id.0, &one.group).await
-            {
-                warn!(tenant = id.0.0, webhook = %id.1, %error, "a webhook's group was not forgotten");
+        for ((tenant, name), one) in ended {
+            if !self.hooks.registry.leads_space(&space(tenant)) {
+                continue;
+            }
+            // A shard may just have come here: its leader's answer counts, not what was not seen of it.
+            let gone = match self.hooks.registry.document(&space(tenant), &name).await {
+                Ok(found) => {
+                    found.is_none_or(|of| Kept::read(&of).is_some_and(|of| of.id != one.id))
+                }
+                Err(_) => false,
+            };
+            // It may have committed after it was deleted.
+            if gone && let Err(error) = self.hooks.forget_group(tenant, &one.group).await {
+                warn!(tenant = tenant.0, webhook = %name, %error, "a webhook's group was not forgotten");
             }
         }
     }
 
+    /// A tenant that is disabled sends nothing.
+    fn sends(&self, tenant: TenantId) -> bool {
+        self.hooks.registry.tenant(tenant).is_some_and(|record| record.enabled)
+    }
+
     fn begin(&mut self, id: Id, document: Document, kept: Kept) {
         let (tenant, name) = id.clone();
-        // A tenant that is disabled sends nothing.
         let record = self.hooks.registry.tenant(tenant).filter(|record| record.enabled);
         let Some(record) = record else { return };
         let (stop, group) = (CancellationToken::new(), kept.group(name.as_str()));
