@@ -216,13 +216,14 @@ async fn connection(
 
 /// What `node/api` answers.
 fn is_of_api(path: &str) -> bool {
-    const PARTS: [&str; 10] = [
+    const PARTS: [&str; 11] = [
         "audit",
         "tenants",
         "devices",
         "events",
         "consumers",
         "tokens",
+        "webhooks",
         "mail",
         "provision",
         "provisioning-keys",
