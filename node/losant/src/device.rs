@@ -27,7 +27,7 @@ use moorline_machine::{
     events::{EVENT_BODY_BYTES_MAX, EventKind},
     mail::MAIL_PAYLOAD_BYTES_MAX,
     presence::{PresenceRecord, PresenceState},
-    values::{NewPoint, Point, VALUE_BYTES_MAX},
+    values::{LONG_VALUE_BYTES_MAX, NewPoint, Point},
 };
 use moorline_service::registry::{
     Letter, NewEvent, Recording, RegistryError,
@@ -132,9 +132,12 @@ impl Door {
     ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
         let (registry, tenant, id) = (self.registry.clone(), device.tenant, device.id.clone());
         let (born, values_only) = (device.born, self.metrics.events_alone.clone());
-        let alone = Recording { born, points: Vec::new(), event: Some(event.clone()) };
+        // What has a time of its own needs no other.
+        let apart = points.iter().any(|point| point.ts_ms.is_none());
+        let event = Some(event);
+        let alone = Recording { born, points: Vec::new(), apart: false, event: event.clone() };
         let may_be_alone = !points.is_empty();
-        let recording = Recording { born, points, event: Some(event) };
+        let recording = Recording { born, points, apart, event };
         let written = registry.record(tenant, id.text(), recording);
         async move {
             match written.await {
@@ -169,7 +172,7 @@ impl Door {
         let mut writes = Vec::with_capacity(states.len());
         for (state, event) in states.into_iter().zip(events) {
             let at_ms = state.at_ms;
-            let short = |(_, value): &(Text, Kept)| value.len_bytes() <= VALUE_BYTES_MAX;
+            let short = |(_, value): &(Text, Kept)| value.len_bytes() <= LONG_VALUE_BYTES_MAX;
             let values: Vec<_> = state.values.into_iter().filter(short).collect();
             let points = if values.is_empty() { vec![] } else { vec![point(Some(at_ms), values)] };
             writes.push(self.record(device, points, event));
@@ -339,7 +342,7 @@ impl Door {
         let event = command.event(&device.application, &device.id, now_ms);
         let event = device.event(EventKind::Message, COMMANDS, &event);
         let shown = of_json(COMMAND_KEY, &command.shown(now_ms));
-        let fits = shown.1.len_bytes() <= VALUE_BYTES_MAX;
+        let fits = shown.1.len_bytes() <= LONG_VALUE_BYTES_MAX;
         let points = if fits { vec![point(None, vec![shown])] } else { vec![] };
         self.record(device, points, event).await?;
         let payload = Bytes::from(payload);
