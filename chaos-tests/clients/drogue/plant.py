@@ -4,31 +4,20 @@ import collections
 import json
 import queue
 import subprocess
-import time
 import urllib.error
 import urllib.request
 
 from connection import ANSWER_S, V5, V311, Client, Refused, properties
+from waiting import wait_for
 
 APP, OTHER = "plant", "other"
 REGISTRY = f"/api/registry/v1alpha1/apps/{APP}"
-PAUSE_S = 0.05
 # An event comes in milliseconds. Where a shard has lost its leader, on a machine with other work, it takes a while longer.
 EVENT_S = 60
 # What all that is no is answered with. Paho gives the 4 of MQTT 3.1.1 this number, and no other of them.
 REFUSED = 0x86
 EVENT, CONNECTION = "io.drogue.event.v1", "io.drogue.connection.v1"
 
-
-def wait_for(what, condition, seconds=ANSWER_S):
-    """Waits until `condition` answers something true, and returns it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = condition()
-        if answer:
-            return answer
-        time.sleep(PAUSE_S)
-    raise AssertionError(f"{what} after {seconds} s")
 
 
 def authority(folder, name="ca", subject="/O=Plant/CN=Plant CA"):

@@ -2,7 +2,8 @@
 
 import pytest
 from connection import V5, V311
-from plant import APP, OTHER, REFUSED, Device, issued, password, user, wait_for
+from plant import APP, OTHER, REFUSED, Device, issued, password, user
+from waiting import wait_for
 
 VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["v311", "v5"])
 

@@ -138,7 +138,7 @@ pub(crate) enum New {
 }
 
 /// Whether a chain leads to one of the certificates of a PEM now.
-pub(crate) fn leads(chain: &Chain, bundle: &str, now_ms: u64) -> bool {
+fn leads(chain: &Chain, bundle: &str, now_ms: u64) -> bool {
     let mut trust = TrustSettings::default();
     trust.certificates = bundle.to_owned();
     trust.called(chain, now_ms).is_some()
@@ -212,9 +212,7 @@ impl Door {
         let until_ms = self.valid_until(chain);
         let kept = self.kept(pass.tenant, (pass.kind, &pass.id)).await.map_err(unavailable)?;
         let kept = kept.map(|(_, kept)| kept).filter(|kept| kept.lets_in);
-        let bundle = kept.as_ref().and_then(|kept| kept.ca_bundle.as_deref());
-        let now_ms = self.clock.wall().0;
-        let led = bundle.is_some_and(|bundle| leads(chain, bundle, now_ms));
+        let led = kept.as_ref().is_some_and(|kept| self.issued(kept, chain));
         let pass = Pass { until_ms, ..pass };
         counts(pass, record, kept, led && until_ms.is_some())
     }
@@ -239,9 +237,13 @@ impl Door {
         let kept = self.kept(tenant, (PassKind::Authority, id)).await.map_err(unavailable)?;
         let kept = kept.map(|(_, kept)| kept);
         let kept = kept.filter(|kept| kept.access.status == Status::Active);
-        let bundle = kept.and_then(|kept| kept.ca_bundle);
-        let now_ms = self.clock.wall().0;
-        Ok(bundle.filter(|bundle| leads(chain, bundle, now_ms)).map(|_| record.version))
+        Ok(kept.filter(|kept| self.issued(kept, chain)).map(|_| record.version))
+    }
+
+    /// Whether a chain leads to an authority now.
+    fn issued(&self, authority: &Kept, chain: &Chain) -> bool {
+        let bundle = authority.ca_bundle.as_ref();
+        bundle.is_some_and(|bundle| leads(chain, bundle, self.clock.wall().0))
     }
 
     /// The authority of an application that has issued a certificate.
@@ -250,14 +252,11 @@ impl Door {
         tenant: TenantId,
         chain: &Chain,
     ) -> Result<Option<Id>, RegistryError> {
-        let (mut after, now_ms) = (None, self.clock.wall().0);
+        let mut after = None;
         loop {
             let of = (tenant, PassKind::Authority);
             let (page, next) = self.all_kept(of, after.as_ref()).await?;
-            let issued = |kept: &Kept| {
-                kept.ca_bundle.as_ref().is_some_and(|bundle| leads(chain, bundle, now_ms))
-            };
-            if let Some((id, _)) = page.into_iter().find(|(_, kept)| issued(kept)) {
+            if let Some((id, _)) = page.into_iter().find(|(_, kept)| self.issued(kept, chain)) {
                 return Ok(Some(id));
             }
             match next {

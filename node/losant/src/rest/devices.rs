@@ -50,6 +50,15 @@ impl Http {
         Ok(self.shown(about, known, &connection))
     }
 
+    /// The same of a device that was found before; [`None`] if it is gone meanwhile, or another's.
+    async fn shown_again(&self, about: &About<'_>, id: &Id) -> Result<Option<Value>, Error> {
+        let known = self.door.known(about.tenant, id).await.map_err(of_registry)?;
+        match known.filter(|known| about.who.may_have(known).is_ok()) {
+            Some(known) => self.shown_whole(about, &known).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     pub(super) async fn one_device(
         &self,
         about: &About<'_>,
@@ -133,17 +142,19 @@ impl Http {
         self.door.registry.put_device(put).await.map(drop).map_err(of_registry)
     }
 
-    /// All devices of an application that are wanted.
+    /// Looks through all devices of an application, and takes those that are wanted. At most [`PAGE`] of the others are held.
     async fn scan(
         &self,
         about: &About<'_>,
         wanted: impl Fn(&Known) -> bool,
-    ) -> Result<Vec<Known>, Error> {
+        take: impl FnMut(Known),
+    ) -> Result<(), Error> {
         if let Some(own) = about.who.alone() {
-            return Ok(Some(own).filter(|own| wanted(own)).cloned().into_iter().collect());
+            Some(own).filter(|own| wanted(own)).cloned().into_iter().for_each(take);
+            return Ok(());
         }
         let _place = self.door.may_scan(about.tenant).ok_or(Kind::TooManyRequests)?;
-        let (mut all, mut after, mut scanned) = (Vec::new(), None, 0);
+        let (mut take, mut after, mut scanned) = (take, None, 0);
         loop {
             let page = self.door.registry.devices(about.tenant, after, PAGE).await;
             let page = page.map_err(of_registry)?;
@@ -151,9 +162,10 @@ impl Http {
             let known = page.devices.into_iter().filter_map(|(name, record)| {
                 Id::parse(name.as_bytes()).map(|id| Known::new(&id, record))
             });
-            all.extend(known.filter(|known| about.who.may_have(known).is_ok() && wanted(known)));
+            let known = known.filter(|known| about.who.may_have(known).is_ok() && wanted(known));
+            known.for_each(&mut take);
             match page.next {
-                None => return Ok(all),
+                None => return Ok(()),
                 Some(_) if scanned >= SCANNED_MAX => {
                     let why = format!("more than {SCANNED_MAX} devices: name them");
                     return Err(Error::new(Kind::Validation, why));
@@ -179,9 +191,23 @@ impl Http {
                     && shape.wants(|_| &known.about.name)
             }
         };
-        let page = shape.page(self.scan(about, wanted).await?, sorted_by);
-        let shown: Vec<_> = page.items.iter().map(|known| self.shown_whole(about, known)).collect();
-        let items: Vec<Value> = stream::iter(shown).buffered(ASKED_AT_ONCE).try_collect().await?;
+        // Their names alone: those of the page are read again, and what they are like then is shown.
+        let mut listed = shape.gathered();
+        let take = |known: Known| {
+            let Known { id, record, about, .. } = known;
+            listed.push(id, |id, field| match field {
+                "name" => about.name.clone(),
+                "creationDate" => rfc3339(record.created),
+                "lastUpdated" => rfc3339(record.updated),
+                _ => id.to_string(),
+            });
+        };
+        self.scan(about, wanted, take).await?;
+        let page = listed.page();
+        let shown: Vec<_> = page.items.iter().map(|id| self.shown_again(about, id)).collect();
+        let items = stream::iter(shown).buffered(ASKED_AT_ONCE);
+        let items: Vec<Option<Value>> = items.try_collect().await?;
+        let items: Vec<Value> = items.into_iter().flatten().collect();
         Reply::ok(shape.answer(about.application.as_str(), &items, page.total))
     }
 
@@ -197,7 +223,8 @@ impl Http {
             all.extend(known.filter(|known| about.who.may_have(known).is_ok()));
         }
         if meant.searches() {
-            all.extend(self.scan(about, |known| meant.finds(&subject(known))).await?);
+            let finds = |known: &Known| meant.finds(&subject(known));
+            self.scan(about, finds, |known| all.push(known)).await?;
         }
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all.dedup_by(|a, b| a.id == b.id);
@@ -244,16 +271,6 @@ fn subject(known: &Known) -> Subject<'_> {
     let ms = |at: UnixMillis| i64::try_from(at.0).unwrap_or(i64::MAX);
     let (created_ms, updated_ms) = (ms(known.record.created), ms(known.record.updated));
     Subject { id: &known.id, about: &known.about, created_ms, updated_ms }
-}
-
-/// What a device is sorted by.
-fn sorted_by(known: &Known, field: &str) -> String {
-    match field {
-        "name" => known.about.name.clone(),
-        "creationDate" => rfc3339(known.record.created),
-        "lastUpdated" => rfc3339(known.record.updated),
-        _ => known.id.to_string(),
-    }
 }
 
 /// Settings with a device's description in them.

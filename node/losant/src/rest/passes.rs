@@ -47,19 +47,21 @@ impl Http {
             PassKind::Authority => &AUTHORITIES,
         };
         let shape = Shape::of(about.query, fields)?;
-        let (mut items, mut after): (Vec<Value>, Option<Text>) = (Vec::new(), None);
+        let (mut listed, mut after): (_, Option<Text>) = (shape.gathered::<Value>(), None);
         loop {
             let page = self.door.all_kept((about.tenant, kind), after.as_ref()).await;
             let (page, next) = page.map_err(of_registry)?;
             let of_kind = page.iter().filter(|(_, kept)| kept.kind() == kind);
             let shown = of_kind.map(|(id, kept)| kept.shown(id, &about.application, None));
-            items.extend(shown.filter(|one| shape.wants(|name| field(one, name))));
+            for one in shown.filter(|one| shape.wants(|name| field(one, name))) {
+                listed.push(one, |one, name| field(one, name).to_owned());
+            }
             match next {
                 Some(next) => after = Some(next),
                 None => break,
             }
         }
-        let page = shape.page(items, |one, name| field(one, name).to_owned());
+        let page = listed.page();
         Reply::ok(shape.answer(about.application.as_str(), &page.items, page.total))
     }
 

@@ -36,6 +36,7 @@ mod losant;
 mod losant_certificates;
 mod losant_limits;
 mod losant_rest;
+mod losant_values;
 mod mail_everywhere;
 mod members;
 mod mixed;
