@@ -52,6 +52,8 @@ const BANS: &str = "bans";
 const BAN: &str = "ban";
 /// Pages of a history that one question of a program's reads: each looks at some thousand points. Who wants more says since when.
 const HISTORY_PAGES_MAX: usize = 16;
+// What a text of a state may have, a value may.
+const _: () = assert!(state::TEXT_BYTES_MAX <= LONG_VALUE_BYTES_MAX);
 /// Bytes of a command as its device hears it: a mailbox takes no more.
 pub(crate) const COMMAND_BYTES_MAX: usize = MAIL_PAYLOAD_BYTES_MAX;
 
@@ -150,9 +152,8 @@ impl Door {
         }
     }
 
-    /// Keeps what a device reported: latest values, history, and an event for each. Of texts that are longer than a value may be, the
-    /// event alone has something; and so it is where there is no room for values. All that can be is kept, whatever becomes of the
-    /// others.
+    /// Keeps what a device reported: latest values, history, and an event for each. Where there is no room for values, there is the
+    /// event alone. All that can be is kept, whatever becomes of the others.
     ///
     /// # Errors
     ///
@@ -172,10 +173,9 @@ impl Door {
         let mut writes = Vec::with_capacity(states.len());
         for (state, event) in states.into_iter().zip(events) {
             let at_ms = state.at_ms;
-            let short = |(_, value): &(Text, Kept)| value.len_bytes() <= LONG_VALUE_BYTES_MAX;
-            let values: Vec<_> = state.values.into_iter().filter(short).collect();
-            let points = if values.is_empty() { vec![] } else { vec![point(Some(at_ms), values)] };
-            writes.push(self.record(device, points, event));
+            let has_values = !state.values.is_empty();
+            let points = has_values.then(|| point(Some(at_ms), state.values));
+            writes.push(self.record(device, Vec::from_iter(points), event));
         }
         Ok(async move { of_all(join_all(writes).await) })
     }
