@@ -176,9 +176,10 @@ impl Door {
     ) -> Result<Option<Pass>, Refused> {
         let Some((first, others)) = chain.split_first() else { return Ok(None) };
         let own = self.secrets.lookup(CERTIFICATE, &fingerprint(first));
-        let of = |shown| self.secrets.lookup(AUTHORITY, &fingerprint(shown));
-        let authorities = others.iter().take(CHAIN_MAX).map(of);
-        let authorities = authorities.map(|hash| (PassKind::Authority, hash));
+        let authorities = others.iter().take(CHAIN_MAX).map(|shown| {
+            let hash = self.secrets.lookup(AUTHORITY, &fingerprint(shown));
+            (PassKind::Authority, hash)
+        });
         let all: Vec<_> = iter::once((PassKind::Certificate, own)).chain(authorities).collect();
         let (mut refused, mut judged) = (None, Vec::new());
         for (kind, hash) in all {

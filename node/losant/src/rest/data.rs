@@ -50,7 +50,7 @@ impl Left {
 
     /// Takes a page; [`None`] if it is too much.
     fn take(&mut self, points: &[Point]) -> Option<()> {
-        let of = |(key, value): &(Text, Kept)| key.len() + value.len_bytes() + VALUE_BYTES;
+        let of = |(key, value): &(Text, Kept)| key.as_str().len() + value.len_bytes() + VALUE_BYTES;
         let bytes = points.iter().flat_map(|point| &point.values).map(of).sum();
         self.pages = self.pages.checked_sub(1)?;
         self.points = self.points.checked_sub(points.len())?;

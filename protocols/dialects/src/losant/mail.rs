@@ -19,11 +19,12 @@ pub const KEPT: &str = "command";
 /// The time of a command as a device hears it, and whether it has the form in which all of them are; [`None`] if a payload is none.
 fn time_of(payload: &Value) -> Option<(String, bool)> {
     payload.get("name").filter(|name| name.is_string())?;
-    let said = payload.get("time")?.get("$date")?;
+    let said = payload.get("time")?;
+    let date = said.get("$date")?;
     match When::read(Some(said)) {
         When::At(ms) => {
             let written = time(ms);
-            let same = said.as_str() == Some(&*written);
+            let same = date.as_str() == Some(&*written);
             Some((written, same))
         }
         When::Now | When::Ago(_) => None,
