@@ -34,8 +34,12 @@ use moorline_service::registry::{
     door::{By, JSON},
 };
 use serde_json::{Value, json};
+use tracing::debug;
 
-use crate::{door::Door, pass::Known};
+use crate::{
+    door::{Door, Work},
+    pass::Known,
+};
 
 /// Channels of events: states, commands, who came and went, and who is not heard for a while.
 pub(crate) const STATES: &str = "state";
@@ -50,8 +54,10 @@ const CONNECTION_KEY: &str = "$connection";
 const BANS: &str = "bans";
 /// See [`BANS`].
 const BAN: &str = "ban";
-/// Pages of a history that one question of a program's reads: each looks at some thousand points. Who wants more says since when.
+/// Pages of a history that any question of a program's reads: each looks at some thousand points.
 const HISTORY_PAGES_MAX: usize = 16;
+/// Pages that few of an application read at once: what a busy device was told stands among all that it reported since.
+const FAR_PAGES_MAX: usize = 256;
 // What a text of a state may have, a value may.
 const _: () = assert!(state::TEXT_BYTES_MAX <= LONG_VALUE_BYTES_MAX);
 /// Bytes of a command as its device hears it: a mailbox takes no more.
@@ -76,6 +82,23 @@ pub(crate) struct Slice {
     pub(crate) most: usize,
     /// Whether the newest is first.
     pub(crate) descending: bool,
+}
+
+/// Why a history was not read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// What is asked for is behind more than one question looks at.
+    TooFar,
+    /// Others of the application look as far back now.
+    Busy,
+    /// By what keeps it.
+    Registry(RegistryError),
+}
+
+impl From<RegistryError> for Unread {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
 }
 
 /// Why a command was not given.
@@ -245,7 +268,7 @@ impl Door {
         device: &Device,
         keys: Vec<Text>,
         slice: Slice,
-    ) -> Result<Vec<Point>, RegistryError> {
+    ) -> Result<Vec<Point>, Unread> {
         let Slice { since_ms, most, descending } = slice;
         let mut query = Some(HistoryQuery {
             tenant: device.tenant,
@@ -256,9 +279,15 @@ impl Door {
             descending,
             points_max: u16::try_from(most).unwrap_or(u16::MAX),
         });
-        let mut found = Vec::new();
-        for _ in 0..HISTORY_PAGES_MAX {
+        let (mut found, mut far) = (Vec::new(), None);
+        for pages in 0.. {
             let Some(asked) = query.take().filter(|_| found.len() < most) else { break };
+            if pages == HISTORY_PAGES_MAX {
+                far = Some(self.may_work(device.tenant, Work::Look).ok_or(Unread::Busy)?);
+            }
+            if pages == FAR_PAGES_MAX {
+                return Err(Unread::TooFar);
+            }
             let Some(page) = self.registry.history(asked.clone()).await? else { break };
             found.extend(page.points);
             query = page.next.map(|next| match descending {
@@ -266,6 +295,7 @@ impl Door {
                 false => HistoryQuery { from_ms: next, ..asked },
             });
         }
+        drop(far);
         found.truncate(most);
         Ok(found)
     }
@@ -276,7 +306,7 @@ impl Door {
         device: &Device,
         key: &str,
         slice: Slice,
-    ) -> Result<Vec<Value>, RegistryError> {
+    ) -> Result<Vec<Value>, Unread> {
         if slice.most == 1 && slice.since_ms.is_none() && slice.descending {
             // The last one is at hand.
             return Ok(self.last(device, key).await?.into_iter().collect());
@@ -296,7 +326,7 @@ impl Door {
         &self,
         device: &Device,
         slice: Slice,
-    ) -> Result<Vec<Value>, RegistryError> {
+    ) -> Result<Vec<Value>, Unread> {
         self.history(device, COMMAND_KEY, slice).await
     }
 
@@ -305,7 +335,7 @@ impl Door {
         &self,
         device: &Device,
         slice: Slice,
-    ) -> Result<Vec<Value>, RegistryError> {
+    ) -> Result<Vec<Value>, Unread> {
         let kept = self.history(device, CONNECTION_KEY, slice).await?;
         Ok(kept.iter().filter_map(Change::read).map(|change| change.entry()).collect())
     }
@@ -316,7 +346,7 @@ impl Door {
         device: &Device,
         keys: Vec<Text>,
         slice: Slice,
-    ) -> Result<Vec<Value>, RegistryError> {
+    ) -> Result<Vec<Value>, Unread> {
         // No keys are all keys there, ours too.
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -325,8 +355,9 @@ impl Door {
         Ok(points.iter().map(|point| state::shown(point.ts_ms, &point.values)).collect())
     }
 
-    /// Tells a device something: it is kept as said, and goes to whoever has subscribed to its commands, or into its mailbox, as its
-    /// tenant wants.
+    /// Tells a device something: it is noted, and goes to whoever has subscribed to its commands, or into its mailbox, as its tenant
+    /// wants. What has no place in the mailbox is noted nowhere; what is in it counts as given, noted or not: said again it would be
+    /// done twice.
     pub(crate) async fn command(
         &self,
         device: &Device,
@@ -344,7 +375,6 @@ impl Door {
         let shown = of_json(COMMAND_KEY, &command.shown(now_ms));
         let fits = shown.1.len_bytes() <= LONG_VALUE_BYTES_MAX;
         let points = if fits { vec![point(None, vec![shown])] } else { vec![] };
-        self.record(device, points, event).await?;
         let payload = Bytes::from(payload);
         let keep = self.registry.settings(device.tenant).commands.keep;
         let how = if keep { "kept" } else { "live" };
@@ -352,8 +382,14 @@ impl Door {
             let (name, content_type) = (Text::from(mail::KEPT), JSON);
             let letter = Letter { id: mail_id(now_ms), name, content_type, payload, ttl_s: None };
             let (tenant, id) = (device.tenant, device.id.text());
+            self.registry.may_mail(tenant)?;
             self.registry.send_mail_to(tenant, id, &known.record, letter).await?;
+            if let Err(error) = self.record(device, points, event).await {
+                self.metrics.notes_failed.with_label_values(&["command"]).inc();
+                debug!(device = %device.id, %error, "a command that was given is not noted");
+            }
         } else {
+            self.record(device, points, event).await?;
             let topic = topics::command_inside(&device.id);
             let message = Message { topic, payload, ..Message::empty() };
             let published = self.service.publish(device.tenant, message).await;

@@ -1,6 +1,6 @@
 //! Devices: made, changed, found and listed; and commands to several.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
 use moorline_core::{UnixMillis, calendar::rfc3339};
 use moorline_dialects::losant::{
     access::Tag,
@@ -20,14 +20,17 @@ use moorline_service::registry::{
     settings::{self, Class, DeviceSettings},
 };
 use serde_json::Value;
+use tokio::task::yield_now;
 
 use super::{About, Http, Reply, TRIES_MAX, of_command, of_registry};
-use crate::{device::Device, pass::Known};
+use crate::{device::Device, door::Work, pass::Known};
 
 /// Devices that are read at once.
 const PAGE: usize = 1_000;
 /// Devices that one request looks through; who has more is told.
 const SCANNED_MAX: usize = 100_000;
+/// Devices that are looked at before anything else has its turn.
+const LOOKED_AT_ONCE: usize = 16;
 /// Devices of one list whose connections are asked for at a time.
 const ASKED_AT_ONCE: usize = 16;
 /// Devices that a command reaches at a time.
@@ -153,17 +156,22 @@ impl Http {
             Some(own).filter(|own| wanted(own)).cloned().into_iter().for_each(take);
             return Ok(());
         }
-        let _place = self.door.may_scan(about.tenant).ok_or(Kind::TooManyRequests)?;
+        let place = self.door.may_work(about.tenant, Work::Scan);
+        let _place = place.ok_or(Kind::TooManyRequests)?;
         let (mut take, mut after, mut scanned) = (take, None, 0);
         loop {
             let page = self.door.registry.devices(about.tenant, after, PAGE).await;
             let page = page.map_err(of_registry)?;
             scanned += page.devices.len();
-            let known = page.devices.into_iter().filter_map(|(name, record)| {
-                Id::parse(name.as_bytes()).map(|id| Known::new(&id, record))
-            });
-            let known = known.filter(|known| about.who.may_have(known).is_ok() && wanted(known));
-            known.for_each(&mut take);
+            for (at, (name, record)) in page.devices.into_iter().enumerate() {
+                // A query may compare with much, and others wait for this thread.
+                if at % LOOKED_AT_ONCE == 0 {
+                    yield_now().await;
+                }
+                let known = Id::parse(name.as_bytes()).map(|id| Known::new(&id, record));
+                let may = |known: &Known| about.who.may_have(known).is_ok() && wanted(known);
+                known.filter(may).into_iter().for_each(&mut take);
+            }
             match page.next {
                 None => return Ok(()),
                 Some(_) if scanned >= SCANNED_MAX => {
@@ -238,9 +246,15 @@ impl Http {
     ) -> Result<Reply, Error> {
         self.limited(about.tenant, &about.who.name(), "command_to_many")?;
         let (command, meant) = Command::read_for_many(body)?;
+        // Until all are told: they are held so long.
+        let place = self.door.may_work(about.tenant, Work::Tell);
+        let _place = place.ok_or(Kind::TooManyRequests)?;
         let all = self.those_meant(about, &meant).await?;
-        let told: Vec<_> = all.iter().map(|known| self.tell(about, known, &command)).collect();
-        let told = stream::iter(told).buffer_unordered(TOLD_AT_ONCE).collect::<Vec<_>>().await;
+        let mut told = Vec::with_capacity(all.len());
+        for some in all.chunks(TOLD_AT_ONCE) {
+            let some: Vec<_> = some.iter().map(|known| self.tell(about, known, &command)).collect();
+            told.extend(join_all(some).await);
+        }
         of_all_told(told)?;
         Reply::success()
     }

@@ -14,7 +14,11 @@ use moorline_dialects::losant::{
 };
 use moorline_service::registry::{
     RegistryError,
-    credential::{certificate, prove::Chain, trust::TrustSettings},
+    credential::{
+        certificate,
+        prove::Chain,
+        trust::{CHAIN_MAX, TrustSettings},
+    },
     secrets::is_strong,
 };
 use serde_json::Value;
@@ -29,6 +33,8 @@ struct Made {
     secret: Option<String>,
     /// Its certificates, if it has any.
     chain: Option<Chain>,
+    /// Of a certificate: with those behind it, which say who issued it.
+    issued: Option<Chain>,
 }
 
 impl Http {
@@ -73,12 +79,12 @@ impl Http {
     ) -> Result<Reply, Error> {
         let said = Said::read(kind, body, true)?;
         let access = said.access(&Access::default())?;
-        let Made { new, secret, chain } = new(kind, &said)?;
+        let Made { new, secret, chain, issued } = new(kind, &said)?;
         let now_ms = self.door.now_ms();
         if kind == PassKind::Authority {
             self.has_room(about).await?;
         }
-        let authority = match chain.as_ref().filter(|_| kind == PassKind::Certificate) {
+        let authority = match &issued {
             Some(chain) => {
                 self.door.authority_of(about.tenant, chain).await.map_err(of_registry)?
             }
@@ -227,15 +233,16 @@ fn new(kind: PassKind, said: &Said) -> Result<Made, Error> {
             let pem = said.certificate.as_ref().ok_or_else(|| required("certificate"))?;
             let chain = certificate::of_pem(pem);
             let chain = chain.ok_or_else(|| Invalid("certificate: no PEM".to_owned()))?;
-            // Others behind it say who issued it.
-            let own: Chain = chain.iter().take(1).cloned().collect();
+            let some = |most| chain.iter().take(most).cloned().collect::<Chain>();
+            let (own, issued) = (some(1), some(1 + CHAIN_MAX));
             let new = New::Certificate(fingerprint(&own[0]));
-            Ok(Made { new, secret: None, chain: Some(own) })
+            Ok(Made { new, secret: None, chain: Some(own), issued: Some(issued) })
         }
         PassKind::Authority => {
             let pem = said.ca_bundle.as_ref().ok_or_else(|| required("caBundle"))?;
             let chain = bundle(pem)?;
-            Ok(Made { new: authority(&chain), secret: None, chain: Some(chain) })
+            let new = authority(&chain);
+            Ok(Made { new, secret: None, chain: Some(chain), issued: None })
         }
         PassKind::Key => {
             let (key, secret) = match (&said.key, &said.secret) {
@@ -246,7 +253,8 @@ fn new(kind: PassKind, said: &Said) -> Result<Made, Error> {
                 let why = "secret: it can be guessed; leave it out, and key, for new ones";
                 return Err(Error::new(Kind::Validation, why));
             }
-            Ok(Made { new: New::Key(key, secret.clone()), secret: Some(secret), chain: None })
+            let new = New::Key(key, secret.clone());
+            Ok(Made { new, secret: Some(secret), chain: None, issued: None })
         }
     }
 }

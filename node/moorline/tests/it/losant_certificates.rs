@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     api::{Api, text},
-    certificates::{Issuer, Shown, Stream, authority, common},
+    certificates::{Issuer, Shown, Stream, authority, between, common},
     cluster::Shape,
     http,
     packet::{Connect, Version},
@@ -134,11 +134,42 @@ fn certificates_count_as_long_as_their_authority_does() {
         let (status, said) = yard.ask(whose, "POST", "/certificate-authorities", body);
         assert_eq!((status, &said["type"]), (400, &json!("Validation")));
     }
+    foreign(&yard, (&of_fleet, &two));
+    too_large(&yard, (&fleet_id, &of_fleet, &two), &strangers);
+    through_another(&yard, (&ours_id, &ours), &one);
     goes(&yard, (&ours_id, &registered, &one));
     goes(&yard, (&fleet_id, &of_fleet, &two));
     another_bundle(&yard, (&ours_id, &registered, &one), (&ours, &strangers));
     let listed = yard.rest("GET", "/certificate-authorities?filter=fl*", Value::Null).1;
     assert_eq!((&listed["totalCount"], &listed["items"][0]["id"]), (&json!(1), &json!(fleet_id)));
+}
+
+/// Somebody else registers what a device shows, and keeps it out by none of that.
+fn foreign(yard: &Yard, (shown, device): (&Shown, &str)) {
+    let theirs = json!({ "certificate": shown.pem });
+    assert_eq!(yard.ask(1, "POST", "/certificates", theirs).0, 201);
+    assert_eq!(reason(&yard.api, shown, device), 0);
+    assert_eq!(reason(&yard.api, shown, &"0".repeat(24)), 2, "nobody's device");
+}
+
+/// What cannot be changed stays as it was, whole.
+fn too_large(yard: &Yard, (id, shown, device): (&str, &Shown, &str), strangers: &Issuer) {
+    // Six times as many bytes where it is kept.
+    let bundle = format!("{}\n{}", "\u{1}".repeat(30_000), strangers.pem());
+    let path = format!("/certificate-authorities/{id}");
+    let (status, said) = yard.rest("PATCH", &path, json!({ "caBundle": bundle }));
+    assert_eq!(status, 413, "{said}");
+    assert_eq!(reason(&yard.api, shown, device), 0);
+}
+
+/// What is registered with those behind it depends on the authority that they lead to.
+fn through_another(yard: &Yard, (id, ours): (&str, &Issuer), device: &str) {
+    let middle = between(ours, common("middle"));
+    let shown = Shown::issued(&middle, common("far")).with(&middle);
+    let pem = format!("{}{}", shown.pem, middle.pem());
+    let (_, made) = yard.made("/certificates", json!({ "certificate": pem }));
+    assert_eq!(made["certificateInfo"]["issuerName"], "CN=middle");
+    goes(yard, (id, &shown, device));
 }
 
 /// Whoever is in by an authority goes when it is no more.

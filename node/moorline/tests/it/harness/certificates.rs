@@ -43,11 +43,20 @@ fn params(name: DistinguishedName) -> CertificateParams {
     params
 }
 
-pub(crate) fn authority(name: DistinguishedName) -> Issuer {
+fn issuing(name: DistinguishedName) -> CertificateParams {
     let mut params = params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    params
+}
+
+pub(crate) fn authority(name: DistinguishedName) -> Issuer {
+    CertifiedIssuer::self_signed(issuing(name), KeyPair::generate().unwrap()).unwrap()
+}
+
+/// An authority that another one has issued.
+pub(crate) fn between(by: &Issuer, name: DistinguishedName) -> Issuer {
+    CertifiedIssuer::signed_by(issuing(name), KeyPair::generate().unwrap(), by).unwrap()
 }
 
 /// What a client shows: certificates, its own first, and its key.

@@ -24,6 +24,8 @@ fn a_while_is_said_in_several_ways() {
         (json!({ "duration": 60_000, "end": -60_000 }),      NOW - 2 * MINUTE,  NOW - MINUTE),
         (json!({ "start": 1_000, "end": 2_000 }),            1_000,             2_000),
         (json!({ "start": -60_000 }),                        NOW - MINUTE,      NOW),
+        (json!({ "start": -1e300 }),                         0,                 NOW),
+        (json!({ "duration": 1e300 }),                       0,                 NOW),
     ];
     for (said, start, end) in table {
         let read = series(said.clone()).unwrap();
@@ -92,6 +94,14 @@ fn values_of_a_step_are_taken_together() {
     let answer = read.answer(vec![(DEVICE.into(), "pump".into(), raw)]);
     assert_eq!((&answer["start"], &answer["aggregation"]), (&json!(first), &json!("MAX")));
     assert_eq!(answer["devices"][DEVICE]["name"], "pump");
+}
+
+#[test]
+fn steps_of_a_while_that_began_long_ago_have_their_times() {
+    let said = json!({ "start": -1e300, "aggregation": "COUNT", "resolution": 1e300 });
+    let values = vec![(NOW - 1, Text::from("t"), Kept::Long(1))];
+    let points = series(said).unwrap().points(values);
+    assert_eq!(points, [json!({ "time": "1970-01-01T00:00:00.000Z", "data": { "t": 1 } })]);
 }
 
 #[test]
