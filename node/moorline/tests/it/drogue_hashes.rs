@@ -1,4 +1,4 @@
-//! Devices of Drogue Cloud whose passwords came as hashes, and that have several pre-shared keys.
+//! Devices of Drogue Cloud whose passwords came as hashes, and that have several pre-shared keys; and API keys of their application.
 //!
 //! The hashes here were made by libxcrypt, which is what `crypt` of most systems is.
 
@@ -81,6 +81,7 @@ fn hashes_and_keys_move_in() {
             ("an import and the cluster's own API take them, too", brought),
             ("what was right is known for a while", known),
             ("a device has several keys, and its identity as long as it has one", keys),
+            ("administrators of an application make, see and forget API keys", api_keys),
         ],
     );
 }
@@ -279,4 +280,65 @@ fn keys(plant: &mut Plant) {
     let (_, moved) =
         plant.api.ask(1, "GET", "/devices/moved-keyed/credentials?tenant=acme", &Value::Null);
     assert_eq!(moved.as_array().unwrap().len(), 3, "{moved}");
+}
+
+fn api_keys(plant: &mut Plant) {
+    let admin = plant.token("acme", "admin");
+    let operator = plant.look.clone();
+    let keys = |node: u64, by: &str, (method, rest): (&str, &str), body: &str| {
+        let by = format!("Bearer {by}");
+        let path = format!("/api/tokens/v1alpha1{rest}");
+        http::api(method, plant.api.at(node, "http"), &path, &[("authorization", &by)], body)
+    };
+    let made = keys(1, &admin, ("POST", "?description=of%20the%20CI&role=app"), "");
+    assert_eq!(made.status, 200, "{}", made.body);
+    let made = made.json();
+    let (key, prefix) = (made["token"].as_str().unwrap(), made["prefix"].as_str().unwrap());
+    assert!(key.starts_with(prefix) && key.len() > prefix.len() + 40);
+    let command = |key: &str| {
+        let path = "/api/command/v1alpha1/apps/plant/devices/two?command=x";
+        plant.post(3, path, &format!("Bearer {key}"), "").status
+    };
+    assert_eq!(command(key), 202);
+    let by_user = "/api/command/v1alpha1/apps/plant/devices/two?command=x";
+    assert_eq!(plant.post(3, by_user, &basic(&format!("me:{key}")), "").status, 202);
+    assert_eq!(keys(2, key, ("GET", ""), "").status, 403, "an application has no keys");
+    let listed = keys(2, &admin, ("GET", "/"), "");
+    assert!(listed.status == 200 && !listed.body.contains(key), "{}", listed.body);
+    let listed = listed.json();
+    let shown = listed.as_array().unwrap().iter().find(|shown| shown["prefix"] == prefix).unwrap();
+    assert_eq!(shown["description"], "of the CI");
+    assert!(shown["created"].as_str().unwrap().ends_with('Z'), "{shown}");
+    // Those of the cluster's own API are among them.
+    assert!(listed.as_array().unwrap().len() > 3, "{listed}");
+    let (_, tokens) = plant.api.ask(1, "GET", "/tokens?tenant=acme", &Value::Null);
+    assert_eq!(tokens.as_array().unwrap().len(), listed.as_array().unwrap().len());
+    let whole = keys(2, &admin, ("POST", ""), r#"{"description":"whole"}"#).json();
+    let whole = whole["token"].as_str().unwrap();
+    assert_eq!(keys(3, whole, ("GET", ""), "").status, 200, "it may what its maker may");
+    let elsewhere = prefix.replacen("mlt_", "mlt_9", 1);
+    for (by, asked, status) in [
+        (&operator, ("GET", String::new()), 403),
+        (&operator, ("POST", String::new()), 403),
+        (&operator, ("DELETE", format!("/{prefix}")), 403),
+        (&plant.api.token, ("GET", String::new()), 400),
+        (&admin, ("POST", "?role=owner".to_owned()), 400),
+        (&admin, ("DELETE", format!("/{elsewhere}")), 404),
+        (&admin, ("DELETE", format!("/{key}")), 404),
+        (&admin, ("PUT", String::new()), 405),
+    ] {
+        let answer = keys(1, by, (asked.0, &asked.1), "");
+        assert_eq!(answer.status, status, "{asked:?}: {}", answer.body);
+    }
+    assert_eq!(command(key), 202);
+    assert_eq!(keys(1, &admin, ("DELETE", &format!("/{prefix}")), "").status, 204);
+    assert_eq!(keys(1, &admin, ("DELETE", &format!("/{prefix}")), "").status, 404);
+    assert_eq!(command(key), 403, "it is forgotten everywhere");
+    let members = |by: &str| {
+        let path = "/api/admin/v1alpha1/apps/plant/members";
+        http::api("GET", plant.api.at(2, "http"), path, &[("authorization", by)], "")
+    };
+    let told = members(&format!("Bearer {admin}"));
+    assert!(told.status == 501 && told.body.contains("no users"), "{}", told.body);
+    assert_eq!(members("Bearer x").status, 403);
 }
