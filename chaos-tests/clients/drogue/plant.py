@@ -7,6 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import bcrypt
 from connection import ANSWER_S, V5, V311, Client, Refused, properties
 from waiting import wait_for
 
@@ -112,6 +113,17 @@ class Plant:
 
 def password(plain):
     return {"pass": plain}
+
+
+def bcrypted(plain, cost=6):
+    """A password as the library of most Pythons hashes it."""
+    return {"bcrypt": bcrypt.hashpw(plain.encode(), bcrypt.gensalt(cost)).decode()}
+
+
+def sha512_crypted(plain):
+    """A password as openssl hashes it."""
+    line = ["openssl", "passwd", "-6", "-stdin"]
+    return {"sha512": subprocess.run(line, input=plain, check=True, capture_output=True, text=True).stdout.strip()}
 
 
 def user(name, plain, **more):

@@ -430,6 +430,7 @@ impl Request<'_> {
         let made = made.map_err(|why| match why {
             Unmakeable::Busy => Refusal::Unavailable,
             Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
+            Unmakeable::NoHash(why) => Refusal::Request(why.to_string()),
         })?;
         Ok(made.credential)
     }
@@ -443,14 +444,10 @@ impl Request<'_> {
         listed: &[Credential],
     ) -> Result<Vec<registry::Credential>, Refusal> {
         let (mut wanted, mut logins) = (Vec::new(), Logins::default());
-        // From when on the one key counts, and until when.
-        let mut validity = None;
         let no_place = |why: NoPlace| Refusal::Request(why.to_string());
         let secret = |password: &Password| match password {
-            Password::Plain(plain) => Ok(WantedPassword::Chosen(Secret::new(plain.as_bytes()))),
-            Password::Hashed(form) => Err(Refusal::Request(format!(
-                "Passwords as {form} are not taken: write them plain"
-            ))),
+            Password::Plain(plain) => WantedPassword::Chosen(Secret::new(plain.as_bytes())),
+            Password::Hashed(hash) => WantedPassword::Hashed(Secret::new(hash.as_bytes())),
         };
         for credential in listed {
             match credential {
@@ -458,26 +455,24 @@ impl Request<'_> {
                     let client =
                         logins.password(device.as_str()).map_err(no_place)?.map(Text::from);
                     let user = Some(device.clone());
-                    wanted.push(Wanted::Login { client, user, password: secret(password)? });
+                    let password = secret(password);
+                    wanted.push((Wanted::Login { client, user, password }, (None, None)));
                 }
                 Credential::User { user, password, unique } => {
                     let client = (!unique).then_some(device.as_str());
                     let client = logins.user(client, user).map_err(no_place)?.map(Text::from);
-                    let user = Some(Text::from(user.as_str()));
-                    wanted.push(Wanted::Login { client, user, password: secret(password)? });
+                    let (user, password) = (Some(Text::from(user.as_str())), secret(password));
+                    wanted.push((Wanted::Login { client, user, password }, (None, None)));
                 }
                 Credential::Psk { key, not_before, not_after } => {
                     let dates = (moment(not_before.as_ref())?, moment(not_after.as_ref())?);
-                    if validity.replace(dates).is_some() {
-                        let why = "A device has one pre-shared key".to_owned();
-                        return Err(Refusal::Request(why));
-                    }
                     let identity = Bytes::from(format!("{device}@{application}"));
-                    wanted.push(Wanted::Psk { identity, key: Some(Secret::new(key.0.clone())) });
+                    let key = Some(Secret::new(key.0.clone()));
+                    wanted.push((Wanted::Psk { identity, key }, dates));
                 }
             }
         }
-        let chosen = wanted.iter().any(|wanted| matches!(wanted, Wanted::Login { .. }));
+        let chosen = wanted.iter().any(|(wanted, _)| matches!(wanted, Wanted::Login { .. }));
         if chosen && !self.door.registry.settings(tenant).chosen_passwords {
             let why = "The application's tenant takes no passwords that people chose";
             return Err(Refusal::Request(why.to_owned()));
@@ -486,9 +481,7 @@ impl Request<'_> {
             return Err(Refusal::Request("More than 8 credentials".to_owned()));
         }
         let mut made = Vec::with_capacity(wanted.len());
-        for wanted in wanted {
-            let dates = matches!(wanted, Wanted::Psk { .. }).then_some(validity).flatten();
-            let (not_before, not_after) = dates.unwrap_or_default();
+        for (wanted, (not_before, not_after)) in wanted {
             let one = self.made(tenant, device, wanted).await?;
             made.push(registry::Credential { not_before, not_after, ..one });
         }

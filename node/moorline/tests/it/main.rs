@@ -25,6 +25,7 @@ mod disks;
 mod drogue;
 mod drogue_applications;
 mod drogue_certificates;
+mod drogue_hashes;
 mod drogue_mends;
 mod drogue_outward;
 mod events;

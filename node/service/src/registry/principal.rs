@@ -31,6 +31,12 @@ pub fn is_principal(name: &Text) -> bool {
     name.as_str().starts_with(MARK)
 }
 
+/// The principal's name of such a row.
+#[must_use]
+pub fn named(row: &Text) -> Option<&str> {
+    row.as_str().strip_prefix(MARK)
+}
+
 /// A token in its parts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ApiToken<'a> {
