@@ -35,7 +35,7 @@ use moorline_machine::{
 };
 use moorline_service::registry::{Cursor, Reading, RegistryError};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -52,8 +52,6 @@ const WAIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Events with QoS 0 that are on their way at once; with QoS 1 it is one.
 pub(crate) const AHEAD_MAX: usize = 32;
-/// Numbers of what was taken that wait: no more can be out.
-const TAKEN_MAX: usize = 2 * AHEAD_MAX;
 /// Where the number of a feed stands in those of its events.
 const FEED_SHIFT: u32 = 48;
 
@@ -71,23 +69,35 @@ pub(crate) struct Feed {
     pub(crate) qos: QoS,
     pub(crate) id: Option<NonZeroU32>,
     pub(crate) inbox: Arc<dyn Inbox>,
+    /// Where it begins without a group.
+    pub(crate) start: Option<Cursor>,
     pub(crate) _reading: Reading,
 }
 
 /// A subscription, until it is dropped.
 pub(crate) struct Tap {
     number: u64,
-    taken: mpsc::Sender<u64>,
-    _ends: DropGuard,
+    /// It has no bound of its own, since one that is lost would be waited for: each is of an event that was sent, and of those the edge
+    /// bounds how many are out (`shared_max`), a WebSocket by its mailbox.
+    taken: mpsc::UnboundedSender<u64>,
+    /// Where it was, when it has ended.
+    place: oneshot::Receiver<Option<Cursor>>,
+    ends: DropGuard,
 }
 
 impl Tap {
     /// The client has these: as far as they are its own.
     pub(crate) fn taken(&self, numbers: &[u64]) {
         for number in numbers.iter().filter(|number| **number >> FEED_SHIFT == self.number) {
-            // Room for all that can be out.
-            self.taken.try_send(*number).unwrap_or_default();
+            // Otherwise it ends.
+            self.taken.send(*number).unwrap_or_default();
         }
+    }
+
+    /// Ends it: what it has read, and its client has. Who goes on there misses nothing.
+    pub(crate) async fn end(self) -> Option<Cursor> {
+        drop(self.ends);
+        self.place.await.ok().flatten()
     }
 }
 
@@ -113,7 +123,8 @@ struct Reader {
     left: BTreeSet<ShardId>,
     /// It said that it reads while something was on its way, so that it could not give shards back.
     owes: bool,
-    taken: mpsc::Receiver<u64>,
+    taken: mpsc::UnboundedReceiver<u64>,
+    place: Option<oneshot::Sender<Option<Cursor>>>,
     cursor: Option<Cursor>,
     out: VecDeque<Out>,
     next: u64,
@@ -126,8 +137,10 @@ struct Reader {
 
 impl Feed {
     /// Begins. `number`: another one for each feed of a connection.
-    pub(crate) fn begin(self, number: u16) -> Tap {
-        let (sender, taken) = mpsc::channel(TAKEN_MAX);
+    pub(crate) fn begin(mut self, number: u16) -> Tap {
+        let (sender, taken) = mpsc::unbounded_channel();
+        let (place, ended_at) = oneshot::channel();
+        let start = self.start.take();
         let (token, tasks) = (CancellationToken::new(), self.door.tasks.clone());
         let number = u64::from(number);
         let member = self.group.clone().map(|group| Member::new(self.tenant, group));
@@ -138,7 +151,8 @@ impl Feed {
             left: BTreeSet::new(),
             owes: false,
             taken,
-            cursor: None,
+            place: Some(place),
+            cursor: start,
             out: VecDeque::new(),
             next: number << FEED_SHIFT,
             renew_at: Instant::now(),
@@ -153,7 +167,7 @@ impl Feed {
             }
             reader.end().await;
         });
-        Tap { number, taken: sender, _ends: token.drop_guard() }
+        Tap { number, taken: sender, place: ended_at, ends: token.drop_guard() }
     }
 }
 
@@ -183,7 +197,7 @@ impl Reader {
         }
     }
 
-    /// Where it begins: where its group is, or with what is new.
+    /// Where it begins: where its group is, or where it was told to.
     async fn start(&mut self) -> Result<Cursor, RegistryError> {
         let Feed { door, tenant, .. } = &self.feed;
         match (&mut self.member, &self.cursor) {
@@ -359,9 +373,10 @@ impl Reader {
     /// Says that it reads, and how far it is. `between`: nothing is on its way, so that it may give shards back.
     async fn renew(&mut self, between: bool) -> Result<(), Lost> {
         self.renew_at = Instant::now() + RENEW;
-        self.commit().await;
         let Some(member) = &mut self.member else { return Ok(()) };
+        // Before its streams are told, which may take a while: others measure how long it says nothing.
         let own = member.renew(&self.feed.door, self.cursor.as_ref(), between).await;
+        self.commit().await;
         self.left.extend(self.own.difference(&own));
         (self.own, self.owes) = (own, !between);
         if self.own.is_empty() { Err(Lost) } else { Ok(()) }
@@ -384,6 +399,10 @@ impl Reader {
                 cursor.set(out.shard, out.offset);
                 self.moved = true;
             }
+        }
+        if let Some(place) = self.place.take() {
+            // Perhaps nobody goes on there.
+            place.send(self.cursor.clone()).unwrap_or_default();
         }
         self.commit().await;
         if let Some(member) = &mut self.member {
