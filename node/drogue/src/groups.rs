@@ -357,7 +357,7 @@ pub(crate) struct Member {
     shards: BTreeSet<ShardId>,
     /// Its streams know the group, which its document does not say yet.
     committed: bool,
-    /// What they have taken of it.
+    /// What they are not told again: what they have taken.
     known: Option<Cursor>,
     /// It was said that they did not take it.
     warned: bool,
@@ -431,9 +431,12 @@ impl Member {
         let group = found.as_ref().map(Group::read).unwrap_or_default();
         let Ok(Ok(known)) = timeout(ASK_WAIT, registry.consumers(self.tenant)).await else {
             // A shard without a leader keeps nobody from reading the others.
-            return registry.cursor(&group.cursor).ok_or(RegistryError::Unavailable);
+            let said = registry.cursor(&group.cursor).ok_or(RegistryError::Unavailable)?;
+            self.known.get_or_insert_with(|| said.clone());
+            return Ok(said);
         };
         let known = known.into_iter().find(|known| known.name == self.group);
+        self.known = known.as_ref().map(|known| known.cursor.clone());
         match (registry.cursor(&group.cursor), known) {
             (Some(said), Some(known)) => Ok(further(&said, &known.cursor)),
             (Some(said), None) if !group.committed => Ok(said),
