@@ -30,7 +30,7 @@ const ANSWER_BYTES_MAX: usize = 4_096;
 /// How long rules wait for an endpoint that says nothing.
 const SLOW: &str = "500ms";
 /// How long an endpoint takes that is late.
-const LATE: Duration = Duration::from_secs(2);
+const LATE: Duration = Duration::from_secs(3);
 
 /// A request as an endpoint heard it: head in lower case, and body.
 #[derive(Debug, Clone)]

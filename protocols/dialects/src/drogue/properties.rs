@@ -68,11 +68,11 @@ pub fn write(content_type: Option<&str>, user: &[(&str, &str)], utf8: bool) -> B
 /// A text of MQTT has at most 65,535 bytes: what is longer is cut, at a character. U+0000 can't stand in one, and would end the connection
 /// of who hears it.
 fn put(out: &mut BytesMut, text: &str) {
-    let text = &*if text.contains('\0') {
-        Cow::Owned(text.replace('\0', "\u{FFFD}"))
-    } else {
-        Cow::Borrowed(text)
+    let said = match text.contains('\0') {
+        true => Cow::Owned(text.replace('\0', "\u{FFFD}")),
+        false => Cow::Borrowed(text),
     };
+    let text = &*said;
     let most = usize::from(u16::MAX);
     let end = (0..=text.len().min(most)).rev().find(|at| text.is_char_boundary(*at));
     let text = &text[..end.unwrap_or(0)];
