@@ -186,7 +186,8 @@ impl Connection {
             let guest = &entered.speaker.guest;
             let place = door.places.wait(guest.tenant, &guest.device).ok_or(Refusal::Full)?;
             // Before anything is said: a command may be the answer to it.
-            let begun = Listening::begin(&entered.speaker, asked.speaks_as.as_deref()).await;
+            let device = asked.speaks_as.as_ref().map(|_| target.device.as_str());
+            let begun = Listening::begin(&entered.speaker, device).await;
             listening = Some((place, begun.ok_or(Refusal::Unavailable)?));
         }
         say(&entered.speaker, &target, message, asked.data_schema.as_deref()).await?;

@@ -158,7 +158,14 @@ impl Request<'_> {
         };
         let mut found = Vec::new();
         for tenant in all {
-            let Some((shown, kept, _)) = self.shown_application(tenant).await? else { continue };
+            // One that can't be read has no devices, and is shown so.
+            let shown = match self.shown_application(tenant).await {
+                Err(Refusal::Configuration) => {
+                    self.shown_as(tenant, (Kept::default(), None), false)
+                }
+                shown => shown?,
+            };
+            let Some((shown, kept, _)) = shown else { continue };
             if selector.selects(&kept.labels) {
                 found.push(shown);
             }
@@ -174,10 +181,23 @@ impl Request<'_> {
         &self,
         tenant: TenantId,
     ) -> Result<Option<(Value, Kept, Option<u64>)>, Refusal> {
-        let Some(name) = self.door.name(tenant) else { return Ok(None) };
-        let Some(of) = self.door.registry.tenant(tenant) else { return Ok(None) };
+        if self.door.name(tenant).is_none() {
+            return Ok(None);
+        }
         let read = self.door.specs.read(&self.door.registry, tenant).await;
-        let (kept, version) = read.map_err(|why| refusal_of(why.into()))?;
+        let read = read.map_err(|why| refusal_of(why.into()))?;
+        let enabled = !is_disabled(&read.0.spec);
+        Ok(self.shown_as(tenant, read, enabled))
+    }
+
+    fn shown_as(
+        &self,
+        tenant: TenantId,
+        (kept, version): (Kept, Option<u64>),
+        enabled: bool,
+    ) -> Option<(Value, Kept, Option<u64>)> {
+        let name = self.door.name(tenant)?;
+        let of = self.door.registry.tenant(tenant)?;
         let uid = tenant.0.to_string();
         let known = Known {
             application: None,
@@ -185,9 +205,9 @@ impl Request<'_> {
             uid: &uid,
             created: of.created,
             version: version.unwrap_or_default(),
-            enabled: of.enabled && !is_disabled(&kept.spec),
+            enabled: of.enabled && enabled,
         };
-        Ok(Some((resource::shown(&known, &kept), kept, version)))
+        Some((resource::shown(&known, &kept), kept, version))
     }
 
     async fn application(

@@ -35,7 +35,7 @@ fn a_while_is_said_in_several_ways() {
     assert_eq!(read.map(|read| (read.aggregation.name(), read.limit)), Ok(("MEAN", 5)));
     #[rustfmt::skip]
     let wrong = [
-        json!({ "start": 2, "end": 1 }), json!({ "duration": 0 }), json!({ "aggregation": "MODE" }),
+        json!({ "start": 2, "end": 1 }), json!({ "start": -1e300, "end": -1e300 }), json!({ "duration": 0 }), json!({ "aggregation": "MODE" }),
         json!({ "aggregation": { "type": "TIMEATVALUE", "options": { "value": 1 } } }), json!({ "order": "up" }),
         json!({ "attributes": ["a b"] }), json!({ "attributes": vec!["a"; 101] }), json!({ "deviceIds": [] }),
         json!({ "colour": 1 }), json!({ "deviceQuery": { "colour": 1 }, "deviceIds": null }),
@@ -59,6 +59,9 @@ fn values_of_a_step_are_taken_together() {
             value(2_500, "s", Kept::Text("off".into())),
         ]
     };
+    // From whenever on: a step is a step.
+    let whole = series(json!({ "start": -1e300, "resolution": 1_000, "aggregation": "MEAN" }));
+    assert_eq!(whole.unwrap().points(values()).len(), 2);
     let points = |aggregation: &str, more: Value| {
         let mut said = json!({ "start": 1_000, "end": 3_000, "resolution": 1_000, "aggregation": aggregation });
         for (key, value) in more.as_object().unwrap() {
