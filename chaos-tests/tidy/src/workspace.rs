@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 27] = [
+pub const ORDER: [&str; 28] = [
     "protocols/core",
     "protocols/mqtt",
     "protocols/moonlight",
@@ -29,6 +29,7 @@ pub const ORDER: [&str; 27] = [
     "node/edge",
     "node/http",
     "node/outward",
+    "node/webhooks",
     "node/fostrom",
     "node/watson",
     "node/drogue",

@@ -51,6 +51,7 @@ fn id(method: &str, path: &str) -> String {
 
 fn shared_parameters(method: &str, path: &str) -> Vec<Parameter> {
     let of_version = path.ends_with("/{device}") || path.ends_with("/{tenant}");
+    let only_changed = path.ends_with("/webhooks/{name}");
     let tag = || (Some(r#"^"[1-9][0-9]{0,18}"$"#), 22);
     match method {
         "post" if !path.ends_with("/import") => {
@@ -59,6 +60,9 @@ fn shared_parameters(method: &str, path: &str) -> Vec<Parameter> {
         }
         "get" if of_version => {
             vec![header("If-None-Match", "an ETag: 304 if it is still that version", tag())]
+        }
+        "patch" if only_changed => {
+            vec![header("If-Match", "an ETag: 412 if it has another version by now", tag())]
         }
         "put" | "patch" | "delete" if of_version => {
             vec![header("If-Match", "an ETag: 412 if it has another version by now", tag())]

@@ -15,7 +15,10 @@ use axum::{
 use futures_util::stream;
 use moorline_core::{TenantId, Text};
 use moorline_machine::events::{EVENT_CHANNEL_BYTES_MAX, EventKind};
-use moorline_service::registry::{Cursor, NewEvent};
+use moorline_service::registry::{
+    Cursor, NewEvent,
+    cloud_event::{self, JSON, NOTHING},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -23,7 +26,6 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     Api, Problem,
     auth::{Caller, Role},
-    cloud_event::{self, JSON, NOTHING},
     consumers::group_name,
     devices::{device_name, found},
     extract::{Asked, At, Body},

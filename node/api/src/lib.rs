@@ -21,7 +21,6 @@ mod audit;
 mod auth;
 mod broadcast;
 mod calls;
-mod cloud_event;
 mod consumers;
 mod credentials;
 mod devices;
@@ -45,6 +44,7 @@ mod telemetry;
 mod tenants;
 mod tokens;
 mod versions;
+mod webhooks;
 
 use axum::{Json, Router, extract::DefaultBodyLimit, http::StatusCode, middleware, routing::get};
 use moorline_core::{TenantId, Text};
@@ -54,6 +54,7 @@ use moorline_service::registry::{
     Registry,
     secrets::{SECRET, Secrets, Style, generate},
 };
+use moorline_webhooks::Webhooks;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -76,6 +77,8 @@ pub struct Api {
     pub now: fn() -> u64,
     /// How many imports may begin.
     pub imports: Imports,
+    /// What is done with webhooks.
+    pub webhooks: Webhooks,
 }
 
 #[derive(OpenApi)]
@@ -109,6 +112,10 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(consumers::list))
         .routes(routes!(consumers::delete))
         .routes(routes!(consumers::commit))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::patch, webhooks::delete))
+        .routes(routes!(webhooks::status))
+        .routes(routes!(webhooks::test))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
         .routes(routes!(audit::list))

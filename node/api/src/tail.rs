@@ -23,10 +23,10 @@ use moorline_machine::{
     EventsPage,
     events::{Event, EventKind},
 };
-use moorline_service::registry::{Cursor, Reading, RegistryError};
+use moorline_service::registry::{Cursor, Reading, RegistryError, cloud_event};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Api, auth::Caller, cloud_event};
+use crate::{Api, auth::Caller};
 
 /// How long a shard's leader may wait for something new before it answers.
 const WAIT: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use crate::{
     ca::CaCommand,
     registry::{
         AuditArgs, CredCommand, DeviceCommand, EventsArgs, MailCommand, MovedArgs,
-        ProvisioningCommand, TenantCommand, TokenCommand,
+        ProvisioningCommand, TenantCommand, TokenCommand, WebhookCommand,
     },
 };
 
@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Mail(MailCommand),
     /// Print what devices send up.
     Events(EventsArgs),
+    /// Where a tenant's events are posted to.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Print who changed what.
     Audit(AuditArgs),
     /// Publish a message, or one per line of standard input.

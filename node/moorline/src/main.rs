@@ -72,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(args) => client_runtime()?.block_on(registry::import_moved(args)),
         Command::Device(command) => client_runtime()?.block_on(registry::device(command)),
         Command::Cred(command) => client_runtime()?.block_on(registry::cred(command)),
+        Command::Webhook(command) => client_runtime()?.block_on(registry::webhook(command)),
         Command::ProvisioningKey(command) => {
             client_runtime()?.block_on(registry::provisioning_key(command))
         }

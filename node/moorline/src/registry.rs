@@ -10,6 +10,7 @@ mod events;
 mod moved;
 mod provisioning;
 mod table;
+mod webhooks;
 
 use std::{
     fmt, fs,
@@ -29,6 +30,7 @@ pub(crate) use self::{
     events::{EventsArgs, run as read_events},
     moved::{MovedArgs, run as import_moved},
     provisioning::{ProvisioningCommand, run as provisioning_key},
+    webhooks::{WebhookCommand, run as webhook},
 };
 use crate::{
     cli::AdminArgs,

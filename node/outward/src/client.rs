@@ -1,10 +1,10 @@
 //! Asking: checks, a place, the request, and as much of the answer as may be.
 
-use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
+use std::{error::Error, fmt, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{body::Body, rt::Executor};
+use hyper::{Uri, body::Body, rt::Executor};
 use hyper_util::{client::legacy, rt::TokioTimer};
 use moorline_core::TenantId;
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use crate::{
+    address::Networks,
     checked::{Checked, Request, checked, host},
     config::{OutwardConfig, OutwardConfigError},
     connect::{Connector, SHARE, ours},
@@ -42,6 +43,7 @@ type Client = legacy::Client<Connector, Full<Bytes>>;
 
 struct Inner {
     config: OutwardConfig,
+    networks: Networks,
     places: Places,
     /// For connections that are kept.
     keeping: Client,
@@ -83,7 +85,7 @@ impl Outward {
     pub fn new(config: OutwardConfig, metrics: OutwardMetrics) -> Result<Self, OutwardConfigError> {
         let within = Duration::from_millis(config.connect_ms);
         let (networks, tls) = (config.networks()?, config.tls()?);
-        let connector = Connector::new(networks, tls, within, metrics.clone());
+        let connector = Connector::new(networks.clone(), tls, within, metrics.clone());
         let mut builder = legacy::Client::builder(Tasks::default());
         builder
             .http1_max_headers(HEADERS_MAX)
@@ -93,7 +95,7 @@ impl Outward {
         let passing = builder.pool_max_idle_per_host(0).build(connector.clone());
         let keeping = builder.pool_max_idle_per_host(IDLE_PER_HOST_MAX).build(connector);
         let places = Places::new(config.share());
-        Ok(Self(Arc::new(Inner { config, places, keeping, passing, metrics })))
+        Ok(Self(Arc::new(Inner { config, networks, places, keeping, passing, metrics })))
     }
 
     /// Asks an endpoint for a tenant.
@@ -127,6 +129,25 @@ impl Outward {
             }
         }
         result
+    }
+
+    /// Whether a request might be sent, as far as that can be said without looking up a name. A name's addresses are judged when it is
+    /// asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`]: it would be refused. It is counted as a request that was.
+    pub fn judge(&self, request: &Request) -> Result<(), Unanswered> {
+        let Inner { config, networks, metrics, .. } = &*self.0;
+        let judged = if config.enabled { checked(request) } else { Err(Unanswered::Disabled) };
+        let judged = judged.and_then(|ready| match literal(ready.uri()) {
+            Some(address) if !networks.may(address) => Err(Unanswered::Address),
+            Some(_) | None => Ok(()),
+        });
+        if let Err(why) = judged {
+            metrics.unanswered(why, Duration::ZERO);
+        }
+        judged
     }
 
     async fn asked(
@@ -171,6 +192,11 @@ impl Outward {
         let headers = headers.collect();
         Ok(Answer { status: head.status.as_u16(), headers, body: body.to_bytes() })
     }
+}
+
+/// The address that stands in a URL in the place of a name.
+fn literal(uri: &Uri) -> Option<IpAddr> {
+    uri.host()?.trim_matches(['[', ']']).parse().ok()
 }
 
 /// What of ours is among the causes of an error; else the connection broke off.

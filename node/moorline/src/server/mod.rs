@@ -21,6 +21,7 @@ pub(crate) mod node;
 mod reconcile;
 mod repeats;
 mod tls;
+mod webhooks;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -48,6 +49,7 @@ use moorline_storage_rocks::{
 };
 use moorline_thingsboard::ThingsboardMetrics;
 use moorline_watson::WatsonMetrics;
+use moorline_webhooks::WebhookMetrics;
 use prometheus::Registry;
 use tokio::{
     io::AsyncReadExt,
@@ -101,6 +103,8 @@ struct Started {
     groups: Groups,
     router: Router,
     service: Arc<Service>,
+    /// Whom endpoints outside are asked through.
+    outward: Outward,
     /// Holds the data directory's lock.
     _disk: Disk,
 }
@@ -134,6 +138,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
     let devices = serve_devices(
         Arc::clone(&started.node),
         Arc::clone(&started.service),
+        started.outward.clone(),
         clock,
         certificates.tls.clone(),
         stop.child_token(),
@@ -210,9 +215,11 @@ async fn start(
         disk: disk_state.clone(),
         secrets: secrets(config)?,
     }));
+    let outward = OutwardMetrics::register(node.registry())?;
+    let outward = Outward::new(config.outward.clone(), outward).context("outward")?;
     service.attach(groups.clone(), router.clone(), peers.clone(), node.record());
     peers.start(cluster_socket)?;
-    node.set_service(Arc::clone(&service));
+    node.set_service(Arc::clone(&service), outward.clone());
 
     info!(node = config.node.id, cluster = config.cluster.name, "opening the meta replica");
     groups.open(ShardId::META).await?;
@@ -230,7 +237,9 @@ async fn start(
     tasks.spawn(Mover { node: Arc::clone(&node) }.run(stop.child_token()));
     watch_disk(config, disk_state, &service, stop, tasks)?;
     tasks.spawn(repeats::forget_old(Arc::clone(&node), stop.child_token()));
-    Ok(Started { node, peers, groups, router, service, _disk: disk })
+    let webhooks = WebhookMetrics::register(node.registry())?;
+    tasks.spawn(webhooks::run(Arc::clone(&node), webhooks, stop.child_token()));
+    Ok(Started { node, peers, groups, router, service, outward, _disk: disk })
 }
 
 fn watch_disk(
@@ -393,15 +402,18 @@ struct Doors {
 }
 
 impl Doors {
-    fn open(node: &Node, service: &Arc<Service>, clock: Clock) -> anyhow::Result<Self> {
+    fn open(
+        node: &Node,
+        service: &Arc<Service>,
+        clock: Clock,
+        outward: Outward,
+    ) -> anyhow::Result<Self> {
         let registry = node.registry();
         let fostrom = FostromMetrics::register(registry)?;
         let watson = WatsonMetrics::register(registry)?;
         let thingsboard = ThingsboardMetrics::register(registry)?;
         let losant = LosantMetrics::register(registry)?;
         let drogue = DrogueMetrics::register(registry)?;
-        let outward = OutwardMetrics::register(registry)?;
-        let outward = Outward::new(node.config().outward.clone(), outward).context("outward")?;
         let mqtt = &node.config().mqtt;
         let mut doors = Self {
             fostrom: None,
@@ -490,6 +502,7 @@ impl Doors {
 async fn serve_devices(
     node: Arc<Node>,
     service: Arc<Service>,
+    outward: Outward,
     clock: Clock,
     tls: Option<Tls>,
     stop: CancellationToken,
@@ -500,7 +513,7 @@ async fn serve_devices(
         // It checks none, and says so.
         None => Passwords::new([0; 32], [0; 32]).register(node.registry())?,
     }
-    let doors = Doors::open(&node, &service, clock)?;
+    let doors = Doors::open(&node, &service, clock, outward)?;
     let platforms = doors.platforms(&node, &service);
     let others =
         doors.fostrom.clone().map_or_else(Others::default, |door| Others::new(door, platforms));

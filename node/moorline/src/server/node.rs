@@ -17,9 +17,11 @@ use moorline_group::{
     wire::{PeerState, Peers},
 };
 use moorline_machine::{Answer, Command, MemberState, command::NodeRecord};
+use moorline_outward::Outward;
 use moorline_router::Router;
 use moorline_service::registry::secrets::Secrets;
 use moorline_storage::StorageError;
+use moorline_webhooks::Webhooks;
 use prometheus::{Registry, proto::MetricFamily};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -156,11 +158,21 @@ impl Node {
     }
 
     /// The service, once it is there.
-    pub(crate) fn set_service(&self, service: std::sync::Arc<moorline_service::Service>) {
+    pub(crate) fn set_service(
+        &self,
+        service: std::sync::Arc<moorline_service::Service>,
+        outward: Outward,
+    ) {
         if let Some(secrets) = &self.secrets {
             let (registry, secrets) = (service.registry(), secrets.clone());
             let imports = Imports::default();
-            let api = Api { registry, secrets, now: now_ms, imports };
+            let webhooks = Webhooks {
+                registry: registry.clone(),
+                secrets: secrets.clone(),
+                outward,
+                now: now_ms,
+            };
+            let api = Api { registry, secrets, now: now_ms, imports, webhooks };
             let api = (api.clone(), moorline_api::router(api));
             assert!(self.api.set(api).is_ok(), "a node has one API");
         }

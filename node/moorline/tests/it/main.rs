@@ -74,4 +74,5 @@ mod watson_http;
 mod watson_managed;
 mod watson_quickstart;
 mod watson_rest;
+mod webhooks;
 mod wills;

@@ -121,6 +121,24 @@ async fn nobody_is_asked_who_may_not_be() {
 }
 
 #[tokio::test]
+async fn what_would_be_refused_is_said_without_asking() {
+    let (client, metrics) = client(|config| config.allow.clear());
+    #[rustfmt::skip]
+    let table = [
+        ("http://9.9.9.9/",       Ok(())),
+        ("https://a.invalid/",    Ok(())),
+        ("http://10.0.0.1/",      Err(Unanswered::Address)),
+        ("https://[::1]:8443/x",  Err(Unanswered::Address)),
+        ("ftp://a.example/",      Err(Unanswered::Url)),
+    ];
+    for (url, expected) in table {
+        assert_eq!(client.judge(&post(url)), expected, "{url}");
+    }
+    assert_eq!(metric(&metrics, "moorline_outward_refused_total{reason=\"address\"}"), 2);
+    assert_eq!(metric(&metrics, "moorline_outward_refused_total{reason=\"url\"}"), 1);
+}
+
+#[tokio::test]
 async fn a_redirect_is_an_answer() {
     let other = Endpoint::start(|_| raw(200, "", b"")).await;
     let to = format!("location: {}\r\n", other.url("/"));

@@ -14,7 +14,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use moorline_core::{ShardId, Text};
+use moorline_core::{ShardId, TenantId, Text};
 use moorline_machine::{
     Answer, Command, DocumentAnswer, DocumentCommand, DocumentRefused,
     answer::Refused,
@@ -24,6 +24,9 @@ use moorline_machine::{
     },
     query::{Found, Query},
 };
+
+use moorline_storage::StorageError;
+use tracing::error;
 
 use super::{Registry, RegistryError, accepted};
 
@@ -123,6 +126,48 @@ impl Registry {
                 DocumentAnswer::Put { .. } => return Err(RegistryError::Unavailable),
             }
         }
+    }
+
+    /// Tenants that have documents in the space of this name, with those, of the shards that this node leads: `documents_max` of each tenant.
+    /// It is what its own replicas say, without a question: who leads no more, or not yet for long, may see less.
+    #[must_use]
+    pub fn led_documents(&self, name: &Text, documents_max: u16) -> Vec<(TenantId, Vec<Document>)> {
+        let mut found = Vec::new();
+        for shard in self.inner.shards.all().filter(|shard| self.leads(*shard)) {
+            let read = self.inner.below().groups.read(shard, |machine, rows| {
+                let tenants = machine.tenants_with_space(name).into_iter();
+                let of = |tenant| {
+                    let space = Space::of_tenant(tenant, name.as_str());
+                    let query = DocumentsQuery::Page { space, after: None, documents_max };
+                    Ok((tenant, machine.documents(rows, &query)?))
+                };
+                tenants.map(of).collect::<Result<Vec<_>, StorageError>>()
+            });
+            match read {
+                Some(Ok(read)) => {
+                    found.extend(read.into_iter().filter_map(|(tenant, found)| match found {
+                        DocumentsFound::Page(page) => Some((tenant, page.documents)),
+                        DocumentsFound::One(_) => None,
+                    }));
+                }
+                None => {}
+                Some(Err(problem)) => {
+                    error!(%shard, %problem, "cannot read documents");
+                    (self.inner.fatal)("rows can't be read");
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether this node leads the shard of a space, as far as it knows.
+    #[must_use]
+    pub fn leads_space(&self, space: &Space) -> bool {
+        self.leads(self.shard_of_space(space))
+    }
+
+    fn leads(&self, shard: ShardId) -> bool {
+        self.inner.delivery(shard).is_some_and(|delivery| delivery.is_leading())
     }
 
     fn shard_of_space(&self, space: &Space) -> ShardId {

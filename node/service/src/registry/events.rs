@@ -271,6 +271,27 @@ impl Registry {
         Ok(committed)
     }
 
+    /// A consumer group has read a shard up to an offset: what it has committed there now, which is never less than before.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`]; it may have been taken then, and to commit it again is safe.
+    pub async fn commit_shard(
+        &self,
+        tenant: TenantId,
+        consumer: &Text,
+        shard: ShardId,
+        offset: Offset,
+    ) -> Result<Offset, RegistryError> {
+        let commit = CommitEvents { tenant, consumer: consumer.clone(), offset };
+        let command = Command::Events(EventCommand::Commit(commit));
+        let answer = accepted(self.inner.below().router.ask(shard, &command).await?)?;
+        let Answer::Events(EventAnswer::Committed { offset }) = answer else {
+            return Err(RegistryError::Unavailable);
+        };
+        Ok(offset)
+    }
+
     /// Forgets a consumer group.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What is read of documents, handed on to the shard.
 
+use moorline_core::{TenantId, Text};
 use moorline_storage::{StorageError, View};
 
 use super::Machine;
@@ -17,6 +18,12 @@ impl Machine {
         query: &DocumentsQuery,
     ) -> Result<DocumentsFound, StorageError> {
         self.shard.documents(rows, query)
+    }
+
+    /// Tenants whose own space of this name has documents.
+    #[must_use]
+    pub fn tenants_with_space(&self, name: &Text) -> Vec<TenantId> {
+        self.shard.tenants_with_space(name)
     }
 
     /// How many documents there are, of all tenants.

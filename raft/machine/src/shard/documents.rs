@@ -394,6 +394,12 @@ impl ShardState {
         })
     }
 
+    pub(crate) fn tenants_with_space(&self, name: &Text) -> Vec<TenantId> {
+        let Documents { spaces, tenants, .. } = &self.documents;
+        let has = |tenant: &TenantId| spaces.contains_key(&(*tenant, name.clone()));
+        tenants.keys().copied().filter(has).collect()
+    }
+
     pub(crate) fn document_totals(&self) -> DocumentTotals {
         let spaces = &self.documents.spaces;
         let documents = spaces.values().map(|row| u64::from(row.documents)).sum();

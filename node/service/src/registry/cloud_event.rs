@@ -1,4 +1,4 @@
-//! Events as CloudEvents 1.0 in JSON, one line each.
+//! Events as CloudEvents 1.0 in JSON, one line each: as the API streams them and webhooks bring them.
 //!
 //! | attribute | what |
 //! |---|---|
@@ -19,16 +19,22 @@ use moorline_machine::{
     mail::MailNews,
     presence::PresenceNews,
 };
-use moorline_service::registry::door::By;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-/// How a body is to be read, as of mail.
-pub(crate) const NOTHING: u8 = 0;
-pub(crate) const JSON: u8 = 1;
+use super::door::By;
+
+/// How a body is to be read, as of mail: there is none.
+pub const NOTHING: u8 = 0;
+/// JSON.
+pub const JSON: u8 = 1;
 
 /// Appends an event to `out`: no line break is in it.
-pub(crate) fn write(out: &mut String, tenant: &str, shard: ShardId, event: &Event) {
+///
+/// # Panics
+///
+/// Never: a string takes everything.
+pub fn write(out: &mut String, tenant: &str, shard: ShardId, event: &Event) {
     let device = event.device.as_str();
     let what = &event.event;
     write!(out, r#"{{"specversion":"1.0","id":"{}","#, id(shard, event.offset.0)).expect(STRING);
@@ -99,7 +105,8 @@ fn news(event: &NewEvent) -> Option<serde_json::Value> {
 const STRING: &str = "a string takes everything";
 
 /// An event's id.
-pub(crate) fn id(shard: ShardId, offset: u64) -> String {
+#[must_use]
+pub fn id(shard: ShardId, offset: u64) -> String {
     format!("{shard}-{offset}")
 }
 
