@@ -10,40 +10,20 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from waiting import HTTP_S, ready, wait_for
 
 # Three nodes start in seconds; a loaded machine takes longer.
 READY_S = 90
 # A node hands over and stops within its own deadline.
 STOP_S = 30
-PAUSE_S = 0.05
-HTTP_S = 5
 
 
-def wait_for(what, condition, seconds):
-    """Waits until `condition` answers something true, and returns it. What it waits for must stay true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = condition()
-        if answer:
-            return answer
-        time.sleep(PAUSE_S)
-    raise AssertionError(f"{what} after {seconds} s")
-
-
-def ready(node):
-    """Whether a node says that it is."""
-    try:
-        with urllib.request.urlopen(f"http://{node.admin}/health/ready", timeout=HTTP_S) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
 
 
 class Node:

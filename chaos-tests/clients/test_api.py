@@ -12,7 +12,8 @@ import urllib.request
 
 import pytest
 
-from conftest import READY_S, STOP_S, Node, free_ports, ready, wait_for
+from conftest import READY_S, STOP_S, Node, free_ports
+from waiting import ready, wait_for
 
 # Cases of each operation, and how long they may take for each of two tokens; the deadline is for a machine that hangs.
 CASES = 12

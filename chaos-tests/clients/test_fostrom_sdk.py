@@ -21,6 +21,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
@@ -164,10 +165,7 @@ def send(name, payload=None):
 
 def wait_state(mail_id, state):
     """Until this has become of a mail."""
-    deadline = time.monotonic() + ANSWER_S
-    while THE_FLEET.mailbox("GET", f"/{mail_id}")["state"] != state:
-        assert time.monotonic() < deadline, f"{mail_id} is not {state}"
-        time.sleep(0.05)
+    wait_for(f"{mail_id} is not {state}", lambda: THE_FLEET.mailbox("GET", f"/{mail_id}")["state"] == state)
 
 
 @pytest.fixture(scope="module", autouse=True)

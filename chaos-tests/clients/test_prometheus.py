@@ -9,8 +9,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import HTTP_S, wait_for
 from connection import Client
+from waiting import HTTP_S, wait_for
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").rglob("*.y*ml"), ROOT / "README.md"]

@@ -4,31 +4,21 @@ import collections
 import json
 import queue
 import subprocess
-import time
 import urllib.error
 import urllib.request
 
+import bcrypt
 from connection import ANSWER_S, V5, V311, Client, Refused, properties
+from waiting import wait_for
 
 APP, OTHER = "plant", "other"
 REGISTRY = f"/api/registry/v1alpha1/apps/{APP}"
-PAUSE_S = 0.05
 # An event comes in milliseconds. Where a shard has lost its leader, on a machine with other work, it takes a while longer.
 EVENT_S = 60
 # What all that is no is answered with. Paho gives the 4 of MQTT 3.1.1 this number, and no other of them.
 REFUSED = 0x86
 EVENT, CONNECTION = "io.drogue.event.v1", "io.drogue.connection.v1"
 
-
-def wait_for(what, condition, seconds=ANSWER_S):
-    """Waits until `condition` answers something true, and returns it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = condition()
-        if answer:
-            return answer
-        time.sleep(PAUSE_S)
-    raise AssertionError(f"{what} after {seconds} s")
 
 
 def authority(folder, name="ca", subject="/O=Plant/CN=Plant CA"):
@@ -123,6 +113,17 @@ class Plant:
 
 def password(plain):
     return {"pass": plain}
+
+
+def bcrypted(plain, cost=6):
+    """A password as the library of most Pythons hashes it."""
+    return {"bcrypt": bcrypt.hashpw(plain.encode(), bcrypt.gensalt(cost)).decode()}
+
+
+def sha512_crypted(plain):
+    """A password as openssl hashes it."""
+    line = ["openssl", "passwd", "-6", "-stdin"]
+    return {"sha512": subprocess.run(line, input=plain, check=True, capture_output=True, text=True).stdout.strip()}
 
 
 def user(name, plain, **more):

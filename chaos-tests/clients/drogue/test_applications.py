@@ -6,7 +6,8 @@ import threading
 
 import pytest
 from connection import V5, V311, Refused
-from plant import APP, EVENT, OTHER, REFUSED, Device, password, wait_for
+from plant import APP, EVENT, OTHER, REFUSED, Device, password
+from waiting import wait_for
 
 VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["v311", "v5"])
 STRUCTURED = "application/cloudevents+json; charset=utf-8"

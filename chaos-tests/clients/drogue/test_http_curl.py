@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from plant import APP, CONNECTION, Device, issued, password, user, wait_for
+from plant import APP, CONNECTION, Device, issued, password, user
 from transcript import ANSWER_S, hear, parts, read
+from waiting import wait_for
 
 TRANSCRIPT = Path(__file__).with_name("http_transcript.txt")
 BODY_BYTES_MAX = 64 * 1024

@@ -82,6 +82,39 @@ def test_a_key_counts_for_its_time(cluster, plant):
 
 
 @NEEDS
+def test_of_several_keys_the_one_counts_that_begins_last(cluster, plant):
+    day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.UTC)
+    text = lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def psk(key, since=None, until=None):
+        validity = {"notBefore": since and text(since), "notAfter": until and text(until)}
+        return {"psk": {"key": base64.b64encode(key).decode(), "validity": {name: at for name, at in validity.items() if at}}}
+
+    def fit(name):
+        line = "--psk {} --psk-identity {}@{}"
+        node = cluster.nodes[len(name) % 3]
+        return [publishes(node, line.format(key.hex(), name, APP)) == OK for key in keys]
+
+    keys = [os.urandom(32) for _ in range(3)]
+    ended, counts, later = (now - 2 * day, now - day), (now - day, now + day), (now + day, now + 2 * day)
+    # The validities of the keys, and which of them counts.
+    table = [
+        ([ended, counts, later], [False, True, False]),
+        ([counts, (None, None), later], [True, False, False]),
+        ([(None, now + day), ended, (None, None)], [False, False, True]),
+        ([ended, later, ended], [False, False, False]),
+    ]
+    for number, (validities, expected) in enumerate(table):
+        name = plant.device(f"keys-{number}", *[psk(key, *validity) for key, validity in zip(keys, validities, strict=True)])
+        assert fit(name) == expected, validities
+    # Without the one that had led there, the others are found as before.
+    path = "/devices/keys-0/credentials"
+    first = plant.ask("GET", f"{path}?tenant=drogue-plant")[0]
+    plant.ask("DELETE", f"{path}/{first['id']}?tenant=drogue-plant")
+    assert fit("keys-0") == [False, True, False]
+
+
+@NEEDS
 def test_commands_come_to_a_device_with_a_key(cluster, plant, key):
     node = cluster.nodes[2]
     line = f"mosquitto_sub -h localhost -p {port(node)} -t command/inbox/# -C 1 -W {ANSWER_S} -F %t=%p "

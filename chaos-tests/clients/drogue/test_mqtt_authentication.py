@@ -2,7 +2,8 @@
 
 import pytest
 from connection import V5, V311
-from plant import APP, OTHER, REFUSED, Device, issued, password, user, wait_for
+from plant import APP, OTHER, REFUSED, Device, bcrypted, issued, password, sha512_crypted, user
+from waiting import wait_for
 
 VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["v311", "v5"])
 
@@ -62,6 +63,27 @@ def test_each_shape_of_credentials_is_let_in_or_refused(cluster, devices, versio
     node = cluster.nodes[SHAPES.index(shape) % 3]
     connecting = Device(username, secret, version, client_id)
     assert connecting.reason(node) == (0 if is_in else REFUSED)
+
+
+@pytest.mark.needs("openssl")
+@VERSIONS
+def test_a_password_that_other_tools_hashed_lets_in_who_knows_it(cluster, plant, version):
+    name = f"hashed-{version}"
+    plant.device(name, password(bcrypted("s3cret")), password(sha512_crypted("pä ss")))
+    fleet = user("hashed-fleet", sha512_crypted("fl33t")), user(f"{name}-own", bcrypted("own", 10), unique=True)
+    plant.device(f"{name}-user", *fleet)
+    shapes = [
+        (f"{name}@{APP}", "s3cret", "any", 0),
+        (f"{name}@{APP}", "pä ss", "any", 0),
+        (f"{name}@{APP}", "s3crets", "any", REFUSED),
+        (f"{name}@{APP}", "fl33t", "any", REFUSED),
+        ("hashed-fleet", "fl33t", f"{name}-user@{APP}", 0),
+        ("hashed-fleet", "own", f"{name}-user@{APP}", REFUSED),
+        (f"{name}-own@{APP}", "own", "any", 0),
+    ]
+    for username, secret, client_id, expected in shapes:
+        reasons = [Device(username, secret, version, client_id).reason(node) for node in cluster.nodes]
+        assert reasons == [expected] * 3, (username, secret)
 
 
 @VERSIONS

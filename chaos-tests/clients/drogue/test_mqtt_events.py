@@ -7,7 +7,8 @@ import pytest
 from connection import V5, V311
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
-from plant import APP, EVENT, Device, password, wait_for
+from plant import APP, EVENT, Device, password
+from waiting import wait_for
 
 VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["v311", "v5"])
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -1,12 +1,10 @@
 """An application in a cluster, made by the APIs as its people would."""
 
 import json
-import time
 import urllib.request
 
 APP = "5f0c9a1b2c3d4e5f60718293"
 ANSWER_S = 30
-PAUSE_S = 0.02
 # What firmware has.
 KEY, SECRET = "1f0ac3d4-0b1c-4d2e-9f3a-5b6c7d8e9f00", "9c1dQ5xLw2RtY7uPb5Zk3vQ9xLw2RtY7"
 ATTRIBUTES = [
@@ -15,16 +13,6 @@ ATTRIBUTES = [
     {"name": "position", "dataType": "gps"},
 ]
 
-
-def wait_for(condition, seconds=ANSWER_S):
-    """Waits until it answers something true, and returns it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = condition()
-        if answer:
-            return answer
-        time.sleep(PAUSE_S)
-    raise AssertionError(f"not after {seconds} s")
 
 
 class Application:

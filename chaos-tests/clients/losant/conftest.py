@@ -10,9 +10,10 @@ import socket
 import losantmqtt
 import losantmqtt.device
 import pytest
-from application import APP, ATTRIBUTES, KEY, SECRET, Application, wait_for
+from application import APP, ATTRIBUTES, KEY, SECRET, Application
 from losant_rest import Client
 from nodes import Nodes, is_private
+from waiting import wait_for
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +94,7 @@ class Connected:
             self.device.loop(0.05)
             return condition()
 
-        return wait_for(look)
+        return wait_for("it is not so", look)
 
 
 @pytest.fixture

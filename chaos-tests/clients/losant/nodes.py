@@ -5,9 +5,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import urllib.request
 
-from application import wait_for
+from waiting import ready, wait_for
 
 BROKER, API = "broker.losant.com", "api.losant.com"
 ADDRESSES = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
@@ -15,7 +14,6 @@ ADMIN_PORT, CLUSTER_PORT = 9400, 7400
 # Nodes start in seconds; a loaded machine takes longer.
 READY_S = 90
 STOP_S = 30
-HTTP_S = 5
 
 
 def is_private():
@@ -84,11 +82,7 @@ class Node:
 
     def ready(self):
         assert self.process.poll() is None, self.log.read_text()
-        try:
-            with urllib.request.urlopen(f"http://{self.admin}/health/ready", timeout=HTTP_S) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
+        return ready(self)
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -114,7 +108,7 @@ class Nodes:
             subprocess.run(init, capture_output=True, check=False)
             return all(node.ready() for node in self.all)
 
-        wait_for(started, READY_S)
+        wait_for("no cluster is ready", started, READY_S)
 
     def at(self, address):
         """The node that has an address."""

@@ -6,14 +6,13 @@ from where these tests are run. So the check always runs over MQTT.js in the ver
 has passed with losant-mqtt 5.0.0 by all four transports.
 """
 
-import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from application import APP, KEY, SECRET
+from javascript import run
 
 WAIT_S = 120
 SDK = os.environ.get("LOSANT_MQTT_JS")
@@ -27,19 +26,6 @@ def package():
         outcome = pytest.fail if os.environ.get("MOORLINE_STRICT") else pytest.skip
         outcome("no node here, or its packages are not installed")
     return folder
-
-
-def run(nodes, package, check, said):
-    done = subprocess.run(
-        ["node", check, json.dumps(said)],
-        cwd=package,
-        env=os.environ | {"NODE_EXTRA_CA_CERTS": nodes.ca},
-        timeout=WAIT_S,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("sdk", [None, SDK] if SDK else [None], ids=["mqttjs", "losant-mqtt"][: 2 if SDK else 1])
@@ -57,9 +43,9 @@ def test_a_device_and_a_gateway(nodes, application, made, package, transport, sd
         "transport": transport,
         "sdk": sdk,
     }
-    run(nodes, package, "mqtt.mjs", said)
+    run(package, "mqtt.mjs", said, seconds=WAIT_S, NODE_EXTRA_CA_CERTS=nodes.ca)
 
 
 def test_rest(nodes, application, made, package):
     said = {"application": APP, "device": made("js"), "key": KEY, "secret": SECRET, "token": application.integrator}
-    run(nodes, package, "rest.mjs", said)
+    run(package, "rest.mjs", said, seconds=WAIT_S, NODE_EXTRA_CA_CERTS=nodes.ca)

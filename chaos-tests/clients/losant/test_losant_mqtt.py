@@ -6,7 +6,9 @@ import ssl
 import losantmqtt
 import losantmqtt.device
 import pytest
-from application import APP, wait_for
+from application import APP
+from nodes import READY_S
+from waiting import wait_for
 
 TRANSPORTS = pytest.mark.parametrize(
     "how",
@@ -18,7 +20,7 @@ PORTS = {"tcp": 1883, "ws": 80, "tls": 8883, "wss": 443}
 
 def last_state(rest, device):
     of = {"applicationId": APP, "deviceId": device}
-    states = wait_for(lambda: rest.device.get_state(**of, limit="1"))
+    states = wait_for("no state is kept", lambda: rest.device.get_state(**of, limit="1"))
     return states[0]
 
 
@@ -103,10 +105,10 @@ def test_a_node_dies_and_the_device_goes_to_another(rest, nodes, made, connected
     assert one.peer[0] != died.address
     one.settled()
     # Those who have its shards now may still be choosing.
-    wait_for(lambda: answers(rest, device))
+    wait_for("no shard answers", lambda: answers(rest, device))
     exchange(rest, one, device)
     died.start()
-    wait_for(died.ready, 90)
+    wait_for("the node is not back", died.ready, READY_S)
 
 
 def answers(rest, device):

@@ -1,9 +1,10 @@
 """What all tests of ThingsBoard share: one tenant in a cluster, a user of its REST API, and devices of the vendor's SDK."""
 
 import pytest
-from plant import Plant, wait_for
+from plant import Plant
 from tb_device_mqtt import TBDeviceMqttClient
 from tb_rest_client.rest_client import RestClient
+from waiting import wait_for
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def connected():
             client.set_server_side_rpc_request_handler(lambda number, call: client.send_rpc_reply(number, called(call)))
         client.connect(**({"tls": True, "ca_certs": node.ca} if secure else {}))
         # Connected, and told of its limits: only then it sends.
-        wait_for(lambda: client.is_connected() and client.rate_limits_received)
+        wait_for("not connected", lambda: client.is_connected() and client.rate_limits_received)
         return client
 
     yield connect

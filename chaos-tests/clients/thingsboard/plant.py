@@ -1,24 +1,12 @@
 """A tenant of ThingsBoard's in a cluster, and what tests do with it."""
 
 import json
-import time
 import urllib.request
 
 from tb_rest_client.models import Device
 
 ANSWER_S = 30
-PAUSE_S = 0.05
 
-
-def wait_for(condition):
-    """Waits until `condition` answers something true, and returns it."""
-    deadline = time.monotonic() + ANSWER_S
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(PAUSE_S)
 
 
 def made(user, name, kind="robot"):

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from plant import wait_for
 from transcript import hear, parts, read
+from waiting import wait_for
 
 TRANSCRIPT = Path(__file__).with_name("http_transcript.txt")
 LARGE = 256 * 1024 + 1
@@ -92,7 +92,7 @@ def test_who_is_deleted_while_it_waits_hears_so(cluster, plant):
         heard = []
         for node, path in zip(cluster.nodes, ("attributes/updates?timeout=30000", "rpc?timeout=30000")):
             heard.append(pool.submit(hear, "GET", f"http://{node.http}/api/v1/{token}/{path}", [], ""))
-        wait_for(lambda: presence(plant, "curl-leaving") == "connected")
+        wait_for("not connected", lambda: presence(plant, "curl-leaving") == "connected")
         plant.ask("DELETE", "/devices/curl-leaving?tenant=plant")
         assert [one.result() for one in heard] == [["403", "content-length: 0"]] * 2
 

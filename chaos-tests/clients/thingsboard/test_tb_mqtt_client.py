@@ -1,9 +1,9 @@
 """The vendor's SDK for Python, as it is, against a cluster: telemetry, attributes, and changes of them; devices by MQTT and HTTP, and gateways."""
 
 import queue
-import time
 
-from plant import ANSWER_S, PAUSE_S
+from plant import ANSWER_S
+from waiting import wait_for
 from tb_device_http import TBHTTPDevice
 from tb_device_mqtt import TBPublishInfo
 from tb_gateway_mqtt import TBGatewayMqttClient
@@ -135,12 +135,14 @@ def test_a_device_over_http(cluster, plant):
     device = http_device(plant, f"http://{cluster.nodes[1].http}", "http", changes)
     # It has to ask for the first time before anything changes; then nothing is lost between two polls.
     value = 0
-    deadline = time.monotonic() + ANSWER_S
-    while changes.empty():
-        assert time.monotonic() < deadline, "nothing came"
+
+    def comes():
+        nonlocal value
         value += 1
         plant.share("http", {"n": value}, cluster.nodes[value % 3].admin)
-        time.sleep(PAUSE_S)
+        return not changes.empty()
+
+    wait_for("nothing came", comes)
     for number in range(20):
         plant.share("http", {f"k{number}": number}, cluster.nodes[number % 3].admin)
     told = {}

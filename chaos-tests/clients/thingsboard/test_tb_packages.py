@@ -4,11 +4,11 @@ import hashlib
 
 import pytest
 from plant import made as made_device
-from plant import wait_for
 from tb_device_http import TBHTTPDevice, TBProvisionFailure
 from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
 from tb_rest_client.models import Device, DeviceProfile, DeviceProfileData, SaveOtaPackageInfoRequest
 from tb_rest_client.rest import ApiException
+from waiting import wait_for
 
 # Larger than one piece of what is kept, and a few parts of what is loaded.
 FIRMWARE = bytes(number * 31 % 251 for number in range(150_000))
@@ -39,6 +39,11 @@ def package(user, of, title, algorithm, tmp_path, content=FIRMWARE):
     file = tmp_path / title
     file.write_bytes(content)
     return user.save_ota_package_data(made.id, algorithm, str(file))
+
+
+def state(user, device):
+    """What a device said last of its firmware."""
+    return user.get_latest_timeseries(device.id, keys="fw_state")["fw_state"][0].value
 
 
 def test_a_profile_comes_back_as_it_was_saved(user):
@@ -87,10 +92,10 @@ def test_a_device_loads_its_firmware_and_finds_it_whole(cluster, user, connected
     loaded = []
     client.set_on_firmware_received_callback(lambda _, data, version: loaded.append((data, version)))
     client.get_firmware_update()
-    wait_for(lambda: loaded)
+    wait_for("nothing is loaded", lambda: loaded)
     assert loaded[0] == (FIRMWARE, "1.0")
     # Its own verdict, about its checksum.
-    wait_for(lambda: user.get_latest_timeseries(device.id, keys="fw_state")["fw_state"][0].value == "VERIFIED")
+    wait_for("not verified", lambda: state(user, device) == "VERIFIED")
 
 
 def test_a_device_loads_its_firmware_over_http(cluster, user, tmp_path, monkeypatch):
@@ -108,7 +113,7 @@ def test_a_device_loads_its_firmware_over_http(cluster, user, tmp_path, monkeypa
         client.get_firmware_update()
         assert (tmp_path / "fw-http").read_bytes() == FIRMWARE
         (tmp_path / "fw-http").unlink()
-        wait_for(lambda: user.get_latest_timeseries(device.id, keys="fw_state")["fw_state"][0].value == "UPDATED")
+        wait_for("not updated", lambda: state(user, device) == "UPDATED")
     told = user.get_latest_timeseries(device.id, keys="current_fw_title")
     assert told["current_fw_title"][0].value == "fw-http"
 

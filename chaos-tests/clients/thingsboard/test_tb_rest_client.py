@@ -4,11 +4,12 @@ import queue
 import time
 
 import pytest
-from plant import ANSWER_S, made, wait_for
+from plant import ANSWER_S, made
 from tb_device_mqtt import TBPublishInfo
 from tb_rest_client.models import DeviceCredentials
 from tb_rest_client.rest import ApiException
 from tb_rest_client.rest_client import RestClient
+from waiting import wait_for
 
 TELEMETRY_MS = 1_451_649_600_000
 
@@ -93,12 +94,12 @@ def test_a_call_to_a_sleeping_device_survives_kill_9_of_its_leader(cluster, user
         other = next(node for node in cluster.nodes if node.id != victim.id)
         with RestClient(f"http://{other.http}") as reader:
             reader.api_key_login(password)
-            stands = wait_for(lambda: found(reader, kept))
+            stands = wait_for("it is not there", lambda: found(reader, kept))
             assert stands.status == "QUEUED"
         cluster.wait_restarted(victim)
 
     connected(cluster.nodes[0], token, called=lambda call: {"did": call["params"]})
-    wait_for(lambda: user.get_persisted_rpc(kept).status == "SUCCESSFUL")
+    wait_for("it was not done", lambda: user.get_persisted_rpc(kept).status == "SUCCESSFUL")
     assert user.get_persisted_rpc(kept).response == {"did": [1]}
     listed = user.get_persisted_rpc_by_device(device.id, page_size=10, page=0, rpc_status="SUCCESSFUL")
     assert listed["totalElements"] == 1

@@ -10,7 +10,6 @@ import logging
 import queue
 import socket
 import threading
-import time
 import urllib.error
 import urllib.request
 
@@ -18,10 +17,10 @@ import pytest
 import wiotp.sdk.application
 import wiotp.sdk.device
 from organisation import ANSWER_S, DOMAIN, HOST, KEY, ORG
+from waiting import wait_for
 from wiotp.sdk.exceptions import ApiException
 
 OPERATOR = f"a-{ORG}-0perat0r00"
-LOOK_S = 0.2
 # The SDK publishes some things in threads of its own, which it calls so.
 PUBLISHING = ("client.publish", "respondDeviceAction")
 
@@ -45,15 +44,6 @@ def leads(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return where
 
-
-def until(what, look):
-    deadline = time.monotonic() + ANSWER_S
-    while time.monotonic() < deadline:
-        found = look()
-        if found:
-            return found
-        time.sleep(LOOK_S)
-    raise AssertionError(f"{what}: not within {ANSWER_S} s")
 
 
 def what_was_said_is_on_its_way():
@@ -133,7 +123,7 @@ def test_a_device_is_managed(secure, secure_org, leads, monkeypatch):
     assert made.success
     with Pump("sdk1", made.authToken, port=8883, caFile=secure.ca) as pump:
         assert pump.client.readyForDeviceMgmt.wait(ANSWER_S)
-        until("ten requests were made", lambda: len(pump.manages) >= 10)
+        wait_for("no ten requests were made", lambda: len(pump.manages) >= 10)
         assert all(manage.wait(ANSWER_S) for manage in pump.manages), "each is answered"
         known = app.registry.devices[f"d:{ORG}:pump:sdk1"]
         assert known.getMgmt()["supports"] == {"deviceActions": True, "firmwareActions": True}
@@ -151,7 +141,7 @@ def test_a_device_is_managed(secure, secure_org, leads, monkeypatch):
         def done(action, parameters=()):
             devices = [{"typeId": "pump", "deviceId": "sdk1"}]
             request = app.mgmt.requests.initiate({"action": action, "parameters": list(parameters), "devices": devices})
-            until(f"{action} is over", lambda: app.mgmt.requests.get(request["reqId"])["complete"])
+            wait_for(f"{action} is not over", lambda: app.mgmt.requests.get(request["reqId"])["complete"])
             return app.mgmt.requests.getStatus(request["reqId"], "pump", "sdk1")
 
         assert done("device/reboot")["status"] == 0
@@ -238,10 +228,10 @@ def test_an_update_goes_on_when_a_node_dies(cluster, org, leads):
                 return None
             return said if said["complete"] else None
 
-        assert until("the download is over", over)["status"] == 0
+        assert wait_for("the download is not over", over)["status"] == 0
         cluster.wait_restarted(victim)
         update = rest(org, cluster.nodes[2], "POST", "/mgmt/requests", {"action": "firmware/update", "devices": devices})["reqId"]
         status = f"/mgmt/requests/{update}/deviceStatus/pump/sdk2"
-        assert until("the update is over", over)["status"] == 0
+        assert wait_for("the update is not over", over)["status"] == 0
         shown = rest(org, cluster.nodes[1], "GET", "/device/types/pump/devices/sdk2")
         assert shown["deviceInfo"]["fwVersion"] == "3.0"

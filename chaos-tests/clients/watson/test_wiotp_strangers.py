@@ -8,16 +8,15 @@ import shlex
 import socket
 import ssl
 import subprocess
-import time
 
 import pytest
 import wiotp.sdk.device
 from organisation import ANSWER_S, DOMAIN, HOST, ORG
+from waiting import wait_for
 
 QUICK = "quickstart"
 QUICK_HOST = f"{QUICK}.messaging.{DOMAIN}"
 # How often it is looked whether a node knows something.
-PAUSE_S = 0.05
 # Enough to be more than a second's worth.
 MANY = 20
 
@@ -72,10 +71,10 @@ def publish(client, data):
 def playground(cluster, org):
     """Quickstart, switched on, and every node knows it: before that a stranger is anybody's client."""
     org.ask("POST", "/tenants", {"name": "playground", "aliases": [f"watson:{QUICK}"]})
-    deadline = time.monotonic() + ANSWER_S
-    while not all(org.is_known("playground", node.admin) for node in cluster.nodes):
-        assert time.monotonic() < deadline, "a node does not hear of the tenant"
-        time.sleep(PAUSE_S)
+    wait_for(
+        "a node does not hear of the tenant",
+        lambda: all(org.is_known("playground", node.admin) for node in cluster.nodes),
+    )
 
 
 def test_a_stranger_publishes_and_another_one_looks(cluster, playground, leads, clients):

@@ -108,6 +108,9 @@ pub(crate) struct NewCredential {
     pub(crate) client_id: Option<String>,
     /// Of a password or `mqtt-basic`: one that somebody chose, where the tenant allows it. A password without it is generated.
     pub(crate) password: Option<String>,
+    /// In the place of `password`: one that another system hashed, bcrypt (`$2b$…`) with a cost of 12 at most, or SHA-512-crypt (`$6$…`)
+    /// with 700,000 rounds at most.
+    pub(crate) password_hash: Option<String>,
     /// Of `mqtt-basic`: a password is to be generated. Without this and `password` there is none.
     pub(crate) generate: Option<bool>,
     /// Of a certificate: it, in PEM.
@@ -246,7 +249,7 @@ impl CredentialView {
 }
 
 /// Fields of one kind, as they are said.
-const FIELDS: [(&str, &[CredentialKind]); 12] = {
+const FIELDS: [(&str, &[CredentialKind]); 13] = {
     use CredentialKind as K;
     [
         ("style", &[K::Secret]),
@@ -255,6 +258,7 @@ const FIELDS: [(&str, &[CredentialKind]); 12] = {
         ("user", &[K::Password, K::MqttBasic]),
         ("client_id", &[K::MqttBasic]),
         ("password", &[K::Password, K::MqttBasic]),
+        ("password_hash", &[K::Password, K::MqttBasic]),
         ("generate", &[K::MqttBasic]),
         ("certificate", &[K::Certificate]),
         ("sha256", &[K::Certificate]),
@@ -274,6 +278,7 @@ impl NewCredential {
             self.user.is_some(),
             self.client_id.is_some(),
             self.password.is_some(),
+            self.password_hash.is_some(),
             self.generate.is_some(),
             self.certificate.is_some(),
             self.sha256.is_some(),
@@ -292,6 +297,9 @@ impl NewCredential {
         if self.key.is_some() && self.kind != CredentialKind::Psk {
             return Err(Problem::malformed("key: not of this kind of credential"));
         }
+        if self.password.is_some() && self.password_hash.is_some() {
+            return Err(Problem::malformed("password_hash: there is a password already"));
+        }
         match (self.not_before_ms, self.not_after_ms) {
             (Some(from), Some(until)) if until <= from => {
                 Err(Problem::malformed("not_after_ms: it would never count"))
@@ -300,10 +308,17 @@ impl NewCredential {
         }
     }
 
+    /// Whether it brings a password that is hashed slowly whenever somebody shows one.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.password.is_some() || self.password_hash.is_some()
+    }
+
     /// What is asked for. `called`: the device's name and its tenant's.
     pub(crate) fn wanted(self, called: String) -> Result<Wanted, Problem> {
         let text = |text: Option<String>| text.map(Text::from);
-        let chosen = |password: String| WantedPassword::Chosen(Secret::new(password));
+        let chosen = self.password.map(|password| WantedPassword::Chosen(Secret::new(password)));
+        let hashed = self.password_hash.map(|hash| WantedPassword::Hashed(Secret::new(hash)));
+        let brought = chosen.or(hashed);
         Ok(match self.kind {
             CredentialKind::Secret => Wanted::Secret(match self.style.unwrap_or_default() {
                 SecretStyle::Plain => Style::Plain,
@@ -318,21 +333,23 @@ impl NewCredential {
                 if self.user.is_none() {
                     return Err(Problem::malformed("user: a password wants a user name"));
                 }
-                let password = self.password.map_or(WantedPassword::Generated, chosen);
+                let password = brought.unwrap_or(WantedPassword::Generated);
                 Wanted::Login { client: None, user: text(self.user), password }
             }
             CredentialKind::MqttBasic => {
-                let password = match (self.password, self.generate.unwrap_or_default()) {
+                let password = match (brought, self.generate.unwrap_or_default()) {
                     (Some(_), true) => {
                         return Err(Problem::malformed("generate: there is a password already"));
                     }
-                    (Some(password), false) => chosen(password),
+                    (Some(password), false) => password,
                     (None, true) => WantedPassword::Generated,
                     (None, false) => WantedPassword::None,
                 };
                 Wanted::Login { client: text(self.client_id), user: text(self.user), password }
             }
-            CredentialKind::Certificate => Wanted::Certificate(pin_of(&self)?),
+            CredentialKind::Certificate => {
+                Wanted::Certificate(pin_of(self.pin, self.certificate.as_ref(), self.sha256)?)
+            }
             CredentialKind::Psk => {
                 let wrong = || Problem::malformed("key: hexadecimal digits, two a byte");
                 let key = match &self.key {
@@ -350,12 +367,16 @@ impl NewCredential {
 }
 
 /// What is pinned.
-fn pin_of(new: &NewCredential) -> Result<Pin, Problem> {
-    let what = match new.pin.unwrap_or_default() {
+fn pin_of(
+    pin: Option<PinOf>,
+    certificate: Option<&String>,
+    sha256: Option<String>,
+) -> Result<Pin, Problem> {
+    let what = match pin.unwrap_or_default() {
         PinOf::Key => Pinned::Key,
         PinOf::Certificate => Pinned::Certificate,
     };
-    match (&new.certificate, &new.sha256) {
+    match (certificate, sha256) {
         (Some(pem), None) => {
             let wrong = || Problem::malformed("certificate: there is none in it, as PEM");
             let certificate =
@@ -379,6 +400,7 @@ impl From<Unmakeable> for Problem {
         match why {
             Unmakeable::Busy => RegistryError::Busy.into(),
             Unmakeable::Malformed(why) => Self::malformed(why),
+            Unmakeable::NoHash(why) => Self::malformed(format!("password_hash: {why}")),
         }
     }
 }
@@ -429,7 +451,7 @@ pub(crate) async fn create(
     let (tenant, of) = caller.tenant_of_some(&api, of.tenant.as_deref()).await?;
     let device = caller.device(&api, tenant, &name).await?;
     new.check()?;
-    if new.password.is_some() && !settings::read::<TenantSettings>(&of.settings).chosen_passwords {
+    if new.is_slow() && !settings::read::<TenantSettings>(&of.settings).chosen_passwords {
         return Err(Problem::forbidden(NO_CHOSEN_PASSWORDS));
     }
     // Before anything is hashed for it.
@@ -458,7 +480,9 @@ pub(crate) async fn create(
         if credentials.len() >= CREDENTIALS_MAX {
             return Err(RegistryError::Refused(Refused::TooMany).into());
         }
+        // A key beside another one has the same identity, so that it can be exchanged.
         if credential.lookup.is_some()
+            && kind != CredentialKind::Psk
             && credentials.iter().any(|held| held.lookup == credential.lookup)
         {
             return Err(Problem::new(StatusCode::CONFLICT, "exists", "the device has it already"));
@@ -528,6 +552,8 @@ mod tests {
             "{}", r#"{"kind":"secret","style":"fostrom"}"#,
             r#"{"kind":"token"}"#, r#"{"kind":"token","readable":true}"#, r#"{"kind":"token","token":"t"}"#,
             r#"{"kind":"password","user":"u"}"#, r#"{"kind":"password","user":"u","password":"p"}"#,
+            r#"{"kind":"password","user":"u","password_hash":"h"}"#,
+            r#"{"kind":"mqtt-basic","client_id":"c","password_hash":"h"}"#,
             r#"{"kind":"mqtt-basic","client_id":"c"}"#, r#"{"kind":"mqtt-basic","user":"u","generate":true}"#,
             r#"{"kind":"psk"}"#, r#"{"kind":"psk","identity":"i","key":"00ff"}"#,
         ];
@@ -541,6 +567,9 @@ mod tests {
             r#"{"token":"t"}"#, r#"{"readable":true}"#, r#"{"kind":"token","user":"u"}"#, r#"{"kind":"password","password":"p"}"#,
             r#"{"kind":"password","user":"u","client_id":"c"}"#, r#"{"kind":"secret","key":"00"}"#,
             r#"{"kind":"mqtt-basic","user":"u","password":"p","generate":true}"#,
+            r#"{"kind":"mqtt-basic","user":"u","password_hash":"h","generate":true}"#,
+            r#"{"kind":"password","user":"u","password":"p","password_hash":"h"}"#,
+            r#"{"kind":"token","password_hash":"h"}"#,
             r#"{"kind":"certificate"}"#, r#"{"kind":"certificate","certificate":"x"}"#,
             r#"{"kind":"certificate","sha256":"ab"}"#, r#"{"kind":"psk","key":"0"}"#, r#"{"kind":"psk","key":"é0"}"#,
             r#"{"not_before_ms":2,"not_after_ms":2}"#,

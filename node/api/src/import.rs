@@ -65,7 +65,7 @@ const TRIES_MAX: usize = 75;
 /// See there.
 const TRY_PAUSE: Duration = Duration::from_millis(200);
 /// What is wrong with a credential that is several.
-const ONE_SORT: &str = "a credential is one of: `secret`, `generate`, `token`, a login (`user`, `client_id`, `password`), a `certificate`, a pre-shared key (`identity` and `key`), an `alias`";
+const ONE_SORT: &str = "a credential is one of: `secret`, `generate`, `token`, a login (`user`, `client_id`, `password` or `password_hash`), a `certificate`, a pre-shared key (`identity` and `key`), an `alias`";
 
 /// A line of an import.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -103,6 +103,8 @@ pub(crate) struct ImportCredential {
     client_id: Option<String>,
     /// Of a login: the password, where the tenant allows chosen ones.
     password: Option<String>,
+    /// Of a login: a password that another system hashed, as of a new credential.
+    password_hash: Option<String>,
     /// Of a pre-shared key: what the client calls it.
     identity: Option<String>,
     /// Of a pre-shared key: 16 to 64 bytes, in hexadecimal digits.
@@ -138,7 +140,8 @@ enum Sort {
 impl ImportCredential {
     /// Which sort it is: exactly one.
     fn asked(&self) -> Result<Sort, Problem> {
-        let login = self.user.is_some() || self.client_id.is_some() || self.password.is_some();
+        let password = self.password.is_some() || self.password_hash.is_some();
+        let login = self.user.is_some() || self.client_id.is_some() || password;
         let certificate = self.certificate.is_some() || self.sha256.is_some() || self.pin.is_some();
         let psk = self.identity.is_some() || self.key.is_some();
         let kind = match (self.token.is_some(), login, certificate, psk, self.alias.is_some()) {
@@ -165,6 +168,7 @@ impl ImportCredential {
                     user,
                     client_id,
                     password,
+                    password_hash,
                     identity,
                     key,
                     certificate,
@@ -180,6 +184,7 @@ impl ImportCredential {
                     user,
                     client_id,
                     password,
+                    password_hash,
                     identity,
                     key,
                     certificate,
@@ -514,11 +519,16 @@ impl Plan {
             return Err(Problem::malformed("a device has at most 8 credentials").into());
         }
         let (mut credentials, mut generated, mut secrets) = (Vec::new(), Vec::new(), Vec::new());
-        for wanted in &line.credentials {
+        for (at, wanted) in line.credentials.iter().enumerate() {
+            // Which of the keys of one identity it is: each has an id of its own.
+            let same = |other: &&ImportCredential| {
+                wanted.identity.is_some() && other.identity == wanted.identity
+            };
+            let nth = line.credentials[..at].iter().filter(same).count();
             let (not_before, not_after) = (wanted.not_before_ms, wanted.not_after_ms);
             let credential = match wanted.asked()? {
                 Sort::Secret(secret) => self.given(&device, &secret)?,
-                Sort::Brought(new) => self.brought(&device, *new).await?,
+                Sort::Brought(new) => self.brought(&device, *new, nth).await?,
                 Sort::Generated(style) => {
                     let style = match style {
                         SecretStyle::Plain => Style::Plain,
@@ -542,8 +552,13 @@ impl Plan {
     }
 
     /// A token, a login, a certificate, a pre-shared key or an alias. Its id follows from what it is found by: a changed password is that of the same login.
-    async fn brought(&self, device: &Text, new: NewCredential) -> Result<Credential, Failed> {
-        if new.password.is_some() && !self.chosen_passwords {
+    async fn brought(
+        &self,
+        device: &Text,
+        new: NewCredential,
+        nth: usize,
+    ) -> Result<Credential, Failed> {
+        if new.is_slow() && !self.chosen_passwords {
             return Err(Problem::forbidden(NO_CHOSEN_PASSWORDS).into());
         }
         let wanted = new.wanted(String::new())?;
@@ -556,7 +571,11 @@ impl Plan {
                 serde_json::to_vec(&[client, user].map(|text| text.as_ref().map(Text::as_str)))
                     .expect("texts")
             }
-            make::Wanted::Psk { identity, key: Some(_) } => identity.to_vec(),
+            make::Wanted::Psk { identity, key: Some(_) } if nth == 0 => identity.to_vec(),
+            // No identity has a zero in it.
+            make::Wanted::Psk { identity, key: Some(_) } => {
+                [identity, &b"\0"[..], nth.to_string().as_bytes()].concat()
+            }
             // Not that of a key of which it is the identity.
             make::Wanted::Alias(name) => [&b"alias "[..], name.as_bytes()].concat(),
             make::Wanted::Token(None)
@@ -571,7 +590,9 @@ impl Plan {
         match make::make(&self.api.secrets, place, wanted, rand::random::<u8>).await {
             Ok(made) => Ok(made.credential),
             Err(why @ Unmakeable::Busy) => Err(Failed::ForNow(why.into())),
-            Err(why @ Unmakeable::Malformed(_)) => Err(Failed::ForGood(why.into())),
+            Err(why @ (Unmakeable::Malformed(_) | Unmakeable::NoHash(_))) => {
+                Err(Failed::ForGood(why.into()))
+            }
         }
     }
 
@@ -663,6 +684,7 @@ mod tests {
             r#"{"token":"t","readable":true}"#,
             r#"{"client_id":"c"}"#,
             r#"{"user":"u","password":"p"}"#,
+            r#"{"user":"u","password_hash":"h"}"#,
             r#"{"sha256":"00","pin":"certificate"}"#,
         ] {
             assert!(sort(one), "{one}");

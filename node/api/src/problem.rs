@@ -206,9 +206,11 @@ fn value_refused_as(refused: ValueRefused) -> Problem {
     match refused {
         ValueRefused::DeviceGone => Problem::not_found("device"),
         ValueRefused::Key => Problem::new(S::BAD_REQUEST, "bad-key", "a key has 1 to 1,020 bytes"),
-        ValueRefused::TooLarge => {
-            Problem::new(S::PAYLOAD_TOO_LARGE, "too-large", "a value has at most 32 KiB")
-        }
+        ValueRefused::TooLarge => Problem::new(
+            S::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "an attribute has at most 32 KiB, a value of telemetry 64 KiB",
+        ),
         ValueRefused::TooManyAtOnce => Problem::new(
             S::PAYLOAD_TOO_LARGE,
             "too-many-at-once",

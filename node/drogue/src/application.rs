@@ -1,11 +1,18 @@
 //! An application over MQTT: who it is, its subscriptions to events, and the commands that it sends.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use moorline_core::{
-    Message, QoS, Text,
+    ConnId, Message, Offset, QoS, ShareNumber, Text,
     op::Denial,
-    port::{Ended, Filter, Inbox, Link, Notice, PlatformReason, Port, Published, Refusal, Token},
+    port::{
+        Close, Ended, Filter, Inbox, Link, Notice, Open, PlatformReason, Port, Published, Refusal,
+        Token, UserProperties,
+    },
 };
 use moorline_dialects::drogue::{
     application::{self, Form, Unwanted},
@@ -22,20 +29,24 @@ use moorline_service::registry::{
     principal::{ApiToken, Principal, kept_as},
     settings::Role,
 };
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::{
     door::{Door, Turned},
     feed::{Feed, Tap},
     groups::Ungrouped,
+    link::locked,
     metrics::Counted,
     mqtt::HERE,
 };
 
 /// What an API token begins with.
 const TOKEN: &str = "mlt_";
-/// What a client id begins with that the edge made up.
+/// What a client id begins with that the edge made up, before so many hexadecimal digits.
 const MADE_UP: &str = "auto-";
+/// See [`MADE_UP`].
+const MADE_UP_DIGITS: usize = 32;
 /// Subscriptions of one connection: each reads all events of the application.
 const FEEDS_MAX: usize = 8;
 
@@ -89,7 +100,7 @@ impl Application {
             watch.until_revoked(None, || door.now_ms(), stays).await;
         });
         let client = attempt.client.clone();
-        let client = Some(client).filter(|client| !client.as_str().starts_with(MADE_UP));
+        let client = Some(client).filter(|client| !is_made_up(client.as_str()));
         let rules = Some(Arc::clone(&door.application_rules));
         let is_v5 = attempt.version.is_v5();
         let application = Self { door, principal, client, is_v5 };
@@ -114,17 +125,86 @@ pub(crate) async fn stays(door: &Door, principal: &Principal) -> Result<(), Deni
 impl Port for Application {
     fn connect(&self, inbox: Arc<dyn Inbox>) -> Box<dyn Link> {
         let (link, asked) = asks::link(HERE, Arc::clone(&inbox));
+        let feeds = Feeds::default();
         let session = Session {
             door: self.door.clone(),
             principal: self.principal.clone(),
             client: self.client.clone(),
             is_v5: self.is_v5,
             inbox,
-            feeds: HashMap::new(),
+            feeds: Arc::clone(&feeds),
             next: 0,
         };
         self.door.tasks.spawn(session.run(asked));
-        link
+        Box::new(AppLink { asks: link, feeds })
+    }
+}
+
+/// Subscriptions of a connection, by filter.
+type Feeds = Arc<Mutex<HashMap<Text, Tap>>>;
+
+/// A link whose feeds hear at once what the client has: what it asks besides takes its turn, and endpoints of commands take their time.
+struct AppLink {
+    asks: Box<dyn Link>,
+    feeds: Feeds,
+}
+
+impl fmt::Debug for AppLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppLink").finish_non_exhaustive()
+    }
+}
+
+impl Link for AppLink {
+    fn conn(&self) -> ConnId {
+        self.asks.conn()
+    }
+
+    fn open(&mut self, open: Open) {
+        self.asks.open(open);
+    }
+
+    fn publish(&mut self, token: Token, message: Message) {
+        self.asks.publish(token, message);
+    }
+
+    fn publish_once(&mut self, token: Token, packet: u16, message: Message) {
+        self.asks.publish_once(token, packet, message);
+    }
+
+    fn complete(&mut self, packet: u16) {
+        self.asks.complete(packet);
+    }
+
+    fn release(&mut self, offsets: Vec<Offset>) {
+        self.asks.release(offsets);
+    }
+
+    fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
+        self.asks.subscribe(token, filters);
+    }
+
+    fn subscribe_saying(&mut self, token: Token, filters: Vec<Filter>, user: UserProperties) {
+        self.asks.subscribe_saying(token, filters, user);
+    }
+
+    fn unsubscribe(&mut self, token: Token, filters: Vec<Text>) {
+        self.asks.unsubscribe(token, filters);
+    }
+
+    fn settle(&mut self, _: &[Offset]) {}
+
+    fn settle_shared(&mut self, items: &[(ShareNumber, Offset)]) {
+        let numbers: Vec<_> = items.iter().map(|(_, number)| number.0).collect();
+        for tap in locked(&self.feeds).values() {
+            tap.taken(&numbers);
+        }
+    }
+
+    fn retained_taken(&mut self) {}
+
+    fn close(&mut self, close: Close) {
+        self.asks.close(close);
     }
 }
 
@@ -135,8 +215,7 @@ struct Session {
     client: Option<Text>,
     is_v5: bool,
     inbox: Arc<dyn Inbox>,
-    /// By filter.
-    feeds: HashMap<Text, Tap>,
+    feeds: Feeds,
     /// The number of the next feed.
     next: u16,
 }
@@ -158,18 +237,18 @@ impl Session {
                     tell(&self.inbox, Notice::Subscribed { token, granted: Ok(granted) });
                 }
                 Ask::Unsubscribe(token, filters) => {
+                    let mut feeds = locked(&self.feeds);
                     let existed =
-                        filters.iter().map(|filter| self.feeds.remove(filter).is_some()).collect();
+                        filters.iter().map(|filter| feeds.remove(filter).is_some()).collect();
+                    drop(feeds);
                     tell(&self.inbox, Notice::Unsubscribed { token, existed: Ok(existed) });
                 }
-                Ask::Open(_) => {}
-                Ask::Taken(numbers) => {
-                    for tap in self.feeds.values() {
-                        tap.taken(&numbers);
-                    }
-                }
+                // What the client has its link says.
+                Ask::Open(_) | Ask::Taken(_) => {}
             }
         }
+        // Its link may be there for a moment yet.
+        locked(&self.feeds).clear();
     }
 
     async fn subscribe(&mut self, asked: Filter, form: Form) -> Result<QoS, Refusal> {
@@ -189,19 +268,25 @@ impl Session {
                 return Err(Refusal::Platform(PlatformReason::Unspecified));
             }
         };
-        self.feeds.remove(&filter);
-        if self.feeds.len() >= FEEDS_MAX {
+        let others = locked(&self.feeds).keys().filter(|other| **other != filter).count();
+        if others >= FEEDS_MAX {
             return Err(Refusal::Quota);
         }
-        let group = wanted.group.or_else(|| self.client.clone());
+        let group = wanted.group.or_else(|| self.client.as_ref().map(group_of));
         if group.as_ref().is_some_and(|group| group.len() > CONSUMER_NAME_BYTES_MAX) {
             return Err(Refusal::Topic);
         }
         let reading = self.door.registry.begin_reading(tenant).map_err(|_| Refusal::Busy)?;
-        self.door.begins(tenant, group.as_ref()).await.map_err(|why| match why {
+        let start = self.door.begins(tenant, group.as_ref()).await.map_err(|why| match why {
             Ungrouped::Full => Refusal::Quota,
             Ungrouped::Unavailable => Refusal::Platform(PlatformReason::Unspecified),
         })?;
+        // The one before stays if there is no other. Without a group this one goes on where that was.
+        let before = locked(&self.feeds).remove(&filter);
+        let place = match before {
+            Some(before) => before.end().await,
+            None => None,
+        };
         let qos = options.qos.min(QoS::AtLeastOnce);
         let feed = Feed {
             door: self.door.clone(),
@@ -214,10 +299,11 @@ impl Session {
             qos,
             id: options.id,
             inbox: Arc::clone(&self.inbox),
+            start: start.map(|start| place.unwrap_or(start)),
             _reading: reading,
         };
         self.next = self.next.wrapping_add(1);
-        self.feeds.insert(filter, feed.begin(self.next));
+        locked(&self.feeds).insert(filter, feed.begin(self.next));
         Ok(qos)
     }
 
@@ -255,6 +341,54 @@ impl Session {
             Outcome::Unavailable | Outcome::Failed => {
                 Err(Refusal::Platform(PlatformReason::Unspecified))
             }
+        }
+    }
+}
+
+/// Whether a client id is one that the edge made up: no other connection has it, so nobody shares by it.
+fn is_made_up(client: &str) -> bool {
+    let digits = client.strip_prefix(MADE_UP);
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    digits.is_some_and(|digits| digits.len() == MADE_UP_DIGITS && digits.bytes().all(is_digit))
+}
+
+/// The group of those who have the same client id: of its name, if that can be one; else of a name made of it.
+fn group_of(client: &Text) -> Text {
+    if client.len() <= CONSUMER_NAME_BYTES_MAX {
+        return client.clone();
+    }
+    let digest = Sha256::digest(client.as_str().as_bytes());
+    let half = digest.first_chunk::<16>().expect("it has 32 bytes");
+    Text::from(format!("long-{:032x}", u128::from_be_bytes(*half)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_ids_that_were_made_up_are_no_groups() {
+        let made_up = format!("auto-{:032x}", 0xabc_def_u128);
+        #[rustfmt::skip]
+        let table = [
+            (made_up.as_str(), true), ("auto-", false), ("auto-parts", false), ("dashboard", false),
+            ("auto-0123456789ABCDEF0123456789ABCDEF", false), ("", false),
+        ];
+        for (client, expected) in table {
+            assert_eq!(is_made_up(client), expected, "{client}");
+        }
+    }
+
+    #[test]
+    fn a_client_id_of_any_length_is_a_group() {
+        let of = |length: usize, last: &str| {
+            group_of(&Text::from(format!("{}{last}", "x".repeat(length))))
+        };
+        assert_eq!(of(63, "a").as_str(), format!("{}a", "x".repeat(63)));
+        for length in [64, 1_000] {
+            assert!(of(length, "a").len() <= CONSUMER_NAME_BYTES_MAX);
+            assert_eq!(of(length, "a"), of(length, "a"));
+            assert_ne!(of(length, "a"), of(length, "b"));
         }
     }
 }

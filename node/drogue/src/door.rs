@@ -51,6 +51,8 @@ const NOT_FOUND_FOR: Duration = Duration::from_millis(250);
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// In distinguished names, and in no application's name.
 const EQUALS: char = '=';
+/// The longest that a name is under which failures are counted: what is longer names nobody, and so costs no more than others.
+const WHO_BYTES_MAX: usize = 2 * DEVICE_NAME_BYTES_MAX;
 
 /// Where clients are let in. Clones are the same.
 #[derive(Clone)]
@@ -486,19 +488,25 @@ impl Door {
 
 /// By what the failures of a device are counted: so that those of one ban no other one of its address.
 fn who(credentials: &Credentials, channel: &Channel) -> Text {
+    bounded(said(credentials, channel))
+}
+
+fn bounded(who: String) -> Text {
+    if who.len() > WHO_BYTES_MAX { Text::default() } else { Text::from(who) }
+}
+
+fn said(credentials: &Credentials, channel: &Channel) -> String {
     if let Some(id) = credentials.id() {
-        return Text::from(format!("{}@{}", id.device, id.application));
+        return format!("{}@{}", id.device, id.application);
     }
     match &channel.proof {
         // A chain that names nobody is nobody's.
         Some(Proof::Certificates(chain)) => {
             let subject = chain.first().and_then(certificate::subject);
-            Text::from(format!("certificate {}", subject.unwrap_or_default()))
+            format!("certificate {}", subject.unwrap_or_default())
         }
-        Some(Proof::Psk(holder)) => {
-            Text::from(format!("key {}/{}", holder.tenant.0, holder.device))
-        }
-        None => Text::default(),
+        Some(Proof::Psk(holder)) => format!("key {}/{}", holder.tenant.0, holder.device),
+        None => String::new(),
     }
 }
 
@@ -558,4 +566,18 @@ fn application_rules(edge: &EdgeConfig) -> server::Config {
     config.session_expiry_max_s = 0;
     config.capabilities.retain = false;
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_length_are_counted_under_short_ones() {
+        let of = |length: usize| bounded("x".repeat(length)).len();
+        let table = [(0, 0), (9, 9), (WHO_BYTES_MAX, WHO_BYTES_MAX), (WHO_BYTES_MAX + 1, 0)];
+        for (length, expected) in table {
+            assert_eq!(of(length), expected, "{length}");
+        }
+    }
 }

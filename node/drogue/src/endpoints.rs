@@ -11,7 +11,10 @@
 //! Checked by the cluster tests (`drogue_outward.rs`).
 
 use std::{
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,19 +37,35 @@ const EVENT_MAX: Duration = Duration::from_secs(30);
 /// How long what a connection said may wait for endpoints when it is gone, all of it together.
 const AFTER_MAX: Duration = Duration::from_secs(30);
 
-/// When a connection ended, if it did.
+/// When a connection ended, if it did, and whether what it has said and is not written counts no more. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gone(Arc<Ending>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Gone(OnceLock<Instant>);
+struct Ending {
+    at: OnceLock<Instant>,
+    void: AtomicBool,
+}
 
 impl Gone {
     pub(crate) fn say(&self) {
-        self.0.get_or_init(Instant::now);
+        self.0.at.get_or_init(Instant::now);
+    }
+
+    /// It may not be here any more, or another connection is the device.
+    pub(crate) fn is_void(&self) -> bool {
+        self.0.void.load(Ordering::Acquire)
+    }
+
+    /// See [`Self::is_void`].
+    pub(crate) fn void(&self) {
+        self.0.void.store(true, Ordering::Release);
     }
 
     /// Until when endpoints may answer that are asked now.
     fn until(&self) -> Instant {
         let until = Instant::now() + EVENT_MAX;
-        self.0.get().map_or(until, |gone| until.min(*gone + AFTER_MAX))
+        self.0.at.get().map_or(until, |gone| until.min(*gone + AFTER_MAX))
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     num::NonZeroU32,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ use moorline_machine::{
 };
 use moorline_service::registry::{Cursor, Reading, RegistryError};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, oneshot},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -44,6 +44,7 @@ use tracing::warn;
 use crate::{
     door::Door,
     groups::{LOOK, Member, RENEW},
+    link::locked,
 };
 
 /// How long a shard's leader may wait for something new before it answers.
@@ -52,8 +53,6 @@ const WAIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Events with QoS 0 that are on their way at once; with QoS 1 it is one.
 pub(crate) const AHEAD_MAX: usize = 32;
-/// Numbers of what was taken that wait: no more can be out.
-const TAKEN_MAX: usize = 2 * AHEAD_MAX;
 /// Where the number of a feed stands in those of its events.
 const FEED_SHIFT: u32 = 48;
 
@@ -71,23 +70,69 @@ pub(crate) struct Feed {
     pub(crate) qos: QoS,
     pub(crate) id: Option<NonZeroU32>,
     pub(crate) inbox: Arc<dyn Inbox>,
+    /// Where it begins without a group.
+    pub(crate) start: Option<Cursor>,
     pub(crate) _reading: Reading,
+}
+
+/// Numbers of what the client has, of those that are waited for: no more than are out.
+#[derive(Debug, Default)]
+struct Taken {
+    /// Those from here on are waited for, and these were taken of them.
+    numbers: Mutex<(u64, BTreeSet<u64>)>,
+    told: Notify,
+}
+
+impl Taken {
+    fn put(&self, number: u64) {
+        let mut numbers = locked(&self.numbers);
+        // What was sent before the feed began again comes again: nobody waits for it.
+        if number >= numbers.0 {
+            numbers.1.insert(number);
+            self.told.notify_one();
+        }
+    }
+
+    fn take(&self) -> Option<u64> {
+        locked(&self.numbers).1.pop_first()
+    }
+
+    async fn next(&self) -> u64 {
+        loop {
+            if let Some(number) = self.take() {
+                return number;
+            }
+            self.told.notified().await;
+        }
+    }
+
+    /// Only these are waited for from now on.
+    fn waits_from(&self, number: u64) {
+        *locked(&self.numbers) = (number, BTreeSet::new());
+    }
 }
 
 /// A subscription, until it is dropped.
 pub(crate) struct Tap {
     number: u64,
-    taken: mpsc::Sender<u64>,
-    _ends: DropGuard,
+    taken: Arc<Taken>,
+    /// Where it was, when it has ended.
+    place: oneshot::Receiver<Option<Cursor>>,
+    ends: DropGuard,
 }
 
 impl Tap {
     /// The client has these: as far as they are its own.
     pub(crate) fn taken(&self, numbers: &[u64]) {
         for number in numbers.iter().filter(|number| **number >> FEED_SHIFT == self.number) {
-            // Room for all that can be out.
-            self.taken.try_send(*number).unwrap_or_default();
+            self.taken.put(*number);
         }
+    }
+
+    /// Ends it: what it has read, and its client has. Who goes on there misses nothing.
+    pub(crate) async fn end(self) -> Option<Cursor> {
+        drop(self.ends);
+        self.place.await.ok().flatten()
     }
 }
 
@@ -113,7 +158,8 @@ struct Reader {
     left: BTreeSet<ShardId>,
     /// It said that it reads while something was on its way, so that it could not give shards back.
     owes: bool,
-    taken: mpsc::Receiver<u64>,
+    taken: Arc<Taken>,
+    place: Option<oneshot::Sender<Option<Cursor>>>,
     cursor: Option<Cursor>,
     out: VecDeque<Out>,
     next: u64,
@@ -126,8 +172,10 @@ struct Reader {
 
 impl Feed {
     /// Begins. `number`: another one for each feed of a connection.
-    pub(crate) fn begin(self, number: u16) -> Tap {
-        let (sender, taken) = mpsc::channel(TAKEN_MAX);
+    pub(crate) fn begin(mut self, number: u16) -> Tap {
+        let taken = Arc::<Taken>::default();
+        let (place, ended_at) = oneshot::channel();
+        let start = self.start.take();
         let (token, tasks) = (CancellationToken::new(), self.door.tasks.clone());
         let number = u64::from(number);
         let member = self.group.clone().map(|group| Member::new(self.tenant, group));
@@ -137,8 +185,9 @@ impl Feed {
             own: BTreeSet::new(),
             left: BTreeSet::new(),
             owes: false,
-            taken,
-            cursor: None,
+            taken: Arc::clone(&taken),
+            place: Some(place),
+            cursor: start,
             out: VecDeque::new(),
             next: number << FEED_SHIFT,
             renew_at: Instant::now(),
@@ -153,7 +202,7 @@ impl Feed {
             }
             reader.end().await;
         });
-        Tap { number, taken: sender, _ends: token.drop_guard() }
+        Tap { number, taken, place: ended_at, ends: token.drop_guard() }
     }
 }
 
@@ -172,6 +221,7 @@ impl Reader {
             }
             self.renew_at = Instant::now() + RENEW;
             self.out.clear();
+            self.taken.waits_from(self.next + 1);
             match self.start().await {
                 Ok(cursor) => self.cursor = Some(cursor),
                 Err(_) => {
@@ -183,7 +233,7 @@ impl Reader {
         }
     }
 
-    /// Where it begins: where its group is, or with what is new.
+    /// Where it begins: where its group is, or where it was told to.
     async fn start(&mut self) -> Result<Cursor, RegistryError> {
         let Feed { door, tenant, .. } = &self.feed;
         match (&mut self.member, &self.cursor) {
@@ -279,13 +329,12 @@ impl Reader {
     async fn wait(&mut self, shard: ShardId) -> Result<(), Lost> {
         let renew_at = self.renew_at;
         let number = tokio::select! {
-            number = self.taken.recv() => number,
+            number = self.taken.next() => number,
             () = sleep_until(renew_at) => {
                 self.renew(false).await?;
                 return if self.own.contains(&shard) { Ok(()) } else { Err(Lost) };
             }
         };
-        let number = number.ok_or(Lost)?;
         if let Some(out) = self.out.iter_mut().find(|out| out.number == number) {
             out.taken = true;
         }
@@ -359,9 +408,10 @@ impl Reader {
     /// Says that it reads, and how far it is. `between`: nothing is on its way, so that it may give shards back.
     async fn renew(&mut self, between: bool) -> Result<(), Lost> {
         self.renew_at = Instant::now() + RENEW;
-        self.commit().await;
         let Some(member) = &mut self.member else { return Ok(()) };
+        // Before its streams are told, which may take a while: others measure how long it says nothing.
         let own = member.renew(&self.feed.door, self.cursor.as_ref(), between).await;
+        self.commit().await;
         self.left.extend(self.own.difference(&own));
         (self.own, self.owes) = (own, !between);
         if self.own.is_empty() { Err(Lost) } else { Ok(()) }
@@ -377,7 +427,7 @@ impl Reader {
     }
 
     async fn end(mut self) {
-        while let Ok(number) = self.taken.try_recv() {
+        while let Some(number) = self.taken.take() {
             if let Some(out) = self.out.iter().find(|out| out.number == number)
                 && let Some(cursor) = &mut self.cursor
             {
@@ -385,9 +435,31 @@ impl Reader {
                 self.moved = true;
             }
         }
+        if let Some(place) = self.place.take() {
+            // Perhaps nobody goes on there.
+            place.send(self.cursor.clone()).unwrap_or_default();
+        }
         self.commit().await;
         if let Some(member) = &mut self.member {
             member.leave(&self.feed.door, self.cursor.as_ref()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_never_lost_and_nothing_else_is_kept() {
+        let taken = Taken::default();
+        taken.waits_from(100);
+        // However much was out when the feed began again.
+        (0..100).for_each(|number| taken.put(number));
+        assert_eq!(taken.take(), None);
+        (100..200).rev().for_each(|number| taken.put(number));
+        assert_eq!((taken.take(), taken.take()), (Some(100), Some(101)));
+        taken.waits_from(200);
+        assert_eq!(taken.take(), None);
     }
 }

@@ -58,6 +58,10 @@ const ENROL_WAIT: Duration = Duration::from_secs(10);
 const GROUPS_MAX: usize = CONSUMERS_PER_STREAM_MAX;
 /// How long a group is kept that nobody reads for: as long as events are.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a group's document and streams are waited for by who has something else to do: well within [`LEASE`].
+const ASK_WAIT: Duration = Duration::from_secs(3);
+/// The same of a commit, which is said again.
+const COMMIT_WAIT: Duration = Duration::from_secs(1);
 /// The space of a tenant where groups are.
 const SPACE: &str = "drogue-groups";
 
@@ -85,6 +89,11 @@ impl Group {
 
     fn body(&self) -> Bytes {
         serde_json::to_vec(self).expect("texts and numbers").into()
+    }
+
+    /// Whether it says where it is.
+    fn has_place(&self, registry: &Registry) -> bool {
+        registry.cursor(&self.cursor).is_some()
     }
 
     /// Whether nobody will miss it. `known`: by its streams.
@@ -174,18 +183,28 @@ pub(crate) enum Ungrouped {
 }
 
 impl Door {
-    /// A subscription begins: its group there is before it is granted.
+    /// A subscription begins, and where it does is certain before it is granted: where its group is, which there is then; without one
+    /// here.
     pub(crate) async fn begins(
         &self,
         tenant: TenantId,
         group: Option<&Text>,
-    ) -> Result<(), Ungrouped> {
-        let Some(group) = group else { return Ok(()) };
-        match timeout(ENROL_WAIT, self.enrol(tenant, group)).await {
-            Ok(Ok(())) => Ok(()),
+    ) -> Result<Option<Cursor>, Ungrouped> {
+        let begun = async {
+            match group {
+                Some(group) => self.enrol(tenant, group).await.map(|()| None),
+                None => self.registry.newest(tenant).await.map(Some),
+            }
+        };
+        match timeout(ENROL_WAIT, begun).await {
+            Ok(Ok(start)) => Ok(start),
             Ok(Err(RegistryError::Events(EventRefused::TooManyConsumers))) => {
                 self.metrics.groups_refused.with_label_values(&["full"]).inc();
-                warn!(tenant = tenant.0, %group, "the application has as many consumer groups as it may");
+                let group = group.map(Text::as_str).unwrap_or_default();
+                warn!(
+                    tenant = tenant.0,
+                    group, "the application has as many consumer groups as it may"
+                );
                 Err(Ungrouped::Full)
             }
             Ok(Err(_)) | Err(_) => {
@@ -202,11 +221,41 @@ impl Door {
     /// [`RegistryError`]: there is no such group, unless there was before. [`EventRefused::TooManyConsumers`]: there is no room for it.
     async fn enrol(&self, tenant: TenantId, group: &Text) -> Result<(), RegistryError> {
         let (registry, space) = (&self.registry, space(tenant));
-        if registry.document(&space, group).await?.is_some() {
-            return Ok(());
+        for _ in 0..TRIES_MAX {
+            // Before what the streams know of it: who is known there is never taken for forgotten.
+            let Some(found) = registry.document(&space, group).await? else {
+                return self.begin_group(tenant, group).await;
+            };
+            let kept = Group::read(&found);
+            if !kept.committed || kept.has_place(registry) && self.is_known(tenant, group).await {
+                return Ok(());
+            }
+            // Somebody has had it forgotten: it begins with what comes.
+            let cursor = registry.newest(tenant).await?.to_string();
+            let anew = Group { cursor, committed: false, used_ms: self.now_ms(), ..kept };
+            let expect = Expect::Version(found.version);
+            match registry.put_document(&space, group, anew.body(), expect).await {
+                Ok(_) => return Ok(()),
+                // Another member has just done so, or says that it is there.
+                Err(error) if is_conflict(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
-        let known = registry.consumers(tenant).await?;
-        self.make_room(tenant, &known).await?;
+        Err(RegistryError::Unavailable)
+    }
+
+    /// Whether its streams know a group. While one of them does not answer they do: it goes on where its document says, then.
+    async fn is_known(&self, tenant: TenantId, group: &Text) -> bool {
+        match timeout(ASK_WAIT, self.registry.consumers(tenant)).await {
+            Ok(Ok(known)) => known.iter().any(|known| known.name == *group),
+            Ok(Err(_)) | Err(_) => true,
+        }
+    }
+
+    /// A group there was not before.
+    async fn begin_group(&self, tenant: TenantId, group: &Text) -> Result<(), RegistryError> {
+        let (registry, space) = (&self.registry, space(tenant));
+        let known = self.make_room(tenant).await?;
         let is_known = known.iter().find(|known| known.name == *group);
         let cursor = match is_known {
             Some(known) => known.cursor.clone(),
@@ -214,49 +263,63 @@ impl Door {
         };
         let committed = is_known.is_some();
         let text = cursor.to_string();
-        let new = Group { cursor: text, committed, used_ms: self.now_ms(), ..Group::default() };
-        match registry.put_document(&space, group, new.body(), Expect::Absent).await {
-            Ok(_) => {}
+        let mut new = Group { cursor: text, committed, used_ms: self.now_ms(), ..Group::default() };
+        let version = match registry.put_document(&space, group, new.body(), Expect::Absent).await {
+            Ok(version) => version,
             // Another member has just begun it.
             Err(error) if is_conflict(&error) => return Ok(()),
             Err(error) => return Err(error),
-        }
-        match registry.commit_events(tenant, group, &cursor).await {
+        };
+        match registry.commit_shards(tenant, group, cursor.shards().collect()).await {
             Err(error @ RegistryError::Events(EventRefused::TooManyConsumers)) => {
-                self.forget(tenant, group).await;
+                self.forget(tenant, group, version).await;
                 Err(error)
+            }
+            // Whoever has it forgotten before it has read anything is heard. A member that was faster says so with its next commit.
+            Ok(known) if !committed && !known.is_empty() => {
+                new.committed = true;
+                let said = new.body();
+                drop(registry.put_document(&space, group, said, Expect::Version(version)).await);
+                Ok(())
             }
             // What is not known there yet will be: the document says where it is.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Room for one more group, if need be in the place of those that nobody misses.
-    async fn make_room(
-        &self,
-        tenant: TenantId,
-        known: &[ConsumerGroup],
-    ) -> Result<(), RegistryError> {
+    /// Room for one more group, if need be in the place of those that nobody misses. What the streams know of all.
+    async fn make_room(&self, tenant: TenantId) -> Result<Vec<ConsumerGroup>, RegistryError> {
         let most = u16::try_from(GROUPS_MAX).unwrap_or(u16::MAX);
+        // Before what the streams know, as above.
         let page = self.registry.documents(&space(tenant), None, most).await?;
+        let known = self.registry.consumers(tenant).await?;
         if !page.more && page.documents.len() < GROUPS_MAX {
-            return Ok(());
+            return Ok(known);
         }
-        let known: BTreeSet<&Text> = known.iter().map(|known| &known.name).collect();
+        let names: BTreeSet<&Text> = known.iter().map(|known| &known.name).collect();
         let now_ms = self.now_ms();
-        let is_stale = |one: &&Document| Group::read(one).is_stale(known.contains(&one.id), now_ms);
-        let Some(stale) = page.documents.iter().find(is_stale) else {
-            return Err(RegistryError::Events(EventRefused::TooManyConsumers));
-        };
-        info!(tenant = tenant.0, group = %stale.id, "a consumer group that nobody read for makes room");
-        self.forget(tenant, &stale.id).await;
-        Ok(())
+        let is_stale = |one: &&Document| Group::read(one).is_stale(names.contains(&one.id), now_ms);
+        for stale in page.documents.iter().filter(is_stale) {
+            if self.forget(tenant, &stale.id, stale.version).await {
+                info!(tenant = tenant.0, group = %stale.id, "a consumer group that nobody read for makes room");
+                return Ok(known);
+            }
+        }
+        Err(RegistryError::Events(EventRefused::TooManyConsumers))
     }
 
-    async fn forget(&self, tenant: TenantId, group: &Text) {
-        // What stays is found the next time.
-        drop(self.registry.delete_consumer(tenant, group).await);
-        drop(self.registry.delete_document(&space(tenant), group, Expect::Any).await);
+    /// Forgets a group, unless somebody has come to it since: whether there is room. Who comes to it meanwhile finds one that was
+    /// forgotten, and keeps it by writing it. What stays is found the next time, since nobody misses it.
+    async fn forget(&self, tenant: TenantId, group: &Text, version: u64) -> bool {
+        let (registry, space) = (&self.registry, space(tenant));
+        let forgotten = Group { committed: true, ..Group::default() };
+        let expect = Expect::Version(version);
+        let Ok(version) = registry.put_document(&space, group, forgotten.body(), expect).await
+        else {
+            return false;
+        };
+        drop(registry.delete_consumer(tenant, group).await);
+        registry.delete_document(&space, group, Expect::Version(version)).await.is_ok()
     }
 }
 
@@ -294,6 +357,8 @@ pub(crate) struct Member {
     shards: BTreeSet<ShardId>,
     /// Its streams know the group, which its document does not say yet.
     committed: bool,
+    /// What they are not told again: what they have taken.
+    known: Option<Cursor>,
     /// It was said that they did not take it.
     warned: bool,
 }
@@ -308,6 +373,7 @@ impl Member {
             until: Instant::now(),
             shards: BTreeSet::new(),
             committed: false,
+            known: None,
             warned: false,
         }
     }
@@ -363,8 +429,14 @@ impl Member {
         // Before what the streams know of it: who is known there is never taken for forgotten.
         let found = registry.document(&space, &self.group).await?;
         let group = found.as_ref().map(Group::read).unwrap_or_default();
-        let known = registry.consumers(self.tenant).await?;
+        let Ok(Ok(known)) = timeout(ASK_WAIT, registry.consumers(self.tenant)).await else {
+            // A shard without a leader keeps nobody from reading the others.
+            let said = registry.cursor(&group.cursor).ok_or(RegistryError::Unavailable)?;
+            self.known.get_or_insert_with(|| said.clone());
+            return Ok(said);
+        };
         let known = known.into_iter().find(|known| known.name == self.group);
+        self.known = known.as_ref().map(|known| known.cursor.clone());
         match (registry.cursor(&group.cursor), known) {
             (Some(said), Some(known)) => Ok(further(&said, &known.cursor)),
             (Some(said), None) if !group.committed => Ok(said),
@@ -372,7 +444,7 @@ impl Member {
             // It is new, or was forgotten: it begins with what comes.
             (_, None) => {
                 let newest = registry.newest(self.tenant).await?;
-                self.committed = false;
+                (self.committed, self.known) = (false, None);
                 let change = |group: &mut Group, _: &mut Heard| {
                     (group.committed, group.cursor) = (false, newest.to_string());
                     true
@@ -383,12 +455,20 @@ impl Member {
         }
     }
 
-    /// It has read up to here: whether its streams know.
+    /// It has read up to here: whether its streams know. It is not waited for long, since reading is, and may have been taken all the
+    /// same. A shard in which nothing was read since is not told, so that one without a leader matters to its own events only.
     pub(crate) async fn commit(&mut self, door: &Door, cursor: &Cursor) -> bool {
-        let taken = door.registry.commit_events(self.tenant, &self.group, cursor).await;
-        let Err(error) = taken else {
+        let moved = |(shard, offset): &(ShardId, Offset)| {
+            self.known.as_ref().is_none_or(|known| known.of(*shard) != *offset)
+        };
+        let moved: Vec<_> = cursor.shards().filter(moved).collect();
+        let is_any = moved.iter().any(|(_, offset)| *offset > Offset(0));
+        let commit = door.registry.commit_shards(self.tenant, &self.group, moved);
+        let taken = timeout(COMMIT_WAIT, commit).await;
+        let Err(error) = taken.unwrap_or(Err(RegistryError::Unavailable)) else {
+            self.known = Some(cursor.clone());
             // Who has read nothing is not known there.
-            self.committed = cursor.shards().any(|(_, offset)| offset > Offset(0));
+            self.committed |= is_any;
             return true;
         };
         door.metrics.commits_failed.inc();
@@ -399,8 +479,16 @@ impl Member {
         false
     }
 
-    /// Changes the group: how it is then. Nothing if nobody answered, or the change is none.
+    /// Changes the group: how it is then. Nothing if nobody answered in time, or the change is none.
     async fn change(
+        &mut self,
+        door: &Door,
+        change: impl FnMut(&mut Group, &mut Heard) -> bool,
+    ) -> Option<Group> {
+        timeout(ASK_WAIT, self.changed(door, change)).await.ok().flatten()
+    }
+
+    async fn changed(
         &mut self,
         door: &Door,
         mut change: impl FnMut(&mut Group, &mut Heard) -> bool,

@@ -23,7 +23,7 @@ use moorline_dialects::drogue::{
     http::{self, Asked, Head, Response, Route},
     outcome::{Outcome, Refusal},
     registry::route,
-    ttn,
+    tokens as keys, ttn,
 };
 use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
 use moorline_service::registry::{
@@ -37,6 +37,7 @@ use crate::{
     metrics::Counted,
     rest,
     speaker::{Saying, Speaker, Target},
+    tokens,
     wait::Listening,
 };
 
@@ -76,6 +77,7 @@ impl Platform for Http {
             || command::is_path(path)
             || discovery::is_path(path)
             || route::is_path(path)
+            || keys::is_path(path)
     }
 
     fn claims_with(&self, path: &str, has: &dyn Fn(&str) -> bool) -> bool {
@@ -109,6 +111,8 @@ impl Conversation for Connection {
                 ("command", self.command(&head, body).await)
             } else if route::is_path(head.path) {
                 ("registry", self.registry(&head, body).await)
+            } else if keys::is_path(head.path) {
+                ("tokens", self.keys(&head, body).await)
             } else {
                 let proven = self.caller.channel.proof.is_some();
                 match http::route(&head, proven) {
@@ -182,7 +186,8 @@ impl Connection {
             let guest = &entered.speaker.guest;
             let place = door.places.wait(guest.tenant, &guest.device).ok_or(Refusal::Full)?;
             // Before anything is said: a command may be the answer to it.
-            let begun = Listening::begin(&entered.speaker, asked.speaks_as.as_deref()).await;
+            let device = asked.speaks_as.as_ref().map(|_| target.device.as_str());
+            let begun = Listening::begin(&entered.speaker, device).await;
             listening = Some((place, begun.ok_or(Refusal::Unavailable)?));
         }
         say(&entered.speaker, &target, message, asked.data_schema.as_deref()).await?;
@@ -229,6 +234,17 @@ impl Connection {
         let door = &self.http.door;
         let request = rest::Request { door, principal: &principal, head, address: &address };
         request.answer(asked, body).await
+    }
+
+    async fn keys(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {
+        // What is not served is told to who has a key: there is nothing in it of any application.
+        let asked = keys::route(head);
+        let principal = self.principal(head, None).await?;
+        let (asked, body) = (asked?, read(body).await?);
+        let address = self.caller.peer.ip().to_canonical().to_string();
+        let door = &self.http.door;
+        let request = tokens::Request { door, principal: &principal, head, address: &address };
+        request.answer(asked, &body).await
     }
 
     async fn command(&self, head: &Head<'_>, body: Body) -> Result<Response, Refusal> {

@@ -49,6 +49,7 @@ mod session;
 mod socket;
 mod speaker;
 mod spec;
+mod tokens;
 mod wait;
 
 pub use moorline_dialects::drogue::discovery::Listening as Endpoints;

@@ -18,7 +18,7 @@ use moorline_core::{
 };
 use tokio::sync::oneshot;
 
-use crate::{inbox::Shared, speaker::Speaker};
+use crate::{endpoints::Gone, inbox::Shared, speaker::Speaker};
 
 /// The service's link, also for the task.
 pub(crate) type Below = Arc<Mutex<Box<dyn Link>>>;
@@ -32,22 +32,22 @@ pub(crate) struct End {
     clean: bool,
     /// It may not be here any more.
     revoked: bool,
-    /// Another connection is the device.
-    taken_over: bool,
+    /// Whether that, or that another connection is the device: what waits is not said any more.
+    gone: Gone,
     /// Who waits until it is let in; dropped if it is not.
     opened: Option<oneshot::Sender<()>>,
 }
 
 impl End {
     /// Of a connection that is not let in yet. The receiver hears when it is, or that it is not.
-    pub(crate) fn new() -> (Self, oneshot::Receiver<()>) {
+    pub(crate) fn new(gone: Gone) -> (Self, oneshot::Receiver<()>) {
         let (sender, opened) = oneshot::channel();
-        (Self { opened: Some(sender), ..Self::default() }, opened)
+        (Self { opened: Some(sender), gone, ..Self::default() }, opened)
     }
 
     /// Whether what waits is not said any more.
     pub(crate) fn drops_all(&self) -> bool {
-        self.revoked || self.taken_over
+        self.gone.is_void()
     }
 
     /// What is to be said when it has ended.
@@ -64,7 +64,7 @@ impl End {
                 }
             }
             Notice::Opened(Err(_)) => self.opened = None,
-            Notice::TakenOver => self.taken_over = true,
+            Notice::TakenOver => self.gone.void(),
             Notice::Published { .. }
             | Notice::Completed { .. }
             | Notice::Released(_)
@@ -80,7 +80,10 @@ impl End {
 
     fn closes(&mut self, close: Close) {
         self.clean = matches!(close, Close::Clean { with_will: false, .. });
-        self.revoked |= matches!(close, Close::Failed(Failure::Revoked));
+        if matches!(close, Close::Failed(Failure::Revoked)) {
+            self.revoked = true;
+            self.gone.void();
+        }
         self.opened = None;
     }
 }
@@ -222,7 +225,7 @@ mod tests {
             (vec![opened()], Some(Close::Broken), Some(true)),
         ];
         for (notices, close, expected) in table {
-            let (mut end, heard) = End::new();
+            let (mut end, heard) = End::new(Gone::default());
             notices.iter().for_each(|notice| end.hears(notice));
             if let Some(close) = close {
                 end.closes(close);
@@ -245,12 +248,14 @@ mod tests {
             (true,  Close::Broken,                    true,  true),
         ];
         for (taken_over, close, says, drops) in table {
-            let (mut end, _heard) = End::new();
+            let gone = Gone::default();
+            let (mut end, _heard) = End::new(gone.clone());
             end.will = Some(will.clone());
             if taken_over {
                 end.hears(&Notice::TakenOver);
             }
             end.closes(close);
+            assert_eq!(gone.is_void(), drops, "what waits for an endpoint, too");
             let found = (end.drops_all(), end.will().is_some());
             assert_eq!(found, (drops, says), "{taken_over} {close:?}");
         }

@@ -31,7 +31,7 @@ const WAYS: [&str; 2] = ["mqtt", "http"];
 /// What becomes of commands.
 const SENT: [&str; 4] = ["sent", "nobody", "unavailable", "failed"];
 /// What is asked for over HTTP.
-const REQUESTS: [&str; 5] = ["publish", "ttn", "command", "registry", "discovery"];
+const REQUESTS: [&str; 6] = ["publish", "ttn", "command", "registry", "tokens", "discovery"];
 /// The same of handshakes of WebSockets.
 pub(crate) const SOCKET: &str = "socket";
 /// Why there is no group.

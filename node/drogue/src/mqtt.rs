@@ -142,7 +142,7 @@ impl Port for Device {
         let mail = speaker.door.metrics.mail.clone();
         let shared = Arc::new(Shared::new(speaker.guest.device.clone(), inbox, mail));
         let service = Arc::clone(&speaker.door.service);
-        let (end, opened) = End::new();
+        let (end, opened) = End::new(speaker.gone.clone());
         let end = Arc::new(Mutex::new(end));
         let witness = Witness { shared: Arc::clone(&shared), end: Arc::clone(&end) };
         let below = service.connect(Arc::new(witness) as Arc<dyn Inbox>);

@@ -158,7 +158,14 @@ impl Request<'_> {
         };
         let mut found = Vec::new();
         for tenant in all {
-            let Some((shown, kept, _)) = self.shown_application(tenant).await? else { continue };
+            // One that can't be read has no devices, and is shown so.
+            let shown = match self.shown_application(tenant).await {
+                Err(Refusal::Configuration) => {
+                    self.shown_as(tenant, (Kept::default(), None), false)
+                }
+                shown => shown?,
+            };
+            let Some((shown, kept, _)) = shown else { continue };
             if selector.selects(&kept.labels) {
                 found.push(shown);
             }
@@ -174,10 +181,23 @@ impl Request<'_> {
         &self,
         tenant: TenantId,
     ) -> Result<Option<(Value, Kept, Option<u64>)>, Refusal> {
-        let Some(name) = self.door.name(tenant) else { return Ok(None) };
-        let Some(of) = self.door.registry.tenant(tenant) else { return Ok(None) };
+        if self.door.name(tenant).is_none() {
+            return Ok(None);
+        }
         let read = self.door.specs.read(&self.door.registry, tenant).await;
-        let (kept, version) = read.map_err(|why| refusal_of(why.into()))?;
+        let read = read.map_err(|why| refusal_of(why.into()))?;
+        let enabled = !is_disabled(&read.0.spec);
+        Ok(self.shown_as(tenant, read, enabled))
+    }
+
+    fn shown_as(
+        &self,
+        tenant: TenantId,
+        (kept, version): (Kept, Option<u64>),
+        enabled: bool,
+    ) -> Option<(Value, Kept, Option<u64>)> {
+        let name = self.door.name(tenant)?;
+        let of = self.door.registry.tenant(tenant)?;
         let uid = tenant.0.to_string();
         let known = Known {
             application: None,
@@ -185,9 +205,9 @@ impl Request<'_> {
             uid: &uid,
             created: of.created,
             version: version.unwrap_or_default(),
-            enabled: of.enabled && !is_disabled(&kept.spec),
+            enabled: of.enabled && enabled,
         };
-        Ok(Some((resource::shown(&known, &kept), kept, version)))
+        Some((resource::shown(&known, &kept), kept, version))
     }
 
     async fn application(
@@ -430,6 +450,7 @@ impl Request<'_> {
         let made = made.map_err(|why| match why {
             Unmakeable::Busy => Refusal::Unavailable,
             Unmakeable::Malformed(why) => Refusal::Request(why.to_owned()),
+            Unmakeable::NoHash(why) => Refusal::Request(why.to_string()),
         })?;
         Ok(made.credential)
     }
@@ -443,14 +464,10 @@ impl Request<'_> {
         listed: &[Credential],
     ) -> Result<Vec<registry::Credential>, Refusal> {
         let (mut wanted, mut logins) = (Vec::new(), Logins::default());
-        // From when on the one key counts, and until when.
-        let mut validity = None;
         let no_place = |why: NoPlace| Refusal::Request(why.to_string());
         let secret = |password: &Password| match password {
-            Password::Plain(plain) => Ok(WantedPassword::Chosen(Secret::new(plain.as_bytes()))),
-            Password::Hashed(form) => Err(Refusal::Request(format!(
-                "Passwords as {form} are not taken: write them plain"
-            ))),
+            Password::Plain(plain) => WantedPassword::Chosen(Secret::new(plain.as_bytes())),
+            Password::Hashed(hash) => WantedPassword::Hashed(Secret::new(hash.as_bytes())),
         };
         for credential in listed {
             match credential {
@@ -458,26 +475,24 @@ impl Request<'_> {
                     let client =
                         logins.password(device.as_str()).map_err(no_place)?.map(Text::from);
                     let user = Some(device.clone());
-                    wanted.push(Wanted::Login { client, user, password: secret(password)? });
+                    let password = secret(password);
+                    wanted.push((Wanted::Login { client, user, password }, (None, None)));
                 }
                 Credential::User { user, password, unique } => {
                     let client = (!unique).then_some(device.as_str());
                     let client = logins.user(client, user).map_err(no_place)?.map(Text::from);
-                    let user = Some(Text::from(user.as_str()));
-                    wanted.push(Wanted::Login { client, user, password: secret(password)? });
+                    let (user, password) = (Some(Text::from(user.as_str())), secret(password));
+                    wanted.push((Wanted::Login { client, user, password }, (None, None)));
                 }
                 Credential::Psk { key, not_before, not_after } => {
                     let dates = (moment(not_before.as_ref())?, moment(not_after.as_ref())?);
-                    if validity.replace(dates).is_some() {
-                        let why = "A device has one pre-shared key".to_owned();
-                        return Err(Refusal::Request(why));
-                    }
                     let identity = Bytes::from(format!("{device}@{application}"));
-                    wanted.push(Wanted::Psk { identity, key: Some(Secret::new(key.0.clone())) });
+                    let key = Some(Secret::new(key.0.clone()));
+                    wanted.push((Wanted::Psk { identity, key }, dates));
                 }
             }
         }
-        let chosen = wanted.iter().any(|wanted| matches!(wanted, Wanted::Login { .. }));
+        let chosen = wanted.iter().any(|(wanted, _)| matches!(wanted, Wanted::Login { .. }));
         if chosen && !self.door.registry.settings(tenant).chosen_passwords {
             let why = "The application's tenant takes no passwords that people chose";
             return Err(Refusal::Request(why.to_owned()));
@@ -486,9 +501,7 @@ impl Request<'_> {
             return Err(Refusal::Request("More than 8 credentials".to_owned()));
         }
         let mut made = Vec::with_capacity(wanted.len());
-        for wanted in wanted {
-            let dates = matches!(wanted, Wanted::Psk { .. }).then_some(validity).flatten();
-            let (not_before, not_after) = dates.unwrap_or_default();
+        for (wanted, (not_before, not_after)) in wanted {
             let one = self.made(tenant, device, wanted).await?;
             made.push(registry::Credential { not_before, not_after, ..one });
         }

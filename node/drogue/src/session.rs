@@ -208,7 +208,7 @@ impl Session {
             extensions: &[],
             data: &will.message.payload,
         };
-        if let Ok(said) = self.speaker.say(self.speaker.own(), &saying).await {
+        if let Ok(said) = self.speaker.say_last(self.speaker.own(), &saying).await {
             said.await;
         }
     }

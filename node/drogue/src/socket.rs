@@ -192,7 +192,7 @@ impl Connection {
             return Err(Refusal::Request("The name of the group is too long".to_owned()));
         }
         let reading = self.door.registry.begin_reading(tenant).map_err(|_| Refusal::Full)?;
-        self.door.begins(tenant, group.as_ref()).await.map_err(|why| match why {
+        let start = self.door.begins(tenant, group.as_ref()).await.map_err(|why| match why {
             Ungrouped::Full => Refusal::Full,
             Ungrouped::Unavailable => Refusal::Unavailable,
         })?;
@@ -209,6 +209,7 @@ impl Connection {
             qos: QoS::AtMostOnce,
             id: None,
             inbox: Arc::new(Mailbox { events: sender, full: full.clone() }),
+            start,
             _reading: reading,
         };
         let (door, caller) = (self.door.clone(), Arc::clone(&self.caller));

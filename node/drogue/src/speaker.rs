@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,14 +22,16 @@ use moorline_dialects::drogue::{
     registry::device::{Kept, is_disabled},
     rules::{InvalidRules, Next, Rules},
 };
-use moorline_machine::events::{EVENT_BODY_BYTES_MAX, EVENT_CHANNEL_BYTES_MAX, EventKind};
+use moorline_machine::events::{
+    EVENT_BODY_BYTES_MAX, EVENT_CHANNEL_BYTES_MAX, EventKind, EventRefused,
+};
 use moorline_service::registry::{
     NewEvent, RegistryError,
     door::{By, Guest, JSON},
 };
 use uuid::Uuid;
 
-use crate::{door::Door, endpoints::Gone, kept::kept_of, spec::Unknown};
+use crate::{door::Door, endpoints::Gone, kept::kept_of, link::locked, spec::Unknown};
 
 /// Those that a device speaks for, of which it is known whether it may.
 const PROXIED_MAX: usize = 128;
@@ -39,7 +41,7 @@ const PROXIED_FOR: Duration = Duration::from_secs(30);
 /// Whom an event is about.
 #[derive(Debug)]
 pub(crate) struct Target {
-    device: Text,
+    pub(crate) device: Text,
     born: u64,
     pub(crate) kept: Kept,
     /// All rules that count for it, with what its application said when they were read.
@@ -70,6 +72,13 @@ impl Target {
 
 type Proxied = HashMap<Text, (Option<Arc<Target>>, Instant)>;
 
+/// A device that was spoken for is gone: by whatever names.
+fn forget(proxied: &mut Proxied, device: &Text, born: u64) {
+    proxied.retain(|_, (known, _)| {
+        known.as_ref().is_none_or(|known| known.device != *device || known.born != born)
+    });
+}
+
 /// What is said.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Saying<'a> {
@@ -94,7 +103,7 @@ pub(crate) struct Speaker {
     /// Whether its connection has ended.
     pub(crate) gone: Gone,
     own: Arc<Target>,
-    proxied: Mutex<Proxied>,
+    proxied: Arc<Mutex<Proxied>>,
 }
 
 /// What an application's or a device's id is in events.
@@ -108,7 +117,7 @@ fn uid(tenant: TenantId, born: Option<u64>) -> String {
 impl Speaker {
     pub(crate) fn new(door: Door, guest: Guest, application: Text, kept: Kept) -> Self {
         let own = Arc::new(Target::new(guest.device.clone(), guest.born, kept));
-        let (gone, proxied) = (Gone::default(), Mutex::default());
+        let (gone, proxied) = (Gone::default(), Arc::default());
         Self { door, guest, application, gone, own, proxied }
     }
 
@@ -117,18 +126,13 @@ impl Speaker {
         &self.own
     }
 
-    fn proxied(&self) -> MutexGuard<'_, Proxied> {
-        // Every change is one entry.
-        self.proxied.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whom it speaks for: itself, or one that has it among its gateways.
     pub(crate) async fn target(&self, device: Option<&str>) -> Result<Arc<Target>, Outcome> {
         let Some(device) = device.filter(|device| *device != self.guest.device.as_str()) else {
             return Ok(Arc::clone(&self.own));
         };
         let name = Text::from(device);
-        let known = self.proxied().get(&name).cloned();
+        let known = locked(&self.proxied).get(&name).cloned();
         if let Some((known, at)) = known
             && at.elapsed() < PROXIED_FOR
         {
@@ -143,7 +147,7 @@ impl Speaker {
             let may = kept.allows(self.guest.device.as_str()) && !is_disabled(&kept.spec);
             may.then(|| Arc::new(Target::new(device, record.born, kept)))
         });
-        let mut proxied = self.proxied();
+        let mut proxied = locked(&self.proxied);
         if proxied.len() >= PROXIED_MAX {
             proxied.clear();
         }
@@ -151,13 +155,37 @@ impl Speaker {
         found.ok_or(Outcome::NotAllowed)
     }
 
-    /// Says something for a device.
+    /// Says something for a device, unless its connection counts no more when all endpoints have answered.
     pub(crate) async fn say(
         &self,
         target: &Target,
         saying: &Saying<'_>,
     ) -> Result<Appending, Said> {
         let said = self.event(target, saying).await;
+        let void = self.gone.is_void();
+        self.append(
+            target,
+            saying,
+            if void { Err((Outcome::NotAllowed, String::new())) } else { said },
+        )
+    }
+
+    /// The same of what is said when its connection is over.
+    pub(crate) async fn say_last(
+        &self,
+        target: &Target,
+        saying: &Saying<'_>,
+    ) -> Result<Appending, Said> {
+        let said = self.event(target, saying).await;
+        self.append(target, saying, said)
+    }
+
+    fn append(
+        &self,
+        target: &Target,
+        saying: &Saying<'_>,
+        said: Result<Option<Bytes>, Said>,
+    ) -> Result<Appending, Said> {
         self.door.registry.heard(&self.guest);
         let (Guest { tenant, by, .. }, counted) = (&self.guest, self.door.metrics.events.clone());
         let by = *by;
@@ -184,11 +212,17 @@ impl Speaker {
             by: by as u8,
         };
         let appended = self.door.registry.append_event(*tenant, &target.device, event);
+        let (proxied, device, born) =
+            (Arc::clone(&self.proxied), target.device.clone(), target.born);
         Ok(Box::pin(async move {
             let outcome = match appended.await {
                 Ok(_) => Outcome::Accepted,
                 Err(error) => outcome_of(&error),
             };
+            if outcome == Outcome::NotAllowed {
+                // There may be another one of its name.
+                forget(&mut locked(&proxied), &device, born);
+            }
             count(outcome);
             (outcome, String::new())
         }))
@@ -248,14 +282,52 @@ fn outcome_of(error: &RegistryError) -> Outcome {
         RegistryError::Busy
         | RegistryError::DiskFull
         | RegistryError::TooManyReaders
-        | RegistryError::Events(_) => Outcome::Full,
+        | RegistryError::Events(
+            EventRefused::TooLarge
+            | EventRefused::TooManyStreams
+            | EventRefused::BeyondTail { .. }
+            | EventRefused::TooManyConsumers
+            | EventRefused::NoSuchConsumer,
+        ) => Outcome::Full,
         // It was deleted a moment ago.
-        RegistryError::Refused(_) => Outcome::NotAllowed,
+        RegistryError::Events(EventRefused::DeviceGone) | RegistryError::Refused(_) => {
+            Outcome::NotAllowed
+        }
         RegistryError::Unavailable
         | RegistryError::Taken(_)
         | RegistryError::Mail(_)
         | RegistryError::Values(_)
         | RegistryError::Calls(_)
         | RegistryError::Documents(_) => Outcome::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_gone_is_refused_and_forgotten_by_all_names() {
+        let table = [
+            (RegistryError::Events(EventRefused::DeviceGone), Outcome::NotAllowed),
+            (RegistryError::Events(EventRefused::TooManyStreams), Outcome::Full),
+            (RegistryError::Busy, Outcome::Full),
+            (RegistryError::Unavailable, Outcome::Failed),
+        ];
+        for (error, expected) in table {
+            assert_eq!(outcome_of(&error), expected, "{error}");
+        }
+        let target = |born| Arc::new(Target::new(Text::from("d"), born, Kept::default()));
+        let (old, new) = (target(1), target(2));
+        let now = Instant::now();
+        let known = [("d", Some(&old)), ("alias", Some(&old)), ("anew", Some(&new)), ("x", None)];
+        let mut proxied: Proxied = known
+            .map(|(name, known)| (Text::from(name), (known.cloned(), now)))
+            .into_iter()
+            .collect();
+        forget(&mut proxied, &Text::from("d"), 1);
+        let mut left: Vec<_> = proxied.keys().map(Text::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["anew", "x"]);
     }
 }

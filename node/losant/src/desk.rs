@@ -39,7 +39,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     device::{Device, TooLarge, is_for_good},
     link::{Under, locked},
-    mailman::mailman,
+    mailman::{Hears, mailman},
     visit::Visit,
 };
 
@@ -104,7 +104,8 @@ pub(crate) struct Desk {
     writes: FuturesUnordered<Writing>,
     /// Reports in them.
     reports: usize,
-    mailmen: BTreeMap<Id, DropGuard>,
+    /// Who brings mail, and whether it is heard by now.
+    mailmen: BTreeMap<Id, (Arc<Hears>, DropGuard)>,
     /// Devices whose commands it hears and must not any more.
     anothers: (mpsc::Sender<Judged>, mpsc::Receiver<Judged>),
     stop: CancellationToken,
@@ -134,7 +135,7 @@ impl Desk {
         Self { visit, under, attributes, writes, reports: 0, mailmen, anothers, stop }
     }
 
-    /// Until the connection is over. What was taken by then is on its way.
+    /// Until the connection is over, and what was taken by then is written: that of which the values had no room is written on.
     pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Asked>, watch: Watch) {
         let mut recheck_at = Instant::now() + RECHECK;
         loop {
@@ -142,7 +143,7 @@ impl Desk {
                 biased;
                 asked = asked.recv(), if self.has_time() => match asked {
                     Some(asked) => self.take(asked).await,
-                    None => return,
+                    None => break,
                 },
                 Some(written) = self.writes.next() => self.written(written),
                 Some((id, judged)) = self.anothers.1.recv() => self.hears_no_more(&id, &judged),
@@ -155,6 +156,9 @@ impl Desk {
                     self.attributes = None;
                 }
             }
+        }
+        while let Some(written) = self.writes.next().await {
+            self.written(written);
         }
     }
 
@@ -274,9 +278,10 @@ impl Desk {
 
     async fn subscribe(&mut self, token: Token, filters: Vec<Filter>) {
         let (mut known, mut asked) = (Vec::with_capacity(filters.len()), Vec::new());
+        let mut commands = Vec::new();
         for Filter { filter, options } in filters {
             match self.wanted(&filter).await {
-                Ok(canonical) => {
+                Ok((canonical, hears)) => {
                     let handling = moorline_core::RetainHandling::Never;
                     let qos = QoS::AtMostOnce;
                     let options = moorline_core::SubscriptionOptions {
@@ -285,12 +290,17 @@ impl Desk {
                         ..options
                     };
                     asked.push(Filter { filter: canonical, options });
+                    commands.push(hears);
                     known.push(None);
                 }
                 Err(refusal) => known.push(Some(Err(refusal))),
             }
         }
-        self.under.outside.pending().subscribe(token, known);
+        {
+            let mut pending = self.under.outside.pending();
+            pending.subscribe(token, known);
+            pending.asks_for(token, commands);
+        }
         if asked.is_empty() {
             let notice = Notice::Subscribed { token, granted: Ok(Vec::new()) };
             return self.tell_outside(notice);
@@ -298,12 +308,12 @@ impl Desk {
         locked(&self.under.below).subscribe(token, asked);
     }
 
-    /// What a filter is called inside, if it may be had.
-    async fn wanted(&mut self, filter: &Text) -> Result<Text, Refusal> {
+    /// What a filter is called inside, if it may be had; and whose mail waits for it to be granted.
+    async fn wanted(&mut self, filter: &Text) -> Result<(Text, Option<Arc<Hears>>), Refusal> {
         match topics::subscribe(filter.as_bytes()).ok_or(Refusal::NotAuthorised)? {
             Subscribe::Custom => {
                 let may = self.visit.rules.may_subscribe(None, filter.as_bytes());
-                may.then(|| filter.clone()).ok_or(Refusal::NotAuthorised)
+                may.then(|| (filter.clone(), None)).ok_or(Refusal::NotAuthorised)
             }
             Subscribe::Commands(id) => {
                 if id != self.visit.device.id {
@@ -316,16 +326,15 @@ impl Desk {
                 if !self.mailmen.contains_key(&id) && self.mailmen.len() >= COMMANDED_MAX as usize {
                     return Err(Refusal::Quota);
                 }
-                self.bring_mail(&id);
-                Ok(topics::command_inside(&id))
+                Ok((topics::command_inside(&id), Some(self.bring_mail(&id))))
             }
         }
     }
 
-    /// From now on what waits for a device comes over this connection.
-    fn bring_mail(&mut self, id: &Id) {
-        if self.mailmen.contains_key(id) {
-            return;
+    /// What waits for a device comes over this connection once the subscription is granted.
+    fn bring_mail(&mut self, id: &Id) -> Arc<Hears> {
+        if let Some((hears, _)) = self.mailmen.get(id) {
+            return Arc::clone(hears);
         }
         let stop = self.stop.child_token();
         if *id != self.visit.device.id {
@@ -343,9 +352,11 @@ impl Desk {
                 }
             });
         }
-        let mailman = mailman(Arc::clone(&self.visit), id.clone());
+        let hears = Arc::new(Hears::default());
+        let mailman = mailman(Arc::clone(&self.visit), id.clone(), Arc::clone(&hears));
         self.visit.door.tasks.spawn(mailman.run(stop.clone()));
-        self.mailmen.insert(id.clone(), stop.drop_guard());
+        self.mailmen.insert(id.clone(), (Arc::clone(&hears), stop.drop_guard()));
+        hears
     }
 
     /// From now on it hears no more commands to a device, unless it has subscribed to them anew since it was judged.

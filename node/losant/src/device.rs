@@ -27,15 +27,19 @@ use moorline_machine::{
     events::{EVENT_BODY_BYTES_MAX, EventKind},
     mail::MAIL_PAYLOAD_BYTES_MAX,
     presence::{PresenceRecord, PresenceState},
-    values::{NewPoint, Point, VALUE_BYTES_MAX},
+    values::{LONG_VALUE_BYTES_MAX, NewPoint, Point},
 };
 use moorline_service::registry::{
     Letter, NewEvent, Recording, RegistryError,
     door::{By, JSON},
 };
 use serde_json::{Value, json};
+use tracing::debug;
 
-use crate::{door::Door, pass::Known};
+use crate::{
+    door::{Door, Work},
+    pass::Known,
+};
 
 /// Channels of events: states, commands, who came and went, and who is not heard for a while.
 pub(crate) const STATES: &str = "state";
@@ -50,8 +54,12 @@ const CONNECTION_KEY: &str = "$connection";
 const BANS: &str = "bans";
 /// See [`BANS`].
 const BAN: &str = "ban";
-/// Pages of a history that one question of a program's reads: each looks at some thousand points. Who wants more says since when.
+/// Pages of a history that any question of a program's reads: each looks at some thousand points.
 const HISTORY_PAGES_MAX: usize = 16;
+/// Pages that few of an application read at once: what a busy device was told stands among all that it reported since.
+const FAR_PAGES_MAX: usize = 256;
+// What a text of a state may have, a value may.
+const _: () = assert!(state::TEXT_BYTES_MAX <= LONG_VALUE_BYTES_MAX);
 /// Bytes of a command as its device hears it: a mailbox takes no more.
 pub(crate) const COMMAND_BYTES_MAX: usize = MAIL_PAYLOAD_BYTES_MAX;
 
@@ -74,6 +82,23 @@ pub(crate) struct Slice {
     pub(crate) most: usize,
     /// Whether the newest is first.
     pub(crate) descending: bool,
+}
+
+/// Why a history was not read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// What is asked for is behind more than one question looks at.
+    TooFar,
+    /// Others of the application look as far back now.
+    Busy,
+    /// By what keeps it.
+    Registry(RegistryError),
+}
+
+impl From<RegistryError> for Unread {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
 }
 
 /// Why a command was not given.
@@ -132,9 +157,12 @@ impl Door {
     ) -> impl Future<Output = Result<(), RegistryError>> + Send + use<> {
         let (registry, tenant, id) = (self.registry.clone(), device.tenant, device.id.clone());
         let (born, values_only) = (device.born, self.metrics.events_alone.clone());
-        let alone = Recording { born, points: Vec::new(), event: Some(event.clone()) };
+        // What has a time of its own needs no other.
+        let apart = points.iter().any(|point| point.ts_ms.is_none());
+        let event = Some(event);
+        let alone = Recording { born, points: Vec::new(), apart: false, event: event.clone() };
         let may_be_alone = !points.is_empty();
-        let recording = Recording { born, points, event: Some(event) };
+        let recording = Recording { born, points, apart, event };
         let written = registry.record(tenant, id.text(), recording);
         async move {
             match written.await {
@@ -147,9 +175,8 @@ impl Door {
         }
     }
 
-    /// Keeps what a device reported: latest values, history, and an event for each. Of texts that are longer than a value may be, the
-    /// event alone has something; and so it is where there is no room for values. All that can be is kept, whatever becomes of the
-    /// others.
+    /// Keeps what a device reported: latest values, history, and an event for each. Where there is no room for values, there is the
+    /// event alone. All that can be is kept, whatever becomes of the others.
     ///
     /// # Errors
     ///
@@ -169,10 +196,9 @@ impl Door {
         let mut writes = Vec::with_capacity(states.len());
         for (state, event) in states.into_iter().zip(events) {
             let at_ms = state.at_ms;
-            let short = |(_, value): &(Text, Kept)| value.len_bytes() <= VALUE_BYTES_MAX;
-            let values: Vec<_> = state.values.into_iter().filter(short).collect();
-            let points = if values.is_empty() { vec![] } else { vec![point(Some(at_ms), values)] };
-            writes.push(self.record(device, points, event));
+            let has_values = !state.values.is_empty();
+            let points = has_values.then(|| point(Some(at_ms), state.values));
+            writes.push(self.record(device, Vec::from_iter(points), event));
         }
         Ok(async move { of_all(join_all(writes).await) })
     }
@@ -242,7 +268,7 @@ impl Door {
         device: &Device,
         keys: Vec<Text>,
         slice: Slice,
-    ) -> Result<Vec<Point>, RegistryError> {
+    ) -> Result<Vec<Point>, Unread> {
         let Slice { since_ms, most, descending } = slice;
         let mut query = Some(HistoryQuery {
             tenant: device.tenant,
@@ -253,9 +279,15 @@ impl Door {
             descending,
             points_max: u16::try_from(most).unwrap_or(u16::MAX),
         });
-        let mut found = Vec::new();
-        for _ in 0..HISTORY_PAGES_MAX {
+        let (mut found, mut far) = (Vec::new(), None);
+        for pages in 0.. {
             let Some(asked) = query.take().filter(|_| found.len() < most) else { break };
+            if pages == HISTORY_PAGES_MAX {
+                far = Some(self.may_work(device.tenant, Work::Look).ok_or(Unread::Busy)?);
+            }
+            if pages == FAR_PAGES_MAX {
+                return Err(Unread::TooFar);
+            }
             let Some(page) = self.registry.history(asked.clone()).await? else { break };
             found.extend(page.points);
             query = page.next.map(|next| match descending {
@@ -263,6 +295,7 @@ impl Door {
                 false => HistoryQuery { from_ms: next, ..asked },
             });
         }
+        drop(far);
         found.truncate(most);
         Ok(found)
     }
@@ -273,7 +306,7 @@ impl Door {
         device: &Device,
         key: &str,
         slice: Slice,
-    ) -> Result<Vec<Value>, RegistryError> {
+    ) -> Result<Vec<Value>, Unread> {
         if slice.most == 1 && slice.since_ms.is_none() && slice.descending {
             // The last one is at hand.
             return Ok(self.last(device, key).await?.into_iter().collect());
@@ -293,7 +326,7 @@ impl Door {
         &self,
         device: &Device,
         slice: Slice,
-    ) -> Result<Vec<Value>, RegistryError> {
+    ) -> Result<Vec<Value>, Unread> {
         self.history(device, COMMAND_KEY, slice).await
     }
 
@@ -302,7 +335,7 @@ impl Door {
         &self,
         device: &Device,
         slice: Slice,
-    ) -> Result<Vec<Value>, RegistryError> {
+    ) -> Result<Vec<Value>, Unread> {
         let kept = self.history(device, CONNECTION_KEY, slice).await?;
         Ok(kept.iter().filter_map(Change::read).map(|change| change.entry()).collect())
     }
@@ -313,7 +346,7 @@ impl Door {
         device: &Device,
         keys: Vec<Text>,
         slice: Slice,
-    ) -> Result<Vec<Value>, RegistryError> {
+    ) -> Result<Vec<Value>, Unread> {
         // No keys are all keys there, ours too.
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -322,8 +355,9 @@ impl Door {
         Ok(points.iter().map(|point| state::shown(point.ts_ms, &point.values)).collect())
     }
 
-    /// Tells a device something: it is kept as said, and goes to whoever has subscribed to its commands, or into its mailbox, as its
-    /// tenant wants.
+    /// Tells a device something: it is noted, and goes to whoever has subscribed to its commands, or into its mailbox, as its tenant
+    /// wants. What has no place in the mailbox is noted nowhere; what is in it counts as given, noted or not: said again it would be
+    /// done twice.
     pub(crate) async fn command(
         &self,
         device: &Device,
@@ -339,9 +373,8 @@ impl Door {
         let event = command.event(&device.application, &device.id, now_ms);
         let event = device.event(EventKind::Message, COMMANDS, &event);
         let shown = of_json(COMMAND_KEY, &command.shown(now_ms));
-        let fits = shown.1.len_bytes() <= VALUE_BYTES_MAX;
+        let fits = shown.1.len_bytes() <= LONG_VALUE_BYTES_MAX;
         let points = if fits { vec![point(None, vec![shown])] } else { vec![] };
-        self.record(device, points, event).await?;
         let payload = Bytes::from(payload);
         let keep = self.registry.settings(device.tenant).commands.keep;
         let how = if keep { "kept" } else { "live" };
@@ -349,8 +382,14 @@ impl Door {
             let (name, content_type) = (Text::from(mail::KEPT), JSON);
             let letter = Letter { id: mail_id(now_ms), name, content_type, payload, ttl_s: None };
             let (tenant, id) = (device.tenant, device.id.text());
+            self.registry.may_mail(tenant)?;
             self.registry.send_mail_to(tenant, id, &known.record, letter).await?;
+            if let Err(error) = self.record(device, points, event).await {
+                self.metrics.notes_failed.with_label_values(&["command"]).inc();
+                debug!(device = %device.id, %error, "a command that was given is not noted");
+            }
         } else {
+            self.record(device, points, event).await?;
             let topic = topics::command_inside(&device.id);
             let message = Message { topic, payload, ..Message::empty() };
             let published = self.service.publish(device.tenant, message).await;

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, Hash, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use moorline_core::{TenantId, Text, op::Denial};
@@ -19,7 +20,9 @@ use moorline_service::{
     Service,
     registry::{Registry, secrets::Secrets},
 };
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use crate::metrics::LosantMetrics;
 
@@ -31,6 +34,16 @@ const APPLICATIONS_COUNTED_MAX: usize = 4_096;
 const REQUESTED_COUNTED_MAX: usize = 65_536;
 /// Lists of an application that are made at once, each of which looks through all of its devices.
 const SCANS_MAX: usize = 4;
+/// Commands to many of an application that are given at once, each of which holds all whom it is for.
+const TOLD_MAX: usize = 4;
+/// Questions about data of an application that are answered at once, each of which holds what it has read.
+const QUESTIONS_MAX: usize = 4;
+/// Long looks into histories of an application at once.
+const LOOKS_MAX: usize = 4;
+/// How long a node that stops waits for what connections have said.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+/// Streams that all devices of an application may have open: the others are for who integrates them.
+const STREAMS_OF_DEVICES_MAX: usize = 16;
 /// Streams that one device may have open, of those that its application may.
 const STREAMS_PER_DEVICE_MAX: usize = 4;
 
@@ -54,9 +67,39 @@ struct Counted {
     /// By hashes with a key of this process's own: names may be long, and nobody can make two meet.
     requests: Mutex<Shared<TenantId, u64>>,
     hasher: RandomState,
-    scans: Places<TenantId>,
+    work: Places<(TenantId, Work)>,
     streams: Places<(TenantId, Text)>,
+    streams_of_devices: Places<TenantId>,
 }
+
+/// What of an application takes room or time, so that so many of it are at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Work {
+    /// Looks through all devices.
+    Scan,
+    /// Tells many of them something.
+    Tell,
+    /// Reads what several of them reported.
+    Question,
+    /// Looks for something far back in a history.
+    Look,
+}
+
+impl Work {
+    fn most(self) -> usize {
+        match self {
+            Self::Scan => SCANS_MAX,
+            Self::Tell => TOLD_MAX,
+            Self::Question => QUESTIONS_MAX,
+            Self::Look => LOOKS_MAX,
+        }
+    }
+}
+
+/// A place for some work of an application.
+pub(crate) type Working = Place<(TenantId, Work)>;
+/// Places of a stream: among those of its device, and among those of all devices of its application.
+pub(crate) type Streaming = (Place<(TenantId, Text)>, Place<TenantId>);
 
 /// How many there are at once of something, by whose they are.
 #[derive(Debug)]
@@ -108,13 +151,19 @@ impl Counted {
             connections: Mutex::new(Windows::new(APPLICATIONS_COUNTED_MAX)),
             requests: Mutex::new(Shared::new(REQUESTED_COUNTED_MAX)),
             hasher: RandomState::new(),
-            scans: Places::new(),
+            work: Places::new(),
             streams: Places::new(),
+            streams_of_devices: Places::new(),
         }
     }
 
     fn connection(&self, tenant: TenantId, now_ms: u64) -> bool {
         locked(&self.connections).take(tenant, CONNECTIONS, now_ms)
+    }
+
+    fn stream(&self, tenant: TenantId, device: &Text) -> Option<Streaming> {
+        let own = self.streams.take((tenant, device.clone()), STREAMS_PER_DEVICE_MAX)?;
+        Some((own, self.streams_of_devices.take(tenant, STREAMS_OF_DEVICES_MAX)?))
     }
 
     fn request(&self, (tenant, whose, what): (TenantId, &Text, &str), now_ms: u64) -> bool {
@@ -182,18 +231,23 @@ impl Door {
         self.counted.request((tenant, whose, what), self.clock.wall().0)
     }
 
-    /// A place among those who look through all devices of an application, if there is one.
-    pub(crate) fn may_scan(&self, tenant: TenantId) -> Option<Place<TenantId>> {
-        self.counted.scans.take(tenant, SCANS_MAX)
+    /// A place for some work of an application, if there is one.
+    pub(crate) fn may_work(&self, tenant: TenantId, what: Work) -> Option<Working> {
+        self.counted.work.take((tenant, what), what.most())
     }
 
-    /// A place among the streams that a device has open, if there is one.
-    pub(crate) fn may_stream(
-        &self,
-        tenant: TenantId,
-        device: &Text,
-    ) -> Option<Place<(TenantId, Text)>> {
-        self.counted.streams.take((tenant, device.clone()), STREAMS_PER_DEVICE_MAX)
+    /// Waits until what connections have said is written: that they are over, bans, and reports. Their listeners have ended; no other
+    /// connection comes.
+    pub async fn stop(&self) {
+        self.tasks.close();
+        if timeout(STOP_WAIT, self.tasks.wait()).await.is_err() {
+            warn!(tasks = self.tasks.len(), "connections of Losant's did not end in time");
+        }
+    }
+
+    /// Places among the streams that a device has open, and all of its application have, if there are any.
+    pub(crate) fn may_stream(&self, tenant: TenantId, device: &Text) -> Option<Streaming> {
+        self.counted.stream(tenant, device)
     }
 }
 
@@ -256,6 +310,19 @@ mod tests {
         drop(one);
         assert!(places.take("a", 2).is_some());
         assert_eq!(locked(&places.0).len(), 1, "who has none is forgotten");
+    }
+
+    #[test]
+    fn devices_leave_streams_to_who_integrates_them() {
+        let counted = Counted::new();
+        let open = |tenant, at: usize| counted.stream(tenant, &Text::from(format!("d{at}")));
+        let four: Vec<_> = (0..5).filter_map(|_| open(TenantId(1), 0)).collect();
+        assert_eq!(four.len(), STREAMS_PER_DEVICE_MAX);
+        let others: Vec<_> = (1..99).filter_map(|at| open(TenantId(1), at)).collect();
+        assert_eq!(others.len(), STREAMS_OF_DEVICES_MAX - STREAMS_PER_DEVICE_MAX);
+        assert!(open(TenantId(2), 0).is_some(), "another application's");
+        drop(four);
+        assert!(open(TenantId(1), 0).is_some());
     }
 
     #[test]

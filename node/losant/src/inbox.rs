@@ -16,7 +16,7 @@ use moorline_core::{
 };
 use moorline_dialects::losant::{limits::Direction, presence::Reason, topics};
 
-use crate::visit::Visit;
+use crate::{mailman::Hears, visit::Visit};
 
 /// Answers that are known before the service's, by place.
 pub(crate) type Answers<T> = Vec<Option<T>>;
@@ -26,6 +26,8 @@ pub(crate) type Answers<T> = Vec<Option<T>>;
 pub(crate) struct Pending {
     subscribing: BTreeMap<Token, Answers<Result<QoS, Refusal>>>,
     unsubscribing: BTreeMap<Token, Answers<bool>>,
+    /// Of those filters that the service is asked for: whom it tells that they are granted.
+    granting: BTreeMap<Token, Vec<Option<Arc<Hears>>>>,
 }
 
 type Granted = Result<Vec<Result<QoS, Refusal>>, Refusal>;
@@ -35,11 +37,22 @@ impl Pending {
         self.subscribing.insert(token, known);
     }
 
+    /// The same, by the filters that the service is asked for: whose commands each is for.
+    pub(crate) fn asks_for(&mut self, token: Token, commands: Vec<Option<Arc<Hears>>>) {
+        self.granting.insert(token, commands);
+    }
+
     pub(crate) fn unsubscribe(&mut self, token: Token, known: Answers<bool>) {
         self.unsubscribing.insert(token, known);
     }
 
     fn subscribed(&mut self, token: Token, granted: Granted) -> Granted {
+        let asked = self.granting.remove(&token).unwrap_or_default();
+        for (commands, answer) in asked.iter().zip(granted.iter().flatten()) {
+            if let (Some(hears), Ok(_)) = (commands, answer) {
+                hears.begin();
+            }
+        }
         let Some(known) = self.subscribing.remove(&token) else { return granted };
         let asked = known.iter().filter(|known| known.is_none()).count();
         let mut answers = granted.unwrap_or_else(|refusal| vec![Err(refusal); asked]).into_iter();
@@ -160,6 +173,23 @@ mod tests {
         pending.unsubscribe(9, vec![Some(false), None]);
         assert_eq!(pending.unsubscribed(9, Ok(vec![true])), Ok(vec![false, true]));
         assert_eq!(pending.unsubscribed(9, Ok(vec![true])), Ok(vec![true]), "of nobody");
+    }
+
+    #[test]
+    fn mail_comes_over_what_is_granted() {
+        let hears = [(); 4].map(|()| Arc::new(Hears::default()));
+        let asked = |of: &[usize]| of.iter().map(|at| Some(Arc::clone(&hears[*at]))).collect();
+        let mut pending = Pending::default();
+        pending.subscribe(7, vec![None, None, None]);
+        let mut several: Vec<_> = asked(&[0, 1]);
+        several.insert(1, None);
+        pending.asks_for(7, several);
+        let granted = [Ok(QoS::AtMostOnce), Ok(QoS::AtMostOnce), Err(Refusal::Quota)];
+        drop(pending.subscribed(7, Ok(granted.to_vec())));
+        pending.asks_for(8, asked(&[2]));
+        drop(pending.subscribed(8, Err(Refusal::Busy)));
+        assert_eq!(hears.each_ref().map(|hears| hears.is()), [true, false, false, false]);
+        assert!(pending.granting.is_empty());
     }
 
     #[test]

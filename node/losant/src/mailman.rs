@@ -2,42 +2,72 @@
 //!
 //! # Invariants
 //!
-//! - **Mail counts as what is sent to a connection, and costs no ban**: it comes as fast as half of the limits, however much of it waits.
+//! - **Mail costs no ban and waits for nothing but mail**: it is counted by itself, over all devices of a connection, and comes as fast as
+//!   half of the limits, however much of it waits and whatever else is said.
+//! - **It comes once the subscription is granted**, and not over one that is refused.
 //!
 //! Checked by the cluster tests (`losant.rs`, `mail_everywhere.rs`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use moorline_core::Message;
-use moorline_dialects::losant::{id::Id, limits::Direction, mail, topics};
+use moorline_dialects::losant::{id::Id, mail, topics};
 use moorline_machine::mail::Mail;
 use moorline_service::registry::mailman::{Fate, Mailman, Says, Unsaid};
 use tokio::sync::{Notify, oneshot};
 
 use crate::visit::Visit;
 
+/// Whether a connection hears the commands of a device: once it was granted.
+#[derive(Debug, Default)]
+pub(crate) struct Hears {
+    is: AtomicBool,
+    changed: Notify,
+}
+
+impl Hears {
+    pub(crate) fn is(&self) -> bool {
+        self.is.load(Ordering::Acquire)
+    }
+
+    /// From now on, until the mailman ends.
+    pub(crate) fn begin(&self) {
+        self.is.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+}
+
 /// How one device is told over a connection.
 pub(crate) struct Told {
     visit: Arc<Visit>,
     id: Id,
-    changed: Notify,
+    hears: Arc<Hears>,
 }
 
 /// Who brings a device's mail, which the connection may speak for.
-pub(crate) fn mailman(visit: Arc<Visit>, id: Id) -> Mailman<Told> {
+pub(crate) fn mailman(visit: Arc<Visit>, id: Id, hears: Arc<Hears>) -> Mailman<Told> {
     let (registry, by) = (visit.door.registry.clone(), visit.device.by);
     let whose = (visit.device.tenant, id.text().clone());
-    Mailman::new(registry, whose, by, Arc::new(Told { visit, id, changed: Notify::new() }))
+    Mailman::new(registry, whose, by, Arc::new(Told { visit, id, hears }))
 }
 
 impl Says for Told {
     fn listens(&self) -> bool {
-        // That is why it is here.
-        true
+        self.hears.is()
     }
 
     fn pause(&self) -> Option<Duration> {
         self.visit.brought_in(&topics::command(&self.id))
+    }
+
+    fn takes_place(&self, message: &Message) -> bool {
+        self.visit.brings(&message.topic)
     }
 
     fn say(&self, mail: &Mail) -> Result<Message, Unsaid> {
@@ -48,7 +78,7 @@ impl Says for Told {
     }
 
     fn hand(&self, message: Message) -> Option<oneshot::Receiver<()>> {
-        if !self.visit.may(Direction::Down, &message.topic) {
+        if self.visit.is_over() {
             return None;
         }
         self.visit.handed.over(&*self.visit.inbox, message)
@@ -59,6 +89,6 @@ impl Says for Told {
     }
 
     fn changed(&self) -> &Notify {
-        &self.changed
+        &self.hears.changed
     }
 }

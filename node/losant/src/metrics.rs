@@ -9,7 +9,7 @@ const STATES: [&str; 6] = ["taken", "nothing_left", "ignored", "unreadable", "re
 /// Why a connection is ended by this side.
 const ENDS: [&str; 5] = ["limits", "topic", "misused", "too_large", "refused"];
 /// What is noted of a device beside what it says.
-const NOTES: [&str; 3] = ["ban", "ban_event", "connection"];
+const NOTES: [&str; 4] = ["ban", "ban_event", "command", "connection"];
 
 /// The metrics; clones are the same.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl LosantMetrics {
             )?,
             notes_failed: counters(
                 "moorline_losant_notes_failed_total",
-                "Bans and ends of connections that were not written, by what they are",
+                "Bans, ends of connections and commands that were not noted, by what they are",
                 &["what"],
             )?,
             mail: counters(

@@ -83,7 +83,10 @@ impl Mqtt {
         let pass = match self.shows(attempt)? {
             Shows::Key(key, secret) => self.0.by_key(key, secret).await,
             Shows::Certificate => match chain_of(attempt.channel.proof.as_ref()) {
-                Some(chain) => self.0.by_certificate(&chain).await,
+                Some(chain) => {
+                    let device = Id::parse(attempt.client.as_bytes());
+                    self.0.by_certificate(&chain, device.as_ref()).await
+                }
                 None => return None,
             },
         };

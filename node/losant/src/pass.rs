@@ -14,10 +14,12 @@
 //! - **A secret is kept as a keyed hash alone**, as those of devices are.
 //! - **What has no document, or an inactive one, lets nobody in**: the row comes last when it is made, and goes first. The document of
 //!   a row that may be there is never taken away.
+//! - **Nobody keeps out another application's devices** by registering their certificates, or their authorities: what an application has
+//!   that does not have the device is passed over. Whom one application refuses, no other pass of it lets in.
 //! - **A certificate of an authority counts as long as the authority does**: a chain leads to it by signatures each time, and whoever
 //!   is in by it hears when the authority changes.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use bytes::Bytes;
 use moorline_core::{TenantId, Text};
@@ -29,11 +31,13 @@ use moorline_dialects::losant::{
     rest::{pass::Kept, route::PassKind},
 };
 use moorline_machine::{
-    documents::{Document, Expect, Space},
+    DocumentRefused,
+    documents::{DOCUMENT_BYTES_MAX, Document, Expect, Space},
     registry::{CREDENTIALS_MAX, Credential, DeleteDevice, DeviceRecord, LookupHash, PutDevice},
 };
 use moorline_service::registry::{
     RegistryError, Watch,
+    audit::{self, as_actor},
     credential::{
         certificate,
         prove::Chain,
@@ -138,7 +142,7 @@ pub(crate) enum New {
 }
 
 /// Whether a chain leads to one of the certificates of a PEM now.
-pub(crate) fn leads(chain: &Chain, bundle: &str, now_ms: u64) -> bool {
+fn leads(chain: &Chain, bundle: &str, now_ms: u64) -> bool {
     let mut trust = TrustSettings::default();
     trust.certificates = bundle.to_owned();
     trust.called(chain, now_ms).is_some()
@@ -163,21 +167,54 @@ impl Door {
         counts(pass, &record, kept.map(|(_, kept)| kept), holds).map(Some)
     }
 
-    /// What a certificate lets in whose key its client has; [`None`] if no application has it, nor an authority of its chain.
-    pub(crate) async fn by_certificate(&self, chain: &Chain) -> Result<Option<Pass>, Refused> {
+    /// What a certificate lets in whose key its client has; [`None`] if no application has it, nor an authority of its chain. `device`:
+    /// who the client says it is.
+    pub(crate) async fn by_certificate(
+        &self,
+        chain: &Chain,
+        device: Option<&Id>,
+    ) -> Result<Option<Pass>, Refused> {
         let Some((first, others)) = chain.split_first() else { return Ok(None) };
-        let hash = self.secrets.lookup(CERTIFICATE, &fingerprint(first));
-        if let Some((pass, record)) = self.found(PassKind::Certificate, hash).await? {
-            return self.by_its_own(pass, &record, chain).await.map(Some);
-        }
-        for shown in others.iter().take(CHAIN_MAX) {
+        let own = self.secrets.lookup(CERTIFICATE, &fingerprint(first));
+        let authorities = others.iter().take(CHAIN_MAX).map(|shown| {
             let hash = self.secrets.lookup(AUTHORITY, &fingerprint(shown));
-            let Some((pass, record)) = self.found(PassKind::Authority, hash).await? else {
+            (PassKind::Authority, hash)
+        });
+        let all: Vec<_> = iter::once((PassKind::Certificate, own)).chain(authorities).collect();
+        let (mut refused, mut judged) = (None, Vec::new());
+        for (kind, hash) in all {
+            let Some((pass, record)) = self.found(kind, hash).await? else { continue };
+            let tenant = pass.tenant;
+            if judged.contains(&tenant) {
                 continue;
+            }
+            let found = match self.has(tenant, device).await? {
+                false => Err(Refused::Device),
+                true if kind == PassKind::Certificate => {
+                    self.by_its_own(pass, &record, chain).await
+                }
+                true => self.by_its_authority(pass, &record, chain).await,
             };
-            return self.by_its_authority(pass, &record, chain).await.map(Some);
+            match found {
+                Err(why @ (Refused::Device | Refused::Credentials)) => {
+                    judged.push(tenant);
+                    refused.get_or_insert(why);
+                }
+                other => return other.map(Some),
+            }
         }
-        Ok(None)
+        refused.map_or(Ok(None), Err)
+    }
+
+    /// Whether an application has a device; what has no id may be anybody's.
+    async fn has(&self, tenant: TenantId, device: Option<&Id>) -> Result<bool, Refused> {
+        match device {
+            Some(id) => {
+                let known = self.known(tenant, id).await.map_err(unavailable)?;
+                Ok(known.is_some())
+            }
+            None => Ok(true),
+        }
     }
 
     /// By a certificate that is registered.
@@ -212,9 +249,7 @@ impl Door {
         let until_ms = self.valid_until(chain);
         let kept = self.kept(pass.tenant, (pass.kind, &pass.id)).await.map_err(unavailable)?;
         let kept = kept.map(|(_, kept)| kept).filter(|kept| kept.lets_in);
-        let bundle = kept.as_ref().and_then(|kept| kept.ca_bundle.as_deref());
-        let now_ms = self.clock.wall().0;
-        let led = bundle.is_some_and(|bundle| leads(chain, bundle, now_ms));
+        let led = kept.as_ref().is_some_and(|kept| self.issued(kept, chain));
         let pass = Pass { until_ms, ..pass };
         counts(pass, record, kept, led && until_ms.is_some())
     }
@@ -239,9 +274,13 @@ impl Door {
         let kept = self.kept(tenant, (PassKind::Authority, id)).await.map_err(unavailable)?;
         let kept = kept.map(|(_, kept)| kept);
         let kept = kept.filter(|kept| kept.access.status == Status::Active);
-        let bundle = kept.and_then(|kept| kept.ca_bundle);
-        let now_ms = self.clock.wall().0;
-        Ok(bundle.filter(|bundle| leads(chain, bundle, now_ms)).map(|_| record.version))
+        Ok(kept.filter(|kept| self.issued(kept, chain)).map(|_| record.version))
+    }
+
+    /// Whether a chain leads to an authority now.
+    fn issued(&self, authority: &Kept, chain: &Chain) -> bool {
+        let bundle = authority.ca_bundle.as_ref();
+        bundle.is_some_and(|bundle| leads(chain, bundle, self.clock.wall().0))
     }
 
     /// The authority of an application that has issued a certificate.
@@ -250,14 +289,11 @@ impl Door {
         tenant: TenantId,
         chain: &Chain,
     ) -> Result<Option<Id>, RegistryError> {
-        let (mut after, now_ms) = (None, self.clock.wall().0);
+        let mut after = None;
         loop {
             let of = (tenant, PassKind::Authority);
             let (page, next) = self.all_kept(of, after.as_ref()).await?;
-            let issued = |kept: &Kept| {
-                kept.ca_bundle.as_ref().is_some_and(|bundle| leads(chain, bundle, now_ms))
-            };
-            if let Some((id, _)) = page.into_iter().find(|(_, kept)| issued(kept)) {
+            if let Some((id, _)) = page.into_iter().find(|(_, kept)| self.issued(kept, chain)) {
                 return Ok(Some(id));
             }
             match next {
@@ -435,31 +471,55 @@ impl Door {
         (version, kept): (u64, &Kept),
         new: Option<&New>,
     ) -> Result<(), RegistryError> {
-        if let Some(new) = new {
-            // First: somebody else may have it, and then nothing changes.
-            self.write_row(tenant, id, Some(new)).await?;
+        let body = Bytes::from(kept.written());
+        if body.len() > DOCUMENT_BYTES_MAX {
+            return Err(RegistryError::Documents(DocumentRefused::TooLarge));
         }
-        let (body, expect) = (Bytes::from(kept.written()), Expect::Version(version));
-        let space = space(tenant, kept.kind());
-        self.registry.put_document(&space, id.text(), body, expect).await?;
-        self.write_row(tenant, id, None).await
+        let change = Change {
+            tenant,
+            id: id.clone(),
+            space: space(tenant, kept.kind()),
+            body,
+            version,
+            new: new.map(|new| self.credentials(tenant, &row(id), new)),
+        };
+        // Also when whoever has asked is gone: what is half done lets nobody in.
+        let (door, actor) = (self.clone(), audit::current());
+        let changed = async move { as_actor(actor, door.changed(change)).await };
+        self.tasks.spawn(changed).await.unwrap_or(Err(RegistryError::Unavailable))
     }
 
-    /// Writes the row of one anew, so that whoever is in by it hears of that.
+    async fn changed(&self, change: Change) -> Result<(), RegistryError> {
+        let Change { tenant, id, space, body, version, new } = change;
+        let before = match new {
+            // First: somebody else may have it, and then nothing changes.
+            Some(new) => self.write_row(tenant, &id, Some(new)).await?,
+            None => None,
+        };
+        let expect = Expect::Version(version);
+        if let Err(error) = self.registry.put_document(&space, id.text(), body, expect).await {
+            if before.is_some() && !may_be_written(&error) {
+                // The document is what it was, and so is the row.
+                self.write_row(tenant, &id, before).await?;
+            }
+            return Err(error);
+        }
+        self.write_row(tenant, &id, None).await.map(drop)
+    }
+
+    /// Writes the row of one anew, so that whoever is in by it hears of that; with other credentials, if there are any. Those it had.
     async fn write_row(
         &self,
         tenant: TenantId,
         id: &Id,
-        new: Option<&New>,
-    ) -> Result<(), RegistryError> {
+        new: Option<Vec<Credential>>,
+    ) -> Result<Option<Vec<Credential>>, RegistryError> {
         let name = row(id);
-        let Some(record) = self.registry.device(tenant, &name).await? else { return Ok(()) };
-        let credentials = match new {
-            Some(new) => self.credentials(tenant, &name, new),
-            None => record.credentials,
-        };
+        let Some(record) = self.registry.device(tenant, &name).await? else { return Ok(None) };
+        let before = record.credentials;
+        let credentials = new.unwrap_or_else(|| before.clone());
         let put = put(tenant, name, credentials, Some(record.version));
-        self.registry.put_device(put).await.map(drop)
+        self.registry.put_device(put).await.map(|_| Some(before))
     }
 
     /// Forgets one.
@@ -475,6 +535,18 @@ impl Door {
         }
         self.registry.delete_document(&space(tenant, kind), id.text(), Expect::Any).await.map(drop)
     }
+}
+
+/// What is changed of one.
+struct Change {
+    tenant: TenantId,
+    id: Id,
+    space: Space,
+    body: Bytes,
+    /// In the place of which document.
+    version: u64,
+    /// What it is shown by, if that is something else.
+    new: Option<Vec<Credential>>,
 }
 
 /// Whether a write may have happened all the same.

@@ -8,7 +8,7 @@
 //!   (`losant_limits.rs`).
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -56,6 +56,36 @@ impl Allowance {
     }
 }
 
+/// How far a connection has come: it opens once, and ends once.
+#[derive(Debug, Default)]
+enum Stage {
+    /// It may open.
+    #[default]
+    Before,
+    /// It is open, since then.
+    Open(i64),
+    Over,
+}
+
+impl Stage {
+    /// Whether it opens now.
+    fn opens(&mut self, at_ms: i64) -> bool {
+        let opens = matches!(self, Self::Before);
+        if opens {
+            *self = Self::Open(at_ms);
+        }
+        opens
+    }
+
+    /// Ends it: since when it was open, if it was.
+    fn ends(&mut self) -> Option<i64> {
+        match mem::replace(self, Self::Over) {
+            Self::Open(began) => Some(began),
+            Self::Before | Self::Over => None,
+        }
+    }
+}
+
 /// What a connection is, for all who have to do with it.
 pub(crate) struct Visit {
     pub(crate) door: Door,
@@ -67,8 +97,7 @@ pub(crate) struct Visit {
     allowance: Mutex<Allowance>,
     from_device: AtomicU64,
     to_device: AtomicU64,
-    /// Since when it is open.
-    began: Mutex<Option<i64>>,
+    stage: Mutex<Stage>,
     why: Mutex<Option<Reason>>,
     over: AtomicBool,
     /// Mail that is on its way to the client.
@@ -111,7 +140,7 @@ impl Visit {
             allowance: Mutex::new(Allowance::new(banned)),
             from_device: AtomicU64::new(0),
             to_device: AtomicU64::new(0),
-            began: Mutex::new(None),
+            stage: Mutex::default(),
             why: Mutex::new(None),
             over: AtomicBool::new(false),
             handed: Handed::default(),
@@ -185,8 +214,15 @@ impl Visit {
     /// In how long one more may be brought that nobody waits for; [`None`]: now.
     pub(crate) fn brought_in(&self, topic: &Text) -> Option<Duration> {
         let now_ms = self.door.clock.wall().0;
-        let wait_ms = locked(&self.allowance).meter.brought_in(Direction::Down, topic, now_ms)?;
+        let wait_ms = locked(&self.allowance).meter.brought_in(topic, now_ms)?;
         Some(Duration::from_millis(wait_ms))
+    }
+
+    /// Counts one that nobody waits for, if it may be brought now. It costs no ban.
+    pub(crate) fn brings(&self, topic: &Text) -> bool {
+        let may = locked(&self.allowance).meter.bring(topic, self.door.clock.wall().0);
+        self.to_device.fetch_add(u64::from(may), Ordering::Relaxed);
+        may
     }
 
     /// Keeps a ban with the device, for every node, and tells of it.
@@ -210,7 +246,9 @@ impl Visit {
     /// The session is open.
     pub(crate) fn opened(&self) {
         let at_ms = self.door.now_ms();
-        if locked(&self.began).replace(at_ms).is_some() {
+        // Held until it is noted: another thread may note the end meanwhile.
+        let mut stage = locked(&self.stage);
+        if !stage.opens(at_ms) {
             return;
         }
         self.door.metrics.connections.inc();
@@ -228,7 +266,8 @@ impl Visit {
     /// The connection is gone. Once is enough.
     pub(crate) fn gone(&self, why: Reason) {
         self.over.store(true, Ordering::Relaxed);
-        let Some(began) = locked(&self.began).take() else { return };
+        let mut stage = locked(&self.stage);
+        let Some(began) = stage.ends() else { return };
         self.door.metrics.connections.dec();
         let why = locked(&self.why).unwrap_or(why);
         self.note(&Change {
@@ -290,6 +329,17 @@ mod tests {
             assert!(ban.lasts(ban.until_ms - 1) && !ban.lasts(ban.until_ms));
             (before, at_ms) = (Some(ban), ban.until_ms);
         }
+    }
+
+    #[test]
+    fn a_connection_opens_once_and_ends_once_in_that_order() {
+        let mut stage = Stage::default();
+        assert!(stage.opens(7) && !stage.opens(8));
+        assert_eq!([stage.ends(), stage.ends()], [Some(7), None]);
+        assert!(!stage.opens(9), "it is over");
+        let mut never = Stage::default();
+        assert_eq!(never.ends(), None);
+        assert!(!never.opens(7), "its end came first");
     }
 
     #[test]

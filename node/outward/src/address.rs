@@ -24,11 +24,12 @@ const fn v6(first: [u16; 4], prefix: u8) -> Ipv6Net {
 
 /// IPv4 that is not routable from everywhere.
 #[rustfmt::skip]
-const SPECIAL_V4: [Ipv4Net; 17] = [
+const SPECIAL_V4: [Ipv4Net; 18] = [
     v4(0, 0, 0, 0, 8),       // this network, and no address at all
     v4(10, 0, 0, 0, 8),      // private
     v4(100, 64, 0, 0, 10),   // shared by a provider's customers
     v4(127, 0, 0, 0, 8),     // loopback
+    v4(168, 63, 129, 16, 32), // a cloud's host, as its guests see it: in no registry
     v4(169, 254, 0, 0, 16),  // link-local: metadata of clouds, among others
     v4(172, 16, 0, 0, 12),   // private
     v4(192, 0, 0, 0, 24),    // protocol assignments
@@ -58,12 +59,14 @@ const SPECIAL_V6: [Ipv6Net; 6] = [
     v6([0x3fff, 0, 0, 0], 20),          // documentation
 ];
 
-/// Forms of IPv6 addresses that have an IPv4 one in them: as it is mapped, was compatible, and is translated.
+/// Forms of IPv6 addresses that have an IPv4 one in them: as it is mapped, was compatible, and is translated; also by a network's own
+/// translators, of which those with 96 bits before it are known here.
 #[rustfmt::skip]
-const AT_THE_END: [Ipv6Net; 3] = [
+const AT_THE_END: [Ipv6Net; 4] = [
     Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96),
     Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 96),
     Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96),
+    v6([0x64, 0xff9b, 1, 0], 48),
 ];
 const SIX_TO_FOUR: Ipv6Net = v6([0x2002, 0, 0, 0], 16);
 const TEREDO: Ipv6Net = v6([0x2001, 0, 0, 0], 32);
@@ -148,7 +151,7 @@ mod tests {
         #[rustfmt::skip]
         check(&Networks::default(), &[
             "1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255",
-            "128.0.0.0", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.0", "192.0.3.0",
+            "128.0.0.0", "168.63.129.15", "168.63.129.17", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.0", "192.0.3.0",
             "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0", "198.51.99.255", "198.51.101.0",
             "203.0.112.255", "203.0.114.0", "223.255.255.255",
             "2000::1", "2001:200::1", "2001:4860:4860::8888", "2001:db7:ffff::", "2001:db9::", "2003::1",
@@ -161,7 +164,7 @@ mod tests {
         #[rustfmt::skip]
         check(&Networks::default(), &[
             "0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.127.255.255",
-            "127.0.0.0", "127.0.0.1", "127.255.255.255", "169.254.0.0", "169.254.169.254", "169.254.255.255",
+            "127.0.0.0", "127.0.0.1", "127.255.255.255", "168.63.129.16", "169.254.0.0", "169.254.169.254", "169.254.255.255",
             "172.16.0.0", "172.31.255.255", "192.0.0.0", "192.0.0.255", "192.0.2.0", "192.0.2.255",
             "192.31.196.1", "192.52.193.1", "192.88.99.0", "192.88.99.255", "192.168.0.0", "192.168.255.255",
             "192.175.48.1", "198.18.0.0", "198.19.255.255", "198.51.100.0", "198.51.100.255", "203.0.113.0",
@@ -198,6 +201,7 @@ mod tests {
         check(&some, &["10.2.0.1", "10.1.9.7", "8.8.8.8", "fd00:2::1", "::ffff:10.1.0.1"], false);
         let all = networks(&["0.0.0.0/0", "::/0"], &["169.254.0.0/16"]);
         check(&all, &["127.0.0.1", "::1", "::ffff:127.0.0.1", "fe80::1", "ff02::1"], true);
-        check(&all, &["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::169.254.1.1"], false);
+        #[rustfmt::skip]
+        check(&all, &["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::169.254.1.1", "64:ff9b:1::169.254.169.254"], false);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     address::Networks,
     checked::{Checked, Request, checked, host},
     config::{OutwardConfig, OutwardConfigError},
-    connect::{Connector, ours},
+    connect::{Connector, SHARE, ours},
     metrics::OutwardMetrics,
     places::Places,
     unanswered::Unanswered,
@@ -162,8 +162,9 @@ impl Outward {
         }
         let request = checked(request)?;
         let place = timeout_at(until, places.take(tenant)).await;
-        let _place = place.map_err(|_| Unanswered::Busy)??;
-        let answer = timeout_at(until, self.exchange(request)).await;
+        let place = place.map_err(|_| Unanswered::Busy)??;
+        let exchange = SHARE.scope(Arc::clone(&place.lookups), self.exchange(request));
+        let answer = timeout_at(until, exchange).await;
         answer.map_err(|_| Unanswered::Timeout)?
     }
 

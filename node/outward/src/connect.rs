@@ -5,7 +5,8 @@
 //! - **What connects has no other addresses than those that were judged**: hyper's connector gets them from [`Judging`], and asks nobody for an
 //!   address that stands in the URL, so that one is judged before. Checked by `tests/it`.
 //! - **A connection is there in time, or not at all**, TLS included.
-//! - **Bounded**: at most [`LOOKUPS_MAX`] look-ups run, also of those that nobody waits for any more.
+//! - **Bounded**: at most [`LOOKUPS_MAX`] look-ups run, also of those that nobody waits for any more, and of a tenant its share of them
+//!   ([`SHARE`]): whose names are slow keeps no other one from asking.
 
 use std::{
     error::Error,
@@ -28,6 +29,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Semaphore,
     task::spawn_blocking,
+    task_local,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -41,6 +43,11 @@ use crate::{
 
 /// Look-ups of names at once. Each has a thread, for as long as the system takes.
 const LOOKUPS_MAX: usize = 64;
+task_local! {
+    /// Of the tenant for whom is asked: its look-ups.
+    pub(crate) static SHARE: Arc<Semaphore>;
+}
+
 /// Addresses of one name that are looked at.
 const ADDRESSES_MAX: usize = 16;
 
@@ -55,11 +62,16 @@ pub(crate) struct Judging {
 }
 
 impl Judging {
-    async fn look_up(self, name: String) -> Result<std::vec::IntoIter<SocketAddr>, Unanswered> {
+    async fn look_up(
+        self,
+        name: String,
+        share: Arc<Semaphore>,
+    ) -> Result<std::vec::IntoIter<SocketAddr>, Unanswered> {
+        let own = share.acquire_owned().await.map_err(|_| Unanswered::Lookup)?;
         let place = self.lookups.acquire_owned().await.map_err(|_| Unanswered::Lookup)?;
         let found = spawn_blocking(move || {
-            // It is held as long as the system looks, whether or not somebody waits.
-            let _place = place;
+            // They are held as long as the system looks, whether or not somebody waits.
+            let (_own, _place) = (own, place);
             (name.as_str(), 0).to_socket_addrs().map(|all| all.take(ADDRESSES_MAX).collect())
         });
         let found: io::Result<Vec<SocketAddr>> = found.await.map_err(|_| Unanswered::Lookup)?;
@@ -82,7 +94,13 @@ impl Service<Name> for Judging {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        Box::pin(self.clone().look_up(name.as_str().to_owned()))
+        // It is called where the request is: what begins there may end in a task of its own.
+        let share = SHARE.try_with(Arc::clone);
+        let (judging, name) = (self.clone(), name.as_str().to_owned());
+        Box::pin(async move {
+            let share = share.map_err(|_| Unanswered::Lookup)?;
+            judging.look_up(name, share).await
+        })
     }
 }
 
@@ -228,5 +246,34 @@ impl AsyncWrite for Line {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Long enough for a name that needs no question.
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_tenant_has_its_share_of_lookups() {
+        let networks = Arc::new(Networks::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new()));
+        let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
+        let judging = Judging { networks, lookups };
+        let look = |share: &Arc<Semaphore>| {
+            let mut judging = judging.clone();
+            SHARE.scope(Arc::clone(share), async move {
+                judging.call("localhost".parse().unwrap()).await.map(Iterator::count)
+            })
+        };
+        let (slow, other) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(1)));
+        let waits = timeout(Duration::from_millis(50), look(&slow)).await;
+        assert!(waits.is_err(), "all of its own are under way");
+        assert!(timeout(SOON, look(&other)).await.unwrap().unwrap() > 0, "no other one waits");
+        assert_eq!(other.available_permits(), 1, "it is given back");
+        let mut judging = judging.clone();
+        let nobodys = judging.call("localhost".parse().unwrap()).await.map(Iterator::count);
+        assert_eq!(nobodys, Err(Unanswered::Lookup));
     }
 }

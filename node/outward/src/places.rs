@@ -20,6 +20,9 @@ use crate::unanswered::Unanswered;
 /// Tenants that are remembered although they ask nothing.
 const TENANTS_MAX: usize = 1_024;
 
+/// Look-ups of names that a tenant may have under way: also those that nobody waits for any more.
+const LOOKUPS_PER_TENANT_MAX: usize = 8;
+
 /// How many requests there may be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Share {
@@ -38,6 +41,15 @@ struct Tenant {
     all: Arc<Semaphore>,
     /// Under way.
     at_once: Arc<Semaphore>,
+    /// Its look-ups of names.
+    lookups: Arc<Semaphore>,
+}
+
+impl Tenant {
+    /// Whether it has a place, waits for one, or has a name looked up: each has one of these, too.
+    fn asks(&self) -> bool {
+        Arc::strong_count(&self.all) > 1 || Arc::strong_count(&self.lookups) > 1
+    }
 }
 
 /// See the module.
@@ -49,6 +61,8 @@ pub(crate) struct Places {
 
 /// A request may be under way as long as it has this.
 pub(crate) struct Place {
+    /// Its tenant's look-ups of names.
+    pub(crate) lookups: Arc<Semaphore>,
     _node: OwnedSemaphorePermit,
     _at_once: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
@@ -64,13 +78,13 @@ impl Places {
         // Every change is one entry.
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if tenants.len() >= TENANTS_MAX && !tenants.contains_key(&tenant) {
-            // Who has a place, or waits for one, has one of these, too.
-            tenants.retain(|_, of| Arc::strong_count(&of.all) > 1);
+            tenants.retain(|_, of| of.asks());
         }
         let Share { tenant: at_once, waiting, .. } = self.share;
         let made = || Tenant {
             all: Arc::new(Semaphore::new(at_once + waiting)),
             at_once: Arc::new(Semaphore::new(at_once)),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_PER_TENANT_MAX)),
         };
         tenants.entry(tenant).or_insert_with(made).clone()
     }
@@ -78,12 +92,12 @@ impl Places {
     /// Takes a place, and waits for one if there is none.
     pub(crate) async fn take(&self, tenant: TenantId) -> Result<Place, Unanswered> {
         let busy = |_| Unanswered::Busy;
-        let Tenant { all, at_once } = self.of(tenant);
+        let Tenant { all, at_once, lookups } = self.of(tenant);
         let all = all.try_acquire_owned().map_err(|_| Unanswered::Busy)?;
         let at_once = at_once.acquire_owned().await.map_err(busy)?;
         // Its tenant's place first: who waits for the node's keeps nobody of another tenant from waiting.
         let node = Arc::clone(&self.node).acquire_owned().await.map_err(busy)?;
-        Ok(Place { _node: node, _at_once: at_once, _all: all })
+        Ok(Place { lookups, _node: node, _at_once: at_once, _all: all })
     }
 }
 
@@ -134,5 +148,9 @@ mod tests {
             assert_eq!(now(places.take(TenantId(tenant))), Some(true));
         }
         assert!(places.tenants.lock().unwrap().len() <= TENANTS_MAX);
+        // A look-up that goes on when its request is over.
+        let looks_up = Arc::clone(&places.of(TenantId(1)).lookups);
+        (3_000..6_000).for_each(|tenant| drop(places.of(TenantId(tenant))));
+        assert!(Arc::ptr_eq(&looks_up, &places.of(TenantId(1)).lookups));
     }
 }

@@ -110,7 +110,7 @@ impl Door {
     /// Telemetry that the platform says of a device.
     async fn say(&self, of: &Bearer, values: Vec<(String, Value)>) -> Result<(), RegistryError> {
         let points = vec![NewPoint { ts_ms: None, values: entries(values) }];
-        let recording = Recording { born: of.born, points, event: None };
+        let recording = Recording { born: of.born, points, apart: false, event: None };
         self.registry.record(of.tenant, &of.device, recording).await.map(drop)
     }
 

@@ -89,7 +89,7 @@ impl Device {
         let writes: Vec<_> = in_commands(samples)
             .into_iter()
             .map(|points| {
-                let recording = Recording { born, points, event: event.take() };
+                let recording = Recording { born, points, apart: false, event: event.take() };
                 self.door.registry.record(tenant, device, recording)
             })
             .collect();

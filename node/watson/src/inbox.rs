@@ -168,9 +168,13 @@ impl Shared {
         self.words().asking.insert(token, commands);
     }
 
-    /// The client does not listen for these commands any more.
+    /// The client does not listen for these commands any more, also if what it asked for before is answered later.
     pub(crate) fn listens_no_more(&self, canonical: &Text) {
-        self.words().commands.remove(canonical);
+        let mut words = self.words();
+        words.commands.remove(canonical);
+        for asked in words.asking.values_mut().flatten() {
+            asked.take_if(|filter| filter == canonical);
+        }
     }
 
     /// The same of an unsubscribe.
@@ -450,6 +454,11 @@ mod tests {
         assert!(taken.try_recv().is_err() && shared.handed.has(number));
         assert!(taken.try_recv().is_ok());
         shared.listens_no_more(&filter("go"));
+        assert!(!shared.listens());
+        // An unsubscribe goes out before the subscribe is answered.
+        shared.asks_for(2, vec![Some(filter("go"))]);
+        shared.listens_no_more(&filter("go"));
+        shared.tell(Notice::Subscribed { token: 2, granted: Ok(vec![Ok(QoS::AtMostOnce)]) });
         assert!(!shared.listens());
     }
 

@@ -19,6 +19,7 @@
 
 pub mod calendar;
 pub mod call;
+pub mod foreign_hash;
 pub mod id;
 pub mod message;
 pub mod op;

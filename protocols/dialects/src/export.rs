@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use moorline_core::UnixMillis;
 use serde_json::{Map, Value, json};
 
 /// Reads an export: the values of its files, one after the other.
@@ -58,6 +59,15 @@ pub struct Moved {
     pub disabled: bool,
 }
 
+/// From when on something counts, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Validity {
+    /// Not before it.
+    pub not_before: Option<UnixMillis>,
+    /// Not from then on.
+    pub not_after: Option<UnixMillis>,
+}
+
 /// A credential that a device keeps.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Carried {
@@ -67,10 +77,12 @@ pub enum Carried {
     Token(String),
     /// What an MQTT client says: client id, user name, password.
     Login(Option<String>, Option<String>, Option<String>),
+    /// The same, whose password another system hashed: the hash, as it writes it.
+    Hashed(Option<String>, Option<String>, String),
     /// All of a certificate, in PEM.
     Certificate(String),
-    /// A pre-shared key: what the client calls it, and its bytes.
-    Psk(String, Vec<u8>),
+    /// A pre-shared key: what the client calls it, its bytes, and when it counts.
+    Psk(String, Vec<u8>, Validity),
     /// Another name of the device.
     Alias(String),
 }
@@ -82,6 +94,7 @@ impl fmt::Debug for Carried {
             Self::Secret(_) => "Secret(…)",
             Self::Token(_) => "Token(…)",
             Self::Login(..) => "Login(…)",
+            Self::Hashed(..) => "Hashed(…)",
             Self::Certificate(_) => "Certificate(…)",
             Self::Psk(..) => "Psk(…)",
             Self::Alias(_) => "Alias(…)",
@@ -95,20 +108,35 @@ impl Carried {
             Self::Secret(secret) => json!({ "secret": secret }),
             Self::Token(token) => json!({ "token": token, "readable": true }),
             Self::Login(client, user, password) => {
-                let said = [("client_id", client), ("user", user), ("password", password)];
-                let said = said.into_iter().filter_map(|(field, text)| {
-                    Some((field.to_owned(), Value::from(text.as_deref()?)))
-                });
-                Value::Object(said.collect())
+                said([("client_id", client), ("user", user), ("password", password)])
+            }
+            Self::Hashed(client, user, hash) => {
+                let hash = Some(hash.clone());
+                said([("client_id", client), ("user", user), ("password_hash", &hash)])
             }
             Self::Certificate(pem) => json!({ "certificate": pem, "pin": "certificate" }),
-            Self::Psk(identity, key) => {
+            Self::Psk(identity, key, Validity { not_before, not_after }) => {
                 let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-                json!({ "identity": identity, "key": key })
+                let mut psk = json!({ "identity": identity, "key": key });
+                let dates = [("not_before_ms", not_before), ("not_after_ms", not_after)];
+                for (field, moment) in dates {
+                    if let Some(moment) = moment {
+                        psk[field] = Value::from(moment.0);
+                    }
+                }
+                psk
             }
             Self::Alias(name) => json!({ "alias": name }),
         }
     }
+}
+
+/// Those fields that are there.
+fn said(fields: [(&str, &Option<String>); 3]) -> Value {
+    let there = fields
+        .into_iter()
+        .filter_map(|(field, text)| Some((field.to_owned(), Value::from(text.as_deref()?))));
+    Value::Object(there.collect())
 }
 
 impl Moved {

@@ -15,7 +15,7 @@ use moorline_machine::{
     Answer, Command, EventCommand, ValueCommand,
     events::{AppendEvent, EventKind, NewEvent, Retention},
     registry::PutDevice,
-    values::{NewPoint, Record, WithEvent},
+    values::{NewPoint, Record, RecordRules, WithEvent},
 };
 
 use bench::{Bench, Failed, TENANT};
@@ -70,7 +70,8 @@ fn record(device: &Text, born: u64, event: Option<WithEvent>) -> Command {
     let values = values.map(|(key, value)| (Text::from(key), value)).into();
     let points = vec![NewPoint { ts_ms: None, values }];
     let (device, history) = (device.clone(), Some(KEEP));
-    let record = Record { tenant: TENANT, device, born, points, history, event };
+    let rules = RecordRules::First;
+    let record = Record { tenant: TENANT, device, born, rules, points, history, event };
     Command::Values(ValueCommand::Record(record))
 }
 

@@ -25,8 +25,10 @@ use crate::events::{NewEvent, Retention};
 
 /// Bytes of a key: 255 characters of four bytes each.
 pub const VALUE_KEY_BYTES_MAX: usize = 1_020;
-/// Bytes of a text or of JSON.
+/// Bytes of a text or of JSON, of an attribute and of what is recorded by [`RecordRules::First`].
 pub const VALUE_BYTES_MAX: usize = 32 * 1024;
+/// The same of what is recorded by [`RecordRules::Second`]: half of a sheet.
+pub const LONG_VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Keys of one scope of a device, and keys of which it has latest values.
 pub const SHEET_KEYS_MAX: usize = 1_024;
 /// Bytes of the same: keys, values and 22 bytes for each; or 14 of a latest value. A write copies them all.
@@ -43,6 +45,10 @@ pub const POINTS_PER_COMMAND_MAX: usize = 1_000;
 pub const VALUES_PER_COMMAND_MAX: usize = 8_192;
 /// A point without a time of its own comes behind the last one of its device, if that is no further ahead than this.
 pub const UNTIMED_AHEAD_MS_MAX: i64 = 1_000;
+/// Points that are looked at for a millisecond in which there is none, of [`RecordRules::Second`].
+pub const UNTIMED_POINTS_LOOKED_MAX: usize = 256;
+/// About the most bytes of these.
+pub const UNTIMED_BYTES_LOOKED_MAX: usize = 256 * 1024;
 /// Tenants with a history in one shard: they are held in memory, about 200 bytes each. As many as there may be tenants.
 pub const HISTORIES_PER_SHARD_MAX: usize = 100_000;
 /// Points that one part of a history names; a part is what one batch brought.
@@ -120,12 +126,46 @@ pub struct Record {
     pub device: Text,
     /// The version that device was made with: nothing is recorded for one that is gone.
     pub born: u64,
+    /// By which rules.
+    pub rules: RecordRules,
     /// In the order in which they were said: 1 to [`POINTS_PER_COMMAND_MAX`], or none with an event.
     pub points: Vec<NewPoint>,
     /// What is to be kept of the tenant's history in this shard, from now on; without it these points are not.
     pub history: Option<Retention>,
     /// What is to be in the tenant's stream as well.
     pub event: Option<WithEvent>,
+}
+
+/// By which rules a [`Record`] is judged. Each has a number of its own in logs: a replica that does not know the later ones stops
+/// at such a command, and never decides it otherwise than the others do. Rules are added, and none is ever changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordRules {
+    /// A value has up to [`VALUE_BYTES_MAX`]. What has no time of its own is now, in log time; or a millisecond behind the newest point of
+    /// its device, if that is less than [`UNTIMED_AHEAD_MS_MAX`] ahead. Where that is further ahead, two of one millisecond are one point.
+    First,
+    /// A value has up to [`LONG_VALUE_BYTES_MAX`]. What has no time of its own is now, or behind the last of its own keys, if that is no
+    /// more than [`UNTIMED_AHEAD_MS_MAX`] ahead; and from there the first millisecond in which its device has no point. Where
+    /// [`UNTIMED_POINTS_LOOKED_MAX`] or [`UNTIMED_BYTES_LOOKED_MAX`] follow one another without a gap it is behind all points.
+    Second,
+}
+
+impl RecordRules {
+    /// The first ones that take points: what needs no later rules is understood by every replica.
+    #[must_use]
+    pub fn least(points: &[NewPoint]) -> Self {
+        let mut values = points.iter().flat_map(|point| &point.values);
+        let long = values.any(|(_, value)| value.len_bytes() > VALUE_BYTES_MAX);
+        if long { Self::Second } else { Self::First }
+    }
+
+    /// Bytes of a value.
+    #[must_use]
+    pub fn value_bytes_max(self) -> usize {
+        match self {
+            Self::First => VALUE_BYTES_MAX,
+            Self::Second => LONG_VALUE_BYTES_MAX,
+        }
+    }
 }
 
 /// See [`ValueCommand::Tell`]. To the shard of the device.
@@ -174,7 +214,7 @@ pub struct WithEvent {
 /// Values of one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPoint {
-    /// In milliseconds since 1970, as the device says it; without it, now in log time ([`UNTIMED_AHEAD_MS_MAX`]).
+    /// In milliseconds since 1970, as the device says it; without it, about now in log time ([`RecordRules`]).
     pub ts_ms: Option<i64>,
     /// At least one; of a key that comes more than once the last counts.
     pub values: Vec<(Text, Value)>,
@@ -208,7 +248,7 @@ pub enum ValueRefused {
     DeviceGone,
     /// A key is empty or longer than [`VALUE_KEY_BYTES_MAX`].
     Key,
-    /// A value is larger than [`VALUE_BYTES_MAX`].
+    /// A value is larger than [`VALUE_BYTES_MAX`], or than its [`RecordRules`] say.
     TooLarge,
     /// More keys, points or values than one command may have.
     TooManyAtOnce,

@@ -1,6 +1,6 @@
 //! Devices: made, changed, found and listed; and commands to several.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::join_all, stream};
 use moorline_core::{UnixMillis, calendar::rfc3339};
 use moorline_dialects::losant::{
     access::Tag,
@@ -20,14 +20,17 @@ use moorline_service::registry::{
     settings::{self, Class, DeviceSettings},
 };
 use serde_json::Value;
+use tokio::task::yield_now;
 
 use super::{About, Http, Reply, TRIES_MAX, of_command, of_registry};
-use crate::{device::Device, pass::Known};
+use crate::{device::Device, door::Work, pass::Known};
 
 /// Devices that are read at once.
 const PAGE: usize = 1_000;
 /// Devices that one request looks through; who has more is told.
 const SCANNED_MAX: usize = 100_000;
+/// Devices that are looked at before anything else has its turn.
+const LOOKED_AT_ONCE: usize = 16;
 /// Devices of one list whose connections are asked for at a time.
 const ASKED_AT_ONCE: usize = 16;
 /// Devices that a command reaches at a time.
@@ -48,6 +51,15 @@ impl Http {
         let device = Device::new(about.tenant, &about.application, known, By::Http);
         let connection = self.door.connection_info(&device).await.map_err(of_registry)?;
         Ok(self.shown(about, known, &connection))
+    }
+
+    /// The same of a device that was found before; [`None`] if it is gone meanwhile, or another's.
+    async fn shown_again(&self, about: &About<'_>, id: &Id) -> Result<Option<Value>, Error> {
+        let known = self.door.known(about.tenant, id).await.map_err(of_registry)?;
+        match known.filter(|known| about.who.may_have(known).is_ok()) {
+            Some(known) => self.shown_whole(about, &known).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn one_device(
@@ -133,27 +145,35 @@ impl Http {
         self.door.registry.put_device(put).await.map(drop).map_err(of_registry)
     }
 
-    /// All devices of an application that are wanted.
+    /// Looks through all devices of an application, and takes those that are wanted. At most [`PAGE`] of the others are held.
     async fn scan(
         &self,
         about: &About<'_>,
         wanted: impl Fn(&Known) -> bool,
-    ) -> Result<Vec<Known>, Error> {
+        take: impl FnMut(Known),
+    ) -> Result<(), Error> {
         if let Some(own) = about.who.alone() {
-            return Ok(Some(own).filter(|own| wanted(own)).cloned().into_iter().collect());
+            Some(own).filter(|own| wanted(own)).cloned().into_iter().for_each(take);
+            return Ok(());
         }
-        let _place = self.door.may_scan(about.tenant).ok_or(Kind::TooManyRequests)?;
-        let (mut all, mut after, mut scanned) = (Vec::new(), None, 0);
+        let place = self.door.may_work(about.tenant, Work::Scan);
+        let _place = place.ok_or(Kind::TooManyRequests)?;
+        let (mut take, mut after, mut scanned) = (take, None, 0);
         loop {
             let page = self.door.registry.devices(about.tenant, after, PAGE).await;
             let page = page.map_err(of_registry)?;
             scanned += page.devices.len();
-            let known = page.devices.into_iter().filter_map(|(name, record)| {
-                Id::parse(name.as_bytes()).map(|id| Known::new(&id, record))
-            });
-            all.extend(known.filter(|known| about.who.may_have(known).is_ok() && wanted(known)));
+            for (at, (name, record)) in page.devices.into_iter().enumerate() {
+                // A query may compare with much, and others wait for this thread.
+                if at % LOOKED_AT_ONCE == 0 {
+                    yield_now().await;
+                }
+                let known = Id::parse(name.as_bytes()).map(|id| Known::new(&id, record));
+                let may = |known: &Known| about.who.may_have(known).is_ok() && wanted(known);
+                known.filter(may).into_iter().for_each(&mut take);
+            }
             match page.next {
-                None => return Ok(all),
+                None => return Ok(()),
                 Some(_) if scanned >= SCANNED_MAX => {
                     let why = format!("more than {SCANNED_MAX} devices: name them");
                     return Err(Error::new(Kind::Validation, why));
@@ -179,9 +199,23 @@ impl Http {
                     && shape.wants(|_| &known.about.name)
             }
         };
-        let page = shape.page(self.scan(about, wanted).await?, sorted_by);
-        let shown: Vec<_> = page.items.iter().map(|known| self.shown_whole(about, known)).collect();
-        let items: Vec<Value> = stream::iter(shown).buffered(ASKED_AT_ONCE).try_collect().await?;
+        // Their names alone: those of the page are read again, and what they are like then is shown.
+        let mut listed = shape.gathered();
+        let take = |known: Known| {
+            let Known { id, record, about, .. } = known;
+            listed.push(id, |id, field| match field {
+                "name" => about.name.clone(),
+                "creationDate" => rfc3339(record.created),
+                "lastUpdated" => rfc3339(record.updated),
+                _ => id.to_string(),
+            });
+        };
+        self.scan(about, wanted, take).await?;
+        let page = listed.page();
+        let shown: Vec<_> = page.items.iter().map(|id| self.shown_again(about, id)).collect();
+        let items = stream::iter(shown).buffered(ASKED_AT_ONCE);
+        let items: Vec<Option<Value>> = items.try_collect().await?;
+        let items: Vec<Value> = items.into_iter().flatten().collect();
         Reply::ok(shape.answer(about.application.as_str(), &items, page.total))
     }
 
@@ -197,7 +231,8 @@ impl Http {
             all.extend(known.filter(|known| about.who.may_have(known).is_ok()));
         }
         if meant.searches() {
-            all.extend(self.scan(about, |known| meant.finds(&subject(known))).await?);
+            let finds = |known: &Known| meant.finds(&subject(known));
+            self.scan(about, finds, |known| all.push(known)).await?;
         }
         all.sort_by(|a, b| a.id.cmp(&b.id));
         all.dedup_by(|a, b| a.id == b.id);
@@ -211,9 +246,15 @@ impl Http {
     ) -> Result<Reply, Error> {
         self.limited(about.tenant, &about.who.name(), "command_to_many")?;
         let (command, meant) = Command::read_for_many(body)?;
+        // Until all are told: they are held so long.
+        let place = self.door.may_work(about.tenant, Work::Tell);
+        let _place = place.ok_or(Kind::TooManyRequests)?;
         let all = self.those_meant(about, &meant).await?;
-        let told: Vec<_> = all.iter().map(|known| self.tell(about, known, &command)).collect();
-        let told = stream::iter(told).buffer_unordered(TOLD_AT_ONCE).collect::<Vec<_>>().await;
+        let mut told = Vec::with_capacity(all.len());
+        for some in all.chunks(TOLD_AT_ONCE) {
+            let some: Vec<_> = some.iter().map(|known| self.tell(about, known, &command)).collect();
+            told.extend(join_all(some).await);
+        }
         of_all_told(told)?;
         Reply::success()
     }
@@ -244,16 +285,6 @@ fn subject(known: &Known) -> Subject<'_> {
     let ms = |at: UnixMillis| i64::try_from(at.0).unwrap_or(i64::MAX);
     let (created_ms, updated_ms) = (ms(known.record.created), ms(known.record.updated));
     Subject { id: &known.id, about: &known.about, created_ms, updated_ms }
-}
-
-/// What a device is sorted by.
-fn sorted_by(known: &Known, field: &str) -> String {
-    match field {
-        "name" => known.about.name.clone(),
-        "creationDate" => rfc3339(known.record.created),
-        "lastUpdated" => rfc3339(known.record.updated),
-        _ => known.id.to_string(),
-    }
 }
 
 /// Settings with a device's description in them.

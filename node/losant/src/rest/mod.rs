@@ -50,7 +50,10 @@ use moorline_service::registry::{
 use serde_json::{Value, json};
 
 use self::auth::{Tokens, Who};
-use crate::{device::NotGiven, door::Door};
+use crate::{
+    device::{NotGiven, Unread as UnreadHistory},
+    door::Door,
+};
 
 /// How often a change is tried again after somebody else's came between.
 const TRIES_MAX: usize = 16;
@@ -307,6 +310,17 @@ fn of_registry(error: RegistryError) -> Error {
         RegistryError::Refused(Refused::Exists | Refused::VersionMismatch { .. })
         | RegistryError::Taken(_)
         | RegistryError::Documents(DocumentRefused::Conflict { .. }) => Kind::Conflict,
+        // There is room when some of it is taken, or forgotten.
+        RegistryError::Mail(MailRefused::Full | MailRefused::TooManyMailboxes)
+        | RegistryError::Values(ValueRefused::Full | ValueRefused::TooManyHistories)
+        | RegistryError::Documents(DocumentRefused::Full)
+        | RegistryError::Events(EventRefused::TooManyStreams) => {
+            return Error::new(Kind::TooManyRequests, error.to_string());
+        }
+        RegistryError::Mail(MailRefused::TooLarge)
+        | RegistryError::Events(EventRefused::TooLarge)
+        | RegistryError::Documents(DocumentRefused::TooLarge)
+        | RegistryError::Refused(Refused::TooLarge) => Kind::TooLarge,
         RegistryError::Refused(_)
         | RegistryError::Mail(_)
         | RegistryError::Events(_)
@@ -315,6 +329,17 @@ fn of_registry(error: RegistryError) -> Error {
         | RegistryError::Documents(_) => return Error::new(Kind::Validation, error.to_string()),
     };
     kind.into()
+}
+
+fn of_history(unread: UnreadHistory) -> Error {
+    match unread {
+        UnreadHistory::TooFar => {
+            let why = "too much was reported since: ask with since and sortDirection=asc";
+            Error::new(Kind::Validation, why)
+        }
+        UnreadHistory::Busy => Kind::TooManyRequests.into(),
+        UnreadHistory::Registry(error) => of_registry(error),
+    }
 }
 
 fn of_refusal(refusal: Refusal) -> Error {
@@ -331,8 +356,35 @@ fn of_refusal(refusal: Refusal) -> Error {
 
 fn of_command(why: NotGiven) -> Error {
     match why {
-        NotGiven::TooLarge => Error::new(Kind::Validation, "payload: too many bytes"),
+        NotGiven::TooLarge => Error::new(Kind::TooLarge, "payload: too many bytes"),
         NotGiven::Registry(error) => of_registry(error),
         NotGiven::Refused(refusal) => of_refusal(refusal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_now_may_come_again_and_what_is_too_large_is_told() {
+        #[rustfmt::skip]
+        let table = [
+            (RegistryError::Mail(MailRefused::Full),                  429),
+            (RegistryError::Mail(MailRefused::TooManyMailboxes),      429),
+            (RegistryError::Values(ValueRefused::Full),               429),
+            (RegistryError::Values(ValueRefused::TooManyHistories),   429),
+            (RegistryError::Documents(DocumentRefused::Full),         429),
+            (RegistryError::Mail(MailRefused::TooLarge),              413),
+            (RegistryError::Events(EventRefused::TooLarge),           413),
+            (RegistryError::Mail(MailRefused::DeviceGone),            404),
+            (RegistryError::Values(ValueRefused::Key),                400),
+        ];
+        for (error, status) in table {
+            let words = error.to_string();
+            assert_eq!(of_registry(error).status(), status, "{words}");
+        }
+        assert_eq!(of_command(NotGiven::TooLarge).status(), 413);
+        assert_eq!(of_history(UnreadHistory::TooFar).status(), 400);
     }
 }

@@ -14,7 +14,11 @@ use moorline_dialects::losant::{
 };
 use moorline_service::registry::{
     RegistryError,
-    credential::{certificate, prove::Chain, trust::TrustSettings},
+    credential::{
+        certificate,
+        prove::Chain,
+        trust::{CHAIN_MAX, TrustSettings},
+    },
     secrets::is_strong,
 };
 use serde_json::Value;
@@ -29,6 +33,8 @@ struct Made {
     secret: Option<String>,
     /// Its certificates, if it has any.
     chain: Option<Chain>,
+    /// Of a certificate: with those behind it, which say who issued it.
+    issued: Option<Chain>,
 }
 
 impl Http {
@@ -47,19 +53,21 @@ impl Http {
             PassKind::Authority => &AUTHORITIES,
         };
         let shape = Shape::of(about.query, fields)?;
-        let (mut items, mut after): (Vec<Value>, Option<Text>) = (Vec::new(), None);
+        let (mut listed, mut after): (_, Option<Text>) = (shape.gathered::<Value>(), None);
         loop {
             let page = self.door.all_kept((about.tenant, kind), after.as_ref()).await;
             let (page, next) = page.map_err(of_registry)?;
             let of_kind = page.iter().filter(|(_, kept)| kept.kind() == kind);
             let shown = of_kind.map(|(id, kept)| kept.shown(id, &about.application, None));
-            items.extend(shown.filter(|one| shape.wants(|name| field(one, name))));
+            for one in shown.filter(|one| shape.wants(|name| field(one, name))) {
+                listed.push(one, |one, name| field(one, name).to_owned());
+            }
             match next {
                 Some(next) => after = Some(next),
                 None => break,
             }
         }
-        let page = shape.page(items, |one, name| field(one, name).to_owned());
+        let page = listed.page();
         Reply::ok(shape.answer(about.application.as_str(), &page.items, page.total))
     }
 
@@ -71,12 +79,12 @@ impl Http {
     ) -> Result<Reply, Error> {
         let said = Said::read(kind, body, true)?;
         let access = said.access(&Access::default())?;
-        let Made { new, secret, chain } = new(kind, &said)?;
+        let Made { new, secret, chain, issued } = new(kind, &said)?;
         let now_ms = self.door.now_ms();
         if kind == PassKind::Authority {
             self.has_room(about).await?;
         }
-        let authority = match chain.as_ref().filter(|_| kind == PassKind::Certificate) {
+        let authority = match &issued {
             Some(chain) => {
                 self.door.authority_of(about.tenant, chain).await.map_err(of_registry)?
             }
@@ -225,15 +233,16 @@ fn new(kind: PassKind, said: &Said) -> Result<Made, Error> {
             let pem = said.certificate.as_ref().ok_or_else(|| required("certificate"))?;
             let chain = certificate::of_pem(pem);
             let chain = chain.ok_or_else(|| Invalid("certificate: no PEM".to_owned()))?;
-            // Others behind it say who issued it.
-            let own: Chain = chain.iter().take(1).cloned().collect();
+            let some = |most| chain.iter().take(most).cloned().collect::<Chain>();
+            let (own, issued) = (some(1), some(1 + CHAIN_MAX));
             let new = New::Certificate(fingerprint(&own[0]));
-            Ok(Made { new, secret: None, chain: Some(own) })
+            Ok(Made { new, secret: None, chain: Some(own), issued: Some(issued) })
         }
         PassKind::Authority => {
             let pem = said.ca_bundle.as_ref().ok_or_else(|| required("caBundle"))?;
             let chain = bundle(pem)?;
-            Ok(Made { new: authority(&chain), secret: None, chain: Some(chain) })
+            let new = authority(&chain);
+            Ok(Made { new, secret: None, chain: Some(chain), issued: None })
         }
         PassKind::Key => {
             let (key, secret) = match (&said.key, &said.secret) {
@@ -244,7 +253,8 @@ fn new(kind: PassKind, said: &Said) -> Result<Made, Error> {
                 let why = "secret: it can be guessed; leave it out, and key, for new ones";
                 return Err(Error::new(Kind::Validation, why));
             }
-            Ok(Made { new: New::Key(key, secret.clone()), secret: Some(secret), chain: None })
+            let new = New::Key(key, secret.clone());
+            Ok(Made { new, secret: Some(secret), chain: None, issued: None })
         }
     }
 }

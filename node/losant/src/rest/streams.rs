@@ -12,7 +12,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream as Streaming, stream};
-use moorline_core::{Offset, ShardId, TenantId, Text};
+use moorline_core::{Offset, ShardId};
 use moorline_dialects::losant::rest::sse::{self, Stream};
 use moorline_machine::events::EventKind;
 use moorline_service::registry::{ASK_AGAIN, Reading, RegistryError};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::{LetIn, Who};
 use crate::{
     device::{COMMANDS, Device, STATES},
-    door::{Door, Place},
+    door::{Door, Streaming as Places},
 };
 
 /// Behind everything: such a page is empty, and says where the stream ends.
@@ -47,8 +47,8 @@ struct Following {
     ready: VecDeque<Bytes>,
     quiet_since: Instant,
     _reading: Reading,
-    /// Its place among those of the device that asked.
-    _place: Option<Place<(TenantId, Text)>>,
+    /// Its places among those of the device that asked, if one did.
+    _place: Option<Places>,
     _open: Open,
 }
 

@@ -11,7 +11,7 @@ use moorline_dialects::losant::{
 use moorline_service::registry::door::By;
 use serde_json::Value;
 
-use super::{About, Http, Reply, of_command, of_registry, streams::Feed};
+use super::{About, Http, Reply, of_command, of_history, of_registry, streams::Feed};
 use crate::{
     device::{Device, Slice, TooLarge, is_for_good},
     pass::Known,
@@ -55,12 +55,12 @@ impl Http {
                 };
                 let keys = keys.filter(wanted).collect();
                 let states = self.door.states(&device, keys, slice).await;
-                Reply::ok(Value::Array(states.map_err(of_registry)?))
+                Reply::ok(Value::Array(states.map_err(of_history)?))
             }
             Resource::State(_) => self.report(&device, &known, body).await,
             Resource::Command(_) if gets => {
                 let commands = self.door.commands(&device, slice).await;
-                Reply::ok(Value::Array(commands.map_err(of_registry)?))
+                Reply::ok(Value::Array(commands.map_err(of_history)?))
             }
             Resource::Command(_) => {
                 self.limited(about.tenant, id.text(), "command")?;
@@ -79,7 +79,7 @@ impl Http {
             }
             Resource::Logs(_) => {
                 let log = self.door.connections(&device, slice).await;
-                Reply::ok(Value::Array(log.map_err(of_registry)?))
+                Reply::ok(Value::Array(log.map_err(of_history)?))
             }
             Resource::StateStream(_) => self.stream(about, &device, Stream::States).await,
             Resource::CommandStream(_) => self.stream(about, &device, Stream::Commands).await,

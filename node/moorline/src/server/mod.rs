@@ -442,6 +442,21 @@ impl Doors {
         Ok(doors)
     }
 
+    /// Waits until what connections have said is written, where that goes on behind them.
+    async fn stop(&self) {
+        let drogue = async {
+            if let Some(drogue) = &self.drogue {
+                drogue.stop().await;
+            }
+        };
+        let losant = async {
+            if let Some(losant) = &self.losant {
+                losant.stop().await;
+            }
+        };
+        tokio::join!(drogue, losant);
+    }
+
     /// What is spoken over HTTP, in the order in which paths are offered.
     fn platforms(&self, node: &Node, service: &Arc<Service>) -> Vec<Arc<dyn Platform>> {
         let mut platforms: Vec<Arc<dyn Platform>> = Vec::new();
@@ -524,9 +539,7 @@ async fn serve_devices(
         if let Some(ended) = ended {
             ended.context("a listener panicked")?;
             let result = joined(listeners).await;
-            if let Some(drogue) = &doors.drogue {
-                drogue.stop().await;
-            }
+            doors.stop().await;
             return result;
         }
         info!("clients are told to go elsewhere");

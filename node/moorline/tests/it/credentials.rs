@@ -221,7 +221,7 @@ fn attempts(api: &Api, node: u64, result: &str) -> u64 {
 }
 
 /// The value of the series that begins like this.
-fn counted(api: &Api, node: u64, series: &str) -> u64 {
+pub(crate) fn counted(api: &Api, node: u64, series: &str) -> u64 {
     let text = http::get(api.cluster.node(node).admin, "/metrics").unwrap().body;
     let line = text.lines().find(|line| line.starts_with(series));
     let value = line.and_then(|line| line.rsplit_once(' ')).map(|(_, value)| value);

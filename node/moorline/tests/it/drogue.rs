@@ -336,6 +336,19 @@ fn requests(plant: &mut Plant) {
     let answer = waits.join().unwrap();
     assert_eq!((answer.status, answer.body.as_str()), (200, "{\"angle\":30}"));
     assert!(answer.head.contains("\r\ncommand: open\r\n"), "{}", answer.head);
+    plant.device("aliased", "pw", &json!({ "gatewaySelector": { "matchNames": ["gw"] } }));
+    plant.credential("aliased", &json!({ "kind": "alias", "alias": "other-name" }));
+    let (to, by) = (plant.api.at(2, "http"), gw.clone());
+    let waits = thread::spawn(move || {
+        let path = "/v1/telemetry?ct=30&as=other-name";
+        http::api("POST", to, path, &[("authorization", &*by)], "{}")
+    });
+    until("the command comes to who waits by an alias", 4 * SOON, || {
+        assert_eq!(plant.command(3, "aliased", "open", "1"), 202);
+        thread::sleep(Duration::from_millis(100));
+        waits.is_finished().then_some(())
+    });
+    assert_eq!(waits.join().unwrap().status, 200);
     let found = http::get(plant.api.at(1, "http"), "/.well-known/drogue-endpoints").unwrap();
     assert!(found.status == 200 && found.json()["registry"]["url"].is_string(), "{}", found.body);
 }

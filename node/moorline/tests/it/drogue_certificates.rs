@@ -1,99 +1,34 @@
 //! Devices of Drogue Cloud that show certificates: the issuer is the application, the subject the device.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    sync::Arc,
-};
-
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
+use rcgen::{DistinguishedName, DnType};
 use serde_json::json;
 
 use crate::harness::{
     api::Api,
+    certificates::{Issuer, Shown, authority, named},
     cluster::Shape,
-    packet::{self, Connect, Packet, Version},
-    wait::SOON,
+    packet::{Connect, Version},
 };
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
-/// What a client shows: a certificate and its key.
-struct Shown {
-    certificate: CertificateDer<'static>,
-    key: Vec<u8>,
-}
-
-fn named(organisation: &str, common: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, organisation);
-    name.push(DnType::CommonName, common);
-    name
-}
-
-fn authority(common: &str) -> Issuer {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name = named("Plant", common);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+fn of_plant(common: &str) -> DistinguishedName {
+    named(&[(DnType::OrganizationName, "Plant"), (DnType::CommonName, common)])
 }
 
 fn issued(by: &Issuer, common: &str) -> Shown {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name = named("Plant", common);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let key = KeyPair::generate().unwrap();
-    let certificate = params.signed_by(&key, by).unwrap().der().clone();
-    Shown { certificate, key: key.serialize_der() }
+    Shown::issued(by, of_plant(common))
 }
 
 /// The reason of the CONNACK.
 #[track_caller]
 fn reason(api: &Api, shown: &Shown, connect: &Connect) -> u8 {
-    let mut roots = RootCertStore::empty();
-    let ca = api.cluster.node(1).data.join("tls/ca.pem");
-    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
-        roots.add(certificate.unwrap()).unwrap();
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let key = PrivateKeyDer::try_from(shown.key.clone()).unwrap();
-    let config = config.with_client_auth_cert(vec![shown.certificate.clone()], key).unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let socket = TcpStream::connect(api.at(1, "mqtts")).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    let mut stream = StreamOwned::new(connection, socket);
-    stream.write_all(&packet::connect(connect)).unwrap();
-    let mut input = Vec::new();
-    loop {
-        if let Some(packet) = packet::take(connect.version, &mut input) {
-            let Packet::ConnAck { reason, .. } = packet else { panic!("{packet:?}") };
-            return reason;
-        }
-        let mut some = [0; 1_024];
-        let read = stream.read(&mut some).unwrap();
-        assert!(read > 0, "closed without an answer");
-        input.extend_from_slice(&some[..read]);
-    }
+    shown.connect(api, 1, connect).1
 }
 
 #[test]
 fn a_certificates_issuer_is_its_application() {
     let api = Api::start_as(&Shape::of(1), &["mqtts"]);
-    let (ours, theirs, strangers) =
-        (authority("ours"), authority("theirs"), authority("strangers"));
+    let [ours, theirs, strangers] =
+        ["ours", "theirs", "strangers"].map(|name| authority(of_plant(name)));
     for (name, common, issuer) in [("plant", "ours", &ours), ("other", "theirs", &theirs)] {
         let aliases = [format!("drogue:{name}"), format!("drogue:O=Plant, CN={common}")];
         let settings = json!({ "trust-anchors": { "certificates": issuer.pem() } });

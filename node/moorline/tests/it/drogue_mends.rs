@@ -14,7 +14,7 @@ use crate::{
         api::text,
         http::{self, Answer},
         mqtt::{Client, Heard},
-        packet::{Connect, Packet, Version},
+        packet::{Connect, Packet, Publish, Version},
         scenarios,
         wait::{SOON, until},
     },
@@ -62,6 +62,7 @@ fn what_goes_wrong_is_told() {
         &mut plant,
         &[
             ("a group that began while there was nothing is not forgotten", groups),
+            ("what comes after a subscription was granted is heard", begins),
             ("there are so many groups, and who comes then is told", many_groups),
             ("what is taken as JSON is heard, and all else, too", payloads),
             ("a patch does not grow beyond all bounds", patches),
@@ -105,6 +106,59 @@ fn groups(plant: &mut Plant) {
     lone.publish_acked("a", b"2");
     let (mut early, _) = member(plant, "other", &key, "early");
     assert_eq!(next(&mut early), json!(2), "and nothing twice");
+}
+
+/// The next event of a channel, and what it says; all others are acknowledged.
+#[track_caller]
+fn on_channel(client: &mut Client, channel: &str) -> (Publish, Value) {
+    loop {
+        let heard = client.message();
+        let event: Value = serde_json::from_slice(&heard.payload).unwrap();
+        if event["subject"] == channel {
+            return (heard, event["data"].clone());
+        }
+        client.ack(&heard);
+    }
+}
+
+fn begins(plant: &mut Plant) {
+    let (mut gate, _) = login(Version::V5, "x", "gate@plant", "gate").to(plant.at(3));
+    // Without a client id there is no group.
+    let anybody = || {
+        let (mut client, _) = login(Version::V4, "", "ops", &plant.key).to(plant.at(1));
+        assert_eq!(client.subscribe(&[("app/plant", 1)]), [1]);
+        client
+    };
+    for round in 0..5 {
+        let mut client = anybody();
+        gate.publish_acked("begins", round.to_string().as_bytes());
+        assert_eq!(on_channel(&mut client, "begins").1, json!(round));
+    }
+    let mut client = anybody();
+    gate.publish_acked("begins", b"10");
+    assert_eq!(on_channel(&mut client, "begins").1, json!(10));
+    gate.publish_acked("begins", b"11");
+    assert_eq!(client.subscribe(&[("app/plant", 1)]), [1]);
+    for expected in [10, 11] {
+        let (heard, said) = on_channel(&mut client, "begins");
+        assert_eq!(said, json!(expected), "what it had not acknowledged comes again");
+        client.ack(&heard);
+    }
+    // A group that was deleted begins again.
+    let delete = || plant.api.ask(1, "DELETE", "/consumers/gone?tenant=acme", &json!({})).0;
+    let (one, granted) = member(plant, "plant", &plant.key, "gone");
+    assert_eq!(granted, 1);
+    one.disconnect();
+    assert_eq!(delete(), 204, "although it has read nothing");
+    until("nobody commits for it any more", SOON, || (delete() == 404).then_some(()));
+    gate.publish_acked("begins", b"20");
+    let (mut one, granted) = member(plant, "plant", &plant.key, "gone");
+    assert_eq!(granted, 1);
+    gate.publish_acked("begins", b"21");
+    assert_eq!(on_channel(&mut one, "begins").1, json!(21));
+    let long = "x".repeat(100);
+    let (mut long, _) = login(Version::V5, &long, "ops", &plant.key).to(plant.at(1));
+    assert_eq!(long.subscribe(&[("app/plant", 1)]), [1], "a client id of any length");
 }
 
 fn many_groups(plant: &mut Plant) {

@@ -29,6 +29,8 @@ use crate::harness::{
 const ANSWER_BYTES_MAX: usize = 4_096;
 /// How long rules wait for an endpoint that says nothing.
 const SLOW: &str = "500ms";
+/// How long an endpoint takes that is late.
+const LATE: Duration = Duration::from_secs(3);
 
 /// A request as an endpoint heard it: head in lower case, and body.
 #[derive(Debug, Clone)]
@@ -147,6 +149,10 @@ fn answer(path: &str, asked: &Asked) -> Option<(u16, String, String)> {
         "/redirect" => plain(302, "location: /ok\r\n", ""),
         "/large" => plain(200, "", &"x".repeat(ANSWER_BYTES_MAX + 1)),
         "/silent" => None,
+        "/late" => {
+            thread::sleep(LATE);
+            plain(200, "", "")
+        }
         "/raw" => plain(200, "content-type: text/plain\r\n", "raw"),
         "/binary" => {
             let own = asked.head.lines().filter(|line| line.starts_with("ce-"));
@@ -272,6 +278,8 @@ fn endpoints_outside_are_asked() {
             ("endpoints are asked over TLS, by the authority of the configuration", secure),
             ("commands go to a device's endpoint", commands),
             ("who waits for an endpoint keeps its order and stops nobody", waits),
+            ("who was taken over says nothing that waited for an endpoint", taken_over),
+            ("an application acknowledges events while its commands wait", acknowledges),
         ],
     );
 }
@@ -450,4 +458,54 @@ fn waits(plant: &mut Plant) {
     assert_eq!(device.puback(quick), 0);
     assert!(begun.elapsed() > Duration::from_secs(2));
     assert_eq!(quicks(plant), 2);
+}
+
+/// How often the endpoint that is late was asked by now.
+fn lates(plant: &Plant) -> usize {
+    plant.endpoint.asked().iter().filter(|asked| asked.head.contains("/late")).count()
+}
+
+fn taken_over(plant: &mut Plant) {
+    let late = json!({ "validate": { "endpoint": { "url": plant.endpoint.url("/late") } } });
+    let rules = json!([{ "when": { "isChannel": "slow" }, "then": [late] }]);
+    plant.device("twice", &json!({ "publish": { "rules": rules } }));
+    let login = Some(("twice@plant".to_owned(), "twice".to_owned()));
+    let connect = Connect { login, ..Connect::clean(Version::V5, "x") };
+    let mut events = plant.api.events(3, "tenant=acme&device=twice&type=message");
+    let (mut first, _) = connect.to(plant.api.cluster.mqtt(1));
+    first.publish("slow", b"1");
+    until("the endpoint is asked", SOON, || (lates(plant) > 0).then_some(()));
+    let (mut second, _) = connect.to(plant.api.cluster.mqtt(2));
+    second.publish_acked("quick", b"2");
+    // The endpoint answers the first of these before.
+    second.publish_acked("slow", b"3");
+    let mut next = || events.next(SOON).unwrap().data.unwrap()["data"]["data"].clone();
+    assert_eq!([next(), next()], [json!(2), json!(3)]);
+}
+
+fn acknowledges(plant: &mut Plant) {
+    let external = json!({ "type": "http", "url": plant.endpoint.url("/late") });
+    plant.device("slow", &json!({ "commands": { "commands": [{ "external": external }] } }));
+    let login = Some(("ops".to_owned(), plant.key.clone()));
+    let connect = Connect { login, ..Connect::clean(Version::V5, "ops") };
+    let (mut application, _) = connect.to(plant.api.cluster.mqtt(1));
+    assert_eq!(application.subscribe(&[("app/plant", 1)]), [1]);
+    let before = lates(plant);
+    let command = application.publish("command/plant/slow/open", b"now");
+    until("the endpoint is asked", SOON, || (lates(plant) > before).then_some(()));
+    for number in ["1", "2", "3"] {
+        assert_eq!(plant.say(2, "ok", number).status, 202);
+    }
+    let mut heard = Vec::new();
+    // Each comes when the one before is acknowledged, and the command is under way all the time.
+    while heard.len() < 3 {
+        let message = application.message();
+        application.ack(&message);
+        let event: Value = serde_json::from_slice(&message.payload).unwrap();
+        if event["device"] == "ok" {
+            heard.push(event["data"].clone());
+        }
+    }
+    assert_eq!(heard, [json!(1), json!(2), json!(3)]);
+    assert_eq!(application.puback(command), 0);
 }

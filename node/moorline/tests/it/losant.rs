@@ -270,6 +270,24 @@ fn kept_commands(yard: &mut Yard) {
     let (mut client, _) = yard.connect(&device).to(yard.at(1));
     client.subscribe(&[(&commands_of(&device), 0)]);
     client.hears_nothing();
+    let mail = |most: u32| {
+        let change = json!({ "settings": { "mail": { "items-max": most } } });
+        let changed = yard.api.ask(1, "PATCH", "/tenants/yard", &change);
+        assert_eq!(changed.0, 200, "{}", changed.1);
+        until_true("the node knows", SOON, || {
+            let shown = yard.api.ask(1, "GET", "/tenants/yard", &Value::Null).1;
+            shown["settings"]["mail"]["items-max"] == most
+        });
+    };
+    mail(1);
+    let away = yard.device("standalone", &json!({}));
+    let path = format!("/devices/{away}/command");
+    let statuses = ["d", "e"].map(|name| yard.rest(1, "POST", &path, &json!({ "name": name })).0);
+    assert_eq!(statuses, [200, 429], "its mailbox is full");
+    let noted = yard.get(1, &format!("{path}?{ALL_AGES}"));
+    let names: Vec<_> = noted.as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["d"], "what was not given is not noted");
+    mail(1_000);
     keep(false);
 }
 

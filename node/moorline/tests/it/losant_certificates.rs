@@ -1,107 +1,23 @@
 //! Devices of Losant that show certificates: registered ones, and those of an authority of their application.
 
-use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::TcpStream,
-    sync::Arc,
-};
+use std::io::{ErrorKind, Read as _};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
-};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
 use serde_json::{Value, json};
 
 use crate::harness::{
     api::{Api, text},
+    certificates::{Issuer, Shown, Stream, authority, between, common},
     cluster::Shape,
     http,
-    packet::{self, Connect, Packet, Version},
+    packet::{Connect, Version},
     wait::{SOON, until_true},
 };
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
 const APP: &str = "5f0c9a1b2c3d4e5f60718293";
 
-/// What a client shows: certificates, its own first, and its key.
-struct Shown {
-    chain: Vec<CertificateDer<'static>>,
-    pem: String,
-    key: Vec<u8>,
-}
-
-fn authority(common: &str) -> Issuer {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, common);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-fn issued(by: &Issuer, common: &str) -> Shown {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, common);
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let key = KeyPair::generate().unwrap();
-    let made = params.signed_by(&key, by).unwrap();
-    Shown { chain: vec![made.der().clone()], pem: made.pem(), key: key.serialize_der() }
-}
-
-fn self_signed(common: &str) -> Shown {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, common);
-    let key = KeyPair::generate().unwrap();
-    let made = params.self_signed(&key).unwrap();
-    Shown { chain: vec![made.der().clone()], pem: made.pem(), key: key.serialize_der() }
-}
-
-impl Shown {
-    /// With its authority's certificate behind its own.
-    fn with(mut self, authority: &Issuer) -> Self {
-        self.chain.push(authority.der().clone());
-        self
-    }
-}
-
-type Stream = StreamOwned<ClientConnection, TcpStream>;
-
-/// A connection over which a CONNECT was said, and the reason of its CONNACK.
 #[track_caller]
 fn connect(api: &Api, shown: &Shown, device: &str) -> (Stream, u8) {
-    let mut roots = RootCertStore::empty();
-    let ca = api.cluster.node(1).data.join("tls/ca.pem");
-    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
-        roots.add(certificate.unwrap()).unwrap();
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let key = PrivateKeyDer::try_from(shown.key.clone()).unwrap();
-    let config = config.with_client_auth_cert(shown.chain.clone(), key).unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let socket = TcpStream::connect(api.at(1, "mqtts")).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    let mut stream = StreamOwned::new(connection, socket);
-    stream.write_all(&packet::connect(&Connect::clean(Version::V4, device))).unwrap();
-    let mut input = Vec::new();
-    loop {
-        if let Some(packet) = packet::take(Version::V4, &mut input) {
-            let Packet::ConnAck { reason, .. } = packet else { panic!("{packet:?}") };
-            return (stream, reason);
-        }
-        let mut some = [0; 1_024];
-        let read = stream.read(&mut some).unwrap();
-        assert!(read > 0, "closed without an answer");
-        input.extend_from_slice(&some[..read]);
-    }
+    shown.connect(api, 1, &Connect::clean(Version::V4, device))
 }
 
 #[track_caller]
@@ -181,23 +97,24 @@ const REFUSED: u8 = 4;
 fn certificates_count_as_long_as_their_authority_does() {
     let yard = Yard::start();
     let (one, two) = (yard.device("one"), yard.device("two"));
-    let (ours, fleet, strangers) = (authority("ours"), authority("fleet"), authority("strangers"));
+    let [ours, fleet, strangers] =
+        ["ours", "fleet", "strangers"].map(|name| authority(common(name)));
     // The authority vouches for what is registered, and lets nobody in by itself.
     let bundle = json!({ "name": "ours", "caBundle": ours.pem() });
     let (ours_id, shown) = yard.made("/certificate-authorities", bundle.clone());
     assert_eq!(shown["caInfo"][0]["commonName"], "ours");
-    let registered = issued(&ours, "registered");
+    let registered = Shown::issued(&ours, common("registered"));
     let body = json!({ "certificate": registered.pem, "deviceIds": [one] });
     let (_, shown) = yard.made("/certificates", body);
     assert_eq!(shown["certificateInfo"]["issuerName"], "CN=ours");
-    let alone = self_signed("alone");
+    let alone = Shown::self_signed(common("alone"));
     yard.made("/certificates", json!({ "certificate": alone.pem }));
     // And one that says whom it lets in.
     let lets_in = json!({ "name": "fleet", "caBundle": fleet.pem(), "deviceIds": [two] });
     let (fleet_id, _) = yard.made("/certificate-authorities", lets_in);
-    let of_fleet = issued(&fleet, "of the fleet").with(&fleet);
-    let unregistered = issued(&ours, "other").with(&ours);
-    let copied = issued(&strangers, "of the fleet").with(&fleet);
+    let of_fleet = Shown::issued(&fleet, common("of the fleet")).with(&fleet);
+    let unregistered = Shown::issued(&ours, common("other")).with(&ours);
+    let copied = Shown::issued(&strangers, common("of the fleet")).with(&fleet);
     #[rustfmt::skip]
     let table = [
         (&registered,   &one, 0,       "registered, and of an authority"),
@@ -217,11 +134,42 @@ fn certificates_count_as_long_as_their_authority_does() {
         let (status, said) = yard.ask(whose, "POST", "/certificate-authorities", body);
         assert_eq!((status, &said["type"]), (400, &json!("Validation")));
     }
+    foreign(&yard, (&of_fleet, &two));
+    too_large(&yard, (&fleet_id, &of_fleet, &two), &strangers);
+    through_another(&yard, (&ours_id, &ours), &one);
     goes(&yard, (&ours_id, &registered, &one));
     goes(&yard, (&fleet_id, &of_fleet, &two));
     another_bundle(&yard, (&ours_id, &registered, &one), (&ours, &strangers));
     let listed = yard.rest("GET", "/certificate-authorities?filter=fl*", Value::Null).1;
     assert_eq!((&listed["totalCount"], &listed["items"][0]["id"]), (&json!(1), &json!(fleet_id)));
+}
+
+/// Somebody else registers what a device shows, and keeps it out by none of that.
+fn foreign(yard: &Yard, (shown, device): (&Shown, &str)) {
+    let theirs = json!({ "certificate": shown.pem });
+    assert_eq!(yard.ask(1, "POST", "/certificates", theirs).0, 201);
+    assert_eq!(reason(&yard.api, shown, device), 0);
+    assert_eq!(reason(&yard.api, shown, &"0".repeat(24)), 2, "nobody's device");
+}
+
+/// What cannot be changed stays as it was, whole.
+fn too_large(yard: &Yard, (id, shown, device): (&str, &Shown, &str), strangers: &Issuer) {
+    // Six times as many bytes where it is kept.
+    let bundle = format!("{}\n{}", "\u{1}".repeat(30_000), strangers.pem());
+    let path = format!("/certificate-authorities/{id}");
+    let (status, said) = yard.rest("PATCH", &path, json!({ "caBundle": bundle }));
+    assert_eq!(status, 413, "{said}");
+    assert_eq!(reason(&yard.api, shown, device), 0);
+}
+
+/// What is registered with those behind it depends on the authority that they lead to.
+fn through_another(yard: &Yard, (id, ours): (&str, &Issuer), device: &str) {
+    let middle = between(ours, common("middle"));
+    let shown = Shown::issued(&middle, common("far")).with(&middle);
+    let pem = format!("{}{}", shown.pem, middle.pem());
+    let (_, made) = yard.made("/certificates", json!({ "certificate": pem }));
+    assert_eq!(made["certificateInfo"]["issuerName"], "CN=middle");
+    goes(yard, (id, &shown, device));
 }
 
 /// Whoever is in by an authority goes when it is no more.

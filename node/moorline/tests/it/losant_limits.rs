@@ -26,6 +26,8 @@ const STREAMS: usize = 4;
 /// Messages that a connection may be sent on a topic in a window, and mail among them.
 const TOLD: usize = 30;
 const BROUGHT: usize = 15;
+/// Half of what a connection may say in all.
+const SAID: usize = 150;
 const BRIEF: Duration = Duration::from_millis(300);
 
 #[test]
@@ -46,6 +48,7 @@ fn limits_hold_and_keep_what_they_promise() {
             ("topics of requests are no longer than those of connections", topics),
             ("why a connection is over is logged", reasons),
             ("what waited for a device costs it no ban", brought),
+            ("a disabled application does nothing for whoever has logged in", disabled),
         ],
     );
 }
@@ -325,6 +328,10 @@ fn brought(yard: &mut Yard) {
         assert_eq!(status, 201, "{sent}");
     }
     let (mut client, _) = yard.connect(&device).to(yard.at(2));
+    // However much it says itself.
+    for number in 0..SAID {
+        client.publish(&format!("plant/{}", number % 10), b"!");
+    }
     client.subscribe(&[(&commands_of(&device), 0)]);
     for number in 0..BROUGHT {
         assert_eq!(json_of(&client.message())["payload"], number);
@@ -334,4 +341,27 @@ fn brought(yard: &mut Yard) {
     yard.done(1, "POST", &format!("/devices/{device}/command"), &json!({ "name": "now" }));
     assert_eq!(json_of(&client.message())["name"], "now");
     client.disconnect();
+}
+
+fn disabled(yard: &mut Yard) {
+    let device = yard.device("standalone", &json!({}));
+    let login = json!({ "email": "ci", "password": yard.token });
+    let answer = log_in(yard, "/auth/user", &login);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let token = answer.json()["token"].as_str().unwrap().to_owned();
+    let path = format!("/applications/{APP}/devices/{device}");
+    let ask = |node| yard.asked(&token, node, ("GET", &path), &Value::Null).status;
+    assert_eq!(ask(2), 200);
+    let mut stream = stream_of(yard, &token, &device).unwrap();
+    let enable = |is: bool| {
+        let changed = yard.api.ask(1, "PATCH", "/tenants/yard", &json!({ "enabled": is }));
+        assert_eq!(changed.0, 200, "{}", changed.1);
+    };
+    enable(false);
+    assert!(stream.ends(SOON), "it tells nothing more");
+    for node in 1..=3 {
+        until_true("it is refused", SOON, || ask(node) == 401);
+    }
+    enable(true);
+    until_true("it is taken again", SOON, || ask(2) == 200);
 }

@@ -50,7 +50,7 @@ fn fleets_move_in() {
     );
 }
 
-fn import(
+pub(crate) fn import(
     api: &Api,
     node: u64,
     platform: &str,
@@ -72,12 +72,12 @@ fn run(api: &Api, node: u64, platform: &str, tenant: &str, more: &[&str], file: 
     command.env("MOORLINE_ADMIN", api.cluster.node(node).admin.to_string()).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[track_caller]
-fn imported(output: &Output, summary: &str) {
+pub(crate) fn imported(output: &Output, summary: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", said(output));
     assert!(said(output).starts_with(summary), "{}", said(output));
 }

@@ -25,12 +25,15 @@ use moorline_machine::{
     query::{Found, Query, SessionStanding},
     registry::DeviceRecord,
 };
-use moorline_router::Leaders;
+use moorline_router::{Leader, Leaders};
 use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
 };
-use tokio::time::{sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until},
+};
 use tracing::error;
 
 use super::{Registry, RegistryError};
@@ -78,6 +81,9 @@ impl Registry {
         let query = query.encode();
         let below = self.inner.below();
         loop {
+            // Before it is asked who leads: what changes from then on is news.
+            let news = below.router.leaders();
+            let known = news.borrow().get(&shard).copied();
             if let Some(leader) = below.router.leader(shard) {
                 let (lane, kind, try_wait) = (Lane::Data, Kind::Question, wait + TRY_WAIT);
                 // Not before the question was asked: see there.
@@ -86,7 +92,7 @@ impl Registry {
                 let answer = tokio::select! {
                     answer = asked => answer.ok(),
                     // It may stand still, and another has taken over.
-                    () = self.another_leads(shard, leader) => None,
+                    () = another_leads(news, shard, known, leader) => None,
                 };
                 match answer.map(Found::decode) {
                     Some(Ok(found)) => return Ok(found),
@@ -118,19 +124,22 @@ impl Registry {
         };
         Ok(found)
     }
+}
 
-    /// Waits until it is news that another node than this one leads.
-    async fn another_leads(&self, shard: ShardId, leader: NodeId) {
-        let mut leaders = self.inner.below().router.leaders();
-        let known = leaders.borrow().get(&shard).copied();
-        let other = |now: &Leaders| {
-            let now = now.get(&shard).copied();
-            now != known && now.is_some_and(|now| now.node.is_some_and(|node| node != leader))
-        };
-        if leaders.wait_for(other).await.is_err() {
-            // The router stops: then so does everything that waits.
-            pending::<()>().await;
-        }
+/// Waits until it is news that another node than this one leads: something else than was `known` before it was asked.
+async fn another_leads(
+    mut news: watch::Receiver<Leaders>,
+    shard: ShardId,
+    known: Option<Leader>,
+    leader: NodeId,
+) {
+    let other = |now: &Leaders| {
+        let now = now.get(&shard).copied();
+        now != known && now.is_some_and(|now| now.node.is_some_and(|node| node != leader))
+    };
+    if news.wait_for(other).await.is_err() {
+        // The router stops: then so does everything that waits.
+        pending::<()>().await;
     }
 }
 
@@ -273,6 +282,12 @@ fn waits(query: &mut Query, found: &Found) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::BTreeMap,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
     use moorline_core::Offset;
     use moorline_machine::{EventsPage, values::Marks};
 
@@ -299,6 +314,30 @@ mod tests {
         assert!(matches!(query, Query::Events { after: Offset(5), .. }));
         page.tail = Offset(6);
         assert_eq!(waits(&mut query, &Found::Events(page)), Some(true));
+    }
+
+    #[test]
+    fn news_of_a_leader_count_from_before_it_was_asked_who_leads() {
+        let by = |node, term| Some(Leader { node: Some(NodeId(node)), term });
+        let leaders = |of: Option<Leader>| {
+            Arc::new(of.map(|of| (ShardId(1), of)).into_iter().collect::<BTreeMap<_, _>>())
+        };
+        #[rustfmt::skip]
+        let table = [
+            // What was known, who was asked, what is known by then.
+            (by(1, 1), 1, by(1, 1), false),
+            (by(1, 1), 1, by(2, 2), true),
+            (by(1, 1), 1, by(1, 3), false),
+            (by(1, 1), 2, by(2, 2), false),
+            (by(1, 1), 2, by(1, 1), false),
+            (None,     1, by(2, 2), true),
+        ];
+        for (known, asked, now, expected) in table {
+            let (_sender, news) = watch::channel(leaders(now));
+            let waits = pin!(another_leads(news, ShardId(1), known, NodeId(asked)));
+            let polled = waits.poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(polled == Poll::Ready(()), expected, "{known:?} {asked} {now:?}");
+        }
     }
 
     #[test]

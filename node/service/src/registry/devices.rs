@@ -10,7 +10,7 @@ use moorline_machine::{
     registry::{DeleteDevice, DeleteLookup, DeviceRecord, LookupHash, Owner, PutDevice, PutLookup},
 };
 
-use super::{DeviceList, Registry, RegistryError};
+use super::{DeviceList, Registry, RegistryError, credential::shared};
 
 /// Devices of one page of those that are looked through for one: a tenant of a million has 250 in a bucket.
 const BORN_PAGE: u16 = 64;
@@ -164,9 +164,11 @@ impl Registry {
     /// # Errors
     ///
     /// [`RegistryError`]; [`RegistryError::Taken`] if another device has one of its credentials.
-    pub async fn put_device(&self, put: PutDevice) -> Result<Change, RegistryError> {
+    pub async fn put_device(&self, mut put: PutDevice) -> Result<Change, RegistryError> {
         let (tenant, device) = (put.tenant, put.device.clone());
         let before = self.device(tenant, &device).await?;
+        let known = before.as_ref().map(|before| before.credentials.as_slice());
+        shared::lead(known.unwrap_or_default(), &mut put.credentials);
         let held = |record: &DeviceRecord, hash| {
             record.credentials.iter().any(|credential| credential.lookup == Some(hash))
         };

@@ -230,25 +230,43 @@ impl Registry {
     ) -> Result<Cursor, RegistryError> {
         let (begun, rest): (Vec<_>, Vec<_>) =
             cursor.shards().partition(|(_, offset)| *offset > Offset(0));
+        let mut committed = cursor.clone();
+        for (shard, offset) in self.commit_shards(tenant, consumer, begun).await? {
+            committed.set(shard, offset);
+        }
+        if !rest.is_empty() {
+            let known = self.committed(tenant, consumer).await?;
+            rest.iter().for_each(|(shard, _)| committed.set(*shard, known.of(*shard)));
+        }
+        Ok(committed)
+    }
+
+    /// The same of some shards, up to an offset each; 0 commits nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit_events`].
+    pub async fn commit_shards(
+        &self,
+        tenant: TenantId,
+        consumer: &Text,
+        read: Vec<(ShardId, Offset)>,
+    ) -> Result<Vec<(ShardId, Offset)>, RegistryError> {
         // All are on their way before the first is waited for.
+        let begun = read.into_iter().filter(|(_, offset)| *offset > Offset(0));
         let asked: Vec<_> = begun
-            .into_iter()
             .map(|(shard, offset)| {
                 let commit = CommitEvents { tenant, consumer: consumer.clone(), offset };
                 let command = Command::Events(EventCommand::Commit(commit));
                 (shard, self.inner.below().router.ask(shard, &command))
             })
             .collect();
-        let mut committed = cursor.clone();
+        let mut committed = Vec::with_capacity(asked.len());
         for (shard, asked) in asked {
             let Answer::Events(EventAnswer::Committed { offset }) = accepted(asked.await?)? else {
                 return Err(RegistryError::Unavailable);
             };
-            committed.set(shard, offset);
-        }
-        if !rest.is_empty() {
-            let known = self.committed(tenant, consumer).await?;
-            rest.iter().for_each(|(shard, _)| committed.set(*shard, known.of(*shard)));
+            committed.push((shard, offset));
         }
         Ok(committed)
     }

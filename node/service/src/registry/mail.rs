@@ -57,16 +57,25 @@ impl Registry {
         device: &Text,
         letter: Letter,
     ) -> Result<MailAnswer, RegistryError> {
-        if !self.inner.may_say(tenant, &[(Rated::Mails, 1)]) {
-            return Err(RegistryError::Busy);
-        }
+        self.may_mail(tenant)?;
         let Some(record) = self.device(tenant, device).await? else {
             return Err(RegistryError::Refused(Refused::NotFound));
         };
         self.send_mail_to(tenant, device, &record, letter).await
     }
 
-    /// The same to a device that was read a moment ago.
+    /// Takes one of the mails that a tenant may send, for who goes on by [`send_mail_to`](Self::send_mail_to).
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Busy`]: it has sent as many as it may in a second.
+    pub fn may_mail(&self, tenant: TenantId) -> Result<(), RegistryError> {
+        let may = self.inner.may_say(tenant, &[(Rated::Mails, 1)]);
+        if may { Ok(()) } else { Err(RegistryError::Busy) }
+    }
+
+    /// The same to a device that was read a moment ago, without asking how many mails its tenant may send
+    /// ([`may_mail`](Self::may_mail)).
     ///
     /// # Errors
     ///

@@ -75,6 +75,13 @@ pub trait Says: Send + Sync + 'static {
         None
     }
 
+    /// Takes a place for a message among those that may go out in a while; false if others have them all by now: it is asked for again
+    /// when there is one ([`pause`](Self::pause)). Several that share a connection have looked at the same time.
+    fn takes_place(&self, message: &Message) -> bool {
+        let _ = message;
+        true
+    }
+
     /// A mail as its device hears it.
     ///
     /// # Errors
@@ -173,6 +180,9 @@ impl<S: Says> Mailman<S> {
                 return true;
             }
         };
+        if !self.says.takes_place(&said) {
+            return true;
+        }
         let Some(taken) = self.says.hand(said) else { return false };
         if taken.await.is_err() {
             return false;

@@ -31,6 +31,12 @@ pub fn is_principal(name: &Text) -> bool {
     name.as_str().starts_with(MARK)
 }
 
+/// The principal's name of such a row.
+#[must_use]
+pub fn named(row: &Text) -> Option<&str> {
+    row.as_str().strip_prefix(MARK)
+}
+
 /// A token in its parts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ApiToken<'a> {
@@ -127,7 +133,7 @@ impl Registry {
         Ok(principal(tenant, name, &record).filter(|_| held))
     }
 
-    /// The principal of this name, if its row has still this version: for whoever it was let in as before.
+    /// The principal of this name, if its row has still this version and its tenant is not disabled: for whoever it was let in as before.
     ///
     /// # Errors
     ///
@@ -138,6 +144,9 @@ impl Registry {
         name: &str,
         version: u64,
     ) -> Result<Option<Principal>, RegistryError> {
+        if self.tenant(tenant).is_some_and(|of| !of.enabled) {
+            return Ok(None);
+        }
         let Some(record) = self.device(tenant, &kept_as(name)).await? else { return Ok(None) };
         Ok(principal(tenant, name, &record).filter(|found| found.version == version))
     }

@@ -22,8 +22,8 @@ use moorline_machine::{
     events::NewEvent as MachineEvent,
     query::{Found, Query},
     values::{
-        AggregatePage, Attributes, HistoryPage, Latest, NewPoint, Record, TellAttributes,
-        WithEvent, WriteAttributes,
+        AggregatePage, Attributes, HistoryPage, Latest, NewPoint, Record, RecordRules,
+        TellAttributes, WithEvent, WriteAttributes,
     },
 };
 
@@ -53,6 +53,8 @@ pub struct Recording {
     pub born: u64,
     /// In the order in which they were said.
     pub points: Vec<NewPoint>,
+    /// Whether what has no time of its own is a point of its own even if the device's clock is ahead: [`RecordRules::Second`].
+    pub apart: bool,
     /// What is to be in the tenant's stream as well. Its birth is that of the device.
     pub event: Option<NewEvent>,
 }
@@ -116,10 +118,11 @@ impl Registry {
         device: &Text,
         recording: Recording,
     ) -> impl Future<Output = Result<ValuesWritten, RegistryError>> + Send + use<> {
-        let Recording { born, points, event } = recording;
+        let Recording { born, points, apart, event } = recording;
         let (device, event) = (device.clone(), self.with_event(tenant, event));
         let history = self.settings(tenant).telemetry.retention();
-        let record = Record { tenant, device, born, points, history, event };
+        let rules = if apart { RecordRules::Second } else { RecordRules::least(&points) };
+        let record = Record { tenant, device, born, rules, points, history, event };
         self.write_values(ValueCommand::Record(record))
     }
 

@@ -38,7 +38,11 @@ use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
 };
-use tokio::{sync::Notify, task::yield_now, time::timeout};
+use tokio::{
+    sync::Notify,
+    task::yield_now,
+    time::{Instant, timeout},
+};
 use tracing::debug;
 
 use super::Registry;
@@ -435,7 +439,7 @@ impl Watch {
     }
 
     /// Returns when a connection of the device may not stay: when its time is up (milliseconds since 1970), or when `stays`, which is
-    /// asked when the device may have changed, says so for sure.
+    /// asked when the device may have changed, and from time to time whatever else is heard, says so for sure.
     pub async fn until_revoked<F>(
         &self,
         until_ms: Option<u64>,
@@ -444,23 +448,25 @@ impl Watch {
     ) where
         F: Future<Output = Result<(), Denial>>,
     {
-        let mut recheck = RECHECK;
+        let mut again_at = Instant::now() + RECHECK;
         loop {
             let left_ms = until_ms.map(|until| until.saturating_sub(now_ms()));
             if left_ms == Some(0) {
                 return;
             }
-            let left = left_ms.map_or(recheck, Duration::from_millis);
+            let left = left_ms.map_or(RECHECK, Duration::from_millis);
             // Also without news: they may be lost with a connection between nodes.
-            let heard = timeout(left.min(recheck), self.heard()).await;
-            if heard.is_ok_and(|heard| !heard.device) {
+            let until_again = again_at.saturating_duration_since(Instant::now());
+            let heard = timeout(left.min(until_again), self.heard()).await;
+            if heard.is_ok_and(|heard| !heard.device) && Instant::now() < again_at {
                 continue;
             }
-            match stays().await {
-                Ok(()) => recheck = RECHECK,
-                Err(Denial::Unavailable) => recheck = ASK_AGAIN,
+            let later = match stays().await {
+                Ok(()) => RECHECK,
+                Err(Denial::Unavailable) => ASK_AGAIN,
                 Err(_) => return,
-            }
+            };
+            again_at = Instant::now() + later;
         }
     }
 }

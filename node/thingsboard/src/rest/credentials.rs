@@ -105,6 +105,7 @@ impl Rest {
         made.map(|made| made.credential).map_err(|why| match why {
             Unmakeable::Busy => ErrorCode::TooManyRequests.into(),
             Unmakeable::Malformed(why) => refused(why),
+            Unmakeable::NoHash(why) => refused(&why.to_string()),
         })
     }
 

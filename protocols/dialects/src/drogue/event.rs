@@ -37,6 +37,8 @@ const REGISTRY_TYPE: &str = "io.drogue.registry.v1";
 const INSTANCE: &str = "drogue";
 /// Before JSON that is said as it was written, behind all else.
 const BEFORE_DATA: &[u8] = br#","data":"#;
+/// The member of an event that is data in base64.
+const DATA_BASE64: &str = "data_base64";
 /// Attributes that an event can't be without.
 const REQUIRED: [&str; 4] = ["specversion", "id", "type", "source"];
 /// Attributes that are no extensions.
@@ -322,7 +324,7 @@ impl CloudEvent {
             }
             return text.into();
         }
-        said.insert("data_base64".to_owned(), Value::from(STANDARD.encode(&self.data)));
+        said.insert(DATA_BASE64.to_owned(), Value::from(STANDARD.encode(&self.data)));
         Bytes::from(Value::Object(said).to_string())
     }
 
@@ -360,11 +362,17 @@ impl CloudEvent {
         for (name, value) in said {
             match (name.as_str(), value) {
                 ("data", value) => event.data = Bytes::from(value.to_string()),
-                ("data_base64", Value::String(encoded)) => {
+                (DATA_BASE64, Value::String(encoded)) => {
                     event.data = STANDARD.decode(encoded).ok()?.into();
                 }
                 ("datacontenttype", Value::String(text)) => event.content_type = Some(text),
                 (_, Value::String(text)) => drop(event.attributes.insert(name, text)),
+                // Types of CloudEvents that are texts here. Attributes are texts there, too.
+                (name, value @ (Value::Bool(_) | Value::Number(_)))
+                    if !CONTEXT.contains(&name) && name != DATA_BASE64 =>
+                {
+                    event.attributes.insert(name.to_owned(), value.to_string());
+                }
                 (_, Value::Bool(_) | Value::Number(_)) => return None,
                 (_, Value::Null) => {}
                 (_, Value::Array(_) | Value::Object(_)) => return None,

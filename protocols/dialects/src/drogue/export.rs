@@ -6,7 +6,10 @@ use super::registry::{
     credentials::{self, CREDENTIALS_MAX, Credential, Logins, Password},
     device::{Kept, is_disabled},
 };
-use crate::export::{Carried, Export, Left, Moved};
+use crate::{
+    export::{Carried, Export, Left, Moved, Validity},
+    moments,
+};
 
 /// Reads arrays and devices. Applications among them are named: they are tenants, which are made before.
 #[must_use]
@@ -60,12 +63,10 @@ fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Mo
     let mut logins = Logins::default();
     for credential in credentials::of(&spec) {
         match credential {
-            Ok(credential) => {
-                let said = carry(&mut logins, (name, application), credential);
-                let (more, lost) = said.unwrap_or_else(|why| (None, Some(why)));
-                carried.extend(more);
-                lost.into_iter().for_each(|why| leave(into, name, why));
-            }
+            Ok(credential) => match carry(&mut logins, (name, application), credential) {
+                Ok(more) => carried.push(more),
+                Err(why) => leave(into, name, why),
+            },
             Err(why) => leave(into, name, why),
         }
     }
@@ -81,35 +82,34 @@ fn device(into: &mut Export, name: &str, application: &str, value: &Value) -> Mo
     Moved { name, labels, metadata, credentials: carried, disabled, ..Moved::default() }
 }
 
-/// What a device shows is the same as before; what is kept of it is other. With what is lost of it.
+/// What a device shows is the same as before; what is kept of it is other.
 fn carry(
     logins: &mut Logins,
     (name, application): (&str, &str),
     credential: Credential,
-) -> Result<(Option<Carried>, Option<String>), String> {
-    let plain = |password| match password {
-        Password::Plain(plain) => Ok(plain),
-        Password::Hashed(form) => {
-            Err(format!("a password as {form}: it can't be read, and needs a new one"))
-        }
+) -> Result<Carried, String> {
+    let login = |client, user, password| match password {
+        Password::Plain(plain) => Carried::Login(client, Some(user), Some(plain)),
+        Password::Hashed(hash) => Carried::Hashed(client, Some(user), hash),
     };
     match credential {
         Credential::Password(password) => {
-            let password = plain(password)?;
             let client = logins.password(name).map_err(|why| why.to_string())?;
-            Ok((Some(Carried::Login(client, Some(name.to_owned()), Some(password))), None))
+            Ok(login(client, name.to_owned(), password))
         }
         Credential::User { user, password, unique } => {
-            let password = plain(password)?;
             let client = logins.user((!unique).then_some(name), &user);
-            let client = client.map_err(|why| why.to_string())?;
-            Ok((Some(Carried::Login(client, Some(user), Some(password))), None))
+            Ok(login(client.map_err(|why| why.to_string())?, user, password))
         }
         Credential::Psk { key, not_before, not_after } => {
-            let dated = not_before.is_some() || not_after.is_some();
-            let why = "a pre-shared key for a time: it moves without its dates";
-            let lost = dated.then(|| why.to_owned());
-            Ok((Some(Carried::Psk(format!("{name}@{application}"), key.0)), lost))
+            // One that counts for ever in the place of one that has ended would be worse than none.
+            let moment = |said: Option<String>| {
+                let unreadable = "a pre-shared key whose validity can't be read".to_owned();
+                said.map(|said| moments::parse(&said).ok_or(unreadable)).transpose()
+            };
+            let (not_before, not_after) = (moment(not_before)?, moment(not_after)?);
+            let validity = Validity { not_before, not_after };
+            Ok(Carried::Psk(format!("{name}@{application}"), key.0, validity))
         }
     }
 }

@@ -128,6 +128,10 @@ pub fn route(head: &Head<'_>, proven: bool) -> Result<Asked, Refusal> {
     let wait = said("ct").or_else(|| said("commandTimeout"));
     let wait_s = wait.map_or(Ok(0), |wait| wait.parse::<u64>());
     let wait_s = wait_s.map_err(|_| Refusal::Format("ct is no number of seconds".to_owned()))?;
+    let data_schema = said("data_schema");
+    if data_schema.as_deref().is_some_and(has_controls) {
+        return Err(Refusal::Format("data_schema has control characters".to_owned()));
+    }
     let (application, device) = (said("application"), said("device"));
     let credentials = identity::http(
         application.as_deref(),
@@ -139,9 +143,14 @@ pub fn route(head: &Head<'_>, proven: bool) -> Result<Asked, Refusal> {
         route,
         credentials: Some(credentials.ok_or(Refusal::Authentication)?),
         speaks_as: said("as"),
-        data_schema: said("data_schema"),
+        data_schema,
         wait_s: u32::try_from(wait_s).unwrap_or(WAIT_S_MAX).min(WAIT_S_MAX),
     })
+}
+
+/// Whether a text can't be said as a property of MQTT, or would break what shows it.
+fn has_controls(text: &str) -> bool {
+    text.chars().any(char::is_control)
 }
 
 fn path(path: &str) -> Option<Route> {
@@ -160,6 +169,9 @@ fn path(path: &str) -> Option<Route> {
     };
     let channel = unescaped(channel).filter(|channel| !channel.is_empty())?;
     let suffix = suffix.map_or(Some(None), |suffix| unescaped(suffix).map(Some))?;
+    if has_controls(&channel) || suffix.as_deref().is_some_and(has_controls) {
+        return None;
+    }
     Some(Route::Publish { channel, suffix })
 }
 

@@ -35,6 +35,7 @@ pub mod properties;
 pub mod registry;
 pub mod rules;
 pub mod socket;
+pub mod tokens;
 pub mod topics;
 pub mod ttn;
 mod words;

@@ -121,6 +121,8 @@ pub enum Refusal {
     NotFound,
     /// There is no such method.
     Method,
+    /// There is such a thing at the vendor's, and not here: why.
+    NotServed(&'static str),
 }
 
 impl Refusal {
@@ -137,6 +139,7 @@ impl Refusal {
             Self::Conflict(_) => 409,
             Self::NotFound => 404,
             Self::Method => 405,
+            Self::NotServed(_) => 501,
         }
     }
 
@@ -157,6 +160,7 @@ impl Refusal {
             Self::Conflict(why) => ("Conflict", why.as_str()),
             Self::NotFound => ("NotFound", "There is no such resource"),
             Self::Method => ("MethodNotAllowed", "There is no such method here"),
+            Self::NotServed(why) => ("NotImplemented", *why),
         };
         let said = json!({ "code": self.status(), "error": error, "message": message });
         Bytes::from(said.to_string())

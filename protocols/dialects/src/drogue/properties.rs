@@ -2,6 +2,8 @@
 //!
 //! They were checked by the codec; what can't be read all the same is not there.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 const PAYLOAD_FORMAT: u8 = 0x01;
@@ -63,8 +65,14 @@ pub fn write(content_type: Option<&str>, user: &[(&str, &str)], utf8: bool) -> B
     out.freeze()
 }
 
-/// A text of MQTT has at most 65,535 bytes: what is longer is cut, at a character.
+/// A text of MQTT has at most 65,535 bytes: what is longer is cut, at a character. U+0000 can't stand in one, and would end the connection
+/// of who hears it.
 fn put(out: &mut BytesMut, text: &str) {
+    let said = match text.contains('\0') {
+        true => Cow::Owned(text.replace('\0', "\u{FFFD}")),
+        false => Cow::Borrowed(text),
+    };
+    let text = &*said;
     let most = usize::from(u16::MAX);
     let end = (0..=text.len().min(most)).rev().find(|at| text.is_char_boundary(*at));
     let text = &text[..end.unwrap_or(0)];

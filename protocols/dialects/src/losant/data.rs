@@ -137,6 +137,8 @@ impl Series {
         let end_ms = said.end.map_or(now_ms, moment);
         let duration_ms = said.duration.map_or(DURATION_MS, whole);
         let start_ms = said.start.map_or(end_ms.saturating_sub(duration_ms), moment);
+        // Nothing was reported before.
+        let start_ms = start_ms.max(0);
         if start_ms >= end_ms {
             return Err(Invalid::new("start is not before end"));
         }

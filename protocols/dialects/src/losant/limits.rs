@@ -3,8 +3,9 @@
 //! # Invariants
 //!
 //! - **Never more than the limit within any 15 seconds**: windows slide. Checked by `tests/it/losant/limits.rs`.
-//! - **What is brought without being asked for takes half of that**: what waited for a device costs it no ban, and leaves room for what is
-//!   said to it meanwhile. Checked by the same.
+//! - **What waited for a device is counted by itself, and half as much of it comes**: it costs no ban, and waits for nothing but its own.
+//!   Checked by the same.
+//! - **A clock that is set back forgets what was said behind it**: it bans nobody, and nothing waits for it. Checked by the same.
 //! - **A ban doubles when the next comes within 15 minutes of its end, up to an hour**, and begins anew otherwise. Checked by the same.
 //! - **Bounded**: a connection has as many topics in its window as messages; of all that is counted by tenants, the one with the most is
 //!   forgotten when there is no room. Checked by the same.
@@ -20,7 +21,7 @@ pub const WINDOW_MS: u64 = 15_000;
 pub const PER_TOPIC: usize = 30;
 /// Messages of a connection, in both together.
 pub const PER_CONNECTION: usize = 300;
-/// Of those to a topic, such as were waiting for the device: the rest is for what is said to it now.
+/// Beside those to a topic, such as were waiting for the device.
 pub const BROUGHT_PER_TOPIC: usize = PER_TOPIC / 2;
 /// The same of a connection.
 pub const BROUGHT_PER_CONNECTION: usize = PER_CONNECTION / 2;
@@ -35,6 +36,8 @@ pub const BAN_S_MAX: u32 = 3_600;
 /// How long a ban is remembered behind its end.
 pub const BAN_MEMORY_MS: u64 = 15 * 60_000;
 const MS_PER_S: u64 = 1_000;
+/// How far ahead what was said may be, because two have asked for the time at once: what is further was said before a clock was set back.
+const AHEAD_MS_MAX: u64 = MS_PER_S;
 
 /// When something was, within a window.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,6 +68,9 @@ impl Window {
     }
 
     fn forget(&mut self, now_ms: u64) {
+        while self.0.back().is_some_and(|at| *at > now_ms.saturating_add(AHEAD_MS_MAX)) {
+            self.0.pop_back();
+        }
         while self.0.front().is_some_and(|at| at + WINDOW_MS <= now_ms) {
             self.0.pop_front();
         }
@@ -168,12 +174,20 @@ pub enum Direction {
 pub struct Meter {
     all: Window,
     topics: Windows<(Direction, Text)>,
+    /// What was waiting for the device, in all and by topic.
+    brought: Window,
+    brought_topics: Windows<Text>,
 }
 
 impl Default for Meter {
     fn default() -> Self {
         // No more than this are in a window; the rest are forgotten.
-        Self { all: Window::default(), topics: Windows::new(2 * PER_CONNECTION) }
+        Self {
+            all: Window::default(),
+            topics: Windows::new(2 * PER_CONNECTION),
+            brought: Window::default(),
+            brought_topics: Windows::new(2 * BROUGHT_PER_CONNECTION),
+        }
     }
 }
 
@@ -185,9 +199,16 @@ impl Meter {
     }
 
     /// In how many milliseconds one more may be brought that nobody waits for; [`None`]: now.
-    pub fn brought_in(&mut self, direction: Direction, topic: &Text, now_ms: u64) -> Option<u64> {
-        let of_topic = self.topics.room_in(&(direction, topic.clone()), BROUGHT_PER_TOPIC, now_ms);
-        of_topic.max(self.all.room_in(BROUGHT_PER_CONNECTION, now_ms))
+    pub fn brought_in(&mut self, topic: &Text, now_ms: u64) -> Option<u64> {
+        let of_topic = self.brought_topics.room_in(topic, BROUGHT_PER_TOPIC, now_ms);
+        of_topic.max(self.brought.room_in(BROUGHT_PER_CONNECTION, now_ms))
+    }
+
+    /// Counts one that nobody waits for, if it may be brought now.
+    pub fn bring(&mut self, topic: &Text, now_ms: u64) -> bool {
+        self.brought_in(topic, now_ms).is_none()
+            && self.brought.take(BROUGHT_PER_CONNECTION, now_ms)
+            && self.brought_topics.take(topic.clone(), BROUGHT_PER_TOPIC, now_ms)
     }
 }
 

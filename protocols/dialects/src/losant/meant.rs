@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - **What is not understood means nobody**: an unknown field or operator is refused, never skipped.
-//! - **Bounded**: so many terms, and no deeper.
+//! - **Bounded**: so many terms with all that they compare with, and no deeper.
 //!
 //! Checked by `tests/it/losant/meant.rs`.
 
@@ -21,7 +21,7 @@ use super::{
 
 /// How deep queries are within each other.
 const DEPTH_MAX: usize = 8;
-/// Terms of one list, and of all lists together ten times as many.
+/// Terms of one list, and of all lists together ten times as many; values of lists count as terms.
 const TERMS_MAX: usize = 100;
 /// See [`TERMS_MAX`].
 const ALL_TERMS_MAX: usize = 10 * TERMS_MAX;
@@ -201,13 +201,13 @@ fn term(key: &str, value: &Value, depth: usize, left: &mut usize) -> Result<Term
         "$and" => several().map(Term::All),
         "$or" => several().map(Term::Any),
         "$nor" => several().map(Term::Neither),
-        "tags" => tags(value),
+        "tags" => tags(value, left),
         _ => match (key.strip_prefix("tags."), FIELDS.iter().find(|(name, _)| *name == key)) {
             (Some(name), _) => {
                 let tag = pair(name, value)?;
                 Ok(Term::Tags { all: vec![tag], not: false })
             }
-            (None, Some((_, field))) => tests(*field, key, value),
+            (None, Some((_, field))) => tests(*field, key, value, left),
             (None, None) => Err(wrong(&format!("{key:?} is nothing that is asked about here"))),
         },
     }
@@ -219,7 +219,7 @@ fn pair(key: &str, value: &Value) -> Result<Tag, Invalid> {
     if tag.is_well_formed() { Ok(tag) } else { Err(wrong("a tag is too long")) }
 }
 
-fn tags(said: &Value) -> Result<Term, Invalid> {
+fn tags(said: &Value, left: &mut usize) -> Result<Term, Invalid> {
     let said = said.as_object().ok_or_else(|| wrong("tags: an object is wanted"))?;
     let (operator, wanted) = match said.iter().next() {
         Some((key, Value::Object(wanted))) if said.len() == 1 => (key.as_str(), wanted),
@@ -244,13 +244,14 @@ fn tags(said: &Value) -> Result<Term, Invalid> {
     } else {
         return Err(wrong("tags: a key and a value, and nothing besides"));
     };
+    *left = left.checked_sub(all.len()).ok_or_else(|| wrong("too much"))?;
     if all.is_empty() || !all.iter().all(Tag::is_well_formed) {
         return Err(wrong("tags: a key or a value is wanted"));
     }
     Ok(Term::Tags { all, not })
 }
 
-fn tests(field: Field, key: &str, said: &Value) -> Result<Term, Invalid> {
+fn tests(field: Field, key: &str, said: &Value, left: &mut usize) -> Result<Term, Invalid> {
     let one = Map::from_iter([("$eq".to_owned(), said.clone())]);
     let is_date = said.get("$date").is_some();
     let said = said.as_object().filter(|_| !is_date).unwrap_or(&one);
@@ -261,11 +262,18 @@ fn tests(field: Field, key: &str, said: &Value) -> Result<Term, Invalid> {
             any_case = value.as_bool().ok_or_else(|| wrong("$ci: true or false"))?;
             continue;
         }
+        // Each device is compared with all of them.
+        let values = value.as_array().map_or(1, Vec::len);
+        *left = left.checked_sub(values).ok_or_else(|| wrong("too much"))?;
         let test = test(field, operator, value);
         tests.push(test.map_err(|Invalid(why)| Invalid(format!("{why} ({key})")))?);
     }
     if tests.is_empty() {
         return Err(wrong(&format!("{key}: nothing is asked")));
+    }
+    if any_case {
+        // Once, and not for each device.
+        tests = tests.into_iter().map(Test::folded).collect();
     }
     Ok(Term::Field { field, tests, any_case })
 }
@@ -368,9 +376,7 @@ impl Term {
                 if *any_case {
                     has = has.into_iter().map(Scalar::folded).collect();
                 }
-                tests.iter().all(|test| {
-                    if *any_case { test.clone().folded().is_met(&has) } else { test.is_met(&has) }
-                })
+                tests.iter().all(|test| test.is_met(&has))
             }
         }
     }

@@ -9,8 +9,8 @@ use super::{
     read_retention,
 };
 use crate::values::{
-    DeleteSeries, NewPoint, Record, TellAttributes, ValueAnswer, ValueCommand, ValueRefused,
-    WithEvent, WriteAttributes,
+    DeleteSeries, NewPoint, Record, RecordRules, TellAttributes, ValueAnswer, ValueCommand,
+    ValueRefused, WithEvent, WriteAttributes,
 };
 
 /// Frozen: logs hold these numbers, all between [`FIRST_KIND`] and [`LAST_KIND`].
@@ -19,6 +19,8 @@ mod kind {
     pub(super) const RECORD: u8 = 91;
     pub(super) const TELL: u8 = 92;
     pub(super) const DELETE: u8 = 93;
+    /// `Record` by [`RecordRules::Second`](crate::values::RecordRules::Second).
+    pub(super) const RECORD_BY_SECOND: u8 = 94;
 }
 
 /// Frozen: producer rows hold these numbers, all between [`FIRST_KIND`] and [`LAST_KIND`].
@@ -143,8 +145,11 @@ pub(super) fn put_command(out: &mut BytesMut, command: &ValueCommand) {
             });
             put_with_event(out, event.as_ref());
         }
-        ValueCommand::Record(Record { tenant, device, born, points, history, event }) => {
-            out.put_u8(kind::RECORD);
+        ValueCommand::Record(Record { tenant, device, born, rules, points, history, event }) => {
+            out.put_u8(match rules {
+                RecordRules::First => kind::RECORD,
+                RecordRules::Second => kind::RECORD_BY_SECOND,
+            });
             out.put_u32(tenant.0);
             put_text(out, device);
             out.put_u64(*born);
@@ -189,10 +194,14 @@ pub(super) fn read_command(kind: u8, reader: &mut Reader) -> Result<ValueCommand
                 .list(PAIR_BYTES_MIN, |reader| Ok((reader.text()?, reader.option(read_value)?)))?,
             event: read_with_event(reader)?,
         }),
-        kind::RECORD => ValueCommand::Record(Record {
+        kind::RECORD | kind::RECORD_BY_SECOND => ValueCommand::Record(Record {
             tenant,
             device,
             born,
+            rules: match kind {
+                kind::RECORD => RecordRules::First,
+                _ => RecordRules::Second,
+            },
             points: reader.list(PAIR_BYTES_MIN, |reader| {
                 Ok(NewPoint { ts_ms: reader.option(Reader::i64)?, values: read_values(reader)? })
             })?,
@@ -307,8 +316,11 @@ pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
     };
     let timed = NewPoint { ts_ms: Some(-2), values: vec![(key("a"), Value::Bool(false))] };
     let untimed = NewPoint { ts_ms: None, values: vec![(key("b"), Value::Long(1))] };
-    let record =
-        |points, history, event| Record { tenant, device: device(), born, points, history, event };
+    let later = untimed.clone();
+    let record = |points, history, event| {
+        let (device, rules) = (device(), RecordRules::First);
+        Record { tenant, device, born, rules, points, history, event }
+    };
     let with = || Some(WithEvent { event: event.clone(), retention });
     let (keys, latest) = (vec![key("a"), key("b")], true);
     let delete =
@@ -336,6 +348,9 @@ pub(super) fn every_command() -> Vec<(crate::Command, &'static str)> {
         (ValueCommand::Record(record(Vec::new(), None, with())),
             "5b 00000007 00000001 64 0000000000000009 00000000 00 \
              01 01 00000001 63 01 03 00000002 7b7d 00000004 0000000000000005"),
+        (ValueCommand::Record(Record { rules: RecordRules::Second, ..record(vec![later], None, None) }),
+            "5e 00000007 00000001 64 0000000000000009 00000001 \
+             00 00000001 00000001 62 02 0000000000000001 00 00"),
         (ValueCommand::Tell(TellAttributes { tenant, device: device(), born, version: 10 }),
             "5c 00000007 00000001 64 0000000000000009 000000000000000a"),
         (ValueCommand::Delete(delete),

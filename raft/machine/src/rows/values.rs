@@ -140,7 +140,7 @@ fn begin_entry(out: &mut BytesMut, key: &[u8]) -> usize {
 
 fn end_entry(out: &mut BytesMut, start: usize, key: &[u8]) {
     let rest = out.len() - start - ENTRY_HEADER_BYTES - key.len();
-    let rest = u32::try_from(rest).expect("VALUE_BYTES_MAX fits").to_be_bytes();
+    let rest = u32::try_from(rest).expect("LONG_VALUE_BYTES_MAX fits").to_be_bytes();
     out[start + 2..start + ENTRY_HEADER_BYTES].copy_from_slice(&rest);
 }
 

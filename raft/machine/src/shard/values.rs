@@ -54,7 +54,7 @@ use crate::{
         values::{HistoryPartRow, SheetRow},
     },
     step::Step,
-    values::{Part, VALUE_BYTES_MAX, VALUE_KEY_BYTES_MAX, ValueCommand, ValueRefused, WithEvent},
+    values::{Part, VALUE_KEY_BYTES_MAX, ValueCommand, ValueRefused, WithEvent},
 };
 
 /// What a shard knows of values without reading rows.
@@ -313,8 +313,8 @@ fn check_key(key: &Text) -> Result<(), ValueRefused> {
 }
 
 /// Whether a value is not too large.
-fn check_value(value: &moorline_core::Value) -> Result<(), ValueRefused> {
-    if value.len_bytes() <= VALUE_BYTES_MAX { Ok(()) } else { Err(ValueRefused::TooLarge) }
+fn check_value(value: &moorline_core::Value, bytes_max: usize) -> Result<(), ValueRefused> {
+    if value.len_bytes() <= bytes_max { Ok(()) } else { Err(ValueRefused::TooLarge) }
 }
 
 fn refused(why: ValueRefused) -> Answer {

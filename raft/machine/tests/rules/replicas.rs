@@ -21,7 +21,7 @@ use moorline_machine::{
     mail::{MailOp, SendMail},
     presence::PresenceReport,
     registry::Owner,
-    values::{DeleteSeries, NewPoint, Record, TellAttributes, WriteAttributes},
+    values::{DeleteSeries, NewPoint, Record, RecordRules, TellAttributes, WriteAttributes},
 };
 use moorline_storage::{Rows, Store, mem::MemStore, overlay::Overlay};
 use proptest::prelude::*;
@@ -247,6 +247,7 @@ fn value_command() -> impl Strategy<Value = Command> {
         .prop_map(|(ts_ms, values)| NewPoint { ts_ms, values });
     let retention =
         (0..400_u32, 60..400_u64).prop_map(|(keep_s, bytes_max)| Retention { keep_s, bytes_max });
+    let rules = prop::sample::select(&[RecordRules::First, RecordRules::Second][..]);
     prop_oneof![
         1 => (device(), scope, prop::collection::vec(change, 0..3)).prop_map(
             |((tenant, device, born), scope, changes)| {
@@ -256,11 +257,11 @@ fn value_command() -> impl Strategy<Value = Command> {
                 let writing = values::writing(born, changes.collect());
                 values::write(WriteAttributes { tenant, device, scope, ..writing })
             }),
-        2 => (device(), prop::collection::vec(point, 0..3), prop::option::of(retention)).prop_map(
-            |((tenant, device, born), points, history)| {
+        2 => (device(), prop::collection::vec(point, 0..3), prop::option::of(retention), rules).prop_map(
+            |((tenant, device, born), points, history, rules)| {
                 let (tenant, device) = (TenantId(tenant), device.into());
                 let recording = values::recording(born, points);
-                values::record(Record { tenant, device, history, ..recording })
+                values::record(Record { tenant, device, rules, history, ..recording })
             }),
         1 => (device(), 0..9_u64).prop_map(|((tenant, device, born), version)| {
             let (tenant, device) = (TenantId(tenant), device.into());

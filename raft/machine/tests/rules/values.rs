@@ -9,11 +9,11 @@ use moorline_machine::{
     forget::{Forget, whole},
     query::{Found, Query},
     values::{
-        ATTRIBUTES_GONE_KEPT, ATTRIBUTES_PER_COMMAND_MAX, AttributesChanged, Marks, NewPoint,
-        POINT_GARBAGE_PER_TICK_MAX, POINTS_PER_COMMAND_MAX, POINTS_PER_PART_MAX,
-        POINTS_PER_QUESTION_MAX, POINTS_PER_TICK_MAX, Point, Record, SHEET_BYTES_MAX,
-        SHEET_KEYS_MAX, TellAttributes, VALUE_BYTES_MAX, VALUE_KEY_BYTES_MAX,
-        VALUES_PER_COMMAND_MAX, WithEvent, WriteAttributes,
+        ATTRIBUTES_GONE_KEPT, ATTRIBUTES_PER_COMMAND_MAX, AttributesChanged, LONG_VALUE_BYTES_MAX,
+        Marks, NewPoint, POINT_GARBAGE_PER_TICK_MAX, POINTS_PER_COMMAND_MAX, POINTS_PER_PART_MAX,
+        POINTS_PER_QUESTION_MAX, POINTS_PER_TICK_MAX, Point, Record, RecordRules, SHEET_BYTES_MAX,
+        SHEET_KEYS_MAX, TellAttributes, UNTIMED_POINTS_LOOKED_MAX, VALUE_BYTES_MAX,
+        VALUE_KEY_BYTES_MAX, VALUES_PER_COMMAND_MAX, WithEvent, WriteAttributes,
         aggregate::{Aggregation, Taken},
     },
 };
@@ -63,8 +63,8 @@ pub(crate) fn write(write: WriteAttributes) -> Command {
 }
 
 pub(crate) fn recording(born: u64, points: Vec<NewPoint>) -> Record {
-    let (device, history) = ("d".into(), Some(KEEP_ALL));
-    Record { tenant: TENANT, device, born, points, history, event: None }
+    let (device, rules, history) = ("d".into(), RecordRules::First, Some(KEEP_ALL));
+    Record { tenant: TENANT, device, born, rules, points, history, event: None }
 }
 
 pub(crate) fn record(record: Record) -> Command {
@@ -343,6 +343,136 @@ fn what_has_no_time_of_its_own_is_a_point_of_its_own() {
     group.now += 50;
     group.one(untimed());
     assert_eq!(times(&group, false)[4], now + 50);
+}
+
+/// A point without a time of its own, by the rules that keep two of them apart.
+fn apart(born: u64, keys: &[(&str, i64)]) -> Command {
+    let recording = recording(born, vec![point(None, keys)]);
+    record(Record { rules: RecordRules::Second, ..recording })
+}
+
+#[test]
+fn two_of_one_millisecond_are_kept_in_order_however_far_ahead_the_clock_is() {
+    // Points that the device says, and how the log time goes on before each of what is told it: where they come.
+    #[rustfmt::skip]
+    let table: [(&[i64], &[u64], &[i64]); 9] = [
+        (&[],                             &[0, 0, 0],       &[0, 1, 2]),
+        (&[500],                          &[0, 0, 0],       &[0, 1, 2]),
+        (&[100_000],                      &[0, 0, 0],       &[0, 1, 2]),
+        (&[i64::MAX - 5_000_000_000_000], &[0, 0],          &[0, 1]),
+        (&[0, 1, 100_000],                &[0, 0],          &[2, 3]),
+        (&[1, 3, 100_000],                &[0, 0, 0],       &[0, 2, 4]),
+        (&[1, 100_000],                   &[0, 0, 1, 0, 2], &[0, 2, 3, 4, 5]),
+        (&[1, 2, 3, 100_000],             &[1, 1, 0, 1],    &[4, 5, 6, 7]),
+        (&[100_000],                      &[0, 7, 0, 1],    &[0, 7, 8, 9]),
+    ];
+    for (said, told, expected) in table {
+        let (mut group, born) = with_device();
+        let began = group.now;
+        let now = i64::try_from(began).unwrap();
+        for ahead in said {
+            group.one(record(recording(born, vec![point(now + ahead, &[("t", 1)])])));
+        }
+        group.now = began;
+        for (n, ms) in told.iter().enumerate() {
+            group.now += ms;
+            group.one(apart(born, &[("told", i64::try_from(n).unwrap())]));
+        }
+        let points = pages(&group, asking(i64::MIN, i64::MAX, false)).0;
+        let points = points.iter().flat_map(|point| {
+            let told = point.values.iter().filter(|(key, _)| key.as_str() == "told");
+            told.map(|(_, value)| (point.ts_ms - now, value.clone()))
+        });
+        let expected: Vec<_> = expected.iter().zip(0..).map(|(at, n)| (*at, long(n))).collect();
+        assert_eq!(points.collect::<Vec<_>>(), expected, "{said:?} {told:?}");
+        let last = latest(&group).into_iter().find(|(key, ..)| key == "told");
+        assert_eq!(last.unwrap().2, expected.last().unwrap().1, "{said:?} {told:?}");
+    }
+}
+
+#[test]
+fn two_of_one_millisecond_were_one_point_by_the_first_rules() {
+    // Logs hold such commands: what became of them stays.
+    let (mut group, born) = with_device();
+    let now = i64::try_from(group.now).unwrap();
+    group.one(record(recording(born, vec![point(now + 100_000, &[("t", 1)])])));
+    let told = |n| record(recording(born, vec![point(None, &[("told", n)])]));
+    group.batch(&[told(1), told(2)]);
+    let points = pages(&group, asking(i64::MIN, i64::MAX, false)).0;
+    assert_eq!(points.len(), 2);
+    assert_eq!(points[0].values, [("told".into(), long(2))]);
+}
+
+#[test]
+fn looking_for_a_free_millisecond_has_an_end_and_loses_nothing() {
+    let (mut group, born) = with_device();
+    let now = i64::try_from(group.now).unwrap();
+    let row = |len: usize| (0..i64::try_from(len).unwrap()).map(|n| point(now + n, &[("t", n)]));
+    // One less than are looked at, then as many.
+    group.one(record(recording(born, row(UNTIMED_POINTS_LOOKED_MAX - 1).collect())));
+    group.one(apart(born, &[("told", 1)]));
+    let free = now + i64::try_from(UNTIMED_POINTS_LOOKED_MAX).unwrap() - 1;
+    assert_eq!(latest(&group)[1], ("told".to_owned(), free, long(1)));
+    group.one(record(recording(born, vec![point(now + 100_000, &[("t", 1)])])));
+    group.one(apart(born, &[("other", 1)]));
+    assert_eq!(latest(&group)[0], ("other".to_owned(), now + 100_001, long(1)), "behind all");
+    assert_eq!(points_kept(&group), UNTIMED_POINTS_LOOKED_MAX + 2);
+}
+
+#[test]
+fn long_texts_are_taken_by_the_second_rules_alone() {
+    use RecordRules::{First, Second};
+    let text_of = |bytes: usize| NewPoint {
+        ts_ms: Some(7),
+        values: vec![("t".into(), Value::Text(text(bytes)))],
+    };
+    #[rustfmt::skip]
+    let table = [
+        (VALUE_BYTES_MAX,          First,  First,  true),
+        (VALUE_BYTES_MAX + 1,      Second, First,  false),
+        (VALUE_BYTES_MAX + 1,      Second, Second, true),
+        (LONG_VALUE_BYTES_MAX,     Second, First,  false),
+        (LONG_VALUE_BYTES_MAX,     Second, Second, true),
+        (LONG_VALUE_BYTES_MAX + 1, Second, Second, false),
+    ];
+    for (bytes, least, rules, taken) in table {
+        let (mut group, born) = with_device();
+        let points = vec![text_of(bytes)];
+        assert_eq!(RecordRules::least(&points), least, "{bytes}");
+        let answer = group.one(record(Record { rules, ..recording(born, points.clone()) }));
+        if !taken {
+            assert_eq!(answer, refused(ValueRefused::TooLarge), "{bytes} {rules:?}");
+            assert_eq!((sheets(&group), points_kept(&group)), (0, 0));
+            continue;
+        }
+        assert!(matches!(answer, Answer::Values(_)), "{bytes} {rules:?}: {answer:?}");
+        let value = &points[0].values[0].1;
+        assert_eq!(latest(&group), [("t".to_owned(), 7, value.clone())]);
+        let found = pages(&group, asking(0, 8, true)).0;
+        assert_eq!((&found[0].values[0].1, found.len()), (value, 1));
+        // An attribute is no longer than before.
+        let changes = vec![("t".into(), Some(value.clone()))];
+        let written = group.one(write(writing(born, changes)));
+        assert_eq!(written == refused(ValueRefused::TooLarge), bytes > VALUE_BYTES_MAX, "{bytes}");
+        group.check();
+    }
+}
+
+#[test]
+fn a_page_of_long_texts_is_bounded_and_the_next_goes_on() {
+    let (mut group, born) = with_device();
+    let of = |ts_ms: i64| NewPoint {
+        ts_ms: Some(ts_ms),
+        values: vec![("t".into(), Value::Text(text(LONG_VALUE_BYTES_MAX)))],
+    };
+    for ts_ms in 1..=9 {
+        let long = Record { rules: RecordRules::Second, ..recording(born, vec![of(ts_ms)]) };
+        assert!(matches!(group.one(record(long)), Answer::Values(_)));
+    }
+    for descending in [false, true] {
+        let (points, asked) = pages(&group, asking(0, 10, descending));
+        assert_eq!((points.len(), asked), (9, 3), "four of them are a page");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use moorline_machine::{
     Answer, Command, HistoryQuery, ValueAnswer, ValueCommand,
     events::{RETENTION_SLACK, Retention},
     registry::{DeleteDevice, PutDevice},
-    values::{DeleteSeries, NewPoint, Record, WriteAttributes},
+    values::{DeleteSeries, NewPoint, Record, RecordRules, WriteAttributes},
 };
 use proptest::prelude::*;
 
@@ -23,6 +23,9 @@ const PART_BYTES: u64 = 13;
 const ENTRY_BYTES: u64 = 6 + 1 + 9;
 const NAMED_BYTES: u64 = 18;
 
+/// When it begins, in log time.
+const START_MS: i64 = 1_000_000;
+
 type Slot = (usize, usize);
 type Values = Vec<(usize, i64)>;
 
@@ -30,9 +33,24 @@ type Values = Vec<(usize, i64)>;
 enum Do {
     Make(Slot),
     Delete(Slot),
-    Write { slot: Slot, scope: usize, changes: Vec<(usize, Option<i64>)> },
-    Record { slot: Slot, points: Vec<(Option<i64>, Values)>, keep_s: u32, bytes_max: u64 },
-    Erase { slot: Slot, keys: Vec<usize>, range: (i64, i64), latest: bool },
+    Write {
+        slot: Slot,
+        scope: usize,
+        changes: Vec<(usize, Option<i64>)>,
+    },
+    Record {
+        slot: Slot,
+        rules: RecordRules,
+        points: Vec<(Option<i64>, Values)>,
+        keep_s: u32,
+        bytes_max: u64,
+    },
+    Erase {
+        slot: Slot,
+        keys: Vec<usize>,
+        range: (i64, i64),
+        latest: bool,
+    },
     Pass(u64),
     Tick,
     Reopen,
@@ -42,7 +60,11 @@ fn what() -> impl Strategy<Value = Do> {
     let slot = || (0..TENANTS.len(), 0..DEVICES.len());
     let change = (0..KEYS.len(), prop::option::of(0..9_i64));
     let values = prop::collection::vec((0..KEYS.len(), 0..9_i64), 0..4);
-    let point = (prop::option::weighted(0.7, -2..4_i64), values);
+    // Long ago, and about when things happen, as of a clock that is ahead.
+    let said =
+        prop_oneof![3 => -2..4_i64, 1 => START_MS..START_MS + 4, 1 => START_MS..START_MS + 3_000];
+    let point = (prop::option::weighted(0.6, said), values);
+    let rules = prop::sample::select(&[RecordRules::First, RecordRules::Second][..]);
     // Up to the times of what has none of its own, too.
     let times = || (-3..4_i64, prop_oneof![-2..5_i64, Just(i64::MAX)]);
     prop_oneof![
@@ -50,8 +72,8 @@ fn what() -> impl Strategy<Value = Do> {
         1 => slot().prop_map(Do::Delete),
         4 => (slot(), 0..3_usize, prop::collection::vec(change, 0..4))
             .prop_map(|(slot, scope, changes)| Do::Write { slot, scope, changes }),
-        8 => (slot(), prop::collection::vec(point, 0..4), 0..4_u32, 40..400_u64)
-            .prop_map(|(slot, points, keep_s, bytes_max)| Do::Record { slot, points, keep_s, bytes_max }),
+        8 => (slot(), rules, prop::collection::vec(point, 0..4), 0..4_u32, 40..400_u64)
+            .prop_map(|(slot, rules, points, keep_s, bytes_max)| Do::Record { slot, rules, points, keep_s, bytes_max }),
         3 => (slot(), prop::collection::vec(0..KEYS.len(), 0..3), times(), any::<bool>())
             .prop_map(|(slot, keys, range, latest)| Do::Erase { slot, keys, range, latest }),
         2 => (0..1_500_u64).prop_map(Do::Pass),
@@ -127,16 +149,30 @@ impl Model {
     fn record(
         &mut self,
         slot: Slot,
-        points: &[(Option<i64>, Values)],
+        (rules, points): (RecordRules, &[(Option<i64>, Values)]),
         keep_s: u32,
         bytes_max: u64,
     ) {
         let device = self.devices.get_mut(&slot).expect("only for those that are there");
         let now = i64::try_from(self.now).unwrap();
-        let ahead = device.newest.filter(|newest| *newest >= now && newest - now < 1_000);
-        let untimed = ahead.map_or(now, |newest| newest + 1);
-        let points = points.iter().filter(|(_, values)| !values.is_empty());
         let history = &mut self.histories[slot.0];
+        let points = points.iter().filter(|(_, values)| !values.is_empty());
+        let untimed = match rules {
+            RecordRules::First => {
+                let ahead = device.newest.filter(|newest| *newest >= now && newest - now < 1_000);
+                ahead.map_or(now, |newest| newest + 1)
+            }
+            RecordRules::Second => {
+                let untimed = points.clone().filter(|(ts_ms, _)| ts_ms.is_none());
+                let keys: BTreeSet<_> =
+                    untimed.flat_map(|(_, values)| values).map(|(key, _)| key).collect();
+                let last = device.latest.iter().filter(|(key, _)| keys.contains(key));
+                let last = last.map(|(_, (at, _))| *at).filter(|at| at - now <= 1_000).max();
+                let from = last.map_or(now, |last| now.max(last + 1));
+                let taken = |at: &i64| history.points.contains_key(&(device.born, *at));
+                (from..).find(|at| !taken(at)).unwrap()
+            }
+        };
         let mut named = Vec::new();
         for (ts_ms, values) in points {
             let ts_ms = ts_ms.unwrap_or(untimed);
@@ -199,9 +235,9 @@ impl Model {
                     }
                 }
             }
-            Do::Record { slot, points, keep_s, bytes_max } => {
+            Do::Record { slot, rules, points, keep_s, bytes_max } => {
                 if self.devices.contains_key(slot) {
-                    self.record(*slot, points, *keep_s, *bytes_max);
+                    self.record(*slot, (*rules, points), *keep_s, *bytes_max);
                 }
             }
             Do::Erase { slot, keys, range, latest } => self.erase(*slot, keys, *range, *latest),
@@ -307,7 +343,7 @@ fn command(what: &Do, born: u64) -> Option<Command> {
             let scope = AttributeScope::ALL[*scope];
             write(WriteAttributes { tenant, device, scope, ..writing(born, changes) })
         }
-        Do::Record { slot, points, keep_s, bytes_max } => {
+        Do::Record { slot, rules, points, keep_s, bytes_max } => {
             let (tenant, device) = whose(slot);
             let points = points.iter().map(|(ts_ms, values)| {
                 let values = values.iter().map(|(k, value)| (key(k), long(*value))).collect();
@@ -315,7 +351,7 @@ fn command(what: &Do, born: u64) -> Option<Command> {
             });
             let history = Some(Retention { keep_s: *keep_s, bytes_max: *bytes_max });
             let points = points.collect();
-            record(Record { tenant, device, history, ..recording(born, points) })
+            record(Record { tenant, device, rules: *rules, history, ..recording(born, points) })
         }
         Do::Erase { slot, keys, range: (from_ms, to_ms), latest } => {
             let (tenant, device) = whose(slot);
@@ -336,6 +372,7 @@ proptest! {
     fn values_are_what_naive_maps_hold(whats in prop::collection::vec(what(), 1..80)) {
         let mut group = Group::new(SHARD);
         let mut model = Model { now: group.now, ..Model::default() };
+        assert_eq!(i64::try_from(group.now), Ok(START_MS));
         for history in &mut model.histories {
             history.next_part = 1;
         }

@@ -1,6 +1,7 @@
 //! What the tests share: clusters of processes, clients, waiting.
 
 pub(crate) mod api;
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod flow;
 pub(crate) mod http;

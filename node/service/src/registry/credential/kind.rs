@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 1 secret | 32 bytes: keyed hash | the device's name |
 //! | 2 token | the same, and the sealed token if it may be read again | lookup of the token |
-//! | 3 login | 1, flags, client id, user name, keyed hash or argon2id | lookup of client id and user name, in its tenant |
+//! | 3 login | 1, flags, client id, user name, keyed hash, argon2id or another system's | lookup of client id and user name, in its tenant |
 //! | 4 certificate | 1, what is pinned, SHA-256 | lookup of the fingerprint |
 //! | 5 psk | 1, identity, nonce and sealed key | lookup of the identity |
 //! | 6 alias | 1, another name of the device, which proves nothing | lookup of the name, in its tenant |
@@ -17,13 +17,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use moorline_core::Text;
+use moorline_core::{Text, foreign_hash::Form};
 use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
 };
 
-use super::password::SlowHash;
+use super::{foreign::Foreign, password::SlowHash};
 
 /// Generated secrets, and tokens of the API.
 pub const SECRET: u8 = 1;
@@ -54,6 +54,8 @@ const HAS_CLIENT: u8 = 1;
 const HAS_USER: u8 = 2;
 const IS_KEYED: u8 = 4;
 const IS_SLOW: u8 = 8;
+/// Versions before it let nobody in by such a row: they read none of what is behind the names.
+const IS_FOREIGN: u8 = 16;
 /// Room that most verifiers fit into.
 const USUAL_BYTES: usize = 128;
 
@@ -101,6 +103,8 @@ pub enum Password {
     Generated([u8; HASH_BYTES]),
     /// Somebody chose it.
     Chosen(SlowHash),
+    /// Another system hashed it.
+    Foreign(Foreign),
 }
 
 /// What of a certificate is pinned.
@@ -136,6 +140,7 @@ impl fmt::Debug for Password {
         f.write_str(match self {
             Self::Generated(_) => "generated",
             Self::Chosen(_) => "chosen",
+            Self::Foreign(_) => "foreign",
         })
     }
 }
@@ -241,6 +246,7 @@ impl Login {
             None => 0,
             Some(Password::Generated(_)) => IS_KEYED,
             Some(Password::Chosen(_)) => IS_SLOW,
+            Some(Password::Foreign(_)) => IS_FOREIGN,
         };
         let mut out = Writer::new(VERSION, USUAL_BYTES);
         out.u8(flags);
@@ -257,6 +263,12 @@ impl Login {
                 out.rest(&slow.salt);
                 out.rest(&slow.hash);
             }
+            Some(Password::Foreign(Foreign { form, cost, salt, hash })) => {
+                out.u8(*form as u8);
+                out.u32(*cost);
+                out.blob(salt);
+                out.rest(hash);
+            }
         }
         out.done()
     }
@@ -267,13 +279,13 @@ impl Login {
         let has = |flag: u8| flags & flag != 0;
         let client = has(HAS_CLIENT).then(|| from.text()).transpose()?;
         let user = has(HAS_USER).then(|| from.text()).transpose()?;
-        let password = match (has(IS_KEYED), has(IS_SLOW)) {
-            (false, false) => {
+        let password = match flags & (IS_KEYED | IS_SLOW | IS_FOREIGN) {
+            0 => {
                 from.end()?;
                 None
             }
-            (true, false) => Some(Password::Generated(exactly(from)?)),
-            (false, true) => {
+            IS_KEYED => Some(Password::Generated(exactly(from)?)),
+            IS_SLOW => {
                 let (memory_kib, passes, lanes) = (from.u32()?, from.u32()?, from.u32()?);
                 let salt = from.u128()?.to_be_bytes();
                 Some(Password::Chosen(SlowHash {
@@ -284,7 +296,14 @@ impl Login {
                     hash: exactly(from)?,
                 }))
             }
-            (true, true) => return Err(from.corrupt("two passwords".to_owned())),
+            IS_FOREIGN => {
+                let form = from.u8()?;
+                let wrong = from.corrupt(format!("form {form} of a hash"));
+                let form = Form::of(form).ok_or(wrong)?;
+                let (cost, salt) = (from.u32()?, from.blob()?);
+                Some(Password::Foreign(Foreign { form, cost, salt, hash: exactly(from)? }))
+            }
+            _ => return Err(from.corrupt("two passwords".to_owned())),
         };
         Ok(Self { client, user, password })
     }
@@ -345,6 +364,10 @@ mod tests {
         SlowHash { memory_kib: 19_456, passes: 2, lanes: 1, salt, hash }
     }
 
+    fn foreign(form: Form) -> Foreign {
+        Foreign { form, cost: 10, salt: Bytes::from_static(&[0x5A; 16]), hash: [7; HASH_BYTES] }
+    }
+
     fn login(client: Option<&str>, user: Option<&str>, password: Option<Password>) -> Kept {
         Kept::Login(Login { client: client.map(Text::from), user: user.map(Text::from), password })
     }
@@ -359,6 +382,7 @@ mod tests {
         let psk = Psk { identity: Bytes::from_static(b"id"), sealed: Bytes::from_static(b"xyz") };
         let pin = |what| Kept::Certificate(Pin { what, sha256: [1; HASH_BYTES] });
         let slow_hex = format!("00004c000000000200000001{}{sevens}", "5a".repeat(16));
+        let foreign_hex = format!("010000000a00000010{}{sevens}", "5a".repeat(16));
         #[rustfmt::skip]
         let table = [
             (Kept::Secret([7; HASH_BYTES]), 1, "secret", sevens.clone()),
@@ -368,6 +392,10 @@ mod tests {
                 format!("01060000000175{sevens}")),
             (login(None, Some("u"), Some(Password::Chosen(slow()))), 3, "password",
                 format!("010a0000000175{slow_hex}")),
+            (login(None, Some("u"), Some(Password::Foreign(foreign(Form::Bcrypt)))), 3, "password",
+                format!("01120000000175{foreign_hex}")),
+            (login(Some("c"), None, Some(Password::Foreign(foreign(Form::Sha512)))), 3, "mqtt-basic",
+                format!("01110000000163{}", foreign_hex.replacen("01", "02", 1))),
             (login(Some("c"), Some("u"), None), 3, "mqtt-basic", "010300000001630000000175".to_owned()),
             (login(Some("c"), None, None), 3, "mqtt-basic", "01010000000163".to_owned()),
             (pin(Pinned::Certificate), 4, "certificate", format!("0101{ones}")),
@@ -390,6 +418,9 @@ mod tests {
             (LOGIN, &[2, 0]),
             (LOGIN, &[1, 12]),
             (LOGIN, &[1, 0, 0]),
+            (LOGIN, &[1, 16, 3, 0, 0, 0, 10, 0, 0, 0, 0]),
+            (LOGIN, &[1, 16, 1, 0, 0, 0, 10, 0, 0, 0, 0, 7]),
+            (LOGIN, &[1, 24]),
             (CERTIFICATE, &[1, 3]),
             (CERTIFICATE, &[1, 1, 0]),
             (PSK, &[1, 9]),
@@ -404,10 +435,12 @@ mod tests {
     #[test]
     fn the_longest_fit_into_a_verifier() {
         let text = |bytes| Some(Text::from("x".repeat(bytes)));
-        let password = Some(Password::Chosen(slow()));
-        let (client, user) = (text(CLIENT_BYTES_MAX), text(USER_BYTES_MAX));
-        let longest = Kept::Login(Login { client, user, password }).to_bytes().len();
-        assert!(longest <= VERIFIER_BYTES_MAX, "{longest}");
+        for password in [Password::Chosen(slow()), Password::Foreign(foreign(Form::Sha512))] {
+            let (client, user) = (text(CLIENT_BYTES_MAX), text(USER_BYTES_MAX));
+            let login = Login { client, user, password: Some(password) };
+            let longest = Kept::Login(login).to_bytes().len();
+            assert!(longest <= VERIFIER_BYTES_MAX, "{longest}");
+        }
         // A nonce of 24 bytes, a key of 64, a tag of 16.
         let sealed = Bytes::from(vec![0; 24 + 64 + 16]);
         let psk = Psk { identity: vec![0; IDENTITY_BYTES_MAX].into(), sealed };

@@ -8,7 +8,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use moorline_core::{TenantId, Text, UnixMillis};
+use moorline_core::{
+    TenantId, Text, UnixMillis,
+    foreign_hash::{ForeignHash, NoHash},
+};
 use moorline_machine::registry::{Credential, LookupHash};
 use zeroize::Zeroizing;
 
@@ -17,7 +20,7 @@ use super::{
         ALIAS_BYTES_MAX, CLIENT_BYTES_MAX, IDENTITY_BYTES_MAX, Kept, Login, Password, Pin, Pinned,
         Psk, Token, USER_BYTES_MAX,
     },
-    password::{Busy, Place},
+    password::{Busy, PASSWORD_BYTES_MAX, Place},
 };
 use crate::registry::secrets::{Secrets, Style, generate};
 
@@ -31,8 +34,6 @@ const KEY_BYTES_MIN: usize = 16;
 const KEY_BYTES_MAX: usize = 64;
 /// Bytes of a key that is generated.
 const KEY_BYTES: usize = 32;
-/// Bytes of a password that somebody chose: what is hashed has to end.
-const PASSWORD_BYTES_MAX: usize = 256;
 
 /// Something that is secret, and wiped when it is dropped.
 #[derive(Clone)]
@@ -61,6 +62,8 @@ pub enum WantedPassword {
     Generated,
     /// One that somebody chose.
     Chosen(Secret),
+    /// One that another system hashed: the hash, as it writes it.
+    Hashed(Secret),
 }
 
 /// What is asked for.
@@ -115,11 +118,19 @@ pub enum Unmakeable {
     Busy,
     /// It can't be as it is asked for: why.
     Malformed(&'static str),
+    /// The hash of a password is none that is taken: why.
+    NoHash(NoHash),
 }
 
 impl From<Busy> for Unmakeable {
     fn from(_: Busy) -> Self {
         Self::Busy
+    }
+}
+
+impl From<NoHash> for Unmakeable {
+    fn from(why: NoHash) -> Self {
+        Self::NoHash(why)
     }
 }
 
@@ -198,6 +209,11 @@ pub async fn make(
                     // The same credential brought again has the same hash: an import sees that it is there.
                     let salt = secrets.salt(place);
                     Some(Password::Chosen(secrets.passwords().hash(&password.0, salt).await?))
+                }
+                WantedPassword::Hashed(text) => {
+                    let text = str::from_utf8(&text.0).map_err(|_| NoHash::Unreadable)?;
+                    let hash = ForeignHash::read(text)?;
+                    Some(Password::Foreign(secrets.passwords().keep(place, &hash)))
                 }
             };
             (Kept::Login(Login { client, user, password }), Some(lookup))
@@ -343,6 +359,8 @@ fn check_key(key: Secret) -> Result<Secret, Unmakeable> {
 mod tests {
     use super::*;
 
+    const BCRYPT: &str = "$2b$06$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s.";
+
     fn made(wanted: Wanted) -> Result<Made, Unmakeable> {
         let (secrets, device) = (Secrets::new([1; 32]), Text::from("pump"));
         let place = Place { tenant: TenantId(7), device: &device, id: 3 };
@@ -386,6 +404,7 @@ mod tests {
             Wanted::Token(Some(Secret::new("A1B2C3D4E5F6G7H8I9J0"))),
             login(Some("c"), None, WantedPassword::None),
             login(Some("c"), Some("bob@example.com"), chosen("x")),
+            login(None, Some("u"), WantedPassword::Hashed(Secret::new(BCRYPT))),
             psk(b"x", "sixteen bytes ok"),
             Wanted::Alias(Text::from("CN=gate-7, O=Plant")),
         ];
@@ -413,6 +432,20 @@ mod tests {
             let why = made(wanted.clone()).map(drop);
             assert!(matches!(why, Err(Unmakeable::Malformed(_))), "{wanted:?}");
         }
+    }
+
+    #[test]
+    fn a_hash_that_is_brought_is_kept_as_none_that_can_be_tried() {
+        let brought =
+            |text: &str| made(login(None, Some("u"), WantedPassword::Hashed(Secret::new(text))));
+        let (kept, again) = (brought(BCRYPT).unwrap(), brought(BCRYPT).unwrap());
+        assert_eq!(kept.credential, again.credential, "an import sees that it is there");
+        let hash = ForeignHash::read(BCRYPT).unwrap().hash;
+        let held = &kept.credential.verifier;
+        assert!(!held.windows(8).any(|some| hash.windows(8).any(|of| of == some)));
+        assert_eq!(brought("$6$s").map(drop), Err(Unmakeable::NoHash(NoHash::Unreadable)));
+        let dear = BCRYPT.replace("$06$", "$13$");
+        assert_eq!(brought(&dear).map(drop), Err(Unmakeable::NoHash(NoHash::Cost)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Passwords that people chose: argon2id, which takes 22 ms and 19 MiB each time, so that nobody tries many.
+//! Passwords that people chose: argon2id, which takes 22 ms and 19 MiB each time, so that nobody tries many. And those that another
+//! system hashed ([`foreign`]), which take as long as it wanted.
 //!
 //! ```text
 //!   password ──► known for a while? ──yes──► it is right          (a keyed hash: a microsecond)
@@ -9,7 +10,8 @@
 //!
 //! # Invariants
 //!
-//! - **Bounded**: [`WAITING_MAX`] wait for each that hashes; one more is told that it is busy, and counted. Checked below.
+//! - **Bounded**: [`WAITING_MAX`] wait for each that hashes, and [`FOREIGN_WAITING_MAX`] with a hash of another system; one more is
+//!   told that it is busy, and counted. Checked below.
 //! - **What is remembered is no password**: a hash under a key that this process drew and never writes, over all of what is
 //!   kept of the credential, so a changed one is not known. Only right ones are remembered. Checked below.
 //! - **Whether a credential still counts is not remembered**: callers read the device's row first.
@@ -27,13 +29,19 @@ use std::{
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use hmac::{Hmac, Mac};
-use moorline_core::{TenantId, Text};
+use moorline_core::{
+    TenantId, Text,
+    foreign_hash::{ForeignHash, Form},
+};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use sha2::Sha256;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use zeroize::Zeroizing;
 
-use super::kind::HASH_BYTES;
+use super::{
+    foreign::{self, Foreign},
+    kind::HASH_BYTES,
+};
 
 /// Memory of one hash: OWASP's least for argon2id with two passes.
 const MEMORY_KIB: u32 = 19_456;
@@ -46,6 +54,10 @@ const PASSES_MAX: u32 = 8;
 pub const SALT_BYTES: usize = 16;
 /// Hashes that wait for each one that runs: a second and a half of them, within which a client still waits.
 pub const WAITING_MAX: usize = 64;
+/// The same of hashes of other systems, each of which may take ten times as long: so those that wait with them wait no longer for it.
+pub const FOREIGN_WAITING_MAX: usize = 8;
+/// Bytes of a password, of which one that is longer is none: what is hashed has to end, and SHA-512-crypt takes the square of it.
+pub const PASSWORD_BYTES_MAX: usize = 256;
 /// Passwords that are known, in each of two generations: 6 MiB together.
 const KNOWN_MAX: usize = 65_536;
 /// How long a generation takes new ones. A password is known for this long to twice as long.
@@ -102,21 +114,35 @@ pub struct Passwords {
     pepper: Zeroizing<[u8; HASH_BYTES]>,
     boot: Zeroizing<[u8; BOOT_KEY_BYTES]>,
     hashing: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    waiting_max: usize,
+    chosen: Line,
+    foreign: Line,
     known: Mutex<Generations>,
     metrics: Metrics,
 }
 
 impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passwords").field("waiting_max", &self.waiting_max).finish_non_exhaustive()
+        f.debug_struct("Passwords").field("waiting_max", &self.chosen.max).finish_non_exhaustive()
+    }
+}
+
+/// Those that wait for their turn, or have it.
+#[derive(Debug)]
+struct Line {
+    waiting: AtomicUsize,
+    max: usize,
+}
+
+impl Line {
+    fn of(max: usize) -> Self {
+        Self { waiting: AtomicUsize::new(0), max }
     }
 }
 
 #[derive(Debug, Clone)]
 struct Metrics {
     hashes: IntCounterVec,
+    foreign: IntCounterVec,
     waiting: IntGauge,
 }
 
@@ -127,28 +153,39 @@ impl Metrics {
             "Chosen passwords that were hashed, known already, or too many at once",
         );
         let hashes = IntCounterVec::new(hashes, &["result"]).expect("a well-formed name");
+        let foreign = Opts::new(
+            "moorline_foreign_hash_checks_total",
+            "Passwords that were compared with another system's hash, known already, or too many at once",
+        );
+        let foreign = IntCounterVec::new(foreign, &["form", "result"]).expect("a well-formed name");
         for result in ["hashed", "known", "busy"] {
             hashes.with_label_values(&[result]);
+            for form in Form::ALL {
+                foreign.with_label_values(&[form.name(), result]);
+            }
         }
         let waiting = IntGauge::new(
             "moorline_password_checks_waiting",
-            "Chosen passwords that wait until they are hashed",
+            "Passwords that wait until they are hashed, of either sort",
         );
-        Self { hashes, waiting: waiting.expect("a well-formed name") }
+        Self { hashes, foreign, waiting: waiting.expect("a well-formed name") }
     }
 
-    fn count(&self, result: &str) {
-        self.hashes.with_label_values(&[result]).inc();
+    fn count(&self, form: Option<Form>, result: &str) {
+        match form {
+            None => self.hashes.with_label_values(&[result]).inc(),
+            Some(form) => self.foreign.with_label_values(&[form.name(), result]).inc(),
+        }
     }
 }
 
 /// One that waits, or is hashed.
-struct Waiting<'a>(&'a Passwords);
+struct Waiting<'a>(&'a Line, &'a IntGauge);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.waiting.dec();
+        self.1.dec();
     }
 }
 
@@ -167,8 +204,8 @@ impl Passwords {
             pepper: Zeroizing::new(pepper),
             boot: Zeroizing::new(boot),
             hashing: Arc::new(Semaphore::new(at_once)),
-            waiting: AtomicUsize::new(0),
-            waiting_max: at_once * WAITING_MAX,
+            chosen: Line::of(at_once * WAITING_MAX),
+            foreign: Line::of(at_once * FOREIGN_WAITING_MAX),
             known: Mutex::new(known),
             metrics: Metrics::new(),
         }
@@ -181,6 +218,7 @@ impl Passwords {
     /// When a metric of the same name is registered already.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.metrics.hashes.clone()))?;
+        registry.register(Box::new(self.metrics.foreign.clone()))?;
         registry.register(Box::new(self.metrics.waiting.clone()))
     }
 
@@ -192,8 +230,16 @@ impl Passwords {
     pub async fn hash(&self, password: &[u8], salt: [u8; SALT_BYTES]) -> Result<SlowHash, Busy> {
         let (memory_kib, passes, lanes) = (MEMORY_KIB, PASSES, LANES);
         let plan = SlowHash { memory_kib, passes, lanes, salt, hash: [0; HASH_BYTES] };
-        let hash = self.run(password, plan).await?;
+        let hash = self.run_slow(password, plan).await?;
         Ok(SlowHash { hash, ..plan })
+    }
+
+    /// What is kept of a password that another system hashed: nothing that says without the cluster's key which passwords fit.
+    #[must_use]
+    pub fn keep(&self, place: Place<'_>, hash: &ForeignHash) -> Foreign {
+        let ForeignHash { form, cost, salt, hash } = hash;
+        let hash = foreign::keyed(&*self.pepper, place, hash);
+        Foreign { form: *form, cost: *cost, salt: salt.clone(), hash }
     }
 
     /// Whether it is the password that a hash was made of.
@@ -207,16 +253,45 @@ impl Passwords {
         kept: &SlowHash,
         password: &[u8],
     ) -> Result<bool, Busy> {
-        let mark = self.mark(place, kept, password);
+        let mark = self.mark(place, [&kept.salt, &kept.hash], password);
         if self.knows(&mark) {
-            self.metrics.count("known");
+            self.metrics.count(None, "known");
             return Ok(true);
         }
         if kept.memory_kib > MEMORY_KIB_MAX || kept.passes > PASSES_MAX || kept.lanes > LANES {
             return Ok(false);
         }
-        let hash = self.run(password, *kept).await?;
+        let hash = self.run_slow(password, *kept).await?;
         let same = same(&hash, &kept.hash);
+        if same {
+            self.learn(mark, Instant::now());
+        }
+        Ok(same)
+    }
+
+    /// Whether it is the password that another system made a hash of.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`].
+    pub async fn verify_foreign(
+        &self,
+        place: Place<'_>,
+        kept: &Foreign,
+        password: &[u8],
+    ) -> Result<bool, Busy> {
+        // A row that asks for more was not written by us.
+        if password.len() > PASSWORD_BYTES_MAX || !kept.form.takes(kept.cost) {
+            return Ok(false);
+        }
+        let mark = self.mark(place, [&kept.salt, &kept.hash], password);
+        if self.knows(&mark) {
+            self.metrics.count(Some(kept.form), "known");
+            return Ok(true);
+        }
+        let (plan, password) = (kept.clone(), Zeroizing::new(password.to_vec()));
+        let hash = self.run(&self.foreign, Some(kept.form), move || plan.of(&password)).await?;
+        let same = same(&foreign::keyed(&*self.pepper, place, &hash), &kept.hash);
         if same {
             self.learn(mark, Instant::now());
         }
@@ -232,37 +307,45 @@ impl Passwords {
         self.hash(password, [0; SALT_BYTES]).await.map(drop)
     }
 
-    async fn run(&self, password: &[u8], plan: SlowHash) -> Result<[u8; HASH_BYTES], Busy> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+    async fn run_slow(&self, password: &[u8], plan: SlowHash) -> Result<[u8; HASH_BYTES], Busy> {
+        let (password, pepper) = (Zeroizing::new(password.to_vec()), self.pepper.clone());
+        self.run(&self.chosen, None, move || hashed(&*pepper, &password, &plan)).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        line: &Line,
+        form: Option<Form>,
+        work: impl FnOnce() -> Option<T> + Send + 'static,
+    ) -> Result<T, Busy> {
+        let before = line.waiting.fetch_add(1, Ordering::Relaxed);
         self.metrics.waiting.inc();
-        let _waiting = Waiting(self);
-        if before >= self.waiting_max {
-            self.metrics.count("busy");
+        let _waiting = Waiting(line, &self.metrics.waiting);
+        if before >= line.max {
+            self.metrics.count(form, "busy");
             return Err(Busy);
         }
         let turn = Arc::clone(&self.hashing).acquire_owned().await;
         let turn = turn.expect("nobody closes it");
-        self.metrics.count("hashed");
-        let password = Zeroizing::new(password.to_vec());
-        let pepper = self.pepper.clone();
+        self.metrics.count(form, "hashed");
         // Whoever is hung up on meanwhile has its turn all the same.
         let hashed = spawn_blocking(move || {
-            let hash = hashed(&*pepper, &password, &plan);
+            let hash = work();
             drop(turn);
             hash
         });
         hashed.await.ok().flatten().ok_or(Busy)
     }
 
-    fn mark(&self, place: Place<'_>, kept: &SlowHash, password: &[u8]) -> [u8; HASH_BYTES] {
+    fn mark(&self, place: Place<'_>, kept: [&[u8]; 2], password: &[u8]) -> [u8; HASH_BYTES] {
         let mut mac =
             <Hmac<Sha256> as Mac>::new_from_slice(&*self.boot).expect("any length will do");
         mac.update(&place.tenant.0.to_be_bytes());
-        mac.update(&(place.device.len() as u64).to_be_bytes());
-        mac.update(place.device.as_bytes());
         mac.update(&place.id.to_be_bytes());
-        mac.update(&kept.salt);
-        mac.update(&kept.hash);
+        for part in [place.device.as_bytes(), kept[0], kept[1]] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
         mac.update(password);
         mac.finalize().into_bytes().into()
     }
@@ -325,6 +408,10 @@ mod tests {
         passwords.metrics.hashes.with_label_values(&[result]).get()
     }
 
+    fn foreign_count(passwords: &Passwords, form: Form, result: &str) -> u64 {
+        passwords.metrics.foreign.with_label_values(&[form.name(), result]).get()
+    }
+
     #[test]
     fn a_right_password_is_hashed_once_and_then_known() {
         let passwords = Passwords::with([1; 32], [2; 32], 1);
@@ -368,7 +455,64 @@ mod tests {
             let left = waiting.into_iter().take(2);
             drop(turn);
             assert!(join_all(left).await.into_iter().all(|ended| ended == Ok(())));
-            assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
+            assert_eq!(passwords.chosen.waiting.load(Ordering::Relaxed), 0);
+        });
+    }
+
+    #[test]
+    fn a_password_that_another_system_hashed_is_compared_once_and_then_known() {
+        let passwords = Passwords::with([1; 32], [2; 32], 1);
+        let device = DEVICE();
+        let place = Place { tenant: TenantId(7), device: &device, id: 3 };
+        let other = Place { id: 4, ..place };
+        // Made by another tool: `foreign.rs` has more of them.
+        let bcrypt = "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe";
+        let kept = passwords.keep(place, &ForeignHash::read(bcrypt).unwrap());
+        let (form, long) = (Form::Bcrypt, [b'a'; PASSWORD_BYTES_MAX + 1]);
+        done(async {
+            for wrong in [&b""[..], b"b", b"aa", b"a\0", bcrypt.as_bytes()] {
+                assert_eq!(passwords.verify_foreign(place, &kept, wrong).await, Ok(false));
+            }
+            assert_eq!(foreign_count(&passwords, form, "hashed"), 5);
+            for _ in 0..3 {
+                assert_eq!(passwords.verify_foreign(place, &kept, b"a").await, Ok(true));
+            }
+            let counts = ["hashed", "known"].map(|result| foreign_count(&passwords, form, result));
+            assert_eq!(counts, [6, 2]);
+            assert_eq!(passwords.verify_foreign(other, &kept, b"a").await, Ok(false), "its row");
+            let elsewhere = Passwords::with([8; 32], [2; 32], 1);
+            assert_eq!(elsewhere.verify_foreign(place, &kept, b"a").await, Ok(false), "no pepper");
+            let dear = Foreign { cost: 31, ..kept.clone() };
+            assert_eq!(
+                passwords.verify_foreign(place, &dear, b"a").now_or_never(),
+                Some(Ok(false))
+            );
+            let ended = passwords.verify_foreign(place, &kept, &long).now_or_never();
+            assert_eq!(ended, Some(Ok(false)), "nobody is kept busy by it");
+        });
+    }
+
+    #[test]
+    fn those_that_wait_for_a_foreign_hash_are_few_and_others_come_in() {
+        let passwords = Passwords::with([1; 32], [2; 32], 1);
+        let device = DEVICE();
+        let place = Place { tenant: TenantId(7), device: &device, id: 3 };
+        let bcrypt = "$2a$06$m0CrhHm10qJ3lXRY.5zDGO3rS2KdeeWLuGmsfGlMfOxih58VYVfxe";
+        let kept = passwords.keep(place, &ForeignHash::read(bcrypt).unwrap());
+        done(async {
+            let turn = passwords.hashing.acquire().await.unwrap();
+            let mut waiting: Vec<_> = (0..FOREIGN_WAITING_MAX)
+                .map(|_| Box::pin(passwords.verify_foreign(place, &kept, b"a")))
+                .collect();
+            assert!(waiting.iter_mut().all(|one| one.now_or_never().is_none()));
+            let more = passwords.verify_foreign(place, &kept, b"a").now_or_never();
+            assert_eq!(more, Some(Err(Busy)));
+            assert_eq!(foreign_count(&passwords, Form::Bcrypt, "busy"), 1);
+            assert_eq!(passwords.pretend(b"x").now_or_never(), None, "that is another line");
+            assert_eq!(count(&passwords, "busy"), 0);
+            drop(turn);
+            assert!(join_all(waiting).await.into_iter().all(|ended| ended == Ok(true)));
+            assert_eq!(passwords.foreign.waiting.load(Ordering::Relaxed), 0);
         });
     }
 

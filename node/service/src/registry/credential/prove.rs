@@ -18,7 +18,8 @@
 //! - **The device's row decides**, read after news of it are listened to: what changes from then on is told.
 //! - **Who came by a tenant's host is of that tenant**, whatever it shows.
 //! - **What is shown besides a key must not contradict it**: a user name, if there is one, names the same device.
-//! - **A wrong password costs the same whether its user exists**, in a tenant that has chosen passwords.
+//! - **A wrong password costs the same whether its user exists**, in a tenant that has chosen passwords; but for a user whose hash
+//!   another system made, which takes as long as that one wanted.
 //! - **Nothing is looked at without TLS in a tenant that wants it.**
 //!
 //! Checked by the cluster tests (`credentials.rs`), but for certificates and pre-shared keys, of which only the parts have tests.
@@ -36,6 +37,7 @@ use super::{
     kind::{Kept, Login, Password, Pinned},
     make::{lookup_of_alias, lookup_of_identity, lookup_of_pin, lookup_of_token},
     password::{Busy, Place},
+    shared,
 };
 use crate::{
     registry::{
@@ -269,9 +271,11 @@ impl Registry {
         let hash = lookup_of_identity(secrets, identity);
         let found = self.find(hash).await.ok()??;
         let of = self.tenant(found.tenant).filter(|of| of.enabled && found.record.enabled);
-        // While a key is exchanged there are two of one identity: the newer one counts.
+        // While a key is exchanged there are two of one identity: of those that count the newer one.
         let valid = found.record.credentials.iter();
-        let valid = valid.filter(|held| held.lookup == Some(hash) && counts(held, now_ms));
+        let valid = valid.filter(|held| {
+            counts(held, now_ms) && shared::identity_of(held).is_some_and(|of| of == identity)
+        });
         let held = newest(valid);
         let held = held.filter(|_| of.is_some())?;
         let Some(Kept::Psk(psk)) = Kept::read(held.kind, &held.verifier) else { return None };
@@ -523,7 +527,8 @@ impl Attempt<'_> {
             {
                 continue;
             }
-            *hashed |= matches!(login.password, Some(Password::Chosen(_)));
+            // A hash of another system takes its own time: twice would tell more.
+            *hashed |= matches!(login.password, Some(Password::Chosen(_) | Password::Foreign(_)));
             if self.is_password(&row, &held, &login, password).await? {
                 return self.admitted(row, &held).map(Some);
             }
@@ -545,6 +550,10 @@ impl Attempt<'_> {
             Password::Chosen(kept) => {
                 let place = Place { tenant: row.tenant, device: &row.device, id: held.id };
                 Ok(self.secrets.passwords().verify(place, kept, password).await?)
+            }
+            Password::Foreign(kept) => {
+                let place = Place { tenant: row.tenant, device: &row.device, id: held.id };
+                Ok(self.secrets.passwords().verify_foreign(place, kept, password).await?)
             }
         }
     }

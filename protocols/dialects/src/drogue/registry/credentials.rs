@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use moorline_core::foreign_hash::{ForeignHash, Form};
 use serde_json::{Map, Value};
 
 /// The most credentials of one device.
@@ -13,8 +14,8 @@ pub const CREDENTIALS_MAX: usize = 8;
 pub enum Password {
     /// As it is.
     Plain(String),
-    /// Of a form that is known and is not checked here: its name.
-    Hashed(&'static str),
+    /// Hashed, as it was written: [`ForeignHash::read`] takes it.
+    Hashed(String),
 }
 
 /// By hand: what is secret is not printed.
@@ -22,7 +23,7 @@ impl std::fmt::Debug for Password {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Plain(_) => "Plain(…)",
-            Self::Hashed(form) => form,
+            Self::Hashed(_) => "Hashed(…)",
         })
     }
 }
@@ -130,9 +131,13 @@ fn password(said: &Value) -> Result<Password, String> {
     if let Some(plain) = text(said).or_else(|| text(&said["plain"])) {
         return Ok(Password::Plain(plain));
     }
-    for form in ["bcrypt", "sha512"] {
-        if said[form].is_string() {
-            return Ok(Password::Hashed(form));
+    for form in Form::ALL {
+        if let Some(hash) = text(&said[form.name()]) {
+            let read = ForeignHash::read(&hash).map_err(|why| why.to_string())?;
+            if read.form != form {
+                return Err(format!("a password as {} whose hash is another form's", form.name()));
+            }
+            return Ok(Password::Hashed(hash));
         }
     }
     Err("a password that is neither text nor plain, bcrypt or sha512".to_owned())

@@ -1,7 +1,16 @@
 //! Lists: which of all are shown, in which order, and how many on a page.
 //!
-//! Invariant: **an order or a filter that there is not is refused**, and nothing else is shown in its place. Checked by
-//! `tests/it/losant/list.rs`.
+//! # Invariants
+//!
+//! - **An order or a filter that there is not is refused**, and nothing else is shown in its place.
+//! - **No more is held than what comes before a page's end**, however much is looked through.
+//!
+//! Checked by `tests/it/losant/list.rs`.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
 
 use serde_json::{Value, json};
 
@@ -63,6 +72,85 @@ pub struct Page<T> {
     pub total: usize,
 }
 
+/// A page while all that there is comes by, in any order: what stands on it and before it so far.
+#[derive(Debug)]
+pub struct Gathered<'a, T> {
+    shape: &'a Shape,
+    /// How many may stand on the page and before it.
+    most: usize,
+    /// The last of them first.
+    kept: BinaryHeap<Kept<T>>,
+    total: usize,
+}
+
+/// Something with its place in the order: by what it is sorted by, and then by its id.
+#[derive(Debug)]
+struct Kept<T> {
+    place: Place,
+    item: T,
+}
+
+/// Those of one list are all of one sort.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Ascending(String, String),
+    Descending(Reverse<(String, String)>),
+}
+
+impl<T> PartialEq for Kept<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+impl<T> Eq for Kept<T> {}
+
+impl<T> PartialOrd for Kept<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Kept<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place.cmp(&other.place)
+    }
+}
+
+impl<T> Gathered<'_, T> {
+    /// Takes the next one, with what a field says of it.
+    pub fn push(&mut self, item: T, field: impl Fn(&T, &str) -> String) {
+        self.total += 1;
+        let (by, id) = (field(&item, self.shape.sorted), field(&item, "id"));
+        let place = match self.shape.descending {
+            false => Place::Ascending(by, id),
+            true => Place::Descending(Reverse((by, id))),
+        };
+        if self.kept.len() >= self.most {
+            if self.kept.peek().is_none_or(|last| last.place <= place) {
+                return;
+            }
+            self.kept.pop();
+        }
+        self.kept.push(Kept { place, item });
+    }
+
+    /// How many are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The page, when all have come by.
+    #[must_use]
+    pub fn page(self) -> Page<T> {
+        let before = self.shape.page.saturating_mul(self.shape.per_page);
+        let kept = self.kept.into_sorted_vec();
+        let items = kept.into_iter().skip(before).map(|one| one.item).collect();
+        Page { items, total: self.total }
+    }
+}
+
 impl Shape {
     /// What a query says of it.
     ///
@@ -101,15 +189,11 @@ impl Shape {
         self.filter.as_ref().is_none_or(|(name, glob)| glob.fits(field(name)))
     }
 
-    /// Sorts, by what a field says of each and then by its id, and takes the page.
-    pub fn page<T>(&self, mut all: Vec<T>, field: impl Fn(&T, &str) -> String) -> Page<T> {
-        all.sort_by_cached_key(|one| (field(one, self.sorted), field(one, "id")));
-        if self.descending {
-            all.reverse();
-        }
-        let total = all.len();
-        let behind = all.into_iter().skip(self.page.saturating_mul(self.per_page));
-        Page { items: behind.take(self.per_page).collect(), total }
+    /// Its page, of what is to come.
+    #[must_use]
+    pub fn gathered<T>(&self) -> Gathered<'_, T> {
+        let most = self.page.saturating_add(1).saturating_mul(self.per_page);
+        Gathered { shape: self, most, kept: BinaryHeap::new(), total: 0 }
     }
 
     /// The answer.

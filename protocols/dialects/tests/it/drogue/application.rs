@@ -105,6 +105,9 @@ fn properties_are_read_as_they_were_written() {
     let read = properties::read(&written);
     assert_eq!(read.content_type.as_deref(), Some("text/plain"));
     assert_eq!(read.user, user.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let zero = properties::read(&properties::write(Some("a\0"), &[("b", "\0c")], false));
+    assert_eq!(zero.content_type.as_deref(), Some("a\u{FFFD}"));
+    assert_eq!(zero.user, [("b".to_owned(), "\u{FFFD}c".to_owned())]);
     // A response topic and correlation data stand between.
     let more = [&[0x08, 0, 1, b'r', 0x09, 0, 1, 0][..], &written].concat();
     assert_eq!(properties::read(&more), read);

@@ -141,6 +141,15 @@ fn what_is_written_is_read_as_the_same() {
         );
         assert_eq!(said["data"], json!({ "change": name }));
     }
+    let whole =
+        |more: &str| format!(r#"{{"specversion":"1.0","id":"1","type":"t","source":"s",{more}}}"#);
+    let typed = CloudEvent::read(whole(r#""sampledrate":7,"hot":true,"n":null"#).as_bytes());
+    let typed = typed.unwrap();
+    assert_eq!((typed.get("sampledrate"), typed.get("hot")), (Some("7"), Some("true")));
+    assert_eq!(typed.get("n"), None);
+    for wrong in [r#""subject":1"#, r#""datacontenttype":1"#, r#""data_base64":1"#] {
+        assert_eq!(CloudEvent::read(whole(wrong).as_bytes()), None, "{wrong}");
+    }
     for wrong in [
         "",
         "[]",

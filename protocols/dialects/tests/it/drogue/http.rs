@@ -36,6 +36,8 @@ fn routes_are_those_that_there_are() {
         ("PUT", "/v1/telemetry", Err(Refusal::Method)),
         ("POST", "/v1/", Err(Refusal::NotFound)),
         ("POST", "/v1/%ff", Err(Refusal::NotFound)),
+        ("POST", "/v1/%00", Err(Refusal::NotFound)),
+        ("POST", "/v1/a/b%0Ac", Err(Refusal::NotFound)),
         ("POST", "/v1", Err(Refusal::NotFound)),
         ("POST", "/v2/telemetry", Err(Refusal::NotFound)),
         ("POST", "/ttn/v1", Err(Refusal::NotFound)),
@@ -71,7 +73,7 @@ fn parameters_say_how_long_and_for_whom() {
     for (query, expected) in table {
         assert_eq!(asked(query), expected, "{query}");
     }
-    for query in ["ct=x", "ct=-1", "ct=1.5"] {
+    for query in ["ct=x", "ct=-1", "ct=1.5", "data_schema=%00", "data_schema=urn%3A%7F"] {
         assert_eq!(asked(query).unwrap_err().status(), 400, "{query}");
     }
     assert_eq!(asked("device=other").unwrap().0, 0, "a user and password of another device");

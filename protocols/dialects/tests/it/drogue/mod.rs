@@ -12,6 +12,7 @@ mod outcome;
 mod registry;
 mod rules;
 mod socket;
+mod tokens;
 mod topics;
 mod ttn;
 

@@ -54,6 +54,7 @@ fn refusals_say_what_the_vendors_say() {
         (Refusal::Conflict(String::new()), 409, "Conflict"),
         (Refusal::NotFound, 404, "NotFound"),
         (Refusal::Method, 405, "MethodNotAllowed"),
+        (Refusal::NotServed(""), 501, "NotImplemented"),
     ];
     for (refusal, status, name) in table {
         assert_eq!(refusal.status(), status);

@@ -65,19 +65,26 @@ fn credentials_are_read_in_both_places_and_forms() {
         let expected = ["a", "b"].map(|text| Ok(Credential::Password(plain(text))));
         assert_eq!(found, expected);
     }
+    let bcrypt = "$2b$10$DCq7YPn5Rq63x1Lad4cll.TV4S6ytwfsfvkgY8jIucDrjc8deX1s.";
+    let sha512 = "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1";
     let found = of(
         "authentication",
         json!([
-            { "pass": { "bcrypt": "$2b$10$x" } },
-            { "pass": { "sha512": "$6$x" } },
+            { "pass": { "bcrypt": bcrypt } },
+            { "pass": { "sha512": sha512 } },
             { "user": { "username": "gw", "password": "s", "unique": true } },
             { "user": { "username": "gw", "password": { "plain": "s" } } },
             { "psk": { "key": "cHNr", "validity": { "notAfter": "2027-01-01T00:00:00Z" } } },
             { "pass": 7 }, { "user": {} }, { "psk": { "key": "!" } }, { "cert": "x" },
+            { "pass": { "bcrypt": "$2b$10$x" } }, { "pass": { "bcrypt": sha512 } },
+            { "pass": { "sha512": bcrypt } }, { "pass": { "bcrypt": bcrypt.replace("$10$", "$13$") } },
+            { "pass": { "sha512": sha512.replace("$6$", "$6$rounds=700001$") } },
+            { "pass": { "md5": "x" } },
         ]),
     );
-    assert_eq!(found[0], Ok(Credential::Password(Password::Hashed("bcrypt"))));
-    assert_eq!(found[1], Ok(Credential::Password(Password::Hashed("sha512"))));
+    let hashed = |text: &str| Ok(Credential::Password(Password::Hashed(text.to_owned())));
+    assert_eq!((&found[0], &found[1]), (&hashed(bcrypt), &hashed(sha512)));
+    assert!(!format!("{found:?}").contains("$2b$") && !format!("{found:?}").contains("$6$r"));
     for (at, unique) in [(2, true), (3, false)] {
         let user = Credential::User { user: "gw".to_owned(), password: plain("s"), unique };
         assert_eq!(found[at], Ok(user));

@@ -24,6 +24,8 @@ fn a_while_is_said_in_several_ways() {
         (json!({ "duration": 60_000, "end": -60_000 }),      NOW - 2 * MINUTE,  NOW - MINUTE),
         (json!({ "start": 1_000, "end": 2_000 }),            1_000,             2_000),
         (json!({ "start": -60_000 }),                        NOW - MINUTE,      NOW),
+        (json!({ "start": -1e300 }),                         0,                 NOW),
+        (json!({ "duration": 1e300 }),                       0,                 NOW),
     ];
     for (said, start, end) in table {
         let read = series(said.clone()).unwrap();
@@ -33,7 +35,7 @@ fn a_while_is_said_in_several_ways() {
     assert_eq!(read.map(|read| (read.aggregation.name(), read.limit)), Ok(("MEAN", 5)));
     #[rustfmt::skip]
     let wrong = [
-        json!({ "start": 2, "end": 1 }), json!({ "duration": 0 }), json!({ "aggregation": "MODE" }),
+        json!({ "start": 2, "end": 1 }), json!({ "start": -1e300, "end": -1e300 }), json!({ "duration": 0 }), json!({ "aggregation": "MODE" }),
         json!({ "aggregation": { "type": "TIMEATVALUE", "options": { "value": 1 } } }), json!({ "order": "up" }),
         json!({ "attributes": ["a b"] }), json!({ "attributes": vec!["a"; 101] }), json!({ "deviceIds": [] }),
         json!({ "colour": 1 }), json!({ "deviceQuery": { "colour": 1 }, "deviceIds": null }),
@@ -57,6 +59,9 @@ fn values_of_a_step_are_taken_together() {
             value(2_500, "s", Kept::Text("off".into())),
         ]
     };
+    // From whenever on: a step is a step.
+    let whole = series(json!({ "start": -1e300, "resolution": 1_000, "aggregation": "MEAN" }));
+    assert_eq!(whole.unwrap().points(values()).len(), 2);
     let points = |aggregation: &str, more: Value| {
         let mut said = json!({ "start": 1_000, "end": 3_000, "resolution": 1_000, "aggregation": aggregation });
         for (key, value) in more.as_object().unwrap() {
@@ -92,6 +97,14 @@ fn values_of_a_step_are_taken_together() {
     let answer = read.answer(vec![(DEVICE.into(), "pump".into(), raw)]);
     assert_eq!((&answer["start"], &answer["aggregation"]), (&json!(first), &json!("MAX")));
     assert_eq!(answer["devices"][DEVICE]["name"], "pump");
+}
+
+#[test]
+fn steps_of_a_while_that_began_long_ago_have_their_times() {
+    let said = json!({ "start": -1e300, "aggregation": "COUNT", "resolution": 1e300 });
+    let values = vec![(NOW - 1, Text::from("t"), Kept::Long(1))];
+    let points = series(said).unwrap().points(values);
+    assert_eq!(points, [json!({ "time": "1970-01-01T00:00:00.000Z", "data": { "t": 1 } })]);
 }
 
 #[test]

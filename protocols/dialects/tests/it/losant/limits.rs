@@ -26,27 +26,38 @@ fn thirty_of_a_topic_and_three_hundred_in_all_for_each_fifteen_seconds() {
 }
 
 #[test]
-fn what_waited_comes_as_fast_as_half_of_the_limits() {
+fn what_waited_comes_as_fast_as_half_of_the_limits_and_is_counted_by_itself() {
     let topics: Vec<Text> = (0..11).map(|at| Text::from(format!("t/{at}"))).collect();
-    let down = Direction::Down;
     let mut meter = Meter::default();
     for at in 0..BROUGHT_PER_TOPIC as u64 {
-        assert_eq!(meter.brought_in(down, &topics[0], at), None);
-        assert!(meter.take(down, &topics[0], at));
+        assert_eq!(meter.brought_in(&topics[0], at), None);
+        assert!(meter.bring(&topics[0], at));
     }
     let now = BROUGHT_PER_TOPIC as u64;
-    assert_eq!(meter.brought_in(down, &topics[0], now), Some(WINDOW_MS - now), "as the first goes");
-    assert_eq!(meter.brought_in(down, &topics[0], WINDOW_MS - 1), Some(1));
-    assert_eq!(meter.brought_in(down, &topics[1], now), None, "another topic");
-    // What is said meanwhile counts, and is not kept from it.
-    assert!(meter.take(down, &topics[0], now));
-    assert_eq!(meter.brought_in(down, &topics[0], now), Some(WINDOW_MS - now + 1));
-    assert_eq!(meter.brought_in(down, &topics[0], WINDOW_MS + 1), None);
+    assert!(!meter.bring(&topics[0], now), "whoever looked at the same time");
+    assert_eq!(meter.brought_in(&topics[0], now), Some(WINDOW_MS - now), "as the first goes");
+    assert_eq!(meter.brought_in(&topics[0], WINDOW_MS - 1), Some(1));
+    assert_eq!(meter.brought_in(&topics[1], now), None, "another topic");
+    let told = (0..PER_TOPIC).filter(|_| meter.take(Direction::Down, &topics[0], now)).count();
+    assert_eq!(told, PER_TOPIC, "as much is said meanwhile as if nothing had waited");
+    assert_eq!(meter.brought_in(&topics[0], WINDOW_MS), None);
     let mut meter = Meter::default();
-    for at in 0..BROUGHT_PER_CONNECTION {
+    for at in 0..PER_CONNECTION {
         assert!(meter.take(Direction::Up, &topics[at % 11], 5));
     }
-    assert_eq!(meter.brought_in(down, &topics[0], 6), Some(WINDOW_MS - 1), "of the connection");
+    let brought = (0..PER_CONNECTION).filter(|at| meter.bring(&topics[at % 11], 6)).count();
+    assert_eq!(brought, BROUGHT_PER_CONNECTION, "however much it says itself");
+    assert_eq!(meter.brought_in(&topics[0], 7), Some(WINDOW_MS - 1), "of the connection");
+}
+
+#[test]
+fn a_clock_that_is_set_back_bans_nobody() {
+    let (mut window, hour) = (Window::default(), 3_600_000);
+    assert!((0..PER_TOPIC).all(|_| window.take(PER_TOPIC, hour)));
+    assert!(!window.take(PER_TOPIC, hour - 500), "two have asked for the time at once");
+    assert_eq!(window.room_in(PER_TOPIC, hour - 60_000), None);
+    assert!((0..PER_TOPIC).all(|_| window.take(PER_TOPIC, hour - 60_000)));
+    assert!(!window.take(PER_TOPIC, hour - 60_000));
 }
 
 #[test]

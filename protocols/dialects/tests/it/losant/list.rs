@@ -25,7 +25,9 @@ fn all() -> Vec<Value> {
 fn shown(query: &str, fields: &Fields) -> Option<(String, usize)> {
     let shape = shape(query, fields)?;
     let wanted = all().into_iter().filter(|one| shape.wants(|name| field(one, name)));
-    let page = shape.page(wanted.collect(), |one, name| field(one, name).to_owned());
+    let mut gathered = shape.gathered();
+    wanted.for_each(|one| gathered.push(one, |one, name| field(one, name).to_owned()));
+    let page = gathered.page();
     Some((page.items.iter().map(|one| field(one, "id")).collect(), page.total))
 }
 
@@ -43,6 +45,10 @@ fn lists_are_sorted_filtered_and_paged() {
         ("filter=c",                               &DEVICES,      "",    0),
         ("filter=",                                &DEVICES,      "213", 3),
         ("page=1&perPage=2",                       &DEVICES,      "3",   3),
+        ("page=0&perPage=2",                       &DEVICES,      "21",  3),
+        ("page=1&perPage=1&sortDirection=desc",    &DEVICES,      "1",   3),
+        ("page=1&perPage=3",                       &DEVICES,      "",    3),
+        ("page=18446744073709551615&perPage=1000", &DEVICES,      "",    3),
         ("page=9",                                 &DEVICES,      "",    3),
         ("",                                       &KEYS,         "213", 3),
         ("sortDirection=asc",                      &KEYS,         "312", 3),
@@ -68,6 +74,38 @@ fn lists_are_sorted_filtered_and_paged() {
     assert_eq!(said, [&json!("name"), &json!("name"), &json!("b*")]);
     assert_eq!((&answer["count"], &answer["totalCount"]), (&json!(3), &json!(7)));
     assert!(shape.unfiltered().wants(|_| "x"));
+}
+
+#[test]
+fn a_page_holds_what_stands_before_its_end_and_is_that_of_all_sorted() {
+    // Names twice, so that ids decide; and they come in another order than either.
+    let all: Vec<(usize, String)> =
+        (0..97).map(|n| (n * 41) % 97).map(|id| (id, format!("{:02}", id / 2))).collect();
+    let said = |one: &(usize, String), name: &str| match name {
+        "id" => format!("{:02}", one.0),
+        _ => one.1.clone(),
+    };
+    for (descending, per_page) in [(false, 1), (true, 1), (false, 10), (true, 10), (true, 97)] {
+        let mut sorted = all.clone();
+        sorted.sort_by_key(|(id, _)| *id);
+        if descending {
+            sorted.reverse();
+        }
+        for page in 0..97 / per_page + 2 {
+            let direction = if descending { "desc" } else { "asc" };
+            let query = format!("sortDirection={direction}&page={page}&perPage={per_page}");
+            let shape = shape(&query, &DEVICES).unwrap();
+            let mut gathered = shape.gathered();
+            for one in all.clone() {
+                gathered.push(one, said);
+                assert!(gathered.held() <= (page + 1) * per_page, "{query}");
+            }
+            let found = gathered.page();
+            let expected: Vec<_> =
+                sorted.iter().skip(page * per_page).take(per_page).cloned().collect();
+            assert_eq!((found.items, found.total), (expected, 97), "{query}");
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use moorline_dialects::losant::{
     device::{About, Change},
     meant::{Meant, Query, Subject},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{DEVICE, NOW, OTHER, id};
 
@@ -98,6 +98,16 @@ fn what_is_not_understood_is_refused() {
         assert_eq!(finds(&said), None, "{said:.80}");
     }
     assert!(Query::parse("{").is_err());
+}
+
+#[test]
+fn what_terms_compare_with_counts_among_them() {
+    let list = |values: usize| json!({ "name": { "$in": vec!["a"; values] } });
+    let lists = |count: usize| json!({ "$or": vec![list(100); count] });
+    assert_eq!(finds(&lists(9)), Some(false));
+    assert_eq!(finds(&lists(10)), None);
+    let tags: Map<_, _> = (0..1_000).map(|at| (format!("key{at}"), json!("a"))).collect();
+    assert_eq!(finds(&json!({ "tags": tags })), None);
 }
 
 #[test]

@@ -20,7 +20,8 @@ use crate::{
     step::Step,
     values::{
         ATTRIBUTES_GONE_KEPT, ATTRIBUTES_PER_COMMAND_MAX, AttributesChanged, Part, SHEET_BYTES_MAX,
-        SHEET_KEYS_MAX, TellAttributes, ValueAnswer, ValueRefused, WriteAttributes,
+        SHEET_KEYS_MAX, TellAttributes, VALUE_BYTES_MAX, ValueAnswer, ValueRefused,
+        WriteAttributes,
     },
 };
 
@@ -31,7 +32,7 @@ impl WriteAttributes {
         }
         self.changes.iter().try_for_each(|(key, value)| {
             check_key(key)?;
-            value.as_ref().map_or(Ok(()), check_value)
+            value.as_ref().map_or(Ok(()), |value| check_value(value, VALUE_BYTES_MAX))
         })
     }
 }

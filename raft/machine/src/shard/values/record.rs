@@ -1,5 +1,7 @@
 //! Telemetry comes in: latest values, points of the history, and an event, all with one command.
 
+use std::collections::BTreeSet;
+
 use bytes::BufMut;
 use moorline_core::{TenantId, Text, Value};
 use moorline_storage::{Rows, StorageError, View};
@@ -13,14 +15,15 @@ use crate::{
     keys::Place,
     rows::{
         Row,
-        values::{Merge, PointRow, SheetRow, merge, number},
+        values::{Entries, Merge, PointRow, SheetRow, merge, number},
     },
     shard::ShardState,
     step::Step,
     values::{
         HISTORIES_PER_SHARD_MAX, POINT_BYTES_MAX, POINTS_PER_COMMAND_MAX, POINTS_PER_PART_MAX,
-        Part, Record, SHEET_BYTES_MAX, SHEET_KEYS_MAX, UNTIMED_AHEAD_MS_MAX,
-        VALUES_PER_COMMAND_MAX, ValueAnswer, ValueRefused,
+        Part, Record, RecordRules, SHEET_BYTES_MAX, SHEET_KEYS_MAX, UNTIMED_AHEAD_MS_MAX,
+        UNTIMED_BYTES_LOOKED_MAX, UNTIMED_POINTS_LOOKED_MAX, VALUES_PER_COMMAND_MAX, ValueAnswer,
+        ValueRefused,
     },
 };
 
@@ -39,7 +42,7 @@ impl Record {
         let mut values = self.points.iter().flat_map(|point| &point.values);
         values.try_for_each(|(key, value)| {
             check_key(key)?;
-            check_value(value)
+            check_value(value, self.rules.value_bytes_max())
         })
     }
 
@@ -82,7 +85,14 @@ impl ShardState {
         let sheet = self.sheet(&*step.rows, of, Part::Latest)?;
         let newest = sheet.as_ref().map(|sheet| newest_of(sheet.mark));
         let now = i64::try_from(step.time.0).unwrap_or(i64::MAX);
-        let points = record.timed(untimed(now, newest));
+        let untimed = match (record.rules, &sheet) {
+            (RecordRules::First, _) | (RecordRules::Second, None) => untimed(now, newest),
+            (RecordRules::Second, Some(sheet)) => {
+                let from = from_own(now, sheet, &record)?;
+                self.free(&*step.rows, of, from, newest_of(sheet.mark))?
+            }
+        };
+        let points = record.timed(untimed);
         if !points.is_empty() {
             if record.history.is_some() && !self.fit(&*step.rows, of, newest, &points)? {
                 return Ok(refused(ValueRefused::Full));
@@ -129,6 +139,33 @@ impl ShardState {
     }
 }
 
+impl ShardState {
+    /// The first millisecond from one on in which a device has no point, if it is found soon; or that behind its newest point.
+    fn free(
+        &self,
+        rows: &(impl View + ?Sized),
+        of: Place,
+        from_ms: i64,
+        newest: i64,
+    ) -> Result<i64, StorageError> {
+        let (mut points, mut bytes) = (UNTIMED_POINTS_LOOKED_MAX, UNTIMED_BYTES_LOOKED_MAX);
+        let (mut free, behind) = (from_ms, newest.saturating_add(1));
+        if from_ms > newest {
+            return Ok(from_ms);
+        }
+        self.walk(rows, of, (from_ms, behind), &mut |ts_ms, row| {
+            if ts_ms > free {
+                return Ok(false);
+            }
+            free = ts_ms.saturating_add(1);
+            points -= 1;
+            bytes = bytes.saturating_sub(row.len());
+            Ok(points > 0 && bytes > 0)
+        })?;
+        Ok(if points > 0 && bytes > 0 { free } else { behind })
+    }
+}
+
 /// The mark of a sheet of latest values: times before 1970 are less than those behind it.
 fn mark_of(newest: i64) -> u64 {
     newest.cast_unsigned() ^ (1 << 63)
@@ -142,6 +179,27 @@ pub(super) fn newest_of(mark: u64) -> i64 {
 fn untimed(now: i64, newest: Option<i64>) -> i64 {
     let ahead = newest.filter(|newest| *newest >= now && newest - now < UNTIMED_AHEAD_MS_MAX);
     ahead.map_or(now, |newest| newest + 1)
+}
+
+/// The first time of what has none of its own: now; or behind the last value of its own keys, so that what was said later is later.
+fn from_own(now: i64, latest: &SheetRow, record: &Record) -> Result<i64, StorageError> {
+    let untimed = record.points.iter().filter(|point| point.ts_ms.is_none());
+    let keys: BTreeSet<&[u8]> =
+        untimed.flat_map(|point| &point.values).map(|(key, _)| key.as_bytes()).collect();
+    let mut from_ms = now;
+    if keys.is_empty() {
+        return Ok(from_ms);
+    }
+    for entry in Entries::of(&latest.entries) {
+        let entry = entry?;
+        if keys.contains(entry.key) {
+            let last = newest_of(number(entry.rest)?.0);
+            if last >= from_ms && last - now <= UNTIMED_AHEAD_MS_MAX {
+                from_ms = last + 1;
+            }
+        }
+    }
+    Ok(from_ms)
 }
 
 /// The sheet of latest values with points in it.
