@@ -20,6 +20,7 @@ const TYPE_PREFIX: &str = "moorline.";
 /// Which events.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schema(as = WebhookFilter)]
 pub struct Filter {
     /// `datapoint`, `message`, `system`, `presence`, `mail` or `state`; also `presence.offline`, `mail.acked`, ….
     pub types: Vec<String>,

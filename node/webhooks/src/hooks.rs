@@ -68,6 +68,7 @@ pub enum WebhookError {
 
 /// What came of a test.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = WebhookTested)]
 pub struct Tested {
     /// Whether the receiver took it.
     pub ok: bool,

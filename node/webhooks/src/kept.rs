@@ -33,6 +33,7 @@ pub(crate) const GROUP_PREFIX: &str = "webhook:";
 /// What happens to a request that its receiver refuses for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = WebhookRefused)]
 pub enum Refused {
     /// The webhook pauses, and says why. Nothing is left out.
     #[default]
@@ -44,6 +45,7 @@ pub enum Refused {
 /// What an operator says of a webhook, but for its name and headers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WebhookSettings)]
 pub struct Settings {
     /// Where: `https://` or `http://`.
     #[schema(example = "https://hooks.example.org/moorline")]
@@ -86,6 +88,7 @@ pub struct NewHook {
 
 /// A webhook, without its secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Webhook)]
 pub struct Hook {
     /// Its name.
     pub name: String,

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 /// How it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = WebhookState)]
 pub struct State {
     /// Of which webhook: another one of the same name begins anew.
     #[serde(rename = "of")]
@@ -34,6 +35,7 @@ pub struct State {
 
 /// A request that is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = WebhookFailing)]
 pub struct Failing {
     /// Since when, in milliseconds since 1970.
     pub since_ms: u64,
