@@ -16,7 +16,7 @@ use crate::{
 const TEXT: usize = 64 * 1_024;
 /// Points with such a text on one page of a history: no more is looked at than 256 KiB, or a point behind them.
 const PER_PAGE: usize = 4;
-/// Pages that one question for a history looks at.
+/// Pages that every question for a history looks at; more are for few at once.
 const PAGES: usize = 16;
 /// Such texts of one request.
 const AT_ONCE: usize = 3;
@@ -28,7 +28,7 @@ fn what_is_kept_of_a_device_is_bounded_and_whole() {
         &mut yard,
         &[
             ("a text of 64 KiB is a value, and a longer one is left out", texts),
-            ("a history is read over its pages, and has an end", history),
+            ("a history is read over its pages, from either end", history),
             ("commands of one millisecond are all in the history", one_millisecond),
             ("a command of more than 32 KiB is in the history", long_command),
         ],
@@ -92,9 +92,11 @@ fn history(yard: &mut Yard) {
         let oldest: Vec<_> = (0..count).collect();
         assert_eq!(numbers(&format!("limit={count}&sortDirection=asc")), oldest, "{count}");
     }
-    // No more pages than these are looked at: who wants more says since when.
-    let oldest = numbers("limit=1000&sortDirection=asc&attributes=label,temperature");
-    assert_eq!(oldest, (0..most).collect::<Vec<_>>());
+    // Up to the last page that every question looks at, and one behind it.
+    for count in [most, all, 1_000] {
+        let oldest = numbers(&format!("limit={count}&sortDirection=asc"));
+        assert_eq!(oldest, (0..count.min(all)).collect::<Vec<_>>(), "{count}");
+    }
     let since = begun_ms + i64::try_from(most).unwrap();
     let behind = numbers(&format!("limit=1000&sortDirection=asc&since={since}"));
     assert_eq!(behind, (most..all).collect::<Vec<_>>());
