@@ -198,7 +198,10 @@ impl Door {
             match found {
                 Err(why @ (Refused::Device | Refused::Credentials)) => {
                     judged.push(tenant);
-                    refused.get_or_insert(why);
+                    // What an application says that has the device counts for more than that others have none.
+                    if refused.is_none() || why == Refused::Credentials {
+                        refused = Some(why);
+                    }
                 }
                 other => return other.map(Some),
             }

@@ -330,7 +330,7 @@ fn brought(yard: &mut Yard) {
     let (mut client, _) = yard.connect(&device).to(yard.at(2));
     // However much it says itself.
     for number in 0..SAID {
-        client.publish(&format!("plant/{}", number % 10), b"!");
+        client.publish_acked(&format!("plant/{}", number % 10), b"!");
     }
     client.subscribe(&[(&commands_of(&device), 0)]);
     for number in 0..BROUGHT {
