@@ -304,6 +304,7 @@ fn body_of(path: &str, method: &str) -> &'static str {
         ("tokens", _) => r#"{"name":"made","role":"app"}"#,
         ("devices", _) => r#"{"name":"made"}"#,
         ("mail", _) => r#"{"selector":{"label":"a"},"mail":{"name":"open"}}"#,
+        ("webhooks", _) => r#"{"name":"made","url":"https://a.example/"}"#,
         ("import", _) => "{\"name\":\"made\"}",
         _ => "{}",
     }
