@@ -70,7 +70,7 @@ fn history(yard: &mut Yard) {
     let begun_ms = now_ms() - 3_600_000;
     let said = |number: usize| {
         let time = begun_ms + i64::try_from(number).unwrap();
-        let label = format!("{number:x>TEXT$}");
+        let label = "x".repeat(TEXT - 2) + &format!("{number:02}");
         json!({ "time": time, "data": { "label": label, "temperature": number } })
     };
     for first in (0..all).step_by(AT_ONCE) {
@@ -149,5 +149,5 @@ fn long_command(yard: &mut Yard) {
     until_true("it is in the history", SOON, || yard.get(2, &path)[0]["payload"] == payload);
     let (status, _) =
         yard.rest(3, "POST", &path, &json!({ "name": "longer", "payload": "p".repeat(TEXT) }));
-    assert_eq!(status, 400, "with what is around it, it is more than a command may have");
+    assert_eq!(status, 413, "with what is around it, it is more than a command may have");
 }
