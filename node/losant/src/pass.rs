@@ -199,7 +199,7 @@ impl Door {
                 Err(why @ (Refused::Device | Refused::Credentials)) => {
                     judged.push(tenant);
                     // What an application says that has the device counts for more than that others have none.
-                    if refused.is_none() || why == Refused::Credentials {
+                    if refused.is_none() || matches!(why, Refused::Credentials) {
                         refused = Some(why);
                     }
                 }

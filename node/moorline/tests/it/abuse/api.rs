@@ -1,6 +1,6 @@
 //! Cases 41, 43 to 48 and 50 against the admin API and Fostrom's HTTP. Streams of case 43 are in `streams`.
 //!
-//! Case 42 does not apply: neither listener offers HTTP/2. Nor do 49 (there are no webhooks) and 51 (there are no JWTs).
+//! Case 42 does not apply: neither listener offers HTTP/2. Nor does 51 (there are no JWTs). Case 49 is with webhooks (`webhooks.rs`) and `node/outward`.
 
 use std::{
     collections::BTreeMap,
