@@ -51,6 +51,9 @@ impl Registry {
         let query = Query::Device { tenant, device: device.clone() };
         let found = self.question(self.shard_of(tenant, device), &query).await?;
         let Row::Device(record) = found else { return Err(RegistryError::Unavailable) };
+        if record.is_some() {
+            explain::suspect(tenant, device);
+        }
         Ok(record)
     }
 
