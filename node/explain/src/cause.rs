@@ -233,7 +233,7 @@ const TABLE: [Words; Cause::COUNT] = [
         Cause::QueueFull,
         "queue_full",
         "every queue that wanted it is full",
-        "let the subscribers come and take what waits, or raise `queue-items-max`",
+        "let the subscribers come and take what waits, or raise `session-queue-max`",
     ),
     words(
         Cause::TooLarge,

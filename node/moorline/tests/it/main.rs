@@ -28,6 +28,7 @@ mod drogue_certificates;
 mod drogue_mends;
 mod drogue_outward;
 mod events;
+mod explain;
 mod failures;
 mod fostrom;
 mod harness;
