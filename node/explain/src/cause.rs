@@ -104,6 +104,18 @@ pub enum Cause {
     Revoked,
     /// It did something that its platform does not have.
     Misused,
+    /// There is no such device any more, or a later one has its name.
+    DeviceGone,
+    /// Its mailbox, or its shard's mailboxes, hold as much as they may.
+    MailboxFull,
+    /// Another mail is at the front of its mailbox, or none.
+    MailNotNext,
+    /// The device has as many keys, values or histories as it may.
+    ValuesFull,
+    /// The tenant's stream, or its shard, has no room for more.
+    StreamFull,
+    /// The shard refuses it.
+    RegistryRefused,
     /// The connection broke, or the client closed it without a goodbye.
     PeerGone,
 }
@@ -408,6 +420,42 @@ const TABLE: [Words; Cause::COUNT] = [
         "misused",
         "it did something that its platform does not have",
         "compare what it does with the platform's page in docs/platforms",
+    ),
+    words(
+        Cause::DeviceGone,
+        "device_gone",
+        "there is no such device any more, or a later one has its name",
+        "see `moorline device get`; who sends should look the device up anew",
+    ),
+    words(
+        Cause::MailboxFull,
+        "mailbox_full",
+        "its mailbox, or its shard's mailboxes, hold as much as they may",
+        "let the device take what waits, give mail a shorter life, or raise the mailbox's limits",
+    ),
+    words(
+        Cause::MailNotNext,
+        "mail_not_next",
+        "another mail is at the front of its mailbox, or none",
+        "the device settles mail in its order; a repeat of what was settled before changes nothing",
+    ),
+    words(
+        Cause::ValuesFull,
+        "values_full",
+        "the device has as many keys, values or histories as it may",
+        "delete keys that nobody needs, or send fewer at once",
+    ),
+    words(
+        Cause::StreamFull,
+        "stream_full",
+        "the tenant's stream, or its shard, has no room for more",
+        "see `moorline events` for groups that lag; raise the retention's limits",
+    ),
+    words(
+        Cause::RegistryRefused,
+        "registry_refused",
+        "the shard refuses it",
+        "the answer of the API says more",
     ),
     words(
         Cause::PeerGone,

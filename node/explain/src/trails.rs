@@ -149,6 +149,12 @@ impl Trails {
         Some(trail)
     }
 
+    /// A token that no other note has which no connection wrote.
+    #[must_use]
+    pub fn token(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// One note of a device that has no connection at hand.
     pub fn add(&self, tenant: TenantId, device: &Text, note: Note) {
         if let Some(trail) = self.of(tenant, device) {

@@ -17,8 +17,9 @@ use std::{cell::RefCell, collections::BTreeMap, future::Future, sync::Arc, time:
 
 use bytes::Bytes;
 use moorline_core::{NodeId, ShardId, TenantId, Text, UnixMillis};
-use moorline_explain::{Fingerprint, Note, Trail, Trails};
+use moorline_explain::{Became, Cause, Fingerprint, Note, Stage, Trail, Trails};
 use moorline_group::wire::{Kind, Lane, Replier};
+use moorline_machine::{EventRefused, MailRefused, ValueRefused, answer::Refused};
 use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
@@ -26,7 +27,7 @@ use moorline_storage::{
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
 
-use super::Registry;
+use super::{Registry, RegistryError};
 use crate::service::Inner;
 
 /// How long a node may take to say what it remembers.
@@ -120,6 +121,85 @@ impl Registry {
         }
         explained.silent.sort_unstable();
         explained
+    }
+}
+
+/// A step of a device that a shard answers, whoever took it for the device.
+pub(super) struct Step {
+    inner: Arc<Inner>,
+    trail: Option<Trail>,
+    stage: Stage,
+    token: u64,
+}
+
+impl Step {
+    /// It was answered.
+    pub(super) fn answered<T>(self, answer: &Result<T, RegistryError>) {
+        let Some(trail) = self.trail else { return };
+        let became = match answer {
+            Ok(_) => Became::Done,
+            Err(error) => Became::Refused(cause_of(self.stage, error)),
+        };
+        trail.became(0, self.stage, self.token, self.inner.now(), became);
+    }
+}
+
+impl Registry {
+    /// Notes that a step of a device is under way.
+    pub(super) fn step(
+        &self,
+        tenant: TenantId,
+        device: &Text,
+        note: impl FnOnce(UnixMillis) -> Note,
+    ) -> Step {
+        let trail = self.trail(tenant, device);
+        let mut note = note(self.inner.now());
+        (note.became, note.token) = (Became::Waiting, self.inner.trails.token());
+        let (stage, token) = (note.stage, note.token);
+        if let Some(trail) = &trail {
+            trail.add(note);
+        }
+        Step { inner: Arc::clone(&self.inner), trail, stage, token }
+    }
+}
+
+fn cause_of(stage: Stage, error: &RegistryError) -> Cause {
+    match error {
+        RegistryError::Busy | RegistryError::TooManyReaders => Cause::PublishBusy,
+        RegistryError::Unavailable => Cause::PublishUnavailable,
+        RegistryError::DiskFull => Cause::DiskFull,
+        RegistryError::Refused(Refused::NotFound)
+        | RegistryError::Mail(MailRefused::DeviceGone | MailRefused::DeviceChanged)
+        | RegistryError::Events(EventRefused::DeviceGone)
+        | RegistryError::Values(ValueRefused::DeviceGone) => Cause::DeviceGone,
+        RegistryError::Mail(MailRefused::Full | MailRefused::TooManyMailboxes) => {
+            Cause::MailboxFull
+        }
+        RegistryError::Mail(MailRefused::NotNext { .. } | MailRefused::NoSuchMail) => {
+            Cause::MailNotNext
+        }
+        RegistryError::Mail(MailRefused::TooLarge)
+        | RegistryError::Events(EventRefused::TooLarge)
+        | RegistryError::Values(ValueRefused::TooLarge | ValueRefused::TooManyAtOnce) => {
+            Cause::TooLarge
+        }
+        RegistryError::Values(
+            ValueRefused::Full | ValueRefused::TooManyKeys | ValueRefused::TooManyHistories,
+        ) => Cause::ValuesFull,
+        RegistryError::Events(EventRefused::TooManyStreams) => Cause::StreamFull,
+        RegistryError::Values(ValueRefused::Key) if stage == Stage::Event => {
+            Cause::UnreadablePayload
+        }
+        RegistryError::Values(ValueRefused::Key)
+        | RegistryError::Events(
+            EventRefused::BeyondTail { .. }
+            | EventRefused::TooManyConsumers
+            | EventRefused::NoSuchConsumer,
+        )
+        | RegistryError::Refused(_)
+        | RegistryError::Taken(_)
+        | RegistryError::Calls(_)
+        | RegistryError::Documents(_) => Cause::RegistryRefused,
     }
 }
 
