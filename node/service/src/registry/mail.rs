@@ -7,13 +7,12 @@ use moorline_machine::{
     Answer, Command, MailPage, MailRefused,
     answer::Refused,
     mail::{
-        CancelMail, Mail, MailAnswer, MailCommand, MailInfo, MailOp, NewMail, PurgeMail, SendMail,
-        SettleIf, SettleMail,
+        CancelMail, Mail, MailAnswer, MailCommand, MailInfo, MailOp, NewMail, NoteDelivered,
+        PurgeMail, SendMail, SettleIf, SettleMail,
     },
     query::{Found, MailPart, Query},
     registry::DeviceRecord,
 };
-
 use uuid::Uuid;
 
 use super::{
