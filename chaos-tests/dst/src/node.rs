@@ -14,6 +14,7 @@ use std::{
 
 use moorline_core::{Incarnation, NodeId, ShardId, Text, shard::Shards};
 use moorline_edge::Clock as EdgeClock;
+use moorline_explain::Limits;
 use moorline_group::{
     CheckpointLimits, Clock, Disk, Fatal, GroupError, Groups, GroupsConfig,
     wire::{Peers, WireConfig},
@@ -278,6 +279,7 @@ fn service_config(cluster: &Cluster, node: u64, process: u64, clock: EdgeClock) 
         shards: Shards::new(SHARDS),
         clock: Arc::new(move || clock.wall()),
         deliveries_per_tenant_s: 0,
+        remembered: Limits::default(),
         fatal: Arc::new(move |why| witness.tell(Event::Fatal { node, why: why.to_owned() })),
     }
 }

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::Complaint;
 
 /// Every crate's folder, bottom first. A crate may use those before it, and no other.
-pub const ORDER: [&str; 28] = [
+pub const ORDER: [&str; 29] = [
     "protocols/core",
     "protocols/mqtt",
     "protocols/moonlight",
@@ -25,6 +25,7 @@ pub const ORDER: [&str; 28] = [
     "raft/machine",
     "raft/group",
     "raft/router",
+    "node/explain",
     "node/service",
     "node/edge",
     "node/http",

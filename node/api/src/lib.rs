@@ -26,6 +26,7 @@ mod credentials;
 mod devices;
 mod document;
 mod events;
+mod explain;
 mod export;
 mod extract;
 mod import;
@@ -119,6 +120,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::delete))
         .routes(routes!(audit::list))
+        .routes(routes!(explain::device))
+        .routes(routes!(explain::message))
         .routes(routes!(provisioning::list, provisioning::create))
         .routes(routes!(provisioning::delete))
         .routes(routes!(provisioning::provision))

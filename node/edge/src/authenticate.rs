@@ -8,6 +8,7 @@ use moorline_core::{
     port::{Ended, Inbox, Notice, Port},
     rights::Who,
 };
+use moorline_explain::Trail;
 use moorline_mqtt::{Version, server};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -108,13 +109,15 @@ pub struct Identity {
     pub rules: Option<Arc<server::Config>>,
     /// Who tells it when it may not stay any more.
     pub begin: Option<Begin>,
+    /// Where it is remembered what it says and is told.
+    pub trail: Option<Trail>,
 }
 
 impl Identity {
     /// A client of a tenant whose session is called as its client id says.
     #[must_use]
     pub fn of(tenant: TenantId) -> Self {
-        Self { tenant, session: None, who: None, port: None, rules: None, begin: None }
+        Self { tenant, session: None, who: None, port: None, rules: None, begin: None, trail: None }
     }
 }
 

@@ -49,6 +49,7 @@ use crate::{
     edge::Edge,
     linger::linger,
     mailbox::Mailbox,
+    noting::Noting,
     socket::Socket,
     transport::{Accepted, Opening, Transport},
 };
@@ -117,6 +118,8 @@ struct Connection<S> {
     alarm_at: Option<Millis>,
     judging: Option<Judging>,
     asked: Asked,
+    /// For who asks later what became of what it said.
+    noting: Noting,
     /// The node stops: by when the answers must be there.
     stopping: Option<Millis>,
     /// The socket can't be written to any more.
@@ -169,6 +172,7 @@ impl<S: Socket> Connection<S> {
             alarm_at: None,
             judging: None,
             asked: Asked::default(),
+            noting: Noting::default(),
             stopping: None,
             broken: false,
             counted: None,
@@ -236,6 +240,7 @@ impl<S: Socket> Connection<S> {
             {
                 self.shared.edge.metrics.publish_answered(took);
             }
+            self.noting.notice(now.wall, &notice);
             let opened = matches!(notice, Notice::Opened(Ok(_)));
             self.machine.notice(now, notice);
             if let (true, Some(version), false) =
@@ -254,6 +259,7 @@ impl<S: Socket> Connection<S> {
 
     fn handle_events(&mut self) {
         let instant = std::time::Instant::now();
+        let at = self.shared.edge.clock.now().wall;
         while let Some(event) = self.machine.poll_event() {
             match event {
                 Event::Connect(request) => self.judge(request),
@@ -261,19 +267,28 @@ impl<S: Socket> Connection<S> {
                     if message.qos != QoS::AtMostOnce {
                         self.asked.begin(token, instant);
                     }
+                    self.noting.publish(at, token, &message);
                     self.link.publish(token, message);
                 }
                 Event::PublishOnce { token, packet, message } => {
                     self.asked.begin(token, instant);
+                    self.noting.publish(at, token, &message);
                     self.link.publish_once(token, packet.get(), message);
                 }
                 Event::Complete(packet) => self.link.complete(packet.get()),
                 Event::Release(offsets) => self.link.release(offsets),
                 Event::Subscribe { token, filters, user } => {
+                    self.noting.subscribe(at, token, &filters);
                     self.link.subscribe_saying(token, filters, user);
                 }
-                Event::Unsubscribe { token, filters } => self.link.unsubscribe(token, filters),
-                Event::Settled(offsets) => self.link.settle(&offsets),
+                Event::Unsubscribe { token, filters } => {
+                    self.noting.unsubscribe(at, token, &filters);
+                    self.link.unsubscribe(token, filters);
+                }
+                Event::Settled(offsets) => {
+                    self.noting.settled(at, &offsets);
+                    self.link.settle(&offsets);
+                }
                 Event::SettledShared(items) => self.link.settle_shared(&items),
                 Event::RetainedTaken => self.link.retained_taken(),
                 Event::Closed(closed) => self.close(closed),
@@ -349,7 +364,7 @@ impl<S: Socket> Connection<S> {
     }
 
     fn enter(&mut self, identity: Identity, request: ConnectRequest) {
-        let Identity { tenant, session, who, port, rules, begin } = identity;
+        let Identity { tenant, session, who, port, rules, begin, trail } = identity;
         self.stranger = None;
         let expiry_s = rules.map_or(request.expiry_s, |rules| self.machine.adopt(rules));
         self.watched = begin.map(|begin| begin(self.mailbox.clone()));
@@ -357,6 +372,8 @@ impl<S: Socket> Connection<S> {
             self.link = port.connect(self.mailbox.clone());
         }
         let config = &self.shared.edge.config;
+        let called = session.as_ref().unwrap_or(&request.client);
+        self.noting.begin(trail, self.link.conn(), self.shared.edge.clock.now().wall, called);
         self.link.open(Open {
             tenant,
             client: session.unwrap_or(request.client),
@@ -372,6 +389,7 @@ impl<S: Socket> Connection<S> {
     }
 
     fn close(&mut self, closed: Closed) {
+        self.noting.closed(self.shared.edge.clock.now().wall, closed.reason);
         self.link.close(closed.close);
         self.mailbox.close();
         self.watched = None;

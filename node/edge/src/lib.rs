@@ -40,6 +40,7 @@ mod linger;
 mod listener;
 mod mailbox;
 mod metrics;
+mod noting;
 mod psk;
 mod socket;
 mod stalling;

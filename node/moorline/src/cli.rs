@@ -8,7 +8,7 @@ use crate::{
     bench::Way,
     ca::CaCommand,
     registry::{
-        AuditArgs, CredCommand, DeviceCommand, EventsArgs, MailCommand, MovedArgs,
+        AuditArgs, CredCommand, DeviceCommand, EventsArgs, ExplainCommand, MailCommand, MovedArgs,
         ProvisioningCommand, TenantCommand, TokenCommand, WebhookCommand,
     },
 };
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Where a tenant's events are posted to.
     #[command(subcommand)]
     Webhook(WebhookCommand),
+    /// Why something did not arrive: what the nodes remember of a device, or of a message.
+    #[command(subcommand)]
+    Explain(ExplainCommand),
     /// Print who changed what.
     Audit(AuditArgs),
     /// Publish a message, or one per line of standard input.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use moorline_core::{NodeId, shard::SHARDS_MAX};
+use moorline_explain::Limits;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::show::show;
@@ -75,9 +76,35 @@ pub(crate) struct Config {
     /// Whom it may ask outside the cluster.
     #[serde(default)]
     pub(crate) outward: moorline_outward::OutwardConfig,
+    /// What it remembers of devices.
+    #[serde(default)]
+    pub(crate) explain: ExplainConfig,
     /// What it logs.
     #[serde(default)]
     pub(crate) log: LogConfig,
+}
+
+/// `[explain]`: what a node remembers of each device, for who asks why something did not arrive.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct ExplainConfig {
+    /// Devices that are remembered; those that are connected are in any case. 0: nothing is remembered.
+    pub(crate) devices_max: usize,
+    /// Last steps of each.
+    pub(crate) notes_per_device_max: usize,
+}
+
+impl Default for ExplainConfig {
+    fn default() -> Self {
+        let Limits { devices, notes } = Limits::default();
+        Self { devices_max: devices, notes_per_device_max: notes }
+    }
+}
+
+impl From<ExplainConfig> for Limits {
+    fn from(config: ExplainConfig) -> Self {
+        Self { devices: config.devices_max, notes: config.notes_per_device_max }
+    }
 }
 
 /// `[security]`: who may connect.
@@ -599,9 +626,10 @@ mod tests {
     #[test]
     fn the_reference_names_every_key() {
         let reference = include_str!("../../../docs/configuration.md");
-        for section in
-            ["node", "listen", "cluster", "storage", "mqtt", "ws", "tls", "outward", "log"]
-        {
+        for section in [
+            "node", "listen", "cluster", "storage", "mqtt", "ws", "tls", "outward", "explain",
+            "log",
+        ] {
             let heading = format!("## `[{section}]`");
             let part = reference.split(&heading).nth(1).unwrap_or_else(|| panic!("{heading}"));
             let part = part.split("\n## ").next().unwrap();

@@ -77,6 +77,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             client_runtime()?.block_on(registry::provisioning_key(command))
         }
         Command::Mail(command) => client_runtime()?.block_on(registry::mail(command)),
+        Command::Explain(command) => client_runtime()?.block_on(registry::explain(command)),
         Command::Audit(args) => client_runtime()?.block_on(registry::read_audit(args)),
         Command::Events(args) => client_runtime()?.block_on(registry::read_events(args)),
         Command::Pub(args) => client_runtime()?.block_on(pubsub::publish(args)),

@@ -7,6 +7,7 @@ mod audit;
 mod bulk;
 mod credentials;
 mod events;
+mod explain;
 mod moved;
 mod provisioning;
 mod table;
@@ -28,6 +29,7 @@ use self::bulk::{BroadcastArgs, ExportArgs, ImportArgs};
 pub(crate) use self::{
     credentials::{CredCommand, run as cred},
     events::{EventsArgs, run as read_events},
+    explain::{ExplainCommand, run as explain},
     moved::{MovedArgs, run as import_moved},
     provisioning::{ProvisioningCommand, run as provisioning_key},
     webhooks::{WebhookCommand, run as webhook},

@@ -407,6 +407,7 @@ impl Inner {
         self.handle(peers, Kind::Question, Self::on_question);
         self.handle(peers, Kind::News, Self::on_news);
         self.handle(peers, Kind::OwnCall, Self::on_own_call);
+        self.handle(peers, Kind::Explain, Self::on_explain);
         self.handle(peers, Kind::TakenOver, Self::on_taken_over);
         self.handle(peers, Kind::ShareAttach, Self::on_share_attach);
         self.handle(peers, Kind::ShareDeliver, Self::on_share_deliver);

@@ -90,6 +90,8 @@ pub struct ServiceConfig {
     pub clock: Clock,
     /// Copies of live messages that one tenant may have at this node in a second; 0 for any number.
     pub deliveries_per_tenant_s: u32,
+    /// How much this node remembers of devices, for who asks why something did not arrive.
+    pub remembered: moorline_explain::Limits,
     /// Called when rows can't be trusted any more, or the cluster refuses this node.
     pub fatal: Fatal,
 }

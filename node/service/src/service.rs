@@ -16,6 +16,7 @@ use moorline_core::{
     session_name,
     shard::Shards,
 };
+use moorline_explain::Trails;
 use moorline_group::{Groups, wire::Peers};
 use moorline_machine::{
     Answer, Command, Machine,
@@ -166,6 +167,8 @@ pub(crate) struct Inner {
     pub(crate) value_news: Arc<News>,
     /// Who reads events at this node.
     pub(crate) event_readers: Arc<Readers>,
+    /// What is remembered of devices here.
+    pub(crate) trails: Arc<Trails>,
     /// A will is due in a shard led here.
     pub(crate) wills_due: Notify,
     pub(crate) accepting: AtomicBool,
@@ -189,8 +192,10 @@ impl std::fmt::Debug for Inner {
 
 impl Inner {
     pub(crate) fn new(config: ServiceConfig, metrics: ServiceMetrics) -> Arc<Self> {
-        let ServiceConfig { node, incarnation, shards, clock, deliveries_per_tenant_s, fatal } =
+        let ServiceConfig { node, incarnation, shards, clock, deliveries_per_tenant_s, .. } =
             config;
+        let ServiceConfig { remembered, fatal, .. } = config;
+        let trails = Arc::new(Trails::new(remembered));
         let dropped = metrics.dropped_quota.clone();
         let rates = Rates::new(&metrics.quota_refused);
         let live = Live::new(Quota::new(deliveries_per_tenant_s, dropped));
@@ -233,6 +238,7 @@ impl Inner {
             own_calls: OwnCalls::default(),
             value_news: Arc::default(),
             event_readers: Arc::default(),
+            trails,
             wills_due: Notify::new(),
             accepting: AtomicBool::new(true),
             metrics,

@@ -28,11 +28,13 @@ use moorline_edge::{
     Attempt, Authenticate, Begin, Denial, Doorkeeper, FoundPsk, Identity, Proof, PskHolder,
     PskKeys, PskOffer, Verdict, watch_over,
 };
+use moorline_explain::{Became, Cause, Note, Stage};
 use moorline_fostrom::Mqtt;
 use moorline_service::registry::{
     Registry, Watch,
     credential::prove::{Claim, Holder, Possession, Proven, Stay, Unproven},
     door::By,
+    explain,
     secrets::Secrets,
 };
 use tokio_util::task::TaskTracker;
@@ -80,6 +82,22 @@ fn denial(unproven: Unproven) -> Denial {
     }
 }
 
+/// Why it was, for who asks later.
+fn cause(denial: Denial) -> Cause {
+    match denial {
+        Denial::BadCredentials => Cause::WrongCredentials,
+        Denial::NotAuthorised => Cause::NotAuthorised,
+        Denial::Banned => Cause::Banned,
+        Denial::Expired => Cause::CredentialExpired,
+        Denial::Plaintext => Cause::PlaintextForbidden,
+        Denial::Busy => Cause::CheckersBusy,
+        Denial::Unavailable => Cause::AuthUnavailable,
+        Denial::ClientId => Cause::ClientIdRefused,
+        Denial::Version => Cause::VersionRefused,
+        Denial::Unanswered => Cause::Unanswered,
+    }
+}
+
 /// Whether somebody says `NAME@TENANT` and a password: if that is nobody, it is a mistake.
 fn names_a_tenant(attempt: &Attempt) -> bool {
     let names = attempt.username.as_ref().is_some_and(|name| name.as_str().contains('@'));
@@ -98,6 +116,30 @@ fn possession(proof: Option<&Proof>) -> Possession {
 }
 
 impl Devices {
+    /// Judges, and remembers what came of it with the device that the client was looked up as.
+    async fn judge_and_remember(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
+        let registry = self.registry.clone();
+        let (peer, client) = (attempt.peer, attempt.client.clone());
+        let (mut judged, suspect) = explain::suspecting(self.judge_unless_banned(attempt)).await;
+        let suspect = match (&judged, suspect) {
+            // Nobody's device: it is known by its client id.
+            (Ok(Identity { tenant, .. }), None) => Some((*tenant, client)),
+            (_, suspect) => suspect,
+        };
+        let Some((tenant, device)) = suspect else { return judged };
+        let Some(trail) = registry.trail(tenant, &device) else { return judged };
+        let became = match &judged {
+            Ok(_) => Became::Done,
+            Err(denial) => Became::Refused(cause(*denial)),
+        };
+        let note = Note::new(UnixMillis(now_ms()), Stage::Authenticate, &peer.to_string());
+        trail.add(Note { became, ..note });
+        if let Ok(identity) = &mut judged {
+            identity.trail = Some(trail);
+        }
+        judged
+    }
+
     /// Judges who has not failed too often, so that nobody guesses for long.
     async fn judge_unless_banned(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
         if let Some(drogue) = self.drogue.clone().filter(|drogue| drogue.is_meant(&attempt)) {
@@ -235,7 +277,7 @@ pub(crate) struct ByRegistry(pub(crate) Arc<Devices>);
 
 impl Authenticate for ByRegistry {
     fn authenticate(&self, attempt: Attempt) -> Verdict {
-        Box::pin(Arc::clone(&self.0).judge_unless_banned(attempt))
+        Box::pin(Arc::clone(&self.0).judge_and_remember(attempt))
     }
 
     fn method(&self) -> &'static str {

@@ -350,6 +350,7 @@ fn service_config(config: &Config, clock: Clock, incarnation: Incarnation) -> Se
         shards: moorline_core::shard::Shards::new(config.cluster.shards),
         clock: Arc::new(move || clock.wall()),
         deliveries_per_tenant_s: config.mqtt.deliveries_per_tenant_s,
+        remembered: config.explain.into(),
         fatal: Arc::new(fatal),
     }
 }

@@ -29,6 +29,7 @@ mod drogue_hashes;
 mod drogue_mends;
 mod drogue_outward;
 mod events;
+mod explain;
 mod failures;
 mod fostrom;
 mod harness;

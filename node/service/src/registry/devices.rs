@@ -10,7 +10,7 @@ use moorline_machine::{
     registry::{DeleteDevice, DeleteLookup, DeviceRecord, LookupHash, Owner, PutDevice, PutLookup},
 };
 
-use super::{DeviceList, Registry, RegistryError, credential::shared};
+use super::{DeviceList, Registry, RegistryError, credential::shared, explain};
 
 /// Devices of one page of those that are looked through for one: a tenant of a million has 250 in a bucket.
 const BORN_PAGE: u16 = 64;
@@ -51,6 +51,9 @@ impl Registry {
         let query = Query::Device { tenant, device: device.clone() };
         let found = self.question(self.shard_of(tenant, device), &query).await?;
         let Row::Device(record) = found else { return Err(RegistryError::Unavailable) };
+        if record.is_some() {
+            explain::suspect(tenant, device);
+        }
         Ok(record)
     }
 

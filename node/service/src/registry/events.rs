@@ -5,6 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use moorline_core::{Offset, ShardId, TenantId, Text, UnixMillis};
+use moorline_explain::{Note, Stage};
 use moorline_machine::{
     Answer, Command, ConsumersPage, EventAnswer, EventCommand, EventRefused, EventsPage,
     events::{
@@ -87,6 +88,9 @@ impl Registry {
         let shard = self.shard_of(tenant, device);
         let accepting = self.inner.accepting.load(Ordering::Acquire);
         let may = self.inner.may_say(tenant, &[(Rated::Events, 1)]);
+        let step = self.step(tenant, device, |at| {
+            Note::of_message(at, Stage::Event, &event.channel, &event.body, 1)
+        });
         let asked = (accepting && may).then(|| {
             let NewEvent { born, kind, channel, content_type, body, by } = event;
             let append = AppendEvent {
@@ -100,14 +104,19 @@ impl Registry {
             self.inner.below().router.ask(shard, &command)
         });
         async move {
-            let Some(asked) = asked else {
-                return Err(if may { RegistryError::DiskFull } else { RegistryError::Busy });
+            let appended = async {
+                let Some(asked) = asked else {
+                    return Err(if may { RegistryError::DiskFull } else { RegistryError::Busy });
+                };
+                let Answer::Events(EventAnswer::Appended { offset, at }) = accepted(asked.await?)?
+                else {
+                    return Err(RegistryError::Unavailable);
+                };
+                Ok(EventPlace { shard, offset, at })
             };
-            let Answer::Events(EventAnswer::Appended { offset, at }) = accepted(asked.await?)?
-            else {
-                return Err(RegistryError::Unavailable);
-            };
-            Ok(EventPlace { shard, offset, at })
+            let appended = appended.await;
+            step.answered(&appended);
+            appended
         }
     }
 

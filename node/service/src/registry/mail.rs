@@ -1,17 +1,19 @@
 //! Mailboxes of devices.
 
 use bytes::Bytes;
-use moorline_core::{TenantId, Text};
+use moorline_core::{TenantId, Text, UnixMillis};
+use moorline_explain::{Note, Stage};
 use moorline_machine::{
     Answer, Command, MailPage, MailRefused,
     answer::Refused,
     mail::{
-        CancelMail, Mail, MailAnswer, MailCommand, MailInfo, MailOp, NewMail, PurgeMail, SendMail,
-        SettleIf, SettleMail,
+        CancelMail, Mail, MailAnswer, MailCommand, MailInfo, MailOp, NewMail, NoteDelivered,
+        PurgeMail, SendMail, SettleIf, SettleMail,
     },
     query::{Found, MailPart, Query},
     registry::DeviceRecord,
 };
+use uuid::Uuid;
 
 use super::{
     Registry, RegistryError,
@@ -236,8 +238,40 @@ impl Registry {
     pub(super) async fn mail(&self, command: MailCommand) -> Result<MailAnswer, RegistryError> {
         let (tenant, device) = command.mailbox();
         let shard = self.shard_of(tenant, device);
-        let answer = self.ask(shard, Command::Mail(command)).await?;
-        let Answer::Mail(answer) = answer else { return Err(RegistryError::Unavailable) };
-        Ok(answer)
+        let step = self.step(tenant, device, |at| noted(at, &command));
+        let answered = self.ask(shard, Command::Mail(command)).await;
+        let answered = answered.and_then(|answer| match answer {
+            Answer::Mail(answer) => Ok(answer),
+            _ => Err(RegistryError::Unavailable),
+        });
+        step.answered(&answered);
+        answered
+    }
+}
+
+fn word(op: MailOp) -> &'static str {
+    match op {
+        MailOp::Ack => "acknowledged",
+        MailOp::Reject => "rejected",
+        MailOp::Requeue => "requeued",
+    }
+}
+
+/// A command as who asks what became of a mail reads it.
+fn noted(at: UnixMillis, command: &MailCommand) -> Note {
+    let of = |what: &str, id: u128| {
+        Note::new(at, Stage::Mail, &format!("{what} {}", Uuid::from_u128(id)))
+    };
+    match command {
+        MailCommand::Send(SendMail { mail, .. })
+        | MailCommand::SendKnown(SendMail { mail, .. }, _) => {
+            let bytes = u32::try_from(mail.payload.len()).unwrap_or(u32::MAX);
+            Note { bytes, ..of(&format!("sent {}", mail.name), mail.id) }
+        }
+        MailCommand::Settle(SettleMail { id, op, .. })
+        | MailCommand::SettleIf(SettleMail { id, op, .. }, _) => of(word(*op), *id),
+        MailCommand::NoteDelivered(NoteDelivered { id, .. }) => of("went out", *id),
+        MailCommand::Cancel(CancelMail { id, .. }) => of("cancelled", *id),
+        MailCommand::Purge(_) => Note::new(at, Stage::Mail, "purged"),
     }
 }

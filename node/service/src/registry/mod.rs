@@ -23,6 +23,7 @@ mod devices;
 pub mod documents;
 pub mod door;
 mod events;
+pub mod explain;
 mod mail;
 pub mod mailman;
 mod marks;

@@ -17,6 +17,7 @@
 use std::sync::atomic::Ordering;
 
 use moorline_core::{AttributeScope, Offset, ShardId, TenantId, Text, UnixMillis, Value};
+use moorline_explain::{Note, Stage};
 use moorline_machine::{
     AggregateQuery, Answer, Command, HistoryQuery, ValueAnswer, ValueCommand,
     events::NewEvent as MachineEvent,
@@ -140,13 +141,20 @@ impl Registry {
         let shard = self.shard_of(tenant, device);
         let accepting = self.inner.accepting.load(Ordering::Acquire);
         let may = self.inner.may_say(tenant, &[(Rated::Events, 1)]);
+        let step = self.step(tenant, device, |at| Note::new(at, Stage::Event, "values"));
         let command = Command::Values(command);
         let asked = (accepting && may).then(|| self.inner.below().router.ask(shard, &command));
         async move {
-            let Some(asked) = asked else {
-                return Err(if may { RegistryError::DiskFull } else { RegistryError::Busy });
+            let answered = match asked {
+                Some(asked) => match asked.await {
+                    Ok(answer) => written(shard, answer),
+                    Err(error) => Err(error.into()),
+                },
+                None if may => Err(RegistryError::DiskFull),
+                None => Err(RegistryError::Busy),
             };
-            written(shard, asked.await?)
+            step.answered(&answered);
+            answered
         }
     }
 

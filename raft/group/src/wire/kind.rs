@@ -120,6 +120,8 @@ kinds! {
     SnapshotResume = 34,
     /// An application has answered a call of a device that waits at the node.
     OwnCall = 35,
+    /// What does the node remember of a device, or of a message?
+    Explain = 36,
 }
 
 #[cfg(test)]
@@ -141,6 +143,7 @@ mod tests {
             (Kind::ShareAttach, 30),
             (Kind::ShareDeliver, 31), (Kind::ShareCheck, 32), (Kind::ShareDetach, 33),
             (Kind::Retained, 26), (Kind::Question, 27), (Kind::News, 28), (Kind::OwnCall, 35),
+            (Kind::Explain, 36),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

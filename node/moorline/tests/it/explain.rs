@@ -1,0 +1,269 @@
+//! Why something did not arrive: each cause is brought about by a real client, and is found with its words from another node.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    api::{Api, problem, text},
+    cluster::Shape,
+    mqtt::{Client, Heard},
+    packet::{self, Connect, Packet, Version, frame, put_properties, put_text},
+    scenarios,
+    wait::{SOON, until},
+};
+
+/// Few enough to fill: queues of three, two subscriptions, packets of 4 KiB.
+const MQTT: &str =
+    "queue-items-max = 3\nsubscriptions-max = 2\nmax-packet-bytes = 4096\nreceive-max = 2\n";
+
+#[test]
+fn what_happened_to_a_device_is_told() {
+    let mut api = Api::start_as(&Shape { mqtt: MQTT.to_owned(), ..Shape::of(3) }, &[]);
+    for (name, plaintext) in [("acme", true), ("other", true), ("secure", false)] {
+        let tenant = json!({ "name": name, "settings": { "plaintext": plaintext } });
+        assert_eq!(api.ask(1, "POST", "/tenants", &tenant).0, 201);
+    }
+    scenarios(
+        &mut api,
+        &[
+            ("a message is followed from its publisher to who was sent it", followed),
+            ("who is not let in", doors),
+            ("what is refused", refusals),
+            ("what ends a connection", ends),
+            ("tenants hear of their own", tenants),
+            ("what can't be asked is refused in words", malformed),
+            ("a node that is gone is said to be silent", silent),
+        ],
+    );
+}
+
+/// Makes a device that may do what these patterns say: its secret.
+#[track_caller]
+fn device(api: &Api, tenant: &str, name: &str, topics: &[&str]) -> String {
+    let settings = json!({ "topics": { "publish": topics, "subscribe": topics } });
+    let made = json!({ "name": name, "settings": settings });
+    let answer = api.ask(1, "POST", &format!("/devices?tenant={tenant}"), &made);
+    assert_eq!(answer.0, 201, "{}", answer.1);
+    let path = format!("/devices/{name}/credentials?tenant={tenant}");
+    text(&api.ask(1, "POST", &path, &json!({})), 201, "secret")
+}
+
+fn login(tenant: &str, name: &str, secret: &str, connect: Connect) -> Connect {
+    Connect { login: Some((format!("{name}@{tenant}"), secret.to_owned())), ..connect }
+}
+
+/// What all nodes remember of a device, asked of one that never met it.
+#[track_caller]
+fn notes(api: &Api, tenant: &str, name: &str) -> Vec<Value> {
+    let path = format!("/devices/{name}/explain?tenant={tenant}");
+    let (status, answer) = api.ask(3, "GET", &path, &Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    answer["notes"].as_array().unwrap().clone()
+}
+
+/// A note with this stage, result and cause; each has its words.
+#[track_caller]
+fn has(api: &Api, name: &str, (stage, result, cause): (&str, &str, &str)) -> Value {
+    until(&format!("{name}: {stage} {result} {cause}"), SOON, || {
+        let found = notes(api, "acme", name).into_iter().find(|note| {
+            note["stage"] == stage
+                && note["result"] == result
+                && note["cause"].as_str().unwrap_or_default() == cause
+        })?;
+        let words = |field: &str| found[field].as_str().is_some_and(|text| text.len() > 10);
+        assert!(cause.is_empty() || words("what") && words("fix"), "{found}");
+        Some(found)
+    })
+}
+
+fn followed(api: &mut Api) {
+    let (sensor, screen) =
+        (device(api, "acme", "sensor", &["#"]), device(api, "acme", "screen", &["#"]));
+    let durable = login("acme", "screen", &screen, Connect::durable(Version::V5, "screen"));
+    let (mut hears, _) = durable.to_patiently(api.cluster.mqtt(2));
+    hears.subscribe_1("hall/+");
+    let clean = login("acme", "sensor", &sensor, Connect::clean(Version::V5, "sensor"));
+    let (mut says, _) = clean.to_patiently(api.cluster.mqtt(1));
+    says.publish_acked("hall/temperature", b"21.5");
+    let heard = hears.message();
+    hears.ack(&heard);
+    has(api, "screen", ("settle", "done", ""));
+    let publish = has(api, "sensor", ("publish", "done", ""));
+    assert_eq!((&publish["about"], &publish["qos"]), (&json!("hall/temperature"), &json!(1)));
+    assert_eq!((&publish["node"], &publish["bytes"]), (&json!(1), &json!(4)));
+    assert!(publish["took_ms"].is_number(), "{publish}");
+    // From here to whoever it touched.
+    let path = format!("/messages/{}/explain?tenant=acme", publish["message"].as_str().unwrap());
+    let (status, answer) = api.ask(3, "GET", &path, &Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    let touched: Vec<_> = answer["notes"].as_array().unwrap().iter().collect();
+    let of: Vec<_> =
+        touched.iter().map(|note| (note["device"].as_str(), note["stage"].as_str())).collect();
+    assert_eq!(of, [(Some("sensor"), Some("publish")), (Some("screen"), Some("deliver"))]);
+    assert!(touched[1]["offset"].is_number() && touched[1]["node"] == 2, "{answer}");
+    let steps: Vec<_> =
+        notes(api, "acme", "screen").iter().map(|note| note["stage"].clone()).collect();
+    assert_eq!(steps, ["authenticate", "session", "subscribe", "deliver", "settle"]);
+    hears.disconnect();
+    says.disconnect();
+    has(api, "sensor", ("end", "done", ""));
+}
+
+fn doors(api: &mut Api) {
+    let secret = device(api, "acme", "door", &["#"]);
+    let connect = |secret: &str| login("acme", "door", secret, Connect::clean(Version::V5, "door"));
+    assert_eq!(connect("wrong").reason(api.cluster.mqtt(2)), 0x86);
+    let refused = has(api, "door", ("authenticate", "refused", "wrong_credentials"));
+    assert!(refused["about"].as_str().unwrap().contains(':'), "where it came from: {refused}");
+    let expired = json!({ "kind": "token", "not_after_ms": 1 });
+    let token =
+        text(&api.ask(1, "POST", "/devices/door/credentials?tenant=acme", &expired), 201, "secret");
+    let by_token =
+        Connect { login: Some((token, String::new())), ..Connect::clean(Version::V5, "x") };
+    assert_eq!(by_token.reason(api.cluster.mqtt(1)), 0x87);
+    has(api, "door", ("authenticate", "refused", "credential_expired"));
+    let (in_time, _) = connect(&secret).to_patiently(api.cluster.mqtt(2));
+    has(api, "door", ("authenticate", "done", ""));
+    in_time.disconnect();
+    // A device that there is not leaves nothing behind.
+    let nobody = login("acme", "nobody", "wrong", Connect::clean(Version::V5, "nobody"));
+    assert_eq!(nobody.reason(api.cluster.mqtt(1)), 0x86);
+    assert_eq!(notes(api, "acme", "nobody"), Vec::<Value>::new());
+}
+
+fn refusals(api: &mut Api) {
+    let secret = device(api, "acme", "may-little", &["mine/#"]);
+    let connect = Connect::durable(Version::V5, "may-little");
+    let connect = login("acme", "may-little", &secret, connect);
+    let (mut client, _) = connect.to_patiently(api.cluster.mqtt(1));
+    let id = client.publish("yours/t", b"x");
+    assert_eq!(client.puback(id), 0x87);
+    has(api, "may-little", ("publish", "refused", "publish_forbidden"));
+    let id = client.publish("mine/nobody", b"x");
+    assert_eq!(client.puback(id), 0x10);
+    has(api, "may-little", ("publish", "done", "nobody_listens"));
+    assert_eq!(client.subscribe(&[("yours/#", 1)]), [0x87]);
+    has(api, "may-little", ("subscribe", "refused", "subscribe_forbidden"));
+    let granted = client.subscribe(&[("mine/1", 1), ("yours/1", 1), ("mine/2", 0)]);
+    assert_eq!(granted, [1, 0x87, 0]);
+    let three: Vec<_> = notes(api, "acme", "may-little");
+    let three =
+        three[three.len() - 3..].iter().map(|note| (note["about"].clone(), note["result"].clone()));
+    let expected = [("mine/1", "done"), ("yours/1", "refused"), ("mine/2", "done")];
+    assert_eq!(
+        three.collect::<Vec<_>>(),
+        expected.map(|(about, result)| (json!(about), json!(result)))
+    );
+    assert_eq!(client.subscribe(&[("mine/3", 1)]), [0x97]);
+    has(api, "may-little", ("subscribe", "refused", "subscriptions_full"));
+    client.disconnect();
+    // Nobody takes what waits for it.
+    let teller = device(api, "acme", "teller", &["mine/#"]);
+    let teller = login("acme", "teller", &teller, Connect::clean(Version::V5, "teller"));
+    let (mut teller, _) = teller.to_patiently(api.cluster.mqtt(2));
+    let reasons: Vec<_> = (0..4)
+        .map(|_| {
+            let id = teller.publish("mine/1", b"x");
+            teller.puback(id)
+        })
+        .collect();
+    assert_eq!(reasons, [0, 0, 0, 0x97]);
+    has(api, "teller", ("publish", "refused", "queue_full"));
+}
+
+/// Something that a client does, and what becomes of it.
+type End = (&'static str, fn(&mut Client), &'static str);
+
+fn ends(api: &mut Api) {
+    let secret = device(api, "acme", "ender", &["#"]);
+    let connect = |keep_alive_s| {
+        let connect = Connect { keep_alive_s, ..Connect::clean(Version::V5, "ender") };
+        login("acme", "ender", &secret, connect)
+    };
+    let alias = |alias: u8| {
+        let mut body = Vec::new();
+        put_text(&mut body, "t");
+        body.extend(7_u16.to_be_bytes());
+        put_properties(&mut body, &[0x23, 0, alias]);
+        frame(0x32, &body)
+    };
+    let (no_packet, no_alias, large) = (vec![0x00, 0x00], alias(0), frame(0x30, &[0; 5_000]));
+    let again = packet::connect(&connect(60));
+    for (bytes, cause) in [
+        (no_packet, "malformed"),
+        (no_alias, "topic_alias"),
+        (large, "too_large"),
+        (again, "protocol_error"),
+    ] {
+        let (mut client, _) = connect(60).to_patiently(api.cluster.mqtt(1));
+        client.send(&bytes).unwrap();
+        is_over(&mut client, cause);
+        has(api, "ender", ("end", "done", cause));
+    }
+    let quiet: [End; 2] =
+        [("silent", |client| is_over(client, "silent"), "silent"), ("gone", |_| {}, "peer_gone")];
+    for (_, act, cause) in quiet {
+        let (mut client, _) = connect(1).to_patiently(api.cluster.mqtt(2));
+        act(&mut client);
+        drop(client);
+        has(api, "ender", ("end", "done", cause));
+    }
+    let (mut first, _) = connect(60).to_patiently(api.cluster.mqtt(1));
+    let (mut second, _) = connect(60).to_patiently(api.cluster.mqtt(2));
+    is_over(&mut first, "taken over");
+    has(api, "ender", ("end", "done", "taken_over"));
+    let disabled = json!({ "enabled": false, "settings": {} });
+    assert_eq!(api.ask(3, "PUT", "/devices/ender?tenant=acme", &disabled).0, 200);
+    is_over(&mut second, "revoked");
+    has(api, "ender", ("end", "done", "revoked"));
+}
+
+/// Within the time that a keep-alive of a second takes.
+#[track_caller]
+fn is_over(client: &mut Client, why: &str) {
+    loop {
+        match client.hear(Duration::from_secs(5)) {
+            Heard::Closed => return,
+            Heard::Packet(Packet::Disconnect { .. }) => {}
+            other => panic!("{why}: {other:?}"),
+        }
+    }
+}
+
+fn tenants(api: &mut Api) {
+    let secret = device(api, "other", "sensor", &["#"]);
+    let connect = login("other", "sensor", &secret, Connect::clean(Version::V5, "theirs"));
+    let (mut client, _) = connect.to_patiently(api.cluster.mqtt(1));
+    client.publish_acked("hall/temperature", b"21.5");
+    let of = |tenant| notes(api, tenant, "sensor");
+    let publishes =
+        |notes: &[Value]| notes.iter().filter(|note| note["stage"] == "publish").count();
+    assert_eq!((publishes(&of("acme")), publishes(&of("other"))), (1, 1));
+    let message = of("other").iter().find_map(|note| note["message"].as_str().map(str::to_owned));
+    let path = format!("/messages/{}/explain?tenant=other", message.unwrap());
+    let (_, answer) = api.ask(2, "GET", &path, &Value::Null);
+    let touched = answer["notes"].as_array().unwrap();
+    assert!(touched.iter().all(|note| note["device"] == "sensor"), "{answer}");
+    assert_eq!(touched.len(), 1, "{answer}");
+}
+
+fn malformed(api: &mut Api) {
+    let path = |message: &str| format!("/messages/{message}/explain?tenant=acme");
+    for message in ["12", "zzzzzzzzzzzzzzzz", "00112233445566778"] {
+        let refused = problem(api.ask(1, "GET", &path(message), &Value::Null));
+        assert_eq!(refused.0, 400, "{message}");
+    }
+    let refused = api.ask(1, "GET", "/devices/sensor/explain?tenant=nowhere", &Value::Null);
+    assert_eq!(refused.0, 404);
+    let back = "/devices/sensor/explain?tenant=acme&back_s=0";
+    let (_, answer) = api.ask(1, "GET", back, &Value::Null);
+    assert_eq!(answer["notes"], json!([]), "nothing happened within this second");
+}
+
+fn silent(api: &mut Api) {
+    api.cluster.node_mut(2).kill();
+    let (status, answer) = api.ask(3, "GET", "/devices/sensor/explain?tenant=acme", &Value::Null);
+    assert_eq!((status, &answer["silent"]), (200, &json!([2])), "{answer}");
+    assert!(!answer["notes"].as_array().unwrap().is_empty());
+}
