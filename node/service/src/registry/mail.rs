@@ -239,11 +239,12 @@ impl Registry {
         let (tenant, device) = command.mailbox();
         let shard = self.shard_of(tenant, device);
         let step = self.step(tenant, device, |at| noted(at, &command));
-        let answered = self.ask(shard, Command::Mail(command)).await;
-        let answered = answered.and_then(|answer| match answer {
-            Answer::Mail(answer) => Ok(answer),
-            _ => Err(RegistryError::Unavailable),
-        });
+        let asking = async {
+            let answer = self.ask(shard, Command::Mail(command)).await?;
+            let Answer::Mail(answer) = answer else { return Err(RegistryError::Unavailable) };
+            Ok(answer)
+        };
+        let answered = asking.await;
         step.answered(&answered);
         answered
     }
