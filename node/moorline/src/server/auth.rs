@@ -120,7 +120,8 @@ impl Devices {
     async fn judge_and_remember(self: Arc<Self>, attempt: Attempt) -> Result<Identity, Denial> {
         let registry = self.registry.clone();
         let (peer, client) = (attempt.peer, attempt.client.clone());
-        let (mut judged, suspect) = explain::suspecting(self.judge_unless_banned(attempt)).await;
+        let (mut judged, suspect) =
+            explain::suspecting(Box::pin(self.judge_unless_banned(attempt))).await;
         let suspect = match (&judged, suspect) {
             // Nobody's device: it is known by its client id.
             (Ok(Identity { tenant, .. }), None) => Some((*tenant, client)),
