@@ -1,17 +1,20 @@
 """Rules and dashboards name what there is: metrics, labels and their values, as a real Prometheus scrapes them from three nodes.
 
 A name that is misspelled, or that a later version does not serve any more, gives no error anywhere but an empty panel, and an
-alert that never fires. What is looked for is every selector of every expression, with the values that it names.
+alert that never fires. What is looked for is every selector of every expression, with the values that it names. The commands that
+the runbook says are asked for, too.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import DEPLOY, traffic, wait_for
-from test_rules import groups
+from test_rules import RUNBOOK, groups
 
 DASHBOARDS = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
 SCRAPED_S = 60
@@ -184,3 +187,19 @@ def test_a_panel_says_what_it_shows_and_stands_where_no_other_does(path):
         assert panel["fieldConfig"]["defaults"]["unit"] and panel["targets"], panel["title"]
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids))
+
+
+def commands():
+    """Every `moorline …` that the runbook says, as far as its verbs go."""
+    text = RUNBOOK.read_text()
+    shown = re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]*)`", text)
+    return sorted(set(re.findall(r"\bmoorline((?: [a-z]+)+)", "\n".join(shown))))
+
+
+def test_the_runbook_says_commands_that_there_are():
+    binary = os.environ.get("MOORLINE_BINARY") or shutil.which("moorline")
+    found = commands()
+    assert found
+    for said in found:
+        ran = subprocess.run([binary, *said.split(), "--help"], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, f"moorline{said}: {ran.stderr}"
