@@ -18,7 +18,6 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
-from connection import Client
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -222,17 +221,6 @@ def secure(tmp_path_factory):
     yield node
     process.terminate()
     process.wait(STOP_S)
-
-
-def traffic(cluster, topic):
-    """A little of everything, so that counters with labels have been counted."""
-    for node in cluster.nodes:
-        with Client(f"{node.id}-{topic}", durable=True) as client:
-            client.connect(node)
-            client.subscribe(topic)
-            client.publish(topic, "hello")
-            client.payloads(1)
-            client.publish(topic, "hello", 0)
 
 
 def shipped_config(targets):

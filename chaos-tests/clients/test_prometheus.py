@@ -6,7 +6,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import HTTP_S, traffic, wait_for
+from conftest import HTTP_S, wait_for
+from connection import traffic
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").rglob("*.y*ml"), ROOT / "README.md"]

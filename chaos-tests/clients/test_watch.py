@@ -13,7 +13,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DEPLOY, traffic, wait_for
+from conftest import DEPLOY, wait_for
+from connection import traffic
 from test_rules import RUNBOOK, groups
 
 DASHBOARDS = sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
