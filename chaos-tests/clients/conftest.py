@@ -6,6 +6,7 @@ MOORLINE_BINARY names the program. `scripts/verify clients` sets it, and runs th
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,10 +14,12 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from waiting import HTTP_S, ready, wait_for
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 # Three nodes start in seconds; a loaded machine takes longer.
 READY_S = 90
@@ -198,6 +201,52 @@ def secure(tmp_path_factory):
     yield node
     process.terminate()
     process.wait(STOP_S)
+
+
+def shipped_config(targets):
+    """`deploy/prometheus.yml` for these targets, in a hurry."""
+    config = (DEPLOY / "prometheus.yml").read_text()
+    listed = ", ".join(f'"{target}"' for target in targets)
+    config, replaced = re.subn(r"targets: \[.*\]", f"targets: [{listed}]", config)
+    assert replaced == 1, "deploy/prometheus.yml has one list of targets"
+    config, replaced = re.subn(r"(- )(prometheus/rules)", rf"\1{DEPLOY}/\2", config)
+    assert replaced == 1, "deploy/prometheus.yml loads the rules"
+    return re.sub(r"(scrape_interval|scrape_timeout|evaluation_interval): .*", r"\1: 1s", config)
+
+
+@pytest.fixture(scope="session")
+def prometheus(cluster, tmp_path_factory):
+    """Prometheus with the shipped configuration, its targets replaced by this cluster's. Called, it answers a question to its API."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    (folder / "prometheus.yml").write_text(shipped_config(node.admin for node in cluster.nodes))
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    with open(folder / "prometheus.log", "wb") as log:
+        process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={folder}/prometheus.yml",
+                f"--storage.tsdb.path={folder}/data",
+                f"--web.listen-address={address}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+
+        def ask(path, **parameters):
+            assert process.poll() is None, (folder / "prometheus.log").read_text()
+            try:
+                with urllib.request.urlopen(f"http://{address}{path}?{urlencode(parameters)}", timeout=HTTP_S) as answer:
+                    return json.load(answer)["data"]
+            except urllib.error.HTTPError as error:
+                # Not before it is ready (503), or never (400).
+                assert error.code == 503, f"{parameters}: {error.read().decode()}"
+                return None
+            except OSError:
+                return None
+
+        yield ask
+        process.terminate()
+        process.wait(STOP_S)
 
 
 @pytest.fixture

@@ -165,3 +165,14 @@ class Client:
         """Says goodbye."""
         self.paho.disconnect()
         self.paho.loop_stop()
+
+
+def traffic(cluster, topic):
+    """A little of everything, so that counters with labels have been counted."""
+    for node in cluster.nodes:
+        with Client(f"{node.id}-{topic}", durable=True) as client:
+            client.connect(node)
+            client.subscribe(topic)
+            client.publish(topic, "hello")
+            client.payloads(1)
+            client.publish(topic, "hello", 0)

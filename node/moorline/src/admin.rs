@@ -46,9 +46,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
-use crate::server::{
-    join::JoinRequest,
-    node::{Check, Node},
+use crate::{
+    guarantees,
+    server::{
+        join::JoinRequest,
+        node::{Check, Node},
+    },
 };
 
 /// Connections served at once; more wait in the backlog. However many read events, there is room for others.
@@ -274,6 +277,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/health/startup") => health(node.startup()),
         (&Method::GET, "/metrics") => metrics(node),
         (&Method::GET, "/api/v1/cluster") => json(StatusCode::OK, &node.view()),
+        (&Method::GET, "/api/v1/guarantees") => json(StatusCode::OK, &guarantees::of(&node.view())),
         (&Method::GET, "/api/v1/sessions") => session(node, head.uri.query().unwrap_or("")),
         (&Method::GET, "/api/v1/shares") => shares(node, head.uri.query().unwrap_or("")),
         (&Method::POST, "/api/v1/cluster/init") => match node.init().await {
@@ -294,7 +298,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
 }
 
 /// Every path, so that a wrong method is told from a wrong path.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "/health/live",
     "/health/ready",
     "/health/startup",
@@ -304,6 +308,7 @@ const KNOWN: [&str; 11] = [
     "/api/v1/cluster",
     "/api/v1/cluster/init",
     "/api/v1/cluster/digest",
+    "/api/v1/guarantees",
     "/api/v1/sessions",
     "/api/v1/shares",
 ];

@@ -1,12 +1,14 @@
 //! `moorline cluster …`: questions to the admin API, answers for eyes. How a node joins is in `server::join`.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, bail};
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::{ClusterCommand, MemberArgs, StatusArgs},
-    http, server,
+    guarantees, http, server,
 };
 
 /// What `GET /api/v1/cluster` answers.
@@ -60,6 +62,10 @@ pub(crate) struct GroupView {
     pub(crate) voters: Vec<u64>,
     /// Who gets the log and does not vote.
     pub(crate) learners: Vec<u64>,
+    /// What each other member has confirmed to be on its disk; empty unless the answering node leads. Nodes of an older
+    /// version do not say it.
+    #[serde(default)]
+    pub(crate) confirmed: BTreeMap<u64, u64>,
     /// The index of the last digest command, if there was one.
     pub(crate) digest_index: Option<u64>,
     /// The digest of this replica's rows at that index, in hex.
@@ -203,6 +209,9 @@ fn table(view: &ClusterView) -> String {
         out += ", ready\n";
     } else {
         out += &format!(", not ready: {}\n", view.waiting_for.join(", "));
+    }
+    for sentence in guarantees::of(view).sentences {
+        out += &format!("  {sentence}\n");
     }
     out += &members(view);
     out += "  group  leader  term  applied   committed  last log  voters, learners\n";

@@ -10,6 +10,7 @@ mod cli;
 mod cluster;
 mod config;
 mod demo;
+mod guarantees;
 mod http;
 mod logging;
 mod metrics;

@@ -568,6 +568,7 @@ fn group_view(group: moorline_group::GroupStatus) -> GroupView {
         applied: group.applied.unwrap_or(0),
         voters: group.voters.iter().map(|voter| voter.0).collect(),
         learners: group.learners.iter().map(|learner| learner.0).collect(),
+        confirmed: group.confirmed.iter().map(|(node, at)| (node.0, at.unwrap_or(0))).collect(),
         digest_index: group.digest.map(|(index, _)| index),
         digest: group.digest.map(|(_, digest)| format!("{digest:032x}")),
     }

@@ -89,7 +89,9 @@ pub(crate) fn status_comes_both_ways(cluster: &mut Cluster) {
     for node in cluster.nodes() {
         let status = ["cluster", "status", "--admin", &node.admin.to_string()];
         let table = done(&moorline(&status));
-        let words = [format!("seen by node {}, ready", node.id), "meta".to_owned()];
+        let survives = "Each shard survives the loss of 1 node.";
+        let head = format!("seen by node {}, ready", node.id);
+        let words = [head, "meta".to_owned(), survives.to_owned()];
         for word in words.into_iter().chain(cluster.nodes().iter().map(|n| n.cluster.to_string())) {
             assert!(table.contains(&word), "no {word:?} in\n{table}");
         }
@@ -100,6 +102,8 @@ pub(crate) fn status_comes_both_ways(cluster: &mut Cluster) {
         assert_eq!(view["ready"], true);
         assert_eq!(view["groups"].as_array().unwrap().len(), usize::from(SHARDS) + 1);
         assert!(view["groups"].as_array().unwrap().iter().all(|group| group["leader"].is_u64()));
+        let said = http::get(node.admin, "/api/v1/guarantees").unwrap().json();
+        assert_eq!((&said["survives"], &said["sentences"][0]), (&1.into(), &survives.into()));
     }
     let nobody = moorline(&["cluster", "status", "--admin", "127.0.0.1:1"]);
     assert_eq!(nobody.status.code(), Some(5), "nobody is there: {}", said(&nobody));
