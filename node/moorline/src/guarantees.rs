@@ -310,13 +310,13 @@ mod tests {
 
     #[test]
     fn an_election_is_said_and_a_group_without_a_majority_does_not_elect() {
-        let mut view = view(4, &[4], &[ALL, ALL, &[1, 2, 4]]);
-        view.groups[1].leader = None;
-        let said = of(&view).sentences;
+        let mut electing = view(4, &[4], &[ALL, ALL, &[1, 2, 4]]);
+        electing.groups[1].leader = None;
+        let said = of(&electing).sentences;
         assert!(said.contains(&"Shard 1 has no leader at present.".to_owned()), "{said:?}");
-        let mut view = super::tests::view(3, &[2, 3], &[ALL, ALL]);
-        view.groups[1].leader = None;
-        assert_eq!(of(&view).sentences.len(), 1);
+        let mut stuck = view(3, &[2, 3], &[ALL, ALL]);
+        stuck.groups[1].leader = None;
+        assert_eq!(of(&stuck).sentences.len(), 1);
     }
 
     #[test]
