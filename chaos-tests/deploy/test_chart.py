@@ -1,7 +1,10 @@
 """The Helm chart, rendered by Helm's own library: Kubernetes' schemas take it, and real nodes run with the files it writes."""
 
+import json
 import re
+import ssl
 import subprocess
+import urllib.request
 
 import helm_python as helm
 import kubernetes_validate
@@ -30,6 +33,7 @@ EVERYTHING = {
     "service": {"type": "LoadBalancer", "annotations": {"a/b": "c"}, "loadBalancerClass": "acme.example/lb"},
     "storage": {"class": "fast", "size": "1Ti"},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "dashboards": {"enabled": True, "labels": {"grafana": "iot"}},
     "imagePullSecrets": [{"name": "pull"}],
     "podAnnotations": {"a/b": "c"},
     "podLabels": {"team": "iot"},
@@ -108,6 +112,18 @@ def test_what_is_open_to_anybody_is_said():
     assert "7400" in notes
 
 
+def test_alerts_and_dashboards_come_along():
+    objects, _ = render(EVERYTHING)
+    for folder, kind, end in [("prometheus/rules", "PrometheusRule", ".yml"), ("grafana/dashboards", "ConfigMap", ".json")]:
+        shipped = {path.name.removesuffix(end) for path in (ROOT / "deploy" / folder).glob(f"*{end}")}
+        assert {name.removeprefix("moorline-") for found, name in objects if found == kind} == shipped
+    for (kind, _), thing in objects.items():
+        if kind == "PrometheusRule":
+            assert thing["spec"]["groups"], thing
+        if kind == "ConfigMap":
+            assert all(json.loads(text)["panels"] for text in thing["data"].values())
+
+
 def test_probes_and_ports_lead_somewhere():
     for values in [NOTHING, EVERYTHING]:
         objects, _ = render(values)
@@ -133,7 +149,8 @@ class Pods:
     def __init__(self, moorline, folder):
         self.moorline, self.folder, self.running = moorline, folder, {}
 
-    def write(self, values):
+    def write(self, values, mounts=()):
+        """The files of all pods; `mounts` are folders in place of those that Secrets would be."""
         objects, _ = render(values)
         files = objects["Secret", "moorline-config"]["stringData"]
         for name, text in files.items():
@@ -142,6 +159,8 @@ class Pods:
                 r"moorline-(\d+)\.moorline-nodes\.iot\.svc\.cluster\.local", lambda found: HOST.format(int(found[1]) + 1), text
             )
             text = text.replace("0.0.0.0", HOST.format(pod + 1)).replace("127.0.0.1", HOST.format(pod + 1))
+            for there, here in mounts:
+                text = text.replace(there, str(here))
             volume = self.folder / f"volume{pod}"
             volume.mkdir(exist_ok=True)
             (self.folder / name).write_text(text.replace("/var/lib/moorline", str(volume)))
@@ -226,3 +245,41 @@ def test_nodes_found_a_cluster_a_fourth_joins_and_a_lost_volume_is_replaced(pods
     assert code == 0
     states = dict(re.findall(r"node (\d+) .*?(active|removed)", members))
     assert states == {"1": "active", "2": "removed", "3": "active", "4": "active", "5": "active"}, members
+
+
+def test_nodes_with_certificates_and_a_key_of_their_own(pods, moorline, tmp_path):
+    secrets = tmp_path / "secrets"
+
+    def issue(*arguments):
+        subprocess.run([moorline, "ca", *arguments, "--dir", secrets], check=True, capture_output=True)
+
+    # As the page on Kubernetes says, and as cert-manager names its files.
+    issue("init")
+    for node in ["1", "2", "3"]:
+        issue("issue", "moorline", "--node", node)
+    issue("issue", "front", "--san", HOST.format(1))
+    (secrets / "front.pem").rename(secrets / "tls.crt")
+    (secrets / "front.key").rename(secrets / "tls.key")
+    (secrets / "cluster.key").write_text("5a" * 32 + "\n")
+    values = {
+        "cluster": {"shards": 3, "tls": {"secret": "nodes"}},
+        "tls": {"secret": "front"},
+        "security": {"keySecret": "key"},
+        "listeners": {"mqtts": {"port": 8883}, "https": {"port": 8443}, "moonlights": {"port": 8884}},
+        "config": "[storage]\nlow-mib = 64\ncritical-mib = 32\n",
+    }
+    mounts = [(f"/etc/moorline-{name}/", f"{secrets}/") for name in ["cluster-tls", "tls", "key"]]
+    for pod in pods.write(values, mounts):
+        pods.start(pod)
+    wait_for("the nodes answer", lambda: all(pods.run(pod, "cluster", "status")[0] == 0 for pod in range(3)), READY_S)
+    assert pods.run(0, "cluster", "init")[0] == 0
+    for pod in range(3):
+        pods.wait_ready(pod)
+
+    # What the probes ask, by the certificate that the Secret has.
+    trust = ssl.create_default_context(cafile=secrets / "ca.pem")
+    for path in ["/livez", "/readyz"]:
+        with urllib.request.urlopen(f"https://{HOST.format(1)}:9443{path}", context=trust, timeout=STOP_S) as answer:
+            assert answer.status == 200
+    for pod in range(3):
+        assert pods.stop(pod) == 0
