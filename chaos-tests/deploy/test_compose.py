@@ -117,8 +117,10 @@ def test_three_nodes_and_prometheus_start_and_survive(engine, image, prometheus_
         return status == 200 and len(json.loads(body)["data"]["result"]) == len(NODES)
 
     wait_for("Prometheus scrapes three nodes", up, READY_S)
-    status, body = ask(9090, "/api/v1/status/config")
-    assert status == 200 and "moorline" in body
+    # And has the alerts, one group a file or more.
+    status, body = ask(9090, "/api/v1/rules")
+    loaded = {Path(group["file"]).name for group in json.loads(body)["data"]["groups"]}
+    assert status == 200 and loaded == {path.name for path in (DEPLOY / "prometheus/rules").glob("*.yml")}
 
     # A node that is killed is started again by Docker.
     killed = engine.inspect("node2")["State"]["Pid"]
