@@ -272,7 +272,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         return membership(node, verb, query, &body.to_bytes()).await;
     }
     match (&head.method, head.uri.path()) {
-        (&Method::GET, "/health/live" | "/livez") => health(vec![node.live()]),
+        (&Method::GET, "/health/live" | "/livez") => health(node.live().await),
         (&Method::GET, "/health/ready" | "/readyz") => health(node.readiness()),
         (&Method::GET, "/health/startup") => health(node.startup()),
         (&Method::GET, "/metrics") => metrics(node),

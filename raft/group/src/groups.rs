@@ -364,6 +364,17 @@ impl Groups {
         self.node.all().iter().map(|group| group.shard).collect()
     }
 
+    /// The groups whose Raft core does not get to a question within `deadline`: it hangs, or what it waits for does. One that
+    /// has ended is not among them; the process ends with it ([`Group::follow_role`]).
+    pub async fn stuck(&self, deadline: Duration) -> Vec<ShardId> {
+        let groups = self.node.all();
+        let turns = groups.iter().map(|group| async move {
+            let turn = timeout(deadline, group.raft.with_raft_state(|_| ())).await;
+            turn.is_err().then_some(group.shard)
+        });
+        join_all(turns).await.into_iter().flatten().collect()
+    }
+
     /// Writes out the rows of every group now, and purges what log is not needed.
     pub async fn checkpoint(&self) {
         checkpoint::checkpoint(&self.node, &self.node.all()).await;

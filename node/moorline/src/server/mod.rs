@@ -20,6 +20,7 @@ mod mover;
 pub(crate) mod node;
 mod reconcile;
 mod repeats;
+mod supervisor;
 mod tls;
 mod webhooks;
 
@@ -135,6 +136,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
             Ok(())
         });
     }
+    tasks.spawn(supervisor::tell(Arc::clone(&started.node), stop.child_token()));
     let devices = serve_devices(
         Arc::clone(&started.node),
         Arc::clone(&started.service),
@@ -706,6 +708,7 @@ async fn stdin_closed() {
 /// Top down: clients first, then leaderships, then the replicas. `left_alone`: no client is here any more, and what they said is written.
 async fn stop_node(started: Started, stop: &CancellationToken, left_alone: &CancellationToken) {
     info!("stopping");
+    supervisor::stopping();
     started.node.set_stopping();
     started.service.stop();
     stop.cancel();

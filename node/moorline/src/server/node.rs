@@ -39,6 +39,9 @@ const INIT_WAIT: Duration = Duration::from_secs(20);
 const INIT_PAUSE: Duration = Duration::from_millis(50);
 /// Shares in one answer: about 50 KiB.
 const SHARES_PER_PAGE_MAX: usize = 200;
+/// How long a group's Raft core may take to get to a question, if the node is to count as alive. It waits for its disk
+/// at times; many times what a disk needs that works.
+const TURN_WAIT: Duration = Duration::from_secs(5);
 /// How long a digest may take per group.
 const DIGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -274,9 +277,22 @@ impl Node {
         }
     }
 
-    /// The process answers, so it lives.
-    pub(crate) fn live(&self) -> Check {
-        Check { name: "process".to_owned(), ok: true, detail: "answers".to_owned() }
+    /// Whether the process works: it answers, its timers run out, and each group's Raft core gets to what it is asked.
+    ///
+    /// Nothing of other nodes: who restarts what is not alive would restart all of them when a network is cut.
+    pub(crate) async fn live(&self) -> Vec<Check> {
+        let stuck = self.groups.stuck(TURN_WAIT).await;
+        let detail = match stuck.as_slice() {
+            [] => "all take their turns".to_owned(),
+            [shard, ..] => {
+                format!(
+                    "{} of them took no turn in {TURN_WAIT:?}, group {shard} first",
+                    stuck.len()
+                )
+            }
+        };
+        let process = Check { name: "process".to_owned(), ok: true, detail: "answers".to_owned() };
+        vec![process, Check { name: "groups".to_owned(), ok: stuck.is_empty(), detail }]
     }
 
     /// Whether clients may be sent here, and everything that says no.

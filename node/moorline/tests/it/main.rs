@@ -54,6 +54,7 @@ mod sessions;
 mod shares;
 mod single;
 mod space;
+mod supervised;
 mod thingsboard;
 mod thingsboard_calls;
 mod thingsboard_chain;
