@@ -31,6 +31,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_api::Remote;
+use moorline_core::{NodeId, ShardId};
 use moorline_edge::{Stalling, Tls};
 use moorline_machine::MemberState;
 use moorline_service::registry::EVENT_READERS_MAX;
@@ -49,6 +50,7 @@ use tracing::{debug, info, warn};
 use crate::{
     guarantees,
     server::{
+        backup::Ask,
         join::JoinRequest,
         node::{Check, Node},
     },
@@ -271,6 +273,9 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         let query = head.uri.query().unwrap_or("");
         return membership(node, verb, query, &body.to_bytes()).await;
     }
+    if let Some(part) = backup_part(&head.method, head.uri.path()) {
+        return backup(node, part, head.uri.query().unwrap_or("")).await;
+    }
     match (&head.method, head.uri.path()) {
         (&Method::GET, "/health/live" | "/livez") => health(node.live().await),
         (&Method::GET, "/health/ready" | "/readyz") => health(node.readiness()),
@@ -313,12 +318,57 @@ const KNOWN: [&str; 12] = [
     "/api/v1/shares",
 ];
 
+/// What of a backup is asked for, under `/api/v1/backup/`.
+const BACKUP: [(Method, &str); 3] =
+    [(Method::POST, "begin"), (Method::POST, "next"), (Method::GET, "piece")];
+
+fn backup_part(method: &Method, path: &str) -> Option<&'static str> {
+    let part = path.strip_prefix("/api/v1/backup/")?;
+    BACKUP.iter().find(|known| (&known.0, known.1) == (method, part)).map(|known| known.1)
+}
+
+/// `?group=…`, and from what `begin` answered `&node=…&session=…`: rows of a group, piece by piece.
+async fn backup(node: &Node, part: &str, query: &str) -> Answer {
+    let number = |name: &str| {
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(key, _)| key == name)?.1.parse::<u64>().ok()
+    };
+    let group = number("group").and_then(|group| u16::try_from(group).ok()).map(ShardId);
+    let Some(group) = group else {
+        return problem(StatusCode::BAD_REQUEST, "group", "?group=… says which group is meant");
+    };
+    if part == "begin" {
+        return match node.begin_rows(group).await {
+            Ok(begun) => respond(StatusCode::OK, "application/json", begun.to_vec()),
+            Err(error) => {
+                problem(StatusCode::SERVICE_UNAVAILABLE, "no-rows", &format!("{error:#}"))
+            }
+        };
+    }
+    let (Some(leader), Some(session)) = (number("node"), number("session")) else {
+        let detail = "node=… and session=… are what `begin` answered";
+        return problem(StatusCode::BAD_REQUEST, "session", detail);
+    };
+    let (ask, content_type) = match part {
+        "next" => (Ask::Next { session }, "application/json"),
+        _ => (Ask::Piece { session }, "application/octet-stream"),
+    };
+    match node.ask_for_rows(group, NodeId(leader), &ask).await {
+        // Empty: there are no more.
+        Ok(answer) => respond(StatusCode::OK, content_type, answer.to_vec()),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-rows", &error.to_string()),
+    }
+}
+
 /// What can be asked about membership, under `/api/v1/cluster/`.
 const MEMBERSHIP: [&str; 7] = ["token", "join", "leave", "drain", "resume", "remove", "transfer"];
 
 fn is_known(path: &str) -> bool {
     let verb = path.strip_prefix("/api/v1/cluster/");
-    KNOWN.contains(&path) || verb.is_some_and(|verb| MEMBERSHIP.contains(&verb))
+    let part = path.strip_prefix("/api/v1/backup/");
+    KNOWN.contains(&path)
+        || verb.is_some_and(|verb| MEMBERSHIP.contains(&verb))
+        || part.is_some_and(|part| BACKUP.iter().any(|known| known.1 == part))
 }
 
 async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer {

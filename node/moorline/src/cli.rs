@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    backup::BackupCommand,
     bench::Way,
     ca::CaCommand,
     registry::{
@@ -32,6 +33,9 @@ pub(crate) enum Command {
     /// Create a cluster, or look at one.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Keep everything a running cluster has in a directory, check it, and make a new cluster of it.
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Tokens of the API.
     #[command(subcommand)]
     Token(TokenCommand),

@@ -20,6 +20,9 @@ pub(crate) struct ClusterView {
     pub(crate) name: String,
     /// The cluster's random id, in hex; empty before `cluster init`.
     pub(crate) cluster: String,
+    /// How many shards it has, the meta group not counted; 0 before it is made.
+    #[serde(default)]
+    pub(crate) shards: u16,
     /// Whether this node serves clients, and if not, what it waits for.
     pub(crate) ready: bool,
     /// Why not, if not.

@@ -248,6 +248,7 @@ mod tests {
             node: 1,
             name: "test".to_owned(),
             cluster: "c1".to_owned(),
+            shards: 3,
             ready: true,
             waiting_for: Vec::new(),
             nodes: (1..=nodes).map(node).collect(),

@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 refused, 5 nobody there or no quorum.
 
 mod admin;
+mod backup;
 mod bench;
 mod ca;
 mod cli;
@@ -68,6 +69,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             result
         }
         Command::Cluster(command) => client_runtime()?.block_on(cluster::run(command)),
+        Command::Backup(command) => client_runtime()?.block_on(backup::run(command)),
         Command::Token(command) => client_runtime()?.block_on(registry::token(command)),
         Command::Tenant(command) => client_runtime()?.block_on(registry::tenant(command)),
         Command::Import(args) => client_runtime()?.block_on(registry::import_moved(args)),

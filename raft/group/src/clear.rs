@@ -159,7 +159,12 @@ fn last(
 }
 
 /// Hands over an operation and waits until it is synced.
-async fn synced(log: &dyn LogEngine, shard: ShardId, op: LogOp) -> Result<(), StorageError> {
+/// Waits until an operation is on the disk.
+pub(crate) async fn synced(
+    log: &dyn LogEngine,
+    shard: ShardId,
+    op: LogOp,
+) -> Result<(), StorageError> {
     let (done, synced) = oneshot::channel();
     log.submit(
         shard,
@@ -170,7 +175,7 @@ async fn synced(log: &dyn LogEngine, shard: ShardId, op: LogOp) -> Result<(), St
         })),
     );
     let failed = |why: String| StorageError::Io {
-        doing: "deleting a replica",
+        doing: "syncing a mark",
         source: std::io::Error::other(why),
     };
     match timeout(SYNC_DEADLINE, synced).await {

@@ -19,6 +19,7 @@
 //!
 //! What commands mean (`raft/machine`), who sends them where (`raft/router`), RocksDB (`storage/rocks`).
 
+mod backup;
 mod balance;
 mod blocking;
 mod checkpoint;
@@ -52,6 +53,7 @@ mod suite;
 mod types;
 pub mod wire;
 
+pub use backup::{INDEX_GAP, ReadRowsError, Restored, RowsAt, restore};
 pub use config::{
     BatcherLimits, CheckpointLimits, Clock, Fatal, GroupsConfig, SnapshotLimits, Timers, abort,
 };

@@ -53,6 +53,7 @@ pub mod presence;
 mod producers;
 pub mod query;
 pub mod registry;
+pub mod restore;
 mod rows;
 mod shard;
 mod step;

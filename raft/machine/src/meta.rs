@@ -54,7 +54,7 @@ pub use self::{
     tenants::{TENANTS_BYTES_MAX, TENANTS_MAX},
 };
 
-const CLUSTER: &[u8] = b"cluster";
+pub(crate) const CLUSTER: &[u8] = b"cluster";
 
 /// The cluster itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@
 //! - **State is never ahead of its applied index.** A checkpoint is one batch; the log is the write-ahead log of state.
 //! - **An overlay is its map.** [`overlay::Overlay`] answers as one plain map would, frozen in the middle or not
 //!   (property test in [`overlay`]).
+//! - **The same rows make the same pieces**, which is what backups consist of. Frozen by [`pieces`]' tests.
 //! - **Key kinds, marks and record framing are never renumbered.** Frozen by golden-bytes tests in [`key`], [`log`] and
 //!   [`record`].
 //!
@@ -27,6 +28,7 @@ pub mod key;
 pub mod log;
 pub mod mem;
 pub mod overlay;
+pub mod pieces;
 pub mod recent;
 pub mod record;
 pub mod view;

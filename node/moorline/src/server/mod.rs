@@ -12,6 +12,7 @@
 //! - Every task is owned by [`run_node`]'s `JoinSet`; one that ends with an error stops the node.
 
 mod auth;
+pub(crate) mod backup;
 mod disk;
 pub(crate) mod join;
 mod known;
@@ -219,6 +220,7 @@ async fn start(
     }));
     let outward = OutwardMetrics::register(node.registry())?;
     let outward = Outward::new(config.outward.clone(), outward).context("outward")?;
+    backup::register(&peers, &node);
     service.attach(groups.clone(), router.clone(), peers.clone(), node.record());
     peers.start(cluster_socket)?;
     node.set_service(Arc::clone(&service), outward.clone());
@@ -270,7 +272,21 @@ fn watch_disk(
     Ok(())
 }
 
+/// In a data directory while a backup is put into it. What is there in part must not take part in a cluster.
+pub(crate) const RESTORING: &str = "restoring";
+
 pub(crate) fn open_disk(config: &Config, registry: &Registry) -> anyhow::Result<Disk> {
+    if config.node.data_dir.join(RESTORING).exists() {
+        bail!(
+            "node.data-dir: {} is being restored, or a restore broke off: empty it, and restore again",
+            config.node.data_dir.display()
+        );
+    }
+    open_disk_for_restore(config, registry)
+}
+
+/// The same for who puts a backup there.
+pub(crate) fn open_disk_for_restore(config: &Config, registry: &Registry) -> anyhow::Result<Disk> {
     let wanted = Wanted {
         cluster: cluster_id(&config.cluster.name),
         node: config.node_id(),

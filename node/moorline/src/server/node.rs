@@ -26,7 +26,7 @@ use prometheus::{Registry, proto::MetricFamily};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{DEMO_TENANT, auth::now_ms, disk::DiskState, mover};
+use super::{DEMO_TENANT, auth::now_ms, backup::Backups, disk::DiskState, mover};
 use crate::{
     cluster::{ClusterView, GroupView, NodeView, SessionView, ShareView},
     config::Config,
@@ -60,6 +60,7 @@ pub(crate) struct Node {
     secrets: Option<Secrets>,
     api: OnceLock<(Api, axum::Router)>,
     disk: DiskState,
+    backups: Backups,
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
     listening: AtomicBool,
@@ -132,6 +133,7 @@ impl Node {
             secrets,
             api: OnceLock::new(),
             disk,
+            backups: Backups::default(),
             opened: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             served: AtomicBool::new(false),
@@ -143,6 +145,16 @@ impl Node {
     /// The replicas here.
     pub(crate) fn groups(&self) -> &Groups {
         &self.groups
+    }
+
+    /// What is read here for backups.
+    pub(crate) fn backups(&self) -> &Backups {
+        &self.backups
+    }
+
+    /// The other nodes.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// Metrics that belong to no layer.
@@ -396,12 +408,13 @@ impl Node {
         let checks = self.readiness();
         let cluster = self
             .groups
-            .read(ShardId::META, |machine, _| machine.meta().cluster().map(|record| record.cluster))
+            .read(ShardId::META, |machine, _| machine.meta().cluster().copied())
             .flatten();
         ClusterView {
             node: self.config.node.id,
             name: self.config.cluster.name.clone(),
-            cluster: cluster.map(|id| format!("{id:032x}")).unwrap_or_default(),
+            cluster: cluster.map(|made| format!("{:032x}", made.cluster)).unwrap_or_default(),
+            shards: cluster.map_or(0, |made| made.shards),
             ready: checks.iter().all(|check| check.ok),
             waiting_for: checks.iter().filter(|c| !c.ok).map(|c| c.detail.clone()).collect(),
             nodes: self.node_views(&alive),

@@ -16,6 +16,7 @@
 mod abuse;
 mod access_keys;
 mod audit;
+mod backup;
 mod bulk;
 mod canaries;
 mod clocks;

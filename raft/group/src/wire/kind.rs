@@ -122,6 +122,8 @@ kinds! {
     OwnCall = 35,
     /// What does the node remember of a device, or of a message?
     Explain = 36,
+    /// Asks a group's leader for its rows, for a backup.
+    Backup = 37,
 }
 
 #[cfg(test)]
@@ -143,7 +145,7 @@ mod tests {
             (Kind::ShareAttach, 30),
             (Kind::ShareDeliver, 31), (Kind::ShareCheck, 32), (Kind::ShareDetach, 33),
             (Kind::Retained, 26), (Kind::Question, 27), (Kind::News, 28), (Kind::OwnCall, 35),
-            (Kind::Explain, 36),
+            (Kind::Explain, 36), (Kind::Backup, 37),
         ];
         assert_eq!(table.len(), Kind::ALL.len(), "a new kind gets its row here");
         for (kind, number) in table {

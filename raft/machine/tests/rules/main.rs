@@ -23,6 +23,7 @@ mod placement;
 mod presence;
 mod queues;
 mod replicas;
+mod restore;
 mod retained;
 mod series;
 mod sessions;
