@@ -361,7 +361,8 @@ async fn backup(node: &Node, part: &str, query: &str) -> Answer {
 }
 
 /// What can be asked about membership, under `/api/v1/cluster/`.
-const MEMBERSHIP: [&str; 7] = ["token", "join", "leave", "drain", "resume", "remove", "transfer"];
+const MEMBERSHIP: [&str; 8] =
+    ["token", "join", "leave", "drain", "resume", "remove", "transfer", "upgrade"];
 
 fn is_known(path: &str) -> bool {
     let verb = path.strip_prefix("/api/v1/cluster/");
@@ -382,6 +383,10 @@ async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer
             return done(node.token().await.map(|token| serde_json::json!({ "token": token })));
         }
         "join" => return join(node, body).await,
+        "upgrade" => {
+            let raised = node.upgrade().await;
+            return done(raised.map(|level| serde_json::json!({ "level": level })));
+        }
         "transfer" => {
             let group = number("group").and_then(|group| u16::try_from(group).ok());
             let (Some(group), Some(to)) = (group, number("to")) else {

@@ -146,6 +146,9 @@ pub(crate) enum ClusterCommand {
     Resume(MemberArgs),
     /// Give up a node that will never come back. Its id is refused from then on.
     Remove(MemberArgs),
+    /// Raise the cluster to the level that every node's program knows: what only newer programs can read is used from then on, and
+    /// no node goes back to an older program.
+    Upgrade(AdminArgs),
     /// Make a node the preferred leader of a group.
     Transfer(TransferArgs),
 }

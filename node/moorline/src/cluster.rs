@@ -23,6 +23,12 @@ pub(crate) struct ClusterView {
     /// How many shards it has, the meta group not counted; 0 before it is made.
     #[serde(default)]
     pub(crate) shards: u16,
+    /// The level of the cluster; 0 if the node is of before there were levels.
+    #[serde(default)]
+    pub(crate) level: u16,
+    /// The level that every node knows, if it is above it: it can be raised.
+    #[serde(default)]
+    pub(crate) next_level: Option<u16>,
     /// Whether this node serves clients, and if not, what it waits for.
     pub(crate) ready: bool,
     /// Why not, if not.
@@ -44,6 +50,20 @@ pub(crate) struct NodeView {
     pub(crate) alive: bool,
     /// How it stands: active, draining, leaving, removed.
     pub(crate) state: String,
+    /// What it runs, as far as the answering node knows.
+    #[serde(default)]
+    pub(crate) program: Option<ProgramView>,
+}
+
+/// What a node runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ProgramView {
+    /// The program's version.
+    pub(crate) version: String,
+    /// The lowest level it knows.
+    pub(crate) level_min: u16,
+    /// The highest.
+    pub(crate) level_max: u16,
 }
 
 /// One group, as its replica on the answering node sees it.
@@ -143,6 +163,11 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Drain(args) => change(&args, "drain").await,
         ClusterCommand::Resume(args) => change(&args, "resume").await,
         ClusterCommand::Remove(args) => change(&args, "remove").await,
+        ClusterCommand::Upgrade(args) => {
+            let answer = post(&args.admin, "/api/v1/cluster/upgrade").await?;
+            println!("the cluster is at level {}", answer["level"]);
+            Ok(())
+        }
         ClusterCommand::Transfer(args) => {
             let path = format!("/api/v1/cluster/transfer?group={}&to={}", args.group, args.to);
             post(&args.admin.admin, &path).await?;
@@ -213,6 +238,7 @@ fn table(view: &ClusterView) -> String {
     } else {
         out += &format!(", not ready: {}\n", view.waiting_for.join(", "));
     }
+    out += &level(view);
     for sentence in guarantees::of(view).sentences {
         out += &format!("  {sentence}\n");
     }
@@ -229,12 +255,25 @@ fn table(view: &ClusterView) -> String {
     out
 }
 
+/// The level, and what is in the way of the next; nothing of a node that knows none.
+fn level(view: &ClusterView) -> String {
+    match (view.level, view.next_level) {
+        (0, _) => String::new(),
+        (level, None) => format!("  level {level}\n"),
+        (level, Some(next)) => format!("  level {level}; every node knows level {next}\n"),
+    }
+}
+
 /// The nodes, a line each.
 fn members(view: &ClusterView) -> String {
     let line = |node: &NodeView| {
         let alive = if node.alive { "up" } else { "DOWN" };
         let NodeView { id, address, state, .. } = node;
-        format!("  node {id:<3} {address:<24} {alive:<5} {state}\n")
+        let program = node.program.as_ref().map_or_else(String::new, |program| {
+            let ProgramView { version, level_min, level_max } = program;
+            format!("  version {version}, levels {level_min} to {level_max}")
+        });
+        format!("  node {id:<3} {address:<24} {alive:<5} {state}{program}\n")
     };
     view.nodes.iter().map(line).collect()
 }

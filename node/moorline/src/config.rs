@@ -249,9 +249,31 @@ pub(crate) struct ClusterConfig {
     /// What `moorline cluster token` gave, for the same.
     #[serde(default)]
     pub(crate) token: Option<String>,
+    /// Who raises the level of the cluster when every node knows the next.
+    #[serde(default)]
+    pub(crate) level: Raise,
+    /// How long all nodes have to have known it before it is raised by itself.
+    #[serde(default = "default_level_after_s")]
+    pub(crate) level_after_s: u64,
     /// Certificates for mutual TLS between the nodes; without it they talk in plain.
     #[serde(default)]
     pub(crate) tls: Option<TlsConfig>,
+}
+
+/// `cluster.level`: who raises it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Raise {
+    /// The cluster itself, after a while in which all nodes knew the next.
+    #[default]
+    Automatic,
+    /// `moorline cluster upgrade` alone.
+    Manual,
+}
+
+/// Long enough to see that the new version does well, and to go back if it does not.
+fn default_level_after_s() -> u64 {
+    600
 }
 
 impl ClusterConfig {

@@ -230,6 +230,7 @@ mod tests {
             address: format!("10.0.0.{id}:7400"),
             alive: !down.contains(&id),
             state: "active".to_owned(),
+            program: None,
         };
         let group = |(shard, voters): (u16, &&[u64])| GroupView {
             shard,
@@ -249,6 +250,8 @@ mod tests {
             name: "test".to_owned(),
             cluster: "c1".to_owned(),
             shards: 3,
+            level: 2,
+            next_level: None,
             ready: true,
             waiting_for: Vec::new(),
             nodes: (1..=nodes).map(node).collect(),

@@ -21,6 +21,7 @@ pub mod calendar;
 pub mod call;
 pub mod foreign_hash;
 pub mod id;
+pub mod level;
 pub mod message;
 pub mod op;
 pub mod planted;

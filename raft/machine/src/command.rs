@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use moorline_core::{
     ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId, SubscriptionIds,
-    SubscriptionOptions, TenantId, Text, Will, port::SessionLimits,
+    SubscriptionOptions, TenantId, Text, Will, level::Program, port::SessionLimits,
 };
 
 use crate::{
@@ -363,6 +363,16 @@ pub enum Command {
         voters: Vec<NodeId>,
     },
 
+    /// Raises the cluster's level, or takes note of what nodes say of their programs. Refused if a member that is not removed
+    /// does not know the level, by what it said last. Programs that know only the first level can't read it: until it raises the
+    /// level it is proposed by nobody ([`crate::MetaState::level_step`]).
+    SetLevel {
+        /// What it is to be; not below what it is.
+        level: u16,
+        /// What nodes said last. Those that the cluster does not know are left out.
+        programs: Vec<(NodeId, Program)>,
+    },
+
     // ---- the registry: [`crate::registry`] says what each does
     /// Meta group.
     PutTenant(PutTenant),
@@ -470,6 +480,7 @@ impl Command {
             | Self::SetMember { .. }
             | Self::Place { .. }
             | Self::Placed { .. }
+            | Self::SetLevel { .. }
             | Self::PutTenant(_)
             | Self::DeleteTenant(_) => Scope::Meta,
         }

@@ -275,7 +275,8 @@ impl Machine {
             | Command::JoinNode { .. }
             | Command::SetMember { .. }
             | Command::Place { .. }
-            | Command::Placed { .. }) => self.apply_membership(step, other),
+            | Command::Placed { .. }
+            | Command::SetLevel { .. }) => self.apply_membership(step, other),
             other @ (Command::PutTenant(_)
             | Command::DeleteTenant(_)
             | Command::PutDevice(_)
@@ -306,6 +307,7 @@ impl Machine {
             Command::SetMember { node, state } => meta.set_member(step, node, state),
             Command::Place { group, from, to } => Ok(meta.place_voters(step, group, &from, to)),
             Command::Placed { group, voters } => Ok(meta.placed(step, group, &voters)),
+            Command::SetLevel { level, programs } => Ok(meta.set_level(step, level, &programs)),
             other => unreachable!("{other:?} is not about members"),
         }
     }

@@ -6,6 +6,7 @@
 //!   row stays for [`TOMBSTONE_MS`]). Checked by `tests/rules/meta.rs`.
 //! - **No route leads to a process that is known to be dead.** Checked by `tests/rules/meta.rs`.
 
+mod levels;
 mod members;
 mod tenants;
 
@@ -16,8 +17,12 @@ use std::{
 
 use bytes::Bytes;
 use moorline_core::{
-    Incarnation, NodeId, ShardId, TenantId, Text, UnixMillis, planted, shard::SHARDS_MAX,
-    topic::is_filter, trie::Trie,
+    Incarnation, NodeId, ShardId, TenantId, Text, UnixMillis,
+    level::{FIRST, Program},
+    planted,
+    shard::SHARDS_MAX,
+    topic::is_filter,
+    trie::Trie,
 };
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
@@ -98,6 +103,10 @@ pub struct MetaState {
     members: BTreeMap<NodeId, MemberState>,
     /// What lets a node join, and until when.
     tokens: BTreeMap<u128, UnixMillis>,
+    /// By which rules the cluster works.
+    level: u16,
+    /// What nodes said last of their programs, since the first level.
+    programs: BTreeMap<NodeId, Program>,
     tenants: tenants::Tenants,
     /// Deleted tenants of which shards may have something.
     pub(crate) forgetting: Forgetting,
@@ -121,6 +130,8 @@ impl MetaState {
             targets: BTreeMap::new(),
             members: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            level: FIRST,
+            programs: BTreeMap::new(),
             tenants: tenants::Tenants::default(),
             forgetting: Forgetting::default(),
             routes: BTreeMap::new(),
@@ -139,6 +150,7 @@ impl MetaState {
         }
         state.open_lists(rows)?;
         state.open_members(rows)?;
+        state.open_level(rows)?;
         state.open_tenants(rows)?;
         Ok(state)
     }
@@ -466,6 +478,8 @@ impl MetaState {
         assert_eq!(self.targets, other.targets);
         assert_eq!(self.members, other.members);
         assert_eq!(self.tokens, other.tokens);
+        assert_eq!(self.level, other.level);
+        assert_eq!(self.programs, other.programs);
         assert_eq!(self.tenants, other.tenants);
         assert_eq!(self.forgetting, other.forgetting);
         assert_eq!(self.routes_len, other.routes_len);

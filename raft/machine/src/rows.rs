@@ -30,7 +30,9 @@ use crate::codec::{Malformed, Reader};
 pub(crate) use self::{
     item::{Item, SharedMessage},
     kept::{AwaitedRow, DueWillRow, RetainedRow, WillRow},
-    meta::{ClusterRow, MemberRow, NodeRow, PlacementRow, RouteRow, TargetRow, TenantRow},
+    meta::{
+        ClusterRow, LevelRow, MemberRow, NodeRow, PlacementRow, RouteRow, TargetRow, TenantRow,
+    },
     registry::RegistryCountsRow,
     sessions::{
         CountersRow, FilterRow, GarbageRow, LeftRow, MembershipRow, OriginRow, SessionRow,

@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
 };
 
-use moorline_core::NodeId;
+use moorline_core::{NodeId, level::KNOWN};
 use moorline_storage::StorageError;
 use prometheus::Registry;
 use rustix::fs::{FlockOperation, flock};
@@ -29,7 +29,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{
     Create, Fatal, Identity, LogConfig, RocksLog, RocksStore, StoreConfig,
     error::{ADVICE, io_failed},
-    identity::{self, FORMAT, sync_dir},
+    identity::{self, sync_dir},
     options::is_database,
 };
 
@@ -101,7 +101,8 @@ impl Disk {
         let state_fatal = Arc::clone(&fatal);
         let opened = Self {
             identity: known.unwrap_or(Identity {
-                format: FORMAT,
+                // What the cluster is at, the node hears of it.
+                format: KNOWN.min,
                 cluster: wanted.cluster,
                 node: wanted.node,
                 store: new_store,
@@ -143,11 +144,8 @@ fn lock(dir: &Path) -> Result<File, StorageError> {
 
 fn check(dir: &Path, found: &Identity, wanted: &Wanted) -> Result<(), StorageError> {
     let refuse = |why: String| Err(StorageError::Identity { path: dir.join("node.json"), why });
-    if found.format != FORMAT {
-        return refuse(format!(
-            "its format is {}, this version knows {FORMAT}: use the version that wrote it",
-            found.format
-        ));
+    if let Err(misfit) = KNOWN.check(found.format) {
+        return refuse(misfit.to_string());
     }
     if found.cluster != wanted.cluster {
         return refuse(format!(
@@ -322,10 +320,12 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_refused() {
+    fn a_directory_of_a_higher_level_is_refused() {
         let dir = used();
         let identity = identity::read(dir.path()).unwrap().unwrap();
-        identity::write(dir.path(), Identity { format: FORMAT + 1, ..identity }).unwrap();
-        refused(open(dir.path()), "use the version that wrote it");
+        identity::note_level(dir.path(), KNOWN.max).unwrap();
+        assert_eq!(open(dir.path()).unwrap().identity.format, KNOWN.max);
+        identity::write(dir.path(), Identity { format: KNOWN.max + 1, ..identity }).unwrap();
+        refused(open(dir.path()), "Start the newer program");
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! - **One copy is enough, none is too few.** A missing or damaged copy is written again from the other; two damaged
 //!   ones, or two that differ, are for a person to judge. Checked by this file's tests.
+//! - **Of two copies that differ in the level alone the higher is right**: a level is never lowered, and a crash came between
+//!   the two. Checked by this file's tests.
 //! - **Replaced, never changed.** Each copy is written beside, synced, renamed, and the directory synced.
 
 use std::{
@@ -19,13 +21,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ADVICE, io_failed};
 
 const NAMES: [&str; 2] = ["node.json", "node.json.copy"];
-/// What this version writes, and the newest it can read.
-pub(crate) const FORMAT: u16 = 1;
 
 /// Who a data directory belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// How the directory is laid out.
+    /// The highest level of the cluster that this node has known ([`moorline_core::level`]). Programs of before there were levels
+    /// take it for the number of a format, know 1, and refuse every other.
     pub format: u16,
     /// The cluster.
     pub cluster: u128,
@@ -108,6 +109,13 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Identity>, StorageError> {
     let [first, second] = NAMES.map(|name| dir.join(name));
     match (read_copy(&first)?, read_copy(&second)?) {
         (Copy::Whole(one), Copy::Whole(other)) if one == other => Ok(Some(one)),
+        (Copy::Whole(one), Copy::Whole(other))
+            if one == (Identity { format: one.format, ..other }) =>
+        {
+            let format = one.format.max(other.format);
+            let behind = if one.format < format { first } else { second };
+            repair(&behind, Identity { format, ..one }).map(Some)
+        }
         (Copy::Whole(_), Copy::Whole(_)) => Err(StorageError::Identity {
             path: first,
             why: "it differs from node.json.copy: parts of two directories were mixed".to_owned(),
@@ -131,6 +139,23 @@ fn repair(path: &Path, identity: Identity) -> Result<Identity, StorageError> {
     tracing::warn!(path = %path.display(), "missing or damaged; written again from its copy");
     replace(path, identity).map_err(io_failed("writing node.json"))?;
     Ok(identity)
+}
+
+/// Notes the level of the cluster, if it is above what the directory says: the higher of the two. For the process that has it open.
+///
+/// # Errors
+///
+/// If the directory is nobody's, or can't be read or written.
+pub fn note_level(dir: &Path, level: u16) -> Result<u16, StorageError> {
+    let Some(identity) = read(dir)? else {
+        let path = dir.join(NAMES[0]);
+        return Err(StorageError::Identity { path, why: "it is gone".to_owned() });
+    };
+    if identity.format >= level {
+        return Ok(identity.format);
+    }
+    write(dir, Identity { format: level, ..identity })?;
+    Ok(level)
 }
 
 /// Writes both copies.
@@ -158,7 +183,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Identity {
-        Identity { format: FORMAT, cluster: 0xabc, node: NodeId(3), store: u128::MAX, shards: 12 }
+        Identity { format: 1, cluster: 0xabc, node: NodeId(3), store: u128::MAX, shards: 12 }
     }
 
     fn written() -> tempfile::TempDir {
@@ -198,6 +223,25 @@ mod tests {
                 assert_eq!(copies[0], copies[1]);
             }
         }
+    }
+
+    #[test]
+    fn a_level_is_noted_and_never_lowered() {
+        let dir = written();
+        let format = || read(dir.path()).unwrap().unwrap().format;
+        assert_eq!(note_level(dir.path(), 3).unwrap(), 3);
+        assert_eq!(format(), 3);
+        assert_eq!(note_level(dir.path(), 2).unwrap(), 3, "never back");
+        assert_eq!(format(), 3);
+        // A crash between the two copies, whichever of them was written.
+        for (at, name) in NAMES.iter().enumerate() {
+            let level = 4 + u16::try_from(at).unwrap();
+            replace(&dir.path().join(name), Identity { format: level, ..sample() }).unwrap();
+            assert_eq!(format(), level);
+            let copies = NAMES.map(|name| fs::read(dir.path().join(name)).unwrap());
+            assert_eq!(copies[0], copies[1], "the other was mended");
+        }
+        assert!(note_level(tempfile::tempdir().unwrap().path(), 2).is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub mod space;
 mod store;
 
 pub use error::{Fatal, abort};
-pub use identity::Identity;
+pub use identity::{Identity, note_level};
 pub use log::RocksLog;
 pub use options::{Create, LogConfig, StoreConfig};
 pub use store::{RocksStore, RocksView};

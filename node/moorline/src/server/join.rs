@@ -13,7 +13,10 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use hyper::Method;
-use moorline_core::{Incarnation, NodeId};
+use moorline_core::{
+    Incarnation, NodeId,
+    level::{FIRST, KNOWN},
+};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -53,6 +56,9 @@ pub(crate) struct JoinAnswer {
     pub(crate) shards: u16,
     /// Where every node is.
     pub(crate) members: BTreeMap<u64, String>,
+    /// The level of the cluster; 0 of a member that knows no levels.
+    #[serde(default)]
+    pub(crate) level: u16,
 }
 
 /// The name of the file with where the others are, in the data directory.
@@ -135,6 +141,7 @@ async fn join(
                             answer.shards
                         );
                     }
+                    KNOWN.check(answer.level.max(FIRST))?;
                     info!(member, "this node has joined");
                     return Ok(answer
                         .members

@@ -107,7 +107,7 @@ impl Node {
                 self.groups().wait_applied(ShardId::META, index, COMMAND_WAIT).await;
                 let members = self.member_addresses();
                 let members = members.into_iter().map(|(node, at)| (node.0, at)).collect();
-                return Ok(Ok(JoinAnswer { shards, members }));
+                return Ok(Ok(JoinAnswer { shards, members, level: self.level() }));
             }
             Outcome::Refused(Refused::NoToken) => {
                 "there is no such token, or it was used, or its time is over"

@@ -16,6 +16,7 @@ pub(crate) mod backup;
 mod disk;
 pub(crate) mod join;
 mod known;
+mod levels;
 mod members;
 mod mover;
 pub(crate) mod node;
@@ -28,7 +29,11 @@ mod webhooks;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use moorline_core::{Incarnation, NodeId, ShardId, TenantId, port::Port};
+use moorline_core::{
+    Incarnation, NodeId, ShardId, TenantId,
+    level::{FIRST, KNOWN},
+    port::Port,
+};
 use moorline_drogue::DrogueMetrics;
 use moorline_edge::{Clock, Doorkeeper, Edge, EdgeMetrics, Listener, Speaks, Tls, Transport};
 use moorline_fostrom::{Door, FostromMetrics, Moonlight, Mqtt};
@@ -187,6 +192,7 @@ async fn start(
     let alone = addresses.len() == 1;
     let peers = Peers::new(wire_config(config, incarnation, store, addresses), &registry)?;
     peers.expect_stores(known::read(&known_stores)?);
+    peers.set_level(known_level(&disk));
 
     let service = Service::new(service_config(config, clock, incarnation), &registry)?;
     let groups = Groups::start(
@@ -244,6 +250,12 @@ async fn start(
     let webhooks = WebhookMetrics::register(node.registry())?;
     tasks.spawn(webhooks::run(Arc::clone(&node), webhooks, stop.child_token()));
     Ok(Started { node, peers, groups, router, service, outward, _disk: disk })
+}
+
+/// The level the cluster was at when this node last heard of it; 0 if it never did.
+fn known_level(disk: &Disk) -> u16 {
+    // A new directory is of the first level, whatever the cluster is at.
+    if disk.identity.format > FIRST { disk.identity.format } else { 0 }
 }
 
 fn watch_disk(
@@ -701,6 +713,9 @@ async fn wait_for_the_end(
                         info!("this node has left the cluster");
                         return Ok(());
                     }
+                    if refusal.reason == RefusalReason::Level {
+                        bail!("{refusal}; this program knows {KNOWN}: see docs/upgrades.md");
+                    }
                     bail!("{refusal}; if this node's disk was replaced, give it a new id");
                 }
             }
@@ -713,7 +728,11 @@ async fn wait_for_the_end(
 
 /// Whether waiting would not help: the cluster knows this node's id with another data directory, or not any more.
 fn is_final(refusal: &Refusal) -> bool {
-    refusal.by_peer && matches!(refusal.reason, RefusalReason::Store | RefusalReason::Removed)
+    refusal.by_peer
+        && matches!(
+            refusal.reason,
+            RefusalReason::Store | RefusalReason::Removed | RefusalReason::Level
+        )
 }
 
 async fn stdin_closed() {

@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use moorline_api::{Api, Imports};
-use moorline_core::{Incarnation, NodeId, ShardId, Text, shard::Shards};
+use moorline_core::{
+    Incarnation, NodeId, ShardId, Text,
+    level::{Levels, Program},
+    shard::Shards,
+};
 use moorline_group::{
     Groups,
     wire::{PeerState, Peers},
@@ -28,7 +32,7 @@ use tokio::sync::watch;
 
 use super::{DEMO_TENANT, auth::now_ms, backup::Backups, disk::DiskState, mover};
 use crate::{
-    cluster::{ClusterView, GroupView, NodeView, SessionView, ShareView},
+    cluster::{ClusterView, GroupView, NodeView, ProgramView, SessionView, ShareView},
     config::Config,
     metrics::NodeMetrics,
 };
@@ -63,6 +67,8 @@ pub(crate) struct Node {
     backups: Backups,
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
+    /// Whether the cluster is made while this process runs.
+    newborn: AtomicBool,
     listening: AtomicBool,
     /// Whether clients ever could connect.
     served: AtomicBool,
@@ -135,6 +141,7 @@ impl Node {
             disk,
             backups: Backups::default(),
             opened: AtomicBool::new(false),
+            newborn: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             served: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -220,6 +227,21 @@ impl Node {
     /// Every replica this node should have is open.
     pub(crate) fn set_opened(&self) {
         self.opened.store(true, Ordering::Release);
+    }
+
+    /// The cluster is not made yet, and this process is there when it is.
+    pub(crate) fn set_newborn(&self) {
+        self.newborn.store(true, Ordering::Release);
+    }
+
+    /// Whether the cluster was made while this process ran: it has nothing to go back to.
+    pub(crate) fn is_newborn(&self) -> bool {
+        self.newborn.load(Ordering::Acquire)
+    }
+
+    /// What nodes said last of their programs to this process.
+    pub(crate) fn heard(&self) -> BTreeMap<NodeId, Program> {
+        self.peers.programs()
     }
 
     /// Whether clients can connect.
@@ -415,6 +437,8 @@ impl Node {
             name: self.config.cluster.name.clone(),
             cluster: cluster.map(|made| format!("{:032x}", made.cluster)).unwrap_or_default(),
             shards: cluster.map_or(0, |made| made.shards),
+            level: self.level(),
+            next_level: self.next_level(),
             ready: checks.iter().all(|check| check.ok),
             waiting_for: checks.iter().filter(|c| !c.ok).map(|c| c.detail.clone()).collect(),
             nodes: self.node_views(&alive),
@@ -424,6 +448,7 @@ impl Node {
 
     /// Every node the cluster knows; before it is made, the configured ones.
     fn node_views(&self, alive: &BTreeMap<NodeId, bool>) -> Vec<NodeView> {
+        let programs = self.programs();
         let known = self.groups.read(ShardId::META, |machine, _| {
             let meta = machine.meta();
             let state = |node| meta.member(node).unwrap_or(MemberState::Active);
@@ -443,6 +468,7 @@ impl Node {
                 address,
                 alive: alive.get(&node).copied().unwrap_or(false),
                 state: state.name().to_owned(),
+                program: programs.get(&node).map(program_view),
             })
             .collect()
     }
@@ -493,6 +519,7 @@ impl Node {
             }
             tokio::time::sleep(INIT_PAUSE).await;
         }
+        self.wait_for_level().await;
         Ok(())
     }
 
@@ -585,6 +612,11 @@ fn is_up(state: PeerState) -> bool {
         PeerState::Up { .. } => true,
         PeerState::Suspect | PeerState::Down { .. } => false,
     }
+}
+
+fn program_view(program: &Program) -> ProgramView {
+    let Levels { min, max } = program.levels;
+    ProgramView { version: program.version(), level_min: min, level_max: max }
 }
 
 fn group_view(group: moorline_group::GroupStatus) -> GroupView {

@@ -19,9 +19,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use moorline_core::{NodeId, ShardId, shard::Shards};
+use moorline_core::{NodeId, ShardId, level::KNOWN, shard::Shards};
 use moorline_group::{Groups, wire::Peers};
 use moorline_machine::{MemberState, MetaState};
+use moorline_storage_rocks::note_level;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -35,6 +36,8 @@ const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
     shards: u16,
+    /// The level of the cluster.
+    level: u16,
     /// Shards with a replica here.
     replicas: BTreeSet<ShardId>,
     /// Shards that are to be elsewhere, and are not yet.
@@ -118,10 +121,15 @@ impl Reconciler {
         let mut remembered = known::read_addresses(&self.known_addresses)?;
         let mut taken_part = false;
         let mut leftovers = Leftovers::default();
+        let mut level = None;
         loop {
             applied.mark_unchanged();
             let mut next_due = None;
             if let Some(wanted) = self.wanted()? {
+                if level != Some(wanted.level) {
+                    self.keep_level(wanted.level)?;
+                    level = Some(wanted.level);
+                }
                 if wanted.stores != trusted {
                     known::write(&self.known_stores, &wanted.stores)?;
                     self.peers.expect_stores(wanted.stores.clone());
@@ -151,6 +159,8 @@ impl Reconciler {
                 }
                 taken_part = true;
                 self.stand(wanted.own);
+            } else if !self.node.config().cluster.peers.is_empty() {
+                self.node.set_newborn();
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -164,6 +174,17 @@ impl Reconciler {
         }
     }
 
+    /// The cluster is at this level, as far as this node's rows say. A program that does not know it must not go on; and no older
+    /// program may use this directory from now on.
+    fn keep_level(&self, level: u16) -> anyhow::Result<()> {
+        KNOWN.check(level)?;
+        // Rows may be behind what this directory has seen before.
+        let noted = note_level(&self.node.config().node.data_dir, level)?;
+        self.peers.set_level(noted);
+        info!(level = noted, "the level of the cluster");
+        Ok(())
+    }
+
     fn wanted(&self) -> anyhow::Result<Option<Wanted>> {
         let own = self.node.config().node_id();
         let wanted = self.node.groups().read(ShardId::META, |machine, _| {
@@ -171,6 +192,7 @@ impl Reconciler {
             let cluster = meta.cluster()?;
             let mut wanted =
                 Wanted { shards: cluster.shards, own: meta.member(own), ..Wanted::default() };
+            wanted.level = meta.level();
             for shard in Shards::new(cluster.shards).all() {
                 wanted.place(meta, shard, own);
             }

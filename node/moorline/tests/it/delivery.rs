@@ -36,6 +36,7 @@ fn a_healthy_cluster_is_one_broker() {
             ("health tells what there is", operating::health_tells_what_there_is),
             ("metrics are there by their documented names", operating::metrics_are_there),
             ("status comes as table and as JSON", operating::status_comes_both_ways),
+            ("a new cluster is at the level of its nodes", operating::levels_are_shown_and_kept),
             ("pub and sub talk to each other", operating::pub_and_sub_talk),
             ("replicas hold the same rows", |cluster| cluster.digests_agree()),
         ],

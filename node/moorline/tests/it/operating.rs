@@ -109,6 +109,31 @@ pub(crate) fn status_comes_both_ways(cluster: &mut Cluster) {
     assert_eq!(nobody.status.code(), Some(5), "nobody is there: {}", said(&nobody));
 }
 
+pub(crate) fn levels_are_shown_and_kept(cluster: &mut Cluster) {
+    for node in cluster.nodes() {
+        let view = until("the level is known", SOON, || {
+            node.view().filter(|view| view["level"].as_u64() > Some(1))
+        });
+        assert!(view["next_level"].is_null(), "{view}");
+        for of in view["nodes"].as_array().unwrap() {
+            let program = &of["program"];
+            assert_eq!(program["version"], env!("CARGO_PKG_VERSION"), "{view}");
+            assert_eq!((&program["level_min"], &program["level_max"]), (&1.into(), &view["level"]));
+        }
+        let level = format!("level {}", view["level"]);
+        let admin = node.admin.to_string();
+        let table = done(&moorline(&["cluster", "status", "--admin", &admin]));
+        assert!(table.contains(&level), "no {level:?} in\n{table}");
+        let raised = done(&moorline(&["cluster", "upgrade", "--admin", &admin]));
+        assert_eq!(raised, format!("the cluster is at {level}\n"), "nothing is above it");
+        until_true("the directory says the level", SOON, || {
+            let written = fs::read(node.data.join("node.json")).unwrap();
+            let written: Value = serde_json::from_slice(&written).unwrap();
+            written["format"] == view["level"]
+        });
+    }
+}
+
 pub(crate) fn pub_and_sub_talk(cluster: &mut Cluster) {
     let sub = |node: u64, count: &str| -> Child {
         let mqtt = cluster.mqtt(node);

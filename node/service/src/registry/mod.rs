@@ -45,7 +45,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moorline_core::{ShardId, TenantId, Text, port::Refusal};
+use moorline_core::{ShardId, TenantId, Text, level::FIRST, port::Refusal};
 use moorline_machine::{
     Answer, CallRefused, Command, DocumentRefused, EventRefused, MailRefused, ValueRefused,
     answer::Refused,
@@ -225,6 +225,11 @@ impl Registry {
             meta.tenant_by_alias(&Text::from(alias)).map(|(id, record)| (id, record.clone()))
         })
         .flatten()
+    }
+
+    /// The level of the cluster: by which rules may be written ([`moorline_core::level`]).
+    pub(super) fn level(&self) -> u16 {
+        self.meta(moorline_machine::MetaState::level).unwrap_or(FIRST)
     }
 
     fn meta<T>(&self, read: impl FnOnce(&moorline_machine::MetaState) -> T) -> Option<T> {

@@ -13,7 +13,7 @@ use moorline_machine::{
     Answer, COMMAND_BYTES_MAX, Command, HistoryQuery, ValueAnswer, ValueCommand,
     values::{
         DeleteSeries, NewPoint, POINT_BYTES_MAX, POINTS_PAGE_BYTES_MAX, POINTS_PER_COMMAND_MAX,
-        POINTS_PER_DELETE_MAX, POINTS_PER_QUESTION_MAX, Point, Record, RecordRules,
+        POINTS_PER_DELETE_MAX, POINTS_PER_QUESTION_MAX, Point, Record,
     },
 };
 
@@ -136,7 +136,7 @@ impl Registry {
             return Ok(());
         }
         let (device, history, event) = (device.clone(), None, None);
-        let rules = RecordRules::least(&points);
+        let rules = self.rules(&points);
         let record = Record { tenant, device, born, rules, points, history, event };
         self.write_values(ValueCommand::Record(record)).await.map(drop)
     }

@@ -16,7 +16,9 @@
 
 use std::sync::atomic::Ordering;
 
-use moorline_core::{AttributeScope, Offset, ShardId, TenantId, Text, UnixMillis, Value};
+use moorline_core::{
+    AttributeScope, Offset, ShardId, TenantId, Text, UnixMillis, Value, level::RECORD_BY_SECOND,
+};
 use moorline_explain::{Note, Stage};
 use moorline_machine::{
     AggregateQuery, Answer, Command, HistoryQuery, ValueAnswer, ValueCommand,
@@ -54,7 +56,8 @@ pub struct Recording {
     pub born: u64,
     /// In the order in which they were said.
     pub points: Vec<NewPoint>,
-    /// Whether what has no time of its own is a point of its own even if the device's clock is ahead: [`RecordRules::Second`].
+    /// Whether what has no time of its own is a point of its own even if the device's clock is ahead: [`RecordRules::Second`]. Not
+    /// while a node may have a program that can't read these rules.
     pub apart: bool,
     /// What is to be in the tenant's stream as well. Its birth is that of the device.
     pub event: Option<NewEvent>,
@@ -122,9 +125,14 @@ impl Registry {
         let Recording { born, points, apart, event } = recording;
         let (device, event) = (device.clone(), self.with_event(tenant, event));
         let history = self.settings(tenant).telemetry.retention();
-        let rules = if apart { RecordRules::Second } else { RecordRules::least(&points) };
+        let rules = rules(self.level(), apart, &points);
         let record = Record { tenant, device, born, rules, points, history, event };
         self.write_values(ValueCommand::Record(record))
+    }
+
+    /// By which rules points are recorded that are not to be kept apart.
+    pub(super) fn rules(&self, points: &[NewPoint]) -> RecordRules {
+        rules(self.level(), false, points)
     }
 
     fn with_event(&self, tenant: TenantId, event: Option<NewEvent>) -> Option<WithEvent> {
@@ -233,6 +241,18 @@ impl Registry {
     }
 }
 
+/// By which rules points are recorded at a level of the cluster: by the first ones that do; by the second only if every node knows
+/// them. Below that level a long text is refused, and what is to be kept apart is kept apart unless the device's clock is ahead.
+fn rules(level: u16, apart: bool, points: &[NewPoint]) -> RecordRules {
+    if level < RECORD_BY_SECOND {
+        RecordRules::First
+    } else if apart {
+        RecordRules::Second
+    } else {
+        RecordRules::least(points)
+    }
+}
+
 /// Adds the next page.
 fn join(all: &mut AggregatePage, page: AggregatePage) {
     all.next = page.next;
@@ -267,6 +287,27 @@ mod tests {
     use moorline_machine::values::aggregate::{Aggregation, Taken};
 
     use super::*;
+
+    #[test]
+    fn the_second_rules_wait_for_their_level() {
+        let text = |bytes: usize| {
+            let value = Value::Text("x".repeat(bytes).as_str().into());
+            vec![NewPoint { ts_ms: None, values: vec![("k".into(), value)] }]
+        };
+        let (short, long) = (text(10), text(40_000));
+        let (first, second) = (RecordRules::First, RecordRules::Second);
+        for (level, apart, points, expected) in [
+            (1, false, &short, first),
+            (1, true, &short, first),
+            (1, false, &long, first),
+            (2, false, &short, first),
+            (2, true, &short, second),
+            (2, false, &long, second),
+            (3, true, &long, second),
+        ] {
+            assert_eq!(rules(level, apart, points), expected, "{level} {apart}");
+        }
+    }
 
     fn page(key: &str, start: i64, values: &[i64], next: Option<i64>) -> AggregatePage {
         let mut taken = Taken::default();

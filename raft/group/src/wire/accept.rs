@@ -133,6 +133,7 @@ impl Accept {
                 send_queue.finish();
             }
             None => {
+                shared.heard(&hello.from);
                 let (stop, order) = self.supersede(from, lane, hello.from.store);
                 let send_queue = send_queue.clone();
                 let accepted = Accepted { from, lane, inbound, rest, send_queue, stop, order };

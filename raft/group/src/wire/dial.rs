@@ -275,7 +275,10 @@ fn check(shared: &Shared, peer: &Peer, answer: &Answer) -> Result<Identity, Refu
     }
     match answer.refused {
         Some(reason) => Err(refusal(reason, true)),
-        None => Ok(answer.from),
+        None => {
+            shared.heard(&answer.from);
+            Ok(answer.from)
+        }
     }
 }
 

@@ -1,20 +1,26 @@
 //! The first message of each direction: who is there, and whether the two may talk at all.
 //!
 //! ```text
-//!   hello   version u16 | cluster u128 | from u64 | to u64 | store u128 | incarnation u64 | lane u8
-//!   answer  status u8 | version u16 | cluster u128 | node u64 | store u128 | incarnation u64
+//!   hello   version u16 | cluster u128 | from u64 | to u64 | store u128 | incarnation u64 | lane u8 | program
+//!   answer  status u8 | version u16 | cluster u128 | node u64 | store u128 | incarnation u64 | program
+//!   program levels it knows: lowest u16, highest u16 | its version: major u16, minor u16, patch u16
 //! ```
+//!
+//! Who sends no program is of before there were levels, and knows the first; such a one ignores what stands behind its own hello.
 //!
 //! # Invariants
 //!
 //! - **Wrong company is refused before anything else is read**: another version, another cluster, another node than was
-//!   meant, a node whose data directory is not the one the cluster knows. Both sides check. Checked by
+//!   meant, a node whose data directory is not the one the cluster knows, a program that does not know the cluster's level. Both sides check. Checked by
 //!   `super::tests::refusals`.
 
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use moorline_core::{Incarnation, NodeId};
+use moorline_core::{
+    Incarnation, NodeId,
+    level::{Levels, Program},
+};
 
 /// The version of everything that travels between nodes. Two versions do not talk.
 pub(super) const VERSION: u16 = 1;
@@ -37,11 +43,13 @@ pub enum RefusalReason {
     Removed = 6,
     /// The other's certificate is not that of the node it says it is.
     Certificate = 7,
+    /// The other's program does not know the level of the cluster.
+    Level = 8,
 }
 
 impl RefusalReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Version,
         Self::Cluster,
         Self::Node,
@@ -49,6 +57,7 @@ impl RefusalReason {
         Self::Unknown,
         Self::Removed,
         Self::Certificate,
+        Self::Level,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -66,6 +75,7 @@ impl RefusalReason {
             Self::Unknown => "unknown",
             Self::Removed => "removed",
             Self::Certificate => "certificate",
+            Self::Level => "level",
         }
     }
 }
@@ -80,6 +90,7 @@ impl fmt::Display for RefusalReason {
             Self::Unknown => "its node id is not part of the cluster",
             Self::Removed => "its node id was removed from the cluster",
             Self::Certificate => "its certificate is not that of its node id",
+            Self::Level => "its program does not know the level that the cluster is at",
         })
     }
 }
@@ -114,6 +125,7 @@ pub(super) struct Identity {
     pub(super) node: NodeId,
     pub(super) store: u128,
     pub(super) incarnation: Incarnation,
+    pub(super) program: Program,
 }
 
 /// What the one that connects says.
@@ -135,10 +147,25 @@ pub(super) struct Answer {
 
 const HELLO_BYTES: usize = 2 + 16 + 8 + 8 + 16 + 8 + 1;
 const ANSWER_BYTES: usize = 1 + 2 + 16 + 8 + 16 + 8;
+const PROGRAM_BYTES: usize = 5 * 2;
+
+fn put_program(out: &mut BytesMut, program: &Program) {
+    let Program { levels: Levels { min, max }, version } = program;
+    [*min, *max].iter().chain(version).for_each(|number| out.put_u16(*number));
+}
+
+/// What stands behind the rest, if anything does.
+fn take_program(bytes: &mut Bytes) -> Program {
+    if bytes.len() < PROGRAM_BYTES {
+        return Program::SILENT;
+    }
+    let levels = Levels { min: bytes.get_u16(), max: bytes.get_u16() };
+    Program { levels, version: [bytes.get_u16(), bytes.get_u16(), bytes.get_u16()] }
+}
 
 impl Hello {
     pub(super) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(HELLO_BYTES);
+        let mut out = BytesMut::with_capacity(HELLO_BYTES + PROGRAM_BYTES);
         out.put_u16(self.from.version);
         out.put_u128(self.from.cluster);
         out.put_u64(self.from.node.0);
@@ -146,6 +173,7 @@ impl Hello {
         out.put_u128(self.from.store);
         out.put_u64(self.from.incarnation.0);
         out.put_u8(self.lane);
+        put_program(&mut out, &self.from.program);
         out.freeze()
     }
 
@@ -158,19 +186,22 @@ impl Hello {
         let (node, to) = (NodeId(bytes.get_u64()), NodeId(bytes.get_u64()));
         let (store, incarnation) = (bytes.get_u128(), Incarnation(bytes.get_u64()));
         let lane = bytes.get_u8();
-        Some(Self { from: Identity { version, cluster, node, store, incarnation }, to, lane })
+        let program = take_program(&mut bytes);
+        let from = Identity { version, cluster, node, store, incarnation, program };
+        Some(Self { from, to, lane })
     }
 }
 
 impl Answer {
     pub(super) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(ANSWER_BYTES);
+        let mut out = BytesMut::with_capacity(ANSWER_BYTES + PROGRAM_BYTES);
         out.put_u8(self.refused.map_or(0, |reason| reason as u8));
         out.put_u16(self.from.version);
         out.put_u128(self.from.cluster);
         out.put_u64(self.from.node.0);
         out.put_u128(self.from.store);
         out.put_u64(self.from.incarnation.0);
+        put_program(&mut out, &self.from.program);
         out.freeze()
     }
 
@@ -186,7 +217,9 @@ impl Answer {
         let (version, cluster) = (bytes.get_u16(), bytes.get_u128());
         let (node, store) = (NodeId(bytes.get_u64()), bytes.get_u128());
         let incarnation = Incarnation(bytes.get_u64());
-        Some(Self { from: Identity { version, cluster, node, store, incarnation }, refused })
+        let program = take_program(&mut bytes);
+        let from = Identity { version, cluster, node, store, incarnation, program };
+        Some(Self { from, refused })
     }
 }
 
@@ -200,6 +233,8 @@ pub(super) struct Expected {
     pub(super) known: bool,
     /// Whether it was one, and never will be again.
     pub(super) removed: bool,
+    /// The level of the cluster; 0 while it is not known.
+    pub(super) level: u16,
 }
 
 impl Expected {
@@ -217,7 +252,7 @@ impl Expected {
         } else if !self.known {
             Some(RefusalReason::Unknown)
         } else {
-            self.check_store(from.store)
+            self.check_store(from.store).or_else(|| self.check_level(&from.program))
         }
     }
 
@@ -231,8 +266,13 @@ impl Expected {
         } else if from.node != node {
             Some(RefusalReason::Node)
         } else {
-            self.check_store(from.store)
+            self.check_store(from.store).or_else(|| self.check_level(&from.program))
         }
+    }
+
+    fn check_level(&self, program: &Program) -> Option<RefusalReason> {
+        let knows = self.level == 0 || program.levels.know(self.level);
+        (!knows).then_some(RefusalReason::Level)
     }
 
     fn check_store(&self, store: u128) -> Option<RefusalReason> {
@@ -251,6 +291,7 @@ mod tests {
             node: NodeId(node),
             store: u128::from(node) * 100,
             incarnation: Incarnation(9),
+            program: Program { levels: Levels { min: 1, max: 2 }, version: [3, 4, 5] },
         }
     }
 
@@ -258,19 +299,20 @@ mod tests {
     fn hellos_survive_the_wire_and_keep_their_layout() {
         let hello = Hello { from: identity(1), to: NodeId(2), lane: 1 };
         assert_eq!(Hello::decode(hello.encode()), Some(hello));
-        assert_eq!(hello.encode().len(), 59);
+        assert_eq!(hello.encode().len(), 69);
         assert_eq!(hello.encode()[..2], [0, 1], "the version stands first, for ever");
         for refused in [None, Some(RefusalReason::Store)] {
             let answer = Answer { from: identity(2), refused };
             assert_eq!(Answer::decode(answer.encode()), Some(answer));
         }
-        assert_eq!(Hello::decode(hello.encode().slice(1..)), None);
+        assert_eq!(Hello::decode(hello.encode().slice(..58)), None);
         assert_eq!(Answer::decode(Bytes::new()), None);
     }
 
     #[test]
     fn only_the_right_company_is_let_in() {
-        let expected = Expected { own: identity(2), store: 100, known: true, removed: false };
+        let expected =
+            Expected { own: identity(2), store: 100, known: true, removed: false, level: 2 };
         let good = Hello { from: identity(1), to: NodeId(2), lane: 0 };
         #[rustfmt::skip]
         let table = [
@@ -294,8 +336,45 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_does_not_know_the_level_is_refused() {
+        let bare =
+            |level| Expected { own: identity(2), store: 100, known: true, removed: false, level };
+        let knows = |min, max| Program { levels: Levels { min, max }, ..Program::SILENT };
+        let level = Some(RefusalReason::Level);
+        let table = [
+            (0, Program::SILENT, None),
+            (1, Program::SILENT, None),
+            (2, Program::SILENT, level),
+            (2, knows(1, 2), None),
+            (2, knows(3, 4), level),
+            (3, knows(1, 2), level),
+        ];
+        for (at, program, refused) in table {
+            let from = Identity { program, ..identity(1) };
+            let hello = Hello { from, to: NodeId(2), lane: 0 };
+            assert_eq!(bare(at).check_hello(&hello), refused, "{at} {program:?}");
+            let back = Expected { own: identity(2), ..bare(at) };
+            let answer = Answer { from, refused: None };
+            assert_eq!(back.check_answer(&answer, NodeId(1)), refused, "{at} {program:?}");
+        }
+    }
+
+    #[test]
+    fn who_says_no_program_knows_the_first_level() {
+        let hello = Hello { from: identity(1), to: NodeId(2), lane: 1 };
+        let before = Hello::decode(hello.encode().slice(..HELLO_BYTES)).unwrap();
+        assert_eq!(before.from, Identity { program: Program::SILENT, ..hello.from });
+        let answer = Answer { from: identity(2), refused: None };
+        let before = Answer::decode(answer.encode().slice(..ANSWER_BYTES)).unwrap();
+        assert_eq!(before.from, Identity { program: Program::SILENT, ..answer.from });
+        let program = &hello.encode()[HELLO_BYTES..];
+        assert_eq!(program, [0, 1, 0, 2, 0, 3, 0, 4, 0, 5], "frozen: other programs read it");
+    }
+
+    #[test]
     fn the_one_that_answers_is_checked_too() {
-        let expected = Expected { own: identity(1), store: 200, known: true, removed: false };
+        let expected =
+            Expected { own: identity(1), store: 200, known: true, removed: false, level: 2 };
         let good = Answer { from: identity(2), refused: None };
         let other = |from| Answer { from, refused: None };
         #[rustfmt::skip]

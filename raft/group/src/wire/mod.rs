@@ -38,12 +38,15 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     net::TcpListener,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use moorline_core::{Incarnation, NodeId, ShardId};
+use moorline_core::{Incarnation, NodeId, ShardId, level::Program};
 use prometheus::Registry;
 use tokio::{
     sync::{Notify, oneshot, watch},
@@ -96,6 +99,10 @@ struct Shared {
     stores: Mutex<BTreeMap<NodeId, u128>>,
     /// Nodes that were removed from the cluster.
     removed: Mutex<BTreeSet<NodeId>>,
+    /// The level of the cluster; 0 while it is not known.
+    level: AtomicU16,
+    /// What each node said last of its program, since this process began: nodes of the cluster, as many as there ever were.
+    programs: Mutex<BTreeMap<NodeId, Program>>,
     incoming: Mutex<HashMap<(NodeId, Lane), accept::Incoming>>,
     /// Requests of this node to itself.
     local: Calls,
@@ -136,6 +143,7 @@ impl Peers {
             node: config.node,
             store: config.store,
             incarnation: config.incarnation,
+            program: Program::this(),
         };
         for (node, address) in &config.peers {
             check_address(*node, address)?;
@@ -147,6 +155,8 @@ impl Peers {
             peers: RwLock::default(),
             stores: Mutex::default(),
             removed: Mutex::default(),
+            level: AtomicU16::new(0),
+            programs: Mutex::default(),
             incoming: Mutex::default(),
             local: Calls::new(),
             states: States::new(metrics.peers_up.clone()),
@@ -432,6 +442,32 @@ impl Peers {
         *self.shared.removed.lock().unwrap_or_else(PoisonError::into_inner) = removed;
     }
 
+    /// Sets the level of the cluster: a node whose program does not know it is refused, also if it is connected now.
+    pub fn set_level(&self, level: u16) {
+        if self.shared.level.swap(level, Ordering::AcqRel) == level {
+            return;
+        }
+        let programs = self.programs();
+        for node in self.peers() {
+            for link in Lane::ALL.into_iter().filter_map(|lane| self.shared.link(node, lane)) {
+                if !link.peer.program.levels.know(level) {
+                    link.stop.cancel();
+                }
+            }
+        }
+        self.shared.end_incoming(|node, _| {
+            programs.get(&node).is_some_and(|program| !program.levels.know(level))
+        });
+    }
+
+    /// What each node that was connected since this process began said last of its program; this one's is among them.
+    #[must_use]
+    pub fn programs(&self) -> BTreeMap<NodeId, Program> {
+        let mut programs = self.shared.programs_lock().clone();
+        programs.insert(self.node(), self.shared.own.program);
+        programs
+    }
+
     /// The latest peer that would not talk to this node, or that this node would not talk to.
     #[must_use]
     pub fn refusals(&self) -> watch::Receiver<Option<Refusal>> {
@@ -467,7 +503,13 @@ impl Shared {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         let known = peers.contains_key(&node);
         let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner).contains(&node);
-        Expected { own: self.own, store, known, removed }
+        let level = self.level.load(Ordering::Acquire);
+        Expected { own: self.own, store, known, removed, level }
+    }
+
+    /// A node that was let in, or lets this one in, said what it runs.
+    fn heard(&self, from: &Identity) {
+        self.programs_lock().insert(from.node, from.program);
     }
 
     /// Ends streams that were let in. Their slots stay, for the order of those that follow.
@@ -493,6 +535,10 @@ impl Shared {
 
     fn peers_write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<NodeId, Arc<Peer>>> {
         self.peers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn programs_lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Program>> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stores_lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, u128>> {

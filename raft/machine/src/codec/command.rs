@@ -3,7 +3,10 @@
 use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_core::{Incarnation, NodeId, ShardId, Will};
+use moorline_core::{
+    Incarnation, NodeId, ShardId, Will,
+    level::{Levels, Program},
+};
 
 use super::{
     Malformed, Reader, TooLarge, audit, calls, documents, encode_message, events, mail,
@@ -57,6 +60,7 @@ mod kind {
     pub(super) const SET_MEMBER: u8 = 39;
     pub(super) const PLACE: u8 = 40;
     pub(super) const PLACED: u8 = 41;
+    pub(super) const SET_LEVEL: u8 = 48;
     /// `Retain` with an owner.
     pub(super) const RETAIN_OWNED: u8 = 80;
     pub(super) const FORGET: u8 = 81;
@@ -167,7 +171,8 @@ impl Command {
             | Self::JoinNode { .. }
             | Self::SetMember { .. }
             | Self::Place { .. }
-            | Self::Placed { .. } => self.encode_member_body(out),
+            | Self::Placed { .. }
+            | Self::SetLevel { .. } => self.encode_member_body(out),
             Self::PutTenant(_)
             | Self::DeleteTenant(_)
             | Self::PutDevice(_)
@@ -385,6 +390,11 @@ impl Command {
                 out.put_u16(group.0);
                 put_list(out, voters, |out, node| out.put_u64(node.0));
             }
+            Self::SetLevel { level, programs } => {
+                out.put_u8(kind::SET_LEVEL);
+                out.put_u16(*level);
+                put_list(out, programs, put_program);
+            }
             other => unreachable!("encode_body writes {other:?} itself"),
         }
     }
@@ -583,6 +593,10 @@ impl Command {
                 group: ShardId(reader.u16()?),
                 voters: reader.list(8, read_node_id)?,
             },
+            kind::SET_LEVEL => Self::SetLevel {
+                level: reader.u16()?,
+                programs: reader.list(PROGRAM_BYTES, read_program)?,
+            },
             kind::FORGET | kind::FORGOTTEN => Self::decode_forget(kind, reader)?,
             _ => return Err(Malformed { what: "command kind" }),
         })
@@ -658,6 +672,23 @@ pub(crate) fn read_node(reader: &mut Reader) -> Result<NodeRecord, Malformed> {
         incarnation: Incarnation(reader.u64()?),
         address: reader.text()?,
     })
+}
+
+/// Of a node and its program.
+pub(crate) const PROGRAM_BYTES: usize = 8 + 5 * 2;
+
+/// `node u64 | lowest u16 | highest u16 | major u16 | minor u16 | patch u16`
+pub(crate) fn put_program(out: &mut BytesMut, (node, program): &(NodeId, Program)) {
+    let Program { levels: Levels { min, max }, version } = program;
+    out.put_u64(node.0);
+    [*min, *max].iter().chain(version).for_each(|number| out.put_u16(*number));
+}
+
+pub(crate) fn read_program(reader: &mut Reader) -> Result<(NodeId, Program), Malformed> {
+    let node = NodeId(reader.u64()?);
+    let levels = Levels { min: reader.u16()?, max: reader.u16()? };
+    let version = [reader.u16()?, reader.u16()?, reader.u16()?];
+    Ok((node, Program { levels, version }))
 }
 
 fn read_node_id(reader: &mut Reader) -> Result<NodeId, Malformed> {

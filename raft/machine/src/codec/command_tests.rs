@@ -143,7 +143,8 @@ fn share_commands() -> [(Command, &'static str); 2] {
     all
 }
 
-fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 5] {
+fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 6] {
+    let program = Program { levels: Levels { min: 1, max: 2 }, version: [0, 3, 4] };
     #[rustfmt::skip]
     let all = [
         (Command::AddToken { token_hash: 1, lifetime_ms: 2 },
@@ -157,6 +158,8 @@ fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 5] {
             "28 0001 00000001 0000000000000001 00000001 0000000000000002"),
         (Command::Placed { group: ShardId(1), voters: vec![NodeId(2)] },
             "29 0001 00000001 0000000000000002"),
+        (Command::SetLevel { level: 2, programs: vec![(NodeId(3), program)] },
+            "30 0002 00000001 0000000000000003 0001 0002 0000 0003 0004"),
     ];
     all
 }

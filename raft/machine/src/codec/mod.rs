@@ -33,7 +33,9 @@ pub use answer::RunAnswers;
 pub(crate) use audit::{put_audited_by, read_audited_by};
 pub(crate) use calls::{read_call_number, read_call_state};
 pub use command::COMMAND_BYTES_MAX;
-pub(crate) use command::{FRAME_HEADER_BYTES, frame_len, put_node, read_node};
+pub(crate) use command::{
+    FRAME_HEADER_BYTES, PROGRAM_BYTES, frame_len, put_node, put_program, read_node, read_program,
+};
 pub(crate) use documents::{put_space, read_space};
 pub(crate) use events::{put_event, read_event};
 pub(crate) use message::{encode_message, message_len, read_message};

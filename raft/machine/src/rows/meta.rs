@@ -1,11 +1,14 @@
 //! Rows of the meta group: nodes, who votes where, the cluster, and routes.
 
 use bytes::{BufMut, BytesMut};
-use moorline_core::{NodeId, Text, UnixMillis};
+use moorline_core::{NodeId, Text, UnixMillis, level::Program};
 
 use super::Row;
 use crate::{
-    codec::{Malformed, Reader, put_list, put_node, put_text, read_node},
+    codec::{
+        Malformed, PROGRAM_BYTES, Reader, put_list, put_node, put_program, put_text, read_node,
+        read_program,
+    },
     command::{MemberState, NodeRecord},
 };
 
@@ -111,6 +114,28 @@ impl Row for ClusterRow {
     }
 }
 
+/// The cluster's level, and what its nodes said last of their programs, ascending by node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LevelRow {
+    pub(crate) level: u16,
+    pub(crate) programs: Vec<(NodeId, Program)>,
+}
+
+impl Row for LevelRow {
+    const WHAT: &'static str = "level row";
+    const BYTES: usize = 64;
+
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u16(self.level);
+        put_list(out, &self.programs, put_program);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, Malformed> {
+        let level = reader.u16()?;
+        Ok(Self { level, programs: reader.list(PROGRAM_BYTES, read_program)? })
+    }
+}
+
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TenantRow(pub(crate) Text);
@@ -162,7 +187,7 @@ impl Row for RouteRow {
 
 #[cfg(test)]
 mod tests {
-    use moorline_core::Incarnation;
+    use moorline_core::{Incarnation, level::Levels};
 
     use super::{super::golden::check, *};
 
@@ -172,6 +197,9 @@ mod tests {
         check(&MemberRow(MemberState::Leaving), "01 02");
         let target = TargetRow { voters: vec![NodeId(2), NodeId(4)], reached: true };
         check(&target, "01 01 00000002 0000000000000002 0000000000000004");
+        let program = Program { levels: Levels { min: 1, max: 2 }, version: [0, 3, 4] };
+        let row = LevelRow { level: 2, programs: vec![(NodeId(5), program)] };
+        check(&row, "01 0002 00000001 0000000000000005 0001 0002 0000 0003 0004");
     }
 
     #[test]

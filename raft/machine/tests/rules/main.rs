@@ -13,6 +13,7 @@ mod events_model;
 mod forget;
 mod harness;
 mod isolation;
+mod levels;
 mod mail;
 mod mail_events;
 mod mail_model;

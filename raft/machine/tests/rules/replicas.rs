@@ -5,7 +5,9 @@ use std::{num::NonZeroU32, ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use moorline_core::{
     AttributeScope, ConnId, Epoch, Incarnation, Message, NodeId, Offset, QoS, ShardId,
-    SubscriptionOptions, TenantId, Text, UnixMillis, Value, Will, port::SessionLimits,
+    SubscriptionOptions, TenantId, Text, UnixMillis, Value, Will,
+    level::{Levels, Program},
+    port::SessionLimits,
     session_name,
 };
 use moorline_machine::{
@@ -341,6 +343,14 @@ fn meta_command() -> impl Strategy<Value = Command> {
         4 => tenants::put(),
         1 => forgotten().prop_map(|owners| Command::Forgotten(Forgotten { owners })),
         2 => tenants::delete(),
+        2 => (1..4_u16, prop::collection::vec((1..4_u64, 1..4_u16), 0..4)).prop_map(
+            |(level, said)| Command::SetLevel {
+                level,
+                programs: said.into_iter().map(|(node, max)| {
+                    let levels = Levels { min: 1, max };
+                    (NodeId(node), Program { levels, ..Program::SILENT })
+                }).collect(),
+            }),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),
     ]
