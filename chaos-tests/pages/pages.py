@@ -3,6 +3,8 @@
 import re
 import signal
 
+KEY = '[security]\nkey-file = "/etc/moorline/key"\n'
+
 
 def operations(walk):
     walk.tell("Three nodes, and a publish that a durable session waits for.")
@@ -48,11 +50,122 @@ def operations(walk):
     walk.until("node 3 ended", lambda: walk.servers[3].poll() is not None)
     walk.servers.pop(3)
     walk.tell("> " + walk.log(3).strip().splitlines()[-1])
+    replicas(walk)
     walk.tell("## Move a leader by hand")
     walk.run("moorline cluster transfer --group 2 --to 3", on=2, also=[("--to 3", "--to 5")])
     walk.tell("What was published in the beginning waits for who subscribed in the beginning:")
     heard = walk.also("moorline sub -H 10.0.0.5 -t 'demo/#' -i reader --durable -n 1", on=5)
     assert "before" in heard, heard
+
+
+def replicas(walk):
+    """More and fewer copies, on the page of operations."""
+    walk.also("moorline pub -H 10.0.0.1 -t demo/kept -m before")
+    walk.tell("## More copies")
+    walk.run("moorline cluster replicas 5", on=2)
+
+
+def backup(walk):
+    walk.tell("Three nodes with a tenant, a device that has a secret and a mail, and a session for which something waits.")
+    with_token(walk)
+    walk.also("timeout 3 moorline sub -H 10.0.0.1 -t 'demo/#' -i reader --durable || true")
+    walk.also("moorline pub -H 10.0.0.2 -t demo/hello -m before")
+    walk.also("moorline mail send pump-7 open '{\"gate\":1}' --id 018f0000-0000-7000-8000-000000000001")
+    walk.tell("## Make one, check it, make another")
+    walk.run("moorline backup create --to /backup/moorline --admin 127.0.0.1:9400")
+    walk.also("moorline pub -H 10.0.0.2 -t demo/hello -m between")
+    walk.run("moorline backup create --to /backup/moorline && moorline backup prune /backup/moorline --keep 14 && moorline backup verify /backup/moorline", on=2)
+    walk.run("moorline backup prune /backup/moorline --keep 14")
+    walk.run("moorline backup verify /backup/moorline")
+    walk.also("find /backup/moorline -type f | sort | tail -n 6")
+    walk.tell("A piece is damaged, and put right again:")
+    piece = sorted((walk.work / "backup/moorline/pieces").rglob("*.rows"))[0]
+    whole = piece.read_bytes()
+    piece.chmod(0o600)
+    piece.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    walk.run("moorline backup verify /backup/moorline", ends_with=1)
+    piece.write_bytes(whole)
+    walk.run("moorline backup verify /backup/moorline")
+    for program in ("aws s3 sync /backup/moorline/pieces", "rclone copy --immutable"):
+        if program in walk.flat():
+            walk.excuse_all(program, "it speaks to a service that is not here")
+    walk.tell("## Restore: the three machines are gone, and one of another cluster takes their place")
+    name = sorted(file.stem for file in (walk.work / "backup/moorline").glob("*.json"))[-1]
+    for machine in (1, 2, 3):
+        walk.stop(machine, signal.SIGKILL)
+    walk.file(4, "one.toml", walk.config(4, [4], name="again", more=KEY))
+    given = ("2026-11-24T00-20-00Z", name)
+    walk.run("moorline backup verify /backup/moorline --name 2026-11-24T00-20-00Z", on=4, also=[given])
+    walk.run("moorline backup restore /backup/moorline --name 2026-11-24T00-20-00Z --config one.toml", on=4, also=[given])
+    walk.start(4, "one.toml", shown=True)
+    walk.ready(4)
+    heard = walk.also("moorline sub -H 10.0.0.4 -t 'demo/#' -i reader --durable -n 2", on=4)
+    assert "before" in heard and "between" in heard, heard
+    assert "018f0000-0000-7000-8000-000000000001" in walk.also("moorline mail list pump-7", on=4)
+
+
+def upgrades(walk):
+    """One after the other of three nodes is stopped and started while somebody publishes."""
+    previous = walk.previous()
+    walk.tell("Their program is the previous one; each machine gets the new one." if previous else "The same program again.")
+    walk.cluster(program=previous)
+    walk.run("moorline cluster status")
+    walk.also("timeout 3 moorline sub -H 10.0.0.1 -t 'demo/#' -i reader --durable || true")
+    for machine in (1, 2, 3):
+        other = machine % 3 + 1
+        walk.stop(machine)
+        walk.also(f"moorline pub -H 10.0.0.{other} -t demo/hello -m 'while {machine} is down'", on=other)
+        walk.exchange(machine, walk.program)
+        walk.start(machine)
+        walk.ready(machine)
+        walk.run("moorline cluster status", on=machine)
+    walk.run("moorline cluster upgrade", ends_with=None)
+    walk.run("moorline cluster status")
+    heard = walk.also("moorline sub -H 10.0.0.2 -t 'demo/#' -i reader --durable -n 3", on=2)
+    assert all(f"while {machine} is down" in heard for machine in (1, 2, 3)), heard
+
+
+def explain(walk):
+    with_token(walk)
+    secret = walk.secret
+    walk.also("mosquitto_pub -h 10.0.0.2 -i pump-7 -u pump-7 -P wrong -t hall/temperature -q 1 -m 21.5", on=2, ends_with=None)
+    walk.also(f"mosquitto_pub -h 10.0.0.2 -V 5 -i pump-7 -u pump-7 -P {secret} -t hall/temperature -q 1 -m 21.5", on=2)
+    told = walk.run("moorline explain device pump-7 --tenant acme --since 1h")
+    assert "wrong_credentials" in told, told
+    message = re.search(r"message ([0-9a-f]{16})", told).group(1)
+    told = walk.run("moorline explain message 3f0e2a9c5d71b846 --tenant acme", also=[("3f0e2a9c5d71b846", message)])
+    assert "hall/temperature" in told, told
+
+
+def doctor(walk):
+    walk.cluster()
+    walk.also("moorline doctor", ends_with=None)
+    walk.tell("A node dies:")
+    walk.stop(3, signal.SIGKILL)
+    told = walk.run("moorline doctor --config /etc/moorline/moorline.toml", ends_with=1)
+    assert "node 3" in told, told
+    walk.tell("And another:")
+    walk.stop(2, signal.SIGKILL)
+    walk.until("it is noticed", lambda: "no majority" in walk.quietly("moorline doctor", ends_with=None))
+    walk.also("moorline doctor", ends_with=2)
+    walk.tell("One comes back:")
+    walk.start(2)
+    walk.ready(1, 2)
+    walk.also("moorline doctor", ends_with=1)
+
+
+def with_token(walk):
+    """A cluster with a key, a tenant with a device, and a token for its API in the environment of each machine."""
+    for machine in range(1, 7):
+        walk.file(machine, "key", "5f" * 32)
+        (walk.work / f"m{machine}/etc/key").chmod(0o600)
+    walk.cluster(more=KEY)
+    token = walk.also("moorline token create root --only token").strip().splitlines()[-1]
+    for machine in range(1, 7):
+        walk.more[machine] = {"MOORLINE_TOKEN": token, "MOORLINE_TENANT": "acme"}
+    walk.also("moorline tenant create acme --plaintext")
+    walk.also("moorline device create pump-7 --type pump")
+    walk.secret = walk.also("moorline cred create pump-7 --only secret").strip().splitlines()[-1]
 
 
 def line(text, begin):
@@ -70,5 +183,5 @@ def settled(walk, nodes):
     walk.until(f"votes are at {nodes}", look)
 
 
-PAGES = {"operations": operations}
+PAGES = {"operations": operations, "upgrades": upgrades, "backup": backup, "explain": explain, "doctor": doctor}
 

@@ -49,6 +49,7 @@ class Walk:
         self.servers = {}
         self.excused = {}
         self.programs = {}
+        self.more = {}
         (work / "backup").mkdir(parents=True)
         for machine in range(1, MACHINES + 1):
             for place in PLACES:
@@ -71,7 +72,7 @@ class Walk:
         done = subprocess.run(self.inside(on, typed), capture_output=True, text=True, timeout=within, env=self.environment(on))
         output = done.stdout + done.stderr
         self.write(on, typed, output, "" if shown else "   # not on the page")
-        assert done.returncode == ends_with, f"{self.page}: `{typed}` ended with {done.returncode}, not {ends_with}:\n{output[-4000:]}"
+        assert ends_with in (None, done.returncode), f"{self.page}: `{typed}` ended with {done.returncode}, not {ends_with}:\n{output[-4000:]}"
         return output
 
     def also(self, command, **how):
@@ -97,6 +98,17 @@ class Walk:
         assert " ".join(command.split()) in self.flat(), f"{self.page}.md does not show: {command}"
         self.excused[" ".join(command.split())] = why
 
+    def excuse_all(self, begin, why):
+        """The same of every command of the page that begins so."""
+        for command in self.commands():
+            if command.startswith(begin):
+                self.excused[command] = why
+
+    def previous(self):
+        """The program of before, if there is one: MOORLINE_PREVIOUS."""
+        program = os.environ.get("MOORLINE_PREVIOUS")
+        return Path(program) if program else None
+
     def flat(self):
         return " ".join(self.text.split())
 
@@ -106,9 +118,9 @@ class Walk:
         return {
             **os.environ,
             "PATH": f"{self.work}/m{on}/bin:{os.environ['PATH']}",
-            "MOORLINE_ADMIN": f"10.0.0.{on}:9400",
             "HOME": str(self.work / f"m{on}"),
             "NO_COLOR": "1",
+            **self.more.get(on, {}),
         }
 
     def inside(self, on, command):
@@ -118,7 +130,7 @@ class Walk:
             binary.symlink_to(self.programs.get(on, self.program))
         binds = [f"mount --bind {self.work}/m{on}/{place} {path}" for place, path in PLACES.items()]
         binds.append(f"mount --bind {self.work}/backup /backup")
-        return ["unshare", "--mount", "bash", "-c", " && ".join([*binds, "cd /etc/moorline", f"exec bash -c '{quote(command)}'"])]
+        return ["ip", "netns", "exec", f"walk{on}", "unshare", "--mount", "bash", "-c", " && ".join([*binds, "cd /etc/moorline", f"exec bash -c '{quote(command)}'"])]
 
     def exchange(self, on, program):
         """The machine has another program from now on."""
@@ -135,7 +147,7 @@ class Walk:
         peers = f"peers = [{listed}]\n" if peers else ""
         return (
             f'[node]\nid = {machine}\ndata-dir = "/var/lib/moorline"\n'
-            f'[listen]\ncluster = "10.0.0.{machine}:7400"\nadmin = "10.0.0.{machine}:9400"\nmqtt = "10.0.0.{machine}:1883"\n'
+            f'[listen]\ncluster = "10.0.0.{machine}:7400"\nadmin = "0.0.0.0:9400"\nmqtt = "0.0.0.0:1883"\n'
             f'[cluster]\nname = "{name}"\n{address}{peers}{more}'
         )
 
@@ -158,9 +170,11 @@ class Walk:
         server.wait(COMMAND_S)
         self.said.append(f"```console\nm{machine}$ kill -{how.name.removeprefix('SIG')} …   # moorline server\n```")
 
-    def cluster(self, machines=(1, 2, 3), **how):
+    def cluster(self, machines=(1, 2, 3), program=None, **how):
         """A cluster that the page takes for granted."""
         for machine in machines:
+            if program:
+                self.exchange(machine, program)
             self.file(machine, "moorline.toml", self.config(machine, machines, **how))
             self.start(machine)
         self.until("the nodes answer", lambda: all(self.asks(m, "/livez") for m in machines))
@@ -201,15 +215,17 @@ class Walk:
             os.killpg(self.servers[machine].pid, signal.SIGKILL)
             self.servers.pop(machine).wait(COMMAND_S)
 
-    def left(self):
-        """Commands of the page's shell blocks that were neither run nor excused."""
-        commands = []
+    def commands(self):
+        """Of the page's shell blocks."""
         for block in re.findall(r"^ *```sh\n(.*?)^ *```", self.text, re.S | re.M):
             for line in re.sub(r"\\\n\s*", " ", block).splitlines():
                 command = " ".join(re.sub(r"\s#\s.*", "", f"{line} ").split())
                 if command and not command.startswith("#"):
-                    commands.append(command)
-        return [c for c in commands if not any(c in done for done in [*self.ran, *self.excused])]
+                    yield command
+
+    def left(self):
+        """Commands of the page's shell blocks that were neither run nor excused."""
+        return [c for c in self.commands() if not any(c in done for done in [*self.ran, *self.excused])]
 
     def transcript(self):
         version = subprocess.run([self.program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
@@ -220,6 +236,25 @@ class Walk:
         excused = [f"- `{command}`: {why}" for command, why in self.excused.items()]
         tail = ["\nOn the page and not run here:\n", *excused] if excused else []
         return "\n".join([head, *self.said, *tail, ""])
+
+
+def machines():
+    """A switch, and machines at it: each has a network of its own."""
+
+    def ip(*command):
+        subprocess.run(["ip", *command], check=True)
+
+    ip("link", "add", "walk", "type", "bridge")
+    ip("address", "add", "10.0.0.254/24", "dev", "walk")
+    ip("link", "set", "walk", "up")
+    for machine in range(1, MACHINES + 1):
+        name = f"walk{machine}"
+        subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
+        ip("netns", "add", name)
+        ip("link", "add", f"at{machine}", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("link", "set", f"at{machine}", "master", "walk", "up")
+        for command in (["address", "add", f"10.0.0.{machine}/24", "dev", "eth0"], ["link", "set", "eth0", "up"], ["link", "set", "lo", "up"]):
+            ip("-n", name, *command)
 
 
 def quote(command):
@@ -237,10 +272,9 @@ def main():
     made = [path for path in [*PLACES.values(), Path("/backup")] if not path.exists()]
     for path in made:
         path.mkdir(parents=True)
-    for machine in range(1, MACHINES + 1):
-        subprocess.run(["ip", "address", "add", f"10.0.0.{machine}/32", "dev", "lo"], check=True)
     failed = []
     try:
+        machines()
         for page in asked.pages or PAGES:
             folder = asked.work / page
             shutil.rmtree(folder, ignore_errors=True)
@@ -260,6 +294,8 @@ def main():
             target.mkdir(exist_ok=True)
             (target / f"{page.replace('/', '-')}.md").write_text(walk.transcript())
     finally:
+        for machine in range(1, MACHINES + 1):
+            subprocess.run(["ip", "netns", "del", f"walk{machine}"], stderr=subprocess.DEVNULL)
         for path in made:
             path.rmdir()
     return 1 if failed else 0

@@ -298,7 +298,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         (_, path) if is_known(path) => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "method", "another method is wanted here")
         }
-        _ => problem(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path"),
+        (_, path) => elsewhere(path),
     }
 }
 
