@@ -128,8 +128,8 @@ def upgrades(walk):
 def explain(walk):
     with_token(walk)
     secret = walk.secret
-    walk.also("mosquitto_pub -h 10.0.0.2 -i pump-7 -u pump-7 -P wrong -t hall/temperature -q 1 -m 21.5", on=2, ends_with=None)
-    walk.also(f"mosquitto_pub -h 10.0.0.2 -V 5 -i pump-7 -u pump-7 -P {secret} -t hall/temperature -q 1 -m 21.5", on=2)
+    walk.also("mosquitto_pub -h 10.0.0.2 -i pump-7 -u pump-7@acme -P wrong -t hall/temperature -q 1 -m 21.5", on=2, ends_with=None)
+    walk.also(f"mosquitto_pub -h 10.0.0.2 -V 5 -i pump-7 -u pump-7@acme -P {secret} -t hall/temperature -q 1 -m 21.5", on=2)
     told = walk.run("moorline explain device pump-7 --tenant acme --since 1h")
     assert "wrong_credentials" in told, told
     message = re.search(r"message ([0-9a-f]{16})", told).group(1)
