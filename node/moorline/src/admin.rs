@@ -221,7 +221,7 @@ async fn connection(
 
 /// What `node/api` answers.
 fn is_of_api(path: &str) -> bool {
-    const PARTS: [&str; 11] = [
+    const PARTS: [&str; 12] = [
         "audit",
         "tenants",
         "devices",
@@ -230,6 +230,7 @@ fn is_of_api(path: &str) -> bool {
         "tokens",
         "webhooks",
         "mail",
+        "messages",
         "provision",
         "provisioning-keys",
         "openapi.json",
@@ -481,4 +482,19 @@ fn respond(status: StatusCode, content_type: &str, body: Vec<u8>) -> Answer {
         .header(CONTENT_TYPE, content_type)
         .body(Body::from(body))
         .expect("a status, a known header and a body")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_the_document_is_of_the_api() {
+        let document = include_str!("../../../docs/openapi.json");
+        let document: serde_json::Value = serde_json::from_str(document).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        assert!(paths.contains_key("/api/v1/messages/{message}/explain"));
+        let missing: Vec<_> = paths.keys().filter(|path| !is_of_api(path)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
 }
