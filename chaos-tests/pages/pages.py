@@ -128,13 +128,13 @@ def upgrades(walk):
 def explain(walk):
     with_token(walk)
     secret = walk.secret
-    walk.also("mosquitto_pub -h 10.0.0.2 -i pump-7 -u pump-7@acme -P wrong -t hall/temperature -q 1 -m 21.5", on=2, ends_with=None)
-    walk.also(f"mosquitto_pub -h 10.0.0.2 -V 5 -i pump-7 -u pump-7@acme -P {secret} -t hall/temperature -q 1 -m 21.5", on=2)
+    walk.also("mosquitto_pub -h 10.0.0.2 -i pump-7 -u pump-7@acme -P wrong -t pump-7/temperature -q 1 -m 21.5", on=2, ends_with=None)
+    walk.also(f"mosquitto_pub -h 10.0.0.2 -V 5 -i pump-7 -u pump-7@acme -P {secret} -t pump-7/temperature -q 1 -m 21.5", on=2)
     told = walk.run("moorline explain device pump-7 --tenant acme --since 1h")
     assert "wrong_credentials" in told, told
     message = re.search(r"message ([0-9a-f]{16})", told).group(1)
     told = walk.run("moorline explain message 3f0e2a9c5d71b846 --tenant acme", also=[("3f0e2a9c5d71b846", message)])
-    assert "hall/temperature" in told, told
+    assert "pump-7/temperature" in told, told
 
 
 def doctor(walk):
