@@ -3,7 +3,7 @@
 import re
 import signal
 
-KEY = '[security]\nkey-file = "/etc/moorline/key"\n'
+KEY = '[security]\nkey-file = "/etc/moorline/key"\nanonymous = true\n'
 
 
 def operations(walk):
