@@ -304,6 +304,7 @@ fn wire_config(cluster: &Cluster, node: u64, process: u64) -> WireConfig {
         incarnation: incarnation(node, process),
         cluster: 7,
         store: u128::from(node),
+        program: moorline_core::level::Program::this(),
         peers: addresses(cluster.nodes),
         tls: None,
     }

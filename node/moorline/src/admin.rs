@@ -31,7 +31,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_api::Remote;
-use moorline_core::{NodeId, ShardId};
+use moorline_core::{NodeId, ShardId, level::Levels};
 use moorline_edge::{Stalling, Tls};
 use moorline_machine::MemberState;
 use moorline_service::registry::EVENT_READERS_MAX;
@@ -383,7 +383,13 @@ async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer
         "token" => {
             return done(node.token().await.map(|token| serde_json::json!({ "token": token })));
         }
-        "join" => return join(node, body).await,
+        "join" => {
+            let said = |name: &str| number(name).and_then(|level| u16::try_from(level).ok());
+            let levels = said("level-min").zip(said("level-max"));
+            // Who says nothing is of before there were levels.
+            let levels = levels.map_or(Levels::SILENT, |(min, max)| Levels { min, max });
+            return join(node, body, levels).await;
+        }
         "upgrade" => {
             let raised = node.upgrade().await;
             return done(raised.map(|level| serde_json::json!({ "level": level })));
@@ -414,12 +420,12 @@ fn done(outcome: anyhow::Result<serde_json::Value>) -> Answer {
     }
 }
 
-async fn join(node: &Node, body: &[u8]) -> Answer {
+async fn join(node: &Node, body: &[u8], levels: Levels) -> Answer {
     let request: JoinRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => return problem(StatusCode::BAD_REQUEST, "join", &error.to_string()),
     };
-    match node.let_in(&request).await {
+    match node.let_in(&request, levels).await {
         Ok(Ok(answer)) => json(StatusCode::OK, &answer),
         Ok(Err(why)) => problem(StatusCode::FORBIDDEN, "not-let-in", &why),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "not-now", &format!("{error:#}")),

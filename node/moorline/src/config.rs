@@ -12,7 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moorline_core::{NodeId, shard::SHARDS_MAX};
+use anyhow::bail;
+use moorline_core::{
+    NodeId,
+    level::{KNOWN, Levels},
+    shard::SHARDS_MAX,
+};
 use moorline_explain::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -249,37 +254,42 @@ pub(crate) struct ClusterConfig {
     /// What `moorline cluster token` gave, for the same.
     #[serde(default)]
     pub(crate) token: Option<String>,
-    /// Who raises the level of the cluster when every node knows the next.
+    /// The highest level of the cluster that this node takes part in, if it is to be below what its program knows.
     #[serde(default)]
-    pub(crate) level: Raise,
-    /// How long all nodes have to have known it before it is raised by itself.
-    #[serde(default = "default_level_after_s")]
-    pub(crate) level_after_s: u64,
+    pub(crate) level_max: Option<u16>,
     /// Certificates for mutual TLS between the nodes; without it they talk in plain.
     #[serde(default)]
     pub(crate) tls: Option<TlsConfig>,
-}
-
-/// `cluster.level`: who raises it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Raise {
-    /// The cluster itself, after a while in which all nodes knew the next.
-    #[default]
-    Automatic,
-    /// `moorline cluster upgrade` alone.
-    Manual,
-}
-
-/// Long enough to see that the new version does well, and to go back if it does not.
-fn default_level_after_s() -> u64 {
-    600
 }
 
 impl ClusterConfig {
     /// Where `peers` says that nodes are.
     pub(crate) fn addresses(&self) -> BTreeMap<NodeId, String> {
         self.peers.iter().map(|peer| (NodeId(peer.id), peer.address.clone())).collect()
+    }
+
+    /// The levels that this node takes part in: what its program knows, up to `level-max`.
+    pub(crate) fn levels(&self) -> Levels {
+        Levels { max: self.level_max.unwrap_or(KNOWN.max), ..KNOWN }
+    }
+
+    /// Whether this node may take part in a cluster at this level.
+    pub(crate) fn fits(&self, level: u16) -> anyhow::Result<()> {
+        match self.level_max {
+            Some(most) if level > most && KNOWN.know(level) => bail!(
+                "the cluster is at level {level}, and cluster.level-max is {most} here: take that out; a level does not go back"
+            ),
+            Some(_) | None => Ok(KNOWN.check(level)?),
+        }
+    }
+
+    fn check_level(&self, wrong: &mut impl FnMut(&str, String)) {
+        if let Some(level) = self.level_max.filter(|level| !KNOWN.know(*level)) {
+            wrong(
+                "cluster.level-max",
+                format!("{level} is not in {KNOWN}, which this program knows"),
+            );
+        }
     }
 }
 
@@ -459,6 +469,7 @@ impl Config {
             wrong("outward", error.to_string());
         }
         self.check_ceilings(&mut wrong);
+        self.cluster.check_level(&mut wrong);
         problems
     }
 
@@ -599,6 +610,21 @@ mod tests {
             let text = problem(&GOOD.replace(from, to));
             assert!(text.contains(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_node_takes_part_up_to_the_level_it_is_told_of_those_it_knows() {
+        let with = |level: u16| format!("{GOOD}\nlevel-max = {level}\n");
+        let parse = |text: &str| Config::parse(text, Path::new("moorline.toml")).unwrap().cluster;
+        let (all, first) = (parse(GOOD), parse(&with(KNOWN.min)));
+        assert_eq!((all.levels(), first.levels().max), (KNOWN, KNOWN.min));
+        assert!(all.fits(KNOWN.max).is_ok() && first.fits(KNOWN.min).is_ok());
+        let text = first.fits(KNOWN.max).unwrap_err().to_string();
+        assert!(text.contains("cluster.level-max is 1"), "{text}");
+        let text = first.fits(KNOWN.max + 1).unwrap_err().to_string();
+        assert!(text.contains("Start the newer program"), "{text}");
+        let text = problem(&with(KNOWN.max + 1));
+        assert!(text.contains("cluster.level-max: "), "{text}");
     }
 
     #[test]

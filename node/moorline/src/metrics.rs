@@ -22,6 +22,12 @@ pub(crate) struct NodeMetrics {
     pub(crate) api_tls_failed: IntCounter,
     /// Those whose TLS took too long.
     pub(crate) api_tls_late: IntCounter,
+    /// The level of the cluster.
+    pub(crate) level: IntGauge,
+    /// The level that every node knows; the same if it is not above it.
+    pub(crate) level_known: IntGauge,
+    /// Nodes that were not let in because their programs do not know the level.
+    pub(crate) joins_misfit: IntCounter,
     /// What requests to the admin listener came to.
     pub(crate) answers: IntCounterVec,
 }
@@ -75,6 +81,11 @@ impl NodeMetrics {
             &["reason"],
         )?;
         registry.register(Box::new(refused.clone()))?;
+        let joins_misfit = IntCounter::new(
+            "moorline_joins_misfit_total",
+            "Nodes not let in because their programs do not know the cluster's level",
+        )?;
+        registry.register(Box::new(joins_misfit.clone()))?;
         Ok(Self {
             api_crowded: refused.with_label_values(&["per_address"]),
             api_tls_failed: refused.with_label_values(&["tls"]),
@@ -88,6 +99,12 @@ impl NodeMetrics {
                 "Free space on the data directory's file system",
             )?,
             answers,
+            level: gauge("moorline_cluster_level", "The level of the cluster")?,
+            level_known: gauge(
+                "moorline_cluster_level_known",
+                "The level that every node knows: above the cluster's, it can be raised",
+            )?,
+            joins_misfit,
             ready: gauge("moorline_ready", "1 while this node serves clients")?,
         })
     }

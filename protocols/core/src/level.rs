@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn a_level_is_what_all_know_and_none_said_nothing() {
         let (old, both, newer) = (Some(of(1, 1)), Some(of(1, 2)), Some(of(2, 3)));
-        let table: [(u16, &[Option<Levels>], Option<u16>); 10] = [
+        type Case<'a> = (u16, &'a [Option<Levels>], Option<u16>);
+        let table: [Case<'_>; 10] = [
             (1, &[both, both, both], Some(2)),
             (1, &[both, old, both], None),
             (1, &[both, None, both], None),

@@ -52,6 +52,7 @@ async fn nodes() -> (Peers, Registry, Arc<AtomicU64>) {
             incarnation: Incarnation(id),
             cluster: 1,
             store: id.into(),
+            program: moorline_core::level::Program::this(),
             peers: addresses.clone(),
             tls: None,
         };

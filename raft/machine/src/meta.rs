@@ -10,6 +10,8 @@ mod levels;
 mod members;
 mod tenants;
 
+pub(crate) use levels::LEVEL;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,

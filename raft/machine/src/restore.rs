@@ -8,6 +8,7 @@
 //! | `Route` | the meta group's rows may be older or newer than those of the shards | one for each `Filter` row of the shards ([`route`]) |
 //! | `Origin` | numbers that another shard's rows do not know yet would be given out again, and messages with them be dropped | none: exactly once begins anew |
 //! | `Node`, `Member`, `Placement`, `Target`, `Token`, the cluster | the old cluster's | the new one's ([`meta_rows`]) |
+//! | what nodes said of their programs | the old cluster's | none: the new ones say it. The level itself is carried over |
 //! | `Applied` | the old voters | what `raft/group` writes |
 //!
 //! # Invariants
@@ -29,8 +30,8 @@ use moorline_storage::{
 use crate::{
     command::{MemberState, NodeRecord, RouteTarget},
     keys::{Keys, Suffix},
-    meta::CLUSTER,
-    rows::{ClusterRow, FilterRow, MemberRow, NodeRow, PlacementRow, RouteRow, Row},
+    meta::{CLUSTER, LEVEL},
+    rows::{ClusterRow, FilterRow, LevelRow, MemberRow, NodeRow, PlacementRow, RouteRow, Row},
 };
 
 /// The cluster that is made of a backup.
@@ -57,6 +58,13 @@ pub enum Carried {
     Left,
     /// It is not, and says who was a node of the old cluster.
     OldNode(NodeRecord),
+    /// It says the level of the old cluster, by which the rows were written: the new one is at it. What its nodes run is not in `row`.
+    Level {
+        /// A program that does not know it must not restore the rest.
+        level: u16,
+        /// What is to stand in its place.
+        row: Bytes,
+    },
 }
 
 /// What becomes of a row of a backup.
@@ -68,6 +76,11 @@ pub fn carried(row_key: &[u8], row: &Bytes) -> Result<Carried, StorageError> {
     let kind = key::kind_of(row_key)?;
     if kind == Kind::Node {
         return Ok(Carried::OldNode(NodeRow::from_bytes(row)?.record));
+    }
+    if row_key == Keys::new(ShardId::META).setting(LEVEL) {
+        let level = LevelRow::from_bytes(row)?.level;
+        let row = LevelRow { level, programs: Vec::new() }.to_bytes();
+        return Ok(Carried::Level { level, row });
     }
     let left = [
         Kind::Applied,

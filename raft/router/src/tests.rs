@@ -126,6 +126,7 @@ impl Cluster {
                 incarnation: Incarnation(id),
                 cluster: 7,
                 store: id.into(),
+                program: moorline_core::level::Program::this(),
                 peers: addresses.clone(),
                 tls: None,
             };

@@ -66,6 +66,7 @@ fn start(dir: &TempDir, id: u64, listener: TcpListener, peers: BTreeMap<NodeId, 
         incarnation: Incarnation(id),
         cluster: 7,
         store: id.into(),
+        program: moorline_core::level::Program::this(),
         peers,
         tls: None,
     };

@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use moorline_core::{Incarnation, NodeId, ShardId, Text, UnixMillis};
+use moorline_core::{Incarnation, NodeId, ShardId, Text, UnixMillis, level::KNOWN};
 use moorline_group::{Disk, Restored, RowsAt};
 use moorline_machine::{
     command::NodeRecord,
@@ -151,6 +151,10 @@ fn changes(
             Carried::AsItIs => changes.push((key.clone(), Some(row.clone()))),
             Carried::Left => {}
             Carried::OldNode(record) => _ = old.insert(record.node, record),
+            Carried::Level { level, row } => {
+                KNOWN.check(level)?;
+                changes.push((key.clone(), Some(row)));
+            }
         }
         changes.extend(route(key, row)?.map(|(key, row)| (key, Some(row))));
     }

@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use hyper::Method;
 use moorline_core::{
     Incarnation, NodeId,
-    level::{FIRST, KNOWN},
+    level::{FIRST, Levels},
 };
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -126,11 +126,13 @@ async fn join(
         shards: Some(cluster.shards),
     };
     let body = serde_json::to_vec(&request)?;
+    // Beside the request: a member of before there were levels refuses one with a field that it does not know.
+    let Levels { min, max } = cluster.levels();
+    let path = format!("/api/v1/cluster/join?level-min={min}&level-max={max}");
     let give_up = tokio::time::Instant::now() + JOIN_WAIT;
     loop {
         for member in &cluster.join {
-            let path = "/api/v1/cluster/join";
-            match http::request(Method::POST, member, path, body.clone()).await {
+            match http::request(Method::POST, member, &path, body.clone()).await {
                 Ok((status, answer)) if status.is_success() => {
                     let answer: JoinAnswer = serde_json::from_slice(&answer)?;
                     if answer.shards != cluster.shards {
@@ -141,7 +143,8 @@ async fn join(
                             answer.shards
                         );
                     }
-                    KNOWN.check(answer.level.max(FIRST))?;
+                    // A member of before there were levels says none, and asks for none.
+                    cluster.fits(answer.level.max(FIRST))?;
                     info!(member, "this node has joined");
                     return Ok(answer
                         .members

@@ -1,26 +1,33 @@
-//! The cluster's level, as nodes see it: who raises it and when, and what an operator is told.
+//! The cluster's level, as nodes see it: who raises it, and what an operator is told.
 //!
 //! ```text
-//!   hello of each peer: what its program knows ─► the meta leader: do all know the next? since when? ─► Command::SetLevel
+//!   hello of each peer: what its program knows ─┬─► `moorline cluster upgrade`, at any node  ─► Command::SetLevel
+//!                                               ├─► who made the cluster, while that is new  ─► Command::SetLevel
+//!                                               └─► the meta leader, above the first level: takes note
 //! ```
+//!
+//! # Invariants
+//!
+//! - **Nobody but an operator raises a cluster that may have something to go back to.** Only the process that was told to make the
+//!   cluster raises it by itself, and no more once it has heard an older program. Checked by the cluster tests (`levels.rs`).
 //!
 //! Whether it may be raised is decided in `moorline_machine` (`MetaState::level_step`), and again when the command is applied.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, bail};
 use moorline_core::{
     NodeId, ShardId,
-    level::{FIRST, KNOWN, Program},
+    level::{FIRST, Levels, Program},
 };
 use moorline_machine::{Command, MemberState, MetaState};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{members::Outcome, node::Node};
-use crate::config::Raise;
+use super::{
+    members::{COMMAND_WAIT, Outcome},
+    node::Node,
+};
 
 /// How long `cluster init` waits for all nodes to have said what they know: a cluster whose nodes are not all there yet is raised
 /// when they are.
@@ -28,43 +35,39 @@ const INIT_LEVEL_WAIT: Duration = Duration::from_secs(2);
 /// How often that is looked at.
 const INIT_LEVEL_PAUSE: Duration = Duration::from_millis(50);
 
-/// Since when this leader has seen that all know the next level. Another leader begins anew.
-#[derive(Debug, Default)]
-pub(super) struct Raising {
-    known: Option<(u16, Instant)>,
-}
-
-impl Raising {
-    /// Takes in what all know now. Whether that has been so for long enough.
-    fn look(&mut self, next: Option<u16>, now: Instant, wait: Option<Duration>) -> bool {
-        self.known = match (next, self.known) {
-            (None, _) => None,
-            (Some(next), Some((known, since))) if known == next => Some((known, since)),
-            (Some(next), _) => Some((next, now)),
-        };
-        let (Some((_, since)), Some(wait)) = (self.known, wait) else { return false };
-        now.saturating_duration_since(since) >= wait
-    }
-}
-
 impl Node {
     fn meta<T>(&self, read: impl FnOnce(&MetaState) -> T) -> Option<T> {
         self.groups().read(ShardId::META, |machine, _| read(machine.meta()))
     }
 
+    /// The levels that this node takes part in.
+    pub(super) fn levels(&self) -> Levels {
+        self.config().cluster.levels()
+    }
+
     /// The level of the cluster.
-    pub(super) fn level(&self) -> u16 {
+    pub(crate) fn level(&self) -> u16 {
         self.meta(MetaState::level).unwrap_or(FIRST)
     }
 
     /// The level above it that every node knows, as far as this one knows.
-    pub(super) fn next_level(&self) -> Option<u16> {
+    pub(crate) fn next_level(&self) -> Option<u16> {
         let heard = self.heard();
         self.meta(|meta| meta.next_level(&heard)).flatten()
     }
 
+    /// What nodes said to this process of their programs, and is not older than what the log may have: at the first level the log has
+    /// nothing, and what a node said last counts; above it what a node says that is connected.
+    fn heard(&self) -> BTreeMap<NodeId, Program> {
+        let mut said = self.peers().programs();
+        if self.level() > FIRST {
+            said.retain(|node, _| self.is_up(*node));
+        }
+        said
+    }
+
     /// What nodes said last of their programs: to this process, else as the log has it.
-    pub(super) fn programs(&self) -> BTreeMap<NodeId, Program> {
+    pub(crate) fn programs(&self) -> BTreeMap<NodeId, Program> {
         let noted = self.meta(|meta| {
             let said = |node: &NodeId| meta.program(*node).map(|program| (*node, program));
             meta.nodes().keys().filter_map(said).collect::<BTreeMap<_, _>>()
@@ -74,33 +77,45 @@ impl Node {
         all
     }
 
-    /// As the meta leader: raises the level when it is time, and notes what nodes say.
-    pub(super) async fn keep_levels(&self, raising: &mut Raising) {
+    /// As the meta leader: notes what nodes say, so that whoever leads next knows it of those that are down.
+    pub(super) async fn note_programs(&self) {
         let heard = self.heard();
-        let cluster = &self.config().cluster;
-        let wait = match cluster.level {
-            // Nothing was there before, so there is nothing to go back to.
-            Raise::Automatic | Raise::Manual if self.is_newborn() => Some(Duration::ZERO),
-            Raise::Automatic => Some(Duration::from_secs(cluster.level_after_s)),
-            Raise::Manual => None,
-        };
-        let next = self.meta(|meta| meta.next_level(&heard)).flatten();
-        let raise = raising.look(next, Instant::now(), wait);
-        let step = self.meta(|meta| meta.level_step(&heard, raise)).flatten();
+        let step = self.meta(|meta| meta.level_step(&heard, false)).flatten();
         let Some(command) = step else { return };
-        if raise {
-            info!(level = ?next, "every node knows the next level: the cluster is raised");
-        }
         if let Err(problem) = self.ask_meta(&command).await {
-            debug!(%problem, "a level was not set");
+            debug!(%problem, "what nodes run was not noted");
+        }
+    }
+
+    /// As who made the cluster: raises it once all its nodes have said what they know. Nothing was there before, so there is nothing
+    /// to go back to; unless a node runs an older program.
+    pub(super) async fn raise_newborn(&self) {
+        if !self.is_newborn() {
+            return;
+        }
+        let (heard, most) = (self.heard(), self.levels().max);
+        let older = heard.values().any(|program| !program.levels.know(most));
+        if older || self.level() >= most {
+            self.set_newborn(false);
+            return;
+        }
+        let step = self.meta(|meta| meta.level_step(&heard, true)).flatten();
+        let Some(command) = step else { return };
+        match self.ask_meta(&command).await {
+            Ok(outcome) => info!(?outcome, level = most, "a new cluster is raised"),
+            Err(problem) => debug!(%problem, "a new cluster was not raised yet"),
         }
     }
 
     /// As an operator wants it: raises the cluster now to what every node knows. The level it is at then.
     pub(crate) async fn upgrade(&self) -> anyhow::Result<u16> {
         let heard = self.heard();
-        let step = self.meta(|meta| (meta.level(), meta.level_step(&heard, true)));
-        let (level, step) = step.context("the meta replica is not open")?;
+        let step = self
+            .meta(|meta| (meta.cluster().is_some(), meta.level(), meta.level_step(&heard, true)));
+        let (made, level, step) = step.context("the meta replica is not open")?;
+        if !made {
+            bail!("the cluster is not made yet");
+        }
         let Some(Command::SetLevel { level: next, programs }) = step else {
             return self.nothing_above(level);
         };
@@ -108,7 +123,12 @@ impl Node {
             return self.nothing_above(level);
         }
         match self.ask_meta(&Command::SetLevel { level: next, programs }).await? {
-            Outcome::At(_) => Ok(next),
+            Outcome::At(index) => {
+                info!(level = next, "the cluster is raised");
+                // So that who asks this node hears of it.
+                self.groups().wait_applied(ShardId::META, index, COMMAND_WAIT).await;
+                Ok(next)
+            }
             Outcome::Refused(_) => {
                 bail!("the level changed meanwhile, or a node that does not know {next}: ask again")
             }
@@ -116,9 +136,10 @@ impl Node {
         }
     }
 
-    /// The level, if it is the highest of this program; else who is in the way.
+    /// The level, if it is the highest of this node; else who is in the way.
     fn nothing_above(&self, level: u16) -> anyhow::Result<u16> {
-        if level >= KNOWN.max {
+        let own = self.levels();
+        if level >= own.max {
             return Ok(level);
         }
         let programs = self.programs();
@@ -126,29 +147,29 @@ impl Node {
             let stays = |node: &NodeId| meta.member(*node) != Some(MemberState::Removed);
             meta.nodes().keys().copied().filter(stays).collect::<Vec<_>>()
         });
-        let behind =
-            members.unwrap_or_default().into_iter().filter_map(|node| match programs.get(&node) {
-                None => {
-                    Some(format!("node {node} has not said what it knows: start it, or remove it"))
-                }
-                Some(program) if program.levels.know(KNOWN.max) => None,
-                Some(program) => Some(format!(
-                    "node {node} knows {} (version {})",
-                    program.levels,
-                    program.version()
-                )),
-            });
-        let behind: Vec<String> = behind.collect();
-        bail!("the cluster stays at level {level}, of {KNOWN} here: {}", behind.join("; "))
+        let behind = in_the_way(own.max, &members.unwrap_or_default(), &programs);
+        bail!("the cluster stays at level {level}, of {own} here: {}", behind.join("; "))
     }
 
     /// A cluster that was made just now goes to what its nodes know before it serves, if they are there.
     pub(super) async fn wait_for_level(&self) {
-        let give_up = tokio::time::Instant::now() + INIT_LEVEL_WAIT;
-        while self.level() < KNOWN.max && tokio::time::Instant::now() < give_up {
+        let give_up = Instant::now() + INIT_LEVEL_WAIT;
+        while self.is_newborn() && self.level() < self.levels().max && Instant::now() < give_up {
             tokio::time::sleep(INIT_LEVEL_PAUSE).await;
         }
     }
+}
+
+/// Which of the members do not know a level, in words.
+fn in_the_way(level: u16, members: &[NodeId], programs: &BTreeMap<NodeId, Program>) -> Vec<String> {
+    let problem = |node: &NodeId| match programs.get(node) {
+        None => Some(format!("node {node} has not said what it knows: start it, or remove it")),
+        Some(program) if program.levels.know(level) => None,
+        Some(program) => {
+            Some(format!("node {node} knows {} (version {})", program.levels, program.version()))
+        }
+    };
+    members.iter().filter_map(problem).collect()
 }
 
 #[cfg(test)]
@@ -156,19 +177,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_have_to_know_it_for_as_long_as_is_wanted() {
-        let begin = Instant::now();
-        let at = |seconds| begin + Duration::from_secs(seconds);
-        let wait = Some(Duration::from_secs(10));
-        let mut raising = Raising::default();
-        assert!(!raising.look(None, at(0), wait));
-        assert!(!raising.look(Some(2), at(1), wait));
-        assert!(!raising.look(Some(2), at(10), wait));
-        assert!(!raising.look(None, at(10), wait), "one went back");
-        assert!(!raising.look(Some(2), at(11), wait), "and begins anew");
-        assert!(!raising.look(Some(3), at(20), wait), "another level is another matter");
-        assert!(raising.look(Some(3), at(30), wait));
-        assert!(!raising.look(Some(3), at(90), None), "by hand alone");
-        assert!(Raising::default().look(Some(2), at(0), Some(Duration::ZERO)), "a new cluster");
+    fn who_is_in_the_way_is_named() {
+        let knows = |min, max| Program { levels: Levels { min, max }, version: [0, 2, 0] };
+        let programs = BTreeMap::from([
+            (NodeId(1), knows(1, 2)),
+            (NodeId(2), Program::SILENT),
+            (NodeId(3), knows(3, 4)),
+        ]);
+        let members = [1, 2, 3, 4].map(NodeId);
+        let expected = [
+            "node 2 knows 1 (version says none)",
+            "node 3 knows 3 to 4 (version 0.2.0)",
+            "node 4 has not said what it knows: start it, or remove it",
+        ];
+        assert_eq!(in_the_way(2, &members, &programs), expected);
+        assert!(in_the_way(2, &members[..1], &programs).is_empty());
     }
 }

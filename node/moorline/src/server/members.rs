@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use moorline_core::{Incarnation, NodeId, ShardId, Text};
+use moorline_core::{Incarnation, NodeId, ShardId, Text, level::Levels};
 use moorline_machine::{Answer, Command, MemberState, Refused, command::NodeRecord};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,7 @@ use super::{
 };
 
 /// How long a command to the meta group may take.
-const COMMAND_WAIT: Duration = Duration::from_secs(8);
+pub(super) const COMMAND_WAIT: Duration = Duration::from_secs(8);
 /// How long a token lets a node in: long enough to write it into a file and start a node.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// How often a removal is repeated while there is more to drop.
@@ -71,11 +71,17 @@ impl Node {
         }
     }
 
-    /// Lets a node in. The outer error: try again; the inner one: it must not come in.
+    /// Lets a node in whose program knows these levels. The outer error: try again; the inner one: it must not come in.
     pub(crate) async fn let_in(
         &self,
         request: &JoinRequest,
+        levels: Levels,
     ) -> anyhow::Result<Result<JoinAnswer, String>> {
+        // Before its token is used up, and before it is a member that counts.
+        if let Err(misfit) = levels.check(self.level()) {
+            self.metrics().joins_misfit.inc();
+            return Ok(Err(misfit.to_string()));
+        }
         if request.cluster != self.config().cluster.name {
             let ours = &self.config().cluster.name;
             return Ok(Err(format!(

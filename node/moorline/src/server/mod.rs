@@ -31,7 +31,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use moorline_core::{
     Incarnation, NodeId, ShardId, TenantId,
-    level::{FIRST, KNOWN},
+    level::{FIRST, Program},
     port::Port,
 };
 use moorline_drogue::DrogueMetrics;
@@ -299,7 +299,9 @@ pub(crate) fn open_disk(config: &Config, registry: &Registry) -> anyhow::Result<
             config.node.data_dir.display()
         );
     }
-    open_disk_for_restore(config, registry)
+    let disk = open_disk_for_restore(config, registry)?;
+    config.cluster.fits(disk.identity.format)?;
+    Ok(disk)
 }
 
 /// The same for who puts a backup there.
@@ -337,6 +339,7 @@ fn wire_config(
         incarnation,
         cluster: cluster_id(&config.cluster.name),
         store,
+        program: Program { levels: config.cluster.levels(), ..Program::this() },
         peers,
         tls: cluster_tls(config),
     }
@@ -719,7 +722,8 @@ async fn wait_for_the_end(
                         return Ok(());
                     }
                     if refusal.reason == RefusalReason::Level {
-                        bail!("{refusal}; this program knows {KNOWN}: see docs/upgrades.md");
+                        let levels = started.node.levels();
+                        bail!("{refusal}; this one knows {levels}: see docs/upgrades.md");
                     }
                     bail!("{refusal}; if this node's disk was replaced, give it a new id");
                 }

@@ -24,7 +24,7 @@ use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::{levels::Raising, node::Node};
+use super::node::Node;
 
 /// How often groups are looked at: each look costs a few maps, and a move takes some steps.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -51,7 +51,6 @@ impl Mover {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut stepping: JoinSet<ShardId> = JoinSet::new();
         let mut busy: BTreeSet<ShardId> = BTreeSet::new();
-        let mut raising = Raising::default();
         loop {
             while let Some(done) = stepping.try_join_next() {
                 busy.remove(&done?);
@@ -59,10 +58,9 @@ impl Mover {
             if self.node.leads(ShardId::META) {
                 self.set_targets().await;
                 self.see_off().await;
-                self.node.keep_levels(&mut raising).await;
-            } else {
-                raising = Raising::default();
+                self.node.note_programs().await;
             }
+            self.node.raise_newborn().await;
             for shard in self.node.groups().shards() {
                 if self.node.leads(shard)
                     && !busy.contains(&shard)

@@ -67,7 +67,7 @@ pub(crate) struct Node {
     backups: Backups,
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
-    /// Whether the cluster is made while this process runs.
+    /// Whether this process made the cluster, and has not seen it at its level yet.
     newborn: AtomicBool,
     listening: AtomicBool,
     /// Whether clients ever could connect.
@@ -229,19 +229,14 @@ impl Node {
         self.opened.store(true, Ordering::Release);
     }
 
-    /// The cluster is not made yet, and this process is there when it is.
-    pub(crate) fn set_newborn(&self) {
-        self.newborn.store(true, Ordering::Release);
-    }
-
-    /// Whether the cluster was made while this process ran: it has nothing to go back to.
+    /// Whether this process made the cluster, and has not seen it at its level yet.
     pub(crate) fn is_newborn(&self) -> bool {
         self.newborn.load(Ordering::Acquire)
     }
 
-    /// What nodes said last of their programs to this process.
-    pub(crate) fn heard(&self) -> BTreeMap<NodeId, Program> {
-        self.peers.programs()
+    /// See [`Node::is_newborn`].
+    pub(crate) fn set_newborn(&self, newborn: bool) {
+        self.newborn.store(newborn, Ordering::Release);
     }
 
     /// Whether clients can connect.
@@ -396,6 +391,9 @@ impl Node {
         self.metrics.ready.set(i64::from(ready));
         self.metrics.survivable.set(self.survivable());
         self.metrics.disk_free.set(i64::try_from(self.disk.free_bytes()).unwrap_or(i64::MAX));
+        let level = self.level();
+        self.metrics.level.set(level.into());
+        self.metrics.level_known.set(self.next_level().unwrap_or(level).into());
         self.registry.gather()
     }
 
@@ -507,9 +505,10 @@ impl Node {
         let asked = tokio::time::timeout(INIT_WAIT, self.router.ask(ShardId::META, &command));
         let answer =
             asked.await.context("the meta group has no leader; are the other nodes running?")??;
-        // A refusal means that somebody else was faster, which is as good.
-        let made = matches!(answer, Answer::At(_) | Answer::Done) || self.made();
-        if !made {
+        // A refusal means that somebody else was faster, or that it was made long ago, which is as good.
+        let by_this = matches!(answer, Answer::At(_) | Answer::Done);
+        self.set_newborn(by_this);
+        if !by_this && !self.made() {
             bail!("the meta group answered {answer:?}");
         }
         let deadline = tokio::time::Instant::now() + INIT_WAIT;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use moorline_core::{NodeId, ShardId, level::KNOWN, shard::Shards};
+use moorline_core::{NodeId, ShardId, shard::Shards};
 use moorline_group::{Groups, wire::Peers};
 use moorline_machine::{MemberState, MetaState};
 use moorline_storage_rocks::note_level;
@@ -159,8 +159,6 @@ impl Reconciler {
                 }
                 taken_part = true;
                 self.stand(wanted.own);
-            } else if !self.node.config().cluster.peers.is_empty() {
-                self.node.set_newborn();
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -177,7 +175,7 @@ impl Reconciler {
     /// The cluster is at this level, as far as this node's rows say. A program that does not know it must not go on; and no older
     /// program may use this directory from now on.
     fn keep_level(&self, level: u16) -> anyhow::Result<()> {
-        KNOWN.check(level)?;
+        self.node.config().cluster.fits(level)?;
         // Rows may be behind what this directory has seen before.
         let noted = note_level(&self.node.config().node.data_dir, level)?;
         self.peers.set_level(noted);

@@ -35,6 +35,7 @@ mod failures;
 mod fostrom;
 mod harness;
 mod isolation;
+mod levels;
 mod losant;
 mod losant_certificates;
 mod losant_limits;

@@ -266,13 +266,13 @@ fn the_demo_starts_resumes_and_leaves_nothing_running() {
 }
 
 /// Runs a command of the tool to its end.
-fn moorline(args: &[&str]) -> Output {
+pub(crate) fn moorline(args: &[&str]) -> Output {
     Command::new(MOORLINE).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 /// What it printed; it must have succeeded.
 #[track_caller]
-fn done(output: &Output) -> String {
+pub(crate) fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}", said(output));
     String::from_utf8(output.stdout.clone()).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
-use moorline_core::{Incarnation, NodeId};
+use moorline_core::{Incarnation, NodeId, level::Program};
 use rustls::{
     client::verify_server_name,
     pki_types::{CertificateDer, ServerName},
@@ -63,6 +63,8 @@ pub struct WireConfig {
     pub cluster: u128,
     /// This data directory.
     pub store: u128,
+    /// What this node runs: which levels of the cluster it takes part in.
+    pub program: Program,
     /// Where the nodes are (`host:port`). The own one may be among them.
     pub peers: BTreeMap<NodeId, String>,
     /// Mutual TLS. Without it anybody who reaches the port is trusted.

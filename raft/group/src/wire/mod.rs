@@ -143,7 +143,7 @@ impl Peers {
             node: config.node,
             store: config.store,
             incarnation: config.incarnation,
-            program: Program::this(),
+            program: config.program,
         };
         for (node, address) in &config.peers {
             check_address(*node, address)?;

@@ -130,6 +130,7 @@ impl Cluster {
             incarnation,
             cluster: 7,
             store: u128::from(id.0),
+            program: moorline_core::level::Program::this(),
             peers: self.voters(),
             tls: None,
         };

@@ -583,3 +583,28 @@ fn bytes_that_no_leader_made_stop_the_replica() {
         assert!(group.machine.apply(&mut group.rows, index, &entry, &mut Vec::new()).is_err());
     }
 }
+
+/// Random logs as the last program without levels wrote them (8d5c28e), in hex, and how many rows with which digest it made of them.
+const LOGS_OF_LEVEL_1: &str = include_str!("logs_of_level_1.txt");
+
+#[test]
+fn logs_of_the_first_level_make_the_rows_that_they_made() {
+    let byte = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+    let (mut replica, mut index, mut logs) = (None, 0, 0);
+    for line in LOGS_OF_LEVEL_1.lines() {
+        if let Some(group) = line.strip_prefix("group ") {
+            replica = Some(Replica::new(ShardId(group.parse().unwrap()), Map::default()));
+            index = 0;
+        } else if let Some(made) = line.strip_prefix("makes ") {
+            let replica: Replica<Map> = replica.take().unwrap();
+            let digest = replica.machine.digest(&replica.rows).unwrap();
+            assert_eq!(format!("{} {digest:032x}", replica.all().len()), made);
+            logs += 1;
+        } else {
+            index += 1;
+            let batch: Bytes = line.as_bytes().chunks_exact(2).map(byte).collect();
+            replica.as_mut().unwrap().apply(index, &batch);
+        }
+    }
+    assert_eq!(logs, 4);
+}

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use moorline_core::{Incarnation, NodeId, ShardId, Text};
+use moorline_core::{
+    Incarnation, NodeId, ShardId, Text,
+    level::{FIRST, Levels, Program},
+};
 use moorline_machine::{
     Command, Machine, MemberState,
     command::{NodeRecord, RouteTarget},
@@ -30,6 +33,7 @@ fn restored(groups: &[&Map]) -> Map {
             Carried::AsItIs => rows.put(row_key.clone(), row.clone()),
             Carried::Left => {}
             Carried::OldNode(record) => _ = old.insert(record.node, record),
+            Carried::Level { row, .. } => rows.put(row_key.clone(), row),
         }
         if let Some((key, row)) = route(row_key, row).unwrap() {
             rows.put(key, row);
@@ -97,6 +101,28 @@ fn the_cluster_is_the_new_one_and_begins_on_one_node() {
 }
 
 #[test]
+fn the_level_is_carried_over_and_what_the_old_nodes_ran_is_not() {
+    let (mut meta, shard) = old();
+    assert_eq!(restored_level(&[&shard.rows, &meta.rows]), FIRST, "none was raised");
+    let program = Program { levels: Levels { min: 1, max: 2 }, version: [0, 2, 0] };
+    let programs = [1, 2, 3].map(|node| (NodeId(node), program)).to_vec();
+    meta.one(Command::SetLevel { level: 2, programs });
+    assert_eq!(meta.machine.meta().level(), 2);
+    assert_eq!(
+        restored_level(&[&shard.rows, &meta.rows]),
+        2,
+        "or an older program could take part"
+    );
+}
+
+/// The level of the new cluster, in which nobody has said anything.
+fn restored_level(groups: &[&Map]) -> u16 {
+    let machine = Machine::open(ShardId::META, &restored(groups)).unwrap();
+    assert_eq!(machine.meta().program(NodeId(1)), None);
+    machine.meta().level()
+}
+
+#[test]
 fn a_shard_keeps_its_sessions_and_their_queues() {
     let (meta, shard) = old();
     let session = shard.machine.sessions().next().unwrap().id;
@@ -123,6 +149,7 @@ fn what_recognised_repeats_of_other_shards_stays_behind() {
             }
             Ok(Carried::AsItIs) => assert!(!left.contains(&kind), "{kind:?}"),
             Ok(Carried::OldNode(_)) => panic!("an empty row is no node"),
+            Ok(Carried::Level { .. }) => panic!("an empty row is no level"),
             Err(_) => assert_eq!(kind, key::Kind::Node),
         }
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use moorline_core::{Incarnation, NodeId, ShardId};
+use moorline_core::{Incarnation, NodeId, ShardId, level::Program};
 use prometheus::Registry;
 use tokio::time::timeout;
 
@@ -87,6 +87,7 @@ fn config(node: u64, peers: &BTreeMap<NodeId, String>, tls: Option<TlsFiles>) ->
         incarnation: Incarnation(node * 10),
         cluster: CLUSTER,
         store: u128::from(node) * 100,
+        program: Program::this(),
         peers: peers.clone(),
         tls,
     }

@@ -91,3 +91,34 @@ fn an_address_without_a_port_is_an_error() {
         Peers::new(config(1, &peers, None), &Registry::new()).expect(address);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_does_not_know_the_level_is_refused_also_when_it_is_connected() {
+    let (first, second) = with_second(|config| config.program = Program::SILENT);
+    first.wait_up(2).await;
+    second.wait_up(1).await;
+    assert_eq!(first.peers.programs()[&NodeId(2)], Program::SILENT);
+    assert_eq!(second.peers.programs()[&NodeId(1)], Program::this());
+    first.peers.set_level(1);
+    assert_eq!(first.call(2, Kind::Submit, "").await, Ok(Bytes::new()), "it knows the first");
+
+    first.peers.set_level(2);
+    first.wait(2, |state| !state.is_up()).await;
+    first.wait_refusal(2, RefusalReason::Level, false).await;
+    second.wait_refusal(1, RefusalReason::Level, true).await;
+    assert!(first.metric("moorline_wire_refused_hellos_total", "level") >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kind_that_the_other_does_not_know_is_answered_so_and_harms_nothing() {
+    let (first, second) = with_second(|_| ());
+    first.wait_up(2).await;
+    // Nobody has registered it there, as in a program of before it.
+    let unknown = first.call(2, Kind::Explain, "anything").await;
+    assert!(
+        matches!(&unknown, Err(CallError::Refused(why)) if why.contains("no handler")),
+        "{unknown:?}"
+    );
+    assert_eq!(first.call(2, Kind::Submit, "still").await, Ok(Bytes::from("still")));
+    drop(second);
+}
