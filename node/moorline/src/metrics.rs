@@ -7,6 +7,8 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 
+use crate::server::backed_up::BackupMetrics;
+
 /// Metrics that belong to no layer.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeMetrics {
@@ -24,6 +26,8 @@ pub(crate) struct NodeMetrics {
     pub(crate) api_tls_late: IntCounter,
     /// What requests to the admin listener came to.
     pub(crate) answers: IntCounterVec,
+    /// Of backups.
+    pub(crate) backups: BackupMetrics,
 }
 
 /// Classes of answers: of their status, or that the request was no HTTP.
@@ -88,6 +92,7 @@ impl NodeMetrics {
                 "Free space on the data directory's file system",
             )?,
             answers,
+            backups: BackupMetrics::register(registry)?,
             ready: gauge("moorline_ready", "1 while this node serves clients")?,
         })
     }

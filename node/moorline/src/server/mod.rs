@@ -12,6 +12,7 @@
 //! - Every task is owned by [`run_node`]'s `JoinSet`; one that ends with an error stops the node.
 
 mod auth;
+pub(crate) mod backed_up;
 pub(crate) mod backup;
 mod disk;
 pub(crate) mod join;
@@ -182,6 +183,7 @@ async fn start(
     let metrics = NodeMetrics::register(&registry, config.node_id())?;
     let incarnation = Incarnation(rand::random());
     let disk = open_disk(config, &registry)?;
+    metrics.backups.keep_in(&config.node.data_dir);
     let store = disk.identity.store;
     let cluster_socket = std::net::TcpListener::bind(config.listen.cluster)
         .with_context(|| format!("listen.cluster: cannot listen on {}", config.listen.cluster))?;

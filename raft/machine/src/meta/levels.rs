@@ -23,7 +23,7 @@ use crate::{
     step::Step,
 };
 
-const LEVEL: &[u8] = b"level";
+pub(crate) const LEVEL: &[u8] = b"level";
 
 impl MetaState {
     pub(super) fn open_level(&mut self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
