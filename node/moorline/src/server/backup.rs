@@ -283,9 +283,11 @@ impl Node {
         if voters.is_empty() {
             bail!("there is no group {shard}");
         }
-        // Who led a moment ago most likely leads now.
-        let leader = self.router().leader(shard);
-        voters.sort_by_key(|voter| Some(*voter) != leader);
+        // Who led a moment ago most likely leads now, also while its vote moves to another node.
+        if let Some(leader) = self.router().leader(shard) {
+            voters.retain(|voter| *voter != leader);
+            voters.insert(0, leader);
+        }
         let mut why = Vec::new();
         for voter in voters {
             match self.ask_for_rows(shard, voter, &Ask::Begin).await {
