@@ -2,7 +2,10 @@
 //!
 //! Memory: one piece. The shards come first and the meta group last, so that every tenant of a device is in the backup.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime},
+};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -56,8 +59,8 @@ struct Backup<'a> {
     admin: &'a str,
     directory: Directory,
     throttle: Throttle,
-    new_pieces: u64,
-    new_bytes: u64,
+    /// Hashes of pieces that were not there. Some may be of a try that was given up, and in no manifest.
+    new: BTreeSet<String>,
 }
 
 /// Why a group's rows stopped coming.
@@ -121,14 +124,18 @@ async fn create(args: &CreateArgs, begun_ms: u64) -> anyhow::Result<Manifest> {
         bail!("{} has a backup {name:?} already", args.to.display());
     }
     let throttle = Throttle::new(args.mib_s);
-    let mut backup = Backup { admin, directory, throttle, new_pieces: 0, new_bytes: 0 };
+    let mut backup = Backup { admin, directory, throttle, new: BTreeSet::new() };
     let shards = view.shards;
     let mut manifest = Manifest::begin(view, begun_ms);
     for group in (1..=shards).chain([0]) {
         manifest.groups.push(backup.group(group).await?);
     }
-    let Backup { directory, new_pieces, new_bytes, .. } = backup;
-    manifest = Manifest { ended_ms: now_ms(), new_pieces, new_bytes, ..manifest };
+    let Backup { directory, new, .. } = backup;
+    manifest.ended_ms = now_ms();
+    let new: BTreeSet<&Piece> =
+        manifest.pieces().filter(|piece| new.contains(&piece.sha256)).collect();
+    let (new_pieces, new_bytes) = (new.len() as u64, new.iter().map(|piece| piece.bytes).sum());
+    manifest = Manifest { new_pieces, new_bytes, ..manifest };
     // What was written must read: a manifest that is refused when it is needed is no backup.
     Manifest::from_json(&manifest.to_json()).context("the backup contradicts itself")?;
     directory.finish(&name, &manifest)?;
@@ -179,8 +186,7 @@ impl Backup<'_> {
             if !self.directory.holds(&piece) {
                 let taken = self.ask(Method::GET, &format!("piece?{of}")).await?;
                 self.directory.keep(&piece, &taken)?;
-                self.new_pieces += 1;
-                self.new_bytes += bytes;
+                self.new.insert(piece.sha256.clone());
             }
             pieces.push(piece);
             tokio::time::sleep(self.throttle.pay(bytes, Instant::now())).await;
