@@ -3,7 +3,11 @@
 //! The command ends, so a node says it in its place, and keeps it over its own restarts: an alert on backups that are too old must
 //! not fall silent with a process. Every node says what it was told; the newest of all counts.
 
-use std::{fs, io, path::PathBuf, sync::OnceLock};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use anyhow::Context;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
@@ -93,7 +97,7 @@ impl BackupMetrics {
     }
 
     /// Says what was kept in the data directory, and keeps there what comes.
-    pub(crate) fn keep_in(&self, data: &std::path::Path) {
+    pub(crate) fn keep_in(&self, data: &Path) {
         let file = self.file.get_or_init(|| data.join(FILE));
         let kept = match fs::read(file) {
             Ok(kept) => kept,
@@ -108,7 +112,6 @@ impl BackupMetrics {
 
     fn say(&self, ended: &Ended) {
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit for ages")]
         self.last_success.set(ended.begun_ms as f64 / 1000.0);
         self.last_seconds.set(ended.seconds);
         self.last_bytes.set(number(ended.bytes));
@@ -137,7 +140,7 @@ mod tests {
         Ended { done, begun_ms, seconds: 2.5, bytes: 70, new_bytes: 7 }
     }
 
-    fn metrics(data: &std::path::Path) -> BackupMetrics {
+    fn metrics(data: &Path) -> BackupMetrics {
         let metrics = BackupMetrics::register(&Registry::new()).unwrap();
         metrics.keep_in(data);
         metrics

@@ -183,7 +183,6 @@ async fn start(
     let metrics = NodeMetrics::register(&registry, config.node_id())?;
     let incarnation = Incarnation(rand::random());
     let disk = open_disk(config, &registry)?;
-    metrics.backups.keep_in(&config.node.data_dir);
     let store = disk.identity.store;
     let cluster_socket = std::net::TcpListener::bind(config.listen.cluster)
         .with_context(|| format!("listen.cluster: cannot listen on {}", config.listen.cluster))?;
