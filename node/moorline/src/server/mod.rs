@@ -184,9 +184,7 @@ async fn start(
     let incarnation = Incarnation(rand::random());
     let disk = open_disk(config, &registry)?;
     let store = disk.identity.store;
-    let cluster_socket = std::net::TcpListener::bind(config.listen.cluster)
-        .with_context(|| format!("listen.cluster: cannot listen on {}", config.listen.cluster))?;
-    cluster_socket.set_nonblocking(true)?;
+    let cluster_socket = cluster_socket(config)?;
     let known_stores = config.node.data_dir.join("known.json");
     let known_addresses = config.node.data_dir.join(join::MEMBERS_FILE);
     let addresses = join::addresses(config, store, incarnation, &known_addresses).await?;
@@ -251,6 +249,13 @@ async fn start(
     let webhooks = WebhookMetrics::register(node.registry())?;
     tasks.spawn(webhooks::run(Arc::clone(&node), webhooks, stop.child_token()));
     Ok(Started { node, peers, groups, router, service, outward, _disk: disk })
+}
+
+fn cluster_socket(config: &Config) -> anyhow::Result<std::net::TcpListener> {
+    let socket = std::net::TcpListener::bind(config.listen.cluster)
+        .with_context(|| format!("listen.cluster: cannot listen on {}", config.listen.cluster))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// The level the cluster was at when this node last heard of it; 0 if it never did.
