@@ -112,7 +112,7 @@ pub fn carried(row_key: &[u8], row: &Bytes) -> Result<Carried, StorageError> {
     if kind == Kind::Node {
         return Ok(Carried::OldNode(NodeRow::from_bytes(row)?.record));
     }
-    if row_key == Keys::new(ShardId::META).setting(LEVEL) {
+    if kind == Kind::Setting && row_key == Keys::new(ShardId::META).setting(LEVEL) {
         return Ok(Carried::OldLevel(LevelRow::from_bytes(row)?.level));
     }
     let left = [

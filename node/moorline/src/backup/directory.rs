@@ -300,9 +300,10 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// What is in a directory.
 fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let read = || fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect();
-    let found: io::Result<Vec<PathBuf>> = read();
-    found.with_context(|| dir.display().to_string())
+    let read = || -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
+    };
+    read().with_context(|| dir.display().to_string())
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {
