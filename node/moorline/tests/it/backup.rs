@@ -235,11 +235,11 @@ fn is_whole(cluster: &Cluster, token: &str, kept: &Kept) {
     }
     let (mut reader, _) = Connect::clean(Version::V5, "reader").to(last.mqtt);
     reader.subscribe_1("kept/+");
-    let mut kept = reader.take(SESSIONS);
-    kept.sort();
+    let mut retained = reader.take(SESSIONS);
+    retained.sort();
     let mut wanted: Vec<_> = (0..SESSIONS).map(|number| format!("r{number}")).collect();
     wanted.sort();
-    assert_eq!(kept, wanted);
+    assert_eq!(retained, wanted);
 
     goes_on_once(last.mqtt, kept);
     let (mut mourner, present) = once("mourner").to_patiently(last.mqtt);
