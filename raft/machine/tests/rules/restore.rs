@@ -31,7 +31,7 @@ fn restored(groups: &[&Map]) -> Map {
     for (row_key, row) in groups.iter().flat_map(|rows| &rows.0) {
         match carried(row_key, row).unwrap() {
             Carried::AsItIs => rows.put(row_key.clone(), row.clone()),
-            said => old.note(said),
+            said @ (Carried::Left | Carried::OldNode(_) | Carried::OldLevel(_)) => old.note(said),
         }
         if let Some((key, row)) = route(row_key, row).unwrap() {
             rows.put(key, row);
