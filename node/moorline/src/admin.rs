@@ -50,6 +50,7 @@ use tracing::{debug, info, warn};
 use crate::{
     guarantees,
     server::{
+        backed_up::Ended,
         backup::Ask,
         join::JoinRequest,
         node::{Check, Node},
@@ -275,7 +276,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         return membership(node, verb, query, &body.to_bytes()).await;
     }
     if let Some(part) = backup_part(&head.method, head.uri.path()) {
-        return backup(node, part, head.uri.query().unwrap_or("")).await;
+        return backup(node, part, head.uri.query().unwrap_or(""), &body.to_bytes()).await;
     }
     match (&head.method, head.uri.path()) {
         (&Method::GET, "/health/live" | "/livez") => health(node.live().await),
@@ -320,16 +321,35 @@ const KNOWN: [&str; 12] = [
 ];
 
 /// What of a backup is asked for, under `/api/v1/backup/`.
-const BACKUP: [(Method, &str); 3] =
-    [(Method::POST, "begin"), (Method::POST, "next"), (Method::GET, "piece")];
+const BACKUP: [(Method, &str); 4] = [
+    (Method::POST, "begin"),
+    (Method::POST, "next"),
+    (Method::GET, "piece"),
+    (Method::POST, "ended"),
+];
 
 fn backup_part(method: &Method, path: &str) -> Option<&'static str> {
     let part = path.strip_prefix("/api/v1/backup/")?;
     BACKUP.iter().find(|known| (&known.0, known.1) == (method, part)).map(|known| known.1)
 }
 
+/// How a backup ended, for the metrics of this node.
+fn backup_ended(node: &Node, body: &[u8]) -> Answer {
+    let Ok(ended) = serde_json::from_slice::<Ended>(body) else {
+        let detail = "what `moorline backup create` says at its end is wanted";
+        return problem(StatusCode::BAD_REQUEST, "malformed", detail);
+    };
+    match node.metrics().backups.ended(&ended) {
+        Ok(()) => json(StatusCode::OK, &ended),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, "not-kept", &format!("{error:#}")),
+    }
+}
+
 /// `?group=…`, and from what `begin` answered `&node=…&session=…`: rows of a group, piece by piece.
-async fn backup(node: &Node, part: &str, query: &str) -> Answer {
+async fn backup(node: &Node, part: &str, query: &str, body: &[u8]) -> Answer {
+    if part == "ended" {
+        return backup_ended(node, body);
+    }
     let number = |name: &str| {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
         pairs.find(|(key, _)| key == name)?.1.parse::<u64>().ok()

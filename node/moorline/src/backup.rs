@@ -4,6 +4,7 @@
 mod create;
 mod directory;
 mod manifest;
+mod prune;
 mod restore;
 mod verify;
 
@@ -20,6 +21,8 @@ pub(crate) enum BackupCommand {
     Create(CreateArgs),
     /// Read every backup of a directory again, and say what is damaged or missing.
     Verify(VerifyArgs),
+    /// Delete old backups of a directory, and the pieces that no other needs.
+    Prune(PruneArgs),
     /// Make the first node of a new cluster out of a backup.
     Restore(RestoreArgs),
 }
@@ -51,6 +54,16 @@ pub(crate) struct VerifyArgs {
     pub(crate) name: Option<String>,
 }
 
+/// `moorline backup prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// The directory.
+    pub(crate) dir: PathBuf,
+    /// How many backups stay: the last ones.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) keep: u32,
+}
+
 /// `moorline backup restore`.
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
@@ -72,6 +85,7 @@ pub(crate) async fn run(command: BackupCommand) -> anyhow::Result<()> {
     match command {
         BackupCommand::Create(args) => create::run(args).await,
         BackupCommand::Verify(args) => verify::run(&args),
+        BackupCommand::Prune(args) => prune::run(&args),
         BackupCommand::Restore(args) => restore::run(&args).await,
     }
 }

@@ -146,6 +146,19 @@ pub(crate) async fn request(
     request_as(method, &Target::plain(address), path, body, None).await
 }
 
+/// The same for what may take longer than an answer from memory does.
+pub(crate) async fn request_within(
+    wait: Duration,
+    method: Method,
+    address: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    let target = Target::plain(address);
+    let asked = exchange(method, &target, path, body, Vec::new());
+    timeout(wait, asked).await.map_err(|_| silent(&target, wait))?
+}
+
 /// The same with an API token.
 pub(crate) async fn request_as(
     method: Method,
@@ -167,7 +180,7 @@ pub(crate) async fn request_with(
 ) -> anyhow::Result<(StatusCode, Bytes)> {
     timeout(REQUEST_WAIT, exchange(method, target, path, body, headers))
         .await
-        .map_err(|_| silent(target))?
+        .map_err(|_| silent(target, REQUEST_WAIT))?
 }
 
 /// A token as a header.
@@ -175,8 +188,8 @@ pub(crate) fn bearer(token: Option<&str>) -> Vec<(&'static str, String)> {
     token.map(|token| ("authorization", format!("Bearer {token}"))).into_iter().collect()
 }
 
-fn silent(target: &Target) -> anyhow::Error {
-    let (address, why) = (target.address.clone(), format!("no answer in {REQUEST_WAIT:?}"));
+fn silent(target: &Target, wait: Duration) -> anyhow::Error {
+    let (address, why) = (target.address.clone(), format!("no answer in {wait:?}"));
     Unreachable { address, why }.into()
 }
 
@@ -231,7 +244,7 @@ pub(crate) async fn exchange_lines(
 ) -> anyhow::Result<Stream> {
     let body = Either::Right(Pieces(body));
     let begun = begin(method, target, path, body, bearer(token));
-    timeout(REQUEST_WAIT, begun).await.map_err(|_| silent(target))?
+    timeout(REQUEST_WAIT, begun).await.map_err(|_| silent(target, REQUEST_WAIT))?
 }
 
 /// An answer that lasts. The connection goes with it.
@@ -274,7 +287,7 @@ pub(crate) async fn stream(
     headers.extend(last_event_id.map(|id| ("last-event-id", id.to_owned())));
     let body = Either::Left(Full::default());
     let begun = begin(Method::GET, target, path, body, headers);
-    timeout(REQUEST_WAIT, begun).await.map_err(|_| silent(target))?
+    timeout(REQUEST_WAIT, begun).await.map_err(|_| silent(target, REQUEST_WAIT))?
 }
 
 async fn begin(

@@ -7,6 +7,8 @@ use prometheus::{
     process_collector::ProcessCollector,
 };
 
+use crate::server::backed_up::BackupMetrics;
+
 /// Metrics that belong to no layer.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeMetrics {
@@ -30,6 +32,8 @@ pub(crate) struct NodeMetrics {
     pub(crate) joins_misfit: IntCounter,
     /// What requests to the admin listener came to.
     pub(crate) answers: IntCounterVec,
+    /// Of backups.
+    pub(crate) backups: BackupMetrics,
 }
 
 /// Classes of answers: of their status, or that the request was no HTTP.
@@ -105,6 +109,7 @@ impl NodeMetrics {
                 "The level that every node knows: above the cluster's, it can be raised",
             )?,
             joins_misfit,
+            backups: BackupMetrics::register(registry)?,
             ready: gauge("moorline_ready", "1 while this node serves clients")?,
         })
     }

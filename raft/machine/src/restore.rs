@@ -8,20 +8,25 @@
 //! | `Route` | the meta group's rows may be older or newer than those of the shards | one for each `Filter` row of the shards ([`route`]) |
 //! | `Origin` | numbers that another shard's rows do not know yet would be given out again, and messages with them be dropped | none: exactly once begins anew |
 //! | `Node`, `Member`, `Placement`, `Target`, `Token`, the cluster | the old cluster's | the new one's ([`meta_rows`]) |
-//! | what nodes said of their programs | the old cluster's | none: the new ones say it. The level itself is carried over |
+//! | what nodes said of their programs | the old cluster's | nothing: nodes say it again. The level stays: rows are of it |
 //! | `Applied` | the old voters | what `raft/group` writes |
 //!
 //! # Invariants
 //!
 //! - **Who was connected to the old cluster is known to be gone**: its nodes stay as removed ones, or as ones whose process is
 //!   another, and the leaders of shards detach what they held, as after any death.
+//! - **A level is not lowered**: rows that only programs of a level can read are never in a cluster below it.
 //!
 //! Checked by `tests/rules/restore.rs`.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use moorline_core::{NodeId, ShardId, TenantId, UnixMillis, shard::Shards};
+use moorline_core::{
+    NodeId, ShardId, TenantId, UnixMillis,
+    level::{FIRST, Levels, Misfit},
+    shard::Shards,
+};
 use moorline_storage::{
     StorageError,
     key::{self, Kind},
@@ -49,6 +54,41 @@ pub struct NewCluster {
     pub nodes: Vec<NodeRecord>,
 }
 
+/// What the rows of a backup say of the cluster that they are of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldCluster {
+    /// Its nodes.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Its level.
+    pub level: u16,
+}
+
+impl Default for OldCluster {
+    fn default() -> Self {
+        Self { nodes: BTreeMap::new(), level: FIRST }
+    }
+}
+
+impl OldCluster {
+    /// Takes in what a row says.
+    pub fn note(&mut self, carried: Carried) {
+        match carried {
+            Carried::AsItIs | Carried::Left => {}
+            Carried::OldNode(record) => _ = self.nodes.insert(record.node, record),
+            Carried::OldLevel(level) => self.level = level,
+        }
+    }
+
+    /// Whether a program that knows these levels can read all rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Misfit`], with what to do.
+    pub fn fits(&self, known: Levels) -> Result<(), Misfit> {
+        known.check(self.level)
+    }
+}
+
 /// What becomes of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Carried {
@@ -58,13 +98,8 @@ pub enum Carried {
     Left,
     /// It is not, and says who was a node of the old cluster.
     OldNode(NodeRecord),
-    /// It says the level of the old cluster, by which the rows were written: the new one is at it. What its nodes run is not in `row`.
-    Level {
-        /// A program that does not know it must not restore the rest.
-        level: u16,
-        /// What is to stand in its place.
-        row: Bytes,
-    },
+    /// It is not, and says at which level the old cluster was.
+    OldLevel(u16),
 }
 
 /// What becomes of a row of a backup.
@@ -77,10 +112,8 @@ pub fn carried(row_key: &[u8], row: &Bytes) -> Result<Carried, StorageError> {
     if kind == Kind::Node {
         return Ok(Carried::OldNode(NodeRow::from_bytes(row)?.record));
     }
-    if row_key == Keys::new(ShardId::META).setting(LEVEL) {
-        let level = LevelRow::from_bytes(row)?.level;
-        let row = LevelRow { level, programs: Vec::new() }.to_bytes();
-        return Ok(Carried::Level { level, row });
+    if kind == Kind::Setting && row_key == Keys::new(ShardId::META).setting(LEVEL) {
+        return Ok(Carried::OldLevel(LevelRow::from_bytes(row)?.level));
     }
     let left = [
         Kind::Applied,
@@ -113,23 +146,27 @@ pub fn route(row_key: &[u8], row: &Bytes) -> Result<Option<(Bytes, Bytes)>, Stor
     Ok(Some((Keys::new(ShardId::META).route(tenant, &filter, target), row.to_bytes())))
 }
 
-/// The rows of the meta group that say what the new cluster is. `old`: the nodes of the cluster that the backup is of.
+/// The rows of the meta group that say what the new cluster is. `old`: the cluster that the backup is of.
 ///
 /// # Panics
 ///
 /// If there are no shards, or too many: the caller has read the number out of a backup, and compared it.
 #[must_use]
-pub fn meta_rows(new: &NewCluster, old: &BTreeMap<NodeId, NodeRecord>) -> Vec<(Bytes, Bytes)> {
+pub fn meta_rows(new: &NewCluster, old: &OldCluster) -> Vec<(Bytes, Bytes)> {
     let keys = Keys::new(ShardId::META);
     let NewCluster { cluster, shards, replicas, .. } = *new;
     let row = ClusterRow { cluster, shards, replicas };
     let mut rows = vec![(keys.setting(CLUSTER), row.to_bytes())];
+    if old.level > FIRST {
+        let row = LevelRow { level: old.level, programs: Vec::new() };
+        rows.push((keys.setting(LEVEL), row.to_bytes()));
+    }
     for record in &new.nodes {
         let row = NodeRow { record: record.clone(), gone: false };
         rows.push((keys.node(record.node), row.to_bytes()));
     }
     let comes = |node: &NodeId| new.nodes.iter().any(|record| record.node == *node);
-    for (node, record) in old.iter().filter(|(node, _)| !comes(node)) {
+    for (node, record) in old.nodes.iter().filter(|(node, _)| !comes(node)) {
         rows.push((keys.node(*node), NodeRow { record: record.clone(), gone: true }.to_bytes()));
         rows.push((keys.member(*node), MemberRow(MemberState::Removed).to_bytes()));
     }

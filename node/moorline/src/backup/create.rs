@@ -2,7 +2,10 @@
 //!
 //! Memory: one piece. The shards come first and the meta group last, so that every tenant of a device is in the backup.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime},
+};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -17,13 +20,18 @@ use super::{
 use crate::{
     cluster::{self, reason},
     http,
-    server::backup::{Begun, Found},
+    server::{
+        backed_up::Ended,
+        backup::{Begun, Found},
+    },
 };
 
 /// How often a group is begun anew when its leader goes: an election takes a second.
 const TRIES_MAX: u32 = 10;
 /// The pause before that.
 const TRY_PAUSE: Duration = Duration::from_secs(2);
+/// How long one question may take. Longer than a node gives another one: its rows in memory are written out before the first piece.
+const ASK_WAIT: Duration = Duration::from_secs(150);
 
 /// Keeps to a rate: what was read is paid for before more is.
 #[derive(Debug)]
@@ -51,8 +59,8 @@ struct Backup<'a> {
     admin: &'a str,
     directory: Directory,
     throttle: Throttle,
-    new_pieces: u64,
-    new_bytes: u64,
+    /// Hashes of pieces that were not there. Some may be of a try that was given up, and in no manifest.
+    new: BTreeSet<String>,
 }
 
 /// Why a group's rows stopped coming.
@@ -70,7 +78,37 @@ impl From<anyhow::Error> for Stopped {
 }
 
 pub(super) async fn run(args: CreateArgs) -> anyhow::Result<()> {
-    let begun_ms = now_ms();
+    let (begun, begun_ms) = (Instant::now(), now_ms());
+    let made = create(&args, begun_ms).await;
+    let manifest = made.as_ref().ok();
+    let ended = Ended {
+        done: manifest.is_some(),
+        begun_ms,
+        seconds: begun.elapsed().as_secs_f64(),
+        bytes: manifest.map_or(0, Manifest::bytes),
+        new_bytes: manifest.map_or(0, |manifest| manifest.new_bytes),
+    };
+    let told = tell(&args.admin.admin, &ended).await;
+    made?;
+    if let Err(problem) = told {
+        // The backup is there all the same.
+        eprintln!("the node does not say in its metrics that there is a backup: {problem:#}");
+    }
+    Ok(())
+}
+
+/// Tells the node how it ended, for its metrics.
+async fn tell(admin: &str, ended: &Ended) -> anyhow::Result<()> {
+    let body = serde_json::to_vec(ended)?;
+    let path = "/api/v1/backup/ended";
+    let (status, body) = http::request(Method::POST, admin, path, body).await?;
+    if status != StatusCode::OK {
+        bail!("{admin} answered {status}: {}", reason(&body));
+    }
+    Ok(())
+}
+
+async fn create(args: &CreateArgs, begun_ms: u64) -> anyhow::Result<Manifest> {
     let name = args.name.clone().unwrap_or_else(|| name_of(begun_ms));
     if !is_name(&name) {
         bail!("--name: letters, digits, - and _ only");
@@ -81,17 +119,23 @@ pub(super) async fn run(args: CreateArgs) -> anyhow::Result<()> {
         bail!("the cluster is not made yet, so there is nothing to keep");
     }
     let directory = Directory::make(&args.to)?;
+    let _writing = directory.writing()?;
     if directory.has(&name) {
         bail!("{} has a backup {name:?} already", args.to.display());
     }
     let throttle = Throttle::new(args.mib_s);
-    let mut backup = Backup { admin, directory, throttle, new_pieces: 0, new_bytes: 0 };
-    let mut manifest = Manifest::begin(view.name, view.cluster, view.shards, begun_ms);
-    for group in (1..=view.shards).chain([0]) {
+    let mut backup = Backup { admin, directory, throttle, new: BTreeSet::new() };
+    let shards = view.shards;
+    let mut manifest = Manifest::begin(view, begun_ms);
+    for group in (1..=shards).chain([0]) {
         manifest.groups.push(backup.group(group).await?);
     }
-    let Backup { directory, new_pieces, new_bytes, .. } = backup;
-    manifest = Manifest { ended_ms: now_ms(), new_pieces, new_bytes, ..manifest };
+    let Backup { directory, new, .. } = backup;
+    manifest.ended_ms = now_ms();
+    let new: BTreeSet<&Piece> =
+        manifest.pieces().filter(|piece| new.contains(&piece.sha256)).collect();
+    let (new_pieces, new_bytes) = (new.len() as u64, new.iter().map(|piece| piece.bytes).sum());
+    manifest = Manifest { new_pieces, new_bytes, ..manifest };
     // What was written must read: a manifest that is refused when it is needed is no backup.
     Manifest::from_json(&manifest.to_json()).context("the backup contradicts itself")?;
     directory.finish(&name, &manifest)?;
@@ -101,7 +145,7 @@ pub(super) async fn run(args: CreateArgs) -> anyhow::Result<()> {
         manifest.rows(),
         manifest.bytes()
     );
-    Ok(())
+    Ok(manifest)
 }
 
 impl Backup<'_> {
@@ -142,8 +186,7 @@ impl Backup<'_> {
             if !self.directory.holds(&piece) {
                 let taken = self.ask(Method::GET, &format!("piece?{of}")).await?;
                 self.directory.keep(&piece, &taken)?;
-                self.new_pieces += 1;
-                self.new_bytes += bytes;
+                self.new.insert(piece.sha256.clone());
             }
             pieces.push(piece);
             tokio::time::sleep(self.throttle.pay(bytes, Instant::now())).await;
@@ -152,8 +195,9 @@ impl Backup<'_> {
 
     async fn ask(&self, method: Method, what: &str) -> Result<Bytes, Stopped> {
         let path = format!("/api/v1/backup/{what}");
-        let (status, body) =
-            http::request(method, self.admin, &path, Vec::new()).await.map_err(Stopped::Later)?;
+        let (status, body) = http::request_within(ASK_WAIT, method, self.admin, &path, Vec::new())
+            .await
+            .map_err(Stopped::Later)?;
         match status {
             StatusCode::OK => Ok(body),
             StatusCode::SERVICE_UNAVAILABLE => {

@@ -6,8 +6,10 @@
 //!   or there twice, hashes that are none. Checked by this file's tests.
 
 use anyhow::{Context, bail};
-use moorline_core::shard::SHARDS_MAX;
+use moorline_core::{level::FIRST, shard::SHARDS_MAX};
 use serde::{Deserialize, Serialize};
+
+use crate::cluster::ClusterView;
 
 /// What this version writes, and the newest it reads.
 const FORMAT: u16 = 1;
@@ -24,6 +26,8 @@ pub(crate) struct Manifest {
     /// The version of the program that wrote it.
     pub(crate) program: String,
     pub(crate) shards: u16,
+    /// The cluster's level when it was begun: some rows may need a program that knows it.
+    pub(crate) level: u16,
     /// Everything that was acknowledged before this is in it; Unix time in milliseconds, as the machine with the command had it.
     pub(crate) begun_ms: u64,
     pub(crate) ended_ms: u64,
@@ -57,13 +61,15 @@ pub(crate) struct Piece {
 
 impl Manifest {
     /// A backup that begins.
-    pub(crate) fn begin(cluster: String, cluster_id: String, shards: u16, begun_ms: u64) -> Self {
+    pub(crate) fn begin(view: ClusterView, begun_ms: u64) -> Self {
         Self {
             format: FORMAT,
-            cluster,
-            cluster_id,
+            cluster: view.name,
+            cluster_id: view.cluster,
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            shards,
+            shards: view.shards,
+            // 0 is said by a node of before there were levels.
+            level: view.level.max(FIRST),
             begun_ms,
             ended_ms: begun_ms,
             new_pieces: 0,
@@ -133,13 +139,30 @@ pub(crate) fn is_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// One of a cluster with as many shards, without groups.
+    pub(crate) fn begun(shards: u16, begun_ms: u64) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            cluster: "here".to_owned(),
+            cluster_id: "ab".to_owned(),
+            program: "1.2.3".to_owned(),
+            shards,
+            level: FIRST,
+            begun_ms,
+            ended_ms: begun_ms,
+            new_pieces: 0,
+            new_bytes: 0,
+            groups: Vec::new(),
+        }
+    }
 
     fn sample() -> Manifest {
         let piece = Piece { sha256: "0a".repeat(32), bytes: 10, rows: 1 };
         let group = |group, pieces| Group { group, term: 2, index: 3, time_ms: 4, pieces };
-        let mut manifest = Manifest::begin("here".into(), "ab".into(), 2, 1000);
+        let mut manifest = begun(2, 1000);
         manifest.groups =
             vec![group(1, vec![piece.clone()]), group(2, vec![]), group(0, vec![piece])];
         manifest

@@ -14,7 +14,7 @@
 //! - **Each piece is checked before its rows are written.** One that is damaged ends the restore, and the mark stays.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, File},
     path::Path,
 };
@@ -25,7 +25,7 @@ use moorline_core::{Incarnation, NodeId, ShardId, Text, UnixMillis, level::KNOWN
 use moorline_group::{Disk, Restored, RowsAt};
 use moorline_machine::{
     command::NodeRecord,
-    restore::{Carried, NewCluster, carried, meta_rows, route},
+    restore::{Carried, NewCluster, OldCluster, carried, meta_rows, route},
 };
 use moorline_storage::{Batch, Store};
 use prometheus::Registry;
@@ -44,6 +44,8 @@ use crate::{
 pub(super) async fn run(args: &RestoreArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let directory = Directory::open(&args.dir)?;
+    // Nothing is deleted while it is read.
+    let _reading = directory.reading()?;
     let (name, manifest) = directory.choose(args.name.as_deref())?;
     if let Some(why) = refusal(&config, &manifest, args.same_name) {
         bail!("backup {name}: {why}");
@@ -54,6 +56,7 @@ pub(super) async fn run(args: &RestoreArgs) -> anyhow::Result<()> {
     let store = disk.identity.store;
     let disk_of_groups = Disk { store: disk.store.clone(), log: disk.log.clone() };
     let old = write_rows(&directory, &manifest, &*disk.store)?;
+    old.fits(KNOWN).context("the rows of this backup")?;
     let new = new_cluster(&config, store);
     let changes = meta_rows(&new, &old).into_iter().map(|(key, row)| (key, Some(row))).collect();
     disk.store.write(Batch { changes })?;
@@ -80,6 +83,9 @@ fn refusal(config: &Config, manifest: &Manifest, same_name: bool) -> Option<Stri
             "it has {} shards, and cluster.shards is {}: a backup is restored into as many shards as it was made of",
             manifest.shards, cluster.shards
         ));
+    }
+    if let Err(misfit) = KNOWN.check(manifest.level) {
+        return Some(misfit.to_string());
     }
     if manifest.cluster == cluster.name && !same_name {
         return Some(format!(
@@ -118,13 +124,13 @@ fn end(data: &Path) -> anyhow::Result<()> {
     File::open(data).and_then(|dir| dir.sync_all()).with_context(at)
 }
 
-/// Writes all rows that are carried over, and the routes that they ask for. Answers who the old cluster's nodes were.
+/// Writes all rows that are carried over, and the routes that they ask for. Answers what they say of the old cluster.
 fn write_rows(
     directory: &Directory,
     manifest: &Manifest,
     store: &impl Store,
-) -> anyhow::Result<BTreeMap<NodeId, NodeRecord>> {
-    let mut old = BTreeMap::new();
+) -> anyhow::Result<OldCluster> {
+    let mut old = OldCluster::default();
     for group in &manifest.groups {
         for piece in &group.pieces {
             let at = || directory.path(piece).display().to_string();
@@ -141,20 +147,12 @@ fn write_rows(
 
 type Change = (Bytes, Option<Bytes>);
 
-fn changes(
-    rows: &[(Bytes, Bytes)],
-    old: &mut BTreeMap<NodeId, NodeRecord>,
-) -> anyhow::Result<Vec<Change>> {
+fn changes(rows: &[(Bytes, Bytes)], old: &mut OldCluster) -> anyhow::Result<Vec<Change>> {
     let mut changes = Vec::with_capacity(rows.len());
     for (key, row) in rows {
         match carried(key, row)? {
             Carried::AsItIs => changes.push((key.clone(), Some(row.clone()))),
-            Carried::Left => {}
-            Carried::OldNode(record) => _ = old.insert(record.node, record),
-            Carried::Level { level, row } => {
-                KNOWN.check(level)?;
-                changes.push((key.clone(), Some(row)));
-            }
+            said @ (Carried::Left | Carried::OldNode(_) | Carried::OldLevel(_)) => old.note(said),
         }
         changes.extend(route(key, row)?.map(|(key, row)| (key, Some(row))));
     }

@@ -18,6 +18,7 @@ const PROBLEMS_SAID_MAX: usize = 100;
 
 pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     let directory = Directory::open(&args.dir)?;
+    let _reading = directory.reading()?;
     let names = match &args.name {
         Some(name) => vec![name.clone()],
         None => directory.names()?,

@@ -34,6 +34,7 @@ use moorline_group::{
     wire::{CallError, Kind, Lane, Peers, Replier},
 };
 use moorline_storage::pieces::{Cutter, Piece};
+use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
@@ -110,6 +111,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 struct Reader {
     questions: Receiver<Question>,
     cutter: Cutter,
+    /// What was cut.
+    read_bytes: IntCounter,
     /// Who waits for the next piece.
     waits: Option<oneshot::Sender<Option<Found>>>,
 }
@@ -130,6 +133,7 @@ impl Reader {
     /// Names a piece to whoever asks for the next one, and gives it until the one behind it is asked for.
     fn offer(&mut self, piece: &Piece) -> ControlFlow<()> {
         let bytes = piece.bytes.len() as u64;
+        self.read_bytes.inc_by(bytes);
         let found = Found { sha256: sha256(&piece.bytes), bytes, rows: piece.rows };
         self.tell(Some(found))?;
         loop {
@@ -237,7 +241,9 @@ async fn begin(node: &Arc<Node>, shard: ShardId) -> anyhow::Result<Begun> {
     let (begun, at) = oneshot::channel::<RowsAt>();
     let task = Arc::clone(node);
     drop(node.backups().tasks.spawn(async move {
-        let mut reader = Reader { questions: asked, cutter: Cutter::default(), waits: None };
+        let read_bytes = task.metrics().backups.read_bytes.clone();
+        let mut reader =
+            Reader { questions: asked, cutter: Cutter::default(), read_bytes, waits: None };
         let began = move |at: RowsAt| {
             // Who asked may have gone: then nobody asks for a piece either.
             let _told: bool = begun.send(at).is_ok();
@@ -277,9 +283,11 @@ impl Node {
         if voters.is_empty() {
             bail!("there is no group {shard}");
         }
-        // Who led a moment ago most likely leads now.
-        let leader = self.router().leader(shard);
-        voters.sort_by_key(|voter| Some(*voter) != leader);
+        // Who led a moment ago most likely leads now, also while its vote moves to another node.
+        if let Some(leader) = self.router().leader(shard) {
+            voters.retain(|voter| *voter != leader);
+            voters.insert(0, leader);
+        }
         let mut why = Vec::new();
         for voter in voters {
             match self.ask_for_rows(shard, voter, &Ask::Begin).await {
@@ -296,6 +304,11 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    fn reader(questions: Receiver<Question>) -> Reader {
+        let read_bytes = IntCounter::new("read", "so many").unwrap();
+        Reader { questions, cutter: Cutter::default(), read_bytes, waits: None }
+    }
 
     fn next(to: &SyncSender<Question>) -> Option<Found> {
         let (reply, answer) = oneshot::channel();
@@ -314,7 +327,7 @@ mod tests {
         let (questions, asked) = sync_channel(2);
         let rows = 20_000_u32;
         let reading = thread::spawn(move || {
-            let mut reader = Reader { questions: asked, cutter: Cutter::default(), waits: None };
+            let mut reader = reader(asked);
             for row in 0..rows {
                 let value = Bytes::from(vec![7; 500]);
                 if reader.visit(Some((&row.to_be_bytes(), &value))).is_break() {
@@ -344,7 +357,7 @@ mod tests {
     fn who_asks_no_more_ends_it() {
         let (questions, asked) = sync_channel(2);
         drop(questions);
-        let mut reader = Reader { questions: asked, cutter: Cutter::default(), waits: None };
+        let mut reader = reader(asked);
         let value = Bytes::from(vec![7; 8 * 1024 * 1024]);
         assert!(reader.visit(Some((b"k", &value))).is_break());
     }

@@ -51,15 +51,20 @@ pub(crate) fn write(path: &Path, stores: &BTreeMap<NodeId, u128>) -> anyhow::Res
 }
 
 fn write_texts(path: &Path, text: &BTreeMap<u64, String>) -> anyhow::Result<()> {
+    Ok(put(path, &serde_json::to_vec(text)?)?)
+}
+
+/// Replaces a file: whole or not at all, and synced.
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file = File::create(&unfinished)?;
-    file.write_all(&serde_json::to_vec(text)?)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&unfinished, path)?;
-    if let Some(dir) = path.parent() {
-        File::open(dir)?.sync_all()?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

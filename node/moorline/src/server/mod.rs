@@ -12,6 +12,7 @@
 //! - Every task is owned by [`run_node`]'s `JoinSet`; one that ends with an error stops the node.
 
 mod auth;
+pub(crate) mod backed_up;
 pub(crate) mod backup;
 mod disk;
 pub(crate) mod join;

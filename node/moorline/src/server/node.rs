@@ -126,6 +126,7 @@ impl Node {
             disk,
             secrets,
         } = parts;
+        metrics.backups.keep_in(&config.node.data_dir);
         Self {
             config,
             store,

@@ -1,8 +1,10 @@
 //! A backup of a cluster under load, and new clusters of other sizes out of it.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -10,15 +12,15 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::harness::{
-    api::Api,
+    api::{Api, text},
     cluster::{Cluster, SHARDS, Shape},
     flow::Flow,
     http,
-    mqtt::numbered,
+    mqtt::{Client, Heard, numbered},
     node::{MOORLINE, Node},
-    packet::{Connect, Version},
+    packet::{Connect, Packet, Version},
     sse::Sse,
-    wait::READY,
+    wait::{READY, SOON, until_true},
 };
 
 /// Sessions that are away, enough for all shards.
@@ -76,8 +78,50 @@ fn session(number: usize) -> Connect {
     Connect::durable(Version::V5, &format!("away-{number}"))
 }
 
+/// What is not in the cluster, and its clients have.
+struct Kept {
+    /// A token of each device.
+    tokens: Vec<String>,
+    /// The password of a user of the first one.
+    password: String,
+    /// A mail that was cancelled.
+    cancelled: String,
+    /// The packet id of a QoS 2 delivery of which the PUBREL was heard and not answered, and of the one behind it.
+    released: u16,
+    sent: u16,
+    /// Whoever has a will, connected until it is dropped.
+    _mourned: Client,
+}
+
+/// A session that publishes and hears with QoS 2.
+fn once(name: &str) -> Connect {
+    Connect::durable(Version::V5, name)
+}
+
+fn login(client: &str, user: &str, password: &str) -> Connect {
+    let login = Some((user.to_owned(), password.to_owned()));
+    Connect { login, ..Connect::clean(Version::V5, client) }
+}
+
+/// QoS 2 in the middle, on both sides: the packet ids of what was released and what was sent only.
+fn leave_in_the_middle(at: SocketAddr) -> (u16, u16) {
+    let (mut hears, _) = once("once-hears").to(at);
+    hears.subscribe_2("once/+");
+    let (mut says, _) = once("once-says").to(at);
+    for payload in ["released", "sent"] {
+        says.publish_once("once/1", payload.as_bytes());
+    }
+    let released = hears.message();
+    hears.receive(&released);
+    let sent = hears.message();
+    hears.ping();
+    says.publish_2(4000, "once/2", b"not released", false);
+    assert_eq!(says.pubrec(4000), 0);
+    (released.id, sent.id)
+}
+
 /// Everything that a backup has to keep, of each kind some in every shard.
-fn fill(api: &Api) {
+fn fill(api: &Api) -> Kept {
     let at = api.cluster.mqtt(1);
     for number in 0..SESSIONS {
         let (mut client, _) = session(number).to(at);
@@ -92,15 +136,29 @@ fn fill(api: &Api) {
         publisher.retain(&format!("kept/{number}"), format!("r{number}").as_bytes(), None);
     }
     publisher.disconnect();
+    let (released, sent) = leave_in_the_middle(at);
+    let (mut mourner, _) = once("mourner").to(at);
+    mourner.subscribe_1("wills/backup");
+    mourner.disconnect();
+    let will = Connect::clean(Version::V5, "mourned").leaving("wills/backup", "gone", 0);
+    let (mourned, _) = will.to(at);
 
     let ask = |method, path: &str, body: Value| api.ask(1, method, path, &body);
     assert_eq!(ask("POST", "/tenants", json!({ "name": "acme" })).0, 201);
+    let (mut tokens, mut cancelled) = (Vec::new(), String::new());
     for number in 0..DEVICES {
         let name = json!({ "name": format!("d{number}") });
         assert_eq!(ask("POST", "/devices?tenant=acme", name).0, 201);
-        let mail = json!({ "name": "open", "payload": { "number": number } });
-        let path = format!("/devices/d{number}/mailbox?tenant=acme");
-        assert_eq!(ask("POST", &path, mail).0, 201);
+        let path = format!("/devices/d{number}/credentials?tenant=acme");
+        tokens.push(text(&ask("POST", &path, json!({ "kind": "token" })), 201, "secret"));
+        for mail in ["open", "shut", "never"] {
+            let mail = json!({ "name": mail, "payload": { "number": number } });
+            let path = format!("/devices/d{number}/mailbox?tenant=acme");
+            cancelled = text(&ask("POST", &path, mail), 201, "id");
+        }
+        let path = format!("/devices/d{number}/mailbox/{cancelled}?tenant=acme");
+        let (status, answer) = ask("DELETE", &path, Value::Null);
+        assert!(status < 300, "{status}: {answer}");
         for n in 0..EVENTS {
             let event = json!({ "type": "datapoint", "channel": "env", "data": { "n": n } });
             let path = format!("/devices/d{number}/events?tenant=acme");
@@ -114,10 +172,57 @@ fn fill(api: &Api) {
     let commit = json!({ "cursor": reader.cursor });
     let (status, answer) = ask("POST", "/consumers/g/commit?tenant=acme", commit);
     assert_eq!(status, 200, "{answer}");
+    let password = json!({ "kind": "password", "user": "alice" });
+    let made = ask("POST", "/devices/d0/credentials?tenant=acme", password);
+    let password = text(&made, 201, "secret");
+    Kept { tokens, password, cancelled, released, sent, _mourned: mourned }
+}
+
+/// What was in the middle of QoS 2 goes on there, and new publishes count once.
+fn goes_on_once(at: SocketAddr, kept: &Kept) {
+    let (mut hears, present) = once("once-hears").to_patiently(at);
+    assert!(present);
+    // What is owed comes first; of "not released" it is not known which side of it comes first.
+    let mut ids = BTreeSet::new();
+    while ids.len() < 3 {
+        match hears.hear(SOON) {
+            Heard::Packet(Packet::PubRel { id, reason: 0 }) => {
+                assert_eq!(id, kept.released, "only what was released");
+                hears.complete(id);
+                ids.insert(id);
+            }
+            Heard::Packet(Packet::Publish(publish)) => {
+                let expected: &[u8] =
+                    if publish.id == kept.sent { b"sent" } else { b"not released" };
+                assert_eq!(publish.payload, expected);
+                ids.insert(publish.id);
+                hears.receive(&publish);
+                hears.complete(publish.id);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(ids.contains(&kept.released) && ids.contains(&kept.sent), "{ids:?}");
+    let (mut says, present) = once("once-says").to_patiently(at);
+    assert!(present);
+    assert_eq!(says.pubrel(4000), 0, "it is known there");
+    says.publish_once("once/3", b"new");
+    assert_eq!(hears.take_once(1), ["new"]);
+    hears.hears_nothing();
+    hears.disconnect();
+}
+
+/// Devices come in with what they have, and nobody else does.
+fn let_in(at: SocketAddr, kept: &Kept) {
+    for token in &kept.tokens {
+        assert_eq!(login("any", token, "").reason(at), 0);
+    }
+    assert_eq!(login("any", "alice@acme", &kept.password).reason(at), 0);
+    assert_ne!(login("any", "alice@acme", "another").reason(at), 0);
 }
 
 /// All of it is there, through the last node.
-fn is_whole(cluster: &Cluster, token: &str) {
+fn is_whole(cluster: &Cluster, token: &str, kept: &Kept) {
     let last: &Node = cluster.nodes().last().unwrap();
     for number in 0..SESSIONS {
         let (mut client, present) = session(number).to_patiently(last.mqtt);
@@ -130,18 +235,30 @@ fn is_whole(cluster: &Cluster, token: &str) {
     }
     let (mut reader, _) = Connect::clean(Version::V5, "reader").to(last.mqtt);
     reader.subscribe_1("kept/+");
-    let mut kept = reader.take(SESSIONS);
-    kept.sort();
+    let mut retained = reader.take(SESSIONS);
+    retained.sort();
     let mut wanted: Vec<_> = (0..SESSIONS).map(|number| format!("r{number}")).collect();
     wanted.sort();
-    assert_eq!(kept, wanted);
+    assert_eq!(retained, wanted);
+
+    goes_on_once(last.mqtt, kept);
+    let (mut mourner, present) = once("mourner").to_patiently(last.mqtt);
+    assert!(present);
+    assert_eq!(mourner.take(1), ["gone"], "who was connected is known to be gone");
+    mourner.disconnect();
+    let_in(last.mqtt, kept);
 
     for number in 0..DEVICES {
         let path = format!("/devices/d{number}/mailbox?tenant=acme");
         let (status, mailbox) = ask(last.admin, token, "GET", &path, &Value::Null);
         assert_eq!(status, 200, "{mailbox}");
-        assert!(mailbox.to_string().contains("\"open\""), "{mailbox}");
+        let mails = mailbox["mails"].as_array().unwrap();
+        let names: Vec<_> = mails.iter().map(|mail| mail["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["open", "shut"], "{mailbox}");
     }
+    let path = format!("/devices/d{}/mailbox/{}?tenant=acme", DEVICES - 1, kept.cancelled);
+    let (_, mail) = ask(last.admin, token, "GET", &path, &Value::Null);
+    assert_eq!(mail["state"], "cancelled", "{mail}");
     let (_, groups) = ask(last.admin, token, "GET", "/consumers?tenant=acme", &Value::Null);
     let rest = DEVICES * EVENTS - COMMITTED;
     assert_eq!((&groups[0]["group"], &groups[0]["missed"]), (&json!("g"), &json!(0)), "{groups}");
@@ -181,7 +298,7 @@ fn any_piece(dir: &Path) -> PathBuf {
 fn a_backup_under_load_becomes_a_cluster_of_another_size() {
     let shape = Shape { extra: "anonymous = true\n".to_owned(), ..Shape::of(3) };
     let api = Api::start_as(&shape, &[]);
-    fill(&api);
+    let kept = fill(&api);
     let backups = tempfile::tempdir().unwrap();
     let to = backups.path().to_str().unwrap();
     let admin = api.cluster.node(2).admin.to_string();
@@ -202,6 +319,17 @@ fn a_backup_under_load_becomes_a_cluster_of_another_size() {
     refused(&["backup", "create", "--to", to, "--name", "quiet", "--admin", &admin], "already");
     let verified = done(&["backup", "verify", to]);
     assert_eq!(verified.matches(": whole").count(), 3, "{verified}");
+    let metrics = http::get(api.cluster.node(2).admin, "/metrics").unwrap().body;
+    for said in [
+        "moorline_backups_total{outcome=\"done\"} 3",
+        "moorline_backups_total{outcome=\"failed\"} 1",
+    ] {
+        assert!(metrics.contains(said), "no {said} in {metrics}");
+    }
+    let pruned = done(&["backup", "prune", to, "--keep", "2"]);
+    assert!(pruned.contains("backup first: deleted"), "{pruned}");
+    let verified = done(&["backup", "verify", to]);
+    assert_eq!(verified.matches(": whole").count(), 2, "{verified}");
 
     let (mut old, token, _, key_dir) = api.into_parts();
     let key = key_dir.path().join("cluster.key");
@@ -209,25 +337,42 @@ fn a_backup_under_load_becomes_a_cluster_of_another_size() {
     for nodes in [1, 5] {
         let mut new = prepared(nodes, &key);
         let config = new.node(1).config.to_str().unwrap().to_owned();
-        let restored = done(&["backup", "restore", to, "--name", "first", "--config", &config]);
+        let restored = done(&["backup", "restore", to, "--name", "second", "--config", &config]);
         assert!(restored.contains("start it: moorline server"), "{restored}");
         refused(&["backup", "restore", to, "--config", &config], "not empty");
         new.nodes_mut().iter_mut().for_each(Node::start);
         new.wait_ready();
-        is_whole(&new, &token);
+        is_whole(&new, &token, &kept);
     }
 }
 
 #[test]
 fn what_is_damaged_or_does_not_fit_is_refused() {
     let api = Api::start_as(&Shape { extra: "anonymous = true\n".to_owned(), ..Shape::of(1) }, &[]);
-    fill(&api);
+    let kept = fill(&api);
     let backups = tempfile::tempdir().unwrap();
     let to = backups.path().to_str().unwrap();
     let admin = api.cluster.node(1).admin.to_string();
     done(&["backup", "create", "--to", to, "--admin", &admin]);
+    let mode = fs::metadata(any_piece(backups.path())).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "nobody else reads it");
 
-    let (old, _, _, key_dir) = api.into_parts();
+    let (mut old, token, _, key_dir) = api.into_parts();
+    // One node becomes three, which get their votes as nodes do that join.
+    old.kill_all();
+    let mut three = prepared(3, &key_dir.path().join("cluster.key"));
+    let config = three.node(1).config.to_str().unwrap().to_owned();
+    done(&["backup", "restore", to, "--config", &config]);
+    three.nodes_mut().iter_mut().for_each(Node::start);
+    three.wait_ready();
+    is_whole(&three, &token, &kept);
+    until_true("every group has three voters", READY, || {
+        let view = http::get(three.node(1).admin, "/api/v1/cluster").unwrap().json();
+        let groups = view["groups"].as_array().unwrap();
+        groups.iter().all(|group| group["voters"].as_array().unwrap().len() == 3)
+    });
+    drop(three);
+
     let new = prepared(1, &key_dir.path().join("cluster.key"));
     let config = new.node(1).config.to_str().unwrap();
     let restore = ["backup", "restore", to, "--config", config];

@@ -1,6 +1,6 @@
 //! Rows of a backup become those of a new cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use moorline_core::{
@@ -8,9 +8,9 @@ use moorline_core::{
     level::{FIRST, Levels, Program},
 };
 use moorline_machine::{
-    Command, Machine, MemberState,
+    Answer, Command, Machine, MemberState,
     command::{NodeRecord, RouteTarget},
-    restore::{Carried, NewCluster, carried, meta_rows, route},
+    restore::{Carried, NewCluster, OldCluster, carried, meta_rows, route},
 };
 use moorline_storage::{Rows, key};
 
@@ -27,13 +27,11 @@ fn record(node: u64, store: u128, incarnation: u64) -> NodeRecord {
 
 /// What is carried over of some groups, and what the new cluster of nodes 1 and 5 has instead of the rest.
 fn restored(groups: &[&Map]) -> Map {
-    let (mut rows, mut old) = (Map::default(), BTreeMap::new());
+    let (mut rows, mut old) = (Map::default(), OldCluster::default());
     for (row_key, row) in groups.iter().flat_map(|rows| &rows.0) {
         match carried(row_key, row).unwrap() {
             Carried::AsItIs => rows.put(row_key.clone(), row.clone()),
-            Carried::Left => {}
-            Carried::OldNode(record) => _ = old.insert(record.node, record),
-            Carried::Level { row, .. } => rows.put(row_key.clone(), row),
+            said @ (Carried::Left | Carried::OldNode(_) | Carried::OldLevel(_)) => old.note(said),
         }
         if let Some((key, row)) = route(row_key, row).unwrap() {
             rows.put(key, row);
@@ -101,28 +99,6 @@ fn the_cluster_is_the_new_one_and_begins_on_one_node() {
 }
 
 #[test]
-fn the_level_is_carried_over_and_what_the_old_nodes_ran_is_not() {
-    let (mut meta, shard) = old();
-    assert_eq!(restored_level(&[&shard.rows, &meta.rows]), FIRST, "none was raised");
-    let program = Program { levels: Levels { min: 1, max: 2 }, version: [0, 2, 0] };
-    let programs = [1, 2, 3].map(|node| (NodeId(node), program)).to_vec();
-    meta.one(Command::SetLevel { level: 2, programs });
-    assert_eq!(meta.machine.meta().level(), 2);
-    assert_eq!(
-        restored_level(&[&shard.rows, &meta.rows]),
-        2,
-        "or an older program could take part"
-    );
-}
-
-/// The level of the new cluster, in which nobody has said anything.
-fn restored_level(groups: &[&Map]) -> u16 {
-    let machine = Machine::open(ShardId::META, &restored(groups)).unwrap();
-    assert_eq!(machine.meta().program(NodeId(1)), None);
-    machine.meta().level()
-}
-
-#[test]
 fn a_shard_keeps_its_sessions_and_their_queues() {
     let (meta, shard) = old();
     let session = shard.machine.sessions().next().unwrap().id;
@@ -148,10 +124,49 @@ fn what_recognised_repeats_of_other_shards_stays_behind() {
                 assert!(left.contains(&kind) || meta.contains(&kind), "{kind:?}");
             }
             Ok(Carried::AsItIs) => assert!(!left.contains(&kind), "{kind:?}"),
-            Ok(Carried::OldNode(_)) => panic!("an empty row is no node"),
-            Ok(Carried::Level { .. }) => panic!("an empty row is no level"),
+            Ok(Carried::OldNode(_) | Carried::OldLevel(_)) => panic!("an empty row says nothing"),
             Err(_) => assert_eq!(kind, key::Kind::Node),
         }
     }
     assert!(carried(b"\0\x01\0\x01\xfe", &Bytes::new()).is_err(), "of a later version");
+}
+
+#[test]
+fn the_level_stays_and_who_knew_it_is_asked_again() {
+    let (mut meta, shard) = old();
+    let program = Program { levels: Levels { min: 1, max: 2 }, version: [0, 2, 0] };
+    let programs = (1..=3).map(|node| (NodeId(node), program)).collect();
+    meta.one(Command::SetLevel { level: 2, programs });
+    let rows = restored(&[&shard.rows, &meta.rows]);
+    let machine = Machine::open(ShardId::META, &rows).unwrap();
+    machine.assert_derived(&rows).unwrap();
+    assert_eq!(machine.meta().level(), 2);
+    assert_eq!(machine.meta().program(NodeId(1)), None, "it said so to the old cluster");
+
+    let mut old = OldCluster::default();
+    assert_eq!((old.level, old.fits(Levels::SILENT)), (FIRST, Ok(())));
+    for (row_key, row) in &meta.rows.0 {
+        old.note(carried(row_key, row).unwrap());
+    }
+    assert_eq!((old.level, old.nodes.len()), (2, 3));
+    assert!(old.fits(Levels::SILENT).is_err(), "a program that can't read its rows");
+    assert_eq!(old.fits(program.levels), Ok(()));
+}
+
+#[test]
+fn numbers_of_qos_2_count_on() {
+    let (meta, mut shard) = old();
+    let (session, epoch) = shard.open("once", 7, 3600);
+    for packet in [5, 6] {
+        shard.one(Command::Receive { session, epoch, packet });
+    }
+    let before = shard.one(Command::Receive { session, epoch, packet: 5 });
+    shard.rows = restored(&[&shard.rows, &meta.rows]);
+    shard.index += 1 << 28;
+    shard.reopen();
+    // The client repeats what it did not hear of: the same number. What is new gets one above all.
+    assert_eq!(shard.one(Command::Receive { session, epoch, packet: 5 }), before);
+    let Answer::Received { number: known, .. } = before else { panic!("{before:?}") };
+    let next = shard.one(Command::Receive { session, epoch, packet: 9 });
+    assert!(matches!(next, Answer::Received { number, .. } if number == known + 2), "{next:?}");
 }
