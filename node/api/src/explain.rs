@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use moorline_core::{UnixMillis, calendar::rfc3339};
-use moorline_explain::{Fingerprint, Note};
+use moorline_explain::{Fingerprint, Note, Place, Route};
 use moorline_service::registry::explain::{About, Explained, Noted};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -64,12 +64,64 @@ pub(crate) struct NoteView {
     /// The quality of service.
     #[serde(skip_serializing_if = "Option::is_none")]
     qos: Option<u8>,
-    /// Its offset in the session's queue.
+    /// Its offset in the session's queue, or in the tenant's stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
-    /// From its beginning to its answer, in milliseconds.
+    /// Where it went: the first eight places; `count` says how many there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<RouteView>,
+    /// From its beginning to its answer, or its acknowledgement, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<f64>,
+}
+
+/// A place that a message went to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RouteView {
+    /// `shard`: the durable sessions of a shard; `node`: the clean sessions of a node; `kept`: the shard that keeps it for later
+    /// subscribers.
+    to: &'static str,
+    /// Which shard or node.
+    id: u64,
+    /// As of a note.
+    result: &'static str,
+    /// Why, for machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    what: Option<&'static str>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<&'static str>,
+    /// Sessions that wanted it; not known of a node's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions: Option<u32>,
+    /// The index of the shard's log at which it is; where the answer had to be asked for again, or before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_index: Option<u64>,
+}
+
+impl RouteView {
+    fn of(route: Route) -> Self {
+        let Route { place, became, sessions, index } = route;
+        let (to, id) = match place {
+            Place::Shard(shard) => ("shard", shard.into()),
+            Place::Node(node) => ("node", node),
+            Place::Kept(shard) => ("kept", shard.into()),
+        };
+        let cause = became.cause();
+        Self {
+            to,
+            id,
+            result: became.label(),
+            cause: cause.map(|cause| cause.label()),
+            what: cause.map(|cause| cause.what()),
+            fix: cause.map(|cause| cause.fix()),
+            sessions,
+            log_index: index,
+        }
+    }
 }
 
 impl NoteView {
@@ -93,6 +145,7 @@ impl NoteView {
             count: (count > 0).then_some(count),
             qos,
             offset: note.offset,
+            routes: note.routes.into_iter().map(RouteView::of).collect(),
             took_ms: note.took_us.map(|took| f64::from(took) / 1_000.0),
         }
     }
