@@ -28,7 +28,7 @@ pub(crate) struct Since {
 
 /// One thing that happened.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct NoteView {
+pub(crate) struct StepView {
     /// When it began.
     time: String,
     /// The node that remembers it.
@@ -69,7 +69,7 @@ pub(crate) struct NoteView {
     offset: Option<u64>,
     /// Where it went: the first eight places; `count` says how many there are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    routes: Vec<RouteView>,
+    routes: Vec<PlaceView>,
     /// From its beginning to its answer, or its acknowledgement, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<f64>,
@@ -77,7 +77,7 @@ pub(crate) struct NoteView {
 
 /// A place that a message went to.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RouteView {
+pub(crate) struct PlaceView {
     /// `shard`: the durable sessions of a shard; `node`: the clean sessions of a node; `kept`: the shard that keeps it for later
     /// subscribers.
     to: &'static str,
@@ -102,7 +102,7 @@ pub(crate) struct RouteView {
     log_index: Option<u64>,
 }
 
-impl RouteView {
+impl PlaceView {
     fn of(route: Route) -> Self {
         let Route { place, became, sessions, index } = route;
         let (to, id) = match place {
@@ -124,7 +124,7 @@ impl RouteView {
     }
 }
 
-impl NoteView {
+impl StepView {
     fn of(node: u64, noted: Noted) -> Self {
         let Noted { device, note } = noted;
         let Note { at_ms, conn, stage, became, about, message, count, bytes, qos, .. } = note;
@@ -145,7 +145,7 @@ impl NoteView {
             count: (count > 0).then_some(count),
             qos,
             offset: note.offset,
-            routes: note.routes.into_iter().map(RouteView::of).collect(),
+            routes: note.routes.into_iter().map(PlaceView::of).collect(),
             took_ms: note.took_us.map(|took| f64::from(took) / 1_000.0),
         }
     }
@@ -155,7 +155,7 @@ impl NoteView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ExplainView {
     /// The oldest first, of all nodes.
-    notes: Vec<NoteView>,
+    notes: Vec<StepView>,
     /// Nodes that did not answer: what they remember is missing.
     silent: Vec<u64>,
 }
@@ -168,7 +168,7 @@ impl ExplainView {
         let mut all: Vec<_> = all.collect();
         // Stable: of one node's they stay in their order.
         all.sort_by_key(|(_, noted)| noted.note.at_ms);
-        let notes = all.into_iter().map(|(node, noted)| NoteView::of(node, noted)).collect();
+        let notes = all.into_iter().map(|(node, noted)| StepView::of(node, noted)).collect();
         Self { notes, silent: silent.into_iter().map(|node| node.0).collect() }
     }
 }

@@ -134,7 +134,9 @@ impl Devices {
                 }
             }
             (Err(denial), Some(suspect)) => {
-                registry.note_not_let_in(suspect, &peer.to_string(), cause(*denial));
+                // Without its port: the same over and over is one note.
+                let from = peer.ip().to_canonical().to_string();
+                registry.note_not_let_in(suspect, &from, cause(*denial));
             }
             (Err(_), None) => {}
         }
