@@ -227,13 +227,13 @@ impl Door {
                 self.metrics.mismatched.inc();
                 let whose = (guest.tenant, &guest.device);
                 let (stage, cause) = (Stage::Event, Cause::SchemaMismatch);
-                self.registry.note_dropped(whose, stage, &about, cause);
+                self.registry.note_dropped(whose, stage, about.as_str(), cause);
                 return Ok(Answer::Done);
             }
             Err(declined) => {
                 let protocol = By::name(guest.by as u8);
                 self.metrics.ops.with_label_values(&[protocol, name, "declined"]).inc();
-                self.declined(guest, &about, &declined);
+                self.declined(guest, about.as_str(), &declined);
                 return Err(declined);
             }
         };

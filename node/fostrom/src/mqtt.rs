@@ -278,7 +278,7 @@ impl Session {
                 return false;
             }
             Err(Unpublishable::Declined(declined)) => {
-                self.door.declined(&self.guest, &topic, &declined);
+                self.door.declined(&self.guest, topic.as_str(), &declined);
                 Err(declined)
             }
             Ok(op @ Op::Event(_)) => {

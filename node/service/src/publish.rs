@@ -117,7 +117,7 @@ impl Waits {
     fn routed(&self, route: impl FnOnce() -> Route) {
         match self {
             Self::AtLeastOnce(conn, token) | Self::ExactlyOnce(_, Flow { conn, token, .. }) => {
-                conn.note_route(*token, route)
+                conn.note_route(*token, route);
             }
             // It has no session; its platform notes it as an event.
             Self::Direct(_) => {}

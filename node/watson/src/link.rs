@@ -212,14 +212,14 @@ impl WatsonLink {
     }
 
     /// The client hears that it was taken; whoever asks later hears more.
-    fn note_dropped(&self, topic: &str, why: Forbidden) {
+    fn note_dropped(&self, topic: &Text, why: Forbidden) {
         let Some(device) = self.opening.client.device().map(device_name) else { return };
         let cause = match why {
             Forbidden::Topic => Cause::UnknownTopic,
             Forbidden::NotAuthorised => Cause::PublishForbidden,
         };
         let whose = (self.tenant, &device);
-        self.door.registry.note_dropped(whose, Stage::Publish, topic, cause);
+        self.door.registry.note_dropped(whose, Stage::Publish, topic.as_str(), cause);
     }
 
     fn notify(&self, request: Request, refused: &Text, why: Forbidden) {

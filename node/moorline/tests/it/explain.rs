@@ -290,7 +290,7 @@ fn quotas(api: &mut Api) {
 
 /// What Fostrom's devices are told over HTTP, and what not.
 fn platform(api: &mut Api) {
-    let fields = json!({ "n": { "type": "number" } });
+    let fields = json!({ "n": { "type": "uint8" } });
     let schemas =
         json!({ "env": { "kind": "datapoint", "direction": "inbound", "fields": fields } });
     let settings = json!({ "plaintext": true, "fostrom": { "schemas": schemas } });
