@@ -90,8 +90,19 @@ fn text(answer: &Value) -> String {
     notes.iter().map(lines).collect()
 }
 
+/// Topics and client ids are what strangers say: no control character of theirs reaches a terminal. Between the parts of a session's
+/// name there is one.
+fn printable(text: &str) -> String {
+    let shown = |of: char| match of {
+        '\u{1F}' => '/',
+        of if of.is_control() => char::REPLACEMENT_CHARACTER,
+        of => of,
+    };
+    text.chars().map(shown).collect()
+}
+
 fn lines(note: &Value) -> String {
-    let word = |field: &str| note[field].as_str().unwrap_or("-").to_owned();
+    let word = |field: &str| printable(note[field].as_str().unwrap_or("-"));
     let mut out = format!(
         "{}  node {}  {:<12} {:<8}",
         word("time"),
@@ -191,5 +202,12 @@ mod tests {
                         U  node 1  end          done      d  peer_gone\n";
         assert_eq!(text(&notes), expected);
         assert!(text(&json!({ "notes": [] })).starts_with("nothing is remembered"));
+    }
+
+    #[test]
+    fn what_strangers_say_moves_no_cursor() {
+        let notes = json!({ "notes": [{ "time": "T", "node": 1, "device": "d", "stage": "publish",
+            "result": "done", "about": "a\u{1B}[2J\u{1F}b" }] });
+        assert_eq!(text(&notes), "T  node 1  publish      done      d  a\u{FFFD}[2J/b\n");
     }
 }
