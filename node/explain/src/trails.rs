@@ -286,7 +286,7 @@ impl Trail {
         self.merged(Note { count: note.count.max(1), ..note }, Note::says_as);
     }
 
-    fn merged(&self, note: Note, is_same: impl FnOnce(&Note, &Note) -> bool) {
+    fn merged(&self, note: Note, is_same: impl Fn(&Note, &Note) -> bool) {
         let mut notes = self.notes();
         match notes.all.back_mut() {
             Some(last) if is_same(last, &note) => {
