@@ -1,5 +1,7 @@
 //! Why something did not arrive: what the nodes remember of a device, or of a message, with words.
 
+use std::collections::BTreeMap;
+
 use axum::{Json, extract::State};
 use moorline_core::{UnixMillis, calendar::rfc3339};
 use moorline_explain::{Fingerprint, Note, Place, Route};
@@ -163,12 +165,19 @@ pub(crate) struct ExplainView {
 impl ExplainView {
     fn of(explained: Explained) -> Self {
         let Explained { nodes, silent } = explained;
-        let all = nodes.into_iter();
-        let all = all.flat_map(|(node, notes)| notes.into_iter().map(move |note| (node.0, note)));
-        let mut all: Vec<_> = all.collect();
-        // Stable: of one node's they stay in their order.
-        all.sort_by_key(|(_, noted)| noted.note.at_ms);
-        let notes = all.into_iter().map(|(node, noted)| StepView::of(node, noted)).collect();
+        let mut all = Vec::new();
+        for (node, notes) in nodes {
+            // Of one node's they stay in their order, though parts of a node read its clock at different moments.
+            let mut latest: BTreeMap<String, u64> = BTreeMap::new();
+            all.extend(notes.into_iter().map(|noted| {
+                let latest = latest.entry(noted.device.clone()).or_default();
+                *latest = noted.note.at_ms.max(*latest);
+                (*latest, node.0, noted)
+            }));
+        }
+        // Stable.
+        all.sort_by_key(|(at, ..)| *at);
+        let notes = all.into_iter().map(|(_, node, noted)| StepView::of(node, noted)).collect();
         Self { notes, silent: silent.into_iter().map(|node| node.0).collect() }
     }
 }

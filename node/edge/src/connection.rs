@@ -194,6 +194,7 @@ impl<S: Socket> Connection<S> {
             self.handle_events();
             let counters = self.machine.take_counters();
             self.shared.edge.metrics.add(self.machine.version(), &counters);
+            self.noting.refused(now.wall, &counters);
             self.noting.dropped(now.wall, &counters, self.mailbox.take_lost());
             if self.machine.is_closed() {
                 // What breaking the socket meant is an event too.

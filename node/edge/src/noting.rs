@@ -8,7 +8,7 @@ use moorline_core::{
     port::{Ended, Filter, Notice, Opened, Refusal, Token},
 };
 use moorline_explain::{Became, Cause, Note, Stage, Trail};
-use moorline_mqtt::server::{CloseReason, Counters};
+use moorline_mqtt::server::{CloseReason, Counters, Limit};
 
 /// Who notes for a connection; notes nothing before it is known whose connection it is.
 #[derive(Debug, Default)]
@@ -113,6 +113,20 @@ impl Noting {
                 let note = Note::new(at, Stage::Deliver, "");
                 let became = Became::Dropped(cause);
                 trail.count(Note { conn: self.conn, count, became, ..note });
+            }
+        }
+    }
+
+    /// What the protocol machine refused by itself, so that nobody was asked: topics and filters that are too long.
+    pub(crate) fn refused(&self, at: UnixMillis, counters: &Counters) {
+        let Some(trail) = &self.trail else { return };
+        for limit in [Limit::TopicBytes, Limit::TopicLevels] {
+            let times = counters.limits[limit as usize];
+            if times > 0 {
+                let count = u32::try_from(times).unwrap_or(u32::MAX);
+                let note = Note::new(at, Stage::Request, limit.label());
+                let became = Became::Refused(Cause::TopicNotAccepted);
+                trail.again(Note { conn: self.conn, count, became, ..note });
             }
         }
     }
@@ -336,6 +350,7 @@ mod tests {
         let counters = Counters { dropped_too_large: 2, expired: 1, ..Counters::default() };
         noting.dropped(UnixMillis(2), &counters, 3);
         noting.dropped(UnixMillis(3), &Counters::default(), 0);
+        noting.refused(UnixMillis(3), &Counters::default());
         noting.dropped(UnixMillis(4), &Counters { expired: 4, ..Counters::default() }, 0);
         let notes = trail.since(UnixMillis(2));
         let told: Vec<_> = notes.iter().map(|note| (note.became.cause(), note.count)).collect();
