@@ -321,7 +321,7 @@ const TABLE: [Words; Cause::COUNT] = [
         Cause::UnreadablePayload,
         "unreadable_payload",
         "its platform can't read that payload there",
-        "compare the payload with the platform's page in docs/platforms; the log with `level = \"debug\"` may say more",
+        "compare the payload with the platform's page in docs/platforms; the log at level `debug` may say more",
     ),
     words(
         Cause::SchemaMismatch,
@@ -459,7 +459,7 @@ const TABLE: [Words; Cause::COUNT] = [
         Cause::ProtocolError,
         "protocol_error",
         "it sent a packet that is forbidden at that point",
-        "look for a broken client library: the log with `level = \"debug\"` names what it sent",
+        "look for a broken client library: the log at level `debug` names what it sent",
     ),
     words(
         Cause::TooManyInPacket,
