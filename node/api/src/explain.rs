@@ -1,8 +1,10 @@
 //! Why something did not arrive: what the nodes remember of a device, or of a message, with words.
 
+use std::collections::BTreeMap;
+
 use axum::{Json, extract::State};
 use moorline_core::{UnixMillis, calendar::rfc3339};
-use moorline_explain::{Fingerprint, Note};
+use moorline_explain::{Fingerprint, Note, Place, Route};
 use moorline_service::registry::explain::{About, Explained, Noted};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -28,7 +30,7 @@ pub(crate) struct Since {
 
 /// One thing that happened.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct NoteView {
+pub(crate) struct StepView {
     /// When it began.
     time: String,
     /// The node that remembers it.
@@ -64,15 +66,67 @@ pub(crate) struct NoteView {
     /// The quality of service.
     #[serde(skip_serializing_if = "Option::is_none")]
     qos: Option<u8>,
-    /// Its offset in the session's queue.
+    /// Its offset in the session's queue, or in the tenant's stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
-    /// From its beginning to its answer, in milliseconds.
+    /// Where it went: the first eight places; `count` says how many there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<PlaceView>,
+    /// From its beginning to its answer, or its acknowledgement, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<f64>,
 }
 
-impl NoteView {
+/// A place that a message went to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PlaceView {
+    /// `shard`: the durable sessions of a shard; `node`: the clean sessions of a node; `kept`: the shard that keeps it for later
+    /// subscribers.
+    to: &'static str,
+    /// Which shard or node.
+    id: u64,
+    /// As of a note.
+    result: &'static str,
+    /// Why, for machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    what: Option<&'static str>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<&'static str>,
+    /// Sessions that wanted it; not known of a node's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions: Option<u32>,
+    /// The index of the shard's log at which it is; where the answer had to be asked for again, or before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_index: Option<u64>,
+}
+
+impl PlaceView {
+    fn of(route: Route) -> Self {
+        let Route { place, became, sessions, index } = route;
+        let (to, id) = match place {
+            Place::Shard(shard) => ("shard", shard.into()),
+            Place::Node(node) => ("node", node),
+            Place::Kept(shard) => ("kept", shard.into()),
+        };
+        let cause = became.cause();
+        Self {
+            to,
+            id,
+            result: became.label(),
+            cause: cause.map(|cause| cause.label()),
+            what: cause.map(|cause| cause.what()),
+            fix: cause.map(|cause| cause.fix()),
+            sessions,
+            log_index: index,
+        }
+    }
+}
+
+impl StepView {
     fn of(node: u64, noted: Noted) -> Self {
         let Noted { device, note } = noted;
         let Note { at_ms, conn, stage, became, about, message, count, bytes, qos, .. } = note;
@@ -93,6 +147,7 @@ impl NoteView {
             count: (count > 0).then_some(count),
             qos,
             offset: note.offset,
+            routes: note.routes.into_iter().map(PlaceView::of).collect(),
             took_ms: note.took_us.map(|took| f64::from(took) / 1_000.0),
         }
     }
@@ -102,7 +157,7 @@ impl NoteView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ExplainView {
     /// The oldest first, of all nodes.
-    notes: Vec<NoteView>,
+    notes: Vec<StepView>,
     /// Nodes that did not answer: what they remember is missing.
     silent: Vec<u64>,
 }
@@ -110,12 +165,19 @@ pub(crate) struct ExplainView {
 impl ExplainView {
     fn of(explained: Explained) -> Self {
         let Explained { nodes, silent } = explained;
-        let all = nodes.into_iter();
-        let all = all.flat_map(|(node, notes)| notes.into_iter().map(move |note| (node.0, note)));
-        let mut all: Vec<_> = all.collect();
-        // Stable: of one node's they stay in their order.
-        all.sort_by_key(|(_, noted)| noted.note.at_ms);
-        let notes = all.into_iter().map(|(node, noted)| NoteView::of(node, noted)).collect();
+        let mut all = Vec::new();
+        for (node, notes) in nodes {
+            // Of one node's they stay in their order, though parts of a node read its clock at different moments.
+            let mut latest: BTreeMap<String, u64> = BTreeMap::new();
+            all.extend(notes.into_iter().map(|noted| {
+                let latest = latest.entry(noted.device.clone()).or_default();
+                *latest = noted.note.at_ms.max(*latest);
+                (*latest, node.0, noted)
+            }));
+        }
+        // Stable.
+        all.sort_by_key(|(at, ..)| *at);
+        let notes = all.into_iter().map(|(_, node, noted)| StepView::of(node, noted)).collect();
         Self { notes, silent: silent.into_iter().map(|node| node.0).collect() }
     }
 }

@@ -25,6 +25,7 @@ use moorline_service::{
             prove::{Chain, Claim, Holder, Possession, Proven, Stay, Unproven},
         },
         door::{By, Certified, Guest},
+        explain::Cause,
         principal::{ApiToken, Principal, is_principal},
         secrets::Secrets,
     },
@@ -105,6 +106,17 @@ pub(crate) enum Turned {
     Unavailable,
     /// What the registry says of it can't be read.
     Misconfigured,
+}
+
+impl Turned {
+    /// The same to who asks later.
+    fn cause(self) -> Cause {
+        match self {
+            Self::Away => Cause::WrongCredentials,
+            Self::Unavailable => Cause::AuthUnavailable,
+            Self::Misconfigured => Cause::PlatformRefused,
+        }
+    }
 }
 
 impl From<Unknown> for Turned {
@@ -252,7 +264,9 @@ impl Door {
         let result = if self.doors.banned(&who, coming.from, self.clock.wall()).is_some() {
             Err(Turned::Away)
         } else {
-            let judged = self.judge(credentials, &coming).await;
+            let judging = Box::pin(self.judge(credentials, &coming));
+            let why = |turned: &Turned| Some(turned.cause());
+            let judged = self.registry.remembering(coming.from, why, judging).await;
             match &judged {
                 Ok(_) => self.doors.succeeded(&who, coming.from),
                 Err(Turned::Away) => {

@@ -28,6 +28,7 @@ use moorline_dialects::drogue::{
 use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
 use moorline_service::registry::{
     door::By,
+    explain::{Cause, Stage},
     principal::{ApiToken, Principal},
     settings::Role,
 };
@@ -176,7 +177,13 @@ impl Connection {
         let coming = Coming { by: By::Http, from, channel };
         let entered = door.admit(credentials, coming).await.map_err(refusal_of)?;
         self.caller.is_known();
-        let message = Message::read(asked.route, head, read(body).await?)?;
+        let refused_early = |_: &Refusal| {
+            let guest = &entered.speaker.guest;
+            let (whose, cause) = ((guest.tenant, &guest.device), Cause::UnreadablePayload);
+            door.registry.note_refused(whose, Stage::Request, head.path, cause);
+        };
+        let body = read(body).await.inspect_err(refused_early)?;
+        let message = Message::read(asked.route, head, body).inspect_err(refused_early)?;
         // Who may not say it has no place among those who wait.
         let device = message.device(asked.speaks_as.as_deref());
         let target = entered.speaker.target(device).await;

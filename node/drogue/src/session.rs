@@ -27,7 +27,10 @@ use moorline_dialects::drogue::{
     topics::Dialect,
 };
 use moorline_edge::asks::Ask;
-use moorline_service::registry::mailman::Mailman;
+use moorline_service::registry::{
+    explain::{Cause, Stage},
+    mailman::Mailman,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -147,11 +150,20 @@ impl Session {
         let told = match outcome.mqtt(self.is_v5, *qos) {
             Answer::Acknowledged => Ok(Published { matched: true }),
             Answer::Reason(_) => Err(refusal(*outcome)),
-            Answer::Dropped => return,
+            Answer::Dropped => return self.note_dropped(*outcome),
             Answer::Closed => return self.shared.tell(Notice::Ended(Ended::Misused)),
         };
         if *qos > QoS::AtMostOnce {
             self.shared.tell(Notice::Published { token: *token, outcome: told });
+        }
+    }
+
+    /// Nobody answers it; whoever asks later why it did not arrive hears of it.
+    fn note_dropped(&self, outcome: Outcome) {
+        let guest = &self.speaker.guest;
+        let (whose, cause) = ((guest.tenant, &guest.device), Cause::of_publish(refusal(outcome)));
+        if outcome != Outcome::Accepted {
+            self.speaker.door.registry.note_dropped(whose, Stage::Publish, "", cause);
         }
     }
 

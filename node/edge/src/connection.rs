@@ -194,6 +194,8 @@ impl<S: Socket> Connection<S> {
             self.handle_events();
             let counters = self.machine.take_counters();
             self.shared.edge.metrics.add(self.machine.version(), &counters);
+            self.noting.refused(now.wall, &counters);
+            self.noting.dropped(now.wall, &counters, self.mailbox.take_lost());
             if self.machine.is_closed() {
                 // What breaking the socket meant is an event too.
                 self.handle_events();
@@ -289,7 +291,10 @@ impl<S: Socket> Connection<S> {
                     self.noting.settled(at, &offsets);
                     self.link.settle(&offsets);
                 }
-                Event::SettledShared(items) => self.link.settle_shared(&items),
+                Event::SettledShared(items) => {
+                    self.noting.settled_shared(at, &items);
+                    self.link.settle_shared(&items);
+                }
                 Event::RetainedTaken => self.link.retained_taken(),
                 Event::Closed(closed) => self.close(closed),
             }
@@ -358,6 +363,8 @@ impl<S: Socket> Connection<S> {
             }
             Turn::Refused => {
                 edge.metrics.turned_away(limit);
+                let called = identity.session.as_ref().unwrap_or(&request.client);
+                Noting::too_often(identity.trail.as_ref(), now.wall, called);
                 self.machine.reject(now, Reason::ConnectionRateExceeded);
             }
         }

@@ -42,6 +42,8 @@ pub(crate) struct Mailbox {
 struct Queue {
     notices: Vec<Notice>,
     deliveries: usize,
+    /// Dropped since it was asked for.
+    lost: usize,
     closed: bool,
     waker: Option<Waker>,
 }
@@ -77,6 +79,11 @@ impl Mailbox {
         mem::swap(&mut queue.notices, taken);
         queue.deliveries = 0;
         Poll::Ready(())
+    }
+
+    /// How many deliveries were dropped since this was asked last.
+    pub(crate) fn take_lost(&self) -> usize {
+        mem::take(&mut self.queue().lost)
     }
 
     /// Nobody takes anything any more.
@@ -130,6 +137,7 @@ impl Queue {
                 kept
             });
             dropped.inc_by((before - list.len()) as u64);
+            self.lost += before - list.len();
         }
         self.deliveries += list.len();
         match self.notices.last_mut() {
@@ -243,7 +251,7 @@ mod tests {
         let mailbox = mailbox();
         mailbox.push(deliveries((0..LIVE_MAX as u64).map(Some))).unwrap();
         mailbox.push(deliveries([None, Some(9_999), None])).unwrap();
-        assert_eq!(mailbox.dropped.get(), 2);
+        assert_eq!((mailbox.dropped.get(), mailbox.take_lost(), mailbox.take_lost()), (2, 2, 0));
         let [Notice::Deliver(list)] = &take(&mailbox)[..] else { panic!("one notice") };
         assert_eq!((list.len(), list.last().unwrap().offset), (LIVE_MAX + 1, Some(Offset(9_999))));
         mailbox.push(deliveries([None])).unwrap();

@@ -9,7 +9,9 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::Cause;
 
 /// The most bytes that a note keeps of a topic, a name or an address.
-pub(crate) const TEXT_BYTES_MAX: usize = 128;
+pub const TEXT_BYTES_MAX: usize = 128;
+/// Shards and nodes that a note names of those that a message went to; of more it keeps how many.
+pub const ROUTES_MAX: usize = 8;
 
 /// Where on its way something was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,15 +21,15 @@ pub enum Stage {
     Authenticate,
     /// Its session is opened. `about` is what the session is called.
     Session,
-    /// It published something. `about` is the topic, `count` how many shards and nodes it went to.
+    /// It published something. `about` is the topic, `count` how many shards and nodes it went to, `routes` the first of them.
     Publish,
     /// It asked for a filter. `about` is the filter.
     Subscribe,
     /// It gave a filter back. `about` is the filter.
     Unsubscribe,
-    /// It was sent something. `about` is the topic.
+    /// It was sent something, or a copy for it went nowhere. `about` is the topic. It waits while the client has not acknowledged it.
     Deliver,
-    /// It acknowledged deliveries. `count` is how many.
+    /// It acknowledged deliveries that are not remembered one by one any more. `count` is how many.
     Settle,
     /// An event of it, however it was sent, was put into its tenant's stream. `about` is the channel.
     Event,
@@ -94,6 +96,44 @@ impl Became {
             Self::Refused(_) => "refused",
             Self::Dropped(_) => "dropped",
         }
+    }
+}
+
+/// Where a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "to", content = "id")]
+pub enum Place {
+    /// The durable sessions of a shard: into their queues.
+    Shard(u16),
+    /// The clean sessions of a node.
+    Node(u64),
+    /// The shard that keeps it for later subscribers.
+    Kept(u16),
+}
+
+/// A place that a message went to, and what became of it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// What became of it.
+    #[serde(flatten)]
+    pub became: Became,
+    /// Sessions that wanted it; of a node's it is known only whether there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
+    /// The index of the shard's log at which it is, on the disks of a majority. Where the answer had to be asked for again, it is at
+    /// this or before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+}
+
+impl Route {
+    /// To a place, and done there as far as is known.
+    #[must_use]
+    pub fn to(place: Place, became: Became) -> Self {
+        Self { place, became, sessions: None, index: None }
     }
 }
 
@@ -174,10 +214,13 @@ pub struct Note {
     /// The quality of service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos: Option<u8>,
-    /// Its offset in the session's queue.
+    /// Its offset in the session's queue, or in its tenant's stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
-    /// How long it took until it was answered, in microseconds.
+    /// Where it went: at most [`ROUTES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// How long it took until it was answered or acknowledged, in microseconds. Clocks count milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_us: Option<u32>,
     /// What its answer is found by; means nothing to anybody else.
@@ -205,6 +248,7 @@ impl Note {
             bytes: 0,
             qos: None,
             offset: None,
+            routes: Vec::new(),
             took_us: None,
             token: 0,
         }
@@ -219,6 +263,19 @@ impl Note {
             qos: Some(qos),
             ..Self::new(at, stage, topic.as_str())
         }
+    }
+}
+
+impl Note {
+    /// What it takes beside its own size.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.about.capacity() + self.routes.capacity() * size_of::<Route>()
+    }
+
+    /// Whether another one says the same, but for when.
+    pub(crate) fn says_as(&self, other: &Self) -> bool {
+        (self.conn, self.stage, self.became) == (other.conn, other.stage, other.became)
+            && self.about == other.about
     }
 }
 

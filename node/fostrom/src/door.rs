@@ -15,6 +15,7 @@ use moorline_edge::{BanRule, Bans, Buckets, Clock, Rate, Turn};
 use moorline_service::registry::{
     Registry, Watch,
     door::{Admitted, By, Guest, Shown},
+    explain::{Cause, Stage, meant},
     secrets::Secrets,
 };
 use tokio::time::sleep;
@@ -145,7 +146,8 @@ impl Door {
         stays: bool,
     ) -> Result<Admitted, Denial> {
         let from = From { address: from.address.to_canonical(), ..from };
-        let admitted = self.judge(credentials, from, by, stays).await;
+        let judging = Box::pin(self.judge(credentials, from, by, stays));
+        let admitted = self.registry.remembering_denial(from.address, judging).await;
         let result = match admitted {
             Ok(_) => "accepted",
             Err(Denial::Malformed) => "malformed",
@@ -173,7 +175,11 @@ impl Door {
         let identity = &credentials.identity;
         let device = &identity.device;
         let who = (device.clone(), from);
-        if let Some(retry_after_s) = self.bans().banned(&who, self.now()) {
+        let banned = self.bans().banned(&who, self.now());
+        if let Some(retry_after_s) = banned {
+            if let Some((tenant, _)) = self.registry.tenant_by_alias(&alias_of(identity)) {
+                meant(tenant, device);
+            }
             return Err(Denial::Banned { retry_after_s });
         }
         let alias = alias_of(identity);
@@ -208,22 +214,38 @@ impl Door {
     /// Has something done for a device.
     pub(crate) async fn run(&self, guest: &Guest, op: Op) -> Result<Answer, Declined> {
         let name = name_of(&op);
+        let about = match &op {
+            Op::Event(event) => event.channel.clone(),
+            Op::Heartbeat | Op::FetchMail { .. } | Op::CountMail | Op::SettleMail { .. } => {
+                Text::default()
+            }
+        };
         let op = match self.checked(guest, op) {
             Ok(Some(op)) => op,
             // A device in the field can't mend it: it hears success, and its people see the count.
             Ok(None) => {
                 self.metrics.mismatched.inc();
+                let whose = (guest.tenant, &guest.device);
+                let (stage, cause) = (Stage::Event, Cause::SchemaMismatch);
+                self.registry.note_dropped(whose, stage, about.as_str(), cause);
                 return Ok(Answer::Done);
             }
             Err(declined) => {
                 let protocol = By::name(guest.by as u8);
                 self.metrics.ops.with_label_values(&[protocol, name, "declined"]).inc();
+                self.declined(guest, about.as_str(), &declined);
                 return Err(declined);
             }
         };
         let outcome = self.registry.run(guest, op).await;
         self.count(guest, name, &outcome);
         outcome
+    }
+
+    /// Something of a device was declined before any shard heard of it.
+    pub(crate) fn declined(&self, guest: &Guest, about: &str, why: &Declined) {
+        let whose = (guest.tenant, &guest.device);
+        self.registry.note_refused(whose, Stage::Request, about, Cause::of_declined(why));
     }
 
     fn count(&self, guest: &Guest, name: &str, outcome: &Result<Answer, Declined>) {

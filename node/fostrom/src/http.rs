@@ -97,12 +97,20 @@ impl Connection {
             Some(known) if route.is_about_mail() => known,
             _ => self.admit(&credentials).await?,
         };
-        let body = body.read(BODY_BYTES_MAX).await.map_err(|unread| match unread {
-            Unread::TooLarge => http::declined(&Refusal::TooLarge.into()),
-            Unread::BrokeOff => http::declined(&Declined::Unreadable("the body broke off")),
+        let body = body.read(BODY_BYTES_MAX).await.map_err(|unread| {
+            let declined = match unread {
+                Unread::TooLarge => Refusal::TooLarge.into(),
+                Unread::BrokeOff => Declined::Unreadable("the body broke off"),
+            };
+            self.door.declined(&known.admitted.guest, head.path, &declined);
+            http::declined(&declined)
         })?;
         let (guest, identity) = (&known.admitted.guest, Some(&credentials.identity));
-        let outcome = match http::op(&route, head, body)? {
+        let op = http::op(&route, head, body).inspect_err(|_| {
+            let unreadable = Declined::Unreadable("the request");
+            self.door.declined(guest, head.path, &unreadable);
+        });
+        let outcome = match op? {
             None => Ok(Done::Done),
             Some(op) if route.is_about_mail() => self.run_if(&known, op).await?,
             Some(op) => self.door.run(guest, op).await,

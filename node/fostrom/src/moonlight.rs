@@ -266,7 +266,10 @@ impl Connection {
             };
             let outcome = match op {
                 Ok(op) => door.run(&guest, op).await,
-                Err(declined) => Err(declined),
+                Err(declined) => {
+                    door.declined(&guest, "", &declined);
+                    Err(declined)
+                }
             };
             let outcome = outcome.map(|answer| {
                 let Answer::Mail { size, mail } = answer else { return answer };

@@ -277,7 +277,10 @@ impl Session {
                 tell(&self.inbox, Notice::Ended(Ended::Misused));
                 return false;
             }
-            Err(Unpublishable::Declined(declined)) => Err(declined),
+            Err(Unpublishable::Declined(declined)) => {
+                self.door.declined(&self.guest, topic.as_str(), &declined);
+                Err(declined)
+            }
             Ok(op @ Op::Event(_)) => {
                 let (door, guest) = (self.door.clone(), self.guest.clone());
                 self.events.push(Box::pin(async move {

@@ -29,7 +29,10 @@ use moorline_dialects::losant::{
     topics::{self, Subscribe},
 };
 use moorline_machine::{EventRefused, ValueRefused, answer::Refused};
-use moorline_service::registry::{RECHECK, RegistryError, Watch};
+use moorline_service::registry::{
+    RECHECK, RegistryError, Watch,
+    explain::{Cause, Stage},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, sleep_until},
@@ -189,7 +192,13 @@ impl Desk {
                 };
                 return self.writes.push(Box::pin(written));
             }
-            Err((result, Lost::Nothing)) => (result, Ok(Published { matched: true })),
+            Err((result, Lost::Nothing)) => {
+                // It is acknowledged, as there.
+                let whose = (self.visit.device.tenant, id.text());
+                let (stage, cause) = (Stage::Event, Cause::UnreadablePayload);
+                self.visit.door.registry.note_dropped(whose, stage, result, cause);
+                (result, Ok(Published { matched: true }))
+            }
             Err((result, Lost::Again)) => (result, Err(Refusal::Unavailable)),
             Err((result, Lost::Ended(why))) => {
                 self.count(result);

@@ -81,7 +81,10 @@ impl Mqtt {
     /// Judges one; [`None`] if what it shows is no application's.
     pub async fn judge(&self, attempt: &Attempt) -> Option<Result<Identity, Denial>> {
         let pass = match self.shows(attempt)? {
-            Shows::Key(key, secret) => self.0.by_key(key, secret).await,
+            Shows::Key(key, secret) => {
+                let device = Id::parse(attempt.client.as_bytes());
+                self.0.by_key(key, secret, device.as_ref()).await
+            }
             Shows::Certificate => match chain_of(attempt.channel.proof.as_ref()) {
                 Some(chain) => {
                     let device = Id::parse(attempt.client.as_bytes());

@@ -43,6 +43,7 @@ use moorline_service::registry::{
         prove::Chain,
         trust::{CHAIN_MAX, TrustSettings},
     },
+    explain::meant,
     principal::kept_as,
     secrets::{SECRET, Style, generate},
     settings::{self, DeviceSettings},
@@ -158,9 +159,18 @@ pub(crate) fn new_key() -> (String, String) {
 
 impl Door {
     /// What a key with its secret lets in; [`None`] if no application has such a key.
-    pub(crate) async fn by_key(&self, key: &str, secret: &[u8]) -> Result<Option<Pass>, Refused> {
+    /// `device`: who its client says it is.
+    pub(crate) async fn by_key(
+        &self,
+        key: &str,
+        secret: &[u8],
+        device: Option<&Id>,
+    ) -> Result<Option<Pass>, Refused> {
         let hash = self.secrets.lookup(KEY, key.as_bytes());
         let Some((pass, record)) = self.found(PassKind::Key, hash).await? else { return Ok(None) };
+        if let Some(device) = device {
+            meant(pass.tenant, device.text());
+        }
         let (name, now) = (row(&pass.id), self.clock.wall().0);
         let holds = self.secrets.holds(pass.tenant, &name, &record, secret, now).is_some();
         let kept = self.kept(pass.tenant, (pass.kind, &pass.id)).await.map_err(unavailable)?;

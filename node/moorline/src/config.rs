@@ -89,6 +89,9 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
 }
 
+/// Bytes of a MiB.
+const MIB: usize = 1024 * 1024;
+
 /// `[explain]`: what a node remembers of each device, for who asks why something did not arrive.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -97,18 +100,24 @@ pub(crate) struct ExplainConfig {
     pub(crate) devices_max: usize,
     /// Last steps of each.
     pub(crate) notes_per_device_max: usize,
+    /// MiB that all of it may take.
+    pub(crate) mib_max: usize,
 }
 
 impl Default for ExplainConfig {
     fn default() -> Self {
-        let Limits { devices, notes } = Limits::default();
-        Self { devices_max: devices, notes_per_device_max: notes }
+        let Limits { devices, notes, bytes } = Limits::default();
+        Self { devices_max: devices, notes_per_device_max: notes, mib_max: bytes / MIB }
     }
 }
 
 impl From<ExplainConfig> for Limits {
     fn from(config: ExplainConfig) -> Self {
-        Self { devices: config.devices_max, notes: config.notes_per_device_max }
+        Self {
+            devices: config.devices_max,
+            notes: config.notes_per_device_max,
+            bytes: config.mib_max.saturating_mul(MIB),
+        }
     }
 }
 

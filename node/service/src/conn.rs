@@ -13,7 +13,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard,
+        Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering},
     },
 };
@@ -23,8 +23,9 @@ use moorline_core::{
     port::{Close, Filter, Inbox, Link, Notice, Open, Published, Refusal, SHARE_LENT_MAX, Token},
     rights::Who,
 };
+use moorline_explain::{Became, Cause, Note, Place, Route, Stage, Trail};
 use moorline_machine::{Answer, answer::Refused, command::SessionId, registry::Owner};
-use moorline_router::{Answered, SubmitError};
+use moorline_router::{Answered, At, SubmitError};
 use prometheus::IntCounter;
 
 use crate::{
@@ -34,7 +35,7 @@ use crate::{
     refusal_of,
     retained::Retaining,
     rights::Rights,
-    service::{Asked, Inner},
+    service::{Asked, Clock, Inner},
     settle::{Hand, Settled},
 };
 
@@ -62,6 +63,8 @@ pub(crate) struct Conn {
     unread: IntCounter,
     /// Whether some of it is to be settled.
     passed_over: AtomicBool,
+    /// Where it is remembered what becomes of what it says and is to be sent, and the clock for that.
+    trail: OnceLock<(Trail, Clock)>,
 }
 
 /// Who it is and what it may do, once it has said so.
@@ -145,6 +148,43 @@ impl Conn {
             known: RwLock::default(),
             unread,
             passed_over: AtomicBool::new(false),
+            trail: OnceLock::new(),
+        }
+    }
+
+    // ---- what is remembered
+
+    pub(crate) fn set_trail(&self, trail: Trail, clock: Clock) {
+        // It is known once: a connection opens one session.
+        self.trail.set((trail, clock)).unwrap_or_default();
+    }
+
+    /// A publish went there.
+    pub(crate) fn note_route(&self, token: Token, route: impl FnOnce() -> Route) {
+        if let Some((trail, _)) = self.trail.get() {
+            trail.routed(self.id.0, token, route());
+        }
+    }
+
+    /// What became of a publish that nobody answers.
+    pub(crate) fn note_passed(&self, token: Token, became: Became) {
+        if let Some((trail, _)) = self.trail.get() {
+            trail.passed(self.id.0, token, became);
+        }
+    }
+
+    /// Its session was refused, for a more exact reason than the client hears.
+    pub(crate) fn note_not_opened(&self, cause: Cause) {
+        if let Some((trail, clock)) = self.trail.get() {
+            trail.became(self.id.0, Stage::Session, 0, clock(), Became::Refused(cause));
+        }
+    }
+
+    /// A copy that it was to be sent went nowhere.
+    pub(crate) fn note_dropped(&self, topic: &Text, cause: Cause) {
+        if let Some((trail, clock)) = self.trail.get() {
+            let note = Note::new(clock(), Stage::Deliver, topic.as_str());
+            trail.again(Note { conn: self.id.0, became: Became::Dropped(cause), ..note });
         }
     }
 
@@ -216,6 +256,7 @@ impl Conn {
             || known.rights.as_ref().is_none_or(|rights| rights.may_read(&delivery.message.topic));
         if !may {
             self.unread.inc();
+            self.note_dropped(&delivery.message.topic, Cause::ReadForbidden);
         }
         may
     }
@@ -529,18 +570,38 @@ impl Durable {
 
 /// A publish that went to one shard alone: the common case, without an allocation of its own.
 impl Answered for Conn {
-    fn answered(&self, token: Token, outcome: Result<Answer, SubmitError>) {
-        self.push(Notice::Published { token, outcome: published(outcome) });
+    fn answered(&self, token: Token, outcome: Result<Answer, SubmitError>, at: At) {
+        self.note_route(token, || route_to(at, &outcome));
+        self.push(Notice::Published { token, outcome: published(&outcome) });
     }
 }
 
 /// What a shard's answer means to a publisher.
-pub(crate) fn published(outcome: Result<Answer, SubmitError>) -> Result<Published, Refusal> {
+pub(crate) fn published(outcome: &Result<Answer, SubmitError>) -> Result<Published, Refusal> {
     match outcome {
-        Ok(Answer::Published { sessions }) => Ok(Published { matched: sessions > 0 }),
+        Ok(Answer::Published { sessions }) => Ok(Published { matched: *sessions > 0 }),
         Ok(Answer::Refused(Refused::QueueFull)) => Err(Refusal::Quota),
         Ok(_) => Err(Refusal::Unavailable),
-        Err(error) => Err(refusal_of(&error)),
+        Err(error) => Err(refusal_of(error)),
+    }
+}
+
+/// What a shard's answer means to who asks where a message went.
+pub(crate) fn route_to(at: At, outcome: &Result<Answer, SubmitError>) -> Route {
+    let sessions = match outcome {
+        Ok(Answer::Published { sessions }) => Some(*sessions),
+        Ok(_) | Err(_) => None,
+    };
+    let became = became_of(published(outcome));
+    let index = (at.index > 0).then_some(at.index);
+    Route { sessions, index, ..Route::to(Place::Shard(at.shard.0), became) }
+}
+
+pub(crate) fn became_of(outcome: Result<Published, Refusal>) -> Became {
+    match outcome {
+        Ok(Published { matched: true }) => Became::Done,
+        Ok(Published { matched: false }) => Became::DoneBut(Cause::NobodyListens),
+        Err(refusal) => Became::Refused(Cause::of_publish(refusal)),
     }
 }
 

@@ -81,9 +81,10 @@ impl Sink for Inner {
                     detached.push(attached.unwrap_or((place, UNATTACHED)));
                 }
                 Effect::Routes(changes) => self.release_routes(changes),
-                Effect::QueueFull { session } => {
+                Effect::QueueFull { session, tenant, client } => {
                     debug!(?session, "a full queue dropped its copy");
                     self.metrics.dropped_queue_full.inc();
+                    self.note_full(tenant, &client);
                 }
                 Effect::WillDue => self.wills_due.notify_one(),
                 Effect::WillDropped { session } => {

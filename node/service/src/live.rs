@@ -11,6 +11,7 @@ use std::{
 use moorline_core::{
     ConnId, Delivery, Grant, Message, SubscriptionOptions, TenantId, Text, port::Filter, trie::Trie,
 };
+use moorline_explain::Cause;
 use moorline_machine::command::SessionId;
 
 use crate::{
@@ -177,6 +178,8 @@ impl Live {
             }
         });
         if !self.quota.take(tenant, wanted.len()) {
+            let held = wanted.keys().filter_map(|conn| tables.conns.get(conn));
+            held.for_each(|held| held.conn.note_dropped(&message.topic, Cause::DeliveryQuota));
             return wanted.len();
         }
         for (conn, grant) in &mut wanted {

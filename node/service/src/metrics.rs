@@ -1,6 +1,7 @@
 //! What the service counts. Labels take few values: a client or topic is never one.
 
 use moorline_core::CallState;
+use moorline_explain::Held;
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
@@ -22,6 +23,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) presence: PresenceMetrics,
     pub(crate) registry: RegistryMetrics,
     pub(crate) rights: RightsMetrics,
+    pub(crate) explain: ExplainMetrics,
     pub(crate) takeovers: IntCounter,
     pub(crate) pushed: IntCounter,
     pub(crate) questions_confirmed: IntCounter,
@@ -75,6 +77,7 @@ impl ServiceMetrics {
             presence: PresenceMetrics::register(registry)?,
             registry: RegistryMetrics::register(registry)?,
             rights: RightsMetrics::register(registry)?,
+            explain: ExplainMetrics::register(registry)?,
             takeovers: counter(
                 "moorline_session_takeovers_total",
                 "Sessions taken over from a connection that still held them",
@@ -110,6 +113,53 @@ impl ServiceMetrics {
                 "Frames of other nodes that did not read",
             )?,
         })
+    }
+}
+
+/// What is remembered of devices, for who asks why something did not arrive.
+#[derive(Debug, Clone)]
+pub(crate) struct ExplainMetrics {
+    devices: IntGauge,
+    bytes: IntGauge,
+    notes: IntCounter,
+    forgotten: [IntCounter; 3],
+}
+
+impl ExplainMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let devices = "Devices of which this node remembers what happened lately";
+        let bytes = "About the bytes that this takes";
+        let notes = "Steps of devices that were noted";
+        let forgotten = Opts::new(
+            "moorline_explain_forgotten_total",
+            "What was forgotten to make room, by what it was",
+        );
+        let forgotten = add(registry, IntCounterVec::new(forgotten, &["what"])?)?;
+        Ok(Self {
+            devices: add(registry, IntGauge::new("moorline_explain_devices", devices)?)?,
+            bytes: add(registry, IntGauge::new("moorline_explain_bytes", bytes)?)?,
+            notes: add(registry, IntCounter::new("moorline_explain_notes_total", notes)?)?,
+            forgotten: ["note", "refused-note", "device"]
+                .map(|what| forgotten.with_label_values(&[what])),
+        })
+    }
+
+    /// Shows what is held.
+    pub(crate) fn show(&self, held: Held) {
+        let Held { devices, bytes, noted, forgotten_notes, refused_notes, forgotten_devices } =
+            held;
+        self.devices.set(i64::try_from(devices).unwrap_or(i64::MAX));
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let [notes, refused, quiet] = &self.forgotten;
+        let counted = [
+            (&self.notes, noted),
+            (notes, forgotten_notes),
+            (refused, refused_notes),
+            (quiet, forgotten_devices),
+        ];
+        for (counter, now) in counted {
+            counter.inc_by(now.saturating_sub(counter.get()));
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use moorline_core::{
     Incarnation, Message, NodeId, QoS, ShardId, TenantId,
     port::{Notice, Published, Refusal, Token},
 };
+use moorline_explain::{Became, Cause, Place, Route};
 use moorline_group::wire::{CallError, Kind, Lane, PeerState};
 use moorline_machine::{
     Answer, Command,
@@ -21,10 +22,10 @@ use moorline_machine::{
     command::{Origin, RouteTarget},
     registry::Owner,
 };
-use moorline_router::{Answered, Done, SubmitError};
+use moorline_router::{Answered, At, Done, SubmitError};
 
 use crate::{
-    conn::{Conn, published},
+    conn::{Conn, became_of, published, route_to},
     direct::Direct,
     expiry,
     frames::{self, Publisher},
@@ -60,7 +61,21 @@ impl Several {
         self.answer(self.tally().add(outcome));
     }
 
-    fn retained(&self, outcome: Result<(), Refusal>) {
+    /// A shard answered.
+    fn placed(&self, outcome: &Result<Answer, SubmitError>, at: At) {
+        self.waits.routed(|| route_to(at, outcome));
+        self.answered(published(outcome));
+    }
+
+    /// A node answered, for its live sessions.
+    fn heard(&self, node: NodeId, outcome: Result<Published, Refusal>) {
+        self.waits.routed(|| Route::to(Place::Node(node.0), became_of(outcome)));
+        self.answered(outcome);
+    }
+
+    fn retained(&self, outcome: Result<Answer, SubmitError>, at: At) {
+        let outcome = retained(outcome);
+        self.waits.routed(|| kept(at, outcome));
         self.answer(self.tally().add_retained(outcome));
     }
 
@@ -75,6 +90,17 @@ impl Several {
     }
 }
 
+/// The same to who asks where a message went.
+fn kept(at: At, outcome: Result<(), Refusal>) -> Route {
+    let became = match outcome {
+        Ok(()) => Became::Done,
+        Err(Refusal::Quota) => Became::Refused(Cause::RetainedFull),
+        Err(refusal) => Became::Refused(Cause::of_publish(refusal)),
+    };
+    let index = (at.index > 0).then_some(at.index);
+    Route { index, ..Route::to(Place::Kept(at.shard.0), became) }
+}
+
 /// What a shard's answer means to a publisher who asked it to keep a message.
 fn retained(outcome: Result<Answer, SubmitError>) -> Result<(), Refusal> {
     match outcome {
@@ -87,6 +113,17 @@ fn retained(outcome: Result<Answer, SubmitError>) -> Result<(), Refusal> {
 }
 
 impl Waits {
+    /// It went somewhere.
+    fn routed(&self, route: impl FnOnce() -> Route) {
+        match self {
+            Self::AtLeastOnce(conn, token) | Self::ExactlyOnce(_, Flow { conn, token, .. }) => {
+                conn.note_route(*token, route);
+            }
+            // It has no session; its platform notes it as an event.
+            Self::Direct(_) => {}
+        }
+    }
+
     fn tell(&self, outcome: Result<Published, Refusal>) {
         match (self, outcome) {
             // Certainly nothing happened, so the packet id may be used for something else.
@@ -209,6 +246,8 @@ impl Inner {
         let refuse = |refusal| {
             if answer {
                 conn.push(Notice::Published { token, outcome: Err(refusal) });
+            } else {
+                conn.note_passed(token, Became::Dropped(Cause::of_publish(refusal)));
             }
         };
         let Some(whose) = conn.whose() else {
@@ -226,7 +265,7 @@ impl Inner {
         }
         let targets = self.targets(whose.tenant, &message);
         if !answer {
-            self.pass(whose.publisher(), &targets, &message);
+            self.pass_and_note(conn, (token, whose.publisher()), &targets, &message);
             if message.retain {
                 let owner = conn.owner(whose.tenant);
                 self.retain(whose.tenant, owner, None, message, Done::Ignore);
@@ -312,8 +351,8 @@ impl Inner {
         let several = Arc::new(Several { waits, tally });
         if message.retain {
             let several = Arc::clone(&several);
-            let done = move |outcome| several.retained(retained(outcome));
-            let done = Done::Call(Box::new(done));
+            let done = move |outcome, at| several.retained(outcome, at);
+            let done = Done::Placed(Box::new(done));
             self.retain(publisher.tenant, owner, origin, message.clone(), done);
         }
         let mut live: Option<Bytes> = None;
@@ -329,8 +368,8 @@ impl Inner {
             let several = Arc::clone(&several);
             match *target {
                 RouteTarget::Shard(shard) => {
-                    let done = move |outcome| several.answered(published(outcome));
-                    self.below().router.submit(shard, &command, Done::Call(Box::new(done)));
+                    let done = move |outcome, at| several.placed(&outcome, at);
+                    self.below().router.submit(shard, &command, Done::Placed(Box::new(done)));
                 }
                 RouteTarget::Node(node, incarnation) if node == self.node => {
                     let matched = incarnation == self.incarnation
@@ -338,7 +377,7 @@ impl Inner {
                             Some(origin) => self.deliver_once(tenant, origin, &message),
                             None => self.live.deliver(publisher, &message) > 0,
                         };
-                    several.answered(Ok(Published { matched }));
+                    several.heard(node, Ok(Published { matched }));
                 }
                 RouteTarget::Node(node, incarnation) => {
                     let body = live.get_or_insert_with(|| match origin {
@@ -390,12 +429,16 @@ impl Inner {
         let Forward { node, incarnation, kind, ref body, deadline } = forward;
         let body = body.clone();
         let done = move |outcome: Result<Bytes, CallError>| match outcome {
-            Ok(answer) => several.answered(Ok(Published { matched: answer.first() == Some(&1) })),
+            Ok(answer) => {
+                several.heard(node, Ok(Published { matched: answer.first() == Some(&1) }));
+            }
             Err(_) if service.is_dead(node, incarnation) => {
                 // Its live sessions died with it, so nobody there wants it any more.
-                several.answered(Ok(Published { matched: false }));
+                several.heard(node, Ok(Published { matched: false }));
             }
-            Err(_) if Instant::now() >= deadline => several.answered(Err(Refusal::Unavailable)),
+            Err(_) if Instant::now() >= deadline => {
+                several.heard(node, Err(Refusal::Unavailable));
+            }
             Err(_) => {
                 let tasks = service.tasks.clone();
                 tasks.spawn(async move {
@@ -425,6 +468,39 @@ impl Inner {
 
     /// QoS 0: whoever is there now, and nobody is told if it does not arrive.
     pub(crate) fn pass(&self, publisher: Publisher, targets: &[RouteTarget], message: &Message) {
+        self.pass_telling(publisher, targets, message, |_, _| {});
+    }
+
+    /// The same, for who is asked later where it went.
+    fn pass_and_note(
+        &self,
+        conn: &Conn,
+        (token, publisher): (Token, Publisher),
+        targets: &[RouteTarget],
+        message: &Message,
+    ) {
+        if targets.is_empty() && !message.retain {
+            conn.note_passed(token, Became::DoneBut(Cause::NobodyListens));
+        }
+        self.pass_telling(publisher, targets, message, |target, sent| {
+            conn.note_route(token, || {
+                let place = match *target {
+                    RouteTarget::Shard(shard) => Place::Shard(shard.0),
+                    RouteTarget::Node(node, _) => Place::Node(node.0),
+                };
+                let lost = Became::Dropped(Cause::NotHandedOn);
+                Route::to(place, if sent { Became::Done } else { lost })
+            });
+        });
+    }
+
+    fn pass_telling(
+        &self,
+        publisher: Publisher,
+        targets: &[RouteTarget],
+        message: &Message,
+        tell: impl Fn(&RouteTarget, bool),
+    ) {
         if targets.is_empty() {
             return;
         }
@@ -449,6 +525,7 @@ impl Inner {
             if !sent {
                 self.metrics.dropped_passing.inc();
             }
+            tell(target, sent);
         }
     }
 }

@@ -16,7 +16,7 @@ use moorline_core::{
     session_name,
     shard::Shards,
 };
-use moorline_explain::Trails;
+use moorline_explain::{Became, Cause, Trails};
 use moorline_group::{Groups, wire::Peers};
 use moorline_machine::{
     Answer, Command, Machine,
@@ -40,6 +40,7 @@ use crate::{
     quota::Quota,
     rates::{Rated, Rates},
     refusal_of,
+    registry::explain::LOOKUPS_MAX,
     registry::{
         Readers,
         notes::Notes,
@@ -169,6 +170,8 @@ pub(crate) struct Inner {
     pub(crate) event_readers: Arc<Readers>,
     /// What is remembered of devices here.
     pub(crate) trails: Arc<Trails>,
+    /// Places of those who look up devices that somebody said to be.
+    pub(crate) lookups: Arc<Semaphore>,
     /// A will is due in a shard led here.
     pub(crate) wills_due: Notify,
     pub(crate) accepting: AtomicBool,
@@ -239,6 +242,7 @@ impl Inner {
             value_news: Arc::default(),
             event_readers: Arc::default(),
             trails,
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             wills_due: Notify::new(),
             accepting: AtomicBool::new(true),
             metrics,
@@ -380,8 +384,9 @@ impl Inner {
 
     fn refuse(&self, asked: Asked) {
         match asked {
-            Asked::Publish { message, .. } if message.qos == QoS::AtMostOnce => {
+            Asked::Publish { conn, token, message } if message.qos == QoS::AtMostOnce => {
                 self.metrics.dropped_passing.inc();
+                conn.note_passed(token, Became::Dropped(Cause::PublishUnavailable));
             }
             Asked::Publish { conn, token, .. } => {
                 let outcome = Err(Refusal::Unavailable);
@@ -395,6 +400,11 @@ impl Inner {
 
     fn open(self: &Arc<Self>, conn: &Arc<Conn>, mut open: Open) {
         let refuse = || _ = conn.push(Notice::Opened(Err(Refusal::NotAuthorised)));
+        // The edge has it already, if it remembers anything of this client.
+        let named = open.who.as_ref().map_or(&open.client, |who| &who.device);
+        if let Some(trail) = self.trails.known(open.tenant, named) {
+            conn.set_trail(trail, Arc::clone(&self.clock));
+        }
         open.client = match &open.who {
             Some(who) => session_name::of_device(&who.device, who.born, &open.client),
             None if session_name::is_free(&open.client) => open.client,
@@ -402,6 +412,7 @@ impl Inner {
         };
         if !self.begin_rights(conn, open.tenant, open.who.clone()) {
             self.metrics.quota_refused.with_label_values(&["connections-max"]).inc();
+            conn.note_not_opened(Cause::TooManyConnections);
             conn.push(Notice::Opened(Err(Refusal::Quota)));
             return;
         }
@@ -615,6 +626,7 @@ impl Inner {
     pub(crate) fn observe(&self) {
         self.metrics.links.set(i64::try_from(self.conn_count()).unwrap_or(i64::MAX));
         self.metrics.live_subscriptions.set(i64::try_from(self.live.len()).unwrap_or(i64::MAX));
+        self.metrics.explain.show(self.trails.held());
         let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
         let (mut lag_max, mut consumer_lag_max) = (0, 0);
         let mut add = |what, count: usize| {

@@ -36,6 +36,7 @@ use moorline_service::registry::{
     RegistryError, Watch,
     credential::prove::{Claim, Possession, Proven, Stay, Unproven},
     door::By,
+    explain::{Cause, Stage},
     secrets::Secrets,
 };
 use tracing::info;
@@ -166,7 +167,10 @@ impl Connection {
             Some(_) | None => Arc::new(Payloads::Json),
         };
         let encoding = http::encoding(&payloads, content_type(head));
-        let asked = routed.request(encoding, &body, now_ms, &Rules::default())?;
+        let asked = routed.request(encoding, &body, now_ms, &Rules::default());
+        let asked = asked.inspect_err(|_| {
+            self.note_refused(entered.as_ref(), head, Cause::UnreadablePayload);
+        })?;
         let Some(entered) = entered else {
             let Asked::Provision { request, .. } = asked else {
                 return Err(http::respond(Err(Failure::Unauthorised)));
@@ -177,7 +181,10 @@ impl Connection {
         };
         if let Some(cost) = asked.cost() {
             let admitted = entered.device.admitted(cost);
-            admitted.map_err(|refusal| http::limited(&refusal.text()))?;
+            admitted.map_err(|refusal| {
+                self.note_refused(Some(&entered), head, Cause::TooOften);
+                http::limited(&refusal.text())
+            })?;
         }
         if let Asked::Package(request) = asked {
             return self.package(&entered.device, &request).await;
@@ -226,6 +233,14 @@ impl Connection {
         Ok(Reply::Whole(http::respond(Ok(Said::Chunk { file_name, bytes }))))
     }
 
+    /// Whoever asks later why it did not arrive hears of it. Not the whole path: a token stands in it.
+    fn note_refused(&self, entered: Option<&Entered>, head: &Head, cause: Cause) {
+        let Some(Entered { device, .. }) = entered else { return };
+        let what = head.path().rsplit_once('/').map_or("", |(_, what)| what);
+        let whose = (device.guest.tenant, &device.guest.device);
+        device.door.registry.note_refused(whose, Stage::Request, what, cause);
+    }
+
     // ---- who it is
 
     /// Lets a request in: judges who has not failed too often, so that nobody guesses for long.
@@ -244,7 +259,9 @@ impl Connection {
             password: None,
             possession: Possession::Nothing,
         };
-        match door.registry.prove(secrets, &claim, door.clock.wall().0).await {
+        let proving = Box::pin(door.registry.prove(secrets, &claim, door.clock.wall().0));
+        let why = |unproven: &Unproven| Some(unproven.cause());
+        match door.registry.remembering(from, why, proving).await {
             Ok(Proven { stay, watch, who, .. }) if door.takes(stay.guest.tenant) => {
                 doors.succeeded(&token, from);
                 self.caller.is_known();

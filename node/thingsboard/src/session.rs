@@ -34,7 +34,9 @@ use moorline_dialects::thingsboard::{
 };
 use moorline_edge::asks::{Ask, numbered, tell};
 use moorline_service::registry::{
-    ASK_AGAIN, Heard, RECHECK, RegistryError, Watch, mailman::Mailman,
+    ASK_AGAIN, Heard, RECHECK, RegistryError, Watch,
+    explain::{Cause, Stage},
+    mailman::Mailman,
 };
 use tokio::{
     sync::mpsc,
@@ -488,6 +490,7 @@ impl Session {
             Outcome::Failed => "failed",
         };
         self.count(asked, result);
+        self.note_outcome(asked, outcome);
         let transport = &self.profile.profile.profile_data.transport_configuration;
         let ack = mqtt::ack(outcome, self.version, transport.send_ack_on_validation_exception);
         if let Some(reason) = ack.puback.filter(|_| asked.qos > QoS::AtMostOnce) {
@@ -516,6 +519,22 @@ impl Session {
         };
         tell(&self.inbox, ended);
         false
+    }
+
+    /// What is not kept is noted: of QoS 0 nobody hears it, and some of it is acknowledged all the same. What a shard said has its note.
+    fn note_outcome(&self, asked: Asked, outcome: Outcome) {
+        let cause = match outcome {
+            Outcome::Done | Outcome::Failed => return,
+            Outcome::UnknownTopic => Cause::UnknownTopic,
+            Outcome::NotGateway => Cause::PublishForbidden,
+            Outcome::Invalid | Outcome::TooEarly => Cause::UnreadablePayload,
+            Outcome::RateLimited | Outcome::GatewayLimited | Outcome::ChildLimited => {
+                Cause::TooOften
+            }
+        };
+        let Device { door, guest } = &self.device;
+        let whose = (guest.tenant, &guest.device);
+        door.registry.note_dropped(whose, Stage::Request, asked.what, cause);
     }
 
     /// Publishes to the device: whether it subscribed to it or not.

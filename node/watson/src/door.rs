@@ -22,6 +22,7 @@ use moorline_service::registry::{
     Registry, Watch,
     credential::{certificate::Called, prove::Chain},
     door::{Admitted, By, Certified, Guest, Shown},
+    explain::meant,
     principal::{self, is_principal, kept_as},
     secrets::Secrets,
     settings::{self, Class as Kind, DeviceSettings, Role},
@@ -309,6 +310,7 @@ impl Door {
         let name = client.device().ok_or(Denial::UnknownDevice)?;
         let alias = alias_of(client);
         let (tenant, _) = self.registry.tenant_meant(&alias).await?;
+        meant(tenant, &device_name(name));
         let (now, plaintext) = (self.clock.wall().0, self.registry.takes_plaintext(tenant));
         if !coming.tls && !plaintext {
             return Err(Denial::Plaintext.into());

@@ -37,11 +37,17 @@ use moorline_dialects::watson::{
 };
 use moorline_edge::Doorkeeper;
 use moorline_http::{Answer, Answered, Body, Caller, Conversation, Platform, Request, Unread};
-use moorline_service::{Service, registry::door::By};
+use moorline_service::{
+    Service,
+    registry::{
+        door::By,
+        explain::{Cause, Stage},
+    },
+};
 use prometheus::IntGauge;
 
 use crate::{
-    door::{Door, Entered, Stay},
+    door::{Door, Entered, Stay, device_name},
     failed::Failed,
     fetch::{self, Fetched, Wanted},
     gateway::Registrar,
@@ -149,14 +155,42 @@ impl Found {
 impl Connection {
     async fn outcome(&self, routed: Routed, head: &Head<'_>, body: Body) -> Result<Found, Refusal> {
         let entered = self.enter(&routed).await?;
-        let route = routed.route;
+        let done = self.done(&entered, routed.route, head, body).await;
+        if let Err(refusal) = &done {
+            self.note_refused(&entered, head.path, refusal);
+        }
+        done
+    }
+
+    /// Whoever asks later why it did not arrive hears of it.
+    fn note_refused(&self, entered: &Entered, path: &str, refusal: &Refusal) {
+        let Some(device) = self.known().client.device().map(device_name) else { return };
+        let cause = match refusal {
+            Refusal::Forbidden => Cause::PublishForbidden,
+            Refusal::NotFound => Cause::UnknownTopic,
+            Refusal::TooLarge => Cause::TooLarge,
+            Refusal::Unavailable => Cause::PublishUnavailable,
+            Refusal::BadRequest | Refusal::Method | Refusal::MediaType => Cause::UnreadablePayload,
+            Refusal::Failed => Cause::PlatformRefused,
+        };
+        let whose = (entered.tenant, &device);
+        self.http.door.registry.note_refused(whose, Stage::Request, path, cause);
+    }
+
+    async fn done(
+        &self,
+        entered: &Entered,
+        route: Route,
+        head: &Head<'_>,
+        body: Body,
+    ) -> Result<Found, Refusal> {
         if let Some(filter) = route.filter() {
             let body = read(body, WAIT_BODY_BYTES_MAX, Refusal::BadRequest).await?;
             let wait = Duration::from_secs(http::wait_s(&body)?.into());
-            return self.fetch(&entered, filter, wait).await;
+            return self.fetch(entered, filter, wait).await;
         }
         let body = read(body, PAYLOAD_BYTES_MAX, Refusal::TooLarge).await?;
-        self.publish(&entered, &route, head, body).await?;
+        self.publish(entered, &route, head, body).await?;
         Ok(Found::of(Outcome::Published))
     }
 

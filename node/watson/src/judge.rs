@@ -48,7 +48,8 @@ impl Judge {
             door.count_banned(first.class(), retry_after_s);
             return Err(Turned::Banned);
         }
-        match door.admit_one_of(readings, proof, &caller.channel).await {
+        let judging = Box::pin(door.admit_one_of(readings, proof, &caller.channel));
+        match door.registry.remembering_denial(from, judging).await {
             Ok(admitted) => {
                 doors.succeeded(&who, from);
                 Ok(admitted)

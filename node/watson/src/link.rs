@@ -30,7 +30,11 @@ use moorline_dialects::watson::{
 };
 
 use moorline_edge::Clock;
-use moorline_service::registry::{door::By, mailman::Mailman};
+use moorline_service::registry::{
+    door::By,
+    explain::{Cause, Stage},
+    mailman::Mailman,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -197,6 +201,7 @@ impl WatsonLink {
                 Read::Ended
             }
             Consequence::DropAndNotify => {
+                self.note_dropped(&message.topic, why);
                 self.notify(Request::Publish, &message.topic, why);
                 Read::Dropped(Ok(Published { matched: true }))
             }
@@ -204,6 +209,17 @@ impl WatsonLink {
                 Read::Dropped(Err(Refusal::NotAuthorised))
             }
         }
+    }
+
+    /// The client hears that it was taken; whoever asks later hears more.
+    fn note_dropped(&self, topic: &Text, why: Forbidden) {
+        let Some(device) = self.opening.client.device().map(device_name) else { return };
+        let cause = match why {
+            Forbidden::Topic => Cause::UnknownTopic,
+            Forbidden::NotAuthorised => Cause::PublishForbidden,
+        };
+        let whose = (self.tenant, &device);
+        self.door.registry.note_dropped(whose, Stage::Publish, topic.as_str(), cause);
     }
 
     fn notify(&self, request: Request, refused: &Text, why: Forbidden) {

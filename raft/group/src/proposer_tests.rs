@@ -84,6 +84,7 @@ impl Rig {
                 producer: run.producer,
                 first_seq: run.first_seq,
                 answers: vec![Answer::Done],
+                index: 1,
             })
             .collect();
         let log_id = RaftLogId::new(LeaderId { term: 3, node_id: 1 }, 1);

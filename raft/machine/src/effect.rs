@@ -78,6 +78,10 @@ pub enum Effect {
     QueueFull {
         /// Whose.
         session: SessionId,
+        /// Of which tenant.
+        tenant: TenantId,
+        /// What the session is called; a share's is its filter.
+        client: Text,
     },
     /// A will is due: the leader publishes it and then proposes [`crate::Command::WillsDone`].
     WillDue,

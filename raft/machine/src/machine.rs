@@ -159,7 +159,8 @@ impl Machine {
             }
             self.producers.remember(step, run, first_new, &answers[skipped..]);
         }
-        Ok(RunAnswers { producer: run.producer, first_seq: run.first_seq, answers })
+        let (producer, first_seq, index) = (run.producer, run.first_seq, step.index);
+        Ok(RunAnswers { producer, first_seq, answers, index })
     }
 
     #[expect(clippy::too_many_lines, reason = "a table: a few lines for each command")]

@@ -95,8 +95,8 @@ pub(crate) struct Sent {
 pub(crate) enum Action {
     /// Send a run; give its outcome to [`Forwarder::answered`], with `sent`.
     Send { to: NodeId, run: Run, sent: Sent },
-    /// Tell these what became of their commands, in this order.
-    Complete(Vec<(Done, Outcome)>),
+    /// Tell these what became of their commands, in this order, and at which index.
+    Complete(Vec<(Done, Outcome, u64)>),
 }
 
 /// What became of a run that was sent.
@@ -118,7 +118,7 @@ struct Waiting {
     /// How often it was sent without being refused since: if it was, it may have been applied.
     open: u32,
     /// Answers that came before those of an older run.
-    answers: Option<Vec<Answer>>,
+    answers: Option<(Vec<Answer>, u64)>,
 }
 
 #[derive(Debug)]
@@ -140,7 +140,7 @@ pub(crate) struct Forwarder {
     bytes: usize,
     /// Counts failures, so that what belongs to an earlier attempt can be told.
     attempt: u64,
-    completed: Vec<(Done, Outcome)>,
+    completed: Vec<(Done, Outcome, u64)>,
     stopped: bool,
 }
 
@@ -280,7 +280,7 @@ impl Forwarder {
         now: Instant,
         new_producer: &dyn Fn() -> u64,
     ) -> Verdict {
-        let RunAnswers { producer, first_seq, answers } = answers;
+        let RunAnswers { producer, first_seq, answers, index } = answers;
         let Some(of) = self.find(producer, first_seq) else { return Verdict::Stale };
         let waiting = &mut self.runs[of];
         if waiting.answers.is_some() {
@@ -293,7 +293,7 @@ impl Forwarder {
         if gap.is_none() && answers.len() == usize::from(waiting.run.count) {
             // Also of an earlier attempt: what was applied is applied.
             let took = now.saturating_duration_since(waiting.since);
-            waiting.answers = Some(answers);
+            waiting.answers = Some((answers, index));
             if attempt == self.attempt {
                 self.search.confirm();
             }
@@ -318,7 +318,9 @@ impl Forwarder {
 
     /// Lets answered runs leave, oldest first.
     fn complete(&mut self) {
-        while let Some(answers) = self.runs.front_mut().and_then(|front| front.answers.take()) {
+        while let Some((answers, index)) =
+            self.runs.front_mut().and_then(|front| front.answers.take())
+        {
             let run = self.runs.pop_front().expect("it was there").run;
             let count = usize::from(run.count);
             if self.sent > 0 {
@@ -327,7 +329,8 @@ impl Forwarder {
             }
             self.bytes -= run.commands.len();
             self.oldest_seq = run.end_seq();
-            self.completed.extend(self.dones.drain(..count).zip(answers.into_iter().map(Ok)));
+            let ended = self.dones.drain(..count).zip(answers);
+            self.completed.extend(ended.map(|(done, answer)| (done, Ok(answer), index)));
         }
     }
 
@@ -372,10 +375,10 @@ impl Forwarder {
                 1.. => SubmitError::Unanswered { shard },
             };
             let dones = self.dones.drain(..usize::from(waiting.run.count));
-            self.completed.extend(dones.map(|done| (done, Err(error))));
+            self.completed.extend(dones.map(|done| (done, Err(error), 0)));
         }
         let error = SubmitError::NoLeader { shard };
-        self.completed.extend(self.dones.drain(..).map(|done| (done, Err(error))));
+        self.completed.extend(self.dones.drain(..).map(|done| (done, Err(error), 0)));
         self.begin_producer(producer);
     }
 
@@ -394,7 +397,7 @@ impl Forwarder {
         self.stopped = true;
         let unsent = self.completed.len();
         self.abandon(0);
-        for (_, outcome) in &mut self.completed[unsent..] {
+        for (_, outcome, _) in &mut self.completed[unsent..] {
             if matches!(outcome, Err(SubmitError::NoLeader { .. })) {
                 *outcome = Err(SubmitError::Stopped);
             }

@@ -30,7 +30,7 @@ mod router;
 mod tests;
 mod wire;
 
-pub use done::{Answered, Done, Outcome};
+pub use done::{Answered, At, Done, Outcome};
 pub use error::{Advice, SubmitError, TellError};
 pub use roles::{Leader, Leaders};
 pub use router::{Router, RouterConfig};

@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    done::{Done, Outcome},
+    done::{At, Done, Outcome},
     error::{SubmitError, TellError},
     forwarder::{Action, Failure, Forwarder, Sent, Verdict},
     metrics::RouterMetrics,
@@ -179,7 +179,7 @@ impl Router {
             Err((done, error)) => {
                 drop(state);
                 inner.metrics.command_failed(&error);
-                done.end(Err(error));
+                done.end(Err(error), At { shard, index: 0 });
             }
         }
     }
@@ -346,12 +346,12 @@ impl Inner {
             Action::Complete(completed) => {
                 self.metrics.waiting.sub(i64::try_from(completed.len()).unwrap_or(i64::MAX));
                 let mut answered = 0;
-                for (done, outcome) in completed {
+                for (done, outcome, index) in completed {
                     match &outcome {
                         Ok(_) => answered += 1,
                         Err(error) => self.metrics.command_failed(error),
                     }
-                    done.end(outcome);
+                    done.end(outcome, At { shard: slot.shard, index });
                 }
                 self.metrics.commands_answered(answered);
             }

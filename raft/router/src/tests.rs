@@ -20,7 +20,7 @@ use prometheus::Registry;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    Answered, Done, Leader, Outcome, Router, RouterConfig, SubmitError, TellError,
+    Answered, At, Done, Leader, Outcome, Router, RouterConfig, SubmitError, TellError,
     forwarder::tests::{Machine, command},
     replicas::{Replicas, Reply},
 };
@@ -173,7 +173,7 @@ impl Cluster {
 struct Listener(mpsc::SyncSender<(u64, Outcome)>);
 
 impl Answered for Listener {
-    fn answered(&self, token: u64, outcome: Outcome) {
+    fn answered(&self, token: u64, outcome: Outcome, _: At) {
         self.0.try_send((token, outcome)).unwrap();
     }
 }

@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn outcomes_survive_the_wire() {
-        let answers =
-            RunAnswers { producer: ProducerId(1), first_seq: 2, answers: vec![Answer::Done] };
+        let (producer, answers) = (ProducerId(1), vec![Answer::Done]);
+        let answers = RunAnswers { producer, first_seq: 2, answers, index: 7 };
         #[rustfmt::skip]
         let table = [
             (Ok(answers.clone()), Ok(answers)),
@@ -176,6 +176,15 @@ mod tests {
         for (outcome, expected) in table {
             assert_eq!(read_outcome(Ok(encode(outcome))), expected);
         }
+    }
+
+    #[test]
+    fn answers_of_a_program_that_says_no_index_are_read() {
+        let (producer, answers) = (ProducerId(1), vec![Answer::Done]);
+        let answers = RunAnswers { producer, first_seq: 2, answers, index: 7 };
+        let written = encode(Ok(answers.clone()));
+        let before = written.slice(..written.len() - 8);
+        assert_eq!(read_outcome(Ok(before)), Ok(RunAnswers { index: 0, ..answers }));
     }
 
     #[test]

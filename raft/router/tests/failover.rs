@@ -26,7 +26,7 @@ use moorline_machine::{
     Answer, Command, Effect,
     command::{Holder, SessionId, Subscription},
 };
-use moorline_router::{Answered, Done, Outcome, Router, RouterConfig};
+use moorline_router::{Answered, At, Done, Outcome, Router, RouterConfig};
 use moorline_storage_rocks::{Create, LogConfig, RocksLog, RocksStore, StoreConfig, abort};
 use prometheus::Registry;
 use tempfile::TempDir;
@@ -174,7 +174,7 @@ fn publish(number: u64) -> Command {
 struct Listener(mpsc::SyncSender<(u64, Outcome)>);
 
 impl Answered for Listener {
-    fn answered(&self, token: u64, outcome: Outcome) {
+    fn answered(&self, token: u64, outcome: Outcome, _: At) {
         self.0.try_send((token, outcome)).unwrap();
     }
 }

@@ -26,6 +26,7 @@ use moorline_service::registry::{
     Watch,
     audit::identified,
     door::{BY_AUTHORITY, By, Guest},
+    explain::Cause,
     principal::{Principal, counted_as, kept_as},
     secrets::Secrets,
     settings::Role,
@@ -296,19 +297,14 @@ impl Http {
         let login = DeviceLogin::read(body)?;
         let who = login.device.text().clone();
         self.checks_ban(caller, &who)?;
-        let pass = self.door.by_key(&login.key, login.secret.as_bytes()).await;
-        let pass = match pass {
-            Ok(Some(pass)) => pass,
-            Ok(None) | Err(Refused::Credentials) => return Err(self.failed(caller, &who)),
-            Err(_) => return Err(Kind::Unavailable.into()),
-        };
-        self.checks_tls(caller, pass.tenant)?;
-        let known = self.door.device_for(&pass, &login.device).await;
-        let known = match known {
-            Ok(known) => known,
-            Err(Refused::Unavailable) => return Err(Kind::Unavailable.into()),
-            Err(_) => return Err(self.failed(caller, &who)),
-        };
+        let judging = Box::pin(self.judge_device(caller, &login, &who));
+        let from = caller.peer.ip();
+        let (pass, known) = self
+            .door
+            .registry
+            .remembering(from, |(cause, _)| Some(*cause), judging)
+            .await
+            .map_err(|(_, error)| error)?;
         self.doors.succeeded(&who, caller.peer.ip());
         caller.is_known();
         let now_s = self.now_s();
@@ -334,6 +330,30 @@ impl Http {
             "pubTopics": access.pub_topics,
             "subTopics": access.sub_topics,
         }))
+    }
+
+    /// Which key a device shows, and as which device; or why not, for who asks later and for itself.
+    async fn judge_device(
+        &self,
+        caller: &Caller,
+        login: &DeviceLogin,
+        who: &Text,
+    ) -> Result<(Pass, Known), (Cause, Error)> {
+        let unavailable = || (Cause::AuthUnavailable, Error::from(Kind::Unavailable));
+        let wrong = |cause| (cause, self.failed(caller, who));
+        let pass = self.door.by_key(&login.key, login.secret.as_bytes(), Some(&login.device)).await;
+        let pass = match pass {
+            Ok(Some(pass)) => pass,
+            Ok(None) | Err(Refused::Credentials) => return Err(wrong(Cause::WrongCredentials)),
+            Err(_) => return Err(unavailable()),
+        };
+        let tls = self.checks_tls(caller, pass.tenant);
+        tls.map_err(|error| (Cause::PlaintextForbidden, error))?;
+        match self.door.device_for(&pass, &login.device).await {
+            Ok(known) => Ok((pass, known)),
+            Err(Refused::Unavailable) => Err(unavailable()),
+            Err(_) => Err(wrong(Cause::NotAuthorised)),
+        }
     }
 
     pub(super) async fn log_in_user(&self, caller: &Caller, body: &[u8]) -> Result<Reply, Error> {

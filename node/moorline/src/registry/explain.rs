@@ -90,8 +90,19 @@ fn text(answer: &Value) -> String {
     notes.iter().map(lines).collect()
 }
 
+/// Topics and client ids are what strangers say: no control character of theirs reaches a terminal. Between the parts of a session's
+/// name there is one.
+fn printable(text: &str) -> String {
+    let shown = |of: char| match of {
+        '\u{1F}' => '/',
+        of if of.is_control() => char::REPLACEMENT_CHARACTER,
+        of => of,
+    };
+    text.chars().map(shown).collect()
+}
+
 fn lines(note: &Value) -> String {
-    let word = |field: &str| note[field].as_str().unwrap_or("-").to_owned();
+    let word = |field: &str| printable(note[field].as_str().unwrap_or("-"));
     let mut out = format!(
         "{}  node {}  {:<12} {:<8}",
         word("time"),
@@ -117,11 +128,41 @@ fn lines(note: &Value) -> String {
         out.push_str(&format!("  message {message}"));
     }
     out.push('\n');
+    for route in note["routes"].as_array().into_iter().flatten() {
+        out.push_str(&line_of(route));
+    }
+    let (named, all) = (note["routes"].as_array().map_or(0, Vec::len), note["count"].as_u64());
+    let more = all.filter(|_| named > 0).map_or(0, |all| all.saturating_sub(named as u64));
+    if more > 0 {
+        out.push_str(&format!("    to {more} more places\n"));
+    }
     if let (Some(cause), Some(what), Some(fix)) =
         (note["cause"].as_str(), note["what"].as_str(), note["fix"].as_str())
     {
         out.push_str(&format!("    {cause}: {what}\n    do: {fix}\n"));
     }
+    out
+}
+
+/// One place that a message went to.
+fn line_of(route: &Value) -> String {
+    let word = |field: &str| route[field].as_str().unwrap_or("-").to_owned();
+    let place = match route["to"].as_str() {
+        Some("shard") => format!("queues of shard {}", route["id"]),
+        Some("node") => format!("clean sessions at node {}", route["id"]),
+        Some("kept") => format!("kept in shard {} for later subscribers", route["id"]),
+        Some(_) | None => format!("{} {}", word("to"), route["id"]),
+    };
+    let mut out = format!("    to {place}: {}", word("result"));
+    for (field, name) in [("sessions", "sessions"), ("log_index", "log index")] {
+        if !route[field].is_null() {
+            out.push_str(&format!(", {name} {}", route[field]));
+        }
+    }
+    if let (Some(cause), Some(what)) = (route["cause"].as_str(), route["what"].as_str()) {
+        out.push_str(&format!(", {cause}: {what}"));
+    }
+    out.push('\n');
     out
 }
 
@@ -145,13 +186,28 @@ mod tests {
     fn what_was_refused_says_why_and_what_to_do() {
         let notes = json!({ "notes": [
             { "time": "T", "node": 2, "device": "d", "stage": "publish", "result": "refused", "about": "a/b", "qos": 1,
-              "bytes": 3, "message": "00ff", "took_ms": 0.5, "cause": "queue_full", "what": "full", "fix": "take" },
+              "bytes": 3, "message": "00ff", "took_ms": 0.5, "cause": "queue_full", "what": "full", "fix": "take",
+              "count": 4, "routes": [
+                { "to": "shard", "id": 3, "result": "done", "sessions": 2, "log_index": 77 },
+                { "to": "node", "id": 1, "result": "done", "cause": "nobody_listens", "what": "nobody" },
+                { "to": "kept", "id": 4, "result": "refused", "cause": "retained_full", "what": "full" } ] },
             { "time": "U", "node": 1, "device": "d", "stage": "end", "result": "done", "about": "peer_gone" },
         ] });
-        let expected = "T  node 2  publish      refused   d  a/b  qos 1  bytes 3  ms 0.5  message 00ff\n    \
+        let expected = "T  node 2  publish      refused   d  a/b  qos 1  bytes 3  count 4  ms 0.5  message 00ff\n    \
+                        to queues of shard 3: done, sessions 2, log index 77\n    \
+                        to clean sessions at node 1: done, nobody_listens: nobody\n    \
+                        to kept in shard 4 for later subscribers: refused, retained_full: full\n    \
+                        to 1 more places\n    \
                         queue_full: full\n    do: take\n\
                         U  node 1  end          done      d  peer_gone\n";
         assert_eq!(text(&notes), expected);
         assert!(text(&json!({ "notes": [] })).starts_with("nothing is remembered"));
+    }
+
+    #[test]
+    fn what_strangers_say_moves_no_cursor() {
+        let notes = json!({ "notes": [{ "time": "T", "node": 1, "device": "d", "stage": "publish",
+            "result": "done", "about": "a\u{1B}[2J\u{1F}b" }] });
+        assert_eq!(text(&notes), "T  node 1  publish      done      d  a\u{FFFD}[2J/b\n");
     }
 }

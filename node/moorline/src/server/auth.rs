@@ -28,7 +28,7 @@ use moorline_edge::{
     Attempt, Authenticate, Begin, Denial, Doorkeeper, FoundPsk, Identity, Proof, PskHolder,
     PskKeys, PskOffer, Verdict, watch_over,
 };
-use moorline_explain::{Became, Cause, Note, Stage};
+use moorline_explain::{Cause, Note, Stage};
 use moorline_fostrom::Mqtt;
 use moorline_service::registry::{
     Registry, Watch,
@@ -122,21 +122,23 @@ impl Devices {
         let (peer, client) = (attempt.peer, attempt.client.clone());
         let (mut judged, suspect) =
             explain::suspecting(Box::pin(self.judge_unless_banned(attempt))).await;
-        let suspect = match (&judged, suspect) {
-            // Nobody's device: it is known by its client id.
-            (Ok(Identity { tenant, .. }), None) => Some((*tenant, client)),
-            (_, suspect) => suspect,
-        };
-        let Some((tenant, device)) = suspect else { return judged };
-        let Some(trail) = registry.trail(tenant, &device) else { return judged };
-        let became = match &judged {
-            Ok(_) => Became::Done,
-            Err(denial) => Became::Refused(cause(*denial)),
-        };
-        let note = Note::new(UnixMillis(now_ms()), Stage::Authenticate, &peer.to_string());
-        trail.add(Note { became, ..note });
-        if let Ok(identity) = &mut judged {
-            identity.trail = Some(trail);
+        match (&mut judged, suspect) {
+            (Ok(identity), suspect) => {
+                // Nobody's device: it is known by its client id.
+                let found = suspect.filter(|suspect| suspect.is_there);
+                let device = found.map_or(client, |suspect| suspect.device);
+                identity.trail = registry.trail(identity.tenant, &device);
+                if let Some(trail) = &identity.trail {
+                    let about = peer.to_string();
+                    trail.add(Note::new(UnixMillis(now_ms()), Stage::Authenticate, &about));
+                }
+            }
+            (Err(denial), Some(suspect)) => {
+                // Without its port: the same over and over is one note.
+                let from = peer.ip().to_canonical().to_string();
+                registry.note_not_let_in(suspect, &from, cause(*denial));
+            }
+            (Err(_), None) => {}
         }
         judged
     }
@@ -159,6 +161,8 @@ impl Devices {
         };
         let doors = self.doors.clone();
         if doors.banned(&who, from, UnixMillis(now_ms())).is_some() {
+            self.suspect(&who);
+            explain::because(Cause::Banned);
             // Losant's hear 3 of a ban, which is the edge's word for being busy.
             return Err(if of_losant { Denial::Busy } else { Denial::Banned });
         }
@@ -170,6 +174,7 @@ impl Devices {
             Ok(_) => doors.succeeded(&who, from),
             Err(denial) if is_wrong(*denial) => {
                 if doors.failed(&who, from, UnixMillis(now_ms())) {
+                    explain::because(Cause::Banned);
                     // Not who: that may be a token.
                     info!(%from, "a client failed too often and is banned for a while");
                 }
@@ -177,6 +182,17 @@ impl Devices {
             Err(_) => {}
         }
         judged
+    }
+
+    /// Who says `NAME@TENANT` and is not looked at means that device.
+    fn suspect(&self, who: &Text) {
+        let called = who.as_str().rsplit_once('@');
+        let meant = called.and_then(|(name, tenant)| {
+            Some((self.registry.tenant_by_name(tenant)?.0, Text::from(name)))
+        });
+        if let Some((tenant, device)) = meant {
+            explain::meant(tenant, &device);
+        }
     }
 
     fn watson_of(&self, attempt: &Attempt) -> Option<moorline_watson::Mqtt> {

@@ -15,6 +15,7 @@ use moorline_core::{
     op::{self, Answer, Declined, Denial, Format, MailId, Op, Settlement},
     port::Refusal,
 };
+use moorline_explain::Cause;
 use moorline_machine::{
     CallRefused, DocumentRefused, EventRefused, MailRefused, ValueRefused,
     answer::Refused,
@@ -29,6 +30,7 @@ use super::{
         certificate::{self, Called},
         prove::Chain,
     },
+    explain::{because, meant},
     secrets::Secrets,
     settings::{self, DeviceSettings},
 };
@@ -244,6 +246,7 @@ impl Registry {
     ) -> Result<Admitted, Denial> {
         let Shown { alias, device, secret, by, tls } = shown;
         let (tenant, of) = self.tenant_meant(alias).await?;
+        meant(tenant, device);
         if !tls && !self.takes_plaintext(tenant) {
             return Err(Denial::Plaintext);
         }
@@ -252,6 +255,9 @@ impl Registry {
         let record = self.device(tenant, device).await.map_err(|error| denial(&error))?;
         let record = record.ok_or(Denial::UnknownDevice)?;
         let held = secrets.holds(tenant, device, &record, secret, now_ms);
+        if held.is_none() && record.credentials.is_empty() {
+            because(Cause::NoCredential);
+        }
         let held = held.ok_or(Denial::WrongSecret)?;
         if !record.enabled || !of.enabled {
             return Err(Denial::Disabled);

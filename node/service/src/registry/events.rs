@@ -115,7 +115,7 @@ impl Registry {
                 Ok(EventPlace { shard, offset, at })
             };
             let appended = appended.await;
-            step.answered(&appended);
+            step.appended(&appended);
             appended
         }
     }

@@ -9,15 +9,19 @@
 //!
 //! - **A tenant hears of its own devices only**: what is remembered is kept by tenant, and is asked for by tenant.
 //! - **A node that does not answer is said to have not answered**; nobody waits longer than [`NODE_WAIT`] for it.
-//! - **Only devices that there are get notes by strangers**: a made-up name leaves nothing behind.
+//! - **Only devices that there are get notes by strangers**: a made-up name leaves nothing behind. Whether there is one is never
+//!   looked up before the stranger has its answer, so nobody learns it from how long that takes.
 //!
 //! Checked by the cluster tests (`explain.rs`).
 
-use std::{cell::RefCell, collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeMap, future::Future, net::IpAddr, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
-use moorline_core::{NodeId, ShardId, TenantId, Text, UnixMillis};
-use moorline_explain::{Became, Cause, Fingerprint, Note, Stage, Trail, Trails};
+use moorline_core::{NodeId, ShardId, TenantId, Text, UnixMillis, op::Denial, session_name};
+use moorline_explain::{Became, Fingerprint, Note, Place, Route, Trail, Trails};
+pub use moorline_explain::{Cause, Stage};
 use moorline_group::wire::{Kind, Lane, Replier};
 use moorline_machine::{EventRefused, MailRefused, ValueRefused, answer::Refused};
 use moorline_storage::{
@@ -25,17 +29,20 @@ use moorline_storage::{
     record::{Reader, Writer},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{Registry, RegistryError};
+use super::{EventPlace, Registry, RegistryError, principal::is_principal};
 use crate::service::Inner;
 
 /// How long a node may take to say what it remembers.
 pub const NODE_WAIT: Duration = Duration::from_secs(3);
 /// Notes of one node in one answer. One of a device has fewer; a message may have touched many.
 pub const NOTES_MAX: usize = 512;
-/// The most bytes of an answer: that many notes, with the longest text each.
-const ANSWER_BYTES_MAX: usize = 512 * 1024;
+/// The most bytes of an answer: that many notes, with the longest text and all places each.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Devices that are looked up at once at a node because somebody was refused who said to be them, and is not known to be.
+pub(crate) const LOOKUPS_MAX: usize = 16;
 const VERSION: u8 = 1;
 const QUESTION_BYTES: usize = 32;
 
@@ -67,13 +74,36 @@ pub struct Explained {
     pub silent: Vec<NodeId>,
 }
 
+/// Whom a client that is being judged was looked up as, and why it is not let in, if that is known more exactly than it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// Whose device.
+    pub tenant: TenantId,
+    /// Its name.
+    pub device: Text,
+    /// Why it is not let in.
+    pub because: Option<Cause>,
+    /// Whether there is such a device, or somebody only said so.
+    pub is_there: bool,
+}
+
+impl Suspect {
+    fn new(tenant: TenantId, device: &Text, is_there: bool) -> Self {
+        Self { tenant, device: device.clone(), because: None, is_there }
+    }
+
+    fn is(&self, tenant: TenantId, device: &Text) -> bool {
+        self.tenant == tenant && self.device == *device
+    }
+}
+
 tokio::task_local! {
     /// The device of whom a client that is being judged was looked up last.
-    static SUSPECT: RefCell<Option<(TenantId, Text)>>;
+    static SUSPECT: RefCell<Option<Suspect>>;
 }
 
 /// Judges somebody, and says which device they were looked up as, if that exists.
-pub async fn suspecting<T>(judging: impl Future<Output = T>) -> (T, Option<(TenantId, Text)>) {
+pub async fn suspecting<T>(judging: impl Future<Output = T>) -> (T, Option<Suspect>) {
     SUSPECT
         .scope(RefCell::default(), async {
             let judged = judging.await;
@@ -84,8 +114,38 @@ pub async fn suspecting<T>(judging: impl Future<Output = T>) -> (T, Option<(Tena
 
 /// A device was found while somebody was judged.
 pub(super) fn suspect(tenant: TenantId, device: &Text) {
+    if is_principal(device) {
+        return;
+    }
+    let noted = SUSPECT.try_with(|suspect| {
+        let mut suspect = suspect.borrow_mut();
+        match suspect.as_mut().filter(|known| known.is(tenant, device)) {
+            Some(known) => known.is_there = true,
+            None => *suspect = Some(Suspect::new(tenant, device, true)),
+        }
+    });
     // Most who look for a device judge nobody.
-    let noted = SUSPECT.try_with(|suspect| suspect.replace(Some((tenant, device.clone()))));
+    drop(noted);
+}
+
+/// Somebody who is judged says to be this device, which was not looked up.
+pub fn meant(tenant: TenantId, device: &Text) {
+    if is_principal(device) {
+        return;
+    }
+    let noted = SUSPECT.try_with(|suspect| {
+        suspect.borrow_mut().get_or_insert_with(|| Suspect::new(tenant, device, false));
+    });
+    drop(noted);
+}
+
+/// Somebody who is judged is not let in for this reason; whoever asks from outside hears less.
+pub fn because(cause: Cause) {
+    let noted = SUSPECT.try_with(|suspect| {
+        if let Some(suspect) = suspect.borrow_mut().as_mut() {
+            suspect.because = Some(cause);
+        }
+    });
     drop(noted);
 }
 
@@ -100,6 +160,90 @@ impl Registry {
     #[must_use]
     pub fn trail(&self, tenant: TenantId, device: &Text) -> Option<Trail> {
         self.inner.trails.of(tenant, device)
+    }
+
+    /// Judges somebody who makes a request, and notes why not with the device that it was looked up as. `cause`: what the refusal
+    /// means, if nothing more exact is known; [`None`] if it is none of the device's.
+    ///
+    /// Who is let in is noted by what it does then: else half of what is remembered of a device that makes requests would be this.
+    ///
+    /// # Errors
+    ///
+    /// Those of `judging`.
+    pub async fn remembering<T, E>(
+        &self,
+        from: IpAddr,
+        cause: impl FnOnce(&E) -> Option<Cause> + Send,
+        judging: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
+        if SUSPECT.try_with(|_| ()).is_ok() {
+            // Whoever judges it with others notes it.
+            return judging.await;
+        }
+        let (judged, suspect) = suspecting(judging).await;
+        if let (Err(why), Some(suspect)) = (&judged, suspect)
+            && let Some(cause) = cause(why)
+        {
+            self.note_not_let_in(suspect, &from.to_string(), cause);
+        }
+        judged
+    }
+
+    /// Notes why somebody was not let in. If it is not known whether there is such a device, that is looked up first, beside everything
+    /// else: the answer does not wait for it. While [`LOOKUPS_MAX`] of these are under way more are not noted.
+    pub fn note_not_let_in(&self, suspect: Suspect, from: &str, cause: Cause) {
+        let Suspect { tenant, device, because, is_there } = suspect;
+        let cause = because.unwrap_or(cause);
+        if is_there || self.inner.trails.known(tenant, &device).is_some() {
+            return self.note_refused((tenant, &device), Stage::Authenticate, from, cause);
+        }
+        let Ok(place) = Arc::clone(&self.inner.lookups).try_acquire_owned() else { return };
+        let (registry, from) = (self.clone(), from.to_owned());
+        self.inner.tasks.spawn(async move {
+            if let Ok(Some(_)) = registry.device(tenant, &device).await {
+                registry.note_refused((tenant, &device), Stage::Authenticate, &from, cause);
+            }
+            drop(place);
+        });
+    }
+
+    /// The same of somebody whose refusals are [`Denial`]s.
+    ///
+    /// # Errors
+    ///
+    /// Those of `judging`.
+    pub async fn remembering_denial<T>(
+        &self,
+        from: IpAddr,
+        judging: impl Future<Output = Result<T, Denial>> + Send,
+    ) -> Result<T, Denial> {
+        self.remembering(from, |why| Some(Cause::of_denial(*why)), judging).await
+    }
+
+    /// Notes that something of a device was refused before any shard heard of it. The same over and over is one note with a count.
+    pub fn note_refused(
+        &self,
+        (tenant, device): (TenantId, &Text),
+        stage: Stage,
+        about: &str,
+        cause: Cause,
+    ) {
+        let note = Note::new(self.inner.now(), stage, about);
+        let note = Note { became: Became::Refused(cause), ..note };
+        self.inner.trails.again(tenant, device, note);
+    }
+
+    /// Notes that something of a device, or for it, went nowhere, without anybody having been told.
+    pub fn note_dropped(
+        &self,
+        (tenant, device): (TenantId, &Text),
+        stage: Stage,
+        about: &str,
+        cause: Cause,
+    ) {
+        let note = Note::new(self.inner.now(), stage, about);
+        let note = Note { became: Became::Dropped(cause), ..note };
+        self.inner.trails.again(tenant, device, note);
     }
 
     /// Asks all nodes.
@@ -141,6 +285,17 @@ impl Step {
             Err(error) => Became::Refused(cause_of(self.stage, error)),
         };
         trail.became(0, self.stage, self.token, self.inner.now(), became);
+    }
+}
+
+impl Step {
+    /// An event was appended, or not.
+    pub(super) fn appended(self, answer: &Result<EventPlace, RegistryError>) {
+        if let (Some(trail), Ok(EventPlace { shard, offset, .. })) = (&self.trail, answer) {
+            let route = Route::to(Place::Shard(shard.0), Became::Done);
+            trail.stored(self.stage, self.token, *offset, route);
+        }
+        self.answered(answer);
     }
 }
 
@@ -204,6 +359,14 @@ fn cause_of(stage: Stage, error: &RegistryError) -> Cause {
 }
 
 impl Inner {
+    /// The queue of a session is full: its device is told so where it is remembered, also if it is connected elsewhere, or nowhere.
+    pub(crate) fn note_full(&self, tenant: TenantId, session: &Text) {
+        let device = session_name::device_of(session).map_or_else(|| session.clone(), |of| of.0);
+        let note = Note::new(self.now(), Stage::Deliver, "");
+        let note = Note { became: Became::Dropped(Cause::SubscriberFull), ..note };
+        self.trails.again(tenant, &device, note);
+    }
+
     async fn explain_of(self: Arc<Self>, node: NodeId, question: Bytes) -> Option<Vec<Noted>> {
         if node == self.node {
             let (tenant, about, since) = decode(question).ok()?;
@@ -213,7 +376,9 @@ impl Inner {
         let asked = self.below().peers.call(node, lane, kind, shard, question, NODE_WAIT);
         let answer = timeout(NODE_WAIT, asked).await.ok()?.ok()?;
         let within = answer.len() <= ANSWER_BYTES_MAX;
-        within.then(|| serde_json::from_slice(&answer).ok()).flatten()
+        let notes: Vec<Value> = within.then(|| serde_json::from_slice(&answer).ok()).flatten()?;
+        // A node of a later version may know causes that this one has no words for: the others count.
+        Some(notes.into_iter().filter_map(|note| serde_json::from_value(note).ok()).collect())
     }
 
     fn remembered(&self, tenant: TenantId, about: &About, since: UnixMillis) -> Vec<Noted> {
@@ -302,8 +467,29 @@ mod tests {
             suspect(TenantId(2), &two);
             7
         };
-        assert_eq!(suspecting(judging).await, (7, Some((TenantId(2), two))));
+        let known = Suspect::new(TenantId(2), &two, true);
+        assert_eq!(suspecting(judging).await, (7, Some(known.clone())));
+        let exactly = async {
+            because(Cause::Disabled);
+            suspect(TenantId(2), &two);
+            because(Cause::Disabled);
+            // The same device is looked at again.
+            suspect(TenantId(2), &two);
+        };
+        let because = Some(Cause::Disabled);
+        assert_eq!(suspecting(exactly).await, ((), Some(Suspect { because, ..known })));
         assert_eq!(suspecting(async {}).await, ((), None));
+        let named = async {
+            meant(TenantId(1), &one);
+            meant(TenantId(2), &two);
+        };
+        assert_eq!(suspecting(named).await.1, Some(Suspect::new(TenantId(1), &one, false)));
+        let found = async {
+            meant(TenantId(1), &one);
+            suspect(TenantId(1), &one);
+        };
+        assert_eq!(suspecting(found).await.1, Some(Suspect::new(TenantId(1), &one, true)));
+        assert_eq!(suspecting(async { meant(TenantId(1), &Text::from("~key")) }).await.1, None);
     }
 
     #[test]

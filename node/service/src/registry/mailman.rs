@@ -31,7 +31,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ASK_AGAIN, RECHECK, Registry, RegistryError, Watch, door::By};
+use super::{
+    ASK_AGAIN, RECHECK, Registry, RegistryError, Watch,
+    door::By,
+    explain::{Cause, Stage},
+};
 
 /// Why a mail is not said now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +179,8 @@ impl<S: Says> Mailman<S> {
                 return true;
             }
             Err(Unsaid::Never(why)) => {
+                let (whose, cause) = ((self.tenant, &self.device), Cause::MailUnreadable);
+                self.registry.note_dropped(whose, Stage::Mail, why, cause);
                 self.settle(&mail, MailOp::Reject, why).await;
                 self.says.count(Fate::Rejected);
                 return true;

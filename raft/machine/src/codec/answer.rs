@@ -21,6 +21,9 @@ pub struct RunAnswers {
     pub first_seq: u64,
     /// One per command.
     pub answers: Vec<Answer>,
+    /// The log index of the entry that was applied; 0 if it is not known. Of a run that came again it is that of the repeat, so what
+    /// was asked for is in the log there or before.
+    pub index: u64,
 }
 
 /// Frozen: producer rows hold these numbers.
@@ -205,7 +208,7 @@ impl Answer {
 }
 
 impl RunAnswers {
-    /// Appends `producer u64 | first_seq u64 | count u16 | answers` to `out`.
+    /// Appends `producer u64 | first_seq u64 | count u16 | answers | index u64` to `out`.
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_u64(self.producer.0);
         out.put_u64(self.first_seq);
@@ -213,9 +216,10 @@ impl RunAnswers {
         for answer in &self.answers {
             answer.encode(out);
         }
+        out.put_u64(self.index);
     }
 
-    /// Takes the answers to one run off the front of `bytes`.
+    /// Takes the answers to one run off the front of `bytes`. Programs of before the index write none.
     ///
     /// # Errors
     ///
@@ -230,8 +234,9 @@ impl RunAnswers {
         for _ in 0..count {
             answers.push(Answer::read(&mut reader)?);
         }
+        let index = if reader.need(8).is_ok() { reader.u64()? } else { 0 };
         *bytes = reader.into_rest();
-        Ok(Self { producer, first_seq, answers })
+        Ok(Self { producer, first_seq, answers, index })
     }
 }
 

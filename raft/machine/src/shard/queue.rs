@@ -116,7 +116,8 @@ impl ShardState {
         session.mark(id, &mut self.dirty);
         if !session.has_room(bytes as u64) {
             session.counters.dropped += 1;
-            step.effects.push(Effect::QueueFull { session: id });
+            let (tenant, client) = (session.tenant, session.client.clone());
+            step.effects.push(Effect::QueueFull { session: id, tenant, client });
             return None;
         }
         let offset = session.counters.tail;

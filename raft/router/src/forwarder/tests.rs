@@ -48,7 +48,8 @@ impl Machine {
     pub(crate) fn apply(&mut self, run: &Run) -> RunAnswers {
         if self.accept_all {
             let answers = vec![Answer::Done; usize::from(run.count)];
-            return RunAnswers { producer: run.producer, first_seq: run.first_seq, answers };
+            let (producer, first_seq) = (run.producer, run.first_seq);
+            return RunAnswers { producer, first_seq, answers, index: 0 };
         }
         let producer = self.producers.entry(run.producer.0).or_default();
         let mut answers = Vec::new();
@@ -73,7 +74,8 @@ impl Machine {
             answers.push(answer);
         }
         producer.answers = producer.answers.split_off(&run.answered_below);
-        RunAnswers { producer: run.producer, first_seq: run.first_seq, answers }
+        let index = self.applied.len() as u64;
+        RunAnswers { producer: run.producer, first_seq: run.first_seq, answers, index }
     }
 }
 
@@ -258,8 +260,8 @@ impl World {
                     self.under_way.push(UnderWay { to, run, sent });
                 }
                 Action::Complete(completed) => {
-                    for (done, outcome) in completed {
-                        done.end(outcome);
+                    for (done, outcome, index) in completed {
+                        done.end(outcome, At { shard: SHARD, index });
                     }
                 }
             }

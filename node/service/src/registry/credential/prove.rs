@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use moorline_core::{TenantId, Text, op, rights::Who};
+use moorline_explain::Cause;
 use moorline_machine::registry::{Credential, DeviceRecord, LookupHash};
 use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
@@ -43,6 +44,7 @@ use crate::{
     registry::{
         Found, Registry, RegistryError, Watch,
         door::{BY_AUTHORITY, By, Guest},
+        explain::{because, meant},
         principal::is_principal,
         secrets::{Secrets, counts},
         settings,
@@ -149,6 +151,20 @@ pub enum Unproven {
     Busy,
     /// Nobody can say now.
     Unavailable,
+}
+
+impl Unproven {
+    /// The same to who asks later why it was not let in.
+    #[must_use]
+    pub fn cause(self) -> Cause {
+        match self {
+            Self::Nothing | Self::Wrong => Cause::WrongCredentials,
+            Self::Expired => Cause::CredentialExpired,
+            Self::Plaintext => Cause::PlaintextForbidden,
+            Self::Busy => Cause::CheckersBusy,
+            Self::Unavailable => Cause::AuthUnavailable,
+        }
+    }
 }
 
 impl From<Busy> for Unproven {
@@ -329,6 +345,7 @@ impl Attempt<'_> {
     fn enter(&self, tenant: TenantId) -> Result<(), Unproven> {
         self.host.admits(tenant)?;
         if !self.registry.tenant(tenant).is_some_and(|of| of.enabled) {
+            because(Cause::Disabled);
             return Err(Unproven::Wrong);
         }
         if !self.claim.tls && !self.registry.takes_plaintext(tenant) {
@@ -343,7 +360,13 @@ impl Attempt<'_> {
             return Ok(None);
         }
         let watch = self.registry.watch(tenant, device);
-        let record = self.registry.device(tenant, device).await?.filter(|record| record.enabled);
+        let record = self.registry.device(tenant, device).await?;
+        match &record {
+            Some(record) if !record.enabled => because(Cause::Disabled),
+            Some(record) if record.credentials.is_empty() => because(Cause::NoCredential),
+            Some(_) | None => {}
+        }
+        let record = record.filter(|record| record.enabled);
         Ok(record.map(|record| Row { tenant, device: device.clone(), record, watch }))
     }
 
@@ -455,6 +478,9 @@ impl Attempt<'_> {
             }
             None => (self.host.tenant.ok_or(Unproven::Nothing)?, None),
         };
+        if let Some(name) = &name {
+            meant(tenant, name);
+        }
         self.enter(tenant)?;
         if let (Some(name), Some(password)) = (&name, password)
             && let Some(proven) = self.by_secret(tenant, name, password).await?
