@@ -5,6 +5,8 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
+use crate::accounts::AccountMetrics;
+
 /// The service's metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceMetrics {
@@ -17,6 +19,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) queued: IntGauge,
     pub(crate) routes_removed_bytes: IntGauge,
     pub(crate) kept: KeptMetrics,
+    pub(crate) accounts: AccountMetrics,
     pub(crate) shares: ShareMetrics,
     pub(crate) events: EventMetrics,
     pub(crate) presence: PresenceMetrics,
@@ -28,6 +31,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) pushes_lost: IntCounter,
     pub(crate) news_lost: IntCounter,
     pub(crate) dropped_passing: IntCounter,
+    pub(crate) dropped_disk_full: IntCounter,
     pub(crate) dropped_queue_full: IntCounter,
     pub(crate) dropped_quota: IntCounter,
     pub(crate) quota_refused: IntCounterVec,
@@ -70,6 +74,7 @@ impl ServiceMetrics {
                 "About what removed routes take that are remembered for a while",
             )?,
             kept: KeptMetrics::register(registry)?,
+            accounts: AccountMetrics::register(registry)?,
             shares: ShareMetrics::register(registry)?,
             events: EventMetrics::register(registry)?,
             presence: PresenceMetrics::register(registry)?,
@@ -96,6 +101,7 @@ impl ServiceMetrics {
                 "Deliveries that could not be sent to their node, and were sent again",
             )?,
             dropped_passing: dropped.with_label_values(&["passing"]),
+            dropped_disk_full: dropped.with_label_values(&["disk-full"]),
             dropped_queue_full: dropped.with_label_values(&["queue-full"]),
             quota_refused: quota_refused(registry)?,
             dropped_quota: dropped.with_label_values(&["deliveries_per_tenant_s"]),

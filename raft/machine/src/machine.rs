@@ -40,8 +40,8 @@ use crate::{
     producers::{Place, Producers},
     rows::{MembershipRow, NumberRow, Row, corrupt},
     shard::{
-        Counts, DueWill, Mailboxes, Opening, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX,
-        SessionInfo, ShardState, ShareInfo, Streams,
+        Counts, DueWill, Mailboxes, Opening, QueueTally, RetainedPage, RetainedQuery,
+        SESSION_LIMITS_MAX, SessionInfo, ShardState, ShareInfo, Streams,
     },
     step::Step,
 };
@@ -479,6 +479,18 @@ impl Machine {
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts { producers: self.producers.len(), ..self.shard.counts() }
+    }
+
+    /// What came into queues and left them since this replica was opened.
+    #[must_use]
+    pub fn queue_tally(&self) -> &QueueTally {
+        self.shard.tally()
+    }
+
+    /// By how much that differs from what is in the queues: 0, unless something is wrong here.
+    #[must_use]
+    pub fn queue_imbalance(&self) -> u64 {
+        self.shard.imbalance()
     }
 
     /// Which sessions want a message of the session `from` that is not in the log (QoS 0): each once, with what its
