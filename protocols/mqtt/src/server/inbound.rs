@@ -281,8 +281,10 @@ impl Connection {
         if outcome == Err(Refusal::Quota) {
             self.reached(Limit::SessionQueue);
         }
-        let Some(pending) = self.inbound.find(token) else { return };
-        let counts = pending.verdict.is_none();
+        let Some((answer, first)) = self.inbound.answered(token) else { return };
+        if first {
+            self.came_to(Fate::of(outcome));
+        }
         let verdict = match outcome {
             // Not of QoS 2: a repeat could not be told the same.
             Ok(Published { matched: false }) if v5 && answer == Answer::Ack => {

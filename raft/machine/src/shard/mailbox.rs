@@ -257,17 +257,17 @@ impl Mailboxes {
 
     /// What waits now is what there was at the beginning.
     pub(super) fn begin_tally(&mut self) {
-        self.tally = MailTally { opened_with: self.queued(), ..MailTally::default() };
+        self.tally = MailTally { opened_with: self.waits(), ..MailTally::default() };
     }
 
-    fn queued(&self) -> u64 {
+    fn waits(&self) -> u64 {
         self.counts.values().map(|counts| counts.mails).sum()
     }
 
     /// By how much what was counted differs from what waits: 0, unless something is wrong here.
     #[must_use]
     pub fn imbalance(&self) -> u64 {
-        self.tally.imbalance(self.queued())
+        self.tally.imbalance(self.waits())
     }
 
     /// # Panics
