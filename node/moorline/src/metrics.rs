@@ -163,8 +163,9 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_is_seen_and_the_disk_is_in_one_state() {
         let s = Duration::from_secs;
-        assert_eq!(set_by(Ok(s(7)), s(7)).abs(), 0.0);
-        assert_eq!((set_by(Ok(s(70)), s(7)), set_by(Err(s(3)), s(7))), (63.0, -10.0));
+        for (wall, expected) in [(Ok(s(7)), 0.0), (Ok(s(70)), 63.0), (Err(s(3)), -10.0)] {
+            assert!((set_by(wall, s(7)) - expected).abs() < 0.001, "{wall:?}");
+        }
 
         let registry = Registry::new();
         let metrics = NodeMetrics::register(&registry, NodeId(1)).unwrap();

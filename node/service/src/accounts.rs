@@ -165,7 +165,9 @@ impl Inner {
             };
             match self.below().groups.read(shard, |machine, _| counted(machine)) {
                 Some(now) => accounts.look(&mut seen, shard, leads, now),
-                None => drop(seen.remove(&shard)),
+                None => {
+                    seen.remove(&shard);
+                }
             }
         }
         drop(seen);

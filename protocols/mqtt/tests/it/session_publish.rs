@@ -404,10 +404,11 @@ enum Did {
 }
 
 fn did() -> impl Strategy<Value = Did> {
-    let refusals = [Refusal::Busy, Refusal::Quota, Refusal::Unavailable, Refusal::NotAuthorised];
+    let refusals =
+        vec![Refusal::Busy, Refusal::Quota, Refusal::Unavailable, Refusal::NotAuthorised];
     let outcome = prop_oneof![
         4 => any::<bool>().prop_map(Ok),
-        1 => prop::sample::select(refusals.as_slice()).prop_map(Err),
+        1 => prop::sample::select(refusals).prop_map(Err),
     ];
     prop_oneof![
         8 => (0..3_u8, 1..6_u16, any::<bool>(), prop::bool::weighted(0.03))
