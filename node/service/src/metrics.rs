@@ -46,8 +46,7 @@ impl ServiceMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
         let counter = |name, help| add(registry, IntCounter::new(name, help)?);
-        let sessions = Opts::new("moorline_sessions", "Sessions of the shards this node leads");
-        let sessions = add(registry, IntGaugeVec::new(sessions, &["state"])?)?;
+        let sessions = sessions(registry)?;
         let dropped = dropped(registry)?;
         Ok(Self {
             links: gauge("moorline_service_links", "Connections the service knows")?,
@@ -111,10 +110,7 @@ impl ServiceMetrics {
                 "moorline_lease_failures_total",
                 "Renewals of this node's meta lease that failed",
             )?,
-            bad_frames: counter(
-                "moorline_service_bad_frames_total",
-                "Frames of other nodes that did not read",
-            )?,
+            bad_frames: bad_frames(registry)?,
         })
     }
 }
@@ -175,6 +171,18 @@ impl ServiceMetrics {
         registry.documents.set(of("documents"));
         registry.document_bytes.set(of("document bytes"));
     }
+}
+
+/// Sessions by whether they have a connection.
+fn sessions(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
+    let opts = Opts::new("moorline_sessions", "Sessions of the shards this node leads");
+    add(registry, IntGaugeVec::new(opts, &["state"])?)
+}
+
+/// What other nodes sent and nobody can read.
+fn bad_frames(registry: &Registry) -> prometheus::Result<IntCounter> {
+    let help = "Frames of other nodes that did not read";
+    add(registry, IntCounter::new("moorline_service_bad_frames_total", help)?)
 }
 
 /// What was refused to tenants, by setting.

@@ -613,7 +613,6 @@ impl Inner {
 
     /// What metrics show of sessions here and of shards led here.
     pub(crate) fn observe(&self) {
-        self.account();
         self.metrics.links.set(i64::try_from(self.conn_count()).unwrap_or(i64::MAX));
         self.metrics.live_subscriptions.set(i64::try_from(self.live.len()).unwrap_or(i64::MAX));
         let mut counts: BTreeMap<&str, i64> = BTreeMap::new();

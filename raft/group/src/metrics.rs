@@ -122,12 +122,16 @@ impl GroupMetrics {
                 "Leaderships offered to another node (balance, clean stop)",
             )?,
         };
-        // A scrape shows them also before the first.
-        for direction in ["sent", "received"] {
-            metrics.snapshot_seconds.with_label_values(&[direction]);
-            metrics.snapshot_bytes.with_label_values(&[direction]);
-        }
+        metrics.begin();
         Ok(metrics)
+    }
+
+    /// A scrape shows these also before the first.
+    fn begin(&self) {
+        for direction in ["sent", "received"] {
+            self.snapshot_seconds.with_label_values(&[direction]);
+            self.snapshot_bytes.with_label_values(&[direction]);
+        }
     }
 
     pub(crate) fn of(&self, shard: ShardId) -> ShardMetrics {
