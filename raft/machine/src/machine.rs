@@ -544,7 +544,7 @@ impl Machine {
         self.shard.streams()
     }
 
-    /// Opens the rows anew and compares: for tests and simulations.
+    /// Opens the rows anew and compares, and sees that what was counted adds up: for tests and simulations.
     ///
     /// # Errors
     ///
@@ -556,6 +556,9 @@ impl Machine {
     pub fn assert_derived(&self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
         let opened = Self::open(self.keys.group(), rows)?;
         assert_eq!(self.time, opened.time);
+        assert_eq!(self.queue_imbalance(), 0, "{:?}", self.queue_tally());
+        let mail = self.mailboxes();
+        assert_eq!(mail.imbalance(), 0, "{:?}", mail.tally());
         assert_eq!(self.producers, opened.producers);
         assert_eq!(self.audits, opened.audits);
         self.shard.assert_same(&opened.shard, rows)?;

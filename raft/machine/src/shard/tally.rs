@@ -8,8 +8,8 @@
 //! # Invariants
 //!
 //! - **Nothing here is in a row.** A replica that is opened again begins anew, with what is queued then.
-//! - **The imbalance is 0 after every batch.** Checked by the harness of `tests/rules` after each batch of every test, and so by
-//!   the sequences of `tests/rules/replicas.rs` and `tests/rules/mail_model.rs`.
+//! - **The imbalance is 0 after every batch.** Checked by [`crate::Machine::assert_derived`]: after each batch of the tests in
+//!   `tests/rules`, with any sequence of commands in `replicas.rs` and `mail_model.rs`, and in the simulators.
 
 use crate::mail::Noted;
 
