@@ -27,6 +27,7 @@ use crate::options::Run;
 use crate::recorder::{Actor, Recorder};
 use crate::report::Report;
 use crate::schedule::{self, Deed, Step};
+use crate::usage;
 
 /// What rates are counted in.
 const SECOND: Duration = Duration::from_secs(1);
@@ -250,6 +251,7 @@ pub(crate) async fn digests(shared: &Shared) -> Result<u32> {
         }
         fewest = fewest.min(replicas);
     }
+    usage::note_accounts(shared).await;
     Ok(u32::try_from(fewest.max(1)).expect("few nodes"))
 }
 

@@ -40,6 +40,22 @@ fn usage(metrics: &str, drained: bool) -> Option<Usage> {
     })
 }
 
+/// By how much the counts of a node differ; `None` of one that does not say it.
+fn off(metrics: &str) -> Option<u64> {
+    value(metrics, "moorline_accounting_imbalance").map(|off| off as u64)
+}
+
+/// Notes whether what every node counts adds up: exact at any moment, so nothing has to settle.
+pub async fn note_accounts(shared: &Shared) {
+    for peer in shared.peers.iter().filter(|peer| peer.is_up()) {
+        let metrics = admin::metrics(peer.admin).await.unwrap_or_default();
+        if let Some(off) = off(&metrics) {
+            let actor = Actor { name: "harness", node: Some(peer.id) };
+            shared.recorder.note(actor, Phase::Ok, Op::Load(Load::Accounts { off }));
+        }
+    }
+}
+
 /// Notes what every node uses. When all is `drained`, waits for connections to be gone, and for threads to have idled.
 pub async fn note(shared: &Shared, drained: bool) {
     let deadline = Instant::now() + GONE_MAX;
@@ -78,5 +94,8 @@ mod tests {
             Usage { drained: true, files: 12, threads: 9, memory_mib: 200, connections: 7 };
         assert_eq!(usage(metrics, true), Some(expected));
         assert_eq!(usage("process_open_fds 12\n", true), None);
+        let accounts = "moorline_accounting_imbalance{where=\"queues\"} 2\n\
+            moorline_accounting_imbalance{where=\"publishes\"} 1\n";
+        assert_eq!((off(accounts), off(metrics)), (Some(3), None));
     }
 }

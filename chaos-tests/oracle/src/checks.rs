@@ -2,6 +2,7 @@
 //!
 //! One file a promise. Each takes the sorted history and gives back a [`Check`]; none knows of another.
 
+pub mod accounts;
 pub mod audit;
 pub mod churn;
 pub mod conservation;
@@ -99,6 +100,8 @@ pub const INVENTORY: &str = "inventory";
 pub const MINORITY: &str = "minority";
 /// Name of the check that nodes keep nothing of clients that are gone.
 pub const USAGE: &str = "usage";
+/// Name of the check that what nodes count adds up.
+pub const ACCOUNTS: &str = "accounts";
 /// Name of the check of the nodes' logs.
 pub const LOGS: &str = "logs";
 /// Name of the check that a majority serves.
@@ -177,6 +180,7 @@ pub fn judge_with(events: &[Event], rules: &Rules, wanted: Option<&Wanted>) -> V
     checks.extend(inventory::check(events));
     checks.extend(minority::check(events, &requests));
     checks.extend(usage::check(events));
+    checks.extend(accounts::check(events));
     if let Some(wanted) = wanted {
         checks.extend([served::check(events, wanted.nodes), terms::check(events)]);
         checks.extend([logs::check(events), coverage::check(events, wanted, &requests.problems)]);

@@ -24,6 +24,11 @@ pub enum Load {
     Last(Last),
     /// What a node uses.
     Usage(Usage),
+    /// By how much counts of a node differ that must be equal.
+    Accounts {
+        /// So many messages or mails are nowhere, or twice.
+        off: u64,
+    },
 }
 
 /// What of a workload counts as done.
@@ -60,7 +65,9 @@ impl Load {
             Self::Will(will) => (Kind::Wills, matches!(will.act, WillAct::Seen { .. })),
             Self::Retained(_) => (Kind::Retained, true),
             Self::Churn(churn) => (Kind::Churn, matches!(churn.act, ChurnAct::Change { .. })),
-            Self::Audited(_) | Self::Last(_) | Self::Usage(_) => return None,
+            Self::Audited(_) | Self::Last(_) | Self::Usage(_) | Self::Accounts { .. } => {
+                return None;
+            }
         };
         (is.1 && ph == Phase::Ok).then_some(is.0)
     }

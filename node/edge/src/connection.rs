@@ -41,6 +41,7 @@ use tokio_util::sync::DropGuard;
 use tracing::debug;
 
 use crate::{
+    accounts::Told,
     admission::Stranger,
     asked::Asked,
     authenticate::{Attempt, Denial, Identity, Verdict},
@@ -118,6 +119,8 @@ struct Connection<S> {
     alarm_at: Option<Millis>,
     judging: Option<Judging>,
     asked: Asked,
+    /// What its accounts of publishes have told.
+    told: Told,
     /// For who asks later what became of what it said.
     noting: Noting,
     /// The node stops: by when the answers must be there.
@@ -172,6 +175,7 @@ impl<S: Socket> Connection<S> {
             alarm_at: None,
             judging: None,
             asked: Asked::default(),
+            told: Told::default(),
             noting: Noting::default(),
             stopping: None,
             broken: false,
@@ -193,7 +197,10 @@ impl<S: Socket> Connection<S> {
             // What was written may have made room.
             self.handle_events();
             let counters = self.machine.take_counters();
-            self.shared.edge.metrics.add(self.machine.version(), &counters);
+            let metrics = &self.shared.edge.metrics;
+            metrics.add(self.machine.version(), &counters);
+            let (waiting, imbalance) = (self.machine.publishes_waiting(), self.machine.imbalance());
+            metrics.account(&mut self.told, waiting, imbalance);
             self.noting.refused(now.wall, &counters);
             self.noting.dropped(now.wall, &counters, self.mailbox.take_lost());
             if self.machine.is_closed() {
@@ -541,6 +548,7 @@ impl<S: Socket> Connection<S> {
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         self.mailbox.close();
+        self.shared.edge.metrics.account_closed(self.told);
         match self.counted {
             Some(version) => self.shared.edge.metrics.disconnected(self.shared.name, version),
             None => self.shared.edge.metrics.never_opened(),

@@ -21,6 +21,7 @@
 //!
 //! What other protocols mean: they are served by whoever gives an edge a [`Speaks`].
 
+mod accounts;
 mod admission;
 mod asked;
 pub mod asks;

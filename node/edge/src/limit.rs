@@ -41,8 +41,16 @@ impl EdgeLimit {
         Self::ConnectsPerTenant,
     ];
 
+    /// Labels of those for which clients are turned away.
+    pub(crate) const TURNED_AWAY: [&str; 4] = [
+        Self::Connections.label(),
+        Self::UnauthenticatedPerAddress.label(),
+        Self::ConnectsPerClient.label(),
+        Self::ConnectsPerTenant.label(),
+    ];
+
     /// The setting's name, for metrics and logs.
-    pub(crate) fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Connections => "connections_max",
             Self::UnauthenticatedPerAddress => "unauthenticated_per_address_max",

@@ -91,6 +91,7 @@ impl Listener {
         socket.listen(edge.config.backlog.into())?;
         let socket = TcpListener::from_std(socket.into())?;
         let (name, port) = (transport.name(), socket.local_addr()?.port());
+        edge.metrics.listens(name);
         let shared = Arc::new(Shared { name, port, transport, edge: edge.clone() });
         Ok(Self { socket, shared, boxes: Boxes::default() })
     }

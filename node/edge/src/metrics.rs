@@ -15,6 +15,7 @@ use prometheus::{
 };
 
 use crate::{
+    accounts::{Publishes, Told},
     authenticate::Denial,
     limit::{EdgeLimit, Reached},
     tls,
@@ -39,6 +40,7 @@ pub struct EdgeMetrics {
     carriers: Carriers,
     traffic: Traffic,
     messages: Messages,
+    publishes: Publishes,
     reached: Arc<Reached>,
     delayed: IntCounter,
 }
@@ -47,6 +49,7 @@ pub struct EdgeMetrics {
 #[derive(Debug, Clone)]
 struct Carriers {
     tls_shook: IntCounterVec,
+    tls_took: Histogram,
     tls_failed: IntCounterVec,
     websocket_refused: IntCounterVec,
     websocket_violated: IntCounterVec,
@@ -102,21 +105,27 @@ impl Connections {
                 "Sockets accepted",
                 &["listener"],
             )?,
-            closed: to.counters(
+            closed: to.counters_from_0(
                 "moorline_connections_closed_total",
                 "Connections ended, by reason",
-                &["reason"],
+                "reason",
+                CloseReason::ALL.map(CloseReason::label),
             )?,
-            rejected: to.counters(
+            rejected: to.counters_from_0(
                 "moorline_admission_rejected_total",
                 "Clients turned away before a session was opened, by reason",
-                &["reason"],
+                "reason",
+                Denial::ALL.map(Denial::label).into_iter().chain(EdgeLimit::TURNED_AWAY),
             )?,
             auth_attempts: auth_attempts(to)?,
-            bad_packets: to.counters(
+            bad_packets: to.counters_from_0(
                 "moorline_bad_packets_total",
                 "Packets that broke a rule and ended their connection, by reason",
-                &["reason"],
+                "reason",
+                CloseReason::ALL
+                    .into_iter()
+                    .filter(|of| is_bad_packet(*of))
+                    .map(CloseReason::label),
             )?,
             accept_errors: to
                 .counter("moorline_accept_errors_total", "Failures to accept a socket")?,
@@ -142,6 +151,13 @@ impl Carriers {
                 "kind",
                 &tls::Shook::ALL.map(tls::Shook::label),
             )?,
+            tls_took: to.add(Histogram::with_opts(
+                HistogramOpts::new(
+                    "moorline_tls_handshake_seconds",
+                    "From an accepted socket to the end of a TLS handshake that succeeded",
+                )
+                .buckets(exponential_buckets(ACK_SECONDS_MIN, 2.0, ACK_BUCKETS)?),
+            )?)?,
             tls_failed: of(
                 "moorline_tls_handshakes_failed_total",
                 "TLS handshakes of clients that failed, by reason",
@@ -250,6 +266,7 @@ impl EdgeMetrics {
             carriers: Carriers::register(&to)?,
             traffic: Traffic::register(&to)?,
             messages: Messages::register(&to)?,
+            publishes: Publishes::register(&to)?,
             reached: Arc::new(Reached::new(&to.counters(
                 "moorline_limits_reached_total",
                 "How often clients ran into a limit, by limit",
@@ -278,7 +295,8 @@ impl EdgeMetrics {
     }
 
     /// A client's TLS handshake succeeded.
-    pub(crate) fn tls_shook(&self, kind: tls::Shook) {
+    pub(crate) fn tls_shook(&self, kind: tls::Shook, took: Duration) {
+        self.carriers.tls_took.observe(took.as_secs_f64());
         self.carriers.tls_shook.with_label_values(&[kind.label()]).inc();
     }
 
@@ -321,6 +339,14 @@ impl EdgeMetrics {
     /// The same client is gone.
     pub(crate) fn disconnected(&self, listener: &str, version: Version) {
         self.connections.current.with_label_values(&[listener, version.label()]).dec();
+    }
+
+    /// Clients may come at a listener: a scrape shows its numbers before the first does.
+    pub(crate) fn listens(&self, listener: &str) {
+        self.connections.opened.with_label_values(&[listener]);
+        for protocol in PROTOCOLS {
+            self.connections.current.with_label_values(&[listener, protocol]);
+        }
     }
 
     /// A socket was accepted.
@@ -373,6 +399,16 @@ impl EdgeMetrics {
         self.messages.dropped[0].clone()
     }
 
+    /// A connection has so many publishes that wait, and its accounts differ by so much.
+    pub(crate) fn account(&self, told: &mut Told, waiting: usize, imbalance: u64) {
+        self.publishes.tell(told, waiting, imbalance);
+    }
+
+    /// It is gone.
+    pub(crate) fn account_closed(&self, told: Told) {
+        self.publishes.gone(told);
+    }
+
     /// Adds what one connection did since it was last asked.
     pub(crate) fn add(&self, version: Option<Version>, facts: &Counters) {
         let add = |counter: &IntCounter, by: u64| {
@@ -388,6 +424,7 @@ impl EdgeMetrics {
         add(&self.traffic.packets_received, facts.packets_received);
         add(&self.traffic.packets_sent, facts.packets_sent);
         add(&self.messages.repeated, facts.publishes_repeated);
+        self.publishes.add(&facts.fates);
         add(&self.messages.resent, facts.deliveries_resent);
         add(&self.messages.delivery_acks, facts.deliveries_acked);
         add(&self.messages.unknown_acks, facts.unknown_acks);
@@ -451,12 +488,12 @@ fn is_bad_packet(reason: CloseReason) -> bool {
     }
 }
 
-struct Registrar<'a> {
-    registry: &'a Registry,
+pub(crate) struct Registrar<'a> {
+    pub(crate) registry: &'a Registry,
 }
 
 impl Registrar<'_> {
-    fn add<C: Collector + Clone + 'static>(&self, metric: C) -> prometheus::Result<C> {
+    pub(crate) fn add<C: Collector + Clone + 'static>(&self, metric: C) -> prometheus::Result<C> {
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
@@ -465,13 +502,28 @@ impl Registrar<'_> {
         self.add(IntCounter::new(name, help)?)
     }
 
-    fn counters(
+    pub(crate) fn counters(
         &self,
         name: &str,
         help: &str,
         labels: &[&str],
     ) -> prometheus::Result<IntCounterVec> {
         self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// Counters of which a scrape shows each also before the first.
+    fn counters_from_0(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> prometheus::Result<IntCounterVec> {
+        let counters = self.counters(name, help, &[label])?;
+        for value in values {
+            counters.with_label_values(&[value]);
+        }
+        Ok(counters)
     }
 }
 
@@ -485,6 +537,7 @@ mod tests {
     fn names_are_what_the_documents_say() {
         let registry = Registry::new();
         let metrics = EdgeMetrics::register(&registry).unwrap();
+        metrics.listens("mqtts");
         metrics.connected("mqtt", Version::V5);
         metrics.closed(CloseReason::Malformed);
         metrics.judged("anonymous", None);
@@ -506,6 +559,12 @@ mod tests {
             "moorline_bad_packets_total{reason=\"malformed\"} 1",
             "moorline_auth_attempts_total{method=\"anonymous\",result=\"accepted\"} 1",
             "moorline_admission_rejected_total{reason=\"connections_max\"} 1",
+            "moorline_admission_rejected_total{reason=\"connects_per_client_s\"} 0",
+            "moorline_connections_closed_total{reason=\"finished\"} 0",
+            "moorline_bad_packets_total{reason=\"not_supported\"} 0",
+            "moorline_connections_opened_total{listener=\"mqtts\"} 0",
+            "moorline_connections{listener=\"mqtts\",protocol=\"mqtt31\"} 0",
+            "moorline_tls_handshake_seconds_count 0",
             "moorline_messages_received_total{protocol=\"mqtt311\",qos=\"1\"} 2",
             "moorline_publish_ack_seconds_count 1",
             "moorline_tls_handshakes_failed_total{reason=\"timeout\"} 0",

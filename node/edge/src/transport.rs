@@ -12,7 +12,7 @@
 //!   `first-packet-ms`. Checked by `tests/tls.rs` and `tests/websocket.rs`.
 //! - **Handshakes run in their connection's task**, never in the accept loop: one that stalls holds up nobody.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use moorline_mqtt::{Now, server::Limit};
@@ -211,10 +211,11 @@ async fn shake_tls(
     stop: &CancellationToken,
 ) -> Option<Secure> {
     let edge = &accepted.shared.edge;
-    let wait_ms = edge.config.tls_handshake_ms;
+    let (wait_ms, began) = (edge.config.tls_handshake_ms, accepted.at.at);
     let failed = match within(tls.accept(stream), wait_ms, accepted, stop).await {
         Ok(Ok(secure)) => {
-            edge.metrics.tls_shook(secure.shook);
+            let took_ms = edge.clock.now().at.0.saturating_sub(began.0);
+            edge.metrics.tls_shook(secure.shook, Duration::from_millis(took_ms));
             return Some(secure);
         }
         Ok(Err((failed, error))) => {

@@ -1,9 +1,12 @@
 //! What the node as a whole tells Prometheus; layers below register their own into the same registry.
 
+use std::time::{Duration, Instant, SystemTime};
+
 use hyper::StatusCode;
 use moorline_core::NodeId;
+use moorline_storage_rocks::space::SpaceState;
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     process_collector::ProcessCollector,
 };
 
@@ -15,7 +18,14 @@ pub(crate) struct NodeMetrics {
     /// How many more nodes may die before something stops.
     pub(crate) survivable: IntGauge,
     /// Free bytes where the data is.
-    pub(crate) disk_free: IntGauge,
+    disk_free: IntGauge,
+    /// 1 for how full the disk is.
+    disk_state: IntGaugeVec,
+    /// By how much the wall clock was set since the process began, and whether it can be right.
+    clock_set: Gauge,
+    clock_valid: IntGauge,
+    /// What both clocks said when the process began.
+    began: (Instant, SystemTime),
     /// 1 while the node serves clients.
     pub(crate) ready: IntGauge,
     /// Connections to `listen.api` that were turned away because their address has too many.
@@ -39,7 +49,45 @@ pub(crate) struct NodeMetrics {
 /// Classes of answers: of their status, or that the request was no HTTP.
 const ANSWERS: [&str; 4] = ["done", "refused", "failed", "malformed"];
 
+/// No clock says less that is right: 2026 in seconds since 1970. This program is younger.
+const CLOCK_S_MIN: u64 = 1_767_225_600;
+/// A wall clock that is set by more was wrong before.
+const CLOCK_SET_S_MAX: f64 = 5.0;
+
+/// The states of a disk, and their labels.
+const DISK_STATES: [(SpaceState, &str); 3] =
+    [(SpaceState::Ok, "ok"), (SpaceState::Low, "low"), (SpaceState::Critical, "critical")];
+
+/// By how many seconds the wall clock went further than the monotonic one.
+fn set_by(wall: Result<Duration, Duration>, elapsed: Duration) -> f64 {
+    let wall = match wall {
+        Ok(forward) => forward.as_secs_f64(),
+        Err(back) => -back.as_secs_f64(),
+    };
+    wall - elapsed.as_secs_f64()
+}
+
 impl NodeMetrics {
+    /// Shows how full the disk is.
+    pub(crate) fn show_disk(&self, free: u64, state: SpaceState) {
+        self.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+        for (of, label) in DISK_STATES {
+            self.disk_state.with_label_values(&[label]).set(i64::from(of == state));
+        }
+    }
+
+    /// Shows what the wall clock says of itself.
+    pub(crate) fn show_clock(&self) {
+        let (monotonic, wall) = self.began;
+        let now = SystemTime::now();
+        let went = now.duration_since(wall).map_err(|error| error.duration());
+        let set = set_by(went, monotonic.elapsed());
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.clock_set.set(set);
+        let valid = seconds >= CLOCK_S_MIN && set.abs() <= CLOCK_SET_S_MAX;
+        self.clock_valid.set(i64::from(valid));
+    }
+
     /// Counts an answer.
     pub(crate) fn answered(&self, status: StatusCode) {
         let class = match status.as_u16() {
@@ -80,6 +128,14 @@ impl NodeMetrics {
         ANSWERS.iter().for_each(|class| _ = answers.with_label_values(&[*class]));
         registry.register(Box::new(answers.clone()))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
+        let disk_state = Opts::new("moorline_disk_state", "1 for how full the disk is");
+        let disk_state = IntGaugeVec::new(disk_state, &["state"])?;
+        registry.register(Box::new(disk_state.clone()))?;
+        let clock_set = Gauge::new(
+            "moorline_clock_set_seconds",
+            "By how much the wall clock was set since the process began, which goes on by its own",
+        )?;
+        registry.register(Box::new(clock_set.clone()))?;
         let refused = IntCounterVec::new(
             Opts::new("moorline_api_refused_total", "Connections refused at listen.api, by reason"),
             &["reason"],
@@ -102,6 +158,13 @@ impl NodeMetrics {
                 "moorline_disk_free_bytes",
                 "Free space on the data directory's file system",
             )?,
+            disk_state,
+            clock_set,
+            clock_valid: gauge(
+                "moorline_clock_valid",
+                "1 while the wall clock can be right: not before 2026, and not set since the process began",
+            )?,
+            began: (Instant::now(), SystemTime::now()),
             answers,
             level: gauge("moorline_cluster_level", "The level of the cluster")?,
             level_known: gauge(
@@ -112,5 +175,26 @@ impl NodeMetrics {
             backups: BackupMetrics::register(registry)?,
             ready: gauge("moorline_ready", "1 while this node serves clients")?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_seen_and_the_disk_is_in_one_state() {
+        let s = Duration::from_secs;
+        for (wall, expected) in [(Ok(s(7)), 0.0), (Ok(s(70)), 63.0), (Err(s(3)), -10.0)] {
+            assert!((set_by(wall, s(7)) - expected).abs() < 0.001, "{wall:?}");
+        }
+
+        let registry = Registry::new();
+        let metrics = NodeMetrics::register(&registry, NodeId(1)).unwrap();
+        metrics.show_clock();
+        metrics.show_disk(7, SpaceState::Low);
+        assert!(metrics.clock_set.get().abs() < CLOCK_SET_S_MAX);
+        let shown = DISK_STATES.map(|(_, label)| metrics.disk_state.with_label_values(&[label]));
+        assert_eq!(shown.map(|state| state.get()), [0, 1, 0]);
     }
 }

@@ -51,6 +51,16 @@ impl Service {
     ///
     /// Why it was not accepted.
     pub async fn publish(&self, tenant: TenantId, message: Message) -> Result<Published, Refusal> {
+        let begun = self.inner.metrics.accounts.direct.begin();
+        let outcome = self.publish_when_leased(tenant, message).await;
+        begun.end(outcome)
+    }
+
+    async fn publish_when_leased(
+        &self,
+        tenant: TenantId,
+        message: Message,
+    ) -> Result<Published, Refusal> {
         let deadline = Instant::now() + PARKED_WAIT;
         while !self.inner.has_lease() {
             if Instant::now() >= deadline {

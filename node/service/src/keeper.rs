@@ -387,6 +387,7 @@ impl Inner {
             self.refuse_late_onces();
             self.close_again(CLOSES_PER_TICK);
             if ticks.is_multiple_of(OBSERVE_TICKS) {
+                self.account();
                 self.observe();
             }
         }

@@ -19,7 +19,7 @@ use moorline_group::{
     wire::{Kind, Lane, Peers, Replier},
 };
 use moorline_machine::{
-    CallEffect, Command, Effect, MailEffect, answer::RouteChange, command::Holder,
+    CallEffect, Command, Effect, MailEffect, answer::RouteChange, command::Holder, mail::Noted,
 };
 use moorline_router::Done;
 use tracing::{debug, error, warn};
@@ -159,6 +159,10 @@ impl Inner {
         match said {
             Effect::Mail(MailEffect::Ready { tenant, device, size: _ }) => {
                 news.push(DeviceNews::Mail(tenant, device));
+            }
+            Effect::Mail(MailEffect::Finished { what: Noted::Acked, waited_ms, .. }) => {
+                let waited = Duration::from_millis(waited_ms).as_secs_f64();
+                self.metrics.accounts.mail_waited.observe(waited);
             }
             Effect::DeviceChanged { tenant, device, .. } => {
                 self.value_news.tell(shard, tenant, &device);

@@ -17,6 +17,7 @@
 //!
 //! MQTT (`node/edge`, `protocols/mqtt`), rows and their rules (`raft/machine`), how leaders are found (`raft/router`).
 
+mod accounts;
 mod conn;
 mod delivery;
 mod direct;
@@ -148,6 +149,11 @@ impl Service {
     /// Whether new messages are taken; not while the disk is nearly full. Acknowledgements always are.
     pub fn set_accepting(&self, accepting: bool) {
         self.inner.accepting.store(accepting, Ordering::Release);
+    }
+
+    /// Brings up to date what metrics show of what the replicas here have counted.
+    pub fn account(&self) {
+        self.inner.account();
     }
 
     /// Tells every connection to go elsewhere.

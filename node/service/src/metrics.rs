@@ -6,6 +6,8 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
+use crate::accounts::AccountMetrics;
+
 /// The service's metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceMetrics {
@@ -18,6 +20,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) queued: IntGauge,
     pub(crate) routes_removed_bytes: IntGauge,
     pub(crate) kept: KeptMetrics,
+    pub(crate) accounts: AccountMetrics,
     pub(crate) shares: ShareMetrics,
     pub(crate) events: EventMetrics,
     pub(crate) presence: PresenceMetrics,
@@ -30,6 +33,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) pushes_lost: IntCounter,
     pub(crate) news_lost: IntCounter,
     pub(crate) dropped_passing: IntCounter,
+    pub(crate) dropped_disk_full: IntCounter,
     pub(crate) dropped_queue_full: IntCounter,
     pub(crate) dropped_quota: IntCounter,
     pub(crate) quota_refused: IntCounterVec,
@@ -44,8 +48,7 @@ impl ServiceMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
         let counter = |name, help| add(registry, IntCounter::new(name, help)?);
-        let sessions = Opts::new("moorline_sessions", "Sessions of the shards this node leads");
-        let sessions = add(registry, IntGaugeVec::new(sessions, &["state"])?)?;
+        let sessions = sessions(registry)?;
         let dropped = dropped(registry)?;
         Ok(Self {
             links: gauge("moorline_service_links", "Connections the service knows")?,
@@ -72,6 +75,7 @@ impl ServiceMetrics {
                 "About what removed routes take that are remembered for a while",
             )?,
             kept: KeptMetrics::register(registry)?,
+            accounts: AccountMetrics::register(registry)?,
             shares: ShareMetrics::register(registry)?,
             events: EventMetrics::register(registry)?,
             presence: PresenceMetrics::register(registry)?,
@@ -99,6 +103,7 @@ impl ServiceMetrics {
                 "Deliveries that could not be sent to their node, and were sent again",
             )?,
             dropped_passing: dropped.with_label_values(&["passing"]),
+            dropped_disk_full: dropped.with_label_values(&["disk-full"]),
             dropped_queue_full: dropped.with_label_values(&["queue-full"]),
             quota_refused: quota_refused(registry)?,
             dropped_quota: dropped.with_label_values(&["deliveries_per_tenant_s"]),
@@ -108,10 +113,7 @@ impl ServiceMetrics {
                 "moorline_lease_failures_total",
                 "Renewals of this node's meta lease that failed",
             )?,
-            bad_frames: counter(
-                "moorline_service_bad_frames_total",
-                "Frames of other nodes that did not read",
-            )?,
+            bad_frames: bad_frames(registry)?,
         })
     }
 }
@@ -219,6 +221,18 @@ impl ServiceMetrics {
         registry.documents.set(of("documents"));
         registry.document_bytes.set(of("document bytes"));
     }
+}
+
+/// Sessions by whether they have a connection.
+fn sessions(registry: &Registry) -> prometheus::Result<IntGaugeVec> {
+    let opts = Opts::new("moorline_sessions", "Sessions of the shards this node leads");
+    add(registry, IntGaugeVec::new(opts, &["state"])?)
+}
+
+/// What other nodes sent and nobody can read.
+fn bad_frames(registry: &Registry) -> prometheus::Result<IntCounter> {
+    let help = "Frames of other nodes that did not read";
+    add(registry, IntCounter::new("moorline_service_bad_frames_total", help)?)
 }
 
 /// What was refused to tenants, by setting.

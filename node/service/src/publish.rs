@@ -258,6 +258,9 @@ impl Inner {
             return refuse(Refusal::NotAuthorised);
         }
         if !self.accepting.load(Ordering::Acquire) {
+            if !answer {
+                self.metrics.dropped_disk_full.inc();
+            }
             return refuse(Refusal::DiskFull);
         }
         if !self.may_publish(whose.tenant, &message) {

@@ -58,7 +58,7 @@ impl GroupMetrics {
     /// Makes them and adds them to `registry`.
     pub(crate) fn register(registry: &Registry) -> Result<Self, Error> {
         let make = Make { registry };
-        Ok(Self {
+        let metrics = Self {
             term: make.gauges("moorline_raft_term", "The Raft term")?,
             leader: make.gauges("moorline_raft_leader", "Node id of the leader, 0 for none")?,
             commit_index: make.gauges("moorline_raft_commit_index", "Last committed entry")?,
@@ -121,7 +121,17 @@ impl GroupMetrics {
                 "moorline_raft_transfers_total",
                 "Leaderships offered to another node (balance, clean stop)",
             )?,
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// A scrape shows these also before the first.
+    fn begin(&self) {
+        for direction in ["sent", "received"] {
+            self.snapshot_seconds.with_label_values(&[direction]);
+            self.snapshot_bytes.with_label_values(&[direction]);
+        }
     }
 
     pub(crate) fn of(&self, shard: ShardId) -> ShardMetrics {
@@ -203,6 +213,8 @@ mod tests {
             "moorline_raft_leader_changes_total{shard=\"3\"} 1",
             "moorline_snapshot_bytes_total{direction=\"sent\"} 7",
             "moorline_raft_takeovers_total 0",
+            "moorline_snapshot_bytes_total{direction=\"received\"} 0",
+            "moorline_snapshot_seconds_count{direction=\"received\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

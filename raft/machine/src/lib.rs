@@ -74,15 +74,14 @@ pub use meta::{
     TOMBSTONES_MAX, Target,
 };
 pub use producers::{ANSWERS_PER_PRODUCER_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};
-pub use shard::PresenceCounts;
 pub use shard::{
     AWAIT_MS, AWAITED_TOPICS_MAX, AWAITED_TOPICS_PER_SHARD_MAX, Counts, DEADLINES_PER_TICK_MAX,
-    DUE_WILLS_MAX, DueWill, GARBAGE_ROWS_PER_TICK_MAX, LEFT_MAX, LEFT_MS, MailPage, Mailboxes,
-    NUMBERS_SPAN_MAX, Numbers, ORIGIN_IDLE_MS_MAX, ORIGINS_MAX, RETAINED_BYTES_PER_TENANT_MAX,
-    RETAINED_PER_TENANT_MAX, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX,
-    SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_ITEMS_MAX, SESSIONS_PER_NODE_GONE_MAX,
-    SESSIONS_PER_SHARD_MAX, SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, SUBSCRIPTIONS_PER_SESSION_MAX,
-    SessionInfo, ShareInfo,
+    DUE_WILLS_MAX, DueWill, GARBAGE_ROWS_PER_TICK_MAX, LEFT_MAX, LEFT_MS, MailPage, MailTally,
+    Mailboxes, NUMBERS_SPAN_MAX, Numbers, ORIGIN_IDLE_MS_MAX, ORIGINS_MAX,
+    RETAINED_BYTES_PER_TENANT_MAX, RETAINED_PER_TENANT_MAX, RetainedPage, RetainedQuery,
+    SESSION_LIMITS_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_ITEMS_MAX,
+    SESSIONS_PER_NODE_GONE_MAX, SESSIONS_PER_SHARD_MAX, SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX,
+    SUBSCRIPTIONS_PER_SESSION_MAX, SessionInfo, ShareInfo,
 };
 pub use shard::{AggregateQuery, HistoryQuery, HistoryTotals};
 pub use shard::{CallsFound, CallsQuery};
@@ -91,5 +90,6 @@ pub use shard::{
     DEVICE_BUCKETS_PER_PAGE_MAX, DEVICES_PER_SHARD_MAX, DeviceCursor, DevicesPage, DevicesQuery,
     LOOKUPS_PER_SHARD_MAX, RegistryCounts,
 };
+pub use shard::{PresenceCounts, QueueTally};
 pub use step::version_after;
 pub use values::{ValueAnswer, ValueCommand, ValueRefused};

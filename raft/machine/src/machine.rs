@@ -40,8 +40,8 @@ use crate::{
     producers::{Place, Producers},
     rows::{MembershipRow, NumberRow, Row, corrupt},
     shard::{
-        Counts, DueWill, Mailboxes, Opening, RetainedPage, RetainedQuery, SESSION_LIMITS_MAX,
-        SessionInfo, ShardState, ShareInfo, Streams,
+        Counts, DueWill, Mailboxes, Opening, QueueTally, RetainedPage, RetainedQuery,
+        SESSION_LIMITS_MAX, SessionInfo, ShardState, ShareInfo, Streams,
     },
     step::Step,
 };
@@ -482,6 +482,18 @@ impl Machine {
         Counts { producers: self.producers.len(), ..self.shard.counts() }
     }
 
+    /// What came into queues and left them since this replica was opened.
+    #[must_use]
+    pub fn queue_tally(&self) -> &QueueTally {
+        self.shard.tally()
+    }
+
+    /// By how much that differs from what is in the queues: 0, unless something is wrong here.
+    #[must_use]
+    pub fn queue_imbalance(&self) -> u64 {
+        self.shard.imbalance()
+    }
+
     /// Which sessions want a message of the session `from` that is not in the log (QoS 0): each once, with what its
     /// subscriptions come to, by ascending id. `found` is cleared first.
     pub fn passing(
@@ -533,7 +545,7 @@ impl Machine {
         self.shard.streams()
     }
 
-    /// Opens the rows anew and compares: for tests and simulations.
+    /// Opens the rows anew and compares, and sees that what was counted adds up: for tests and simulations.
     ///
     /// # Errors
     ///
@@ -545,6 +557,9 @@ impl Machine {
     pub fn assert_derived(&self, rows: &(impl View + ?Sized)) -> Result<(), StorageError> {
         let opened = Self::open(self.keys.group(), rows)?;
         assert_eq!(self.time, opened.time);
+        assert_eq!(self.queue_imbalance(), 0, "{:?}", self.queue_tally());
+        let mail = self.mailboxes();
+        assert_eq!(mail.imbalance(), 0, "{:?}", mail.tally());
         assert_eq!(self.producers, opened.producers);
         assert_eq!(self.audits, opened.audits);
         self.shard.assert_same(&opened.shard, rows)?;

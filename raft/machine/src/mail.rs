@@ -287,6 +287,8 @@ pub enum MailEffect {
         what: Noted,
         /// Who said so; 0 where nobody had to.
         by: u8,
+        /// How long it was in the mailbox, in log time.
+        waited_ms: u64,
     },
 }
 
@@ -315,7 +317,8 @@ pub enum Noted {
 }
 
 impl Noted {
-    const ALL: [Self; 9] = [
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
         Self::Queued,
         Self::Delivered,
         Self::Requeued,
@@ -331,6 +334,20 @@ impl Noted {
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|noted| *noted as u8 == number)
+    }
+
+    /// Whether a mail that was queued is not any more.
+    #[must_use]
+    pub fn ends(self) -> bool {
+        match self {
+            Self::Queued | Self::Delivered | Self::Requeued => false,
+            Self::Acked
+            | Self::Rejected
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Purged
+            | Self::Dead => true,
+        }
     }
 
     /// Its name, for eyes.

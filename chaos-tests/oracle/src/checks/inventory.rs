@@ -81,7 +81,8 @@ impl<'a> Inventory<'a> {
             | Load::Will(_)
             | Load::Retained(_)
             | Load::Audited(_)
-            | Load::Usage(_) => {}
+            | Load::Usage(_)
+            | Load::Accounts { .. } => {}
         }
     }
 }

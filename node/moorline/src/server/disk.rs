@@ -46,7 +46,8 @@ impl DiskState {
         self.inner.free.load(Ordering::Relaxed)
     }
 
-    fn state(&self) -> SpaceState {
+    /// What the last look came to.
+    pub(crate) fn state(&self) -> SpaceState {
         *self.inner.state.lock().expect("no panic while it is locked")
     }
 }

@@ -390,8 +390,12 @@ impl Node {
     pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         let ready = self.readiness().iter().all(|check| check.ok);
         self.metrics.ready.set(i64::from(ready));
+        if let Some(service) = self.service.get() {
+            service.account();
+        }
         self.metrics.survivable.set(self.survivable());
-        self.metrics.disk_free.set(i64::try_from(self.disk.free_bytes()).unwrap_or(i64::MAX));
+        self.metrics.show_disk(self.disk.free_bytes(), self.disk.state());
+        self.metrics.show_clock();
         let level = self.level();
         self.metrics.level.set(level.into());
         self.metrics.level_known.set(self.next_level().unwrap_or(level).into());

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-use super::{CloseReason, Closed, Connection, Limit, State};
+use super::{CloseReason, Closed, Connection, Fate, Limit, State};
 
 /// Why the server ends a connection, and how it says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -288,7 +288,8 @@ impl Connection {
         self.state = State::Closed;
         self.closed = Some(Closed { close, reason });
         self.timers.closed(now.at);
-        self.inbound.clear();
+        let unanswered = self.inbound.clear();
+        self.counters.fates[Fate::Unanswered as usize] += unanswered as u64;
         self.outbound.clear();
         self.requests.clear();
     }

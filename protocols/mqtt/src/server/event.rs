@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use moorline_core::{
     Message, Offset, ShareNumber, Text,
-    port::{Close, Filter, Token},
+    port::{Close, Filter, Published, Refusal, Token},
 };
 
 use crate::codec::{Hidden, PacketId, UserProperties, Version, Will};
@@ -185,6 +185,38 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// All of them.
+    pub const ALL: [Self; 28] = [
+        Self::ClientDisconnect,
+        Self::ClientDisconnectWithWill,
+        Self::PeerGone,
+        Self::ConnectTimeout,
+        Self::OpenTimeout,
+        Self::KeepAliveTimeout,
+        Self::WriteTimeout,
+        Self::NotMqtt,
+        Self::UnsupportedVersion,
+        Self::Malformed,
+        Self::ProtocolError,
+        Self::PacketTooLarge,
+        Self::QuotaExceeded,
+        Self::ReceiveMaximumExceeded,
+        Self::TopicAliasInvalid,
+        Self::TopicNotAccepted,
+        Self::NotSupported,
+        Self::ConnectRefused,
+        Self::PublishRefused,
+        Self::SubscribeRefused,
+        Self::UnsubscribeRefused,
+        Self::TakenOver,
+        Self::Stopping,
+        Self::Lost,
+        Self::Overrun,
+        Self::Revoked,
+        Self::Misused,
+        Self::Finished,
+    ];
+
     /// The name for metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -221,6 +253,98 @@ impl CloseReason {
     }
 }
 
+/// What became of a publish of QoS 1 or 2: each that is received comes to exactly one of these, as soon as that is known
+/// ([`super::Connection::imbalance`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Accepted, and somebody wants it.
+    Matched,
+    /// Accepted, and nobody wants it.
+    Unmatched,
+    /// [`Refusal::Busy`].
+    Busy,
+    /// [`Refusal::Unavailable`]: nobody knows whether it happened.
+    Unavailable,
+    /// [`Refusal::Quota`].
+    Quota,
+    /// [`Refusal::DiskFull`].
+    DiskFull,
+    /// [`Refusal::NotAuthorised`].
+    NotAuthorised,
+    /// [`Refusal::TooLarge`].
+    TooLarge,
+    /// [`Refusal::Topic`], or a topic with too many bytes or levels.
+    Topic,
+    /// [`Refusal::Payload`].
+    Payload,
+    /// [`Refusal::Platform`].
+    Platform,
+    /// It came before, and the answer to the first copy is for both.
+    Repeated,
+    /// It broke a rule and ended its connection.
+    Broken,
+    /// Its connection ended before the service had answered.
+    Unanswered,
+}
+
+impl Fate {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
+        Self::Matched,
+        Self::Unmatched,
+        Self::Busy,
+        Self::Unavailable,
+        Self::Quota,
+        Self::DiskFull,
+        Self::NotAuthorised,
+        Self::TooLarge,
+        Self::Topic,
+        Self::Payload,
+        Self::Platform,
+        Self::Repeated,
+        Self::Broken,
+        Self::Unanswered,
+    ];
+
+    /// What the service's answer means.
+    pub(super) fn of(outcome: Result<Published, Refusal>) -> Self {
+        match outcome {
+            Ok(Published { matched: true }) => Self::Matched,
+            Ok(Published { matched: false }) => Self::Unmatched,
+            Err(Refusal::Busy) => Self::Busy,
+            Err(Refusal::Unavailable) => Self::Unavailable,
+            Err(Refusal::Quota) => Self::Quota,
+            Err(Refusal::DiskFull) => Self::DiskFull,
+            Err(Refusal::NotAuthorised) => Self::NotAuthorised,
+            Err(Refusal::TooLarge) => Self::TooLarge,
+            Err(Refusal::Topic) => Self::Topic,
+            Err(Refusal::Payload) => Self::Payload,
+            Err(Refusal::Platform(_)) => Self::Platform,
+        }
+    }
+
+    /// The name for metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Unmatched => "unmatched",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+            Self::Quota => "quota",
+            Self::DiskFull => "disk_full",
+            Self::NotAuthorised => "not_authorised",
+            Self::TooLarge => "too_large",
+            Self::Topic => "topic",
+            Self::Payload => "payload",
+            Self::Platform => "platform",
+            Self::Repeated => "repeated",
+            Self::Broken => "broken_rule",
+            Self::Unanswered => "connection_ended",
+        }
+    }
+}
+
 /// What happened since it was last asked: numbers to add to the node's metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -236,6 +360,8 @@ pub struct Counters {
     pub publishes_refused: u64,
     /// PUBLISHes received again before their first copy was answered, or (QoS 2) released.
     pub publishes_repeated: u64,
+    /// What became of publishes of QoS 1 and 2, in the order of [`Fate::ALL`].
+    pub fates: [u64; Fate::ALL.len()],
     /// PUBLISHes sent, by QoS.
     pub deliveries_sent: [u64; 3],
     /// Of those, with DUP=1.
@@ -256,4 +382,13 @@ pub struct Counters {
     pub unknown_acks: u64,
     /// How often each limit was reached, in the order of [`Limit::ALL`].
     pub limits: [u64; Limit::ALL.len()],
+}
+
+impl Counters {
+    /// Publishes of QoS 1 and 2 that came, less those of which it is known what they came to.
+    pub(super) fn balance(&self) -> i64 {
+        let [_, once, exactly] = self.publishes_received;
+        let ended: u64 = self.fates.iter().sum();
+        (once + exactly).cast_signed() - ended.cast_signed()
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    CloseReason, Config, Connection, Event, Limit,
+    CloseReason, Config, Connection, Event, Fate, Limit,
     close::{Ending, platform_reason, refusal_text},
     once::{Flows, Stage},
 };
@@ -24,6 +24,8 @@ use super::{
 pub(super) struct Inbound {
     pending: VecDeque<Pending>,
     bytes: usize,
+    /// Those of `pending` without a verdict.
+    waiting: usize,
     /// QoS 2 publishes that are not complete.
     pub(super) flows: Flows,
     /// Topics by alias - 1; grows up to the topic alias maximum.
@@ -77,12 +79,19 @@ impl Inbound {
         self.bytes
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// Publishes without an answer of the service.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Forgets everything: how many publishes the service had not answered.
+    pub(super) fn clear(&mut self) -> usize {
+        std::mem::take(self).waiting
     }
 
     fn push(&mut self, pending: Pending) {
         self.bytes += pending.bytes;
+        self.waiting += usize::from(pending.verdict.is_none());
         self.pending.push_back(pending);
     }
 
@@ -90,6 +99,15 @@ impl Inbound {
         // Tokens only grow, so the queue is sorted by them. Answers mostly come in order.
         let at = self.pending.binary_search_by_key(&token, |pending| pending.token).ok()?;
         self.pending.get_mut(at)
+    }
+
+    /// The service has answered a publish, whose verdict is to be set now: how its client is told, and whether that is the
+    /// first answer.
+    fn answered(&mut self, token: Token) -> Option<(Answer, bool)> {
+        let pending = self.find(token)?;
+        let (answer, first) = (pending.answer, pending.verdict.is_none());
+        self.waiting -= usize::from(first);
+        Some((answer, first))
     }
 
     /// Takes the oldest publish if it was answered.
@@ -115,7 +133,7 @@ impl Connection {
         self.counters.publishes_received[publish.qos as usize] += 1;
         let ends = objection(&publish, &self.config).or_else(|| self.resolve_alias(&mut publish));
         if let Some(ending) = ends {
-            return self.fail(now, &ending);
+            return self.break_off(now, publish.qos, &ending);
         }
         if let Some(id) = publish.id
             && !self.admit(now, &publish, id)
@@ -129,7 +147,7 @@ impl Connection {
             self.counters.publishes_refused += 1;
             let why = "the topic has too many bytes or levels";
             let (closed, reason) = (CloseReason::TopicNotAccepted, Reason::TopicNameInvalid);
-            return self.fail(now, &Ending::of(closed, reason, why));
+            return self.break_off(now, publish.qos, &Ending::of(closed, reason, why));
         }
         let token = self.take_token();
         let once = publish.id.filter(|_| publish.qos == QoS::ExactlyOnce);
@@ -150,8 +168,22 @@ impl Connection {
             });
         } else {
             self.counters.publishes_refused += 1;
+            self.came_to(Fate::Topic);
             self.answer_publishes();
         }
+    }
+
+    /// Counts what became of a publish of QoS 1 or 2: once for each that was received.
+    fn came_to(&mut self, fate: Fate) {
+        self.counters.fates[fate as usize] += 1;
+    }
+
+    /// A publish breaks a rule, and the connection ends.
+    fn break_off(&mut self, now: Now, qos: QoS, ending: &Ending) {
+        if qos != QoS::AtMostOnce {
+            self.came_to(Fate::Broken);
+        }
+        self.fail(now, ending);
     }
 
     /// Whether a publish of QoS 1 or 2 gets a place among those under way.
@@ -169,6 +201,7 @@ impl Connection {
             None => {}
             Some(Stage::Publishing) => {
                 self.counters.publishes_repeated += 1;
+                self.came_to(Fate::Repeated);
                 return false;
             }
             Some(Stage::Received) => {
@@ -176,7 +209,8 @@ impl Connection {
                 return false;
             }
             Some(Stage::Completing | Stage::Asked) => {
-                self.fail(now, &Ending::protocol("a packet id between PUBREL and PUBCOMP"));
+                let ending = Ending::protocol("a packet id between PUBREL and PUBCOMP");
+                self.break_off(now, publish.qos, &ending);
                 return false;
             }
         }
@@ -189,7 +223,7 @@ impl Connection {
             let (closed, reason) =
                 (CloseReason::ReceiveMaximumExceeded, Reason::ReceiveMaximumExceeded);
             let ending = Ending::of(closed, reason, "too many unacknowledged publishes");
-            self.fail(now, &ending.by(Limit::ReceiveMax));
+            self.break_off(now, publish.qos, &ending.by(Limit::ReceiveMax));
             return false;
         }
         true
@@ -198,6 +232,7 @@ impl Connection {
     /// A QoS 2 publish before its PUBREL: a PUBREC in its turn, and nothing else ([MQTT-4.3.3-10]).
     fn receive_again(&mut self, publish: &Publish, id: PacketId) {
         self.counters.publishes_repeated += 1;
+        self.came_to(Fate::Repeated);
         let waits = |one: &Pending| one.id == id && one.answer == Answer::ReceivedAgain;
         if self.inbound.pending.iter().any(waits) {
             // That one answer is for both, so that repeats alone never fill the queue.
@@ -246,10 +281,13 @@ impl Connection {
         if outcome == Err(Refusal::Quota) {
             self.reached(Limit::SessionQueue);
         }
-        let Some(pending) = self.inbound.find(token) else { return };
+        let Some((answer, first)) = self.inbound.answered(token) else { return };
+        if first {
+            self.came_to(Fate::of(outcome));
+        }
         let verdict = match outcome {
             // Not of QoS 2: a repeat could not be told the same.
-            Ok(Published { matched: false }) if v5 && pending.answer == Answer::Ack => {
+            Ok(Published { matched: false }) if v5 && answer == Answer::Ack => {
                 Verdict { reason: Reason::NoMatchingSubscribers, why: None }
             }
             Ok(_) => Verdict { reason: Reason::Success, why: None },
@@ -272,8 +310,8 @@ impl Connection {
                 Verdict { reason, why: Some(refusal_text(refusal)) }
             }
         };
-        if pending.verdict.is_none() {
-            pending.verdict = Some(verdict);
+        if let Some(pending) = self.inbound.find(token) {
+            pending.verdict.get_or_insert(verdict);
         }
         self.answer_publishes();
     }

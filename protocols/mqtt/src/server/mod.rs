@@ -48,7 +48,7 @@ use outbound::Outbound;
 use requests::Requests;
 
 pub use config::{Capabilities, Config, ConfigError};
-pub use event::{CloseReason, Closed, ConnectRequest, Counters, Event};
+pub use event::{CloseReason, Closed, ConnectRequest, Counters, Event, Fate};
 pub use limit::Limit;
 pub use outbound::packet_id_of;
 
@@ -77,6 +77,9 @@ pub struct Connection {
     /// Encoded answers, in order, not handed to the edge yet.
     control: BytesMut,
     counters: Counters,
+    /// Publishes of QoS 1 and 2 that were received, less those of which it was counted what they came to: of counters that were
+    /// taken. See [`Connection::imbalance`].
+    balance: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +110,7 @@ impl Connection {
             closed: None,
             control: BytesMut::new(),
             counters: Counters::default(),
+            balance: 0,
             config,
         }
     }
@@ -248,7 +252,22 @@ impl Connection {
 
     /// What happened since the last call.
     pub fn take_counters(&mut self) -> Counters {
+        self.balance += self.counters.balance();
         std::mem::take(&mut self.counters)
+    }
+
+    /// How many publishes of QoS 1 and 2 the service has not answered.
+    #[must_use]
+    pub fn publishes_waiting(&self) -> usize {
+        self.inbound.waiting()
+    }
+
+    /// By how much the counts of publishes of QoS 1 and 2 differ from each other: each that was received waits, or has come to
+    /// one [`Fate`]. 0, unless something is wrong here.
+    #[must_use]
+    pub fn imbalance(&self) -> u64 {
+        let waiting = i64::try_from(self.inbound.waiting()).unwrap_or(i64::MAX);
+        (self.balance + self.counters.balance() - waiting).unsigned_abs()
     }
 
     fn takes_packets(&self) -> bool {

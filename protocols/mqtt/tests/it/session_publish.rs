@@ -10,8 +10,9 @@ use moorline_core::{
 use moorline_mqtt::{
     Packet, Reason, Version,
     codec::{Ack, Publish},
-    server::{CloseReason, Config, Event},
+    server::{CloseReason, Config, Counters, Event, Fate},
 };
+use proptest::prelude::*;
 
 use crate::support::{Rig, START, VERSIONS, connect, id, puback, publish, publish1};
 
@@ -391,4 +392,106 @@ fn what_was_read_before_a_fatal_packet_is_still_handed_out() {
     rig.connection.receive(rig.now, &mut rig.input);
     let events = rig.events();
     assert!(matches!(&events[..], [Event::Publish { .. }, Event::Closed(_)]), "{events:?}");
+}
+
+/// What a client and the service do to a connection.
+#[derive(Debug, Clone)]
+enum Did {
+    Publish { qos: u8, id: u16, dup: bool, bad: bool },
+    Release(u16),
+    Answer(usize, Result<bool, Refusal>),
+    End,
+}
+
+fn did() -> impl Strategy<Value = Did> {
+    let refusals =
+        vec![Refusal::Busy, Refusal::Quota, Refusal::Unavailable, Refusal::NotAuthorised];
+    let outcome = prop_oneof![
+        4 => any::<bool>().prop_map(Ok),
+        1 => prop::sample::select(refusals).prop_map(Err),
+    ];
+    prop_oneof![
+        8 => (0..3_u8, 1..6_u16, any::<bool>(), prop::bool::weighted(0.03))
+            .prop_map(|(qos, id, dup, bad)| Did::Publish { qos, id, dup, bad }),
+        2 => (1..6_u16).prop_map(Did::Release),
+        8 => (0..9_usize, outcome).prop_map(|(nth, outcome)| Did::Answer(nth, outcome)),
+        1 => Just(Did::End),
+    ]
+}
+
+/// Takes what was handed out into `asked`, and adds what was counted to `sums`.
+fn look(rig: &mut Rig, asked: &mut Vec<Token>, sums: &mut Counters) {
+    for event in rig.events() {
+        match event {
+            Event::Publish { token, message } if message.qos > QoS::AtMostOnce => asked.push(token),
+            Event::PublishOnce { token, .. } => asked.push(token),
+            Event::Complete(packet) => {
+                rig.notice(Notice::Completed { packet: packet.get(), known: true });
+            }
+            _ => {}
+        }
+    }
+    let counted = rig.connection.take_counters();
+    for (sum, more) in sums.publishes_received.iter_mut().zip(counted.publishes_received) {
+        *sum += more;
+    }
+    sums.fates.iter_mut().zip(counted.fates).for_each(|(sum, more)| *sum += more);
+    rig.said();
+}
+
+proptest! {
+    /// Whatever comes: what was received is what waits and what it came to.
+    #[test]
+    fn every_publish_comes_to_one_thing(v5 in any::<bool>(), steps in prop::collection::vec(did(), 0..60)) {
+        let version = if v5 { Version::V5 } else { Version::V311 };
+        let mut rig = Rig::open_with(small(4), connect(version));
+        rig.connection.take_counters();
+        let (mut asked, mut sums) = (Vec::new(), Counters::default());
+        for step in steps {
+            match step {
+                Did::Publish { qos, id, dup, bad } => {
+                    let qos = QoS::from_bits(qos).unwrap();
+                    let topic = if bad { "x/".repeat(200) + "x" } else { "a/b".to_owned() };
+                    let id = if qos == QoS::AtMostOnce { 0 } else { id };
+                    let mut sent = publish(&topic, qos, id);
+                    sent.dup = dup && id > 0;
+                    rig.say(&Packet::Publish(sent));
+                }
+                Did::Release(packet) => {
+                    rig.say(&Packet::PubRel(Ack::new(id(packet), Reason::Success)));
+                }
+                Did::Answer(nth, given) => {
+                    // Some twice: the second answer is to nobody.
+                    if let Some(token) = asked.get(nth).copied() {
+                        outcome(&mut rig, token, given);
+                    }
+                }
+                Did::End => rig.connection.peer_gone(rig.now),
+            }
+            prop_assert_eq!(rig.connection.imbalance(), 0);
+            look(&mut rig, &mut asked, &mut sums);
+            let [_, once, exactly] = sums.publishes_received;
+            let ended: u64 = sums.fates.iter().sum();
+            let waiting = rig.connection.publishes_waiting() as u64;
+            prop_assert_eq!(once + exactly, ended + waiting);
+            prop_assert!(waiting == 0 || !rig.connection.is_closed());
+        }
+    }
+}
+
+#[test]
+fn what_became_of_publishes_is_counted_by_what_the_service_said() {
+    let mut rig = Rig::open(Version::V311);
+    (1..=4).for_each(|id| rig.say(&publish1(id)));
+    let asked = tokens(&mut rig);
+    outcome(&mut rig, asked[0], Ok(true));
+    outcome(&mut rig, asked[1], Ok(false));
+    // A version without refusals is told of none: it counts all the same.
+    outcome(&mut rig, asked[2], Err(Refusal::Quota));
+    assert_eq!((rig.connection.publishes_waiting(), rig.connection.imbalance()), (1, 0));
+    rig.connection.peer_gone(rig.now);
+    let fates = rig.connection.take_counters().fates;
+    let of = |fate: Fate| fates[fate as usize];
+    let came = [Fate::Matched, Fate::Unmatched, Fate::Quota, Fate::Unanswered].map(of);
+    assert_eq!((came, fates.iter().sum::<u64>()), ([1; 4], 4));
 }

@@ -37,6 +37,15 @@ pub(crate) struct Rig {
     version: Version,
 }
 
+/// Whatever a test did: each publish of QoS 1 or 2 waits, or came to one thing.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.connection.imbalance(), 0, "{:?}", self.connection);
+        }
+    }
+}
+
 impl Rig {
     /// A connection that waits for its CONNECT.
     pub(crate) fn new(config: Config, version: Version) -> Self {

@@ -45,7 +45,7 @@ use moorline_core::{TenantId, Text, UnixMillis, shard::bucket_of};
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
 pub use self::read::MailPage;
-use super::ShardState;
+use super::{ShardState, tally::MailTally};
 use crate::{
     answer::{Answer, Refused},
     command::SessionId,
@@ -75,6 +75,7 @@ pub struct Mailboxes {
     counts: BTreeMap<TenantId, MailCounts>,
     /// What happened in this step, and is not among the events yet.
     happened: Vec<Happened>,
+    tally: MailTally,
 }
 
 /// Something that happened to a mail.
@@ -109,6 +110,7 @@ impl Mailboxes {
             garbage: BTreeMap::new(),
             counts: BTreeMap::new(),
             happened: Vec::new(),
+            tally: MailTally::default(),
         }
     }
 
@@ -245,6 +247,27 @@ impl Mailboxes {
             return Some(UnixMillis(0));
         }
         self.expiring.first().map(|(at, ..)| *at)
+    }
+
+    /// What happened to mail since the replica was opened.
+    #[must_use]
+    pub fn tally(&self) -> &MailTally {
+        &self.tally
+    }
+
+    /// What waits now is what there was at the beginning.
+    pub(super) fn begin_tally(&mut self) {
+        self.tally = MailTally { opened_with: self.waits(), ..MailTally::default() };
+    }
+
+    fn waits(&self) -> u64 {
+        self.counts.values().map(|counts| counts.mails).sum()
+    }
+
+    /// By how much what was counted differs from what waits: 0, unless something is wrong here.
+    #[must_use]
+    pub fn imbalance(&self) -> u64 {
+        self.tally.imbalance(self.waits())
     }
 
     /// # Panics

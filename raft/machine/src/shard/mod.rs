@@ -19,6 +19,7 @@
 //!   calls.rs          what devices are asked to do, and what they answer
 //!   documents.rs      what is kept for others to understand
 //!   presence.rs       who is connected, and who is silent for how long
+//!   tally.rs          what came into queues and left them
 //!   shared.rs         messages that several queues have, and who still refers to them
 //!   (here)            the state, how it is derived from rows, what is written at the end of a batch, deadlines
 //! ```
@@ -47,6 +48,7 @@ mod shared;
 mod shares;
 mod streams;
 mod subscriptions;
+mod tally;
 mod values;
 mod wills;
 
@@ -67,6 +69,7 @@ pub use self::presence::PresenceCounts;
 pub(crate) use self::sessions::Opening;
 pub use self::shares::{SHARE_MEMBERS_MAX, SHARES_PER_SHARD_MAX, ShareInfo};
 pub use self::streams::{ConsumersPage, EventsPage, EventsQuery, StreamTotals, Streams};
+pub use self::tally::{MailTally, QueueTally};
 pub use self::values::{AggregateQuery, HistoryQuery, HistoryTotals};
 pub use self::wills::{DUE_WILLS_MAX, DueWill};
 use self::{
@@ -151,6 +154,7 @@ pub(crate) struct ShardState {
     /// Queues whose session is gone.
     garbage: BTreeMap<SessionId, GarbageRow>,
     counts: Counts,
+    tally: QueueTally,
     /// Sessions whose counters changed in this batch.
     dirty: Vec<SessionId>,
     shared: SharedRefs,
@@ -278,6 +282,7 @@ impl ShardState {
             expiring: BTreeSet::new(),
             garbage: BTreeMap::new(),
             counts: Counts::default(),
+            tally: QueueTally::default(),
             dirty: Vec::new(),
             shared: SharedRefs::default(),
             inbound: BTreeMap::new(),
@@ -320,6 +325,8 @@ impl ShardState {
         state.histories.open(rows)?;
         state.open_registry(rows)?;
         state.forgetting = Forgetting::open(keys, rows)?;
+        state.tally.opened_with = state.counts.queued_items;
+        state.mailboxes.begin_tally();
         Ok(state)
     }
 
@@ -579,6 +586,15 @@ impl ShardState {
             (self.held.len(), self.wills.due_len(), self.registry_total());
         let presence = self.presence.counts();
         Counts { sessions, held, due_wills, registry, presence, ..self.counts }
+    }
+
+    pub(crate) fn tally(&self) -> &QueueTally {
+        &self.tally
+    }
+
+    /// By how much what was counted of queues differs from what is in them.
+    pub(crate) fn imbalance(&self) -> u64 {
+        self.tally.imbalance(self.counts.queued_items)
     }
 
     pub(crate) fn session(&self, id: SessionId) -> Option<SessionInfo<'_>> {

@@ -83,9 +83,13 @@ impl ShardState {
         }
         let message = Arc::new(message);
         let mut took = 0;
+        self.tally.matched += to.len() as u64;
         for (id, grant) in to {
             let offset = match grant.qos {
-                QoS::AtMostOnce => None,
+                QoS::AtMostOnce => {
+                    self.tally.passed += 1;
+                    None
+                }
                 QoS::AtLeastOnce | QoS::ExactlyOnce => {
                     match self.enqueue(step, *id, grant, &message, bytes, &mut rows) {
                         Some(offset) => Some(offset),
@@ -116,6 +120,7 @@ impl ShardState {
         session.mark(id, &mut self.dirty);
         if !session.has_room(bytes as u64) {
             session.counters.dropped += 1;
+            self.tally.full += 1;
             let (tenant, client) = (session.tenant, session.client.clone());
             step.effects.push(Effect::QueueFull { session: id, tenant, client });
             return None;
@@ -146,6 +151,7 @@ impl ShardState {
             rows.made[made] = Some(row.clone());
         }
         step.put_fresh(self.keys.item(id, offset), row);
+        self.tally.enqueued += 1;
         Some(offset)
     }
 
@@ -228,6 +234,7 @@ impl ShardState {
         let Some(row) = step.rows.get(&key)? else { return Ok(()) };
         let item = Item::read(&row)?;
         step.delete(key);
+        self.tally.settled += 1;
         counters.items -= 1;
         counters.bytes -= item.bytes;
         match item.shared {

@@ -304,9 +304,11 @@ impl ShardState {
             let garbage = GarbageRow { from: counters.head, tail: counters.tail };
             step.put(self.keys.garbage(id), garbage.to_bytes());
             self.garbage.insert(id, garbage);
+            self.tally.discarded += counters.items;
         } else if counters.items > 0 {
             let budget = usize::try_from(GARBAGE_ROWS_AT_ONCE_MAX).expect("a small number");
             let (_, items) = self.remove_items(step, id, counters.head, counters.tail, budget)?;
+            self.tally.discarded += items as u64;
             rows += items;
         }
         step.effects.push(Effect::Closed { session: id, epoch: session.row.epoch });

@@ -119,7 +119,12 @@ pub(crate) fn ready(size: u32) -> Effect {
 }
 
 fn finished(id: u128, what: Noted, by: u8) -> Effect {
-    Effect::Mail(MailEffect::Finished { tenant: TENANT, device: device(), id, what, by })
+    finished_after(0, id, what, by)
+}
+
+fn finished_after(waited_ms: u64, id: u128, what: Noted, by: u8) -> Effect {
+    let (tenant, device) = (TENANT, device());
+    Effect::Mail(MailEffect::Finished { tenant, device, id, what, by, waited_ms })
 }
 
 pub(crate) fn front(group: &Group) -> Option<(u128, u32)> {

@@ -71,6 +71,8 @@ struct Model {
     last: Option<(u128, MailOp)>,
     places: u64,
     effects: Vec<Effect>,
+    /// When the mail of an id came last.
+    came: BTreeMap<u128, u64>,
 }
 
 impl Model {
@@ -83,7 +85,8 @@ impl Model {
     }
 
     fn say(&mut self, id: u128, what: Noted, by: u8) {
-        let finished = MailEffect::Finished { tenant: TENANT, device: device(), id, what, by };
+        let (tenant, device, waited_ms) = (TENANT, device(), self.now - self.came[&id]);
+        let finished = MailEffect::Finished { tenant, device, id, what, by, waited_ms };
         self.effects.push(Effect::Mail(finished));
     }
 
@@ -141,6 +144,7 @@ impl Model {
                 return refused(MailRefused::Full);
             }
             let expires_at = ttl_ms.map(|ttl| self.now + ttl);
+            self.came.insert(id, self.now);
             self.push(Queued { id, place: 0, expires_at, requeues_left: requeues_max });
             self.last = self.last.filter(|(last, _)| *last != id);
         }

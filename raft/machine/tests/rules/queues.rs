@@ -299,3 +299,33 @@ fn a_message_expires_so_long_after_the_stamp_of_its_entry() {
     group.one(Command::Publish { tenant: TENANT, from: None, message });
     assert_eq!(group.queue(a).len(), 4, "no overflow");
 }
+
+#[test]
+fn whatever_becomes_of_a_message_is_counted_once() {
+    let mut group = Group::new(SHARD);
+    let (a, _) = group.subscriber("a", 1, "t");
+    let (b, epoch) = group.open("b", 2, 3600);
+    group.one(subscribe(b, epoch, &[("t", QOS0)]));
+    let limits = SessionLimits { queue_items: 1, ..SessionLimits::none() };
+    let answer = group.one(open_with("c", 3, false, 3600, limits));
+    let Answer::Opened { session: c, epoch, .. } = answer else { panic!("{answer:?}") };
+    group.one(subscribe(c, epoch, &[("t", QOS1)]));
+
+    group.batch(&[publish("t", b"1"), publish("t", b"2"), publish("t", b"3")]);
+    let tally = *group.machine.queue_tally();
+    assert_eq!((tally.matched, tally.passed, tally.full, tally.enqueued), (9, 3, 2, 4));
+    // Settled twice is settled once.
+    group.batch(&[settle(a, 1, &[]), settle(a, 1, &[3]), settle(a, 0, &[3])]);
+    group.one(Command::CloseSession { session: c, epoch, expiry_s: Some(0), forget_will: false });
+    let tally = *group.machine.queue_tally();
+    assert_eq!((tally.settled, tally.discarded, tally.opened_with), (2, 1, 0));
+    assert_eq!(tally.imbalance(1), 0);
+    assert_eq!(tally.imbalance(2), 1, "a message that nobody counted");
+
+    // Who opens it again begins with what is there.
+    group.reopen();
+    assert_eq!(group.machine.queue_tally().opened_with, 1);
+    assert_eq!(group.machine.queue_imbalance(), 0);
+    group.one(settle(a, 9, &[]));
+    assert_eq!(group.machine.queue_tally().settled, 1);
+}

@@ -222,11 +222,19 @@ impl Cluster {
     }
 }
 
+/// Every test ends here: what nodes have counted must add up, and what a failed test's nodes said is printed.
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if thread::panicking() {
+        let mut imbalances = Vec::new();
+        if !thread::panicking() {
+            // Exact at any moment: nothing has to settle.
+            imbalances.extend(self.nodes.iter().map(|node| (node.id, node.imbalances())));
+            imbalances.retain(|(_, of_node)| !of_node.is_empty());
+        }
+        if thread::panicking() || !imbalances.is_empty() {
             self.nodes.iter().for_each(Node::print_log);
         }
+        assert!(imbalances.is_empty(), "counts of messages differ: {imbalances:?}");
     }
 }
 

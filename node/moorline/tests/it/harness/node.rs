@@ -18,6 +18,8 @@ use super::{
 
 /// The program under test.
 pub(crate) const MOORLINE: &str = env!("CARGO_BIN_EXE_moorline");
+/// By how much counts differ that must be equal.
+const IMBALANCE: &str = "moorline_accounting_imbalance{";
 /// How much of a node's log is printed when a test fails.
 const LOG_LINES_MAX: usize = 80;
 
@@ -92,9 +94,24 @@ impl Node {
         }
     }
 
+    /// Where counts of messages differ that must be equal, as the node says it now: nothing, if it is well. Of one that does
+    /// not run, stands still or does not answer nothing can be said.
+    pub(crate) fn imbalances(&self) -> Vec<String> {
+        let Some(child) = &self.child else { return Vec::new() };
+        // `pid (name) state …`; one that stands still would only keep the test waiting.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['R', 'S', 'D'])) {
+            return Vec::new();
+        }
+        let Ok(answer) = http::get(self.admin, "/metrics") else { return Vec::new() };
+        let accounts = answer.body.lines().filter(|line| line.starts_with(IMBALANCE));
+        accounts.filter(|line| !line.ends_with(" 0")).map(str::to_owned).collect()
+    }
+
     /// SIGTERM, and waits for the end.
     #[track_caller]
     pub(crate) fn stop(&mut self) -> ExitStatus {
+        assert_eq!(self.imbalances(), [""; 0], "node {}", self.id);
         self.signal(Signal::TERM);
         self.wait_for_end(SOON)
     }

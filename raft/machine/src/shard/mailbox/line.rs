@@ -71,6 +71,7 @@ impl Mailboxes {
         card: &MailCard,
         how: &What<'_>,
     ) {
+        self.tally.note(card.state, how.what);
         let (name, requeues, detail) = (card.name.clone(), card.requeues, how.detail.clone());
         self.happened.push(Happened {
             tenant: mailbox.tenant,
@@ -198,10 +199,12 @@ impl Mailboxes {
             step.delete(self.keys.mail_by_id(mailbox.id, oldest.id));
         }
         step.put(key, MailEndedRow { number, id, payload }.to_bytes());
+        let waited_ms = step.time.0.saturating_sub(card.created.0);
         let card = MailCard { state: how.what, place: number, ..card };
         step.put(self.keys.mail_by_id(mailbox.id, id), card.to_bytes());
         let (tenant, device) = (mailbox.tenant, mailbox.device.clone());
-        let finished = MailEffect::Finished { tenant, device, id, what: how.what, by: how.by };
+        let (what, by) = (how.what, how.by);
+        let finished = MailEffect::Finished { tenant, device, id, what, by, waited_ms };
         step.effects.push(Effect::Mail(finished));
         Ok(oldest.is_some())
     }

@@ -128,6 +128,7 @@ impl Mailboxes {
         let Mailbox { tenant, device, id, row, .. } = mailbox;
         step.delete(self.keys.mailbox(id.bucket, *tenant, device));
         self.remove(*tenant, device, row);
+        self.tally.forgotten += u64::from(row.size);
         let garbage = MailGarbageRow::default();
         step.put_fresh(self.keys.mail_garbage(*id), garbage.to_bytes());
         self.garbage.insert(*id, garbage);
