@@ -48,6 +48,7 @@ use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 use crate::{
+    cluster::copies,
     guarantees,
     server::{
         backup::Ask,
@@ -361,8 +362,8 @@ async fn backup(node: &Node, part: &str, query: &str) -> Answer {
 }
 
 /// What can be asked about membership, under `/api/v1/cluster/`.
-const MEMBERSHIP: [&str; 8] =
-    ["token", "join", "leave", "drain", "resume", "remove", "transfer", "upgrade"];
+const MEMBERSHIP: [&str; 9] =
+    ["token", "join", "leave", "drain", "resume", "remove", "replicas", "transfer", "upgrade"];
 
 fn is_known(path: &str) -> bool {
     let verb = path.strip_prefix("/api/v1/cluster/");
@@ -383,6 +384,7 @@ async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer
             return done(node.token().await.map(|token| serde_json::json!({ "token": token })));
         }
         "join" => return join(node, body).await,
+        "replicas" => return replicas(node, query).await,
         "upgrade" => {
             let raised = node.upgrade().await;
             return done(raised.map(|level| serde_json::json!({ "level": level })));
@@ -404,6 +406,20 @@ async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer
         return problem(StatusCode::BAD_REQUEST, "node", "?node=… says which node is meant");
     };
     done(node.set_member(id, state).await.map(|()| serde_json::json!({ "done": true })))
+}
+
+/// `?copies=…`: how many copies each shard is to have.
+async fn replicas(node: &Node, query: &str) -> Answer {
+    let said = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "copies");
+    let Some((_, said)) = said else {
+        return problem(StatusCode::BAD_REQUEST, "copies", "?copies=… says how many are wanted");
+    };
+    match copies(&said) {
+        Ok(copies) => done(node.set_replicas(copies).await.map(
+            |detail| serde_json::json!({ "done": true, "replicas": copies, "detail": detail }),
+        )),
+        Err(why) => problem(StatusCode::BAD_REQUEST, "copies", &why),
+    }
 }
 
 fn done(outcome: anyhow::Result<serde_json::Value>) -> Answer {

@@ -11,7 +11,7 @@
 //!   before that lose messages even with fsync).
 //! - Every task is owned by [`run_node`]'s `JoinSet`; one that ends with an error stops the node.
 
-mod auth;
+pub(crate) mod auth;
 pub(crate) mod backup;
 mod disk;
 pub(crate) mod join;

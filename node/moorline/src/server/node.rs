@@ -434,16 +434,32 @@ impl Node {
             .flatten();
         ClusterView {
             node: self.config.node.id,
+            clock_ms: now_ms(),
             name: self.config.cluster.name.clone(),
             cluster: cluster.map(|made| format!("{:032x}", made.cluster)).unwrap_or_default(),
             shards: cluster.map_or(0, |made| made.shards),
+            replicas: cluster.map_or(0, |made| made.replicas),
             level: self.level(),
             next_level: self.next_level(),
             ready: checks.iter().all(|check| check.ok),
             waiting_for: checks.iter().filter(|c| !c.ok).map(|c| c.detail.clone()).collect(),
             nodes: self.node_views(&alive),
-            groups: self.groups.status().into_iter().map(group_view).collect(),
+            groups: self.group_views(),
         }
+    }
+
+    /// Every group with a replica here.
+    fn group_views(&self) -> Vec<GroupView> {
+        let mut groups: Vec<GroupView> = self.groups.status().into_iter().map(group_view).collect();
+        self.groups.read(ShardId::META, |machine, _| {
+            for group in &mut groups {
+                let target = machine.meta().target(ShardId(group.shard));
+                if let Some(target) = target.filter(|target| !target.reached) {
+                    group.target = target.voters.iter().map(|voter| voter.0).collect();
+                }
+            }
+        });
+        groups
     }
 
     /// Every node the cluster knows; before it is made, the configured ones.
@@ -629,6 +645,7 @@ fn group_view(group: moorline_group::GroupStatus) -> GroupView {
         applied: group.applied.unwrap_or(0),
         voters: group.voters.iter().map(|voter| voter.0).collect(),
         learners: group.learners.iter().map(|learner| learner.0).collect(),
+        target: Vec::new(),
         confirmed: group.confirmed.iter().map(|(node, at)| (node.0, at.unwrap_or(0))).collect(),
         digest_index: group.digest.map(|(index, _)| index),
         digest: group.digest.map(|(_, digest)| format!("{digest:032x}")),

@@ -23,6 +23,7 @@ mod clocks;
 mod credentials;
 mod delivery;
 mod disks;
+mod doctor;
 mod drogue;
 mod drogue_applications;
 mod drogue_certificates;

@@ -61,6 +61,7 @@ mod kind {
     pub(super) const PLACE: u8 = 40;
     pub(super) const PLACED: u8 = 41;
     pub(super) const SET_LEVEL: u8 = 48;
+    pub(super) const SET_REPLICAS: u8 = 49;
     /// `Retain` with an owner.
     pub(super) const RETAIN_OWNED: u8 = 80;
     pub(super) const FORGET: u8 = 81;
@@ -172,7 +173,8 @@ impl Command {
             | Self::SetMember { .. }
             | Self::Place { .. }
             | Self::Placed { .. }
-            | Self::SetLevel { .. } => self.encode_member_body(out),
+            | Self::SetLevel { .. }
+            | Self::SetReplicas { .. } => self.encode_member_body(out),
             Self::PutTenant(_)
             | Self::DeleteTenant(_)
             | Self::PutDevice(_)
@@ -395,6 +397,10 @@ impl Command {
                 out.put_u16(*level);
                 put_list(out, programs, put_program);
             }
+            Self::SetReplicas { replicas } => {
+                out.put_u8(kind::SET_REPLICAS);
+                out.put_u8(*replicas);
+            }
             other => unreachable!("encode_body writes {other:?} itself"),
         }
     }
@@ -597,6 +603,7 @@ impl Command {
                 level: reader.u16()?,
                 programs: reader.list(PROGRAM_BYTES, read_program)?,
             },
+            kind::SET_REPLICAS => Self::SetReplicas { replicas: reader.u8()? },
             kind::FORGET | kind::FORGOTTEN => Self::decode_forget(kind, reader)?,
             _ => return Err(Malformed { what: "command kind" }),
         })
