@@ -284,8 +284,15 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/metrics") => metrics(node),
         (&Method::GET, "/api/v1/cluster") => json(StatusCode::OK, &node.view()),
         (&Method::GET, "/api/v1/guarantees") => json(StatusCode::OK, &guarantees::of(&node.view())),
-        (&Method::GET, "/api/v1/sessions") => session(node, head.uri.query().unwrap_or("")),
-        (&Method::GET, "/api/v1/shares") => shares(node, head.uri.query().unwrap_or("")),
+        (&Method::GET, "/api/v1/sessions") => stale(session(node, head.uri.query().unwrap_or(""))),
+        (&Method::GET, "/api/v1/shares") => stale(shares(node, head.uri.query().unwrap_or(""))),
+        (&Method::GET, "/api/v1/stale/tenants") => {
+            let after = said(head.uri.query().unwrap_or(""), "after").unwrap_or_default();
+            stale(json(StatusCode::OK, &node.stale_tenants(&after)))
+        }
+        (&Method::GET, "/api/v1/stale/device") => {
+            stale(stale_device(node, head.uri.query().unwrap_or("")))
+        }
         (&Method::POST, "/api/v1/cluster/init") => match node.init().await {
             Ok(()) => json(StatusCode::OK, &serde_json::json!({ "made": true })),
             Err(error) => problem(StatusCode::CONFLICT, "not-made", &format!("{error:#}")),
@@ -304,7 +311,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
 }
 
 /// Every path, so that a wrong method is told from a wrong path.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 14] = [
     "/health/live",
     "/health/ready",
     "/health/startup",
@@ -317,6 +324,8 @@ const KNOWN: [&str; 12] = [
     "/api/v1/guarantees",
     "/api/v1/sessions",
     "/api/v1/shares",
+    "/api/v1/stale/tenants",
+    "/api/v1/stale/device",
 ];
 
 /// What of a backup is asked for, under `/api/v1/backup/`.
@@ -410,11 +419,10 @@ async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer
 
 /// `?copies=…`: how many copies each shard is to have.
 async fn replicas(node: &Node, query: &str) -> Answer {
-    let said = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "copies");
-    let Some((_, said)) = said else {
+    let Some(wanted) = said(query, "copies") else {
         return problem(StatusCode::BAD_REQUEST, "copies", "?copies=… says how many are wanted");
     };
-    match copies(&said) {
+    match copies(&wanted) {
         Ok(copies) => done(node.set_replicas(copies).await.map(
             |detail| serde_json::json!({ "done": true, "replicas": copies, "detail": detail }),
         )),
@@ -447,16 +455,36 @@ fn health(checks: Vec<Check>) -> Answer {
     json(status, &serde_json::json!({ "status": if ok { "ok" } else { "fail" }, "checks": checks }))
 }
 
+/// What the query says under a name.
+fn said(query: &str, wanted: &str) -> Option<String> {
+    let mut all = form_urlencoded::parse(query.as_bytes());
+    all.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+}
+
+/// Says of an answer that nobody was asked whether it is what there is.
+fn stale(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert("moorline-consistency", HeaderValue::from_static("stale"));
+    answer
+}
+
+/// `?tenant=…&device=…`: a device as a replica here has it.
+fn stale_device(node: &Node, query: &str) -> Answer {
+    let (Some(tenant), Some(device)) = (said(query, "tenant"), said(query, "device")) else {
+        return problem(StatusCode::BAD_REQUEST, "device", "?tenant=…&device=… is wanted");
+    };
+    match node.stale_device(&tenant, &device) {
+        Ok(Some(view)) => json(StatusCode::OK, &view),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "not-found", "no such device is known here"),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-replica", &format!("{error:#}")),
+    }
+}
+
 /// `?client=…`: one session.
 fn session(node: &Node, query: &str) -> Answer {
-    let said = |wanted| {
-        let mut all = form_urlencoded::parse(query.as_bytes());
-        all.find(|(name, _)| name == wanted).map(|(_, value)| value)
-    };
-    let Some(client) = said("client") else {
+    let Some(client) = said(query, "client") else {
         return problem(StatusCode::BAD_REQUEST, "client", "?client=… says whose session is meant");
     };
-    match node.session(said("tenant").as_deref(), &client) {
+    match node.session(said(query, "tenant").as_deref(), &client) {
         Ok(Some(view)) => json(StatusCode::OK, &view),
         Ok(None) => problem(StatusCode::NOT_FOUND, "no-session", "no such session is known here"),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-replica", &format!("{error:#}")),

@@ -73,6 +73,23 @@ pub(crate) fn of(view: &ClusterView) -> Guarantees {
     Guarantees { node: view.node, survives, sentences, groups }
 }
 
+/// What to do about groups here that have no majority, if there are any, with which they are.
+pub(crate) fn lost(view: &ClusterView) -> Option<String> {
+    let groups = of(view).groups;
+    let said = said(view, &groups);
+    let lost: Vec<String> = said
+        .into_iter()
+        .filter(|(about, _)| *about == About::Lost)
+        .map(|(_, sentence)| sentence)
+        .collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "{} Start those nodes; everything goes on by itself then, and nothing that was acknowledged is lost",
+            lost.join(" ")
+        )
+    })
+}
+
 /// What a sentence is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum About {
@@ -140,8 +157,10 @@ fn survival(groups: &[GroupGuarantee]) -> Vec<(About, String)> {
         if survives < 0 {
             let missing = counted(-survives, "more node answers", "more nodes answer");
             let (has, accepts) = (who.verb("has", "have"), who.verb("It accepts", "They accept"));
-            let sentence =
-                format!("{who} {has} no majority: {absent}. {accepts} nothing until {missing}.");
+            let there = voters - down.len();
+            let sentence = format!(
+                "{who} {has} no majority, {there} of {voters} votes: {absent}. {accepts} nothing until {missing}."
+            );
             return (About::Lost, sentence);
         }
         if voters == 1 {
@@ -315,13 +334,13 @@ mod tests {
             (view(3, &[2], &[ALL, ALL, ALL]), 0,
                 &["Each shard survives the loss of no node: node 2 is down."]),
             (view(3, &[2, 3], &[ALL, ALL, ALL]), -1,
-                &["Each shard has no majority: nodes 2 and 3 are down. It accepts nothing until 1 more node answers."]),
+                &["Each shard has no majority, 1 of 3 votes: nodes 2 and 3 are down. It accepts nothing until 1 more node answers."]),
             (view(5, &[], &[FIVE, FIVE]), 2,
                 &["Each shard survives the loss of 2 nodes."]),
             (view(5, &[4], &[FIVE, FIVE]), 1,
                 &["Each shard survives the loss of 1 more node: node 4 is down."]),
             (view(5, &[2, 3, 4, 5], &[FIVE, FIVE]), -2,
-                &["Each shard has no majority: nodes 2, 3, 4 and 5 are down. It accepts nothing until 2 more nodes answer."]),
+                &["Each shard has no majority, 1 of 5 votes: nodes 2, 3, 4 and 5 are down. It accepts nothing until 2 more nodes answer."]),
             (view(1, &[], &[&[1], &[1]]), 0,
                 &["Each shard has one copy: what it acknowledged is gone with its disk."]),
             (view(1, &[], &[&[1]]), 0,
@@ -335,7 +354,7 @@ mod tests {
                   "The meta group and shard 3 survive the loss of 1 node.",
                   "Node 1 speaks of the groups that have a replica there."]),
             (view(5, &[4, 5], &[ALL, &[1, 4, 5], &[1, 2, 5]]), -1,
-                &["Shard 1 has no majority: nodes 4 and 5 are down. It accepts nothing until 1 more node answers.",
+                &["Shard 1 has no majority, 1 of 3 votes: nodes 4 and 5 are down. It accepts nothing until 1 more node answers.",
                   "Shard 2 survives the loss of no node: node 5 is down.",
                   "The meta group survives the loss of 1 node.",
                   "Node 1 speaks of the groups that have a replica there."]),

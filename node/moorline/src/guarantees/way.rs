@@ -90,7 +90,8 @@ fn moves(group: &GroupView) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::*, *};
+    use super::*;
+    use crate::guarantees::tests::{ALL, FIVE, view};
 
     fn wanting(replicas: u8, mut view: ClusterView) -> ClusterView {
         view.replicas = replicas;

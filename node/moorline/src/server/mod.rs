@@ -22,6 +22,7 @@ mod mover;
 pub(crate) mod node;
 mod reconcile;
 mod repeats;
+mod stale;
 mod supervisor;
 mod tls;
 mod webhooks;

@@ -48,6 +48,7 @@ mod moved;
 mod once;
 mod operating;
 mod presence;
+mod quorum;
 mod quotas;
 mod registry;
 mod retained;

@@ -79,6 +79,11 @@ pub(crate) fn frame_len(bytes: &[u8]) -> Result<usize, Malformed> {
     Ok(FRAME_HEADER_BYTES + len)
 }
 
+fn put_gone(out: &mut BytesMut, node: NodeId, gone: Incarnation) {
+    out.put_u8(kind::NODE_GONE);
+    put_process(out, node, gone);
+}
+
 fn put_owners(out: &mut BytesMut, kind: u8, owners: &[Owner]) {
     out.put_u8(kind);
     put_list(out, owners, put_owner);
@@ -119,10 +124,7 @@ impl Command {
             Self::WillsDone { .. } | Self::Retain { .. } | Self::Enqueue { .. } => {
                 self.encode_kept(out);
             }
-            Self::NodeGone { node, gone } => {
-                out.put_u8(kind::NODE_GONE);
-                put_process(out, *node, *gone);
-            }
+            Self::NodeGone { node, gone } => put_gone(out, *node, *gone),
             Self::Subscribe { session, epoch, subscriptions } => {
                 out.put_u8(kind::SUBSCRIBE);
                 put_session(out, *session);

