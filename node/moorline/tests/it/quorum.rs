@@ -59,10 +59,8 @@ fn without_a_majority_nothing_is_taken_and_it_is_said_until_one_is_back() {
     let expected: Vec<&str> = before.iter().map(String::as_str).chain(["after", "last"]).collect();
     assert_eq!(got, expected);
     until_true("no group is lost any more", READY, || {
-        !cluster
-            .node(1)
-            .view()
-            .is_none_or(|view| view["waiting_for"].to_string().contains("no majority"))
+        let view = cluster.node(1).view();
+        view.is_some_and(|view| !view["waiting_for"].to_string().contains("no majority"))
     });
 
     cluster.node_mut(3).start();
