@@ -48,6 +48,7 @@ use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 use crate::{
+    cluster::copies,
     guarantees,
     server::{
         backed_up::Ended,
@@ -285,8 +286,15 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/metrics") => metrics(node),
         (&Method::GET, "/api/v1/cluster") => json(StatusCode::OK, &node.view()),
         (&Method::GET, "/api/v1/guarantees") => json(StatusCode::OK, &guarantees::of(&node.view())),
-        (&Method::GET, "/api/v1/sessions") => session(node, head.uri.query().unwrap_or("")),
-        (&Method::GET, "/api/v1/shares") => shares(node, head.uri.query().unwrap_or("")),
+        (&Method::GET, "/api/v1/sessions") => stale(session(node, head.uri.query().unwrap_or(""))),
+        (&Method::GET, "/api/v1/shares") => stale(shares(node, head.uri.query().unwrap_or(""))),
+        (&Method::GET, "/api/v1/stale/tenants") => {
+            let after = said(head.uri.query().unwrap_or(""), "after").unwrap_or_default();
+            stale(json(StatusCode::OK, &node.stale_tenants(&after)))
+        }
+        (&Method::GET, "/api/v1/stale/device") => {
+            stale(stale_device(node, head.uri.query().unwrap_or("")))
+        }
         (&Method::POST, "/api/v1/cluster/init") => match node.init().await {
             Ok(()) => json(StatusCode::OK, &serde_json::json!({ "made": true })),
             Err(error) => problem(StatusCode::CONFLICT, "not-made", &format!("{error:#}")),
@@ -305,7 +313,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
 }
 
 /// Every path, so that a wrong method is told from a wrong path.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 14] = [
     "/health/live",
     "/health/ready",
     "/health/startup",
@@ -318,6 +326,8 @@ const KNOWN: [&str; 12] = [
     "/api/v1/guarantees",
     "/api/v1/sessions",
     "/api/v1/shares",
+    "/api/v1/stale/tenants",
+    "/api/v1/stale/device",
 ];
 
 /// What of a backup is asked for, under `/api/v1/backup/`.
@@ -382,8 +392,8 @@ async fn backup(node: &Node, part: &str, query: &str, body: &[u8]) -> Answer {
 }
 
 /// What can be asked about membership, under `/api/v1/cluster/`.
-const MEMBERSHIP: [&str; 8] =
-    ["token", "join", "leave", "drain", "resume", "remove", "transfer", "upgrade"];
+const MEMBERSHIP: [&str; 9] =
+    ["token", "join", "leave", "drain", "resume", "remove", "replicas", "transfer", "upgrade"];
 
 fn is_known(path: &str) -> bool {
     let verb = path.strip_prefix("/api/v1/cluster/");
@@ -410,6 +420,7 @@ async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer
             let levels = levels.map_or(Levels::SILENT, |(min, max)| Levels { min, max });
             return join(node, body, levels).await;
         }
+        "replicas" => return replicas(node, query).await,
         "upgrade" => {
             let raised = node.upgrade().await;
             return done(raised.map(|level| serde_json::json!({ "level": level })));
@@ -431,6 +442,19 @@ async fn membership(node: &Node, verb: &str, query: &str, body: &[u8]) -> Answer
         return problem(StatusCode::BAD_REQUEST, "node", "?node=… says which node is meant");
     };
     done(node.set_member(id, state).await.map(|()| serde_json::json!({ "done": true })))
+}
+
+/// `?copies=…`: how many copies each shard is to have.
+async fn replicas(node: &Node, query: &str) -> Answer {
+    let Some(wanted) = said(query, "copies") else {
+        return problem(StatusCode::BAD_REQUEST, "copies", "?copies=… says how many are wanted");
+    };
+    match copies(&wanted) {
+        Ok(copies) => done(node.set_replicas(copies).await.map(
+            |detail| serde_json::json!({ "done": true, "replicas": copies, "detail": detail }),
+        )),
+        Err(why) => problem(StatusCode::BAD_REQUEST, "copies", &why),
+    }
 }
 
 fn done(outcome: anyhow::Result<serde_json::Value>) -> Answer {
@@ -458,16 +482,36 @@ fn health(checks: Vec<Check>) -> Answer {
     json(status, &serde_json::json!({ "status": if ok { "ok" } else { "fail" }, "checks": checks }))
 }
 
+/// What the query says under a name.
+fn said(query: &str, wanted: &str) -> Option<String> {
+    let mut all = form_urlencoded::parse(query.as_bytes());
+    all.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+}
+
+/// Says of an answer that nobody was asked whether it is what there is.
+fn stale(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert("moorline-consistency", HeaderValue::from_static("stale"));
+    answer
+}
+
+/// `?tenant=…&device=…`: a device as a replica here has it.
+fn stale_device(node: &Node, query: &str) -> Answer {
+    let (Some(tenant), Some(device)) = (said(query, "tenant"), said(query, "device")) else {
+        return problem(StatusCode::BAD_REQUEST, "device", "?tenant=…&device=… is wanted");
+    };
+    match node.stale_device(&tenant, &device) {
+        Ok(Some(view)) => json(StatusCode::OK, &view),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "not-found", "no such device is known here"),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-replica", &format!("{error:#}")),
+    }
+}
+
 /// `?client=…`: one session.
 fn session(node: &Node, query: &str) -> Answer {
-    let said = |wanted| {
-        let mut all = form_urlencoded::parse(query.as_bytes());
-        all.find(|(name, _)| name == wanted).map(|(_, value)| value)
-    };
-    let Some(client) = said("client") else {
+    let Some(client) = said(query, "client") else {
         return problem(StatusCode::BAD_REQUEST, "client", "?client=… says whose session is meant");
     };
-    match node.session(said("tenant").as_deref(), &client) {
+    match node.session(said(query, "tenant").as_deref(), &client) {
         Ok(Some(view)) => json(StatusCode::OK, &view),
         Ok(None) => problem(StatusCode::NOT_FOUND, "no-session", "no such session is known here"),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, "no-replica", &format!("{error:#}")),

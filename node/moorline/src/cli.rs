@@ -70,6 +70,9 @@ pub(crate) enum Command {
     Pub(PubArgs),
     /// Subscribe and print what comes.
     Sub(SubArgs),
+    /// Look for what is wrong, or soon will be, on this machine and in the cluster, and say what to do about it. Exit code 0: nothing; 1:
+    /// something to look at; 2: something is wrong.
+    Doctor(DoctorArgs),
     /// Measure a broker, or Moorline beside its peers.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -146,6 +149,8 @@ pub(crate) enum ClusterCommand {
     Resume(MemberArgs),
     /// Give up a node that will never come back. Its id is refused from then on.
     Remove(MemberArgs),
+    /// Change how many copies each shard has: 1, 3 or 5. Votes and data move by themselves, while messages flow.
+    Replicas(ReplicasArgs),
     /// Raise the cluster to the level that every node's program knows: what only newer programs can read is used from then on, and
     /// no node goes back to an older program.
     Upgrade(AdminArgs),
@@ -172,6 +177,35 @@ pub(crate) struct JoinArgs {
 pub(crate) struct MemberArgs {
     /// The node's id.
     pub(crate) node: u64,
+    /// Where to ask: any node.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+}
+
+/// `moorline doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// This machine's node: its file. Without it only the cluster is looked at.
+    #[arg(long, short)]
+    pub(crate) config: Option<PathBuf>,
+    /// `host:port` of a node's `listen.admin`; may be given again: each node knows its own groups and its own clock. Without it, what the
+    /// file says.
+    #[arg(long = "admin", env = "MOORLINE_ADMIN", value_delimiter = ',')]
+    pub(crate) admins: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `moorline cluster replicas`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplicasArgs {
+    /// How many: 1, 3 or 5. With fewer nodes than that there are fewer until nodes join.
+    #[arg(value_parser = crate::cluster::copies)]
+    pub(crate) copies: u8,
+    /// Needed for 1 copy: it is gone with its disk.
+    #[arg(long)]
+    pub(crate) yes: bool,
     /// Where to ask: any node.
     #[command(flatten)]
     pub(crate) admin: AdminArgs,

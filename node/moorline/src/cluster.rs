@@ -7,7 +7,7 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{ClusterCommand, MemberArgs, StatusArgs},
+    cli::{ClusterCommand, MemberArgs, ReplicasArgs, StatusArgs},
     guarantees, http, server,
 };
 
@@ -16,6 +16,9 @@ use crate::{
 pub(crate) struct ClusterView {
     /// The node that answers.
     pub(crate) node: u64,
+    /// Its clock, in milliseconds since 1970; 0 if it does not say.
+    #[serde(default)]
+    pub(crate) clock_ms: u64,
     /// The cluster's name.
     pub(crate) name: String,
     /// The cluster's random id, in hex; empty before `cluster init`.
@@ -23,6 +26,9 @@ pub(crate) struct ClusterView {
     /// How many shards it has, the meta group not counted; 0 before it is made.
     #[serde(default)]
     pub(crate) shards: u16,
+    /// How many copies each shard is to have; 0 before it is made, and if the node is of before this could change.
+    #[serde(default)]
+    pub(crate) replicas: u8,
     /// The level of the cluster; 0 if the node is of before there were levels.
     #[serde(default)]
     pub(crate) level: u16,
@@ -85,6 +91,9 @@ pub(crate) struct GroupView {
     pub(crate) voters: Vec<u64>,
     /// Who gets the log and does not vote.
     pub(crate) learners: Vec<u64>,
+    /// Who is to vote, while that is not known to be so.
+    #[serde(default)]
+    pub(crate) target: Vec<u64>,
     /// What each other member has confirmed to be on its disk; empty unless the answering node leads. Nodes of an older
     /// version do not say it.
     #[serde(default)]
@@ -163,6 +172,7 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Drain(args) => change(&args, "drain").await,
         ClusterCommand::Resume(args) => change(&args, "resume").await,
         ClusterCommand::Remove(args) => change(&args, "remove").await,
+        ClusterCommand::Replicas(args) => replicas(&args).await,
         ClusterCommand::Upgrade(args) => {
             let answer = post(&args.admin, "/api/v1/cluster/upgrade").await?;
             println!("the cluster is at level {}", answer["level"]);
@@ -178,6 +188,37 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// How many copies of a shard may be asked for; of other numbers, why not.
+pub(crate) fn copies(said: &str) -> Result<u8, String> {
+    let number: u8 = said.parse().map_err(|_| format!("{said:?} is no number of copies"))?;
+    match number {
+        1 | 3 | 5 => Ok(number),
+        0 => Err("no copies keep nothing: 1, 3 or 5".to_owned()),
+        2 => {
+            Err("2 copies survive no more than 1 does, since both have to answer: 1, 3 or 5"
+                .to_owned())
+        }
+        4 => {
+            Err("4 copies survive the loss of 1 node, as 3 do, and cost one more: 3 or 5"
+                .to_owned())
+        }
+        _ => {
+            Err("more than 5 copies make every write slower and no cluster safer: 1, 3 or 5"
+                .to_owned())
+        }
+    }
+}
+
+async fn replicas(args: &ReplicasArgs) -> anyhow::Result<()> {
+    if args.copies == 1 && !args.yes {
+        bail!("with 1 copy, what was acknowledged is gone with one disk; if that is meant: --yes");
+    }
+    let path = format!("/api/v1/cluster/replicas?copies={}", args.copies);
+    let answer = post(&args.admin.admin, &path).await?;
+    println!("{}", answer["detail"].as_str().context("no answer that we know came")?);
+    Ok(())
 }
 
 /// Asks a node to make its configured peers a cluster. Done already counts as done.
@@ -281,6 +322,24 @@ fn members(view: &ClusterView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_are_odd_and_few_and_the_reason_is_said() {
+        assert_eq!(["1", "3", "5"].map(copies), [Ok(1), Ok(3), Ok(5)]);
+        let table = [
+            ("0", "keep nothing"),
+            ("2", "no more than 1 does"),
+            ("4", "as 3 do"),
+            ("6", "no cluster safer"),
+            ("7", "no cluster safer"),
+            ("many", "no number"),
+            ("-1", "no number"),
+        ];
+        for (said, because) in table {
+            let refused = copies(said).unwrap_err();
+            assert!(refused.contains(because), "{said}: {refused}");
+        }
+    }
 
     #[test]
     fn a_problem_is_told_in_its_own_words() {

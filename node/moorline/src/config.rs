@@ -223,6 +223,17 @@ impl ListenConfig {
         ]
     }
 
+    /// Every listener, by key.
+    pub(crate) fn all(&self) -> Vec<(&'static str, SocketAddr)> {
+        let clients = self.plain().into_iter().chain(self.secure());
+        let others = [
+            ("listen.api", self.api),
+            ("listen.admin", Some(self.admin)),
+            ("listen.cluster", Some(self.cluster)),
+        ];
+        clients.chain(others).filter_map(|(key, address)| Some((key, address?))).collect()
+    }
+
     /// Every listener with TLS, by key.
     pub(crate) fn with_tls(&self) -> Vec<(&'static str, SocketAddr)> {
         let all = self.secure().into_iter().chain([("listen.api", self.api)]);
@@ -248,7 +259,8 @@ pub(crate) struct ClusterConfig {
     /// How many shards the data is spread over. Fixed when the cluster is made.
     #[serde(default = "default_shards")]
     pub(crate) shards: u16,
-    /// Copies of each shard: voters of its group. Fixed when the cluster is made; fewer while there are fewer nodes.
+    /// Copies of each shard that the cluster is made with: voters of its group. From then on the cluster itself knows
+    /// (`moorline cluster replicas`).
     #[serde(default = "default_replicas")]
     pub(crate) replicas: u8,
     /// Every node the cluster is made with, and its cluster address, this one included. Empty for a node that joins later.

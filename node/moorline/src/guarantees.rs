@@ -14,6 +14,8 @@
 //!
 //! Groups without a replica on the node that is asked: it does not know how they are, and says so.
 
+mod way;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -21,6 +23,7 @@ use std::{
 
 use serde::Serialize;
 
+pub(crate) use self::way::too_few;
 use crate::cluster::{ClusterView, GroupView};
 
 /// Who lacks more entries than this of a group has to catch up before the group can go on with it. The same number lets
@@ -64,16 +67,65 @@ pub(crate) fn of(view: &ClusterView) -> Guarantees {
         view.nodes.iter().filter(|node| node.alive).map(|node| node.id).collect();
     let begun = view.groups.iter().filter(|group| !group.voters.is_empty());
     let groups: Vec<_> = begun.map(|group| of_group(group, &up)).collect();
-    let survives = groups.iter().map(|group| group.survives).min();
-    if view.cluster.is_empty() || groups.is_empty() {
-        let sentences = vec!["There is no cluster yet: nothing is promised.".to_owned()];
-        return Guarantees { node: view.node, survives: None, sentences, groups };
-    }
-    let mut sentences = survival(&groups);
-    sentences.extend(leaderless(&groups));
-    sentences.extend(lag(&groups));
-    sentences.extend(scope(view));
+    let none = view.cluster.is_empty() || groups.is_empty();
+    let survives = groups.iter().map(|group| group.survives).min().filter(|_| !none);
+    let sentences = said(view, &groups).into_iter().map(|(_, sentence)| sentence).collect();
     Guarantees { node: view.node, survives, sentences, groups }
+}
+
+/// What to do about groups here that have no majority, if there are any, with which they are.
+pub(crate) fn lost(view: &ClusterView) -> Option<String> {
+    let groups = of(view).groups;
+    let said = said(view, &groups);
+    let lost: Vec<String> = said
+        .into_iter()
+        .filter(|(about, _)| *about == About::Lost)
+        .map(|(_, sentence)| sentence)
+        .collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "{} Start those nodes; everything goes on by itself then, and nothing that was acknowledged is lost",
+            lost.join(" ")
+        )
+    })
+}
+
+/// What a sentence is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// There is nothing to speak of.
+    NoCluster,
+    /// Groups without a majority.
+    Lost,
+    /// Groups with one voter by design.
+    OneCopy,
+    /// Groups that survive the loss of no node.
+    Thin,
+    /// Groups that survive at least one loss.
+    Fine,
+    /// Groups that elect.
+    Leaderless,
+    /// Voters that lack entries.
+    Lag,
+    /// What is on its way.
+    Way,
+    /// What the node that is asked can't speak of.
+    Scope,
+}
+
+/// The sentences, with what each is about.
+pub(crate) fn said(view: &ClusterView, groups: &[GroupGuarantee]) -> Vec<(About, String)> {
+    if view.cluster.is_empty() || groups.is_empty() {
+        let sentence = "There is no cluster yet: nothing is promised.".to_owned();
+        return vec![(About::NoCluster, sentence)];
+    }
+    let about = |about: About| move |sentence: String| (about, sentence);
+    let mut said = survival(groups);
+    said.extend(leaderless(groups).map(about(About::Leaderless)));
+    said.extend(lag(groups).into_iter().map(about(About::Lag)));
+    said.extend(way::sentences(view).into_iter().map(about(About::Way)));
+    said.extend(scope(view).map(about(About::Scope)));
+    said
 }
 
 fn of_group(group: &GroupView, up: &BTreeSet<u64>) -> GroupGuarantee {
@@ -93,7 +145,7 @@ fn of_group(group: &GroupView, up: &BTreeSet<u64>) -> GroupGuarantee {
 }
 
 /// A sentence for the groups that are alike, those that survive least first.
-fn survival(groups: &[GroupGuarantee]) -> Vec<String> {
+fn survival(groups: &[GroupGuarantee]) -> Vec<(About, String)> {
     let mut alike: BTreeMap<(i64, usize, &[u64]), Vec<u16>> = BTreeMap::new();
     for group in groups {
         let key = (group.survives, group.voters, &group.down[..]);
@@ -105,24 +157,32 @@ fn survival(groups: &[GroupGuarantee]) -> Vec<String> {
         if survives < 0 {
             let missing = counted(-survives, "more node answers", "more nodes answer");
             let (has, accepts) = (who.verb("has", "have"), who.verb("It accepts", "They accept"));
-            return format!(
-                "{who} {has} no majority: {absent}. {accepts} nothing until {missing}."
+            let there = voters - down.len();
+            let sentence = format!(
+                "{who} {has} no majority, {there} of {voters} votes: {absent}. {accepts} nothing until {missing}."
             );
+            return (About::Lost, sentence);
         }
         if voters == 1 {
             let (has, it) = (who.verb("has", "have"), who.verb("it", "they"));
-            return format!("{who} {has} one copy: what {it} acknowledged is gone with its disk.");
+            let sentence =
+                format!("{who} {has} one copy: what {it} acknowledged is gone with its disk.");
+            return (About::OneCopy, sentence);
         }
         let survive = who.verb("survives", "survive");
         match (survives, down) {
-            (0, []) => format!("{who} {survive} the loss of no node: only {voters} have a vote."),
-            (0, _) => format!("{who} {survive} the loss of no node: {absent}."),
+            (0, []) => (
+                About::Thin,
+                format!("{who} {survive} the loss of no node: only {voters} have a vote."),
+            ),
+            (0, _) => (About::Thin, format!("{who} {survive} the loss of no node: {absent}.")),
             (_, []) => {
-                format!("{who} {survive} the loss of {}.", counted(survives, "node", "nodes"))
+                let nodes = counted(survives, "node", "nodes");
+                (About::Fine, format!("{who} {survive} the loss of {nodes}."))
             }
             (_, _) => {
                 let more = counted(survives, "more node", "more nodes");
-                format!("{who} {survive} the loss of {more}: {absent}.")
+                (About::Fine, format!("{who} {survive} the loss of {more}: {absent}."))
             }
         }
     });
@@ -224,7 +284,7 @@ mod tests {
 
     /// Nodes 1 to `nodes` without those that are down; a group for each list of voters, the meta group first, led by
     /// its first voter.
-    fn view(nodes: u64, down: &[u64], groups: &[&[u64]]) -> ClusterView {
+    pub(super) fn view(nodes: u64, down: &[u64], groups: &[&[u64]]) -> ClusterView {
         let node = |id| NodeView {
             id,
             address: format!("10.0.0.{id}:7400"),
@@ -241,15 +301,18 @@ mod tests {
             applied: 10_000,
             voters: voters.to_vec(),
             learners: Vec::new(),
+            target: Vec::new(),
             confirmed: BTreeMap::new(),
             digest_index: None,
             digest: None,
         };
         ClusterView {
             node: 1,
+            clock_ms: 0,
             name: "test".to_owned(),
             cluster: "c1".to_owned(),
             shards: 3,
+            replicas: 0,
             level: 2,
             next_level: None,
             ready: true,
@@ -259,8 +322,8 @@ mod tests {
         }
     }
 
-    const ALL: &[u64] = &[1, 2, 3];
-    const FIVE: &[u64] = &[1, 2, 3, 4, 5];
+    pub(super) const ALL: &[u64] = &[1, 2, 3];
+    pub(super) const FIVE: &[u64] = &[1, 2, 3, 4, 5];
 
     #[test]
     fn what_is_survived_is_said() {
@@ -271,13 +334,13 @@ mod tests {
             (view(3, &[2], &[ALL, ALL, ALL]), 0,
                 &["Each shard survives the loss of no node: node 2 is down."]),
             (view(3, &[2, 3], &[ALL, ALL, ALL]), -1,
-                &["Each shard has no majority: nodes 2 and 3 are down. It accepts nothing until 1 more node answers."]),
+                &["Each shard has no majority, 1 of 3 votes: nodes 2 and 3 are down. It accepts nothing until 1 more node answers."]),
             (view(5, &[], &[FIVE, FIVE]), 2,
                 &["Each shard survives the loss of 2 nodes."]),
             (view(5, &[4], &[FIVE, FIVE]), 1,
                 &["Each shard survives the loss of 1 more node: node 4 is down."]),
             (view(5, &[2, 3, 4, 5], &[FIVE, FIVE]), -2,
-                &["Each shard has no majority: nodes 2, 3, 4 and 5 are down. It accepts nothing until 2 more nodes answer."]),
+                &["Each shard has no majority, 1 of 5 votes: nodes 2, 3, 4 and 5 are down. It accepts nothing until 2 more nodes answer."]),
             (view(1, &[], &[&[1], &[1]]), 0,
                 &["Each shard has one copy: what it acknowledged is gone with its disk."]),
             (view(1, &[], &[&[1]]), 0,
@@ -291,7 +354,7 @@ mod tests {
                   "The meta group and shard 3 survive the loss of 1 node.",
                   "Node 1 speaks of the groups that have a replica there."]),
             (view(5, &[4, 5], &[ALL, &[1, 4, 5], &[1, 2, 5]]), -1,
-                &["Shard 1 has no majority: nodes 4 and 5 are down. It accepts nothing until 1 more node answers.",
+                &["Shard 1 has no majority, 1 of 3 votes: nodes 4 and 5 are down. It accepts nothing until 1 more node answers.",
                   "Shard 2 survives the loss of no node: node 5 is down.",
                   "The meta group survives the loss of 1 node.",
                   "Node 1 speaks of the groups that have a replica there."]),

@@ -1,7 +1,8 @@
 //! The one binary: command line, configuration, wiring. What a node does is in the crates below; this crate only puts
 //! them together, and holds the tools that talk to a running cluster.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 refused, 5 nobody there or no quorum.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 refused, 5 nobody there or no quorum. Of `doctor`: 0 all is
+//! well, 1 something to look at, 2 something is wrong.
 
 mod admin;
 mod backup;
@@ -11,6 +12,7 @@ mod cli;
 mod cluster;
 mod config;
 mod demo;
+mod doctor;
 mod guarantees;
 mod http;
 mod logging;
@@ -41,6 +43,9 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(found) = error.downcast_ref::<doctor::Found>() {
+                return ExitCode::from(found.code());
+            }
             eprintln!("moorline: {error:#}");
             let code = if error.is::<config::ConfigError>() {
                 EXIT_USAGE
@@ -85,6 +90,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Events(args) => client_runtime()?.block_on(registry::read_events(args)),
         Command::Pub(args) => client_runtime()?.block_on(pubsub::publish(args)),
         Command::Sub(args) => client_runtime()?.block_on(pubsub::subscribe(args)),
+        Command::Doctor(args) => client_runtime()?.block_on(doctor::run(&args)),
         Command::Bench(command) => bench::run(command),
         Command::Ca(command) => ca::run(command),
         Command::Config(ConfigCommand::Show { config, origin }) => {

@@ -9,7 +9,8 @@
 //! | level | what may be in logs and rows from there on |
 //! |---|---|
 //! | 1 | everything that programs wrote which say no levels |
-//! | 2 | the command that raises a level; points by the second rules (texts of 64 KiB, what has no time apart) |
+//! | 2 | the command that raises a level; points by the second rules (texts of 64 KiB, what has no time apart); the command that changes
+//! |   | how many copies shards have |
 //!
 //! # Invariants
 //!
@@ -24,6 +25,8 @@ use thiserror::Error;
 pub const FIRST: u16 = 1;
 /// From here on points may be recorded by the second rules.
 pub const RECORD_BY_SECOND: u16 = 2;
+/// From here on the number of copies of shards may change.
+pub const REPLICAS_CHANGE: u16 = 2;
 /// What this program knows.
 pub const KNOWN: Levels = Levels { min: FIRST, max: RECORD_BY_SECOND };
 

@@ -372,6 +372,12 @@ pub enum Command {
         /// What nodes said last. Those that the cluster does not know are left out.
         programs: Vec<(NodeId, Program)>,
     },
+    /// Says how many copies each shard is to have: 1, 3 or 5. What is planned from then on follows it. Refused below the level
+    /// [`moorline_core::level::REPLICAS_CHANGE`]: programs of before can't read it.
+    SetReplicas {
+        /// So many.
+        replicas: u8,
+    },
 
     // ---- the registry: [`crate::registry`] says what each does
     /// Meta group.
@@ -481,6 +487,7 @@ impl Command {
             | Self::Place { .. }
             | Self::Placed { .. }
             | Self::SetLevel { .. }
+            | Self::SetReplicas { .. }
             | Self::PutTenant(_)
             | Self::DeleteTenant(_) => Scope::Meta,
         }

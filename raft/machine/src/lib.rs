@@ -70,7 +70,7 @@ pub use events::{EventAnswer, EventCommand, EventRefused};
 pub use machine::Machine;
 pub use mail::{MAIL_DEAD_KEPT, MAIL_DONE_KEPT, MailAnswer, MailCommand, MailEffect, MailRefused};
 pub use meta::{
-    ClusterRecord, MetaState, NodeState, RouteState, TENANTS_BYTES_MAX, TENANTS_MAX,
+    ClusterRecord, MetaState, NodeState, REPLICAS, RouteState, TENANTS_BYTES_MAX, TENANTS_MAX,
     TOMBSTONES_MAX, Target,
 };
 pub use producers::{ANSWERS_PER_PRODUCER_MAX, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX};

@@ -277,7 +277,8 @@ impl Machine {
             | Command::SetMember { .. }
             | Command::Place { .. }
             | Command::Placed { .. }
-            | Command::SetLevel { .. }) => self.apply_membership(step, other),
+            | Command::SetLevel { .. }
+            | Command::SetReplicas { .. }) => self.apply_membership(step, other),
             other @ (Command::PutTenant(_)
             | Command::DeleteTenant(_)
             | Command::PutDevice(_)
@@ -309,6 +310,7 @@ impl Machine {
             Command::Place { group, from, to } => Ok(meta.place_voters(step, group, &from, to)),
             Command::Placed { group, voters } => Ok(meta.placed(step, group, &voters)),
             Command::SetLevel { level, programs } => Ok(meta.set_level(step, level, &programs)),
+            Command::SetReplicas { replicas } => Ok(meta.set_replicas(step, replicas)),
             other => unreachable!("{other:?} is not about members"),
         }
     }

@@ -43,6 +43,8 @@ const ROUTES_MAX: usize = 1_000_000;
 const NODES_MAX: usize = 1024;
 /// Voters of a group: more make every write slower and no cluster safer.
 const VOTERS_MAX: usize = 5;
+/// How many copies a shard may be asked to have.
+pub const REPLICAS: [u8; 3] = [1, 3, 5];
 /// How long a removed route is remembered, in log time: longer than any news of it can be under way.
 const TOMBSTONE_MS: u64 = 10 * 60 * 1000;
 /// About what a removed route takes in memory besides its filter: its place in a tree that is filled two thirds, and the filter's
@@ -71,7 +73,7 @@ pub struct ClusterRecord {
     pub cluster: u128,
     /// How many shards it has.
     pub shards: u16,
-    /// How many voters each shard was made with.
+    /// How many voters each shard is to have, once there are so many nodes.
     pub replicas: u8,
 }
 

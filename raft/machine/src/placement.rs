@@ -7,6 +7,8 @@
 //!   who stays is a majority of those before (but from two to one). Checked by `tests/rules/placement.rs`.
 //! - **Nobody votes who has not caught up**, and no step is taken that those who are up could not commit.
 //! - **From any state the target is reached**, if its nodes are up. Checked by `tests/rules/placement.rs`.
+//! - **Votes and leaderships are as even as can be**: no node has two votes more than another that can take one, and no chain of
+//!   changes of leaders makes them more even. Checked by `tests/rules/growth.rs`.
 //! - **A plan that is carried out is not changed again**: [`plan`] of its own result is that result. Checked by the same.
 //!
 //! # Deliberately absent
@@ -14,10 +16,13 @@
 //! Whether a node is up: a dead node keeps its votes until an operator removes it, since who moves data because a cable
 //! is out makes a small failure large.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod targets;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use moorline_core::{NodeId, ShardId};
 
+pub use self::targets::{Belonging, MOVES_MAX, Move, belonging, moves, without_votes};
 use crate::{command::MemberState, meta::MetaState};
 
 /// Voters of the meta group: it is on every node, but a vote on each would make every change of a route slower.
@@ -66,8 +71,7 @@ pub fn plan(now: &Voters, places: &BTreeMap<NodeId, Place>, replicas: u8) -> Vot
         count(&mut load, *group, voters);
     }
     for (group, voters) in &mut plan {
-        let max = if *group == ShardId::META { META_VOTERS_MAX } else { usize::from(replicas) };
-        resize(*group, voters, wanted(max, kept), places, &mut load);
+        resize(*group, voters, copies(*group, replicas, kept), places, &mut load);
     }
     while let Some((group, from, to)) = uneven(&plan, places, &load) {
         let voters = plan.get_mut(&group).expect("it is one of the plan's");
@@ -80,8 +84,10 @@ pub fn plan(now: &Voters, places: &BTreeMap<NodeId, Place>, replicas: u8) -> Vot
     plan
 }
 
-/// Voters of a group that may have `max`, on so many nodes: four survive no more than three do.
-fn wanted(max: usize, nodes: usize) -> usize {
+/// Voters that a group is to have where `replicas` are wanted of shards, on so many nodes: four survive no more than three do.
+#[must_use]
+pub fn copies(group: ShardId, replicas: u8, nodes: usize) -> usize {
+    let max = if group == ShardId::META { META_VOTERS_MAX } else { usize::from(replicas) };
     let wanted = max.min(nodes);
     if wanted == 4 { 3 } else { wanted }
 }
@@ -156,20 +162,62 @@ fn prefer(plan: &mut Voters) {
             }
         }
     }
-    loop {
-        let better = plan.iter().filter(|(group, _)| **group != ShardId::META).find_map(
-            |(group, voters)| {
-                let first = led[voters.first()?];
-                let at = (1..voters.len()).min_by_key(|at| (led[&voters[*at]], *at))?;
-                (first > led[&voters[at]] + 1).then_some((*group, at))
-            },
-        );
-        let Some((group, at)) = better else { return };
-        let voters = plan.get_mut(&group).expect("it is one of the plan's");
-        *led.entry(voters[0]).or_default() -= 1;
-        *led.entry(voters[at]).or_default() += 1;
-        voters.swap(0, at);
+    while let Some(chain) = relieving(plan, &led) {
+        for (group, to) in chain {
+            let voters = plan.get_mut(&group).expect("it is one of the plan's");
+            let at = voters.iter().position(|voter| *voter == to).expect("it votes there");
+            *led.entry(voters[0]).or_default() -= 1;
+            *led.entry(to).or_default() += 1;
+            voters.swap(0, at);
+        }
     }
+}
+
+/// The shortest chain of leaderships to hand on from a node to one that leads at least two fewer: each of a chain gets one and gives
+/// one. Where there is none, they are as even as they can be. A node that leads two more than another need not vote with it, but with
+/// somebody who does.
+fn relieving(plan: &Voters, led: &BTreeMap<NodeId, usize>) -> Option<Vec<(ShardId, NodeId)>> {
+    let mut fullest: Vec<NodeId> = led.keys().copied().collect();
+    fullest.sort_by_key(|node| (usize::MAX - led[node], *node));
+    let mut given: BTreeMap<NodeId, Vec<(ShardId, &[NodeId])>> = BTreeMap::new();
+    for (group, voters) in plan.iter().filter(|(group, _)| **group != ShardId::META) {
+        if let [first, others @ ..] = voters.as_slice() {
+            given.entry(*first).or_default().push((*group, others));
+        }
+    }
+    fullest.into_iter().find_map(|from| {
+        let mut came: BTreeMap<NodeId, (NodeId, ShardId)> = BTreeMap::new();
+        let mut next = VecDeque::from([from]);
+        while let Some(at) = next.pop_front() {
+            for (group, others) in given.get(&at).into_iter().flatten() {
+                for other in others.iter().filter(|other| **other != from) {
+                    if came.contains_key(other) {
+                        continue;
+                    }
+                    came.insert(*other, (at, *group));
+                    if led[other] + 1 < led[&from] {
+                        return Some(chain(&came, from, *other));
+                    }
+                    next.push_back(*other);
+                }
+            }
+        }
+        None
+    })
+}
+
+fn chain(
+    came: &BTreeMap<NodeId, (NodeId, ShardId)>,
+    from: NodeId,
+    to: NodeId,
+) -> Vec<(ShardId, NodeId)> {
+    let (mut chain, mut at) = (Vec::new(), to);
+    while at != from {
+        let (before, group) = came[&at];
+        chain.push((group, at));
+        at = before;
+    }
+    chain
 }
 
 /// A group as its leader sees it.

@@ -21,6 +21,7 @@ mod sizes;
 pub(crate) mod wire;
 
 pub(crate) use connect::Way;
+pub(crate) use disk::measure as measure_disk;
 pub(crate) use report::Fact;
 
 use crate::cli::BenchCommand;

@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use moorline_core::{Incarnation, NodeId, ShardId, Text, level::Levels};
+use moorline_core::{
+    Incarnation, NodeId, ShardId, Text,
+    level::{Levels, REPLICAS_CHANGE},
+};
 use moorline_machine::{Answer, Command, MemberState, Refused, command::NodeRecord};
 use sha2::{Digest, Sha256};
 
@@ -13,6 +16,7 @@ use super::{
     join::{JoinAnswer, JoinRequest},
     node::Node,
 };
+use crate::guarantees;
 
 /// How long a command to the meta group may take.
 pub(super) const COMMAND_WAIT: Duration = Duration::from_secs(8);
@@ -150,6 +154,37 @@ impl Node {
             }
         }
         bail!("node {node} left too much behind: ask again")
+    }
+
+    /// Changes how many copies each shard is to have. Says what will be.
+    pub(crate) async fn set_replicas(&self, replicas: u8) -> anyhow::Result<String> {
+        let level = self.level();
+        if level < REPLICAS_CHANGE {
+            bail!(
+                "the cluster is at level {level}, and programs of that level can't read this: when every node runs this version, \
+                 `moorline cluster upgrade`, then again"
+            );
+        }
+        match self.ask_meta(&Command::SetReplicas { replicas }).await? {
+            Outcome::At(index) => {
+                // So that what this node says next is so.
+                self.groups().wait_applied(ShardId::META, index, COMMAND_WAIT).await;
+            }
+            Outcome::Refused(Refused::WrongState) => bail!("the cluster is not made yet"),
+            other @ (Outcome::Partly | Outcome::Refused(_)) => {
+                bail!("the meta group answered {other:?}")
+            }
+        }
+        let active = self.groups().read(ShardId::META, |machine, _| {
+            let meta = machine.meta();
+            let is_active = |node: &&NodeId| meta.member(**node) == Some(MemberState::Active);
+            meta.nodes().keys().filter(is_active).count()
+        });
+        let copies = if replicas == 1 { "1 copy".to_owned() } else { format!("{replicas} copies") };
+        let wanted = format!(
+            "{copies} of each shard from now on; `moorline cluster status` shows how far it is"
+        );
+        Ok(guarantees::too_few(replicas, active.unwrap_or_default()).unwrap_or(wanted))
     }
 
     /// Makes a node the preferred leader of a group; the leadership follows within seconds.

@@ -11,7 +11,7 @@
 //!   before that lose messages even with fsync).
 //! - Every task is owned by [`run_node`]'s `JoinSet`; one that ends with an error stops the node.
 
-mod auth;
+pub(crate) mod auth;
 pub(crate) mod backed_up;
 pub(crate) mod backup;
 mod disk;
@@ -23,6 +23,7 @@ mod mover;
 pub(crate) mod node;
 mod reconcile;
 mod repeats;
+mod stale;
 mod supervisor;
 mod tls;
 mod webhooks;

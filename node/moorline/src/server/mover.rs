@@ -6,10 +6,11 @@
 //! - **Nothing is remembered here**: targets are rows of the meta group, progress is the membership of the group itself.
 //!   So whoever leads after a crash goes on.
 //! - **A target is set only for a group that has begun**: a leader of it was heard of. So nobody begins it a second time.
-//! - **At most [`MOVES_MAX`] targets are open at once**, one step per group at a time.
+//! - **At most `MOVES_MAX` targets are open at once** (`moorline_machine::placement`), one step per group at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     sync::Arc,
     time::Duration,
 };
@@ -17,8 +18,8 @@ use std::{
 use moorline_core::{NodeId, ShardId, shard::Shards};
 use moorline_group::Groups;
 use moorline_machine::{
-    Command, MemberState, MetaState, NodeState,
-    placement::{Next, Voters, next_step, places, plan},
+    Command, MemberState, MetaState,
+    placement::{Next, belonging, moves, next_step, without_votes},
 };
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -28,22 +29,11 @@ use super::node::Node;
 
 /// How often groups are looked at: each look costs a few maps, and a move takes some steps.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Groups that move at once: each may send a snapshot.
-const MOVES_MAX: usize = 2;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Mover {
     pub(crate) node: Arc<Node>,
-}
-
-/// What a group's leader needs of the meta group.
-#[derive(Debug)]
-struct Wanted {
-    voters: Vec<NodeId>,
-    learners: BTreeSet<NodeId>,
-    /// Whether somebody waits to hear that it is so.
-    open: bool,
 }
 
 impl Mover {
@@ -83,19 +73,18 @@ impl Mover {
     /// As the meta leader: says where votes should be.
     async fn set_targets(&self) {
         let groups = self.node.groups();
-        let planned = groups.read(ShardId::META, |machine, _| planned(machine.meta())).flatten();
-        let Some((moves, open)) = planned else { return };
-        let begun = |group: &ShardId| self.node.router().leader(*group).is_some();
-        let own = self.node.config().node_id();
-        // A node that was let in and was not started yet: a target that names it would only wait.
-        let runs = |node: &NodeId| *node == own || self.node.is_up(*node);
-        let comes_to_who_runs =
-            |(_, from, to): &Move| to.iter().filter(|node| !from.contains(node)).all(runs);
-        for (group, from, to) in moves
-            .into_iter()
-            .filter(|one| begun(&one.0) && comes_to_who_runs(one))
-            .take(MOVES_MAX.saturating_sub(open))
-        {
+        let config = self.node.config();
+        // Asked before the meta replica is read: nothing is waited for in there.
+        let all = iter::once(ShardId::META).chain(Shards::new(config.cluster.shards).all());
+        let begun: BTreeSet<ShardId> =
+            all.filter(|group| self.node.router().leader(*group).is_some()).collect();
+        let known = self.node.member_addresses().into_keys();
+        let up: BTreeSet<NodeId> =
+            known.filter(|node| *node == config.node_id() || self.node.is_up(*node)).collect();
+        let moves = groups.read(ShardId::META, |machine, _| {
+            moves(machine.meta(), |group| begun.contains(&group), |node| up.contains(&node))
+        });
+        for (group, from, to) in moves.unwrap_or_default() {
             info!(%group, ?from, ?to, "votes are to move");
             if let Err(problem) = self.node.ask_meta(&Command::Place { group, from, to }).await {
                 debug!(%problem, "a target was not set");
@@ -120,7 +109,8 @@ impl Mover {
     fn step_of(&self, shard: ShardId) -> Option<impl Future<Output = ()> + Send + use<>> {
         let groups: &Groups = self.node.groups();
         let members = groups.members(shard)?;
-        let wanted = groups.read(ShardId::META, |machine, _| wanted(machine.meta(), shard))??;
+        let wanted =
+            groups.read(ShardId::META, |machine, _| belonging(machine.meta(), shard))??;
         let next = next_step(&members, &wanted.voters, &wanted.learners);
         let address = match &next {
             Next::Learn(node) => self.node.member_addresses().remove(node)?,
@@ -142,59 +132,6 @@ impl Mover {
             }
         })
     }
-}
-
-type Move = (ShardId, Vec<NodeId>, Vec<NodeId>);
-
-/// Targets that should change, and how many are not reached.
-fn planned(meta: &MetaState) -> Option<(Vec<Move>, usize)> {
-    let cluster = meta.cluster()?;
-    // A cluster that is just being made: its nodes come one after the other, and each would get a part.
-    let expected = |(node, known): (&NodeId, &NodeState)| {
-        known.record.store == 0 && meta.member(*node) == Some(MemberState::Active)
-    };
-    if meta.nodes().iter().any(expected) {
-        return None;
-    }
-    let all = || std::iter::once(ShardId::META).chain(Shards::new(cluster.shards).all());
-    let now: Voters = all().map(|group| (group, meta.voters(group).to_vec())).collect();
-    let open = all().filter(|group| meta.target(*group).is_some_and(|target| !target.reached));
-    let open = open.count();
-    let planned = plan(&now, &places(meta), cluster.replicas);
-    let moves = planned
-        .into_iter()
-        .filter_map(|(group, to)| {
-            let from = now[&group].clone();
-            (from != to).then_some((group, from, to))
-        })
-        .collect();
-    Some((moves, open))
-}
-
-/// Leaving nodes that no group needs: every target is reached, and none names them.
-fn without_votes(meta: &MetaState) -> Vec<NodeId> {
-    let Some(cluster) = meta.cluster() else { return Vec::new() };
-    let all = || std::iter::once(ShardId::META).chain(Shards::new(cluster.shards).all());
-    let settled = all().all(|group| meta.target(group).is_none_or(|target| target.reached));
-    let needed = |node: &NodeId| all().any(|group| meta.voters(group).contains(node));
-    let leaving = |node: &&NodeId| meta.member(**node) == Some(MemberState::Leaving);
-    meta.nodes().keys().filter(leaving).filter(|node| settled && !needed(node)).copied().collect()
-}
-
-fn wanted(meta: &MetaState, shard: ShardId) -> Option<Wanted> {
-    meta.cluster()?;
-    let voters = meta.voters(shard).to_vec();
-    let open = meta.target(shard).is_some_and(|target| !target.reached);
-    let stays = |node: &&NodeId| {
-        meta.member(**node).is_some_and(|state| state != MemberState::Removed)
-            && !voters.contains(node)
-    };
-    let learners = if shard == ShardId::META {
-        meta.nodes().keys().filter(stays).copied().collect()
-    } else {
-        BTreeSet::new()
-    };
-    Some(Wanted { voters, learners, open })
 }
 
 /// Where every node of the cluster is.

@@ -34,6 +34,7 @@ use super::{DEMO_TENANT, auth::now_ms, backup::Backups, disk::DiskState, mover};
 use crate::{
     cluster::{ClusterView, GroupView, NodeView, ProgramView, SessionView, ShareView},
     config::Config,
+    guarantees,
     metrics::NodeMetrics,
 };
 
@@ -346,14 +347,13 @@ impl Node {
         };
         let made = self.made();
         let opened = self.opened.load(Ordering::Acquire);
-        let led = self.groups.status().iter().all(|group| group.role.leader.is_some());
-        let lease = self.service.get().is_some_and(|service| service.has_lease());
         let stopping = self.stopping.load(Ordering::Acquire);
+        let [leaders, lease] = self.majorities();
         vec![
             check("cluster", made, "made", "not made yet: run `moorline cluster init` on one node"),
             check("replicas", opened, "open and recovered", "opening and recovering"),
-            check("leaders", led, "every group here has one", "a group here knows no leader"),
-            check("lease", lease, "held", "no meta lease: a majority is not reachable"),
+            leaders,
+            lease,
             check(
                 "disk",
                 self.disk.accepts(),
@@ -429,24 +429,64 @@ impl Node {
 
     /// The cluster as this node sees it.
     pub(crate) fn view(&self) -> ClusterView {
-        let alive = self.alive();
         let checks = self.readiness();
+        ClusterView {
+            ready: checks.iter().all(|check| check.ok),
+            waiting_for: waiting_for(&checks),
+            ..self.seen()
+        }
+    }
+
+    /// The same without whether clients may be sent here.
+    fn seen(&self) -> ClusterView {
         let cluster = self
             .groups
             .read(ShardId::META, |machine, _| machine.meta().cluster().copied())
             .flatten();
         ClusterView {
             node: self.config.node.id,
+            clock_ms: now_ms(),
             name: self.config.cluster.name.clone(),
             cluster: cluster.map(|made| format!("{:032x}", made.cluster)).unwrap_or_default(),
             shards: cluster.map_or(0, |made| made.shards),
+            replicas: cluster.map_or(0, |made| made.replicas),
             level: self.level(),
             next_level: self.next_level(),
-            ready: checks.iter().all(|check| check.ok),
-            waiting_for: checks.iter().filter(|c| !c.ok).map(|c| c.detail.clone()).collect(),
-            nodes: self.node_views(&alive),
-            groups: self.groups.status().into_iter().map(group_view).collect(),
+            ready: false,
+            waiting_for: Vec::new(),
+            nodes: self.node_views(&self.alive()),
+            groups: self.group_views(),
         }
+    }
+
+    /// Whether each group here has a leader, and this node its lease; if not, which groups have no majority, and what to do.
+    fn majorities(&self) -> [Check; 2] {
+        let led = self.groups.status().iter().all(|group| group.role.leader.is_some());
+        let lease = self.service.get().is_some_and(|service| service.has_lease());
+        let lost = if led && lease { None } else { guarantees::lost(&self.seen()) };
+        let check = |name: &str, ok: bool, good: &str, bad: &str| {
+            let bad = || lost.clone().unwrap_or_else(|| bad.to_owned());
+            let detail = if ok { good.to_owned() } else { bad() };
+            Check { name: name.to_owned(), ok, detail }
+        };
+        [
+            check("leaders", led, "every group here has one", "a group here knows no leader"),
+            check("lease", lease, "held", "no meta lease: a majority is not reachable"),
+        ]
+    }
+
+    /// Every group with a replica here.
+    fn group_views(&self) -> Vec<GroupView> {
+        let mut groups: Vec<GroupView> = self.groups.status().into_iter().map(group_view).collect();
+        self.groups.read(ShardId::META, |machine, _| {
+            for group in &mut groups {
+                let target = machine.meta().target(ShardId(group.shard));
+                if let Some(target) = target.filter(|target| !target.reached) {
+                    group.target = target.voters.iter().map(|voter| voter.0).collect();
+                }
+            }
+        });
+        groups
     }
 
     /// Every node the cluster knows; before it is made, the configured ones.
@@ -611,6 +651,17 @@ impl Node {
     }
 }
 
+/// What is not as it should be, each once.
+fn waiting_for(checks: &[Check]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for check in checks.iter().filter(|check| !check.ok) {
+        if !all.contains(&check.detail) {
+            all.push(check.detail.clone());
+        }
+    }
+    all
+}
+
 fn is_up(state: PeerState) -> bool {
     match state {
         PeerState::Up { .. } => true,
@@ -633,6 +684,7 @@ fn group_view(group: moorline_group::GroupStatus) -> GroupView {
         applied: group.applied.unwrap_or(0),
         voters: group.voters.iter().map(|voter| voter.0).collect(),
         learners: group.learners.iter().map(|learner| learner.0).collect(),
+        target: Vec::new(),
         confirmed: group.confirmed.iter().map(|(node, at)| (node.0, at.unwrap_or(0))).collect(),
         digest_index: group.digest.map(|(index, _)| index),
         digest: group.digest.map(|(_, digest)| format!("{digest:032x}")),

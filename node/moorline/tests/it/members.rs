@@ -171,6 +171,40 @@ fn three_replicas_become_five_when_there_are_five_nodes() {
 }
 
 #[test]
+fn copies_change_from_three_to_five_and_back_while_messages_flow() {
+    const ALL: [u64; 5] = [1, 2, 3, 4, 5];
+    let mut cluster = Cluster::start(3);
+    let flow = Flow::start(&cluster, "copies", &[1, 2, 3]);
+    flow.goes_on(SOME);
+    let even = ask(&cluster, 2, "replicas?copies=4");
+    assert_eq!(even.status, 400, "{}", even.body);
+    assert!(even.body.contains("as 3 do"), "{}", even.body);
+    let admin = cluster.node(3).admin.to_string();
+    let typed = moorline(&["cluster", "replicas", "2", "--admin"], &[&admin]);
+    assert_eq!(typed.status.code(), Some(2), "{typed:?}");
+    let typed = moorline(&["cluster", "replicas", "1", "--admin"], &[&admin]);
+    assert_eq!(typed.status.code(), Some(1), "without --yes: {typed:?}");
+
+    let wanted = ask(&cluster, 2, "replicas?copies=5");
+    let waits = "there are 3 until 5 nodes are active, and 3 are";
+    assert!(wanted.status == 200 && wanted.body.contains(waits), "{}", wanted.body);
+    assert!(guarantees(&cluster, 2).to_string().contains(waits));
+    assert_eq!((cluster.join(), cluster.join()), (4, 5));
+    every_group_votes_on(&cluster, &ALL);
+    flow.goes_on(SOME);
+    cluster.digests_agree();
+    until_true("the loss of two is survived", READY, || guarantees(&cluster, 1)["survives"] == 2);
+
+    let back = moorline(&["cluster", "replicas", "3", "--admin"], &[&admin]);
+    assert!(back.status.success(), "{back:?}");
+    votes_are_spread(&cluster, &ALL);
+    flow.goes_on(SOME);
+    let outcome = flow.finish();
+    assert_eq!(outcome.broken, 0, "{outcome:?}");
+    assert_eq!(cluster.node(4).view().unwrap()["replicas"], 3);
+}
+
+#[test]
 fn leaders_are_spread_after_a_join_and_after_a_restart() {
     let mut cluster = Cluster::start(3);
     leaders_are_spread(&cluster, &[1, 2, 3]);
@@ -338,6 +372,11 @@ fn votes_are_spread(cluster: &Cluster, nodes: &[u64]) {
         votes.iter().sum::<usize>() == usize::from(SHARDS) * 3
             && votes.iter().max().unwrap() - votes.iter().min().unwrap() <= 1
     });
+}
+
+/// What a node says that the cluster survives.
+fn guarantees(cluster: &Cluster, node: u64) -> serde_json::Value {
+    http::get(cluster.node(node).admin, "/api/v1/guarantees").unwrap().json()
 }
 
 fn ask(cluster: &Cluster, node: u64, what: &str) -> http::Answer {

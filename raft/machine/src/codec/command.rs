@@ -61,6 +61,7 @@ mod kind {
     pub(super) const PLACE: u8 = 40;
     pub(super) const PLACED: u8 = 41;
     pub(super) const SET_LEVEL: u8 = 48;
+    pub(super) const SET_REPLICAS: u8 = 49;
     /// `Retain` with an owner.
     pub(super) const RETAIN_OWNED: u8 = 80;
     pub(super) const FORGET: u8 = 81;
@@ -76,6 +77,11 @@ pub(crate) fn frame_len(bytes: &[u8]) -> Result<usize, Malformed> {
         return Err(WHAT);
     }
     Ok(FRAME_HEADER_BYTES + len)
+}
+
+fn put_gone(out: &mut BytesMut, node: NodeId, gone: Incarnation) {
+    out.put_u8(kind::NODE_GONE);
+    put_process(out, node, gone);
 }
 
 fn put_owners(out: &mut BytesMut, kind: u8, owners: &[Owner]) {
@@ -118,10 +124,7 @@ impl Command {
             Self::WillsDone { .. } | Self::Retain { .. } | Self::Enqueue { .. } => {
                 self.encode_kept(out);
             }
-            Self::NodeGone { node, gone } => {
-                out.put_u8(kind::NODE_GONE);
-                put_process(out, *node, *gone);
-            }
+            Self::NodeGone { node, gone } => put_gone(out, *node, *gone),
             Self::Subscribe { session, epoch, subscriptions } => {
                 out.put_u8(kind::SUBSCRIBE);
                 put_session(out, *session);
@@ -172,7 +175,8 @@ impl Command {
             | Self::SetMember { .. }
             | Self::Place { .. }
             | Self::Placed { .. }
-            | Self::SetLevel { .. } => self.encode_member_body(out),
+            | Self::SetLevel { .. }
+            | Self::SetReplicas { .. } => self.encode_member_body(out),
             Self::PutTenant(_)
             | Self::DeleteTenant(_)
             | Self::PutDevice(_)
@@ -395,6 +399,10 @@ impl Command {
                 out.put_u16(*level);
                 put_list(out, programs, put_program);
             }
+            Self::SetReplicas { replicas } => {
+                out.put_u8(kind::SET_REPLICAS);
+                out.put_u8(*replicas);
+            }
             other => unreachable!("encode_body writes {other:?} itself"),
         }
     }
@@ -597,6 +605,7 @@ impl Command {
                 level: reader.u16()?,
                 programs: reader.list(PROGRAM_BYTES, read_program)?,
             },
+            kind::SET_REPLICAS => Self::SetReplicas { replicas: reader.u8()? },
             kind::FORGET | kind::FORGOTTEN => Self::decode_forget(kind, reader)?,
             _ => return Err(Malformed { what: "command kind" }),
         })

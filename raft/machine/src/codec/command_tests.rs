@@ -143,7 +143,7 @@ fn share_commands() -> [(Command, &'static str); 2] {
     all
 }
 
-fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 6] {
+fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 7] {
     let program = Program { levels: Levels { min: 1, max: 2 }, version: [0, 3, 4] };
     #[rustfmt::skip]
     let all = [
@@ -160,6 +160,7 @@ fn membership_commands(record: NodeRecord) -> [(Command, &'static str); 6] {
             "29 0001 00000001 0000000000000002"),
         (Command::SetLevel { level: 2, programs: vec![(NodeId(3), program)] },
             "30 0002 00000001 0000000000000003 0001 0002 0000 0003 0004"),
+        (Command::SetReplicas { replicas: 5 }, "31 05"),
     ];
     all
 }

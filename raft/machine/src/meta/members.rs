@@ -4,19 +4,20 @@
 //!
 //! - **A removed node stays removed**: its row stays for ever, and its id is refused. Checked by `tests/rules/members.rs`.
 //! - **A token lets one node in.** Checked by the same.
+//! - **Copies are 1, 3 or 5**: an even number survives no more than the one below. Checked by the same.
 //! - **A target changes only from what its proposer saw**, so that two who plan at once do not mix their plans.
 
 use std::collections::BTreeSet;
 
-use moorline_core::{NodeId, ShardId, UnixMillis};
+use moorline_core::{NodeId, ShardId, UnixMillis, level::REPLICAS_CHANGE};
 use moorline_storage::{Rows, StorageError, View, key::Kind};
 
-use super::{MetaState, NODES_MAX, VOTERS_MAX};
+use super::{CLUSTER, ClusterRecord, MetaState, NODES_MAX, REPLICAS, VOTERS_MAX};
 use crate::{
     answer::{Answer, Refused},
     command::{MemberState, NodeRecord},
     keys::Suffix,
-    rows::{MemberRow, NumberRow, Row, TargetRow},
+    rows::{ClusterRow, MemberRow, NumberRow, Row, TargetRow},
     step::Step,
 };
 
@@ -189,6 +190,26 @@ impl MetaState {
         }
         let voters = self.voters(group).to_vec();
         self.put_target(step, group, Target { voters, reached: true });
+        Answer::At(step.index)
+    }
+
+    pub(crate) fn set_replicas<R: Rows + ?Sized>(
+        &mut self,
+        step: &mut Step<'_, R>,
+        replicas: u8,
+    ) -> Answer {
+        if !REPLICAS.contains(&replicas) {
+            return Answer::Refused(Refused::Malformed);
+        }
+        let Some(cluster) = self.cluster.filter(|_| self.level() >= REPLICAS_CHANGE) else {
+            return Answer::Refused(Refused::WrongState);
+        };
+        if cluster.replicas != replicas {
+            let ClusterRecord { cluster, shards, .. } = cluster;
+            self.cluster = Some(ClusterRecord { cluster, shards, replicas });
+            let row = ClusterRow { cluster, shards, replicas };
+            step.put(self.keys.setting(CLUSTER), row.to_bytes());
+        }
         Answer::At(step.index)
     }
 

@@ -11,6 +11,7 @@ mod documents;
 mod events;
 mod events_model;
 mod forget;
+mod growth;
 mod harness;
 mod isolation;
 mod levels;

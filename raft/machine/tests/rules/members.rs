@@ -1,6 +1,9 @@
 //! Who belongs to the cluster: tokens, joining, leaving, and ids that are never used again.
 
-use moorline_core::{Incarnation, NodeId, ShardId};
+use moorline_core::{
+    Incarnation, NodeId, ShardId,
+    level::{Program, REPLICAS_CHANGE},
+};
 use moorline_machine::{
     Answer, MemberState, Refused, Target,
     command::{Command, NodeRecord, RouteTarget},
@@ -114,6 +117,26 @@ fn the_last_active_node_stays() {
     assert_eq!(set(&mut group, 9, MemberState::Active), Answer::Refused(Refused::WrongState));
     assert_eq!(set(&mut group, 1, MemberState::Active), Answer::At(group.index));
     assert_eq!(set(&mut group, 3, MemberState::Draining), Answer::At(group.index));
+}
+
+#[test]
+fn copies_change_to_an_odd_number_once_all_programs_can_read_it() {
+    let mut group = three();
+    let replicas = |group: &Group| group.machine.meta().cluster().unwrap().replicas;
+    let set = |group: &mut Group, replicas| group.one(Command::SetReplicas { replicas });
+    assert_eq!(set(&mut group, 5), Answer::Refused(Refused::WrongState), "below its level");
+    let programs = (1..=3).map(|node| (NodeId(node), Program::this())).collect();
+    group.one(Command::SetLevel { level: REPLICAS_CHANGE, programs });
+    for even in [0, 2, 4, 6, 255] {
+        assert_eq!(set(&mut group, even), Answer::Refused(Refused::Malformed), "{even}");
+    }
+    assert_eq!(replicas(&group), 3);
+    for odd in [5, 5, 1, 3] {
+        assert_eq!(set(&mut group, odd), Answer::At(group.index), "{odd}");
+        assert_eq!(replicas(&group), odd);
+    }
+    let none = &mut Group::new(ShardId::META);
+    assert_eq!(set(none, 3), Answer::Refused(Refused::WrongState), "there is no cluster");
 }
 
 #[test]

@@ -351,6 +351,7 @@ fn meta_command() -> impl Strategy<Value = Command> {
                     (NodeId(node), Program { levels, ..Program::SILENT })
                 }).collect(),
             }),
+        1 => (0..6_u8).prop_map(|replicas| Command::SetReplicas { replicas }),
         1 => Just(Command::Tick),
         1 => Just(Command::Digest),
     ]
