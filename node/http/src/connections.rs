@@ -6,7 +6,7 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use moorline_edge::{Channel, Served, Speaks, Stalling, Stranger, Visit, linger};
+use moorline_edge::{Channel, NodeBusy, Pass, Served, Speaks, Stalling, Stranger, Visit, linger};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -33,6 +33,8 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
+/// What somebody is told whom the node has no time to judge.
+const BUSY: &[u8] = b"this node is busy: try again later\n";
 /// What a request for a WebSocket is told where nobody speaks one but MQTT.
 const SUBPROTOCOL: &[u8] = b"offer the subprotocol mqtt or mqttv3.1\n";
 
@@ -77,6 +79,8 @@ pub struct Caller {
     pub stop: CancellationToken,
     /// Until somebody has proved who it is.
     stranger: Mutex<Option<Stranger>>,
+    /// While it is being found out.
+    pass: Mutex<Option<Pass>>,
 }
 
 impl Caller {
@@ -86,9 +90,27 @@ impl Caller {
         self.channel.tls
     }
 
-    /// It has proved who it is: its address may send another one who has to.
+    /// It has proved who it is: its address may send another one who has to, and the node has a place for another one to judge.
     pub fn is_known(&self) {
         drop(self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.pass().take());
+    }
+
+    fn pass(&self) -> MutexGuard<'_, Option<Pass>> {
+        self.pass.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As long as nobody knows who it is, each of its requests is one to be judged.
+    async fn waits(&self) -> Result<(), NodeBusy> {
+        let judgement = {
+            let stranger = self.stranger.lock().unwrap_or_else(PoisonError::into_inner);
+            stranger.as_ref().map(Stranger::judgement)
+        };
+        if let Some(judgement) = judgement {
+            let pass = judgement.pass().await?;
+            *self.pass() = Some(pass);
+        }
+        Ok(())
     }
 }
 
@@ -127,7 +149,8 @@ struct Connection {
 async fn serve(http: Http, visit: Visit) {
     let Visit { stream, peer, port, channel, stop, stranger, .. } = visit;
     let stranger = Mutex::new(stranger);
-    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger });
+    let pass = Mutex::default();
+    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger, pass });
     let met = Mutex::new(vec![None; http.0.len()]);
     let talk = Mutex::new(None);
     let shared = Arc::new(Connection { http, caller, met, talk });
@@ -174,6 +197,23 @@ fn is_websocket(headers: &HeaderMap) -> bool {
     asked.is_some_and(|asked| asked.trim().eq_ignore_ascii_case("websocket"))
 }
 
+/// Gives the place back of whoever is known, or not, when its request was answered or is dropped.
+struct Judging<'a>(&'a Caller);
+
+impl Drop for Judging<'_> {
+    fn drop(&mut self) {
+        drop(self.0.pass().take());
+    }
+}
+
+/// The node has no time to find out who it is. Nothing of its body was read.
+fn busy(retry_after_s: u32) -> Answer {
+    let headers = [("retry-after", retry_after_s.to_string())];
+    let mut answer = Answer::whole(503, &headers, Bytes::from_static(BUSY));
+    answer.ends();
+    answer
+}
+
 impl Connection {
     async fn answer(&self, request: hyper::Request<Incoming>) -> Written {
         // What a proxy in front takes for the end of such a body may be another place: nothing behind it is a request.
@@ -183,7 +223,13 @@ impl Connection {
         let has = |name: &str| request.headers().contains_key(name);
         let whose = if upgrades && ends { None } else { self.whose(path, upgrades, &has) };
         let mut answer = match whose {
-            Some(conversation) => conversation.answer(Request::new(request)).await,
+            Some(conversation) => match self.caller.waits().await {
+                Ok(()) => {
+                    let _judging = Judging(&self.caller);
+                    conversation.answer(Request::new(request)).await
+                }
+                Err(NodeBusy { retry_after_s }) => busy(retry_after_s),
+            },
             // That is what one is for elsewhere.
             None if upgrades => Answer::whole(400, &[], Bytes::from_static(SUBPROTOCOL)),
             None => Answer::whole(404, &[], Bytes::new()),
