@@ -5,7 +5,7 @@
 //! - **No more than `connections_max`** at all listeners of an edge together, and no more strangers from one address than
 //!   `unauthenticated_per_address_max`: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
 //! - **A stop makes no storm**: connections are told one after the other, [`TOLD_PER_S`] in a second or all within half of
-//!   `drain_ms`. Checked by `tests/tcp.rs`.
+//!   `drain_ms`. Checked by `tests/budget.rs`.
 //! - **A stop ends**: every connection is told, those that do not end within `drain_ms` are dropped and their number is
 //!   logged. Checked by `tests/tcp.rs`.
 
