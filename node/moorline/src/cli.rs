@@ -580,6 +580,9 @@ pub(crate) struct StormArgs {
     /// To how many of the other nodes they come.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) onto: u8,
+    /// Devices subscribe with a wildcard, and again when they are back.
+    #[arg(long)]
+    pub(crate) wildcard: bool,
     /// Nobody dies: their connections are cut, so that what is measured is the storm alone.
     #[arg(long)]
     pub(crate) cut: bool,

@@ -194,6 +194,8 @@ struct Fleet {
     /// How many nodes take those that come back.
     onto: usize,
     all: bool,
+    /// Devices subscribe again when they come back, with a wildcard.
+    wildcard: bool,
     between: Duration,
     doors: Vec<Door>,
     start: Instant,
@@ -227,6 +229,7 @@ impl Fleet {
             tenants: args.tenants,
             onto: args.onto.into(),
             all: args.all,
+            wildcard: args.wildcard,
             between: Duration::from_secs(1) / args.rate.max(1),
             doors,
             start: Instant::now(),
@@ -325,7 +328,7 @@ impl Fleet {
             let _place = opening.acquire().await.expect("nobody closes it");
             loop {
                 let (mut line, _) = self.come(device, self.doors.len()).await;
-                if line.subscribe(&self.topic(device)).await.is_ok() {
+                if line.subscribe(&self.filter(device)).await.is_ok() {
                     break line;
                 }
             }
@@ -347,7 +350,12 @@ impl Fleet {
             }
         };
         drop(line);
-        let (mut line, present) = self.come(device, self.onto).await;
+        let (mut line, present) = loop {
+            let (mut line, present) = self.come(device, self.onto).await;
+            if !self.wildcard || line.subscribe(&self.filter(device)).await.is_ok() {
+                break (line, present);
+            }
+        };
         lock(&self.took).saturating_record(nanos(begun.elapsed()));
         lock(&self.tally).forgotten += u64::from(!present);
         self.back.fetch_add(1, Ordering::AcqRel);
@@ -356,6 +364,13 @@ impl Fleet {
 
     fn topic(&self, device: usize) -> String {
         format!("{}/storm", registry::name(device as u64))
+    }
+
+    fn filter(&self, device: usize) -> String {
+        if self.wildcard {
+            return format!("{}/#", registry::name(device as u64));
+        }
+        self.topic(device)
     }
 
     fn now(&self) -> Millis {

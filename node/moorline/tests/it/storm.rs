@@ -24,6 +24,8 @@ const PER_S: usize = 100;
 const ANSWER_WAIT: Duration = Duration::from_secs(20);
 /// CONNACK: server busy (MQTT 5), server unavailable (3.1.1).
 const BUSY: [u8; 2] = [0x89, 3];
+/// CONNACK in MQTT 5: the shard has no leader yet.
+const UNAVAILABLE: u8 = 0x88;
 /// Messages of each publisher: enough that something of everything has happened.
 const SOME: u64 = 50;
 
@@ -77,9 +79,11 @@ fn all_come(numbers: &[usize], to: &[SocketAddr]) -> (Vec<TcpStream>, usize) {
                     assert!(present, "the session of d{number} is gone");
                     came.push(stream);
                 }
+                (_, UNAVAILABLE) => left.push(number),
                 (_, reason) => {
                     assert_eq!(reason, BUSY[number % 2], "d{number} was refused");
-                    refused += 1;
+                    // 3.1.1 has one word for both.
+                    refused += usize::from(reason == BUSY[0]);
                     left.push(number);
                 }
             }
@@ -127,7 +131,7 @@ fn a_storm_is_let_in_at_a_pace_and_all_come_back() {
             .iter()
             .sum::<f64>()
     };
-    assert_eq!(rejected(1) + rejected(2), refused as f64);
+    assert!(rejected(1) + rejected(2) >= refused as f64);
     for node in [1, 2] {
         let admitted = "moorline_admission_admitted_total{gate=\"authentications\"}";
         assert!(counted(&api, node, admitted) >= (DEVICES / 2) as f64);
