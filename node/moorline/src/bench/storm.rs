@@ -186,6 +186,13 @@ struct Steady {
     broken: u64,
 }
 
+impl Steady {
+    fn published(&mut self, during: bool, took: Duration) {
+        let of = if during { &mut self.during } else { &mut self.before };
+        of.saturating_record(nanos(took));
+    }
+}
+
 /// All of them.
 struct Fleet {
     devices: usize,
@@ -276,7 +283,7 @@ impl Fleet {
             let client = Client::new(self.options(device), self.now())?;
             let mut line = Line { stream, client, input: BytesMut::new(), start: self.start };
             match line.next().await? {
-                Event::Connected(connack) => Ok((line, connack.session_present)),
+                Event::Connected(connack) => anyhow::Ok((line, connack.session_present)),
                 Event::Refused(connack) => bail!("CONNACK {:?}", connack.reason),
                 other => bail!("{other:?}"),
             }
@@ -497,7 +504,7 @@ fn keep_steady(fleet: &Arc<Fleet>) -> anyhow::Result<()> {
         while let Some(ended) = steady.join_next().await {
             ended?;
         }
-        Ok(())
+        anyhow::Ok(())
     })
 }
 
@@ -519,10 +526,7 @@ impl Fleet {
             let begun = Instant::now();
             line.publish(topic).await?;
             let (took, during) = (begun.elapsed(), self.storm.borrow().is_some());
-            let mut measured = lock(&self.measured);
-            let of = if during { &mut measured.during } else { &mut measured.before };
-            of.saturating_record(nanos(took));
-            drop(measured);
+            lock(&self.measured).published(during, took);
             sleep(self.between.saturating_sub(took)).await;
         }
         Ok(())
