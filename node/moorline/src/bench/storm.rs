@@ -104,7 +104,8 @@ pub(crate) fn run(args: &StormArgs) -> anyhow::Result<()> {
 fn measure(args: &StormArgs, nodes: &[ReadyNode], runtime: &Runtime) -> anyhow::Result<Vec<Fact>> {
     ensure!(nodes.len() == 3, "a storm has three nodes");
     runtime.block_on(make_devices(args, &nodes[0].admin.to_string()))?;
-    let doors = nodes.iter().map(|node| Door::new(args.way, node)).collect::<Result<_, _>>()?;
+    let doors =
+        nodes.iter().map(|node| Door::new(args.way, node)).collect::<anyhow::Result<Vec<_>>>()?;
     let fleet = Arc::new(Fleet::new(args, doors)?);
     let mut devices = JoinSet::new();
     runtime.block_on(fleet.all_come(&mut devices))?;
