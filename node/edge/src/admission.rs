@@ -89,7 +89,8 @@ pub struct NodeBusy {
 }
 
 impl Judgement {
-    /// Waits for a turn, in order of arrival and for no longer than `admission-wait-ms`. To be kept while somebody is judged.
+    /// Waits for a turn, in order of arrival and for no longer than `admission-wait-ms`. To be kept while somebody is judged,
+    /// if that is soon done.
     ///
     /// # Errors
     ///

@@ -36,7 +36,7 @@ pub struct EdgeConfig {
     /// Clients that are being judged, or whose session is being opened, at once and for each core.
     pub authentications_per_core: u32,
     /// Clients that are judged in a second, for each core; 0 for as many as come. Who comes in between waits for its turn. With
-    /// HTTP and Moonlight it counts who has not been let in on its connection yet.
+    /// HTTP it counts the first request of each connection.
     pub authentications_per_core_s: u32,
     /// How long a newcomer waits for either. One that would wait for longer is refused at once.
     pub admission_wait_ms: u64,

@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //!
-//! - **Every handshake has a deadline**: TLS, from its turn on ([`budget`](crate::budget)), has `tls-handshake-ms`; after it WebSocket and CONNECT together have
-//!   `first-packet-ms`. Checked by `tests/tls.rs` and `tests/websocket.rs`.
+//! - **Every handshake has a deadline**: TLS, from its turn on ([`budget`](crate::budget)), has `tls-handshake-ms`; after it
+//!   WebSocket and CONNECT together have `first-packet-ms`. Checked by `tests/tls.rs` and `tests/websocket.rs`.
 //! - **Handshakes run in their connection's task**, never in the accept loop: one that stalls holds up nobody.
 
 use std::{net::SocketAddr, sync::Arc};

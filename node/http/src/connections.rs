@@ -6,7 +6,10 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use moorline_edge::{Channel, NodeBusy, Pass, Served, Speaks, Stalling, Stranger, Visit, linger};
+use moorline_edge::{Channel, NodeBusy, Served, Speaks, Stalling, Stranger, Visit, linger};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -79,8 +82,8 @@ pub struct Caller {
     pub stop: CancellationToken,
     /// Until somebody has proved who it is.
     stranger: Mutex<Option<Stranger>>,
-    /// While it is being found out.
-    pass: Mutex<Option<Pass>>,
+    /// It had its turn.
+    waited: AtomicBool,
 }
 
 impl Caller {
@@ -90,27 +93,24 @@ impl Caller {
         self.channel.tls
     }
 
-    /// It has proved who it is: its address may send another one who has to, and the node has a place for another one to judge.
+    /// It has proved who it is: its address may send another one who has to.
     pub fn is_known(&self) {
         drop(self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
-        drop(self.pass().take());
     }
 
-    fn pass(&self) -> MutexGuard<'_, Option<Pass>> {
-        self.pass.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As long as nobody knows who it is, each of its requests is one to be judged.
+    /// Its first request waits for its turn to be judged. It keeps no place: an answer may take as long as a device waits for mail.
     async fn waits(&self) -> Result<(), NodeBusy> {
+        if self.waited.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         let judgement = {
             let stranger = self.stranger.lock().unwrap_or_else(PoisonError::into_inner);
             stranger.as_ref().map(Stranger::judgement)
         };
-        if let Some(judgement) = judgement {
-            let pass = judgement.pass().await?;
-            *self.pass() = Some(pass);
+        match judgement {
+            Some(judgement) => judgement.pass().await.map(drop),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -149,8 +149,8 @@ struct Connection {
 async fn serve(http: Http, visit: Visit) {
     let Visit { stream, peer, port, channel, stop, stranger, .. } = visit;
     let stranger = Mutex::new(stranger);
-    let pass = Mutex::default();
-    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger, pass });
+    let waited = AtomicBool::new(false);
+    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger, waited });
     let met = Mutex::new(vec![None; http.0.len()]);
     let talk = Mutex::new(None);
     let shared = Arc::new(Connection { http, caller, met, talk });
@@ -197,15 +197,6 @@ fn is_websocket(headers: &HeaderMap) -> bool {
     asked.is_some_and(|asked| asked.trim().eq_ignore_ascii_case("websocket"))
 }
 
-/// Gives the place back of whoever is known, or not, when its request was answered or is dropped.
-struct Judging<'a>(&'a Caller);
-
-impl Drop for Judging<'_> {
-    fn drop(&mut self) {
-        drop(self.0.pass().take());
-    }
-}
-
 /// The node has no time to find out who it is. Nothing of its body was read.
 fn busy(retry_after_s: u32) -> Answer {
     let headers = [("retry-after", retry_after_s.to_string())];
@@ -224,10 +215,7 @@ impl Connection {
         let whose = if upgrades && ends { None } else { self.whose(path, upgrades, &has) };
         let mut answer = match whose {
             Some(conversation) => match self.caller.waits().await {
-                Ok(()) => {
-                    let _judging = Judging(&self.caller);
-                    conversation.answer(Request::new(request)).await
-                }
+                Ok(()) => conversation.answer(Request::new(request)).await,
                 Err(NodeBusy { retry_after_s }) => busy(retry_after_s),
             },
             // That is what one is for elsewhere.
