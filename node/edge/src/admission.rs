@@ -1,4 +1,5 @@
-//! Who may come in now: strangers per address, and how often a client and a tenant connect.
+//! Who may come in now: strangers per address, what the node spends on newcomers ([`budget`](crate::budget)), and how often a
+//! client and a tenant connect.
 //!
 //! All of it is this node's alone: a client that goes from node to node has a bucket on each. A storm meets every node's
 //! limit, and no replica has to be asked.
@@ -12,6 +13,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,13 +22,18 @@ use moorline_mqtt::Millis;
 
 use crate::{
     bucket::{Buckets, Rate, Turn},
+    budget::{Budget, Line, Pass},
+    clock::Clock,
     config::EdgeConfig,
     limit::EdgeLimit,
+    metrics::EdgeMetrics,
 };
 
 /// How long a client that connects too often waits for its turn before it is refused: long enough for one that came back
 /// twice in a row, too short for a storm to pile up.
 pub(crate) const CONNECT_WAIT_MS_MAX: u64 = 2_000;
+/// When who was refused for the node's sake is to come again, where that can be said.
+const RETRY_AFTER_S: RangeInclusive<u32> = 1..=10;
 /// Client ids remembered in each generation: 16 bytes each, and more than come in one at the rate of a tenant.
 const CLIENTS_MAX: usize = 65_536;
 /// Tenants remembered in each generation.
@@ -60,6 +67,7 @@ pub(crate) struct Admission {
     clients: Mutex<Buckets<u64>>,
     tenants: Mutex<Buckets<TenantId>>,
     hasher: RandomState,
+    pub(crate) budget: Budget,
 }
 
 /// A connection that has not said who it is, or was not believed yet. Dropped once it was.
@@ -69,12 +77,46 @@ pub struct Stranger {
     source: Source,
 }
 
+/// Where those who are to be judged wait, whatever they speak. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Judgement(Arc<Line>);
+
+/// The node judges as many as it may. What was asked cost nothing, and may be asked again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeBusy {
+    /// When to ask again, in seconds: by chance, so that not all come again at once.
+    pub retry_after_s: u32,
+}
+
+impl Judgement {
+    /// Waits for a turn, in order of arrival and for no longer than `admission-wait-ms`. To be kept while somebody is judged,
+    /// if that is soon done.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeBusy`]; it is counted already.
+    pub async fn pass(&self) -> Result<Pass, NodeBusy> {
+        self.0.enter().await.map_err(|_limit| {
+            let retry_after_s = rand::random_range(RETRY_AFTER_S);
+            NodeBusy { retry_after_s }
+        })
+    }
+}
+
+impl Stranger {
+    /// Where it waits before anybody finds out who it is.
+    #[must_use]
+    pub fn judgement(&self) -> Judgement {
+        Judgement(Arc::clone(&self.admission.budget.authentications))
+    }
+}
+
 /// An address has as many strangers as it may.
 #[derive(Debug)]
 pub(crate) struct TooMany;
 
 impl Admission {
-    pub(crate) fn new(config: &EdgeConfig) -> Self {
+    pub(crate) fn new(config: &EdgeConfig, clock: Clock, metrics: &Arc<EdgeMetrics>) -> Self {
         let client = Rate {
             per_s: config.connects_per_client_s,
             burst: config.connects_per_client_burst,
@@ -88,6 +130,7 @@ impl Admission {
             clients: Mutex::new(Buckets::new(client, CLIENTS_MAX)),
             tenants: Mutex::new(Buckets::new(tenant, TENANTS_MAX)),
             hasher: RandomState::new(),
+            budget: Budget::new(config, clock, metrics),
         }
     }
 
@@ -153,12 +196,15 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::Registry;
+
     use super::*;
 
     fn admission(change: impl FnOnce(&mut EdgeConfig)) -> Arc<Admission> {
         let mut config = EdgeConfig::default();
         change(&mut config);
-        Arc::new(Admission::new(&config))
+        let metrics = Arc::new(EdgeMetrics::register(&Registry::new()).unwrap());
+        Arc::new(Admission::new(&config, Clock::start(), &metrics))
     }
 
     #[test]

@@ -29,6 +29,19 @@ pub struct EdgeConfig {
     pub connects_per_client_burst: u32,
     /// The same for all clients of a tenant together, a second's worth at once; 0 for as often as they like.
     pub connects_per_tenant_s: u32,
+    /// Handshakes of TLS under way at once, for each core. A slow network keeps one for a while, so this is a matter of memory.
+    pub handshakes_per_core: u32,
+    /// Handshakes of TLS that begin in a second, for each core; 0 for as many as come. Who comes in between waits for its turn.
+    pub handshakes_per_core_s: u32,
+    /// Clients that are being judged, or whose session is being opened, at once and for each core.
+    pub authentications_per_core: u32,
+    /// Clients that are judged in a second, for each core; 0 for as many as come. Who comes in between waits for its turn. With
+    /// HTTP it counts the first request of each connection.
+    pub authentications_per_core_s: u32,
+    /// How long a newcomer waits for either. One that would wait for longer is refused at once.
+    pub admission_wait_ms: u64,
+    /// Newcomers that wait for a handshake, and as many for an authentication. One more is refused at once.
+    pub admission_waiting_max: u32,
     /// Copies that the messages of one tenant may be for clean sessions of this node in a second, all of them together; 0 for as
     /// many as there are. A message that comes when a second's worth is owed goes to none of them, and is counted.
     pub deliveries_per_tenant_s: u32,
@@ -40,7 +53,8 @@ pub struct EdgeConfig {
     pub connect_bytes_max: u32,
     /// How long a client may take nothing of what it is sent before its connection is closed.
     pub write_stall_ms: u64,
-    /// How long a stopping node waits for its connections to end.
+    /// How long a stopping node waits for its connections to end. They are told one after the other, a thousand in a second or
+    /// all within half of this time, so that they do not come to the others at once.
     pub drain_ms: u64,
     /// The largest packet a client may send. MQTT 5 clients are told.
     pub packet_bytes_max: u32,
@@ -93,6 +107,9 @@ const PACKET_BYTES_MAX: u32 = 256 * 1024;
 /// properties.
 const PACKET_BYTES_CEILING: u32 = 480 * 1024;
 
+/// What a newcomer may be configured to wait.
+const ADMISSION_WAIT_MS_CEILING: u64 = 30_000;
+
 /// How much more than all its shared subscriptions lend at a time a client may hold: what one that it has ended lent may
 /// still wait for it.
 const SHARED_SLACK: usize = 2;
@@ -109,6 +126,12 @@ impl Default for EdgeConfig {
             connects_per_client_s: 1,
             connects_per_client_burst: 3,
             connects_per_tenant_s: 500,
+            handshakes_per_core: 256,
+            handshakes_per_core_s: 500,
+            authentications_per_core: 128,
+            authentications_per_core_s: 500,
+            admission_wait_ms: 2_000,
+            admission_waiting_max: 8_192,
             deliveries_per_tenant_s: 0,
             tls_handshake_ms: 5_000,
             first_packet_ms: mqtt.connect_deadline_ms,
@@ -176,6 +199,11 @@ pub enum EdgeConfigError {
         "packet-bytes-max: {0} is more than {PACKET_BYTES_CEILING}, which is what a log command holds"
     )]
     PacketTooLarge(u32),
+    /// Nobody waits for so long.
+    #[error(
+        "admission-wait-ms: {0} is more than {ADMISSION_WAIT_MS_CEILING}, by when clients have given up"
+    )]
+    AdmissionWait(u64),
     /// An origin in another form than browsers send.
     #[error("origins: {0:?} is not scheme://host or scheme://host:port")]
     Origin(String),
@@ -196,6 +224,10 @@ impl EdgeConfig {
             (self.tls_handshake_ms, "tls-handshake-ms"),
             (self.first_packet_ms, "first-packet-ms"),
             (u64::from(self.connects_per_client_burst), "connects-per-client-burst"),
+            (u64::from(self.handshakes_per_core), "handshakes-per-core"),
+            (u64::from(self.authentications_per_core), "authentications-per-core"),
+            (self.admission_wait_ms, "admission-wait-ms"),
+            (u64::from(self.admission_waiting_max), "admission-waiting-max"),
             (u64::from(self.subscriptions_max), "subscriptions-max"),
             (u64::from(self.session_queue_max), "session-queue-max"),
             (u64::from(self.session_queue_bytes_max), "session-queue-bytes-max"),
@@ -209,6 +241,9 @@ impl EdgeConfig {
             if value == 0 {
                 return Err(EdgeConfigError::Zero(key));
             }
+        }
+        if self.admission_wait_ms > ADMISSION_WAIT_MS_CEILING {
+            return Err(EdgeConfigError::AdmissionWait(self.admission_wait_ms));
         }
         if self.packet_bytes_max > PACKET_BYTES_CEILING {
             return Err(EdgeConfigError::PacketTooLarge(self.packet_bytes_max));
@@ -285,6 +320,8 @@ mod tests {
         let error = |change: fn(&mut EdgeConfig)| with(change).unwrap_err();
         assert!(error(|c| c.connections_max = 0).contains("connections-max"));
         assert!(error(|c| c.packet_bytes_max = 1 << 20).contains("packet-bytes-max"));
+        assert!(error(|c| c.authentications_per_core = 0).contains("authentications-per-core"));
+        assert!(error(|c| c.admission_wait_ms = 30_001).contains("admission-wait-ms"));
         assert!(error(|c| c.topic_bytes_max = 0).contains("topic-bytes-max"));
         assert!(error(|c| c.packet_bytes_max = 1).contains("bytes-max"));
     }

@@ -44,8 +44,9 @@ use crate::{
     accounts::Told,
     admission::Stranger,
     asked::Asked,
-    authenticate::{Attempt, Denial, Identity, Verdict},
+    authenticate::{Attempt, Denial, Identity},
     bucket::Turn,
+    budget::Pass,
     channel::Channel,
     edge::Edge,
     linger::linger,
@@ -84,9 +85,20 @@ pub(crate) async fn serve<S: Socket>(stream: S, accepted: Accepted, shaking: Ope
     linger(&mut connection.stream, connection.peer).await;
 }
 
+/// A judgement, and the place in which it was made.
+type Judged = Result<(Identity, Option<Pass>), Denied>;
+
+/// Why there is no identity.
+enum Denied {
+    /// It was judged.
+    No(Denial),
+    /// It was not: the node judges as many as it may.
+    Busy,
+}
+
 /// A judgement that is waited for, and what it is about.
 struct Judging {
-    verdict: Verdict,
+    verdict: Pin<Box<dyn Future<Output = Judged> + Send>>,
     request: Box<ConnectRequest>,
     /// It was judged, and waits only for its turn.
     waits: bool,
@@ -118,6 +130,8 @@ struct Connection<S> {
     /// When the alarm rings; `None` if it need not.
     alarm_at: Option<Millis>,
     judging: Option<Judging>,
+    /// Its part of what the node spends on newcomers, until its session is open.
+    pass: Option<Pass>,
     asked: Asked,
     /// What its accounts of publishes have told.
     told: Told,
@@ -133,13 +147,13 @@ struct Connection<S> {
 }
 
 /// Why [`Connection::wait`] came back.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Woke {
     read: bool,
     write: bool,
     notices: bool,
     alarm: bool,
-    judged: Option<Result<Identity, Denial>>,
+    judged: Option<Judged>,
 }
 
 impl Woke {
@@ -174,6 +188,7 @@ impl<S: Socket> Connection<S> {
             alarm: Box::pin(sleep_until(Instant::now())),
             alarm_at: None,
             judging: None,
+            pass: None,
             asked: Asked::default(),
             told: Told::default(),
             noting: Noting::default(),
@@ -251,6 +266,9 @@ impl<S: Socket> Connection<S> {
             }
             self.noting.notice(now.wall, &notice);
             let opened = matches!(notice, Notice::Opened(Ok(_)));
+            if matches!(notice, Notice::Opened(_)) {
+                self.pass = None;
+            }
             self.machine.notice(now, notice);
             if let (true, Some(version), false) =
                 (opened, self.machine.version(), self.machine.is_closed())
@@ -324,23 +342,39 @@ impl<S: Socket> Connection<S> {
             port: self.shared.port,
             websocket: self.websocket,
         };
-        let verdict = self.shared.edge.authenticate.authenticate(attempt);
+        let Ok(queued) = self.shared.edge.admission.budget.authentications.queue() else {
+            // Nothing was asked of anybody.
+            let now = self.shared.edge.clock.now();
+            return self.machine.reject(now, Reason::ServerBusy);
+        };
+        let authenticate = Arc::clone(&self.shared.edge.authenticate);
+        let verdict = Box::pin(async move {
+            let pass = queued.pass().await.map_err(|_limit| Denied::Busy)?;
+            let identity = authenticate.authenticate(attempt).await.map_err(Denied::No)?;
+            Ok((identity, Some(pass)))
+        });
         self.judging = Some(Judging { verdict, request, waits: false });
     }
 
-    fn open(&mut self, now: Now, judged: Result<Identity, Denial>) {
+    fn open(&mut self, now: Now, judged: Judged) {
         let Some(Judging { request, waits, .. }) = self.judging.take() else { return };
         let edge = &self.shared.edge;
         if !waits {
-            edge.metrics.judged(edge.authenticate.method(), judged.as_ref().err().copied());
+            let method = edge.authenticate.method();
+            match &judged {
+                Ok(_) => edge.metrics.judged(method, None),
+                Err(Denied::No(denial)) => edge.metrics.judged(method, Some(*denial)),
+                Err(Denied::Busy) => {}
+            }
         }
         if self.machine.is_closed() {
             return;
         }
         match judged {
-            Ok(identity) if waits => self.enter(identity, *request),
-            Ok(identity) => self.take_turn(now, identity, request),
-            Err(denial) => {
+            Ok((identity, _)) if waits => self.enter(identity, *request),
+            Ok((identity, pass)) => self.take_turn(now, identity, pass, request),
+            Err(Denied::Busy) => self.machine.reject(now, Reason::ServerBusy),
+            Err(Denied::No(denial)) => {
                 edge.metrics.rejected(denial.label());
                 match reason_of(denial) {
                     Some(reason) => self.machine.reject(now, reason),
@@ -351,7 +385,13 @@ impl<S: Socket> Connection<S> {
     }
 
     /// A client is who it says, and may come in if it and its tenant do not come too often.
-    fn take_turn(&mut self, now: Now, identity: Identity, request: Box<ConnectRequest>) {
+    fn take_turn(
+        &mut self,
+        now: Now,
+        identity: Identity,
+        pass: Option<Pass>,
+        request: Box<ConnectRequest>,
+    ) {
         let edge = &self.shared.edge;
         let client = match &identity.session {
             Some(session) => Some(session.as_str()),
@@ -359,12 +399,17 @@ impl<S: Socket> Connection<S> {
         };
         let (turn, limit) = edge.admission.turn(identity.tenant, client, now.at);
         match turn {
-            Turn::Now => self.enter(identity, *request),
+            Turn::Now => {
+                self.pass = pass;
+                self.enter(identity, *request);
+            }
             Turn::After(wait_ms) => {
                 edge.metrics.connect_delayed();
+                // Whose tenant comes too often does not keep others from being judged.
+                drop(pass);
                 let verdict = Box::pin(async move {
                     sleep(Duration::from_millis(wait_ms)).await;
-                    Ok(identity)
+                    Ok((identity, None))
                 });
                 self.judging = Some(Judging { verdict, request, waits: true });
             }
@@ -408,6 +453,7 @@ impl<S: Socket> Connection<S> {
         self.mailbox.close();
         self.watched = None;
         self.judging = None;
+        self.pass = None;
         if closed.reason == server::CloseReason::Stopping {
             self.stream.node_stops();
         }

@@ -52,16 +52,17 @@ impl Edge {
         metrics: EdgeMetrics,
         clock: Clock,
     ) -> Self {
+        let metrics = Arc::new(metrics);
         let connections_max = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
         Self {
             room: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
-            admission: Arc::new(Admission::new(&config)),
+            admission: Arc::new(Admission::new(&config, clock, &metrics)),
             clock,
             protocol: Arc::new(config.protocol()),
             config: Arc::new(config),
             port,
             authenticate,
-            metrics: Arc::new(metrics),
+            metrics,
         }
     }
     /// Serves a stream of plain MQTT that somebody else accepted: over whatever carries it, under the same limits as those of a

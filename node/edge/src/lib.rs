@@ -14,7 +14,7 @@
 //!
 //! - **One task per connection, one write per round, one wake-up per burst.** See `connection` and `mailbox`.
 //! - **An idle connection owns no buffer.** Checked by `tests/memory.rs` (`idle_connections_are_small`).
-//! - **Bounded**: connections, strangers, how often they come, packets, windows, queues; see [`EdgeConfig`], `admission` and
+//! - **Bounded**: connections, strangers, how often they come and what they cost, packets, windows, queues; see [`EdgeConfig`], `admission`, `budget` and
 //!   `mailbox`.
 //!
 //! # Deliberately absent
@@ -28,6 +28,7 @@ pub mod asks;
 mod authenticate;
 mod bans;
 mod bucket;
+mod budget;
 mod buffered;
 mod channel;
 mod clock;
@@ -49,12 +50,13 @@ mod tls;
 mod transport;
 mod websocket;
 
-pub use admission::Stranger;
+pub use admission::{Judgement, NodeBusy, Stranger};
 pub use authenticate::{
     Anonymous, Attempt, Authenticate, Begin, Denial, Identity, Verdict, watch_over,
 };
 pub use bans::{ADDRESS_RULE, BanRule, Bans, Doorkeeper, IDENTITY_RULE};
 pub use bucket::{Buckets, Rate, Turn};
+pub use budget::Pass;
 pub use channel::{Channel, Proof, PskHolder};
 pub use clock::Clock;
 pub use config::{EdgeConfig, EdgeConfigError, WsConfig};

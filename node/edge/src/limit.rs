@@ -29,24 +29,31 @@ pub(crate) enum EdgeLimit {
     ConnectsPerClient,
     /// A tenant's clients connect too often.
     ConnectsPerTenant,
+    /// Handshakes of TLS that are under way.
+    HandshakesPerCore,
+    /// Handshakes of TLS in a second.
+    HandshakesPerCoreS,
+    /// Clients that are being judged, or whose session is being opened.
+    AuthenticationsPerCore,
+    /// The same in a second.
+    AuthenticationsPerCoreS,
+    /// Newcomers that wait for either.
+    AdmissionWaiting,
 }
 
 impl EdgeLimit {
     /// All of them, by number.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Connections,
         Self::UnauthenticatedPerAddress,
         Self::TlsHandshake,
         Self::ConnectsPerClient,
         Self::ConnectsPerTenant,
-    ];
-
-    /// Labels of those for which clients are turned away.
-    pub(crate) const TURNED_AWAY: [&str; 4] = [
-        Self::Connections.label(),
-        Self::UnauthenticatedPerAddress.label(),
-        Self::ConnectsPerClient.label(),
-        Self::ConnectsPerTenant.label(),
+        Self::HandshakesPerCore,
+        Self::HandshakesPerCoreS,
+        Self::AuthenticationsPerCore,
+        Self::AuthenticationsPerCoreS,
+        Self::AdmissionWaiting,
     ];
 
     /// The setting's name, for metrics and logs.
@@ -57,6 +64,11 @@ impl EdgeLimit {
             Self::TlsHandshake => "tls_handshake_ms",
             Self::ConnectsPerClient => "connects_per_client_s",
             Self::ConnectsPerTenant => "connects_per_tenant_s",
+            Self::HandshakesPerCore => "handshakes_per_core",
+            Self::HandshakesPerCoreS => "handshakes_per_core_s",
+            Self::AuthenticationsPerCore => "authentications_per_core",
+            Self::AuthenticationsPerCoreS => "authentications_per_core_s",
+            Self::AdmissionWaiting => "admission_waiting_max",
         }
     }
 }

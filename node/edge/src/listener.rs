@@ -4,6 +4,8 @@
 //!
 //! - **No more than `connections_max`** at all listeners of an edge together, and no more strangers from one address than
 //!   `unauthenticated_per_address_max`: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
+//! - **A stop makes no storm**: connections are told one after the other, [`TOLD_PER_S`] in a second or all within half of
+//!   `drain_ms`. Checked by `tests/budget.rs`.
 //! - **A stop ends**: every connection is told, those that do not end within `drain_ms` are dropped and their number is
 //!   logged. Checked by `tests/tcp.rs`.
 
@@ -38,6 +40,12 @@ use crate::{
 
 /// How long to wait after a failed accept: mostly "too many open files", which passes as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections a stopping node tells in a second, if that is done in half of the time it has: where they go next they
+/// are newcomers.
+const TOLD_PER_S: usize = 1_000;
+/// How many are told at a time.
+const TOLD_EVERY: Duration = Duration::from_millis(20);
 
 /// A bound listener. The kernel takes connections from now on; nobody is served before [`Listener::run`].
 pub struct Listener {
@@ -184,18 +192,33 @@ fn begin(
 async fn drain(mut connections: JoinSet<()>, boxes: &Boxes, wait: Duration) {
     info!(connections = connections.len(), "draining");
     let boxes: Vec<_> = boxes.with(|boxes| boxes.values().cloned().collect());
-    for mailbox in boxes {
-        // A box that takes nothing belongs to a connection that is ending anyway.
-        mailbox.push(Notice::Stopping { instead: None }).unwrap_or_default();
-    }
     let drained = async {
-        while let Some(ended) = connections.join_next().await {
-            note(ended);
-        }
+        let ended = async {
+            while let Some(ended) = connections.join_next().await {
+                note(ended);
+            }
+        };
+        tokio::join!(tell(&boxes, wait / 2), ended);
     };
     if timeout(wait, drained).await.is_err() {
         warn!(connections = connections.len(), "closing connections that did not finish");
         connections.shutdown().await;
+    }
+}
+
+/// Tells connections one after the other that the node stops. In no order: they are from a map with a key of its own.
+async fn tell(boxes: &[Arc<Mailbox>], within: Duration) {
+    let turns = (within.as_millis() / TOLD_EVERY.as_millis()).max(1);
+    let turns = usize::try_from(turns).unwrap_or(usize::MAX);
+    let at_pace = TOLD_PER_S / usize::try_from(1_000 / TOLD_EVERY.as_millis()).unwrap_or(1);
+    for (turn, some) in boxes.chunks(at_pace.max(boxes.len().div_ceil(turns))).enumerate() {
+        if turn > 0 {
+            sleep(TOLD_EVERY).await;
+        }
+        for mailbox in some {
+            // A box that takes nothing belongs to a connection that is ending anyway.
+            mailbox.push(Notice::Stopping { instead: None }).unwrap_or_default();
+        }
     }
 }
 

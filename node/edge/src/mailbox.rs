@@ -149,6 +149,11 @@ impl Queue {
 }
 
 impl Inbox for Mailbox {
+    /// Its listener tells them one after the other.
+    fn hears_of_stops_elsewhere(&self) -> bool {
+        true
+    }
+
     fn push(&self, notice: Notice) -> Result<(), Overflow> {
         let (result, waker) = {
             let mut queue = self.queue();

@@ -10,13 +10,14 @@ use moorline_mqtt::{
     server::{CloseReason, Counters, Limit},
 };
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::Collector, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector, exponential_buckets,
 };
 
 use crate::{
     accounts::{Publishes, Told},
     authenticate::Denial,
+    budget::Gate,
     limit::{EdgeLimit, Reached},
     tls,
     websocket::{Refused, Violation},
@@ -32,6 +33,10 @@ const QOS: [&str; 3] = ["0", "1", "2"];
 const ACK_SECONDS_MIN: f64 = 0.000_1;
 /// How many buckets, each twice the one before.
 const ACK_BUCKETS: usize = 17;
+/// Below a millisecond nobody has waited; above 32 s nobody does.
+const WAIT_SECONDS_MIN: f64 = 0.001;
+/// How many buckets, each twice the one before.
+const WAIT_BUCKETS: usize = 16;
 
 /// The edge's metrics. Cheap to clone; every clone counts into the same cells.
 #[derive(Debug, Clone)]
@@ -43,6 +48,15 @@ pub struct EdgeMetrics {
     publishes: Publishes,
     reached: Arc<Reached>,
     delayed: IntCounter,
+    gates: [GateMetrics; Gate::ALL.len()],
+}
+
+/// What newcomers wait for.
+#[derive(Debug, Clone)]
+struct GateMetrics {
+    waiting: IntGauge,
+    admitted: IntCounter,
+    waited: Histogram,
 }
 
 /// What goes wrong below MQTT.
@@ -111,12 +125,7 @@ impl Connections {
                 "reason",
                 CloseReason::ALL.map(CloseReason::label),
             )?,
-            rejected: to.counters_from_0(
-                "moorline_admission_rejected_total",
-                "Clients turned away before a session was opened, by reason",
-                "reason",
-                Denial::ALL.map(Denial::label).into_iter().chain(EdgeLimit::TURNED_AWAY),
-            )?,
+            rejected: rejected(to)?,
             auth_attempts: auth_attempts(to)?,
             bad_packets: to.counters_from_0(
                 "moorline_bad_packets_total",
@@ -175,6 +184,43 @@ impl Carriers {
             )?,
         })
     }
+}
+
+/// A reason that is not there until it happens can't be watched.
+fn rejected(to: &Registrar<'_>) -> prometheus::Result<IntCounterVec> {
+    let help = "Clients turned away before a session was opened, by reason";
+    let rejected = to.counters("moorline_admission_rejected_total", help, &["reason"])?;
+    let limits = EdgeLimit::ALL.into_iter().filter(|limit| *limit != EdgeLimit::TlsHandshake);
+    for reason in limits.map(EdgeLimit::label).chain(Denial::ALL.map(Denial::label)) {
+        rejected.with_label_values(&[reason]);
+    }
+    Ok(rejected)
+}
+
+/// Those of each gate, by its number.
+fn gates(to: &Registrar<'_>) -> prometheus::Result<[GateMetrics; Gate::ALL.len()]> {
+    let waiting = to.add(IntGaugeVec::new(
+        Opts::new(
+            "moorline_admission_waiting",
+            "Newcomers that wait for a handshake of TLS, or to be authenticated",
+        ),
+        &["gate"],
+    )?)?;
+    let admitted = to.counters(
+        "moorline_admission_admitted_total",
+        "Newcomers that went ahead, by what they waited for",
+        &["gate"],
+    )?;
+    let waited = to.add(HistogramVec::new(
+        HistogramOpts::new("moorline_admission_wait_seconds", "How long they waited for that")
+            .buckets(exponential_buckets(WAIT_SECONDS_MIN, 2.0, WAIT_BUCKETS)?),
+        &["gate"],
+    )?)?;
+    Ok(Gate::ALL.map(Gate::label).map(|gate| GateMetrics {
+        waiting: waiting.with_label_values(&[gate]),
+        admitted: admitted.with_label_values(&[gate]),
+        waited: waited.with_label_values(&[gate]),
+    }))
 }
 
 /// A result that is not there until it happens can't be watched.
@@ -276,6 +322,7 @@ impl EdgeMetrics {
                 "moorline_connects_delayed_total",
                 "Clients that connected too often, and waited for their turn",
             )?,
+            gates: gates(&to)?,
         })
     }
 
@@ -381,6 +428,23 @@ impl EdgeMetrics {
     /// One of the protocol's limits was reached so many times.
     pub(crate) fn reached_in_protocol(&self, limit: Limit, times: u64) {
         self.reached.protocol(limit, times);
+    }
+
+    /// A newcomer is in a line.
+    pub(crate) fn waits(&self, gate: Gate) {
+        self.gates[gate as usize].waiting.inc();
+    }
+
+    /// It is out of it.
+    pub(crate) fn waits_no_more(&self, gate: Gate) {
+        self.gates[gate as usize].waiting.dec();
+    }
+
+    /// It goes ahead, after so long.
+    pub(crate) fn admitted(&self, gate: Gate, waited: Duration) {
+        let of = &self.gates[gate as usize];
+        of.admitted.inc();
+        of.waited.observe(waited.as_secs_f64());
     }
 
     /// A client has to wait before its session is opened.
@@ -572,6 +636,11 @@ mod tests {
             "moorline_websocket_violations_total{reason=\"text\"} 0",
             "moorline_limits_reached_total{limit=\"connections_max\"} 1",
             "moorline_limits_reached_total{limit=\"write_stall_ms\"} 0",
+            "moorline_admission_rejected_total{reason=\"authentications_per_core_s\"} 0",
+            "moorline_admission_rejected_total{reason=\"busy\"} 0",
+            "moorline_admission_waiting{gate=\"handshakes\"} 0",
+            "moorline_admission_admitted_total{gate=\"authentications\"} 0",
+            "moorline_admission_wait_seconds_count{gate=\"handshakes\"} 0",
             "moorline_messages_dropped_total{layer=\"edge\",reason=\"slow_client\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //!
-//! - **Every handshake has a deadline**: TLS has `tls-handshake-ms`; after it WebSocket and CONNECT together have
-//!   `first-packet-ms`. Checked by `tests/tls.rs` and `tests/websocket.rs`.
+//! - **Every handshake has a deadline**: TLS, from its turn on ([`budget`](crate::budget)), has `tls-handshake-ms`; after it
+//!   WebSocket and CONNECT together have `first-packet-ms`. Checked by `tests/tls.rs` and `tests/websocket.rs`.
 //! - **Handshakes run in their connection's task**, never in the accept loop: one that stalls holds up nobody.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -26,6 +26,7 @@ use tracing::debug;
 
 use crate::{
     admission::Stranger,
+    budget::Pass,
     channel::Channel,
     config::WsConfig,
     connection::{Shared, serve},
@@ -101,7 +102,10 @@ pub(crate) async fn carry(stream: TcpStream, mut accepted: Accepted, stop: Cance
     };
     // Handshakes run in boxes that are gone when they are done, and give their streams in others: for as long as a
     // connection lasts its task has no room for what it does not use.
+    let Some(place) = Box::pin(turn_to_shake(&shared.edge, &stop)).await else { return };
+    accepted.at = shared.edge.clock.now();
     let shaken = Box::pin(shake_tls(stream, tls, &accepted, &stop)).await;
+    drop(place);
     let Some(Secure { stream, channel, .. }) = shaken else { return };
     accepted.channel = Some(Box::new(channel));
     accepted.at = shared.edge.clock.now();
@@ -201,6 +205,15 @@ async fn within<T>(
         biased;
         () = stop.cancelled() => Err(Cut::Stopping),
         done = timeout_at(deadline, handshake) => done.map_err(|_| Cut::Late),
+    }
+}
+
+/// Waits for its turn; without one it is closed, which is all that can be said before TLS.
+async fn turn_to_shake(edge: &Edge, stop: &CancellationToken) -> Option<Pass> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        pass = edge.admission.budget.handshakes.enter() => pass.ok(),
     }
 }
 

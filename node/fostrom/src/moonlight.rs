@@ -28,7 +28,7 @@ use moorline_core::{
     port::Token,
 };
 use moorline_dialects::fostrom::{identity, payload};
-use moorline_edge::{Served, Speaks, Stream, Visit};
+use moorline_edge::{NodeBusy, Served, Speaks, Stranger, Stream, Visit};
 use moorline_moonlight::server::{Action, CloseReason, Server};
 use moorline_service::registry::{
     ASK_AGAIN, Heard, Present, RECHECK, Watch,
@@ -235,7 +235,17 @@ impl Connection {
                     let shown = &connect.credentials;
                     let credentials =
                         identity::Credentials::new(&shown.fleet, &shown.device, &shown.secret);
+                    let judgement = self.visit.stranger.as_ref().map(Stranger::judgement);
                     self.asked.push(Box::pin(async move {
+                        let _place = match judgement {
+                            Some(judgement) => match judgement.pass().await {
+                                Ok(place) => Some(place),
+                                Err(NodeBusy { .. }) => {
+                                    return Answered::Admitted(Err(Denial::Unavailable));
+                                }
+                            },
+                            None => None,
+                        };
                         let Ok(credentials) = credentials else {
                             return Answered::Admitted(Err(Denial::Malformed));
                         };

@@ -6,7 +6,10 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use moorline_edge::{Channel, Served, Speaks, Stalling, Stranger, Visit, linger};
+use moorline_edge::{Channel, NodeBusy, Served, Speaks, Stalling, Stranger, Visit, linger};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -33,6 +36,8 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
 const HEADERS_MAX: usize = 100;
+/// What somebody is told whom the node has no time to judge.
+const BUSY: &[u8] = b"this node is busy: try again later\n";
 /// What a request for a WebSocket is told where nobody speaks one but MQTT.
 const SUBPROTOCOL: &[u8] = b"offer the subprotocol mqtt or mqttv3.1\n";
 
@@ -77,6 +82,8 @@ pub struct Caller {
     pub stop: CancellationToken,
     /// Until somebody has proved who it is.
     stranger: Mutex<Option<Stranger>>,
+    /// It had its turn.
+    waited: AtomicBool,
 }
 
 impl Caller {
@@ -89,6 +96,21 @@ impl Caller {
     /// It has proved who it is: its address may send another one who has to.
     pub fn is_known(&self) {
         drop(self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Its first request waits for its turn to be judged. It keeps no place: an answer may take as long as a device waits for mail.
+    async fn waits(&self) -> Result<(), NodeBusy> {
+        if self.waited.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let judgement = {
+            let stranger = self.stranger.lock().unwrap_or_else(PoisonError::into_inner);
+            stranger.as_ref().map(Stranger::judgement)
+        };
+        match judgement {
+            Some(judgement) => judgement.pass().await.map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -127,7 +149,8 @@ struct Connection {
 async fn serve(http: Http, visit: Visit) {
     let Visit { stream, peer, port, channel, stop, stranger, .. } = visit;
     let stranger = Mutex::new(stranger);
-    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger });
+    let waited = AtomicBool::new(false);
+    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger, waited });
     let met = Mutex::new(vec![None; http.0.len()]);
     let talk = Mutex::new(None);
     let shared = Arc::new(Connection { http, caller, met, talk });
@@ -174,6 +197,14 @@ fn is_websocket(headers: &HeaderMap) -> bool {
     asked.is_some_and(|asked| asked.trim().eq_ignore_ascii_case("websocket"))
 }
 
+/// The node has no time to find out who it is. Nothing of its body was read.
+fn busy(retry_after_s: u32) -> Answer {
+    let headers = [("retry-after", retry_after_s.to_string())];
+    let mut answer = Answer::whole(503, &headers, Bytes::from_static(BUSY));
+    answer.ends();
+    answer
+}
+
 impl Connection {
     async fn answer(&self, request: hyper::Request<Incoming>) -> Written {
         // What a proxy in front takes for the end of such a body may be another place: nothing behind it is a request.
@@ -183,7 +214,10 @@ impl Connection {
         let has = |name: &str| request.headers().contains_key(name);
         let whose = if upgrades && ends { None } else { self.whose(path, upgrades, &has) };
         let mut answer = match whose {
-            Some(conversation) => conversation.answer(Request::new(request)).await,
+            Some(conversation) => match self.caller.waits().await {
+                Ok(()) => conversation.answer(Request::new(request)).await,
+                Err(NodeBusy { retry_after_s }) => busy(retry_after_s),
+            },
             // That is what one is for elsewhere.
             None if upgrades => Answer::whole(400, &[], Bytes::from_static(SUBPROTOCOL)),
             None => Answer::whole(404, &[], Bytes::new()),

@@ -110,6 +110,9 @@ pub(crate) struct DemoArgs {
     /// How many shards.
     #[arg(long)]
     pub(crate) shards: Option<u16>,
+    /// What `[mqtt]` of the nodes says, in place of limits that keep nobody off: for measurements of them.
+    #[arg(long, hide = true)]
+    pub(crate) mqtt: Option<String>,
     /// Print the addresses once and no live status.
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -324,6 +327,8 @@ pub(crate) enum BenchCommand {
     Ingest(IngestArgs),
     /// How many devices a cluster lets in in a second, over TCP and TLS.
     Connect(ConnectArgs),
+    /// How many thousand devices come back at once after a node died, and what those notice who are connected.
+    Storm(StormArgs),
     /// Memory and time of the route trie, without a broker.
     Routes(RoutesArgs),
     /// How fast this disk syncs.
@@ -584,6 +589,56 @@ pub(crate) struct ConnectArgs {
     #[arg(long, default_value = ".")]
     pub(crate) dir: PathBuf,
     /// Print one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `moorline bench storm`.
+#[derive(Debug, Args)]
+pub(crate) struct StormArgs {
+    /// Devices, each with a durable session and a subscription, dealt over three nodes.
+    #[arg(long, default_value_t = 18_000)]
+    pub(crate) devices: usize,
+    /// Devices besides, at the nodes that live, that publish all the time and are measured.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) steady: usize,
+    /// Publishes a second of each of these, one after the other.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rate: u32,
+    /// Tenants that the devices are of.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) tenants: usize,
+    /// All devices lose their connection and come back, not only those of the third node.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// To how many of the other nodes they come.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) onto: u8,
+    /// Devices subscribe with a wildcard, and again when they are back.
+    #[arg(long)]
+    pub(crate) wildcard: bool,
+    /// Nobody dies: their connections are cut, so that what is measured is the storm alone.
+    #[arg(long)]
+    pub(crate) cut: bool,
+    /// How devices connect.
+    #[arg(long, default_value_t = Way::Tcp, value_enum)]
+    pub(crate) way: Way,
+    /// Seconds of measurement before the storm.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) before_s: u64,
+    /// Seconds within which all have to be back.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) within_s: u64,
+    /// A line of `[mqtt]` of the nodes, which have the defaults otherwise: `authentications-per-core-s = 300`.
+    #[arg(long)]
+    pub(crate) mqtt: Vec<String>,
+    /// Shards.
+    #[arg(long)]
+    pub(crate) shards: Option<u16>,
+    /// Where data and logs go; must be on the disk you mean to measure. A temporary directory below it is removed.
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

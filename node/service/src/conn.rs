@@ -313,6 +313,11 @@ impl Conn {
         u32::from(self.window.load(Ordering::Relaxed).min(SHARE_LENT_MAX))
     }
 
+    /// Whether its listener tells it that the node stops.
+    pub(crate) fn hears_of_stops_elsewhere(&self) -> bool {
+        self.inbox.hears_of_stops_elsewhere()
+    }
+
     /// Tells the edge. One that does not take it closes by itself, and says so by closing its link.
     pub(crate) fn push(&self, notice: Notice) -> bool {
         self.inbox.push(notice).is_ok()

@@ -156,9 +156,10 @@ impl Service {
         self.inner.account();
     }
 
-    /// Tells every connection to go elsewhere.
+    /// Tells every connection to go elsewhere, but for those whose listener tells them one after the other.
     pub fn stop(&self) {
-        for conn in self.inner.all_conns() {
+        let conns = self.inner.all_conns();
+        for conn in conns.into_iter().filter(|conn| !conn.hears_of_stops_elsewhere()) {
             conn.push(Notice::Stopping { instead: None });
         }
     }

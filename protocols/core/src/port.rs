@@ -92,6 +92,11 @@ pub trait Inbox: Send + Sync + fmt::Debug {
     /// [`Overflow`] when the connection is gone or has not taken what it was sent before. The notice is lost then, so
     /// the connection must be closed; a durable session finds everything again when it comes back.
     fn push(&self, notice: Notice) -> Result<(), Overflow>;
+
+    /// Whether somebody else tells it that the node stops, in its own time: the service need not then.
+    fn hears_of_stops_elsewhere(&self) -> bool {
+        false
+    }
 }
 
 /// An [`Inbox`] did not take a notice.

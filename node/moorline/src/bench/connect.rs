@@ -5,6 +5,7 @@
 //! secrets are made first, in a demo: of its own, or one that runs.
 
 use std::{
+    net::Ipv4Addr,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -33,7 +34,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::timeout,
 };
@@ -255,14 +256,20 @@ impl Shared {
     }
 }
 
+/// Bytes both ways, in TLS or not.
+pub(super) trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Pipe for S {}
+
 /// Where the devices of a place connect, and how.
-struct Door {
+#[derive(Clone)]
+pub(super) struct Door {
     address: String,
     tls: Option<TlsConnector>,
 }
 
 impl Door {
-    fn new(way: Way, node: &ReadyNode) -> anyhow::Result<Self> {
+    pub(super) fn new(way: Way, node: &ReadyNode) -> anyhow::Result<Self> {
         if way == Way::Tcp {
             return Ok(Self { address: node.mqtt.to_string(), tls: None });
         }
@@ -282,6 +289,17 @@ impl Door {
             config.resumption = Resumption::disabled();
         }
         Ok(Self { address: at.to_string(), tls: Some(TlsConnector::from(Arc::new(config))) })
+    }
+
+    /// Connects from one of the addresses that this machine has.
+    pub(super) async fn enter(&self, from: Ipv4Addr) -> anyhow::Result<Box<dyn Pipe>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let socket = socket.connect(self.address.parse()?).await?;
+        socket.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(socket)) };
+        let name = ServerName::try_from("localhost")?;
+        Ok(Box::new(tls.connect(name, socket).await?))
     }
 
     /// Connects, and leaves; says when it was let in, and whether TLS resumed.

@@ -18,6 +18,7 @@ mod registry;
 mod report;
 mod routes;
 mod sizes;
+mod storm;
 pub(crate) mod wire;
 
 pub(crate) use connect::Way;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Registry(args) => registry::run(&args),
         BenchCommand::Ingest(args) => ingest::run(&args),
         BenchCommand::Mailbox(args) => mailbox::run(&args),
+        BenchCommand::Storm(args) => storm::run(&args),
         BenchCommand::Routes(args) => routes::run(&args),
         BenchCommand::Disk(args) => disk::run(&args),
         BenchCommand::Hold(args) => idle::hold(&args),

@@ -108,12 +108,24 @@ pub(crate) fn demo(
     shards: Option<u16>,
     dir: &Path,
 ) -> anyhow::Result<(Running, Vec<crate::demo::ReadyNode>)> {
+    demo_as(shards, None, dir)
+}
+
+/// The same, and what `[mqtt]` of the nodes says.
+pub(super) fn demo_as(
+    shards: Option<u16>,
+    mqtt: Option<&str>,
+    dir: &Path,
+) -> anyhow::Result<(Running, Vec<crate::demo::ReadyNode>)> {
     std::fs::create_dir_all(dir)?;
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
     command.args(["demo", "--quiet", "--fresh", "--no-restart", "--dir"]).arg(dir.join("demo"));
     if let Some(shards) = shards {
         command.args(["--shards", &shards.to_string()]);
+    }
+    if let Some(mqtt) = mqtt {
+        command.args(["--mqtt", mqtt]);
     }
     let child = spawn(&mut command, &dir.join("demo.log"))?;
     let mut running = Running { targets: Vec::new(), pids: Vec::new(), children: vec![child] };

@@ -51,7 +51,7 @@ async fn measure(
     let mut imports = JoinSet::new();
     for (at, node) in (0_u64..).zip(nodes) {
         let share = Share { first: at, step: nodes.len() as u64, devices: args.devices };
-        imports.spawn(import(node.admin.to_string(), token.clone(), share));
+        imports.spawn(import(node.admin.to_string(), token.clone(), "bench".to_owned(), share));
     }
     let mut done = 0;
     while let Some(ended) = imports.join_next().await {
@@ -99,29 +99,35 @@ pub(super) async fn prepare(admin: &str) -> anyhow::Result<String> {
 }
 
 /// A device's name.
-fn name(number: u64) -> String {
+pub(super) fn name(number: u64) -> String {
     format!("device-{number:08}")
 }
 
 /// Its secret: nobody would guess it who does not read this.
-fn secret(number: u64) -> String {
+pub(super) fn secret(number: u64) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&number.to_be_bytes()))
 }
 
 /// Which of the devices one connection imports.
 #[derive(Clone, Copy)]
-struct Share {
-    first: u64,
-    step: u64,
-    devices: u64,
+pub(super) struct Share {
+    pub(super) first: u64,
+    pub(super) step: u64,
+    pub(super) devices: u64,
 }
 
-async fn import(admin: String, token: String, share: Share) -> anyhow::Result<u64> {
+/// Imports them into a tenant; how many were made.
+pub(super) async fn import(
+    admin: String,
+    token: String,
+    tenant: String,
+    share: Share,
+) -> anyhow::Result<u64> {
     let (sender, body) = mpsc::channel(PIECES_MAX);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { send(share, &sender).await });
-    let path = "/api/v1/devices/import?tenant=bench";
-    let mut stream = http::upload(&http::Target::plain(&admin), path, Some(&token), body).await?;
+    let path = format!("/api/v1/devices/import?tenant={tenant}");
+    let mut stream = http::upload(&http::Target::plain(&admin), &path, Some(&token), body).await?;
     ensure!(stream.status.is_success(), "an import was answered with {}", stream.status);
     // Whole lines are of no interest: only those that begin a result.
     let (mut made, mut rest) = (0, Vec::new());

@@ -42,6 +42,9 @@ const LIMITS: &str = "\
     unauthenticated-per-address-max = 0\n\
     connects-per-client-s = 0\n\
     connects-per-tenant-s = 0\n\
+    handshakes-per-core-s = 0\n\
+    authentications-per-core-s = 0\n\
+    authentications-per-core = 10000\n\
     inflight-max = 256\n\
     topic-bytes-max = 4096\n\
     topic-levels-max = 64\n\
@@ -133,11 +136,16 @@ impl Nodes {
         // They share the cores: more threads than cores only stand in each other's way.
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let workers = cores.div_ceil(places.len());
+        let mqtt = args.mqtt.as_ref().map(|lines| format!("[mqtt]\n{lines}\n"));
+        let mqtt = mqtt.as_deref().unwrap_or(LIMITS);
         let mut nodes = Vec::new();
         for place in &places {
             let config = dir.join(format!("node{}.toml", place.id));
             if !config.exists() {
-                std::fs::write(&config, config_text(place, &places, dir, &dev.tls, args.shards))?;
+                std::fs::write(
+                    &config,
+                    config_text(place, &places, dir, &dev.tls, args.shards, mqtt),
+                )?;
             }
             let log = dir.join(format!("node{}.log", place.id));
             let place = place.clone();
@@ -320,6 +328,7 @@ fn config_text(
     dir: &Path,
     tls: &TlsConfig,
     shards: Option<u16>,
+    mqtt: &str,
 ) -> String {
     let data = dir.join(format!("node{}", place.id));
     let more = [
@@ -351,7 +360,7 @@ fn config_text(
     }
     let key = dir.join(KEY_FILE);
     text + "]\n\n"
-        + LIMITS
+        + mqtt
         + &format!(
             "\n# Of the demo's own authority.\n[tls]\ncert = {:?}\nkey = {:?}\n\
              \n# Everybody may connect, and devices of the registry as themselves.\n[security]\nkey-file = {key:?}\nanonymous = true\n",
@@ -386,7 +395,7 @@ mod tests {
         let tls = dev::prepare(&dir.path().join("a \"quoted\" dir"), Vec::new()).unwrap().tls;
         for place in &places {
             let dir = Path::new("a \"quoted\" dir");
-            let text = config_text(place, &places, dir, &tls, None);
+            let text = config_text(place, &places, dir, &tls, None, LIMITS);
             let config = Config::parse(&text, Path::new("node.toml")).unwrap();
             assert_eq!((config.node.id, config.cluster.peers.len()), (place.id, 3));
             assert_eq!(config.listen.ws, place.ws);

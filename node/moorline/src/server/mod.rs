@@ -82,8 +82,8 @@ use crate::{admin, cli::ServerArgs, config::Config, logging, metrics::NodeMetric
 pub(crate) const DEMO_TENANT: TenantId = TenantId(1);
 /// How long leaderships may take to move away at a stop.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
-/// How long listeners, and what their connections have said, may take to end at a stop.
-const DEVICES_STOP_WAIT: Duration = Duration::from_secs(8);
+/// How long what connections have said may take to end at a stop, besides the `drain-ms` that they have.
+const DEVICES_STOP_WAIT: Duration = Duration::from_secs(3);
 /// How long the connections between nodes may take to close.
 const WIRE_STOP_WAIT: Duration = Duration::from_secs(1);
 /// How often a node that waits for its lease looks again.
@@ -759,7 +759,8 @@ async fn stop_node(started: Started, stop: &CancellationToken, left_alone: &Canc
     started.service.stop();
     stop.cancel();
     let hand_over = started.groups.hand_over(HAND_OVER_WAIT);
-    let devices = tokio::time::timeout(DEVICES_STOP_WAIT, left_alone.cancelled());
+    let drain = Duration::from_millis(started.node.config().mqtt.drain_ms);
+    let devices = tokio::time::timeout(drain + DEVICES_STOP_WAIT, left_alone.cancelled());
     let ((), devices) = tokio::join!(hand_over, devices);
     if devices.is_err() {
         warn!("clients did not end in time");

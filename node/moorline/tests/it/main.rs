@@ -58,6 +58,7 @@ mod sessions;
 mod shares;
 mod single;
 mod space;
+mod storm;
 mod supervised;
 mod thingsboard;
 mod thingsboard_calls;

@@ -245,7 +245,7 @@ fn log_level() -> Option<String> {
 
 /// All clients come from one address, come back at once, and leave more waiting than a device would.
 const LIMITS: &str = "unauthenticated-per-address-max = 0\nconnects-per-client-s = 0\n\
-    connects-per-tenant-s = 0\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
+    connects-per-tenant-s = 0\nauthentications-per-core-s = 0\nsession-queue-max = 100000\nsession-queue-bytes-max = 67108864\n";
 
 /// A node's configuration; `nodes` are all of its cluster.
 pub(crate) fn config_text(node: &Node, nodes: &[Node], cluster: &str) -> String {
