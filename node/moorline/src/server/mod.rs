@@ -130,7 +130,8 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
     let started = start(&config, clock, &stop, &left, &mut tasks).await?;
 
     let certificates = Certificates::prepare(&config)?;
-    certificates.watch(started.node.registry(), &mut tasks, stop.child_token())?;
+    let (registry, peers) = (started.node.registry(), &started.peers);
+    certificates.watch(registry, peers, &mut tasks, stop.child_token())?;
     let admin_stop = CancellationToken::new();
     // The API asks for tokens, not for certificates: a browser would trouble its user with the question.
     let secure = api_socket.zip(certificates.tls.as_ref().map(Tls::silent));

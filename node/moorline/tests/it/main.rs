@@ -20,6 +20,7 @@ mod backup;
 mod bulk;
 mod canaries;
 mod clocks;
+mod cluster_tls;
 mod credentials;
 mod delivery;
 mod disks;
