@@ -50,6 +50,7 @@ mod operating;
 mod presence;
 mod quotas;
 mod registry;
+mod reload;
 mod retained;
 mod rights;
 mod sessions;

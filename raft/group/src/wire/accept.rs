@@ -236,7 +236,7 @@ pub(super) async fn run(shared: Arc<Shared>, listener: Box<dyn Listener>) {
     let connections = connections(shared.clone(), listener);
     let service = peer_server::PeerServer::new(Accept { shared: shared.clone() })
         .max_decoding_message_size(FRAME_BYTES_MAX);
-    let mut server = Server::builder()
+    let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(HTTP2_FRAME_BYTES)

@@ -77,7 +77,7 @@ impl Door {
                     match done {
                         Ok(Ok(connection)) => return Some(connection),
                         Ok(Err(error)) => {
-                            self.shared.metrics.failed_handshakes.inc();
+                            self.shared.metrics.tls.failed_handshakes.inc();
                             debug!(%error, "no TLS with who connects as a peer");
                         }
                         Err(error) => warn!(%error, "a handshake panicked"),

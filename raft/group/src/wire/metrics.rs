@@ -14,10 +14,37 @@ pub(super) struct WireMetrics {
     refused_hellos: IntCounterVec,
     pub(super) peers_up: IntGauge,
     pub(super) turned_away: IntCounter,
+    pub(super) tls: TlsMetrics,
+}
+
+/// What is counted of TLS between nodes.
+#[derive(Debug, Clone)]
+pub(super) struct TlsMetrics {
     pub(super) failed_handshakes: IntCounter,
-    pub(super) tls_reloads: IntCounter,
-    pub(super) tls_reloads_failed: IntCounter,
-    pub(super) cert_expires: IntGauge,
+    pub(super) reloads: IntCounter,
+    pub(super) reloads_failed: IntCounter,
+    pub(super) expires: IntGauge,
+}
+
+impl TlsMetrics {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "Incoming connections of peers whose TLS did not come about";
+        let failed_handshakes = IntCounter::new("moorline_wire_failed_handshakes_total", help)?;
+        registry.register(Box::new(failed_handshakes.clone()))?;
+        let help = "How often the files of [cluster.tls] were read again, by result";
+        let opts = Opts::new("moorline_wire_tls_reloads_total", help);
+        let reloads = IntCounterVec::new(opts, &["result"])?;
+        registry.register(Box::new(reloads.clone()))?;
+        let help = "When the certificate shown to other nodes expires; 0 without TLS";
+        let expires = IntGauge::new("moorline_wire_cert_expiry_timestamp_seconds", help)?;
+        registry.register(Box::new(expires.clone()))?;
+        Ok(Self {
+            failed_handshakes,
+            reloads: reloads.with_label_values(&["done"]),
+            reloads_failed: reloads.with_label_values(&["failed"]),
+            expires,
+        })
+    }
 }
 
 /// The cells of one lane, all peers together.
@@ -85,14 +112,6 @@ impl WireMetrics {
         let help = "Incoming connections closed at once because there were too many";
         let turned_away = IntCounter::new("moorline_wire_turned_away_total", help)?;
         registry.register(Box::new(turned_away.clone()))?;
-        let help = "Incoming connections of peers whose TLS did not come about";
-        let failed_handshakes = IntCounter::new("moorline_wire_failed_handshakes_total", help)?;
-        registry.register(Box::new(failed_handshakes.clone()))?;
-        let help = "How often the files of [cluster.tls] were read again, by result";
-        let tls_reloads = counters("moorline_wire_tls_reloads_total", help, &["result"])?;
-        let help = "When the certificate shown to other nodes expires; 0 without TLS";
-        let cert_expires = IntGauge::new("moorline_wire_cert_expiry_timestamp_seconds", help)?;
-        registry.register(Box::new(cert_expires.clone()))?;
         let opts = HistogramOpts::new("moorline_wire_call_seconds", "From a request to its answer")
             // 50 µs to 6.5 s: below is a loopback's ping, above are the deadlines.
             .buckets(exponential_buckets(0.000_05, 2.5, 14)?);
@@ -122,16 +141,8 @@ impl WireMetrics {
         for reason in RefusalReason::ALL {
             refused_hellos.with_label_values(&[reason.name()]).inc_by(0);
         }
-        Ok(Self {
-            lanes,
-            refused_hellos,
-            peers_up,
-            turned_away,
-            failed_handshakes,
-            tls_reloads: tls_reloads.with_label_values(&["done"]),
-            tls_reloads_failed: tls_reloads.with_label_values(&["failed"]),
-            cert_expires,
-        })
+        let tls = TlsMetrics::register(registry)?;
+        Ok(Self { lanes, refused_hellos, peers_up, turned_away, tls })
     }
 
     pub(super) fn lane(&self, lane: Lane) -> &LaneMetrics {

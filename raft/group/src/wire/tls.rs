@@ -242,12 +242,12 @@ impl Peers {
             let peers = self.clone();
             match spawn_blocking(move || peers.reload_tls()).await {
                 Ok(Ok(())) => {
-                    self.shared.metrics.tls_reloads.inc();
+                    self.shared.metrics.tls.reloads.inc();
                     info!(ca = %kept.files.ca.display(), "TLS files of the cluster were read again");
                     seen = self.tell(kept);
                 }
                 Ok(Err(why)) => {
-                    self.shared.metrics.tls_reloads_failed.inc();
+                    self.shared.metrics.tls.reloads_failed.inc();
                     let cause = std::error::Error::source(&why).map(ToString::to_string);
                     error!(%why, cause, "TLS files of the cluster are not usable: the old ones stay");
                 }
@@ -259,7 +259,7 @@ impl Peers {
     /// Shows when the certificate expires; says what the files were.
     fn tell(&self, kept: &Kept) -> Stamps {
         let tls = kept.now();
-        self.shared.metrics.cert_expires.set(tls.until_s);
+        self.shared.metrics.tls.expires.set(tls.until_s);
         if tls.expires_soon() {
             let cert = kept.files.certificate.display();
             warn!(%cert, "this node's certificate for other nodes expires soon");
