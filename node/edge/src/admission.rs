@@ -24,9 +24,9 @@ use crate::{
     bucket::{Buckets, Rate, Turn},
     budget::{Budget, Line, Pass},
     clock::Clock,
-    config::EdgeConfig,
     limit::EdgeLimit,
     metrics::EdgeMetrics,
+    settings::Settings,
 };
 
 /// How long a client that connects too often waits for its turn before it is refused: long enough for one that came back
@@ -61,7 +61,7 @@ impl Source {
 /// The counts of one edge.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    strangers_max: u32,
+    settings: Settings,
     strangers: Mutex<HashMap<Source, u32>>,
     /// By a hash with a key of this process's own, so that nobody can make two ids meet.
     clients: Mutex<Buckets<u64>>,
@@ -116,30 +116,26 @@ impl Stranger {
 pub(crate) struct TooMany;
 
 impl Admission {
-    pub(crate) fn new(config: &EdgeConfig, clock: Clock, metrics: &Arc<EdgeMetrics>) -> Self {
-        let client = Rate {
-            per_s: config.connects_per_client_s,
-            burst: config.connects_per_client_burst,
-            wait_ms_max: CONNECT_WAIT_MS_MAX,
-        };
-        let per_s = config.connects_per_tenant_s;
-        let tenant = Rate { per_s, burst: per_s, wait_ms_max: CONNECT_WAIT_MS_MAX };
+    pub(crate) fn new(settings: Settings, clock: Clock, metrics: &Arc<EdgeMetrics>) -> Self {
+        let (client, tenant) = rates(&settings);
+        let budget = Budget::new(&settings.now().config, clock, metrics);
         Self {
-            strangers_max: config.unauthenticated_per_address_max,
+            settings,
             strangers: Mutex::default(),
             clients: Mutex::new(Buckets::new(client, CLIENTS_MAX)),
             tenants: Mutex::new(Buckets::new(tenant, TENANTS_MAX)),
             hasher: RandomState::new(),
-            budget: Budget::new(config, clock, metrics),
+            budget,
         }
     }
 
     /// Takes note of a connection that was accepted.
     pub(crate) fn stranger(self: &Arc<Self>, from: IpAddr) -> Result<Stranger, TooMany> {
         let source = Source::of(from);
+        let most = self.settings.now().config.unauthenticated_per_address_max;
         let mut strangers = lock(&self.strangers);
         let count = strangers.entry(source).or_default();
-        if self.strangers_max > 0 && *count >= self.strangers_max {
+        if most > 0 && *count >= most {
             return Err(TooMany);
         }
         *count += 1;
@@ -155,17 +151,24 @@ impl Admission {
         client: Option<&str>,
         now: Millis,
     ) -> (Turn, EdgeLimit) {
+        let (client_rate, tenant_rate) = rates(&self.settings);
+        let turn_of_tenant = || {
+            let mut tenants = lock(&self.tenants);
+            tenants.set_rate(tenant_rate);
+            tenants.take(tenant, now)
+        };
         let Some(client) = client else {
-            return (lock(&self.tenants).take(tenant, now), EdgeLimit::ConnectsPerTenant);
+            return (turn_of_tenant(), EdgeLimit::ConnectsPerTenant);
         };
         let key = self.hasher.hash_one((tenant, client));
         // Held until the tenant has answered, so that what was seen is what is taken.
         let mut clients = lock(&self.clients);
+        clients.set_rate(client_rate);
         let of_client = clients.peek(&key, now);
         if of_client == Turn::Refused {
             return (Turn::Refused, EdgeLimit::ConnectsPerClient);
         }
-        let of_tenant = lock(&self.tenants).take(tenant, now);
+        let of_tenant = turn_of_tenant();
         if of_tenant != Turn::Refused {
             clients.take(key, now);
         }
@@ -175,6 +178,14 @@ impl Admission {
             (of_tenant, EdgeLimit::ConnectsPerTenant)
         }
     }
+}
+
+/// How often a client and a tenant may connect now.
+fn rates(settings: &Settings) -> (Rate, Rate) {
+    let current = settings.now();
+    let per_s = current.config.connects_per_tenant_s;
+    let tenant = Rate { per_s, burst: per_s, wait_ms_max: CONNECT_WAIT_MS_MAX };
+    (current.config.client_rate(), tenant)
 }
 
 impl Drop for Stranger {
@@ -198,13 +209,15 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use prometheus::Registry;
 
+    use crate::config::EdgeConfig;
+
     use super::*;
 
     fn admission(change: impl FnOnce(&mut EdgeConfig)) -> Arc<Admission> {
         let mut config = EdgeConfig::default();
         change(&mut config);
         let metrics = Arc::new(EdgeMetrics::register(&Registry::new()).unwrap());
-        Arc::new(Admission::new(&config, Clock::start(), &metrics))
+        Arc::new(Admission::new(config.into(), Clock::start(), &metrics))
     }
 
     #[test]
@@ -222,6 +235,33 @@ mod tests {
         assert!(from("10.0.0.1").is_ok());
         drop(same_net);
         assert_eq!(lock(&admission.strangers).len(), 3, "who has nobody is forgotten");
+    }
+
+    #[test]
+    fn other_settings_count_for_who_comes_next() {
+        let config = EdgeConfig {
+            unauthenticated_per_address_max: 1,
+            connects_per_client_s: 1,
+            connects_per_client_burst: 1,
+            connects_per_tenant_s: 0,
+            ..EdgeConfig::default()
+        };
+        let settings = Settings::from(config.clone());
+        let admission = Arc::new(Admission::new(settings.clone()));
+        let stranger = || admission.stranger("10.0.0.1".parse().unwrap());
+        let turn = || admission.turn(TenantId(1), Some("a"), Millis(0)).0;
+        let _one = stranger().unwrap();
+        assert!(stranger().is_err());
+        assert_eq!([turn(), turn()], [Turn::Now, Turn::After(1_000)]);
+        settings.change(EdgeConfig {
+            unauthenticated_per_address_max: 2,
+            connects_per_client_s: 0,
+            connects_per_tenant_s: 1,
+            ..config
+        });
+        let _two = stranger().unwrap();
+        assert!(stranger().is_err());
+        assert_eq!([turn(), turn()], [Turn::Now, Turn::After(1_000)], "the tenant's turn now");
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl<K: Eq + Hash> Buckets<K> {
         Self { rate, keys_max, young: HashMap::new(), old: HashMap::new(), turned: 0 }
     }
 
+    /// Changes the rate for all keys; what was taken stays taken.
+    pub fn set_rate(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// Takes one token out of a key's bucket, or one that will be in it soon.
     pub fn take(&mut self, key: K, now: Millis) -> Turn {
         let (turn, full_at) = self.look(&key, now);

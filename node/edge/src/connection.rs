@@ -25,7 +25,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use moorline_core::{
-    Message, QoS, Text, UnixMillis, Will,
+    Message, QoS, TenantId, Text, UnixMillis, Will,
     port::{Link, Notice, Open},
 };
 use moorline_mqtt::{
@@ -38,7 +38,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, sleep_until},
 };
 use tokio_util::sync::DropGuard;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::{
     accounts::Told,
@@ -82,6 +82,7 @@ pub(crate) async fn serve<S: Socket>(stream: S, accepted: Accepted, shaking: Ope
     // In a box of its own and by reference: a future has room for each place its parts are moved through.
     let mut connection = Box::new(Connection::new(stream, accepted));
     connection.run().await;
+    connection.tell();
     linger(&mut connection.stream, connection.peer).await;
 }
 
@@ -144,6 +145,13 @@ struct Connection<S> {
     /// The protocol this connection is counted under as connected.
     counted: Option<Version>,
     client: Option<Text>,
+    /// Whose it is, once it was let in.
+    tenant: Option<TenantId>,
+    since: Millis,
+    received_bytes: u64,
+    sent_bytes: u64,
+    /// Why it ended.
+    ended: &'static str,
 }
 
 /// Why [`Connection::wait`] came back.
@@ -168,7 +176,8 @@ impl<S: Socket> Connection<S> {
             accepted;
         // 128 random bits: nobody else's id, on any node, and nobody can guess it to take the session over.
         let spare_id = Text::from(format!("auto-{:032x}", rand::random::<u128>()));
-        let machine = server::Connection::new(Arc::clone(&shared.edge.protocol), at, spare_id);
+        let machine =
+            server::Connection::new(Arc::clone(&shared.edge.settings.now().protocol), at, spare_id);
         let link = shared.edge.port.connect(mailbox.clone());
         Self {
             stream,
@@ -196,6 +205,11 @@ impl<S: Socket> Connection<S> {
             broken: false,
             counted: None,
             client: None,
+            tenant: None,
+            since: at.at,
+            received_bytes: 0,
+            sent_bytes: 0,
+            ended: "broken off",
             shared,
         }
     }
@@ -425,12 +439,14 @@ impl<S: Socket> Connection<S> {
     fn enter(&mut self, identity: Identity, request: ConnectRequest) {
         let Identity { tenant, session, who, port, rules, begin, trail } = identity;
         self.stranger = None;
+        self.tenant = Some(tenant);
         let expiry_s = rules.map_or(request.expiry_s, |rules| self.machine.adopt(rules));
         self.watched = begin.map(|begin| begin(self.mailbox.clone()));
         if let Some(port) = port {
             self.link = port.connect(self.mailbox.clone());
         }
-        let config = &self.shared.edge.config;
+        let settings = self.shared.edge.settings.now();
+        let config = &settings.config;
         let called = session.as_ref().unwrap_or(&request.client);
         self.noting.begin(trail, self.link.conn(), self.shared.edge.clock.now().wall, called);
         self.link.open(Open {
@@ -458,8 +474,31 @@ impl<S: Socket> Connection<S> {
             self.stream.node_stops();
         }
         let (peer, reason) = (self.peer, closed.reason.label());
-        debug!(%peer, client = ?self.client, reason, "connection ended");
+        self.ended = reason;
+        debug!(%peer, client = ?self.client, reason, "connection closed");
         self.shared.edge.metrics.closed(closed.reason);
+    }
+
+    /// A line for whoever looks for it later. Who was not let in is not named: it may have said a secret in the wrong place.
+    fn tell(&self) {
+        let edge = &self.shared.edge;
+        let now = edge.clock.now().at;
+        let Some(left_out) = edge.settings.ended().may_log(now) else { return };
+        let tenant = self.tenant.map(|tenant| tenant.0);
+        let device = tenant.and(self.client.as_ref()).map(Text::as_str);
+        info!(
+            tenant,
+            device,
+            conn = self.link.conn().0,
+            peer = %self.peer,
+            listener = self.shared.name,
+            reason = self.ended,
+            received_bytes = self.received_bytes,
+            sent_bytes = self.sent_bytes,
+            lasted_ms = now.0.saturating_sub(self.since.0),
+            left_out,
+            "connection ended"
+        );
     }
 
     /// Writes as much as there is and the socket takes.
@@ -486,6 +525,7 @@ impl<S: Socket> Connection<S> {
             match written.await {
                 Poll::Ready(Ok(written @ 1..)) => {
                     self.output.advance(written);
+                    self.sent_bytes += written as u64;
                     self.shared.edge.metrics.wrote(written);
                     if !self.output.is_empty() {
                         return; // the socket is full
@@ -519,6 +559,7 @@ impl<S: Socket> Connection<S> {
                 self.break_off(now);
             }
             Some(Ok(bytes)) => {
+                self.received_bytes += bytes as u64;
                 self.shared.edge.metrics.read(bytes);
                 if bytes == room {
                     self.chunk = (self.chunk * 2).min(READ_BYTES_MAX);

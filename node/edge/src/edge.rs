@@ -4,8 +4,7 @@ use std::{fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use moorline_core::port::{Inbox, Notice, Port};
-use moorline_mqtt::server;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -13,12 +12,13 @@ use crate::{
     authenticate::Authenticate,
     buffered::Buffered,
     clock::Clock,
-    config::EdgeConfig,
     connection::{Shared, serve},
     foreign::Stream,
     listener::admit,
     mailbox::Mailbox,
     metrics::EdgeMetrics,
+    room::Room,
+    settings::Settings,
     transport::{Accepted, Opening, Transport},
 };
 
@@ -26,12 +26,11 @@ use crate::{
 /// they come to. Cheap to clone; every clone is the same edge.
 #[derive(Clone)]
 pub struct Edge {
-    pub(crate) config: Arc<EdgeConfig>,
-    /// One permit for each connection, from accept to end.
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) settings: Settings,
+    /// A place for each connection, from accept to end.
+    pub(crate) room: Room,
     pub(crate) admission: Arc<Admission>,
     pub(crate) clock: Clock,
-    pub(crate) protocol: Arc<server::Config>,
     pub(crate) port: Arc<dyn Port>,
     pub(crate) authenticate: Arc<dyn Authenticate>,
     pub(crate) metrics: Arc<EdgeMetrics>,
@@ -39,27 +38,26 @@ pub struct Edge {
 
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Edge").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Edge").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
 impl Edge {
-    /// An edge that nobody can reach yet; see [`Listener::bind`](crate::Listener::bind).
+    /// An edge that nobody can reach yet; see [`Listener::bind`](crate::Listener::bind). What changes of its settings counts for who comes then.
     pub fn new(
-        config: EdgeConfig,
+        settings: impl Into<Settings>,
         port: Arc<dyn Port>,
         authenticate: Arc<dyn Authenticate>,
         metrics: EdgeMetrics,
         clock: Clock,
     ) -> Self {
+        let settings = settings.into();
         let metrics = Arc::new(metrics);
-        let connections_max = usize::try_from(config.connections_max).unwrap_or(usize::MAX);
         Self {
-            room: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
-            admission: Arc::new(Admission::new(&config, clock, &metrics)),
+            room: Room::default(),
+            admission: Arc::new(Admission::new(settings.clone(), clock, &metrics)),
             clock,
-            protocol: Arc::new(config.protocol()),
-            config: Arc::new(config),
+            settings,
             port,
             authenticate,
             metrics,
@@ -94,6 +92,6 @@ impl Edge {
         // A box that takes nothing belongs to a connection that is ending anyway.
         told.push(Notice::Stopping { instead: None }).unwrap_or_default();
         // Whether it ended in time or is dropped now, it is over.
-        drop(timeout(Duration::from_millis(self.config.drain_ms), served).await);
+        drop(timeout(Duration::from_millis(self.settings.now().config.drain_ms), served).await);
     }
 }

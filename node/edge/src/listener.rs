@@ -22,7 +22,6 @@ use moorline_core::port::{Inbox, Notice};
 use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::OwnedSemaphorePermit,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -35,6 +34,7 @@ use crate::{
     edge::Edge,
     limit::EdgeLimit,
     mailbox::Mailbox,
+    room::Place,
     transport::{Accepted, Transport, carry},
 };
 
@@ -75,7 +75,7 @@ impl Boxes {
 struct Registered {
     boxes: Boxes,
     key: u64,
-    _room: OwnedSemaphorePermit,
+    _room: Place,
 }
 
 impl Drop for Registered {
@@ -96,7 +96,7 @@ impl Listener {
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(edge.config.backlog.into())?;
+        socket.listen(edge.settings.now().config.backlog.into())?;
         let socket = TcpListener::from_std(socket.into())?;
         let (name, port) = (transport.name(), socket.local_addr()?.port());
         edge.metrics.listens(name);
@@ -144,13 +144,15 @@ impl Listener {
             }
         }
         drop(socket);
-        drain(connections, &boxes, Duration::from_millis(edge.config.drain_ms)).await;
+        let wait = Duration::from_millis(edge.settings.now().config.drain_ms);
+        drain(connections, &boxes, wait).await;
     }
 }
 
 /// Room for one connection more, and for one stranger more from where it comes.
-pub(crate) fn admit(edge: &Edge, peer: SocketAddr) -> Option<(OwnedSemaphorePermit, Stranger)> {
-    let Ok(room) = Arc::clone(&edge.room).try_acquire_owned() else {
+pub(crate) fn admit(edge: &Edge, peer: SocketAddr) -> Option<(Place, Stranger)> {
+    let most = edge.settings.now().config.connections_max;
+    let Some(room) = edge.room.take(most) else {
         edge.metrics.turned_away(EdgeLimit::Connections);
         return None;
     };

@@ -224,7 +224,7 @@ async fn shake_tls(
     stop: &CancellationToken,
 ) -> Option<Secure> {
     let edge = &accepted.shared.edge;
-    let (wait_ms, began) = (edge.config.tls_handshake_ms, accepted.at.at);
+    let (wait_ms, began) = (edge.settings.now().config.tls_handshake_ms, accepted.at.at);
     let failed = match within(tls.accept(stream), wait_ms, accepted, stop).await {
         Ok(Ok(secure)) => {
             let took_ms = edge.clock.now().at.0.saturating_sub(began.0);
@@ -257,7 +257,7 @@ async fn shake<S: Socket>(
         let edge = &accepted.shared.edge;
         beginning.reserve(BEGINNING_BYTES);
         let read = stream.read_buf(&mut beginning);
-        match within(read, edge.config.first_packet_ms, accepted, stop).await {
+        match within(read, edge.settings.now().config.first_packet_ms, accepted, stop).await {
             Ok(Ok(1..)) if is_http(&beginning) => {}
             Ok(Ok(1..)) => return Shaken::Mqtt(Box::new(stream), beginning),
             // It left before it said anything.
@@ -287,7 +287,7 @@ async fn shake_websocket<S: Socket>(
     let edge = &accepted.shared.edge;
     let other = accepted.shared.transport.other.as_ref();
     let handshake = WebSocket::accept(stream, beginning, ws, edge, other.is_some());
-    let wait_ms = edge.config.first_packet_ms;
+    let wait_ms = edge.settings.now().config.first_packet_ms;
     let refused = match within(handshake, wait_ms, accepted, stop).await {
         Ok(Ok(socket)) => return Shaken::WebSocket(Box::new(socket)),
         Ok(Err((Refused::NotWebSocket, stream, beginning))) if let Some(other) = other => {

@@ -11,7 +11,7 @@ use moorline_core::{
     op::{Answer, Declined, Denial, Op},
 };
 use moorline_dialects::fostrom::identity::{Credentials, Identity};
-use moorline_edge::{BanRule, Bans, Buckets, Clock, Rate, Turn};
+use moorline_edge::{BanRule, Bans, Buckets, Clock, Settings, Turn};
 use moorline_service::registry::{
     Registry, Watch,
     door::{Admitted, By, Guest, Shown},
@@ -48,6 +48,8 @@ pub struct Door {
     bans: Arc<Mutex<Bans<(Text, IpAddr)>>>,
     /// How often a device comes by Moonlight. MQTT's edge counts its own, and a request by HTTP is no connection.
     turns: Arc<Mutex<Buckets<Identity>>>,
+    /// Which say how often that may be.
+    settings: Settings,
     pub(crate) metrics: FostromMetrics,
     /// Tasks of MQTT connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
@@ -60,7 +62,7 @@ impl Door {
         registry: Registry,
         secrets: Secrets,
         clock: Clock,
-        rate: Rate,
+        settings: Settings,
         metrics: FostromMetrics,
     ) -> Self {
         Self {
@@ -68,7 +70,8 @@ impl Door {
             secrets,
             clock,
             bans: Arc::new(Mutex::new(Bans::new(RULE))),
-            turns: Arc::new(Mutex::new(Buckets::new(rate, DEVICES_MAX))),
+            turns: Arc::new(Mutex::new(Buckets::new(settings.client_rate(), DEVICES_MAX))),
+            settings,
             metrics,
             tasks: TaskTracker::new(),
         }
@@ -126,6 +129,7 @@ impl Door {
         let now = Millis(self.now().0);
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.set_rate(self.settings.client_rate());
             turns.take(identity.clone(), now)
         };
         match turn {

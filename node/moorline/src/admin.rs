@@ -49,7 +49,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     cluster::copies,
-    guarantees,
+    guarantees, logging,
     server::{
         backed_up::Ended,
         backup::Ask,
@@ -286,6 +286,14 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/metrics") => metrics(node),
         (&Method::GET, "/api/v1/cluster") => json(StatusCode::OK, &node.view()),
         (&Method::GET, "/api/v1/guarantees") => json(StatusCode::OK, &guarantees::of(&node.view())),
+        (&Method::GET, "/api/v1/config") => {
+            json(StatusCode::OK, &node.reloading().running().shown())
+        }
+        (&Method::POST, "/api/v1/config/reload") => match node.reload() {
+            Ok(changes) => json(StatusCode::OK, &changes),
+            Err(error) => problem(StatusCode::CONFLICT, "not-reloaded", &error.to_string()),
+        },
+        (&Method::POST, "/api/v1/log/level") => log_level(head.uri.query().unwrap_or("")),
         (&Method::GET, "/api/v1/sessions") => stale(session(node, head.uri.query().unwrap_or(""))),
         (&Method::GET, "/api/v1/shares") => stale(shares(node, head.uri.query().unwrap_or(""))),
         (&Method::GET, "/api/v1/stale/tenants") => {
@@ -313,7 +321,7 @@ async fn answer(node: &Node, request: Request<Incoming>) -> Answer {
 }
 
 /// Every path, so that a wrong method is told from a wrong path.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 17] = [
     "/health/live",
     "/health/ready",
     "/health/startup",
@@ -323,12 +331,30 @@ const KNOWN: [&str; 14] = [
     "/api/v1/cluster",
     "/api/v1/cluster/init",
     "/api/v1/cluster/digest",
+    "/api/v1/config",
+    "/api/v1/config/reload",
     "/api/v1/guarantees",
+    "/api/v1/log/level",
     "/api/v1/sessions",
     "/api/v1/shares",
     "/api/v1/stale/tenants",
     "/api/v1/stale/device",
 ];
+
+/// `?set=…`: what is logged from now on.
+fn log_level(query: &str) -> Answer {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let Some((_, level)) = pairs.find(|(key, _)| key == "set") else {
+        return problem(StatusCode::BAD_REQUEST, "level", "?set=… says what is to be logged");
+    };
+    match logging::set_level(&level) {
+        Ok(()) => {
+            warn!(filter = %level, "what is logged was changed");
+            json(StatusCode::OK, &serde_json::json!({ "level": level }))
+        }
+        Err(why) => problem(StatusCode::BAD_REQUEST, "level", &why),
+    }
+}
 
 /// What of a backup is asked for, under `/api/v1/backup/`.
 const BACKUP: [(Method, &str); 4] = [

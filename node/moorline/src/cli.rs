@@ -12,6 +12,7 @@ use crate::{
         AuditArgs, CredCommand, DeviceCommand, EventsArgs, ExplainCommand, MailCommand, MovedArgs,
         ProvisioningCommand, TenantCommand, TokenCommand, WebhookCommand,
     },
+    settings::{DiffArgs, LogCommand, ReloadArgs},
 };
 
 /// A clustered IoT device broker: what it acknowledged is on the disks of a majority.
@@ -79,9 +80,12 @@ pub(crate) enum Command {
     /// An authority for TLS, and certificates of it.
     #[command(subcommand)]
     Ca(CaCommand),
-    /// Look at a configuration file.
+    /// Look at a configuration file, or have a node read its own again.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// What a running node logs.
+    #[command(subcommand)]
+    Log(LogCommand),
 }
 
 /// `moorline server`.
@@ -308,6 +312,10 @@ pub(crate) enum ConfigCommand {
         #[arg(long)]
         origin: bool,
     },
+    /// Have a node read its file again, as SIGHUP does; says what was taken and what needs a restart.
+    Reload(ReloadArgs),
+    /// Print what differs between a file and what a node runs with.
+    Diff(DiffArgs),
 }
 
 /// `moorline bench …`.

@@ -4,6 +4,7 @@
 //! its line. Everything the types cannot check is checked by [`Config::check`], which reports all errors at once.
 //! `docs/configuration.md` lists every key; `the_reference_names_every_key` holds it to this file.
 
+mod changes;
 mod show;
 
 use std::{
@@ -21,7 +22,10 @@ use moorline_core::{
 use moorline_explain::Limits;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::show::show;
+pub(crate) use self::{
+    changes::{Changes, differing},
+    show::show,
+};
 
 /// Why a configuration is not used.
 #[derive(Debug, thiserror::Error)]
@@ -380,11 +384,13 @@ pub(crate) struct LogConfig {
     pub(crate) level: String,
     /// `auto` (text on a terminal, else JSON), `text` or `json`.
     pub(crate) format: LogFormat,
+    /// Connections of MQTT whose end is told in a second; of more it is told how many they were. 0 for none.
+    pub(crate) connections_s: u32,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info,openraft=error".to_owned(), format: LogFormat::Auto }
+        Self { level: "info,openraft=error".to_owned(), format: LogFormat::Auto, connections_s: 10 }
     }
 }
 

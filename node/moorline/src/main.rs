@@ -20,6 +20,7 @@ mod metrics;
 mod pubsub;
 mod registry;
 mod server;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -97,6 +98,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             print!("{}", config::show(&config, origin)?);
             Ok(())
         }
+        Command::Config(ConfigCommand::Reload(args)) => {
+            client_runtime()?.block_on(settings::reload(args))
+        }
+        Command::Config(ConfigCommand::Diff(args)) => {
+            client_runtime()?.block_on(settings::diff(args))
+        }
+        Command::Log(command) => client_runtime()?.block_on(settings::log(command)),
         Command::Config(ConfigCommand::Check { config }) => {
             let problems = server::check_files(&config::Config::load(&config)?);
             if !problems.is_empty() {

@@ -151,6 +151,12 @@ impl Service {
         self.inner.accepting.store(accepting, Ordering::Release);
     }
 
+    /// Changes how many copies the messages of one tenant may be for clean sessions of this node in a second; 0 for as many as
+    /// there are.
+    pub fn set_deliveries_per_tenant(&self, per_s: u32) {
+        self.inner.live.quota().change(per_s);
+    }
+
     /// Brings up to date what metrics show of what the replicas here have counted.
     pub fn account(&self) {
         self.inner.account();

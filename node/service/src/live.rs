@@ -61,6 +61,11 @@ impl Live {
         Self { tables: RwLock::default(), quota, announcing: Arc::default() }
     }
 
+    /// How many copies the messages of a tenant may be.
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
     /// Before subscriptions are added; until it is dropped, [`Live::wants_early`] looks at them.
     pub(crate) fn announce(&self) -> Announcing {
         self.announcing.fetch_add(1, Ordering::AcqRel);

@@ -13,7 +13,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Instant,
 };
 
@@ -28,7 +31,7 @@ const SECOND_US: u64 = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Quota {
     /// Copies a second; 0 for as many as there are.
-    per_s: u32,
+    per_s: AtomicU32,
     began: Instant,
     debts: Mutex<Debts>,
     dropped: IntCounter,
@@ -36,17 +39,24 @@ pub(crate) struct Quota {
 
 impl Quota {
     pub(crate) fn new(per_s: u32, dropped: IntCounter) -> Self {
+        let per_s = AtomicU32::new(per_s);
         Self { per_s, began: Instant::now(), debts: Mutex::default(), dropped }
+    }
+
+    /// Changes it; what is owed stays owed.
+    pub(crate) fn change(&self, per_s: u32) {
+        self.per_s.store(per_s, Ordering::Relaxed);
     }
 
     /// Whether a message may go to so many. Those it may not go to are counted.
     pub(crate) fn take(&self, tenant: TenantId, copies: usize) -> bool {
-        if self.per_s == 0 || copies == 0 {
+        let per_s = self.per_s.load(Ordering::Relaxed);
+        if per_s == 0 || copies == 0 {
             return true;
         }
         let now_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut debts = self.debts.lock().unwrap_or_else(PoisonError::into_inner);
-        let passes = debts.take(tenant, copies as u64, self.per_s, now_us);
+        let passes = debts.take(tenant, copies as u64, per_s, now_us);
         if !passes {
             self.dropped.inc_by(copies as u64);
         }

@@ -98,7 +98,7 @@ impl<S: Socket> WebSocket<S> {
         Ok(Self {
             stream,
             metrics: Arc::clone(&edge.metrics),
-            incoming: Incoming::new(edge.protocol.packet_bytes_max),
+            incoming: Incoming::new(edge.settings.now().protocol.packet_bytes_max),
             // A copy of its own: the rest would keep the request's memory.
             input: BytesMut::from(&input[..]),
             chunk: READ_BYTES_MIN,

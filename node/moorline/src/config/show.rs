@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Config, ConfigError};
 
 /// Values that are secrets: that they are there is shown.
-const SECRETS: [&str; 1] = ["cluster.token"];
+pub(super) const SECRETS: [&str; 1] = ["cluster.token"];
 
 /// All values of a file and of the defaults, one a line, by key.
 pub(crate) fn show(path: &Path, with_origin: bool) -> Result<String, ConfigError> {
@@ -42,7 +42,7 @@ fn is_within(key: &str, said: &str) -> bool {
 }
 
 /// What is not there (`null`) is nothing that counts.
-fn each(value: &Value, key: &str, say: &mut impl FnMut(&str, &Value)) {
+pub(super) fn each(value: &Value, key: &str, say: &mut impl FnMut(&str, &Value)) {
     match value {
         Value::Null => {}
         Value::Object(fields) => {

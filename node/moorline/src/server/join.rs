@@ -78,7 +78,7 @@ pub(crate) async fn by_command(args: &JoinArgs) -> anyhow::Result<(u64, bool)> {
     }
     cluster.join.clone_from(&args.members);
     cluster.token = Some(args.token.clone());
-    logging::start(&config.log);
+    logging::start(&config.log, config.node.id);
     let registry = prometheus::Registry::new();
     let disk = super::open_disk(&config, &registry)?;
     let file = config.node.data_dir.join(MEMBERS_FILE);

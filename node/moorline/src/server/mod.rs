@@ -22,13 +22,14 @@ mod members;
 mod mover;
 pub(crate) mod node;
 mod reconcile;
+mod reload;
 mod repeats;
 mod stale;
 mod supervisor;
 mod tls;
 mod webhooks;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use moorline_core::{
@@ -74,6 +75,7 @@ use self::{
     mover::Mover,
     node::{Node, Parts},
     reconcile::Reconciler,
+    reload::Reloading,
     tls::Certificates,
 };
 use crate::{admin, cli::ServerArgs, config::Config, logging, metrics::NodeMetrics};
@@ -94,9 +96,9 @@ const WAITING_LOG: Duration = Duration::from_secs(10);
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
-    logging::start(&config.log);
+    logging::start(&config.log, config.node.id);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(run_node(config, args.stop_with_stdin));
+    let result = runtime.block_on(run_node(config, args));
     // Not dropped: a read of standard input that is still waiting would be waited for.
     runtime.shutdown_background();
     if let Err(problem) = &result {
@@ -118,7 +120,7 @@ struct Started {
     _disk: Disk,
 }
 
-async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
+async fn run_node(config: Config, args: &ServerArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let admin_socket = bind(config.listen.admin, "listen.admin").await?;
@@ -129,10 +131,11 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
     // The one clock of this process: see `docs/decisions/011-log-time.md`.
     let clock = Clock::start();
     let left = CancellationToken::new();
-    let started = start(&config, clock, &stop, &left, &mut tasks).await?;
+    let started = start(&config, &args.config, clock, &stop, &left, &mut tasks).await?;
 
     let certificates = Certificates::prepare(&config)?;
-    certificates.watch(started.node.registry(), &mut tasks, stop.child_token())?;
+    let (registry, peers) = (started.node.registry(), &started.peers);
+    certificates.watch(registry, peers, &mut tasks, stop.child_token())?;
     let admin_stop = CancellationToken::new();
     // The API asks for tokens, not for certificates: a browser would trouble its user with the question.
     let secure = api_socket.zip(certificates.tls.as_ref().map(Tls::silent));
@@ -160,7 +163,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
         devices.await
     });
 
-    let ends = Ends { stop: &stop, left: &left, with_stdin: stop_with_stdin };
+    let ends = Ends { stop: &stop, left: &left, with_stdin: args.stop_with_stdin };
     let result = wait_for_the_end(&ends, &mut tasks, &started, &certificates).await;
     stop_node(started, &stop, &left_alone).await;
     admin_stop.cancel();
@@ -175,6 +178,7 @@ async fn run_node(config: Config, stop_with_stdin: bool) -> anyhow::Result<()> {
 /// Opens the disk and starts every layer below the edges.
 async fn start(
     config: &Config,
+    file: &Path,
     clock: Clock,
     stop: &CancellationToken,
     left: &CancellationToken,
@@ -202,18 +206,12 @@ async fn start(
         Arc::clone(&service) as Arc<dyn moorline_group::Sink>,
         &registry,
     )?;
-    let router = Router::start(
-        groups.clone(),
-        peers.clone(),
-        RouterConfig {
-            shards: (0..=config.cluster.shards).map(ShardId).collect(),
-            producers: Arc::new(rand::random),
-        },
-        &registry,
-    )?;
+    let router = Router::start(groups.clone(), peers.clone(), router_config(config), &registry)?;
     let disk_state = DiskState::new();
+    let reloading = Reloading::new(file.to_owned(), config, &registry)?;
     let node = Arc::new(Node::new(Parts {
         config: config.clone(),
+        reloading,
         store,
         incarnation,
         registry,
@@ -383,6 +381,13 @@ fn groups_config(config: &Config, clock: Clock) -> GroupsConfig {
     }
 }
 
+fn router_config(config: &Config) -> RouterConfig {
+    RouterConfig {
+        shards: (0..=config.cluster.shards).map(ShardId).collect(),
+        producers: Arc::new(rand::random),
+    }
+}
+
 fn service_config(config: &Config, clock: Clock, incarnation: Incarnation) -> ServiceConfig {
     ServiceConfig {
         node: config.node_id(),
@@ -466,8 +471,8 @@ impl Doors {
         };
         if let Some(secrets) = node.secrets() {
             let (of, key) = (|| service.registry(), || secrets.clone());
-            let rate = mqtt.client_rate();
-            doors.fostrom = Some(Door::new(of(), key(), clock, rate, fostrom));
+            let settings = node.reloading().settings();
+            doors.fostrom = Some(Door::new(of(), key(), clock, settings, fostrom));
             doors.watson = Some(moorline_watson::Door::new(of(), key(), clock, mqtt, watson));
             let door = moorline_thingsboard::Door::new(of(), key(), clock, mqtt, thingsboard);
             doors.thingsboard = Some(door);
@@ -568,8 +573,8 @@ async fn serve_devices(
             }
             tls => tls.clone(),
         };
-        let mqtt = node.config().mqtt.clone();
-        let edge = Edge::new(mqtt, port, Arc::new(devices), metrics.clone(), clock);
+        let settings = node.reloading().settings();
+        let edge = Edge::new(settings, port, Arc::new(devices), metrics.clone(), clock);
         let serving = stop.child_token();
         let mut listeners = listen(node.config(), &edge, tls.as_ref(), &others, &serving)?;
         node.set_listening(true);
@@ -711,7 +716,11 @@ async fn wait_for_the_end(
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => certificates.reload(),
+            _ = hang_up.recv() => {
+                certificates.reload();
+                // Whoever sent it reads the log.
+                drop(started.node.reload());
+            }
             () = stdin_closed(), if with_stdin => return Ok(()),
             () = left.cancelled() => return Ok(()),
             () = stop.cancelled() => bail!("the node stopped itself"),

@@ -30,7 +30,9 @@ use prometheus::{Registry, proto::MetricFamily};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{DEMO_TENANT, auth::now_ms, backup::Backups, disk::DiskState, mover};
+use super::{
+    DEMO_TENANT, auth::now_ms, backup::Backups, disk::DiskState, mover, reload::Reloading,
+};
 use crate::{
     cluster::{ClusterView, GroupView, NodeView, ProgramView, SessionView, ShareView},
     config::Config,
@@ -54,6 +56,7 @@ const DIGEST_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Node {
     config: Config,
+    reloading: Reloading,
     store: u128,
     incarnation: Incarnation,
     registry: Registry,
@@ -101,6 +104,7 @@ pub(crate) struct DigestView {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) config: Config,
+    pub(crate) reloading: Reloading,
     pub(crate) store: u128,
     pub(crate) incarnation: Incarnation,
     pub(crate) registry: Registry,
@@ -117,6 +121,7 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
             config,
+            reloading,
             store,
             incarnation,
             registry,
@@ -130,6 +135,7 @@ impl Node {
         metrics.backups.keep_in(&config.node.data_dir);
         Self {
             config,
+            reloading,
             store,
             incarnation,
             registry,
@@ -176,7 +182,17 @@ impl Node {
         &self.registry
     }
 
-    /// The configuration it runs with.
+    /// What of its configuration changes while it runs, and how.
+    pub(crate) fn reloading(&self) -> &Reloading {
+        &self.reloading
+    }
+
+    /// The service, once it is there.
+    pub(crate) fn service(&self) -> Option<&moorline_service::Service> {
+        self.service.get().map(|service| &**service)
+    }
+
+    /// The configuration it was started with.
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }

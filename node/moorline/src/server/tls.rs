@@ -1,9 +1,11 @@
 //! What a node shows TLS clients: the files of `[tls]`, or those of a development authority, made when they are first needed.
+//! And that the files of `[cluster.tls]`, which the wire has read, are read again.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use moorline_edge::{Tls, TlsMetrics};
+use moorline_group::wire::Peers;
 use prometheus::Registry;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,31 +18,40 @@ use crate::{ca::dev, config::Config};
 pub(super) struct Certificates {
     pub(super) tls: Option<Tls>,
     asked: Arc<Notify>,
+    /// The same for `[cluster.tls]`.
+    cluster_asked: Arc<Notify>,
 }
 
 impl Certificates {
     /// What the configuration says; a development certificate where it says nothing and somebody is to speak TLS.
     pub(super) fn prepare(config: &Config) -> anyhow::Result<Self> {
-        let asked = Arc::new(Notify::new());
+        let [asked, cluster_asked] = [(); 2].map(|()| Arc::new(Notify::new()));
         let listens = config.listen.with_tls();
         if listens.is_empty() {
-            return Ok(Self { tls: None, asked });
+            return Ok(Self { tls: None, asked, cluster_asked });
         }
         let files = match &config.tls {
             Some(files) => files.clone(),
             None => development(config, &listens)?,
         };
-        Ok(Self { tls: Some(files.load().context("tls")?), asked })
+        Ok(Self { tls: Some(files.load().context("tls")?), asked, cluster_asked })
     }
 
     /// Keeps to the files until `stop`.
     pub(super) fn watch(
         &self,
         registry: &Registry,
+        peers: &Peers,
         tasks: &mut JoinSet<anyhow::Result<()>>,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let metrics = TlsMetrics::register(registry)?;
+        let (peers, asked) = (peers.clone(), Arc::clone(&self.cluster_asked));
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            peers.keep_tls_fresh(asked, stopped).await;
+            Ok(())
+        });
         if let Some(tls) = self.tls.clone() {
             let asked = Arc::clone(&self.asked);
             tasks.spawn(async move {
@@ -55,6 +66,7 @@ impl Certificates {
     pub(super) fn reload(&self) {
         info!(tls = self.tls.is_some(), "asked to read the TLS files again");
         self.asked.notify_one();
+        self.cluster_asked.notify_one();
     }
 }
 

@@ -7,41 +7,31 @@
 //! - **A stranger gets nothing.** No handler sees a message of a stream before its hello was checked.
 
 use std::{
-    io,
     pin::{Pin, pin},
     sync::{Arc, PoisonError},
-    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use moorline_core::{NodeId, ShardId};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
-};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::server::TlsConnectInfo,
-    transport::{Server, server::Connected},
-};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 use tracing::{debug, warn};
 
 use super::{
     Replier, Shared,
     config::{
-        ACCEPT_PAUSE, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HELLO_DEADLINE, HTTP2_FRAME_BYTES,
-        INCOMING_CONNECTIONS_MAX, INCOMING_KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-        STREAM_WINDOW_BYTES, limits,
+        CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, HELLO_DEADLINE, HTTP2_FRAME_BYTES,
+        INCOMING_KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW_BYTES, limits,
     },
     hello::{Answer, Hello, Refusal, RefusalReason},
+    incoming::{Shown, connections},
     kind::Lane,
     message::{self, HELLO_KIND, Header, MalformedFrame, Message, Role},
     proto::{Frame, peer_server},
     send_queue::{Drain, SendQueue},
-    transport::{Listener, Socket},
+    transport::Listener,
 };
 
 /// What stands between a peer's streams of one lane.
@@ -103,8 +93,7 @@ impl Accept {
         lane: Lane,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Frames>, Status> {
-        let shown = request.extensions().get::<TlsConnectInfo<()>>();
-        let shown = shown.and_then(TlsConnectInfo::peer_certs);
+        let shown = request.extensions().get::<Shown>().and_then(|shown| shown.0.clone());
         let mut inbound = request.into_inner();
         let first = timeout(HELLO_DEADLINE, inbound.message())
             .await
@@ -117,7 +106,7 @@ impl Accept {
         let shared = &self.shared;
         let (from, own) = (hello.from.node, shared.own);
         let refused = match &shared.tls {
-            Some(tls) if !shown.is_some_and(|shown| tls.is_of(from, &shown[0])) => {
+            Some(tls) if !shown.is_some_and(|shown| tls.now().is_of(from, &shown)) => {
                 Some(RefusalReason::Certificate)
             }
             Some(_) | None => shared.expected(from).check_hello(&hello),
@@ -247,16 +236,6 @@ pub(super) async fn run(shared: Arc<Shared>, listener: Box<dyn Listener>) {
     let connections = connections(shared.clone(), listener);
     let service = peer_server::PeerServer::new(Accept { shared: shared.clone() })
         .max_decoding_message_size(FRAME_BYTES_MAX);
-    let served = match server(&shared) {
-        Ok(server) => server.serve_with_incoming_shutdown(service, connections, stop).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = served {
-        warn!(?error, "the listener for peers ended");
-    }
-}
-
-fn server(shared: &Shared) -> Result<Server, tonic::transport::Error> {
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -264,92 +243,8 @@ fn server(shared: &Shared) -> Result<Server, tonic::transport::Error> {
         .max_concurrent_streams(1)
         .http2_keepalive_interval(Some(INCOMING_KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
-    match &shared.tls {
-        Some(tls) => server.tls_config(tls.server.clone()),
-        None => Ok(server),
-    }
-}
-
-/// Accepted connections. The listener is closed as soon as the wire stops, so that peers are refused from then on
-/// instead of waiting in its backlog.
-fn connections(
-    shared: Arc<Shared>,
-    listener: Box<dyn Listener>,
-) -> impl Stream<Item = io::Result<Connection>> + Send {
-    let room = Arc::new(Semaphore::new(INCOMING_CONNECTIONS_MAX));
-    stream::unfold((shared, listener, room), |(shared, mut listener, room)| async move {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = shared.stop.cancelled() => return None,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok(tcp) => match room.clone().try_acquire_owned() {
-                    Ok(permit) => {
-                        let connection = Connection { tcp, _permit: permit };
-                        return Some((Ok(connection), (shared, listener, room)));
-                    }
-                    Err(_) => shared.metrics.turned_away.inc(), // dropped: turned away
-                },
-                Err(error) => {
-                    warn!(%error, "could not accept a peer's connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    })
-}
-
-/// A connection that counts against the limit while it lives.
-#[derive(Debug)]
-struct Connection {
-    tcp: Box<dyn Socket>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+    let served = server.serve_with_incoming_shutdown(service, connections, stop).await;
+    if let Err(error) = served {
+        warn!(?error, "the listener for peers ended");
     }
 }

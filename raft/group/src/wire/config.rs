@@ -1,16 +1,10 @@
 //! Who this node is to its peers, and how connections behave.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use moorline_core::{Incarnation, NodeId, level::Program};
-use rustls::{
-    client::verify_server_name,
-    pki_types::{CertificateDer, ServerName},
-    server::ParsedCertificate,
-};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
-use super::{error::WireError, kind::Lane, send_queue::QueueLimits};
+use super::{kind::Lane, send_queue::QueueLimits};
 
 /// How long a TCP connection may take to be made.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -74,7 +68,7 @@ pub struct WireConfig {
 /// PEM files for mutual TLS between nodes.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
-    /// The authority that signed every node's certificate.
+    /// The authorities that sign nodes' certificates: one, or two while one takes the other's place.
     pub ca: PathBuf,
     /// This node's certificate, good for both sides of a connection.
     pub certificate: PathBuf,
@@ -88,49 +82,4 @@ pub struct TlsFiles {
 #[must_use]
 pub fn node_name(node: u64, domain: &str) -> String {
     format!("node-{node}.{domain}")
-}
-
-/// The TLS configurations of both directions.
-#[derive(Debug, Clone)]
-pub(super) struct Tls {
-    client: ClientTlsConfig,
-    pub(super) server: ServerTlsConfig,
-    domain: String,
-}
-
-impl Tls {
-    /// How to connect to a node: only its own certificate will do.
-    pub(super) fn client(&self, to: NodeId) -> ClientTlsConfig {
-        self.client.clone().domain_name(node_name(to.0, &self.domain))
-    }
-
-    /// Whether a certificate is that of a node. Who signed it was checked by the handshake.
-    pub(super) fn is_of(&self, node: NodeId, certificate: &CertificateDer<'_>) -> bool {
-        let name = ServerName::try_from(node_name(node.0, &self.domain));
-        let certificate = ParsedCertificate::try_from(certificate);
-        let (Ok(name), Ok(certificate)) = (name, certificate) else { return false };
-        verify_server_name(&certificate, &name).is_ok()
-    }
-}
-
-impl TlsFiles {
-    /// Whether the files can be read.
-    ///
-    /// # Errors
-    ///
-    /// [`WireError::TlsFile`], with the file that can't.
-    pub fn check(&self) -> Result<(), WireError> {
-        self.read().map(drop)
-    }
-
-    pub(super) fn read(&self) -> Result<Tls, WireError> {
-        let read = |path: &PathBuf| {
-            fs::read(path).map_err(|source| WireError::TlsFile { path: path.clone(), source })
-        };
-        let ca = Certificate::from_pem(read(&self.ca)?);
-        let identity = Identity::from_pem(read(&self.certificate)?, read(&self.key)?);
-        let client = ClientTlsConfig::new().ca_certificate(ca.clone()).identity(identity.clone());
-        let server = ServerTlsConfig::new().identity(identity).client_ca_root(ca);
-        Ok(Tls { client, server, domain: self.server_name.clone() })
-    }
 }

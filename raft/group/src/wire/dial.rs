@@ -292,7 +292,7 @@ fn endpoint(shared: &Shared, peer: &Peer) -> Result<Endpoint, tonic::transport::
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     match &shared.tls {
-        Some(tls) => endpoint.tls_config(tls.client(peer.node)),
+        Some(tls) => endpoint.tls_config(tls.now().client(peer.node)),
         None => Ok(endpoint),
     }
 }

@@ -75,9 +75,14 @@ pub enum WireError {
         #[source]
         source: io::Error,
     },
-    /// The TLS files do not make a TLS configuration.
-    #[error("the TLS files are not usable")]
-    Tls(#[source] tonic::transport::Error),
+    /// A TLS file can be read, and is of no use.
+    #[error("{path}: {why}")]
+    TlsUnusable {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The listener can't be used.
     #[error("can't listen for peers")]
     Listen(#[source] io::Error),

@@ -14,6 +14,37 @@ pub(super) struct WireMetrics {
     refused_hellos: IntCounterVec,
     pub(super) peers_up: IntGauge,
     pub(super) turned_away: IntCounter,
+    pub(super) tls: TlsMetrics,
+}
+
+/// What is counted of TLS between nodes.
+#[derive(Debug, Clone)]
+pub(super) struct TlsMetrics {
+    pub(super) failed_handshakes: IntCounter,
+    pub(super) reloads: IntCounter,
+    pub(super) reloads_failed: IntCounter,
+    pub(super) expires: IntGauge,
+}
+
+impl TlsMetrics {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "Incoming connections of peers whose TLS did not come about";
+        let failed_handshakes = IntCounter::new("moorline_wire_failed_handshakes_total", help)?;
+        registry.register(Box::new(failed_handshakes.clone()))?;
+        let help = "How often the files of [cluster.tls] were read again, by result";
+        let opts = Opts::new("moorline_wire_tls_reloads_total", help);
+        let reloads = IntCounterVec::new(opts, &["result"])?;
+        registry.register(Box::new(reloads.clone()))?;
+        let help = "When the certificate shown to other nodes expires; 0 without TLS";
+        let expires = IntGauge::new("moorline_wire_cert_expiry_timestamp_seconds", help)?;
+        registry.register(Box::new(expires.clone()))?;
+        Ok(Self {
+            failed_handshakes,
+            reloads: reloads.with_label_values(&["done"]),
+            reloads_failed: reloads.with_label_values(&["failed"]),
+            expires,
+        })
+    }
 }
 
 /// The cells of one lane, all peers together.
@@ -110,7 +141,8 @@ impl WireMetrics {
         for reason in RefusalReason::ALL {
             refused_hellos.with_label_values(&[reason.name()]).inc_by(0);
         }
-        Ok(Self { lanes, refused_hellos, peers_up, turned_away })
+        let tls = TlsMetrics::register(registry)?;
+        Ok(Self { lanes, refused_hellos, peers_up, turned_away, tls })
     }
 
     pub(super) fn lane(&self, lane: Lane) -> &LaneMetrics {
@@ -147,6 +179,10 @@ mod tests {
             "moorline_wire_call_seconds_count{lane=\"data\"} 0",
             "moorline_wire_peers_up 0",
             "moorline_wire_turned_away_total 0",
+            "moorline_wire_failed_handshakes_total 0",
+            "moorline_wire_tls_reloads_total{result=\"done\"} 0",
+            "moorline_wire_tls_reloads_total{result=\"failed\"} 0",
+            "moorline_wire_cert_expiry_timestamp_seconds 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

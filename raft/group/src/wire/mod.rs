@@ -24,6 +24,7 @@ mod dial;
 mod error;
 mod handler;
 mod hello;
+mod incoming;
 mod kind;
 mod link;
 mod message;
@@ -32,6 +33,7 @@ mod send_queue;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transport;
 
 use std::{
@@ -58,12 +60,13 @@ use tracing::{debug, error, warn};
 
 use self::{
     calls::{Calls, Done},
-    config::{SWEEP_INTERVAL, Tls},
+    config::SWEEP_INTERVAL,
     hello::{Expected, Identity, VERSION},
     link::{Link, Peer},
     message::Role,
     metrics::WireMetrics,
     state::States,
+    tls::Kept,
     transport::Tcp,
 };
 pub use self::{
@@ -74,6 +77,7 @@ pub use self::{
     kind::{Kind, Lane},
     message::MESSAGE_BYTES_MAX,
     state::{PeerState, PeerStates},
+    tls::TLS_FILES_POLL,
     transport::{Connecting, Listener, Socket, Transport},
 };
 
@@ -92,7 +96,7 @@ pub struct Peers {
 /// What all parts of the wire share.
 struct Shared {
     own: Identity,
-    tls: Option<Tls>,
+    tls: Option<Kept>,
     /// By the number of the kind.
     handlers: [OnceLock<Arc<dyn Handler>>; 256],
     peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
@@ -150,7 +154,7 @@ impl Peers {
         }
         let shared = Arc::new(Shared {
             own,
-            tls: config.tls.as_ref().map(TlsFiles::read).transpose()?,
+            tls: config.tls.as_ref().map(|files| Kept::read(config.node, files)).transpose()?,
             handlers: [const { OnceLock::new() }; 256],
             peers: RwLock::default(),
             stores: Mutex::default(),

@@ -108,3 +108,138 @@ fn a_missing_file_is_named() {
     let error = Peers::new(config(1, &BTreeMap::new(), Some(tls)), &Registry::new()).unwrap_err();
     assert!(error.to_string().contains("nowhere.key"), "{error}");
 }
+
+/// Files that a node reads again: where they are stays, what they are changes.
+struct Live {
+    directory: TempDir,
+    files: TlsFiles,
+}
+
+impl Live {
+    fn of(files: &TlsFiles) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let live = TlsFiles {
+            ca: at("ca.pem"),
+            certificate: at("node.pem"),
+            key: at("node.key"),
+            server_name: SERVER_NAME.to_owned(),
+        };
+        let live = Self { files: live, directory };
+        live.shows(files);
+        live.trusts(&[files]);
+        live
+    }
+
+    fn shows(&self, files: &TlsFiles) {
+        fs::copy(&files.certificate, &self.files.certificate).unwrap();
+        fs::copy(&files.key, &self.files.key).unwrap();
+    }
+
+    fn trusts(&self, all: &[&TlsFiles]) {
+        let all: String = all.iter().map(|files| fs::read_to_string(&files.ca).unwrap()).collect();
+        fs::write(self.directory.path().join("ca.pem"), all).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_authority_takes_the_olds_place_and_no_connection_ends() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let (of_old, of_new) = ([1, 2].map(|id| old.of_node(id)), [1, 2].map(|id| new.of_node(id)));
+    let live = of_old.each_ref().map(Live::of);
+    let (mut listeners, addresses) = listeners(4);
+    let mut later = listeners.split_off(2);
+    let mut nodes: Vec<_> = (1..)
+        .zip(listeners)
+        .zip(&live)
+        .map(|((id, listener), live)| {
+            node(config(id, &addresses, Some(live.files.clone())), listener)
+        })
+        .collect();
+    for node in &mut nodes {
+        echo(&node.peers, Kind::Submit);
+        node.start();
+    }
+    nodes[0].wait_up(2).await;
+    nodes[1].wait_up(1).await;
+
+    let refused = |node: &Node, expected: &str| {
+        let why = node.peers.reload_tls().unwrap_err().to_string();
+        assert!(why.contains(expected), "{expected} is not in {why}");
+    };
+    // Each step on one node after the other, as people do it.
+    for ((node, live), (old, new)) in nodes.iter().zip(&live).zip(of_old.iter().zip(&of_new)) {
+        live.trusts(&[old, new]);
+        node.peers.reload_tls().unwrap();
+    }
+    for ((node, live), new) in nodes.iter().zip(&live).zip(&of_new) {
+        fs::copy(&new.key, &live.files.key).unwrap();
+        refused(node, "node.pem: with ");
+        live.shows(new);
+        node.peers.reload_tls().unwrap();
+    }
+    for ((node, live), (old, new)) in nodes.iter().zip(&live).zip(of_old.iter().zip(&of_new)) {
+        live.trusts(&[old]);
+        refused(node, "nodes with this ca refuse it");
+        fs::write(&live.files.ca, "no certificate").unwrap();
+        refused(node, "ca.pem: there is no certificate in it");
+        live.trusts(&[new]);
+        node.peers.reload_tls().unwrap();
+    }
+    live[0].shows(&of_new[1]);
+    refused(&nodes[0], "it has no name node-1.");
+
+    for node in &nodes {
+        assert_eq!(node.metric("moorline_wire_losses_total", ""), 0.0);
+    }
+    assert!(nodes[0].call(2, Kind::Submit, "as before").await.is_ok());
+
+    // Who comes now is judged by the new files, in both directions.
+    let (of_old, of_new) = (old.of_node(3), new.of_node(4));
+    let stranger = Live::of(&of_old);
+    stranger.trusts(&[&of_old, &of_new]);
+    let (fourth, third) = (later.pop().unwrap(), later.pop().unwrap());
+    let mut third = node(config(3, &addresses, Some(stranger.files.clone())), third);
+    let mut fourth = node(config(4, &addresses, Some(of_new)), fourth);
+    third.start();
+    fourth.start();
+    fourth.wait_up(1).await;
+    nodes[0].wait_up(4).await;
+    let tried = async {
+        while third.metric("moorline_wire_failed_connects_total", "") < 10.0
+            || nodes[0].metric("moorline_wire_failed_handshakes_total", "") < 1.0
+        {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, tried).await.expect("in time");
+    assert!(!nodes[0].peers.is_up(NodeId(3)) && !third.peers.is_up(NodeId(1)));
+}
+
+#[tokio::test]
+async fn files_are_read_again_when_asked_and_counted() {
+    let (authority, asked) = (Authority::new(), Arc::new(tokio::sync::Notify::new()));
+    let live = Live::of(&authority.of_node(1));
+    let (mut listeners, addresses) = listeners(1);
+    let config = config(1, &addresses, Some(live.files.clone()));
+    let node = node(config, listeners.pop().unwrap());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (peers, told) = (node.peers.clone(), Arc::clone(&asked));
+    let mut kept = tokio::task::JoinSet::new();
+    kept.spawn(peers.keep_tls_fresh(told, stop.clone()));
+    let counted = async |result: &str| {
+        asked.notify_one();
+        let counted = async {
+            while node.metric("moorline_wire_tls_reloads_total", result) < 1.0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, counted).await.expect("in time");
+    };
+    counted("done").await;
+    assert!(node.metric("moorline_wire_cert_expiry_timestamp_seconds", "") > 0.0);
+    fs::remove_file(&live.files.key).unwrap();
+    counted("failed").await;
+    stop.cancel();
+    timeout(PATIENCE, kept.join_next()).await.expect("in time").unwrap().unwrap();
+}
