@@ -29,6 +29,7 @@ impl Membership<'_, '_> {
         let mut change = Change::begins("3 nodes grow to 5", self.nemesis);
         self.nemesis.join(4, false).await?;
         self.nemesis.join(5, true).await?;
+        self.moves_begin().await;
         self.disturb().await?;
         let all = [1, 2, 3, 4, 5];
         self.nemesis
@@ -59,6 +60,7 @@ impl Membership<'_, '_> {
         self.nemesis.cluster.discard(place(dead))?;
         self.nemesis.join(4, true).await?;
         self.nemesis.change("remove", Fault::Remove, dead).await?;
+        self.moves_begin().await;
         self.disturb().await?;
         let left: Vec<u32> = (1..=4).filter(|id| *id != dead).collect();
         self.nemesis

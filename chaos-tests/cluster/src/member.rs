@@ -17,7 +17,7 @@ use anyhow::{Result, ensure};
 use moorline_oracle::history::Fault;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::admin;
 use crate::change::Change;
@@ -28,6 +28,10 @@ use crate::schedule::{Deed, Disk, QUIET_MS, Step, Target};
 
 /// A kill comes this long after the change began, or after the kill before, in milliseconds: from, to.
 const MIDDLE_MS: (u64, u64) = (0, 600);
+/// How long votes may take to begin to move.
+const BEGIN_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether they do.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a killed node stays down, in milliseconds: from, to.
 const DOWN_MS: (u64, u64) = (300, 1_500);
 /// The node that is told to leave: it may end by itself.
@@ -175,6 +179,14 @@ impl<'a, 'b> Membership<'a, 'b> {
         self.nemesis.starts.push(ready);
         self.nemesis.tell(Fault::Ready, id).await?;
         Ok(())
+    }
+
+    /// Waits until votes move, or for as long as that may take to begin: kills are to come in the middle.
+    pub(crate) async fn moves_begin(&self) {
+        let deadline = Instant::now() + BEGIN_MAX;
+        while self.plan.each > 0 && self.moving().await == 0 && Instant::now() < deadline {
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn moving(&self) -> usize {
