@@ -10,10 +10,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import paho.mqtt.client as mqtt
 import pytest
 from conftest import BUILD_S, DEPLOY, READY_S, wait_for
 
@@ -23,6 +26,15 @@ MQTT = dict(zip(NODES, [1883, 1884, 1885]))
 HTTP_S = 5
 # Docker's first look at a container's health comes after 10 s, and it looks every 10 s.
 HEALTHY_S = 60
+# Each publisher's pace while a container is killed, and how many messages: what three publish has to find room in the queue of a session
+# that is away (mqtt.session-queue-max, 1000), since beyond it the newest are dropped.
+LOAD_HZ = 20
+LOAD = 320
+# How many of its messages each has acknowledged before the container is killed, and for how long that is gone.
+LOAD_BEFORE = 60
+GONE_S = 4
+# How long publishers may take to know every outcome, and subscribers to have everything.
+DRAIN_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +170,124 @@ def test_three_nodes_and_prometheus_start_and_survive(engine, image, prometheus_
         engine.compose("stop", node)
         state = engine.inspect(node)["State"]
         assert state["ExitCode"] == 0 and not state["OOMKilled"], state
+
+
+class Client:
+    """A client of one node, which connects again by itself. Paho's own thread calls back, and waits for no lock of ours."""
+
+    def __init__(self, name, **how):
+        self.name = name
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, **how)
+        self.client.reconnect_delay_set(1, 1)
+
+    def connect(self, node):
+        self.client.connect("127.0.0.1", MQTT[node], keepalive=5)
+        self.client.loop_start()
+
+    def end(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+class Publisher(Client):
+    """Publishes at a steady pace whoever answers, and counts what was acknowledged."""
+
+    def __init__(self, name, node):
+        super().__init__(name)
+        # Packet ids in the order of the messages, and when each was acknowledged: fewer than there are packet ids.
+        self.sent, self.acknowledged = [], {}
+        self.stopped = threading.Event()
+        self.client.on_publish = self.published
+        self.connect(node)
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+
+    def work(self):
+        while len(self.sent) < LOAD and not self.stopped.wait(1 / LOAD_HZ):
+            # What is not acknowledged when the connection ends is sent again on the next one, by Paho, perhaps behind what is new.
+            message = self.client.publish(f"load/{self.name}", f"{self.name} {len(self.sent)}", qos=1)
+            self.sent.append(message.mid)
+
+    def published(self, client, userdata, mid, reason, properties):
+        if not reason.is_failure:
+            self.acknowledged[mid] = time.monotonic()
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+
+    def knows_all(self):
+        return len(self.acknowledged) == LOAD
+
+    def due(self):
+        return {(self.name, number) for number, mid in enumerate(self.sent) if mid in self.acknowledged}
+
+    def between(self, start, end):
+        return sum(start <= when < end for when in list(self.acknowledged.values()))
+
+
+class Subscriber(Client):
+    """Holds a durable session, and keeps what came in the order of its arrival."""
+
+    def __init__(self, name, node):
+        super().__init__(name, clean_session=False)
+        self.messages, self.granted = [], threading.Event()
+        self.client.on_message = self.came
+        self.client.on_subscribe = lambda *_: self.granted.set()
+        self.connect(node)
+        self.client.subscribe("load/#", qos=1)
+
+    def came(self, client, userdata, message):
+        publisher, number = message.payload.decode().split()
+        self.messages.append((publisher, int(number)))
+
+    def lacks(self, due):
+        return due - set(list(self.messages))
+
+
+def test_what_was_acknowledged_while_a_container_is_killed_is_not_lost(engine, image):
+    engine.compose("up", "-d", *NODES)
+    for node in NODES:
+        wait_for(f"{node} answers", lambda: ask(ADMIN[node], "/livez")[0] == 200, READY_S)
+    engine.compose("exec", "-T", "node1", "/usr/bin/moorline", "cluster", "init")
+    wait_ready()
+    # One on a node that stays, one on the node that is killed, and one that is away until all is over.
+    subscribers = [Subscriber("stays", "node1"), Subscriber("struck", "node2"), Subscriber("sleeps", "node3")]
+    for one in subscribers:
+        assert one.granted.wait(READY_S), one.name
+    subscribers.pop().end()
+    publishers = [Publisher(f"from-{node}", node) for node in NODES]
+    try:
+        wait_for("a load", lambda: all(len(one.acknowledged) >= LOAD_BEFORE for one in publishers), DRAIN_S)
+        killed = time.monotonic()
+        # Docker takes this for the operator's will, and starts nothing again by itself.
+        engine.docker("kill", engine.container("node2"))
+        time.sleep(GONE_S)
+        started = time.monotonic()
+        engine.compose("start", "node2")
+        wait_ready()
+        wait_for("every outcome is known", lambda: all(one.knows_all() for one in publishers), DRAIN_S)
+        subscribers.append(Subscriber("sleeps", "node2"))
+        due = set().union(*(one.due() for one in publishers))
+        for one in subscribers:
+            try:
+                wait_for(f"{one.name} has everything", lambda: not one.lacks(due), DRAIN_S)
+            except AssertionError:
+                lost = sorted(one.lacks(due))
+                raise AssertionError(f"{one.name} lost {len(lost)} of {len(due)}: {lost[:20]}") from None
+            order = list(dict.fromkeys(one.messages))
+            for publisher in (one for one in publishers if one.name != "from-node2"):
+                numbers = [number for name, number in order if name == publisher.name]
+                assert numbers == sorted(numbers), f"{one.name}: out of order from {publisher.name}"
+            print(f"{one.name}: {len(due)} acknowledged, 0 lost, {len(one.messages) - len(order)} repeated")
+        # It was a load, and the nodes that were left took it.
+        outage = {one.name: one.between(killed, started) for one in publishers}
+        print("acknowledged while node2 was gone:", outage)
+        assert outage["from-node1"] and outage["from-node3"], outage
+    finally:
+        for one in publishers:
+            one.stop()
+        for one in [*subscribers, *publishers]:
+            one.end()
+    for node in NODES:
+        engine.compose("stop", node)

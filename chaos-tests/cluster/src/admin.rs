@@ -23,6 +23,12 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 /// `GET /api/v1/cluster`. Fields the harness has no use for are ignored.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct View {
+    /// The cluster's level; 0 if the node is of before there were levels.
+    #[serde(default)]
+    pub level: u16,
+    /// The level above it that every node knows.
+    #[serde(default)]
+    pub next_level: Option<u16>,
     /// The nodes the cluster knows.
     #[serde(default)]
     pub nodes: Vec<Member>,
@@ -176,6 +182,17 @@ pub async fn change(node: SocketAddr, verb: &str, member: u32) -> Result<()> {
     ok(node, Method::POST, &path, DIGEST_MAX).await.map(drop)
 }
 
+/// Raises the cluster to the level that every node knows. The level it is at then.
+pub async fn upgrade(node: SocketAddr) -> Result<u16> {
+    #[derive(Deserialize)]
+    struct Raised {
+        level: u16,
+    }
+    let body = ok(node, Method::POST, "/api/v1/cluster/upgrade", DIGEST_MAX).await?;
+    let raised: Raised = serde_json::from_slice(&body).context("a level is a number")?;
+    Ok(raised.level)
+}
+
 /// Has every group take a digest, by a replicated command.
 pub async fn digests(node: SocketAddr) -> Result<Digests> {
     let body = ok(node, Method::POST, "/api/v1/cluster/digest", DIGEST_MAX).await?;
@@ -215,6 +232,7 @@ mod tests {
         let (node, _tasks) = answering(&answer).await;
         let view = view(node).await.unwrap();
         assert_eq!(view.groups.len(), 2);
+        assert_eq!((view.level, view.next_level), (0, None), "a node of before says none");
         assert_eq!((view.groups[0].leader, view.groups[1].leader), (Some(2), None));
         assert_eq!(view.groups[1].digest.as_deref(), Some("ab"));
         assert_eq!(view.groups[1].digest_index, Some(9));

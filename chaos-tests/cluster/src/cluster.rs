@@ -46,6 +46,8 @@ pub struct Recipe {
     pub networks: bool,
     /// Whether there are tenants and devices, which speak HTTP: the nodes share a key then.
     pub devices: bool,
+    /// Whether so little of the log is kept that who was away for seconds, or is new, needs a snapshot.
+    pub little_log: bool,
     /// The library that gives each node a wall clock of its own, if they are to have one.
     pub clocks: Option<PathBuf>,
     /// Environment variables for the nodes.
@@ -60,6 +62,8 @@ pub struct Node {
     config: PathBuf,
     data: PathBuf,
     log: PathBuf,
+    /// What it is started with.
+    program: PathBuf,
     child: Option<Child>,
     /// Its disk, if that can lose something.
     disk: Option<Mounted>,
@@ -114,7 +118,8 @@ impl Cluster {
                 fs::write(&config, configuration(&recipe, id, &data, &addresses))?;
             }
             let log = directory.join(format!("node-{id}.log"));
-            nodes.push(Node { id, config, data, log, child: None, disk });
+            let program = recipe.binary.clone();
+            nodes.push(Node { id, config, data, log, program, child: None, disk });
         }
         Ok(Self { nodes, peers, network, addresses, recipe })
     }
@@ -226,6 +231,29 @@ impl Cluster {
         Ok(fs::rename(data.with_extension("aside"), data)?)
     }
 
+    /// Throws a node's data directory away, for good, and gives it an empty one; the node must not run.
+    pub fn discard(&self, at: usize) -> Result<()> {
+        let data = &self.nodes[at].data;
+        fs::remove_dir_all(data)?;
+        Ok(fs::create_dir(data)?)
+    }
+
+    /// What a node is started with from its next start on.
+    pub fn set_program(&mut self, at: usize, program: PathBuf) {
+        self.nodes[at].program = program;
+    }
+
+    /// What `moorline cluster status` of a node's own program prints when it asks that node; what went wrong, if that did.
+    pub async fn status(&self, at: usize) -> Result<String> {
+        let mut command = Command::new(&self.nodes[at].program);
+        command.args(["cluster", "status", "--admin"]).arg(self.addresses[at].admin.to_string());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let ended =
+            timeout(READY_MAX, command.output()).await.context("cluster status hangs")??;
+        let said = if ended.status.success() { ended.stdout } else { ended.stderr };
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// A node's data directory.
     pub fn data(&self, at: usize) -> PathBuf {
         self.nodes[at].data.clone()
@@ -249,10 +277,10 @@ impl Cluster {
             Some(network) => {
                 // `ip netns exec` becomes the program it starts: the process we hold is the node.
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", &network.space(node.id)]).arg(&self.recipe.binary);
+                command.args(["netns", "exec", &network.space(node.id)]).arg(&node.program);
                 command
             }
-            None => Command::new(&self.recipe.binary),
+            None => Command::new(&node.program),
         };
         command
             .args(["server", "--config"])
@@ -264,8 +292,8 @@ impl Cluster {
             .stderr(Stdio::from(log))
             .kill_on_drop(true);
         let child = command.spawn();
-        let binary = self.recipe.binary.display();
-        node.child = Some(child.with_context(|| format!("{binary} cannot be started"))?);
+        let program = node.program.display();
+        node.child = Some(child.with_context(|| format!("{program} cannot be started"))?);
         self.peers[at].up.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -477,10 +505,11 @@ fn common(recipe: &Recipe, id: u32, data: &Path, own: &Addresses) -> String {
     let (http, security) = if recipe.devices {
         let key = text(&key_file(data));
         let http = format!("http = \"{}\"\n", own.http);
-        (http, format!("[security]\nkey-file = {key}\nanonymous = true\n\n{LITTLE_LOG}"))
+        (http, format!("[security]\nkey-file = {key}\nanonymous = true\n\n"))
     } else {
         (String::new(), String::new())
     };
+    let storage = if recipe.little_log { LITTLE_LOG } else { "" };
     // In a namespace of its own a node can be asked from its own machine, which is where the first token is made.
     let admin = if recipe.networks {
         SocketAddr::from(([0, 0, 0, 0], own.admin.port()))
@@ -489,7 +518,7 @@ fn common(recipe: &Recipe, id: u32, data: &Path, own: &Addresses) -> String {
     };
     format!(
         "[node]\nid = {id}\ndata-dir = {}\n\n[listen]\nmqtt = \"{}\"\nadmin = \"{}\"\ncluster = \"{}\"\n{http}\n\
-         {security}{LIMITS}\n[cluster]\nshards = {}\n",
+         {security}{storage}{LIMITS}\n[cluster]\nshards = {}\n",
         text(data),
         own.mqtt,
         admin,
@@ -557,6 +586,7 @@ mod tests {
             disk: DiskKind::Plain,
             networks: false,
             devices: false,
+            little_log: false,
             clocks: None,
             environment: Vec::new(),
         }

@@ -18,10 +18,12 @@
 //!   inconclusive, and exit code 1.
 
 pub mod admin;
+pub mod change;
 pub mod client;
 pub mod cluster;
 pub mod commands;
 mod crowd;
+mod grow;
 pub mod http;
 pub mod member;
 mod members;
@@ -42,5 +44,6 @@ pub mod shaper;
 pub mod soak;
 pub mod storm;
 pub mod stress;
+pub mod upgrade;
 pub mod usage;
 pub mod watch;

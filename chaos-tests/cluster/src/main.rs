@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use moorline_chaos::options::{Action, MemberPlan, Options, Run, RunAction, RunOptions};
+use moorline_chaos::options::{Action, Course, MemberPlan, Options, Run, RunAction, RunOptions};
 use moorline_chaos::report::Report;
 use moorline_chaos::run::{Workplace, run};
 use moorline_chaos::{commands, outside, soak};
@@ -29,8 +29,12 @@ async fn act(action: Action) -> Result<bool> {
         Action::Pause { run, for_ms } => one_sort(RunAction::Pause(for_ms), run).await,
         Action::Cut { run, for_ms, from } => one_sort(RunAction::Cut(for_ms, from), run).await,
         Action::Member { run, kills, brief } => {
-            one_sort(RunAction::Member(MemberPlan { each: kills, brief }), run).await
+            let course = if brief { Course::Brief } else { Course::Whole };
+            members(course, kills, run).await
         }
+        Action::Grow { run, kills } => members(Course::Grow, kills, run).await,
+        Action::Replace { run, kills } => members(Course::Replace, kills, run).await,
+        Action::Upgrade { run, to, back } => one_sort(RunAction::Upgrade { to, back }, run).await,
         Action::Run(options) => {
             options.check()?;
             let mut scenario = commands::scenario(&options)?;
@@ -56,6 +60,11 @@ async fn act(action: Action) -> Result<bool> {
         Action::Check { history, replicas } => commands::check(&history, replicas),
         Action::Report { history, replicas, out } => commands::report(&history, replicas, &out),
     }
+}
+
+/// A run about who is a member.
+async fn members(course: Course, each: u32, run: RunOptions) -> Result<bool> {
+    one_sort(RunAction::Member(MemberPlan { each, course }), run).await
 }
 
 /// A run of one sort of fault.

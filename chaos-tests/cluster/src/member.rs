@@ -17,16 +17,21 @@ use anyhow::{Result, ensure};
 use moorline_oracle::history::Fault;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::admin;
+use crate::change::Change;
 use crate::members::{OTHER_DIRECTORY, REMOVED, REPLICAS, SETTLE_MAX, Voters};
 use crate::nemesis::{Nemesis, Victims, leaders};
-use crate::options::MemberPlan;
+use crate::options::{Course, MemberPlan};
 use crate::schedule::{Deed, Disk, QUIET_MS, Step, Target};
 
 /// A kill comes this long after the change began, or after the kill before, in milliseconds: from, to.
 const MIDDLE_MS: (u64, u64) = (0, 600);
+/// How long votes may take to begin to move.
+const BEGIN_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether they do.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a killed node stays down, in milliseconds: from, to.
 const DOWN_MS: (u64, u64) = (300, 1_500);
 /// The node that is told to leave: it may end by itself.
@@ -35,9 +40,9 @@ const LEAVING: Option<u32> = Some(1);
 /// Carries the run out.
 #[derive(Debug)]
 pub struct Membership<'a, 'b> {
-    nemesis: &'a mut Nemesis<'b>,
+    pub(crate) nemesis: &'a mut Nemesis<'b>,
     plan: MemberPlan,
-    random: StdRng,
+    pub(crate) random: StdRng,
 }
 
 impl<'a, 'b> Membership<'a, 'b> {
@@ -46,8 +51,17 @@ impl<'a, 'b> Membership<'a, 'b> {
         Self { nemesis, plan, random: StdRng::seed_from_u64(seed) }
     }
 
+    /// What the plan says, in a run of so many seconds; what there is to be told of it, if it is measured.
+    pub async fn run(self, seconds: u64) -> Result<Option<Change>> {
+        match self.plan.course {
+            Course::Whole | Course::Brief => self.go_round().await.map(|()| None),
+            Course::Grow => self.grow(seconds).await.map(Some),
+            Course::Replace => self.replace(seconds).await.map(Some),
+        }
+    }
+
     /// From three founders to three others.
-    pub async fn run(mut self) -> Result<()> {
+    async fn go_round(mut self) -> Result<()> {
         sleep(Duration::from_millis(QUIET_MS)).await;
         self.nemesis.join(4, false).await?;
         self.disturb().await?;
@@ -73,7 +87,7 @@ impl<'a, 'b> Membership<'a, 'b> {
             "node 1 has left and ended with {status}"
         );
         self.nemesis.refused(1, REMOVED).await?;
-        if self.plan.brief {
+        if self.plan.course == Course::Brief {
             return Ok(());
         }
 
@@ -94,7 +108,7 @@ impl<'a, 'b> Membership<'a, 'b> {
     }
 
     /// Kills nodes one after the other while votes move.
-    async fn disturb(&mut self) -> Result<()> {
+    pub(crate) async fn disturb(&mut self) -> Result<()> {
         for _ in 0..self.plan.each {
             sleep(self.draw(MIDDLE_MS)).await;
             self.nemesis.look_but_at(LEAVING)?;
@@ -167,6 +181,14 @@ impl<'a, 'b> Membership<'a, 'b> {
         Ok(())
     }
 
+    /// Waits until votes move, or for as long as that may take to begin: kills are to come in the middle.
+    pub(crate) async fn moves_begin(&self) {
+        let deadline = Instant::now() + BEGIN_MAX;
+        while self.plan.each > 0 && self.moving().await == 0 && Instant::now() < deadline {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     async fn moving(&self) -> usize {
         self.nemesis.voters().await.1
     }
@@ -177,7 +199,7 @@ impl<'a, 'b> Membership<'a, 'b> {
 }
 
 /// Where a node stands in the cluster's list.
-fn place(id: u32) -> usize {
+pub(crate) fn place(id: u32) -> usize {
     usize::try_from(id).expect("32 bits fit") - 1
 }
 

@@ -78,13 +78,18 @@ impl Nemesis<'_> {
 
     /// Starts a node that must not run, and waits until it has said why and ended.
     pub(crate) async fn refused(&mut self, id: u32, why: &str) -> Result<()> {
+        self.refused_saying(id, &[why]).await
+    }
+
+    /// The same where one of several reasons is the right one.
+    pub(crate) async fn refused_saying(&mut self, id: u32, why: &[&str]) -> Result<()> {
         let at = self.place_of(id)?;
         self.cluster.start_node(at)?;
         // Clients are not to be sent there.
         self.cluster.peers[at].up.store(false, Ordering::Relaxed);
         let status = self.cluster.wait_end(at, READY_MAX).await?;
         ensure!(
-            !status.success() && self.says(id, why),
+            !status.success() && why.iter().any(|why| self.says(id, why)),
             "node {id} ended with {status}, not saying {why:?}"
         );
         self.tell(Fault::Refuse, id).await
@@ -95,12 +100,14 @@ impl Nemesis<'_> {
         &mut self,
         what: &str,
         leaving: Option<u32>,
-        is: impl Fn(&Voters) -> bool,
+        mut is: impl FnMut(&Voters) -> bool,
     ) -> Result<()> {
         let began = Instant::now();
         loop {
             let (voters, moving) = self.voters().await;
-            if moving == 0 && !voters.is_empty() && is(&voters) {
+            // Asked each time: who counts moves looks on.
+            let so = is(&voters);
+            if so && moving == 0 && !voters.is_empty() {
                 println!("           {what}, after {:.1} s", began.elapsed().as_secs_f64());
                 return Ok(());
             }

@@ -66,6 +66,36 @@ pub enum Action {
         #[arg(long)]
         brief: bool,
     },
+    /// Let a cluster of three grow to five under load, and measure it.
+    Grow {
+        /// What all runs have in common.
+        #[command(flatten)]
+        run: RunOptions,
+        /// How many nodes are killed while votes move.
+        #[arg(long, default_value_t = 0)]
+        kills: u32,
+    },
+    /// Let a node die with its disk under load, let a new one take its place, and measure it.
+    Replace {
+        /// What all runs have in common.
+        #[command(flatten)]
+        run: RunOptions,
+        /// How many nodes are killed while votes move.
+        #[arg(long, default_value_t = 0)]
+        kills: u32,
+    },
+    /// Upgrade a cluster under load, node by node, raise its level, and measure it.
+    Upgrade {
+        /// What all runs have in common; `--binary` (or `--from`) is the program that it begins with.
+        #[command(flatten)]
+        run: RunOptions,
+        /// The program that it ends with; the same if not given, which is a rolling restart.
+        #[arg(long)]
+        to: Option<PathBuf>,
+        /// Take one node back to the old program and forward again before the level is raised.
+        #[arg(long)]
+        back: bool,
+    },
     /// Ask a node what standard input says: what a run starts inside a node's network.
     #[command(hide = true)]
     Probe {
@@ -258,7 +288,7 @@ const REVOCATIONS_MAX: u32 = 20;
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
     /// The broker to run.
-    #[arg(long)]
+    #[arg(long, visible_alias = "from")]
     pub binary: PathBuf,
     /// How many nodes.
     #[arg(long, default_value_t = 3)]
@@ -336,6 +366,8 @@ pub struct Run {
     pub scope: Scope,
     /// Who joins and leaves, if that is what the run is about.
     pub member: Option<MemberPlan>,
+    /// Which programs, if it is about an upgrade.
+    pub upgrade: Option<UpgradePlan>,
 }
 
 /// What becomes of the members.
@@ -343,19 +375,52 @@ pub struct Run {
 pub struct MemberPlan {
     /// Kills in the middle of each change.
     pub each: u32,
+    /// In which order.
+    pub course: Course,
+}
+
+/// What a run about members does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// Joins, a leave, an emptied node, a dead one.
+    Whole,
     /// Only a join and a leave.
-    pub brief: bool,
+    Brief,
+    /// Three nodes become five.
+    Grow,
+    /// A dead node is replaced.
+    Replace,
+}
+
+/// From which program to which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradePlan {
+    /// The one of before.
+    pub from: PathBuf,
+    /// The one that all nodes have at the end.
+    pub to: PathBuf,
+    /// Whether a node goes back in between.
+    pub back: bool,
 }
 
 impl MemberPlan {
     /// How many nodes join.
     pub fn joins(self) -> u32 {
-        if self.brief { 1 } else { 2 }
+        match self.course {
+            Course::Whole | Course::Grow => 2,
+            Course::Brief | Course::Replace => 1,
+        }
     }
 
-    /// How many kills there will be: of each change, of the node that dies for good and of the one that is emptied.
+    /// How many kills there will be: in the middle of each change, of the node that dies for good and of the one that is emptied.
     pub fn kills(self) -> u64 {
-        if self.brief { 2 * u64::from(self.each) } else { 3 * u64::from(self.each) + 2 }
+        let each = u64::from(self.each);
+        match self.course {
+            Course::Whole => 3 * each + 2,
+            Course::Brief => 2 * each,
+            Course::Grow => each,
+            Course::Replace => each + 1,
+        }
     }
 }
 
@@ -371,13 +436,33 @@ impl Run {
         ensure!(options.shards > 0, "--shards: at least 1");
         ensure!(options.publishers > 0 && options.subscribers > 0, "at least one client of a kind");
         ensure!(options.rate > 0 && options.seconds > 0, "--rate and --seconds: at least 1");
-        let (deed, mode, for_ms, scope, every) = match action {
-            RunAction::Kill(mode) => (Deed::Kill, mode, 0, Scope::All, KILL_EVERY),
+        let (deed, mode, for_ms, scope, every) = match &action {
+            RunAction::Kill(mode) => (Deed::Kill, *mode, 0, Scope::All, KILL_EVERY),
             RunAction::Pause(for_ms) => {
-                (Deed::Pause, Mode::Leader, for_ms, Scope::All, PAUSE_EVERY)
+                (Deed::Pause, Mode::Leader, *for_ms, Scope::All, PAUSE_EVERY)
             }
-            RunAction::Cut(for_ms, scope) => (Deed::Cut, Mode::Leader, for_ms, scope, PAUSE_EVERY),
-            RunAction::Member(_) => (Deed::Kill, Mode::Random, 0, Scope::All, KILL_EVERY),
+            RunAction::Cut(for_ms, scope) => {
+                (Deed::Cut, Mode::Leader, *for_ms, *scope, PAUSE_EVERY)
+            }
+            RunAction::Member(_) | RunAction::Upgrade { .. } => {
+                (Deed::Kill, Mode::Random, 0, Scope::All, KILL_EVERY)
+            }
+        };
+        let upgrade = match &action {
+            RunAction::Upgrade { to, back } => {
+                ensure!(options.nodes == 3, "--nodes: an upgrade is of 3");
+                ensure!(options.disk == DiskKind::Plain, "--disk: plain, in an upgrade");
+                let from = options.binary.clone();
+                Some(UpgradePlan {
+                    to: to.clone().unwrap_or_else(|| from.clone()),
+                    from,
+                    back: *back,
+                })
+            }
+            RunAction::Kill(_)
+            | RunAction::Pause(_)
+            | RunAction::Cut(..)
+            | RunAction::Member(_) => None,
         };
         let member = match action {
             RunAction::Member(plan) => {
@@ -385,7 +470,10 @@ impl Run {
                 ensure!(options.disk == DiskKind::Plain, "--disk: plain, in a member run");
                 Some(plan)
             }
-            RunAction::Kill(_) | RunAction::Pause(_) | RunAction::Cut(..) => None,
+            RunAction::Kill(_)
+            | RunAction::Pause(_)
+            | RunAction::Cut(..)
+            | RunAction::Upgrade { .. } => None,
         };
         let plan = Plan {
             seed: options.seed.unwrap_or(drawn),
@@ -397,12 +485,12 @@ impl Run {
             lossy: options.disk != DiskKind::Plain,
         };
         ensure!(plan.every > 0, "--every: at least 1");
-        Ok(Self { options, plan, scope, member })
+        Ok(Self { options, plan, scope, member, upgrade })
     }
 }
 
 /// The runs among the actions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum RunAction {
     /// Kill whom.
     Kill(Mode),
@@ -412,6 +500,13 @@ pub enum RunAction {
     Cut(u64, Scope),
     /// Join, leave, replace.
     Member(MemberPlan),
+    /// Another program.
+    Upgrade {
+        /// Which; none for the same.
+        to: Option<PathBuf>,
+        /// Whether a node goes back in between.
+        back: bool,
+    },
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -439,6 +534,25 @@ mod tests {
         assert_eq!((run.plan.seed, run.plan.every, run.plan.mode), (9, 5, Mode::Mixed));
         assert_eq!((run.options.nodes, run.plan.seconds, run.plan.lossy), (3, 120, false));
         assert!(Options::try_parse_from(["x", "kill", "--binary", "b", "--env", "A"]).is_err());
+    }
+
+    #[test]
+    fn an_upgrade_to_nothing_is_a_restart_and_its_nodes_are_three() {
+        let decided = |line: &[&str]| {
+            let Action::Upgrade { run, to, back } = Options::try_parse_from(line).unwrap().action
+            else {
+                panic!("an upgrade")
+            };
+            Run::decide(RunAction::Upgrade { to, back }, run, 1)
+        };
+        let plan = decided(&["x", "upgrade", "--from", "a", "--to", "b", "--back"]).unwrap();
+        let plan = plan.upgrade.unwrap();
+        assert_eq!((plan.from, plan.to, plan.back), ("a".into(), "b".into(), true));
+        let plan = decided(&["x", "upgrade", "--binary", "a"]).unwrap();
+        assert!(plan.member.is_none());
+        let plan = plan.upgrade.unwrap();
+        assert_eq!((plan.from == plan.to, plan.back), (true, false));
+        decided(&["x", "upgrade", "--from", "a", "--nodes", "5"]).unwrap_err();
     }
 
     #[test]

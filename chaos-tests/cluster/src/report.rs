@@ -7,6 +7,8 @@ use moorline_oracle::gaps::{Gaps, Spread};
 use moorline_oracle::{Outcome, Verdict};
 use serde::Serialize;
 
+use crate::change::Measured;
+
 /// A harness that was itself late by more than this cannot measure gaps.
 pub const LATE_MAX: Duration = Duration::from_millis(200);
 
@@ -23,6 +25,8 @@ pub struct Report {
     pub starts: Spread,
     /// How late the harness's own clock tick was at worst, in nanoseconds.
     pub late_ns: u64,
+    /// The change of the cluster that the run was about, if it was about one.
+    pub change: Option<Measured>,
     /// Whether this run was to lose messages.
     pub expect_loss: bool,
     /// Whether to print the gaps of every fault.
@@ -64,6 +68,9 @@ impl fmt::Display for Report {
             }
         }
         writeln!(f, "start to ready                 {}", self.starts)?;
+        if let Some(change) = &self.change {
+            writeln!(f, "\n{change}\n")?;
+        }
         let late = Duration::from_nanos(self.late_ns);
         if late > LATE_MAX {
             writeln!(f, "the harness itself was late by up to {late:.1?}: gaps are upper bounds")?;
@@ -90,7 +97,16 @@ mod tests {
         }
         let verdict = Verdict::of(vec![check], Counts::default());
         let (gaps, starts) = (Gaps::default(), Spread::default());
-        Report { seed: 4, verdict, gaps, starts, late_ns: 0, expect_loss, every_gap: false }
+        Report {
+            seed: 4,
+            verdict,
+            gaps,
+            starts,
+            late_ns: 0,
+            change: None,
+            expect_loss,
+            every_gap: false,
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A run from seed to verdict.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,16 +18,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use crate::admin::{self, Digest};
+use crate::change::{self, Change};
 use crate::client::publisher::{Pace, Publisher};
 use crate::client::subscriber::{Habit, Subscriber};
 use crate::client::{Peer, Shared};
 use crate::cluster::{Cluster, Recipe, tail};
 use crate::member::Membership;
 use crate::nemesis::Nemesis;
-use crate::options::Run;
+use crate::options::{Course, Run, UpgradePlan};
 use crate::recorder::{Actor, Recorder};
 use crate::report::Report;
 use crate::schedule::{self, Deed, Step};
+use crate::upgrade::Upgrade;
 use crate::usage;
 
 /// What rates are counted in.
@@ -52,7 +55,8 @@ const ACKED_PERCENT_MIN: u64 = 20;
 pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
     let options = &run.options;
     // Who is to join and to leave does not wait for the clock: each step of it for the one before.
-    let steps = if run.member.is_some() { Vec::new() } else { schedule::expand(&run.plan) };
+    let timed = run.member.is_none() && run.upgrade.is_none();
+    let steps = if timed { schedule::expand(&run.plan) } else { Vec::new() };
     let text = serde_json::to_string_pretty(&(&run.plan, &steps))?;
     fs::write(directory.join("schedule.json"), text)?;
     let planned = run.member.map_or(steps.len() as u64, |member| member.kills());
@@ -67,6 +71,7 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
         disk: options.disk,
         networks: run.plan.deed == Deed::Cut,
         devices: false,
+        little_log: measured(run),
         clocks: None,
         environment: options.environment.clone(),
     };
@@ -81,14 +86,15 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
     drop(stopped);
     // Whatever happened, the processes end before their disks and networks go.
     let ended = cluster.stop().await;
-    let Acted { starts, late, replicas } = ran.with_context(|| logs(&cluster))?;
+    let Acted { starts, late, replicas, change } = ran.with_context(|| logs(&cluster))?;
     ended?;
 
     let events = recorder.finish().context("the history could not be written")?;
     let due = u64::from(options.rate) * options.seconds;
     let rules = Rules {
         acked_min: due * ACKED_PERCENT_MIN / 100,
-        faults_min: (planned / 2).max(1),
+        // A change of the cluster is either done as a whole or an error.
+        faults_min: (planned / 2).max(u64::from(timed)),
         replicas,
         ..Rules::default()
     };
@@ -99,6 +105,7 @@ pub async fn run(run: &Run, directory: &Path) -> Result<Report> {
         gaps: gaps::measure(&events),
         starts: Spread::of(starts),
         late_ns: nanos(late),
+        change: change.map(|change| change.measured(&events)),
         expect_loss: options.expect_loss,
         every_gap: options.gap_report,
     })
@@ -112,6 +119,8 @@ struct Acted {
     late: Duration,
     /// How many digests there must be of each shard.
     replicas: u32,
+    /// What was done to the cluster as a whole, if it was.
+    change: Option<Change>,
 }
 
 /// The run proper: clients on, faults, clients off, digests.
@@ -153,20 +162,12 @@ async fn act(
     let recorder = shared.recorder.clone();
     let mut nemesis = Nemesis { cluster, recorder, scope: run.scope, starts: Vec::new() };
     let began = Instant::now();
-    let ends = began + Duration::from_secs(options.seconds);
     let late = Mutex::new(Duration::ZERO);
-    let faults = async {
-        match run.member {
-            Some(plan) => Membership::new(&mut nemesis, plan, random.random()).run().await?,
-            None => nemesis.run(steps, began, ends).await?,
-        }
-        sleep_until(ends).await;
-        Ok::<_, anyhow::Error>(())
-    };
-    tokio::select! {
+    let faults = strike(run, steps, &mut nemesis, (shared, random.random()), began);
+    let change = tokio::select! {
         done = faults => done?,
         never = lateness(&late) => match never {},
-    }
+    };
     let late = late.into_inner().expect("no panic while it is locked");
     nemesis.look_for_deaths()?;
 
@@ -180,7 +181,51 @@ async fn act(
     shared.stop.cancel();
     end(publishers).await?;
     end(subscribers).await?;
-    Ok(Acted { starts: nemesis.starts, late, replicas })
+    Ok(Acted { starts: nemesis.starts, late, replicas, change })
+}
+
+/// Does what the run is about, and waits until its seconds are over.
+async fn strike(
+    run: &Run,
+    steps: &[Step],
+    nemesis: &mut Nemesis<'_>,
+    (shared, seed): (&Arc<Shared>, u64),
+    began: Instant,
+) -> Result<Option<Change>> {
+    let seconds = run.options.seconds;
+    let ends = began + Duration::from_secs(seconds);
+    let change = match (run.member, &run.upgrade) {
+        (Some(plan), _) => Membership::new(nemesis, plan, seed).run(seconds).await?,
+        (None, Some(plan)) => {
+            let (plan, shared) = (programs(plan)?, Arc::clone(shared));
+            Some(Upgrade::new(nemesis, plan, shared, seed).run(seconds).await?)
+        }
+        (None, None) => {
+            nemesis.run(steps, began, ends).await?;
+            None
+        }
+    };
+    // As much after a change as before it.
+    let rest = change.as_ref().map_or(Duration::ZERO, |_| change::rest(seconds));
+    sleep_until(ends.max(Instant::now() + rest)).await;
+    Ok(change)
+}
+
+/// Whether a run is about a change that is measured: then who is new needs snapshots, as after weeks of work.
+fn measured(run: &Run) -> bool {
+    let member = run.member.is_some_and(|plan| match plan.course {
+        Course::Grow | Course::Replace => true,
+        Course::Whole | Course::Brief => false,
+    });
+    member || run.upgrade.is_some()
+}
+
+/// The programs, wherever nodes are started.
+fn programs(plan: &UpgradePlan) -> Result<UpgradePlan> {
+    let whole = |path: &Path| {
+        path.canonicalize().with_context(|| format!("{} is not there", path.display()))
+    };
+    Ok(UpgradePlan { from: whole(&plan.from)?, to: whole(&plan.to)?, back: plan.back })
 }
 
 /// Ticks and notes how late the worst tick was: a harness starved of time measures its own gaps.
@@ -232,27 +277,50 @@ pub(crate) async fn drain(
 /// Has every group take a digest and notes what each of its replicas says it is. Returns how many replicas the group
 /// with the fewest has.
 pub(crate) async fn digests(shared: &Shared) -> Result<u32> {
-    let mut asked = Err(anyhow::anyhow!("there is no node"));
     // Who was not started, or has left, has none.
     let peers: Vec<&Peer> = shared.peers.iter().filter(|peer| peer.is_up()).collect();
+    let voters = voters(&peers).await;
+    // A node speaks of the groups that it has: where there are more nodes than replicas, it takes several for all.
+    let mut wanted: BTreeMap<u32, Digest> = BTreeMap::new();
+    let mut problem = anyhow::anyhow!("there is no node");
     for peer in &peers {
-        asked = admin::digests(peer.admin).await;
-        if asked.is_ok() {
+        match admin::digests(peer.admin).await {
+            // Of two the later: it is the one that every replica will have.
+            Ok(given) => wanted.extend(given.groups.into_iter().map(|one| (one.shard, one))),
+            Err(error) => problem = error,
+        }
+        if !wanted.is_empty() && voters.keys().all(|shard| wanted.contains_key(shard)) {
             break;
         }
     }
-    let asked = asked.context("no node gave digests")?;
+    let missed: Vec<&u32> = voters.keys().filter(|shard| !wanted.contains_key(shard)).collect();
+    if wanted.is_empty() || !missed.is_empty() {
+        return Err(problem.context(format!("no node gave digests of groups {missed:?}")));
+    }
     let deadline = Instant::now() + DIGESTS_MAX;
     let mut fewest = peers.len();
-    for want in &asked.groups {
+    for want in wanted.values() {
         let mut replicas = 0;
         for peer in &peers {
-            replicas += usize::from(digest(shared, peer, want, deadline).await);
+            // Who has no vote there has no replica, or only follows.
+            let votes = voters.get(&want.shard).is_none_or(|all| all.contains(&peer.id));
+            replicas += usize::from(votes && digest(shared, peer, want, deadline).await);
         }
         fewest = fewest.min(replicas);
     }
     usage::note_accounts(shared).await;
     Ok(u32::try_from(fewest.max(1)).expect("few nodes"))
+}
+
+/// Who votes in each group, as its leader says.
+async fn voters(peers: &[&Peer]) -> BTreeMap<u32, Vec<u32>> {
+    let mut voters = BTreeMap::new();
+    for peer in peers {
+        let view = admin::view(peer.admin).await.unwrap_or_default();
+        let led = view.groups.into_iter().filter(|group| group.leader == Some(peer.id));
+        voters.extend(led.map(|group| (group.shard, group.voters)));
+    }
+    voters
 }
 
 /// Waits for one replica's digest and notes it. A replica that never gets there is missed by the judge. Whether this

@@ -91,6 +91,7 @@ pub(crate) fn conclude(
         gaps: gaps::measure(&events),
         starts: Spread::of(starts.iter().map(|took| nanos(*took)).collect()),
         late_ns: nanos(late),
+        change: None,
         expect_loss: false,
         every_gap: false,
     })
@@ -107,6 +108,7 @@ fn recipe(scenario: &Scenario, binary: &Path) -> Result<Recipe> {
         disk: scenario.disk,
         networks: scenario.net == Net::Netns,
         devices: true,
+        little_log: true,
         clocks: scenario.clocks.then(clock_library).transpose()?,
         environment: Vec::new(),
     })

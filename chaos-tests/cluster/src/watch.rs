@@ -2,6 +2,7 @@
 //! history, for the check of coverage and for the report.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::recorder::Actor;
 
 /// How often the nodes are asked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What a node counts their bytes under.
+const BYTES: &str = "moorline_snapshot_bytes_total{";
 /// What a node counts its snapshots under.
 const SNAPSHOTS: &str = "moorline_snapshot_seconds_count{";
 /// Those it sent are installed elsewhere.
@@ -56,8 +59,45 @@ pub async fn run(shared: Arc<Shared>) {
 }
 
 fn installed(metrics: &str) -> u64 {
-    let lines = metrics.lines().filter(|line| line.starts_with(SNAPSHOTS) && !line.contains(SENT));
+    received(metrics, SNAPSHOTS)
+}
+
+/// The sum of what a node counts under a name, without what it sent.
+fn received(metrics: &str, name: &str) -> u64 {
+    let lines = metrics.lines().filter(|line| line.starts_with(name) && !line.contains(SENT));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// Snapshots that nodes have installed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Snapshots {
+    count: u64,
+    bytes: u64,
+}
+
+impl Snapshots {
+    /// Those of a node, by its metrics.
+    pub(crate) fn installed(metrics: &str) -> Self {
+        Self { count: installed(metrics), bytes: received(metrics, BYTES) }
+    }
+
+    /// With those of another node.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.bytes += other.bytes;
+    }
+
+    /// Those that were not there before. A node that was started again counts anew: then it is at least so many.
+    pub(crate) fn since(self, before: &Self) -> Self {
+        let Self { count, bytes } = *before;
+        Self { count: self.count.saturating_sub(count), bytes: self.bytes.saturating_sub(bytes) }
+    }
+}
+
+impl fmt::Display for Snapshots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} KiB", self.count, self.bytes >> 10)
+    }
 }
 
 #[cfg(test)]
@@ -69,5 +109,13 @@ mod tests {
         let text = "# TYPE x histogram\nmoorline_snapshot_seconds_count{direction=\"sent\"} 3\n\
             moorline_snapshot_seconds_count{direction=\"installed\"} 2\nother 9\n";
         assert_eq!(installed(text), 2);
+        let text = format!(
+            "{text}moorline_snapshot_bytes_total{{direction=\"sent\"}} 9000\n\
+            moorline_snapshot_bytes_total{{direction=\"installed\"}} 4096\n"
+        );
+        let mut now = Snapshots::installed(&text);
+        assert_eq!(now, Snapshots { count: 2, bytes: 4_096 });
+        now.add(now);
+        assert_eq!(now.since(&Snapshots { count: 1, bytes: 0 }).to_string(), "3, 8 KiB");
     }
 }

@@ -1,4 +1,4 @@
-//! Gaps: how long clients on the surviving nodes waited when a node was killed, paused or cut off.
+//! Gaps: how long clients on the surviving nodes waited when a node was killed, stopped, paused or cut off.
 //!
 //! A publisher's progress is a PUBACK, a subscriber's a delivery. The gap of a client at a fault is the longest time
 //! between two steps of progress that the fault, or the [`WINDOW_NS`] after it, falls into. A client counts if it was
@@ -115,12 +115,8 @@ pub fn measure(events: &[Event]) -> Gaps {
     ends.push(events.last().map_or(0, |event| event.ns));
     let mut faults = Vec::new();
     for event in events {
-        let Op::Fault { fault: fault @ (Fault::Kill | Fault::Pause | Fault::Cut), leader } =
-            event.op
-        else {
-            continue;
-        };
-        if event.ph != Phase::Ok {
+        let Op::Fault { fault, leader } = event.op else { continue };
+        if !interrupts(fault) || event.ph != Phase::Ok {
             continue;
         }
         let until = ends.iter().copied().find(|&end| end > event.ns).unwrap_or(event.ns);
@@ -144,10 +140,15 @@ pub fn measure(events: &[Event]) -> Gaps {
     Gaps { faults }
 }
 
+/// Whether such a fault has gaps of its own: a node that served does not from one moment to the next.
+fn interrupts(fault: Fault) -> bool {
+    matches!(fault, Fault::Kill | Fault::Terminate | Fault::Pause | Fault::Cut)
+}
+
 /// Another interruption, or the end of publishing, ends what a fault is answerable for.
 fn ends_window(event: &Event) -> bool {
     match event.op {
-        Op::Fault { fault: Fault::Kill | Fault::Pause | Fault::Cut, .. } => event.ph == Phase::Ok,
+        Op::Fault { fault, .. } if interrupts(fault) => event.ph == Phase::Ok,
         Op::Mark { stage: Stage::Draining } => true,
         Op::Fault { .. }
         | Op::Mark { .. }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   history.jsonl ──► history::read ──► model::Model ──► judge ──► Verdict   (table, JSON)
-//!                                                   └──► gaps::measure ──► Gaps
+//!                                                   ├──► gaps::measure ──► Gaps
+//!                                                   └──► acks::measure ──► Acks
 //! ```
 //!
 //! Outcomes are three: **ok** (acknowledged), **fail** (the answer promises that nothing happened) and **info**
@@ -21,6 +22,7 @@
 //!
 //! Clients, processes and faults (`chaos-tests/cluster`), the simulator (`chaos-tests/sim`).
 
+pub mod acks;
 pub mod checks;
 pub mod filter;
 pub mod gaps;
