@@ -6,6 +6,9 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
+/// What `moorline_attachments` is.
+const ATTACHMENTS: &str = "Durable sessions that are sent deliveries by this node";
+
 /// The service's metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceMetrics {
@@ -53,10 +56,7 @@ impl ServiceMetrics {
                 "moorline_live_subscriptions",
                 "Subscriptions of clean sessions connected here",
             )?,
-            attachments: gauge(
-                "moorline_attachments",
-                "Durable sessions that are sent deliveries by this node",
-            )?,
+            attachments: gauge("moorline_attachments", ATTACHMENTS)?,
             sessions_connected: sessions.with_label_values(&["connected"]),
             sessions_away: sessions.with_label_values(&["away"]),
             subscriptions: gauge(
