@@ -17,12 +17,12 @@ fn here() -> PathBuf {
 
 /// All texts below a directory with one of these endings.
 fn texts(dir: &Path, ending: &str, into: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             texts(&path, ending, into);
         } else if path.extension().is_some_and(|found| found == ending) {
-            let text = fs::read_to_string(&path).unwrap();
+            let text = fs::read_to_string(&path).expect("a text");
             into.push((path, text));
         }
     }
@@ -42,7 +42,8 @@ fn the_words_of_each_cause_are_those_that_were_agreed_on() {
         assert_eq!(told, expected);
     }
     assert_eq!(told.lines().count(), expected.lines().count());
-    assert!(Cause::COUNT >= 40, "{} causes", Cause::COUNT);
+    let causes = Cause::all().count();
+    assert!(causes >= 40, "{causes} causes");
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn every_cause_has_its_own_words() {
 #[test]
 fn every_cause_comes_from_somewhere() {
     let mut sources = Vec::new();
-    texts(&here().parent().unwrap().to_path_buf(), "rs", &mut sources);
+    texts(here().parent().unwrap(), "rs", &mut sources);
     let is_source = |path: &Path| {
         let is_of = |part: &str| path.components().any(|of| of.as_os_str() == part);
         is_of("src") && !path.ends_with("explain/src/cause.rs")

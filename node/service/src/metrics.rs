@@ -8,6 +8,9 @@ use prometheus::{
 
 use crate::accounts::AccountMetrics;
 
+/// What `moorline_attachments` is.
+const ATTACHMENTS: &str = "Durable sessions that are sent deliveries by this node";
+
 /// The service's metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceMetrics {
@@ -56,10 +59,7 @@ impl ServiceMetrics {
                 "moorline_live_subscriptions",
                 "Subscriptions of clean sessions connected here",
             )?,
-            attachments: gauge(
-                "moorline_attachments",
-                "Durable sessions that are sent deliveries by this node",
-            )?,
+            attachments: gauge("moorline_attachments", ATTACHMENTS)?,
             sessions_connected: sessions.with_label_values(&["connected"]),
             sessions_away: sessions.with_label_values(&["away"]),
             subscriptions: gauge(

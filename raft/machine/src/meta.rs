@@ -58,7 +58,6 @@ const TOMBSTONES_PER_TICK_MAX: usize = 1024;
 /// Routes that one `DropNodeRoutes` removes: a row each, so about 30 ms.
 const ROUTES_PER_DROP_MAX: usize = 20_000;
 
-pub(crate) use self::levels::LEVEL;
 pub use self::{
     members::Target,
     tenants::{TENANTS_BYTES_MAX, TENANTS_MAX},

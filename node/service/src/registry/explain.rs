@@ -125,7 +125,7 @@ pub(super) fn suspect(tenant: TenantId, device: &Text) {
         }
     });
     // Most who look for a device judge nobody.
-    drop(noted);
+    noted.unwrap_or_default();
 }
 
 /// Somebody who is judged says to be this device, which was not looked up.
@@ -136,7 +136,7 @@ pub fn meant(tenant: TenantId, device: &Text) {
     let noted = SUSPECT.try_with(|suspect| {
         suspect.borrow_mut().get_or_insert_with(|| Suspect::new(tenant, device, false));
     });
-    drop(noted);
+    noted.unwrap_or_default();
 }
 
 /// Somebody who is judged is not let in for this reason; whoever asks from outside hears less.
@@ -146,7 +146,7 @@ pub fn because(cause: Cause) {
             suspect.because = Some(cause);
         }
     });
-    drop(noted);
+    noted.unwrap_or_default();
 }
 
 impl Registry {

@@ -261,7 +261,7 @@ impl World {
                 }
                 Action::Complete(completed) => {
                     for (done, outcome, index) in completed {
-                        done.end(outcome, At { shard: SHARD, index });
+                        done.end(outcome, crate::At { shard: SHARD, index });
                     }
                 }
             }
