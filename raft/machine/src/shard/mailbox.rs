@@ -257,7 +257,7 @@ impl Mailboxes {
 
     /// What waits now is what there was at the beginning.
     pub(super) fn begin_tally(&mut self) {
-        self.tally = MailTally { opened_with: self.waits(), ..MailTally::default() };
+        self.tally = MailTally::begin(self.waits());
     }
 
     fn waits(&self) -> u64 {

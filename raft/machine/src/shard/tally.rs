@@ -60,6 +60,11 @@ pub struct MailTally {
 }
 
 impl MailTally {
+    /// Nothing has happened yet to the mails that wait.
+    pub(crate) fn begin(waiting: u64) -> Self {
+        Self { opened_with: waiting, ..Self::default() }
+    }
+
     pub(crate) fn note(&mut self, was: Noted, what: Noted) {
         let of = if was == Noted::Dead { &mut self.dead } else { &mut self.queued };
         of[what as usize] += 1;
