@@ -247,7 +247,8 @@ mod tests {
             ..EdgeConfig::default()
         };
         let settings = Settings::from(config.clone());
-        let admission = Arc::new(Admission::new(settings.clone()));
+        let metrics = Arc::new(EdgeMetrics::register(&Registry::new()).unwrap());
+        let admission = Arc::new(Admission::new(settings.clone(), Clock::start(), &metrics));
         let stranger = || admission.stranger("10.0.0.1".parse().unwrap());
         let turn = || admission.turn(TenantId(1), Some("a"), Millis(0)).0;
         let _one = stranger().unwrap();
