@@ -286,7 +286,11 @@ impl Fleet {
             match line.next().await? {
                 Event::Connected(connack) => anyhow::Ok((line, connack.session_present)),
                 Event::Refused(connack) => bail!("CONNACK {:?}", connack.reason),
-                other => bail!("{other:?}"),
+                other @ (Event::Published { .. }
+                | Event::Message(_)
+                | Event::Subscribed { .. }
+                | Event::Unsubscribed { .. }
+                | Event::Disconnected(_)) => bail!("{other:?}"),
             }
         };
         timeout(ATTEMPT_WAIT, attempt).await.map_err(|_| anyhow::anyhow!("no answer in time"))?

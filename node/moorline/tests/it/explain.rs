@@ -9,7 +9,7 @@ use crate::harness::{
     cluster::Shape,
     http,
     mqtt::{Client, Heard},
-    packet::{self, Connect, Packet, Version, frame, put_properties, put_text},
+    packet::{self, Connect, Version, frame, put_properties, put_text},
     scenarios,
     wait::{SOON, until},
 };

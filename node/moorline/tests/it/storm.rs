@@ -41,7 +41,7 @@ fn shape() -> Shape {
 
 /// Every second one speaks 3.1.1.
 fn device(number: usize) -> Connect {
-    let version = if number.is_multiple_of(2) { Version::V5 } else { Version::V311 };
+    let version = if number.is_multiple_of(2) { Version::V5 } else { Version::V4 };
     Connect::durable(version, &format!("d{number}"))
 }
 

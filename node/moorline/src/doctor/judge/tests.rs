@@ -128,11 +128,14 @@ fn what_is_wrong_with_a_machine_is_found() {
     }
 }
 
+/// Findings by severity, check, and a part of what they say.
+type Expected = &'static [(Severity, &'static str, &'static str)];
+
 #[test]
 fn what_is_wrong_in_a_cluster_is_found() {
     use Severity::{Error, Note, Warning};
     #[rustfmt::skip]
-    let table: [(Wrong<ClusterView>, &[(Severity, &str, &str)]); 12] = [
+    let table: [(Wrong<ClusterView>, Expected); 12] = [
         (|of| of.nodes[2].alive = false,
             &[(Warning, "groups", "survives the loss of no node: node 3 is down"), (Warning, "nodes", "node 3 (10.0.0.3:7400) is down")]),
         (|of| { of.nodes[1].alive = false; of.nodes[2].alive = false; },
