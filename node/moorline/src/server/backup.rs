@@ -43,6 +43,8 @@ use tracing::{info, warn};
 
 use super::node::Node;
 
+/// Questions to a reader that wait: the one that is answered, and the one that ends it.
+const QUESTIONS_MAX: usize = 2;
 /// Groups that are read at once on a node: each keeps what was deleted meanwhile on the disk.
 const SESSIONS_MAX: usize = 4;
 /// How long a session waits for the next question.
@@ -226,7 +228,7 @@ async fn answer(node: &Arc<Node>, shard: ShardId, body: &Bytes) -> anyhow::Resul
 }
 
 async fn begin(node: &Arc<Node>, shard: ShardId) -> anyhow::Result<Begun> {
-    let (questions, asked) = sync_channel(2);
+    let (questions, asked) = sync_channel(QUESTIONS_MAX);
     let session = node.backups().sessions(|sessions| {
         if sessions.open.len() >= SESSIONS_MAX {
             return None;
@@ -324,7 +326,7 @@ mod tests {
 
     #[test]
     fn pieces_are_named_given_as_often_as_asked_for_and_end() {
-        let (questions, asked) = sync_channel(2);
+        let (questions, asked) = sync_channel(QUESTIONS_MAX);
         let rows = 20_000_u32;
         let reading = thread::spawn(move || {
             let mut reader = reader(asked);
@@ -355,7 +357,7 @@ mod tests {
 
     #[test]
     fn who_asks_no_more_ends_it() {
-        let (questions, asked) = sync_channel(2);
+        let (questions, asked) = sync_channel(QUESTIONS_MAX);
         drop(questions);
         let mut reader = reader(asked);
         let value = Bytes::from(vec![7; 8 * 1024 * 1024]);

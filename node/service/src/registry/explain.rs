@@ -497,7 +497,8 @@ mod tests {
         let (tenant, since) = (TenantId(7), UnixMillis(1_000));
         for about in [About::Device(Text::from("kühl")), About::Message(Fingerprint(u64::MAX))] {
             let written = encode(tenant, &about, since);
-            for cut in 0..written.len() - 4 {
+            // Behind tenant, kind and time a name may have any length.
+            for cut in 0..written.len().min(14) {
                 assert!(decode(written.slice(..cut)).is_err(), "{cut} of {about:?}");
             }
             assert_eq!(decode(written).unwrap(), (tenant, about, since));
