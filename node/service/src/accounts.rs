@@ -158,7 +158,7 @@ impl Inner {
         let mut seen = accounts.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for shard in self.shards.all() {
             let leads = self.delivery(shard).is_some_and(|delivery| delivery.is_leading());
-            let counted = |machine: &Machine| {
+            let mut counted = |machine: &Machine| {
                 queues_off += machine.queue_imbalance();
                 mail_off += machine.mailboxes().imbalance();
                 Tallies { queues: *machine.queue_tally(), mail: *machine.mailboxes().tally() }
