@@ -53,6 +53,12 @@ def operations(walk):
     replicas(walk)
     walk.tell("## Move a leader by hand")
     walk.run("moorline cluster transfer --group 2 --to 3", on=2, also=[("--to 3", "--to 5")])
+    walk.tell("## Change settings")
+    changed = walk.config(2, [1, 2, 3]) + "[mqtt]\nconnections-max = 5000\ninflight-max = 16\n"
+    walk.file(2, "moorline.toml", changed)
+    walk.run("moorline config check /etc/moorline/moorline.toml", on=2)
+    walk.run("moorline config diff /etc/moorline/moorline.toml", on=2, ends_with=None)
+    assert "connections-max" in walk.run("moorline config reload", on=2)
     walk.tell("What was published in the beginning waits for who subscribed in the beginning:")
     heard = walk.also("moorline sub -H 10.0.0.5 -t 'demo/#' -i reader --durable -n 1", on=5)
     assert "before" in heard, heard
@@ -60,9 +66,22 @@ def operations(walk):
 
 def replicas(walk):
     """More and fewer copies, on the page of operations."""
-    walk.also("moorline pub -H 10.0.0.1 -t demo/kept -m before")
-    walk.tell("## More copies")
+    walk.tell("## More copies, for which there are not enough nodes yet")
     walk.run("moorline cluster replicas 5", on=2)
+    walk.run("moorline cluster status", on=2)
+    for machine in (6, 7):
+        token = re.search(r"[0-9a-f]{32,}", walk.quietly("moorline cluster token", on=2)).group()
+        walk.file(machine, "moorline.toml", walk.config(machine, join=True))
+        walk.also(f"moorline cluster join --token {token} --member 10.0.0.2:9400 --config moorline.toml", on=machine)
+        walk.start(machine)
+        walk.ready(machine)
+    copies(walk, [2, 4, 5, 6, 7], 5)
+    walk.run("moorline cluster status", on=2)
+    walk.tell("And fewer again:")
+    walk.also("moorline cluster replicas 4", on=2, ends_with=None)
+    walk.also("moorline cluster replicas 3", on=2)
+    copies(walk, [2, 4, 5, 6, 7], 3)
+    walk.run("moorline cluster status", on=2)
 
 
 def backup(walk):
@@ -104,8 +123,20 @@ def backup(walk):
     assert "018f0000-0000-7000-8000-000000000001" in walk.also("moorline mail list pump-7", on=4)
 
 
+def copies(walk, nodes, count):
+    """Each shard has so many votes."""
+
+    def look():
+        shards = [g for node in nodes for g in walk.view(node)["groups"] if g["shard"]]
+        return all(g["leader"] and len(g["voters"]) == count and not g["learners"] for g in shards)
+
+    walk.until(f"{count} copies", look)
+
+
 def upgrades(walk):
     """One after the other of three nodes is stopped and started while somebody publishes."""
+    for command in ("moorline-chaos upgrade", "MOORLINE_PREVIOUS="):
+        walk.excuse_all(command, "`scripts/verify upgrade` is a stage of its own")
     previous = walk.previous()
     walk.tell("Their program is the previous one; each machine gets the new one." if previous else "The same program again.")
     walk.cluster(program=previous)

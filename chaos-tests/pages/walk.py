@@ -5,7 +5,7 @@
 
 What it keeps true: a command that the page shows is run as the page shows it, but for the values named in `also`; a command
 that is not on the page is marked in the transcript; a command of the page that was not run, and is not excused with a reason,
-is an error; and so is an exit code that was not expected. Machines are 10.0.0.1 to 10.0.0.6: each node has its own
+is an error; and so is an exit code that was not expected. Machines are 10.0.0.1 to 10.0.0.7: each node has its own
 /var/lib/moorline and /etc/moorline, as on a machine of its own, and asks its own admin API.
 
 Transcripts: docs/transcripts/PAGE.md, written with --write, otherwise to the work directory.
@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PROGRAM = Path(os.environ["MOORLINE_BINARY"])
-MACHINES = 6
+MACHINES = 7
 COMMAND_S = 120
 SETTLED_S = 120
 PAUSE_S = 0.2
@@ -238,6 +238,28 @@ class Walk:
         return "\n".join([head, *self.said, *tail, ""])
 
 
+def fresh(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def enter():
+    """Makes the machines, and the places at which each sees its own; returns what is to be taken away again."""
+    made = [path for path in [*PLACES.values(), Path("/backup")] if not path.exists()]
+    for path in made:
+        path.mkdir(parents=True)
+    machines()
+    return made
+
+
+def leave(made):
+    for machine in range(1, MACHINES + 1):
+        subprocess.run(["ip", "netns", "del", f"walk{machine}"], stderr=subprocess.DEVNULL)
+    for path in made:
+        path.rmdir()
+
+
 def machines():
     """A switch, and machines at it: each has a network of its own."""
 
@@ -269,16 +291,11 @@ def main():
     parser.add_argument("--write", action="store_true", help="into docs/transcripts")
     parser.add_argument("--work", type=Path, required=True)
     asked = parser.parse_args()
-    made = [path for path in [*PLACES.values(), Path("/backup")] if not path.exists()]
-    for path in made:
-        path.mkdir(parents=True)
+    made = enter()
     failed = []
     try:
-        machines()
         for page in asked.pages or PAGES:
-            folder = asked.work / page
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            folder = fresh(asked.work / page)
             walk = Walk(page, folder)
             began = time.monotonic()
             try:
@@ -294,10 +311,7 @@ def main():
             target.mkdir(exist_ok=True)
             (target / f"{page.replace('/', '-')}.md").write_text(walk.transcript())
     finally:
-        for machine in range(1, MACHINES + 1):
-            subprocess.run(["ip", "netns", "del", f"walk{machine}"], stderr=subprocess.DEVNULL)
-        for path in made:
-            path.rmdir()
+        leave(made)
     return 1 if failed else 0
 
 
