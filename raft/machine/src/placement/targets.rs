@@ -81,7 +81,7 @@ pub fn moves(
     // Nothing is sent for another leader, and half of these changes would be worse than none: see `prefer`.
     let mut leaders = now.clone();
     prefer(&mut leaders, &begun);
-    changed(leaders).collect()
+    changed(leaders)
 }
 
 fn is_same_set(one: &[NodeId], other: &[NodeId]) -> bool {
