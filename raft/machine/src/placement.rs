@@ -80,7 +80,7 @@ pub fn plan(now: &Voters, places: &BTreeMap<NodeId, Place>, replicas: u8) -> Vot
         *load.entry(from).or_default() -= 1;
         *load.entry(to).or_default() += 1;
     }
-    prefer(&mut plan);
+    prefer(&mut plan, |_| true);
     plan
 }
 
@@ -149,8 +149,10 @@ fn uneven(
     Some((*group, from, to))
 }
 
-/// Spreads the preferred leaderships of shards evenly over their voters, moving as few as possible.
-fn prefer(plan: &mut Voters) {
+/// Spreads the preferred leaderships of shards evenly over their voters, moving as few as possible of those that may move.
+///
+/// Of what comes out all has to be done, or none: half a chain makes a node fuller, and who plans anew may take it back.
+fn prefer(plan: &mut Voters, movable: impl Fn(ShardId) -> bool) {
     let mut led: BTreeMap<NodeId, usize> = BTreeMap::new();
     for (group, voters) in plan.iter() {
         if *group != ShardId::META {
@@ -162,7 +164,7 @@ fn prefer(plan: &mut Voters) {
             }
         }
     }
-    while let Some(chain) = relieving(plan, &led) {
+    while let Some(chain) = relieving(plan, &led, &movable) {
         for (group, to) in chain {
             let voters = plan.get_mut(&group).expect("it is one of the plan's");
             let at = voters.iter().position(|voter| *voter == to).expect("it votes there");
@@ -176,11 +178,16 @@ fn prefer(plan: &mut Voters) {
 /// The shortest chain of leaderships to hand on from a node to one that leads at least two fewer: each of a chain gets one and gives
 /// one. Where there is none, they are as even as they can be. A node that leads two more than another need not vote with it, but with
 /// somebody who does.
-fn relieving(plan: &Voters, led: &BTreeMap<NodeId, usize>) -> Option<Vec<(ShardId, NodeId)>> {
+fn relieving(
+    plan: &Voters,
+    led: &BTreeMap<NodeId, usize>,
+    movable: &impl Fn(ShardId) -> bool,
+) -> Option<Vec<(ShardId, NodeId)>> {
     let mut fullest: Vec<NodeId> = led.keys().copied().collect();
     fullest.sort_by_key(|node| (usize::MAX - led[node], *node));
     let mut given: BTreeMap<NodeId, Vec<(ShardId, &[NodeId])>> = BTreeMap::new();
-    for (group, voters) in plan.iter().filter(|(group, _)| **group != ShardId::META) {
+    let of_shards = plan.iter().filter(|(group, _)| **group != ShardId::META);
+    for (group, voters) in of_shards.filter(|(group, _)| movable(**group)) {
         if let [first, others @ ..] = voters.as_slice() {
             given.entry(*first).or_default().push((*group, others));
         }

@@ -6,7 +6,7 @@
 //! - **Nothing is remembered here**: targets are rows of the meta group, progress is the membership of the group itself.
 //!   So whoever leads after a crash goes on.
 //! - **A target is set only for a group that has begun**: a leader of it was heard of. So nobody begins it a second time.
-//! - **At most `MOVES_MAX` targets are open at once** (`moorline_machine::placement`), one step per group at a time.
+//! - **At most `MOVES_MAX` groups get other voters at once** (`moorline_machine::placement`), one step per group at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

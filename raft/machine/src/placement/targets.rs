@@ -2,14 +2,16 @@
 //!
 //! # Invariants
 //!
-//! - **At most [`MOVES_MAX`] targets are open at once**, whoever leads. Checked by `tests/rules/growth.rs`.
+//! - **At most [`MOVES_MAX`] groups get other voters at once**, whoever leads. Checked by `tests/rules/growth.rs`.
+//! - **Leaderships are spread when no votes move, and all at once**: chains of them that were begun and planned anew in the middle went back
+//!   and forth for ever. Checked by the same.
 //! - **A node goes only when no group needs it**: every target is reached, and none names it. Checked by the same.
 
 use std::collections::BTreeSet;
 
 use moorline_core::{NodeId, ShardId, shard::Shards};
 
-use super::{Voters, places, plan};
+use super::{Voters, places, plan, prefer};
 use crate::{
     command::MemberState,
     meta::{MetaState, NodeState},
@@ -38,7 +40,7 @@ fn groups(meta: &MetaState) -> impl Iterator<Item = ShardId> + use<> {
     std::iter::once(ShardId::META).chain(shards)
 }
 
-/// Targets to set now, as far as their groups have begun, and as nobody has to come who does not run.
+/// Targets to set now, all of them: other voters, or where nobody is to get any, other leaders. As far as their groups have begun, and as nobody has to come who does not run.
 #[must_use]
 pub fn moves(
     meta: &MetaState,
@@ -59,16 +61,31 @@ pub fn moves(
         return Vec::new();
     }
     let now: Voters = groups(meta).map(|group| (group, meta.voters(group).to_vec())).collect();
-    let changed =
-        plan(&now, &places(meta), cluster.replicas).into_iter().filter_map(|(group, to)| {
+    let changed = |to: Voters| -> Vec<Move> {
+        let changed = to.into_iter().filter_map(|(group, to)| {
             let from = now[&group].clone();
-            (from != to).then_some((group, from, to))
+            (from != to && begun(group)).then_some((group, from, to))
         });
+        changed.collect()
+    };
     // A node that was let in and was not started yet: a target that names it would only wait.
     let comes_to_who_runs = |(_, from, to): &Move| {
         to.iter().filter(|node| !from.contains(node)).all(|node| runs(*node))
     };
-    changed.filter(|one| begun(one.0) && comes_to_who_runs(one)).take(free).collect()
+    let mut votes = changed(plan(&now, &places(meta), cluster.replicas));
+    votes.retain(|one| !is_same_set(&one.1, &one.2) && comes_to_who_runs(one));
+    votes.truncate(free);
+    if !votes.is_empty() {
+        return votes;
+    }
+    // Nothing is sent for another leader, and half of these changes would be worse than none: see `prefer`.
+    let mut leaders = now.clone();
+    prefer(&mut leaders, &begun);
+    changed(leaders)
+}
+
+fn is_same_set(one: &[NodeId], other: &[NodeId]) -> bool {
+    one.len() == other.len() && one.iter().all(|node| other.contains(node))
 }
 
 /// Leaving nodes that no group needs.
