@@ -261,21 +261,27 @@ def leave(made):
 
 
 def machines():
-    """A switch, and machines at it: each has a network of its own."""
+    """Machines with a network of their own each, and this one between them."""
 
     def ip(*command):
         subprocess.run(["ip", *command], check=True)
 
-    ip("link", "add", "walk", "type", "bridge")
-    ip("address", "add", "10.0.0.254/24", "dev", "walk")
-    ip("link", "set", "walk", "up")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    ip("address", "add", "10.0.0.254/32", "dev", "lo")
     for machine in range(1, MACHINES + 1):
         name = f"walk{machine}"
         subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
         ip("netns", "add", name)
         ip("link", "add", f"at{machine}", "type", "veth", "peer", "name", "eth0", "netns", name)
-        ip("link", "set", f"at{machine}", "master", "walk", "up")
-        for command in (["address", "add", f"10.0.0.{machine}/24", "dev", "eth0"], ["link", "set", "eth0", "up"], ["link", "set", "lo", "up"]):
+        ip("link", "set", f"at{machine}", "up")
+        ip("route", "add", f"10.0.0.{machine}/32", "dev", f"at{machine}")
+        for command in (
+            ["link", "set", "lo", "up"],
+            ["link", "set", "eth0", "up"],
+            ["address", "add", f"10.0.0.{machine}/32", "dev", "eth0"],
+            ["route", "add", "10.0.0.254/32", "dev", "eth0"],
+            ["route", "add", "default", "via", "10.0.0.254"],
+        ):
             ip("-n", name, *command)
 
 

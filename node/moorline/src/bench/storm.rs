@@ -53,6 +53,8 @@ use super::{
 };
 use crate::{cli::StormArgs, demo::ReadyNode, http};
 
+/// What rates are counted in.
+const SECOND: Duration = Duration::from_secs(1);
 /// Devices of one address: fewer than there may be strangers.
 const DEVICES_PER_ADDRESS: usize = 32;
 /// How long one attempt to connect may take.
@@ -238,7 +240,7 @@ impl Fleet {
             onto: args.onto.into(),
             all: args.all,
             wildcard: args.wildcard,
-            between: Duration::from_secs(1) / args.rate.max(1),
+            between: SECOND / args.rate.max(1),
             doors,
             start: Instant::now(),
             storm: watch::Sender::new(None),

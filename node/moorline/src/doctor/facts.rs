@@ -188,7 +188,7 @@ mod tests {
     fn the_nearest_mount_says_the_type() {
         let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
                       30 22 0:26 / /run rw,nosuid - tmpfs tmpfs rw,size=1G\n\
-                      31 22 0:27 / /var/lib/my\\040data rw master:2 - xfs /dev/sdb1 rw\n\
+                      31 22 0:27 / /var/lib/my\\040data rw shared:2 - xfs /dev/sdb1 rw\n\
                       40 22 0:28 / /srv rw - ext4 /dev/sdc1 rw\n\
                       41 40 0:29 / /srv rw - nfs4 far:/srv rw\n";
         let table = [

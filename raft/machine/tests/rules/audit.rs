@@ -83,8 +83,12 @@ fn a_repeated_run_leaves_one_record() {
         moorline_machine::RunBuilder::new(moorline_machine::command::ProducerId(7), 1);
     builder.push(&audited(devices::put_plain("d"))).unwrap();
     let run = builder.take(1).unwrap();
-    let first = group.runs(std::slice::from_ref(&run));
-    assert_eq!(group.runs(&[run]), first, "answered from memory");
+    // At which index the first was is not remembered.
+    let answers = |runs: Vec<moorline_machine::RunAnswers>| {
+        runs.into_iter().map(|run| run.answers).collect::<Vec<_>>()
+    };
+    let first = answers(group.runs(std::slice::from_ref(&run)));
+    assert_eq!(answers(group.runs(&[run])), first, "answered from memory");
     assert_eq!(records(&group).len(), 1);
 }
 

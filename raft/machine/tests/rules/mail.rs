@@ -398,15 +398,20 @@ fn a_mail_expires_by_log_time_wherever_it_is() {
     tick(&mut group, 499);
     assert_eq!(queued(&group, 9), [1, 2, 3, 4, 5]);
     tick(&mut group, 1);
-    assert_eq!(group.effects, [finished(3, Noted::Expired, 0)], "in the middle: the front stays");
+    let expired = finished_after(500, 3, Noted::Expired, 0);
+    assert_eq!(group.effects, [expired], "in the middle: the front stays");
     assert_eq!(queued(&group, 9), [1, 2, 4, 5]);
     group.reopen();
     assert_eq!(group.machine.next_deadline(), Some(UnixMillis(group.now + 500)));
     group.now += 500;
     assert_eq!(front(&group), Some((1, 4)), "until somebody ticks");
     tick(&mut group, 0);
-    let expected = [finished(1, Noted::Expired, 0), finished(4, Noted::Expired, 0), ready(2)];
-    assert_eq!(group.effects, expected, "at the front: the next one is ready");
+    let expired = |id| finished_after(1_000, id, Noted::Expired, 0);
+    assert_eq!(
+        group.effects,
+        [expired(1), expired(4), ready(2)],
+        "at the front: the next one is ready"
+    );
     assert_eq!(queued(&group, 9), [2, 5]);
     assert_eq!((done(&group), group.rows.count(KIND_EXPIRY)), (vec![3, 1, 4], 0));
     assert_eq!(history(&group, 1), [Noted::Queued, Noted::Expired]);

@@ -213,7 +213,8 @@ async fn another_authority_takes_the_olds_place_and_no_connection_ends() {
         }
     };
     timeout(PATIENCE, tried).await.expect("in time");
-    assert!(!nodes[0].peers.is_up(NodeId(3)) && !third.peers.is_up(NodeId(1)));
+    assert!(!nodes[0].peers.is_up(NodeId(3)), "it shows a certificate of the old authority");
+    assert!(!third.peers.is_up(NodeId(1)), "its certificate is one of the old authority");
 }
 
 #[tokio::test]
