@@ -106,7 +106,7 @@ pub enum Cause {
     TakesNothing,
     /// It sent bytes that are no packet.
     Malformed,
-    /// It sent a packet that is forbidden at that point.
+    /// It sent a packet that is forbidden, at that point or at all.
     ProtocolError,
     /// One packet had too many of something.
     TooManyInPacket,
@@ -458,8 +458,8 @@ const TABLE: [Words; Cause::COUNT] = [
     words(
         Cause::ProtocolError,
         "protocol_error",
-        "it sent a packet that is forbidden at that point",
-        "look for a broken client library: the log at level `debug` names what it sent",
+        "it sent a packet that is forbidden, at that point or at all",
+        "look for a broken client library: with MQTT 5 the reason string of the DISCONNECT says what it sent",
     ),
     words(
         Cause::TooManyInPacket,
