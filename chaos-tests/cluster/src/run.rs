@@ -283,18 +283,22 @@ pub(crate) async fn digests(shared: &Shared) -> Result<u32> {
     // A node speaks of the groups that it has: where there are more nodes than replicas, it takes several for all.
     let mut wanted: BTreeMap<u32, Digest> = BTreeMap::new();
     let mut problem = anyhow::anyhow!("there is no node");
+    let mut answered = false;
     for peer in &peers {
         match admin::digests(peer.admin).await {
             // Of two the later: it is the one that every replica will have.
-            Ok(given) => wanted.extend(given.groups.into_iter().map(|one| (one.shard, one))),
+            Ok(given) => {
+                answered = true;
+                wanted.extend(given.groups.into_iter().map(|one| (one.shard, one)));
+            }
             Err(error) => problem = error,
         }
-        if !wanted.is_empty() && voters.keys().all(|shard| wanted.contains_key(shard)) {
+        if answered && voters.keys().all(|shard| wanted.contains_key(shard)) {
             break;
         }
     }
     let missed: Vec<&u32> = voters.keys().filter(|shard| !wanted.contains_key(shard)).collect();
-    if wanted.is_empty() || !missed.is_empty() {
+    if !answered || !missed.is_empty() {
         return Err(problem.context(format!("no node gave digests of groups {missed:?}")));
     }
     let deadline = Instant::now() + DIGESTS_MAX;

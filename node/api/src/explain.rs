@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     Api, Problem,
     auth::Caller,
+    devices::found,
     extract::{Asked, At},
 };
 
@@ -206,8 +207,14 @@ pub(crate) async fn device(
 ) -> Result<Json<ExplainView>, Problem> {
     let (tenant, _) = caller.tenant_of_some(&api, since.tenant.as_deref()).await?;
     let device = caller.device(&api, tenant, &name).await?;
-    let explained = api.registry.explain(tenant, &About::Device(device), since.at(&api)).await;
-    Ok(Json(ExplainView::of(explained)))
+    let about = About::Device(device.clone());
+    let explained = api.registry.explain(tenant, &about, since.at(&api)).await;
+    let told = ExplainView::of(explained);
+    if told.notes.is_empty() {
+        // A client of MQTT without a device has notes; a name of which nothing is known is a wrong one.
+        found(&api, tenant, &device).await?;
+    }
+    Ok(Json(told))
 }
 
 /// Whom a message touched: who published it, who was sent it, and what became of that.

@@ -201,8 +201,11 @@ impl Cluster {
     /// The same of some nodes, each of which has a replica of every group.
     #[track_caller]
     pub(crate) fn digests_agree_on(&self, nodes: &[u64]) {
-        let answer = http::post(self.node(nodes[0]).admin, "/api/v1/cluster/digest").unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.body);
+        // A node that has just come back may lack entries.
+        let answer = until("a node digests all groups", READY, || {
+            let answer = http::post(self.node(nodes[0]).admin, "/api/v1/cluster/digest").ok()?;
+            (answer.status == 200).then_some(answer)
+        });
         let groups = answer.json()["groups"].as_array().unwrap().clone();
         assert_eq!(groups.len(), usize::from(SHARDS) + 1, "{}", answer.body);
         for group in groups {
