@@ -346,7 +346,8 @@ fn live(seed: u64, costs: &mut Costs) {
         for _ in 0..bunch {
             joined += 1;
             cluster.join(joined);
-            for _ in 0..cluster.random.below(20) {
+            let looks = if bunch > 1 { cluster.random.below(20) } else { 0 };
+            for _ in 0..looks {
                 cluster.look();
             }
         }
