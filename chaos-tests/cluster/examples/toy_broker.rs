@@ -249,7 +249,7 @@ async fn admin(mut stream: TcpStream, broker: Shared) -> anyhow::Result<()> {
         format!(r#"{{"groups":[{{"shard":0,"index":{index},"digest":"{digest}"}}]}}"#)
     } else if path.contains("/cluster ") {
         format!(
-            r#"{{"node":1,"groups":[{{"shard":0,"leader":1,"digest_index":{index},"digest":"{digest}"}}]}}"#
+            r#"{{"node":1,"groups":[{{"shard":0,"leader":1,"voters":[1],"digest_index":{index},"digest":"{digest}"}}]}}"#
         )
     } else {
         "{}".to_owned()
