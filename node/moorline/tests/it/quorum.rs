@@ -32,7 +32,7 @@ fn without_a_majority_nothing_is_taken_and_it_is_said_until_one_is_back() {
     nothing_is_acknowledged(publisher);
     it_is_said(&cluster);
     what_is_left_can_be_read(&cluster);
-    let refused = http::post(cluster.node(1).admin, "/api/v1/cluster/replicas?copies=1").unwrap();
+    let refused = http::post(cluster.node(1).admin, "/api/v1/cluster/replicas?copies=3").unwrap();
     assert_eq!(refused.status, 409, "{}", refused.body);
     assert!(Connect::clean(Version::V5, "late").attempt(cluster.mqtt(1)).is_err());
 
