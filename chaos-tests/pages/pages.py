@@ -93,6 +93,9 @@ def backup(walk):
     walk.tell("## Make one, check it, make another")
     walk.run("moorline backup create --to /backup/moorline --admin 127.0.0.1:9400")
     walk.also("moorline pub -H 10.0.0.2 -t demo/hello -m between")
+    # A backup is called after the second in which it began.
+    seconds = walk.quietly("date +%s")
+    walk.until("the next second", lambda: walk.quietly("date +%s") != seconds)
     walk.run("moorline backup create --to /backup/moorline && moorline backup prune /backup/moorline --keep 14 && moorline backup verify /backup/moorline", on=2)
     walk.run("moorline backup prune /backup/moorline --keep 14")
     walk.run("moorline backup verify /backup/moorline")

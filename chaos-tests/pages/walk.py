@@ -31,8 +31,12 @@ SETTLED_S = 120
 PAUSE_S = 0.2
 # Where each machine's own directories are seen.
 PLACES = {"lib": Path("/var/lib/moorline"), "etc": Path("/etc/moorline")}
-# What changes from one walk to the next and says nothing.
-VOLATILE = [(re.compile(r"\x1b\[[0-9;]*m"), "")]
+# What changes from one walk to the next and says nothing, and what is nobody's business even of clusters that are gone.
+VOLATILE = [
+    (re.compile(r"\x1b\[[0-9;]*m"), ""),
+    (re.compile(r"\b(mlt_\d+_\w+_)?[A-Za-z0-9]{43}\b"), r"\1…"),
+    (re.compile(r"\b[0-9a-f]{4}[0-9a-f]{28}\b"), "4c0f…"),
+]
 LINES_MAX = 60
 
 
@@ -87,7 +91,7 @@ class Walk:
 
     def write(self, on, typed, output, remark):
         for pattern, instead in VOLATILE:
-            output = pattern.sub(instead, output)
+            typed, output = pattern.sub(instead, typed), pattern.sub(instead, output)
         lines = output.rstrip().split("\n") if output.strip() else []
         if len(lines) > LINES_MAX:
             lines = [*lines[: LINES_MAX // 2], f"… {len(lines) - LINES_MAX} lines", *lines[-LINES_MAX // 2 :]]
