@@ -30,7 +30,7 @@ SIZE = "1400,1600"
 GRAPHS = {
     "messages": ["sum by (instance) (rate(moorline_messages_received_total[30s]))", "sum by (instance) (rate(moorline_messages_delivered_total[30s]))"],
     "acknowledgements": ["histogram_quantile(0.99, sum by (le) (rate(moorline_publish_ack_seconds_bucket[30s])))", "moorline_guarantee_survivable_nodes"],
-    "raft": ["sum by (instance) (moorline_raft_leader)", "sum by (instance) (rate(moorline_wal_fsync_seconds_count[30s]))"],
+    "raft": ['count_values by (instance) ("leader", moorline_raft_leader)', "sum by (instance) (rate(moorline_wal_fsync_seconds_count[30s]))"],
     "accounts": ["moorline_accounting_imbalance", "sum(moorline_messages_queued)"],
 }
 
