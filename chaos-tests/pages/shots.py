@@ -96,8 +96,10 @@ def main():
             for query in queries:
                 assert ask(query), f"no data: {query}"
             picture(graph(queries), asked.folder / f"{name}.png")
+        down = 'ALERTS{alertstate="firing", alertname="MoorlineNodeDown"}'
+        assert not ask(down), "no node is down yet"
         walk.stop(1, signal.SIGKILL)
-        walk.until("an alert fires", lambda: ask('ALERTS{alertstate="firing"}'), within=ALERT_S)
+        walk.until("an alert fires", lambda: ask(down), within=ALERT_S)
         picture(f"{PAGES}/alerts", asked.folder / "alerts.png")
         picture(graph(GRAPHS["messages"]), asked.folder / "node-down.png")
     finally:
