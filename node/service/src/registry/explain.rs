@@ -190,7 +190,7 @@ impl Registry {
     }
 
     /// Notes why somebody was not let in. If it is not known whether there is such a device, that is looked up first, beside everything
-    /// else: the answer does not wait for it. While [`LOOKUPS_MAX`] of these are under way more are not noted.
+    /// else: the answer does not wait for it. While `LOOKUPS_MAX` of these are under way more are not noted.
     pub fn note_not_let_in(&self, suspect: Suspect, from: &str, cause: Cause) {
         let Suspect { tenant, device, because, is_there } = suspect;
         let cause = because.unwrap_or(cause);
