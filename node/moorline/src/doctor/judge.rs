@@ -435,7 +435,8 @@ fn groups(found: &mut Findings, view: &ClusterView) {
         let (severity, means, next) = match about {
             About::Fine | About::Scope => continue,
             About::NoCluster => {
-                let next = "on one node: moorline cluster init".to_owned();
+                let next = "a new cluster: on one node, once: moorline cluster init; one that is restored: start the restored node, make none"
+                    .to_owned();
                 (Severity::Warning, "Nobody is served yet.", next)
             }
             About::Lost => {
