@@ -340,6 +340,11 @@ fn a_backup_under_load_becomes_a_cluster_of_another_size() {
         let restored = done(&["backup", "restore", to, "--name", "second", "--config", &config]);
         assert!(restored.contains("start it: moorline server"), "{restored}");
         refused(&["backup", "restore", to, "--config", &config], "not empty");
+        let data = &new.node(1).data;
+        assert_eq!(fs::metadata(data).unwrap().permissions().mode() & 0o777, 0o700);
+        let identity = fs::read_to_string(data.join("node.json")).unwrap();
+        let identity: Value = serde_json::from_str(&identity).unwrap();
+        assert_eq!(identity["format"], manifest["level"], "an older program refuses it");
         new.nodes_mut().iter_mut().for_each(Node::start);
         new.wait_ready();
         is_whole(&new, &token, &kept);
