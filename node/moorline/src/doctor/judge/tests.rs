@@ -177,7 +177,7 @@ fn what_is_wrong_in_a_cluster_is_found() {
 fn what_is_wrong_with_one_node_is_found() {
     use Severity::{Error, Warning};
     #[rustfmt::skip]
-    let table: [(Wrong<Asked>, Severity, &str, &str); 7] = [
+    let table: [(Wrong<Asked>, Severity, &str, &str); 8] = [
         (|of| of.view = Err("nobody answers at 10.0.0.1:9400".to_owned()), Error, "nodes", "nobody answers"),
         (|of| of.descriptors = Some((950, 1000)), Error, "descriptors", "950 of 1000"),
         (|of| of.descriptors = Some((100, 1024)), Warning, "descriptors", "may open 1024 files"),
