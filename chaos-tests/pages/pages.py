@@ -96,7 +96,7 @@ def backup(walk):
     # A backup is called after the second in which it began.
     seconds = walk.quietly("date +%s")
     walk.until("the next second", lambda: walk.quietly("date +%s") != seconds)
-    walk.run("moorline backup create --to /backup/moorline && moorline backup prune /backup/moorline --keep 14 && moorline backup verify /backup/moorline", on=2)
+    walk.run("moorline backup create --to /backup/moorline && moorline backup verify /backup/moorline && moorline backup prune /backup/moorline --keep 14", on=2)
     walk.run("moorline backup prune /backup/moorline --keep 14")
     walk.run("moorline backup verify /backup/moorline")
     walk.also("find /backup/moorline -type f | sort | tail -n 6")

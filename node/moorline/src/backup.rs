@@ -59,7 +59,7 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct PruneArgs {
     /// The directory.
     pub(crate) dir: PathBuf,
-    /// How many backups stay: the last ones.
+    /// How many backups stay: the last ones of each cluster.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep: u32,
 }

@@ -19,6 +19,7 @@ use moorline_storage::{
     ShardStore,
     log::{LogEngine, Mark},
 };
+use openraft::raft::VoteRequest;
 use prometheus::Registry;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,6 +29,7 @@ use crate::{
     balance,
     blocking::spawn_blocking,
     checkpoint, clear,
+    codec::message,
     config::GroupsConfig,
     confirm::Confirmation,
     error::{BarrierError, GroupError, ProposeError},
@@ -39,14 +41,16 @@ use crate::{
     role::{Role, Sink},
     send_snapshot::Throttle,
     state::{Pressure, ShardRows},
-    types::Address,
-    wire::{PeerState, Peers},
+    types::{Address, RaftVote},
+    wire::{CallError, Kind, Lane, PeerState, Peers},
 };
 
 /// Requests of other nodes that are being answered at the same time, beside appends.
 const REQUESTS_MAX: usize = 4096;
 /// Rows in memory may grow to this many times what starts a checkpoint while it is being written; then applying waits.
 const OVERLAYS_FACTOR_MAX: usize = 4;
+/// How long another node may take to say whether it has a log.
+const LOG_DEADLINE: Duration = Duration::from_millis(500);
 /// How long tasks may take to end when the node stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -249,6 +253,21 @@ impl Groups {
         let cleaned = spawn_blocking(move || clean_staging(&staging, shard)).await;
         cleaned.expect("deleting files does not panic").map_err(GroupError::Staging)?;
         Ok(deleted)
+    }
+
+    /// Whether another node has anything of a group's log. Asked as a candidate asks that nobody votes for: it changes nothing there.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be reached, or says that the group is not open there.
+    pub async fn has_log(&self, shard: ShardId, node: NodeId) -> Result<bool, CallError> {
+        let request = VoteRequest::new(RaftVote::new(0, self.node.config.node.0), None);
+        let body = message::encode_vote(&request);
+        let call =
+            self.node.peers.call(node, Lane::Control, Kind::PreVote, shard, body, LOG_DEADLINE);
+        let answer = message::decode_voted(call.await?);
+        let answer = answer.map_err(|error| CallError::Refused(error.to_string()))?;
+        Ok(answer.last_log_id.is_some())
     }
 
     /// Makes a group of these voters. Once, on one node of them.

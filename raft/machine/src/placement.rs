@@ -71,7 +71,8 @@ pub fn plan(now: &Voters, places: &BTreeMap<NodeId, Place>, replicas: u8) -> Vot
         count(&mut load, *group, voters);
     }
     for (group, voters) in &mut plan {
-        resize(*group, voters, copies(*group, replicas, kept), places, &mut load);
+        let before = now[group].len();
+        resize(*group, voters, copies(*group, replicas, kept), before, places, &mut load);
     }
     while let Some((group, from, to)) = uneven(&plan, places, &load) {
         let voters = plan.get_mut(&group).expect("it is one of the plan's");
@@ -105,12 +106,16 @@ fn resize(
     group: ShardId,
     voters: &mut Vec<NodeId>,
     wanted: usize,
+    before: usize,
     places: &BTreeMap<NodeId, Place>,
     load: &mut BTreeMap<NodeId, usize>,
 ) {
     let step = usize::from(group != ShardId::META);
     while voters.len() > wanted {
-        let most = |place: &usize| (load.get(&voters[*place]).copied().unwrap_or(0), *place);
+        // Whose node is dead first: it can't be the one that is left.
+        let takes = |node: &NodeId| places.get(node).is_some_and(|place| place.takes);
+        let load_of = |node: &NodeId| load.get(node).copied().unwrap_or(0);
+        let most = |at: &usize| (!takes(&voters[*at]), load_of(&voters[*at]), *at);
         let out = (0..voters.len()).max_by_key(most).expect("there are voters");
         let node = voters.remove(out);
         *load.entry(node).or_default() -= step;
@@ -118,9 +123,14 @@ fn resize(
     while voters.len() < wanted {
         let free = places.iter().filter(|(node, place)| place.takes && !voters.contains(node));
         let least = |(node, _): &(&NodeId, &Place)| (load.get(node).copied().unwrap_or(0), **node);
-        let Some((node, _)) = free.min_by_key(least) else { return };
+        let Some((node, _)) = free.min_by_key(least) else { break };
         voters.push(*node);
         *load.entry(*node).or_default() += step;
+    }
+    // Four survive no more than three do, two no more than one: where no more nodes run, it does not grow by half.
+    if voters.len() < wanted && voters.len() > before && voters.len().is_multiple_of(2) {
+        let last = voters.pop().expect("it grew");
+        *load.entry(last).or_default() -= step;
     }
 }
 

@@ -20,7 +20,7 @@
 //!   piece goes while a backup that counts can't be read. Checked by this file's tests.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -145,10 +145,33 @@ impl Directory {
     pub(super) fn choose(&self, name: Option<&str>) -> anyhow::Result<(String, Manifest)> {
         let name = match name {
             Some(name) => name.to_owned(),
-            None => self.names()?.pop().context("there is no finished backup in this directory")?,
+            None => self.last()?,
         };
         let manifest = self.manifest(&name)?;
         Ok((name, manifest))
+    }
+
+    /// The last backup. Of two clusters nobody can say which is meant.
+    fn last(&self) -> anyhow::Result<String> {
+        let names = self.names()?;
+        let mut last: BTreeMap<String, &str> = BTreeMap::new();
+        for name in &names {
+            // One that does not read ends it where it is the last; what was before it says of which clusters there are some.
+            if let Ok(manifest) = self.manifest(name) {
+                let of = format!("{} ({})", manifest.cluster, manifest.cluster_id);
+                last.insert(of, name);
+            }
+        }
+        if last.len() > 1 {
+            let each: Vec<String> =
+                last.iter().map(|(of, name)| format!("of cluster {of} {name}")).collect();
+            bail!(
+                "there are backups of {} clusters, the last ones {}: say which with --name",
+                last.len(),
+                each.join(", ")
+            );
+        }
+        names.last().cloned().context("there is no finished backup in this directory")
     }
 
     /// Reads a manifest and compares it with its checksum.
@@ -170,6 +193,13 @@ impl Directory {
 
     /// Ends a backup.
     pub(super) fn finish(&self, name: &str, manifest: &Manifest) -> anyhow::Result<()> {
+        // A piece that was there already may be of a `create` that was killed before its name was synced.
+        let pieces = self.0.join("pieces");
+        let parts: BTreeSet<&str> = manifest.pieces().map(|piece| &piece.sha256[..2]).collect();
+        for part in parts {
+            sync(&pieces.join(part))?;
+        }
+        sync(&pieces)?;
         let json = manifest.to_json();
         let checksum = format!("{}  {name}.json\n", sha256(&json));
         let write = |file: &Path, bytes: &[u8]| {
@@ -179,20 +209,30 @@ impl Directory {
         write(&self.0.join(format!("{name}.json.sha256")), checksum.as_bytes())
     }
 
-    /// Deletes all backups but the last so many, then every piece that none of those names, and what broken commands left.
+    /// Deletes all backups but the last so many of each cluster, then every piece that none of those names, and what broken commands left.
     ///
     /// Whoever dies in the middle leaves whole backups, and pieces that the next `prune` finds. A backup that counts and can't be
     /// read ends it before anything is deleted: which pieces it needs is not known.
     pub(super) fn prune(&self, keep: usize) -> anyhow::Result<Pruned> {
-        let mut names = self.names()?;
-        let kept = names.split_off(names.len().saturating_sub(keep));
-        let mut needed = BTreeSet::new();
-        for name in &kept {
+        let read = |name: &String| {
             let why = || format!("backup {name} can't be read, so nothing is deleted");
-            let manifest = self.manifest(name).with_context(why)?;
+            self.manifest(name).with_context(why)
+        };
+        // A trial's backups must not take the places of those that count.
+        let mut of_clusters: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for name in self.names()? {
+            of_clusters.entry(read(&name)?.cluster_id).or_default().push(name);
+        }
+        let (mut kept, mut needed) = (Vec::new(), BTreeSet::new());
+        let mut pruned = Pruned::default();
+        for mut names in of_clusters.into_values() {
+            kept.extend(names.split_off(names.len().saturating_sub(keep)));
+            pruned.backups.extend(names);
+        }
+        for name in &kept {
+            let manifest = read(name)?;
             needed.extend(manifest.pieces().map(|piece| format!("{}.rows", piece.sha256)));
         }
-        let mut pruned = Pruned { backups: names, ..Pruned::default() };
         for name in &pruned.backups {
             // From here on it counts no more.
             remove(&self.0.join(format!("{name}.json.sha256")))?;
@@ -201,9 +241,14 @@ impl Directory {
         for path in files(&self.0)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let finished = |name: &str| kept.iter().any(|kept| kept == name);
+            // Others may have files here: a manifest is known by what is in it, one that was not written whole by its name alone.
+            let is_manifest =
+                || fs::read(&path).is_ok_and(|json| Manifest::from_json(&json).is_ok());
             let left = match name.rsplit_once('.') {
-                Some((name, "json")) => is_name(name) && !finished(name),
-                Some((_, end)) => end == BESIDE,
+                Some((name, "json")) => is_name(name) && !finished(name) && is_manifest(),
+                Some((name, end)) => {
+                    end == BESIDE && is_name(name.strip_suffix(".json").unwrap_or(name))
+                }
                 None => false,
             };
             if left {
@@ -355,7 +400,8 @@ mod tests {
         let directory = three(dir.path());
         // What a `create` left that died, and what is nobody's business.
         directory.keep(&piece("left"), b"left").unwrap();
-        fs::write(dir.path().join("broken.json"), "{").unwrap();
+        fs::write(dir.path().join("left.new"), "{").unwrap();
+        fs::write(dir.path().join("inventory.json"), "{}").unwrap();
         fs::write(directory.path(&piece("a")).with_extension(BESIDE), "a").unwrap();
         fs::write(dir.path().join("README"), "mine").unwrap();
 
@@ -368,8 +414,24 @@ mod tests {
             assert_eq!(directory.read(&piece(text)), Ok(Bytes::from(text.to_owned())));
         }
         assert_eq!(directory.prune(2).unwrap(), Pruned::default(), "once is enough");
-        assert!(dir.path().join("README").exists());
-        assert!(!dir.path().join("broken.json").exists() && !dir.path().join("one.json").exists());
+        assert!(dir.path().join("README").exists() && dir.path().join("inventory.json").exists());
+        assert!(!dir.path().join("left.new").exists() && !dir.path().join("one.json").exists());
+    }
+
+    #[test]
+    fn each_cluster_keeps_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = three(dir.path());
+        for (at, name) in [(4, "trial-1"), (5, "trial-2")] {
+            let trial = Manifest { cluster_id: "cd".to_owned(), ..of_pieces(at, &["abc"]) };
+            directory.finish(name, &trial).unwrap();
+        }
+        let problem = directory.choose(None).unwrap_err().to_string();
+        assert!(problem.contains("three") && problem.contains("trial-2"), "{problem}");
+        assert_eq!(directory.choose(Some("two")).unwrap().0, "two");
+        let pruned = directory.prune(2).unwrap();
+        assert_eq!(pruned, Pruned { backups: vec!["one".into()], pieces: 1, bytes: 1 });
+        assert_eq!(directory.names().unwrap(), ["two", "three", "trial-1", "trial-2"]);
     }
 
     #[test]

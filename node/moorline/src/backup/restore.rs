@@ -11,23 +11,26 @@
 //! # Invariants
 //!
 //! - **A directory that is restored in part is used by nobody**: `moorline server` refuses it while the mark is there.
+//! - **A restored directory says the level of its rows** before it may be used, so that a program of before refuses it.
 //! - **Each piece is checked before its rows are written.** One that is damaged ends the restore, and the mark stays.
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::{self, DirBuilder, File, Permissions},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::Path,
 };
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use moorline_core::{Incarnation, NodeId, ShardId, Text, UnixMillis, level::KNOWN};
+use moorline_core::{Incarnation, NodeId, ShardId, Text, UnixMillis};
 use moorline_group::{Disk, Restored, RowsAt};
 use moorline_machine::{
     command::NodeRecord,
     restore::{Carried, NewCluster, OldCluster, carried, meta_rows, route},
 };
 use moorline_storage::{Batch, Store};
+use moorline_storage_rocks::note_level;
 use prometheus::Registry;
 
 use super::{
@@ -56,7 +59,7 @@ pub(super) async fn run(args: &RestoreArgs) -> anyhow::Result<()> {
     let store = disk.identity.store;
     let disk_of_groups = Disk { store: disk.store.clone(), log: disk.log.clone() };
     let old = write_rows(&directory, &manifest, &*disk.store)?;
-    old.fits(KNOWN).context("the rows of this backup")?;
+    config.cluster.fits(old.level).context("the rows of this backup")?;
     let new = new_cluster(&config, store);
     let changes = meta_rows(&new, &old).into_iter().map(|(key, row)| (key, Some(row))).collect();
     disk.store.write(Batch { changes })?;
@@ -69,6 +72,8 @@ pub(super) async fn run(args: &RestoreArgs) -> anyhow::Result<()> {
         moorline_group::restore(&disk_of_groups, restored).await?;
     }
     drop((disk_of_groups, disk));
+    // Before it may be used: a program of before must not take the directory for one of its own level.
+    note_level(data, old.level)?;
     end(data)?;
     println!("{}", next_steps(&name, &manifest, &config, &args.config));
     Ok(())
@@ -84,7 +89,7 @@ fn refusal(config: &Config, manifest: &Manifest, same_name: bool) -> Option<Stri
             manifest.shards, cluster.shards
         ));
     }
-    if let Err(misfit) = KNOWN.check(manifest.level) {
+    if let Err(misfit) = cluster.fits(manifest.level) {
         return Some(misfit.to_string());
     }
     if manifest.cluster == cluster.name && !same_name {
@@ -105,15 +110,29 @@ fn refusal(config: &Config, manifest: &Manifest, same_name: bool) -> Option<Stri
     })
 }
 
-/// An empty directory with the mark.
+/// An empty directory with the mark, for its owner alone.
 fn begin(data: &Path) -> anyhow::Result<()> {
     let at = || format!("node.data-dir: {}", data.display());
-    fs::create_dir_all(data).with_context(at)?;
-    let mut there = fs::read_dir(data).with_context(at)?;
-    if there.next().transpose().with_context(at)?.is_some() {
-        bail!("{} is not empty: a backup is restored into an empty one", at());
+    // What devices said and what is kept of their secrets is nobody else's.
+    DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(at)?;
+    for entry in fs::read_dir(data).with_context(at)? {
+        // A new disk has that one.
+        if entry.with_context(at)?.file_name() != "lost+found" {
+            bail!("{} is not empty: a backup is restored into an empty one", at());
+        }
     }
-    File::create_new(data.join(RESTORING)).and_then(|mark| mark.sync_all()).with_context(at)?;
+    let mark = File::create_new(data.join(RESTORING)).with_context(at)?;
+    let (owner, own) = (fs::metadata(data).with_context(at)?.uid(), mark.metadata()?.uid());
+    if owner != own {
+        fs::remove_file(data.join(RESTORING)).with_context(at)?;
+        bail!(
+            "{} belongs to user {owner}, who could not read what user {own} puts there: as that user: runuser -u NAME -- moorline backup \
+             restore …",
+            at()
+        );
+    }
+    fs::set_permissions(data, Permissions::from_mode(0o700)).with_context(at)?;
+    mark.sync_all().with_context(at)?;
     File::open(data).and_then(|dir| dir.sync_all()).with_context(at)
 }
 
@@ -193,4 +212,24 @@ fn next_steps(name: &str, manifest: &Manifest, config: &Config, file: &Path) -> 
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_empty_is_marked_and_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("deep/er");
+        fs::create_dir_all(data.join("lost+found")).unwrap();
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+        begin(&data).unwrap();
+        assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+        let problem = format!("{:#}", begin(&data).unwrap_err());
+        assert!(problem.contains("is not empty"), "{problem}");
+        end(&data).unwrap();
+        assert!(!data.join(RESTORING).exists());
+        begin(&dir.path().join("new/one")).unwrap();
+    }
 }

@@ -68,6 +68,8 @@ pub(super) struct Asked {
     pub(super) descriptors: Option<(u64, u64)>,
     /// When the certificate it shows clients ends, in seconds since 1970.
     pub(super) certificate_s: Option<i64>,
+    /// When the one it shows other nodes ends.
+    pub(super) wire_certificate_s: Option<i64>,
 }
 
 pub(super) fn now_s() -> i64 {
@@ -165,13 +167,14 @@ pub(super) async fn ask(admin: &str) -> Asked {
     let metrics = metrics.map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
     let metrics = metrics.unwrap_or_default();
     let open = gauge(&metrics, "process_open_fds").zip(gauge(&metrics, "process_max_fds"));
-    let certificate_s = gauge(&metrics, "moorline_cert_expiry_timestamp_seconds");
+    let end = |name: &str| gauge(&metrics, name).map(|at| at as i64).filter(|at| *at > 0);
     Asked {
         admin: admin.to_owned(),
         view: view.map_err(|error| format!("{error:#}")),
         ahead_ms,
         descriptors: open.map(|(open, max)| (open as u64, max as u64)),
-        certificate_s: certificate_s.map(|at| at as i64).filter(|at| *at > 0),
+        certificate_s: end("moorline_cert_expiry_timestamp_seconds"),
+        wire_certificate_s: end("moorline_wire_cert_expiry_timestamp_seconds"),
     }
 }
 

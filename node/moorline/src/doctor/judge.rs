@@ -237,7 +237,7 @@ fn space(found: &mut Findings, data: &Data) {
 
 fn certificate(found: &mut Findings, whose: &str, end_s: i64, now_s: i64) {
     let days = (end_s - now_s) / (24 * 3600);
-    let next = "write a new one over it: a node looks every 10 seconds (of cluster.tls: restart the node); \
+    let next = "write a new one over it: a node looks every 10 seconds; \
                 moorline ca issue makes one, if the authority is ours";
     if end_s <= now_s {
         let what = format!("the certificate of {whose} has expired");
@@ -284,6 +284,9 @@ fn one_node(found: &mut Findings, node: &Asked, now_s: i64) {
     }
     if let Some(end) = node.certificate_s {
         certificate(found, &format!("node {id}"), end, now_s);
+    }
+    if let Some(end) = node.wire_certificate_s {
+        certificate(found, &format!("node {id} for other nodes"), end, now_s);
     }
 }
 
@@ -409,7 +412,7 @@ fn versions(found: &mut Findings, view: &ClusterView) {
             "versions",
             what,
             means,
-            "by itself, or now: moorline cluster upgrade",
+            "when the new version has done well: moorline cluster upgrade",
         );
     }
     if view.level > KNOWN.max {
@@ -435,7 +438,8 @@ fn groups(found: &mut Findings, view: &ClusterView) {
         let (severity, means, next) = match about {
             About::Fine | About::Scope => continue,
             About::NoCluster => {
-                let next = "on one node: moorline cluster init".to_owned();
+                let next = "a new cluster: on one node, once: moorline cluster init; one that is restored: start the restored node, make none"
+                    .to_owned();
                 (Severity::Warning, "Nobody is served yet.", next)
             }
             About::Lost => {

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use moorline_core::{
     Incarnation, NodeId, ShardId, Text,
     level::{Levels, REPLICAS_CHANGE},
 };
 use moorline_machine::{Answer, Command, MemberState, Refused, command::NodeRecord};
+use moorline_router::SubmitError;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -20,6 +21,9 @@ use crate::guarantees;
 
 /// How long a command to the meta group may take.
 pub(super) const COMMAND_WAIT: Duration = Duration::from_secs(8);
+/// What is said of a command that was sent and not answered.
+const MAYBE_LATER: &str =
+    "it was sent, and may still be carried out: see `moorline cluster status` before you ask again";
 /// How long a token lets a node in: long enough to write it into a file and start a node.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// How often a removal is repeated while there is more to drop.
@@ -47,9 +51,18 @@ pub(crate) enum Outcome {
 impl Node {
     /// Proposes a command to the meta group.
     pub(crate) async fn ask_meta(&self, command: &Command) -> anyhow::Result<Outcome> {
+        // What is sent waits for a leader, and would be carried out long after it was refused.
+        if let Some(lost) = self.meta_lost() {
+            bail!("{lost}; nothing was sent");
+        }
         let asked = self.router().ask(ShardId::META, command);
-        let answer = tokio::time::timeout(COMMAND_WAIT, asked).await;
-        let answer = answer.context("the meta group did not answer in time")??;
+        let answer = match tokio::time::timeout(COMMAND_WAIT, asked).await {
+            Ok(Err(problem @ SubmitError::Unanswered { .. })) => {
+                bail!("{problem}; {MAYBE_LATER}")
+            }
+            Ok(answered) => answered?,
+            Err(_) => bail!("the meta group did not answer in time; {MAYBE_LATER}"),
+        };
         if let Answer::At(index) = answer {
             Ok(Outcome::At(index))
         } else if let Answer::Partly(_) = answer {
@@ -59,6 +72,20 @@ impl Node {
         } else {
             bail!("the meta group answered {answer:?}")
         }
+    }
+
+    /// Why nothing can be written into the meta group, as far as this node sees.
+    fn meta_lost(&self) -> Option<String> {
+        let groups = self.groups().status();
+        let voters = groups.into_iter().find(|group| group.shard == ShardId::META)?.voters;
+        let own = self.config().node_id();
+        let is_down = |node: &&NodeId| **node != own && !self.is_up(**node);
+        let down: Vec<String> = voters.iter().filter(is_down).map(ToString::to_string).collect();
+        let (all, up) = (voters.len(), voters.len() - down.len());
+        (all > 0 && up <= all / 2).then(|| {
+            let down = down.join(" and ");
+            format!("the meta group has no majority, {up} of {all} votes: start the nodes {down}")
+        })
     }
 
     /// A token that lets one node join within the hour.

@@ -15,6 +15,7 @@ pub(crate) mod auth;
 pub(crate) mod backed_up;
 pub(crate) mod backup;
 mod disk;
+mod init;
 pub(crate) mod join;
 mod known;
 mod levels;

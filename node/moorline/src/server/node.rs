@@ -40,10 +40,8 @@ use crate::{
     metrics::NodeMetrics,
 };
 
-/// How long `cluster init` may take until the meta group has a leader and has recorded the cluster.
-const INIT_WAIT: Duration = Duration::from_secs(20);
-/// How often that is looked at.
-const INIT_PAUSE: Duration = Duration::from_millis(50);
+/// What a node says that knows of no cluster. It may be late alone: the words must not have a second cluster made beside a restored one.
+const NOT_MADE: &str = "not made yet, or its first node (a restored one, say) is not here yet; a new cluster: run `moorline cluster init` on one node";
 /// Shares in one answer: about 50 KiB.
 const SHARES_PER_PAGE_MAX: usize = 200;
 /// How long a group's Raft core may take to get to a question, if the node is to count as alive. It waits for its disk
@@ -366,7 +364,7 @@ impl Node {
         let stopping = self.stopping.load(Ordering::Acquire);
         let [leaders, lease] = self.majorities();
         vec![
-            check("cluster", made, "made", "not made yet: run `moorline cluster init` on one node"),
+            check("cluster", made, "made", NOT_MADE),
             check("replicas", opened, "open and recovered", "opening and recovering"),
             leaders,
             lease,
@@ -437,7 +435,7 @@ impl Node {
         alive
     }
 
-    fn made(&self) -> bool {
+    pub(super) fn made(&self) -> bool {
         self.groups
             .read(ShardId::META, |machine, _| machine.meta().cluster().is_some())
             .unwrap_or(false)
@@ -530,57 +528,6 @@ impl Node {
                 program: programs.get(&node).map(program_view),
             })
             .collect()
-    }
-
-    /// Makes the configured peers a cluster; does nothing if they are one.
-    pub(crate) async fn init(&self) -> anyhow::Result<()> {
-        if self.made() {
-            return Ok(());
-        }
-        let peers = &self.config.cluster.peers;
-        let voters: BTreeMap<NodeId, String> =
-            peers.iter().map(|peer| (NodeId(peer.id), peer.address.clone())).collect();
-        let fresh = self
-            .groups
-            .status()
-            .iter()
-            .any(|group| group.shard == ShardId::META && group.last_log.is_none());
-        if fresh {
-            self.groups.initialize(ShardId::META, voters).await?;
-        }
-        let nodes = peers
-            .iter()
-            .map(|peer| NodeRecord {
-                node: NodeId(peer.id),
-                store: 0,
-                incarnation: Incarnation(0),
-                address: Text::from(peer.address.as_str()),
-            })
-            .collect();
-        let command = Command::CreateCluster {
-            cluster: rand::random(),
-            shards: self.config.cluster.shards,
-            nodes,
-            replicas: self.config.cluster.replicas,
-        };
-        let asked = tokio::time::timeout(INIT_WAIT, self.router.ask(ShardId::META, &command));
-        let answer =
-            asked.await.context("the meta group has no leader; are the other nodes running?")??;
-        // A refusal means that somebody else was faster, or that it was made long ago, which is as good.
-        let by_this = matches!(answer, Answer::At(_) | Answer::Done);
-        self.set_newborn(by_this);
-        if !by_this && !self.made() {
-            bail!("the meta group answered {answer:?}");
-        }
-        let deadline = tokio::time::Instant::now() + INIT_WAIT;
-        while !self.made() {
-            if tokio::time::Instant::now() > deadline {
-                bail!("the cluster was recorded, but this node does not see it yet");
-            }
-            tokio::time::sleep(INIT_PAUSE).await;
-        }
-        self.wait_for_level().await;
-        Ok(())
     }
 
     /// A client's session, if this node has a replica of its shard and knows it. Without a tenant's name it is the demo tenant's.

@@ -175,9 +175,13 @@ impl Reconciler {
     /// The cluster is at this level, as far as this node's rows say. A program that does not know it must not go on; and no older
     /// program may use this directory from now on.
     fn keep_level(&self, level: u16) -> anyhow::Result<()> {
-        self.node.config().cluster.fits(level)?;
-        // Rows may be behind what this directory has seen before.
-        let noted = note_level(&self.node.config().node.data_dir, level)?;
+        let config = self.node.config();
+        if level > config.cluster.levels().max {
+            config.cluster.fits(level)?;
+        }
+        // Rows may be behind what this directory has seen before: what counts is the highest.
+        let noted = note_level(&config.node.data_dir, level)?;
+        config.cluster.fits(noted)?;
         self.peers.set_level(noted);
         info!(level = noted, "the level of the cluster");
         Ok(())

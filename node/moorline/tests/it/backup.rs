@@ -20,7 +20,7 @@ use crate::harness::{
     node::{MOORLINE, Node},
     packet::{Connect, Packet, Version},
     sse::Sse,
-    wait::{READY, SOON, until_true},
+    wait::{READY, SOON, until, until_true},
 };
 
 /// Sessions that are away, enough for all shards.
@@ -340,10 +340,33 @@ fn a_backup_under_load_becomes_a_cluster_of_another_size() {
         let restored = done(&["backup", "restore", to, "--name", "second", "--config", &config]);
         assert!(restored.contains("start it: moorline server"), "{restored}");
         refused(&["backup", "restore", to, "--config", &config], "not empty");
+        let data = &new.node(1).data;
+        assert_eq!(fs::metadata(data).unwrap().permissions().mode() & 0o777, 0o700);
+        let identity = fs::read_to_string(data.join("node.json")).unwrap();
+        let identity: Value = serde_json::from_str(&identity).unwrap();
+        assert_eq!(identity["format"], manifest["level"], "an older program refuses it");
         new.nodes_mut().iter_mut().for_each(Node::start);
         new.wait_ready();
         is_whole(&new, &token, &kept);
     }
+}
+
+/// The restored node is late, and somebody does what one does with new nodes.
+fn nobody_makes_another(three: &mut Cluster) {
+    for id in [2, 3] {
+        three.node_mut(id).start();
+        until_true("a new node answers", READY, || three.node_mut(id).answers());
+    }
+    let init = |three: &Cluster| http::post(three.node(2).admin, "/api/v1/cluster/init").unwrap();
+    let refused = init(three);
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    assert!(refused.body.contains("no answer of the nodes 1"), "{}", refused.body);
+    three.node_mut(1).start();
+    let there = until("there is a cluster already", READY, || {
+        let answer = init(three);
+        (answer.status == 200).then_some(answer)
+    });
+    assert!(there.body.contains("made"), "{}", there.body);
 }
 
 #[test]
@@ -363,7 +386,7 @@ fn what_is_damaged_or_does_not_fit_is_refused() {
     let mut three = prepared(3, &key_dir.path().join("cluster.key"));
     let config = three.node(1).config.to_str().unwrap().to_owned();
     done(&["backup", "restore", to, "--config", &config]);
-    three.nodes_mut().iter_mut().for_each(Node::start);
+    nobody_makes_another(&mut three);
     three.wait_ready();
     is_whole(&three, &token, &kept);
     until_true("every group has three voters", READY, || {

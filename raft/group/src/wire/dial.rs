@@ -40,6 +40,7 @@ use super::{
     proto::{Frame, peer_client::PeerClient},
     send_queue::{Drain, SendQueue},
     state::LaneState,
+    tls::{Kept, Tls},
     transport::Socket,
 };
 
@@ -60,6 +61,8 @@ enum ConnectError {
     Stream(#[source] Box<tonic::Status>),
     #[error("the other side does not say hello")]
     NoHello,
+    #[error("the TLS files were read again meanwhile")]
+    OldTls,
     #[error("{0}")]
     Refusal(Refusal),
 }
@@ -113,6 +116,7 @@ fn failed(shared: &Shared, peer: &Peer, lane: Lane, error: &ConnectError) {
         | ConnectError::Http(_)
         | ConnectError::Stream(_)
         | ConnectError::NoHello
+        | ConnectError::OldTls
         | ConnectError::Refusal(_) => LaneState::Silent,
     };
     if let ConnectError::Refusal(refusal) = error {
@@ -231,7 +235,8 @@ async fn greet(
     lane: Lane,
     tcp: Box<dyn Socket>,
 ) -> Result<Connected, ConnectError> {
-    let endpoint = endpoint(shared, peer).map_err(ConnectError::Http)?;
+    let tls = shared.tls.as_ref().map(Kept::now);
+    let endpoint = endpoint(tls.as_deref(), peer).map_err(ConnectError::Http)?;
     let connector = Once(Some(TokioIo::new(tcp)));
     let channel = endpoint.connect_with_connector(connector).await.map_err(ConnectError::Http)?;
     let mut client = PeerClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
@@ -253,6 +258,11 @@ async fn greet(
     let first = inbound.message().await.map_err(no_stream)?;
     let (answer, rest) =
         first.and_then(|frame| read_answer(frame.body)).ok_or(ConnectError::NoHello)?;
+    // Begun with files that do not count any more: what is made from now on is made with the new ones.
+    let is_old = |kept: &Kept| tls.is_some_and(|tls| !Arc::ptr_eq(&tls, &kept.now()));
+    if shared.tls.as_ref().is_some_and(is_old) {
+        return Err(ConnectError::OldTls);
+    }
     let peer = check(shared, peer, &answer).map_err(ConnectError::Refusal)?;
     let stop = shared.stop.child_token();
     let link = Arc::new(Link { peer, send_queue, calls: Calls::new(), stop });
@@ -282,8 +292,8 @@ fn check(shared: &Shared, peer: &Peer, answer: &Answer) -> Result<Identity, Refu
     }
 }
 
-fn endpoint(shared: &Shared, peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
-    let scheme = if shared.tls.is_some() { "https" } else { "http" };
+fn endpoint(tls: Option<&Tls>, peer: &Peer) -> Result<Endpoint, tonic::transport::Error> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let endpoint = Endpoint::from_shared(format!("{scheme}://{}", peer.address))?
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -291,8 +301,8 @@ fn endpoint(shared: &Shared, peer: &Peer) -> Result<Endpoint, tonic::transport::
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    match &shared.tls {
-        Some(tls) => endpoint.tls_config(tls.now().client(peer.node)),
+    match tls {
+        Some(tls) => endpoint.tls_config(tls.client(peer.node)),
         None => Ok(endpoint),
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! - **All or nothing**: what is read again is checked as a whole, also that the other nodes would take this node's certificate if
 //!   they trust what is in its own `ca`; with any complaint the old stays. Checked by `tests/tls.rs`.
-//! - **What stands stays**: files count for the connections that are made after they were read. Checked by `tests/tls.rs`.
+//! - **What stands stays**: files count for the connections that are made after they were read. Checked by `tests/tls.rs`. An attempt to
+//!   connect that began before is given up, and made again.
 //! - **A failure is seen**: a line in the log and a count for each try, and a try for each change of a file.
 
 use std::{

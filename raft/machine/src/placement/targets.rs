@@ -3,6 +3,9 @@
 //! # Invariants
 //!
 //! - **At most [`MOVES_MAX`] groups get other voters at once**, whoever leads. Checked by `tests/rules/growth.rs`.
+//! - **A target that names a node which is to keep no votes is planned anew**, in the place of its own: it may never be reached, and would
+//!   hold that place for ever. Checked by the same.
+//! - **Nobody is planned in who does not run**, so that who does gets what is missing. Checked by the same.
 //! - **Leaderships are spread when no votes move, and all at once**: chains of them that were begun and planned anew in the middle went back
 //!   and forth for ever. Checked by the same.
 //! - **A node goes only when no group needs it**: every target is reached, and none names it. Checked by the same.
@@ -55,9 +58,16 @@ pub fn moves(
     if meta.nodes().iter().any(expected) {
         return Vec::new();
     }
-    let open = |group: &ShardId| meta.target(*group).is_some_and(|target| !target.reached);
-    let free = MOVES_MAX.saturating_sub(groups(meta).filter(open).count());
-    if free == 0 {
+    let mut places = places(meta);
+    for (node, place) in &mut places {
+        // A node that was let in and was not started yet: a target that names it would only wait.
+        place.takes &= runs(*node);
+    }
+    let keeps = |node: &NodeId| places.get(node).is_some_and(|place| place.keeps);
+    let is_open = |group: &ShardId| meta.target(*group).is_some_and(|target| !target.reached);
+    let is_lost = |group: &ShardId| is_open(group) && !meta.voters(*group).iter().all(keeps);
+    let free = MOVES_MAX.saturating_sub(groups(meta).filter(is_open).count());
+    if free == 0 && !groups(meta).any(|group| is_lost(&group)) {
         return Vec::new();
     }
     let now: Voters = groups(meta).map(|group| (group, meta.voters(group).to_vec())).collect();
@@ -68,14 +78,13 @@ pub fn moves(
         });
         changed.collect()
     };
-    // A node that was let in and was not started yet: a target that names it would only wait.
-    let comes_to_who_runs = |(_, from, to): &Move| {
-        to.iter().filter(|node| !from.contains(node)).all(|node| runs(*node))
-    };
-    let mut votes = changed(plan(&now, &places(meta), cluster.replicas));
-    votes.retain(|one| !is_same_set(&one.1, &one.2) && comes_to_who_runs(one));
-    votes.truncate(free);
-    if !votes.is_empty() {
+    let votes = changed(plan(&now, &places, cluster.replicas)).into_iter();
+    let votes = votes.filter(|one| !is_same_set(&one.1, &one.2));
+    // Whoever went to a node that is gone keeps its place, and goes elsewhere.
+    let (mut votes, mut others): (Vec<Move>, Vec<Move>) = votes.partition(|one| is_lost(&one.0));
+    others.truncate(free);
+    votes.append(&mut others);
+    if free == 0 || !votes.is_empty() {
         return votes;
     }
     // Nothing is sent for another leader, and half of these changes would be worse than none: see `prefer`.

@@ -279,6 +279,23 @@ impl Cluster {
         (self.cost, least)
     }
 
+    /// Until nothing is left to do, where somebody is let in who does not run: what there is meanwhile is not the plan of all.
+    fn rests(&mut self) {
+        self.cost = Cost::default();
+        while self.look() {
+            assert!(self.cost.looks < LOOKS_MAX, "no end: {:?}", self.cost);
+        }
+    }
+
+    /// Shards that are on their way to this node, and have not arrived.
+    fn going_to(&self, node: NodeId) -> usize {
+        let groups = self.groups.iter().filter(|(shard, group)| {
+            let target = self.meta().voters(**shard);
+            self.is_open(**shard) && target.contains(&node) && !group.voters.contains(&node)
+        });
+        groups.count()
+    }
+
     /// The least number of copies that have to be sent until there are as many as are wanted, on active nodes, evenly.
     fn least(&self) -> usize {
         let active = self.active();
@@ -413,4 +430,84 @@ fn thirty_nodes_and_128_shards_settle_whatever_happens() {
     for (what, [events, sent, least, handed]) in costs {
         println!("{what:<22}  {events:>6}  {sent:>11}  {least:>14}  {handed:>21}");
     }
+}
+
+#[test]
+fn what_was_on_its_way_to_a_node_that_is_gone_goes_elsewhere() {
+    for seed in SEEDS {
+        for state in [MemberState::Removed, MemberState::Leaving, MemberState::Draining] {
+            for is_one_more in [false, true] {
+                let mut cluster = Cluster::new(seed);
+                cluster.settles();
+                cluster.join(4);
+                cluster.look();
+                assert_eq!(cluster.going_to(NodeId(4)), MOVES_MAX);
+                cluster.dies(NodeId(4));
+                for _ in 0..20 {
+                    cluster.look();
+                }
+                assert_eq!(cluster.going_to(NodeId(4)), MOVES_MAX, "nobody said that it is gone");
+                if is_one_more {
+                    cluster.join(5);
+                }
+                cluster.stand(NodeId(4), state);
+                cluster.settles();
+                assert_eq!(cluster.votes(NodeId(4)), 0);
+                cluster.assert_even();
+                let stands = cluster.meta().member(NodeId(4));
+                let ends = state == MemberState::Draining;
+                assert_eq!(stands == Some(MemberState::Draining), ends, "it leaves");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_was_never_started_keeps_nobody_waiting() {
+    let mut cluster = Cluster::new(1);
+    cluster.settles();
+    cluster.join(4);
+    cluster.settles();
+    cluster.join(5);
+    cluster.up.remove(&NodeId(5));
+    cluster.rests();
+    assert_eq!(cluster.votes(NodeId(5)), 0);
+    cluster.dies(NodeId(3));
+    cluster.stand(NodeId(3), MemberState::Removed);
+    cluster.rests();
+    let running: BTreeSet<NodeId> = [1, 2, 4].map(NodeId).into();
+    assert!(cluster.groups.values().all(|group| group.voters == running), "who runs has them");
+    cluster.up.insert(NodeId(5));
+    cluster.settles();
+    cluster.assert_even();
+}
+
+#[test]
+fn fewer_copies_are_those_of_nodes_that_run() {
+    let mut cluster = Cluster::new(1);
+    cluster.settles();
+    cluster.dies(NodeId(3));
+    cluster.done(Command::SetReplicas { replicas: 1 });
+    cluster.settles();
+    assert_eq!(cluster.votes(NodeId(3)), 0);
+    assert_eq!(cluster.votes(NodeId(1)), cluster.votes(NodeId(2)));
+}
+
+#[test]
+fn copies_grow_by_two_or_not_at_all() {
+    let mut cluster = Cluster::new(1);
+    for node in 4..=5 {
+        cluster.join(node);
+    }
+    cluster.settles();
+    cluster.dies(NodeId(5));
+    cluster.done(Command::SetReplicas { replicas: 5 });
+    cluster.rests();
+    for (shard, group) in &cluster.groups {
+        let odd = group.voters.len() % 2 == 1;
+        assert!(odd, "{shard}: {:?} survive no more than one fewer", group.voters);
+    }
+    cluster.comes_back(NodeId(5));
+    cluster.settles();
+    cluster.assert_even();
 }

@@ -54,6 +54,7 @@ fn asked(view: ClusterView) -> Asked {
         ahead_ms: Some((3, 5)),
         descriptors: Some((120, 1_048_576)),
         certificate_s: Some(NOW_S + 90 * DAY_S),
+        wire_certificate_s: Some(NOW_S + 90 * DAY_S),
     }
 }
 
@@ -176,11 +177,12 @@ fn what_is_wrong_in_a_cluster_is_found() {
 fn what_is_wrong_with_one_node_is_found() {
     use Severity::{Error, Warning};
     #[rustfmt::skip]
-    let table: [(Wrong<Asked>, Severity, &str, &str); 7] = [
+    let table: [(Wrong<Asked>, Severity, &str, &str); 8] = [
         (|of| of.view = Err("nobody answers at 10.0.0.1:9400".to_owned()), Error, "nodes", "nobody answers"),
         (|of| of.descriptors = Some((950, 1000)), Error, "descriptors", "950 of 1000"),
         (|of| of.descriptors = Some((100, 1024)), Warning, "descriptors", "may open 1024 files"),
         (|of| of.certificate_s = Some(NOW_S - 1), Error, "certificates", "node 1 has expired"),
+        (|of| of.wire_certificate_s = Some(NOW_S - 1), Error, "certificates", "node 1 for other nodes has expired"),
         (|of| of.ahead_ms = Some((2_500, 100)), Warning, "clock", "differ by 2.4 s: that of node 1 is ahead of this machine's"),
         (|of| of.ahead_ms = Some((-90_000, 100)), Error, "clock", "this machine's is ahead of that of node 1"),
         (|of| *of = asked(ClusterView { cluster: String::new(), groups: Vec::new(), ..view() }), Warning, "groups", "There is no cluster yet"),
