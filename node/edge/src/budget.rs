@@ -2,7 +2,7 @@
 //! Who is beyond waits in a line, in order of arrival and for a short time, and else is told so before any costly work is done.
 //!
 //! ```text
-//!   TCP ──► line of handshakes ──► TLS ──► CONNECT ──► line of authentications ──► who it is, its session ──► CONNACK
+//!   TCP ──► line of handshakes ──► TLS ──► CONNECT ──► line of authentications ──► who it is ──► its session, CONNACK
 //!              │ full, or too long                        │ full, or too long
 //!              ▼                                          ▼
 //!           closed, counted                            server busy (MQTT), 503 with Retry-After (HTTP), counted
@@ -48,7 +48,7 @@ const BURST_PART: u32 = 5;
 pub(crate) enum Gate {
     /// A handshake of TLS.
     Handshakes,
-    /// To be judged, and to have a session opened.
+    /// To be judged.
     Authentications,
 }
 

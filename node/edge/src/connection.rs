@@ -46,7 +46,6 @@ use crate::{
     asked::Asked,
     authenticate::{Attempt, Denial, Identity},
     bucket::Turn,
-    budget::Pass,
     channel::Channel,
     edge::Edge,
     linger::linger,
@@ -86,8 +85,8 @@ pub(crate) async fn serve<S: Socket>(stream: S, accepted: Accepted, shaking: Ope
     linger(&mut connection.stream, connection.peer).await;
 }
 
-/// A judgement, and the place in which it was made.
-type Judged = Result<(Identity, Option<Pass>), Denied>;
+/// What came of a judgement.
+type Judged = Result<Identity, Denied>;
 
 /// Why there is no identity.
 enum Denied {
@@ -131,8 +130,6 @@ struct Connection<S> {
     /// When the alarm rings; `None` if it need not.
     alarm_at: Option<Millis>,
     judging: Option<Judging>,
-    /// Its part of what the node spends on newcomers, until its session is open.
-    pass: Option<Pass>,
     asked: Asked,
     /// What its accounts of publishes have told.
     told: Told,
@@ -197,7 +194,6 @@ impl<S: Socket> Connection<S> {
             alarm: Box::pin(sleep_until(Instant::now())),
             alarm_at: None,
             judging: None,
-            pass: None,
             asked: Asked::default(),
             told: Told::default(),
             noting: Noting::default(),
@@ -280,9 +276,6 @@ impl<S: Socket> Connection<S> {
             }
             self.noting.notice(now.wall, &notice);
             let opened = matches!(notice, Notice::Opened(Ok(_)));
-            if matches!(notice, Notice::Opened(_)) {
-                self.pass = None;
-            }
             self.machine.notice(now, notice);
             if let (true, Some(version), false) =
                 (opened, self.machine.version(), self.machine.is_closed())
@@ -363,9 +356,9 @@ impl<S: Socket> Connection<S> {
         };
         let authenticate = Arc::clone(&self.shared.edge.authenticate);
         let verdict = Box::pin(async move {
-            let pass = queued.pass().await.map_err(|_limit| Denied::Busy)?;
-            let identity = authenticate.authenticate(attempt).await.map_err(Denied::No)?;
-            Ok((identity, Some(pass)))
+            // Until it is judged: a shard that can't open its session must not keep others from being judged.
+            let _place = queued.pass().await.map_err(|_limit| Denied::Busy)?;
+            authenticate.authenticate(attempt).await.map_err(Denied::No)
         });
         self.judging = Some(Judging { verdict, request, waits: false });
     }
@@ -385,8 +378,8 @@ impl<S: Socket> Connection<S> {
             return;
         }
         match judged {
-            Ok((identity, _)) if waits => self.enter(identity, *request),
-            Ok((identity, pass)) => self.take_turn(now, identity, pass, request),
+            Ok(identity) if waits => self.enter(identity, *request),
+            Ok(identity) => self.take_turn(now, identity, request),
             Err(Denied::Busy) => self.machine.reject(now, Reason::ServerBusy),
             Err(Denied::No(denial)) => {
                 edge.metrics.rejected(denial.label());
@@ -399,13 +392,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// A client is who it says, and may come in if it and its tenant do not come too often.
-    fn take_turn(
-        &mut self,
-        now: Now,
-        identity: Identity,
-        pass: Option<Pass>,
-        request: Box<ConnectRequest>,
-    ) {
+    fn take_turn(&mut self, now: Now, identity: Identity, request: Box<ConnectRequest>) {
         let edge = &self.shared.edge;
         let client = match &identity.session {
             Some(session) => Some(session.as_str()),
@@ -413,17 +400,12 @@ impl<S: Socket> Connection<S> {
         };
         let (turn, limit) = edge.admission.turn(identity.tenant, client, now.at);
         match turn {
-            Turn::Now => {
-                self.pass = pass;
-                self.enter(identity, *request);
-            }
+            Turn::Now => self.enter(identity, *request),
             Turn::After(wait_ms) => {
                 edge.metrics.connect_delayed();
-                // Whose tenant comes too often does not keep others from being judged.
-                drop(pass);
                 let verdict = Box::pin(async move {
                     sleep(Duration::from_millis(wait_ms)).await;
-                    Ok((identity, None))
+                    Ok(identity)
                 });
                 self.judging = Some(Judging { verdict, request, waits: true });
             }
@@ -469,7 +451,6 @@ impl<S: Socket> Connection<S> {
         self.mailbox.close();
         self.watched = None;
         self.judging = None;
-        self.pass = None;
         if closed.reason == server::CloseReason::Stopping {
             self.stream.node_stops();
         }

@@ -14,7 +14,8 @@ use moorline_edge::{Anonymous, Attempt, Authenticate, Transport, Verdict};
 use tokio::{io::AsyncWriteExt, sync::Semaphore, task::JoinSet};
 
 use support::{
-    CONNACK_V311, CONNECT_V5, CONNECT_V311, TENANT, edge, edge_over, edge_with, expect, rest,
+    CONNACK_V311, CONNECT_V5, CONNECT_V311, Call, NEVER_OPENS, TENANT, edge, edge_over, edge_with,
+    expect, rest,
     tls::{BOTH, Certificate},
 };
 
@@ -82,6 +83,28 @@ async fn who_is_beyond_the_line_hears_that_the_server_is_busy_and_others_are_let
     let mut again = edge.client().await;
     again.write_all(CONNECT_V311).await.unwrap();
     expect(&mut again, CONNACK_V311).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_session_does_not_open_keeps_nobody_from_being_judged() {
+    const CONNECT_NEVER: &[u8] = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05never";
+    let edge = edge(|config| {
+        config.authentications_per_core = 1;
+        config.authentications_per_core_s = 0;
+        config.admission_wait_ms = 20_000;
+    });
+    let mut waiting = Vec::new();
+    for _ in 0..=2 * cores() {
+        let mut client = edge.client().await;
+        client.write_all(CONNECT_NEVER).await.unwrap();
+        waiting.push(client);
+        edge.call(|call| match call {
+            Call::Open(open) => (open.client.as_str() == NEVER_OPENS).then_some(()),
+            _ => None,
+        });
+    }
+    let (_client, _) = edge.connected().await;
+    edge.shows("moorline_admission_waiting{gate=\"authentications\"} 0").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
