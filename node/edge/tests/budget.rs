@@ -153,17 +153,26 @@ async fn a_handshake_waits_for_its_turn_or_is_closed_before_it_costs_anything() 
         },
         Arc::new(Anonymous { tenant: TENANT }),
     );
+    // Who says nothing has no place, however many they are.
     let mut silent = Vec::new();
-    for at in 1..=cores() {
+    for _ in 0..=2 * cores() {
         silent.push(edge.client().await);
+    }
+    drop(certificate.client(edge.client().await, BOTH).await.unwrap());
+    edge.shows("moorline_admission_admitted_total{gate=\"handshakes\"} 1").await;
+    let mut begun = Vec::new();
+    for at in 2..=cores() + 1 {
+        let mut client = edge.client().await;
+        client.write_all(b"\x16").await.unwrap();
+        begun.push(client);
         edge.shows(&format!("moorline_admission_admitted_total{{gate=\"handshakes\"}} {at}")).await;
     }
     assert!(certificate.client(edge.client().await, BOTH).await.is_err(), "there is no place");
     edge.shows("moorline_admission_rejected_total{reason=\"handshakes_per_core\"} 1").await;
     edge.shows("moorline_tls_handshakes_failed_total{reason=\"refused\"} 0").await;
-    drop(silent);
-    edge.shows(&format!("moorline_tls_handshakes_failed_total{{reason=\"gone\"}} {}", cores()))
-        .await;
+    let gone = begun.len() + silent.len();
+    drop((begun, silent));
+    edge.shows(&format!("moorline_tls_handshakes_failed_total{{reason=\"gone\"}} {gone}")).await;
     let mut good = certificate.client(edge.client().await, BOTH).await.unwrap();
     good.write_all(CONNECT_V311).await.unwrap();
     expect(&mut good, CONNACK_V311).await;
