@@ -124,6 +124,10 @@ fn files(found: &mut Findings, machine: &Machine) {
         let means = "A node does not start with this file.";
         found.add(Severity::Error, "config", problem.clone(), means, next);
     }
+    for (what, next) in &machine.open {
+        let means = "Nothing keeps strangers away but the network.";
+        found.add(Severity::Warning, "config", what.clone(), means, *next);
+    }
 }
 
 fn ports(found: &mut Findings, machine: &Machine) {
@@ -237,7 +241,7 @@ fn space(found: &mut Findings, data: &Data) {
 
 fn certificate(found: &mut Findings, whose: &str, end_s: i64, now_s: i64) {
     let days = (end_s - now_s) / (24 * 3600);
-    let next = "write a new one over it: a node looks every 10 seconds (of cluster.tls: restart the node); \
+    let next = "write a new one over it: a node looks every 10 seconds; \
                 moorline ca issue makes one, if the authority is ours";
     if end_s <= now_s {
         let what = format!("the certificate of {whose} has expired");

@@ -97,6 +97,9 @@ const WAITING_LOG: Duration = Duration::from_secs(10);
 pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     logging::start(&config.log, config.node.id);
+    for (what, next) in config.left_open() {
+        warn!(what, next, "open to strangers");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(run_node(config, args));
     // Not dropped: a read of standard input that is still waiting would be waited for.
