@@ -5,7 +5,9 @@
 //! - **All or nothing**: what is read again is checked as a whole, also that the other nodes would take this node's certificate if
 //!   they trust what is in its own `ca`; with any complaint the old stays. Checked by `tests/tls.rs`.
 //! - **What stands stays**: files count for the connections that are made after they were read. Checked by `tests/tls.rs`.
-//! - **A failure is seen**: a line in the log and a count for each try, and a try for each change of a file.
+//! - **A failure is seen**: a count for each try, a line in the log when something else is wrong.
+//! - **A failure lasts no longer than its cause**: after one files are read each time they are looked at, since what mends them may not
+//!   show in them: rights, or a clock that was behind.
 
 use std::{
     fs,
@@ -228,6 +230,8 @@ impl Peers {
     pub async fn keep_tls_fresh(self, asked: Arc<Notify>, stop: CancellationToken) {
         let Some(kept) = &self.shared.tls else { return };
         let mut seen = self.tell(kept);
+        // What was wrong with them, if they could not be used.
+        let mut failed: Option<String> = None;
         loop {
             let was_asked = tokio::select! {
                 () = stop.cancelled() => return,
@@ -235,7 +239,7 @@ impl Peers {
                 () = sleep(TLS_FILES_POLL) => false,
             };
             let now = kept.files.stamps();
-            if now == seen && !was_asked {
+            if now == seen && !was_asked && failed.is_none() {
                 continue;
             }
             seen = now;
@@ -243,15 +247,23 @@ impl Peers {
             match spawn_blocking(move || peers.reload_tls()).await {
                 Ok(Ok(())) => {
                     self.shared.metrics.tls.reloads.inc();
+                    failed = None;
                     info!(ca = %kept.files.ca.display(), "TLS files of the cluster were read again");
                     seen = self.tell(kept);
                 }
                 Ok(Err(why)) => {
                     self.shared.metrics.tls.reloads_failed.inc();
                     let cause = std::error::Error::source(&why).map(ToString::to_string);
-                    error!(%why, cause, "TLS files of the cluster are not usable: the old ones stay");
+                    let now = format!("{why} {cause:?}");
+                    if was_asked || failed.as_ref() != Some(&now) {
+                        error!(%why, cause, "TLS files of the cluster are not usable: the old ones stay");
+                    }
+                    failed = Some(now);
                 }
-                Err(why) => error!(%why, "TLS files of the cluster could not be read again"),
+                Err(why) => {
+                    error!(%why, "TLS files of the cluster could not be read again");
+                    failed = Some(why.to_string());
+                }
             }
         }
     }
