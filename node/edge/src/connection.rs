@@ -96,6 +96,17 @@ enum Denied {
     Busy,
 }
 
+/// What the log calls a client that was let in. What it called itself only if it is no device: to some that is all they need to be let
+/// in. A platform that serves its clients itself calls their sessions like their devices.
+fn named(identity: &Identity, client: &Text) -> Option<Text> {
+    let Identity { who, session, port, .. } = identity;
+    match (who, port) {
+        (Some(who), _) => Some(who.device.clone()),
+        (None, Some(_)) => session.clone(),
+        (None, None) => Some(client.clone()),
+    }
+}
+
 /// A judgement that is waited for, and what it is about.
 struct Judging {
     verdict: Pin<Box<dyn Future<Output = Judged> + Send>>,
@@ -141,7 +152,8 @@ struct Connection<S> {
     broken: bool,
     /// The protocol this connection is counted under as connected.
     counted: Option<Version>,
-    client: Option<Text>,
+    /// Which device it was found to be; who is none is called as it says.
+    device: Option<Text>,
     /// Whose it is, once it was let in.
     tenant: Option<TenantId>,
     since: Millis,
@@ -200,7 +212,7 @@ impl<S: Socket> Connection<S> {
             stopping: None,
             broken: false,
             counted: None,
-            client: None,
+            device: None,
             tenant: None,
             since: at.at,
             received_bytes: 0,
@@ -334,7 +346,6 @@ impl<S: Socket> Connection<S> {
     }
 
     fn judge(&mut self, request: Box<ConnectRequest>) {
-        self.client = Some(request.client.clone());
         let attempt = Attempt {
             peer: self.peer,
             version: request.version,
@@ -419,6 +430,7 @@ impl<S: Socket> Connection<S> {
     }
 
     fn enter(&mut self, identity: Identity, request: ConnectRequest) {
+        self.device = named(&identity, &request.client);
         let Identity { tenant, session, who, port, rules, begin, trail } = identity;
         self.stranger = None;
         self.tenant = Some(tenant);
@@ -456,17 +468,17 @@ impl<S: Socket> Connection<S> {
         }
         let (peer, reason) = (self.peer, closed.reason.label());
         self.ended = reason;
-        debug!(%peer, client = ?self.client, reason, "connection closed");
+        debug!(%peer, device = ?self.device, reason, "connection closed");
         self.shared.edge.metrics.closed(closed.reason);
     }
 
-    /// A line for whoever looks for it later. Who was not let in is not named: it may have said a secret in the wrong place.
+    /// A line for whoever looks for it later. Who was not let in is not named: it may have said a secret in the wrong place. See [`named`].
     fn tell(&self) {
         let edge = &self.shared.edge;
         let now = edge.clock.now().at;
         let Some(left_out) = edge.settings.ended().may_log(now) else { return };
         let tenant = self.tenant.map(|tenant| tenant.0);
-        let device = tenant.and(self.client.as_ref()).map(Text::as_str);
+        let device = self.device.as_ref().map(Text::as_str);
         info!(
             tenant,
             device,
@@ -662,4 +674,23 @@ fn reason_of(denial: Denial) -> Option<Reason> {
         Denial::Version => Reason::UnsupportedProtocolVersion,
         Denial::Unanswered => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::rights::Who;
+
+    use super::*;
+
+    #[test]
+    fn the_log_does_not_say_what_a_device_called_itself() {
+        let said = Text::from("its-only-secret");
+        let device = Text::from("pump-1");
+        let who = Who { device: device.clone(), born: 1, kind: None, class: "device", own: None };
+        let session = Some(Text::from(format!("pump-1\u{1f}{said}")));
+        let of = || Identity::of(TenantId(1));
+        let known = Identity { session, who: Some(Arc::new(who)), ..of() };
+        assert_eq!(named(&known, &said), Some(device));
+        assert_eq!(named(&of(), &said), Some(said), "it is nobody's device");
+    }
 }
