@@ -771,7 +771,9 @@ async fn stop_node(started: Started, stop: &CancellationToken, left_alone: &Canc
     started.service.stop();
     stop.cancel();
     let hand_over = started.groups.hand_over(HAND_OVER_WAIT);
-    let drain = Duration::from_millis(started.node.config().mqtt.drain_ms);
+    // As it is now: listeners go by that, too.
+    let drain = started.node.reloading().running().mqtt.drain_ms;
+    let drain = Duration::from_millis(drain);
     let devices = tokio::time::timeout(drain + DEVICES_STOP_WAIT, left_alone.cancelled());
     let ((), devices) = tokio::join!(hand_over, devices);
     if devices.is_err() {
