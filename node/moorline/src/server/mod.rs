@@ -463,7 +463,6 @@ impl Doors {
         let thingsboard = ThingsboardMetrics::register(registry)?;
         let losant = LosantMetrics::register(registry)?;
         let drogue = DrogueMetrics::register(registry)?;
-        let mqtt = &node.config().mqtt;
         let mut doors = Self {
             fostrom: None,
             watson: None,
@@ -474,18 +473,18 @@ impl Doors {
         };
         if let Some(secrets) = node.secrets() {
             let (of, key) = (|| service.registry(), || secrets.clone());
-            let settings = node.reloading().settings();
-            doors.fostrom = Some(Door::new(of(), key(), clock, settings, fostrom));
-            doors.watson = Some(moorline_watson::Door::new(of(), key(), clock, mqtt, watson));
-            let door = moorline_thingsboard::Door::new(of(), key(), clock, mqtt, thingsboard);
+            let now = || node.reloading().settings();
+            doors.fostrom = Some(Door::new(of(), key(), clock, now(), fostrom));
+            doors.watson = Some(moorline_watson::Door::new(of(), key(), clock, now(), watson));
+            let door = moorline_thingsboard::Door::new(of(), key(), clock, now(), thingsboard);
             doors.thingsboard = Some(door);
             let service = Arc::clone(service);
             let of_losant = Arc::clone(&service);
-            let door = moorline_losant::Door::new(of_losant, key(), clock, mqtt, losant);
+            let door = moorline_losant::Door::new(of_losant, key(), clock, now(), losant);
             doors.losant = Some(door);
             let banned = doors.banned.clone();
             let door =
-                moorline_drogue::Door::new(service, key(), clock, mqtt, drogue, banned, outward);
+                moorline_drogue::Door::new(service, key(), clock, now(), drogue, banned, outward);
             doors.drogue = Some(door);
         }
         Ok(doors)
