@@ -476,7 +476,9 @@ impl<S: Socket> Connection<S> {
     fn tell(&self) {
         let edge = &self.shared.edge;
         let now = edge.clock.now().at;
-        let Some(left_out) = edge.settings.ended().may_log(now) else { return };
+        let Some(left_out) = edge.settings.ended().may_log(now, self.tenant.is_some()) else {
+            return;
+        };
         let tenant = self.tenant.map(|tenant| tenant.0);
         let device = self.device.as_ref().map(Text::as_str);
         info!(
