@@ -96,8 +96,8 @@ enum Denied {
     Busy,
 }
 
-/// What the log calls a client that was let in. What it called itself only if it is no device: to some that is all they need to be let
-/// in. A platform that serves its clients itself calls their sessions like their devices.
+/// What the log calls a client that was let in. What it called itself only if it is no device: to some that is all they need to be
+/// let in. A platform that serves its clients itself calls their sessions like their devices.
 fn named(identity: &Identity, client: &Text) -> Option<Text> {
     let Identity { who, session, port, .. } = identity;
     match (who, port) {
@@ -472,7 +472,8 @@ impl<S: Socket> Connection<S> {
         self.shared.edge.metrics.closed(closed.reason);
     }
 
-    /// A line for whoever looks for it later. Who was not let in is not named: it may have said a secret in the wrong place. See [`named`].
+    /// A line for whoever looks for it later. Who was not let in is not named: it may have said a secret in the wrong place.
+    /// See [`named`].
     fn tell(&self) {
         let edge = &self.shared.edge;
         let now = edge.clock.now().at;

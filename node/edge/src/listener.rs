@@ -4,8 +4,8 @@
 //!
 //! - **No more than `connections_max`** at all listeners of an edge together, and no more strangers from one address than
 //!   `unauthenticated_per_address_max`: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
-//! - **A stop makes no storm**: connections, of all listeners, are told one after the other, [`TOLD_PER_S`] in a second or all within half of
-//!   `drain_ms`. Checked by `tests/budget.rs`.
+//! - **A stop makes no storm**: connections, of all listeners, are told one after the other, [`TOLD_PER_S`] in a second or all
+//!   within half of `drain_ms`. Checked by `tests/budget.rs`.
 //! - **A stop ends**: every connection is told, those that do not end within `drain_ms` are dropped and their number is
 //!   logged. Checked by `tests/tcp.rs`.
 
@@ -41,8 +41,8 @@ use crate::{
 /// How long to wait after a failed accept: mostly "too many open files", which passes as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections a stopping node tells in a second, of all its listeners together, if that is done in half of the time it has: where they go next they
-/// are newcomers.
+/// How many connections a stopping node tells in a second, of all its listeners together, if that is done in half of the time it
+/// has: where they go next they are newcomers.
 const TOLD_PER_S: usize = 1_000;
 /// How many are told at a time.
 const TOLD_EVERY: Duration = Duration::from_millis(20);
