@@ -131,7 +131,10 @@ def test_probes_and_ports_lead_somewhere():
         container = stateful["template"]["spec"]["containers"][0]
         ports = {port["name"] for port in container["ports"]}
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"]:
-            assert container[probe]["httpGet"]["port"] in ports
+            # Nothing that a stranger can reach, so that nobody is in the way.
+            command = container[probe]["exec"]["command"]
+            assert command[:3] == ["/usr/bin/moorline", "cluster", "health"]
+            assert command[3] == ("ready" if probe == "readinessProbe" else "live")
         labels = stateful["template"]["metadata"]["labels"]
         services = [thing for (kind, _), thing in objects.items() if kind == "Service"]
         for service in services:
@@ -276,7 +279,10 @@ def test_nodes_with_certificates_and_a_key_of_their_own(pods, moorline, tmp_path
     for pod in range(3):
         pods.wait_ready(pod)
 
-    # What the probes ask, by the certificate that the Secret has.
+    # What the probes ask, and the same by the certificate that the Secret has.
+    for pod in range(3):
+        for check in ["live", "ready"]:
+            assert pods.run(pod, "cluster", "health", check)[0] == 0
     trust = ssl.create_default_context(cafile=secrets / "ca.pem")
     for path in ["/livez", "/readyz"]:
         with urllib.request.urlopen(f"https://{HOST.format(1)}:9443{path}", context=trust, timeout=STOP_S) as answer:

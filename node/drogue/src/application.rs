@@ -101,7 +101,7 @@ impl Application {
         });
         let client = attempt.client.clone();
         let client = Some(client).filter(|client| !is_made_up(client.as_str()));
-        let rules = Some(Arc::clone(&door.application_rules));
+        let rules = Some(door.application_rules.now());
         let is_v5 = attempt.version.is_v5();
         let application = Self { door, principal, client, is_v5 };
         let port = Some(Arc::new(application) as Arc<dyn Port>);

@@ -12,7 +12,7 @@ use moorline_dialects::drogue::{
     identity::{Credentials, DeviceId},
     registry::device::{Kept, is_disabled},
 };
-use moorline_edge::{Channel, Clock, Doorkeeper, EdgeConfig, Proof, PskHolder};
+use moorline_edge::{Channel, Clock, Doorkeeper, EdgeConfig, Made, Proof, PskHolder, Settings};
 use moorline_machine::registry::{DEVICE_NAME_BYTES_MAX, DeviceRecord, TenantRecord};
 use moorline_mqtt::server;
 use moorline_outward::Outward;
@@ -63,12 +63,11 @@ pub struct Door {
     pub(crate) service: Arc<Service>,
     pub(crate) clock: Clock,
     /// What MQTT allows devices.
-    pub(crate) rules: Arc<server::Config>,
+    pub(crate) rules: Made<server::Config>,
     /// What it allows applications.
-    pub(crate) application_rules: Arc<server::Config>,
-    /// For sessions of requests.
-    pub(crate) limits: SessionLimits,
-    pub(crate) sessions_max: u32,
+    pub(crate) application_rules: Made<server::Config>,
+    /// For sessions of requests: what they may take, and how many there may be.
+    pub(crate) sessions: Made<(SessionLimits, u32)>,
     pub(crate) metrics: DrogueMetrics,
     pub(crate) specs: Specs,
     /// Asks endpoints of applications.
@@ -164,7 +163,7 @@ impl Door {
         service: Arc<Service>,
         secrets: Secrets,
         clock: Clock,
-        edge: &EdgeConfig,
+        settings: Settings,
         metrics: DrogueMetrics,
         doors: Doorkeeper,
         outward: Outward,
@@ -174,10 +173,9 @@ impl Door {
             secrets,
             service,
             clock,
-            rules: Arc::new(rules(edge)),
-            application_rules: Arc::new(application_rules(edge)),
-            limits: edge.session_limits(),
-            sessions_max: edge.sessions_per_shard_max,
+            rules: Made::of(settings.clone(), rules),
+            application_rules: Made::of(settings.clone(), application_rules),
+            sessions: Made::of(settings, sessions),
             metrics,
             specs: Specs::default(),
             outward,
@@ -572,6 +570,11 @@ fn rules(edge: &EdgeConfig) -> server::Config {
     config.capabilities.subscription_ids = false;
     config.stays_with_subscription_id = true;
     config
+}
+
+/// For sessions of requests.
+fn sessions(edge: &EdgeConfig) -> (SessionLimits, u32) {
+    (edge.session_limits(), edge.sessions_per_shard_max)
 }
 
 /// For applications: what comes to them may be large, and nothing is retained.

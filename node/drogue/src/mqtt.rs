@@ -118,7 +118,7 @@ impl Mqtt {
         let Entered { speaker, standing } = entered;
         let (tenant, session) = (speaker.guest.tenant, Some(speaker.guest.device.clone()));
         let door = self.0;
-        let (rules, tasks) = (Some(Arc::clone(&door.rules)), door.tasks.clone());
+        let (rules, tasks) = (Some(door.rules.now()), door.tasks.clone());
         let begin = watch_over(tasks, move || async move { door.until_revoked(&standing).await });
         let device = Device { speaker: Mutex::new(Some(speaker)), dialect, is_v5 };
         let port = Some(Arc::new(device) as Arc<dyn Port>);

@@ -64,6 +64,7 @@ impl Listening {
         let own = &speaker.guest.device;
         let link = door.service.connect(Arc::new(Heard(sender)));
         let mut listening = Self { link, notices };
+        let (limits, sessions_max) = *door.sessions.now();
         listening.link.open(Open {
             tenant: speaker.guest.tenant,
             client: session(own, Uuid::from_u128(rand::random())),
@@ -71,8 +72,8 @@ impl Listening {
             clean_start: true,
             expiry_s: 0,
             credit: AHEAD_MAX.into(),
-            limits: door.limits,
-            sessions_max: door.sessions_max,
+            limits,
+            sessions_max,
             will: None,
             window: AHEAD_MAX,
         });

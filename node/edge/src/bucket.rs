@@ -68,6 +68,19 @@ impl<K: Eq + Hash> Buckets<K> {
         turn
     }
 
+    /// Puts a token back that was taken in vain. Whoever was told his turn since keeps it; the next one comes sooner.
+    pub fn put_back(&mut self, key: &K) {
+        let interval = match self.rate.per_s {
+            0 => return,
+            per_s => 1_000_000 / u64::from(per_s),
+        };
+        // Not there: its bucket is full.
+        let full_at = self.young.get_mut(key).or_else(|| self.old.get_mut(key));
+        if let Some(full_at) = full_at {
+            *full_at = full_at.saturating_sub(interval);
+        }
+    }
+
     /// What taking a token would come to, without taking it.
     pub fn peek(&mut self, key: &K, now: Millis) -> Turn {
         self.look(key, now).0
@@ -122,6 +135,10 @@ mod tests {
         // A refusal costs nothing: two seconds later there is one more place.
         assert_eq!(turns(&mut buckets, 1, &[6_000, 6_000]), [After(2_000), Refused]);
         assert_eq!(turns(&mut buckets, 2, &[6_000]), [Now], "another key has its own");
+        // One that is put back can be taken again, and no other.
+        buckets.put_back(&1);
+        buckets.put_back(&3);
+        assert_eq!(turns(&mut buckets, 1, &[6_000, 6_000]), [After(2_000), Refused]);
         assert_eq!(turns(&mut buckets, 1, &[60_000; 4]), [Now, Now, Now, After(1_000)]);
     }
 

@@ -2,7 +2,7 @@
 //! Who is beyond waits in a line, in order of arrival and for a short time, and else is told so before any costly work is done.
 //!
 //! ```text
-//!   TCP ──► line of handshakes ──► TLS ──► CONNECT ──► line of authentications ──► who it is, its session ──► CONNACK
+//!   TCP ──► line of handshakes ──► TLS ──► CONNECT ──► line of authentications ──► who it is ──► its session, CONNACK
 //!              │ full, or too long                        │ full, or too long
 //!              ▼                                          ▼
 //!           closed, counted                            server busy (MQTT), 503 with Retry-After (HTTP), counted
@@ -14,12 +14,13 @@
 //!
 //! - **Bounded**: `admission-waiting-max` wait in each line, none for longer than `admission-wait-ms`. Checked below.
 //! - **Fair**: turns are given in order of arrival; nobody overtakes. Checked below.
-//! - **Who is refused has cost nothing and takes nothing**: no turn, no place. Checked below.
+//! - **Who is refused, or leaves, has cost nothing and takes nothing**: no turn, no place. Checked below.
+//! - **Who says nothing has no place**: that of a handshake is taken when its first byte is there. Checked by `tests/budget.rs`.
 //! - **A place is free again however its holder ends**: it is a permit that is dropped.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread::available_parallelism,
@@ -48,7 +49,7 @@ const BURST_PART: u32 = 5;
 pub(crate) enum Gate {
     /// A handshake of TLS.
     Handshakes,
-    /// To be judged, and to have a session opened.
+    /// To be judged.
     Authentications,
 }
 
@@ -147,11 +148,27 @@ pub struct Pass {
 /// One that waits. It leaves the line when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Queued {
+    turn: Taken,
     /// In the line.
     place: InLine,
     since: Instant,
     /// Its turn, by what may come in a second.
     after_ms: u64,
+}
+
+/// A turn of the pace, which is put back when this is dropped, unless it was used.
+#[derive(Debug)]
+struct Taken {
+    line: Arc<Line>,
+    used: bool,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.used {
+            self.line.pace().put_back(&());
+        }
+    }
 }
 
 /// Counts one that waits.
@@ -200,14 +217,19 @@ impl Line {
         if waiting > self.plan.waiting_max {
             return Err(EdgeLimit::AdmissionWaiting);
         }
-        // Every change is complete before anything can panic.
-        let turn = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take((), now);
+        let turn = self.pace().take((), now);
         let after_ms = match turn {
             Turn::Now => 0,
             Turn::After(ms) => ms,
             Turn::Refused => return Err(self.gate.per_s()),
         };
-        Ok(Queued { place, since: Instant::now(), after_ms })
+        let turn = Taken { line: Arc::clone(self), used: false };
+        Ok(Queued { turn, place, since: Instant::now(), after_ms })
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Buckets<()>> {
+        // Every change is complete before anything can panic.
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Both steps for those who have nothing to say in between.
@@ -219,7 +241,7 @@ impl Line {
 impl Queued {
     /// Waits for a turn, then for a place. Whoever waits in vain is counted.
     pub(crate) async fn pass(self) -> Result<Pass, EdgeLimit> {
-        let Self { place, since, after_ms } = self;
+        let Self { mut turn, place, since, after_ms } = self;
         let line = Arc::clone(&place.0);
         if after_ms > 0 {
             sleep(Duration::from_millis(after_ms)).await;
@@ -227,6 +249,7 @@ impl Queued {
         let deadline = since + Duration::from_millis(line.plan.wait_ms);
         let permit = timeout_at(deadline, Arc::clone(&line.places).acquire_owned()).await;
         drop(place);
+        turn.used = permit.is_ok();
         let Ok(permit) = permit else {
             let limit = line.gate.at_once();
             line.metrics.turned_away(limit);
@@ -287,6 +310,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_for_a_place_in_vain_has_taken_no_turn() {
+        let line = line(Plan { at_once: 1, per_s: 1, wait_ms: 0, ..PLAN });
+        let _one = line.queue_at(Millis(0)).unwrap().pass().await.unwrap();
+        let vain = line.queue_at(Millis(1_000)).unwrap();
+        assert_eq!(vain.pass().await.unwrap_err(), EdgeLimit::HandshakesPerCore);
+        assert_eq!(line.queue_at(Millis(1_000)).unwrap().after_ms, 0);
+    }
+
+    #[tokio::test]
     async fn a_second_has_so_many_turns_and_who_would_wait_too_long_is_told_at_once() {
         let line = line(Plan { at_once: 1_000, per_s: 10, wait_ms: 2_000, ..PLAN });
         // A burst of two, and those whose turn is within two seconds.
@@ -297,9 +329,16 @@ mod tests {
         let refused: Vec<_> = queued.iter().filter_map(|one| one.as_ref().err()).collect();
         assert_eq!(refused, [&EdgeLimit::HandshakesPerCoreS; 8]);
         assert_eq!(waiting(&line), 22);
+        // Two leave: their turns are for who comes next.
+        let mut queued: Vec<_> = queued.into_iter().flatten().collect();
+        queued.truncate(20);
+        let next: Vec<_> = (0..3).map(|_| line.queue_at(Millis(5_000))).collect();
+        let after: Vec<_> = next.iter().flatten().map(|one| one.after_ms).collect();
+        assert_eq!(after, [1_900, 2_000]);
+        queued.extend(next.into_iter().flatten());
         // Who was refused has taken nothing: a tenth of a second later there is one turn more.
         assert_eq!(line.queue_at(Millis(5_100)).unwrap().after_ms, 2_000);
-        let third = queued.into_iter().flatten().nth(2).unwrap();
+        let third = queued.swap_remove(2);
         let since = third.since;
         assert!(third.pass().await.is_ok());
         assert!(since.elapsed() >= Duration::from_millis(100));

@@ -46,7 +46,6 @@ use crate::{
     asked::Asked,
     authenticate::{Attempt, Denial, Identity},
     bucket::Turn,
-    budget::Pass,
     channel::Channel,
     edge::Edge,
     linger::linger,
@@ -86,8 +85,8 @@ pub(crate) async fn serve<S: Socket>(stream: S, accepted: Accepted, shaking: Ope
     linger(&mut connection.stream, connection.peer).await;
 }
 
-/// A judgement, and the place in which it was made.
-type Judged = Result<(Identity, Option<Pass>), Denied>;
+/// What came of a judgement.
+type Judged = Result<Identity, Denied>;
 
 /// Why there is no identity.
 enum Denied {
@@ -95,6 +94,17 @@ enum Denied {
     No(Denial),
     /// It was not: the node judges as many as it may.
     Busy,
+}
+
+/// What the log calls a client that was let in. What it called itself only if it is no device: to some that is all they need to be
+/// let in. A platform that serves its clients itself calls their sessions like their devices.
+fn named(identity: &Identity, client: &Text) -> Option<Text> {
+    let Identity { who, session, port, .. } = identity;
+    match (who, port) {
+        (Some(who), _) => Some(who.device.clone()),
+        (None, Some(_)) => session.clone(),
+        (None, None) => Some(client.clone()),
+    }
 }
 
 /// A judgement that is waited for, and what it is about.
@@ -131,8 +141,6 @@ struct Connection<S> {
     /// When the alarm rings; `None` if it need not.
     alarm_at: Option<Millis>,
     judging: Option<Judging>,
-    /// Its part of what the node spends on newcomers, until its session is open.
-    pass: Option<Pass>,
     asked: Asked,
     /// What its accounts of publishes have told.
     told: Told,
@@ -144,7 +152,8 @@ struct Connection<S> {
     broken: bool,
     /// The protocol this connection is counted under as connected.
     counted: Option<Version>,
-    client: Option<Text>,
+    /// Which device it was found to be; who is none is called as it says.
+    device: Option<Text>,
     /// Whose it is, once it was let in.
     tenant: Option<TenantId>,
     since: Millis,
@@ -197,14 +206,13 @@ impl<S: Socket> Connection<S> {
             alarm: Box::pin(sleep_until(Instant::now())),
             alarm_at: None,
             judging: None,
-            pass: None,
             asked: Asked::default(),
             told: Told::default(),
             noting: Noting::default(),
             stopping: None,
             broken: false,
             counted: None,
-            client: None,
+            device: None,
             tenant: None,
             since: at.at,
             received_bytes: 0,
@@ -280,9 +288,6 @@ impl<S: Socket> Connection<S> {
             }
             self.noting.notice(now.wall, &notice);
             let opened = matches!(notice, Notice::Opened(Ok(_)));
-            if matches!(notice, Notice::Opened(_)) {
-                self.pass = None;
-            }
             self.machine.notice(now, notice);
             if let (true, Some(version), false) =
                 (opened, self.machine.version(), self.machine.is_closed())
@@ -341,7 +346,6 @@ impl<S: Socket> Connection<S> {
     }
 
     fn judge(&mut self, request: Box<ConnectRequest>) {
-        self.client = Some(request.client.clone());
         let attempt = Attempt {
             peer: self.peer,
             version: request.version,
@@ -363,9 +367,9 @@ impl<S: Socket> Connection<S> {
         };
         let authenticate = Arc::clone(&self.shared.edge.authenticate);
         let verdict = Box::pin(async move {
-            let pass = queued.pass().await.map_err(|_limit| Denied::Busy)?;
-            let identity = authenticate.authenticate(attempt).await.map_err(Denied::No)?;
-            Ok((identity, Some(pass)))
+            // Until it is judged: a shard that can't open its session must not keep others from being judged.
+            let _place = queued.pass().await.map_err(|_limit| Denied::Busy)?;
+            authenticate.authenticate(attempt).await.map_err(Denied::No)
         });
         self.judging = Some(Judging { verdict, request, waits: false });
     }
@@ -385,8 +389,8 @@ impl<S: Socket> Connection<S> {
             return;
         }
         match judged {
-            Ok((identity, _)) if waits => self.enter(identity, *request),
-            Ok((identity, pass)) => self.take_turn(now, identity, pass, request),
+            Ok(identity) if waits => self.enter(identity, *request),
+            Ok(identity) => self.take_turn(now, identity, request),
             Err(Denied::Busy) => self.machine.reject(now, Reason::ServerBusy),
             Err(Denied::No(denial)) => {
                 edge.metrics.rejected(denial.label());
@@ -399,13 +403,7 @@ impl<S: Socket> Connection<S> {
     }
 
     /// A client is who it says, and may come in if it and its tenant do not come too often.
-    fn take_turn(
-        &mut self,
-        now: Now,
-        identity: Identity,
-        pass: Option<Pass>,
-        request: Box<ConnectRequest>,
-    ) {
+    fn take_turn(&mut self, now: Now, identity: Identity, request: Box<ConnectRequest>) {
         let edge = &self.shared.edge;
         let client = match &identity.session {
             Some(session) => Some(session.as_str()),
@@ -413,17 +411,12 @@ impl<S: Socket> Connection<S> {
         };
         let (turn, limit) = edge.admission.turn(identity.tenant, client, now.at);
         match turn {
-            Turn::Now => {
-                self.pass = pass;
-                self.enter(identity, *request);
-            }
+            Turn::Now => self.enter(identity, *request),
             Turn::After(wait_ms) => {
                 edge.metrics.connect_delayed();
-                // Whose tenant comes too often does not keep others from being judged.
-                drop(pass);
                 let verdict = Box::pin(async move {
                     sleep(Duration::from_millis(wait_ms)).await;
-                    Ok((identity, None))
+                    Ok(identity)
                 });
                 self.judging = Some(Judging { verdict, request, waits: true });
             }
@@ -437,6 +430,7 @@ impl<S: Socket> Connection<S> {
     }
 
     fn enter(&mut self, identity: Identity, request: ConnectRequest) {
+        self.device = named(&identity, &request.client);
         let Identity { tenant, session, who, port, rules, begin, trail } = identity;
         self.stranger = None;
         self.tenant = Some(tenant);
@@ -469,23 +463,25 @@ impl<S: Socket> Connection<S> {
         self.mailbox.close();
         self.watched = None;
         self.judging = None;
-        self.pass = None;
         if closed.reason == server::CloseReason::Stopping {
             self.stream.node_stops();
         }
         let (peer, reason) = (self.peer, closed.reason.label());
         self.ended = reason;
-        debug!(%peer, client = ?self.client, reason, "connection closed");
+        debug!(%peer, device = ?self.device, reason, "connection closed");
         self.shared.edge.metrics.closed(closed.reason);
     }
 
     /// A line for whoever looks for it later. Who was not let in is not named: it may have said a secret in the wrong place.
+    /// See [`named`].
     fn tell(&self) {
         let edge = &self.shared.edge;
         let now = edge.clock.now().at;
-        let Some(left_out) = edge.settings.ended().may_log(now) else { return };
+        let Some(left_out) = edge.settings.ended().may_log(now, self.tenant.is_some()) else {
+            return;
+        };
         let tenant = self.tenant.map(|tenant| tenant.0);
-        let device = tenant.and(self.client.as_ref()).map(Text::as_str);
+        let device = self.device.as_ref().map(Text::as_str);
         info!(
             tenant,
             device,
@@ -681,4 +677,23 @@ fn reason_of(denial: Denial) -> Option<Reason> {
         Denial::Version => Reason::UnsupportedProtocolVersion,
         Denial::Unanswered => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_core::rights::Who;
+
+    use super::*;
+
+    #[test]
+    fn the_log_does_not_say_what_a_device_called_itself() {
+        let said = Text::from("its-only-secret");
+        let device = Text::from("pump-1");
+        let who = Who { device: device.clone(), born: 1, kind: None, class: "device", own: None };
+        let session = Some(Text::from(format!("pump-1\u{1f}{said}")));
+        let of = || Identity::of(TenantId(1));
+        let known = Identity { session, who: Some(Arc::new(who)), ..of() };
+        assert_eq!(named(&known, &said), Some(device));
+        assert_eq!(named(&of(), &said), Some(said), "it is nobody's device");
+    }
 }

@@ -1,10 +1,16 @@
 //! What all listeners of a node share, and streams that come by none of them.
 
-use std::{fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use moorline_core::port::{Inbox, Notice, Port};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,6 +35,8 @@ pub struct Edge {
     pub(crate) settings: Settings,
     /// A place for each connection, from accept to end.
     pub(crate) room: Room,
+    /// When the next connections are told that the node stops, whichever listener's they are.
+    pub(crate) telling: Arc<Mutex<Option<Instant>>>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) clock: Clock,
     pub(crate) port: Arc<dyn Port>,
@@ -55,6 +63,7 @@ impl Edge {
         let metrics = Arc::new(metrics);
         Self {
             room: Room::default(),
+            telling: Arc::default(),
             admission: Arc::new(Admission::new(settings.clone(), clock, &metrics)),
             clock,
             settings,

@@ -4,6 +4,7 @@
 //!
 //! - **A storm makes no log**: so many lines a second as are configured, and the next one says how many were left out.
 //!   Checked by this file's tests.
+//! - **Strangers hide nobody**: who was not let in is told of in the lines of a budget of its own, as large. Checked by the same.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -20,7 +21,8 @@ const SECOND_MS: u64 = 1_000;
 #[derive(Debug)]
 pub(crate) struct Ended {
     per_s: AtomicU32,
-    written: Mutex<Written>,
+    /// Of those who were let in, and of the others.
+    written: [Mutex<Written>; 2],
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ struct Written {
 
 impl Default for Ended {
     fn default() -> Self {
-        Self { per_s: AtomicU32::new(PER_S), written: Mutex::default() }
+        Self { per_s: AtomicU32::new(PER_S), written: Default::default() }
     }
 }
 
@@ -42,14 +44,15 @@ impl Ended {
         self.per_s.store(per_s, Ordering::Relaxed);
     }
 
-    /// Whether one more may be written now, and how many were left out since the last.
-    pub(crate) fn may_log(&self, now: Millis) -> Option<u64> {
+    /// Whether one more may be written now, and how many of its sort were left out since the last. `known`: it was let in.
+    pub(crate) fn may_log(&self, now: Millis, known: bool) -> Option<u64> {
         let per_s = self.per_s.load(Ordering::Relaxed);
         if per_s == 0 {
             return None;
         }
         let second = now.0 / SECOND_MS;
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written =
+            self.written[usize::from(!known)].lock().unwrap_or_else(PoisonError::into_inner);
         if written.second != second {
             (written.second, written.lines) = (second, 0);
         }
@@ -70,8 +73,9 @@ mod tests {
     fn so_many_a_second_and_the_next_says_how_many_were_left_out() {
         let ended = Ended::default();
         ended.set(2);
-        let at = |ms| ended.may_log(Millis(ms));
+        let at = |ms| ended.may_log(Millis(ms), true);
         assert_eq!([at(0), at(1), at(2), at(999)], [Some(0), Some(0), None, None]);
+        assert_eq!(ended.may_log(Millis(999), false), Some(0), "strangers have their own");
         assert_eq!([at(1_000), at(1_001), at(1_002)], [Some(2), Some(0), None]);
         ended.set(0);
         assert_eq!(at(9_000), None);

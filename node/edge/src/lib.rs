@@ -70,7 +70,7 @@ pub use linger::linger;
 pub use listener::Listener;
 pub use metrics::EdgeMetrics;
 pub use psk::{FoundPsk, PskKeys, PskOffer};
-pub use settings::Settings;
+pub use settings::{Made, Settings};
 pub use stalling::Stalling;
 pub use tls::{ClientCertificates, TLS_FILES_POLL, Tls, TlsConfig, TlsConfigError, TlsMetrics};
 pub use transport::Transport;

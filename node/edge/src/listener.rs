@@ -4,8 +4,8 @@
 //!
 //! - **No more than `connections_max`** at all listeners of an edge together, and no more strangers from one address than
 //!   `unauthenticated_per_address_max`: a socket beyond it is closed at once, counted. Checked by `tests/tcp.rs`.
-//! - **A stop makes no storm**: connections are told one after the other, [`TOLD_PER_S`] in a second or all within half of
-//!   `drain_ms`. Checked by `tests/budget.rs`.
+//! - **A stop makes no storm**: connections, of all listeners, are told one after the other, [`TOLD_PER_S`] in a second or all
+//!   within half of `drain_ms`. Checked by `tests/budget.rs`.
 //! - **A stop ends**: every connection is told, those that do not end within `drain_ms` are dropped and their number is
 //!   logged. Checked by `tests/tcp.rs`.
 
@@ -23,7 +23,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -41,8 +41,8 @@ use crate::{
 /// How long to wait after a failed accept: mostly "too many open files", which passes as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections a stopping node tells in a second, if that is done in half of the time it has: where they go next they
-/// are newcomers.
+/// How many connections a stopping node tells in a second, of all its listeners together, if that is done in half of the time it
+/// has: where they go next they are newcomers.
 const TOLD_PER_S: usize = 1_000;
 /// How many are told at a time.
 const TOLD_EVERY: Duration = Duration::from_millis(20);
@@ -145,7 +145,7 @@ impl Listener {
         }
         drop(socket);
         let wait = Duration::from_millis(edge.settings.now().config.drain_ms);
-        drain(connections, &boxes, wait).await;
+        drain(connections, edge, &boxes, wait).await;
     }
 }
 
@@ -191,7 +191,7 @@ fn begin(
 }
 
 /// Tells every connection that the node stops, and waits for them.
-async fn drain(mut connections: JoinSet<()>, boxes: &Boxes, wait: Duration) {
+async fn drain(mut connections: JoinSet<()>, edge: &Edge, boxes: &Boxes, wait: Duration) {
     info!(connections = connections.len(), "draining");
     let boxes: Vec<_> = boxes.with(|boxes| boxes.values().cloned().collect());
     let drained = async {
@@ -200,7 +200,7 @@ async fn drain(mut connections: JoinSet<()>, boxes: &Boxes, wait: Duration) {
                 note(ended);
             }
         };
-        tokio::join!(tell(&boxes, wait / 2), ended);
+        tokio::join!(tell(edge, &boxes, wait / 2), ended);
     };
     if timeout(wait, drained).await.is_err() {
         warn!(connections = connections.len(), "closing connections that did not finish");
@@ -208,20 +208,29 @@ async fn drain(mut connections: JoinSet<()>, boxes: &Boxes, wait: Duration) {
     }
 }
 
-/// Tells connections one after the other that the node stops. In no order: they are from a map with a key of its own.
-async fn tell(boxes: &[Arc<Mailbox>], within: Duration) {
+/// Tells connections one after the other that the node stops, in turns with other listeners. In no order: they are from a map with a
+/// key of its own.
+async fn tell(edge: &Edge, boxes: &[Arc<Mailbox>], within: Duration) {
     let turns = (within.as_millis() / TOLD_EVERY.as_millis()).max(1);
     let turns = usize::try_from(turns).unwrap_or(usize::MAX);
     let at_pace = TOLD_PER_S / usize::try_from(1_000 / TOLD_EVERY.as_millis()).unwrap_or(1);
-    for (turn, some) in boxes.chunks(at_pace.max(boxes.len().div_ceil(turns))).enumerate() {
-        if turn > 0 {
-            sleep(TOLD_EVERY).await;
-        }
+    // So that all listeners' are told in time.
+    let all = usize::try_from(edge.room.taken()).unwrap_or(usize::MAX).max(boxes.len());
+    for some in boxes.chunks(at_pace.max(all.div_ceil(turns))) {
+        sleep_until(turn_to_tell(edge)).await;
         for mailbox in some {
             // A box that takes nothing belongs to a connection that is ending anyway.
             mailbox.push(Notice::Stopping { instead: None }).unwrap_or_default();
         }
     }
+}
+
+/// When the next turn of all is; it is taken.
+fn turn_to_tell(edge: &Edge) -> Instant {
+    let mut next = edge.telling.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = next.map_or_else(Instant::now, |next| next.max(Instant::now()));
+    *next = Some(turn + TOLD_EVERY);
+    turn
 }
 
 /// A panic in one connection is that connection's end, and a bug to be seen.

@@ -163,7 +163,7 @@ impl Carriers {
             tls_took: to.add(Histogram::with_opts(
                 HistogramOpts::new(
                     "moorline_tls_handshake_seconds",
-                    "From an accepted socket to the end of a TLS handshake that succeeded",
+                    "From its turn to the end of a TLS handshake that succeeded",
                 )
                 .buckets(exponential_buckets(ACK_SECONDS_MIN, 2.0, ACK_BUCKETS)?),
             )?)?,

@@ -20,6 +20,11 @@ impl Room {
         let taken = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         taken.is_ok().then(|| Place(self.clone()))
     }
+
+    /// How many have one.
+    pub(crate) fn taken(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Drop for Place {
@@ -36,7 +41,7 @@ mod tests {
     fn there_is_room_for_so_many_as_may_be_now() {
         let room = Room::default();
         let places: Vec<_> = (0..5).map_while(|_| room.take(3)).collect();
-        assert_eq!(places.len(), 3);
+        assert_eq!((places.len(), room.taken()), (3, 3));
         assert!(room.take(2).is_none(), "fewer than there are: nobody goes, nobody comes");
         let more = room.take(4);
         assert!(more.is_some() && room.take(4).is_none());

@@ -8,7 +8,8 @@
 //!
 //! # Invariants
 //!
-//! - **Every handshake has a deadline**: TLS, from its turn on ([`budget`](crate::budget)), has `tls-handshake-ms`; after it
+//! - **Every handshake has a deadline**: TLS has `tls-handshake-ms` for its first byte, and again from its
+//!   turn on ([`budget`](crate::budget)); after it
 //!   WebSocket and CONNECT together have `first-packet-ms`. Checked by `tests/tls.rs` and `tests/websocket.rs`.
 //! - **Handshakes run in their connection's task**, never in the accept loop: one that stalls holds up nobody.
 
@@ -102,6 +103,9 @@ pub(crate) async fn carry(stream: TcpStream, mut accepted: Accepted, stop: Cance
     };
     // Handshakes run in boxes that are gone when they are done, and give their streams in others: for as long as a
     // connection lasts its task has no room for what it does not use.
+    if !Box::pin(begins(&stream, &accepted, &stop)).await {
+        return;
+    }
     let Some(place) = Box::pin(turn_to_shake(&shared.edge, &stop)).await else { return };
     accepted.at = shared.edge.clock.now();
     let shaken = Box::pin(shake_tls(stream, tls, &accepted, &stop)).await;
@@ -206,6 +210,23 @@ async fn within<T>(
         () = stop.cancelled() => Err(Cut::Stopping),
         done = timeout_at(deadline, handshake) => done.map_err(|_| Cut::Late),
     }
+}
+
+/// Waits for the first byte, which stays unread: who says nothing takes no place from those who do.
+async fn begins(stream: &TcpStream, accepted: &Accepted, stop: &CancellationToken) -> bool {
+    let edge = &accepted.shared.edge;
+    let (wait_ms, mut first) = (edge.settings.now().config.tls_handshake_ms, [0]);
+    let failed = match within(stream.peek(&mut first), wait_ms, accepted, stop).await {
+        Ok(Ok(1..)) => return true,
+        Ok(Ok(0) | Err(_)) => Failed::Gone,
+        Err(Cut::Late) => {
+            edge.metrics.reached(EdgeLimit::TlsHandshake);
+            Failed::Timeout
+        }
+        Err(Cut::Stopping) => return false,
+    };
+    edge.metrics.tls_failed(failed);
+    false
 }
 
 /// Waits for its turn; without one it is closed, which is all that can be said before TLS.

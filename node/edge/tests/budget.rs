@@ -14,7 +14,8 @@ use moorline_edge::{Anonymous, Attempt, Authenticate, Transport, Verdict};
 use tokio::{io::AsyncWriteExt, sync::Semaphore, task::JoinSet};
 
 use support::{
-    CONNACK_V311, CONNECT_V5, CONNECT_V311, TENANT, edge, edge_over, edge_with, expect, rest,
+    CONNACK_V311, CONNECT_V5, CONNECT_V311, Call, NEVER_OPENS, TENANT, edge, edge_over, edge_with,
+    expect, rest,
     tls::{BOTH, Certificate},
 };
 
@@ -85,6 +86,28 @@ async fn who_is_beyond_the_line_hears_that_the_server_is_busy_and_others_are_let
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whose_session_does_not_open_keeps_nobody_from_being_judged() {
+    const CONNECT_NEVER: &[u8] = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05never";
+    let edge = edge(|config| {
+        config.authentications_per_core = 1;
+        config.authentications_per_core_s = 0;
+        config.admission_wait_ms = 20_000;
+    });
+    let mut waiting = Vec::new();
+    for _ in 0..=2 * cores() {
+        let mut client = edge.client().await;
+        client.write_all(CONNECT_NEVER).await.unwrap();
+        waiting.push(client);
+        edge.call(|call| match call {
+            Call::Open(open) => (open.client.as_str() == NEVER_OPENS).then_some(()),
+            _ => None,
+        });
+    }
+    let (_client, _) = edge.connected().await;
+    edge.shows("moorline_admission_waiting{gate=\"authentications\"} 0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_comes_too_fast_is_refused_before_anybody_is_asked() {
     let edge = edge(|config| {
         config.authentications_per_core_s = 1;
@@ -130,17 +153,26 @@ async fn a_handshake_waits_for_its_turn_or_is_closed_before_it_costs_anything() 
         },
         Arc::new(Anonymous { tenant: TENANT }),
     );
+    // Who says nothing has no place, however many they are.
     let mut silent = Vec::new();
-    for at in 1..=cores() {
+    for _ in 0..=2 * cores() {
         silent.push(edge.client().await);
+    }
+    drop(certificate.client(edge.client().await, BOTH).await.unwrap());
+    edge.shows("moorline_admission_admitted_total{gate=\"handshakes\"} 1").await;
+    let mut begun = Vec::new();
+    for at in 2..=cores() + 1 {
+        let mut client = edge.client().await;
+        client.write_all(b"\x16").await.unwrap();
+        begun.push(client);
         edge.shows(&format!("moorline_admission_admitted_total{{gate=\"handshakes\"}} {at}")).await;
     }
     assert!(certificate.client(edge.client().await, BOTH).await.is_err(), "there is no place");
     edge.shows("moorline_admission_rejected_total{reason=\"handshakes_per_core\"} 1").await;
     edge.shows("moorline_tls_handshakes_failed_total{reason=\"refused\"} 0").await;
-    drop(silent);
-    edge.shows(&format!("moorline_tls_handshakes_failed_total{{reason=\"gone\"}} {}", cores()))
-        .await;
+    let gone = begun.len() + silent.len();
+    drop((begun, silent));
+    edge.shows(&format!("moorline_tls_handshakes_failed_total{{reason=\"gone\"}} {gone}")).await;
     let mut good = certificate.client(edge.client().await, BOTH).await.unwrap();
     good.write_all(CONNECT_V311).await.unwrap();
     expect(&mut good, CONNACK_V311).await;

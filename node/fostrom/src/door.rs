@@ -110,7 +110,7 @@ impl Door {
             && self.registry.may_return(admitted, &alias_of(identity), from.tls, now.0)
     }
 
-    /// Lets a device in that stays: with news of it from now on.
+    /// Lets a device in that stays: with news of it from now on. By Moonlight it has to [wait for its turn](Self::wait_for_turn) then.
     pub(crate) async fn admit_to_stay(
         &self,
         credentials: &Credentials,
@@ -118,14 +118,11 @@ impl Door {
         by: By,
     ) -> Result<(Guest, Watch), Denial> {
         let Admitted { guest, watch, .. } = self.judged(credentials, from, by, true).await?;
-        if by == By::Moonlight {
-            self.wait_for_turn(&credentials.identity).await?;
-        }
         Ok((guest, watch.expect("it was asked for")))
     }
 
     /// Two connections that chase each other for one device do so no faster than this.
-    async fn wait_for_turn(&self, identity: &Identity) -> Result<(), Denial> {
+    pub(crate) async fn wait_for_turn(&self, identity: &Identity) -> Result<(), Denial> {
         let now = Millis(self.now().0);
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);

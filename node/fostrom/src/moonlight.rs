@@ -237,7 +237,7 @@ impl Connection {
                         identity::Credentials::new(&shown.fleet, &shown.device, &shown.secret);
                     let judgement = self.visit.stranger.as_ref().map(Stranger::judgement);
                     self.asked.push(Box::pin(async move {
-                        let _place = match judgement {
+                        let place = match judgement {
                             Some(judgement) => match judgement.pass().await {
                                 Ok(place) => Some(place),
                                 Err(NodeBusy { .. }) => {
@@ -254,6 +254,11 @@ impl Connection {
                             Ok(admitted) => admitted,
                             Err(denial) => return Answered::Admitted(Err(denial)),
                         };
+                        // It is judged: who waits from here on keeps nobody from being judged.
+                        drop(place);
+                        if let Err(denial) = door.wait_for_turn(&credentials.identity).await {
+                            return Answered::Admitted(Err(denial));
+                        }
                         // A device that fetches in vain loses nothing.
                         let waits = door.mail_waits(&guest).await.unwrap_or(true);
                         Answered::Admitted(Ok((guest, watch, waits)))

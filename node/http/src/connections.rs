@@ -6,10 +6,7 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -82,8 +79,6 @@ pub struct Caller {
     pub stop: CancellationToken,
     /// Until somebody has proved who it is.
     stranger: Mutex<Option<Stranger>>,
-    /// It had its turn.
-    waited: AtomicBool,
 }
 
 impl Caller {
@@ -98,11 +93,8 @@ impl Caller {
         drop(self.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Its first request waits for its turn to be judged. It keeps no place: an answer may take as long as a device waits for mail.
+    /// Each of its requests waits for its turn to be judged, until somebody is known. It keeps no place: an answer may take as long as a device waits for mail.
     async fn waits(&self) -> Result<(), NodeBusy> {
-        if self.waited.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
         let judgement = {
             let stranger = self.stranger.lock().unwrap_or_else(PoisonError::into_inner);
             stranger.as_ref().map(Stranger::judgement)
@@ -149,8 +141,7 @@ struct Connection {
 async fn serve(http: Http, visit: Visit) {
     let Visit { stream, peer, port, channel, stop, stranger, .. } = visit;
     let stranger = Mutex::new(stranger);
-    let waited = AtomicBool::new(false);
-    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger, waited });
+    let caller = Arc::new(Caller { peer, port, channel, stop: stop.clone(), stranger });
     let met = Mutex::new(vec![None; http.0.len()]);
     let talk = Mutex::new(None);
     let shared = Arc::new(Connection { http, caller, met, talk });

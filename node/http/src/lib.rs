@@ -16,8 +16,8 @@
 //!   client that takes nothing within `STALL_MAX`. How long an answer takes is its platform's.
 //! - **One request of a connection at a time**: the next is not looked at before the answer to the last is on its way.
 //! - **What ends a body is not in dispute**: an answer to a request with a Transfer-Encoding ends its connection.
-//! - **Nobody is judged beyond what the node spends on that** (`moorline_edge`, `budget`): the first request of a connection waits for a
-//!   turn, and hears 503 with a Retry-After by chance when there is none.
+//! - **Nobody is judged beyond what the node spends on that** (`moorline_edge`, `budget`): each request of a connection waits for a
+//!   turn until one of them has proved who it is, and hears 503 with a Retry-After by chance when there is none.
 //! - **A refusal is not lost**: a connection ends with a goodbye, and what still comes is thrown away for a moment
 //!   ([`moorline_edge::linger`]).
 //! - **A request for a WebSocket goes to a platform that speaks one there**, and to no other.

@@ -13,7 +13,7 @@ use moorline_dialects::losant::{
     id::Id,
     limits::{CONNECTIONS, REQUESTS, Shared, Windows},
 };
-use moorline_edge::{Clock, EdgeConfig};
+use moorline_edge::{Clock, EdgeConfig, Made, Settings};
 use moorline_machine::registry::TenantRecord;
 use moorline_mqtt::server;
 use moorline_service::{
@@ -54,7 +54,7 @@ pub struct Door {
     pub(crate) registry: Registry,
     pub(crate) secrets: Secrets,
     pub(crate) clock: Clock,
-    pub(crate) rules: Arc<server::Config>,
+    pub(crate) rules: Made<server::Config>,
     pub(crate) metrics: LosantMetrics,
     /// Tasks of connections; each ends with its connection, or with what it writes.
     pub(crate) tasks: TaskTracker,
@@ -185,7 +185,7 @@ impl Door {
         service: Arc<Service>,
         secrets: Secrets,
         clock: Clock,
-        edge: &EdgeConfig,
+        settings: Settings,
         metrics: LosantMetrics,
     ) -> Self {
         Self {
@@ -193,7 +193,7 @@ impl Door {
             service,
             secrets,
             clock,
-            rules: Arc::new(rules(edge)),
+            rules: Made::of(settings, rules),
             metrics,
             tasks: TaskTracker::new(),
             counted: Arc::new(Counted::new()),

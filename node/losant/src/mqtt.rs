@@ -146,7 +146,7 @@ impl Mqtt {
         Ok(Identity {
             session: Some(id.text().clone()),
             port: Some(Arc::new(arrived) as Arc<dyn Port>),
-            rules: Some(Arc::clone(&door.rules)),
+            rules: Some(door.rules.now()),
             begin: Some(begin),
             ..Identity::of(tenant)
         })

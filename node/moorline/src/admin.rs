@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! - **What needs no token and changes something is not on `listen.api`**, nor what tells of clients. Checked by `tests/it/tls.rs`.
-//! - **A stranger waits for nobody**: TLS and the head of a request have deadlines, and an address may have so many connections.
+//! - **A stranger waits for nobody**: TLS and the head of a request have deadlines, and an address may have so many connections. Checked below.
 //!
 //! `/health/live` never looks at peers: a supervisor that restarts nodes because others are down would take the rest of
 //! the cluster with it.
@@ -15,7 +15,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -60,8 +60,10 @@ use crate::{
 
 /// Connections served at once; more wait in the backlog. However many read events, there is room for others.
 const CONNECTIONS_MAX: usize = 64 + EVENT_READERS_MAX;
-/// Connections of one address to `listen.api`: who reads events from one machine has enough of them, and there is room for others.
+/// Connections of one address, or one /64 of IPv6, to `listen.api`: who reads events from one machine has enough of them, and there is room for others.
 const CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+/// What of an IPv6 address is its network's: a /64.
+const NETWORK_V6: u128 = u128::MAX << 64;
 /// How long a client may take for TLS.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take to send its request's head.
@@ -120,6 +122,14 @@ fn address(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
+/// Whose connections are counted together: of IPv6 a network, which one machine may have all addresses of.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK_V6).into(),
+    }
+}
+
 /// How many connections each address has.
 #[derive(Debug, Clone, Default)]
 struct Seats(Arc<Mutex<HashMap<IpAddr, usize>>>);
@@ -137,7 +147,7 @@ impl Seats {
     }
 
     fn take(&self, address: IpAddr) -> Option<Seat> {
-        let address = address.to_canonical();
+        let address = source(address);
         let taken = self.with(|seats| {
             let count = seats.entry(address).or_default();
             let free = *count < CONNECTIONS_PER_ADDRESS_MAX;
@@ -583,6 +593,21 @@ fn respond(status: StatusCode, content_type: &str, body: Vec<u8>) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_has_the_seats_of_one_address() {
+        let seats = Seats::default();
+        let take = |address: &str| seats.take(address.parse().unwrap());
+        let taken: Vec<_> = (0..CONNECTIONS_PER_ADDRESS_MAX)
+            .map(|at| take(&format!("2001:db8:0:1::{at:x}")).unwrap())
+            .collect();
+        assert!(take("2001:db8:0:1:ffff::1").is_none());
+        assert!(take("2001:db8:0:2::1").is_some());
+        assert!(take("192.0.2.1").is_some() && take("::ffff:192.0.2.2").is_some());
+        drop(taken);
+        assert!(take("2001:db8:0:1:ffff::1").is_some());
+        assert!(seats.with(|seats| seats.is_empty()));
+    }
 
     #[test]
     fn every_path_of_the_document_is_of_the_api() {

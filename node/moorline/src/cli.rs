@@ -142,6 +142,8 @@ pub(crate) enum ClusterCommand {
     Init(AdminArgs),
     /// Show nodes, leaders and how far each shard is.
     Status(StatusArgs),
+    /// Ask a node how it is, for probes that no stranger can be in the way of. Exit code 0 if it is well.
+    Health(HealthArgs),
     /// Print a token that lets one node join within the hour: for `cluster join`, or `cluster.token` of its file.
     Token(AdminArgs),
     /// Let this machine's node into a cluster with a token. Then `moorline server` starts it.
@@ -249,6 +251,26 @@ pub(crate) struct StatusArgs {
     /// Print the JSON as it came.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `moorline cluster health`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    /// What is asked.
+    #[arg(value_enum)]
+    pub(crate) check: HealthCheck,
+    /// Where to ask.
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+}
+
+/// What can be asked of a node's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HealthCheck {
+    /// Whether it works; nothing of other nodes.
+    Live,
+    /// Whether clients can be sent to it.
+    Ready,
 }
 
 /// How to reach a broker as an MQTT client.

@@ -7,7 +7,7 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{ClusterCommand, MemberArgs, ReplicasArgs, StatusArgs},
+    cli::{ClusterCommand, HealthArgs, HealthCheck, MemberArgs, ReplicasArgs, StatusArgs},
     guarantees, http, server,
 };
 
@@ -150,6 +150,7 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
             Ok(())
         }
         ClusterCommand::Status(args) => status(&args).await,
+        ClusterCommand::Health(args) => health(&args).await,
         ClusterCommand::Token(args) => {
             let answer = post(&args.admin, "/api/v1/cluster/token").await?;
             println!("{}", answer["token"].as_str().context("no token came")?);
@@ -188,6 +189,21 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Prints what a node says of itself; an error if it is not well.
+async fn health(args: &HealthArgs) -> anyhow::Result<()> {
+    let path = match args.check {
+        HealthCheck::Live => "/livez",
+        HealthCheck::Ready => "/readyz",
+    };
+    let admin = &args.admin.admin;
+    let (status, body) = http::request(Method::GET, admin, path, Vec::new()).await?;
+    println!("{}", String::from_utf8_lossy(&body));
+    if !status.is_success() {
+        bail!("{admin}: {path} says {status}");
+    }
+    Ok(())
 }
 
 /// How many copies of a shard may be asked for; of other numbers, why not.

@@ -448,6 +448,37 @@ impl Config {
         }
     }
 
+    /// What is open to strangers, since nothing was said about it, and which setting ends that.
+    pub(crate) fn left_open(&self) -> Vec<(String, &'static str)> {
+        let is_open = |at: &SocketAddr| !at.ip().to_canonical().is_loopback();
+        let clients = self.listen.plain().into_iter().chain(self.listen.secure());
+        let clients = clients.filter_map(|(key, at)| at.filter(is_open).map(|_| key));
+        let clients: Vec<_> = clients.collect();
+        let mut open = Vec::new();
+        if self.security.anonymous.is_none()
+            && self.security.key_file.is_none()
+            && !clients.is_empty()
+        {
+            open.push((
+                format!(
+                    "{}: anybody may connect, as a client of the demo tenant",
+                    clients.join(", ")
+                ),
+                "set security.key-file, or security.anonymous = true if that is meant",
+            ));
+        }
+        if is_open(&self.listen.cluster) && self.cluster.tls.is_none() {
+            open.push((
+                format!(
+                    "listen.cluster: whoever reaches {} is taken for a node",
+                    self.listen.cluster
+                ),
+                "set [cluster.tls] (moorline ca issue makes its files), or let only nodes reach it",
+            ));
+        }
+        open
+    }
+
     /// What is wrong with it, all at once, each as `key: what`.
     fn check(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -619,6 +650,26 @@ mod tests {
         let plain = format!("{GOOD}\n[listen]\nmqtt = \"127.0.0.1:1883\"\n");
         let config = Config::parse(&plain, Path::new("moorline.toml")).unwrap();
         assert!(config.listen.with_tls().is_empty(), "who says something gets no more");
+    }
+
+    #[test]
+    fn what_is_left_open_is_told_unless_it_was_meant() {
+        let open = |more: &str| {
+            let text = format!("{GOOD}\n{more}");
+            let open = Config::parse(&text, Path::new("moorline.toml")).unwrap().left_open();
+            open.into_iter().map(|(what, _)| what).collect::<Vec<_>>().join("; ")
+        };
+        let everywhere = "[listen]\nmqtts = \"0.0.0.0:8883\"\ncluster = \"0.0.0.0:7400\"\n";
+        assert_eq!(open(""), "");
+        assert_eq!(
+            open(everywhere),
+            "listen.mqtts: anybody may connect, as a client of the demo tenant; \
+             listen.cluster: whoever reaches 0.0.0.0:7400 is taken for a node"
+        );
+        let tls = "[cluster.tls]\nca = \"a\"\ncert = \"c\"\nkey = \"k\"\ndomain = \"d\"\n";
+        for said in ["anonymous = true", "anonymous = false", "key-file = \"key\""] {
+            assert_eq!(open(&format!("{everywhere}[security]\n{said}\n{tls}")), "", "{said}");
+        }
     }
 
     #[test]

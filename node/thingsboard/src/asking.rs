@@ -74,7 +74,7 @@ impl Mqtt {
             place: Mutex::new(Some(place)),
         };
         let port = Some(Arc::new(asking) as Arc<dyn Port>);
-        let rules = Some(Arc::clone(&self.0.rules));
+        let rules = Some(self.0.rules.now());
         // Many come by the same client id: none of them is another one's.
         let session = Some(Text::from(format!("provision {}", letters())));
         // Nobody's: which tenant it belongs to is not known before it has asked.

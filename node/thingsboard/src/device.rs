@@ -150,7 +150,7 @@ impl Device {
         let limits = &settings.rate_limits;
         SessionLimits {
             payload_bytes_max: PACKET_BYTES_MAX,
-            inflight_max: u32::from(self.door.rules.receive_max.get()),
+            inflight_max: u32::from(self.door.rules.now().receive_max.get()),
             rate_limits: limits::read(&limits.device),
             gateway_rate_limits: is_gateway.then(|| limits::read(&limits.gateway)),
         }

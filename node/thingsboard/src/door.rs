@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use moorline_core::TenantId;
 use moorline_dialects::thingsboard::mqtt::PACKET_BYTES_MAX;
-use moorline_edge::{Clock, EdgeConfig};
+use moorline_edge::{Clock, EdgeConfig, Made, Settings};
 use moorline_machine::registry::TenantRecord;
 use moorline_mqtt::{Reason, server};
 use moorline_service::registry::{Registry, secrets::Secrets};
@@ -26,7 +26,7 @@ pub struct Door {
     pub(crate) registry: Registry,
     pub(crate) secrets: Secrets,
     pub(crate) clock: Clock,
-    pub(crate) rules: Arc<server::Config>,
+    pub(crate) rules: Made<server::Config>,
     pub(crate) metrics: ThingsboardMetrics,
     /// Tasks of connections; each ends with its connection.
     pub(crate) tasks: TaskTracker,
@@ -45,14 +45,14 @@ impl Door {
         registry: Registry,
         secrets: Secrets,
         clock: Clock,
-        edge: &EdgeConfig,
+        settings: Settings,
         metrics: ThingsboardMetrics,
     ) -> Self {
         Self {
             registry,
             secrets,
             clock,
-            rules: Arc::new(rules(edge)),
+            rules: Made::of(settings, rules),
             metrics,
             tasks: TaskTracker::new(),
             profiles: Arc::default(),

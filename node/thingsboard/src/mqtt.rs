@@ -78,7 +78,7 @@ impl Mqtt {
         let is_gateway = who.class == Class::Gateway.name();
         let watch = Mutex::new(Some(watch));
         let arrived = Arrived { device, kind, version, address, is_gateway, watch };
-        let (port, rules) = (Some(Arc::new(arrived) as Arc<dyn Port>), Arc::clone(&self.0.rules));
+        let (port, rules) = (Some(Arc::new(arrived) as Arc<dyn Port>), self.0.rules.now());
         let session = Some(guest.device.clone());
         let (rules, begin) = (Some(rules), Some(begin));
         Ok(Identity { session, port, rules, begin, ..Identity::of(guest.tenant) })

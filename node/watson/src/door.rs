@@ -17,7 +17,7 @@ use moorline_dialects::{
         topics::{Permissions, Role as GatewayRole},
     },
 };
-use moorline_edge::{Begin, Channel, Clock, EdgeConfig, Proof as Shows, watch_over};
+use moorline_edge::{Begin, Channel, Clock, Made, Proof as Shows, Settings, watch_over};
 use moorline_service::registry::{
     Registry, Watch,
     credential::{certificate::Called, prove::Chain},
@@ -49,7 +49,7 @@ pub struct Door {
     pub(crate) registry: Registry,
     pub(crate) secrets: Secrets,
     pub(crate) clock: Clock,
-    pub(crate) rules: Arc<Rules>,
+    pub(crate) rules: Made<Rules>,
     pub(crate) metrics: WatsonMetrics,
     pub(crate) last_events: LastEvents,
     quickstart: Quickstart,
@@ -164,10 +164,10 @@ impl Door {
         registry: Registry,
         secrets: Secrets,
         clock: Clock,
-        edge: &EdgeConfig,
+        settings: Settings,
         metrics: WatsonMetrics,
     ) -> Self {
-        let (rules, tasks) = (Arc::new(Rules::new(edge)), TaskTracker::new());
+        let (rules, tasks) = (Made::of(settings, Rules::new), TaskTracker::new());
         let last_events = LastEvents::default();
         let quickstart = Quickstart::new(metrics.quickstart.clone());
         let (policies, failures) = (Policies::default(), Failures::default());

@@ -349,7 +349,7 @@ impl Connection {
                 .session_of_standard(client)
                 .unwrap_or_else(|| Text::from(client.to_string())),
             filter,
-            requested: door.rules.session_of_requests(client.class()),
+            requested: door.rules.now().session_of_requests(client.class()),
             wait,
         };
         let post = match client.device() {

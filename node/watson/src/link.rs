@@ -421,7 +421,7 @@ impl Link for WatsonLink {
         let open = Open {
             clean_start: session.clean_start,
             expiry_s: open.expiry_s.min(session.expiry_s.value),
-            limits: self.door.rules.session(&self.opening.client),
+            limits: self.door.rules.now().session(&self.opening.client),
             will,
             ..open
         };

@@ -113,7 +113,7 @@ impl Mqtt {
         let registrar = self.registrar(tenant, &opening, bounds.role).await.map_err(denied)?;
         let fresh = || format!("{:032x}", rand::random::<u128>());
         let session = name.unwrap_or_else(|| Session::drawn(&opening.client, &fresh()));
-        let rules = self.door.rules.of(&opening);
+        let rules = self.door.rules.now().of(&opening);
         let begin = self.door.watching(stay);
         let about = About {
             tenant,

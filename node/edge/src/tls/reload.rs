@@ -4,7 +4,9 @@
 //!
 //! - **All or nothing**: what is read is checked first, also that it counts now; with any error the old stays. Connections that
 //!   are there go on with what they have. Checked by `tests/tls_reload.rs`.
-//! - **A failure is seen**: a line in the log and a count for each try, and a try for each change of a file.
+//! - **A failure is seen**: a count for each try, a line in the log when something else is wrong.
+//! - **A failure lasts no longer than its cause**: after one files are read each time they are looked at, since what mends them may not
+//!   show in them: rights, or a clock that was behind.
 
 use std::{sync::Arc, time::Duration};
 
@@ -80,6 +82,8 @@ impl Tls {
         stop: CancellationToken,
     ) {
         let mut seen = self.tell(&metrics);
+        // What was wrong with them, if they could not be used.
+        let mut failed: Option<String> = None;
         loop {
             let was_asked = tokio::select! {
                 () = stop.cancelled() => return,
@@ -87,7 +91,7 @@ impl Tls {
                 () = sleep(TLS_FILES_POLL) => false,
             };
             let now = self.files.config.stamps();
-            if now == seen && !was_asked {
+            if now == seen && !was_asked && failed.is_none() {
                 continue;
             }
             seen = now;
@@ -95,14 +99,22 @@ impl Tls {
             match spawn_blocking(move || tls.reload()).await {
                 Ok(Ok(())) => {
                     metrics.done.inc();
+                    failed = None;
                     info!(cert = %self.files.config.cert.display(), "TLS files were read again");
                     seen = self.tell(&metrics);
                 }
                 Ok(Err(why)) => {
                     metrics.failed.inc();
-                    error!(%why, "TLS files are not usable: the old certificate stays");
+                    let now = why.to_string();
+                    if was_asked || failed.as_ref() != Some(&now) {
+                        error!(%why, "TLS files are not usable: the old certificate stays");
+                    }
+                    failed = Some(now);
                 }
-                Err(why) => error!(%why, "TLS files could not be read again"),
+                Err(why) => {
+                    error!(%why, "TLS files could not be read again");
+                    failed = Some(why.to_string());
+                }
             }
         }
     }

@@ -56,7 +56,10 @@ pub enum Call {
     Close(Close),
 }
 
-/// A service that answers opens by itself and leaves the rest to the test.
+/// A client of a shard that has no leader.
+pub const NEVER_OPENS: &str = "never";
+
+/// A service that answers opens by itself, but for that of [`NEVER_OPENS`], and leaves the rest to the test.
 struct Double(Sender<Call>);
 
 #[derive(Debug)]
@@ -84,8 +87,10 @@ impl Link for DoubleLink {
         ConnId(1)
     }
     fn open(&mut self, open: Open) {
-        let opened = Opened { present: false, first: Offset(1), end: Offset(1) };
-        self.inbox.push(Notice::Opened(Ok(opened))).expect("the connection is open");
+        if open.client.as_str() != NEVER_OPENS {
+            let opened = Opened { present: false, first: Offset(1), end: Offset(1) };
+            self.inbox.push(Notice::Opened(Ok(opened))).expect("the connection is open");
+        }
         self.tell(Call::Open(open));
     }
     fn publish(&mut self, token: Token, message: Message) {

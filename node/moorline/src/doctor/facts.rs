@@ -34,6 +34,8 @@ pub(super) struct Machine {
     pub(super) problems: Vec<String>,
     /// Addresses that it names and can't have, by key.
     pub(super) withheld: Vec<(&'static str, SocketAddr, ErrorKind)>,
+    /// What it leaves open to strangers, and which setting ends that.
+    pub(super) open: Vec<(String, &'static str)>,
     /// Its data directory.
     pub(super) data: Option<Data>,
     /// Certificates it names: what for, and when they end, in seconds since 1970.
@@ -103,6 +105,7 @@ pub(super) fn machine(file: &Path, read: &Result<Config, ConfigError>, asked: &[
     Machine {
         file,
         problems: server::check_files(config),
+        open: config.left_open(),
         withheld: withheld.collect(),
         data: Some(data(config)),
         certificates: certificates(config),

@@ -124,6 +124,10 @@ fn files(found: &mut Findings, machine: &Machine) {
         let means = "A node does not start with this file.";
         found.add(Severity::Error, "config", problem.clone(), means, next);
     }
+    for (what, next) in &machine.open {
+        let means = "Nothing keeps strangers away but the network.";
+        found.add(Severity::Warning, "config", what.clone(), means, *next);
+    }
 }
 
 fn ports(found: &mut Findings, machine: &Machine) {

@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - **A line is one object on one line**, whatever is in a value. Checked by this file's tests.
-//! - What went wrong is `err`, whatever the code calls it. Checked by this file's tests.
+//! - What went wrong is `err`, whether the code calls it `error`, `problem` or `why`. Checked by this file's tests.
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ struct Said<'a>(&'a mut Map<String, Value>);
 fn name(field: &Field) -> &'static str {
     match field.name() {
         "message" => "msg",
-        "error" => "err",
+        "error" | "problem" | "why" => "err",
         // What a line is about is never taken for what it says of itself.
         "level" => "of_level",
         "node" => "of_node",
@@ -142,11 +142,14 @@ mod tests {
             });
             let device: Option<&str> = None;
             info!(device, node = 2, "again");
+            warn!(why = "no quorum", "not done");
+            warn!(problem = "no disk", "not done");
         });
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2, "{text}");
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!((&lines[2]["err"], &lines[3]["err"]), (&"no quorum".into(), &"no disk".into()));
         let line = &lines[0];
         assert!(line["ts"].as_str().unwrap().ends_with('Z'), "{line}");
         for (key, value) in [

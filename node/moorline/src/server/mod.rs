@@ -98,6 +98,9 @@ const WAITING_LOG: Duration = Duration::from_secs(10);
 pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     logging::start(&config.log, config.node.id);
+    for (what, next) in config.left_open() {
+        warn!(what, next, "open to strangers");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(run_node(config, args));
     // Not dropped: a read of standard input that is still waiting would be waited for.
@@ -461,7 +464,6 @@ impl Doors {
         let thingsboard = ThingsboardMetrics::register(registry)?;
         let losant = LosantMetrics::register(registry)?;
         let drogue = DrogueMetrics::register(registry)?;
-        let mqtt = &node.config().mqtt;
         let mut doors = Self {
             fostrom: None,
             watson: None,
@@ -472,18 +474,18 @@ impl Doors {
         };
         if let Some(secrets) = node.secrets() {
             let (of, key) = (|| service.registry(), || secrets.clone());
-            let settings = node.reloading().settings();
-            doors.fostrom = Some(Door::new(of(), key(), clock, settings, fostrom));
-            doors.watson = Some(moorline_watson::Door::new(of(), key(), clock, mqtt, watson));
-            let door = moorline_thingsboard::Door::new(of(), key(), clock, mqtt, thingsboard);
+            let now = || node.reloading().settings();
+            doors.fostrom = Some(Door::new(of(), key(), clock, now(), fostrom));
+            doors.watson = Some(moorline_watson::Door::new(of(), key(), clock, now(), watson));
+            let door = moorline_thingsboard::Door::new(of(), key(), clock, now(), thingsboard);
             doors.thingsboard = Some(door);
             let service = Arc::clone(service);
             let of_losant = Arc::clone(&service);
-            let door = moorline_losant::Door::new(of_losant, key(), clock, mqtt, losant);
+            let door = moorline_losant::Door::new(of_losant, key(), clock, now(), losant);
             doors.losant = Some(door);
             let banned = doors.banned.clone();
             let door =
-                moorline_drogue::Door::new(service, key(), clock, mqtt, drogue, banned, outward);
+                moorline_drogue::Door::new(service, key(), clock, now(), drogue, banned, outward);
             doors.drogue = Some(door);
         }
         Ok(doors)
@@ -769,7 +771,9 @@ async fn stop_node(started: Started, stop: &CancellationToken, left_alone: &Canc
     started.service.stop();
     stop.cancel();
     let hand_over = started.groups.hand_over(HAND_OVER_WAIT);
-    let drain = Duration::from_millis(started.node.config().mqtt.drain_ms);
+    // As it is now: listeners go by that, too.
+    let drain = started.node.reloading().running().mqtt.drain_ms;
+    let drain = Duration::from_millis(drain);
     let devices = tokio::time::timeout(drain + DEVICES_STOP_WAIT, left_alone.cancelled());
     let ((), devices) = tokio::join!(hand_over, devices);
     if devices.is_err() {

@@ -6,7 +6,7 @@ use std::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -28,7 +28,7 @@ use moorline_storage::StorageError;
 use moorline_webhooks::Webhooks;
 use prometheus::{Registry, proto::MetricFamily};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::{
     DEMO_TENANT, auth::now_ms, backup::Backups, disk::DiskState, mover, reload::Reloading,
@@ -47,6 +47,8 @@ const SHARES_PER_PAGE_MAX: usize = 200;
 /// How long a group's Raft core may take to get to a question, if the node is to count as alive. It waits for its disk
 /// at times; many times what a disk needs that works.
 const TURN_WAIT: Duration = Duration::from_secs(5);
+/// How long what groups were asked counts.
+const TURNS_COUNT_FOR: Duration = Duration::from_secs(1);
 /// How long a digest may take per group.
 const DIGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -69,6 +71,8 @@ pub(crate) struct Node {
     backups: Backups,
     /// Whether every replica this node should have is open.
     opened: AtomicBool,
+    /// When its groups were asked for a turn last, and what came of it.
+    turns: Mutex<Option<(Instant, Vec<Check>)>>,
     /// Whether this process made the cluster, and has not seen it at its level yet.
     newborn: AtomicBool,
     listening: AtomicBool,
@@ -147,6 +151,7 @@ impl Node {
             disk,
             backups: Backups::default(),
             opened: AtomicBool::new(false),
+            turns: Mutex::default(),
             newborn: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             served: AtomicBool::new(false),
@@ -325,7 +330,20 @@ impl Node {
     /// Whether the process works: it answers, its timers run out, and each group's Raft core gets to what it is asked.
     ///
     /// Nothing of other nodes: who restarts what is not alive would restart all of them when a network is cut.
+    /// Groups are asked once in [`TURNS_COUNT_FOR`], by however many: anybody may ask.
     pub(crate) async fn live(&self) -> Vec<Check> {
+        let mut turns = self.turns.lock().await;
+        if let Some((at, checks)) = &*turns
+            && at.elapsed() < TURNS_COUNT_FOR
+        {
+            return checks.clone();
+        }
+        let checks = self.ask_for_turns().await;
+        *turns = Some((Instant::now(), checks.clone()));
+        checks
+    }
+
+    async fn ask_for_turns(&self) -> Vec<Check> {
         let stuck = self.groups.stuck(TURN_WAIT).await;
         let detail = match stuck.as_slice() {
             [] => "all take their turns".to_owned(),

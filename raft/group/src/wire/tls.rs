@@ -2,11 +2,13 @@
 //!
 //! # Invariants
 //!
-//! - **All or nothing**: what is read again is checked as a whole, also that the other nodes would take this node's certificate if
+//! - **All or nothing**: what is read again is checked as a whole, also that the other nodes would take this node's certificate, in both directions, if
 //!   they trust what is in its own `ca`; with any complaint the old stays. Checked by `tests/tls.rs`.
 //! - **What stands stays**: files count for the connections that are made after they were read. Checked by `tests/tls.rs`. An attempt to
 //!   connect that began before is given up, and made again.
-//! - **A failure is seen**: a line in the log and a count for each try, and a try for each change of a file.
+//! - **A failure is seen**: a count for each try, a line in the log when something else is wrong.
+//! - **A failure lasts no longer than its cause**: after one files are read each time they are looked at, since what mends them may not
+//!   show in them: rights, or a clock that was behind.
 
 use std::{
     fs,
@@ -19,10 +21,12 @@ use std::{
 use moorline_core::NodeId;
 use rustls::{
     RootCertStore, ServerConfig,
-    client::verify_server_name,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier, verify_server_name},
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::{ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
 };
 use tokio::{sync::Notify, time::sleep};
 use tokio_rustls::TlsAcceptor;
@@ -53,8 +57,10 @@ pub(super) struct Tls {
     domain: String,
     /// This node's certificates, its own first.
     chain: Vec<CertificateDer<'static>>,
-    /// Who judges the certificates of others.
+    /// Who judges the certificates of others that connect.
     verifier: Arc<dyn ClientCertVerifier>,
+    /// The same for those that are connected to.
+    of_servers: Arc<WebPkiServerVerifier>,
     /// When the own certificate expires, in seconds since the Unix epoch.
     until_s: i64,
     stamps: Stamps,
@@ -85,8 +91,13 @@ impl Tls {
         if !self.is_of(own, first) {
             return Some(format!("it has no name {}", node_name(own.0, &self.domain)));
         }
-        let judged = self.verifier.verify_client_cert(first, rest, UnixTime::now());
-        judged.err().map(|error| format!("nodes with this ca refuse it: {error}"))
+        let now = UnixTime::now();
+        if let Err(error) = self.verifier.verify_client_cert(first, rest, now) {
+            return Some(format!("nodes with this ca refuse it: {error}"));
+        }
+        let name = ServerName::try_from(node_name(own.0, &self.domain)).ok()?;
+        let judged = self.of_servers.verify_server_cert(first, rest, &name, &[], now);
+        judged.err().map(|error| format!("nodes with this ca do not connect to it: {error}"))
     }
 
     fn expires_soon(&self) -> bool {
@@ -141,9 +152,12 @@ impl TlsFiles {
             .map_err(|_| unusable(&self.key, "there is no private key in it, as PEM".to_owned()))?;
 
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let verifier = verifier.build().map_err(|error| unusable(&self.ca, error.to_string()))?;
+        let no_authority = |error: VerifierBuilderError| unusable(&self.ca, error.to_string());
+        let (roots, with) = (Arc::new(roots), || Arc::clone(&provider));
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), with());
+        let verifier = verifier.build().map_err(no_authority)?;
+        let of_servers = WebPkiServerVerifier::builder_with_provider(roots, with());
+        let of_servers = of_servers.build().map_err(no_authority)?;
         let pair = |error: rustls::Error| {
             unusable(&self.certificate, format!("with {}: {error}", self.key.display()))
         };
@@ -158,7 +172,7 @@ impl TlsFiles {
             .ca_certificate(Certificate::from_pem(ca))
             .identity(Identity::from_pem(certificate, key));
         let (server, domain) = (Arc::new(server), self.server_name.clone());
-        Ok(Tls { client, server, domain, chain, verifier, until_s, stamps })
+        Ok(Tls { client, server, domain, chain, verifier, of_servers, until_s, stamps })
     }
 }
 
@@ -229,6 +243,8 @@ impl Peers {
     pub async fn keep_tls_fresh(self, asked: Arc<Notify>, stop: CancellationToken) {
         let Some(kept) = &self.shared.tls else { return };
         let mut seen = self.tell(kept);
+        // What was wrong with them, if they could not be used.
+        let mut failed: Option<String> = None;
         loop {
             let was_asked = tokio::select! {
                 () = stop.cancelled() => return,
@@ -236,7 +252,7 @@ impl Peers {
                 () = sleep(TLS_FILES_POLL) => false,
             };
             let now = kept.files.stamps();
-            if now == seen && !was_asked {
+            if now == seen && !was_asked && failed.is_none() {
                 continue;
             }
             seen = now;
@@ -244,15 +260,23 @@ impl Peers {
             match spawn_blocking(move || peers.reload_tls()).await {
                 Ok(Ok(())) => {
                     self.shared.metrics.tls.reloads.inc();
+                    failed = None;
                     info!(ca = %kept.files.ca.display(), "TLS files of the cluster were read again");
                     seen = self.tell(kept);
                 }
                 Ok(Err(why)) => {
                     self.shared.metrics.tls.reloads_failed.inc();
                     let cause = std::error::Error::source(&why).map(ToString::to_string);
-                    error!(%why, cause, "TLS files of the cluster are not usable: the old ones stay");
+                    let now = format!("{why} {cause:?}");
+                    if was_asked || failed.as_ref() != Some(&now) {
+                        error!(%why, cause, "TLS files of the cluster are not usable: the old ones stay");
+                    }
+                    failed = Some(now);
                 }
-                Err(why) => error!(%why, "TLS files of the cluster could not be read again"),
+                Err(why) => {
+                    error!(%why, "TLS files of the cluster could not be read again");
+                    failed = Some(why.to_string());
+                }
             }
         }
     }

@@ -98,8 +98,10 @@ fn what_is_wrong_with_a_machine_is_found() {
         machine.data.as_mut().unwrap()
     }
     #[rustfmt::skip]
-    let table: [(Wrong<Machine>, Severity, &str, &str); 16] = [
+    let table: [(Wrong<Machine>, Severity, &str, &str); 17] = [
         (|of| of.problems.push("node.id: 0 is none".to_owned()), Error, "config", "node.id: 0"),
+        (|of| of.open.push(("listen.cluster: whoever reaches it".to_owned(), "set [cluster.tls]")),
+            Warning, "config", "whoever reaches it"),
         (|of| of.withheld.push(("listen.mqtt", "10.0.0.1:1883".parse().unwrap(), ErrorKind::AddrInUse)),
             Error, "ports", "another program listens"),
         (|of| of.withheld.push(("listen.mqtt", "10.0.0.1:1883".parse().unwrap(), ErrorKind::AddrNotAvailable)),

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -27,10 +29,17 @@ impl Authority {
 
     /// A certificate with these names.
     fn files(&self, names: &[&str]) -> TlsFiles {
+        self.files_for(names, Vec::new())
+    }
+
+    /// One that is for this alone.
+    fn files_for(&self, names: &[&str], purposes: Vec<ExtendedKeyUsagePurpose>) -> TlsFiles {
         let key = KeyPair::generate().unwrap();
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let file = names.join("+");
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.ca).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = purposes;
+        let certificate = params.signed_by(&key, &self.ca).unwrap();
         let write = |name: String, pem: String| {
             let path = self.directory.path().join(name);
             fs::write(&path, pem).unwrap();
@@ -218,6 +227,30 @@ async fn another_authority_takes_the_olds_place_and_no_connection_ends() {
     timeout(PATIENCE, tried).await.expect("in time");
     assert!(!nodes[0].peers.is_up(NodeId(3)), "it shows a certificate of the old authority");
     assert!(!third.peers.is_up(NodeId(1)), "its certificate is one of the old authority");
+}
+
+#[tokio::test]
+async fn a_new_certificate_has_to_do_for_both_directions() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let authority = Authority::new();
+    let live = Live::of(&authority.of_node(1));
+    let (mut listeners, addresses) = listeners(1);
+    let config = config(1, &addresses, Some(live.files.clone()));
+    let node = node(config, listeners.pop().unwrap());
+    let own = node_name(1, SERVER_NAME);
+    let table = [
+        (vec![ClientAuth], Some("nodes with this ca do not connect to it")),
+        (vec![ServerAuth], Some("nodes with this ca refuse it")),
+        (vec![ServerAuth, ClientAuth], None),
+    ];
+    for (purposes, expected) in table {
+        live.shows(&authority.files_for(&[SERVER_NAME, &own], purposes));
+        let why = node.peers.reload_tls().err().map(|why| why.to_string());
+        match expected {
+            Some(expected) => assert!(why.as_ref().unwrap().contains(expected), "{why:?}"),
+            None => assert_eq!(why, None),
+        }
+    }
 }
 
 #[tokio::test]
