@@ -34,6 +34,9 @@ pub(crate) struct Since {
 pub(crate) struct StepView {
     /// When it began.
     time: String,
+    /// When the same happened last, if it happened again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_time: Option<String>,
     /// The node that remembers it.
     node: u64,
     /// The device.
@@ -130,10 +133,12 @@ impl PlaceView {
 impl StepView {
     fn of(node: u64, noted: Noted) -> Self {
         let Noted { device, note } = noted;
+        let last_time = (note.last().0 > note.at_ms).then(|| rfc3339(note.last()));
         let Note { at_ms, conn, stage, became, about, message, count, bytes, qos, .. } = note;
         let cause = became.cause();
         Self {
             time: rfc3339(UnixMillis(at_ms)),
+            last_time,
             node,
             device,
             stage: stage.label(),

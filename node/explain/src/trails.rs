@@ -289,17 +289,15 @@ impl Trail {
     fn merged(&self, note: Note, is_same: impl Fn(&Note, &Note) -> bool) {
         let mut notes = self.notes();
         match notes.all.back_mut() {
-            Some(last) if is_same(last, &note) => {
-                last.count = last.count.saturating_add(note.count);
-            }
+            Some(last) if is_same(last, &note) => last.take_in(&note),
             _ => self.push(&mut notes, note),
         }
     }
 
-    /// What there is since then, the oldest first.
+    /// What there is since then, the oldest first. What began before and went on after it is there, too.
     #[must_use]
     pub fn since(&self, since: UnixMillis) -> Vec<Note> {
-        self.notes().all.iter().filter(|note| note.at_ms >= since.0).cloned().collect()
+        self.notes().all.iter().filter(|note| note.last() >= since).cloned().collect()
     }
 }
 

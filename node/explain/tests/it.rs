@@ -202,6 +202,25 @@ fn the_same_over_and_over_pushes_nothing_out() {
 }
 
 #[test]
+fn what_still_goes_on_is_not_what_happened_when_it_began() {
+    let trails = Trails::new(limits(16, 4));
+    let full = |at| {
+        let became = Became::Dropped(Cause::SubscriberFull);
+        Note { became, ..Note::new(UnixMillis(at), Stage::Deliver, "") }
+    };
+    // The last one comes from a part of the node that read its clock earlier.
+    [1, 5_000, 4_900].map(full).into_iter().for_each(|note| trails.again(TENANT, &device(0), note));
+    let since = |at| trails.since(TENANT, &device(0), UnixMillis(at));
+    let told: Vec<_> =
+        since(4_000).iter().map(|note| (note.at_ms, note.last(), note.count)).collect();
+    assert_eq!(told, [(1, UnixMillis(5_000), 3)]);
+    assert!(since(5_001).is_empty());
+    // A node of an earlier version does not say it.
+    let early: Note = serde_json::from_str(&serde_json::to_string(&full(7)).unwrap()).unwrap();
+    assert_eq!((early.last_ms, early.last()), (0, UnixMillis(7)));
+}
+
+#[test]
 fn bytes_have_a_limit_and_all_of_them_come_back() {
     let most = 256 * 1024;
     let trails = Trails::new(Limits { devices: 1_000_000, notes: 48, bytes: most });

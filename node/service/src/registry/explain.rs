@@ -390,7 +390,7 @@ impl Inner {
             }
             About::Message(message) => {
                 let touched = self.trails.message(tenant, *message, NOTES_MAX);
-                let since = touched.into_iter().filter(|(_, note)| note.at_ms >= since.0);
+                let since = touched.into_iter().filter(|(_, note)| note.last() >= since);
                 since.map(|(device, note)| of(&device, note)).collect()
             }
         }
