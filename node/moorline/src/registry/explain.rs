@@ -77,6 +77,10 @@ pub(crate) async fn run(command: ExplainCommand) -> anyhow::Result<()> {
     for node in answer["silent"].as_array().into_iter().flatten() {
         eprintln!("node {node} did not answer: what it remembers is missing");
     }
+    for more in answer["more"].as_array().into_iter().flatten() {
+        let (node, notes) = (&more["node"], &more["notes"]);
+        eprintln!("and {notes} more at node {node}: ask for less time, with --since");
+    }
     Ok(())
 }
 
