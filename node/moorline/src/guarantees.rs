@@ -450,7 +450,9 @@ mod tests {
             &[NodeId(3), NodeId(4), NodeId(5)],
         ];
         let alive = |up: &[u64]| (1..=6).map(|node| (NodeId(node), up.contains(&node))).collect();
-        for (up, expected) in [(&[1, 2, 3, 4, 5][..], 0), (&[1, 2, 3, 4], 1), (&[1, 2, 3], 2)] {
+        for (up, expected) in
+            [(&[1, 2, 3, 4, 5][..], 0), (&[1, 2, 3, 4][..], 1), (&[1, 2, 3][..], 2)]
+        {
             assert_eq!(without_majority(groups.into_iter(), &alive(up)), expected, "{up:?}");
         }
     }
