@@ -40,6 +40,17 @@ VOLATILE = [
 LINES_MAX = 60
 
 
+def is_whole_in(command, done, commands):
+    """Whether what was done has this command as a whole: a shorter one is no part of a longer one's words."""
+    for begin in (match.start() for match in re.finditer(re.escape(command), done)):
+        before, after = done[:begin].rstrip(), done[begin + len(command) :].lstrip()
+        begins = not before or before.endswith(("&&", ";", "|", "(", "do", "then")) or any(before.endswith(c) for c in commands)
+        ends = not after or after.startswith(("&&", ";", "|", ")", "#")) or any(after.startswith(c) for c in commands)
+        if begins and ends:
+            return True
+    return False
+
+
 class Walk:
     """One page, and the machines on which it is followed."""
 
@@ -229,7 +240,8 @@ class Walk:
 
     def left(self):
         """Commands of the page's shell blocks that were neither run nor excused."""
-        return [c for c in self.commands() if not any(c in done for done in [*self.ran, *self.excused])]
+        all_of_page = list(self.commands())
+        return [c for c in all_of_page if not any(is_whole_in(c, done, all_of_page) for done in [*self.ran, *self.excused])]
 
     def transcript(self):
         version = subprocess.run([self.program, "--version"], capture_output=True, text=True, check=True).stdout.strip()

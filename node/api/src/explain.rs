@@ -34,6 +34,9 @@ pub(crate) struct Since {
 pub(crate) struct StepView {
     /// When it began.
     time: String,
+    /// When the same happened last, if it happened again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_time: Option<String>,
     /// The node that remembers it.
     node: u64,
     /// The device.
@@ -130,10 +133,12 @@ impl PlaceView {
 impl StepView {
     fn of(node: u64, noted: Noted) -> Self {
         let Noted { device, note } = noted;
+        let last_time = (note.last().0 > note.at_ms).then(|| rfc3339(note.last()));
         let Note { at_ms, conn, stage, became, about, message, count, bytes, qos, .. } = note;
         let cause = became.cause();
         Self {
             time: rfc3339(UnixMillis(at_ms)),
+            last_time,
             node,
             device,
             stage: stage.label(),
@@ -161,11 +166,22 @@ pub(crate) struct ExplainView {
     notes: Vec<StepView>,
     /// Nodes that did not answer: what they remember is missing.
     silent: Vec<u64>,
+    /// Nodes that remember more than fits into an answer.
+    more: Vec<MoreView>,
+}
+
+/// What is missing of one node.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MoreView {
+    /// The node.
+    node: u64,
+    /// How many more notes it has: ask for less time.
+    notes: u64,
 }
 
 impl ExplainView {
     fn of(explained: Explained) -> Self {
-        let Explained { nodes, silent } = explained;
+        let Explained { nodes, silent, more } = explained;
         let mut all = Vec::new();
         for (node, notes) in nodes {
             // Of one node's they stay in their order, though parts of a node read its clock at different moments.
@@ -179,7 +195,9 @@ impl ExplainView {
         // Stable.
         all.sort_by_key(|(at, ..)| *at);
         let notes = all.into_iter().map(|(_, node, noted)| StepView::of(node, noted)).collect();
-        Self { notes, silent: silent.into_iter().map(|node| node.0).collect() }
+        let more = more.into_iter().map(|(node, notes)| MoreView { node: node.0, notes });
+        let silent = silent.into_iter().map(|node| node.0).collect();
+        Self { notes, silent, more: more.collect() }
     }
 }
 
@@ -208,7 +226,7 @@ pub(crate) async fn device(
     let (tenant, _) = caller.tenant_of_some(&api, since.tenant.as_deref()).await?;
     let device = caller.device(&api, tenant, &name).await?;
     let about = About::Device(device.clone());
-    let explained = api.registry.explain(tenant, &about, since.at(&api)).await;
+    let explained = api.registry.explain(tenant, &about, since.at(&api)).await?;
     let told = ExplainView::of(explained);
     if told.notes.is_empty() {
         // A client of MQTT without a device has notes; a name of which nothing is known is a wrong one.
@@ -235,6 +253,7 @@ pub(crate) async fn message(
     let (tenant, _) = caller.tenant(&api, since.tenant.as_deref()).await?;
     let why = "message: sixteen hexadecimal digits, as a note of a device says them";
     let message = Fingerprint::read(&message).ok_or_else(|| Problem::malformed(why))?;
-    let explained = api.registry.explain(tenant, &About::Message(message), since.at(&api)).await;
+    let about = About::Message(message);
+    let explained = api.registry.explain(tenant, &about, since.at(&api)).await?;
     Ok(Json(ExplainView::of(explained)))
 }

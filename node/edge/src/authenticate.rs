@@ -143,6 +143,9 @@ pub enum Denial {
     /// It, or its address, failed too often.
     #[error("banned for a while")]
     Banned,
+    /// The same, where its platform has only the word for being busy for it.
+    #[error("banned for a while")]
+    BannedAsBusy,
     /// Right, and not valid yet or any more.
     #[error("the credentials are not valid now")]
     Expired,
@@ -152,6 +155,9 @@ pub enum Denial {
     /// Too many credentials are being checked.
     #[error("too many credentials are being checked")]
     Busy,
+    /// As many who are nobody yet are here already as may, of its address or of all.
+    #[error("too many who are nobody yet")]
+    Crowded,
     /// It cannot be told now.
     #[error("the credentials cannot be checked now")]
     Unavailable,
@@ -167,14 +173,15 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
+    /// All of them, but one for each label.
+    pub const ALL: [Self; 11] = [
         Self::BadCredentials,
         Self::NotAuthorised,
         Self::Banned,
         Self::Expired,
         Self::Plaintext,
         Self::Busy,
+        Self::Crowded,
         Self::Unavailable,
         Self::ClientId,
         Self::Version,
@@ -187,10 +194,12 @@ impl Denial {
         match self {
             Self::BadCredentials => "bad_credentials",
             Self::NotAuthorised => "not_authorised",
-            Self::Banned => "banned",
+            // What it is, not what it is told: `busy` wakes somebody.
+            Self::Banned | Self::BannedAsBusy => "banned",
             Self::Expired => "expired",
             Self::Plaintext => "plaintext",
             Self::Busy => "busy",
+            Self::Crowded => "crowded",
             Self::Unavailable => "unavailable",
             Self::ClientId => "client_id",
             Self::Version => "version",

@@ -670,7 +670,7 @@ fn reason_of(denial: Denial) -> Option<Reason> {
     Some(match denial {
         Denial::BadCredentials => Reason::BadUserNameOrPassword,
         Denial::NotAuthorised | Denial::Expired | Denial::Plaintext => Reason::NotAuthorized,
-        Denial::Busy => Reason::ServerBusy,
+        Denial::Busy | Denial::BannedAsBusy | Denial::Crowded => Reason::ServerBusy,
         Denial::Banned => Reason::Banned,
         Denial::Unavailable => Reason::ServerUnavailable,
         Denial::ClientId => Reason::ClientIdentifierNotValid,

@@ -192,6 +192,9 @@ impl TryFrom<String> for Fingerprint {
 pub struct Note {
     /// When it began, by this node's clock: milliseconds since 1970.
     pub at_ms: u64,
+    /// When the same happened last, if it happened again: see [`Note::last`].
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub last_ms: u64,
     /// Which connection of this node's; 0 for none.
     pub conn: u64,
     /// Where on its way.
@@ -233,12 +236,18 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_never(at_ms: &u64) -> bool {
+    *at_ms == 0
+}
+
 impl Note {
     /// A note with nothing but when, where and what about.
     #[must_use]
     pub fn new(at: UnixMillis, stage: Stage, about: &str) -> Self {
         Self {
             at_ms: at.0,
+            last_ms: 0,
             conn: 0,
             stage,
             became: Became::Done,
@@ -267,9 +276,21 @@ impl Note {
 }
 
 impl Note {
+    /// When it happened last: of what goes on over and over this is not when it began.
+    #[must_use]
+    pub fn last(&self) -> UnixMillis {
+        UnixMillis(self.last_ms.max(self.at_ms))
+    }
+
     /// What it takes beside its own size.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.about.capacity() + self.routes.capacity() * size_of::<Route>()
+    }
+
+    /// The same happened again. A clock that was set back moves nothing back.
+    pub(crate) fn take_in(&mut self, again: &Self) {
+        self.count = self.count.saturating_add(again.count);
+        self.last_ms = self.last().0.max(again.last().0);
     }
 
     /// Whether another one says the same, but for when.

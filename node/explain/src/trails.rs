@@ -18,10 +18,19 @@ use std::{
 
 use moorline_core::{Offset, TenantId, Text, UnixMillis};
 
-use crate::{Became, Cause, Fingerprint, Note, ROUTES_MAX, Route, Stage};
+use crate::{Became, Cause, Fingerprint, Note, Place, ROUTES_MAX, Route, Stage};
 
 /// Locks among which devices are spread.
 const PARTS: usize = 16;
+/// Of a part's rings, how many are to be made between two searches for quiet ones: one of so many, so that what a search costs is
+/// spread among those for whom it is made.
+const SEARCH_EACH: usize = 32;
+/// How far back it is looked for what strangers did before, and how many notes of one kind they may have there: at most a quarter of a
+/// ring is theirs.
+const STRANGERS_BACK: usize = 8;
+const STRANGERS_MAX: usize = 2;
+/// Stands for the addresses that have no note of their own.
+const AND_OTHERS: &str = ", and others";
 /// What a ring takes beside its notes and its name, in the table and out of it.
 const RING_BYTES: usize = size_of::<Ring>() + 2 * size_of::<(Key, Trail)>() + 32;
 
@@ -283,40 +292,86 @@ impl Trail {
     /// The same of a note that says the same as the last, which has another `count` than 0 then: what somebody does over and over must
     /// not push out how it began.
     pub fn again(&self, note: Note) {
-        self.merged(Note { count: note.count.max(1), ..note }, Note::says_as);
+        let note = Note { count: note.count.max(1), ..note };
+        if note.stage == Stage::Authenticate && matches!(note.became, Became::Refused(_)) {
+            self.stranger(note);
+        } else {
+            self.merged(note, Note::says_as);
+        }
+    }
+
+    /// Somebody says to be this device and is not believed. Whoever knows its name can do so from many addresses, between all that the
+    /// device does itself: that must not push out what it did.
+    fn stranger(&self, note: Note) {
+        let mut notes = self.notes();
+        let before = notes.bytes();
+        let is_like = |of: &&mut Note| (of.stage, of.became) == (note.stage, note.became);
+        let mut like: Vec<&mut Note> =
+            notes.all.iter_mut().rev().take(STRANGERS_BACK).filter(is_like).collect();
+        if let Some(same) = like.iter_mut().find(|of| of.about == note.about) {
+            same.take_in(&note);
+            return;
+        }
+        let crowded = like.len() >= STRANGERS_MAX;
+        let Some(last) = like.into_iter().next().filter(|_| crowded) else {
+            return self.push(&mut notes, note);
+        };
+        last.take_in(&note);
+        let heap_before = last.heap_bytes();
+        if !last.about.ends_with(AND_OTHERS) {
+            last.about.push_str(AND_OTHERS);
+        }
+        let heap_after = last.heap_bytes();
+        notes.heap_bytes = notes.heap_bytes + heap_after - heap_before;
+        self.0.totals.charge(before, notes.bytes());
     }
 
     fn merged(&self, note: Note, is_same: impl Fn(&Note, &Note) -> bool) {
         let mut notes = self.notes();
         match notes.all.back_mut() {
-            Some(last) if is_same(last, &note) => {
-                last.count = last.count.saturating_add(note.count);
-            }
+            Some(last) if is_same(last, &note) => last.take_in(&note),
             _ => self.push(&mut notes, note),
         }
     }
 
-    /// What there is since then, the oldest first.
+    /// What there is since then, the oldest first. What began before and went on after it is there, too.
     #[must_use]
     pub fn since(&self, since: UnixMillis) -> Vec<Note> {
-        self.notes().all.iter().filter(|note| note.at_ms >= since.0).cloned().collect()
+        self.notes().all.iter().filter(|note| note.last() >= since).cloned().collect()
     }
 }
 
-/// What all places come to does not say whose room it was that was missing.
+/// What all places come to does not say whose room it was that was missing, nor that what nobody hears now is kept for later.
 fn exactly(became: Became, routes: &[Route]) -> Became {
     let kept = Became::Refused(Cause::RetainedFull);
     let is_kept = |route: &Route| route.became == kept;
     let is_full = became == Became::Refused(Cause::QueueFull);
-    if is_full && routes.iter().any(is_kept) { kept } else { became }
+    let is_later =
+        |route: &Route| matches!((route.place, route.became), (Place::Kept(_), Became::Done));
+    let is_unheard = became == Became::DoneBut(Cause::NobodyListens);
+    if is_full && routes.iter().any(is_kept) {
+        kept
+    } else if is_unheard && routes.iter().any(is_later) {
+        Became::Done
+    } else {
+        became
+    }
 }
 
 type Key = (TenantId, Text);
 
+/// Devices with one lock.
+#[derive(Debug, Default)]
+struct Part {
+    rings: HashMap<Key, Trail>,
+    /// Devices without a ring that have come since quiet ones were looked for.
+    missed: usize,
+}
+
 /// What a node remembers of its devices.
 #[derive(Debug)]
 pub struct Trails {
-    parts: Vec<Mutex<HashMap<Key, Trail>>>,
+    parts: Vec<Mutex<Part>>,
     limits: Limits,
     totals: Arc<Totals>,
 }
@@ -332,7 +387,7 @@ impl Trails {
         }
     }
 
-    fn part(&self, tenant: TenantId, device: &Text) -> MutexGuard<'_, HashMap<Key, Trail>> {
+    fn part(&self, tenant: TenantId, device: &Text) -> MutexGuard<'_, Part> {
         let place = Fingerprint::of(&tenant.0.to_le_bytes(), device.as_bytes()).0;
         let part = usize::try_from(place % PARTS as u64).unwrap_or_default();
         self.parts[part].lock().unwrap_or_else(PoisonError::into_inner)
@@ -345,11 +400,16 @@ impl Trails {
             return None;
         }
         let mut part = self.part(tenant, device);
-        if let Some(trail) = part.get(&(tenant, device.clone())) {
+        if let Some(trail) = part.rings.get(&(tenant, device.clone())) {
             return Some(trail.clone());
         }
-        if part.len() >= self.limits.devices.div_ceil(PARTS) || self.totals.is_tight() {
-            let gone = forget_quiet(&mut part);
+        let held = part.rings.len();
+        part.missed += 1;
+        let is_crowded = held >= self.limits.devices.div_ceil(PARTS) || self.totals.is_tight();
+        // Where most are connected there is little to find: not each new one looks for it.
+        if is_crowded && part.missed > held / SEARCH_EACH {
+            let came = std::mem::take(&mut part.missed);
+            let gone = forget_quiet(&mut part.rings, came);
             self.totals.forgotten_devices.fetch_add(gone as u64, Ordering::Relaxed);
         }
         if self.totals.is_full() {
@@ -360,14 +420,14 @@ impl Trails {
         // A copy: the text may be a slice of a packet, which would be kept with it.
         let name = Text::from(device.as_str());
         let trail = Trail::new(self.limits.notes, &self.totals, &name);
-        part.insert((tenant, name), trail.clone());
+        part.rings.insert((tenant, name), trail.clone());
         Some(trail)
     }
 
     /// A device's ring, if it has one.
     #[must_use]
     pub fn known(&self, tenant: TenantId, device: &Text) -> Option<Trail> {
-        self.part(tenant, device).get(&(tenant, device.clone())).cloned()
+        self.part(tenant, device).rings.get(&(tenant, device.clone())).cloned()
     }
 
     /// A token that no other note has which no connection wrote.
@@ -396,35 +456,40 @@ impl Trails {
         self.known(tenant, device).map(|trail| trail.since(since)).unwrap_or_default()
     }
 
-    /// Whom of a tenant's devices a message touched, and how: at most so many notes.
+    /// Whom of a tenant's devices a message touched since then, and how: at most so many notes, and how many more there are.
+    ///
+    /// This looks at each ring: not for a thread that others wait for.
     #[must_use]
     pub fn message(
         &self,
         tenant: TenantId,
         message: Fingerprint,
+        since: UnixMillis,
         most: usize,
-    ) -> Vec<(Text, Note)> {
+    ) -> (Vec<(Text, Note)>, u64) {
         let mut found: BTreeMap<(u64, Text), Vec<Note>> = BTreeMap::new();
-        let mut left = most;
+        let (mut left, mut more) = (most, 0);
+        let is_it = |note: &&Note| note.message == Some(message) && note.last() >= since;
         for part in &self.parts {
             let part = part.lock().unwrap_or_else(PoisonError::into_inner);
-            for ((owner, device), trail) in part.iter().filter(|((owner, _), _)| *owner == tenant) {
+            for ((owner, device), trail) in
+                part.rings.iter().filter(|((owner, _), _)| *owner == tenant)
+            {
                 debug_assert_eq!(*owner, tenant);
-                for note in trail.notes().all.iter().filter(|note| note.message == Some(message)) {
+                for note in trail.notes().all.iter().filter(is_it) {
                     if left == 0 {
-                        break;
+                        more += 1;
+                        continue;
                     }
                     left -= 1;
                     found.entry((note.at_ms, device.clone())).or_default().push(note.clone());
                 }
             }
         }
-        found
-            .into_iter()
-            .flat_map(|((_, device), notes)| {
-                notes.into_iter().map(move |note| (device.clone(), note))
-            })
-            .collect()
+        let found = found.into_iter().flat_map(|((_, device), notes)| {
+            notes.into_iter().map(move |note| (device.clone(), note))
+        });
+        (found.collect(), more)
     }
 
     /// How many devices are remembered.
@@ -432,7 +497,7 @@ impl Trails {
     pub fn devices(&self) -> usize {
         self.parts
             .iter()
-            .map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).len())
+            .map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).rings.len())
             .sum()
     }
 
@@ -454,15 +519,17 @@ impl Trails {
 
 /// Forgets an eighth of a part's devices, those that were quiet for longest, so that it is not looked for at each new one: how many.
 /// Those of connections that last stay: what they add would be seen by nobody.
-fn forget_quiet(part: &mut HashMap<Key, Trail>) -> usize {
+///
+/// At least as many go as came since: what is held does not grow by more than is searched for at once.
+fn forget_quiet(part: &mut HashMap<Key, Trail>, came: usize) -> usize {
     let at = |trail: &Trail| trail.0.touched.load(Ordering::Relaxed);
     let gone = part.values().filter(|trail| Arc::strong_count(&trail.0) == 1);
     let mut touched: Vec<u64> = gone.map(at).collect();
     if touched.is_empty() {
         return 0;
     }
-    let eighth = touched.len() / 8;
-    let (_, border, _) = touched.select_nth_unstable(eighth);
+    let goes = (touched.len() / 8).max(came.saturating_sub(1)).min(touched.len() - 1);
+    let (_, border, _) = touched.select_nth_unstable(goes);
     let border = *border;
     let before = part.len();
     part.retain(|_, trail| Arc::strong_count(&trail.0) > 1 || at(trail) > border);

@@ -88,11 +88,19 @@ fn a_message_is_found_at_whoever_it_touched() {
         let other = Note::of_message(UnixMillis(at), stage, &topic, b"21.6", 1);
         trails.add(TENANT, &device(number), other);
     }
-    let found = trails.message(TENANT, Fingerprint::of(b"a/b", payload), 10);
+    let ask = |tenant, since, most| {
+        trails.message(tenant, Fingerprint::of(b"a/b", payload), UnixMillis(since), most)
+    };
+    let (found, more) = ask(TENANT, 0, 10);
     let found: Vec<_> = found.iter().map(|(device, note)| (device.as_str(), note.stage)).collect();
     assert_eq!(found, [("device-0", Stage::Publish), ("device-1", Stage::Deliver)]);
-    assert_eq!(trails.message(TENANT, Fingerprint::of(b"a/b", payload), 1).len(), 1);
-    assert!(trails.message(TenantId(2), Fingerprint::of(b"a/b", payload), 10).is_empty());
+    assert_eq!(more, 0);
+    // What is left out is counted, and what is too old takes nobody's place.
+    let (found, more) = ask(TENANT, 0, 1);
+    assert_eq!((found.len(), more), (1, 1));
+    let (found, more) = ask(TENANT, 20, 1);
+    assert_eq!((found[0].0.as_str(), more), ("device-1", 0));
+    assert!(ask(TenantId(2), 0, 10).0.is_empty());
 }
 
 #[test]
@@ -153,6 +161,32 @@ fn a_publish_says_where_it_went() {
 }
 
 #[test]
+fn what_nobody_hears_and_is_kept_is_done() {
+    let trails = Trails::new(Limits::default());
+    let trail = trails.of(TENANT, &device(0)).unwrap();
+    let refused = Became::Refused(Cause::RetainedFull);
+    let nobody = Became::DoneBut(Cause::NobodyListens);
+    for (token, kept, expected) in [(1, Became::Done, Became::Done), (2, refused, nobody)] {
+        trail.add(Note { conn: 1, token, became: Became::Waiting, ..note(1, "t") });
+        trail.routed(1, token, Route::to(Place::Kept(3), kept));
+        trail.became(1, Stage::Publish, token, UnixMillis(2), nobody);
+        assert_eq!(trail.since(UnixMillis(0)).last().unwrap().became, expected);
+    }
+}
+
+#[test]
+fn quiet_ones_are_not_looked_for_by_each_new_one() {
+    let trails = Trails::new(limits(1_024, 4));
+    let connected: Vec<_> = (0..20_000).filter_map(|of| trails.of(TENANT, &device(of))).collect();
+    assert_eq!(connected.len(), 20_000, "who is connected is remembered, however many they are");
+    // Those that come and go take each other's place, in the end.
+    (20_000..40_000).for_each(|number| trails.add(TENANT, &device(number), note(1, "t")));
+    let held = trails.held();
+    assert!(held.devices < 20_000 + 20_000 / 16, "{held:?}");
+    assert_eq!(trails.since(TENANT, &device(39_999), UnixMillis(0)).len(), 1);
+}
+
+#[test]
 fn an_event_says_where_it_is() {
     let trails = Trails::new(Limits::default());
     let trail = trails.of(TENANT, &device(0)).unwrap();
@@ -196,9 +230,34 @@ fn the_same_over_and_over_pushes_nothing_out() {
     trails.add(TENANT, &device(0), note(1, "before"));
     (0..1_000).for_each(|_| trails.again(TENANT, &device(0), refused("10.0.0.1")));
     trails.again(TENANT, &device(0), refused("10.0.0.2"));
+    // From any number of addresses, and between what the device does.
+    trails.again(TENANT, &device(0), refused("10.0.0.3"));
+    trails.again(TENANT, &device(0), refused("10.0.0.1"));
+    trails.again(TENANT, &device(0), refused("10.0.0.4"));
     let notes = trails.since(TENANT, &device(0), UnixMillis(0));
     let told: Vec<_> = notes.iter().map(|note| (note.about.as_str(), note.count)).collect();
-    assert_eq!(told, [("before", 0), ("10.0.0.1", 1_000), ("10.0.0.2", 1)]);
+    let others = "10.0.0.2, and others";
+    assert_eq!(told, [("before", 0), ("10.0.0.1", 1_001), (others, 3)]);
+    assert_eq!(trails.held().noted, 3);
+}
+
+#[test]
+fn what_still_goes_on_is_not_what_happened_when_it_began() {
+    let trails = Trails::new(limits(16, 4));
+    let full = |at| {
+        let became = Became::Dropped(Cause::SubscriberFull);
+        Note { became, ..Note::new(UnixMillis(at), Stage::Deliver, "") }
+    };
+    // The last one comes from a part of the node that read its clock earlier.
+    [1, 5_000, 4_900].map(full).into_iter().for_each(|note| trails.again(TENANT, &device(0), note));
+    let since = |at| trails.since(TENANT, &device(0), UnixMillis(at));
+    let told: Vec<_> =
+        since(4_000).iter().map(|note| (note.at_ms, note.last(), note.count)).collect();
+    assert_eq!(told, [(1, UnixMillis(5_000), 3)]);
+    assert!(since(5_001).is_empty());
+    // A node of an earlier version does not say it.
+    let early: Note = serde_json::from_str(&serde_json::to_string(&full(7)).unwrap()).unwrap();
+    assert_eq!((early.last_ms, early.last()), (0, UnixMillis(7)));
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn denial(refused: Refused) -> Denial {
         Refused::Credentials => Denial::BadCredentials,
         Refused::Forbidden => Denial::NotAuthorised,
         Refused::Plaintext => Denial::Plaintext,
-        Refused::Banned => Denial::Busy,
+        Refused::Banned => Denial::BannedAsBusy,
         Refused::Unavailable => Denial::Unavailable,
     }
 }

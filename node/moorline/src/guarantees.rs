@@ -6,6 +6,8 @@
 //! # Invariants
 //!
 //! - **As good as the least lucky group.** [`Guarantees::survives`] is the least of all groups here.
+//! - **A voter that is known to have to catch up is no copy**: it counts as one that is not there, and never says that a group stopped.
+//!   Only the group's leader knows: the least that all nodes say is what the cluster survives.
 //! - **No group is left out**: each is in exactly one sentence about what it survives.
 //!
 //! Checked by this file's tests.
@@ -21,10 +23,12 @@ use std::{
     fmt,
 };
 
+use moorline_core::NodeId;
+use moorline_machine::MemberState;
 use serde::Serialize;
 
 pub(crate) use self::way::too_few;
-use crate::cluster::{ClusterView, GroupView};
+use crate::cluster::{ClusterView, GroupView, NodeView};
 
 /// Who lacks more entries than this of a group has to catch up before the group can go on with it. The same number lets
 /// a learner become a voter.
@@ -51,7 +55,7 @@ pub(crate) struct GroupGuarantee {
     pub(crate) shard: u16,
     /// How many nodes have its data and a vote.
     pub(crate) voters: usize,
-    /// How many of them may be lost before it stops; negative if it has.
+    /// How many of them may be lost before it stops; negative if it has. Whom it would wait for is counted as lost.
     pub(crate) survives: i64,
     /// Whether somebody is known to lead it.
     pub(crate) led: bool,
@@ -84,8 +88,10 @@ pub(crate) fn lost(view: &ClusterView) -> Option<String> {
         .collect();
     (!lost.is_empty()).then(|| {
         format!(
-            "{} Start those nodes; everything goes on by itself then, and nothing that was acknowledged is lost",
-            lost.join(" ")
+            "{} Mend the network if they run: node {} does not reach them. Start those nodes if they do not; everything goes on \
+             by itself then, and with their disks nothing that was acknowledged is lost",
+            lost.join(" "),
+            view.node
         )
     })
 }
@@ -130,30 +136,63 @@ pub(crate) fn said(view: &ClusterView, groups: &[GroupGuarantee]) -> Vec<(About,
 
 fn of_group(group: &GroupView, up: &BTreeSet<u64>) -> GroupGuarantee {
     let down: Vec<u64> = group.voters.iter().filter(|node| !up.contains(*node)).copied().collect();
-    let majority = group.voters.len() / 2 + 1;
     let lacks = |confirmed: u64| group.last_log.saturating_sub(confirmed);
     let voters = group.confirmed.iter().filter(|(node, _)| group.voters.contains(node));
     let behind = voters.map(|(node, confirmed)| (*node, lacks(*confirmed)));
+    let behind: BTreeMap<u64, u64> =
+        behind.filter(|(node, lacks)| *lacks > LAG_MAX && !down.contains(node)).collect();
+    let answer = spare(group.voters.len(), down.len());
+    // Who has to catch up votes, and is no copy that another one's loss leaves.
+    let current = spare(group.voters.len(), down.len() + behind.len());
     GroupGuarantee {
         shard: group.shard,
         voters: group.voters.len(),
-        survives: (group.voters.len() - down.len()) as i64 - majority as i64,
+        survives: answer.min(current.max(0)),
         led: group.leader.is_some(),
-        behind: behind.filter(|(node, lacks)| *lacks > LAG_MAX && !down.contains(node)).collect(),
+        behind,
         down,
     }
 }
 
+/// How many more of so many voters may be lost; negative if more are than may.
+fn spare(voters: usize, lost: usize) -> i64 {
+    (voters - lost) as i64 - (voters / 2 + 1) as i64
+}
+
+impl GroupGuarantee {
+    /// The voters for which it survives less than it would with them: those that have to catch up.
+    fn waits_for(&self) -> Vec<u64> {
+        let lessens = self.survives < spare(self.voters, self.down.len());
+        self.behind.keys().filter(|_| lessens).copied().collect()
+    }
+}
+
+/// Nodes of the cluster that were not removed, whether they answer or not; none before there is a cluster.
+pub(crate) fn members(view: &ClusterView) -> usize {
+    let stays = |node: &&NodeView| node.state != MemberState::Removed.name();
+    if view.cluster.is_empty() { 0 } else { view.nodes.iter().filter(stays).count() }
+}
+
+/// Groups of which fewer voters are up than a majority, wherever they are: also those without a replica on this node.
+pub(crate) fn without_majority<'a>(
+    groups: impl Iterator<Item = &'a [NodeId]>,
+    alive: &BTreeMap<NodeId, bool>,
+) -> usize {
+    let is_down = |node: &&NodeId| !alive.get(node).copied().unwrap_or(false);
+    let begun = groups.filter(|voters| !voters.is_empty());
+    begun.filter(|voters| spare(voters.len(), voters.iter().filter(is_down).count()) < 0).count()
+}
+
 /// A sentence for the groups that are alike, those that survive least first.
 fn survival(groups: &[GroupGuarantee]) -> Vec<(About, String)> {
-    let mut alike: BTreeMap<(i64, usize, &[u64]), Vec<u16>> = BTreeMap::new();
+    let mut alike: BTreeMap<(i64, usize, &[u64], Vec<u64>), Vec<u16>> = BTreeMap::new();
     for group in groups {
-        let key = (group.survives, group.voters, &group.down[..]);
+        let key = (group.survives, group.voters, &group.down[..], group.waits_for());
         alike.entry(key).or_default().push(group.shard);
     }
-    let said = alike.into_iter().map(|((survives, voters, down), shards)| {
+    let said = alike.into_iter().map(|((survives, voters, down, waits), shards)| {
         let who = Subject::of(&shards, groups.len());
-        let absent = are_down(down);
+        let absent = absent(down, &waits);
         if survives < 0 {
             let missing = counted(-survives, "more node answers", "more nodes answer");
             let (has, accepts) = (who.verb("has", "have"), who.verb("It accepts", "They accept"));
@@ -170,13 +209,13 @@ fn survival(groups: &[GroupGuarantee]) -> Vec<(About, String)> {
             return (About::OneCopy, sentence);
         }
         let survive = who.verb("survives", "survive");
-        match (survives, down) {
-            (0, []) => (
+        match (survives, &*absent) {
+            (0, "") => (
                 About::Thin,
                 format!("{who} {survive} the loss of no node: only {voters} have a vote."),
             ),
             (0, _) => (About::Thin, format!("{who} {survive} the loss of no node: {absent}.")),
-            (_, []) => {
+            (_, "") => {
                 let nodes = counted(survives, "node", "nodes");
                 (About::Fine, format!("{who} {survive} the loss of {nodes}."))
             }
@@ -264,6 +303,19 @@ fn are_down(nodes: &[u64]) -> String {
     format!("{nodes} {} {are} down", listed(&numbers))
 }
 
+/// Why fewer count than vote; nothing if all do.
+fn absent(down: &[u64], waits: &[u64]) -> String {
+    let numbers: Vec<String> = waits.iter().map(u64::to_string).collect();
+    let (nodes, has) = if waits.len() == 1 { ("node", "has") } else { ("nodes", "have") };
+    let catches_up = format!("{nodes} {} {has} to catch up", listed(&numbers));
+    match (down, waits) {
+        ([], []) => String::new(),
+        (_, []) => are_down(down),
+        ([], _) => catches_up,
+        (_, _) => format!("{}, and {catches_up}", are_down(down)),
+    }
+}
+
 fn counted(count: i64, one: &str, several: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
 }
@@ -280,7 +332,6 @@ fn listed(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::NodeView;
 
     /// Nodes 1 to `nodes` without those that are down; a group for each list of voters, the meta group first, led by
     /// its first voter.
@@ -373,6 +424,55 @@ mod tests {
         let said = of(&view);
         assert_eq!(said.survives, None);
         assert_eq!(said.sentences, ["There is no cluster yet: nothing is promised."]);
+    }
+
+    #[test]
+    fn a_replica_that_was_just_opened_says_nothing_of_what_is_lost() {
+        // Its group has no voters until its first entries are there.
+        assert_eq!(of(&view(4, &[], &[ALL, &[], ALL])).survives, Some(1));
+        assert_eq!(of(&view(1, &[], &[&[]])).survives, None);
+    }
+
+    #[test]
+    fn members_are_counted_whether_they_answer_or_not() {
+        let mut view = view(4, &[3], &[ALL]);
+        view.nodes[3].state = "removed".to_owned();
+        assert_eq!(members(&view), 3);
+        view.cluster = String::new();
+        assert_eq!(members(&view), 0);
+    }
+
+    #[test]
+    fn groups_elsewhere_are_looked_after() {
+        let groups: [&[NodeId]; 3] = [
+            &[NodeId(1), NodeId(2), NodeId(3)],
+            &[NodeId(4), NodeId(5), NodeId(6)],
+            &[NodeId(3), NodeId(4), NodeId(5)],
+        ];
+        let alive = |up: &[u64]| (1..=6).map(|node| (NodeId(node), up.contains(&node))).collect();
+        for (up, expected) in
+            [(&[1, 2, 3, 4, 5][..], 0), (&[1, 2, 3, 4][..], 1), (&[1, 2, 3][..], 2)]
+        {
+            assert_eq!(without_majority(groups.into_iter(), &alive(up)), expected, "{up:?}");
+        }
+    }
+
+    #[test]
+    fn a_voter_that_has_to_catch_up_is_no_copy_and_does_not_say_that_a_group_stopped() {
+        let mut view = view(3, &[], &[ALL, ALL]);
+        view.groups[1].confirmed = BTreeMap::from([(2, 10_000), (3, 0)]);
+        let said = of(&view);
+        let expected = [
+            "Shard 1 survives the loss of no node: node 3 has to catch up.",
+            "The meta group survives the loss of 1 node.",
+            "Shard 1 waits for node 3 if another voter is lost: it lacks 10000 entries.",
+        ];
+        assert_eq!(
+            (said.survives, &said.sentences[..]),
+            (Some(0), &expected.map(str::to_owned)[..])
+        );
+        view.groups[1].confirmed = BTreeMap::from([(2, 0), (3, 0)]);
+        assert_eq!(of(&view).survives, Some(0), "it has a majority of votes");
     }
 
     #[test]

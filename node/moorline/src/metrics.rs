@@ -16,7 +16,11 @@ use crate::server::backed_up::BackupMetrics;
 #[derive(Debug, Clone)]
 pub(crate) struct NodeMetrics {
     /// How many more nodes may die before something stops.
-    pub(crate) survivable: IntGauge,
+    pub(crate) survivable: Gauge,
+    /// Nodes that were not removed.
+    pub(crate) members: IntGauge,
+    /// Groups that cannot accept anything, wherever they are.
+    pub(crate) without_majority: IntGauge,
     /// Free bytes where the data is.
     disk_free: IntGauge,
     /// 1 for how full the disk is.
@@ -150,9 +154,11 @@ impl NodeMetrics {
             api_crowded: refused.with_label_values(&["per_address"]),
             api_tls_failed: refused.with_label_values(&["tls"]),
             api_tls_late: refused.with_label_values(&["timeout"]),
-            survivable: gauge(
-                "moorline_guarantee_survivable_nodes",
-                "How many more nodes may die before a shard stops accepting",
+            survivable: survivable(registry)?,
+            members: gauge("moorline_cluster_members", "Nodes of the cluster, up or not")?,
+            without_majority: gauge(
+                "moorline_cluster_shards_without_majority",
+                "Shards of which this node reaches fewer nodes than a majority",
             )?,
             disk_free: gauge(
                 "moorline_disk_free_bytes",
@@ -176,6 +182,17 @@ impl NodeMetrics {
             ready: gauge("moorline_ready", "1 while this node serves clients")?,
         })
     }
+}
+
+/// No number before there is a cluster: neither that all is well nor that something has stopped.
+fn survivable(registry: &Registry) -> Result<Gauge, prometheus::Error> {
+    let survivable = Gauge::new(
+        "moorline_guarantee_survivable_nodes",
+        "How many more nodes may die before a shard stops accepting",
+    )?;
+    survivable.set(f64::NAN);
+    registry.register(Box::new(survivable.clone()))?;
+    Ok(survivable)
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Sink for Inner {
         }
         let (mut out, mut lent) = (Collected::new(), Collected::new());
         let (mut taken, mut left, mut news) = (Vec::new(), Vec::new(), Vec::new());
-        let mut detached = Vec::new();
+        let (mut detached, mut full) = (Vec::new(), Vec::new());
         for effect in effects {
             let Some(effect) = Self::share_effect(&mut delivery, effect, &mut lent, &mut left)
             else {
@@ -84,7 +84,7 @@ impl Sink for Inner {
                 Effect::QueueFull { session, tenant, client } => {
                     debug!(?session, "a full queue dropped its copy");
                     self.metrics.dropped_queue_full.inc();
-                    self.note_full(tenant, &client);
+                    full.push((tenant, client));
                 }
                 Effect::WillDue => self.wills_due.notify_one(),
                 Effect::WillDropped { session } => {
@@ -110,6 +110,7 @@ impl Sink for Inner {
         self.send_shared(shard, &mut delivery, lent);
         self.wake_reader(shard, &delivery);
         drop(delivery);
+        full.into_iter().for_each(|(tenant, client)| self.note_full(tenant, &client));
         for (place, generation) in detached {
             self.tell_lost_place(shard, place, generation);
         }

@@ -40,7 +40,7 @@ use crate::{
     quota::Quota,
     rates::{Rated, Rates},
     refusal_of,
-    registry::explain::LOOKUPS_MAX,
+    registry::explain::{LOOKUPS_MAX, SEARCHES_MAX},
     registry::{
         Readers,
         notes::Notes,
@@ -172,6 +172,10 @@ pub(crate) struct Inner {
     pub(crate) trails: Arc<Trails>,
     /// Places of those who look up devices that somebody said to be.
     pub(crate) lookups: Arc<Semaphore>,
+    /// Messages that are looked for by those who ask this node.
+    pub(crate) searches: Semaphore,
+    /// The one that is looked for here.
+    pub(crate) searching: Arc<Semaphore>,
     /// A will is due in a shard led here.
     pub(crate) wills_due: Notify,
     pub(crate) accepting: AtomicBool,
@@ -243,6 +247,8 @@ impl Inner {
             event_readers: Arc::default(),
             trails,
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            searches: Semaphore::new(SEARCHES_MAX),
+            searching: Arc::new(Semaphore::new(1)),
             wills_due: Notify::new(),
             accepting: AtomicBool::new(true),
             metrics,

@@ -64,7 +64,7 @@ impl Mqtt {
             return None;
         }
         let Some(place) = self.0.provisioning.take(attempt.peer.ip().to_canonical()) else {
-            return Some(Err(Denial::Busy));
+            return Some(Err(Denial::Crowded));
         };
         let asking = Asking {
             door: self.0.clone(),

@@ -118,6 +118,9 @@ impl Groups {
             tracing::warn!(%shard, %error, "a Raft core did not stop well");
         }
         checkpoint::checkpoint(&self.node, std::slice::from_ref(&group)).await;
+        if self.node.group(shard).is_none() {
+            self.node.metrics.forget(shard);
+        }
         info!(%shard, "a replica was closed: the group is elsewhere now");
     }
 }

@@ -152,6 +152,24 @@ impl GroupMetrics {
             busy: self.busy.clone(),
         }
     }
+
+    /// A shard that has no replica here any more says nothing: what it said last would be taken for a replica that does not get on.
+    pub(crate) fn forget(&self, shard: ShardId) {
+        let shard = shard.to_string();
+        let label = [shard.as_str()];
+        let gauges = [
+            &self.term,
+            &self.leader,
+            &self.commit_index,
+            &self.applied_index,
+            &self.durable_index,
+        ];
+        // One that is not there is no mistake: it is gone, too.
+        gauges.into_iter().for_each(|gauge| _ = gauge.remove_label_values(&label));
+        [&self.leader_changes, &self.entries]
+            .into_iter()
+            .for_each(|counter| _ = counter.remove_label_values(&label));
+    }
 }
 
 struct Make<'a> {
@@ -218,5 +236,24 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_shard_that_was_closed_says_nothing_and_begins_anew() {
+        let registry = Registry::new();
+        let metrics = GroupMetrics::register(&registry).unwrap();
+        let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let (gone, stays) = (metrics.of(ShardId(3)), metrics.of(ShardId(30)));
+        gone.commit_index.set(88_123);
+        gone.entries.inc();
+        stays.commit_index.set(1);
+        metrics.forget(ShardId(3));
+        // Whoever still holds a cell writes where nobody reads.
+        gone.commit_index.set(88_124);
+        assert!(!text().contains("shard=\"3\""), "{}", text());
+        assert!(text().contains("moorline_raft_commit_index{shard=\"30\"} 1"), "{}", text());
+        metrics.forget(ShardId(3));
+        metrics.of(ShardId(3));
+        assert!(text().contains("moorline_raft_commit_index{shard=\"3\"} 0"), "{}", text());
     }
 }

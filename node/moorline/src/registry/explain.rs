@@ -77,6 +77,10 @@ pub(crate) async fn run(command: ExplainCommand) -> anyhow::Result<()> {
     for node in answer["silent"].as_array().into_iter().flatten() {
         eprintln!("node {node} did not answer: what it remembers is missing");
     }
+    for more in answer["more"].as_array().into_iter().flatten() {
+        let (node, notes) = (&more["node"], &more["notes"]);
+        eprintln!("and {notes} more at node {node}: ask for less time, with --since");
+    }
     Ok(())
 }
 
@@ -123,6 +127,9 @@ fn lines(note: &Value) -> String {
         if !note[field].is_null() {
             out.push_str(&format!("  {name} {}", note[field]));
         }
+    }
+    if !note["last_time"].is_null() {
+        out.push_str(&format!("  last {}", word("last_time")));
     }
     if let Some(message) = note["message"].as_str() {
         out.push_str(&format!("  message {message}"));
@@ -192,6 +199,8 @@ mod tests {
                 { "to": "node", "id": 1, "result": "done", "cause": "nobody_listens", "what": "nobody" },
                 { "to": "kept", "id": 4, "result": "refused", "cause": "retained_full", "what": "full" } ] },
             { "time": "U", "node": 1, "device": "d", "stage": "end", "result": "done", "about": "peer_gone" },
+            { "time": "V", "last_time": "W", "node": 1, "device": "d", "stage": "settle", "result": "done",
+              "about": "", "count": 9 },
         ] });
         let expected = "T  node 2  publish      refused   d  a/b  qos 1  bytes 3  count 4  ms 0.5  message 00ff\n    \
                         to queues of shard 3: done, sessions 2, log index 77\n    \
@@ -199,7 +208,8 @@ mod tests {
                         to kept in shard 4 for later subscribers: refused, retained_full: full\n    \
                         to 1 more places\n    \
                         queue_full: full\n    do: take\n\
-                        U  node 1  end          done      d  peer_gone\n";
+                        U  node 1  end          done      d  peer_gone\n\
+                        V  node 1  settle       done      d    count 9  last W\n";
         assert_eq!(text(&notes), expected);
         assert!(text(&json!({ "notes": [] })).starts_with("nothing is remembered"));
     }

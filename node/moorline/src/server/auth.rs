@@ -87,10 +87,10 @@ fn cause(denial: Denial) -> Cause {
     match denial {
         Denial::BadCredentials => Cause::WrongCredentials,
         Denial::NotAuthorised => Cause::NotAuthorised,
-        Denial::Banned => Cause::Banned,
+        Denial::Banned | Denial::BannedAsBusy => Cause::Banned,
         Denial::Expired => Cause::CredentialExpired,
         Denial::Plaintext => Cause::PlaintextForbidden,
-        Denial::Busy => Cause::CheckersBusy,
+        Denial::Busy | Denial::Crowded => Cause::CheckersBusy,
         Denial::Unavailable => Cause::AuthUnavailable,
         Denial::ClientId => Cause::ClientIdRefused,
         Denial::Version => Cause::VersionRefused,
@@ -164,7 +164,7 @@ impl Devices {
             self.suspect(&who);
             explain::because(Cause::Banned);
             // Losant's hear 3 of a ban, which is the edge's word for being busy.
-            return Err(if of_losant { Denial::Busy } else { Denial::Banned });
+            return Err(if of_losant { Denial::BannedAsBusy } else { Denial::Banned });
         }
         let is_wrong = |denial| {
             denial == Denial::BadCredentials || of_watson && denial == Denial::NotAuthorised

@@ -425,7 +425,7 @@ impl Node {
         if let Some(service) = self.service.get() {
             service.account();
         }
-        self.metrics.survivable.set(self.survivable());
+        self.show_cluster();
         self.metrics.show_disk(self.disk.free_bytes(), self.disk.state());
         self.metrics.show_clock();
         let level = self.level();
@@ -434,15 +434,20 @@ impl Node {
         self.registry.gather()
     }
 
-    /// How many more nodes may die before the least lucky group here stops accepting.
-    fn survivable(&self) -> i64 {
+    /// How many more nodes may die, how many there are, and which groups have no majority.
+    fn show_cluster(&self) {
+        let view = self.seen();
+        // Nothing is promised before there is a cluster: that is neither good nor bad.
+        let survives = guarantees::of(&view).survives;
+        self.metrics.survivable.set(survives.map_or(f64::NAN, |survives| survives as f64));
+        self.metrics.members.set(guarantees::members(&view) as i64);
         let alive = self.alive();
-        let of = |group: &moorline_group::GroupStatus| {
-            let up = group.voters.iter().filter(|voter| alive.get(voter).copied().unwrap_or(false));
-            let majority = group.voters.len() / 2 + 1;
-            up.count() as i64 - majority as i64
-        };
-        self.groups.status().iter().map(of).min().unwrap_or(0)
+        let lost = self.groups.read(ShardId::META, |machine, _| {
+            let groups = (0..=view.shards).map(|group| machine.meta().voters(ShardId(group)));
+            guarantees::without_majority(groups, &alive)
+        });
+        let lost = lost.filter(|_| !view.cluster.is_empty()).unwrap_or_default();
+        self.metrics.without_majority.set(lost as i64);
     }
 
     fn alive(&self) -> BTreeMap<NodeId, bool> {

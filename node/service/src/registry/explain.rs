@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   question   version 1 | tenant u32 | what u8: 0 device, 1 message | since u64 | name, or the message's number
-//!   answer     JSON: notes, the oldest first
+//!   answer     JSON: notes, the oldest first; behind them {"more": n} if there are more
 //! ```
 //!
 //! # Invariants
@@ -11,6 +11,9 @@
 //! - **A node that does not answer is said to have not answered**; nobody waits longer than [`NODE_WAIT`] for it.
 //! - **Only devices that there are get notes by strangers**: a made-up name leaves nothing behind. Whether there is one is never
 //!   looked up before the stranger has its answer, so nobody learns it from how long that takes.
+//!
+//! - **Looking for a message holds nobody up**: at most [`SEARCHES_MAX`] are looked for by those who ask a node, and each node looks for
+//!   one at a time, on a thread of its own. What does not fit into an answer is counted in it.
 //!
 //! Checked by the cluster tests (`explain.rs`).
 
@@ -23,14 +26,17 @@ use moorline_core::{NodeId, ShardId, TenantId, Text, UnixMillis, op::Denial, ses
 use moorline_explain::{Became, Fingerprint, Note, Place, Route, Trail, Trails};
 pub use moorline_explain::{Cause, Stage};
 use moorline_group::wire::{Kind, Lane, Replier};
-use moorline_machine::{EventRefused, MailRefused, ValueRefused, answer::Refused};
+use moorline_machine::{EventRefused, MailRefused, MemberState, ValueRefused, answer::Refused};
 use moorline_storage::{
     StorageError,
     record::{Reader, Writer},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::{task::JoinSet, time::timeout};
+use serde_json::{Value, json};
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
 
 use super::{EventPlace, Registry, RegistryError, principal::is_principal};
 use crate::service::Inner;
@@ -43,6 +49,10 @@ pub const NOTES_MAX: usize = 512;
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Devices that are looked up at once at a node because somebody was refused who said to be them, and is not known to be.
 pub(crate) const LOOKUPS_MAX: usize = 16;
+/// Messages that are looked for at once by whoever asks this node.
+pub const SEARCHES_MAX: usize = 2;
+/// What stands before how many more notes there are.
+const MORE: &str = "more";
 const VERSION: u8 = 1;
 const QUESTION_BYTES: usize = 32;
 
@@ -72,6 +82,15 @@ pub struct Explained {
     pub nodes: BTreeMap<NodeId, Vec<Noted>>,
     /// Nodes that did not answer.
     pub silent: Vec<NodeId>,
+    /// How many more notes than it said a node remembers, where there are more than go into an answer.
+    pub more: BTreeMap<NodeId, u64>,
+}
+
+/// What one node remembers, and how many more notes there are.
+#[derive(Debug, Default)]
+struct Remembered {
+    notes: Vec<Noted>,
+    more: u64,
 }
 
 /// Whom a client that is being judged was looked up as, and why it is not let in, if that is known more exactly than it is told.
@@ -247,24 +266,45 @@ impl Registry {
     }
 
     /// Asks all nodes.
-    pub async fn explain(&self, tenant: TenantId, about: &About, since: UnixMillis) -> Explained {
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Busy`]: [`SEARCHES_MAX`] messages are looked for already.
+    pub async fn explain(
+        &self,
+        tenant: TenantId,
+        about: &About,
+        since: UnixMillis,
+    ) -> Result<Explained, RegistryError> {
+        let _place = match about {
+            About::Device(_) => None,
+            About::Message(_) => {
+                let place = self.inner.searches.try_acquire().map_err(|_| RegistryError::Busy)?;
+                Some(place)
+            }
+        };
         let question = encode(tenant, about, since);
         let mut asked = JoinSet::new();
-        for node in self.inner.known_nodes() {
+        for node in self.inner.present_nodes() {
             let (inner, question) = (Arc::clone(&self.inner), question.clone());
             asked.spawn(async move { (node, inner.explain_of(node, question).await) });
         }
         let mut explained = Explained::default();
         while let Some(answered) = asked.join_next().await {
             match answered {
-                Ok((node, Some(notes))) => _ = explained.nodes.insert(node, notes),
+                Ok((node, Some(Remembered { notes, more }))) => {
+                    explained.nodes.insert(node, notes);
+                    if more > 0 {
+                        explained.more.insert(node, more);
+                    }
+                }
                 Ok((node, None)) => explained.silent.push(node),
                 // The node stops.
                 Err(_) => {}
             }
         }
         explained.silent.sort_unstable();
-        explained
+        Ok(explained)
     }
 }
 
@@ -367,31 +407,53 @@ impl Inner {
         self.trails.again(tenant, &device, note);
     }
 
-    async fn explain_of(self: Arc<Self>, node: NodeId, question: Bytes) -> Option<Vec<Noted>> {
+    /// All nodes but those that were removed: nobody waits for what they would say.
+    fn present_nodes(&self) -> Vec<NodeId> {
+        let present = |machine: &moorline_machine::Machine| {
+            let meta = machine.meta();
+            let stays = |node: &&NodeId| meta.member(**node) != Some(MemberState::Removed);
+            meta.nodes().keys().filter(stays).copied().collect()
+        };
+        self.below().groups.read(ShardId::META, |machine, _| present(machine)).unwrap_or_default()
+    }
+
+    async fn explain_of(self: Arc<Self>, node: NodeId, question: Bytes) -> Option<Remembered> {
         if node == self.node {
             let (tenant, about, since) = decode(question).ok()?;
-            return Some(self.remembered(tenant, &about, since));
+            return timeout(NODE_WAIT, self.remembered(tenant, about, since)).await.ok()?;
         }
         let (lane, kind, shard) = (Lane::Bulk, Kind::Explain, ShardId::META);
         let asked = self.below().peers.call(node, lane, kind, shard, question, NODE_WAIT);
         let answer = timeout(NODE_WAIT, asked).await.ok()?.ok()?;
         let within = answer.len() <= ANSWER_BYTES_MAX;
-        let notes: Vec<Value> = within.then(|| serde_json::from_slice(&answer).ok()).flatten()?;
-        // A node of a later version may know causes that this one has no words for: the others count.
-        Some(notes.into_iter().filter_map(|note| serde_json::from_value(note).ok()).collect())
+        within.then(|| read(&answer)).flatten()
     }
 
-    fn remembered(&self, tenant: TenantId, about: &About, since: UnixMillis) -> Vec<Noted> {
+    async fn remembered(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        about: About,
+        since: UnixMillis,
+    ) -> Option<Remembered> {
         let of = |device: &Text, note| Noted { device: device.to_string(), note };
         match about {
             About::Device(device) => {
-                let notes = self.trails.since(tenant, device, since);
-                notes.into_iter().map(|note| of(device, note)).collect()
+                let notes = self.trails.since(tenant, &device, since).into_iter();
+                let notes = notes.map(|note| of(&device, note)).collect();
+                Some(Remembered { notes, more: 0 })
             }
             About::Message(message) => {
-                let touched = self.trails.message(tenant, *message, NOTES_MAX);
-                let since = touched.into_iter().filter(|(_, note)| note.at_ms >= since.0);
-                since.map(|(device, note)| of(&device, note)).collect()
+                // One at a time, beside what devices wait for: it looks at each ring.
+                let place = Arc::clone(&self.searching).acquire_owned().await.ok()?;
+                let trails = Arc::clone(&self.trails);
+                let looking = spawn_blocking(move || {
+                    let found = trails.message(tenant, message, since, NOTES_MAX);
+                    drop(place);
+                    found
+                });
+                let (touched, more) = looking.await.ok()?;
+                let notes = touched.into_iter().map(|(device, note)| of(&device, note)).collect();
+                Some(Remembered { notes, more })
             }
         }
     }
@@ -407,15 +469,37 @@ impl Inner {
         let Some(reply) = reply else { return };
         match decode(body) {
             Ok((tenant, about, since)) => {
-                let notes = self.remembered(tenant, &about, since);
-                match serde_json::to_vec(&notes) {
-                    Ok(notes) => reply.send(Bytes::from(notes)),
-                    Err(_) => reply.refuse("notes that can't be written"),
-                }
+                let inner = Arc::clone(self);
+                self.tasks.spawn(async move {
+                    let remembered = timeout(NODE_WAIT, inner.remembered(tenant, about, since));
+                    let written = remembered.await.ok().flatten().as_ref().and_then(write);
+                    match written {
+                        Some(notes) => reply.send(notes),
+                        None => reply.refuse("too much is looked for, or can't be written"),
+                    }
+                });
             }
             Err(problem) => self.bad_frame(from, &problem),
         }
     }
+}
+
+/// How many more there are stands behind the notes: what is no note is passed over by nodes of earlier versions.
+fn write(Remembered { notes, more }: &Remembered) -> Option<Bytes> {
+    let mut all: Vec<Value> =
+        notes.iter().map(serde_json::to_value).collect::<Result<_, _>>().ok()?;
+    if *more > 0 {
+        all.push(json!({ MORE: more }));
+    }
+    serde_json::to_vec(&all).ok().map(Bytes::from)
+}
+
+/// A node of a later version may know causes that this one has no words for: the others count.
+fn read(answer: &[u8]) -> Option<Remembered> {
+    let all: Vec<Value> = serde_json::from_slice(answer).ok()?;
+    let more = all.last().and_then(|last| last.get(MORE)).and_then(Value::as_u64);
+    let notes = all.into_iter().filter_map(|note| serde_json::from_value(note).ok()).collect();
+    Some(Remembered { notes, more: more.unwrap_or_default() })
 }
 
 fn encode(tenant: TenantId, about: &About, since: UnixMillis) -> Bytes {
@@ -490,6 +574,18 @@ mod tests {
         };
         assert_eq!(suspecting(found).await.1, Some(Suspect::new(TenantId(1), &one, true)));
         assert_eq!(suspecting(async { meant(TenantId(1), &Text::from("~key")) }).await.1, None);
+    }
+
+    #[test]
+    fn an_answer_says_how_many_more_there_are() {
+        let note = Note::new(UnixMillis(1), Stage::Publish, "t");
+        let noted = Noted { device: "d".to_owned(), note };
+        for more in [0, 88] {
+            let written = write(&Remembered { notes: vec![noted.clone()], more }).unwrap();
+            let Remembered { notes, more: heard } = read(&written).unwrap();
+            assert_eq!((notes, heard), (vec![noted.clone()], more));
+        }
+        assert!(read(b"{}").is_none());
     }
 
     #[test]
