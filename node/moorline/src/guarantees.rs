@@ -183,9 +183,12 @@ pub(crate) fn without_majority<'a>(
     begun.filter(|voters| spare(voters.len(), voters.iter().filter(is_down).count()) < 0).count()
 }
 
+/// What groups are told together by: how much they survive, how many voters, which of them are down, whom they wait for.
+type Alike<'a> = (i64, usize, &'a [u64], Vec<u64>);
+
 /// A sentence for the groups that are alike, those that survive least first.
 fn survival(groups: &[GroupGuarantee]) -> Vec<(About, String)> {
-    let mut alike: BTreeMap<(i64, usize, &[u64], Vec<u64>), Vec<u16>> = BTreeMap::new();
+    let mut alike: BTreeMap<Alike<'_>, Vec<u16>> = BTreeMap::new();
     for group in groups {
         let key = (group.survives, group.voters, &group.down[..], group.waits_for());
         alike.entry(key).or_default().push(group.shard);

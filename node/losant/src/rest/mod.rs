@@ -235,7 +235,7 @@ impl Http {
     /// Publishes a message to whoever of the application has subscribed to its topic.
     async fn publish(&self, about: &About<'_>, body: &[u8]) -> Result<Reply, Error> {
         let said = ToPublish::read(body)?;
-        let rules = &self.door.rules;
+        let rules = self.door.rules.now();
         if !said.fits(rules.topic_bytes_max, rules.topic_levels_max) {
             return Err(Error::new(Kind::Validation, "topic: too many bytes or levels"));
         }
