@@ -384,7 +384,7 @@ impl Groups {
     }
 
     /// The groups whose Raft core does not get to a question within `deadline`: it hangs, or what it waits for does. One that
-    /// has ended is not among them; the process ends with it ([`Group::follow_role`]).
+    /// has ended is not among them; the process ends with it (`Group::follow_role`).
     pub async fn stuck(&self, deadline: Duration) -> Vec<ShardId> {
         let groups = self.node.all();
         let turns = groups.iter().map(|group| async move {
