@@ -431,7 +431,10 @@ fn groups(found: &mut Findings, view: &ClusterView) {
     for (about, what) in guarantees::said(view, &of.groups) {
         let down: BTreeSet<u64> = of.groups.iter().flat_map(|group| group.down.clone()).collect();
         let numbers: Vec<String> = down.iter().map(u64::to_string).collect();
-        let start = if numbers.is_empty() {
+        let catches_up = of.groups.iter().any(|group| !group.behind.is_empty());
+        let start = if numbers.is_empty() && catches_up {
+            "it catches up by itself: moorline cluster status".to_owned()
+        } else if numbers.is_empty() {
             "let another node in: moorline cluster token".to_owned()
         } else {
             let numbers = numbers.join(" and ");
