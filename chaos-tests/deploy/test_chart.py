@@ -106,8 +106,10 @@ def test_what_is_open_to_anybody_is_said():
     _, notes = render(NOTHING)
     assert "ANYBODY" in notes and "development CA" in notes
     _, notes = render(EVERYTHING)
-    assert "WARNING" not in notes
+    assert notes.count("WARNING") == notes.count("WARNING: admin.podNetwork") == 1
     assert "cluster init" in notes
+    _, notes = render({key: EVERYTHING[key] for key in ("cluster", "tls", "security", "listeners")})
+    assert "WARNING" not in notes
     _, notes = render({"networkPolicy": {"enabled": False}})
     assert "7400" in notes
 
